@@ -54,7 +54,7 @@ test-base: $(READY)  ## Build a corpus in an environment that has the base depen
 	@$(BIN)/python -m pytest -m base_environment tests/pipelines
 
 test-browser: $(READY)  ## The report's pages in a browser (needs chromium and chromedriver)
-	@$(BIN)/python -m pytest -m browser tests/flows/report/browser -rs
+	@$(BIN)/python -m pytest -m browser tests/flows/reports/browser -rs
 
 test-demo: $(READY)  ## The chain of `make demo` in few training steps: each output, run again
 	@$(BIN)/python -m pytest -m end_to_end tests/flows

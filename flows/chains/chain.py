@@ -53,9 +53,9 @@ def write_report(
     baselines: list[Path], candidates: list[Path], out: Path, downstream: list[Path], timed: bool
 ) -> dict[str, Any]:
     """Compare models over all seeds."""
-    from mswitch.flows.report import build
+    from mswitch.flows.reports import pair
 
-    return build.write_report(
+    return pair.write_report(
         baselines, candidates, out, downstream=downstream, timed=timed, replace=True
     )
 

@@ -19,7 +19,7 @@ from mswitch.flows.chains.settings import (
     setting_for,
 )
 from mswitch.flows.devices import find_devices
-from mswitch.flows.pages.numbers import large
+from mswitch.flows.reports.numbers import large
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, padded_vocabulary
 from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops

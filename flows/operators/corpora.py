@@ -5,12 +5,12 @@ from pathlib import Path
 
 from prefect.events import emit_event
 
-from mswitch.flows.corpus_page.page import write_page
 from mswitch.flows.launch.job import Job, Launcher
 from mswitch.flows.operators.artifacts import key_of, show_page, show_table
 from mswitch.flows.operators.preflight import check_capacity
 from mswitch.flows.operators.profile import FILE, Dataflow, Operators
 from mswitch.flows.operators.steps import follow, step
+from mswitch.flows.reports.corpus import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage
 from mswitch.flows.stages.disk_space import check_disk
 from mswitch.pipelines import storage

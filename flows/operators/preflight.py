@@ -10,7 +10,7 @@ from mswitch.flows.operators.planned import Planned, evaluation, training
 from mswitch.flows.operators.profile import Operators
 from mswitch.flows.operators.settings import ExperimentSettings, PairSettings
 from mswitch.flows.operators.steps import step
-from mswitch.flows.report.runs import FEWEST_EVALUATIONS
+from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
 from mswitch.flows.stages.disk_space import check_disk, state_bytes
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mswitch.flows.operators.artifacts import key_of, show_markdown, show_page
 from mswitch.flows.operators.steps import step
-from mswitch.flows.report.build import ReportConfig, write_report
-from mswitch.flows.report.index import write_index
+from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.progress import lines_to
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
 from mswitch.flows.operators.profile import Name
-from mswitch.flows.report.build import ReportConfig
+from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
 from mswitch.pipelines.corpus.config import CorpusConfig

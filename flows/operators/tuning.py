@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.downstream.build import RUN_DATA, RUN_PAGE, write_run_page
-from mswitch.flows.downstream.text import with_interval
 from mswitch.flows.operators.artifacts import TrainingProgress, key_of, show_page, show_table
 from mswitch.flows.operators.cost import CostGuard
 from mswitch.flows.operators.planned import Planned
 from mswitch.flows.operators.settings import FinetuneSettings
 from mswitch.flows.operators.steps import follow, step
+from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
+from mswitch.flows.reports.downstream_text import with_interval
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
 from mswitch.models.config import JobConfig, PredictConfig

@@ -163,7 +163,7 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
 
     summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
     if html is not None:
-        from mswitch.flows.corpus_page.page import write_page
+        from mswitch.flows.reports.corpus import write_page
 
         summary |= {"html": str(html), "survey": write_page(corpus, html)}
     more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.pages.numbers import plural
+from mswitch.flows.reports.numbers import plural
 from mswitch.flows.stages.common import check_texts, shown
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import PredictConfig

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.flows.stages.common import Json, finish
 from mswitch.flows.stages.stage import Summary, stage
 
@@ -63,7 +64,7 @@ def index(directory: str, /, *, json: Json = False) -> int:
     Args:
         directory: where reports lie, at any depth; a gs:// or s3:// URL too.
     """
-    from mswitch.flows.report.index import write_index
+    from mswitch.flows.reports.index import write_index
 
     return finish(write_index(directory), json)
 
@@ -102,7 +103,7 @@ def downstream(
         task: the task's name, where the runs predicted several.
         split: the predictions to compare.
     """
-    from mswitch.flows.downstream.build import write_downstream
+    from mswitch.flows.reports.downstream import write_downstream
 
     return write_downstream(baseline, candidate, out, scratch or (), task=task, split=split)
 
@@ -139,7 +140,7 @@ def distillation(
         long_baseline: the dense model trained for as many steps as teacher and student together,
             likewise: what those steps alone gain stands beside the students.
     """
-    from mswitch.flows.report.distillation import write_distillation
+    from mswitch.flows.reports.distillation import write_distillation
 
     return write_distillation(baseline, teacher, student, out, config, long_baseline or ())
 
@@ -166,6 +167,6 @@ def run(
         task: the task's name, where the run predicted several.
         split: the predictions to show.
     """
-    from mswitch.flows.downstream.build import write_run_page
+    from mswitch.flows.reports.downstream import write_run_page
 
     return write_run_page(run, out, task=task, split=split)

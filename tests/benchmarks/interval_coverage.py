@@ -28,21 +28,17 @@ from unittest import mock
 import numpy as np
 from scipy.special import stdtr
 
-from mswitch.flows.report import seeds as report_seeds
-from mswitch.flows.report.headline import (
-    LanguageResult,
-    clear_after_holm,
-    headline,
-    holm_rejections,
-)
-from mswitch.flows.report.seeds import delta_over_seeds, speed_up_over_seeds
-from mswitch.flows.report.speedup import (
-    Delta,
+from mswitch.flows.reports import intervals
+from mswitch.flows.reports.headline import clear_after_holm, headline, measure_language
+from mswitch.flows.reports.intervals import Estimate, ReportConfig, holm_rejections
+from mswitch.flows.reports.speedup import (
     LanguageLosses,
     SpeedUp,
+    delta_over_seeds,
     measure_delta,
     measure_speed_up,
     resample_curves,
+    speed_up_over_seeds,
 )
 
 DOCUMENTS = (5, 8, 30, 100)
@@ -320,7 +316,7 @@ def far_tail_of_seeds(families: int) -> Iterator[str]:
         yield f"| {seeds} | {effect} | {documents} | {shares} |"
 
 
-def draw_delta(generator: np.random.Generator, documents: int, noise: Noise) -> Delta:
+def draw_delta(generator: np.random.Generator, documents: int, noise: Noise) -> Estimate:
     """What the report measures of a language in which the models do not differ."""
     return measure_delta(draw_null(generator, documents, 0.0, noise), CONFIDENCE)
 
@@ -370,7 +366,7 @@ def seeds_table(languages: int) -> Iterator[str]:
     yield "|" + "---|" * 6
     for seeds, spread, documents in product((2, 3, 5, 10), (0.05, 0.2), (8, 30)):
         held = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
-        with mock.patch.object(report_seeds, "widened", lambda _, of_drawn, *__: of_drawn):
+        with mock.patch.object(intervals, "widened", lambda _, of_drawn, *__: of_drawn):
             without = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
         better = seeds_called_better(seeds, spread, documents, languages=languages)
         shares = " | ".join(f"{100 * share:.1f} %" for share in (held, without, better))
@@ -384,17 +380,15 @@ def figures_coverage(languages: int, *, reports: int, seed: int = 0) -> tuple[fl
     """
     generator = np.random.default_rng(seed)
     losses = draw_curves(generator, 5, 0.0, 2.0, "de")
-    found = measure_speed_up(STEPS, losses.curves(), None, CONFIDENCE)
-    delta = measure_delta(losses, None)
-    one = LanguageResult(losses, *losses.curves(), delta, found, trained=True, in_headline=True)
+    one = measure_language([losses], STEPS, True, ReportConfig(100))
     held = np.zeros(2)
     for index in range(reports):
         values = np.exp(0.6 + 0.25 * generator.standard_normal(languages))
         results = [
-            dataclasses.replace(one, speed_up=dataclasses.replace(found, value=float(value)))
+            dataclasses.replace(one, speed_up=dataclasses.replace(one.speed_up, value=float(value)))
             for value in values
         ]
-        summary = headline(results, resamples=RESAMPLES, seed=index, confidence=CONFIDENCE)
+        summary = headline(results, ReportConfig(RESAMPLES, index, CONFIDENCE))
         for number, (name, truth) in enumerate(
             (("median", np.exp(0.6)), ("mean", np.exp(0.6 + 0.25**2 / 2)))
         ):

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mswitch.flows.downstream.measure import measure_difference
-from mswitch.flows.report.headline import holm_rejections
+from mswitch.flows.reports.intervals import holm_rejections
+from mswitch.flows.reports.scores import measure_difference
 from mswitch.tasks.metric import Floats, Metric
 from mswitch.tasks.metrics import METRICS, make_metric
 

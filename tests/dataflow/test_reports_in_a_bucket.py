@@ -7,10 +7,11 @@ import pytest
 from report_runs import Scenario, write_runs
 from tuned_runs import right_of_ten, write_tuned
 
-from mswitch.flows.downstream.build import write_downstream, write_run_page
-from mswitch.flows.report.build import ReportConfig, write_report
-from mswitch.flows.report.distillation import write_distillation
-from mswitch.flows.report.index import write_index
+from mswitch.flows.reports.distillation import write_distillation
+from mswitch.flows.reports.downstream import write_downstream, write_run_page
+from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 

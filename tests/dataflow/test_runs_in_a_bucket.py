@@ -30,7 +30,8 @@ from processes import wait_for
 from report_runs import Scenario, write_runs
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
 from mswitch.models.lifeline import EXIT_RESUME

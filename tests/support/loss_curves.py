@@ -1,8 +1,12 @@
-"""Losses of documents that follow two given curves."""
+"""Losses of documents that follow two given curves, and what is measured of them."""
 
 import numpy as np
 
-from mswitch.flows.report.speedup import LanguageLosses
+from mswitch.flows.reports.headline import LanguageResult, measure_language
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.speedup import LanguageLosses
+
+CONFIG = ReportConfig(resamples=400)
 
 STEPS = np.array([1.0, 10, 100, 1000, 10_000])
 SLOW, FAST = [9, 8, 6, 4, 3], [8, 6, 4, 2, 1]
@@ -19,3 +23,9 @@ def losses_from(baseline, candidate, *, lang="de", documents=8, noise=0.0, seed=
     return LanguageLosses(
         lang, tokens, 4 * tokens, *(np.maximum(p, 0.01) * tokens[:, None] for p in per_token)
     )
+
+
+def result_of(lang, *curves, documents=8, trained=True, noise=0.05, steps=STEPS) -> LanguageResult:
+    """What is measured of a language whose seeds follow these pairs of curves."""
+    seeds = [losses_from(*pair, lang=lang, documents=documents, noise=noise) for pair in curves]
+    return measure_language(seeds, steps, trained, CONFIG)

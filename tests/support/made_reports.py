@@ -9,7 +9,8 @@ from typing import Any
 
 import html5lib
 
-from mswitch.flows.report.build import ReportConfig, write_report
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
 
 
 @dataclasses.dataclass(frozen=True)

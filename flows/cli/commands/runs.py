@@ -24,7 +24,7 @@ from mswitch.flows.launch.record import (
 )
 from mswitch.flows.launch.slurm import Slurm
 from mswitch.flows.launch.summary import FINAL, Summary, as_json, summarise
-from mswitch.flows.pages.templates import visible
+from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines.errors import UserError

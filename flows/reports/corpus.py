@@ -1,0 +1,159 @@
+"""The statistics page: numbers in a form that the template shows."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.reports.corpus_figures import score_histogram, share_bars
+from mswitch.flows.reports.languages import language_fields
+from mswitch.flows.reports.pages import template_environment
+from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.ledger import UNSAMPLED
+from mswitch.pipelines.corpus.rules.text_script import share_in_script
+from mswitch.pipelines.corpus.stats import language_totals, load_stats
+from mswitch.pipelines.corpus.survey import rejected_samples, survey
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages, script_name
+from mswitch.pipelines.outputs import read_manifest, write_atomically
+
+SAMPLES_SHOWN = 5
+SCRIPTS_SHOWN = 12
+#: Of a figure on a wide and on a narrow screen, px.
+WIDTHS = (720, 340)
+#: Scripts of a language below this share of its letters are left out of its line.
+LEAST_SHARE = 0.001
+
+
+def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
+    """Survey a corpus and write its statistics as one self-contained HTML page.
+
+    Args:
+        corpus: a finished corpus directory.
+        file: the page; not in the corpus, which stays as it was published.
+
+    Returns:
+        The survey (`mswitch.pipelines.corpus.survey.survey`).
+    """
+    stats = load_stats(corpus)
+    if not storage.is_remote(corpus) and file.resolve().is_relative_to(Path(corpus).resolve()):
+        raise UserError(
+            f"{file} is inside {corpus}, which stays as published: choose another --html"
+        )
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"cannot write {file}: --html needs a file name in a directory that exists")
+    try:  # before the shards are read, which takes long
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        raise UserError(f"cannot write {file} ({error.strerror}): choose another --html") from error
+    found = survey(corpus)
+    reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
+    samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)
+    config = read_manifest(corpus, "corpus")["config"]
+    write_atomically(file, render(str(corpus), config, stats, found, samples))
+    return found
+
+
+def render(
+    corpus: str,
+    config: Mapping[str, Any],
+    stats: Mapping[str, Any],
+    found: Mapping[str, Any],
+    samples: Mapping[str, Sequence[Mapping[str, str]]],
+) -> str:
+    """Render the page; only our own SVG and CSS are marked safe.
+
+    Args:
+        corpus: the corpus' path or URL; its last part is shown.
+        config: the settings of the build.
+        stats: as in stats.json.
+        found: the survey.
+        samples: dropped records by reason.
+    """
+    environment = template_environment()
+    rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
+    rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
+    documents = sum(row["documents"] for row in rows)
+    size = sum(row["bytes"] for row in rows)
+    for row in rows:
+        row["share"] = row["bytes"] / max(size, 1)
+    threshold = config.get("language_threshold")
+    whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
+    return environment.get_template("corpus.html.j2").render(
+        name=Path(corpus).resolve().name,
+        documents=documents,
+        bytes=size,
+        rows=rows,
+        data={"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
+        histograms={
+            row["lang"]: inline_svg(
+                score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
+                f"score-{row['lang']}",
+            )
+            for row in rows
+        },
+        scores=inline_svgs(
+            [score_histogram(whole, threshold, width, 180, "Language scores") for width in WIDTHS],
+            "scores",
+            SCREENS,
+        ),
+        scripts_figure=inline_svgs(
+            [share_bars(_script_shares(rows), width, "Scripts of the text") for width in WIDTHS],
+            "scripts",
+            SCREENS,
+        ),
+        scripts=sorted({row["script"] for row in rows}, key=script_name),
+        stages=stats["stages"],
+        lines=stats["lines"],
+        samples=samples,
+        samples_shown=SAMPLES_SHOWN,
+        unsampled=UNSAMPLED,
+        found=found,
+        config={key: value for key, value in sorted(config.items()) if key != "inputs"},
+        inputs=len(config.get("inputs", ())),
+        least_share=LEAST_SHARE,
+        drops_known=any(row["dropped"] for row in rows),
+    )
+
+
+def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page knows of a language: sizes, survey, and what follows from them."""
+    known = languages().get(total["lang"])
+    letters = sum(seen["scripts"].values())
+    return {
+        **language_fields(total["lang"]),
+        **total,
+        **seen,
+        "in_script": share_in_script(seen["scripts"], known) if known and letters else None,
+        "script_shares": [(code, count / letters) for code, count in seen["scripts"].items()],
+        "median_score": _median(seen["scores"]),
+        "largest_site": seen["sites"][0][1] / max(seen["documents"], 1) if seen["sites"] else None,
+    }
+
+
+def _median(counts: Sequence[int]) -> float | None:
+    """The middle of the bin that holds the median."""
+    left = sum(counts) / 2
+    for index, count in enumerate(counts):
+        left -= count
+        if count and left <= 0:
+            return (index + 0.5) / len(counts)
+    return None
+
+
+def _fewer(counts: Sequence[int], factor: int = 5) -> list[int]:
+    return [sum(counts[start : start + factor]) for start in range(0, len(counts), factor)]
+
+
+def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
+    """Scripts of the whole corpus: each language's sample counts by the language's characters."""
+    weights: dict[str, float] = {}
+    for row in rows:
+        for code, share in row["script_shares"]:
+            weights[code] = weights.get(code, 0) + share * row["characters"]
+    total = sum(weights.values())
+    ordered = sorted(weights.items(), key=lambda item: (-item[1], item[0]))
+    shares = [(script_name(code), weight / total) for code, weight in ordered[:SCRIPTS_SHOWN]]
+    rest = sum(weight for _, weight in ordered[SCRIPTS_SHOWN:])
+    return shares + ([("all others", rest / total)] if rest else [])

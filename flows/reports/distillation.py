@@ -1,0 +1,449 @@
+"""The share of a sparse model's gain that its dense students keep, by language and pooled.
+
+Share = (baseline's loss - student's) / (baseline's - teacher's) at the last step, all three on the
+same documents (Switch Transformers, tables 6 and 7). Documents are resampled jointly for the three,
+as for speed-ups, and seeds too where there are several; the interval is the resamples' percentiles.
+A gain whose own interval reaches zero may be none, and has no share.
+
+A student that begins with its teacher's parameters has the teacher's steps behind it too. A dense
+run of as many steps as both, the long baseline, has a share in the same sense.
+"""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mswitch.flows.reports.intervals import (
+    MINIMUM_UNITS,
+    Estimate,
+    ReportConfig,
+    draw_languages,
+    draw_seeds,
+    language_generator,
+    percentiles,
+    widened,
+)
+from mswitch.flows.reports.languages import language_fields
+from mswitch.flows.reports.numbers import number, percent
+from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.pair import DEFAULT_CONFIG
+from mswitch.flows.reports.pair_data import rounded
+from mswitch.flows.reports.pairs import (
+    Pairs,
+    check_seeds,
+    merged,
+    model_names,
+    pair_students,
+    pair_up,
+    runs_of_one_model,
+)
+from mswitch.flows.reports.publish import publish_files
+from mswitch.flows.reports.runs import (
+    TEACHING,
+    EvaluatedRun,
+    are_trained,
+    check_alike,
+    pair_losses,
+    read_evaluated_run,
+)
+from mswitch.flows.reports.speedup import LanguageLosses, mean_losses, resample_curves
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import say
+
+STAGE = "distillation"
+#: Raised when the same runs give other figures.
+STATISTICS = 2
+PAGE, DATA = "distillation.html", "distillation.json"
+
+#: Losses of baseline, teacher and student: [..., 3].
+Losses = np.ndarray
+
+
+def write_distillation(
+    baseline: Sequence[str | Path],
+    teacher: Sequence[str | Path],
+    student: Sequence[str | Path],
+    out: str | Path,
+    config: ReportConfig = DEFAULT_CONFIG,
+    long_baseline: Sequence[str | Path] = (),
+) -> dict[str, Any]:
+    """Compare dense students with their sparse teacher and its dense twin.
+
+    Args:
+        baseline: the dense run, or those of several seeds.
+        teacher: the sparse run, or those of the same seeds.
+        student: runs that `mswitch distill` made: one of each teacher, or several seeds of one
+            teacher; students that differ in more than their seed stand side by side.
+        out: the directory to make.
+        config: resamples, seed and confidence.
+        long_baseline: a run of the dense model for as many steps as teacher and student had
+            together, or those of the same seeds; they stand beside the students.
+
+    Returns:
+        Summary: stage, out, reused, verdict, languages, students, long_baseline.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def read(runs: Sequence[str | Path], role: str) -> list[EvaluatedRun]:
+            opened = [stack.enter_context(open_files(run)) for run in runs]
+            for files in opened:
+                files.refresh(metrics=True)
+            found = [read_evaluated_run(files.directory, role) for files in opened]
+            # Of the losses only the last ones count, and long baselines have other steps before.
+            return [
+                dataclasses.replace(run, steps=run.steps[-1:], tables=run.tables[-1:])
+                for run in found
+            ]
+
+        sides = {
+            "baseline": read(baseline, "baseline"),
+            "teacher": read(teacher, "teacher"),
+            "student": read(student, "student"),
+        }
+        if long_baseline:
+            sides["long-baseline"] = read(long_baseline, "long-baseline")
+        return _write(sides, out, config)  # errors name runs in buckets as they were given
+
+
+def _write(
+    sides: Mapping[str, Sequence[EvaluatedRun]], out: str | Path, config: ReportConfig
+) -> dict[str, Any]:
+    baselines, teachers, students, *longs = sides.values()
+    runs_of_one_model(teachers)
+    [of_teacher] = pair_up(baselines, teachers)
+    of_students = pair_students(of_teacher, students)
+    of_long = None
+    if longs:
+        runs_of_one_model(longs[0])
+        [of_long] = pair_up(baselines, longs[0], longer=True)
+        if len(of_teacher) > 1 or len(of_long) > 1:
+            _check_seeds(of_teacher, of_long)
+        _check_long(of_long)
+    identity = {
+        "distillation": dataclasses.asdict(config),
+        "statistics": STATISTICS,
+        **{role: [run.identity for run in runs] for role, runs in sides.items()},
+    }
+    with stage_output(out, stage=STAGE, config=identity) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this report, nothing to do")
+            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
+            return _summary(data, out, reused=True)
+        data = rounded(_data(of_teacher, of_students, of_long, config))
+        publish_files(staged, {PAGE: _render(data), DATA: storage.json_text(data)})
+    say(STAGE, data["summary"]["verdict"])
+    return _summary(data, out, reused=False)
+
+
+def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
+    seeds = [[run.seeds[0] for _, run in pairs] for pairs in (of_teacher, others)]
+    if seeds[0] != seeds[1]:
+        ours, theirs = (", ".join(map(str, each)) for each in seeds)
+        [(_, run), *_] = others
+        raise UserError(
+            f"--teacher has the seeds {ours} and --{run.role} {theirs}: give runs of the same seeds"
+        )
+
+
+def _check_long(of_long: Pairs) -> None:
+    """Check that the long baselines are the baselines, with the steps of teacher and student."""
+    for baseline, run in of_long:
+        check_alike(baseline, run, ("model.",), "give the same model, trained for longer")
+        steps = 2 * baseline.steps[-1]  # teacher and student have as many steps as the baseline
+        if run.steps[-1] != steps:
+            raise UserError(
+                f"{run.option} was trained for {run.steps[-1]:,} steps, and teacher and student "
+                f"for {steps:,} together: train it with --steps {steps}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Language:
+    """Final losses of baseline, teacher and student, of K seeds.
+
+    Attributes:
+        lang: mC4 code.
+        documents: how many there are.
+        trained: whether all three saw training text of it.
+        losses: [K, 3] nats per target token.
+        drawn: [R, K, 3] of resampled documents.
+    """
+
+    lang: str
+    documents: int
+    trained: bool
+    losses: Losses
+    drawn: Losses
+
+
+def measure_share(
+    losses: Losses, drawn: Losses | None, confidence: float, generator: np.random.Generator
+) -> dict[str, Estimate | None]:
+    """The teacher's gain, what the student gained, and the share that it kept.
+
+    Args:
+        losses: [K, 3] of each seed.
+        drawn: [R, K, 3] of resamples, the same documents for all; None gives no intervals.
+        confidence: of the intervals.
+        generator: draws seeds.
+
+    Returns:
+        `gain`, `kept` and `share`; the last is None where the gain has no interval above zero.
+    """
+    resamples = None
+    if drawn is not None:
+        count, seeds, _ = drawn.shape
+        chosen = draw_seeds(seeds, count, generator).T[..., None]
+        resamples = drawn.mean(axis=1), np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
+
+    def figure(statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+        value = float(statistic(losses.mean(axis=0)))
+        if resamples is None:
+            return Estimate(value)
+        of_all, of_drawn = map(statistic, resamples)
+        if len(losses) > 1:
+            of_all = widened(of_all, of_drawn, len(losses), confidence)
+        return Estimate(value, percentiles(of_all, confidence))
+
+    gain = figure(lambda x: x[..., 0] - x[..., 1])
+    share = None
+    if gain.ci is not None and gain.ci[0] > 0:
+        share = figure(lambda x: (x[..., 0] - x[..., 2]) / (x[..., 0] - x[..., 1]))
+    return {"gain": gain, "kept": figure(lambda x: x[..., 0] - x[..., 2]), "share": share}
+
+
+def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
+    """Losses of each language; documents are drawn alike for both pairs (`resample_curves`)."""
+    sides = []
+    for pairs in (of_teacher, of_student):
+        by_seed = [pair_losses(*pair) for pair in pairs]
+        check_seeds(by_seed, pairs[0])
+        sides.append(list(zip(*by_seed, strict=True)))
+
+    def last(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Losses]:
+        return [np.stack([curve[..., -1] for curve in pair], axis=-1) for pair in pairs]
+
+    def three(of_pairs: tuple[Losses, Losses]) -> Losses:
+        return np.concatenate([of_pairs[0], of_pairs[1][..., 1:]], axis=-1)
+
+    def of_seeds(function: Callable[[LanguageLosses], Any], *both: Any) -> Losses:
+        parts = [last([function(each) for each in seeds]) for seeds in both]
+        return np.stack([three(pair) for pair in zip(*parts, strict=True)], axis=-2)
+
+    runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
+    found = []
+    for both in zip(*sides, strict=True):
+        lang = both[0][0].lang
+        found.append(
+            _Language(
+                lang,
+                mean_losses(both[0]).documents,
+                are_trained(runs, lang),
+                of_seeds(LanguageLosses.curves, *both),
+                of_seeds(lambda x: resample_curves(x, config.resamples, config.seed), *both),
+            )
+        )
+    return found
+
+
+def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
+    """The same of the mean over trained languages, drawn like documents (`headline.pool`)."""
+    trained = [each for each in found if each.trained]
+    if not trained:
+        return None
+    generator = language_generator("pooled", config.seed)
+    drawn = None
+    if len(trained) >= MINIMUM_UNITS:
+        chosen = draw_languages(len(trained), config.resamples, generator)
+        drawn = np.stack([each.drawn for each in trained])[chosen].mean(axis=1)
+    losses = np.mean([each.losses for each in trained], axis=0)
+    return measure_share(losses, drawn, config.confidence, generator)
+
+
+def _data(
+    of_teacher: Pairs,
+    of_students: Sequence[tuple[Pairs, Pairs]],
+    of_long: Pairs | None,
+    config: ReportConfig,
+) -> dict[str, Any]:
+    """What distillation.json holds."""
+    baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
+    students = [merged([student for _, student in pairs]) for _, pairs in of_students]
+    names = [f"distilled {name}" for name in model_names(students)]
+    losses = [_languages(*pairs, config) for pairs in of_students]
+    measured = [
+        _measured(name, student, teacher, found, config)
+        for name, student, found in zip(names, students, losses, strict=True)
+    ]
+    long = None
+    if of_long:
+        run = merged([run for _, run in of_long])
+        name = f"{run.name}, {run.steps[-1]:,} steps"
+        long = _measured(name, run, teacher, _languages(of_teacher, of_long, config), config)
+    data = {
+        "summary": {
+            "languages": len(losses[0]),
+            "languages_pooled": sum(each.trained for each in losses[0]),
+            "confidence_percent": f"{100 * config.confidence:g}",
+        },
+        "runs": {
+            role: {
+                "name": run.name,
+                "parameters": run.config["parameters"],
+                "steps": run.steps[-1],
+                "seeds": list(run.seeds),
+            }
+            for role, run in (("baseline", baseline), ("teacher", teacher))
+        },
+        "students": measured,
+        "long_baseline": long,
+        "languages": [
+            {
+                **language_fields(each.lang),
+                "documents": each.documents,
+                "trained": each.trained,
+            }
+            for each in losses[0]
+        ],
+        "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
+    }
+    data["summary"]["verdict"] = _verdict(data)
+    data["summary"]["seeds"] = _seeds(data)
+    return data
+
+
+def _seeds(data: Mapping[str, Any]) -> str:
+    """Which seeds were trained with, where they differ, and which of them no interval contains."""
+    teacher = data["runs"]["teacher"]["seeds"]
+    models = [*data["students"], *filter(None, [data["long_baseline"]])]
+    said = ""
+    if any(model["seeds"] != teacher for model in models):
+        named = [("the teacher", teacher), *((each["name"], each["seeds"]) for each in models)]
+        listed = [f"{', '.join(map(str, seeds))} of {name}" for name, seeds in named]
+        said = f"Seeds: {', '.join(listed)}. "
+    if len(teacher) > 1:
+        return said
+    several = any(len(model["seeds"]) > 1 for model in data["students"])
+    which = "another one of the teacher" if several else "another one"
+    begin = f"{said}How" if said else "One seed: how"
+    return f"{begin} much {which} would change is not in the intervals."
+
+
+def _measured(
+    name: str,
+    run: EvaluatedRun,
+    teacher: EvaluatedRun,
+    found: Sequence[_Language],
+    config: ReportConfig,
+) -> dict[str, Any]:
+    """What is reported of one student, or of the long baseline."""
+    by_language = {}
+    for each in found:
+        drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
+        generator = language_generator(f"seeds/{each.lang}", config.seed)
+        by_language[each.lang] = measure_share(each.losses, drawn, config.confidence, generator)
+    taught = run.config.get("teacher") or {}
+    return {
+        "name": name,
+        "seeds": list(run.seeds),
+        "parameters": run.config["parameters"],
+        "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
+        **{key: taught.get(key) for key in TEACHING},
+        "pooled": _as_json(_pooled(found, config)),
+        "languages": {lang: _as_json(one) for lang, one in by_language.items()},
+    }
+
+
+def _as_json(figures: Mapping[str, Estimate | None] | None) -> dict[str, Any] | None:
+    if figures is None:
+        return None
+    return {name: figure and figure.as_json() for name, figure in figures.items()}
+
+
+def _verdict(data: Mapping[str, Any]) -> str:
+    """The first sentence of the page, of the student that kept most."""
+    teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
+    trained = [row for row in data["languages"] if row["trained"]]
+    where = f"over {len(trained)} trained languages"
+
+    def figures(model: Mapping[str, Any]) -> Mapping[str, Any]:
+        return model["languages"][trained[0]["lang"]] if len(trained) == 1 else model["pooled"]
+
+    if len(trained) == 1:
+        where = f"in {trained[0]['name']}"
+    found = [(figures(each), each) for each in data["students"]]
+    pooled = found[0][0]
+    if pooled is None or pooled["gain"]["ci"] is None:
+        return (
+            f"Too little to judge: the gain of {teacher} over {baseline} has no interval, which "
+            f"takes {MINIMUM_UNITS} languages, or {MINIMUM_UNITS} documents of one"
+        )
+    if pooled["share"] is None:
+        low, high = pooled["gain"]["ci"]
+        why = "is not better" if high <= 0 else "may not be better"
+        return (
+            f"There is nothing to keep: {teacher} {why} than {baseline} {where} (gain of "
+            f"{pooled['gain']['value']:.3f} nats a token, interval {low:.3f} to {high:.3f})"
+        )
+    best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
+    confidence = f"{data['summary']['confidence_percent']}% interval"
+    if best["share"]["value"] < 0:
+        low, high = (-end for end in reversed(best["kept"]["ci"]))
+        return (
+            f"The {student['name']} did worse than {baseline} {where} (by "
+            f"{number(-best['kept']['value'])} nats a token, {confidence} {number(low)} to "
+            f"{number(high)}{_with_zero(low, high)})"
+        )
+    sure = f"{confidence} {_share_interval(best)}"
+    chosen = ""
+    if len(found) > 1:
+        chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
+    fewer = student["compression"]
+    size = f", with {percent(fewer)} fewer parameters" if fewer > 0 else ""
+    kept = (
+        f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
+        f"over {baseline} {where} ({sure}){size}{chosen}"
+    )
+    if data["long_baseline"] is None:
+        return kept
+    long = figures(data["long_baseline"])
+    return (
+        f"{kept}. Trained for as many steps as teacher and student together, {baseline} itself "
+        f"gains {percent(long['share']['value'])} of that ({_share_interval(long)})"
+    )
+
+
+def _share_interval(figures: Mapping[str, Any]) -> str:
+    low, high = figures["share"]["ci"]
+    return f"{percent(low)} to {percent(high)}{_with_zero(low, high)}"
+
+
+def _with_zero(low: float, high: float) -> str:
+    return ", which includes zero" if low <= 0 <= high else ""
+
+
+def _render(data: Mapping[str, Any]) -> str:
+    models = [*data["students"], *filter(None, [data["long_baseline"]])]
+    return render_page("distillation.html.j2", data["languages"], data=data, models=models)
+
+
+def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": data["summary"]["verdict"],
+        "languages": data["summary"]["languages"],
+        "students": [
+            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
+        ],
+        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
+    }

@@ -1,0 +1,235 @@
+"""Write the page of one fine-tuned run, and of a pair of them."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.reports import downstream_text as text
+from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
+from mswitch.flows.reports.downstream_figures import Curve, score_panel
+from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
+from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.pair_data import run_names
+from mswitch.flows.reports.pairs import check_tuned, differ_in_seed, in_order
+from mswitch.flows.reports.publish import publish_files
+from mswitch.flows.reports.runs import TunedRun, read_tuned_run
+from mswitch.flows.reports.scores import (
+    Average,
+    Result,
+    Rows,
+    measure_downstream_speed_up,
+)
+from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.svg import SCREENS, inline_svgs
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import say
+
+#: Raised when the same runs give other figures.
+STATISTICS = 4
+TABLE = "downstream.csv"
+RUN_PAGE, RUN_DATA = "run.html", "run.json"
+
+
+def write_downstream(
+    baseline: Sequence[str | Path],
+    candidate: Sequence[str | Path],
+    out: str | Path,
+    scratch: Sequence[str | Path] = (),
+    *,
+    task: str | None = None,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Compare fine-tuned runs of two models by what they predicted of a task.
+
+    Args:
+        baseline: the fine-tuned run of the dense model; or several: of other seeds, or each from
+            another checkpoint of its pretraining.
+        candidate: of the other model, with the same seeds or from the same steps.
+        out: the directory to make.
+        scratch: runs that learned the task from random parameters, to stand beside.
+        task: the task's name, where the runs predicted several.
+        split: which predictions.
+
+    Returns:
+        Summary: stage, out, reused, verdict, languages.
+    """
+
+    def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
+        return [read_tuned_run(run, option, task=task, split=split) for run in side]
+
+    baselines = in_order(read(baseline, "--baseline"))
+    candidates = in_order(read(candidate, "--candidate"))
+    beside = read(scratch, "--scratch")
+    decodes = check_tuned(baselines, candidates, beside)
+    models = [baselines, candidates]
+    from_steps = len(baselines) > 1 and not differ_in_seed(baselines)
+    if from_steps:
+        models = [baselines[-1:], candidates[-1:]]
+    models += [[run] for run in beside]
+    config = {
+        "statistics": STATISTICS,
+        "baseline": [run.identity for run in baselines],
+        "candidate": [run.identity for run in candidates],
+        "scratch": [run.identity for run in beside],
+        "split": split,
+    }
+    with stage_output(out, stage=STAGE, config=config) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this page, nothing to do")
+            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
+            return _summary(data, out, reused=True)
+        results = _measure(models, decodes, paired=True)
+        speed_up = None
+        if from_steps:
+            speed_up = _speed_up(baselines, candidates, results[0])
+        data = pair_data(models, _names(models), results, speed_up)
+        files = {PAGE: _render_pair(data), DATA: storage.json_text(data), TABLE: to_csv(data)}
+        publish_files(staged, files)
+    say(STAGE, data["summary"]["verdict"])
+    return _summary(data, out, reused=False)
+
+
+def write_run_page(
+    run: str | Path,
+    out: str | Path,
+    *,
+    task: str | None = None,
+    split: str = "test",
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Write a page of one fine-tuned run: its curve, languages, and worst predictions.
+
+    Args:
+        run: the run directory, also in a bucket.
+        out: the directory to make.
+        task: the task's name, where the run predicted several.
+        split: which predictions.
+        replace: whether another page that is there already is replaced.
+
+    Returns:
+        Summary: stage, out, reused, languages, and the mean of the first metric.
+    """
+    tuned = read_tuned_run(run, "", task=task, split=split)
+    config = {"statistics": STATISTICS, "run": tuned.identity, "split": split}
+    with stage_output(out, stage=STAGE, config=config, replaces=lambda _: replace) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this page, nothing to do")
+            data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
+        else:
+            results = _measure([[tuned]], list(tuned.predictions), paired=False)
+            data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
+            files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
+            publish_files(staged, files)
+        reused = staged.complete
+    summary, [average] = data["summary"], data["results"][0]["average"]["models"]
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "languages": summary["languages"],
+        summary["metric"]: average["value"],
+    }
+
+
+def _measure(
+    models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
+) -> list[Result]:
+    """Measure by each way of decoding and metric; those with a mean over languages come first."""
+    results = [
+        rows.measure(metric, paired=paired)
+        for rows in (Rows(models, decode) for decode in decodes)
+        for metric in rows.task["metrics"]
+    ]
+    results.sort(key=lambda result: result.average is None)
+    if results[0].average is None:
+        raise UserError(
+            f"each language of {models[0][0].task['name']} has one true class, so "
+            f"{results[0].metric} has no mean over languages: give the task accuracy too"
+        )
+    return results
+
+
+def _speed_up(
+    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
+) -> tuple[list[int], Average, SpeedUp]:
+    steps = [run.origin_step for run in baselines if run.origin_step is not None]
+    alone = [[run] for run in (*baselines, *candidates)]
+    average = Rows(alone, lead.decode).average(lead.metric)
+    assert average is not None  # as of `lead`
+    return steps, average, measure_downstream_speed_up(steps, average)
+
+
+def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
+    """What the page calls the models."""
+    baseline, candidate, *beside = (seeds[0] for seeds in models)
+    names = run_names(baseline.name, candidate.name)
+    return [*names, *(f"{run.name} from scratch" for run in beside)]
+
+
+def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    summary = data["summary"]
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": summary["verdict"],
+        "languages": summary["languages"],
+        "better_after_holm": summary["better_after_holm"],
+        "worse_after_holm": summary["worse_after_holm"],
+    }
+
+
+def _render_pair(data: Mapping[str, Any]) -> str:
+    figure = []
+    found = data["speed_up"]
+    if found:
+        curves = [
+            Curve(data["runs"][number]["name"], kind, found["steps"], found[role])
+            for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
+        ]
+        figure = _curves(curves, "steps of pretraining (log scale)", log=True)
+    # With a byte order mark, by which spreadsheets know UTF-8.
+    csv = base64.b64encode(to_csv(data).encode("utf-8-sig")).decode("ascii")
+    return _render("downstream.html.j2", data, figure, csv=csv)
+
+
+def _render_run(data: Mapping[str, Any]) -> str:
+    figure = []
+    chosen = data["validation"]
+    if chosen and len(chosen["values"]) > 1:
+        points = sorted((int(step), value) for step, value in chosen["values"].items())
+        steps = [step for step, _ in points]
+        values = [{"value": value, "ci": None} for _, value in points]
+        curve = Curve(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
+        figure = _curves([curve], "steps of fine-tuning", log=False)
+    return _render("run.html.j2", data, figure)
+
+
+def _curves(curves: Sequence[Curve], label: str, *, log: bool) -> list[Any]:
+    drawings = [
+        score_panel(curves, label, log=log, width=width, height=height)
+        for width, height in ((720, 300), (340, 240))
+    ]
+    return inline_svgs(drawings, "curve", SCREENS)
+
+
+def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **more: Any) -> str:
+    return render_page(
+        template,
+        data["languages"],
+        text=text,
+        report_text=report_text,
+        data=data,
+        summary=data["summary"],
+        task=data["task"],
+        results=data["results"],
+        runs=data["runs"],
+        method=data["method"],
+        figure=figure,
+        **more,
+    )

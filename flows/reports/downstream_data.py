@@ -1,0 +1,268 @@
+"""Everything the downstream pages say, as the data of their JSON and CSV."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mswitch.flows.reports import downstream_text as text
+from mswitch.flows.reports.languages import language_fields
+from mswitch.flows.reports.pair_data import rounded
+from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.runs import DECODES, TunedRun
+from mswitch.flows.reports.scores import Average, Result, Rows, Scores
+from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
+from mswitch.tasks.multitask import leaf_name
+
+#: Predictions that a run's page shows of each language, and the characters of a text.
+SHOWN_PREDICTIONS = 5
+SHOWN_CHARACTERS = 400
+
+
+def pair_data(
+    models: Sequence[Sequence[TunedRun]],
+    names: Sequence[str],
+    results: Sequence[Result],
+    speed_up: tuple[Sequence[int], Average, SpeedUp] | None,
+) -> dict[str, Any]:
+    """What downstream.json holds of a pair.
+
+    Args:
+        models: the runs of each seed of baseline, candidate, and models that learned the task from
+            random parameters.
+        names: what the page calls them.
+        results: of each way of decoding and metric; the first leads.
+        speed_up: steps of pretraining, the averages of both models from them, and the speed-up.
+    """
+    data = _data(models, names, results)
+    runs = [seeds[0] for seeds in models]
+    pair = (names[0], names[1])
+    lead, average = results[0], _average(results[0])
+    differences = [scores.difference for scores in lead.languages if scores.difference]
+    clear = [
+        scores.difference.value for scores in lead.languages if scores.difference and scores.clear
+    ]
+    gains = []
+    for number, run in enumerate(runs[:2]):
+        for beside in range(2, len(runs)):
+            if runs[beside].name == run.name:
+                difference = average.difference(beside, number).as_json()
+                gains.append(
+                    {"name": names[number], "scratch": names[beside], "difference": difference}
+                )
+    data["summary"] |= {
+        "languages_judged": sum(each.p_value is not None for each in differences),
+        "better_after_holm": sum(value > 0 for value in clear),
+        "worse_after_holm": sum(value < 0 for value in clear),
+        "verdict": text.verdict(data["results"][0], pair, data["task"]["name"], len(models[0])),
+        "cautions": text.cautions(
+            models, gains, sum(each.ci is not None for each in differences), _best(lead)
+        ),
+        "gains_of_pretraining": gains,
+    }
+    data["speed_up"] = None
+    if speed_up is not None:
+        steps, by_step, found = speed_up
+        count = len(steps)
+        data["speed_up"] = {
+            "steps": list(steps),
+            "baseline": [each.as_json() for each in by_step.models[:count]],
+            "candidate": [each.as_json() for each in by_step.models[count:]],
+            "step_speedup": found.value,
+            "step_speedup_ci": found.ci and list(found.ci),
+            "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
+            "censored": found.censored,
+        }
+        data["speed_up"]["sentence"] = text.speed_up(data["speed_up"], pair)
+    return rounded(data)
+
+
+def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
+    """What run.json holds of one run.
+
+    Args:
+        run: the run.
+        rows: what it predicted, by the way of decoding that leads.
+        results: of each way of decoding and metric; the first leads.
+    """
+    data = _data([[run]], [run.name], results)
+    lead = results[0]
+    with_interval = sum(scores.models[0].low is not None for scores in lead.languages)
+    data["summary"] |= {
+        "languages_with_interval": with_interval,
+        "cautions": text.cautions([[run]], (), with_interval, _best(lead)),
+    }
+    chosen = run.validation
+    data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
+    inputs = run.predictions[rows.decode].table["inputs"].to_pylist()
+    worst = rows.worst(results[0].metric, SHOWN_PREDICTIONS)
+    for language in data["languages"]:
+        language["worst"] = [
+            {
+                "inputs": _shortened(inputs[row]),
+                "answers": [_shortened(answer) for answer in rows.answers[row]],
+                "prediction": _shortened(rows.texts[0][0][row]),
+            }
+            for row in worst[language["lang"]]
+        ]
+    return rounded(data)
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= SHOWN_CHARACTERS else words[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def _data(
+    models: Sequence[Sequence[TunedRun]], names: Sequence[str], results: Sequence[Result]
+) -> dict[str, Any]:
+    lead, first = results[0], models[0][0]
+    task, table = first.task, first.predictions[lead.decode].table
+    return {
+        "task": {
+            "name": task["name"],
+            "inputs": task["inputs"],
+            "targets": task["targets"],
+            "labels": len(task["labels"]) if task["labels"] else None,
+            "hash": task["hash"],
+        },
+        "summary": {
+            "split": first.split,
+            "metric": lead.metric,
+            "decode": lead.decode,
+            "languages": len(lead.languages),
+            "rows": table.num_rows,
+            "groups": len(table["group"].unique()),  # languages may share some
+            "confidence_percent": text.CONFIDENCE_PERCENT,
+        },
+        "results": [_result(result) for result in results],
+        "languages": [_language(results, number, first) for number in range(len(lead.languages))],
+        "runs": [_run(seeds, name) for seeds, name in zip(models, names, strict=True)],
+        "method": {
+            "resamples": RESAMPLES,
+            "minimum_groups": MIN_GROUPS,
+            "interval": "percentile bootstrap over groups of rows, centred on the value",
+            "difference_interval": "t interval, jackknife over groups, effective groups - 1 df; "
+            "of macro_f1 by exchange",
+            "average_interval": "percentile bootstrap over languages, then (common) groups",
+            "multiple_testing": "Holm",
+        },
+    }
+
+
+def _average(result: Result) -> Average:
+    """The one that leads has an average."""
+    assert result.average is not None
+    return result.average
+
+
+def _best(result: Result) -> float:
+    return max(each.value for each in _average(result).models)
+
+
+def _result(result: Result) -> dict[str, Any]:
+    average = result.average
+    paired = result.languages[0].difference is not None
+    return {
+        "decode": result.decode,
+        "metric": result.metric,
+        "signature": result.signature,
+        "average": average
+        and {
+            "languages": average.languages,
+            "models": [each.as_json() for each in average.models],
+            "majority": average.majority,
+            "difference": average.difference(0, 1).as_json() if paired else None,
+            "seeds": [own.tolist() for own in average.seeds],
+        },
+        "everything": result.everything and _scores(result.everything),
+    }
+
+
+def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
+    lead = results[0].languages[number]
+    leaves = [leaf_name(task, lead.lang) for task in run.trained_as]
+    trained = [run.config["languages"].get(leaf, {}) for leaf in leaves]
+    return {
+        **language_fields(lead.lang),
+        "rows": lead.rows,
+        "groups": lead.groups,
+        "train_rows": sum(int(each.get("train_records", 0)) for each in trained),
+        "results": [_scores(result.languages[number]) for result in results],
+    }
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return {
+        "rows": scores.rows,
+        "groups": scores.groups,
+        "models": [_score(each) for each in scores.models],
+        "majority": scores.majority,
+        "difference": scores.difference and scores.difference.as_json(),
+        "p_value": scores.difference and scores.difference.p_value,
+        "clear_after_holm": scores.clear,
+    }
+
+
+def _score(found: Score) -> dict[str, Any]:
+    ci = None if found.low is None else [found.low, found.high]
+    return {"value": found.value, "ci": ci}
+
+
+def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
+    """What the page says of a model's runs; nothing that depends on where they lie."""
+    run = seeds[0]
+    reads = "; ".join(dict.fromkeys(map(text.reads, seeds)))
+    config, taught = run.config, run.config.get("teacher")
+    return {
+        "name": name,
+        "preset": run.name,
+        "seeds": [
+            {"seed": each.seed, "config_hash": each.config["config_hash"], "step": each.step}
+            for each in seeds
+        ],
+        "origin": _chain(run.origin),
+        "teacher": taught and {key: taught[key] for key in ("preset", "step", "init")},
+        "imported": "huggingface" in config,
+        "reads": f"{reads} with each seed" if len(seeds) > 1 else reads,
+        "test_reads": sum(len(each.reads) for each in seeds),
+        "parameters": config["parameters"],
+        "train": config["train"],
+        "settings": {
+            decode: {
+                key: value
+                for key, value in run.predictions[decode].settings.items()
+                if key in ("dtype", "limit", "beams", "alpha", "invalid")
+            }
+            for decode in DECODES
+            if decode in run.predictions
+        },
+    }
+
+
+def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Where a run began, back to its first one, without paths."""
+    if origin is None:
+        return None
+    kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}
+    return {**kept, "origin": _chain(origin.get("origin"))}
+
+
+def to_csv(data: Mapping[str, Any]) -> str:
+    """One line for each language, way of decoding and metric; a missing value is empty."""
+    roles = ["baseline", "candidate"] if len(data["runs"]) > 1 else ["model"]
+    roles += [f"scratch_{number}" for number in range(1, len(data["runs"]) - 1)]
+    lines = []
+    for row in data["languages"]:
+        for result, scores in zip(data["results"], row["results"], strict=True):
+            line = {key: row[key] for key in ("lang", "name", "rows", "groups")}
+            line |= {"decode": result["decode"], "metric": result["metric"]}
+            line["majority"] = scores["majority"]
+            figures = dict(zip(roles, scores["models"], strict=True))
+            if scores["difference"]:
+                figures["difference"] = scores["difference"]
+            for name, figure in figures.items():
+                low, high = figure["ci"] or (None, None)
+                line |= {name: figure["value"], f"{name}_low": low, f"{name}_high": high}
+            if scores["difference"]:
+                line |= {"p_value": scores["p_value"], "clear": scores["clear_after_holm"]}
+            lines.append(line)
+    return csv_text(lines)

@@ -1,0 +1,112 @@
+"""Comparisons of fine-tuned runs (`mswitch report downstream`) that a report takes in."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.reports.runs import EvaluatedRun
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_json_object, read_manifest
+
+STAGE = "downstream"
+PAGE, DATA = "downstream.html", "downstream.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Downstream:
+    """One comparison.
+
+    Attributes:
+        option: how it was given, for messages.
+        hash: of its configuration and inputs.
+        data: what its JSON file holds.
+        files: all its files, by name.
+    """
+
+    option: str
+    hash: str
+    data: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def folder(self) -> str:
+        """Where its files go, below the report."""
+        name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
+        return f"downstream-{name}-{self.data['summary']['split']}"
+
+    def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
+        """Whether its runs began with those of a pair, of any seed."""
+        baseline, candidate = (set(_origins(run["origin"])) for run in self.data["runs"][:2])
+        return any(
+            ours.config["config_hash"] in baseline and theirs.config["config_hash"] in candidate
+            for ours, theirs in pairs
+        )
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """What the report says of it."""
+        summary, runs = self.data["summary"], self.data["runs"]
+        return {
+            "path": f"{self.folder}/{PAGE}",
+            "task": self.data["task"]["name"],
+            "verdict": summary["verdict"],
+            "cautions": summary["cautions"],
+            "models": [run["name"] for run in runs],
+            "reads": "; ".join(f"{run['name']}: {run['reads']}" for run in runs[:2]),
+            "results": [
+                {key: result[key] for key in ("decode", "metric", "average")}
+                for result in self.data["results"]
+                if result["average"]
+            ],
+            "speed_up": self.data["speed_up"],
+        }
+
+
+def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
+    """Read comparisons."""
+    found = []
+    for directory in map(Path, directories):
+        manifest = read_manifest(directory, STAGE)
+        files = {
+            file["path"]: (directory / file["path"]).read_text(encoding="utf-8")
+            for file in manifest["files"]
+        }
+        if PAGE not in files:
+            raise UserError(
+                f"--downstream {directory} is of one run: give what `mswitch report downstream` "
+                "made of two"
+            )
+        data = read_json_object(directory / DATA)
+        found.append(Downstream(f"--downstream {directory}", manifest["config_hash"], data, files))
+    return found
+
+
+def check_downstream(
+    found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
+) -> None:
+    """Check that each is of runs that are compared here, and no two of one task and candidate.
+
+    Args:
+        found: comparisons of fine-tuned runs.
+        comparisons: the pairs of each candidate.
+    """
+    for one in found:
+        if not any(map(one.is_of, comparisons)):
+            raise UserError(
+                f"{one.option}: its runs were not fine-tuned from those of this report: compare "
+                "runs that began with them (mswitch finetune --from)"
+            )
+    for pairs in comparisons:
+        by_folder: dict[str, Downstream] = {}
+        for one in filter(lambda one: one.is_of(pairs), found):
+            other = by_folder.setdefault(one.folder, one)
+            if other is not one:
+                raise UserError(f"{other.option} and {one.option} are of the same task: give one")
+
+
+def _origins(origin: Mapping[str, Any] | None) -> Iterator[str]:
+    while origin is not None:
+        yield origin["config_hash"]
+        origin = origin["origin"]

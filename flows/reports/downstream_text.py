@@ -1,0 +1,208 @@
+"""How the downstream pages write numbers and sentences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mswitch.flows.reports.numbers import number, plural, signed
+from mswitch.flows.reports.runs import TunedRun
+from mswitch.flows.reports.text import bounded, speed_up_interval
+from mswitch.tasks.metric_intervals import MIN_GROUPS
+
+#: What a page says of tasks that mswitch itself makes.
+TASK_NOTES = {
+    "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
+    "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
+    "from end to end, not what a pretrained model is worth.",
+}
+#: Below so many points a single fine-tuning seed proves little.
+SEED_POINTS = 2
+#: Below so many of 100 points no model does the task.
+FLOOR_POINTS = 5
+CONFIDENCE_PERCENT = "95"
+
+
+def points(value: float | None) -> str:
+    """A score from 0 to 100."""
+    return number(value, 1)
+
+
+def interval(ci: Sequence[float] | None) -> str | None:
+    """The interval of a score."""
+    return None if ci is None else f"{points(ci[0])} to {points(ci[1])}"
+
+
+def signed_interval(ci: Sequence[float] | None) -> str | None:
+    """The interval of a difference."""
+    return None if ci is None else f"{signed(ci[0], 1)} to {signed(ci[1], 1)}"
+
+
+def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
+    """A score or difference with its interval."""
+    show, ends = (signed, signed_interval) if difference else (number, interval)
+    shown, found = show(figure["value"], 1), ends(figure["ci"])
+    return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
+
+
+def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:
+    """The first sentence of a pair's page."""
+    average = result["average"]
+    baseline, candidate = names
+    ci = average["difference"]["ci"]
+    found = "No clear difference"
+    if ci is None:
+        found = "Too few languages to judge"
+    elif ci[0] > 0:
+        found = f"{candidate} is better"
+    elif ci[1] < 0:
+        found = f"{candidate} is worse"
+    return (
+        f"{found} on {task}: {result['metric']} is {points(average['models'][1]['value'])} for "
+        f"{candidate} and {points(average['models'][0]['value'])} for {baseline}, a difference of "
+        f"{with_interval(average['difference'], difference=True)}, as the mean over "
+        f"{plural(average['languages'], 'language')}{f' and {seeds} seeds' if seeds > 1 else ''}."
+    )
+
+
+def mean_of(average: Mapping[str, Any], languages: int) -> str:
+    """What an average is over, of so many languages."""
+    count = average["languages"]
+    several = "" if count == languages else f"{count:,} of {languages:,} "
+    return f"mean of {several}languages"
+
+
+def reads(run: TunedRun) -> str:
+    """How often test was read, or that the figures are of validation."""
+    if run.split != "test":
+        return f"{run.split}, not test"
+    count = len(run.reads)
+    shown = f"test read {plural(count, 'time')}"
+    if count < 2:
+        return shown
+    each = ", ".join(f"step {read['step']:,} by {read['decode']}" for read in run.reads)
+    return f"{shown} ({each})"
+
+
+def cautions(
+    models: Sequence[Sequence[TunedRun]],
+    gains: Sequence[Mapping[str, Any]],
+    languages_with_interval: int,
+    best: float,
+) -> list[str]:
+    """Plain reasons not to read much into a page.
+
+    Args:
+        models: the runs of each; those after the second model began with random parameters.
+        gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
+            `difference`.
+        languages_with_interval: how many have their own.
+        best: the highest mean over languages.
+    """
+    runs = [seeds[0] for seeds in models]
+    first = runs[0]
+    found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
+    if first.split != "test":
+        found.append(
+            f"These are figures of {first.split}. Where the checkpoint was chosen on the same rows "
+            "they are too good."
+        )
+    steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
+    if len(set(steps)) > 1:
+        found.append(
+            f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
+            f"step {steps[1]:,}: a difference may come from that."
+        )
+    for run in (run for seeds in models for run in seeds):
+        if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
+            found.append(
+                f"Test was read from several steps of {run.name}: the step may have been chosen "
+                "on it."
+            )
+        elif run.split == "test" and len(run.reads) > len(run.predictions):
+            found.append(
+                f"Test was read {plural(len(run.reads), 'time')} by {run.name}, for "
+                f"{plural(len(run.predictions), 'way')} of decoding: settings may have been chosen "
+                "on it."
+            )
+        if run.selected is not None and run.validation is None:
+            found.append(
+                f"The checkpoint of {run.name} was chosen on validation of other examples, not of "
+                "these."
+            )
+    for gain in gains:
+        ci = gain["difference"]["ci"]
+        clear = "" if ci is not None and (ci[0] > 0 or ci[1] < 0) else ", no clear one"
+        found.append(
+            f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
+            f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
+        )
+    if not gains:
+        found.append(
+            "No model trained from scratch stands beside, so it is not known how much comes from "
+            "pretraining."
+        )
+    seeds = len(models[0])
+    found.append(
+        f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
+        "reverse. Intervals do not contain that."
+        if seeds == 1
+        else f"{seeds} seeds of fine-tuning: intervals of means and differences contain how they "
+        "vary; those of a language’s scores do not."
+    )
+    if best < FLOOR_POINTS:
+        found.append(
+            f"No score reaches {FLOOR_POINTS} of 100: the task was not learned, and a difference "
+            "says little, its interval included."
+        )
+    if not languages_with_interval:
+        found.append(
+            f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
+            "unequal, or all alike."
+        )
+    return list(dict.fromkeys(found))  # seeds may give the same reason
+
+
+def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """The downstream step speed-up, in a sentence."""
+    baseline, candidate = names
+    value = data["step_speedup"]
+    what = f"Downstream step speed-up of {candidate} over {baseline}"
+    if value is None:
+        return (
+            f"{what}: not defined, because {baseline} was never better than from its first "
+            "checkpoint."
+        )
+    ends = speed_up_interval(data["step_speedup_ci"], data["step_speedup_ci_censored"])
+    shown = f"{what}: {bounded(value, data['censored'])}"
+    shown += f" ({CONFIDENCE_PERCENT}% interval {ends})" if ends else ", without an interval"
+    return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
+
+
+def began(run: Mapping[str, Any]) -> str:
+    """Where a run began, as `data.py` describes it."""
+    origin, teacher = run["origin"], run["teacher"]
+    if origin is not None:
+        moments = ", moments kept" if origin["keep_moments"] else ""
+        return f"{origin['preset']}, step {origin['step']:,}{moments}"
+    if run["imported"]:
+        return "an imported model"
+    if teacher is not None:
+        parameters = (
+            "parameters of its teacher" if teacher["init"] else "random parameters, taught by"
+        )
+        return f"{parameters} {teacher['preset']}, step {teacher['step']:,}"
+    return "random parameters"
+
+
+def decoding(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """The ways of decoding and their settings."""
+    ways = []
+    for decode, chosen in settings.items():
+        said = [
+            f"{key} {value}"
+            for key, value in chosen.items()
+            if key != "invalid" and value is not None
+        ]
+        if chosen.get("invalid"):
+            said.append(f"{plural(chosen['invalid'], 'prediction')} outside the labels")
+        ways.append(f"{decode} ({', '.join(said)})")
+    return "; ".join(ways)

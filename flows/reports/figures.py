@@ -1,0 +1,307 @@
+"""Figures of the report: the histogram of speed-ups, speed-ups by horizon, and loss curves."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mswitch.flows.reports.numbers import TIMES, number
+from mswitch.flows.reports.speedup import Censoring
+from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
+
+#: Up to this width a loss curve is one of many: small dots, few labels.
+SMALL_PANEL = 200
+#: What the bar of a bound takes: one bin, and one of air, so that labels below do not touch.
+BOUND_BINS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One language of the histogram: its speed-up or bound, and whether it is in the headline."""
+
+    speed_up: float
+    censored: Censoring
+    in_headline: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePair:
+    """Loss curves of both models in one language (or pooled): raw evaluations and fits, [S].
+
+    `is_target` says whether the end of the baseline's fit is a target to be drawn.
+    """
+
+    label: str
+    note: str
+    steps: np.ndarray
+    baseline: np.ndarray
+    candidate: np.ndarray
+    baseline_fit: np.ndarray
+    candidate_fit: np.ndarray
+    baseline_steps: float | None
+    candidate_steps: float | None
+    is_target: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """Speed-ups by step: at each a `value` and the interval `ci`, either of which may be None.
+
+    `kind` is the CSS class of its dots; `None` in place of both is a step without a speed-up.
+    """
+
+    label: str
+    kind: str
+    steps: Sequence[int]
+    points: Sequence[Mapping[str, Any] | None]
+
+
+def speedup_histogram(
+    bars: Sequence[Bar], median: float | None, median_label: str, *, width: int, name: str
+) -> Drawing:
+    """Count languages by step speed-up, on a log axis, with 1x, 4x and the median marked.
+
+    Bounds stand apart from the axis, hatched, on the side on which the truth lies.
+
+    Args:
+        bars: one per language.
+        median: what to mark, or None.
+        median_label: its label.
+        width: of the drawing, px.
+        name: makes the hatching's id unique in a page.
+    """
+    exact = [bar for bar in bars if bar.censored == "none"]
+    logs = [math.log2(bar.speed_up) for bar in exact] + [-0.5, 2.5]
+    unit = 0.5 if max(logs) - min(logs) <= 8 else 1.0
+    counts: dict[int, list[int]] = {}
+    for bar in exact:
+        index = math.floor(round(math.log2(bar.speed_up) / unit, 9))
+        counts.setdefault(index, [0, 0])[0 if bar.in_headline else 1] += 1
+    first = min([*counts, math.floor(min(logs) / unit)])
+    last = max([*counts, math.floor(max(logs) / unit)]) + 1
+    below = [bar for bar in bars if bar.censored == "upper"]
+    above = [bar for bar in bars if bar.censored == "lower"]
+    bins = last - first + BOUND_BINS * (bool(below) + bool(above))
+    edge, top, floor = 14, 46, 216
+    bin_width = min((width - 2 * edge) / bins, 90)
+    left = edge + BOUND_BINS * bool(below) * bin_width
+    right = left + (last - first) * bin_width
+
+    def x_of(log2: float) -> float:
+        return left + (log2 / unit - first) * bin_width
+
+    tallest = max([*map(sum, counts.values()), len(below), len(above), 1])
+    rise = (floor - top - 16) / tallest
+    parts = [
+        f'<pattern id="{name}-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><path class="hatch" d="M0 0V6"/></pattern>',
+        line(left, floor, right, floor, "axis"),
+    ]
+    for index, kinds in sorted(counts.items()):
+        x = left + (index - first) * bin_width
+        parts += _stack(x, bin_width, floor, rise, dict(zip(("bar", "thin"), kinds, strict=True)))
+    parts += _bound_bars(below, "<", (edge, bin_width), floor, rise, name)
+    place = (right + (BOUND_BINS - 1) * bin_width, bin_width)
+    parts += _bound_bars(above, ">", place, floor, rise, name)
+    parts += _axis(x_of, (first * unit, last * unit), floor, unit * 46 / bin_width)
+    for power in (0, 2):
+        parts.append(line(x_of(power), top - 10, x_of(power), floor, "ref"))
+    centre = None
+    if median is not None:
+        centre = min(max(x_of(math.log2(median)), edge), width - edge)
+        parts.append(line(centre, top - 26, centre, floor, "median"))
+        half = 3.4 * len(median_label)
+        middle = min(max(centre, half), width - half)
+        parts.append(text(middle, 13, median_label, "mid mark"))
+    for power in (0, 2):
+        x = x_of(power)
+        away = "end " if centre is not None and centre >= x else ""
+        parts.append(text(x - 4 if away else x + 4, top - 6, _power(power), f"{away}ink halo"))
+    parts.append(text((left + right) / 2, floor + 35, "step speed-up (log scale)", "mid"))
+    legend, height = _histogram_legend(width, floor + 60, name)
+    return Drawing(
+        width,
+        height,
+        "Number of languages by step speed-up",
+        f"Histogram of {len(bars)} languages; the table holds every value.",
+        "".join(parts) + legend,
+    )
+
+
+def _bound_bars(
+    group: Sequence[Bar],
+    sign: str,
+    place: tuple[float, float],
+    floor: float,
+    rise: float,
+    name: str,
+) -> Iterable[str]:
+    """The bar of all languages at a bound; `place` is its left edge and width."""
+    if not group:
+        return
+    x, bin_width = place
+    inside = sum(bar.in_headline for bar in group)
+    kinds = {f"box {name}": inside, f"thin {name}": len(group) - inside}
+    yield from _stack(x, bin_width, floor, rise, kinds)
+    bounds = [bar.speed_up for bar in group]
+    bound = min(bounds) if sign == ">" else max(bounds)
+    yield line(x, floor, x + bin_width, floor, "axis")
+    yield text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid")
+
+
+def _axis(
+    x_of: Callable[[float], float], limits: tuple[float, float], floor: float, room: float
+) -> Iterable[str]:
+    """Ticks at powers of two, `room` powers apart so that labels do not touch."""
+    every = max(1, math.ceil(room))
+    for power in range(math.ceil(limits[0]), math.floor(limits[1]) + 1):
+        if power % every == 0:
+            yield line(x_of(power), floor, x_of(power), floor + 4, "axis")
+            yield text(x_of(power), floor + 17, _power(power), "mid")
+
+
+def _stack(
+    x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
+) -> Iterable[str]:
+    """One bar, its kinds on top of one another; a second word of a kind names its hatching."""
+    y = floor
+    for kind, count in kinds.items():
+        if not count:
+            continue
+        y -= count * rise
+        area = (x + 1.5, y, bin_width - 3, count * rise)
+        css, _, hatched = kind.partition(" ")
+        yield rect(*area, css)
+        if hatched:
+            yield rect(*area, style=f"fill:url(#{hatched}-hatch)")
+    yield text(x + bin_width / 2, y - 4, str(sum(kinds.values())), "mid ink halo")
+
+
+def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
+    """The key of the histogram, in one row where there is room."""
+    entries = (
+        ("bar", "", "in the headline", 0),
+        ("thin", "", "not in the headline (too little text)", 130),
+        ("box", f"fill:url(#{name}-hatch)", "bound: the truth is further out", 370),
+    )
+    parts = []
+    for row, (css, style, label, offset) in enumerate(entries):
+        x, y = (14 + offset, top) if width >= 600 else (14, top + 18 * row)
+        area = (x, y - 9, 14, 10)
+        parts.append(rect(*area, css))
+        if style:
+            parts.append(rect(*area, style=style))
+        parts.append(text(x + 20, y, label))
+    return "".join(parts), int(top + (8 if width >= 600 else 44))
+
+
+def _power(power: int) -> str:
+    return f"{2**power:,}{TIMES}" if power >= 0 else f"1/{2**-power:,}{TIMES}"
+
+
+def horizon_panel(lines: Sequence[Line], *, width: int, height: int) -> Drawing:
+    """Speed-ups with their intervals over the step at which training would have ended."""
+    left, right, top, floor = 40, width - 12, 30, height - 34
+    known = [point for each in lines for point in each.points if point and point["value"]]
+    ends = [1.0, 2.0] + [point["value"] for point in known]
+    ends += [end for point in known for end in point["ci"] or ()]
+    low, high = math.log2(min(ends)) - 0.1, math.log2(max(ends)) + 0.1
+    steps = lines[0].steps
+
+    def x_of(step: float) -> float:
+        share = math.log(step / steps[0]) / math.log(steps[-1] / steps[0])
+        return left + 8 + share * (right - left - 16)
+
+    def y_of(ratio: float) -> float:
+        return floor - (math.log2(ratio) - low) / (high - low) * (floor - top)
+
+    parts = []
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        y = y_of(2**power)
+        parts.append(line(left, y, right, y, "rule" if power else "ref"))
+        parts.append(text(left - 5, y + 4, _power(power), "end"))
+    for index, each in enumerate(lines):
+        aside = 3 * (index - (len(lines) - 1) / 2)
+        found = [(x_of(s) + aside, p) for s, p in zip(each.steps, each.points, strict=True) if p]
+        found = [(x, point) for x, point in found if point["value"]]
+        for x, point in found:
+            if point["ci"]:
+                parts.append(line(x, y_of(point["ci"][0]), x, y_of(point["ci"][1]), "axis"))
+        path = "L".join(f"{px(x)} {px(y_of(point['value']))}" for x, point in found)
+        parts.append(f'<path class="{each.kind}l" d="M{path}"/>' if path else "")
+        parts += [
+            f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y_of(point["value"]))}" r="3.2"/>'
+            for x, point in found
+        ]
+        key = left + 130 * index
+        parts.append(f'<circle class="{each.kind}" cx="{px(key + 4)}" cy="9" r="3.2"/>')
+        parts.append(text(key + 13, 13, each.label, "ink"))
+    parts.append(line(left, floor, right, floor, "axis"))
+    parts.append(text(left, floor + 15, f"{steps[0]:,}"))
+    parts.append(text(right, floor + 15, f"{steps[-1]:,}", "end"))
+    parts.append(text((left + right) / 2, floor + 29, "steps of training (log scale)", "mid"))
+    return Drawing(
+        width,
+        height,
+        "Step speed-up by horizon",
+        "Speed-ups as if training had ended at each step; the table holds every value.",
+        "".join(parts),
+    )
+
+
+def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
+    """Loss over steps (log) of both models, their fits, the target and where each met it."""
+    left, right, top, floor = 34, width - 8, 24, height - 20
+    steps = np.log(curves.steps)
+    everything = np.concatenate([curves.baseline, curves.candidate])
+    low, high = float(everything.min()), float(everything.max())
+    low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
+
+    def x_of(step: float) -> float:
+        share = (math.log(step) - steps[0]) / (steps[-1] - steps[0])
+        return left + float(share) * (right - left)
+
+    def y_of(loss: float) -> float:
+        return floor - (loss - low) / (high - low) * (floor - top)
+
+    def path(losses: np.ndarray) -> str:
+        points = zip(curves.steps, losses, strict=True)
+        return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
+
+    ticks, digits = nice_ticks(low, high, max(3, height // 50))
+    parts = [text(0, 11, curves.label, "head"), text(right, 11, curves.note, "end ink")]
+    for tick in ticks:
+        parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
+        parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
+    target = y_of(float(curves.baseline_fit[-1]))
+    if curves.is_target:
+        parts.append(line(left, target, right, target, "ref"))
+    for step, css in ((curves.baseline_steps, "bl"), (curves.candidate_steps, "cl")):
+        if step is not None:
+            parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))
+    parts.append(f'<path class="bl" d="{path(curves.baseline_fit)}"/>')
+    parts.append(f'<path class="cl" d="{path(curves.candidate_fit)}"/>')
+    radius = 2.5 if width > SMALL_PANEL else 1.5
+    arc = f"a{radius} {radius} 0 1 0"
+    circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
+    for losses, css in ((curves.baseline, "bp"), (curves.candidate, "c")):
+        dots = "".join(
+            f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
+            for step, loss in zip(curves.steps, losses, strict=True)
+        )
+        parts.append(f'<path class="{css}" d="{dots}"/>')
+    parts.append(text(left, height - 5, f"{int(curves.steps[0]):,}"))
+    parts.append(text(right, height - 5, f"{int(curves.steps[-1]):,} steps", "end"))
+    for power in range(20) if width > SMALL_PANEL else ():
+        x = x_of(10**power)
+        if left + 40 < x < right - 90:
+            parts.append(text(x, height - 5, f"{10**power:,}", "mid"))
+    return Drawing(
+        width,
+        height,
+        f"Loss curves, {curves.label}",
+        "Validation loss of both models over training steps, with their monotone fits.",
+        "".join(parts),
+    )

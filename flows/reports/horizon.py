@@ -1,0 +1,85 @@
+"""The speed-up by horizon: what the report would say had training ended at an earlier step.
+
+With the schedule 1/sqrt(step), and with a constant one, a run of T steps passes through the same
+states as a longer one, so each evaluation is the end of a shorter experiment; not so with a mixture
+of `max_epochs`, whose rates depend on the number of steps. A speed-up that grows with the horizon
+tells more than its value at the end: whether it is on its way to the paper's, which was measured
+after 10^12 tokens. Beside it stand what it is made of: how far the candidate's loss is below the
+baseline's at the horizon, and how much the baseline gained by its last doubling of steps.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mswitch.flows.reports.headline import LanguageResult, headline, pool
+from mswitch.flows.reports.intervals import ReportConfig, language_generator
+from mswitch.flows.reports.speedup import Curves, isotonic_fit, speed_up_over_seeds
+
+#: Evaluations before a horizon: with fewer, the baseline's own curve has no shape yet.
+LEAST_EVALUATIONS = 4
+
+
+def measure_horizons(
+    results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
+) -> list[dict[str, Any]]:
+    """Measure at every evaluated step [S] but the first few; the last one is the report's own.
+
+    Returns:
+        What report.json holds of each. `baseline_last_doubling` is what the average baseline gained
+        since half of the steps, nats per token; None where it was not evaluated as early as that.
+    """
+    horizons = []
+    for count in range(LEAST_EVALUATIONS, len(steps) + 1):
+        until = [_until(result, steps, count, config) for result in results]
+        pooled = pool(until, steps[:count], config)
+        if pooled is None:
+            return []
+        figures, found = headline(until, config), pooled.speed_up
+        horizons.append(
+            {
+                "step": int(steps[count - 1]),
+                "median_step_speedup": figures["median_step_speedup"],
+                "languages": figures["languages_in_headline"],
+                "pooled_step_speedup": found.value,
+                "pooled_step_speedup_ci": found.ci,
+                "pooled_step_speedup_ci_censored": found.ci_censored,
+                "pooled_censored": found.censored,
+                "delta": pooled.delta.value,
+                "delta_ci": pooled.delta.ci,
+                "baseline_last_doubling": last_doubling(pooled.curves[0], steps[:count]),
+            }
+        )
+    return horizons
+
+
+def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
+    """Nats per token that a curve [S] fell by from half of its last step to that step.
+
+    None where it begins later than that half.
+    """
+    if steps[0] > steps[-1] / 2:
+        return None
+    fit = isotonic_fit(curve)
+    return float(np.interp(np.log(steps[-1] / 2), np.log(steps), fit) - fit[-1])
+
+
+def _until(
+    result: LanguageResult, steps: np.ndarray, count: int, config: ReportConfig
+) -> LanguageResult:
+    """A language's result at the step of evaluation `count`, without its intervals."""
+
+    def cut(pairs: Sequence[Curves]) -> list[Curves]:
+        return [(baseline[..., :count], candidate[..., :count]) for baseline, candidate in pairs]
+
+    of_seeds = cut(result.of_seeds)
+    generator = language_generator(f"seeds/{result.losses.lang}", 0)  # draws for intervals alone
+    return dataclasses.replace(
+        result,
+        curves=cut([result.curves])[0],
+        of_seeds=of_seeds,
+        drawn=cut(result.drawn),
+        speed_up=speed_up_over_seeds(steps[:count], of_seeds, None, config.confidence, generator),
+    )

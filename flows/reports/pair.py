@@ -1,0 +1,266 @@
+"""The report: how many fewer steps the candidate needed, language by language.
+
+One self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
+"""
+
+import contextlib
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
+from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
+from mswitch.flows.reports.horizon import measure_horizons
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.overview import overview_data, render_overview
+from mswitch.flows.reports.pair_data import report_data, run_names, to_csv
+from mswitch.flows.reports.pair_page import draw, render
+from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
+from mswitch.flows.reports.publish import publish_files
+from mswitch.flows.reports.runs import (
+    EvaluatedRun,
+    are_trained,
+    common_steps,
+    pair_losses,
+    read_evaluated_run,
+)
+from mswitch.flows.reports.svg import standalone_svg
+from mswitch.flows.reports.text import figure_mark
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.progress import Progress, say
+
+STAGE = "report"
+#: Raised when the same runs give other figures, so that a report by an older statistic is refused
+#: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024). 3:
+#: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound. 4: nor by
+#: an interval that may end at one. 5: margins of documents and of seeds in quadrature, no count
+#: after Holm's correction of skewed differences.
+STATISTICS = 5
+
+
+DEFAULT_CONFIG = ReportConfig()
+
+
+def write_report(
+    baseline: str | Path | Sequence[str | Path],
+    candidate: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: ReportConfig = DEFAULT_CONFIG,
+    *,
+    unfinished: bool = False,
+    downstream: Sequence[str | Path] = (),
+    timed: bool = True,
+    replace: bool = False,
+) -> dict[str, Any]:
+    """Compare evaluated runs and write the report directory.
+
+    Runs that differ in their seed alone count as one model. With several candidates, the report is
+    a page that has them side by side, and a report of each in a directory below.
+
+    Args:
+        baseline: run directory of the dense model, also in a bucket, or those of several seeds.
+        candidate: run directory of the model that is meant to be faster, or those of several seeds
+            or models. Each is compared with the baseline of its seed.
+        out: report directory to make.
+        config: resamples, seed and confidence.
+        unfinished: take runs that still train: the report is of the steps at which all are
+            evaluated so far, has no verdict, and may be replaced by a later one. Where nothing is
+            missing any more, it is the usual report.
+        downstream: directories of `mswitch report downstream` that it takes in, of runs that were
+            fine-tuned from these.
+        timed: compare wall-clock times too. Without, the report depends on no machine's speed.
+        replace: write over a report of other runs or settings that is there.
+
+    Returns:
+        The stage's summary: the verdict, how many languages it rests on, and the medians.
+    """
+    tuned = read_downstream(downstream)
+    with contextlib.ExitStack() as stack:
+
+        def local(run: str | Path) -> Path:
+            files = stack.enter_context(open_files(run))
+            files.refresh(metrics=True)
+            return files.directory
+
+        sides = {
+            "baseline": [local(run) for run in _as_list(baseline)],
+            "candidate": [local(run) for run in _as_list(candidate)],
+        }
+        return _write_report(sides, out, config, unfinished, tuned, timed, replace)
+
+
+def _write_report(
+    sides: Mapping[str, Sequence[Path]],
+    out: str | Path,
+    config: ReportConfig,
+    unfinished: bool,
+    downstream: Sequence[Downstream],
+    timed: bool,
+    replace: bool,
+) -> dict[str, Any]:
+    steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
+    baselines, candidates = (
+        [read_evaluated_run(directory, role, steps) for directory in directories]
+        for role, directories in sides.items()
+    )
+    if not timed:
+        baselines, candidates = (
+            [dataclasses.replace(run, step_secs=None) for run in runs]
+            for runs in (baselines, candidates)
+        )
+    comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
+    check_downstream(downstream, [each.pairs for each in comparisons])
+    first = comparisons[0].runs[0]
+    identity = {
+        "report": dataclasses.asdict(config),
+        "statistics": STATISTICS,
+        "baseline": merged(baselines).identity,
+        "candidate": merged(candidates).identity,
+    }
+    if not timed:
+        identity["timed"] = False
+    if downstream:
+        identity["downstream"] = sorted(one.hash for one in downstream)
+    if steps is not None:
+        identity["unfinished"] = {"step": steps[-1], "steps": max(first.config["eval_steps"])}
+
+    def is_superseded(manifest: Mapping[str, Any]) -> bool:
+        before = manifest["config"]
+        return replace or (
+            "unfinished" in before
+            and all(before[role]["run"] == identity[role]["run"] for role in sides)
+        )
+
+    with stage_output(out, stage=STAGE, config=identity, replaces=is_superseded) as staged:
+        if staged.complete:
+            say(STAGE, f"already complete: {out} holds this report, nothing to do")
+            report = json.loads((staged.out / "report.json").read_text(encoding="utf-8"))
+            return _summary_line(report, out, reused=True)
+        so_far = identity.get("unfinished")
+        if len(comparisons) == 1:
+            names = run_names(*(run.name for run in comparisons[0].runs))
+            report, files = _make(comparisons[0], names, config, so_far, downstream)
+        else:
+            report, files = _make_all(comparisons, config, so_far, downstream)
+        publish_files(staged, files)
+    say(STAGE, report["summary"]["verdict"])
+    return _summary_line(report, out, reused=False)
+
+
+def _as_list(runs: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [runs] if isinstance(runs, str | Path) else list(runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One candidate against the baseline.
+
+    Attributes:
+        pairs: the runs of each seed.
+        runs: what stands for baseline and candidate over all seeds.
+    """
+
+    pairs: Pairs
+    runs: tuple[EvaluatedRun, EvaluatedRun]
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> "Comparison":
+        """Merge the runs of each side."""
+        baselines, candidates = zip(*pairs, strict=True)
+        return cls(pairs, (merged(baselines), merged(candidates)))
+
+
+def _make(
+    comparison: Comparison,
+    names: tuple[str, str],
+    config: ReportConfig,
+    so_far: Mapping[str, int] | None,
+    downstream: Sequence[Downstream],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What report.json holds of one candidate, and the text of all files."""
+    runs = comparison.runs
+    results, pooled, horizons = measure(comparison, config)
+    report = report_data(runs, names, results, pooled, horizons, so_far, config)
+    tuned = [one for one in downstream if one.is_of(comparison.pairs)]
+    report["downstream"] = [one.section for one in tuned]
+    steps = np.array(runs[0].steps, dtype=float)
+    drawings = draw(report, results, pooled, runs[1].routing, steps)
+    csv = to_csv(report["languages"])
+    files = {
+        "per_language.csv": csv,
+        **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
+        "report.html": render(report, drawings, csv),
+        "report.json": storage.json_text(report),
+    }
+    for one in tuned:
+        files |= {f"{one.folder}/{name}": text for name, text in one.files.items()}
+    return report, files
+
+
+def _make_all(
+    comparisons: Sequence[Comparison],
+    config: ReportConfig,
+    so_far: Mapping[str, int] | None,
+    downstream: Sequence[Downstream],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The same of several candidates; each one's files are in a directory below."""
+    baseline, *names = model_names([comparisons[0].runs[0], *(c.runs[1] for c in comparisons)])
+    reports, files = {}, {}
+    for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
+        folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
+        reports[folder], made = _make(comparison, (baseline, name), config, so_far, downstream)
+        files |= {f"{folder}/{file}": text for file, text in made.items()}
+    report = overview_data(reports)
+    files["report.html"] = render_overview(report)
+    files["report.json"] = storage.json_text(report)
+    return report, files
+
+
+def measure(
+    comparison: Comparison, config: ReportConfig
+) -> tuple[list[LanguageResult], Pooled | None, list[dict[str, Any]]]:
+    """Measure every language, the pooled average, and what both were at earlier steps."""
+    runs = comparison.runs
+    steps = np.array(runs[0].steps, dtype=float)
+    by_seed = [pair_losses(*pair) for pair in comparison.pairs]
+    check_seeds(by_seed, runs)
+    progress = Progress(STAGE, "bootstrap", len(by_seed[0]), "languages")
+    results = []
+    for seeds in zip(*by_seed, strict=True):
+        trained = are_trained(runs, seeds[0].lang)
+        results.append(measure_language(seeds, steps, trained, config))
+        progress.add()
+    return results, pool(results, steps, config), measure_horizons(results, steps, config)
+
+
+def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
+    summary = report["summary"]
+    line = {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": summary["verdict"],
+        "languages": summary["languages"],
+    }
+    if "candidates" in report:
+        figures = {each["name"]: _figures(each["summary"]) for each in report["candidates"]}
+        return {**line, "candidates": figures}
+    return {**line, **_figures(summary)}
+
+
+def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    median, pooled = summary["median_step_speedup"], summary["pooled"]
+    return {
+        "languages_in_headline": summary["languages_in_headline"],
+        "median_step_speedup": median and median["value"],
+        "median_step_speedup_censored": median and figure_mark(median),
+        "pooled_step_speedup": pooled and pooled["step_speedup"],
+        "pooled_step_speedup_censored": pooled and pooled["censored"],
+    }

@@ -1,0 +1,273 @@
+"""Everything the report says, as the data of report.json and per_language.csv."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
+from mswitch.flows.reports.horizon import last_doubling
+from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
+from mswitch.flows.reports.languages import language_fields
+from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.routing import routing_data
+from mswitch.flows.reports.runs import EvaluatedRun
+from mswitch.flows.reports.speedup import SpeedUp
+
+SIGNIFICANT_DIGITS = 6
+
+
+def report_data(
+    runs: tuple[EvaluatedRun, EvaluatedRun],
+    names: tuple[str, str],
+    results: Sequence[LanguageResult],
+    pooled: Pooled | None,
+    horizons: Sequence[Mapping[str, Any]],
+    unfinished: Mapping[str, int] | None,
+    config: ReportConfig,
+) -> dict[str, Any]:
+    """Everything that report.json holds, rounded.
+
+    Args:
+        runs: baseline and candidate.
+        names: what the page calls them.
+        results: what was measured of every language.
+        pooled: what was measured of their average.
+        horizons: the same at earlier steps.
+        unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
+        config: resamples, seed and confidence.
+    """
+    last = float(runs[0].steps[-1])
+    train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())
+    factors = cost_factors(*runs)
+    summary = headline(results, config)
+    percent = f"{100 * config.confidence:g}"
+    median = summary["median_step_speedup"]
+    summary |= {
+        "unfinished": unfinished,
+        "confidence_percent": percent,
+        "train_tokens": train_tokens,
+        "validation_documents": sum(result.losses.documents for result in results),
+        "validation_target_tokens": sum(int(r.losses.tokens.sum()) for r in results),
+        "languages_on_a_plateau": sum(
+            r.speed_up.baseline_steps is not None and r.speed_up.baseline_steps < last * (1 - 1e-9)
+            for r in results
+        ),
+        "median_flop_speedup": _scaled_figure(median, factors["flop"]),
+        "median_wall_speedup": _scaled_figure(median, factors["wall"]),
+        "pooled": _pooled_json(pooled, factors, percent),
+    }
+    summary["verdict"] = report_text.verdict(summary, *names)
+    seen_tokens = runs[0].config["tokens_per_step"] * runs[0].steps[-1]
+    summary["cautions"] = report_text.caution(summary, min(train_tokens, seen_tokens))
+    if unfinished:
+        summary["verdict"] = report_text.so_far(summary, *names)
+        summary["cautions"].insert(0, report_text.so_far_caution(unfinished["step"]))
+    return rounded(
+        {
+            "summary": summary,
+            "horizons": horizons,
+            "languages": [_language_json(r, runs[0], factors) for r in results],
+            "method": {**dataclasses.asdict(config), **_method(runs, factors)},
+            "routing": _routing_json(runs[1]),
+            "runs": {r.role: _run_json(r, n) for r, n in zip(runs, names, strict=True)},
+        }
+    )
+
+
+def run_names(baseline: str, candidate: str) -> tuple[str, str]:
+    """What the page calls the two models: their presets, told apart where those are equal."""
+    if baseline != candidate:
+        return baseline, candidate
+    return f"{baseline} (baseline)", f"{candidate} (candidate)"
+
+
+def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
+    """What turns a step speed-up into one of FLOPs and one of time, None where not comparable.
+
+    Time is compared on the same kind of device only.
+    """
+    wall = None
+    same_device = baseline.config["device"] == candidate.config["device"]
+    if same_device and baseline.step_secs and candidate.step_secs:
+        wall = baseline.step_secs / candidate.step_secs
+    return {
+        "flop": baseline.flops_per_step / candidate.flops_per_step,
+        "wall": wall,
+    }
+
+
+def _scaled(value: Any, factor: float | None) -> Any:
+    """Multiply a number, or each number of a list, unless one side is missing."""
+    if value is None or factor is None:
+        return None
+    if isinstance(value, (list, tuple)):
+        return [_scaled(item, factor) for item in value]
+    return value * factor
+
+
+def _scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
+    if figure is None or factor is None:
+        return None
+    return {**figure, **{key: _scaled(figure[key], factor) for key in ("value", "ci", "range")}}
+
+
+def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:
+    return {
+        "step_speedup": speed_up.value,
+        "step_speedup_ci": list(speed_up.ci) if speed_up.ci else None,
+        "step_speedup_ci_censored": list(speed_up.ci_censored) if speed_up.ci_censored else None,
+        "censored": speed_up.censored,
+        "flop_speedup": _scaled(speed_up.value, factors["flop"]),
+        "wall_speedup": _scaled(speed_up.value, factors["wall"]),
+        "baseline_steps": speed_up.baseline_steps,
+        "candidate_steps": speed_up.candidate_steps,
+    }
+
+
+def _language_json(
+    result: LanguageResult, run: EvaluatedRun, factors: Mapping[str, float | None]
+) -> dict[str, Any]:
+    losses = result.losses
+    trained = run.config["languages"].get(losses.lang, {})
+    steps = np.array(run.steps, dtype=float)
+    return {
+        **language_fields(losses.lang),
+        "documents": losses.documents,
+        "target_tokens": int(losses.tokens.sum()),
+        "target_bytes": int(losses.target_bytes.sum()),
+        "train_records": int(trained.get("train_records", 0)),
+        "train_tokens": int(trained.get("train_tokens", 0)),
+        "train_bytes": int(trained.get("train_bytes", 0)),
+        "rate": float(trained.get("rate", 0.0)),
+        "baseline_nll": float(result.curves[0][-1]),
+        "candidate_nll": float(result.curves[1][-1]),
+        "delta": result.delta.value,
+        "delta_ci": list(result.delta.ci) if result.delta.ci else None,
+        "delta_p_value": result.delta.p_value,
+        **_speed_up_json(result.speed_up, factors),
+        "baseline_last_doubling": last_doubling(result.curves[0], steps),
+        "in_headline": result.in_headline,
+    }
+
+
+def _pooled_json(
+    pooled: Pooled | None, factors: Mapping[str, float | None], percent: str
+) -> dict[str, Any] | None:
+    if pooled is None:
+        return None
+    return {
+        "languages": pooled.languages,
+        "documents": pooled.documents,
+        "baseline_nll": float(pooled.curves[0][-1]),
+        "candidate_nll": float(pooled.curves[1][-1]),
+        "delta": pooled.delta.value,
+        "delta_ci": list(pooled.delta.ci) if pooled.delta.ci else None,
+        **_speed_up_json(pooled.speed_up, factors),
+        "confidence_percent": percent,
+    }
+
+
+def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
+    """What the page says of a run; nothing that depends on where it lies."""
+    config = run.config
+    steps = int(run.steps[-1])
+    tokens = config["tokens_per_step"]
+    return {
+        "name": name,
+        "preset": run.name,
+        "parameters": config["parameters"],
+        "active_parameters": _active_parameters(config),
+        "parameters_by_group": config["parameters_by_group"],
+        "flops_per_step": run.flops_per_step,
+        "total_flops": run.flops_per_step * steps,
+        "steps": steps,
+        "tokens_per_step": tokens,
+        "tokens_seen": tokens * steps,
+        "step_secs": run.step_secs,
+        "device": config["device"],
+        "model": config["model"],
+        "train": config["train"],
+        "config_hash": run.identity["run"],
+        "seeds": list(run.seeds),
+        "final_metrics": {
+            key: value
+            for key, value in run.final_metrics.items()
+            if key.startswith("router/") or key in ("step", "train/loss")
+        },
+    }
+
+
+def _active_parameters(config: Mapping[str, Any]) -> int:
+    """Parameters that one token meets: routing is top-1, so one expert of each sparse layer."""
+    total, experts = config["parameters"], config["model"]["experts"]
+    if not experts:
+        return total
+    sparse = config["parameters_by_group"]["experts"]
+    return total - sparse + sparse // experts
+
+
+def _routing_json(run: EvaluatedRun) -> dict[str, Any] | None:
+    if run.routing is None:
+        return None
+    model = run.config["model"]
+    return routing_data(run.routing, model["encoder_layers"] // model["sparse_every"])
+
+
+def _method(
+    runs: tuple[EvaluatedRun, EvaluatedRun], factors: Mapping[str, float | None]
+) -> dict[str, Any]:
+    options = [run.config["train"] for run in runs]
+    return {
+        "eval_steps": list(runs[0].steps),
+        "minimum_documents": MINIMUM_UNITS,
+        "minimum_languages_for_interval": MINIMUM_UNITS,
+        "flop_factor": factors["flop"],
+        "wall_factor": factors["wall"],
+        "fit": "isotonic in log step; crossing by linear interpolation in (log step, loss)",
+        "target": "last fitted value of the baseline",
+        "interval": "paired percentile bootstrap over documents",
+        "delta_interval": "t interval, jackknife over documents, effective documents - 1 df; "
+        "in quadrature with that of seeds",
+        "multiple_testing": "Holm",
+        "censored": "a bound counts as the bound",
+        "train_options_that_differ": sorted(
+            key
+            for key in options[0].keys() | options[1].keys()
+            if options[0].get(key) != options[1].get(key)
+        ),
+        "mixture": runs[0].config.get("mixture") or {},
+        "examples_config_hash": runs[0].config["examples"].get("config_hash"),
+        "vocabulary_sha256": runs[0].config["examples"].get("vocabulary_sha256"),
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Round every float to six significant digits, which hides differences between libraries."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line per language; an interval takes two columns, a missing value is empty."""
+    flat = []
+    for row in rows:
+        cells: dict[str, Any] = {}
+        for key, value in row.items():
+            if key.endswith("_ci"):
+                cells[f"{key}_low"], cells[f"{key}_high"] = value or (None, None)
+            elif key == "step_speedup_ci_censored":
+                low, high = value or (None, None)
+                cells["step_speedup_ci_low_censored"] = low
+                cells["step_speedup_ci_high_censored"] = high
+            else:
+                cells[key] = value
+        flat.append(cells)
+    return csv_text(flat)

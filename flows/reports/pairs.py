@@ -1,0 +1,344 @@
+"""Which runs are compared: each candidate with the baseline of its seed, or of its checkpoint."""
+
+import dataclasses
+import itertools
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from mswitch.flows.reports.runs import (
+    DECODES,
+    EvaluatedRun,
+    TunedRun,
+    check_alike,
+    differences,
+    same_rows,
+)
+from mswitch.flows.reports.speedup import LanguageLosses
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json
+from mswitch.pipelines.progress import say
+
+#: Settings in which a fair pair of runs agrees.
+FAIR = ("examples.", "mixture.", "evaluation.")
+FAIR_TRAINING = ("train.seed", "train.batch_size", "train.pack", "train.steps")
+FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
+#: Settings that a larger model may need otherwise; they change no result but by rounding.
+FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
+FEWEST_CHECKPOINTS = 3
+
+#: Baseline and candidate of each seed, in the order of seeds.
+Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]
+
+
+def check_pair(
+    baseline: EvaluatedRun,
+    candidate: EvaluatedRun,
+    *,
+    longer: bool = False,
+    any_seed: bool = False,
+) -> None:
+    """Check that the runs differ in the model alone, or also in steps (`longer`) or seed."""
+    if baseline.directory.resolve() == candidate.directory.resolve():
+        raise UserError(
+            f"--baseline and --{candidate.role} are both {baseline.directory}: give two runs, the "
+            "dense one as baseline"
+        )
+    free = ["train.steps", "evaluation.steps"] if longer else []
+    free += ["train.seed"] if any_seed else []
+    packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
+    # Any number of examples in a row leaves those of a step the same.
+    free += [] if "next-fit" in packs else ["train.pack"]
+    fix = "train and evaluate both on the same examples, with the same options"
+    check_alike(baseline, candidate, (*FAIR, *FAIR_TRAINING), fix, free)
+
+
+def pair_up(
+    baselines: Sequence[EvaluatedRun], candidates: Sequence[EvaluatedRun], *, longer: bool = False
+) -> list[Pairs]:
+    """Pair the runs of each candidate with the baseline's by seed.
+
+    Args:
+        baselines: runs of one model, each with another seed.
+        candidates: runs of one model or several.
+        longer: whether these may have trained for other steps, and a single one with another seed.
+
+    Returns:
+        The pairs of each candidate, in the order in which the candidates were given.
+    """
+    if len(baselines) == len(candidates) == 1:
+        check_pair(baselines[0], candidates[0], longer=longer, any_seed=longer)
+        return [[(baselines[0], candidates[0])]]
+    by_seed = runs_of_one_model(baselines)
+    pairs = []
+    for runs in _by_model(candidates):
+        for seed, run in runs.items():
+            if seed not in by_seed:
+                raise UserError(
+                    f"{run.option} was trained with seed {seed}, and no --baseline was: train one "
+                    f"with --seed {seed}, or leave this run out"
+                )
+            check_pair(by_seed[seed], run, longer=longer)
+        pairs.append([(by_seed[seed], runs[seed]) for seed in sorted(runs)])
+    for seed in sorted(by_seed.keys() - {run.seed for run in candidates}):
+        say(
+            "report",
+            f"{by_seed[seed].option} is left out: no --{candidates[0].role} has seed {seed}",
+        )
+    return pairs
+
+
+def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
+    """The runs of each model by seed."""
+    models: dict[str, dict[int, EvaluatedRun]] = defaultdict(dict)
+    for run in runs:
+        of_seeds = models[_model(run)]
+        if run.seed in of_seeds:
+            raise UserError(
+                f"{of_seeds[run.seed].option} and {run.option} are the same model with the same "
+                f"seed ({run.seed}): give one of them"
+            )
+        of_seeds[run.seed] = run
+    return list(models.values())
+
+
+def runs_of_one_model(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
+    """The runs of a model by seed."""
+    models = _by_model(runs)
+    if len(models) > 1:
+        first, second, *_ = (next(iter(of_seeds.values())) for of_seeds in models)
+        changed = differences(first, second).keys() - {"train.seed"}
+        raise UserError(
+            f"{first.option} and {second.option} differ in more than their seed "
+            f"({', '.join(sorted(changed))}): give the runs of one model as --{first.role}"
+        )
+    return models[0]
+
+
+def _model(run: EvaluatedRun) -> str:
+    settings = {key: value for key, value in run.settings.items() if key != "train.seed"}
+    return canonical_json(settings)
+
+
+def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[tuple[Pairs, Pairs]]:
+    """Pair each student with the teacher it learned from and that one's baseline.
+
+    Seeds of students matter to nothing: of one teacher there may be several of a model, or each of
+    several teachers has one.
+
+    Args:
+        of_teacher: baseline and teacher of each seed.
+        students: of one model or several.
+
+    Returns:
+        Of each model of student, the pairs of baseline and teacher, and of baseline and student.
+    """
+    by_hash = {teacher.config["config_hash"]: (base, teacher) for base, teacher in of_teacher}
+    models: dict[str, dict[tuple[int, int], EvaluatedRun]] = defaultdict(dict)
+    for student in students:
+        _check_taught(student, [teacher for _, teacher in of_teacher])
+        teacher = student.config["teacher"]["config_hash"]
+        check_pair(by_hash[teacher][0], student, any_seed=True)
+        of_model, key = models[_model(student)], (list(by_hash).index(teacher), student.seed)
+        if key in of_model:
+            raise UserError(
+                f"{of_model[key].option} and {student.option} are the same model with the same "
+                f"seed ({student.seed}) and teacher: give one of them"
+            )
+        of_model[key] = student
+    found = []
+    for of_model in models.values():
+        ordered = sorted(of_model.items())
+        if len(of_teacher) > 1 and [number for (number, _), _ in ordered] != [*range(len(by_hash))]:
+            raise UserError(
+                "--student: give one for each --teacher, or several of a single teacher"
+            )
+        taught = [of_teacher[number] for (number, _), _ in ordered]
+        own = [(pair[0], run) for pair, (_, run) in zip(taught, ordered, strict=True)]
+        found.append((taught, own))
+    return found
+
+
+def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> None:
+    """Check that a student learned from the last step of one of the teachers."""
+    taught = student.config.get("teacher")
+    if taught is None:
+        raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
+    found = [each for each in teachers if each.config["config_hash"] == taught["config_hash"]]
+    if not found:
+        given = ", ".join(teacher.option for teacher in teachers)
+        raise UserError(f"{student.option} had another teacher than {given}")
+    if taught["step"] != found[0].steps[-1]:
+        raise UserError(
+            f"{student.option} learned from step {taught['step']:,} of {found[0].option}, which "
+            f"ended at {found[0].steps[-1]:,}: distill from the last step"
+        )
+
+
+def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
+    """One run that stands for those of all seeds: the first one, with the times of all."""
+    if len(runs) == 1:
+        return runs[0]
+    times = [run.step_secs for run in runs if run.step_secs]
+    devices = {run.config["device"] for run in runs}
+    return dataclasses.replace(
+        runs[0],
+        config={**runs[0].config, "device": ", ".join(sorted(devices))},
+        step_secs=float(np.median(times)) if times else None,
+        identity={
+            "run": ", ".join(run.identity["run"] for run in runs),
+            "seeds": [run.identity for run in runs],
+        },
+        seeds=tuple(run.seed for run in runs),
+    )
+
+
+def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
+    """What the models are called: their presets, with what differs where those are equal."""
+    names = [run.name for run in models]
+    for index, run in enumerate(models):
+        alike = [other for other in models if other.name == run.name and other is not run]
+        if alike:
+            keys = {key for other in alike for key in differences(run, other)} - {"train.seed"}
+            settings = run.settings
+            values = [f"{key.rpartition('.')[2]} {settings.get(key)}" for key in sorted(keys)]
+            names[index] = f"{run.name} ({', '.join(values)})"
+    return names
+
+
+def check_seeds(
+    by_seed: Sequence[Sequence[LanguageLosses]], runs: tuple[EvaluatedRun, EvaluatedRun]
+) -> None:
+    """Check that all seeds were evaluated on the same documents."""
+
+    def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
+        return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]
+
+    first, *others = map(documents, by_seed)
+    if any(other != first for other in others):
+        raise UserError(
+            f"the seeds of {runs[0].name} and {runs[1].name} were evaluated on different "
+            "documents: evaluate all with the same --examples"
+        )
+
+
+def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
+    """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
+    return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
+
+
+def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
+    """The fine-tuned runs of a model by seed, or by the steps that they began with."""
+    if len(runs) == 1:
+        return list(runs)
+    first, of_seeds = runs[0], differ_in_seed(runs)
+    found: dict[int, TunedRun] = {}
+    for run in runs:
+        key = run.seed if of_seeds else run.origin_step
+        if key is None:
+            raise UserError(
+                f"{run.option} did not begin with another run: of several, each is fine-tuned from "
+                "another checkpoint (mswitch finetune --step) or with another --seed"
+            )
+        if _began_with(run) != _began_with(first):
+            raise UserError(
+                f"{first.option} and {run.option} began with different models: give runs that were "
+                "fine-tuned from one"
+            )
+        if key in found:
+            what = "fine-tuned with seed" if of_seeds else "fine-tuned from step"
+            raise UserError(
+                f"{found[key].option} and {run.option} were both {what} {key:,}: give one of each"
+            )
+        found[key] = run
+    if not of_seeds and (len(found) < FEWEST_CHECKPOINTS or min(found) < 1):
+        raise UserError(
+            f"{first.option} and others began with {len(found)} checkpoints of pretraining: a "
+            f"downstream speed-up needs at least {FEWEST_CHECKPOINTS}, after step 0; or give one "
+            "run"
+        )
+    return [found[key] for key in sorted(found)]
+
+
+def _began_with(run: TunedRun) -> tuple[object, object]:
+    """The pretraining of a run, and its model."""
+    return (run.origin or {}).get("config_hash"), run.config["model"]
+
+
+def check_tuned(
+    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
+) -> list[str]:
+    """Check that fine-tuned runs can be compared, and runs that learned the task alone with them.
+
+    Returns:
+        The ways of decoding that all have.
+    """
+    first, *others = [*baselines, *candidates]
+    for run in (first, *others, *beside):
+        if run.config.get("teacher"):
+            raise UserError(
+                f"{run.option} learned from a teacher: give a run that mswitch train or mswitch "
+                "finetune made on the task"
+            )
+        if not run.trained_as:
+            raise UserError(
+                f"{run.option} was not trained on the examples of {run.task['name']} that it "
+                "predicted: give a run that was, or predict those it was trained on"
+            )
+    for run in beside:
+        if run.origin is not None:
+            raise UserError(
+                f"{run.option} began with another run: give one that mswitch train made on the task"
+            )
+    of_seeds = differ_in_seed(baselines) or differ_in_seed(candidates)
+    by = "seed" if of_seeds else "origin_step"
+    sides = [[getattr(run, by) for run in side] for side in (baselines, candidates)]
+    if sides[0] != sides[1] and len(baselines) + len(candidates) > 2:
+        what = "with the seeds" if of_seeds else "from the steps of pretraining"
+        raise UserError(
+            f"--baseline and --candidate were fine-tuned {what} {sides[0]} and {sides[1]}: give "
+            "both with the same ones"
+        )
+    for run in others:
+        _check_tuned_alike(first, run, free=("train.seed",) if of_seeds else ())
+    for run in beside:
+        _check_predicted_alike(first, run)
+    return _common_decodes([first, *others, *beside])
+
+
+def _check_tuned_alike(first: TunedRun, other: TunedRun, free: Sequence[str]) -> None:
+    _check_predicted_alike(first, other)
+    fix = "fine-tune both alike, so that they differ in the model alone"
+    check_alike(first, other, FAIR_TUNING, fix, (*FREE_TUNING, *free))
+
+
+def _check_predicted_alike(first: TunedRun, other: TunedRun) -> None:
+    who = f"{first.option} and {other.option}"
+    if first.config["config_hash"] == other.config["config_hash"]:
+        raise UserError(f"{who} are one run: give two")
+    common = first.predictions.keys() & other.predictions.keys()
+    if not common:
+        ways = (", ".join(run.predictions) for run in (first, other))
+        raise UserError(
+            f"{who} are decoded differently ({' and '.join(ways)}): predict both with the same "
+            "--decode"
+        )
+    check_alike(
+        first, other, tuple(f"predictions.{each}." for each in common), "predict both alike"
+    )
+
+
+def _common_decodes(runs: Sequence[TunedRun]) -> list[str]:
+    decodes = [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
+    if not decodes:
+        raise UserError(
+            "the runs have no way of decoding in common: predict all with the same --decode"
+        )
+    for decode, run in itertools.product(decodes, runs[1:]):
+        if not same_rows([runs[0], run], decode):
+            raise UserError(
+                f"{runs[0].option} and {run.option} predicted different rows: predict both with "
+                "the same --tasks"
+            )
+    return decodes

@@ -1,0 +1,537 @@
+"""Read finished runs, with their evaluations or predictions, and say in what two differ."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mswitch.flows.reports.routing import Routing, routing_from_table
+from mswitch.flows.reports.speedup import LanguageLosses
+from mswitch.models.training.metrics import METRICS, read_metrics
+from mswitch.models.training.run_directory import (
+    CONFIG,
+    EVALUATION_SETTINGS,
+    FREE,
+    PREDICTIONS,
+    SELECTED,
+    TEST_READS,
+    read_marker,
+    read_run,
+)
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256, read_json_object
+from mswitch.tasks.multitask import ALONE
+
+#: What training notes in config.json beside what every run has.
+TRAINED = (
+    "preset",
+    "languages",
+    "eval_steps",
+    "parameters",
+    "parameters_by_group",
+    "flops_per_step",
+    "tokens_per_step",
+    "device",
+)
+LOSSES = ("lang", "document", "nats", "target_tokens", "target_bytes")
+ROUTING = ("lang", "layer", "expert", "tokens")
+PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
+#: What a student takes of its teacher, in whichever seed.
+TEACHING = ("soft_weight", "temperature", "init", "gather")
+#: The order in which ways of decoding are shown; figures of the first one lead.
+DECODES = ("labels", "greedy", "beam")
+#: Of the parts of config.json that name other directories.
+_PLACES = ("path", "paths", "cache")
+#: The times of the first steps say nothing about the speed of training.
+WARMUP_STEPS = 2
+FEWEST_EVALUATIONS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompletedRun:
+    """A finished run.
+
+    Attributes:
+        option: how it was given, for messages; never in output.
+        config: its config.json.
+    """
+
+    option: str
+    config: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The preset, which names the model; a directory's name would tie output to its place."""
+        return str(self.config["preset"])
+
+    @property
+    def seed(self) -> int:
+        """The seed that it was trained with."""
+        return int(self.config["train"].get("seed", 0))
+
+    @property
+    def origin(self) -> Mapping[str, Any] | None:
+        """The run that it began with; None of random parameters."""
+        return self.config.get("origin")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that makes its model and its figures, by dotted names."""
+        config = self.config
+        examples, taught = config["examples"] or {}, config.get("teacher") or {}
+        parts: Mapping[str, Mapping[str, Any]] = {
+            "examples": {key: examples.get(key) for key in ("config_hash", "vocabulary_sha256")},
+            "mixture": config.get("mixture") or {},
+            "model": config["model"],
+            "origin": {"keep_moments": (self.origin or {}).get("keep_moments")},
+            "teacher": {key: taught[key] for key in TEACHING if key in taught},
+            "train": {key: value for key, value in config["train"].items() if key not in FREE},
+        }
+        named = {f"{part}.{key}": value for part, of in parts.items() for key, value in of.items()}
+        return {"preset": self.name, **named}
+
+
+def differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two runs differ, by dotted names, with the values of both."""
+    ours, theirs = one.settings, other.settings
+    return {
+        key: (ours.get(key), theirs.get(key))
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    }
+
+
+def check_alike(
+    one: CompletedRun,
+    other: CompletedRun,
+    among: tuple[str, ...],
+    fix: str,
+    free: Collection[str] = (),
+) -> None:
+    """Check that two runs agree in all settings whose names begin so, but for those in `free`."""
+    changed = [
+        f"{key} ({_shown(values[0])} and {_shown(values[1])})"
+        for key, values in differences(one, other).items()
+        if key.startswith(among) and key not in free
+    ]
+    if changed:
+        raise UserError(f"{one.option} and {other.option} differ in {', '.join(changed)}: {fix}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} from {value[0]} to {value[-1]}"
+    return str(value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluatedRun(CompletedRun):
+    """A run with the losses of validation documents.
+
+    Attributes:
+        role: "baseline" or "candidate"; "teacher", "student" or "long-baseline" of a distillation.
+        directory: where it lies.
+        steps: the evaluated steps that count, increasing: all that are planned, unless it or the
+            other run still trains.
+        tables: one table of per-document losses per step.
+        step_secs: median seconds per training step after the first two, or None.
+        final_metrics: its line of metrics at the last of the steps.
+        routing: tokens by language, sparse layer and expert at the last step, or None.
+        identity: hashes of everything the report takes from it.
+        seeds: of the training; several where the run stands for those of all seeds.
+    """
+
+    role: str
+    directory: Path
+    steps: tuple[int, ...]
+    tables: tuple[pa.Table, ...]
+    step_secs: float | None
+    final_metrics: Mapping[str, Any]
+    routing: Routing | None
+    identity: Mapping[str, Any]
+    seeds: tuple[int, ...]
+
+    @property
+    def flops_per_step(self) -> float:
+        """Analytic FLOPs of one training step."""
+        return float(self.config["flops_per_step"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of its training, and how it was evaluated."""
+        computed = {
+            json.loads((table.schema.metadata or {}).get(EVALUATION_SETTINGS, b"{}")).get("dtype")
+            for table in self.tables
+        }
+        return {
+            **super().settings,
+            "evaluation.dtype": ", ".join(sorted(map(str, computed))),
+            "evaluation.steps": _planned(self.config),
+        }
+
+
+def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(sorted({int(step) for step in config["eval_steps"]}))
+
+
+def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
+    """Planned steps at which all runs are evaluated so far; None where no run lacks anything."""
+    evaluated, finished = [], True
+    for directory in map(Path, directories):
+        planned = {int(step) for step in read_run(directory).get("eval_steps", ())}
+        done = {step for step in planned if (directory / "eval" / f"{step}.parquet").is_file()}
+        finished = finished and done == planned and (directory / MARKER).is_file()
+        evaluated.append(done)
+    return None if finished else tuple(sorted(set.intersection(*evaluated)))
+
+
+def read_evaluated_run(
+    directory: str | Path, role: str, steps: tuple[int, ...] | None = None
+) -> EvaluatedRun:
+    """Read a run directory, its evaluations and its routing.
+
+    Args:
+        directory: the run.
+        role: as in `EvaluatedRun`.
+        steps: evaluated steps (`common_steps`) of a run that may still train; by default all that
+            are planned, of a finished one.
+    """
+    directory = Path(directory)
+    config, option = read_run(directory), f"--{role} {directory}"
+    for key in TRAINED:
+        if key not in config:
+            raise UserError(
+                f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "
+                "two runs of mswitch train"
+            )
+    finished = steps is None
+    if steps is None:
+        steps = _planned(config)
+        _check_evaluated(directory, option, steps)
+    elif len(steps) < FEWEST_EVALUATIONS:
+        raise UserError(
+            f"the runs are evaluated at {len(steps)} common steps so far, a speed-up needs at "
+            f"least {FEWEST_EVALUATIONS}: wait for more (`mswitch evaluate --watch` beside each "
+            "training)"
+        )
+    paths = [directory / "eval" / f"{step}.parquet" for step in steps]
+    step_secs, final_metrics = _step_secs_and_last(directory, steps[-1])
+    routing = directory / "routing" / f"{steps[-1]}.parquet"
+    places = {
+        part: {key: value for key, value in config[part].items() if key not in _PLACES}
+        for part in ("examples", "origin", "teacher")
+        if config.get(part)
+    }
+    return EvaluatedRun(
+        option=option,
+        config=config,
+        role=role,
+        directory=directory,
+        steps=tuple(steps),
+        tables=tuple(_read_losses(path, option) for path in paths),
+        step_secs=step_secs,
+        final_metrics=final_metrics,
+        routing=_read_routing(routing, option) if routing.is_file() else None,
+        identity={
+            "run": config["config_hash"],
+            # The whole configuration but the places of what it was made of, which may move.
+            "config": config_hash("run", {**config, **places}),
+            # Those of a run that still trains grow; what counts of them stays.
+            "metrics": file_sha256(directory / METRICS) if finished else None,
+            "eval": {path.stem: file_sha256(path) for path in paths},
+            "routing": file_sha256(routing) if routing.is_file() else None,
+        },
+        seeds=(int(config["train"].get("seed", 0)),),
+    )
+
+
+def _check_evaluated(directory: Path, option: str, steps: Sequence[int]) -> None:
+    """Check that a run is finished and evaluated at all steps."""
+    if read_marker(directory) is None:
+        raise UserError(
+            f"{option} has not finished training (no {MARKER}): run the same command that "
+            "trained it again, it continues; `mswitch report --unfinished` is of the steps so far"
+        )
+    if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
+        raise UserError(
+            f"{option} was evaluated at {len(steps)} steps, a speed-up needs at least "
+            f"{FEWEST_EVALUATIONS}: train it anew, with more --evaluations or --steps"
+        )
+    names = [f"{step}.parquet" for step in steps]
+    missing = [name for name in names if not (directory / "eval" / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{option} is not evaluated (no eval/{missing[0]}, {len(missing)} of {len(names)} "
+            f"missing): run mswitch evaluate --run {directory}"
+        )
+
+
+def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[LanguageLosses]:
+    """Arrange the losses of both runs by language and document."""
+    sides = [_by_document(run) for run in (baseline, candidate)]
+    (keys, tokens, sizes, nats), (other_keys, other_tokens, _, other_nats) = sides
+    if keys != other_keys or not np.array_equal(tokens, other_tokens):
+        raise UserError(
+            f"{baseline.option} and {candidate.option} were evaluated on different documents: "
+            "evaluate both with the same --examples"
+        )
+    langs = np.array([lang for lang, _ in keys])
+    losses = []
+    for lang in sorted(set(langs.tolist())):
+        rows = np.flatnonzero(langs == lang)
+        losses.append(LanguageLosses(lang, tokens[rows], sizes[rows], nats[rows], other_nats[rows]))
+    return losses
+
+
+def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
+    """Whether all runs saw training text of a language."""
+    return all(run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs)
+
+
+def _by_document(
+    run: EvaluatedRun,
+) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray, np.ndarray]:
+    """Keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run."""
+    tables = [
+        table.sort_by([("lang", "ascending"), ("document", "ascending")]) for table in run.tables
+    ]
+    documents = tables[0].select(["lang", "document", "target_tokens"])
+    keys = list(zip(*(documents[name].to_pylist() for name in ("lang", "document")), strict=True))
+    again = f"remove the eval directory and run mswitch evaluate --run {run.directory} again"
+    if len(set(keys)) != len(keys):
+        raise UserError(
+            f"{run.directory}/eval/{run.steps[0]}.parquet has a document twice: {again}"
+        )
+    for step, table in zip(run.steps, tables, strict=True):
+        if not table.select(documents.column_names).equals(documents):
+            raise UserError(
+                f"{run.directory}/eval/{step}.parquet has other documents than "
+                f"{run.steps[0]}.parquet: {again}"
+            )
+    nats = np.stack([table["nats"].to_numpy() for table in tables], axis=1).astype(np.float64)
+    tokens, sizes = (tables[0][name].to_numpy() for name in ("target_tokens", "target_bytes"))
+    return keys, tokens, sizes, nats
+
+
+def _read_losses(path: Path, option: str) -> pa.Table:
+    """Read one evaluation and check what the statistics rely on."""
+    table = _read_table(path, option, LOSSES)
+    if table.num_rows == 0:
+        raise UserError(
+            f"{option}: eval/{path.name} has no documents: the examples need a validation split"
+        )
+    nats, tokens = (table[name].to_numpy() for name in ("nats", "target_tokens"))
+    if not np.all(np.isfinite(nats)) or np.any(nats < 0) or np.any(tokens < 1):
+        raise UserError(
+            f"{option}: eval/{path.name} has a document without tokens or whose loss is not a "
+            "number: the run diverged or the file is damaged; train or evaluate it again"
+        )
+    return table
+
+
+def _read_routing(path: Path, option: str) -> Routing:
+    """Read the routing that `mswitch evaluate` writes beside the evaluation of a sparse model."""
+    table = _read_table(path, option, ROUTING)
+    if not np.any(table["tokens"].to_numpy() > 0):
+        raise UserError(f"{option}: routing/{path.name} counts no tokens: {_again(path)}")
+    return routing_from_table(table)
+
+
+def _read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
+    """Read `columns` of a file that an evaluation or a prediction wrote."""
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        table = pq.ParquetFile(path).read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{option}: cannot read {name} as Parquet: {_again(path)}") from error
+    missing = [column for column in columns if column not in table.column_names]
+    if missing:
+        raise UserError(f"{option}: {name} lacks the column {missing[0]!r}: {_again(path)}")
+    return table.select(columns)
+
+
+def _again(path: Path) -> str:
+    if path.parent.name in ("eval", "routing"):
+        return "remove the run's eval/ and routing/ and run mswitch evaluate again"
+    return f"remove {path} and run mswitch predict again"
+
+
+def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str, Any]]:
+    """Median seconds per step up to `last`, None when too few were timed, and its metrics.
+
+    What comes after, a training may be writing.
+    """
+    times, metrics = [], {}
+    for metrics in itertools.islice(read_metrics(run), last):
+        secs = metrics.get("train/step_secs")
+        if secs and metrics["step"] > WARMUP_STEPS:
+            times.append(secs)
+    return float(np.median(times)) if times else None, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What a run wrote for a split: the JSON beside the table, a row for each example, its hash."""
+
+    settings: Mapping[str, Any]
+    table: pa.Table
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TunedRun(CompletedRun):
+    """A run that was trained on a task, and its predictions.
+
+    Attributes:
+        task: the task, as its examples' manifest has it.
+        split: what was predicted.
+        step: the checkpoint that predicted.
+        predictions: by way of decoding.
+        selected: selected.json; None where the run has a single checkpoint.
+        reads: the ledger of test.
+    """
+
+    task: Mapping[str, Any]
+    split: str
+    step: int
+    predictions: Mapping[str, Predictions]
+    selected: Mapping[str, Any] | None
+    reads: Sequence[Mapping[str, Any]]
+
+    @property
+    def origin_step(self) -> int | None:
+        """The checkpoint of pretraining that it began with."""
+        return None if self.origin is None else int(self.origin["step"])
+
+    @property
+    def tasks(self) -> str:
+        """Hash of the examples that it predicted."""
+        return str(next(iter(self.predictions.values())).settings["tasks"])
+
+    @property
+    def trained_as(self) -> list[str]:
+        """What its training calls those examples: `ALONE` of a single task; nothing if unseen."""
+        examples = self.config["examples"] or {}
+        tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
+        return [name for name, found in tasks.items() if found == self.tasks]
+
+    @property
+    def validation(self) -> Mapping[str, Any] | None:
+        """Its selected.json, where validation of the task that it predicted chose the step."""
+        if self.selected is None or self.selected["tasks"] != self.tasks:
+            return None
+        return self.selected
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of its training, and how it predicted."""
+        predicted = {
+            f"predictions.{decode}.{key}": found.settings.get(key)
+            for decode, found in self.predictions.items()
+            for key in ("tasks", "limit", "beams", "alpha")
+        }
+        return {**super().settings, **predicted}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Hashes of everything that a page takes from it."""
+        files = {decode: each.sha256 for decode, each in self.predictions.items()}
+        return {
+            "run": self.config["config_hash"],
+            "step": self.step,
+            "predictions": files,
+            "selected": self.selected and self.selected["values"],
+            "test_reads": list(self.reads),
+        }
+
+
+def read_tuned_run(
+    place: str | Path, option: str, *, task: str | None = None, split: str = "test"
+) -> TunedRun:
+    """Read a run and its predictions of a split.
+
+    Args:
+        place: the run directory, also in a bucket.
+        option: what names it, for messages.
+        task: the task's name; None where there is one.
+        split: which of its splits.
+    """
+    option = f"{option} {place}".strip()
+    with open_files(place) as files:
+        files.refresh(predictions=True)
+        run = files.directory
+        config = read_run(run)
+        if not (run / MARKER).is_file():
+            raise UserError(
+                f"{option} is still in training: give the same command again, it continues"
+            )
+        predict = f"run mswitch predict --run {place} --split {split}"
+        tasks = sorted(path.name for path in (run / PREDICTIONS).glob("*") if path.is_dir())
+        if not tasks:
+            raise UserError(f"{option} has no predictions: {predict}")
+        if task is None and len(tasks) > 1:
+            raise UserError(f"{option} has predictions of {', '.join(tasks)}: give --task and one")
+        if task is not None and task not in tasks:
+            known = ", ".join(tasks)
+            raise UserError(f"{option} has no predictions of {task}: choose among {known}")
+        directory = run / PREDICTIONS / (task or tasks[0])
+        steps = {int(path.stem.split("-")[1]) for path in directory.glob(f"{split}-*-*.json")}
+        if not steps:
+            splits = sorted({path.stem.split("-")[0] for path in directory.glob("*-*-*.json")})
+            known = ", ".join(splits) or "none"
+            raise UserError(f"{option} has no predictions of {split} ({known} is there): {predict}")
+        selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
+        step = _chosen_step(option, steps, selected, split)
+        predictions = dict(_read_predictions(directory, f"{split}-{step}", option))
+        ledger = directory / TEST_READS
+        return TunedRun(
+            option=option,
+            config=config,
+            task=next(iter(predictions.values())).settings["task"],
+            split=split,
+            step=step,
+            predictions=predictions,
+            selected=selected,
+            reads=read_json_object(ledger)["reads"] if ledger.is_file() else (),
+        )
+
+
+def _chosen_step(
+    option: str, steps: set[int], selected: Mapping[str, Any] | None, split: str
+) -> int:
+    """The checkpoint whose predictions count: the selected one, or the only one."""
+    if selected is not None and selected["step"] in steps:
+        return int(selected["step"])
+    if selected is None and len(steps) == 1:
+        return min(steps)
+    known = ", ".join(f"{step:,}" for step in sorted(steps))
+    chosen = "none" if selected is None else f"step {selected['step']:,}"
+    raise UserError(
+        f"{option} predicted {split} with step {known}, and {chosen} is selected: choose on "
+        "validation (mswitch predict --select), and predict with the chosen step"
+    )
+
+
+def _read_predictions(directory: Path, name: str, option: str) -> Iterator[tuple[str, Predictions]]:
+    for decode in DECODES:
+        path = directory / f"{name}-{decode}.parquet"
+        if not path.with_suffix(".json").is_file():
+            continue
+        settings = read_json_object(path.with_suffix(".json"))
+        if "task" not in settings:
+            raise UserError(f"{option}: {path.stem}.json does not name its task: {_again(path)}")
+        yield decode, Predictions(settings, _read_table(path, option, PREDICTED), file_sha256(path))
+
+
+def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
+    """Whether all runs predicted the same rows."""
+    keys = ["id", "language", "group", "answers"]
+    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
+    return all(other.equals(first) for other in others)

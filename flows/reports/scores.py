@@ -1,0 +1,431 @@
+"""Scores of several models on one task, language by language, and their differences.
+
+- A language's score is the metric over its rows, with a bootstrap interval over groups of rows
+  (`mswitch.tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over
+  groups, as the final difference of losses (docs/decisions/0024). A jackknife does not see a score
+  jump, as macro-F1 does where a class begins to occur: there, models exchange answers at random.
+- The macro average counts each language once, but for macro-F1 those with one true class. Its
+  interval draws languages, and groups within each, jointly for all models; with fewer than five
+  languages it draws groups alone. Groups that several languages have, as translations of a row
+  are, are the same ones in all that are drawn (Owen 2007, "The pigeonhole bootstrap").
+- Of a model that was fine-tuned with several seeds, scores are over the rows of all. In intervals
+  of differences and averages, the margin of seeds adds to that of groups in quadrature.
+- The downstream step speed-up is the report's statistic (`mswitch.flows.reports.speedup`) on one
+  fine-tuned run for each of several checkpoints of pretraining, with 100 less the macro average as
+  the loss.
+"""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from scipy.special import ndtri
+
+from mswitch.flows.reports.intervals import (
+    MINIMUM_UNITS,
+    WEIGHT_CELLS,
+    Estimate,
+    document_weights,
+    errors_of_seeds,
+    holm_rejections,
+    language_generator,
+    margin,
+    percentiles,
+    t_test,
+)
+from mswitch.flows.reports.runs import TunedRun
+from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
+from mswitch.tasks.metric import Floats, Metric
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
+from mswitch.tasks.metrics import make_metric
+
+CONFIDENCE = 0.95
+#: So many that Holm's method can find a difference among 250 languages.
+EXCHANGES = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of all models on the same rows: those of a language, or all.
+
+    Attributes:
+        lang: mC4 code; "" for all rows.
+        rows: how many.
+        groups: of rows that belong together.
+        models: the score of each model.
+        majority: the score of always giving the commonest answer of all rows; None of a task
+            without a closed set.
+        difference: the second model's score less the first one's; None of a single model.
+        clear: whether Holm's method over languages finds the difference.
+    """
+
+    lang: str
+    rows: int
+    groups: int
+    models: Sequence[Score]
+    majority: float | None
+    difference: Estimate | None
+    clear: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    """Macro averages over languages.
+
+    Attributes:
+        models: the average of each model, with its interval.
+        drawn: [M, R] of each model in each resample, the same languages and groups for all; None
+            where there are too few for an interval.
+        majority: the average of the languages' own.
+        seeds: [K] of each model, the average of each of its seeds.
+        least: the metric's lowest value.
+        languages: how many it is over.
+    """
+
+    models: Sequence[Estimate]
+    drawn: Floats | None
+    majority: float | None
+    seeds: Sequence[Floats]
+    least: float
+    languages: int
+
+    def difference(self, first: int, second: int) -> Estimate:
+        """The second model's average less the first one's."""
+        value = self.models[second].value - self.models[first].value
+        if self.drawn is None:
+            return Estimate(value)
+        drawn = self.drawn[second] - self.drawn[first]
+        of_seeds = self.seeds[second] - self.seeds[first]
+        most = 100 - self.least
+        return Estimate(value, _interval(value, drawn, of_seeds, -most, most))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Everything of one metric and one way of decoding.
+
+    Attributes:
+        decode: the way.
+        metric: its name.
+        signature: of sacreBLEU, or "".
+        languages: by code.
+        average: over them; None where none counts.
+        everything: over all rows, of a closed set; None of other tasks, whose metrics depend on
+            the language.
+    """
+
+    decode: str
+    metric: str
+    signature: str
+    languages: Sequence[Scores]
+    average: Average | None
+    everything: Scores | None
+
+
+class Rows:
+    """The rows of a task with what several models wrote for them by one way of decoding.
+
+    Args:
+        models: the runs of each model, one for each seed; all predicted the same rows.
+        decode: the way.
+    """
+
+    def __init__(self, models: Sequence[Sequence[TunedRun]], decode: str):
+        tables = [[run.predictions[decode].table for run in seeds] for seeds in models]
+        [[first, *_], *_] = tables
+        self.decode, self.task = decode, models[0][0].task
+        self.labels: Sequence[str] = self.task["labels"] or ()
+        self.answers: list[list[str]] = first["answers"].to_pylist()
+        self.texts: list[list[list[str]]] = [
+            [table["prediction"].to_pylist() for table in seeds] for seeds in tables
+        ]
+        self.sureness: Floats = first["score"].to_numpy()
+        self.groups: list[str] = first["group"].to_pylist()
+        self.languages: dict[str, list[int]] = {}
+        for number, lang in enumerate(first["language"].to_pylist()):
+            self.languages.setdefault(lang, []).append(number)
+        self.languages = dict(sorted(self.languages.items()))
+        counts = collections.Counter(answers[0] for answers in self.answers)
+        self.majority = max(self.labels, key=counts.__getitem__) if self.labels else None
+
+    def measure(self, metric: str, *, paired: bool) -> Result:
+        """Measure all models; `paired` compares the second with the first."""
+        of_languages = self._metrics(metric)
+        found = [
+            self._scores(lang, rows, of_languages[lang], paired)
+            for lang, rows in self.languages.items()
+        ]
+        everything = None
+        if self.labels:
+            every = range(len(self.answers))
+            everything = self._scores("", every, make_metric(metric, self.labels), paired)
+        signatures = {each.signature for each in of_languages.values()} - {""}
+        return Result(
+            self.decode,
+            metric,
+            "; ".join(sorted(signatures)),
+            _with_holm(found),
+            self.average(metric),
+            everything,
+        )
+
+    def average(self, metric: str) -> Average | None:
+        """The macro average over languages; None where none counts (`Metric.is_averaged`)."""
+        of_languages = {
+            lang: made
+            for lang, made in self._metrics(metric).items()
+            if made.is_averaged([self.answers[row] for row in self.languages[lang]])
+        }
+        if not of_languages:
+            return None
+        values, majorities, sums_of = [], [], {}
+        of_seeds: list[list[Floats]] = [[] for _ in self.texts]
+        for lang, made in of_languages.items():
+            answers, groups, sums = self._sums(self.languages[lang], made)
+            sums_of[lang] = [each.sum(axis=0) for each in sums]
+            for own, each in zip(of_seeds, sums, strict=True):
+                own.append(made.value(each.sum(axis=1)))
+            totals = np.stack([each.sum(axis=0) for each in sums_of[lang]])
+            values.append(made.value(totals))
+            if self.majority is not None:
+                commonest = [self.majority] * len(answers)
+                majorities.append(made(answers, commonest, groups))
+        resampled, common = self._resampled(of_languages, sums_of)
+        # Resamples lack rare classes, so some metrics are lower in them.
+        resampled += np.stack(values, axis=1)[..., None] - resampled.mean(axis=2, keepdims=True)
+        fewest = min(len(sums[0]) for sums in sums_of.values())
+        drawn = _draw_average(resampled, common, fewest)
+        seeds = [np.mean(own, axis=0) for own in of_seeds]
+        models, least = [], min(each.least for each in of_languages.values())
+        for number, value in enumerate(np.mean(values, axis=0).tolist()):
+            ci = None if drawn is None else _interval(value, drawn[number], seeds[number], least)
+            models.append(Estimate(value, ci))
+        majority = float(np.mean(majorities)) if majorities else None
+        return Average(models, drawn, majority, seeds, least, len(values))
+
+    def _resampled(
+        self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
+    ) -> tuple[Floats, np.ndarray]:
+        """Values of resamples of groups.
+
+        Returns:
+            The values [M, L, R], and which languages [L] have groups of others: each of their
+            resamples has the same groups.
+        """
+        names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
+        of_languages = [np.unique(numbers[self.languages[lang]]) for lang in metrics]
+        counts = np.bincount(np.concatenate(of_languages))
+        common = np.array([(counts[groups] > 1).any() for groups in of_languages])
+        drawn_in_all = len(names) if common.any() else 1
+        generator = language_generator("groups", 0)
+        generators = [language_generator(lang, 0) for lang in sums_of]
+        chunk = max(1, WEIGHT_CELLS // len(names))
+        parts = []
+        for start in range(0, RESAMPLES, chunk):
+            count = min(chunk, RESAMPLES - start)
+            weights = document_weights(drawn_in_all, count, generator)
+            found = []
+            for number, (lang, sums) in enumerate(sums_of.items()):
+                groups = of_languages[number]
+                if common[number]:
+                    own = weights[:, groups]
+                    own[~own.any(axis=1)] = 1  # a resample without its groups takes each once
+                else:
+                    own = document_weights(len(groups), count, generators[number])
+                found.append([metrics[lang].value(own @ each) for each in sums])
+            parts.append(np.array(found))
+        return np.concatenate(parts, axis=2).swapaxes(0, 1), common
+
+    def worst(self, metric: str, count: int) -> dict[str, list[int]]:
+        """Rows of each language in which the first model's first seed is worst, at most `count`.
+
+        Of rows that are equally bad, those come first of which the model was surest.
+        """
+        of_languages = self._metrics(metric)
+        found = {}
+        for lang, rows in self.languages.items():
+            answers = [self.answers[row] for row in rows]
+            texts = [self.texts[0][0][row] for row in rows]
+            values = of_languages[lang].value(of_languages[lang].statistics(answers, texts))
+            order = np.lexsort((-self.sureness[rows], values))
+            found[lang] = [rows[place] for place in order[:count].tolist()]
+        return found
+
+    def _metrics(self, name: str) -> dict[str, Metric]:
+        return {lang: make_metric(name, self.labels, lang) for lang in self.languages}
+
+    def _sums(
+        self, rows: Sequence[int], metric: Metric
+    ) -> tuple[list[list[str]], list[str], list[Floats]]:
+        """Answers and groups of some rows, and the statistics [K, G, S] of each model's seeds."""
+        answers = [self.answers[row] for row in rows]
+        groups = [self.groups[row] for row in rows]
+        sums = [
+            np.stack(
+                [metric.sums(answers, [texts[row] for row in rows], groups) for texts in seeds]
+            )
+            for seeds in self.texts
+        ]
+        return answers, groups, sums
+
+    def _scores(self, lang: str, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
+        answers, groups, sums = self._sums(rows, metric)
+        models = [score_sums(metric, each.sum(axis=0), len(rows)) for each in sums]
+        difference = None
+        if paired:
+            sizes = np.unique(np.asarray(groups), return_counts=True)[1].astype(float)
+            if metric.of_group != "sum":  # a group counts once, whatever its rows
+                sizes = np.ones_like(sizes)
+            of_seeds = metric.value(sums[1].sum(axis=1)) - metric.value(sums[0].sum(axis=1))
+            ours, theirs = (each.sum(axis=0) for each in sums[:2])
+            difference = measure_difference(metric, ours, theirs, sizes, of_seeds)
+        majority = None
+        if self.majority is not None:
+            majority = metric(answers, [self.majority] * len(rows), groups)
+        return Scores(lang, len(rows), models[0].groups, models, majority, difference)
+
+
+def measure_difference(
+    metric: Metric,
+    baseline: Floats,
+    candidate: Floats,
+    sizes: Floats,
+    of_seeds: Floats | Sequence[float] = (),
+) -> Estimate:
+    """Compare two models on the same rows, with groups as clusters.
+
+    As `mswitch.flows.reports.speedup.measure_delta`: the standard error is the delete-one
+    jackknife's, with the effective number of groups less one as degrees of freedom; of a metric
+    that jumps, `_exchange_error`.
+
+    Args:
+        metric: the metric.
+        baseline: statistics [G, S] of each group.
+        candidate: the same of the other model.
+        sizes: [G] rows of each group, or 1 where a group counts once.
+        of_seeds: [K] the difference with each seed, where there are several.
+    """
+
+    def differ(theirs: Floats, ours: Floats) -> Floats:
+        return metric.value(ours) - metric.value(theirs)
+
+    totals = baseline.sum(axis=0), candidate.sum(axis=0)
+    value = float(differ(*totals))
+    if len(sizes) < MIN_GROUPS:
+        return Estimate(value)
+    freedom = float(1 / np.sum((sizes / sizes.sum()) ** 2) - 1)
+    if freedom < 1:
+        return Estimate(value, p_value=1.0)
+    if metric.jumps:
+        error, freedom = _exchange_error(differ, baseline, candidate), math.inf
+    else:
+        without = differ(totals[0] - baseline, totals[1] - candidate)
+        error = float(np.sqrt(np.sum((without - value) ** 2)))
+    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
+    found = t_test(value, errors, CONFIDENCE, scale=100.0)
+    if found.ci is None:
+        return found
+    low, high = np.clip(found.ci, metric.least - 100, 100 - metric.least).tolist()
+    return dataclasses.replace(found, ci=(low, high))
+
+
+def _exchange_error(
+    differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
+) -> float:
+    """A standard error by exchange: each group's statistics [G, S] are either model's at random.
+
+    It is the deviation of the differences so made. Where they reach the found one more often than
+    a normal variable of that deviation, it is the error with which the normal test's p value is
+    their share (Altman and Bland 2011, "How to obtain the confidence interval from a P value").
+    """
+    middle, half = (baseline + candidate).sum(axis=0) / 2, (candidate - baseline) / 2
+    half = half[half.any(axis=1)]
+    made = [
+        differ(middle - moved, middle + moved)
+        for moved in (signs @ half for signs in _signs(len(half), half.shape[1]))
+    ]
+    found = np.abs(np.concatenate(made))
+    value = float(found[0])
+    p_value = float(np.mean(found >= value - 1e-9))
+    by_tail = value / -float(ndtri(p_value / 2)) if p_value < 1 else 0.0
+    return max(float(np.sqrt(np.mean(found**2))), by_tail)
+
+
+def _signs(groups: int, width: int) -> Iterator[Floats]:
+    """Signs [R, groups] of all exchanges, or of `EXCHANGES` random ones; none is exchanged first.
+
+    Blocks of rows are so small that R times `width` fits too.
+    """
+    count = min(EXCHANGES, 1 << min(groups, EXCHANGES.bit_length()))
+    generator = language_generator("exchanges", 0)
+    rows = max(1, WEIGHT_CELLS // max(groups, width))
+    for start in range(0, count, rows):
+        numbers = np.arange(start, min(start + rows, count))[:, None]
+        if count < EXCHANGES:
+            exchanged = numbers >> np.arange(groups) & 1
+        else:
+            exchanged = generator.integers(0, 2, (len(numbers), groups)) * (numbers > 0)
+        yield np.where(exchanged, -1.0, 1.0)
+
+
+def _with_holm(found: Sequence[Scores]) -> list[Scores]:
+    """Mark the languages whose difference stays when all are judged together."""
+    p_values = [
+        None if scores.difference is None else scores.difference.p_value for scores in found
+    ]
+    tested = [number for number, p_value in enumerate(p_values) if p_value is not None]
+    rejected = holm_rejections([p_value for p_value in p_values if p_value is not None])
+    clear = dict(zip(tested, rejected.tolist(), strict=True))
+    return [
+        dataclasses.replace(scores, clear=clear.get(number, False))
+        for number, scores in enumerate(found)
+    ]
+
+
+def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
+    """Macro averages [M, R] of resamples, from values [M, L, R] of each language.
+
+    Languages that have groups of others, `common` [L], vary together: one resample is of all.
+    """
+    _, languages, resamples = values.shape
+    generator = language_generator("macro average", 0)
+    copies = generator.integers(0, resamples, (resamples, languages))
+    if languages >= MINIMUM_UNITS:
+        langs = generator.integers(0, languages, (resamples, languages))
+    elif fewest_groups >= MIN_GROUPS:
+        langs = np.broadcast_to(np.arange(languages), (resamples, languages))
+    else:
+        return None
+    copies = np.where(common[langs], np.arange(resamples)[:, None], copies)
+    return values[:, langs, copies].mean(axis=2)
+
+
+def _interval(
+    value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
+) -> tuple[float, float]:
+    """The percentile interval of resamples, centred on the value; with seeds, that of `margin`."""
+    ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
+    if seeds := errors_of_seeds(of_seeds):
+        reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)
+        ends = value - reach, value + reach
+    low, high = (float(end) for end in np.clip(ends, least, most))
+    return low, high
+
+
+def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> SpeedUp:
+    """How many fewer steps of pretraining the candidate needs for the baseline's last score.
+
+    Args:
+        steps: [S] of pretraining, increasing.
+        average: of 2 S models: the baseline fine-tuned from each step, then the candidate.
+    """
+    count = len(steps)
+    losses = 100 - np.array([each.value for each in average.models])
+    drawn = None
+    if average.drawn is not None:
+        resampled = 100 - average.drawn
+        drawn = resampled[:count].T, resampled[count:].T
+    curves = losses[:count], losses[count:]
+    return measure_speed_up(np.array(steps, float), curves, drawn, CONFIDENCE)

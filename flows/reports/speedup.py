@@ -1,0 +1,381 @@
+"""Step speed-up of a candidate over its baseline, per language, with its uncertainty.
+
+Step speed-up = (baseline's steps) / (candidate's steps) to reach the baseline's final quality
+(Switch Transformers, section 4.3 and figure 8). The paper gives no smoothing, interpolation or
+error bars; these are ours:
+
+- A monotone non-increasing (isotonic) curve is fitted to each model's evaluations in log step.
+  A running minimum would be biased low by noise. The target is the baseline's last fitted value.
+- Each model's steps are where its own curve first meets the target, by linear interpolation in
+  (log step, loss). The baseline's are its last step T unless its curve ends on a plateau, that is
+  where it stopped improving; they are then where the plateau begins. Dividing T itself would call
+  a candidate that is 0.03 nats better on an overfitted curve 27 times faster, in place of 1.3.
+- A candidate below the target at its first evaluation gives a lower bound, one that never meets
+  it gives the upper bound T / T. Nothing is extrapolated.
+- Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
+  difference has a t interval instead (`measure_delta`).
+- Over seeds it is the geometric mean of those of each seed, in which both models saw the same data
+  in the same order.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from mswitch.flows.reports.intervals import (
+    TOLERANCE,
+    WEIGHT_CELLS,
+    Estimate,
+    document_weights,
+    errors_of_seeds,
+    language_generator,
+    resample_seeds,
+    t_test,
+)
+
+Censoring = Literal["none", "lower", "upper"]
+
+#: Codes of how a target was met: never (the true speed-up is smaller than its bound), met, already
+#: at the first evaluation (it is larger).
+NEVER, MET, AT_FIRST = -1, 0, 1
+CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
+
+Curves = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageLosses:
+    """The evaluations of one language: D documents, S steps, the same for both models.
+
+    Attributes:
+        lang: mC4 code.
+        tokens: [D] target tokens of each document.
+        target_bytes: [D] UTF-8 bytes of each document's masked text.
+        baseline: [D, S] nats of the baseline, rows in order of document id.
+        candidate: [D, S] nats of the candidate, the same rows.
+    """
+
+    lang: str
+    tokens: np.ndarray
+    target_bytes: np.ndarray
+    baseline: np.ndarray
+    candidate: np.ndarray
+
+    @property
+    def documents(self) -> int:
+        """Number of documents."""
+        return len(self.tokens)
+
+    def curves(self) -> Curves:
+        """Nats per target token of baseline and candidate, [S] each."""
+        sums, scale = _exact_sums(self, np.ones((1, self.documents)))
+        return sums[0][0] / scale, sums[1][0] / scale
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedUp:
+    """A step speed-up; where `censored` is not "none", `value` is the bound.
+
+    Attributes:
+        value: the speed-up, or None where it is not defined (see `measure_speed_up`).
+        censored: "lower" means the truth is above `value`, "upper" that it is below.
+        ci: percentile interval, or None. Resamples at a bound count as far beyond it.
+        ci_censored: the same marks for both ends of the interval.
+        baseline_steps: step at which the baseline's curve first met its final value.
+        candidate_steps: step at which the candidate's did, or None where it is not known.
+        of_seeds: the speed-up with each seed, where there are several.
+    """
+
+    value: float | None
+    censored: Censoring
+    ci: tuple[float, float] | None
+    ci_censored: tuple[Censoring, Censoring] | None
+    baseline_steps: float | None
+    candidate_steps: float | None
+    of_seeds: tuple[float, ...] = ()
+
+
+#: Of curves that do not tell one.
+UNDEFINED = SpeedUp(None, "none", None, None, None, None)
+
+
+def isotonic_fit(losses: np.ndarray) -> np.ndarray:
+    """Fit a non-increasing curve to `losses` [S] by least squares."""
+    return isotonic_regression(losses, increasing=False).x
+
+
+def isotonic_fits(losses: np.ndarray) -> np.ndarray:
+    """Fit every row of `losses` [R, S] at once; the same as `isotonic_fit` of each.
+
+    By the min-max formula: the fit at i is the least over a <= i of the greatest over b >= i of
+    the mean of the losses from a to b.
+    """
+    count = losses.shape[1]
+    totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
+    index = np.arange(count)
+    lengths = index[None, :] - index[:, None] + 1
+    # means[r, a, b]; cells with b < a are no interval and never win a maximum.
+    means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
+    means[:, lengths <= 0] = -np.inf
+    greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
+    greatest[:, index[:, None] > index[None, :]] = np.inf
+    return greatest.min(axis=1)
+
+
+def first_crossing(
+    log_steps: np.ndarray, fits: np.ndarray, targets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find where non-increasing curves [R, S] first meet `targets` [R].
+
+    Returns:
+        Log steps [R] by linear interpolation in (log step, loss), and codes [R]: `NEVER` (the
+        log step is the last), `MET`, or `AT_FIRST` (strictly below at the first evaluation; the
+        log step is the first).
+    """
+    slack = TOLERANCE * np.abs(targets)
+    met = fits <= (targets + slack)[:, None]
+    after = met.argmax(axis=1)
+    before = np.maximum(after - 1, 0)
+    rows = np.arange(len(fits))
+    fall = fits[rows, before] - fits[rows, after]
+    part = (fits[rows, before] - targets) / np.where(fall > 0, fall, 1.0)
+    part = np.where(fall > 0, np.clip(part, 0.0, 1.0), 1.0)
+    crossing = log_steps[before] + part * (log_steps[after] - log_steps[before])
+    codes = np.where(fits[:, 0] < targets - slack, AT_FIRST, MET)
+    never = ~met.any(axis=1)
+    return np.where(never, log_steps[-1], crossing), np.where(never, NEVER, codes)
+
+
+def log_speed_ups(
+    log_steps: np.ndarray, baseline_fits: np.ndarray, candidate_fits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Compute the logarithms of R step speed-ups from fitted curves [R, S].
+
+    Returns:
+        Log speed-ups or log bounds [R], codes [R], and the log steps [R] of both models.
+    """
+    targets = baseline_fits[:, -1]
+    baseline, _ = first_crossing(log_steps, baseline_fits, targets)
+    candidate, codes = first_crossing(log_steps, candidate_fits, targets)
+    # Never met: the bound is T / T. On a plateau the tighter bound would say too much, since
+    # the candidate may have been at its best long before it was last evaluated.
+    values = np.where(codes == NEVER, 0.0, baseline - candidate)
+    return values, codes, baseline, candidate
+
+
+def measure_speed_up(
+    steps: np.ndarray,
+    curves: Curves,
+    resampled: Curves | None,
+    confidence: float,
+) -> SpeedUp:
+    """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
+
+    It is not defined where the baseline's fit is flat: it was never better than at its first
+    evaluation, and it is not known how early it was as good.
+    """
+    log_steps = np.log(steps)
+    fits = [isotonic_fit(curve)[None, :] for curve in curves]
+    if fits[0][0, 0] <= fits[0][0, -1] * (1 + TOLERANCE):
+        return UNDEFINED
+    values, codes, baseline, candidate = log_speed_ups(log_steps, *fits)
+    code = int(codes[0])
+    ci = ci_censored = None
+    if resampled is not None:
+        drawn, drawn_codes, _, _ = log_speed_ups(log_steps, *map(isotonic_fits, resampled))
+        ci, ci_censored = percentile_interval(
+            drawn, drawn_codes == NEVER, drawn_codes == AT_FIRST, confidence
+        )
+    return SpeedUp(
+        value=float(np.exp(values[0])),
+        censored=CENSORING[code],
+        ci=ci,
+        ci_censored=ci_censored,
+        baseline_steps=float(np.exp(baseline[0])),
+        candidate_steps=float(np.exp(candidate[0])) if code == MET else None,
+    )
+
+
+def percentile_interval(
+    values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
+) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
+    """The percentile interval of log speed-ups [R] of which some are bounds, and its ends' marks.
+
+    A bound stands for a value anywhere beyond it. So each end is between two quantiles: of the
+    least that the resamples can be, and of the most. An end is the further one, or where nothing
+    limits that, the other one as its bound.
+    """
+    least = np.argsort(np.where(may_be_less, -np.inf, values), kind="stable")
+    most = np.argsort(np.where(may_be_more, np.inf, values), kind="stable")
+    low = int(np.floor((1 - confidence) / 2 * (len(values) - 1)))
+    high = len(values) - 1 - low
+    lowest, highest = least[low], most[high]
+    ends = (
+        most[low] if may_be_less[lowest] else lowest,
+        least[high] if may_be_more[highest] else highest,
+    )
+    marks: tuple[Censoring, Censoring] = (
+        "upper" if may_be_less[lowest] else "lower" if may_be_more[lowest] else "none",
+        "lower" if may_be_more[highest] else "upper" if may_be_less[highest] else "none",
+    )
+    return (float(np.exp(values[ends[0]])), float(np.exp(values[ends[1]]))), marks
+
+
+def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves:
+    """Draw documents with replacement, jointly for both models and all steps.
+
+    Returns:
+        Nats per target token of baseline and candidate, [resamples, S] each.
+    """
+    generator = language_generator(losses.lang, seed)
+    chunk = max(1, WEIGHT_CELLS // losses.documents)
+    parts: list[Curves] = []
+    for start in range(0, resamples, chunk):
+        count = min(chunk, resamples - start)
+        weights = document_weights(losses.documents, count, generator)
+        sums, scale = _exact_sums(losses, weights)
+        tokens = weights @ losses.tokens.astype(np.float64)
+        # `scale` carries the unweighted token count, which resampling replaces by its own.
+        scale = scale / losses.tokens.sum() * tokens[:, None]
+        parts.append((sums[0] / scale, sums[1] / scale))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def measure_delta(
+    losses: LanguageLosses,
+    confidence: float | None,
+    of_seeds: Sequence[float] | np.ndarray = (),
+) -> Estimate:
+    """Compare both models at the last step, with documents, and seeds, as clusters.
+
+    The standard error is the delete-one jackknife's, the root of the sum of squares of how much
+    the difference moves when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
+    Webb, "Cluster-robust inference", 2023). Degrees of freedom are Kish's effective number of
+    documents less one, so a few long documents among short ones count as few (docs/decisions/0024).
+
+    Args:
+        losses: the evaluations of one language, the mean of all seeds.
+        confidence: of the interval; None gives neither interval nor p value.
+        of_seeds: [K] the difference with each seed, where there are several.
+    """
+    baseline, candidate = (float(curve[-1]) for curve in losses.curves())
+    value = candidate - baseline
+    if confidence is None:
+        return Estimate(value, None, None)
+    total = losses.tokens.sum()
+    weights = losses.tokens / total
+    freedom = float(1 / np.sum(weights**2) - 1)
+    if freedom < 1:
+        return Estimate(value, None, 1.0)
+    differences = losses.candidate[:, -1] - losses.baseline[:, -1]
+    moves = (differences - value * losses.tokens) / total / (1 - weights)
+    error = float(np.sqrt(np.sum(moves**2)))
+    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
+    found = t_test(value, errors, confidence, scale=baseline)
+    if error <= TOLERANCE * baseline:
+        return found
+    return dataclasses.replace(found, skewness=_skewness(moves))
+
+
+def _skewness(moves: np.ndarray) -> float:
+    """Skewness of a sum of independent terms like these [D], corrected for its bias."""
+    count = len(moves)
+    correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
+    return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)
+
+
+def _exact_sums(
+    losses: LanguageLosses, weights: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Sum nats over documents with integer `weights` [R, D], free of rounding.
+
+    Nats become integers in fixed point, so that the sums are exact in float64 and depend neither
+    on the order of documents nor on the matrix library, its threads or the column's position.
+
+    Returns:
+        The sums [R, S] of both models, and the number that turns them into nats per token.
+    """
+    largest = max(float(losses.baseline.max()), float(losses.candidate.max()), 1e-300)
+    bits = 52 - int(np.ceil(np.log2(largest * losses.documents)))
+    baseline, candidate = (
+        weights @ np.rint(np.ldexp(nats, bits)) for nats in (losses.baseline, losses.candidate)
+    )
+    return (baseline, candidate), np.ldexp(float(losses.tokens.sum()), bits)
+
+
+def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
+    """Average the nats of each document and step over seeds."""
+    if len(seeds) == 1:
+        return seeds[0]
+    return dataclasses.replace(
+        seeds[0],
+        baseline=np.mean([losses.baseline for losses in seeds], axis=0),
+        candidate=np.mean([losses.candidate for losses in seeds], axis=0),
+    )
+
+
+def speed_up_over_seeds(
+    steps: np.ndarray,
+    curves: Sequence[Curves],
+    resampled: Sequence[Curves] | None,
+    confidence: float,
+    generator: np.random.Generator,
+) -> SpeedUp:
+    """Measure the geometric mean of the seeds' step speed-ups; with one seed, that one.
+
+    It is a bound if that of a seed is, and not defined where one of a seed is not, or where both
+    kinds of bounds meet.
+
+    Args:
+        steps: [S] evaluated steps.
+        curves: [S] of baseline and candidate, for each seed.
+        resampled: [R, S] of the same, the same documents for all seeds in a row; or None.
+        confidence: of the interval.
+        generator: draws the seeds.
+    """
+    if len(curves) == 1:
+        return measure_speed_up(steps, curves[0], resampled[0] if resampled else None, confidence)
+    each = [measure_speed_up(steps, pair, None, confidence) for pair in curves]
+    values = [found.value for found in each if found.value is not None]
+    bounds: set[Censoring] = {found.censored for found in each if found.censored != "none"}
+    if len(values) < len(each) or len(bounds) > 1:
+        return UNDEFINED
+    ci = ci_censored = None
+    if resampled is not None:
+        log_steps = np.log(steps)
+        drawn = [log_speed_ups(log_steps, *map(isotonic_fits, pair))[:2] for pair in resampled]
+        logs, codes = (np.stack(part) for part in zip(*drawn, strict=True))
+        ci, ci_censored = percentile_interval(
+            resample_seeds(logs, generator, confidence),
+            (codes == NEVER).any(axis=0),
+            (codes == AT_FIRST).any(axis=0),
+            confidence,
+        )
+    return SpeedUp(
+        value=_geometric_mean(values),
+        censored=bounds.pop() if bounds else "none",
+        ci=ci,
+        ci_censored=ci_censored,
+        baseline_steps=_geometric_mean([found.baseline_steps for found in each]),
+        candidate_steps=_geometric_mean([found.candidate_steps for found in each]),
+        of_seeds=tuple(values),
+    )
+
+
+def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Estimate:
+    """Compare both models at the last step, with documents and seeds as clusters.
+
+    What a seed does to single documents counts twice, so the interval is rather too wide.
+    """
+    ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
+    deltas = [candidate - baseline for baseline, candidate in ends]
+    return measure_delta(mean_losses(seeds), confidence, deltas)
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.exp(np.mean(np.log(known)))) if len(known) == len(values) else None

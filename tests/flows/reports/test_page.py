@@ -1,0 +1,237 @@
+"""The page: what it says first, that it is valid and acts on nothing, that its parts agree."""
+
+import base64
+import csv
+import io
+import json
+import re
+from xml.etree import ElementTree
+
+import html5lib
+from made_reports import make_report, visible_words
+from report_runs import Scenario, edit_config, write_runs
+
+from mswitch.flows.reports import numbers
+from mswitch.flows.reports import text as report_text
+from mswitch.pipelines.languages import languages
+
+FIGURES = {"speedup.svg", "quality.svg", "pooled.svg", "curves.svg", "routing.svg"}
+
+
+def test_the_verdict_comes_first_and_says_how_sure_it_is(full):
+    body = full.verdict
+    assert body == full.report["summary"]["verdict"]
+    assert "95% interval" in body
+    assert "54 languages" in body
+    assert "says nothing about larger ones" in full.html
+
+
+def test_both_final_losses_are_named(full):
+    pooled, runs = full.report["summary"]["pooled"], full.report["runs"]
+    losses = ", ".join(
+        f"{runs[role]['name']} {numbers.number(pooled[f'{role}_nll'])}"
+        for role in ("baseline", "candidate")
+    )
+    section = full.page.find(".//section[@class='pooled']")
+    assert f"Final loss: {losses}, a difference of" in visible_words(section)
+
+
+def test_it_says_how_skewed_documents_differences_are(full):
+    skewness = full.report["summary"]["improved"]["skewness"]
+    assert f"Here their skewness is {numbers.signed(skewness, 2)}" in full.html
+
+
+def test_with_few_documents_the_page_says_so(few):
+    summary = few.report["summary"]
+    assert summary["languages_in_headline"] == 2
+    assert "Too few languages to judge" in few.verdict
+    assert "105 of 107 languages have fewer than 5 validation documents" in few.html
+    pooled = summary["pooled"]
+    assert pooled["languages"] == 107
+    low, high = pooled["step_speedup_ci"]
+    assert low < pooled["step_speedup"] < high
+    assert "Pooled, not the headline" in few.html
+
+
+def test_without_any_qualifying_language_there_is_no_headline(tmp_path):
+    documents = {"de": 4, "sw": 1, "yo": 2}
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0)))
+    made = make_report(runs, tmp_path / "out")
+    assert made.summary["median_step_speedup"] is None
+    assert made.verdict.startswith("No verdict: none of 3 languages")
+    assert made.page.find(".//dl[@class='figures']") is None
+    assert made.report["summary"]["pooled"]["step_speedup_ci"] is None
+
+
+def test_much_text_needs_no_warning(tmp_path):
+    documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
+    truth = dict.fromkeys(documents, 3.0)
+    runs = write_runs(tmp_path, Scenario(documents, truth, train_tokens=10**10))
+    for run in runs:
+        edit_config(run, tokens_per_step=2**20)
+    made = make_report(runs, tmp_path / "out")
+    assert made.report["summary"]["cautions"] == []
+    assert "says nothing about" not in made.html
+
+
+def test_text_that_was_not_read_does_not_count_as_seen(tmp_path):
+    documents = {"de": 9}
+    runs = write_runs(tmp_path, Scenario(documents, {"de": 3.0}, train_tokens=10**10))
+    made = make_report(runs, tmp_path / "out")
+    assert "saw at most 40.1 million tokens of distinct training text" in made.html
+
+
+def test_a_mean_of_bounds_is_shown_as_one(tmp_path):
+    documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
+    runs = write_runs(tmp_path, Scenario(documents, {**dict.fromkeys(documents, 3.0), "yo": 0.5}))
+    made = make_report(runs, tmp_path / "out")
+    found = made.report["summary"]["mean_step_speedup"]
+    assert found["range"][0] < found["value"]
+    _, mean, *_ = made.page.findall(".//dl[@class='figures']/div")
+    assert re.match("Mean step speed-up ?<", visible_words(mean))
+
+
+def test_nothing_is_fetched(full):
+    assert "http:" not in full.html
+    assert "https:" not in full.html
+    assert "@import" not in full.html
+    policy = full.page.find(".//meta[@http-equiv='Content-Security-Policy']").get("content")
+    assert "default-src 'none'" in policy
+    for element in full.page.iter():
+        if not isinstance(element.tag, str):
+            continue
+        assert element.tag not in ("img", "iframe", "object", "embed", "video", "audio", "base")
+        for name, value in element.attrib.items():
+            if name in ("src", "href", "srcset", "action", "data", "poster"):
+                assert value.startswith(("#", "data:")), (element.tag, value)
+        for target in re.findall(r"url\(([^)]*)\)", element.get("style", "")):
+            assert target.startswith("#")
+    assert len(full.html.encode()) < 400_000
+
+
+def test_the_page_is_valid_and_its_ids_are_unique(full):
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    page = parser.parse(full.html)
+    ids = [element.get("id") for element in page.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    for element in page.iter():
+        for attribute in ("aria-labelledby", "for"):
+            assert set((element.get(attribute) or "").split()) <= set(ids)
+    for drawing in page.iterfind(".//svg"):
+        assert drawing.get("role") == "img"
+        assert visible_words(drawing.find("title"))
+        assert visible_words(drawing.find("desc"))
+
+
+def test_the_table_is_native_and_accessible(full):
+    table = full.page.find(".//div[@class='scroll wide-table']/table")
+    assert visible_words(table.find("caption"))
+    heads = list(table.find("thead/tr"))
+    assert all(head.get("scope") == "col" and head.find("button") is not None for head in heads)
+    assert [head.get("aria-sort") for head in heads] == ["ascending"] + [None] * 10
+    for row in table.iterfind("tbody/tr"):
+        head = row.find("th")
+        assert head.get("scope") == "row"
+        autonym = head.find("span")
+        language = languages()[row.get("data-lang")]
+        assert visible_words(autonym) == language.autonym
+        assert (autonym.get("lang"), autonym.get("dir")) == (language.code, language.direction)
+
+
+def test_table_csv_and_json_agree(full):
+    rows = full.by_lang()
+    text = (full.out / "per_language.csv").read_text(encoding="utf-8")
+    lines = {row["lang"]: row for row in csv.DictReader(io.StringIO(text))}
+    assert set(lines) == set(rows)
+    columns = [
+        (3, "documents"),
+        (4, "target_tokens"),
+        (5, "baseline_nll"),
+        (6, "candidate_nll"),
+        (7, "delta"),
+        (8, "step_speedup"),
+        (9, "flop_speedup"),
+        (10, "wall_speedup"),
+    ]
+    seen = set()
+    for lang, cells in full.table_rows():
+        seen.add(lang)
+        row = rows[lang]
+        few = row["documents"] < full.report["method"]["minimum_documents"]
+        for index, key in columns:
+            assert row[key] == float(lines[lang][key])
+            value = cells[index].get("data-v")
+            if few and key.endswith("_speedup"):
+                assert value is None
+                assert visible_words(cells[index]).startswith("n/a")
+            else:
+                assert float(value) == row[key]
+        shown = visible_words(cells[8])
+        mark = {"none": "", "lower": ">", "upper": "<"}[row["censored"]]
+        assert shown.startswith("n/apoint " + mark if few else mark)
+        assert report_text.ratio(row["step_speedup"]) in shown
+        if row["step_speedup_ci"] is None:
+            assert lines[lang]["step_speedup_ci_low"] == ""
+        else:
+            assert float(lines[lang]["step_speedup_ci_low"]) == row["step_speedup_ci"][0]
+            assert float(lines[lang]["step_speedup_ci_high"]) == row["step_speedup_ci"][1]
+            assert numbers.number(row["delta_ci"][0]).lstrip("+") in visible_words(cells[7])
+    assert seen == set(rows)
+    link = full.page.find(".//a[@download='per_language.csv']").get("href")
+    inside = base64.b64decode(link.partition("base64,")[2]).decode("utf-8-sig")
+    assert inside == text
+    embedded = full.page.find(".//script[@type='application/json']")
+    assert json.loads("".join(embedded.itertext())) == full.report
+
+
+def test_figures_are_well_formed_and_alone_too(full):
+    for name in FIGURES:
+        text = (full.out / name).read_text(encoding="utf-8")
+        root = ElementTree.fromstring(text)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert text.count("http") == 1  # the namespace
+    quality = (full.out / "quality.svg").read_text(encoding="utf-8")
+    assert all(row["name"] in quality for row in full.report["languages"])
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
+
+
+def test_hostile_names_stay_text(tmp_path):
+    documents = {HOSTILE: 6, "de": 6, "<b>": 1}
+    truth = dict.fromkeys(documents, 3.0)
+    runs = write_runs(
+        tmp_path, Scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
+    )
+    for run in runs:
+        model = json.loads((run / "config.json").read_text())["model"]
+        edit_config(run, device=HOSTILE, model={**model, HOSTILE: HOSTILE})
+        examples = {"config_hash": HOSTILE, "vocabulary_sha256": HOSTILE}
+        edit_config(run, examples=examples)
+    made = make_report(runs, tmp_path / "out")
+    html5lib.HTMLParser(strict=True).parse(made.html)
+    assert made.page.findall(".//img") == []
+    assert len(made.page.findall(".//b")) == len(made.page.findall(".//dd/b")) == 6
+    assert len(made.page.findall(".//script")) == 2
+    assert HOSTILE not in made.html
+    assert HOSTILE in made.verdict
+    embedded = made.page.find(".//script[@type='application/json']")
+    assert json.loads("".join(embedded.itertext())) == made.report
+    assert HOSTILE in {lang for lang, _ in made.table_rows()}
+    for name in FIGURES:
+        ElementTree.fromstring((made.out / name).read_text(encoding="utf-8"))
+
+
+def test_the_mixture_is_named(tmp_path):
+    documents = {"de": 6, "sw": 6}
+    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0)))
+    mixture = {"families": ["Bantu", "Germanic"], "alpha": 0.0, "weights": {}, "max_epochs": 4.0}
+    for run in runs:
+        edit_config(run, mixture=mixture)
+
+    made = make_report(runs, tmp_path / "out")
+
+    assert "<dd>families = Bantu, Germanic; alpha = 0.0; max_epochs = 4.0</dd>" in made.html
+    assert report_text.mixture({"weights": {"de": 3.0, "sw": 1.0}, "alpha": 0.3}) == (
+        "weights = de 3.0, sw 1.0"
+    )

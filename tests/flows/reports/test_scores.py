@@ -1,0 +1,353 @@
+"""The statistics of a pair of fine-tuned runs."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from metric_errors import errors, store, worlds
+from scipy.special import ndtri, stdtrit
+from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
+
+from mswitch.flows.reports.runs import read_tuned_run, same_rows
+from mswitch.flows.reports.scores import (
+    Rows,
+    measure_difference,
+    measure_downstream_speed_up,
+)
+from mswitch.tasks.metric_intervals import score
+from mswitch.tasks.metrics import make_metric
+
+TEN = {f"l{number}": 20 for number in range(10)}
+
+
+def rows_of(tmp_path, *models, rows, **options) -> Rows:
+    runs = [
+        read_tuned_run(write_tuned(tmp_path / str(n), model, rows=rows, **options), "--run")
+        for n, model in enumerate(models)
+    ]
+    assert same_rows(runs, "labels")
+    return Rows([[run] for run in runs], "labels")
+
+
+def test_a_difference_is_the_paired_t_test_of_groups_widened_as_hc3():
+    """With one row a group the jackknife is s / sqrt(G) times sqrt(G / (G - 1))."""
+    rng = np.random.default_rng(0)
+    ours, theirs = (np.stack([rng.random(30) < p, np.ones(30)], axis=1) for p in (0.7, 0.5))
+    found = measure_difference(make_metric("accuracy"), theirs, ours, np.ones(30))
+    each = 100 * (ours - theirs)[:, 0]
+    error = each.std(ddof=1) / np.sqrt(30) * np.sqrt(30 / 29)
+    assert found.value == pytest.approx(each.mean())
+    half = stdtrit(29, 0.975) * error
+    assert found.ci == pytest.approx((each.mean() - half, each.mean() + half))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_without_a_difference_one_in_twenty_is_found(metric):
+    rng = np.random.default_rng(1)
+    measure, found = make_metric(metric, LABELS), 0
+    answers = [[LABELS[number % 3]] for number in range(120)]
+    sizes = np.full(30, 4.0)
+    for _ in range(400):
+        hard = np.repeat(rng.random(30) < 0.5, 4)  # groups are hard for both, as documents are
+        sums = []
+        for _ in range(2):
+            right = rng.random(120) < np.where(hard, 0.4, 0.8)
+            texts = [a[0] if ok else wrong(a[0]) for a, ok in zip(answers, right, strict=True)]
+            sums.append(measure.statistics(answers, texts).reshape(30, 4, -1).sum(axis=1))
+        found += measure_difference(measure, *sums, sizes).p_value < 0.05
+    assert 0.02 < found / 400 < 0.08
+
+
+def test_without_a_difference_at_most_one_in_twenty_is_found_over_seeds():
+    """Each seed makes a model better or worse in all rows; groups alone do not show that."""
+    rng, metric, sizes = np.random.default_rng(0), make_metric("accuracy"), np.full(60, 4.0)
+    with_seeds = groups_alone = 0
+    for _ in range(400):
+        shares = 0.5 + rng.normal(0, 0.06, (2, 4, 1))
+        hits = rng.binomial(4, np.broadcast_to(shares, (2, 4, 60)))
+        sums = np.stack([hits, np.full_like(hits, 4)], axis=-1).astype(float)
+        of_seeds = np.diff(metric.value(sums.sum(axis=2)), axis=0)[0]
+        pooled = sums.sum(axis=1)
+        found = measure_difference(metric, *pooled, sizes, of_seeds)
+        assert found.value == pytest.approx(of_seeds.mean())
+        with_seeds += found.p_value < 0.05
+        groups_alone += measure_difference(metric, *pooled, sizes).p_value < 0.05
+    assert 0 < with_seeds / 400 <= 0.05
+    assert groups_alone / 400 > 0.2
+
+
+def test_a_class_that_disappears_is_no_certain_difference():
+    """The label is the language: three rows of one wrong class halve macro-F1."""
+    metric = make_metric("macro_f1", LABELS)
+    answers = [["left"]] * 46
+    texts = ["left"] * 46, ["left"] * 43 + ["right"] * 3
+    sums = [metric.statistics(answers, each) for each in texts]
+    found = measure_difference(metric, *sums, np.ones(46))
+    assert found.value == pytest.approx(-51.7, abs=0.05)
+    assert found.p_value == pytest.approx(0.25)  # 2 of 8 exchanges differ as much
+    assert -100 == found.ci[0] < 0 < found.ci[1] < 100
+    accuracy = make_metric("accuracy")
+    some, all_ = (np.array([(hit, 1.0) for hit in hits]) for hits in ([0, 0, 0, 1, 0], [1] * 5))
+    assert measure_difference(accuracy, all_, some, np.ones(5)).ci[0] == -100
+
+
+@pytest.mark.parametrize("name", ["macro_f1", "macro_f1, language", "accuracy, language"])
+@pytest.mark.parametrize("groups", [8, 30])
+def test_equal_models_are_seldom_called_different_in_a_family(name, groups):
+    metric, row = worlds()[name]
+    held, called = errors(metric, store(metric, row, np.random.default_rng(0)), groups, families=3)
+    assert held >= 0.93
+    assert called <= 1 / 3
+
+
+def test_scores_over_seeds_are_over_the_rows_of_all(tmp_path):
+    rights = ((3, 5, 7), (6, 7, 8))
+    models = [
+        [
+            read_tuned_run(
+                write_tuned(tmp_path / f"{m}{seed}", right_of_ten(n), rows=TEN, seed=seed), ""
+            )
+            for seed, n in enumerate(of_model)
+        ]
+        for m, of_model in enumerate(rights)
+    ]
+    found = Rows(models, "labels").measure("accuracy", paired=True)
+    average = found.average
+    assert [each.value for each in average.models] == pytest.approx([50, 70])
+    np.testing.assert_allclose(average.seeds, 10.0 * np.array(rights))
+    difference = average.difference(0, 1)
+    assert difference.value == pytest.approx(20)
+    # Squares of margins add up: of groups, and of the mean of three seeds, 30, 20 and 10.
+    of_groups = ndtri(0.975) * (average.drawn[1] - average.drawn[0]).std()
+    margin = np.hypot(of_groups, stdtrit(2, 0.975) * 10 / np.sqrt(3))
+    assert difference.ci == pytest.approx((20 - margin, 20 + margin))
+    for scores in found.languages:
+        assert (scores.rows, scores.groups) == (20, 20)
+        assert [each.value for each in scores.models] == pytest.approx([50, 70])
+        assert scores.difference.value == pytest.approx(20)
+
+
+def test_what_cannot_be_judged_has_no_interval():
+    accuracy = make_metric("accuracy")
+    right, none = np.ones((4, 2)), np.stack([np.zeros(4), np.ones(4)], axis=1)
+    few = measure_difference(accuracy, none, right, np.ones(4))
+    assert (few.value, few.ci, few.p_value) == (100, None, None)
+    # All groups differ by the same amount.
+    same = measure_difference(accuracy, np.repeat(none, 2, 0), np.repeat(right, 2, 0), np.ones(8))
+    assert (same.value, same.ci, same.p_value) == (100, None, 1.0)
+    # One group outweighs the others.
+    sizes = np.array([1000.0, 1, 1, 1, 1, 1])
+    sums = np.stack([sizes * 0.5, sizes], axis=1)
+    one = measure_difference(accuracy, sums, sums * [1.2, 1], sizes)
+    assert (one.ci, one.p_value) == (None, 1.0)
+
+
+@pytest.mark.parametrize("metric", ["group_exact_match", "record_em"])
+def test_groups_that_count_once_weigh_alike(metric):
+    """A question with many answers is one question: sizes of groups change nothing."""
+
+    def difference(sizes, name):
+        groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
+        models = []
+        for every in (2, 3):
+            rows = [
+                {"language": "en", "group": group, "answers": ["left"], "score": 0.0}
+                | {"prediction": "right" if int(group) % every == 0 else "left"}
+                for group in groups
+            ]
+            found = SimpleNamespace(table=pa.Table.from_pylist(rows))
+            models.append([SimpleNamespace(predictions={"": found}, task={"labels": LABELS})])
+        return Rows(models, "").measure(name, paired=True).languages[0].difference
+
+    one_row_each = difference([1] * 40, "accuracy")
+    assert one_row_each.ci is not None
+    assert difference([500, *[3] * 39], metric) == one_row_each
+
+
+def test_scores_are_those_of_the_metrics_and_the_mean_counts_languages_once(tmp_path):
+    rows = {"de": 30, "sw": 10, "yo": 20, "fi": 20, "th": 20}
+    models = right_of_ten(5), right_of_ten(8)
+    found = rows_of(tmp_path, *models, rows=rows, per_group=2).measure("macro_f1", paired=True)
+    assert [scores.lang for scores in found.languages] == sorted(rows)
+    for scores in found.languages:
+        answers = [[LABELS[n % 3]] for n in range(rows[scores.lang])]
+        groups = [str(n // 2) for n in range(rows[scores.lang])]
+        metric = make_metric("macro_f1", LABELS)
+        for model, of_model in zip(models, scores.models, strict=True):
+            texts = [model(scores.lang, n, a[0]) for n, a in enumerate(answers)]
+            assert of_model.value == score(metric, answers, texts, groups).value
+        assert scores.groups == rows[scores.lang] // 2
+        assert scores.majority == metric(answers, ["left"] * len(answers))
+        assert scores.difference.value == pytest.approx(
+            scores.models[1].value - scores.models[0].value
+        )
+    for index in (0, 1):
+        mean = np.mean([scores.models[index].value for scores in found.languages])
+        assert found.average.models[index].value == pytest.approx(mean)
+    assert found.everything.rows == 100
+    assert found.everything.models[1].value > found.everything.models[0].value
+
+
+def test_the_difference_of_means_is_drawn_jointly(tmp_path):
+    """Languages are of very different difficulty, and one model is a little better in each."""
+
+    def model(better: int):
+        return lambda lang, row, answer: (
+            answer if row % 10 < int(lang[1:]) % 8 + better else wrong(answer)
+        )
+
+    average = (
+        rows_of(tmp_path, model(1), model(2), rows=TEN).measure("accuracy", paired=True).average
+    )
+    difference = average.difference(0, 1)
+    assert difference.value == pytest.approx(10)
+    low, high = average.models[0].ci
+    assert difference.ci[0] > 0
+    assert high - low > 2 * (difference.ci[1] - difference.ci[0])
+    assert average.difference(1, 0).value == pytest.approx(-10)
+
+
+def share(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def average_of(
+    chances: Sequence[Sequence[np.ndarray]],
+    groups: Sequence[Sequence[str]],
+    rng: np.random.Generator,
+):
+    """The average of models that are right with such chances, on three rows of each group.
+
+    Args:
+        chances: of each model, language and group.
+        groups: names, of each language.
+        rng: draws which rows are right.
+    """
+    keys = [(f"{lang:02}", group) for lang, names in enumerate(groups) for group in [*names] * 3]
+    models = []
+    for of_model in chances:
+        right = rng.random(len(keys)) < np.concatenate(
+            [np.tile(of_lang, 3) for of_lang in of_model]
+        )
+        rows = [
+            {"language": lang, "group": group, "answers": ["left"]}
+            | {"prediction": "left" if ok else "right", "score": 0.0}
+            for (lang, group), ok in zip(keys, right, strict=True)
+        ]
+        found = SimpleNamespace(table=pa.Table.from_pylist(rows))
+        models.append(SimpleNamespace(predictions={"": found}, task={"labels": LABELS}))
+    return Rows([[model] for model in models], "").average("accuracy")
+
+
+def held(truth: tuple[float, float], average) -> np.ndarray:
+    """Whether the intervals of the first model and of the difference hold the truth."""
+    intervals = average.models[0].ci, average.difference(0, 1).ci
+    return np.array([low <= at <= high for at, (low, high) in zip(truth, intervals, strict=True)])
+
+
+def test_the_interval_of_a_mean_holds_the_truth():
+    """Languages and groups differ in difficulty, and the models by language."""
+
+    def draw(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
+        """Chances [languages, groups] of both models to be right."""
+        hard = rng.normal(0, 1, (languages, 1)) + rng.normal(0, 1, (languages, groups))
+        return [share(hard), share(hard + rng.normal(0.3, 0.3, (languages, 1)))]
+
+    baseline, candidate = draw(np.random.default_rng(0), 200_000, 1)
+    truth = 100 * baseline.mean(), 100 * (candidate - baseline).mean()
+    groups = [[f"{lang}/{group}" for group in range(8)] for lang in range(20)]
+    rngs = [np.random.default_rng(seed + 1) for seed in range(100)]
+    found = sum(held(truth, average_of(draw(rng, 20, 8), groups, rng)) for rng in rngs)
+    assert (found >= 92).all()
+
+
+def test_groups_that_languages_share_are_drawn_together():
+    """Translations of a row are one group, as in XNLI: hard in one language, hard in all."""
+
+    def draw(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
+        hard = rng.normal(0, 1, (1, groups)) + rng.normal(0, 0.5, (languages, groups))
+        better = rng.normal(0.3, 1, (1, groups))
+        return [share(hard), share(hard + better)]
+
+    baseline, candidate = draw(np.random.default_rng(0), 1, 500_000)
+    truth = 100 * baseline.mean(), 100 * (candidate - baseline).mean()
+    groups = [[f"pair {group}" for group in range(30)]] * 12
+    rngs = [np.random.default_rng(seed + 1) for seed in range(60)]
+    found = sum(held(truth, average_of(draw(rng, 12, 30), groups, rng)) for rng in rngs)
+    # Drawn in each language apart, the intervals hold it in 46 and 49 of the 60.
+    assert (found >= 54).all()
+
+
+def test_a_language_without_groups_in_a_resample_keeps_its_score():
+    """Five languages have one of the sixth's groups, and a third of the resamples lack it."""
+    groups = [["0"]] * 5 + [[str(group) for group in range(40)]]
+    chances = [np.ones(1)] * 5 + [np.zeros(40)]
+    average = average_of([chances], groups, np.random.default_rng(0))
+    assert average.models[0].value == pytest.approx(100 * 5 / 6)
+    assert np.isfinite(average.drawn).all()
+    low, high = average.models[0].ci
+    assert low < average.models[0].value < high
+
+
+def test_correlations_below_zero_are_in_their_intervals(tmp_path):
+    models = right_of_ten(1), right_of_ten(10)
+    average = rows_of(tmp_path, *models, rows={"de": 30, "sw": 30}).average("matthews")
+    assert average.models[0].value < -20
+    assert average.difference(0, 1).value > 120
+    for found in (average.models[0], average.difference(0, 1)):
+        assert found.ci[0] < found.value < found.ci[1]
+
+
+def test_few_languages_are_not_drawn(tmp_path):
+    two = rows_of(tmp_path / "two", right_of_ten(5), rows={"de": 20, "sw": 20}).average("accuracy")
+    assert two.models[0].value == 50
+    assert two.models[0].ci[0] < 50 < two.models[0].ci[1]
+    few = rows_of(tmp_path / "few", right_of_ten(5), rows={"de": 20, "sw": 4}).average("accuracy")
+    assert few.models[0].ci is None
+    assert few.difference(0, 0).ci is None
+
+
+def test_holm_judges_languages_together(tmp_path):
+    """One language is better by far; another one is, at its own 5 %, by chance."""
+
+    def candidate(lang: str, row: int, answer: str) -> str:
+        improved = {"l0": 4, "l1": 6}.get(lang)
+        right = row % 2 == 0 or (improved is not None and row % improved == 1)
+        return answer if right else wrong(answer)
+
+    rows = {f"l{number}": 40 for number in range(20)}
+    baseline = lambda lang, row, answer: answer if row % 2 == 0 else wrong(answer)  # noqa: E731
+    found = rows_of(tmp_path, baseline, candidate, rows=rows).measure("accuracy", paired=True)
+    by_lang = {scores.lang: scores for scores in found.languages}
+    assert by_lang["l1"].difference.p_value < 0.05
+    assert [lang for lang, scores in by_lang.items() if scores.clear] == ["l0"]
+
+
+def test_the_worst_rows_come_first_and_of_those_the_surest(tmp_path):
+    rows = rows_of(tmp_path, right_of_ten(6), rows={"de": 20})
+    [found] = rows.worst("accuracy", 3).values()
+    assert [number % 10 >= 6 for number in found] == [True] * 3
+    sureness = [-0.1 * (number % 7) for number in found]
+    all_wrong = sorted((-0.1 * (n % 7) for n in range(20) if n % 10 >= 6), reverse=True)
+    assert sureness == pytest.approx(all_wrong[:3])
+
+
+def test_a_downstream_speed_up_is_that_of_the_steps_to_the_same_score(tmp_path):
+    steps = [100, 200, 400, 800]
+
+    def other_rows(count: int):
+        return lambda lang, row, answer: answer if (row + 5) % 10 < count else wrong(answer)
+
+    models = [right_of_ten(count) for count in (2, 4, 6, 8)]
+    models += [other_rows(count) for count in (4, 8, 9, 9)]
+    average = rows_of(tmp_path, *models, rows=TEN).average("accuracy")
+    found = measure_downstream_speed_up(steps, average)
+    assert found.value == pytest.approx(4)
+    assert (found.baseline_steps, found.candidate_steps) == pytest.approx((800, 200))
+    low, high = found.ci
+    assert 1 < low < 4 < high
+    worse = rows_of(tmp_path / "worse", *models[:4], *models[:3], models[2], rows=TEN)
+    bound = measure_downstream_speed_up(steps, worse.average("accuracy"))
+    assert (bound.value, bound.censored) == (1, "upper")

@@ -1,0 +1,214 @@
+"""Reports over seeds, and of several candidates against one baseline."""
+
+import dataclasses
+import json
+import shutil
+
+import html5lib
+import numpy as np
+import pytest
+from made_reports import make_report, visible_words
+from report_runs import Scenario, edit_config, read_config, write_runs
+
+from mswitch.flows.cli.main import main
+from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
+from mswitch.pipelines.errors import UserError
+
+FEW = ReportConfig(resamples=100)
+DOCUMENTS = {"de": 8, "en": 7, "fr": 6, "sw": 6, "yo": 6, "zu": 2}
+SCENARIO = Scenario(DOCUMENTS, dict.fromkeys(DOCUMENTS, 3.0), steps=200)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Baselines and candidates of seeds 0 to 2."""
+    root = tmp_path_factory.mktemp("seeds")
+    pairs = [
+        write_runs(root / str(seed), dataclasses.replace(SCENARIO, train_seed=seed))
+        for seed in range(3)
+    ]
+    return [list(side) for side in zip(*pairs, strict=True)]
+
+
+@pytest.fixture
+def runs(trained, tmp_path):
+    """The same, to change."""
+    return [
+        [shutil.copytree(run, tmp_path / f"{run.name}-{seed}") for seed, run in enumerate(side)]
+        for side in trained
+    ]
+
+
+def change_seed(run, seed):
+    edit_config(run, train={**read_config(run)["train"], "seed": seed})
+
+
+def test_it_is_the_geometric_mean_of_the_seeds_reports(trained, tmp_path):
+    made = make_report(trained, tmp_path / "all")
+    alone = [
+        make_report(pair, tmp_path / str(seed))
+        for seed, pair in enumerate(zip(*trained, strict=True))
+    ]
+    for lang, row in made.by_lang().items():
+        rows = [each.by_lang()[lang] for each in alone]
+        speed_ups = [each["step_speedup"] for each in rows]
+        assert row["step_speedup"] == pytest.approx(np.exp(np.mean(np.log(speed_ups))), rel=1e-4)
+        for field in ("baseline_nll", "candidate_nll", "delta"):
+            assert row[field] == pytest.approx(np.mean([r[field] for r in rows]), abs=1e-5)
+        assert row["documents"] == DOCUMENTS[lang]
+        if row["documents"] >= 5:
+            low, high = row["step_speedup_ci"]
+            assert low < row["step_speedup"] < high
+    assert made.report["runs"]["candidate"]["seeds"] == [0, 1, 2]
+    assert "Geometric means over 3 seeds" in made.html
+    assert "Each model was trained with 3 seeds" in made.html
+    assert "train.seed</th><td>0, 1, 2</td>" in made.html
+    html5lib.HTMLParser(strict=True).parse(made.html)
+
+
+def test_with_one_seed_it_says_so(trained, tmp_path):
+    made = make_report([side[0] for side in trained], tmp_path / "out", resamples=100)
+    assert "One seed (0): what another one would change is not in the intervals." in made.html
+    assert "There is one training run per model" in made.html
+
+
+def test_the_order_of_runs_does_not_matter(trained, tmp_path):
+    made = make_report(trained, tmp_path / "one", resamples=100)
+    turned = make_report(
+        [[side[1], side[2], side[0]] for side in trained], tmp_path / "two", resamples=100
+    )
+    assert made.report == turned.report
+
+
+def test_several_candidates_have_a_page_each_and_one_of_all(runs, tmp_path, capsys):
+    baselines, candidates = runs
+    other = shutil.copytree(candidates[0], tmp_path / "other")
+    edit_config(other, model={**read_config(other)["model"], "experts": 4})
+    command = ["report", "--out", str(tmp_path / "reports" / "out"), "--resamples", "100"]
+    for run in baselines:
+        command += ["--baseline", str(run)]
+    for run in [*candidates, other]:
+        command += ["--candidate", str(run)]
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    out = tmp_path / "reports" / "out"
+    report = json.loads((out / "report.json").read_text())
+    names = [each["name"] for each in report["candidates"]]
+    assert names == ["mswitch-base (experts 32)", "mswitch-base (experts 4)"]
+    assert [each["run"]["seeds"] for each in report["candidates"]] == [[0, 1, 2], [0]]
+    assert summary["verdict"] == report["summary"]["verdict"]
+    assert summary["verdict"].startswith(
+        "Median step speed-up over mt5-base: mswitch-base (experts 32) "
+    )
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    page = parser.parse((out / "report.html").read_text(encoding="utf-8"))
+    rows = page.findall(".//tbody/tr[@data-lang]")
+    assert len(rows) == len(DOCUMENTS)
+    languages = {each["lang"]: each for each in report["languages"]}
+    for row in rows:
+        data = languages[row.get("data-lang")]
+        shown = [cell.get("data-v") for cell in list(row)[5:]]
+        enough = data["documents"] >= 5
+        assert shown == [
+            str(each["step_speedup"]) if enough else None for each in data["candidates"]
+        ]
+    pair = [each["path"] for each in report["candidates"]]
+    assert pair == ["1-mswitch-base-experts-32/report.html", "2-mswitch-base-experts-4/report.html"]
+    for path in pair:
+        assert f"./{path}" in {link.get("href") for link in page.iterfind(".//a")}
+        assert (out / path).is_file()
+    # The page of a candidate is that of a report of it alone, but for its name.
+    write_report(baselines, candidates, tmp_path / "alone", FEW)
+    alone = json.loads((tmp_path / "alone" / "report.json").read_text())
+    below = json.loads((out / pair[0]).with_name("report.json").read_text())
+    assert alone["languages"] == below["languages"]
+    assert main(command) == 0
+    assert "already complete" in capsys.readouterr().err
+    assert write_index(tmp_path / "reports")["reports"] == 2
+
+
+def test_candidates_in_training_are_compared_up_to_a_common_step(runs, tmp_path):
+    baselines, candidates = runs
+    other = shutil.copytree(candidates[0], tmp_path / "other")
+    edit_config(other, model={**read_config(other)["model"], "experts": 4})
+    (other / "_COMPLETED").unlink()
+    steps = read_config(other)["eval_steps"]
+    (other / "eval" / f"{steps[-1]}.parquet").unlink()
+    out = tmp_path / "out"
+    write_report(baselines, [*candidates, other], out, FEW, unfinished=True)
+    report = json.loads((out / "report.json").read_text())
+    assert report["summary"]["verdict"].startswith(f"Up to step {steps[-2]} of 200: Median")
+    assert "still in training" in (out / "report.html").read_text(encoding="utf-8")
+
+
+HOSTILE = "../../</script><img src=x onerror=alert(1)>\"'&"
+
+
+def test_hostile_names_stay_text_and_below_the_report(runs, tmp_path):
+    [baseline, *_], [candidate, *_] = runs
+    other = shutil.copytree(candidate, tmp_path / "other")
+    edit_config(other, preset=HOSTILE)
+    out = tmp_path / "out"
+    write_report(baseline, [candidate, other], out, FEW)
+    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
+    page = parser.parse((out / "report.html").read_text(encoding="utf-8"))
+    assert page.findall(".//img") == []
+    assert HOSTILE in visible_words(page.find(".//h1"))
+    below = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert below == ["1-mswitch-base", "2-..-..-script-img-src-x-onerror-alert-1"]
+
+
+def same_run_twice(baselines, candidates):
+    return baselines, [*candidates, candidates[1]]
+
+
+def two_baselines(baselines, candidates):
+    edit_config(baselines[1], preset="mt5-large")
+    return baselines, candidates
+
+
+def no_baseline_of_a_seed(baselines, candidates):
+    return baselines[:2], candidates
+
+
+def other_documents(baselines, candidates):
+    for run in (baselines[2], candidates[2]):
+        shutil.rmtree(run / "eval")
+    root = baselines[0].parent / "x"
+    others = write_runs(root, dataclasses.replace(SCENARIO, seed=5))
+    for run, other in zip((baselines[2], candidates[2]), others, strict=True):
+        shutil.copytree(other / "eval", run / "eval")
+    return baselines, candidates
+
+
+def other_mixture(baselines, candidates):
+    edit_config(candidates[1], mixture={"alpha": 1.0})
+    return baselines, candidates
+
+
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        (same_run_twice, r"--candidate .*-1 and --candidate .*-1 are the same model .* seed \(1\)"),
+        (two_baselines, r"--baseline .* differ in more than their seed \(preset\): give the runs"),
+        (no_baseline_of_a_seed, "trained with seed 2, and no --baseline was: train one with"),
+        (other_documents, "evaluated on different documents: evaluate all with the same"),
+        (other_mixture, r"differ in mixture.alpha \(None and 1.0\)"),
+    ],
+)
+def test_runs_that_do_not_fit_together_are_named(runs, tmp_path, choose, message):
+    with pytest.raises(UserError, match=message) as error:
+        write_report(*choose(*runs), tmp_path / "out", FEW)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_baseline_that_no_candidate_needs_is_left_out_and_said(runs, tmp_path, capsys):
+    baselines, candidates = runs
+    change_seed(baselines[2], 9)
+    write_report(baselines, candidates[:2], tmp_path / "out", FEW)
+    assert "is left out: no --candidate has seed 9" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["runs"]["baseline"]["seeds"] == [0, 1]
