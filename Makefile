@@ -110,7 +110,7 @@ test-postgres: $(READY)  ## The tests of test-server, with the server's database
 	@MSWITCH_TEST_POSTGRES=1 $(BIN)/python -m pytest -m server tests/flows -rs
 
 test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random moments, compare bytes (half an hour)
-	@$(BIN)/python -m pytest -m recovery tests/flows/operators -s --timeout 14400
+	@$(BIN)/python -m pytest -m recovery tests/flows/prefect -s --timeout 14400
 
 test-learning: $(READY)  ## What is learned: mappings, copies, languages of the demo
 	@$(BIN)/python -m pytest -s -m learning tests/models tests/flows
@@ -186,7 +186,7 @@ setup-slurm:  ## Slurm and munge, from Debian's packages (needs root)
 
 test-slurm: $(READY)  ## Jobs of a Slurm cluster of two nodes on this machine
 	@$(MAKE) --no-print-directory setup-slurm || echo "[setup] no Slurm: the tests will be skipped"
-	@$(BIN)/python -m pytest -m slurm tests/flows/launch -rs
+	@$(BIN)/python -m pytest -m slurm tests/flows/jobs -rs
 
 operators: $(READY)  ## A pair scheduled in Prefect on two-node Slurm, its worker killed, against commands
 	@$(MAKE) --no-print-directory setup-slurm
@@ -212,7 +212,7 @@ setup-kubernetes: .kubernetes/v$(KUBERNETES)  ## Kubernetes' control plane, buil
 
 test-kubernetes: $(READY)  ## Jobs of a Kubernetes control plane on this machine, with pods as processes
 	@$(MAKE) --no-print-directory setup-kubernetes || echo "[setup] no Kubernetes: the tests will be skipped"
-	@$(BIN)/python -m pytest -m kubernetes tests/flows/launch tests/dataflow -rs
+	@$(BIN)/python -m pytest -m kubernetes tests/flows/jobs tests/dataflow -rs
 
 setup-prism: .prism/prism  ## Beam's Prism runner, in .prism (needs Go)
 

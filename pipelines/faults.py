@@ -37,7 +37,7 @@ BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 #: Where a training comes by that is extended.
 EXTENSION_POINTS = ("train.after_reopening",)
 
-#: Where whoever follows a job comes by (`mswitch.flows.launch`).
+#: Where whoever follows a job comes by (`mswitch.flows.jobs`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
     for moment in (

@@ -19,7 +19,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig
 #: FLOPs a second of a CPU core in training: between the 15 and 50 GFLOP/s that shared cores gave.
 CPU_CORE_FLOPS = 35e9
 #: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
-#: Less than estimates of cost assume (`mswitch.flows.operators.cost`), for the models here are
+#: Less than estimates of cost assume (`mswitch.flows.prefect.cost`), for the models here are
 #: small.
 SMALL_MODELS_UTILIZATION = 0.2
 #: Text that can be fetched as a crawl.

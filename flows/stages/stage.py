@@ -22,8 +22,8 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.launch.command import parts
-from mswitch.flows.launch.job import Job
+from mswitch.flows.jobs.command import parts
+from mswitch.flows.jobs.job import Job
 from mswitch.flows.stages.common import (
     Cancel,
     Json,

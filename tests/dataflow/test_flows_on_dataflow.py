@@ -13,8 +13,8 @@ from dataflow_builds import IMAGE
 from file_server import FileServer
 from operators_server import Served, served, until
 
-from mswitch.flows.launch.local import Local
-from mswitch.flows.launch.record import Record, read_record
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Record, read_record
 from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import read_manifest
 

@@ -19,12 +19,12 @@ from processes import wait_for
 
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main
-from mswitch.flows.launch import pod, record
-from mswitch.flows.launch.controller import ask
-from mswitch.flows.launch.job import Job, Unreachable
-from mswitch.flows.launch.kubernetes import Kubernetes
-from mswitch.flows.launch.local import Local
-from mswitch.flows.launch.record import read_record
+from mswitch.flows.jobs import pod, record
+from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.kubernetes import Kubernetes
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import read_record
 from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.errors import UserError
@@ -191,7 +191,7 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
         program = f"import sys; print('é {code}'); sys.exit({code})"
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "mswitch.flows.launch.pod", job.left(1, "")),
+                *(sys.executable, "-m", "mswitch.flows.jobs.pod", job.left(1, "")),
                 *(sys.executable, "-c", program),
             ],
             env={**os.environ, "JOB_COMPLETION_INDEX": "0"},

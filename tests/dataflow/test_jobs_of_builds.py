@@ -14,7 +14,7 @@ from processes import is_alive, wait_for
 from trees import data_bytes
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.launch.record import read_record
+from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines import storage
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.timeout(600)]

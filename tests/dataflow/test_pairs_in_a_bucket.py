@@ -7,7 +7,7 @@ import pytest
 import task_files
 from operators_server import Served, served
 
-from mswitch.flows.launch.record import read_record
+from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines import storage
 
 pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1800)]

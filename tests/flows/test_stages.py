@@ -12,9 +12,9 @@ from annotated_types import Ge
 from cyclopts import App
 from prefect.utilities.callables import parameter_schema
 
-from mswitch.flows.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
-from mswitch.flows.operators.profile import Operators
-from mswitch.flows.prefect_flows.stages import stage_flow
+from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
+from mswitch.flows.prefect.flows.stages import stage_flow
+from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.pipelines.outputs import stage_output

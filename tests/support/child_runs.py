@@ -6,7 +6,7 @@ import job_child
 
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main
-from mswitch.flows.launch import record
+from mswitch.flows.jobs import record
 
 if __name__ == "__main__":
     record.MSWITCH = (sys.executable, job_child.__file__)

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from mswitch.flows.launch.controller import Timing, run_job
-from mswitch.flows.launch.job import Job
-from mswitch.flows.launch.launchers import make_launcher
+from mswitch.flows.jobs.controller import Timing, run_job
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.launchers import make_launcher
 
 TIMING = Timing(poll_secs=0.05, first_wait_secs=0.05, longest_wait_secs=0.2)
 

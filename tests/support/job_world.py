@@ -12,9 +12,9 @@ from pathlib import Path
 import job_child
 import job_follower
 
-from mswitch.flows.launch.controller import Result, ask, run_job
-from mswitch.flows.launch.job import Job, Launcher
-from mswitch.flows.launch.record import read_record
+from mswitch.flows.jobs.controller import Result, ask, run_job
+from mswitch.flows.jobs.job import Job, Launcher
+from mswitch.flows.jobs.record import read_record
 
 
 @dataclasses.dataclass

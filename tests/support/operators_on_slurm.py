@@ -28,8 +28,8 @@ from operators_parts import Parts, parts
 from operators_server import Served, until
 from processes import free_port
 
-from mswitch.flows.launch.record import read_record
-from mswitch.flows.operators.settings import PairSettings
+from mswitch.flows.jobs.record import read_record
+from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.stages.stage import options_of
 
 OPERATORS = """

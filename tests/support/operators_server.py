@@ -190,7 +190,7 @@ def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Serv
     others = [
         words
         for words in left
-        if not {"mswitch.flows.cli.main", "mswitch.flows.launch.host"} & set(words)
+        if not {"mswitch.flows.cli.main", "mswitch.flows.jobs.host"} & set(words)
     ]
     assert not others, others
 

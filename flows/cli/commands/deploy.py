@@ -39,15 +39,15 @@ def deploy(
         check: change nothing, and end with code 1 if something differs.
         serve: also run a server, its UI and a worker on this machine, until Ctrl-C.
     """
-    from mswitch.flows.operators.profile import FILE, read_operators
+    from mswitch.flows.prefect.profile import FILE, read_operators
 
     if sum((dry_run, check, serve)) > 1:
         raise UserError("--dry-run, --check and --serve exclude each other: give one of them")
     settings = read_operators(operators)
     if serve and not is_supervised("deploy"):
         return supervise(sys.argv[1:])
-    from mswitch.flows.deploy.apply import deploy as run_deploy
-    from mswitch.flows.deploy.serve import serve as run_serve
+    from mswitch.flows.prefect.deploy.apply import deploy as run_deploy
+    from mswitch.flows.prefect.deploy.serve import serve as run_serve
 
     file = operators or (Path(FILE) if Path(FILE).exists() else None)
     if serve:

@@ -10,11 +10,11 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.launch.controller import Result, ask, run_job
-from mswitch.flows.launch.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
-from mswitch.flows.launch.launchers import make_launcher
-from mswitch.flows.launch.local import Local
-from mswitch.flows.launch.record import (
+from mswitch.flows.jobs.controller import Result, ask, run_job
+from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
+from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import (
     Intent,
     Record,
     edit_record,
@@ -22,8 +22,8 @@ from mswitch.flows.launch.record import (
     follower,
     read_record,
 )
-from mswitch.flows.launch.slurm import Slurm
-from mswitch.flows.launch.summary import FINAL, Summary, as_json, summarise
+from mswitch.flows.jobs.slurm import Slurm
+from mswitch.flows.jobs.summary import FINAL, Summary, as_json, summarise
 from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.stages.stage import job_of_command
@@ -253,7 +253,7 @@ def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
     """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
-    from mswitch.flows.operators.profile import read_operators
+    from mswitch.flows.prefect.profile import read_operators
 
     price, hours = read_operators().price_of(record), summary.host_hours
     if price is None:
@@ -275,7 +275,7 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _launcher_of_operators(name: str) -> Launcher:
-    from mswitch.flows.operators.profile import read_operators  # it knows all settings of flows
+    from mswitch.flows.prefect.profile import read_operators  # it knows all settings of flows
 
     return read_operators().launcher(name)
 

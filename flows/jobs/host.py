@@ -1,0 +1,75 @@
+"""The process that runs the command of an attempt on this machine, and leaves its exit code.
+
+    python -m mswitch.flows.jobs.host LOCK_FD CODES_FILE COMMAND...
+
+It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`), and
+what the command left running dies with both.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from mswitch.models import lifeline
+from mswitch.pipelines.outputs import write_atomically
+
+
+def main(lock: int, codes_file: Path, command: list[str]) -> None:
+    """Run `command` to its end; SIGTERM is passed on to it, once."""
+    started = time.time()
+    about = {"pid": os.getpid(), "node": os.uname().nodename, "started": started}
+    os.write(lock, json.dumps(about).encode())
+    try:
+        code = run_command(command, keep=[lock])
+        write_atomically(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
+    except Exception:
+        traceback.print_exc()  # into the log, before all ends
+    os.killpg(0, signal.SIGKILL)
+
+
+def run_command(command: list[str], keep: list[int], stop_signal: int = signal.SIGTERM) -> int:
+    """Run a command with a lifeline and return its exit code, 128 + n for signal n.
+
+    Args:
+        command: the program and its arguments.
+        keep: open files that it inherits.
+        stop_signal: what this process gets when the command is to have SIGTERM.
+    """
+    asked, unsent = [], [signal.SIGTERM]
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(*_: object) -> None:
+        asked.append(True)
+        # A second SIGTERM would end a training that is saving.
+        if process is not None and unsent:
+            process.send_signal(unsent.pop())
+
+    # What the command gets too, if this process does, is not passed on.
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(stop_signal, pass_on)
+    environment = {**os.environ, lifeline.VARIABLE: "group"}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, pass_fds=keep)
+    if asked:
+        pass_on()
+    code = process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def write_code(file: Path, code: int) -> None:
+    """Leave the exit code of one process of a job, for those who look at the job from elsewhere."""
+    write_atomically(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
+
+
+def read_code(file: Path) -> dict[str, Any]:
+    """What `write_code` left: `code`, and when the process `ended`."""
+    return json.loads(file.read_bytes())
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -1,0 +1,329 @@
+"""A job, what a launcher can say about it, and what a launcher has to do.
+
+A job is one `mswitch` command whose output is a directory, or a place in a bucket. The files that
+belong to it are in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
+bucket, beside a path that is given for them: its record (`mswitch.flows.jobs.record`), and a log
+and exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in
+the scheduler's queue, and for the person who looks at either.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import itertools
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, canonical_json, follow_link
+
+#: What runs the arguments of a job.
+MSWITCH = (sys.executable, "-P", "-m", "mswitch.flows.cli.main")
+
+_SECRET = re.compile(
+    r"--[\w-]*(secret|password|passwd|credential|api[-_]?key|access[-_]key|(access|auth)[-_]token)|"
+    r"://[^/@\s]*:[^/@\s]*@",
+    re.IGNORECASE,
+)
+#: Of a checkpoint in a bucket that is complete.
+_CHECKPOINT = re.compile(r"checkpoints/(\d+)/_CHECKPOINT_METADATA")
+#: Of a log at a time: one that a command fills may be larger than memory.
+READ_BYTES = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One command that is to be brought to its end, however often it is interrupted.
+
+    Attributes:
+        argv: the arguments of `mswitch`, such as `("train", "--preset", ...)`. They reach the
+            process as they are: no shell reads them.
+        out: the directory that the command makes, or its gs:// or s3:// URL.
+        marked: whether the command leaves `_COMPLETED` in `out`. Else exit code 0 means done.
+        hosts: processes of the job, each on a node.
+        cwd: where the command runs, which relative paths in `argv` start from.
+        program: what runs `argv`, on the machine of the job.
+        grace_secs: how long a job that is asked to stop may take to save, before it is killed.
+        record: where `out` is a URL, the path beside which the files of the job lie, as they
+            otherwise are beside `out`. The path itself is not made.
+    """
+
+    argv: tuple[str, ...]
+    out: Path | str
+    marked: bool = True
+    hosts: int = 1
+    cwd: Path = dataclasses.field(default_factory=Path.cwd)
+    program: tuple[str, ...] = MSWITCH
+    grace_secs: float = 120.0
+    record: Path | None = None
+
+    def __post_init__(self):
+        for word in self.argv:
+            if _SECRET.search(word):
+                what = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
+                raise UserError(
+                    f"{what}: the arguments of a job are kept in its record; give secrets by the "
+                    "environment or a file"
+                )
+        for word in (*self.argv, str(self.out), str(self.cwd), str(self.record)):
+            try:
+                word.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"{word!a} is not UTF-8, and the record of a job is: rename what it names"
+                ) from error
+        if self.hosts < 1:
+            raise UserError(f"--hosts is {self.hosts}: give at least 1")
+        if storage.is_remote(self.out):
+            if self.record is None:
+                raise UserError(
+                    f"{self.out} is in a bucket, and the record of a job is not: give --record "
+                    "too, a path on this machine, by which `mswitch runs` then knows the job"
+                )
+            object.__setattr__(self, "out", str(self.out).rstrip("/"))
+            object.__setattr__(self, "record", Path(os.path.abspath(self.record)))
+        else:
+            object.__setattr__(self, "out", Path(os.path.abspath(self.out)))
+            object.__setattr__(self, "record", None)
+        object.__setattr__(self, "argv", tuple(word for word in self.argv if word != "--json"))
+
+    @property
+    def key(self) -> str:
+        """Identity of the job in 12 hexadecimal digits: a hash of arguments, output and `record`.
+
+        A scheduler knows nothing else of a job: with two records it is two jobs there too.
+        """
+        own = {"record": str(self.record)} if self.record is not None else {}
+        text = canonical_json({"argv": self.argv, "out": str(self.out), **own})
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def place(self) -> Path:
+        """The path beside which the job's own files are, and by which people name it."""
+        return self.record or Path(self.out)
+
+    @property
+    def directory(self) -> Path:
+        """Where the job's own files are."""
+        return job_directory(self.place)
+
+    def left(self, attempt: int, suffix: str) -> str:
+        """The file of an attempt that processes on other machines leave, beside the output."""
+        if isinstance(self.out, Path):
+            return str(self.file(attempt, suffix))
+        parent, _, name = self.out.rpartition("/")
+        return storage.join(parent, f".{name}.job", f"{self.name(attempt)}{suffix}")
+
+    def name(self, attempt: int) -> str:
+        """The name of an attempt (counted from 1), in the scheduler and of its files."""
+        return f"mswitch-{self.key}-{attempt}"
+
+    def file(self, attempt: int, suffix: str) -> Path:
+        """The file of an attempt with this suffix, such as `.log`."""
+        return self.directory / f"{self.name(attempt)}{suffix}"
+
+    def attempt_of(self, name: str) -> int | None:
+        """The number of the attempt with this name; None for a name that is not of this job."""
+        key, _, number = name.rpartition("-")
+        return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
+
+    def has_marker(self) -> bool:
+        """Whether the output says that it is finished.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
+        if not self.marked:
+            return False
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                return storage.exists(storage.join(self.out, MARKER))
+        # A listing asks NFS anew; a look for one name may be answered from memory for a minute.
+        return MARKER in storage.list_names(self.out)
+
+    def last_sign(self, attempt: int, enough: float) -> float:
+        """When log or output were written last, in seconds since 1970; or a time after `enough`.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
+        last = 0.0
+        for written in self._writes(attempt):
+            last = max(last, written)
+            if last > enough:
+                break
+        return last
+
+    def _writes(self, attempt: int) -> Iterator[float]:
+        files = itertools.chain(
+            [self.file(attempt, ".log")],
+            (Path(top, name) for top, _, names in self._walk() for name in names),
+        )
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                yield file.stat().st_mtime
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                yield from (file.updated for file in storage.match(storage.join(self.out, "**")))
+
+    def progress(self) -> int:
+        """How far the output is: the newest checkpoint's step, or else its number of files.
+
+        Raises:
+            Unreachable: its bucket does not answer.
+        """
+        if isinstance(self.out, str):
+            with reaching(self.out):
+                names = storage.file_sizes(self.out)
+            found = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
+            return max(found, default=len(names))
+        out = follow_link(self.out)
+        steps = [int(path.name) for path in out.glob("checkpoints/*") if path.name.isdecimal()]
+        return max(steps) if steps else sum(len(files) for *_, files in self._walk())
+
+    def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
+        """`os.walk` of the output and of what is to become it; of nothing in a bucket."""
+        if isinstance(self.out, Path):
+            out = follow_link(self.out)
+            partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
+            for top in (out, *partial):
+                yield from os.walk(top)
+
+
+def job_directory(place: Path) -> Path:
+    """Where the files of the job with that name (`Job.place`) lie."""
+    place = follow_link(place)
+    return place.parent / f".{place.name}.job"
+
+
+def output_below(prefix: Path, name: str) -> Path:
+    """The output called `name` in the storage of all runs; for names that come from a form."""
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
+            "'-', the first a letter or digit"
+        )
+    return prefix / name
+
+
+class Unreachable(Exception):  # noqa: N818  # a state rather than an error
+    """The scheduler or the bucket does not answer. This says nothing about the job."""
+
+
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Ask a bucket.
+
+    Raises:
+        Unreachable: it does not answer, or refuses.
+    """
+    try:
+        with objects.reaching(url):
+            yield
+    except objects.BucketError as error:
+        raise Unreachable(str(error)) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """What a launcher knows of an attempt.
+
+    Attributes:
+        phase: `pending` and `running` are alive.
+        reason: the scheduler's own words: why it waits, or how it ended (`TIMEOUT`).
+        where: machine and process or the scheduler's number, for people.
+        started: seconds since 1970; None before it runs.
+        ended: likewise.
+        codes: exit code of each process that left one, 128 + n for signal n; none of a process
+            that was lost with its machine.
+    """
+
+    phase: Literal["pending", "running", "ended"]
+    reason: str = ""
+    where: str = ""
+    started: float | None = None
+    ended: float | None = None
+    codes: tuple[int, ...] = ()
+
+
+class Launcher(Protocol):
+    """Where jobs run. `mswitch.flows.jobs.controller.run_job` does all the rest.
+
+    An attempt is known by its job and number, from which its name follows. Nothing here waits for
+    a job. Any method but `logs` may raise `Unreachable`, after which it is called again.
+    """
+
+    @property
+    def poll_secs(self) -> float:
+        """How often a job may be asked for; a scheduler serves many."""
+        ...
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """What `launchers.make_launcher` makes the same launcher of again, as JSON."""
+        ...
+
+    def check(self, job: Job) -> None:
+        """Refuse what could never run here, before anything else is done for it."""
+        ...
+
+    def submit(self, job: Job, attempt: int) -> None:
+        """Start an attempt; one that was started before, alive or ended, is left as it is."""
+        ...
+
+    def find(self, job: Job) -> Sequence[int]:
+        """The attempts that were started, in order, whether or not a record has them."""
+        ...
+
+    def poll(self, job: Job, attempt: int) -> Status:
+        """Say how an attempt is."""
+        ...
+
+    def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
+        """Some lines of an attempt after byte `start` of its log, and where the next ones start."""
+        ...
+
+    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        """Ask an attempt to save and end (SIGTERM), or end it now. Asking twice is asking once."""
+        ...
+
+
+def all_logs(
+    launcher: Launcher, job: Job, attempt: int, start: int = 0
+) -> Iterator[tuple[list[str], int]]:
+    """`Launcher.logs` until there are no more lines for now."""
+    while True:
+        lines, end = launcher.logs(job, attempt, start)
+        if end == start:
+            return
+        yield lines, end
+        start = end
+
+
+def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], int]:
+    """`Launcher.logs` of a log file.
+
+    A line that is not complete yet is left for later, unless the attempt is over.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            data = file.read(READ_BYTES)
+    except FileNotFoundError:
+        return [], start
+    return whole_lines(data, start, over=over)
+
+
+def whole_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
+    """The lines of what was read of a log from byte `start` on, and where the next ones start."""
+    end_is_near = len(data) < READ_BYTES
+    if (end_is_near and not over) or (not end_is_near and b"\n" in data):
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode(errors="replace").splitlines(), start + len(data)

@@ -1,0 +1,371 @@
+"""Jobs of Kubernetes, such as on TPUs of GKE: an attempt is an Indexed Job, a process a pod of it.
+
+`kubectl` talks to the cluster. The output is in a bucket, or on a volume that the pods see at the
+same path as the submitter; beside it each of them leaves its log and its exit code
+(`mswitch.flows.jobs.pod`), because a pod that was told to stop is gone when it has ended.
+Kubernetes replaces no pod: processes of a training start again together, as the next attempt, which
+is a new Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a
+queue, Kueue sets it.
+"""
+
+import dataclasses
+import fcntl
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from annotated_types import Ge
+
+from mswitch.flows.jobs.job import (
+    READ_BYTES,
+    Job,
+    Status,
+    Unreachable,
+    reaching,
+    read_log,
+    whole_lines,
+)
+from mswitch.flows.jobs.kubernetes_status import JOB_NAME, Json, read_status
+from mswitch.flows.jobs.pod import TASK
+from mswitch.flows.jobs.programs import call
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import write_atomically
+from mswitch.pipelines.storage import is_remote
+
+KEY = "mswitch-key"
+#: Of the headless service by which pods find each other, one in a namespace, and its label.
+SERVICE = "mswitch"
+#: Where process 0 listens for the others.
+PORT = 8476
+STOP = ".stop"
+#: How long a Job that has ended stays in the cluster for people to look at.
+_KEEP_SECS = 7 * 24 * 3600
+#: How kubectl says that the cluster will never take a Job, or that it knows no such cluster.
+_REFUSED = re.compile(
+    r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(|"
+    r"context was not found|context .* does not exist"
+)
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
+class Kubernetes:
+    """Runs jobs by kubectl; see `mswitch.flows.jobs.job.Launcher`.
+
+    Attributes:
+        context: kubectl's name of the cluster, of `kubectl config get-contexts`; empty in a pod of
+            the cluster itself.
+        image: the container image, with mswitch and its extras train and flows.
+        volumes: by the path at which it is mounted, the name of a PersistentVolumeClaim, or a
+            directory of the nodes, which starts with `/`. Outputs that are not in a bucket are on
+            one of them, at the same path as on the machine that submits.
+        namespace: of the Jobs.
+        service_account: of the pods; by default the namespace's default.
+        queue: Kueue's LocalQueue.
+        priority_class: of the pods.
+        accelerator: the TPU, as GKE calls it: `tpu-v5-lite-podslice`.
+        topology: of the TPU slice, such as `2x4`.
+        chips: TPU chips of each host.
+        reservation: of Google Cloud, whose nodes are to be used.
+        node_selector: further labels that a node must have.
+        limits: further resources of each pod, such as `{"nvidia.com/gpu" = 8, memory = "64Gi"}`.
+        python: the interpreter of the image.
+    """
+
+    context: str
+    image: str
+    volumes: dict[str, str] = dataclasses.field(default_factory=dict)
+    namespace: str = "default"
+    service_account: str = ""
+    queue: str = ""
+    priority_class: str = ""
+    accelerator: str = ""
+    topology: Annotated[str, pydantic.Field(pattern=r"^(\d+(x\d+)*)?$")] = ""
+    chips: Annotated[int, Ge(0)] = 0
+    reservation: str = ""
+    node_selector: dict[str, str] = dataclasses.field(default_factory=dict)
+    limits: dict[str, int | str] = dataclasses.field(default_factory=dict)
+    python: str = "python"
+
+    def __post_init__(self):
+        for path in self.volumes:
+            if not path.startswith("/"):
+                raise UserError(f"volumes: {path!r} is not a path where one can be mounted")
+        if len({bool(self.accelerator), bool(self.topology), bool(self.chips)}) > 1:
+            raise UserError("accelerator, topology and chips: give all three, or none")
+
+    @property
+    def poll_secs(self) -> float:
+        """Seconds."""
+        return 10.0
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Its name and settings."""
+        return {"launcher": "kubernetes", **dataclasses.asdict(self)}
+
+    def check(self, job: Job) -> None:
+        """See that it fits the slice and the volumes, and let the cluster look at it in a dry run.
+
+        Raises:
+            Unreachable: the cluster does not answer.
+        """
+        self._check_shape(job)
+        named = [f"persistentvolumeclaim/{at}" for at in self.volumes.values() if at[0] != "/"]
+        named += [f"serviceaccount/{self.service_account}"] if self.service_account else []
+        named += [f"localqueue.kueue.x-k8s.io/{self.queue}"] if self.queue else []
+        if named:
+            _accept(self._kubectl("get", *named, "--output=name"))
+        self._create(job, 1, "--dry-run=server")
+
+    def _check_shape(self, job: Job) -> None:
+        chips = math.prod(map(int, self.topology.split("x"))) if self.topology else 0
+        if chips != job.hosts * self.chips:
+            raise UserError(
+                f"a slice {self.topology} has {chips} chips: with {self.chips} on each host, give "
+                f"--hosts {chips // self.chips}"
+            )
+        on_volume = any(Path(job.out).is_relative_to(path) for path in self.volumes)
+        if not is_remote(job.out) and not on_volume:
+            places = ", ".join([*self.volumes, "gs://", "s3://"])
+            raise UserError(
+                f"no volume of the launcher has {job.out}: choose an output below one of {places}"
+            )
+
+    def submit(self, job: Job, attempt: int) -> None:
+        """Create the Job, unless the attempt is in the cluster or has run."""
+        self._check_shape(job)
+        if attempt in self.find(job):
+            return
+        fault_point("launch.before_host")
+        self._create(job, attempt)
+
+    def _create(self, job: Job, attempt: int, *options: str) -> None:
+        items = [_SERVICE_MANIFEST, self.manifest(job, attempt)]
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        _accept(self._kubectl("create", "--filename=-", *options, given=given))
+
+    def manifest(self, job: Job, attempt: int) -> Json:
+        """The Job of an attempt."""
+        labels = {KEY: job.key, SERVICE: "job"}
+        # The first pod that fails ends the Job, and the rule that it met says why for as long as
+        # there is the Job; the pod may be gone.
+        disrupted = {"type": "DisruptionTarget", "status": "True"}
+        rules = [
+            {"action": "FailJob", "onPodConditions": [disrupted]},
+            {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [0]}},
+        ]
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": job.name(attempt), "labels": labels | self._queue_label()},
+            "spec": {
+                **self._indexed(job, rules),
+                "ttlSecondsAfterFinished": _KEEP_SECS,
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {"subdomain": SERVICE} | self._pod(job, self._command(job, attempt)),
+                },
+            },
+        }
+
+    def _queue_label(self) -> dict[str, str]:
+        return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
+
+    def _indexed(self, job: Job, rules: list[Json]) -> Json:
+        """Of a Job with a pod for each host, which ends with the first of them that fails."""
+        return {
+            "completionMode": "Indexed",
+            "completions": job.hosts,
+            "parallelism": job.hosts,
+            "backoffLimit": 0,
+            "podFailurePolicy": {"rules": rules},
+        }
+
+    def _pod(self, job: Job, command: list[str]) -> Json:
+        selector = {
+            "cloud.google.com/gke-tpu-accelerator": self.accelerator,
+            "cloud.google.com/gke-tpu-topology": self.topology,
+            "cloud.google.com/reservation-name": self.reservation,
+            "cloud.google.com/reservation-affinity": "specific" if self.reservation else "",
+        }
+        limits = {"google.com/tpu": self.chips} if self.chips else {}
+        container = {
+            "name": "mswitch",
+            "image": self.image,
+            "command": command,
+            "workingDir": str(job.cwd),
+            "resources": {"limits": {**limits, **self.limits}},
+            "volumeMounts": [
+                {"name": f"volume-{i}", "mountPath": path} for i, path in enumerate(self.volumes)
+            ],
+        }
+        pod = {
+            "restartPolicy": "Never",
+            "serviceAccountName": self.service_account,
+            "priorityClassName": self.priority_class,
+            "terminationGracePeriodSeconds": math.ceil(job.grace_secs),
+            "nodeSelector": {name: v for name, v in selector.items() if v} | self.node_selector,
+            "containers": [container],
+            "volumes": [
+                {"name": f"volume-{i}", "hostPath": {"path": source}}
+                if source.startswith("/")
+                else {"name": f"volume-{i}", "persistentVolumeClaim": {"claimName": source}}
+                for i, source in enumerate(self.volumes.values())
+            ],
+        }
+        return {name: value for name, value in pod.items() if value}
+
+    def _command(self, job: Job, attempt: int) -> list[str]:
+        prefix = job.left(attempt, "")
+        words = [self.python, "-P", "-m", "mswitch.flows.jobs.pod", prefix, *self._program(job)]
+        meet = [
+            f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
+            f"--num-processes={job.hosts}",
+            "--process-id=$(JOB_COMPLETION_INDEX)",
+        ]
+        # On TPUs GKE's environment says it.
+        alone = "--distributed" not in job.argv or self.topology
+        return self._escaped(words) + ([] if alone else meet)
+
+    def _program(self, job: Job) -> list[str]:
+        program = [self.python if word == sys.executable else word for word in job.program]
+        return [*program, *job.argv]
+
+    @staticmethod
+    def _escaped(words: list[str]) -> list[str]:
+        """Of what a user gave, Kubernetes shall expand nothing."""
+        return [word.replace("$", "$$") for word in words]
+
+    def find(self, job: Job) -> Sequence[int]:
+        """The attempts in the cluster, and those that have left a file."""
+        names = [one["metadata"]["name"] for one in self._get(job) if one["kind"] == "Job"]
+        names += [name.partition(".")[0] for name in _left(job) if TASK in name]
+        return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
+
+    def poll(self, job: Job, attempt: int) -> Status:
+        """What the API says; exit codes are first of all those that the processes left."""
+        name, found = job.name(attempt), self._get(job)
+        its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
+        pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
+        codes, there = enumerate(self._codes(job, attempt)), _left(job)
+        with reaching(str(job.out)):
+            left = {
+                i: storage.read_json(code) for i, code in codes if storage.name_of(code) in there
+            }
+        status = read_status(its, pods, left, stopped=job.file(attempt, STOP).exists())
+        if status.phase == "pending" and not status.reason:
+            status = dataclasses.replace(status, reason=self._warning(name))
+        where = f"Job {self.namespace}/{name} {status.where}".strip()
+        return dataclasses.replace(status, where=where)
+
+    def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
+        """Read from one log, to which is added what the processes' logs have by now.
+
+        How much of them it has is written down after it: what was added and not written down is
+        cut off and added again.
+        """
+        log, state = job.file(attempt, ".log"), job.file(attempt, ".read")
+        codes = self._codes(job, attempt)
+        with open(log, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            read, size = json.loads(state.read_bytes()) if state.exists() else ([0] * len(codes), 0)
+            file.truncate(size)
+            read += [0] * (len(codes) - len(read))  # an attempt may have had fewer hosts
+            ends = []
+            there = _left(job)  # asked first: what is said before a code is in the log by then
+            for code, start_of_new in zip(codes, read, strict=False):
+                over = storage.name_of(code) in there
+                size_there = there.get(f"{storage.name_of(code)}.log", 0)
+                lines, end = _read_log(f"{code}.log", start_of_new, size_there, over=over)
+                file.write("".join(f"{line}\n" for line in lines).encode())
+                ends.append(end)
+            file.flush()
+            if ends != read:
+                write_atomically(state, json.dumps([ends, log.stat().st_size]))
+            return read_log(log, start)
+
+    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        """Delete the Job; it stays until its pods have ended, or are killed after a second."""
+        job.file(attempt, STOP).touch()
+        name = job.name(attempt)
+        words = ("--wait=false", "--ignore-not-found")
+        self._ask("delete", "jobs.batch", name, "--cascade=foreground", *words)
+        if kill:
+            self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
+
+    def _codes(self, job: Job, attempt: int) -> list[str]:
+        """Where its processes leave their exit codes."""
+        return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
+
+    def _get(self, job: Job) -> list[Json]:
+        """Jobs and pods of all attempts."""
+        selector = f"--selector={KEY}={job.key}"
+        return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
+
+    def _warning(self, name: str) -> str:
+        """The last event of a Job without pods: a quota, or a service account that is missing."""
+        chosen = f"--field-selector=involvedObject.name={name},type=Warning"
+        events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
+        return events[-1]["message"] if events else ""
+
+    def _ask(self, *words: str) -> str:
+        done = self._kubectl(*words)
+        if done.returncode:
+            raise Unreachable(_said(done))
+        return done.stdout
+
+    def _kubectl(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        cluster = [f"--context={self.context}"] if self.context else []
+        words = ("kubectl", *cluster, f"--namespace={self.namespace}", *words)
+        return call(*words, given=given, where="where kubectl reaches the cluster")
+
+
+def _left(job: Job) -> dict[str, int]:
+    """The files that processes of all attempts have left, by name, and their sizes."""
+    directory = job.left(1, "").rpartition("/")[0]
+    with reaching(directory):
+        return storage.file_sizes(directory)
+
+
+def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
+    """`read_log`, also of a bucket, where the log has this size."""
+    if not is_remote(log):
+        return read_log(Path(log), start, over=over)
+    with reaching(log):
+        stop = min(size, start + READ_BYTES)
+        return whole_lines(storage.read_range(log, start, stop), start, over=over)
+
+
+def _accept(done: subprocess.CompletedProcess[str]) -> None:
+    """Take what is there already as made."""
+    reason = _said(done)
+    if done.returncode and _REFUSED.search(reason):
+        raise UserError(f"Kubernetes refuses the job: {reason}")
+    if done.returncode and reason:
+        raise Unreachable(reason)
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    """What kubectl complains of; it says some of it for each kind of object."""
+    lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
+    return " ".join(dict.fromkeys(lines))
+
+
+_SERVICE_MANIFEST = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": SERVICE},
+    "spec": {
+        "clusterIP": "None",
+        "publishNotReadyAddresses": True,
+        "selector": {SERVICE: "job"},
+    },
+}

@@ -1,0 +1,98 @@
+"""What the objects of Kubernetes' API say of an attempt. Pure functions."""
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mswitch.flows.jobs.job import Status
+
+Json = dict[str, Any]
+
+#: Labels that Kubernetes gives to the pods of a Job.
+JOB_NAME = "batch.kubernetes.io/job-name"
+_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+def read_status(
+    job: Json | None, pods: Sequence[Json], left: Mapping[int, Json], *, stopped: bool
+) -> Status:
+    """Say how an attempt is.
+
+    Args:
+        job: its Job; None if there is none.
+        pods: its pods.
+        left: by process, what those left that have ended: `code` and `ended`.
+        stopped: whether it was to be deleted.
+    """
+    conditions = _conditions(job) if job else {}
+    living = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
+    nodes = sorted({pod["spec"]["nodeName"] for pod in pods if "nodeName" in pod["spec"]})
+    where = f"on {', '.join(nodes)}" if nodes else ""
+    states = [state for pod in pods for state in _states(pod)]
+    starts = [state["startedAt"] for state in states if state.get("startedAt")]
+    started = min(map(_seconds, starts), default=None)
+    over = job is None or not conditions.keys().isdisjoint(("Complete", "Failed"))
+    if living or not over:
+        if not pods and "Suspended" in conditions:
+            return Status("pending", _words(conditions["Suspended"]), where)
+        waiting = [pod for pod in living if pod["status"]["phase"] == "Pending"]
+        reasons = [reason for pod in waiting for reason in _waits_for(pod)]
+        phase = "pending" if waiting or not pods else "running"
+        return Status(phase, reasons[0] if reasons else "", where, started)
+    codes = {
+        int(pod["metadata"]["labels"][_INDEX]): state["exitCode"]
+        for pod in sorted(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+        for state in _states(pod)
+        if "exitCode" in state
+    }
+    codes |= {index: end["code"] for index, end in left.items()}
+    reasons = [_words(conditions["Failed"])] if "Failed" in conditions else []
+    reasons += [reason for pod in pods for reason in _ended_by(pod)]
+    if job is None and not stopped:
+        reasons.append("CANCELLED: the Job was deleted")
+    ended = max((end["ended"] for end in left.values()), default=None)
+    in_order = tuple(codes[index] for index in sorted(codes))
+    return Status("ended", "; ".join(dict.fromkeys(reasons)), where, started, ended, in_order)
+
+
+def _waits_for(pod: Json) -> Iterator[str]:
+    """Why a pod does not run: no node fits, or its image cannot be had."""
+    for kind, condition in _conditions(pod, "False").items():
+        if kind == "PodScheduled":
+            yield condition.get("message") or condition["reason"]
+    yield from (_words(state) for state in _states(pod) if "reason" in state)
+
+
+def _ended_by(pod: Json) -> Iterator[str]:
+    """Why a pod ended, where that was not its command's doing."""
+    if "reason" in pod["status"]:
+        yield _words(pod["status"])
+    if "DisruptionTarget" in (conditions := _conditions(pod)):
+        yield f"DisruptionTarget, {_words(conditions['DisruptionTarget'])}"
+    yield from (
+        state["reason"]
+        for state in _states(pod)
+        if state.get("reason") not in (None, "Error", "Completed")
+    )
+
+
+def _states(pod: Json) -> list[Json]:
+    """What its container's state says, whichever it is."""
+    return [
+        state
+        for one in pod["status"].get("containerStatuses", ())
+        for state in one["state"].values()
+    ]
+
+
+def _conditions(thing: Json, status: str = "True") -> dict[str, Json]:
+    found = thing.get("status", {}).get("conditions", ())
+    return {one["type"]: one for one in found if one["status"] == status}
+
+
+def _words(said: Json) -> str:
+    return ": ".join(said[name] for name in ("reason", "message") if said.get(name))
+
+
+def _seconds(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()

@@ -1,0 +1,155 @@
+"""Jobs as processes of this machine, which outlive the terminal, the worker and the flow.
+
+Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
+group, with the log as its output. Submitter, host and command share one open lock file: the attempt
+is alive as long as the lock is held. A process id is used only while it is, so it cannot be another
+process's.
+
+Under systemd a worker that starts such jobs needs `KillMode=process`.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mswitch.flows.jobs.job import Job, Status, read_log
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+
+#: For as long somebody who only looks may hold the lock.
+_LOOK_SECS = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+    """Runs the one process of a job on this machine; see `mswitch.flows.jobs.job.Launcher`."""
+
+    @property
+    def poll_secs(self) -> float:
+        """Seconds."""
+        return 1.0
+
+    @property
+    def profile(self) -> dict[str, Any]:
+        """Its name."""
+        return {"launcher": "local"}
+
+    def check(self, job: Job) -> None:
+        """There is one host."""
+        if job.hosts > 1:
+            raise UserError(
+                f"--hosts {job.hosts}: the launcher local has this machine; give --launcher slurm"
+            )
+
+    def submit(self, job: Job, attempt: int) -> None:
+        """Start the host process, unless it lives or has ended."""
+        self.check(job)
+        with _lock(job.file(attempt, ".lock")) as lock:
+            if lock is None or job.file(attempt, ".json").exists():
+                return
+            fault_point("launch.before_host")
+            lock.truncate(0)
+            with open(job.file(attempt, ".log"), "ab") as log:
+                host = subprocess.Popen(
+                    [
+                        *(sys.executable, "-P", "-m", "mswitch.flows.jobs.host"),
+                        *(str(lock.fileno()), str(job.file(attempt, ".json"))),
+                        *(*job.program, *job.argv),
+                    ],
+                    cwd=job.cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[lock.fileno()],
+                    start_new_session=True,
+                )
+        # Nobody waits for it but the kernel, which keeps it as a zombie until somebody does.
+        threading.Thread(target=host.wait, daemon=True).start()
+
+    def find(self, job: Job) -> Sequence[int]:
+        """The attempts that have a host process, or had one."""
+        numbers = [job.attempt_of(path.stem) for path in job.directory.glob("mswitch-*.lock")]
+        return sorted(n for n in numbers if n is not None and self._was_started(job, n))
+
+    def _was_started(self, job: Job, attempt: int) -> bool:
+        return _is_held(job.file(attempt, ".lock")) or bool(_host_of(job, attempt))
+
+    def poll(self, job: Job, attempt: int) -> Status:
+        """Alive while the lock is held; exit codes are those that the host wrote."""
+        alive = _is_held(job.file(attempt, ".lock"))
+        host = _host_of(job, attempt)
+        where = f"process {host['pid']} on {host['node']}" if host else "starting"
+        if alive:
+            return Status("running", "", where, host.get("started"))
+        try:
+            end = json.loads(job.file(attempt, ".json").read_bytes())
+        except FileNotFoundError:
+            return Status("ended", "", where, host.get("started"))
+        return Status("ended", "", where, host.get("started"), end["ended"], tuple(end["codes"]))
+
+    def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
+        """Read from the log file."""
+        over = not _is_held(job.file(attempt, ".lock"))
+        return read_log(job.file(attempt, ".log"), start, over=over)
+
+    def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
+        """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes."""
+        if not _is_held(job.file(attempt, ".lock")):
+            return
+        host = _host_of(job, attempt)
+        if not host:
+            return  # it is just starting; the next round stops it
+        if host["node"] != os.uname().nodename:
+            raise UserError(f"{job.out} is made on {host['node']}: give the command there")
+        with contextlib.suppress(ProcessLookupError):
+            if kill:
+                os.killpg(host["pid"], signal.SIGKILL)
+            else:
+                os.kill(host["pid"], signal.SIGTERM)
+
+
+def _host_of(job: Job, attempt: int) -> dict[str, Any]:
+    """What the host process wrote into the lock file: `pid`, `node`, `started`; or nothing."""
+    try:
+        return json.loads(job.file(attempt, ".lock").read_bytes())
+    except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
+        return {}
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[BinaryIO | None]:
+    """Hold the lock, or give None: then it is held by an attempt that lives."""
+    with open(path, "ab") as lock:
+        deadline = time.monotonic() + _LOOK_SECS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    yield None
+                    return
+                time.sleep(0.01)
+            else:
+                yield lock
+                return
+
+
+def _is_held(path: Path) -> bool:
+    try:
+        with open(path, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

@@ -1,0 +1,104 @@
+"""What runs in a pod of Kubernetes: the command of one process.
+
+    python -m mswitch.flows.jobs.pod PREFIX COMMAND...
+
+PREFIX is the path of the files of the attempt, on a volume or in a bucket: `.task<i>.log` gets what
+the command says, as the pod's own log does, and `.task<i>` its exit code.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from mswitch.flows.jobs.host import run_command, write_code
+from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines import objects, storage
+
+TASK = ".task"
+#: How often a log is sent to a bucket.
+_SEND_SECS = 10.0
+#: What a shell exits with when it cannot find a command.
+_NOT_STARTED = 127
+
+
+def main(prefix: str, command: list[str]) -> int:
+    """Run the command; SIGTERM is passed on to it, once."""
+    place = f"{prefix}{TASK}{os.environ['JOB_COMPLETION_INDEX']}"
+    if not storage.is_remote(place):
+        return _run(Path(place), command)
+    try:
+        with _sent(place) as file:
+            return _run(file, command)
+    except objects.BucketError as error:
+        print(f"mswitch: {error}")
+        return EXIT_RESUME
+
+
+def _run(file: Path, command: list[str]) -> int:
+    if not file.parent.exists():
+        print(f"mswitch: {file.parent} is not there: mount the volume of the output at its path")
+        return 2
+    file.unlink(missing_ok=True)  # a queue may have suspended the Job, and resumed it
+    copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
+    with copy.stdin as pipe:  # type: ignore[union-attr]
+        _say_into(pipe.fileno())
+    try:
+        code = run_command(command, keep=[])
+    except OSError as error:
+        print(f"mswitch: cannot start the command: {error}", flush=True)
+        code = _NOT_STARTED
+    with open(os.devnull, "wb") as nothing:
+        _say_into(nothing.fileno())
+    with contextlib.suppress(subprocess.TimeoutExpired):  # what the command left running may speak
+        copy.wait(5)
+    write_code(file, code)
+    return code
+
+
+@contextlib.contextmanager
+def _sent(place: str) -> Iterator[Path]:
+    """Give a path on this machine whose file goes to the bucket at the end, its log meanwhile."""
+    over = threading.Event()
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "task"
+        log = Path(f"{file}.log")
+        with objects.reaching(place):
+            if storage.exists(f"{place}.log"):  # a queue may have suspended the Job, and resumed it
+                objects.download(f"{place}.log", log)
+            if storage.exists(place):
+                storage.remove([place])
+
+        def send() -> None:
+            sent = -1
+            while not over.wait(_SEND_SECS):
+                size = log.stat().st_size if log.exists() else 0
+                if size != sent:
+                    with contextlib.suppress(objects.BucketError):  # the next one has it too
+                        objects.upload(log, f"{place}.log")
+                        sent = size
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        try:
+            yield file
+        finally:
+            over.set()
+            sender.join()
+            # The log first: where there is a code, its readers take it to be whole.
+            for path, url in ((log, f"{place}.log"), (file, place)):
+                with contextlib.suppress(objects.BucketError, FileNotFoundError):
+                    objects.upload(path, url)
+
+
+def _say_into(file: int) -> None:
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

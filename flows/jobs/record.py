@@ -1,0 +1,235 @@
+"""The record of a job: what was asked for, and what became of each attempt.
+
+`record.json` in `Job.directory` says what happened; whoever holds `record.lock` replaces it as a
+whole. The output's marker says whether that is finished, the launcher whether an attempt lives.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from mswitch.flows.jobs.job import MSWITCH, Job, job_directory
+from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.outcomes import Outcome
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json, read_json_object, write_atomically
+from mswitch.pipelines.progress import say
+
+RECORD = "record.json"
+#: What a person has asked for.
+Intent = Literal["run", "pause", "cancel"]
+
+
+@dataclasses.dataclass
+class Attempt:
+    """One start of the command.
+
+    Attributes:
+        number: from 1.
+        submitted: seconds since 1970, as all times here.
+        progress: `Job.progress` when it was submitted.
+        had_marker: whether the output had its marker then.
+        where: machine and process, or the scheduler's number.
+        started: when it began to run.
+        stopping: when it was asked to stop.
+        ended: when it was found to have ended.
+        codes: exit codes of its processes.
+        reason: the scheduler's words on its end.
+        outcome: what that amounts to; None while it lives.
+        message: the outcome in a line.
+        made: what it added to `Job.progress`.
+        log_bytes: how much of its log was passed on.
+    """
+
+    number: int
+    submitted: float
+    progress: int
+    had_marker: bool = False
+    where: str = ""
+    started: float | None = None
+    stopping: float | None = None
+    ended: float | None = None
+    codes: tuple[int, ...] = ()
+    reason: str = ""
+    outcome: Outcome | None = None
+    message: str = ""
+    made: int = 0
+    log_bytes: int = 0
+
+
+@dataclasses.dataclass
+class Record:
+    """What is known of a job.
+
+    Attributes:
+        job: the job. Its program is not written down: who can write the file shall not choose what
+            others run, so a record that is read has mswitch's own.
+        launcher: `Launcher.profile` of the one that has its attempts.
+        intent: what was asked for last.
+        owner: who asked for it: a person, or a flow run.
+        wanted_by: who asked for it to run, the last one last.
+        attempts: in order.
+        counted_after: budgets count the attempts after this one.
+        earlier_host_hours: of jobs with other options that made this output before.
+    """
+
+    job: Job
+    launcher: dict[str, Any]
+    intent: Intent = "run"
+    owner: str = ""
+    wanted_by: list[str] = dataclasses.field(default_factory=list)
+    attempts: list[Attempt] = dataclasses.field(default_factory=list)
+    counted_after: int = 0
+    earlier_host_hours: float = 0.0
+
+    @property
+    def last(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.attempts[-1] if self.attempts else None
+
+    @property
+    def alive(self) -> Attempt | None:
+        """The attempt that is not known to have ended."""
+        return self.last if self.last is not None and self.last.outcome is None else None
+
+    def host_hours(self, until: float) -> float:
+        """Hours for which attempts held hosts; `until` is when one ends that has not."""
+        held = [(one.ended or until) - one.started for one in self.attempts if one.started]
+        return self.earlier_host_hours + self.job.hosts * sum(held) / 3600
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as its file has it."""
+        value = dataclasses.asdict(self)
+        value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
+        value["job"]["record"] = str(self.job.record) if self.job.record else None
+        del value["job"]["program"]
+        return {"key": self.job.key, **value}
+
+
+_RECORD = pydantic.TypeAdapter(Record)
+
+
+def read_record(place: Path) -> Record | None:
+    """The record of the job with that name (`Job.place`), such as its output; None without one."""
+    return _read(job_directory(place))
+
+
+def _read(directory: Path) -> Record | None:
+    path = directory / RECORD
+    if not path.exists():
+        return None
+    value = read_json_object(path)
+    value.pop("key", None)
+    try:
+        value["job"]["program"] = MSWITCH
+        record = _RECORD.validate_python(value)
+        make_launcher(record.launcher)
+        home = record.job.directory
+        at_home = home.exists() and home.samefile(directory)
+    except (ValueError, KeyError, TypeError) as error:
+        reason = repr(error)
+        if isinstance(error, pydantic.ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise UserError(
+            f"{path} is not the record of a job ({reason}): remove it, and give the job's command "
+            "again once none of its processes runs"
+        ) from error
+    if not at_home:
+        raise UserError(
+            f"{path} was moved or copied, it is of the job that makes {record.job.place}: move it "
+            f"back, or remove {directory}"
+        )
+    return record
+
+
+def find_records(top: Path) -> list[Record]:
+    """All records below a directory, by place; what is damaged is left out and said."""
+    found = []
+    for directory, names, files in os.walk(top):
+        if directory.endswith(".job") and RECORD in files:
+            try:
+                record = _read(Path(directory))
+                found += [record] if record is not None else []
+            except (UserError, PermissionError) as error:
+                say("runs", f"left out: {error}")
+        # Data, checkpoints and metrics have no jobs below them, and many files.
+        names[:] = sorted(
+            name for name in names if name not in ("checkpoints", "data", "tensorboard")
+        )
+    return sorted(found, key=lambda record: record.job.place)
+
+
+@contextlib.contextmanager
+def edit_record(
+    place: Path, new: Callable[[Record | None], Record] | None = None
+) -> Iterator[Record]:
+    """Give the record to change, and keep every other writer waiting meanwhile.
+
+    Args:
+        place: `Job.place`.
+        new: makes the record of what stands there; without it there must be one.
+    """
+    directory = job_directory(place)
+    if new is None and not directory.exists():
+        raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "record.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = read_record(place)
+        text = canonical_json(before.as_json()) if before is not None else ""
+        record = before if new is None else new(before)
+        if record is None:
+            raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
+        yield record
+        changed = canonical_json(record.as_json())
+        if changed != text:
+            write_atomically(directory / RECORD, changed + "\n")
+
+
+@contextlib.contextmanager
+def follow_alone(
+    place: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
+) -> Iterator[None]:
+    """Be the only one that submits attempts of a job; wait for another to go.
+
+    Args:
+        place: `Job.place`.
+        waiting: called in each round with whom this waits for.
+        sleep: waits for so many seconds.
+    """
+    directory = job_directory(place)
+    directory.mkdir(parents=True, exist_ok=True)
+    with open(directory / "follower.lock", "a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waiting(
+                    f"waiting for {follower(place) or 'another process'}, which follows this job"
+                )
+                sleep(1)
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+        lock.flush()
+        yield
+
+
+def follower(place: Path) -> str | None:
+    """Who follows the job with that name, if anybody does."""
+    try:
+        with open(job_directory(place) / "follower.lock") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read()
+    except FileNotFoundError:
+        pass
+    return None

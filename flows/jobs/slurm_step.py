@@ -1,0 +1,62 @@
+"""What runs on Slurm's nodes: the batch step starts the tasks, and a task runs the command.
+
+    python -m mswitch.flows.jobs.slurm_step batch|task PREFIX COMMAND...
+
+PREFIX is the path of the files of the attempt: `.claim` names the job that runs it, `.stop` asks it
+to save and end, `.task<i>` has the exit code of a process, because srun returns only the largest.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mswitch.flows.jobs.host import run_command, write_code
+from mswitch.models.lifeline import EXIT_RESUME
+
+CLAIM, STOP, TASK = ".claim", ".stop", ".task"
+_LOOK_SECS = 0.5
+
+
+def run_batch(prefix: str, command: list[str]) -> int:
+    """Start the tasks, unless another job runs this attempt; SIGTERM asks them to stop.
+
+    Slurm sends it before the time limit.
+    """
+    mine = os.environ["SLURM_JOB_ID"]
+    try:
+        with open(prefix + CLAIM, "x") as claim:
+            claim.write(mine)
+    except FileExistsError:
+        return 0
+    stop = Path(prefix + STOP)
+    signal.signal(signal.SIGTERM, lambda *_: stop.touch())
+    if stop.exists():
+        return EXIT_RESUME
+    step = [sys.executable, "-P", "-m", "mswitch.flows.jobs.slurm_step", "task", prefix, *command]
+    # A task that fails does not end the others: they save, or notice the loss themselves.
+    srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
+    return subprocess.call(srun)
+
+
+def run_task(prefix: str, command: list[str]) -> int:
+    """Run the command of one process and leave its exit code."""
+    file = Path(f"{prefix}{TASK}{os.environ['SLURM_PROCID']}")
+
+    def look() -> None:
+        while not os.path.exists(prefix + STOP):
+            time.sleep(_LOOK_SECS)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    threading.Thread(target=look, daemon=True).start()
+    code = run_command(command, keep=[], stop_signal=signal.SIGUSR1)
+    write_code(file, code)
+    return code
+
+
+if __name__ == "__main__":
+    role = {"batch": run_batch, "task": run_task}[sys.argv[1]]
+    sys.exit(role(sys.argv[2], sys.argv[3:]))

@@ -1,0 +1,98 @@
+"""A flow run that may cost more than it should is suspended until a person has decided."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from prefect import get_client, get_run_logger
+from prefect.exceptions import Abort, Pause
+from prefect.input import RunInput
+from prefect.input.run_input import keyset_from_paused_state
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Suspended
+from prefect.utilities.engine import propose_state_sync
+from pydantic import Field, create_model
+
+from mswitch.flows.prefect.artifacts import key_of
+from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
+from mswitch.flows.prefect.parameters import JobCancelledError
+from mswitch.pipelines.progress import say
+
+#: The name of the state of a flow run that waits for a decision.
+AWAITING_APPROVAL = "AwaitingApproval"
+#: What a proposed limit leaves for restarts and evaluations.
+_MARGIN = 1.2
+Made = TypeVar("Made")
+
+
+class Approval(RunInput):
+    """What Prefect asks when such a flow run is resumed.
+
+    Attributes:
+        approve: go on; otherwise the flow run is cancelled.
+        max_cost_usd: the new limit, for all of it.
+    """
+
+    approve: bool
+    max_cost_usd: float
+
+
+def within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
+    """Do work, and again after each pause for its cost, once a person has raised the limit."""
+    while True:
+        approve(guard)
+        try:
+            return work()
+        except OverBudgetError as error:
+            say("cost", str(error))
+
+
+def approve(guard: CostGuard) -> None:
+    """Return where the cost is within its limit or a person raised that; else suspend.
+
+    Raises:
+        JobCancelledError: a person did not approve.
+        Pause: nobody has decided yet.
+    """
+    log = get_run_logger()
+    while guard.price is not None:
+        spent, (left, basis) = guard.spent(), guard.to_come()
+        whole = f"about {spent + left:,.2f} USD" if left is not None else "nobody knows how much"
+        text = f"{spent:,.2f} USD spent, {whole} in all ({basis or 'all is trained'})"
+        log.info(text)
+        limit, expected = guard.limit, spent + (left or 0.0)
+        if limit is None or guard.is_finished() or (spent < limit and expected <= limit):
+            return
+        proposed = math.ceil(_MARGIN * max(expected, limit))
+        answer = _ask(
+            key_of("cost-above", str(limit)), f"The limit is {limit:,.2f} USD: {text}", proposed
+        )
+        if not answer.approve or answer.max_cost_usd <= limit:
+            raise JobCancelledError(f"a cost above {limit:,.2f} USD was not approved: {text}")
+        guard.limit = answer.max_cost_usd
+        log.info(f"approved: at most {guard.limit:,.2f} USD")
+
+
+def _ask(key: str, text: str, proposed: float) -> Approval:
+    """The answer to a question, once there is one; `suspend_flow_run` with a state that says why.
+
+    Raises:
+        Pause: there is none yet.
+    """
+    approve = Field(description=f"{text}. Go on? Otherwise the flow run is cancelled.")
+    limit = Field(proposed, gt=0, description="The new limit, with what is spent, in USD.")
+    form = create_model(
+        "Approval", __base__=Approval, approve=(bool, approve), max_cost_usd=(float, limit)
+    )
+    wanted = Suspended(pause_key=key, message=text)
+    wanted.name = AWAITING_APPROVAL
+    keys = keyset_from_paused_state(wanted)
+    wanted.state_details.run_input_keyset = {**keys}
+    with get_client(sync_client=True) as client:
+        state = propose_state_sync(client, wanted, this_flow_run.id)
+    if state.is_running():  # it was asked before, and the flow run resumed
+        return cast("Approval", form.load(keys))  # a coroutine only in one
+    if not state.is_paused():
+        raise Abort(f"the flow run is {state.name}")
+    form.save(keys)
+    raise Pause(state=state)

@@ -1,0 +1,140 @@
+"""Steps that build corpora."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect.events import emit_event
+
+from mswitch.flows.jobs.job import Job, Launcher
+from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
+from mswitch.flows.prefect.preflight import check_capacity
+from mswitch.flows.prefect.profile import FILE, Dataflow, Operators
+from mswitch.flows.prefect.steps import follow, step
+from mswitch.flows.reports.corpus import write_page
+from mswitch.flows.stages.corpus import build as corpus_stage
+from mswitch.flows.stages.disk_space import check_disk
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.stats import language_totals, load_stats
+from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import check_url, upload
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import pipeline_options
+
+
+@step("fetch {out.name}")
+def fetch(argv: Sequence[str], out: Path, launcher: Launcher) -> None:
+    """Fetch real text as a crawl."""
+    follow(Job((*argv, f"--out={out}"), out), launcher)
+
+
+def crawl_of(
+    argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
+) -> Path | str:
+    """Fetch real text as a crawl; to where the build of these options can read it."""
+    crawl = operators.directory("crawls", name)
+    bucket = dataflow_of(options, operators)
+    fetch(argv, crawl, launcher)
+    if bucket is None:
+        return crawl
+    url = bucket.place("crawls", name)
+    send(crawl, url)
+    return url
+
+
+def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None:
+    """What is known of Dataflow, where a build with these options runs there."""
+    if "--runner=dataflow" not in options:
+        return None
+    if operators.dataflow is None:
+        raise UserError(f"runner dataflow needs storage and options in [dataflow] of {FILE}")
+    return operators.dataflow
+
+
+@step("send {crawl.name}")
+def send(crawl: Path, url: str) -> None:
+    """Copy a crawl to a bucket, where workers of Dataflow read it; what is there is left."""
+    there = storage.file_sizes(url)
+    for path in sorted(crawl.rglob("*.gz")):
+        name = str(path.relative_to(crawl))
+        if there.get(name) != path.stat().st_size:
+            upload(path, storage.join(url, name))
+
+
+@step("plan of {job.place.name}")
+def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
+    """Say what a build will read and where it goes, and check disk, Dataflow and launcher."""
+    if isinstance(job.out, str):
+        options = job.argv[job.argv.index("--") + 1 :]
+        storage.use_options(
+            pipeline_options("dataflow", options).get_all_options(drop_default=True)
+        )
+        check_url(job.out)
+        for one in inputs:
+            if not storage.is_remote(one):
+                raise UserError(
+                    f"{one}: workers of Dataflow read URLs alone; give gs:// or https://"
+                )
+    check_capacity(launcher, [job])
+    files = find_crawl_files(inputs)
+    size = sum(file.size_bytes for file in files)
+    [runner] = [word for word in job.argv if word.startswith("--runner=")]
+    where = f"{job.out}, on runner {runner.partition('=')[2]}"
+    say("corpus", f"{len(files):,} files of {size:,} bytes to {where}")
+    if isinstance(job.out, Path):
+        # Pages are kept aside, about as compressed as they come.
+        check_disk(job.out, size, "temporary files of this build", "fewer inputs")
+
+
+def build_job(
+    inputs: Sequence[str],
+    place: Path,
+    options: Sequence[str],
+    operators: Operators,
+    *,
+    append: bool,
+) -> Job:
+    """The job that turns a crawl into Parquet per language, or adds it to what is there.
+
+    Args:
+        inputs: crawl files.
+        place: where the corpus goes, or the record of its job where it goes to a bucket.
+        options: of the command, with `--runner=`.
+        operators: with what Dataflow needs.
+        append: whether the corpus is there.
+    """
+    out: Path | str = place
+    words = [f"--input={one}" for one in inputs]
+    words += ["--append"] if append else []
+    beam_options: Sequence[str] = ()
+    if (dataflow := dataflow_of(options, operators)) is not None:
+        out = dataflow.place("corpora", place.name)
+        beam_options = ("--", *dataflow.options)
+    argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
+    # The marker of a corpus that grows says nothing of the addition.
+    return corpus_stage.job_of(argv, out, record=place)
+
+
+@step("build {job.place.name}")
+def build(job: Job, launcher: Launcher) -> None:
+    """Build a corpus, or add to it."""
+    follow(job, launcher)
+
+
+@step("statistics of {job.place.name}")
+def show_statistics(job: Job) -> None:
+    """Write the page of the corpus, or of one in a bucket, show its languages alone."""
+    key, title = key_of("corpus", job.place.name), f"Statistics of {job.place.name}"
+    if isinstance(job.out, str):  # a page reads all shards
+        rows = language_totals(load_stats(job.out))
+        rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
+        show_table(key, rows, f"{title} in {job.out}")
+        return
+    page = job.out.with_name(f"{job.out.name}.html")
+    write_page(job.out, page)
+    show_page(key, page, title)
+
+
+def corpus_is_ready(name: str) -> None:
+    """Say so, for deployments that wait for it."""
+    emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{name}"})

@@ -1,0 +1,190 @@
+"""What trainings cost: hours of hosts from their records, and an estimate of what is to come."""
+
+import contextlib
+import dataclasses
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.jobs.job import Launcher
+from mswitch.flows.jobs.record import find_records, read_record
+from mswitch.flows.prefect.artifacts import last_metrics
+from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.profile import Operators, Price
+from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.hardware import peak_flops
+from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.presets import preset
+from mswitch.models.training.run_directory import CONFIG, train_config_of
+from mswitch.models.training.run_files import EVALUATION
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, read_json_object
+
+#: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
+ASSUMED_UTILIZATION = 0.3
+#: Steps after which their median is taken for the rest.
+MEASURED_STEPS = 20
+_RECENT_STEPS = 100
+#: Commands that leave metrics of training.
+_TRAININGS = ("train", "finetune")
+#: Settings of training that do not change how long a step takes.
+_UNTIMED = (
+    *("steps", "seed", "base_learning_rate", "warmup_steps", "weight_decay", "evaluations"),
+    *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss"),
+)
+
+
+class OverBudgetError(UserError):
+    """Jobs were paused because they have cost what they may."""
+
+
+class CostGuard:
+    """Adds up what trainings and their evaluations cost, and estimates what they will.
+
+    Args:
+        planned: the trainings.
+        hosts: of each.
+        launcher: where they run.
+        operators: with the prices.
+        manifest: of their examples.
+        price: of the launcher; None where it has none.
+        limit: what they may cost, in USD; None for any amount.
+        beside: the part of a run that the job beside its training makes.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        hosts: int,
+        launcher: Launcher,
+        operators: Operators,
+        manifest: Mapping[str, Any],
+        price: Price | None,
+        limit: float | None,
+        beside: str = EVALUATION,
+    ):
+        self.planned, self.hosts, self.launcher = planned, hosts, launcher
+        self.operators, self.manifest = operators, manifest
+        self.price, self.limit, self.beside = price, limit, beside
+        self._before: dict[Path, tuple[float, str] | None] = {}
+
+    def spent(self) -> float:
+        """USD that all attempts of trainings and evaluations have cost so far."""
+        now, total = time.time(), 0.0
+        for one in self.planned:
+            for place in (one.place, one.place / self.beside):
+                record = read_record(place)
+                price = self.operators.price_of(record) if record is not None else None
+                if record is not None and price is not None:
+                    total += price.usd(record.host_hours(now))
+        return total
+
+    def refuse(self) -> OverBudgetError | None:
+        """Why no more may be computed, once all have cost what they may."""
+        if self.limit is None or (spent := self.spent()) < self.limit:
+            return None
+        return OverBudgetError(
+            f"saved and paused: {spent:,.2f} USD are spent, and {self.limit:,.2f} is the limit"
+        )
+
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train and evaluate."""
+        for one in self.planned:
+            beside = read_record(one.place / self.beside)
+            last = beside.last if beside is not None else None
+            if not one.has(MARKER) or last is None or last.outcome != "done":
+                return False
+        return True
+
+    def to_come(self) -> tuple[float | None, str]:
+        """USD that the trainings will still cost, and on what the estimate is based.
+
+        None where nothing is known of a training. Evaluations are not in it.
+
+        Raises:
+            BucketError: the bucket of a run does not answer.
+        """
+        total, known, lines = 0.0, True, []
+        for one in self.planned:
+            done = last_metrics(one.out)
+            steps = one.config.steps - (done[0]["step"] if done else 0)
+            if not steps:
+                continue
+            rate = self._step_secs(one)
+            if rate is None or self.price is None:
+                known = False
+                lines.append(f"{one.place.name}: {steps:,} steps, of which no time is known")
+                continue
+            secs, basis = rate
+            total += self.price.usd(self.hosts * steps * secs / 3600)
+            lines.append(f"{one.place.name}: {steps:,} steps of {secs:.3g} s, {basis}")
+        return total if known else None, "; ".join(lines)
+
+    def note(self) -> str:
+        """What was spent and what all will cost, for a line of progress."""
+        if self.price is None:
+            return ""
+        spent, (left, _) = self.spent(), self.to_come()
+        whole = f" of about {spent + left:,.2f}" if left is not None else ""
+        limit = f", at most {self.limit:,.2f}" if self.limit is not None else ""
+        return f"{spent:,.2f}{whole} USD for all{limit}"
+
+    def _step_secs(self, one: Planned) -> tuple[float, str] | None:
+        """Seconds of a step, and where they come from: measured, of a like run, or by its FLOPs."""
+        own = _median_secs(one.out)
+        if own is not None:
+            return own, "as measured"
+        if one.place not in self._before:
+            self._before[one.place] = self._of_like_run(one) or self._by_flops(one)
+        return self._before[one.place]
+
+    def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
+        """The newest run with this model and these settings on the same launcher and hosts."""
+        tokens = one.config.rows * sum(self._lengths(one.config))
+        found = []
+        for record in find_records(self.operators.storage):
+            run, last = record.job.out, record.last
+            same_place = (record.launcher, record.job.hosts) == (self.launcher.profile, self.hosts)
+            if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
+                continue
+            with contextlib.suppress(UserError):  # another flow's run, which cannot be read
+                secs = _median_secs(run)
+                if secs is None:
+                    continue
+                config = read_json_object(storage.join(run, CONFIG))
+                same_model = (config["preset"], config["tokens_per_step"]) == (one.preset, tokens)
+                if same_model and _timed(train_config_of(config)) == _timed(one.config):
+                    found.append((last.submitted, secs, f"as measured in {run}"))
+        return max(found)[1:] if found else None
+
+    def _by_flops(self, one: Planned) -> tuple[float, str] | None:
+        peak = peak_flops(self.price.chip) if self.price is not None else None
+        if peak is None or self.price is None:
+            return None
+        config, lengths = one.config, self._lengths(one.config)
+        vocabulary = padded_vocabulary(self.manifest["vocabulary_size"])
+        model = dataclasses.replace(preset(one.preset).model, vocabulary_size=vocabulary)
+        flops = training_step_flops(model, config.rows, *lengths) + recomputed_flops(
+            model, config.rows, *lengths, remat=config.remat, loss_chunks=config.loss_chunks
+        )
+        secs = flops / (peak * config.devices * ASSUMED_UTILIZATION)
+        devices = f"{config.devices} x {self.price.chip}"
+        return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
+
+    def _lengths(self, config: TrainConfig) -> tuple[int, int]:
+        inputs, targets = (self.manifest[f"{name}_length"] for name in ("inputs", "targets"))
+        return config.row_examples * inputs, config.row_examples * targets
+
+
+def _median_secs(run: Path | str) -> float | None:
+    """The median of the last steps of a run; None before there are some."""
+    found = [one.get("train/step_secs") for one in last_metrics(run, _RECENT_STEPS)]
+    secs = [one for one in found if one is not None]
+    return statistics.median(secs) if len(secs) >= MEASURED_STEPS else None
+
+
+def _timed(config: TrainConfig) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(config).items() if k not in _UNTIMED}

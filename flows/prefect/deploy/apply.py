@@ -1,0 +1,354 @@
+"""Makes a Prefect server have what the table of deployments says, and shows what differs."""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
+from prefect.client.schemas.objects import ConcurrencyOptions, StateType
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from mswitch.flows.prefect.approval import AWAITING_APPROVAL
+from mswitch.flows.prefect.deploy.deployments import (
+    DEPLOYMENTS,
+    HEARTBEAT_SECS,
+    QUEUE,
+    Deployment,
+    check_schedules,
+    job_variables,
+    schedule_of,
+    schema_of,
+)
+from mswitch.flows.prefect.deploy.notifications import (
+    NAME,
+    address,
+    automations,
+    find_block,
+    save_block,
+)
+from mswitch.flows.prefect.profile import HOUSEKEEPING, TAG, TAGS, Operators
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import canonical_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """Something that the server shall have, or have no more.
+
+    Attributes:
+        name: kind and name, as shown.
+        wanted: its settings; None where it shall not have the thing any more.
+        found: those that the server has; None where it has no such thing.
+        write: makes it so.
+    """
+
+    name: str
+    wanted: Mapping[str, Any] | None
+    found: Mapping[str, Any] | None
+    write: Callable[[], object]
+
+    def difference(self) -> list[str]:
+        """What differs, in lines; none if nothing does."""
+        if self.wanted is None:
+            return [f"- {self.name}"]
+        if self.found is None:
+            return [f"+ {self.name}"]
+        return [
+            f"~ {self.name}: {key}: {_short(self.found.get(key))} -> {_short(value)}"
+            for key, value in self.wanted.items()
+            if self.found.get(key) != value
+        ]
+
+
+def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
+    """Compare the server with the table, and make it so.
+
+    Args:
+        operators: the settings.
+        operators_file: where they come from, for the workers.
+        write: whether to change the server.
+
+    Returns:
+        What differed, in lines.
+    """
+    check_schedules(operators)
+    with server(operators) as client:
+        lines = []
+        for thing in _things(client, operators, operators_file):
+            difference = thing.difference()
+            lines += difference
+            if difference and write:
+                thing.write()
+        return lines
+
+
+@contextlib.contextmanager
+def server(operators: Operators) -> Iterator[SyncPrefectClient]:
+    """A client of the server."""
+    address = str(operators.server)
+    with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
+        try:
+            client.hello()
+            yield client
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                raise
+            raise UserError(
+                f"the Prefect server {address} asks for a password: give user:password as "
+                "PREFECT_API_AUTH_STRING in the environment"
+            ) from error
+        except httpx.TransportError as error:
+            raise UserError(
+                f"the Prefect server {address} does not answer ({type(error).__name__}): start it "
+                "(`prefect server start`), name another in operators.toml, or give --serve"
+            ) from error
+
+
+def _things(
+    client: SyncPrefectClient, operators: Operators, operators_file: Path | None
+) -> Iterator[Thing]:
+    yield _work_pool(client, operators)
+    yield _work_queue(client, operators, QUEUE, operators.flow_runs)
+    # Priority does not pass a limit: what looks after the others waits in a queue without one.
+    yield _work_queue(client, operators, HOUSEKEEPING, None)
+    for deployment in DEPLOYMENTS:
+        yield _deployment(client, deployment, operators, operators_file)
+    yield _automation(client, zombies())
+    if operators.notifications is None:
+        yield from _former_notifications(client)
+    else:
+        url, found = address(operators.notifications), find_block(client)
+        # The address itself is shown nowhere.
+        state = {"url": f"as in ${operators.notifications.url_variable}"}
+        before = None if found is None else state if found[1] == url else {"url": "another"}
+        yield Thing(f"block {NAME}", state, before, lambda: save_block(url))
+        # In a dry run there may be none.
+        block = find_block(client)
+        for automation in automations(block[0] if block else UUID(int=0)):
+            yield _automation(client, automation)
+
+
+def _former_notifications(client: SyncPrefectClient) -> Iterator[Thing]:
+    """What is left of [notifications] that is not in operators.toml any more."""
+    for one in automations(UUID(int=0)):
+        for before in client.read_automations_by_name(one.name):
+            delete = functools.partial(client.delete_automation, before.id)
+            yield Thing(f"automation {one.name}", None, {}, delete)
+    if (block := find_block(client)) is not None:
+        delete = functools.partial(client.delete_block_document, block[0])
+        yield Thing(f"block {NAME}", None, {}, delete)
+
+
+def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
+    name = operators.pool
+    wanted = {"type": "process", "concurrency_limit": None}
+    try:
+        pool = client.read_work_pool(name)
+    except ObjectNotFound:
+        create = WorkPoolCreate(name=name, **wanted)
+        return Thing(f"work pool {name}", wanted, None, lambda: client.create_work_pool(create))
+    if pool.type != "process":
+        raise UserError(
+            f"work pool {name} is of type {pool.type}, and has to be of type process: "
+            "give another as pool in operators.toml"
+        )
+    found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
+    update = WorkPoolUpdate(concurrency_limit=None)
+    return Thing(f"work pool {name}", wanted, found, lambda: client.update_work_pool(name, update))
+
+
+def _work_queue(
+    client: SyncPrefectClient, operators: Operators, name: str, limit: int | None
+) -> Thing:
+    pool, wanted = operators.pool, {"concurrency_limit": limit}
+    try:
+        queue = client.read_work_queue_by_name(name, pool)
+    except ObjectNotFound:
+        return Thing(
+            f"work queue {pool}/{name}",
+            wanted,
+            None,
+            lambda: client.create_work_queue(name, concurrency_limit=limit, work_pool_name=pool),
+        )
+    return Thing(
+        f"work queue {pool}/{name}",
+        wanted,
+        {"concurrency_limit": queue.concurrency_limit},
+        # Prefect's synchronous client has no method for it.
+        lambda: client.request(
+            "PATCH", "/work_queues/{id}", path_params={"id": queue.id}, json=wanted
+        ),
+    )
+
+
+def _deployment(
+    client: SyncPrefectClient,
+    deployment: Deployment,
+    operators: Operators,
+    operators_file: Path | None,
+) -> Thing:
+    schema = schema_of(deployment, operators)
+    schedule = schedule_of(deployment, operators)
+    wanted: dict[str, Any] = {
+        "entrypoint": deployment.entrypoint,
+        "work_pool_name": operators.pool,
+        "work_queue_name": deployment.queue,
+        "parameters": deployment.parameters,
+        "description": deployment.flow.description,
+        "tags": deployment.tags,
+        "job_variables": job_variables(operators_file),
+        "form": _digest(schema),
+        "enforce_parameter_schema": True,
+        "concurrency": deployment.concurrency,
+        "schedule": schedule.model_dump() if schedule is not None else None,
+    }
+
+    def write() -> None:
+        if before is not None and (schedule is None or not schedule.active):
+            for one in before.schedules:  # with its late runs, which replacing it would leave
+                client.delete_deployment_schedule(before.id, one.id)
+        limit, options = None, None
+        if deployment.concurrency is not None:
+            limit, strategy = deployment.concurrency
+            options = ConcurrencyOptions(collision_strategy=strategy)
+        client.create_deployment(
+            flow_id=client.create_flow_from_name(deployment.flow.name),
+            name=deployment.name,
+            schedules=[_schedule_of(schedule)] if schedule is not None else [],
+            concurrency_limit=limit,
+            concurrency_options=options,
+            parameters=wanted["parameters"],
+            description=wanted["description"],
+            work_pool_name=operators.pool,
+            work_queue_name=deployment.queue,
+            tags=wanted["tags"],
+            path=".",
+            entrypoint=deployment.entrypoint,
+            parameter_openapi_schema=schema,
+            pull_steps=[],
+            enforce_parameter_schema=True,
+            job_variables=wanted["job_variables"],
+        )
+
+    name, before = f"deployment {deployment.full_name}", None
+    try:
+        before = client.read_deployment_by_name(deployment.full_name)
+    except ObjectNotFound:
+        return Thing(name, wanted, None, write)
+    found = {key: getattr(before, key, None) for key in wanted}
+    found["form"] = _digest(before.parameter_openapi_schema)
+    limit, options = before.global_concurrency_limit, before.concurrency_options
+    found["concurrency"] = (
+        (limit.limit, options.collision_strategy.value)
+        if limit is not None and options is not None
+        else None
+    )
+    found["schedule"] = _found_schedule(before.schedules)
+    return Thing(name, wanted, found, write)
+
+
+def _schedule_of(schedule: Any) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone),
+        active=schedule.active,
+        parameters=schedule.parameters,
+    )
+
+
+def _found_schedule(schedules: Any) -> Any:
+    """The one schedule as operators.toml has it; all of them where there are others."""
+    found = [
+        {
+            "cron": getattr(one.schedule, "cron", str(one.schedule)),
+            "timezone": one.schedule.timezone,
+            "active": one.active,
+            "parameters": one.parameters,
+        }
+        for one in schedules
+    ]
+    return found[0] if len(found) == 1 else found or None
+
+
+def zombies() -> AutomationCore:
+    """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
+    ends = (*ends, AWAITING_APPROVAL)
+    heartbeat = "prefect.flow-run.heartbeat"
+    crash: ActionTypesOrUnknown = ChangeFlowRunState(
+        state=StateType.CRASHED,
+        name="Crashed",
+        message="No sign of life: its process died.",
+        force=False,
+    )
+    return AutomationCore(
+        name=f"{TAG}-zombies",
+        description="Flow runs whose process died are Crashed.",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "tag",
+                "prefect.resource.id": [f"prefect.tag.{tag}" for tag in TAGS],
+            },
+            for_each={"prefect.resource.id"},
+            after={heartbeat},
+            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
+        ),
+        actions=[crash],
+    )
+
+
+def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
+    settings = wanted.model_dump(mode="json", exclude={"owner_resource"})
+    before = client.read_automations_by_name(wanted.name)
+    if not before:
+        return Thing(
+            f"automation {wanted.name}", settings, None, lambda: client.create_automation(wanted)
+        )
+    found = before[0].model_dump(mode="json", exclude={"id", "owner_resource"})
+    return Thing(
+        f"automation {wanted.name}",
+        {key: _sorted(value) for key, value in settings.items()},
+        {key: _sorted(value) for key, value in found.items()},
+        lambda: client.update_automation(before[0].id, wanted),
+    )
+
+
+def _sorted(value: Any) -> Any:
+    """The value, with lists whose order says nothing in one order; ids left out.
+
+    Keys are no order either: PostgreSQL returns them in another one than they were given in.
+    """
+    if isinstance(value, dict):
+        return {key: _sorted(one) for key, one in value.items() if key != "id"}
+    if isinstance(value, list):
+        return sorted((_sorted(one) for one in value), key=canonical_json)
+    return value
+
+
+def _digest(schema: Any) -> str:
+    return hashlib.sha256(canonical_json(schema).encode()).hexdigest()[:12]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

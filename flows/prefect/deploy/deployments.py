@@ -1,0 +1,194 @@
+"""The deployments of mswitch: one table, which `mswitch deploy` brings to the server."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from pydantic import ValidationError
+
+from mswitch.flows.prefect.flows.append_crawl import append_crawl
+from mswitch.flows.prefect.flows.corpus import corpus
+from mswitch.flows.prefect.flows.evaluate import evaluate_run
+from mswitch.flows.prefect.flows.examples import examples
+from mswitch.flows.prefect.flows.experiment import experiment
+from mswitch.flows.prefect.flows.finetune import finetune_run
+from mswitch.flows.prefect.flows.pretrain_pair import pretrain_pair
+from mswitch.flows.prefect.flows.reconcile import reconcile
+from mswitch.flows.prefect.flows.report import report
+from mswitch.flows.prefect.flows.stages import distill, upcycle
+from mswitch.flows.prefect.parameters import flat_values
+from mswitch.flows.prefect.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
+from mswitch.flows.prefect.settings import (
+    AppendSettings,
+    CorpusSettings,
+    EvaluateSettings,
+    ExamplesSettings,
+    ExperimentSettings,
+    FinetuneSettings,
+    PairSettings,
+    ReportSettings,
+)
+from mswitch.models.config import TrainConfig
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
+
+#: Seconds between the signs of life of a flow run.
+HEARTBEAT_SECS = 30
+#: Prefect's name of the queue that every work pool has.
+QUEUE = "default"
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """A flow that can be started, with the values of its form.
+
+    Attributes:
+        flow: the flow.
+        name: of the deployment.
+        settings: what its form shows; None for a flow without parameters.
+        schedule: when it runs, unless operators.toml says otherwise; None for by hand only.
+        concurrency: how many of its runs work at a time, and what becomes of a further one.
+        housekeeping: whether its runs do no work of their own, and wait for no other run.
+    """
+
+    flow: Flow[..., Any]
+    name: str
+    settings: Any = None
+    schedule: Schedule | None = None
+    concurrency: tuple[int, ConcurrencyLimitStrategy] | None = None
+    housekeeping: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """Name of flow and deployment, as Prefect's commands take them."""
+        return f"{self.flow.name}/{self.name}"
+
+    @property
+    def tags(self) -> list[str]:
+        """Of the deployment and its runs."""
+        return [HOUSEKEEPING if self.housekeeping else TAG]
+
+    @property
+    def queue(self) -> str:
+        """The queue of the work pool that its runs wait in."""
+        return HOUSEKEEPING if self.housekeeping else QUEUE
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters whose values are not the flow's defaults."""
+        if self.settings is None:
+            return {}
+        defaults = flat_values(type(self.settings)())
+        values = flat_values(self.settings)
+        return {name: value for name, value in values.items() if value != defaults[name]}
+
+    @property
+    def entrypoint(self) -> str:
+        """Where a worker finds the flow: it imports the installed package."""
+        return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
+
+
+#: All of them. Those called `sample` run as they are, in minutes.
+DEPLOYMENTS: Sequence[Deployment] = (
+    Deployment(corpus, "sample", CorpusSettings()),
+    Deployment(corpus, "mc4", CorpusSettings(name="mc4", config=CorpusConfig())),
+    Deployment(
+        append_crawl,
+        "monthly",
+        AppendSettings(name="mc4"),
+        Schedule(cron="0 6 5 * *"),
+        (1, ConcurrencyLimitStrategy.CANCEL_NEW),
+    ),
+    Deployment(examples, "sample", ExamplesSettings()),
+    Deployment(
+        examples,
+        "mt5",
+        ExamplesSettings(
+            name="mc4", corpus="mc4", vocabulary=VocabularyConfig(), config=ExamplesConfig()
+        ),
+    ),
+    Deployment(pretrain_pair, "sample", PairSettings()),
+    Deployment(
+        pretrain_pair,
+        "base",
+        PairSettings(
+            name="base",
+            examples="mc4",
+            baseline="mt5-base",
+            candidate="mswitch-base",
+            config=TrainConfig(),
+        ),
+    ),
+    Deployment(experiment, "sample", ExperimentSettings()),
+    Deployment(evaluate_run, "run", EvaluateSettings()),
+    Deployment(finetune_run, "run", FinetuneSettings()),
+    Deployment(report, "pair", ReportSettings()),
+    Deployment(distill, "run"),
+    Deployment(upcycle, "run"),
+    Deployment(
+        reconcile,
+        "all",
+        # Without it what crashed stays so. Several may run at a time: one that was killed would
+        # keep the place of the others.
+        schedule=Schedule(cron="*/2 * * * *", active=True),
+        housekeeping=True,
+    ),
+)
+
+
+def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None:
+    """When a deployment runs by itself."""
+    return operators.schedules.get(deployment.full_name, deployment.schedule)
+
+
+def check_schedules(operators: Operators) -> None:
+    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes."""
+    names = [deployment.full_name for deployment in DEPLOYMENTS]
+    for name, schedule in operators.schedules.items():
+        if name not in names:
+            raise UserError(
+                f"[schedules.{name!r}] is of no deployment: choose among {', '.join(names)}"
+            )
+        try:
+            CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"[schedules.{name!r}] of {FILE}: {first['loc'][0]} = {first['input']!r} is not "
+                "valid: give such as cron = '0 6 5 * *' and timezone = 'Europe/Berlin'"
+            ) from error
+
+
+def environment(operators_file: Path | None) -> dict[str, str]:
+    """What the process of a flow run needs to know."""
+    known = {
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS),
+        "DO_NOT_TRACK": "1",
+    }
+    if operators_file is not None:
+        known[VARIABLE] = str(operators_file.absolute())
+    return known
+
+
+def job_variables(operators_file: Path | None) -> dict[str, Any]:
+    """How a worker starts a flow run: in this directory, from which relative paths start."""
+    return {"env": environment(operators_file), "working_dir": os.getcwd()}
+
+
+def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
+    """The schema of a deployment's parameters; a launcher is one of operators.toml."""
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(deployment.flow.fn).model_dump_for_openapi()
+    schema["additionalProperties"] = False
+    if "launcher" in schema["properties"]:
+        names = ["local", *(name for name in operators.launchers if name != "local")]
+        schema["properties"]["launcher"]["enum"] = names
+    return schema

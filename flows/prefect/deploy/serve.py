@@ -1,0 +1,107 @@
+"""A Prefect server, one worker and the UI on this machine, started and ended together."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import httpx
+
+from mswitch.flows.prefect.deploy.apply import deploy
+from mswitch.flows.prefect.deploy.deployments import check_schedules
+from mswitch.flows.prefect.profile import Operators
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+
+#: The first start makes the database, which takes most of a minute on a slow machine.
+START_SECS = 300.0
+#: How long the process of a flow run may take to say that it ends.
+STOP_SECS = 10.0
+#: Runs that a worker has room for beside `flow_runs`: the reconciler's.
+SPARE_RUNS = 2
+
+
+def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
+    """Run until one of them ends or a signal comes; the supervisor then kills this whole group.
+
+    Flow runs that work are Crashed, and `reconcile` starts them again. Jobs that run go on.
+    """
+    check_schedules(operators)
+    if _answers(operators):
+        raise UserError(
+            f"a server answers at {operators.server}: leave out --serve, or name another address "
+            "as server in operators.toml"
+        )
+    host, port = operators.server.host or "127.0.0.1", operators.server.port
+    # Before the worker is started: one that inherits that SIGINT is ignored, as a shell's `&` has
+    # it, ignores SIGTERM too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    say("deploy", "starting a server; the first start takes a minute")
+    running = {"server": _prefect(operators, "server", "start", f"--host={host}", f"--port={port}")}
+    deadline = time.monotonic() + START_SECS
+    while not _answers(operators):
+        _check(running)
+        if time.monotonic() > deadline:
+            raise UserError(f"the Prefect server does not start within {START_SECS:.0f} s")
+        time.sleep(1)
+    for line in deploy(operators, operators_file, write=True):
+        say("deploy", line)
+    # After an outage, the reconciler's late runs would start all at once.
+    words = (f"--pool={operators.pool}", f"--limit={operators.flow_runs + SPARE_RUNS}")
+    running["worker"] = _prefect(operators, "worker", "start", *words)
+    say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
+    try:
+        while True:
+            _check(running)
+            time.sleep(1)
+    finally:
+        _end_flow_runs(running["worker"].pid)
+
+
+def _end_flow_runs(worker: int) -> None:
+    """End the processes of flow runs, each of which leads a session, while the server hears it."""
+    tasks = Path(f"/proc/{worker}/task").glob("*/children")
+    engines = [int(pid) for task in tasks for pid in task.read_text().split()]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in engines:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, number)
+        deadline = time.monotonic() + STOP_SECS
+        while time.monotonic() < deadline and any(map(_is_alive, engines)):
+            time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def _answers(operators: Operators) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(f"{operators.server}/health")
+        return True
+    return False
+
+
+def _check(running: dict[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in running.items():
+        if (code := process.poll()) is not None:
+            raise UserError(f"the Prefect {name} ended with code {code}: see the lines above")
+
+
+def _prefect(operators: Operators, *words: str) -> subprocess.Popen[bytes]:
+    environment = {
+        "PREFECT_API_URL": str(operators.server),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "prefect", *words], env={**environment, **os.environ}
+    )

@@ -1,0 +1,1 @@
+"""The flows that `mswitch deploy` gives to a server, one a file."""

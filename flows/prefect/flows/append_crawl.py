@@ -1,0 +1,88 @@
+"""The flow that adds a crawl to a corpus."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+from prefect import flow
+
+from mswitch.flows.jobs.command import parts
+from mswitch.flows.jobs.record import read_record
+from mswitch.flows.prefect.corpora import (
+    build,
+    build_job,
+    check_build,
+    corpus_is_ready,
+    crawl_of,
+    show_statistics,
+)
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import AppendSettings
+from mswitch.flows.prefect.steps import cancel_hook, step
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.progress import say
+
+#: Options that an addition does not take over from the build.
+_OF_ADDITION = ("--input=", "--append", "--out=")
+
+
+@flow(
+    name="append-crawl",
+    flow_run_name=named("append {dump} to {name}"),
+    on_cancellation=[cancel_hook],
+)
+@flat
+def append_crawl(settings: AppendSettings) -> None:
+    """Add a crawl to a corpus that flow `corpus` built; the newest, unless the corpus has it."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    place = operators.directory("corpora", settings.name)
+    out = operators.output("corpora", settings.name)
+    dump = settings.dump
+    if dump == "latest":
+        dump = newest_dump(str(operators.common_crawl_list))
+    if has_dump(out, dump):
+        say("corpus", f"{out} has {dump}: nothing to do")
+        return
+    options = options_of_build(place)
+    what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
+    what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
+    crawl = crawl_of(what, dump, options, operators, launcher)
+    inputs = (f"{crawl}/{settings.format}/*.gz",)
+    job = build_job(inputs, place, options, operators, append=True)
+    check_build(job, inputs, launcher)
+    build(job, launcher)
+    show_statistics(job)
+    corpus_is_ready(settings.name)
+
+
+@step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])
+def newest_dump(address: str) -> str:
+    """The newest dump of Common Crawl.
+
+    Raises:
+        OSError: the list cannot be read; it is tried again.
+    """
+    with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310, of operators.toml
+        return json.load(answer)[0]["id"]
+
+
+def has_dump(corpus: str | Path, dump: str) -> bool:
+    """Whether a corpus was built of files of this dump, or they were added to it."""
+    manifest = read_manifest(corpus, "corpus")
+    lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
+    return any(f"/{dump}/" in f"/{entry['path']}" for entries in lists for entry in entries)
+
+
+def options_of_build(place: Path) -> list[str]:
+    """The options that a corpus was built with, but for Beam's, as its job's record has them."""
+    record = read_record(place)
+    if record is None or record.job.argv[:2] != ("corpus", "build"):
+        raise UserError(
+            f"{place} was not built by flow corpus: add to it by `mswitch corpus build`"
+        )
+    own, _ = parts(record.job.argv)
+    return [word for word in own[2:] if not word.startswith(_OF_ADDITION)]

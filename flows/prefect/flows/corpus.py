@@ -1,0 +1,39 @@
+"""The flow that builds a corpus."""
+
+from prefect import flow
+
+from mswitch.flows.prefect.corpora import (
+    build,
+    build_job,
+    check_build,
+    corpus_is_ready,
+    crawl_of,
+    show_statistics,
+)
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import CorpusSettings
+from mswitch.flows.prefect.steps import cancel_hook
+from mswitch.flows.stages.stage import options_of
+
+
+@flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])
+@flat
+def corpus(settings: CorpusSettings) -> None:
+    """Build an mC4-style corpus from crawl files, and a page of its statistics."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    place = operators.directory("corpora", settings.name)
+    options = [*options_of(settings.config), f"--runner={settings.runner}"]
+    options += [f"--badwords={settings.badwords}"] if settings.badwords else []
+    inputs = settings.inputs
+    if not inputs:
+        what = ("sample", settings.sample)
+        crawl = crawl_of(what, settings.sample, options, operators, launcher)
+        inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
+    job = build_job(inputs, place, options, operators, append=settings.append)
+    check_build(job, inputs, launcher)
+    build(job, launcher)
+    show_statistics(job)
+    corpus_is_ready(settings.name)

@@ -1,0 +1,25 @@
+"""The flow that evaluates a run."""
+
+from prefect import flow
+
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.planned import evaluation
+from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import EvaluateSettings
+from mswitch.flows.prefect.steps import cancel_hook
+from mswitch.flows.prefect.trainings import evaluate
+
+
+@flow(
+    name="evaluate", flow_run_name=named("evaluate {run} of {pair}"), on_cancellation=[cancel_hook]
+)
+@flat
+def evaluate_run(settings: EvaluateSettings) -> None:
+    """Evaluate the checkpoints of a run that have not been evaluated."""
+    operators = read_operators()
+    names = ("pairs", settings.pair, settings.run)
+    run, examples = operators.output(*names), operators.output("examples", settings.examples)
+    place = operators.directory(*names)
+    job = evaluation(run, examples, settings.config, watch=False, record=place)
+    evaluate(job, operators.launcher(settings.launcher))

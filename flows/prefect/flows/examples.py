@@ -1,0 +1,89 @@
+"""The flow from a corpus to examples."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from mswitch.flows.jobs.job import Launcher
+from mswitch.flows.prefect.artifacts import key_of, show_table
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import ExamplesSettings
+from mswitch.flows.prefect.steps import cancel_hook, follow, step
+from mswitch.flows.stages.examples import build as examples_stage
+from mswitch.flows.stages.vocab import train as vocabulary_stage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
+
+_COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
+
+
+@flow(name="examples", flow_run_name=named("examples {name}"), on_cancellation=[cancel_hook])
+@flat
+def examples(settings: ExamplesSettings) -> None:
+    """Train a vocabulary, see how it suits each language, and write the examples."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    corpus = operators.output("corpora", settings.corpus)
+    read_manifest(corpus, "corpus")
+    vocabulary: str | Path = settings.vocabulary_file
+    if not vocabulary:
+        vocabulary = operators.directory("vocabularies", settings.name)
+        train_vocabulary(settings, corpus, vocabulary, launcher)
+    check_vocabulary(settings, corpus, vocabulary)
+    place = operators.directory("examples", settings.name)
+    build(settings, corpus, vocabulary, operators.destination(place), place, launcher)
+
+
+@step("vocabulary {out.name}")
+def train_vocabulary(
+    settings: ExamplesSettings, corpus: str | Path, out: Path, launcher: Launcher
+) -> None:
+    """Train the SentencePiece model."""
+    follow(vocabulary_stage.job(corpus=corpus, out=out, config=settings.vocabulary), launcher)
+
+
+@step("gate of {settings.name}")
+def check_vocabulary(
+    settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
+) -> None:
+    """Refuse a vocabulary that serves a language badly."""
+    found = inspect_vocabulary(vocabulary, corpus)["languages"]
+    rows = [{name: row[name] for name in _COLUMNS} for row in found]
+    show_table(key_of("vocabulary", settings.name), rows, "How the vocabulary suits each language")
+    for column, limit, option in (
+        ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
+        ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
+    ):
+        check_limit(found, column, limit, option)
+
+
+def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
+    """Refuse rows of which a column is above its limit."""
+    over = [row for row in rows if row[column] is not None and row[column] > limit]
+    if over:
+        worst = max(over, key=lambda row: row[column])
+        raise UserError(
+            f"{len(over)} of {len(rows)} languages have a {column} above {limit:g}, the most "
+            f"{worst['lang']} with {worst[column]:.3g}: train a larger vocabulary, cover more "
+            f"characters, or raise {option}"
+        )
+
+
+@step("examples {place.name}")
+def build(
+    settings: ExamplesSettings,
+    corpus: str | Path,
+    vocabulary: str | Path,
+    out: Path | str,
+    place: Path,
+    launcher: Launcher,
+) -> None:
+    """Write the seqio cache."""
+    job = examples_stage.job(
+        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.config
+    )
+    follow(job, launcher)

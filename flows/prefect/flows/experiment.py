@@ -1,0 +1,91 @@
+"""The flow that compares candidates with one baseline, over seeds and mixtures."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from mswitch.flows.jobs.job import output_below
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.preflight import check_trainings
+from mswitch.flows.prefect.profile import Operators, read_operators
+from mswitch.flows.prefect.reports import index_reports, write_page
+from mswitch.flows.prefect.settings import ExperimentSettings
+from mswitch.flows.prefect.steps import cancel_hook
+from mswitch.flows.prefect.trainings import Sides, train_within_limit
+from mswitch.flows.stages.stage import options_of
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import config_hash, read_manifest
+from mswitch.tasks.mixtures import FILE_SUFFIX, find_mixture
+
+
+@flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
+@flat
+def experiment(settings: ExperimentSettings) -> State:
+    """Train candidates and their baseline with several seeds and mixtures, and report on them.
+
+    Each mixture has a report, in which every candidate is compared with the baseline. Runs are
+    shared: one of another experiment with the same model, settings, seed, mixture and data is
+    found, or waited for, and not trained again.
+    """
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    examples = operators.output("examples", settings.examples)
+    places = plan_reports(settings, operators)
+    planned = plan_runs(settings, operators)
+    check_trainings(settings, planned, examples, operators)
+    reports = {
+        out: sides([one for one in planned if one.mixture == mixture], settings.baseline)
+        for mixture, out in places.items()
+    }
+    at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
+    train_within_limit(settings, planned, examples, operators, reports, at_a_time)
+    verdicts = []
+    for out, compared in reports.items():
+        verdict = write_page(*compared, out, settings.report)
+        verdicts.append(f"{out.name}: {verdict}" if len(reports) > 1 else verdict)
+    index_reports(operators.storage)
+    return Completed(message="\n".join(verdicts))
+
+
+def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
+    """Where the report of each mixture goes."""
+    directory = operators.directory("experiments", settings.name)
+    reports = {
+        mixture: output_below(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))
+        for mixture in settings.mixtures
+    }
+    if len(set(reports.values())) < len(reports):
+        raise UserError(f"two of the mixtures {', '.join(reports)} have one name: rename a file")
+    return reports
+
+
+def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
+    """The runs of an experiment, seed by seed; a name has the hash of what the run is."""
+    examples = read_manifest(operators.output("examples", settings.examples), "examples")
+    presets = (settings.baseline, *settings.candidates)
+    planned = []
+    for seed, mixture, name in itertools.product(settings.seeds, settings.mixtures, presets):
+        config = dataclasses.replace(settings.config, seed=seed)
+        identity = {
+            "preset": name,
+            "options": options_of(config),
+            "mixture": dataclasses.asdict(find_mixture(mixture)),
+            "examples": examples["config_hash"],
+        }
+        run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"
+        place = operators.directory("runs", run)
+        planned.append(Planned(operators.destination(place), name, config, mixture, place))
+    return planned
+
+
+def sides(planned: Sequence[Planned], baseline: str) -> Sides:
+    """The runs of a report."""
+    return (
+        [one.out for one in planned if one.preset == baseline],
+        [one.out for one in planned if one.preset != baseline],
+    )

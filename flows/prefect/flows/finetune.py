@@ -1,0 +1,56 @@
+"""The flow that fine-tunes a run on a task, and shows what it is worth there."""
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from mswitch.flows.prefect.approval import within_limit
+from mswitch.flows.prefect.cost import CostGuard
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import FinetuneSettings
+from mswitch.flows.prefect.steps import cancel_hook
+from mswitch.flows.prefect.tuning import finetune, predict, preset_of, show_scores
+from mswitch.models.training.run_directory import PREDICTIONS
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+
+
+@flow(
+    name="finetune",
+    flow_run_name=named("finetune {name}: {run} of {pair}"),
+    on_cancellation=[cancel_hook],
+)
+@flat
+def finetune_run(settings: FinetuneSettings) -> State:
+    """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""
+    operators = read_operators()
+    launcher = operators.launcher(settings.launcher)
+    origin = operators.output("pairs", settings.pair, settings.run)
+    tasks = operators.output("examples", settings.tasks)
+    place = operators.directory("finetuned", settings.name)
+    manifest = read_manifest(tasks, "examples")
+    if manifest.get("kind") != "supervised":
+        raise UserError(
+            f"{tasks} are not examples of a task: name some that `mswitch examples supervised` made"
+        )
+    splits = {split for of in manifest["languages"].values() for split in of}
+    if "validation" not in splits:
+        raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
+    out, limit = operators.destination(place), settings.max_cost_usd
+    planned = Planned(out, preset_of(origin), settings.config, settings.mixture, place)
+    price = operators.price(settings.launcher, limited=limit is not None)
+    guard = CostGuard(
+        *([planned], settings.hosts, launcher, operators, manifest, price, limit), PREDICTIONS
+    )
+    split = "test" if "test" in splits else "validation"
+
+    def tune() -> None:
+        finetune(settings, origin, tasks, planned, guard)
+        predict(planned, settings.predict, guard, select=True)
+        if split == "test":
+            predict(planned, settings.predict, guard, split="test")
+
+    within_limit(guard, tune)
+    return Completed(message=show_scores(out, place, split))

@@ -1,0 +1,196 @@
+"""The flow that makes Prefect's server, the jobs' records and the launchers agree.
+
+It looks at what is, however that came about, and may be run at any time. A job whose flow run is
+gone keeps running: it is reported, and `mswitch runs` has the commands for it.
+"""
+
+import datetime
+import time
+from collections.abc import Sequence
+
+from prefect import flow, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import emit_event
+from prefect.states import AwaitingRetry, Cancelled, Crashed
+
+from mswitch.flows.jobs.command import cancel_command
+from mswitch.flows.jobs.controller import ask, end_elsewhere, run_job
+from mswitch.flows.jobs.job import Unreachable
+from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.record import Intent, Record, find_records, follower
+from mswitch.flows.prefect.profile import TAGS, read_operators
+from mswitch.flows.prefect.steps import (
+    flow_run_of,
+    leave_to_others,
+    lift_time_limit,
+    owner_of,
+    read_flow_run,
+    step,
+    wants_jobs,
+)
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+
+#: The event of a job that runs and has written nothing for so long.
+STALLED = "mswitch.job.stalled"
+STALL_SECS = 30 * 60.0
+#: How often a flow run that crashes is started.
+MAX_RUNS = 20
+#: How long a worker may take to start the process of a flow run.
+START_SECS = 180
+
+
+@flow(name="reconcile", flow_run_name="reconcile")
+def reconcile() -> None:
+    """Start again what crashed, stop what was cancelled or suspended, report jobs left alone."""
+    look(find_records(read_operators().storage))
+
+
+@step("look at jobs")
+def look(records: Sequence[Record]) -> None:
+    """Compare each job with the flow run that asked for it, then see which of these died."""
+    with get_client(sync_client=True) as client:
+        for flow_run in _flow_runs(StateType.PAUSED):
+            lift_time_limit(client, flow_run.id, flow_run.state)
+    for record in records:
+        try:
+            report_stall(record, time.time())
+            if flow_run_of(record.owner) is not None:
+                settle(record, read_flow_run(record.owner))
+        except (Unreachable, UserError) as error:
+            say("reconcile", f"{record.job.out}: {error}")
+    for flow_run in lost_flow_runs():
+        revive(flow_run, records)
+
+
+def settle(record: Record, flow_run: FlowRun | None) -> None:
+    """Make a job and its flow run agree.
+
+    Raises:
+        Unreachable: the scheduler does not answer.
+    """
+    state = flow_run.state if flow_run is not None else None
+    if state is not None and state.is_crashed():
+        return  # `revive` sees to it
+    if record.alive is None:
+        if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
+            finish_cancelling(flow_run, record)
+    elif record.intent != "run" and follower(record.job.place) is None:
+        _stop(record, record.intent)  # it could not be asked before
+    elif wants_jobs(flow_run) or leave_to_others(record.job.place, record.owner):
+        return
+    elif state is not None and state.is_paused():
+        _stop(record, "pause")
+    elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
+        _stop(record, "cancel")
+    else:
+        say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
+        _tell("mswitch.job.orphaned", record)
+
+
+def lost_flow_runs() -> list[FlowRun]:
+    """Flow runs whose process died, before or after it began."""
+    return [run for run in _flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
+
+
+def _flow_runs(*kinds: StateType) -> list[FlowRun]:
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[*kinds]))
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(any_=[*TAGS]), state=state)
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(flow_run_filter=wanted)
+
+
+def _is_lost(flow_run: FlowRun) -> bool:
+    """Whether it crashed, or its worker died before it had started the process."""
+    state = flow_run.state
+    if state is None or state.is_crashed():
+        return state is not None
+    age = datetime.datetime.now(datetime.UTC) - state.timestamp
+    return age > datetime.timedelta(seconds=START_SECS)
+
+
+def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
+    """Start it again, unless a person ended a job of it, or a process still follows one.
+
+    Of jobs that it paused itself, when it was suspended, those that it has not come to since it was
+    resumed are still so.
+    """
+    owner = owner_of(flow_run.id)
+    mine = [record for record in records if owner in record.wanted_by]
+    ended = any(one.intent != "run" and flow_run_of(one.owner) is None for one in mine)
+    cancelled = bool(mine) and all((one.intent, one.owner) == ("cancel", owner) for one in mine)
+    if not (ended or cancelled or any(follower(one.job.place) for one in mine)):
+        start_again(flow_run)
+
+
+def report_stall(record: Record, now: float) -> None:
+    """Say once that a job runs and has written nothing for half an hour, into log or output.
+
+    An evaluation that watches a training waits for it, and a job of Dataflow works elsewhere.
+
+    Raises:
+        Unreachable: the scheduler does not answer.
+    """
+    alive = record.alive
+    if alive is None or "--watch" in record.job.argv or cancel_command(record.job) is not None:
+        return
+    last = record.job.last_sign(alive.number, now - STALL_SECS)
+    if now - last < STALL_SECS:
+        return
+    status = make_launcher(record.launcher).poll(record.job, alive.number)
+    said = record.job.directory / "stalled"
+    if status.phase != "running" or now - (status.started or now) < STALL_SECS:
+        return
+    if said.exists() and said.read_text() == str(last):
+        return
+    message = f"{record.job.out}: no progress for {(now - last) / 60:.0f} minutes"
+    say("reconcile", message)
+    _tell(STALLED, record, message)
+    said.write_text(str(last))
+
+
+def start_again(flow_run: FlowRun) -> None:
+    """Have a worker run it again, unless it crashed too often."""
+    if flow_run.run_count >= MAX_RUNS:
+        say("reconcile", f"{flow_run.name} crashed {flow_run.run_count} times: left as it is")
+        return
+    say("reconcile", f"{flow_run.name} crashed: it is started again")
+    with get_client(sync_client=True) as client:
+        # Gives back the places that it had in the work pool and of its deployment.
+        client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
+        client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+
+
+def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
+    """Say that a flow run is Cancelled, if it has no process that could."""
+    if record.intent == "cancel" and follower(record.job.place) is None:
+        end_elsewhere(record.job)
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
+
+
+def _stop(record: Record, intent: Intent) -> None:
+    """Ask the job to stop, and kill it once it had its time; note its end."""
+    launcher = make_launcher(record.launcher)
+    ask(record.job, launcher, intent)
+    alive = record.alive
+    if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":
+        run_job(record.job, launcher, on_poll=_leave)
+        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
+        _tell("mswitch.job.stopped", record)
+
+
+def _leave(text: str) -> None:
+    """Do not wait: the next round looks again."""
+    raise Unreachable(text)
+
+
+def _tell(event: str, record: Record, message: str = "") -> None:
+    resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
+    emit_event(event, resource, payload={"message": message})

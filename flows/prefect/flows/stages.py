@@ -1,0 +1,80 @@
+"""Flows that run one stage: its form has names in place of paths."""
+
+import dataclasses
+from typing import Any
+
+from prefect import Flow, flow
+
+from mswitch.flows.jobs.job import Job, Launcher
+from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.profile import Name, read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.steps import cancel_hook, follow, step
+from mswitch.flows.stages.distill import distill as distill_stage
+from mswitch.flows.stages.stage import Stage
+from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
+from mswitch.models.config import JobConfig
+from mswitch.pipelines.dataflow.docstrings import entries
+from mswitch.pipelines.validation import check_fields
+
+NAME = "name of what is made, and of the directory that it goes to."
+LAUNCHER = "where it runs: a launcher of operators.toml."
+
+
+@step("{job.place.name}")
+def run_job(job: Job, launcher: Launcher) -> None:
+    """Bring a job to its end."""
+    follow(job, launcher)
+
+
+def settings_of(stage: Stage) -> type:
+    """The settings of a flow that runs a stage: names of what it reads and makes, and all else."""
+    docs = entries(stage.function.__doc__ or "", "Args:")
+    fields: list[tuple[str, Any, Any]] = [("name", Name, "sample")]
+    for name, parameter in stage.parameters.items():
+        if name in stage.reads:
+            fields.append((name, Name, "sample"))
+        elif name != stage.output and parameter.annotation is not JobConfig:
+            empty = parameter.default is parameter.empty
+            fields.append((name, parameter.annotation, "" if empty else parameter.default))
+    fields.append(("launcher", Name, "local"))
+    docs |= {"name": NAME, "launcher": LAUNCHER}
+    docs |= {name: f"name of {kind}: {docs[name]}" for name, kind in stage.reads.items()}
+    lines = [f"    {name}: {docs[name]}" for name, _, _ in fields if name in docs]
+    made = dataclasses.make_dataclass(
+        "Settings",
+        fields,
+        frozen=True,
+        namespace={"__post_init__": check_fields},
+    )
+    made.__doc__ = "\n".join([f"Of flow `{stage.name}`.", "", "Attributes:", *lines])
+    return made
+
+
+def stage_flow(stage: Stage) -> Flow[..., Any]:
+    """Make the flow of a stage."""
+    settings_class = settings_of(stage)
+
+    def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
+        operators = read_operators()
+        place = operators.directory(stage.makes, settings.name)
+        values = {
+            field.name: getattr(settings, field.name)
+            for field in dataclasses.fields(settings)
+            if field.name not in ("name", "launcher")
+        }
+        for name, kind in stage.reads.items():
+            values[name] = str(operators.output(kind, values[name]))
+        out = operators.destination(place)
+        job = stage.job(record=place, **{**values, stage.output: out})
+        run_job(job, operators.launcher(settings.launcher))
+
+    run.__name__ = run.__qualname__ = stage.function.__name__
+    run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
+    name = stage.name.replace(" ", "-")
+    return flow(name=name, flow_run_name=named(f"{name} {{name}}"), on_cancellation=[cancel_hook])(
+        flat(run)
+    )
+
+
+distill, upcycle = map(stage_flow, (distill_stage, upcycle_stage))

@@ -1,0 +1,81 @@
+"""Trainings that a flow is to make, and the jobs of which they consist."""
+
+import dataclasses
+from pathlib import Path
+
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
+from mswitch.flows.stages import evaluate, train
+from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
+from mswitch.pipelines import objects, storage
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A training that a flow is to make.
+
+    Attributes:
+        out: the run directory, or its URL.
+        preset: the model.
+        config: how it is trained.
+        mixture: how often each language comes.
+        record: where `out` is a URL, as `Job.record`.
+    """
+
+    out: Path | str
+    preset: str
+    config: TrainConfig
+    mixture: str
+    record: Path | None = None
+
+    @property
+    def place(self) -> Path:
+        """As `Job.place`."""
+        return self.record or Path(self.out)
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file of this name.
+
+        Raises:
+            BucketError: the bucket does not answer.
+        """
+        with objects.reaching(str(self.out)):
+            return storage.exists(storage.join(self.out, name))
+
+
+def training(
+    planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path | str
+) -> Job:
+    """The job that pretrains one model."""
+    return train.train.job(
+        hosts=settings.hosts,
+        record=planned.record,
+        preset=planned.preset,
+        examples=examples,
+        out=planned.out,
+        mixture=planned.mixture,
+        config=planned.config,
+        job=JobConfig(distributed=settings.hosts > 1),
+    )
+
+
+def evaluation(
+    run: Path | str,
+    examples: Path | str,
+    config: EvaluateConfig,
+    *,
+    watch: bool,
+    record: Path | None = None,
+) -> Job:
+    """The job that evaluates a run, and watches it until its training ends.
+
+    Args:
+        run: the run directory, or its URL.
+        examples: their directory, or its URL.
+        config: of the evaluation.
+        watch: whether the run still trains.
+        record: where `run` is a URL, as `Job.record` of its training.
+    """
+    return evaluate.evaluate.job(
+        record=record, run=run, examples=examples, config=config, watch=watch
+    )

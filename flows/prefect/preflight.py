@@ -1,0 +1,122 @@
+"""Checks of what no single field of a form shows, before anything is built."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.prefect.planned import Planned, evaluation, training
+from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.steps import step
+from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
+from mswitch.flows.stages.disk_space import check_disk, state_bytes
+from mswitch.models.capacity import batch_groups
+from mswitch.models.config import padded_vocabulary
+from mswitch.models.hardware import GIB
+from mswitch.models.presets import preset
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.progress import say
+from mswitch.tasks.mixtures import find_mixture
+
+
+@step("preflight")
+def check_trainings(
+    settings: PairSettings | ExperimentSettings,
+    planned: Sequence[Planned],
+    examples: Path | str,
+    operators: Operators,
+) -> None:
+    """Check models against meshes and examples, the mixture, free disk, and the launchers."""
+    manifest = read_manifest(examples, "examples")
+    outs = [one.out for one in planned]
+    for one in planned:
+        if outs.count(one.out) > 1:
+            raise UserError(
+                f"{one.preset} with seed {one.config.seed} and mixture {one.mixture} would be "
+                "trained twice: leave out a preset, seed or mixture that is given twice"
+            )
+        find_mixture(one.mixture)
+        evaluated = len(evaluation_steps(one.config))
+        if evaluated < FEWEST_EVALUATIONS:
+            option = "evaluations" if one.config.eval_every is None else "eval-every"
+            raise UserError(
+                f"--{option}: {evaluated} of {one.config.steps:,} steps are too few, a report "
+                f"needs {FEWEST_EVALUATIONS}"
+            )
+        _check_mesh(one, manifest)
+        with open_files(one.out) as files:
+            files.refresh()
+            _check_examples(files.directory, manifest, examples)
+    launcher, evaluator = (
+        operators.launcher(settings.launcher),
+        operators.evaluator(settings.launcher),
+    )
+    check_capacity(launcher, (training(one, settings, examples) for one in planned))
+    evaluations = (
+        evaluation(one.out, examples, settings.evaluate, watch=True, record=one.record)
+        for one in planned
+    )
+    check_capacity(evaluator, evaluations)
+    need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
+    if isinstance(planned[0].out, Path):
+        check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
+    say(
+        "preflight",
+        f"{len(planned)} trainings of {planned[0].config.steps:,} steps, "
+        f"{need / GIB:,.1f} GiB of checkpoints to come",
+    )
+
+
+def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
+    from mswitch.models.partitioning import check_divisible
+
+    model, config = preset(one.preset).model, one.config
+    keys = ("inputs_length", "targets_length")
+    lengths = [config.row_examples * manifest[key] for key in keys]
+    check_divisible(model, config, batch_groups(model, config.rows, *lengths))
+
+
+def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
+    """A run that was begun keeps its vocabulary and examples."""
+    if not (run / CONFIG).exists():
+        return
+    before = read_run(run)["examples"]
+    for key, what in (("vocabulary_sha256", "vocabulary"), ("config_hash", "examples")):
+        if before[key] != manifest[key]:
+            raise UserError(
+                f"{run} was begun with another {what} than that of {examples}: choose another name"
+            )
+
+
+def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
+    """Ask the launcher whether it could ever run these jobs."""
+    try:
+        for job in jobs:
+            launcher.check(job)
+    except Unreachable as error:  # which says nothing of what it has
+        say("preflight", f"the scheduler does not answer, and is not checked ({error})")
+
+
+def missing_bytes(one: Planned, vocabulary_size: int) -> int:
+    """Size of the checkpoints that a training has still to write."""
+    config = one.config
+    if one.has(MARKER):
+        return 0
+    # The newest beside those that are kept, while the next one is written.
+    count = len(evaluation_steps(config)) + 1
+    places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
+    present = sum(path.name.isdecimal() for path in places)
+    return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)
+
+
+def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
+    """Size of one checkpoint: parameters and the optimizer's moments, from shapes alone."""
+    model = dataclasses.replace(
+        preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
+    )
+    return state_bytes(model, one.config)

@@ -1,0 +1,283 @@
+"""operators.toml: the server, where everything is stored, where jobs run, and the schedules.
+
+    server = "http://127.0.0.1:4200/api"
+    storage = "/srv/mswitch"
+    bucket = "gs://bucket/mswitch"
+
+    [launchers.gpu]
+    launcher = "slurm"
+    partition = "gpu"
+
+    [prices.gpu]
+    chip_hour = 3.9
+    chips = 8
+
+    [dataflow]
+    storage = "gs://bucket/mswitch"
+    options = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
+
+    [schedules.append-crawl]
+    cron = "0 6 5 * *"
+    active = true
+
+Without the file everything has its default: a server on this machine, `runs` in this directory.
+"""
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from annotated_types import Ge, Gt
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mswitch.flows.jobs.job import Launcher, output_below
+from mswitch.flows.jobs.launchers import LAUNCHERS, make_launcher
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Record, read_record
+from mswitch.models.hardware import PEAKS, peak_flops
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.samples.common_crawl import BASE_URL
+from mswitch.pipelines.storage import is_remote, join
+
+FILE = "operators.toml"
+#: Of deployments and their flow runs; that of `reconcile`, of which most are, has another one, so
+#: that lists can leave it out.
+TAGS = (TAG, HOUSEKEEPING) = ("mswitch", "housekeeping")
+#: Where a flow finds the file that it was deployed with.
+VARIABLE = "MSWITCH_OPERATORS"
+
+
+#: A name that cannot lead out of the storage, or be taken for an option.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Schedule(_Table):
+    """When a deployment runs by itself.
+
+    Attributes:
+        cron: such as `0 6 5 * *`.
+        timezone: of the cron line.
+        active: whether it runs; else the schedule is there to be switched on.
+        parameters: of its runs, in place of the deployment's.
+    """
+
+    cron: str
+    timezone: str = "UTC"
+    active: bool = False
+    parameters: dict[str, Any] = {}
+
+
+class Price(_Table):
+    """What an hour costs, in USD: one of `host_hour` and `chip_hour`.
+
+    Attributes:
+        host_hour: of a host, or node.
+        chip_hour: of a chip.
+        chips: of a host.
+        chip: what JAX calls it, such as `TPU v5e` or `NVIDIA H100`: from its peak rate follows an
+            estimate before anything was measured.
+    """
+
+    host_hour: Annotated[float, Gt(0)] | None = None
+    chip_hour: Annotated[float, Gt(0)] | None = None
+    chips: Annotated[int, Ge(1)] = 1
+    chip: str = ""
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.host_hour is None) == (self.chip_hour is None):
+            raise ValueError("give one of host_hour and chip_hour")
+        if self.chip and peak_flops(self.chip) is None:
+            raise ValueError(f"chip {self.chip!r} is unknown: choose among {', '.join(PEAKS)}")
+        return self
+
+    def usd(self, host_hours: float) -> float:
+        """What hosts cost for so many hours."""
+        return host_hours * (self.host_hour or (self.chip_hour or 0.0) * self.chips)
+
+
+class Notifications(_Table):
+    """Where Prefect sends messages to.
+
+    Attributes:
+        url_variable: the environment variable with the URL, as Apprise has it: a webhook of Slack,
+            mailto://, jsons:// and many more. `mswitch deploy` reads it; it is in no file.
+    """
+
+    url_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class Dataflow(_Table):
+    """How corpora are built on Dataflow.
+
+    Attributes:
+        storage: the gs:// URL below which they and their crawls go. Records of their jobs are in
+            the storage of all others.
+        options: Beam's, such as `--project=my-project`. Credentials come from the environment.
+    """
+
+    storage: Annotated[str, Field(pattern=r"^gs://[^/]+(/|$)")]
+    options: tuple[Annotated[str, Field(pattern=r"^--[a-z]")], ...]
+
+    def place(self, kind: str, name: str) -> str:
+        """Where the output called `name` goes, of a kind such as `corpora`."""
+        return join(self.storage, kind, name)
+
+
+class Operators(_Table):
+    """All settings of the operators' side.
+
+    Attributes:
+        server: address of Prefect's API.
+        storage: the directory below which all outputs go, with the records of their jobs.
+        bucket: the gs:// or s3:// URL below which examples and runs go instead; None for none.
+        pool: name of the work pool.
+        flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
+        trainings: how many trainings of a flow run at a time on this machine.
+        launchers: `mswitch.flows.jobs` profiles by name; `local` is always there.
+        evaluations: by launcher, the one that evaluates what it trained; by default itself.
+        prices: by launcher.
+        dataflow: for corpora of runner dataflow; None where there is none.
+        notifications: where messages go; None for none.
+        common_crawl: where dumps of Common Crawl lie, or a mirror of them.
+        common_crawl_list: the list of all dumps, the newest first.
+        schedules: by deployment, such as `append-crawl`.
+    """
+
+    server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
+    storage: Path = Path("runs")
+    bucket: Annotated[str, Field(pattern=r"^(gs|s3)://[^/]+(/|$)")] | None = None
+    pool: Name = "mswitch"
+    flow_runs: Annotated[int, Ge(1)] = 10
+    trainings: Annotated[int, Ge(1)] = 1
+    launchers: dict[Name, dict[str, Any]] = {}
+    evaluations: dict[Name, Name] = {}
+    prices: dict[Name, Price] = {}
+    dataflow: Dataflow | None = None
+    notifications: Notifications | None = None
+    common_crawl: AnyHttpUrl = AnyHttpUrl(BASE_URL)
+    common_crawl_list: AnyHttpUrl = AnyHttpUrl("https://index.commoncrawl.org/collinfo.json")
+    schedules: dict[str, Schedule] = {}
+
+    @field_validator("storage", mode="before")
+    @classmethod
+    def _is_directory(cls, storage: Any) -> Any:
+        if is_remote(storage):
+            raise ValueError(f"{storage} is remote: give a directory, and the URL as bucket")
+        return storage
+
+    def launcher(self, name: str) -> Launcher:
+        """The launcher of that name."""
+        profiles = {"local": {"launcher": "local"}, **self.launchers}
+        if name not in profiles:
+            raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
+        try:
+            return make_launcher(profiles[name])
+        except UserError as error:
+            raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
+        except ValidationError as error:
+            raise UserError(f"[launchers.{name}] of {FILE}: {_first(error)}") from error
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
+                f"give launcher = {' or '.join(map(repr, LAUNCHERS))} and its settings"
+            ) from error
+
+    def evaluator(self, name: str) -> Launcher:
+        """The launcher that evaluates what the launcher of that name trained, on one host."""
+        return self.launcher(self.evaluations.get(name, name))
+
+    def trainings_at_a_time(self, launcher: Launcher) -> int:
+        """How many trainings a launcher gets at a time; a scheduler queues them itself."""
+        return self.trainings if isinstance(launcher, Local) else sys.maxsize
+
+    def price(self, name: str, *, limited: bool) -> Price | None:
+        """The price of a launcher; None if it has none.
+
+        Args:
+            name: of the launcher.
+            limited: whether a limit is to be kept, for which there has to be a price.
+        """
+        if limited and name not in self.prices:
+            raise UserError(
+                f"max_cost_usd needs a price: give host_hour in [prices.{name}] of {FILE}, or "
+                "leave max_cost_usd empty"
+            )
+        return self.prices.get(name)
+
+    def price_of(self, record: Record) -> Price | None:
+        """The price of the launcher that has the attempts of a job."""
+        found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
+        return next((self.prices[name] for name in found), None)
+
+    def directory(self, kind: str, *names: str) -> Path:
+        """Where the output of that name goes, or its record, of a kind such as `corpora`.
+
+        Args:
+            kind: the directory in the storage.
+            names: of the output, and of what it is in, such as a pair.
+        """
+        place = self.storage / kind
+        for name in names:
+            place = output_below(place, name)
+        return place
+
+    def output(self, kind: str, *names: str) -> Path | str:
+        """Where the output of that name was made: in a bucket if its job's record says so."""
+        place = self.directory(kind, *names)
+        record = read_record(place)
+        return place if record is None else record.job.out
+
+    def destination(self, place: Path) -> Path | str:
+        """Where examples or a run with that `Job.place` go."""
+        if self.bucket is None:
+            return place
+        return join(self.bucket, *place.relative_to(self.storage).parts)
+
+
+def read_operators(path: str | Path | None = None) -> Operators:
+    """Read operators.toml.
+
+    Args:
+        path: the file; by default what $MSWITCH_OPERATORS names, or operators.toml where there is
+            one.
+    """
+    given = path or os.environ.get(VARIABLE)
+    file = Path(given or FILE)
+    try:
+        text = file.read_text("utf-8") if given or file.exists() else ""
+        operators = Operators.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        raise UserError(f"{file}: {_first(error)}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
+    # A worker may run in another directory.
+    root = Path(os.path.abspath(file)).parent
+    operators = operators.model_copy(update={"storage": root / operators.storage})
+    for name in operators.launchers:
+        operators.launcher(name)
+    for pair in operators.evaluations.items():
+        for name in pair:
+            operators.launcher(name)
+    for name in operators.prices:
+        operators.launcher(name)
+    return operators
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"

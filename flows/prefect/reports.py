@@ -1,0 +1,58 @@
+"""Steps that write the report of runs and the index of all reports."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from mswitch.flows.prefect.artifacts import key_of, show_markdown, show_page
+from mswitch.flows.prefect.steps import step
+from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.pair import write_report
+from mswitch.pipelines.progress import lines_to
+
+
+@step("report {out.parent.name}")
+def write_page(
+    baselines: Sequence[Path | str],
+    candidates: Sequence[Path | str],
+    out: Path,
+    config: ReportConfig,
+) -> str:
+    """Write the report, show its verdict and return it.
+
+    It takes the place of one of fewer runs: an experiment may have got a seed more.
+    """
+    summary = write_report(baselines, candidates, out, config, replace=True)
+    _show(out, summary["verdict"])
+    return summary["verdict"]
+
+
+def write_page_so_far(
+    baselines: Sequence[Path | str],
+    candidates: Sequence[Path | str],
+    out: Path,
+    config: ReportConfig,
+) -> None:
+    """Write the report of the steps at which all are evaluated, and show it where it is new."""
+    with lines_to(lambda lines: None):
+        summary = write_report(baselines, candidates, out, config, unfinished=True)
+    if not summary["reused"]:
+        _show(out, summary["verdict"])
+
+
+def _show(out: Path, verdict: str) -> None:
+    """Show what a report says, where it lies, and its loss curves; those of every candidate."""
+    name = out.parent.name
+    show_markdown(key_of("verdict", name, out.name), verdict)
+    page = f"Report {name}/{out.name}: `{(out / 'report.html').absolute()}`"
+    curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
+    images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
+    show_markdown(key_of("report", name, out.name), "\n\n".join([page, *images]))
+
+
+@step("index of reports")
+def index_reports(storage: Path) -> None:
+    """Bring the page of all reports up to date, and show it."""
+    write_index(storage)
+    show_page("reports", storage / "index.html", "All reports")

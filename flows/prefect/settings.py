@@ -1,0 +1,264 @@
+"""What a person may set of each flow. The defaults run as they are: they are those of the demo.
+
+Names are of directories below the storage of all runs (`mswitch.flows.prefect.profile`).
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import Field
+
+from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
+from mswitch.flows.prefect.profile import Name
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
+from mswitch.models.presets import PRESETS
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.runners import RunnerName
+from mswitch.pipelines.samples.common_crawl import CrawlFormat
+from mswitch.pipelines.validation import Count, Share, check_fields
+from mswitch.pipelines.vocabulary.train import VocabularyConfig
+from mswitch.tasks.mixtures import DEFAULT
+
+_DEMO = SETTINGS["demo"]
+
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
+
+
+Usd = Annotated[float, Gt(0)]
+
+
+class _Checked:
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusSettings(_Checked):
+    """Of flow `corpus`.
+
+    Attributes:
+        name: name of the corpus.
+        inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, ARC, JSONL
+            or Parquet files; none for a small sample.
+        sample: the sample, where no inputs are given: gflanguages (100 languages, kilobytes) or
+            debian (about 100 languages, megabytes; needs apt-get).
+        badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for
+            none.
+        append: add the inputs to the finished corpus of this name.
+        runner: where the Beam pipelines run; for dataflow, operators.toml has [dataflow].
+        launcher: where the build is started: a launcher of operators.toml.
+        config: of the build.
+    """
+
+    name: Name = "sample"
+    inputs: tuple[str, ...] = ()
+    sample: SampleName = "gflanguages"
+    badwords: str = ""
+    append: bool = False
+    runner: RunnerName = "local"
+    launcher: Name = "local"
+    config: CorpusConfig = _DEMO.corpus
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AppendSettings(_Checked):
+    """Of flow `append-crawl`.
+
+    Attributes:
+        name: name of the corpus that grows; it keeps the settings it was built with.
+        dump: a crawl such as CC-MAIN-2024-10, or `latest`.
+        segments: how many of its files to take, spread over the whole dump.
+        format: WET (text) or WARC (HTML).
+        launcher: where the build is started: a launcher of operators.toml.
+    """
+
+    name: Name = "sample"
+    dump: Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")] = "latest"
+    segments: Annotated[int, Ge(1), Le(100_000)] = 1
+    format: CrawlFormat = "wet"
+    launcher: Name = "local"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExamplesSettings(_Checked):
+    """Of flow `examples`.
+
+    Attributes:
+        name: name of the examples, and of the vocabulary that is trained for them.
+        corpus: name of the corpus.
+        vocabulary_file: a vocabulary directory or SentencePiece model to use, such as mT5's own,
+            or its URL; empty to train one.
+        max_unknown_share: the examples are not built if a language has a larger share of unknown
+            tokens with this vocabulary.
+        max_tokens_per_word: nor if a language has more tokens per word, where its script parts
+            words.
+        launcher: where the work is started: a launcher of operators.toml.
+        vocabulary: of the vocabulary.
+        config: of the examples.
+    """
+
+    name: Name = "sample"
+    corpus: Name = "sample"
+    vocabulary_file: str = ""
+    max_unknown_share: Share = 0.01
+    max_tokens_per_word: Annotated[float, Ge(1)] = 20.0
+    launcher: Name = "local"
+    vocabulary: VocabularyConfig = _DEMO.vocabulary
+    config: ExamplesConfig = _DEMO.examples
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings(_Checked):
+    """Of flow `pretrain-pair`.
+
+    Attributes:
+        name: name of the pair: its runs and report are in a directory of that name.
+        examples: name of the examples.
+        baseline: preset of the dense model.
+        candidate: preset of the model that is meant to learn faster.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
+        evaluate_while_training: evaluate each checkpoint as it is saved.
+        hosts: processes of each training, each on a node.
+        launcher: where trainings and evaluations run: a launcher of operators.toml.
+        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
+            estimate has to be approved first, and at the limit they are saved and paused. The
+            launcher needs a price in operators.toml.
+        config: of both trainings.
+        evaluate: of the evaluations.
+        report: of the report.
+    """
+
+    name: Name = "sample"
+    examples: Name = "sample"
+    baseline: PresetName = "mt5-tiny"
+    candidate: PresetName = "mswitch-tiny"
+    mixture: str = DEFAULT
+    evaluate_while_training: bool = True
+    hosts: Count = 1
+    launcher: Name = "local"
+    max_cost_usd: Usd | None = None
+    config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
+    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentSettings(_Checked):
+    """Of flow `experiment`.
+
+    Attributes:
+        name: name of the experiment: its report is in a directory of that name.
+        examples: name of the examples.
+        baseline: preset of the dense model.
+        candidates: presets to compare with it, each on its own.
+        seeds: each model is trained once with each.
+        mixtures: each model is trained once with each seed on each, and there is a report of each.
+            A mixture says how often each language comes: a name that `mswitch mixture list` shows,
+            a seqio task such as mc4.de, or a TOML file.
+        max_parallel: how many trainings run at a time; by default as many as `trainings` of
+            operators.toml says on this machine, and all where a scheduler queues them.
+        evaluate_while_training: evaluate each checkpoint as it is saved.
+        hosts: processes of each training, each on a node.
+        launcher: where trainings and evaluations run: a launcher of operators.toml.
+        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
+            estimate has to be approved first, and at the limit they are saved and paused. The
+            launcher needs a price in operators.toml.
+        config: of all trainings; `seeds` take the place of its seed.
+        evaluate: of the evaluations.
+        report: of the report.
+    """
+
+    name: Name = "sample"
+    examples: Name = "sample"
+    baseline: PresetName = "mt5-tiny"
+    candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
+    seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
+    mixtures: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
+    max_parallel: Count | None = None
+    evaluate_while_training: bool = True
+    hosts: Count = 1
+    launcher: Name = "local"
+    max_cost_usd: Usd | None = None
+    config: TrainConfig = PairSettings.config
+    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(_Checked):
+    """Of flow `evaluate`.
+
+    Attributes:
+        pair: name of the pair.
+        run: a run of it: the name of its preset.
+        examples: name of the examples.
+        launcher: where it runs: a launcher of operators.toml.
+        config: of the evaluation.
+    """
+
+    pair: Name = "sample"
+    run: Name = "mt5-tiny"
+    examples: Name = "sample"
+    launcher: Name = "local"
+    config: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneSettings(_Checked):
+    """Of flow `finetune`.
+
+    Attributes:
+        name: name of the fine-tuned run.
+        pair: name of the pair that the run to begin with is of.
+        run: the run to begin with: the name of its preset.
+        step: its checkpoint; by default the last.
+        keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
+        tasks: name of the task's examples, which `mswitch examples supervised` made.
+        mixture: how often each language comes, as of a pair.
+        hosts: processes of the training, each on a node.
+        launcher: where training and predictions run: a launcher of operators.toml.
+        max_cost_usd: what training and predictions may cost, over all attempts: a higher estimate
+            has to be approved first, and at the limit they are saved and paused. The launcher
+            needs a price in operators.toml.
+        config: of the training.
+        predict: of the predictions.
+    """
+
+    name: Name = "sample"
+    pair: Name = "sample"
+    run: Name = "mt5-tiny"
+    step: Count | None = None
+    keep_moments: bool = False
+    tasks: Name = "language-of"
+    mixture: str = DEFAULT
+    hosts: Count = 1
+    launcher: Name = "local"
+    max_cost_usd: Usd | None = None
+    config: TuningConfig = FINETUNE
+    predict: PredictConfig = PredictConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings(_Checked):
+    """Of flow `report`.
+
+    Attributes:
+        pair: name of the pair.
+        baseline: the run of the dense model: the name of its preset.
+        candidate: the run to compare with it.
+        name: name of the report, beside the runs.
+        config: of the report.
+    """
+
+    pair: Name = "sample"
+    baseline: Name = "mt5-tiny"
+    candidate: Name = "mswitch-tiny"
+    name: Name = "report"
+    config: ReportConfig = ReportConfig()  # noqa: RUF009

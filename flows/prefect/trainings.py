@@ -1,0 +1,215 @@
+"""Trainings of a flow, beside each other, with evaluations as their checkpoints appear."""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.futures import PrefectFuture, wait
+from prefect.runtime import flow_run as this_flow_run
+
+from mswitch.flows.jobs.job import Job, Launcher
+from mswitch.flows.jobs.record import read_record
+from mswitch.flows.prefect.approval import within_limit
+from mswitch.flows.prefect.artifacts import TrainingProgress
+from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
+from mswitch.flows.prefect.planned import Planned, evaluation, training
+from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.reports import write_page_so_far
+from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.steps import cancel, follow, jobs_followed, owner_of, step
+from mswitch.models.training.run_directory import CONFIG, evaluation_steps
+from mswitch.models.training.run_files import EVALUATION
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.progress import say
+
+#: How often it is seen whether there is more to report.
+REPORT_SECS = 60.0
+#: Of runs in a bucket, which are fetched for it, and new there with each checkpoint.
+BUCKET_REPORT_SECS = 600.0
+#: The runs of a report: of the baseline, and of its candidates.
+Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
+#: How often a pair is looked at for what to start next.
+LOOK_SECS = 5.0
+
+
+def train_within_limit(
+    settings: PairSettings | ExperimentSettings,
+    planned: Sequence[Planned],
+    examples: Path | str,
+    operators: Operators,
+    reports: Mapping[Path, Sides],
+    at_a_time: int,
+) -> None:
+    """Train and evaluate all, for at most what they may cost."""
+    launcher, limit = operators.launcher(settings.launcher), settings.max_cost_usd
+    price = operators.price(settings.launcher, limited=limit is not None)
+    evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
+    operators.price(evaluates, limited=limit is not None)
+    manifest = read_manifest(examples, "examples")
+    guard = CostGuard(planned, settings.hosts, launcher, operators, manifest, price, limit)
+
+    def train() -> None:
+        with jobs_followed():
+            evaluator = operators.evaluator(settings.launcher)
+            trainings = Trainings(planned, settings, examples, launcher, evaluator, reports, guard)
+            trainings.train(at_a_time)
+            trainings.evaluate()
+
+    within_limit(guard, train)
+
+
+class Trainings:
+    """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
+
+    Args:
+        planned: in the order in which they start.
+        settings: what they have in common.
+        examples: their data.
+        launcher: where they run.
+        evaluator: where their evaluations run.
+        reports: what is compared, by where the report goes.
+        guard: of what they cost.
+    """
+
+    def __init__(
+        self,
+        planned: Sequence[Planned],
+        settings: PairSettings | ExperimentSettings,
+        examples: Path | str,
+        launcher: Launcher,
+        evaluator: Launcher,
+        reports: Mapping[Path, Sides],
+        guard: CostGuard,
+    ):
+        self.planned, self.settings, self.reports, self.guard = planned, settings, reports, guard
+        self.examples, self.launcher, self.evaluator = examples, launcher, evaluator
+        self.trainings: dict[Path, PrefectFuture[Any]] = {}
+        self.evaluations: dict[Path, PrefectFuture[Any]] = {}
+        self._done: set[PrefectFuture[Any]] = set()
+        self._next_report = 0.0
+        self._problems: dict[Path, str] = {}
+
+    def train(self, at_a_time: int) -> None:
+        """Train all, and evaluate what they save, if asked for.
+
+        Raises:
+            OverBudgetError: all were paused because they have cost what they may.
+        """
+        try:
+            while self._next() or self._going_on():
+                while (following := self._next()) and len(self._going_on()) < at_a_time:
+                    self.trainings[following.place] = train.submit(
+                        following, self.settings, self.examples, self.launcher, self.guard
+                    )
+                if self.settings.evaluate_while_training:
+                    self._evaluate_what_is_there()
+                    self._report_so_far()
+                self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
+                for one in self._done:
+                    one.wait()  # from here on its state is known without asking the server
+            for one in self.trainings.values():
+                one.result()
+        except OverBudgetError:
+            # Their followers pause evaluations as well, as long as this process lives.
+            wait(list(self.evaluations.values()))
+            raise
+        except Exception:
+            # They would wait for checkpoints that do not come.
+            for one in self.planned:
+                if one.place in self.evaluations:
+                    job = self._evaluation(one, watch=True)
+                    cancel(job, self.evaluator, owner_of(this_flow_run.id))
+            raise
+
+    def evaluate(self) -> None:
+        """Evaluate what is not evaluated yet, to the end."""
+        for one in self.planned:
+            if one.place in self.evaluations:
+                self.evaluations[one.place].result()
+            elif not self._is_evaluated(one):
+                evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
+
+    def _going_on(self) -> list[PrefectFuture[Any]]:
+        return [one for one in self.trainings.values() if one not in self._done]
+
+    def _next(self) -> Planned | None:
+        """What to train next; nothing where one failed, since nothing is compared without it."""
+        if any(one.state.is_failed() for one in self._done):
+            return None
+        return next((one for one in self.planned if one.place not in self.trainings), None)
+
+    def _evaluate_what_is_there(self) -> None:
+        for one in self.planned:
+            to_evaluate = one.place in self.trainings and one.place not in self.evaluations
+            if to_evaluate and _has(one, CONFIG) and not self._is_evaluated(one):
+                self.evaluations[one.place] = evaluate.submit(
+                    self._evaluation(one, watch=True), self.evaluator, guard=self.guard
+                )
+
+    def _is_evaluated(self, one: Planned) -> bool:
+        """Whether a finished run was evaluated in this way, so that no job has to find that out."""
+        job = self._evaluation(one, watch=False)
+        record = read_record(job.place)
+        if record is None or record.last is None or record.last.outcome != "done":
+            return False
+        if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
+            return False
+        evaluated = (f"{EVALUATION}/{step}.parquet" for step in evaluation_steps(one.config))
+        return _has(one, MARKER, *evaluated)
+
+    def _evaluation(self, one: Planned, *, watch: bool) -> Job:
+        config = self.settings.evaluate
+        return evaluation(one.out, self.examples, config, watch=watch, record=one.record)
+
+    def _report_so_far(self) -> None:
+        """Report on what is evaluated, once all runs of a report have begun; never raise."""
+        if time.monotonic() < self._next_report:
+            return
+        here = isinstance(self.planned[0].out, Path)
+        self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
+        for out, sides in self.reports.items():
+            runs = {run for side in sides for run in side}
+            if not all(_has(one, CONFIG) for one in self.planned if one.out in runs):
+                continue
+            try:
+                write_page_so_far(*sides, out, self.settings.report)
+            except Exception as error:  # whatever it is, trainings go on
+                problem = str(error) if isinstance(error, UserError) else repr(error)
+                if problem != self._problems.get(out):
+                    say("report", f"nothing of the steps so far: {problem}")
+                self._problems[out] = problem
+
+
+def _has(one: Planned, *names: str) -> bool:
+    """Whether a run has these files; not while its bucket does not answer."""
+    with contextlib.suppress(BucketError):
+        return all(map(one.has, names))
+    return False
+
+
+@step("train {planned.place.name}")
+def train(
+    planned: Planned,
+    settings: PairSettings | ExperimentSettings,
+    examples: Path | str,
+    launcher: Launcher,
+    guard: CostGuard,
+) -> None:
+    """Pretrain one model, as a job."""
+    job = training(planned, settings, examples)
+    progress = TrainingProgress(job, planned.config.steps, guard.note)
+    follow(job, launcher, progress.update, guard.refuse)
+    progress.finish()
+
+
+@step("evaluate {job.place.parent.name}")
+def evaluate(job: Job, launcher: Launcher, guard: CostGuard | None = None) -> None:
+    """Evaluate one model's checkpoints, as a job."""
+    if guard is None:
+        follow(job, launcher)
+    else:
+        follow(job, launcher, refuse=guard.refuse)

@@ -1,0 +1,205 @@
+"""What holds for every launcher, with real processes that are killed at every step."""
+
+import os
+import signal
+import threading
+
+import pytest
+from job_world import World, is_alive
+
+from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.record import edit_record, read_record
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import LAUNCH_POINTS
+
+
+def test_a_job_that_is_submitted_twice_runs_once(world: World):
+    job = world.job("steady")
+    job.directory.mkdir()
+    world.launcher.submit(job, 1)
+    world.launcher.submit(job, 1)
+    world.wait_for_beat()
+    world.launcher.submit(job, 1)
+    assert list(world.launcher.find(job)) == [1]
+    (world.out / "go").touch()
+    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.launcher.submit(job, 1)
+    assert world.launcher.poll(job, 1).codes == (0,) * world.hosts
+    assert len(world.pids()) == world.hosts
+
+
+@pytest.mark.parametrize("point", LAUNCH_POINTS)
+def test_a_follower_killed_at_any_step_doubles_no_job_and_no_line(world: World, point: str):
+    job = world.job("resume-once")
+    killed = world.follow(job, MSWITCH_FAULT=point)
+    _, errors = killed.communicate(timeout=world.secs)
+    assert killed.returncode == -signal.SIGKILL, errors
+    result, errors = world.follow(job).communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    assert len(world.pids()) == 2 * world.hosts
+    wanted = [f"process {n}: start {start}" for n in range(world.hosts) for start in (1, 2)]
+    lines = [x for x in world.lines_file.read_text().splitlines() if x.startswith("process")]
+    assert sorted(lines) == wanted
+
+
+def test_a_job_outlives_its_follower_and_the_next_one_adopts_it(world: World):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    follower.kill()
+    follower.communicate()
+    world.wait_for_beat()
+    second = world.follow(job)
+    third = world.follow(job)  # waits for the second
+    (world.out / "go").touch()
+    for one in (second, third):
+        result, errors = one.communicate(timeout=world.secs)
+        assert result == "done\n", errors
+    assert len(world.pids()) == world.hosts
+    record = read_record(world.out)
+    assert record is not None
+    assert [attempt.outcome for attempt in record.attempts] == ["done"]
+
+
+def test_input_that_is_refused_is_not_tried_again(world: World):
+    job = world.job("refuse")
+    for _ in range(2):
+        result = world.run(job)
+        assert (result.outcome, result.message) == ("refused", "--steps is 0: give at least 1")
+    assert len(world.pids()) == world.hosts
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "refused"
+    assert len(world.pids()) == 2 * world.hosts
+
+
+def test_a_failure_is_not_repeated_and_interruptions_without_progress_only_so_often(world: World):
+    assert world.run(world.job("fail")).message.startswith("failed (code 1)")
+    assert len(world.pids()) == world.hosts
+    (world.out / "starts").unlink()
+    result = world.run(world.job("stall"))
+    assert result.outcome == "failed"
+    assert result.message.startswith("started again 3 times in a row without progress: interrupted")
+    # The first one makes a file: that is progress.
+    assert len(world.pids()) == 5 * world.hosts
+
+
+def test_a_command_that_leaves_no_marker_is_done_with_code_0_and_run_when_asked(world: World):
+    job = world.job("unmarked", marked=False)
+    for times in (1, 2):
+        ask(job, world.launcher, "run")
+        for _ in ("a follower", "another, later"):
+            assert world.run(job).outcome == "done"
+            assert len(world.pids()) == times * world.hosts
+    assert world.run(world.job("unmarked")).message == "ended with code 0 and left no _COMPLETED"
+
+
+def test_a_marker_that_was_there_before_does_not_speak_for_a_job(world: World):
+    world.out.mkdir()
+    (world.out / "_COMPLETED").touch()
+    refused = world.job("refuse")
+    for _ in range(2):
+        ask(refused, world.launcher, "run")
+        assert world.run(refused).outcome == "refused"
+    assert world.run(world.job("finish")).outcome == "done"
+    assert len(world.pids()) == 3 * world.hosts
+
+
+def test_a_job_that_comes_back_after_another_of_its_output_is_run_again(world: World):
+    first, other = world.job("finish"), world.job("refuse")
+    for job, outcome in ((first, "done"), (other, "refused"), (first, "done")):
+        ask(job, world.launcher, "run")
+        assert world.run(job).outcome == outcome
+    assert len(world.pids()) == 3 * world.hosts
+    record = read_record(world.out)
+    assert record is not None
+    # Hours of the first attempt are among the earlier ones, and count once.
+    assert [one.started is None for one in record.attempts] == [True, False]
+
+
+def test_a_member_that_is_killed_is_started_again(world: World):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    os.kill(world.pids()[-1], signal.SIGKILL)
+    (world.out / "saved").touch()
+    world.wait_for_beat(starts=2)
+    (world.out / "go").touch()
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    record = read_record(world.out)
+    assert record is not None
+    assert 137 in record.attempts[0].codes
+    assert len(world.pids()) == 2 * world.hosts
+
+
+@pytest.mark.parametrize("mode", ["steady", "stubborn"])
+def test_a_cancelled_job_saves_or_is_killed_and_leaves_no_process(world: World, mode: str):
+    job = world.job(mode, grace_secs=5.0 if mode == "steady" else 0.3)
+    follower = world.follow(job)
+    world.wait_for_beat()
+    ask(job, world.launcher, "cancel")
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "cancelled\n", errors
+    assert (world.out / "saved").exists() == (mode == "steady")
+    assert not any(is_alive(pid) for pid in world.pids())
+    assert world.run(job).outcome == "cancelled"
+    assert len(world.pids()) == world.hosts
+
+
+def test_a_paused_job_goes_on_when_asked(world: World):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    ask(job, world.launcher, "pause")
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "paused\n", errors
+    assert world.run(job).outcome == "paused"
+    (world.out / "go").touch()
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "done"
+    assert len(world.pids()) == 2 * world.hosts
+
+
+def test_a_job_is_cancelled_though_nobody_follows_it_nor_wrote_it_down(world: World):
+    job = world.job("steady")
+    killed = world.follow(job, MSWITCH_FAULT="launch.after_submit")
+    killed.communicate(timeout=world.secs)
+    assert read_record(world.out).attempts == []  # type: ignore[union-attr]
+    world.wait_for_beat()
+    ask(job, world.launcher, "cancel")
+    assert world.run(job).outcome == "cancelled"
+    assert not any(is_alive(pid) for pid in world.pids())
+
+
+def test_another_job_cannot_have_the_output_while_one_lives(world: World):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    follower.kill()
+    follower.communicate()
+    with pytest.raises(UserError, match=rf"another job, {job.name(1)}, with another command: wait"):
+        world.run(world.job("finish"))
+    (world.out / "go").touch()
+    assert world.run(job).outcome == "done"
+    assert world.run(world.job("finish")).outcome == "done"
+    record = read_record(world.out)
+    assert record is not None
+    assert record.job.argv[0] == "finish"
+
+
+def test_what_is_asked_while_a_job_is_submitted_is_heard(world: World):
+    job = world.job("steady")
+    with edit_record(world.out, lambda before: before or _record(world, job)):
+        asking = threading.Thread(target=ask, args=(job, world.launcher, "cancel"))
+        asking.start()
+        world.launcher.submit(job, 1)
+        assert asking.is_alive()
+    asking.join(world.secs)
+    assert world.run(job).outcome == "cancelled"
+    assert not any(is_alive(pid) for pid in world.pids())
+
+
+def _record(world: World, job):
+    from mswitch.flows.jobs.record import Record
+
+    return Record(job, world.launcher.profile)

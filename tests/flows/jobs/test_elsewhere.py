@@ -1,0 +1,128 @@
+"""What a job leaves running elsewhere is cancelled with it: jobs of Dataflow."""
+
+import contextlib
+import subprocess
+import time
+
+import pytest
+from job_world import World
+
+from mswitch.flows.jobs import controller
+from mswitch.flows.jobs.command import cancel_command
+from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Attempt, Record, edit_record
+
+BUILD = ("corpus", "build", "--input=x", "--out=a", "--runner=dataflow", "--", "--project=p")
+
+
+@pytest.fixture
+def cancelled(monkeypatch):
+    """Give what is called, and the codes that the calls end with, before they succeed."""
+    words: list[tuple[str, ...]] = []
+    codes: list[int] = []
+
+    def call(*called: str, where: str) -> subprocess.CompletedProcess[str]:
+        words.append(called)
+        code = codes.pop() if codes else 0
+        return subprocess.CompletedProcess(called, code, "a cancelled\n", "Traceback\nno network\n")
+
+    monkeypatch.setattr(controller, "call", call)
+    return words, codes
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (BUILD, (*BUILD[:-2], "--cancel", "--", "--project=p")),
+        (("examples", "build", "--runner", "dataflow"),) * 2,
+        (("corpus", "build", "--runner=local", "--", "--runner=dataflow"), None),
+        (("train", "--out=dataflow"), None),
+    ],
+)
+def test_only_builds_on_dataflow_leave_something(argv, command, tmp_path):
+    if argv is command:
+        command = (*argv, "--cancel")
+    assert cancel_command(Job(argv, tmp_path / "a")) == command
+
+
+@pytest.mark.parametrize("intent", ["pause", "cancel"])
+def test_it_is_cancelled_until_that_succeeds(intent, cancelled, tmp_path):
+    words, codes = cancelled
+    codes += [1, 1]
+    world = World(Local(), tmp_path / "out")
+    job = world.job("steady")
+    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        told.append(text)
+        if world.pids() and not words:
+            with contextlib.suppress(Unreachable):
+                ask(job, world.launcher, intent)
+
+    outcome = {"pause": "paused", "cancel": "cancelled"}[intent]
+    assert world.run(job, on_poll=tell).outcome == outcome
+    assert words == [(*job.program, *job.argv, "--cancel")] * 3
+    assert any("no network" in line for line in told)
+
+
+def test_it_is_cancelled_though_no_attempt_lives(cancelled, tmp_path):
+    words, _ = cancelled
+    world = World(Local(), tmp_path / "out")
+    job = world.job("stall")
+    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+
+    def leave(text: str) -> None:
+        if "continues at" in text:
+            raise Unreachable(text)
+
+    ask(job, world.launcher, "run")
+    with pytest.raises(Unreachable):
+        controller.run_job(job, world.launcher, on_poll=leave, sleep=lambda _: time.sleep(0.05))
+    ask(job, world.launcher, "cancel")
+    assert len(words) == 1
+    assert world.run(job).outcome == "cancelled"
+    assert words == [(*job.program, *job.argv, "--cancel")] * 2
+
+
+@pytest.mark.parametrize("mode", ["finish", "refuse"])
+def test_of_a_job_that_ended_by_itself_nothing_is(mode, cancelled, tmp_path):
+    words, _ = cancelled
+    world = World(Local(), tmp_path / "out")
+    job = world.job(mode)
+    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    assert world.run(job).outcome in ("done", "refused")
+    assert words == []
+
+
+def test_a_job_that_was_refused_has_started_nothing(cancelled, tmp_path):
+    words, codes = cancelled
+    world = World(Local(), tmp_path / "out")
+    job = world.job("refuse")
+    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "refused"
+    codes.append(2)
+    ask(job, world.launcher, "cancel")
+    assert len(words) == 1
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_where_only_the_cancellation_is_refused_it_is_not_over(earlier, cancelled, tmp_path):
+    """Such as where Beam is not installed, or the key file cannot be read."""
+    words, codes = cancelled
+    codes += [2, 2]
+    job = Job(BUILD, tmp_path / "a")
+    ends = ["resume", "refused"] if earlier else ["resume"]
+    attempts = [Attempt(n, 1.0, 0, ended=1.0, outcome=end) for n, end in enumerate(ends, 1)]
+    with edit_record(job.place, lambda _: Record(job, Local().profile, attempts=attempts)):
+        pass
+    told: list[str] = []
+    with pytest.raises(Unreachable, match="on Dataflow is not cancelled: no network"):
+        ask(job, Local(), "cancel")
+    result = controller.run_job(job, Local(), on_poll=told.append, sleep=lambda _: None)
+    assert result.outcome == "cancelled"
+    assert len(words) == 3
+    assert any("not cancelled: no network" in line for line in told)

@@ -1,0 +1,268 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+from job_world import World, is_alive
+
+from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.job import Job, all_logs, output_below
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import find_records, read_record
+from mswitch.pipelines.errors import UserError
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(Local(), tmp_path / "out")
+    yield world
+    world.clean()
+
+
+def host_of(job: Job) -> int:
+    return json.loads(job.file(1, ".lock").read_text())["pid"]
+
+
+def test_a_host_process_that_is_killed_takes_the_command_along_and_another_starts(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    os.kill(host_of(job), signal.SIGKILL)
+    world.wait_for_beat(starts=2)
+    assert not is_alive(world.pids()[0])
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=20)[0] == "done\n"
+    assert read_record(world.out).attempts[0].codes == ()
+
+
+GRANDCHILD = """
+import pathlib, subprocess, sys, time
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+pathlib.Path(sys.argv[1]).mkdir()
+pathlib.Path(sys.argv[1], "left").write_text(str(left.pid))
+pathlib.Path(sys.argv[1], "_COMPLETED").touch()
+"""
+
+
+def test_what_a_command_left_running_ends_with_it(world):
+    program = (sys.executable, "-c", GRANDCHILD)
+    job = Job((str(world.out),), world.out, program=program)
+    assert world.run(job).outcome == "done"
+    left = int((world.out / "left").read_text())
+    world.wait_for(lambda: not is_alive(left))
+
+
+def test_arguments_reach_the_command_as_they_are(world):
+    words = ("$(touch hacked)", "; rm -rf x", "a b", "*", "-", "--x=`id`", "né\n")
+    program = (
+        *(sys.executable, "-c"),
+        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(); "
+        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
+    )
+    assert world.run(Job((str(world.out), *words), world.out, program=program)).outcome == "done"
+    assert json.loads((world.out / "argv").read_text()) == list(words)
+
+
+def test_a_job_on_another_machine_is_stopped_there(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    lock = job.file(1, ".lock")
+    about = json.loads(lock.read_text())
+    lock.write_text(json.dumps({**about, "node": "elsewhere"}))
+    with pytest.raises(UserError, match="is made on elsewhere: give the command there"):
+        world.launcher.stop(job, 1)
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=20)[0] == "done\n"
+
+
+def test_several_hosts_are_refused(world):
+    with pytest.raises(UserError, match="--hosts 2: the launcher local has this machine"):
+        world.run(Job(("x",), world.out, hosts=2))
+
+
+def test_the_record_holds_no_secret_and_lies_on_this_machine(tmp_path):
+    for word in (
+        "--s3_secret_access_key=hush",
+        "--api-key",
+        "--password",
+        "https://me:hush@example.org/x",
+        "--auth_token=hush",
+    ):
+        with pytest.raises(UserError, match="give secrets by the environment") as caught:
+            Job(("corpus", "build", word, "hush"), tmp_path / "out")
+        assert "hush" not in str(caught.value)
+    Job(("train", "--max-tokens", "3", "--keep", "gs://bucket/a:b@c"), tmp_path / "out")
+    with pytest.raises(UserError, match="give --record too"):
+        Job(("train",), "gs://bucket/out")
+    with pytest.raises(UserError, match=r"'a\\udcff' is not UTF-8"):
+        Job(("train", "a\udcff"), tmp_path / "out")
+
+
+def test_a_record_that_is_damaged_is_named(world):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    (job.directory / "record.json").write_text('{"key": "x"}')
+    with pytest.raises(UserError, match=r"record.json is not the record of a job"):
+        world.run(job)
+    (job.directory / "record.json").unlink()
+    assert world.run(job).outcome == "done"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"launcher": "x"},
+        {"launcher": {"launcher": "pbs"}},
+        {"launcher": {"launcher": "local", "queue": "a"}},
+        {"intent": "stop"},
+        {"counted_after": "x"},
+        {"attempts": [{"number": "x", "submitted": 0, "progress": 0}]},
+        {"job": {"argv": [1], "out": "a"}},
+    ],
+)
+def test_a_record_with_a_damaged_part_is_named_and_hides_no_other(world, capfd, part):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    directory = world.out.with_name(".damaged.job")
+    directory.mkdir()
+    before = json.loads((job.directory / "record.json").read_text())
+    (directory / "record.json").write_text(json.dumps({**before, **part}))
+    with pytest.raises(UserError, match=r"record.json is not the record of a job"):
+        read_record(world.out.with_name("damaged"))
+    assert [record.job.out for record in find_records(world.out.parent)] == [world.out]
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"[runs] left out: {directory}/record.json is not the record")
+
+
+def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(world, tmp_path):
+    job = world.job("finish")
+    assert world.run(job).outcome == "done"
+    shutil.copytree(job.directory, tmp_path / "copy" / job.directory.name)
+    with pytest.raises(UserError, match=f"was moved or copied, .* makes {world.out}: move it back"):
+        read_record(tmp_path / "copy" / "out")
+
+
+def test_a_lock_file_that_a_loss_of_power_has_filled_with_zeros(world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    job.file(1, ".lock").write_bytes(bytes(40))
+    assert list(world.launcher.find(job)) == []
+    assert world.run(job).outcome == "done"
+    assert world.launcher.poll(job, 1).where.startswith("process ")
+
+
+def test_files_of_the_directory_a_job_is_started_in_are_not_imported(world, tmp_path):
+    for name in ("json.py", "flows.py"):
+        (tmp_path / name).write_text("raise SystemExit('imported')")
+    job = Job(("--version",), world.out, marked=False, cwd=tmp_path)
+    assert world.run(job).outcome == "done"
+
+
+def test_nothing_is_left_running_where_the_exit_code_cannot_be_written(world, tmp_path):
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_WRONLY)
+    words = [str(lock), str(tmp_path / "none" / "codes"), sys.executable, "-c", GRANDCHILD]
+    host = subprocess.run(
+        [sys.executable, "-m", "mswitch.flows.jobs.host", *words, str(world.out)],
+        pass_fds=[lock],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(lock)
+    assert host.returncode == -signal.SIGKILL
+    assert b"FileNotFoundError" in host.stderr
+    left = int((world.out / "left").read_text())
+    world.wait_for(lambda: not is_alive(left))
+
+
+@pytest.mark.parametrize("name", ["run", "[run]"])
+def test_progress_counts_what_is_staged_beside_the_output(tmp_path, name):
+    place = tmp_path / "disk"
+    (place / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(place / name)
+    (place / f".{name}.partial-1").mkdir()
+    (place / f".{name}.partial-1" / "file").touch()
+    assert Job(("x",), place / name).progress() == 1
+    assert Job(("x",), tmp_path / "link").progress() == 1
+
+
+def test_a_log_is_read_in_pieces(tmp_path, world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    short = [f"line {number}" for number in range(300_000)]
+    text = "\n".join([*short, "x" * 3_000_000, "end", "not complete"])
+    job.file(1, ".log").write_text(text)
+    pieces = [lines for lines, _ in all_logs(world.launcher, job, 1)]
+    assert len(pieces) > 4
+    lines = [line for piece in pieces for line in piece]
+    assert (lines[: len(short)], lines[-2:]) == (short, ["end", "not complete"])
+    assert sum(map(len, lines[len(short) : -1])) == 3_000_003
+
+
+def test_the_last_line_of_a_log_is_read_once_it_is_complete_or_the_attempt_is_over(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    log = job.file(1, ".log")
+    before = all_lines(world, job)
+    with log.open("a") as file:
+        file.write("no newline")
+    assert all_lines(world, job) == before
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    assert all_lines(world, job) == [*before, "no newline"]
+    assert world.lines_file.read_text().endswith("no newline\n")
+
+
+def all_lines(world, job):
+    return [line for lines, _ in all_logs(world.launcher, job, 1) for line in lines]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "a\0", "x" * 101]
+)
+def test_a_name_cannot_lead_out_of_the_storage(tmp_path, name):
+    with pytest.raises(UserError, match="cannot be the name of a run"):
+        output_below(tmp_path, name)
+    assert output_below(tmp_path, "mt5-base.seed_0") == tmp_path / "mt5-base.seed_0"
+
+
+def test_records_are_found_below_a_directory(tmp_path):
+    for name in ("b/run", "a"):
+        world = World(Local(), tmp_path / name)
+        assert world.run(world.job("finish")).outcome == "done"
+    assert [record.job.out for record in find_records(tmp_path)] == [
+        tmp_path / "a",
+        tmp_path / "b" / "run",
+    ]
+
+
+def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(world):
+    job = world.job("finish")
+    job.directory.mkdir()
+    for attempt in (1, 3):
+        job.file(attempt, ".lock").write_text('{"pid": 1, "node": "a", "started": 1.0}')
+    ask(job, world.launcher, "run")
+    assert world.run(job).outcome == "done"
+    record = read_record(world.out)
+    assert record is not None
+    assert [one.number for one in record.attempts] == [1, 2, 3, 4]
+
+
+def test_a_link_to_an_output_has_the_same_job(tmp_path):
+    (tmp_path / "disk" / "run").mkdir(parents=True)
+    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
+    assert Job(("x",), tmp_path / "run").directory == tmp_path / "disk" / ".run.job"
+
+
+def test_launching_loads_neither_prefect_nor_jax():
+    script = (
+        "import sys; import mswitch.flows.jobs.controller, mswitch.flows.jobs.host\n"
+        "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

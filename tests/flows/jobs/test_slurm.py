@@ -1,0 +1,223 @@
+"""What is Slurm's own: a controller that is gone, limits, people who cancel, two real processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from job_world import World, is_alive
+
+from mswitch.flows.jobs import slurm
+from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.programs import call
+from mswitch.flows.jobs.record import read_record
+from mswitch.flows.jobs.slurm import Slurm
+from mswitch.flows.jobs.summary import summarise
+from mswitch.pipelines.errors import UserError
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def world(cluster, tmp_path):
+    world = World(Slurm(), tmp_path / "out", hosts=2, secs=90)
+    yield world
+    world.clean()
+    cluster.wait_until_idle()
+
+
+def slurm_id(job: Job, attempt: int = 1) -> str:
+    return job.file(attempt, ".claim").read_text()
+
+
+def test_a_controller_that_is_gone_for_a_while_is_not_a_restart(world, cluster):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    cluster.stop_controller()
+    try:
+        with pytest.raises(Unreachable, match="Unable to contact slurm controller"):
+            world.launcher.poll(job, 1)
+        with pytest.raises(Unreachable):
+            world.launcher.submit(job, 2)
+        assert summarise(read_record(world.out)).state == "unreachable"
+        time.sleep(15)
+        assert follower.poll() is None
+        world.wait_for_beat()
+    finally:
+        cluster.start_controller()
+    (world.out / "go").touch()
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    assert len(world.pids()) == 2
+
+
+def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
+    first = world.job("steady")
+    follower = world.follow(first)
+    world.wait_for_beat()
+    second = World(Slurm(), tmp_path / "second", hosts=2)
+    waiting = second.job("finish")
+    waiting.directory.mkdir()
+    second.launcher.submit(waiting, 1)
+    second.wait_for(lambda: second.launcher.poll(waiting, 1).reason == "Resources")
+    assert second.launcher.poll(waiting, 1).phase == "pending"
+    second.launcher.stop(waiting, 1)
+    second.wait_for(lambda: second.launcher.poll(waiting, 1).phase == "ended")
+    assert second.launcher.poll(waiting, 1).reason == "CANCELLED"
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    assert second.pids() == []
+
+
+def test_a_job_that_a_person_cancels_in_slurm_stays_cancelled(world):
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    subprocess.run(["scancel", slurm_id(job)], check=True)
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "cancelled\n", errors
+    assert not any(is_alive(pid) for pid in world.pids())
+
+
+def test_of_two_jobs_for_one_attempt_one_does_nothing(world, monkeypatch):
+    job = world.job("steady")
+    job.directory.mkdir()
+    world.launcher.submit(job, 1)
+    world.wait_for_beat()
+    with (
+        monkeypatch.context() as blind
+    ):  # the reply of the first sbatch was lost, and the queue lags
+        blind.setattr(Slurm, "find", lambda *_: [])
+        world.launcher.submit(job, 1)
+    (world.out / "go").touch()
+    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    assert world.launcher.poll(job, 1).codes == (0, 0)
+    assert len(world.pids()) == 2
+
+
+def test_a_time_limit_ends_no_training(world):
+    """Slurm sends SIGTERM two minutes before the limit of three, give or take half a minute."""
+    world.launcher = Slurm(time_limit="3")
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    world.secs = 150
+    world.wait_for_beat(starts=2)
+    (world.out / "go").touch()
+    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    first, second = read_record(world.out).attempts
+    assert first.codes == (75, 75)
+    assert (world.out / "saved").exists()
+    assert second.outcome == "done"
+
+
+def test_arguments_reach_the_command_as_they_are(world):
+    words = ("$(touch hacked)", "; rm -rf x", "a b", "*", "-", "--x=`id`", "%j", "é")
+    program = (
+        *(sys.executable, "-c"),
+        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True); "
+        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
+    )
+    out = world.out.with_name("50%j of it")
+    job = Job((str(out), *words), out, program=program)
+    assert World(Slurm(), out).run(job).outcome == "done"
+    assert json.loads((out / "argv").read_text()) == list(words)
+    assert job.file(1, ".log").exists()
+
+
+def test_what_sbatch_refuses_is_said_in_a_line(world, monkeypatch):
+    world.launcher = Slurm(partition="nowhere")
+    with pytest.raises(UserError, match=r"sbatch refuses the job: invalid partition specified"):
+        world.run(world.job("finish"))
+    with pytest.raises(UserError, match=r"'evil.sh' is not an option of sbatch"):
+        Slurm(options=("evil.sh",))
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(UserError, match="is not installed: give the command on a machine"):
+        world.run(world.job("finish"))
+
+
+MEMBER = """
+import os, sys
+from mswitch.flows.cli.main import main
+number = os.environ["SLURM_PROCID"]
+sys.argv[1:] += ["--process-id", number]
+sys.exit(main())
+"""
+
+
+def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbed_run(world):
+    import example_files
+
+    top = world.out.parent
+    examples = example_files.write_examples(top / "examples", {"de": [40]}, 16, 512, 9)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Both nodes are this machine, whose address Slurm's environment does not have.
+    program = (sys.executable, "-c", MEMBER)
+    shape = ["--batch-size", "4", "--data-parallel", "2", "--checkpoint-every", "10"]
+    shape += ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
+    shape += ["--heartbeat-timeout-secs", "10", "--steps", "60", "--evaluations", "2"]
+
+    def run(out: Path) -> Job:
+        argv = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+        return Job((*argv, *shape), out, hosts=2, program=program)
+
+    world.secs = 240
+    killed, quiet = run(top / "killed"), run(top / "quiet")
+    world.out = killed.out
+    follower = world.follow(killed)
+    world.wait_for(lambda: list(killed.out.glob("checkpoints/10/_CHECKPOINT_METADATA")))
+    victim = subprocess.check_output(["pgrep", "-f", f"train .*--out {killed.out}"], text=True)
+    os.kill(int(victim.split()[-1]), signal.SIGKILL)
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    assert [one.outcome for one in read_record(killed.out).attempts] == ["resume", "done"]
+    assert World(Slurm(), quiet.out).run(quiet).outcome == "done"
+    losses = [
+        [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").open()]
+        for out in (killed.out, quiet.out)
+    ]
+    assert len(losses[0]) == 60
+    assert losses[0] == losses[1]
+
+
+def test_a_hidden_partition_and_its_jobs_are_seen(world, monkeypatch):
+    world.launcher = Slurm("hidden")
+    job = world.job("steady")
+    job.directory.mkdir()
+    world.launcher.submit(job, 1)
+    world.wait_for_beat()
+    # Root sees them anyway.
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    user += ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    with monkeypatch.context() as patched:
+        patched.setattr(slurm, "_call", lambda *words: call(*user, *words, where="here"))
+        world.launcher.check(job)
+        assert world.launcher.poll(job, 1).phase == "running"
+    (world.out / "go").touch()
+    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+
+
+def test_what_slurm_says_when_it_does_not_answer_is_known():
+    for words in (
+        "Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "Batch job submission failed: Socket timed out on send/recv operation",
+        "Munge encode failed: Failed to access /run/munge/munge.socket.2",
+    ):
+        assert slurm._NO_ANSWER.search(words)
+
+
+def test_what_no_partition_could_run_is_refused_at_once(world, tmp_path):
+    Slurm().check(world.job("steady"))
+    Slurm("all").check(world.job("steady"))
+    with pytest.raises(UserError, match=r"no partition 'none': choose among all, hidden"):
+        Slurm("none").check(world.job("steady"))
+    with pytest.raises(UserError, match=r"--hosts 3: Slurm's partition all has 2 nodes"):
+        Slurm().check(Job(("train",), tmp_path / "big", hosts=3))

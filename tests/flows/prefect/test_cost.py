@@ -1,0 +1,317 @@
+"""Prices, what jobs have cost, and what they will."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import example_files
+import pytest
+
+from mswitch.flows.cli.main import main
+from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Attempt, Record, edit_record, read_record
+from mswitch.flows.prefect import approval
+from mswitch.flows.prefect.approval import Approval, approve
+from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
+from mswitch.flows.prefect.parameters import JobCancelledError
+from mswitch.flows.prefect.planned import Planned, evaluation, training
+from mswitch.flows.prefect.profile import Operators, Price, read_operators
+from mswitch.flows.prefect.settings import PairSettings
+from mswitch.flows.prefect.trainings import train_within_limit
+from mswitch.models.config import EvaluateConfig, as_json
+from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.presets import preset
+from mswitch.pipelines.errors import UserError
+
+SETTINGS = PairSettings()
+CONFIG = SETTINGS.config
+MANIFEST = {"inputs_length": 64, "targets_length": 32, "vocabulary_size": 512}
+HOUR = 3600.0
+
+
+@pytest.fixture
+def operators(tmp_path):
+    return Operators(storage=tmp_path, prices={"local": Price(host_hour=2.0)})
+
+
+@pytest.fixture
+def planned(tmp_path):
+    return [
+        Planned(tmp_path / name, name, CONFIG, SETTINGS.mixture)
+        for name in ("mt5-tiny", "mswitch-tiny")
+    ]
+
+
+def guard_of(operators, planned, limit=None, hosts=1, price=None):
+    known = price or operators.prices.get("local")
+    return CostGuard(planned, hosts, Local(), operators, MANIFEST, known, limit)
+
+
+def recorded(job, *attempts: Attempt):
+    with edit_record(job.out, lambda _: Record(job, Local().profile, attempts=list(attempts))):
+        pass
+
+
+def held(hours: float, number: int = 1, **more) -> Attempt:
+    """An attempt that held its hosts for so many hours."""
+    return Attempt(number, 0.0, 0, started=1000.0, ended=1000.0 + hours * HOUR, **more)
+
+
+def train_some(one: Planned, examples: Path, steps: int, secs: float, device: str = "cpu"):
+    """What a training leaves after some steps."""
+    one.out.mkdir(exist_ok=True)
+    config = {
+        **{"preset": one.preset, "model": {}, "train": as_json(one.config)},
+        **{"examples": {}, "config_hash": "x", "device": device},
+        "tokens_per_step": one.config.rows * (64 + 32) * one.config.pack,
+    }
+    (one.out / "config.json").write_text(json.dumps(config))
+    lines = [json.dumps({"step": n + 1, "train/step_secs": secs}) for n in range(steps)]
+    (one.out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_hours_of_all_attempts_and_hosts_are_added_up(operators, planned, tmp_path):
+    settings = dataclasses.replace(SETTINGS, hosts=2)
+    train = training(planned[0], settings, tmp_path)
+    recorded(train, held(1.5), held(0.5, 2, outcome="resume"), Attempt(3, 0.0, 0))
+    recorded(evaluation(planned[0].out, tmp_path, EvaluateConfig(), watch=False), held(0.25))
+
+    assert guard_of(operators, planned).spent() == pytest.approx(2 * (2 * 2.0 + 0.25))
+
+
+def test_an_attempt_that_lives_costs_until_now(operators, planned, tmp_path):
+    started = time.time() - HOUR
+    recorded(training(planned[0], SETTINGS, tmp_path), Attempt(1, 0.0, 0, started=started))
+    assert guard_of(operators, planned).spent() == pytest.approx(2.0, rel=1e-3)
+
+
+def test_what_was_spent_stays_spent_when_an_option_changes(operators, planned, tmp_path):
+    before = training(planned[0], SETTINGS, tmp_path)
+    recorded(before, held(10, outcome="resume"))
+    changed = dataclasses.replace(before, argv=(*before.argv, "--remat=layers"))
+    ask(changed, Local(), "run", "a flow run")
+    assert read_record(before.out).attempts == []
+    assert guard_of(operators, planned).spent() == pytest.approx(20)
+
+
+def test_a_job_of_a_launcher_without_a_price_costs_nothing_that_is_known(planned, tmp_path):
+    recorded(training(planned[0], SETTINGS, tmp_path), held(3))
+    other = Operators(
+        storage=tmp_path,
+        launchers={"gpu": {"launcher": "slurm"}},
+        prices={"gpu": Price(chip_hour=1.0, chips=8)},
+    )
+    assert guard_of(other, planned).spent() == 0
+
+
+def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operators, planned):
+    price = Price(chip_hour=1.0, chips=4, chip="TPU v5e")
+    model = dataclasses.replace(preset("mt5-tiny").model, vocabulary_size=512)
+    flops = training_step_flops(model, CONFIG.rows, 64, 32)
+
+    usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).to_come()
+
+    secs = CONFIG.steps * flops / (197e12 * ASSUMED_UTILIZATION)
+    assert usd == pytest.approx(secs / HOUR * 2 * 4)
+    assert "mt5-tiny: 400 steps of " in basis
+    assert "assuming 30% of the peak of 1 x TPU v5e" in basis
+
+
+def test_without_a_chip_and_a_like_run_there_is_no_estimate(operators, planned):
+    usd, basis = guard_of(operators, planned).to_come()
+    assert usd is None
+    assert basis.startswith("mt5-tiny: 400 steps, of which no time is known; mswitch-tiny")
+
+
+def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, planned, tmp_path):
+    others = {"seed": 7, "steps": 900, "evaluations": 3}
+    like = Planned(tmp_path / "like", "mt5-tiny", dataclasses.replace(CONFIG, **others), "all")
+    train_some(like, tmp_path, 30, 0.5)
+    recorded(training(like, SETTINGS, tmp_path), held(1))
+
+    usd, basis = guard_of(operators, planned[:1]).to_come()
+    assert usd == pytest.approx(400 * 0.5 / HOUR * 2)
+    assert basis == f"mt5-tiny: 400 steps of 0.5 s, as measured in {like.out}"
+
+    for unlike in (
+        dataclasses.replace(like, preset="mswitch-tiny"),
+        dataclasses.replace(like, config=dataclasses.replace(CONFIG, batch_size=16)),
+        dataclasses.replace(like, config=dataclasses.replace(CONFIG, dtype="float32")),
+    ):
+        train_some(unlike, tmp_path, 30, 0.5)
+        assert guard_of(operators, planned[:1]).to_come()[0] is None
+    train_some(like, tmp_path, 19, 0.5)  # too few steps
+    assert guard_of(operators, planned[:1]).to_come()[0] is None
+    assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None
+
+
+def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_path):
+    price = Price(host_hour=1.0, chip="TPU v5e")
+    train_some(planned[0], tmp_path, 100, 3.0)
+
+    usd, basis = guard_of(operators, planned[:1], price=price).to_come()
+
+    assert usd == pytest.approx(300 * 3.0 / HOUR)
+    assert basis == "mt5-tiny: 300 steps of 3 s, as measured"
+    train_some(planned[0], tmp_path, 400, 3.0)
+    assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
+
+
+def test_at_the_limit_nothing_more_is_computed(operators, planned, tmp_path):
+    recorded(training(planned[0], SETTINGS, tmp_path), held(2))
+    assert guard_of(operators, planned).refuse() is None
+    assert guard_of(operators, planned, limit=4.01).refuse() is None
+    refused = guard_of(operators, planned, limit=4.0).refuse()
+    assert isinstance(refused, OverBudgetError)
+    assert str(refused) == "saved and paused: 4.00 USD are spent, and 4.00 is the limit"
+
+
+def test_a_note_says_what_is_spent_and_what_all_will_cost(operators, planned, tmp_path):
+    recorded(training(planned[0], SETTINGS, tmp_path), held(2))
+    guard = guard_of(operators, planned[:1], limit=50)
+    assert guard.note() == "4.00 USD for all, at most 50.00"
+    train_some(planned[0], tmp_path, 100, 60.0)
+    assert guard.note() == "4.00 of about 14.00 USD for all, at most 50.00"
+    assert guard_of(Operators(storage=tmp_path), planned).note() == ""
+
+
+class Person:
+    """Answers questions, and remembers what was asked."""
+
+    def __init__(self, monkeypatch, *answers: tuple[bool, float]):
+        self.asked: list[tuple[str, str, float]] = []
+        self.answers = list(answers)
+        monkeypatch.setattr(approval, "_ask", self.answer)
+        monkeypatch.setattr(approval, "get_run_logger", lambda: self)
+
+    def info(self, text: str):
+        pass
+
+    def answer(self, key: str, text: str, proposed: float) -> Approval:
+        self.asked.append((key, text, proposed))
+        approved, limit = self.answers.pop(0)
+        return Approval(approve=approved, max_cost_usd=limit)
+
+
+def test_an_estimate_below_the_limit_asks_nobody(operators, planned, tmp_path, monkeypatch):
+    person = Person(monkeypatch)
+    train_some(planned[0], tmp_path, 100, 60.0)  # 300 steps of a minute: 10 USD
+    approve(guard_of(operators, planned[:1], limit=10.0))
+    approve(guard_of(operators, planned[:1]))
+    approve(guard_of(operators, planned, limit=0.01))  # of the other model nothing is known
+    assert not person.asked
+
+
+def test_an_estimate_above_the_limit_is_approved_with_a_higher_one(
+    operators, planned, tmp_path, monkeypatch
+):
+    person = Person(monkeypatch, (True, 9.0), (True, 12.0))
+    train_some(planned[0], tmp_path, 100, 60.0)
+    guard = guard_of(operators, planned[:1], limit=8.0)
+
+    approve(guard)
+
+    assert guard.limit == 12
+    assert [(key, proposed) for key, _, proposed in person.asked] == [
+        ("cost-above-8-0", 12),
+        ("cost-above-9-0", 12),
+    ]
+    assert person.asked[0][1] == (
+        "The limit is 8.00 USD: 0.00 USD spent, about 10.00 USD in all "
+        "(mt5-tiny: 300 steps of 60 s, as measured)"
+    )
+
+
+@pytest.mark.parametrize("answer", [(False, 100.0), (True, 8.0)])
+def test_who_does_not_approve_cancels(answer, operators, planned, tmp_path, monkeypatch):
+    Person(monkeypatch, answer)
+    train_some(planned[0], tmp_path, 100, 60.0)
+    with pytest.raises(JobCancelledError, match=r"a cost above 8\.00 USD was not approved"):
+        approve(guard_of(operators, planned[:1], limit=8.0))
+
+
+def test_who_has_spent_all_is_asked_unless_nothing_is_left(
+    operators, planned, tmp_path, monkeypatch
+):
+    person = Person(monkeypatch, (True, 6.0))
+    one = planned[0]
+    recorded(training(one, SETTINGS, tmp_path), held(2))
+    one.out.mkdir()
+    (one.out / "_COMPLETED").touch()
+    watched = evaluation(one.out, tmp_path, EvaluateConfig(), watch=True)
+
+    approve(guard_of(operators, [one], limit=4.0))  # it is still to be evaluated
+    assert len(person.asked) == 1
+    recorded(watched, held(1, outcome="done"))
+    approve(guard_of(operators, [one], limit=4.0))
+    assert len(person.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
+        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
+        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
+        ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour"),
+        ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
+    ],
+)
+def test_wrong_prices_are_one_line(text, message, tmp_path):
+    path = tmp_path / "operators.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as refused:
+        read_operators(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_limit_without_a_price_is_refused():
+    with pytest.raises(UserError, match=r"give host_hour in \[prices.local\] of operators.toml"):
+        Operators().price("local", limited=True)
+    assert Operators().price("local", limited=False) is None
+
+
+def test_the_launcher_of_evaluations_needs_a_price_too(planned, tmp_path):
+    examples = example_files.write_examples(tmp_path / "examples", {"sw": (4,)}, 64, 500)
+    operators = Operators(
+        storage=tmp_path,
+        launchers={"cpu": {"launcher": "slurm"}},
+        evaluations={"local": "cpu"},
+        prices={"local": Price(host_hour=2.0)},
+    )
+    settings = dataclasses.replace(SETTINGS, max_cost_usd=1.0)
+    with pytest.raises(UserError, match=r"give host_hour in \[prices.cpu\] of operators.toml"):
+        train_within_limit(settings, planned, examples, operators, {}, 1)
+
+
+def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):
+    one = planned[0]
+    recorded(Job(("finetune", f"--out={one.out}"), one.out), held(2, outcome="done"))
+    recorded(Job(("predict",), one.out / "predictions", marked=False), held(1))
+    limited = (operators, MANIFEST, operators.prices["local"], 6.0, "predictions")
+    guard = CostGuard([one], 1, Local(), *limited)
+    assert str(guard.refuse()) == "saved and paused: 6.00 USD are spent, and 6.00 is the limit"
+    train_some(one, tmp_path, 400, 1.0)
+    (one.out / "_COMPLETED").touch()
+    assert not guard.is_finished()
+
+
+def test_runs_show_what_they_cost(tmp_path, planned, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recorded(training(planned[0], SETTINGS, tmp_path), held(1.5, outcome="failed"))
+    assert main(["runs", "list", "."]) == 0
+    assert "1.50         -" in capsys.readouterr().out
+    assert main(["runs", "show", "mt5-tiny"]) == 0
+    assert "hours        1.50 of hosts\n" in capsys.readouterr().out
+
+    Path("operators.toml").write_text("[prices.local]\nchip_hour = 3\nchips = 8")
+    assert main(["runs", "list", "."]) == 0
+    assert "1.50     36.00" in capsys.readouterr().out
+    assert main(["runs", "show", "mt5-tiny"]) == 0
+    assert "1.50 of hosts, 12.00 of chips, 36.00 USD" in capsys.readouterr().out
+    assert main(["runs", "list", ".", "--json"]) == 0
+    [run] = json.loads(capsys.readouterr().out)["runs"]
+    assert (run["host_hours"], run["chip_hours"], run["usd"]) == (1.5, 12.0, 36.0)

@@ -1,0 +1,156 @@
+"""operators.toml and the table of deployments."""
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from mswitch.flows.cli.main import main
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.record import Record, edit_record
+from mswitch.flows.prefect.deploy.apply import deploy
+from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schedule_of
+from mswitch.flows.prefect.profile import VARIABLE, Operators, read_operators
+from mswitch.pipelines.errors import UserError
+
+
+def written(tmp_path, text):
+    path = tmp_path / "operators.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_file_of_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_without_a_file_everything_has_its_default(tmp_path):
+    operators = read_operators()
+
+    assert operators.server.host == "127.0.0.1"
+    assert operators.storage == tmp_path / "runs"
+    assert operators.launcher("local").profile == {"launcher": "local"}
+
+
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    path = written(tmp_path, 'storage = "out"')
+    monkeypatch.chdir("/")
+    monkeypatch.setenv(VARIABLE, str(path))
+
+    assert read_operators().directory("pairs", "a") == tmp_path / "out" / "pairs" / "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("storrage = 'x'", "storrage: extra inputs are not permitted"),
+        ("server = 'nowhere'", "server: input should be a valid url"),
+        ("flow_runs = 0", "flow_runs: input should be greater than or equal to 1"),
+        ("storage = 'gs://bucket/x'", "storage: value error, gs://bucket/x is remote"),
+        ("bucket = '/srv'", "bucket: string should match pattern"),
+        ("[launchers.gpu]\nlauncher = 'nothing'", "[launchers.gpu] of operators.toml has a wrong"),
+        ("[launchers.gpu]\nlauncher = 'local'\nchips = 3", "[launchers.gpu] of operators.toml has"),
+        (
+            "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'/srv' = 'b'}",
+            "[launchers.gke] of operators.toml: image: field required",
+        ),
+        (
+            "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'b' = '/srv'}\n"
+            "image = 'c'",
+            "[launchers.gke] of operators.toml: volumes: 'b' is not a path",
+        ),
+        ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
+        ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
+        ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: string should match"),
+        ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: string should"),
+        ("x = = 3", "cannot read"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_one_line(text, message, tmp_path):
+    with pytest.raises(UserError, match=re.escape(message)) as refused:
+        read_operators(written(tmp_path, text))
+    assert "\n" not in str(refused.value)
+
+
+def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(tmp_path):
+    here = Operators(storage=tmp_path)
+    there = Operators(storage=tmp_path, bucket="s3://b/mswitch/")
+    place = there.directory("pairs", "a", "mt5-tiny")
+    assert here.destination(place) == place
+    assert there.destination(place) == "s3://b/mswitch/pairs/a/mt5-tiny"
+    assert there.output("pairs", "a", "mt5-tiny") == place
+    job = Job(("train",), there.destination(place), record=place)
+    with edit_record(place, lambda _: Record(job, {"launcher": "local"})):
+        pass
+    assert here.output("pairs", "a", "mt5-tiny") == job.out
+    with pytest.raises(UserError, match="cannot be the name of a run"):
+        there.directory("pairs", "a", "../b")
+
+
+def test_an_unknown_launcher_is_refused_with_those_there_are():
+    with pytest.raises(UserError, match="unknown launcher 'gpu': choose among local"):
+        Operators().launcher("gpu")
+
+
+def test_schedules_are_inactive_unless_asked_for(tmp_path):
+    [monthly] = [one for one in DEPLOYMENTS if one.full_name == "append-crawl/monthly"]
+    asked = '[schedules."append-crawl/monthly"]\ncron = "0 5 1 * *"\nactive = true'
+
+    assert not schedule_of(monthly, Operators()).active
+    assert schedule_of(monthly, read_operators(written(tmp_path, asked))).active
+    active = [one.full_name for one in DEPLOYMENTS if one.schedule and one.schedule.active]
+    assert active == ["reconcile/all"]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* is of no deployment: choose among corpus/"),
+        (
+            "report/pair",
+            'cron = "61 5 * * *"',
+            r"operators.toml: cron = '61 5 \* \* \*' is not valid",
+        ),
+        ("report/pair", 'cron = "0 5 * * *"\ntimezone = "Mars"', "timezone = 'Mars' is not valid"),
+    ],
+)
+def test_a_wrong_schedule_is_refused(name, settings, message, tmp_path):
+    operators = read_operators(written(tmp_path, f'[schedules."{name}"]\n{settings}'))
+    with pytest.raises(UserError, match=message) as refused:
+        deploy(operators, None, write=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path, capsys):
+    path = written(tmp_path, 'server = "http://127.0.0.1:9/api"')
+
+    assert main(["deploy", "--operators", str(path)]) == 2
+
+    assert "the Prefect server http://127.0.0.1:9/api does not answer" in capsys.readouterr().err
+
+
+def test_a_server_that_asks_for_a_password_is_one_line(tmp_path, capsys):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = written(tmp_path, f'server = "http://127.0.0.1:{server.server_port}/api"')
+        code = main(["deploy", "--operators", str(path)])
+        server.shutdown()
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "asks for a password: give user:password as PREFECT_API_AUTH_STRING" in error
+    assert "Traceback" not in error
+
+
+def test_options_that_exclude_each_other(capsys):
+    assert main(["deploy", "--check", "--serve"]) == 2
+    assert "--dry-run, --check and --serve exclude each other" in capsys.readouterr().err

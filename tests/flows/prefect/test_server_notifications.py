@@ -1,0 +1,143 @@
+"""A pair to its report on a real Prefect server, and messages, to a webhook on this machine."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import example_files
+import pytest
+from operators_server import served, until
+
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Attempt, Record, edit_record
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
+
+SECRET = "s3cr3t-path"
+TOML = """
+[notifications]
+url_variable = "MSWITCH_TEST_URL"
+"""
+
+
+@pytest.fixture(scope="module")
+def received():
+    """The bodies of what was posted to the webhook, and its address."""
+    bodies: list[str] = []
+
+    class Webhook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Webhook) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield bodies, f"json://127.0.0.1:{listening.server_port}/{SECRET}"
+        listening.shutdown()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, received):
+    directory = tmp_path_factory.mktemp("operators")
+    examples = directory / "storage" / "examples" / "sample"
+    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    with served(directory, TOML, MSWITCH_TEST_URL=received[1]) as made:
+        yield made
+
+
+def message(received, part: str, secs: float = 120) -> str:
+    bodies, _ = received
+    found = until(lambda: [one for one in bodies if part in one], secs, lambda: str(bodies))
+    assert len(found) == 1, found
+    return json.loads(found[0])["message"]
+
+
+def test_a_flow_run_that_fails_is_told_with_its_reason(server, received):
+    run = server.start("pretrain-pair/sample", name="wrong", examples="none")
+    server.wait(run, {"Failed"})
+    assert message(received, "pretrain wrong") == (
+        "pretrain wrong: mswitch-tiny against mt5-tiny, seed 0: Failed. "
+        f"{server.storage}/examples/none does not exist: give an examples directory (from "
+        "`mswitch examples build`)"
+    )
+
+
+def test_a_job_without_progress_is_told(server, received):
+    out = server.storage / "pairs" / "stuck" / "run"
+    job = Job(("600",), out, program=("/bin/sleep",))
+    with edit_record(out, lambda _: Record(job, Local().profile, attempts=[Attempt(1, 0.0, 0)])):
+        Local().submit(job, 1)
+    lock = job.file(1, ".lock")
+    host = until(lambda: lock.read_bytes() and json.loads(lock.read_bytes()), 60)
+    try:
+        lock.write_text(json.dumps({**host, "started": 1.0}))
+        hour_ago = time.time() - 3600
+        os.utime(job.file(1, ".log"), (hour_ago, hour_ago))
+        server.wait(server.start("reconcile/all"), {"Completed"})
+        server.wait(server.start("reconcile/all"), {"Completed"})
+        assert message(received, "stuck").startswith(f"{out}: no progress for 60 minutes")
+    finally:
+        Local().stop(job, 1, kill=True)
+
+
+def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):
+    run = server.start("pretrain-pair/sample", name="short", steps=6, batch_size=2, evaluations=5)
+    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
+    assert ended.state_name == "Completed", server.log
+    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
+    assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
+    pages = server.artifacts("markdown")
+    assert "report.html" in pages["report-short-report"]["data"]
+    assert "data:image/svg+xml;base64," in pages["report-short-report"]["data"]
+    for name in ("mt5-tiny", "mswitch-tiny"):
+        assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
+
+    verdict = pages["verdict-short-report"]["data"]
+    assert message(received, "pretrain short") == f"{ended.name}: Completed. {verdict}"
+    # Flow runs that compare nothing are not told.
+    assert not any("reconcile" in body for body in received[0])
+
+
+def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
+    def deploy(*options: str, **environment: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
+            cwd=server.directory,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, text = deploy("--check", MSWITCH_TEST_URL=received[1])
+    assert (code, "nothing differs" in text) == (0, True), text
+    code, text = deploy("--check", MSWITCH_TEST_URL=f"{received[1]}-2")
+    assert code == 1
+    assert "block mswitch-notifications: url: another -> as in $MSWITCH_TEST_URL" in text
+    assert SECRET not in text
+    code, text = deploy("--check")
+    assert code == 2
+    assert "$MSWITCH_TEST_URL is not set, and [notifications] of operators.toml names it" in text
+    assert SECRET not in server.log
+    for file in server.directory.rglob("*"):
+        if file.is_file():
+            assert SECRET.encode() not in file.read_bytes(), file
+
+    # Without [notifications] nothing of it stays on the server.
+    file = server.directory / "operators.toml"
+    file.write_text(file.read_text().replace(TOML, ""))
+    gone = [f"- automation mswitch-notify-{name}" for name in ("trouble", "verdict", "stalled")]
+    assert deploy("--check")[0] == 1
+    assert deploy()[1].splitlines() == [*gone, "- block mswitch-notifications"]
+    code, text = deploy("--check")
+    assert (code, "nothing differs" in text) == (0, True), text

@@ -1,0 +1,93 @@
+"""What a flow does beside its trainings, and when one of them fails."""
+
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from report_runs import Scenario, edit_config, write_runs
+
+from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import Record, edit_record, read_record
+from mswitch.flows.prefect import artifacts, trainings
+from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.settings import PairSettings
+from mswitch.flows.prefect.trainings import Trainings
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import lines_to
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The Markdown artifacts that were made."""
+    made: list[str] = []
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda text, _: made.append(text))
+    monkeypatch.setattr(trainings, "REPORT_SECS", 0.0)
+    return made
+
+
+def trainings_of(runs, out) -> Trainings:
+    settings = PairSettings()
+    planned = [Planned(run, run.name, settings.config, settings.mixture) for run in runs]
+    reports = {out: ([runs[0]], [runs[1]])}
+    return Trainings(planned, settings, out, Local(), Local(), reports, None)  # type: ignore[arg-type]
+
+
+def test_what_is_evaluated_is_reported_while_runs_train(tmp_path, shown):
+    runs = write_runs(tmp_path, Scenario({"de": 6, "sw": 6}, {"de": 2.0, "sw": 2.0}, steps=100))
+    (runs[1] / "_COMPLETED").unlink()
+    made = trainings_of(runs, tmp_path / "report")
+    made._report_so_far()
+    made._report_so_far()
+    verdict, page = shown
+    assert verdict.startswith("Up to step 100 of 100, ")
+    assert str(tmp_path / "report" / "report.html") in page
+    assert "![Loss curves](data:image/svg+xml;base64," in page
+
+
+def test_a_report_that_goes_wrong_is_logged_once_and_stops_nothing(tmp_path, shown):
+    runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=100))
+    edit_config(runs[1], eval_steps=["x"])
+    made = trainings_of(runs, tmp_path / "report")
+    said: list[str] = []
+    with lines_to(said.extend):
+        made._report_so_far()
+        made._report_so_far()
+    [line] = said
+    assert line.startswith("[report] nothing of the steps so far: ValueError(")
+    assert not shown
+
+
+def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, monkeypatch):
+    """And every evaluation that watches is to stop, once its scheduler answers."""
+    runs = [tmp_path / "mt5-tiny", tmp_path / "mswitch-tiny"]
+
+    class Silent(Local):
+        def find(self, job: Job) -> list[int]:
+            raise Unreachable("no route")
+
+    class Failed:
+        state = SimpleNamespace(is_failed=lambda: True)
+
+        def wait(self) -> None: ...
+
+        def result(self) -> None:
+            raise UserError("the loss is not a number")
+
+    futures = SimpleNamespace(submit=lambda *_, **__: Failed())
+    monkeypatch.setattr("mswitch.flows.jobs.launchers.LAUNCHERS", {"local": Silent})
+    monkeypatch.setattr(trainings, "train", futures)
+    monkeypatch.setattr(trainings, "evaluate", futures)
+    monkeypatch.setattr(trainings, "wait", lambda these, **_: SimpleNamespace(done={*these}))
+    monkeypatch.setattr(trainings, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    made = trainings_of(runs, tmp_path / "report")
+    for one in made.planned:
+        made.evaluations[one.place] = Failed()
+        job = made._evaluation(one, watch=True)
+        with edit_record(job.place, lambda _, job=job: Record(job, Local().profile)):
+            pass
+
+    with pytest.raises(UserError, match="the loss is not a number"):
+        made.train(2)
+
+    assert [read_record(run / "eval").intent for run in runs] == ["cancel", "cancel"]
