@@ -218,14 +218,16 @@ class TrainConfig:
             then counts rows.
         seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
         optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
-        schedule: of the learning rate: `rsqrt`, 1/sqrt(max(step, warmup_steps)), or `constant`.
-        base_learning_rate: multiplies the schedule. Adafactor's rate is relative to a parameter's
+        schedule: schedule of the learning rate: `rsqrt`, 1/sqrt(max(step, warmup_steps)), or
+            `constant`.
+        base_learning_rate: factor on the schedule. Adafactor's rate is relative to a parameter's
             size; AdamW's is not and needs about a tenth.
         warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
             AdamW, during which it rises linearly.
-        weight_decay: AdamW's, of kernels and embeddings; Adafactor has none.
+        weight_decay: weight decay of AdamW, on kernels and embeddings; Adafactor has none.
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
-        eval_every: keep the checkpoint of every so many steps, and of the last, instead.
+        eval_every: keep the checkpoint of every so many steps, and of the last, in place of
+            log-spaced ones.
         checkpoint_every: also save every so many steps, to resume from; only the last is kept.
         on_bad_loss: what to do about a step whose loss or gradient is not finite, or whose
             loss is a spike: `stop`, or leave out its update (`skip`).
@@ -325,8 +327,9 @@ class JobConfig:
         distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
             Open MPI, as `jax.distributed` finds it.
         coordinator_address: host:port of process 0, where the environment does not say it.
-        num_processes: processes of the job, likewise.
-        process_id: this process among them, from 0, likewise.
+        num_processes: processes of the job, where the environment does not say it.
+        process_id: number of this process in the job, from 0, where the environment does not say
+            it.
         heartbeat_timeout_secs: after this long without a sign of life a process counts as lost,
             and ends the others.
     """

@@ -90,8 +90,8 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
     Args:
         name: the command.
         request: what was asked for.
-        out: where everything goes.
-        prepare_only: only make the examples.
+        out: the directory of all outputs.
+        prepare_only: make the examples, and train nothing.
 
     Returns:
         The summary of the first report, the `hours` that each model was trained and the

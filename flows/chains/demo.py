@@ -32,7 +32,7 @@ def demo(
         mswitch demo --sample debian --out runs/debian
 
     Args:
-        out: where everything goes.
+        out: the directory of all outputs.
         sample: gflanguages (100 languages, kilobytes, no network) or debian (80
             languages, megabytes; needs apt-get).
         steps: training steps of each model, in place of the sample's default.

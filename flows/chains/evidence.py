@@ -62,7 +62,7 @@ def evidence(
         mswitch evidence --examples gpu/examples --setting gpu         # here
 
     Args:
-        out: where everything goes.
+        out: the directory of all outputs.
         budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. Text
             and examples are not in it.
         sample: text that is fetched: debian (60 MB in 102 languages, the default; needs apt-get) or
@@ -72,10 +72,11 @@ def evidence(
         setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or, for a
             CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
             prose, which trains three controls besides.
-        seeds: trainings of each model.
-        steps: of each training, in place of what the budget holds; more than before extend it.
-        dry_run: only print the plan.
-        prepare_only: only make the examples.
+        seeds: how often each model is trained, each time with another seed.
+        steps: steps of each training, in place of what the budget holds. More steps than before
+            extend the trainings.
+        dry_run: print the plan, and do nothing.
+        prepare_only: make the examples, and train nothing.
     """
     from mswitch.flows.chains.plan import Request, make_plan
     from mswitch.flows.chains.settings import find_setting

@@ -49,7 +49,7 @@ class Request:
         setting: its name; empty for that of the machine.
         budget: time for all runs, such as 3h.
         steps: of each training, in place of what the budget holds.
-        seeds: trainings of each model.
+        seeds: how often each model is trained, each time with another seed.
         finetune_steps: steps of fine-tuning, in place of the setting's; 0 leaves it out.
     """
 
@@ -78,7 +78,7 @@ class Plan:
     Attributes:
         setting: its name.
         devices: among which a batch and the experts are divided; others have nothing to do.
-        seeds: trainings of each model.
+        seeds: how often each model is trained, each time with another seed.
         steps: of each training.
         secs: expected of all runs; None where the machine's speed is unknown.
         summary: what a person reads first, in a few lines.

@@ -73,7 +73,7 @@ class AppendSettings(_Checked):
     Attributes:
         name: name of the corpus that grows; it keeps the settings it was built with.
         dump: a crawl such as CC-MAIN-2024-10, or `latest`.
-        segments: how many of its files to take, spread over the whole dump.
+        segments: number of files of the crawl to take, spread evenly over it.
         format: WET (text) or WARC (HTML).
         launcher: where the build is started: a launcher of operators.toml.
     """
@@ -95,9 +95,9 @@ class ExamplesSettings(_Checked):
         vocabulary_file: a vocabulary directory or SentencePiece model to use, such as mT5's own,
             or its URL; empty to train one.
         max_unknown_share: the examples are not built if a language has a larger share of unknown
-            tokens with this vocabulary.
-        max_tokens_per_word: nor if a language has more tokens per word, where its script parts
-            words.
+            tokens than this.
+        max_tokens_per_word: the examples are not built if a language has more tokens per word than
+            this, where its script separates words.
         launcher: where the work is started: a launcher of operators.toml.
         vocabulary: of the vocabulary.
         config: of the examples.
@@ -157,11 +157,11 @@ class ExperimentSettings(_Checked):
         name: name of the experiment: its report is in a directory of that name.
         examples: name of the examples.
         baseline: preset of the dense model.
-        candidates: presets to compare with it, each on its own.
-        seeds: each model is trained once with each.
-        mixtures: each model is trained once with each seed on each, and there is a report of each.
-            A mixture says how often each language comes: a name that `mswitch mixture list` shows,
-            a seqio task such as mc4.de, or a TOML file.
+        candidates: presets to compare with the baseline, each on its own.
+        seeds: each model is trained once with each seed.
+        mixtures: each model is trained once with each seed on each mixture, and each mixture has a
+            report. A mixture says how often each language comes: a name that `mswitch mixture list`
+            shows, a seqio task such as mc4.de, or a TOML file.
         max_parallel: how many trainings run at a time; by default as many as `trainings` of
             operators.toml says on this machine, and all where a scheduler queues them.
         evaluate_while_training: evaluate each checkpoint as it is saved.
@@ -197,7 +197,7 @@ class EvaluateSettings(_Checked):
 
     Attributes:
         pair: name of the pair.
-        run: a run of it: the name of its preset.
+        run: the run in the pair: the name of its preset.
         examples: name of the examples.
         launcher: where it runs: a launcher of operators.toml.
         config: of the evaluation.
@@ -218,10 +218,11 @@ class FinetuneSettings(_Checked):
         name: name of the fine-tuned run.
         pair: name of the pair that the run to begin with is of.
         run: the run to begin with: the name of its preset.
-        step: its checkpoint; by default the last.
+        step: the checkpoint of that run to begin with; by default the last.
         keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
         tasks: name of the task's examples, which `mswitch examples supervised` made.
-        mixture: how often each language comes, as of a pair.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
         hosts: processes of the training, each on a node.
         launcher: where training and predictions run: a launcher of operators.toml.
         max_cost_usd: what training and predictions may cost, over all attempts: a higher estimate
@@ -252,7 +253,7 @@ class ReportSettings(_Checked):
     Attributes:
         pair: name of the pair.
         baseline: the run of the dense model: the name of its preset.
-        candidate: the run to compare with it.
+        candidate: the run to compare with the baseline: the name of its preset.
         name: name of the report, beside the runs.
         config: of the report.
     """

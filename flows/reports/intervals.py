@@ -40,7 +40,7 @@ class ReportConfig:
     Attributes:
         resamples: bootstrap resamples per language.
         seed: seed of all draws.
-        confidence: of every interval.
+        confidence: confidence of every interval, such as 0.95.
     """
 
     resamples: Annotated[int, Ge(100)] = 1000

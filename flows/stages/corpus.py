@@ -129,10 +129,10 @@ def plan(
 
     Args:
         input: as for `corpus build`.
-        workers: worker processes at a time; on Dataflow one for each vCPU.
-        mb_per_second: text that passes ingest, in MB, which one of them builds a second; by default
+        workers: worker processes at a time: on Dataflow one for each vCPU.
+        mb_per_second: megabytes of text, after ingest, that one worker builds a second; by default
             as measured here.
-        price_per_cpu_hour: what an hour of one vCPU costs, to see the price of these.
+        price_per_cpu_hour: price of an hour of one vCPU, to see the price of the build.
     """
     from mswitch.pipelines.corpus.plan import format_plan, plan_build
 

@@ -59,7 +59,8 @@ def distill(
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
         step: the teacher's checkpoint; by default the last.
-        mixture: how often each language comes, as in `mswitch train`.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
     """
     if (preset is None) == (from_ is None):
         raise UserError("give the student as --preset, or as --from RUN")

@@ -135,12 +135,13 @@ def from_task(
     says how many draws are to be kept. Needs what `mswitch train` needs, and seqio.
 
     Args:
-        task: its name in seqio.
+        task: name of the task or mixture in seqio.
         vocab: the task's vocabulary: a directory or a SentencePiece model file.
-        lengths: of inputs and targets, to which they are cut.
+        lengths: lengths of inputs and targets in tokens, such as 512,128; longer ones are cut.
         out: the directory to make.
-        module: what is imported to register the task, from here or installed.
-        language: a code, for tasks whose name does not end with one, such as `.de`.
+        module: module that registers the task when it is imported, from this directory or
+            installed.
+        language: language code, for a task whose name does not end with one, such as `.de`.
         epochs: how many draws of the training split are kept.
         metrics: names of metrics, by which predictions are scored; by default exact_match.
         labels: the closed set of targets, from which predictions are chosen; examples with another

@@ -30,8 +30,8 @@ def export_hf(
         out: the new directory.
         vocab: also write this vocabulary, the one that the run was trained with, as tokenizer.json:
             a vocabulary directory or a SentencePiece model file.
-        step: which checkpoint; by default the one that `mswitch predict --select` chose, or the
-            newest.
+        step: the checkpoint to export; by default the one that `mswitch predict --select` chose, or
+            the newest.
         max_shard_bytes: largest size of one file.
     """
     from mswitch.models.huggingface.convert import export_hf as run_export

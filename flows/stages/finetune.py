@@ -47,7 +47,8 @@ def finetune(
             is refused.
         step: the checkpoint to begin with; by default the last.
         keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
-        mixture: how often each language comes, as in `mswitch train`.
+        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
+            task such as mc4.de, or a TOML file.
     """
     chosen = find_mixture(mixture)
     from mswitch.models.training.finetune import finetune as run_finetuning

@@ -58,7 +58,7 @@ def predict(
         again: read test from another step than before; the report counts it.
         text: instead of a split, inputs as the task's template makes them; or texts with
             <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
-        input: a file of such inputs or texts, one a line.
+        input: a file with inputs or texts as --text takes them, one a line.
         vocab: the vocabulary for gaps to be filled, a directory or a SentencePiece model file such
             as mT5's own; by default that of --tasks.
     """

@@ -97,7 +97,7 @@ def downstream(
     Args:
         baseline: the fine-tuned run of the dense model, once for each seed, or for each checkpoint
             that it began with.
-        candidate: the fine-tuned run of the sparse model, likewise.
+        candidate: the fine-tuned run of the sparse model, as often as that of the dense one.
         out: the directory to make.
         scratch: runs that `mswitch train` made on the task, from random parameters.
         task: the task's name, where the runs predicted several.
@@ -133,12 +133,12 @@ def distillation(
 
     Args:
         baseline: the run of the dense model, evaluated; once for each seed.
-        teacher: the run of the sparse model, likewise.
-        student: what `mswitch distill` made of the teacher, likewise; students that differ in more
-            than their seed are compared.
+        teacher: the run of the sparse model, evaluated; once for each seed.
+        student: what `mswitch distill` made of the teacher, evaluated; once for each seed. Students
+            that differ in more than their seed are compared.
         out: the directory to make.
         long_baseline: the dense model trained for as many steps as teacher and student together,
-            likewise: what those steps alone gain stands beside the students.
+            evaluated; once for each seed. What those steps alone gain stands beside the students.
     """
     from mswitch.flows.reports.distillation import write_distillation
 

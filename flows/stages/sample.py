@@ -77,11 +77,11 @@ def common_crawl(
         mswitch sample common-crawl --dump CC-MAIN-2024-10 --segments 3 --out crawl
 
     Args:
-        dump: name of the dump.
-        segments: how many of its files.
+        dump: name of the dump, such as CC-MAIN-2024-10.
+        segments: number of files to take, spread evenly over the dump.
         out: the directory to make.
         format: WET (text) or WARC (HTML).
-        base_url: where the dump lies.
+        base_url: address below which the dump lies.
         concurrency: downloads at a time, at most 8.
     """
     from mswitch.pipelines.samples.common_crawl import write_sample

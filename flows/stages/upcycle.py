@@ -31,9 +31,9 @@ def upcycle(
 
     Args:
         from_: the dense run, or its gs:// or s3:// URL.
-        examples: examples in its vocabulary, to measure gates and losses on.
+        examples: examples in the run's vocabulary, to measure gates and losses on.
         out: the new run directory, or a gs:// or s3:// URL.
-        step: which checkpoint; the newest by default.
+        step: the checkpoint of the dense run; by default the newest.
     """
     from mswitch.models.transfer.upcycle import upcycle as run_upcycle
 

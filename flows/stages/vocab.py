@@ -53,8 +53,8 @@ def inspect(
     Args:
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
         corpus: a corpus directory, or its URL.
-        split: which text of it.
-        languages: only these.
+        split: the split of the corpus that is read.
+        languages: languages to show; by default all.
         max_bytes: read about so much text of each language, from the first document on; the
             order of documents is random, and the same every time.
     """

@@ -17,13 +17,13 @@ class UpcycleConfig:
     Attributes:
         experts: experts of a sparse layer.
         sparse_every: the last of each so many layers gets experts; 1 gives them to all.
-        capacity_factor: of the sparse layers, in training. Experts begin equal, and routing takes
-            a while to even out.
+        capacity_factor: capacity factor of the sparse layers in training. Experts begin equal, and
+            routing takes a while to even out.
         router_init: how the routers' kernels are drawn (as in `mswitch train`).
-        seed: of the routers, and of the batches that gates are measured on.
-        batches: so many batches, of training text for the gates and of validation text for the
+        seed: seed of the routers, and of the batches that gates are measured on.
+        batches: batches of training text that gates are measured on, and of validation text for the
             losses before and after.
-        batch_size: sequences of such a batch.
+        batch_size: sequences of a batch that gates or losses are measured on.
     """
 
     experts: Annotated[int, Ge(1)] = 8
@@ -45,8 +45,8 @@ class DistillConfig:
     Attributes:
         soft_weight: share of the loss that is the cross-entropy with the teacher's predictions;
             the rest is that with the targets. 0 trains on targets alone.
-        temperature: of both models' predictions in that share, whose loss is multiplied by its
-            square.
+        temperature: temperature of both models' predictions in the teacher's share of the loss,
+            which is multiplied by its square.
         init: begin with the teacher's parameters, but for routers and experts. The models then
             differ in experts alone.
         gather: what the layers that were sparse begin with: `none`, values drawn as ever, or

@@ -94,8 +94,8 @@ class CorpusConfig:
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
-            too), scales lengths by script, filters by quality, removes near-duplicates in place
-            of single lines, masks personal data; `modern` below has its settings.
+            too), scales lengths by script, filters by quality, removes near-duplicates in place of
+            single lines, masks personal data; options that begin with `modern` are its settings.
         recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
         mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
@@ -107,31 +107,33 @@ class CorpusConfig:
             (3.0.1), or the newest (3.1.0).
         badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
             the URL's hash (1 in 3.0.1, 0.999 in 3.1.0).
-        dedup_scope: within what each line is kept once. `global`, the whole corpus, is mC4's;
-            `language` identifies languages first, by whole pages, so that `languages` prunes
-            before the shuffles and a language does not depend on the others; `none` keeps all
-            lines (profile `modern`, where it is the default).
+        dedup_scope: where a line is kept once. `global`, the whole corpus, is mC4's; `language`
+            identifies languages first, by whole pages, so that `languages` prunes before the
+            shuffles and a language does not depend on the others; `none` keeps all lines (profile
+            `modern`, where it is the default).
         languages: codes to keep (an entry may name several, with commas; aliases are
             understood); None keeps mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); by default
             unless languages are chosen.
-        max_page_characters: longer pages are dropped, before anything else (mC4: 190,000).
+        max_page_characters: pages of more characters are dropped, before anything else (mC4:
+            190,000).
         min_lines: pages with fewer lines are dropped (mC4: 3).
         min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
             than three) needs this many characters (mC4: 200).
         drop_metadata_lines: drop lines of a page's text that start with WARC, CONTENT- or
             Content-. mC4's splitter takes them for record headers.
-        language_min_bytes: CLD3 gives no answer for shorter text (mC4: 100).
-        language_max_bytes: CLD3 looks at this much of a page (mC4: 10,000).
-        validation_per_mille: pages with md5(normalised URL) mod 1000 below it are validation.
-        min_validation_documents: a language with fewer gets the pages of smallest hash, and
-            keeps at least one for training. Not in mC4.
+        language_min_bytes: text of fewer bytes gets no language from CLD3 (mC4: 100).
+        language_max_bytes: bytes of a page that CLD3 looks at (mC4: 10,000).
+        validation_per_mille: thousandths of all pages that are validation: those with
+            md5(normalised URL) mod 1000 below this number.
+        min_validation_documents: validation documents that a language has at least: the pages of
+            smallest hash, as long as one is left for training. Not in mC4.
         field: which fields of JSONL and Parquet hold `text`, `url`, `timestamp` and `record_id`, as
             entries such as text=content or url=page.link; None looks for the standard
             ones (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         html_main_content: take only the main content of HTML, without navigation and footers.
             mC4 reads WET, which has all text; this concerns WARC and ARC.
-        max_record_bytes: larger records are dropped unread. Not in mC4.
+        max_record_bytes: records of more bytes are dropped unread. Not in mC4.
         shard_bytes: bytes of text a shard aims at. Not in mC4.
         bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not
             depend on it.

@@ -106,7 +106,7 @@ def plan_build(
     Args:
         inputs: see `build_corpus`.
         config: see `build_corpus`.
-        workers: worker processes at a time; on Dataflow one for each vCPU.
+        workers: worker processes at a time: on Dataflow one for each vCPU.
         mb_per_second: text that passes ingest, in 10^6 bytes, which one of them builds a second,
             all phases together; by default as measured here, with the file that is built.
         price_per_cpu_hour: what an hour of one vCPU costs, to have the price of these.

@@ -49,7 +49,7 @@ class ExamplesConfig:
         inputs_length: encoder positions; lengths of segments and targets follow from it.
         noise_density: share of tokens that are masked.
         mean_noise_span_length: mean tokens of a masked span.
-        seed: of frozen validation masks and of the order of training segments.
+        seed: seed of frozen validation masks and of the order of training segments.
         separate_documents: put an EOS after each document of a training stream (T5 does not).
         validation_segments: evaluate at most so many segments of a document, its first ones;
             None for all.

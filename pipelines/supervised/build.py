@@ -81,10 +81,10 @@ class SupervisedConfig:
 
     Attributes:
         inputs_length: encoder positions; longer inputs are cut, and counted.
-        targets_length: decoder positions; likewise.
-        allow_overlap: build though validation or test have inputs or groups that training has too.
-        drop_overlap: leave rows out that a later split has inputs or groups of, so that test stays
-            whole.
+        targets_length: decoder positions; longer targets are cut, and counted.
+        allow_overlap: build even if validation or test have inputs or groups that training has too.
+        drop_overlap: leave out rows whose inputs or groups a later split has too, so that test
+            stays whole.
         drop_bad_rows: leave rows out that lack a field, have another label or no text, which
             otherwise end the build. Rows that are damaged are left out and counted always.
     """

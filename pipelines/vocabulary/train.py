@@ -48,10 +48,12 @@ class VocabularyConfig:
     """Settings of a vocabulary; the defaults are mT5's.
 
     Attributes:
-        size: all ids: 3 special ones, 256 bytes, the learned pieces and 100 sentinels.
+        size: size of the vocabulary: 3 special ids, 256 bytes, the learned pieces and 100
+            sentinels.
         character_coverage: share of characters that get a piece; the rest is spelt in bytes.
-        sample_characters: budget of text to train on.
-        sampling_exponent: a language's share of the text follows documents ** this.
+        sample_characters: characters of text to train on.
+        sampling_exponent: exponent of balancing: a language's share of the training text is in
+            proportion to its documents to this power.
     """
 
     size: Annotated[int, Ge(MIN_SIZE)] = 250_100

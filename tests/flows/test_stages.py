@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from annotated_types import Ge
 from cyclopts import App
-from prefect.utilities.callables import parameter_schema
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
 from mswitch.flows.prefect.flows.stages import stage_flow
@@ -80,15 +80,17 @@ def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds()
     schema = schema_of(Deployment(stage_flow(tokens), "run"), Operators())
     properties = schema["properties"]
     assert list(properties) == ["name", "corpus", "least", "launcher"]
-    assert properties["corpus"]["description"].startswith("Name of corpora: a corpus directory")
+    assert properties["corpus"]["description"].startswith("Name in `corpora` of the storage: a")
     assert properties["least"]["minimum"] == 0
 
 
-def test_the_forms_of_stages_describe_every_field():
-    flows = {one.flow.name: one.flow for one in DEPLOYMENTS}
-    for name in ("distill", "upcycle"):
-        properties = parameter_schema(flows[name].fn).model_dump_for_openapi()["properties"]
-        assert all(len(field["description"]) > 10 for field in properties.values())
+def test_each_field_of_a_form_is_described_by_words_that_stand_alone():
+    for deployment in DEPLOYMENTS:
+        for name, field in schema_of(deployment, Operators())["properties"].items():
+            text = field["description"]
+            assert len(text) > 10, name
+            assert not re.match(r"(Of|As|Nor|Its?|That|Those)\b", text), name
+            assert not re.search(r"\b(likewise|as above|instead)\b", text), name
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ def deploy(
     Args:
         operators: settings: server, storage, launchers, schedules (docs/how-to/operators.md); by
             default operators.toml, where there is one.
-        dry_run: change nothing.
-        check: change nothing, and end with code 1 if something differs.
+        dry_run: print what differs from the server, and change nothing.
+        check: print what differs from the server, change nothing, and end with code 1 if something
+            does.
         serve: also run a server, its UI and a worker on this machine, until Ctrl-C.
     """
     from mswitch.flows.prefect.profile import FILE, read_operators

@@ -40,7 +40,7 @@ def show(
 
     Args:
         examples: an examples directory.
-        tasks: a TOML file of several, in its place.
+        tasks: a TOML file of several tasks, in place of --examples.
         mixture: a name that `mswitch mixture list` shows, a seqio task such as mc4.de, or a TOML
             file.
         steps: training steps; the default is mT5's.

@@ -39,8 +39,8 @@ def plan(
     Args:
         preset: a model; an unknown name lists them all.
         topology: a slice as generation and chips, such as v3:4x4, v4:4x4x4, v5p:4x4x4, v5e:16x16.
-        pair: a model to compare with, such as the dense twin; it stays as it is, whatever else
-            changes the preset.
+        pair: a model to compare with, such as the dense twin; options that change the preset leave
+            it as it is.
     """
     from mswitch.models.planning.plan import make_pair, make_plan
     from mswitch.models.planning.text import format_pair, format_plan

@@ -85,7 +85,7 @@ def submit(
         hosts: processes of the job, each on a node.
         record: where --out is a gs:// or s3:// URL, a path on this machine. The job's record and
             logs are beside it, and the other commands know the job by it.
-        partition: Slurm's; by default its default.
+        partition: partition of Slurm; by default Slurm chooses.
         time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
             is asked to save, and the next attempt continues.
         sbatch_option: a further option of sbatch, such as --gres=gpu:8; may be given repeatedly.
@@ -114,7 +114,7 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
         mswitch runs list runs
 
     Args:
-        top: the directory; by default this one.
+        top: the directory below which jobs are looked for; by default this one.
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give one below which outputs lie")
@@ -176,7 +176,7 @@ def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         mswitch runs logs -f run
 
     Args:
-        follow: go on until the job has ended; Ctrl-C leaves the job alone.
+        follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
     """
     read: dict[int, int] = {}
     # Of what a page of a crawl has put there, a terminal would obey some.

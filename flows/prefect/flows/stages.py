@@ -39,7 +39,9 @@ def settings_of(stage: Stage) -> type:
             fields.append((name, parameter.annotation, "" if empty else parameter.default))
     fields.append(("launcher", Name, "local"))
     docs |= {"name": NAME, "launcher": LAUNCHER}
-    docs |= {name: f"name of {kind}: {docs[name]}" for name, kind in stage.reads.items()}
+    docs |= {
+        name: f"name in `{kind}` of the storage: {docs[name]}" for name, kind in stage.reads.items()
+    }
     lines = [f"    {name}: {docs[name]}" for name, _, _ in fields if name in docs]
     made = dataclasses.make_dataclass(
         "Settings",

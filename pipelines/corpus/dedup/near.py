@@ -38,10 +38,10 @@ class NearDedup(Dedup):
     """Keeps one page of each cluster of near-duplicates, as they were before edits.
 
     Attributes:
-        bands: more of them find less similar pages.
-        rows: more of them demand more similar pages.
-        shingle_words: length of the n-grams that a page is the set of.
-        seed: chooses the hash functions.
+        bands: bands of a signature; more of them find less similar pages.
+        rows: rows of a band; more of them demand more similar pages.
+        shingle_words: words of an n-gram; pages are compared as sets of their n-grams.
+        seed: seed of the hash functions.
     """
 
     name: ClassVar[str] = "near_dedup"

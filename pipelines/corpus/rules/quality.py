@@ -190,21 +190,26 @@ class GopherQuality(Rule):
     has no full stop, and `max_digit_share`.
 
     Attributes:
-        min_words: least words of a page.
-        max_words: most words of a page.
-        min_mean_word_length: least characters a word, where words are separated by spaces.
-        max_mean_word_length: most characters a word, likewise.
-        max_symbol_ratio: number signs and ellipses per word.
-        max_bullet_line_share: share of lines that start with a bullet.
-        max_ellipsis_line_share: share of lines that end with an ellipsis.
-        min_alphabetic_word_share: share of words with a letter.
-        min_stop_words: distinct stop words.
-        max_duplicate_line_share: share of lines that the page has had before.
-        max_duplicate_line_character_share: share of characters in such lines.
-        max_top_ngram_shares: share of the most frequent n-gram, for 2, 3 and 4 words.
-        max_duplicate_ngram_shares: share of repeated n-grams, for 5 to 10 words.
-        min_terminal_line_share: share of lines that end a sentence.
-        max_digit_share: share of digits.
+        min_words: lowest number of words of a page.
+        max_words: highest number of words of a page.
+        min_mean_word_length: lowest mean number of characters a word, where words are separated by
+            spaces.
+        max_mean_word_length: highest mean number of characters a word, where words are separated by
+            spaces.
+        max_symbol_ratio: highest number of number signs and ellipses per word.
+        max_bullet_line_share: highest share of lines that start with a bullet.
+        max_ellipsis_line_share: highest share of lines that end with an ellipsis.
+        min_alphabetic_word_share: lowest share of words with a letter.
+        min_stop_words: lowest number of distinct stop words.
+        max_duplicate_line_share: highest share of lines that the page has had before.
+        max_duplicate_line_character_share: highest share of characters in lines that the page has
+            had before.
+        max_top_ngram_shares: highest shares of characters in the most frequent n-gram, for 2, 3 and
+            4 words.
+        max_duplicate_ngram_shares: highest shares of characters in repeated n-grams, for 5 to 10
+            words.
+        min_terminal_line_share: lowest share of lines that end a sentence.
+        max_digit_share: highest share of digits among a page's characters.
     """
 
     name: ClassVar[str] = "quality"
