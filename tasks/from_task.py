@@ -62,9 +62,9 @@ from mswitch.pipelines.supervised.shards import (
 )
 from mswitch.pipelines.supervised.split import key64
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
-from mswitch.tasks.metrics import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
-from mswitch.tasks.seqio_metrics import example_id, metrics_of
-from mswitch.tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
+from mswitch.tasks.seqio.own_metrics import example_id, metrics_of
+from mswitch.tasks.seqio.registered import Registered, check_task, draws_randomly, preprocessed
 
 MULTITASK = "multitask.toml"
 _SIDES = ("inputs", "targets")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.tasks.metric import Answers, Floats, Metric
+from mswitch.tasks.metrics.metric import Answers, Floats, Metric
 
 #: Fewer groups than this give no interval.
 MIN_GROUPS = 5

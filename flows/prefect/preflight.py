@@ -21,7 +21,7 @@ from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import say
-from mswitch.tasks.mixtures import find_mixture
+from mswitch.tasks.batches.mixtures import find_mixture
 
 
 @step("preflight")

@@ -20,7 +20,7 @@ from mswitch.pipelines.runners import RunnerName
 from mswitch.pipelines.samples.common_crawl import CrawlFormat
 from mswitch.pipelines.validation import Count, Share, check_fields
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
-from mswitch.tasks.mixtures import DEFAULT
+from mswitch.tasks.batches.mixtures import DEFAULT
 
 _DEMO = SETTINGS["demo"]
 

@@ -10,8 +10,8 @@ from mswitch.flows.reports.publish import csv_text
 from mswitch.flows.reports.runs import DECODES, TunedRun
 from mswitch.flows.reports.scores import Average, Result, Rows, Scores
 from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.tasks.batches.multitask import leaf_name
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
-from mswitch.tasks.multitask import leaf_name
 
 #: Predictions that a run's page shows of each language, and the characters of a text.
 SHOWN_PREDICTIONS = 5

@@ -27,7 +27,7 @@ from mswitch.models.training.run_directory import (
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256, read_json_object
-from mswitch.tasks.multitask import ALONE
+from mswitch.tasks.batches.multitask import ALONE
 
 #: What training notes in config.json beside what every run has.
 TRAINED = (

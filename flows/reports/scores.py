@@ -37,9 +37,9 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.runs import TunedRun
 from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
-from mswitch.tasks.metric import Floats, Metric
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
-from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.metrics.metric import Floats, Metric
+from mswitch.tasks.metrics.registry import make_metric
 
 CONFIDENCE = 0.95
 #: So many that Holm's method can find a difference among 250 languages.

@@ -8,7 +8,7 @@ from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.mixtures import DEFAULT, find_mixture
+from mswitch.tasks.batches.mixtures import DEFAULT, find_mixture
 
 app = App(name="distill")
 

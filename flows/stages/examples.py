@@ -93,7 +93,7 @@ def supervised(
         out: the directory to make, or a URL.
         runner: where the Beam pipelines run.
     """
-    from mswitch.tasks.metrics import TEXT_METRICS, make_metric
+    from mswitch.tasks.metrics.registry import TEXT_METRICS, make_metric
 
     definition = read_task(task)
     for metric in definition.metrics:
@@ -149,7 +149,7 @@ def from_task(
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it says that there is no GPU
     from mswitch.tasks.from_task import FromTaskConfig, build_from_task
-    from mswitch.tasks.seqio_source import Registered
+    from mswitch.tasks.seqio.registered import Registered
 
     found = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
     if len(found) != 2 or len(lengths.split(",")) != 2:

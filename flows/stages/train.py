@@ -4,7 +4,7 @@ from cyclopts import App
 
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
-from mswitch.tasks.mixtures import DEFAULT, find_mixture
+from mswitch.tasks.batches.mixtures import DEFAULT, find_mixture
 
 app = App(name="train")
 

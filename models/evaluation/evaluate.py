@@ -32,7 +32,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
-from mswitch.tasks.batches import ValidationBatches
+from mswitch.tasks.batches.validation import ValidationBatches
 
 _ALONE = JobConfig()
 #: How often `--watch` looks for a new checkpoint.

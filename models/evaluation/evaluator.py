@@ -24,8 +24,8 @@ from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.step import FEATURES, EvaluationResult, make_evaluation_step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
-from mswitch.tasks.batches import ValidationBatches
-from mswitch.tasks.prefetch import ahead
+from mswitch.tasks.batches.prefetch import ahead
+from mswitch.tasks.batches.validation import ValidationBatches
 
 SCHEMA = pa.schema(
     [

@@ -20,7 +20,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 from mswitch.pipelines.vocabulary.model import open_vocabulary
-from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
 #: Most tokens that are written for a text, over all its spans.
@@ -61,7 +61,8 @@ def infill(
             vocab = storage.join(tasks or own_examples(files, described), VOCABULARY_PATH)
         vocabulary = open_vocabulary(vocab)
         check_model_file(files.place, described, vocabulary)
-        processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.model)
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(vocabulary.model)
         inputs = [_encode(processor, text) for text in texts]
         settings = {"decode": config.decode or "greedy", "dtype": config.dtype or "float32"}
         generator = Generator(

@@ -37,8 +37,8 @@ from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID
-from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
-from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.metrics.registry import make_metric
 
 SCHEMA = pa.schema(
     [
@@ -283,7 +283,7 @@ class _Reader:
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
         if own_task is not None:
-            from mswitch.tasks.seqio_metrics import measure
+            from mswitch.tasks.seqio.own_metrics import measure
 
             rows = table.select(["id", "targets", "prediction"]).to_pylist()
             found["seqio"] = measure(own_task, split, self.examples.lengths, rows)
@@ -293,7 +293,9 @@ class _Reader:
 
     def _own_task(self) -> Any:
         """The task of seqio that the examples were made of."""
-        from mswitch.tasks.seqio_metrics import find_task  # with TensorFlow, for those that need it
+        from mswitch.tasks.seqio.own_metrics import (
+            find_task,  # with TensorFlow, for those that need it
+        )
 
         return find_task(self.task["seqio"], os.getcwd())
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mswitch.tasks.metric_intervals import score
-from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.metrics.registry import make_metric
 
 
 def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from mswitch.models.training.train import ALONE, make_plan, train_prepared
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.tasks.batches import TaskBatches
-from mswitch.tasks.mixtures import Mixture
-from mswitch.tasks.multitask import task_mixture
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.training import TaskBatches
 
 T5 = TuningConfig()
 NO_CHANGES = TuningChanges()
@@ -41,7 +41,7 @@ def finetune(
     Args:
         origin: the run directory to begin with, trained or imported, also in a bucket.
         tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
-            TOML file of several (`mswitch.tasks.multitask`).
+            TOML file of several (`mswitch.tasks.batches.multitask`).
         out: the new run directory, also in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.

@@ -28,8 +28,8 @@ from mswitch.models.training.teaching import state_of_student, teacher_parameter
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import Progress
-from mswitch.tasks.batches import TaskBatches
-from mswitch.tasks.prefetch import ahead
+from mswitch.tasks.batches.prefetch import ahead
+from mswitch.tasks.batches.training import TaskBatches
 
 
 def run_training(

@@ -166,7 +166,7 @@ class RunPlan:
             `tasks`, the hash of each.
         languages: per leaf (a language, or `task/language`) `train_records`, `train_tokens`,
             `train_bytes`, `rate`.
-        mixture: the definition of its `mswitch.tasks.multitask.TaskMixture`.
+        mixture: the definition of its `mswitch.tasks.batches.multitask.TaskMixture`.
         origin: where its parameters come from; None draws them.
         teacher: what it is distilled from, if anything.
         directories: where the examples of each task are; the first stand for all where a command

@@ -39,9 +39,9 @@ from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
-from mswitch.tasks.batches import TaskBatches
-from mswitch.tasks.mixtures import Mixture
-from mswitch.tasks.multitask import task_mixture
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.training import TaskBatches
 
 NO_CHANGES = ModelChanges()
 ALONE = JobConfig()
@@ -64,7 +64,7 @@ def train(
     Args:
         preset: name of the model (`mswitch.models.presets`).
         examples: a finished examples directory, here or in a bucket, or a TOML file of several
-            (`mswitch.tasks.multitask`).
+            (`mswitch.tasks.batches.multitask`).
         out: the run directory, on a file system or in a bucket.
         config: how to train.
         mixture: how often each language comes; by default n ** 0.3 over all there are.

@@ -34,9 +34,9 @@ from mswitch.models.training.train import ALONE, NO_CHANGES, prepare, train_prep
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.tasks.batches import TaskBatches
-from mswitch.tasks.mixtures import Mixture
-from mswitch.tasks.multitask import task_mixture
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.training import TaskBatches
 
 PAPER = DistillConfig()
 #: What teacher and student share where the student begins with the teacher's parameters.
@@ -78,7 +78,7 @@ def distill(
         teacher: the sparse run directory, also in a bucket.
         preset: name of the student (`mswitch.models.presets`); None where there is an `origin`.
         examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
-            several (`mswitch.tasks.multitask`).
+            several (`mswitch.tasks.batches.multitask`).
         out: the new run directory, also in a bucket.
         config: how to train.
         distillation: what the student takes from the teacher.

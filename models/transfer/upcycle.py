@@ -44,8 +44,9 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MANIFEST, read_json_object, read_manifest
 from mswitch.pipelines.progress import say
-from mswitch.tasks.batches import TrainBatches, ValidationBatches
-from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.training import TrainBatches
+from mswitch.tasks.batches.validation import ValidationBatches
 
 STAGE = "upcycle"
 #: Nats a token by which the sparse model may begin worse than the dense one ended.

@@ -280,7 +280,7 @@ def write_shard(
 
 
 def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]) -> dict[str, Any]:
-    """Write a shard of rows, as the contract of `mswitch.tasks.examples` has them.
+    """Write a shard of rows, as the contract of `mswitch.tasks.batches.examples` has them.
 
     Returns:
         Its description: lang, split, number, path, records, size_bytes, sha256, counts.

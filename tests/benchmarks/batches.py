@@ -62,9 +62,9 @@ def prepare_examples(crawl: Path) -> Path:
 
 
 def mswitch_side(examples: Path) -> dict[str, float]:
-    """Figures of `mswitch.tasks.batches`."""
+    """Figures of `mswitch.tasks.batches.training`."""
     begin = time.perf_counter()
-    from mswitch.tasks.batches import TrainBatches
+    from mswitch.tasks.batches.training import TrainBatches
 
     imported = time.perf_counter()
     batches = TrainBatches(examples, BATCH_SIZE, seed=0)
@@ -95,7 +95,7 @@ def seqio_side(examples: Path, *, shuffle: bool) -> dict[str, float]:
     begin = time.perf_counter()
     import seqio
 
-    import mswitch.tasks.pretrain  # noqa: F401 (registers)
+    import mswitch.tasks.seqio.pretrain  # noqa: F401 (registers)
 
     imported = time.perf_counter()
     seqio.add_global_cache_dirs([str(examples)])

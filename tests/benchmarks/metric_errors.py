@@ -16,8 +16,8 @@ import numpy as np
 
 from mswitch.flows.reports.intervals import holm_rejections
 from mswitch.flows.reports.scores import measure_difference
-from mswitch.tasks.metric import Floats, Metric
-from mswitch.tasks.metrics import METRICS, make_metric
+from mswitch.tasks.metrics.metric import Floats, Metric
+from mswitch.tasks.metrics.registry import METRICS, make_metric
 
 GROUPS = (8, 30, 100)
 FAMILY = 100

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from timing import Figure, cpu_secs, show
 
-from mswitch.tasks.batches import TrainBatches
-from mswitch.tasks.packing import next_fit
+from mswitch.tasks.batches.packing import next_fit
+from mswitch.tasks.batches.training import TrainBatches
 
 RECORDS = 1_000_000
 PAIRS = 50_000

@@ -36,7 +36,7 @@ from mswitch.models.inference import predict as predicting
 from mswitch.models.inference.generate import Generator
 from mswitch.models.presets import preset
 from mswitch.models.training.train import make_plan, train_prepared
-from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.batches.mixtures import Mixture
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 

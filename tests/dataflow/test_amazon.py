@@ -8,8 +8,8 @@ import pytest
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.batches import TrainBatches
-from mswitch.tasks.records import BLOCK_BYTES
+from mswitch.tasks.batches.records import BLOCK_BYTES
+from mswitch.tasks.batches.training import TrainBatches
 
 BUCKET, MEGABYTE = "lake", 1 << 20
 

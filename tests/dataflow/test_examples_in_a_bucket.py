@@ -15,10 +15,10 @@ from gcp_storage_emulator import server
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.tfrecord import INDEX_SUFFIX
-from mswitch.tasks.batches import TrainBatches
-from mswitch.tasks.examples import open_examples
-from mswitch.tasks.mixtures import Mixture
-from mswitch.tasks.records import BLOCK_BYTES
+from mswitch.tasks.batches.examples import open_examples
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.records import BLOCK_BYTES
+from mswitch.tasks.batches.training import TrainBatches
 
 RECORDS = {"de": (900, 700), "en": (800,), "sw": (20,), "yo": (1,)}
 GERMAN = Mixture(languages=("de",))
@@ -89,7 +89,7 @@ def test_opening_reads_no_shard(url, requests):
 
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
-    monkeypatch.setattr("mswitch.tasks.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
+    monkeypatch.setattr("mswitch.tasks.batches.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
     records, blocks = sum(RECORDS["de"]), len(pieces(url, "de"))
     batches = TrainBatches(url, 32, mixture=GERMAN)
     total = sum(

@@ -17,7 +17,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
-from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.batches.training import TrainBatches
 
 VOCABULARY = VocabularyConfig(size=1000, character_coverage=0.999)
 EXAMPLES = ExamplesConfig(inputs_length=32)

@@ -9,7 +9,7 @@ from trees import data_bytes
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
-from mswitch.tasks.examples import open_examples
+from mswitch.tasks.batches.examples import open_examples
 
 CONFIG = SupervisedConfig(inputs_length=64, targets_length=24, drop_overlap=True)
 

@@ -9,9 +9,9 @@ import pytest
 
 from mswitch.flows.cli.main import main
 from mswitch.pipelines.outputs import stage_output
-from mswitch.tasks.mixture_table import describe_mixture
-from mswitch.tasks.mixtures import Mixture, mixtures
-from mswitch.tasks.multitask import task_mixture
+from mswitch.tasks.batches.mixture_table import describe_mixture
+from mswitch.tasks.batches.mixtures import Mixture, mixtures
+from mswitch.tasks.batches.multitask import task_mixture
 
 RECORDS = {"de": 10_000, "en": 160_000, "iw": 625, "hr": 1, "ru": 16}
 

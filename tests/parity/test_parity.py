@@ -39,7 +39,7 @@ from mswitch.pipelines.outputs import read_json_object
 from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_paragraphs
 from mswitch.pipelines.special_tokens import EOS_ID, UNK_ID
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
-from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 pytestmark = pytest.mark.parity
 

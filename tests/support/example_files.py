@@ -15,7 +15,7 @@ from mswitch.pipelines.languages import task_name
 from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import add_sentinels
-from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 
 def vocabulary(size: int) -> bytes:

@@ -13,7 +13,7 @@ from mswitch.pipelines.examples.tfrecord import lengths_path, write_tfrecord
 from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from mswitch.pipelines.special_tokens import EOS_ID
 from mswitch.pipelines.vocabulary.model import add_sentinels
-from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 #: Of a row: group, inputs, targets.
 Row = tuple[str, str, str]

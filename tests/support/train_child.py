@@ -19,7 +19,7 @@ INPUTS, TARGETS, VOCABULARY = 12, 8, 128
 
 
 class MemoryBatches:
-    """Batches as `mswitch.tasks.batches` gives them: a function of (seed, step)."""
+    """Batches as `mswitch.tasks.batches.training` gives them: a function of (seed, step)."""
 
     def __init__(self, batch_size: int, seed: int = 0, *, host: int = 0, hosts: int = 1):
         self.batch_size, self.seed = batch_size, seed

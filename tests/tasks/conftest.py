@@ -9,7 +9,7 @@ from supervised_files import ALL_KINDS, write_kinds, write_task
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
-from mswitch.tasks.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 VOCABULARY_SIZE = 1000
 

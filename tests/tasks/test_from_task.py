@@ -16,11 +16,11 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.vocabulary.model import open_vocabulary
-from mswitch.tasks.batches import TaskBatches, TrainBatches
-from mswitch.tasks.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.batches.multitask import read_task_mixture
+from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 from mswitch.tasks.from_task import FromTaskConfig, _check, _identity, build_from_task
-from mswitch.tasks.multitask import read_task_mixture
-from mswitch.tasks.seqio_source import Registered, check_task, draws_randomly, preprocessed
+from mswitch.tasks.seqio.registered import Registered, check_task, draws_randomly, preprocessed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

@@ -6,7 +6,7 @@ from cyclopts import App
 
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.mixtures import DEFAULT, find_mixture, mixtures
+from mswitch.tasks.batches.mixtures import DEFAULT, find_mixture, mixtures
 
 app = App(name="mixture", help="Show how often each language is trained on, and how repeated.")
 
@@ -46,8 +46,8 @@ def show(
         steps: training steps; the default is mT5's.
         batch_size: examples a step, of which a packed row holds several; the default is mT5's.
     """
-    from mswitch.tasks.mixture_table import describe_mixture, format_mixture
-    from mswitch.tasks.multitask import task_mixture
+    from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
+    from mswitch.tasks.batches.multitask import task_mixture
 
     given = tasks or examples
     if given is None or (tasks and examples):
@@ -74,7 +74,7 @@ def show(
 def list_mixtures(*, json: Json = False) -> int:
     """Print the mixtures with a name, and how many languages each may have.
 
-    The same names are seqio's after `import mswitch.tasks.pretrain`.
+    The same names are seqio's after `import mswitch.tasks.seqio.pretrain`.
     """
     rows = [
         {

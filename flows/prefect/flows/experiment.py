@@ -20,7 +20,7 @@ from mswitch.flows.prefect.trainings import Sides, train_within_limit
 from mswitch.flows.stages.stage import options_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import config_hash, read_manifest
-from mswitch.tasks.mixtures import FILE_SUFFIX, find_mixture
+from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
 @flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])

@@ -17,7 +17,7 @@ from mswitch.flows.reports.scores import (
     measure_downstream_speed_up,
 )
 from mswitch.tasks.metric_intervals import score
-from mswitch.tasks.metrics import make_metric
+from mswitch.tasks.metrics.registry import make_metric
 
 TEN = {f"l{number}": 20 for number in range(10)}
 

@@ -15,7 +15,7 @@ from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
 from mswitch.models.inference.predict import predict
 from mswitch.models.presets import preset
 from mswitch.models.training.train import make_plan, train_prepared
-from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.batches.mixtures import Mixture
 
 pytestmark = pytest.mark.learning
 

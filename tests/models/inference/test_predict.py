@@ -32,9 +32,9 @@ from mswitch.models.training.state import Skeleton
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.special_tokens import EOS_ID
+from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.metric_intervals import score
-from mswitch.tasks.metrics import make_metric
-from mswitch.tasks.mixtures import Mixture
+from mswitch.tasks.metrics.registry import make_metric
 
 WORDS = [f"{a}{b}" for a in "abcdef" for b in "ghijk"]
 LABELS = ("left", "right", "middle")
@@ -161,7 +161,7 @@ def test_seqios_evaluator_has_the_same_rows_in_the_same_order(copy, tasks):
     """Predictions given to it row by row; the metrics on both sides are ours."""
     import seqio
 
-    from mswitch.tasks.supervised import register
+    from mswitch.tasks.seqio.supervised import register
 
     summary = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
     table = pq.read_table(summary["out"]).to_pylist()
@@ -316,7 +316,7 @@ def test_a_task_of_seqio_is_scored_as_its_evaluator_does(
     with pytest.raises(UserError, match="gives 9 of the 18 validation examples that were made of"):
         predict(copy, out, "validation", BATCH_OF_4, step=3)
     monkeypatch.setattr(
-        "mswitch.tasks.seqio_source._imported", lambda module: importlib.import_module("x")
+        "mswitch.tasks.seqio.registered._imported", lambda module: importlib.import_module("x")
     )
     with pytest.raises(UserError, match="run this in the folder of weighed_tasks, or give --no-"):
         predict(copy, out, "validation", BATCH_OF_4, step=1)

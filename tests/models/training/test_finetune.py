@@ -38,10 +38,10 @@ from mswitch.models.training.step import FEATURES, batch_loss, make_gradients
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.tasks.batches import TaskBatches, TrainBatches
-from mswitch.tasks.collate import collate, pack_rows
-from mswitch.tasks.mixtures import Mixture
-from mswitch.tasks.multitask import task_mixture
+from mswitch.tasks.batches.collate import collate, pack_rows
+from mswitch.tasks.batches.mixtures import Mixture
+from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 
 pytestmark = pytest.mark.training
 

@@ -17,7 +17,7 @@ from mswitch.models.training.step import FEATURES, SEGMENTS, batch_loss
 from mswitch.models.training.train import train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.tasks.collate import pack_into, pack_rows
+from mswitch.tasks.batches.collate import pack_into, pack_rows
 
 pytestmark = pytest.mark.training
 

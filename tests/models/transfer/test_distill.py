@@ -31,7 +31,7 @@ from mswitch.models.training.train import train
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.models.transfer.distill import distill
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.batches import TrainBatches
+from mswitch.tasks.batches.training import TrainBatches
 
 pytestmark = pytest.mark.training
 

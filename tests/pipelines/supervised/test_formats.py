@@ -13,7 +13,7 @@ from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervise
 from mswitch.pipelines.supervised.definition import RowError, read_task
 from mswitch.pipelines.supervised.formats import pad_punctuation
 from mswitch.pipelines.supervised.rows import read_rows
-from mswitch.tasks.examples import open_examples
+from mswitch.tasks.batches.examples import open_examples
 
 QUESTION = "Whose portrait by François Clouet was included in the Jones bequest of 1882?"
 SQUAD = {

@@ -20,7 +20,7 @@ from mswitch.pipelines.supervised.samples.emoji_group import rows_of as emoji_ro
 from mswitch.pipelines.supervised.samples.names import facts, write_names
 from mswitch.pipelines.supervised.samples.ui_translate import pairs
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
-from mswitch.tasks.examples import open_examples
+from mswitch.tasks.batches.examples import open_examples
 
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 ENGLISH = {

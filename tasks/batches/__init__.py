@@ -1,0 +1,1 @@
+"""What feeds training and evaluation, without seqio or TensorFlow."""

@@ -1,0 +1,219 @@
+"""Open an examples directory: little is read, much is checked."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import Feature
+from mswitch.pipelines.examples.span_corruption import Lengths, SpanCorruption, Tokens
+from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path
+from mswitch.pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
+from mswitch.pipelines.special_tokens import SENTINELS
+from mswitch.pipelines.vocabulary.model import checked_size
+from mswitch.tasks.batches.byte_cache import ByteCache
+from mswitch.tasks.batches.records import CACHE_BYTES, RecordSource
+
+STAGE = "examples"
+SPLITS = ("train", "validation")
+VOCABULARY_PATH = "vocabulary/sentencepiece.model"
+#: Requests in flight to an object store.
+_REQUESTS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """A finished examples directory.
+
+    Attributes:
+        directory: where it lies.
+        manifest: as published.
+        languages: its languages, sorted; batches number them in this order.
+        lengths: of examples; with noise parameters (`SpanCorruption`) unless they are supervised.
+        vocabulary_size: all ids, sentinels included.
+        finished: whether training records are pairs already, corrupted or supervised.
+        sources: records by split (train and validation, of supervised ones test too) and language;
+            languages without the split are absent.
+    """
+
+    directory: str
+    manifest: dict[str, Any]
+    languages: tuple[str, ...]
+    lengths: Lengths
+    vocabulary_size: int
+    finished: bool
+    sources: dict[str, dict[str, RecordSource]]
+
+    @property
+    def supervised(self) -> bool:
+        """Whether these are inputs and targets of a task, and not corrupted text."""
+        return not isinstance(self.lengths, SpanCorruption)
+
+    @property
+    def noise(self) -> SpanCorruption:
+        """How text is corrupted; supervised examples have no such parameters."""
+        assert isinstance(self.lengths, SpanCorruption)
+        return self.lengths
+
+    def preload(self, records: Iterable[tuple[RecordSource, int]]) -> None:
+        """Read side by side what a batch needs, where each read waits for an object store."""
+        if not storage.is_remote(self.directory):
+            return
+        pieces = {source.piece(index): source for source, index in records}
+        missing = [piece for piece, source in pieces.items() if not source.is_loaded(piece)]
+        if len(missing) > 1:
+            with ThreadPoolExecutor(min(_REQUESTS, len(missing))) as pool:
+                list(pool.map(lambda piece: pieces[piece].load(piece), missing))
+
+    def tokens(
+        self, source: RecordSource, index: int, features: Mapping[str, Feature], name: str
+    ) -> Tokens:
+        """A record's tokens: ids of the vocabulary, as many as the lengths allow."""
+        values = features.get(name)
+        corrupted = "inputs" in features
+        if corrupted:  # where spans are single tokens, longer than what they were made of
+            by_name = {"inputs": self.lengths.inputs_length, "targets": self.lengths.targets_length}
+            longest = by_name[name]
+        else:
+            longest = self.noise.raw_length
+        highest = self.vocabulary_size - (0 if corrupted else SENTINELS)
+        if (
+            not isinstance(values, np.ndarray)
+            or not 0 < values.size <= longest
+            or values.min() < 0
+            or values.max() >= highest
+        ):
+            raise UserError(
+                f"{source.place(index)} does not hold 1 to {longest} ids below {highest} as "
+                f"{name!r}: build the examples again"
+            )
+        return values.astype(np.int32)
+
+
+def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Examples:
+    """Read the manifest, check the vocabulary, and the size of every shard and index.
+
+    Of each language and split, the first and last record of the first and last shard are read
+    and checked too where that is cheap, on a disk; all others when they are read.
+
+    Args:
+        directory: a path, or a URL such as gs://bucket/examples.
+        cache: keeps what is read; directories that are read together share one.
+    """
+    manifest = read_manifest(directory, STAGE)
+    try:
+        _check_directory(directory, manifest)
+        described = manifest["languages"]
+        splits = (*SPLITS, "test") if manifest.get("kind") == "supervised" else SPLITS
+        sizes = storage.file_sizes(directory)
+        cache = ByteCache(CACHE_BYTES) if cache is None else cache
+        sources: dict[str, dict[str, RecordSource]] = {split: {} for split in splits}
+        for lang in sorted(described):
+            for split, entry in described[lang].items():
+                files = [_open_shard(directory, shard, sizes) for shard in entry["shards"]]
+                sources[split][lang] = RecordSource(files, cache)
+        examples = Examples(
+            directory=str(directory),
+            manifest=manifest,
+            languages=tuple(sorted(described)),
+            lengths=lengths_of(manifest),
+            vocabulary_size=manifest["vocabulary_size"],
+            finished=manifest.get("finished", False),
+            sources=sources,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{storage.join(directory, MANIFEST)} is not one of examples ({error!r}): build them "
+            "again"
+        ) from error
+    if not storage.is_remote(directory):
+        _check_ends(examples)
+    return examples
+
+
+def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
+    """Lengths that the examples of a manifest were made with; noise parameters if there are any."""
+    kind = Lengths if manifest.get("kind") == "supervised" else SpanCorruption
+    return kind(**{field.name: manifest[field.name] for field in dataclasses.fields(kind)})
+
+
+def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None:
+    """Check that manifest, marker and vocabulary belong together.
+
+    Raises:
+        KeyError: something is not in the manifest.
+    """
+    marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
+    described = config_hash(manifest["stage"], manifest["config"])
+    if not marker == described == manifest["config_hash"]:
+        raise UserError(
+            f"{storage.join(directory, MANIFEST)} was changed, or is of other examples: its "
+            f"settings do not have the hash {marker} of {MARKER}: build the examples again"
+        )
+    path = storage.join(directory, VOCABULARY_PATH)
+    try:
+        model = storage.read_bytes(path)
+    except OSError:
+        model = b""
+    if hashlib.sha256(model).hexdigest() != manifest["vocabulary_sha256"]:
+        raise UserError(
+            f"{path} is not the vocabulary these examples were made with: build them again"
+        )
+    size = checked_size(model, path)
+    if size != manifest["vocabulary_size"]:
+        raise UserError(
+            f"{path} has {size:,} ids where the manifest says {manifest['vocabulary_size']:,}: "
+            "build the examples again"
+        )
+    for lang, splits in manifest["languages"].items():
+        for split, entry in splits.items():
+            records = sum(shard["records"] for shard in entry["shards"])
+            if records != entry["records"] or not records:
+                raise UserError(
+                    f"{storage.join(directory, MANIFEST)} says {entry['records']:,} {split} "
+                    f"records of {lang}, and {records:,} by shards: build the examples again"
+                )
+
+
+def _open_shard(
+    directory: str | Path, shard: dict[str, Any], sizes: Mapping[str, int]
+) -> TFRecordFile:
+    path = storage.join(directory, shard["path"])
+    for name in (shard["path"], index_path(shard["path"])):
+        if name not in sizes:
+            raise UserError(f"{storage.join(directory, name)} is missing: build the examples again")
+    file = TFRecordFile(path, (sizes[shard["path"]], sizes[index_path(shard["path"])]))
+    if len(file) != shard["records"] or file.size_bytes != shard["bytes"]:
+        raise UserError(
+            f"{path} has {len(file)} records in {file.size_bytes} bytes where the manifest says "
+            f"{shard['records']} in {shard['bytes']}: build the examples again"
+        )
+    return file
+
+
+def _check_ends(examples: Examples) -> None:
+    """Read and check the first and last record of each language's and split's outer shards.
+
+    Shards of another vocabulary or length, or of the other split, are noticed here.
+    """
+    for split, sources in examples.sources.items():
+        names = (
+            ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")
+        )
+        for source in sources.values():
+            for index in _ends(source):
+                features = source.read_alone(index, names)
+                for name in names:
+                    examples.tokens(source, index, features, name)
+
+
+def _ends(source: RecordSource) -> list[int]:
+    """First and last record of the first and last shard that have any."""
+    filled = [range(a, b) for a, b in source.spans if b > a]
+    return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

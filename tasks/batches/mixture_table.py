@@ -1,0 +1,103 @@
+"""What a mixture does with its examples: rate and epochs of each language of a task, as a table."""
+
+import textwrap
+from typing import Any
+
+from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.tasks.batches.multitask import TaskMixture, leaf_name
+
+#: Up to this many epochs, repeated text was nearly as good as fresh (Muennighoff et al. 2023,
+#: "Scaling data-constrained language models").
+HARMLESS_EPOCHS = 4
+
+
+def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[str, Any]:
+    """Rates and epochs of a training of `steps` batches of `batch_size` sequences.
+
+    Returns:
+        `sequences` (of the whole training), `languages`: a list of {leaf, lang, name, rate,
+        records, tokens, documents, sequences, epochs, repeated}, the largest rate first, where a
+        leaf is a language, or `task/language`; `left_out`: leaves with training text that the
+        mixture leaves out; `warnings`.
+    """
+    records: dict[str, dict[str, int]] = {}
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for task, weighted in mixture.tasks.items():
+        described = read_manifest(weighted.directory, "examples")["languages"]
+        train = {lang: splits["train"] for lang, splits in described.items() if "train" in splits}
+        records[task] = {lang: entry["records"] for lang, entry in train.items()}
+        found |= {leaf_name(task, lang): (lang, entry) for lang, entry in train.items()}
+    budget = steps * batch_size
+    rates = mixture.rates(records, budget)
+    rows = []
+    for leaf, rate in sorted(rates.items(), key=lambda item: (-item[1], item[0])):
+        lang, entry = found[leaf]
+        epochs = rate * budget / entry["records"]
+        rows.append(
+            {
+                "leaf": leaf,
+                "lang": lang,
+                "name": language_of(lang).name,
+                "rate": rate,
+                **{name: entry[name] for name in ("records", "tokens", "documents")},
+                "sequences": rate * budget,
+                "epochs": epochs,
+                # A cap of 4 is not above 4 by a rounding error.
+                "repeated": epochs > HARMLESS_EPOCHS * (1 + 1e-9),
+            }
+        )
+    return {
+        "sequences": budget,
+        "languages": rows,
+        "left_out": sorted(found.keys() - rates.keys()),
+        "warnings": _warnings(rows, mixture, mixture.exceeding(records, budget)),
+    }
+
+
+def _warnings(rows: list[dict[str, Any]], mixture: TaskMixture, exceeding: list[str]) -> list[str]:
+    found = []
+    caps = {name: task.mixture.max_epochs for name, task in mixture.tasks.items()}
+    repeated = [row for row in rows if row["repeated"]]
+    if repeated:
+        worst = max(repeated, key=lambda row: row["epochs"])
+        fixes = "add text or train for fewer steps"
+        if None in caps.values():
+            fixes += ", or choose a mixture with max_epochs"
+        found.append(
+            f"{len(repeated)} of {len(rows)} languages are repeated more than {HARMLESS_EPOCHS} "
+            f"times ({worst['leaf']}: {worst['epochs']:,.1f}): {fixes}"
+        )
+    found += [
+        f"the training is longer than {caps[name]:g} epochs of everything{name and ' of '}{name}, "
+        "so that no cap can hold: all languages are repeated alike"
+        for name in exceeding
+    ]
+    return found
+
+
+def format_mixture(table: dict[str, Any]) -> str:
+    """The table for a terminal, languages that are repeated too often marked with `!`."""
+    rows = table["languages"]
+    total = {
+        "leaf": "all",
+        "name": "",
+        "repeated": False,
+        "epochs": table["sequences"] / sum(row["records"] for row in rows),
+        **{name: sum(row[name] for row in rows) for name in ("rate", "records", "tokens")},
+    }
+    wide = max(len(row["name"]) for row in rows)
+    leaf = max(8, *(len(row["leaf"]) for row in rows))
+    lines = [
+        f"{'code':{leaf}} {'language':{wide}} {'rate':>8} {'records':>13} {'tokens':>17} "
+        f"{'epochs':>9}"
+    ]
+    lines += [
+        f"{row['leaf']:{leaf}} {row['name']:{wide}} {row['rate']:8.3%} {row['records']:13,} "
+        f"{row['tokens']:17,} {row['epochs']:9,.2f}{' !' if row['repeated'] else ''}"
+        for row in (*rows, total)
+    ]
+    if table["left_out"]:
+        lines += textwrap.wrap(f"left out: {', '.join(table['left_out'])}", 100)
+    lines += [f"warning: {warning}" for warning in table["warnings"]]
+    return "\n".join(lines)

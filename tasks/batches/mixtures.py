@@ -1,0 +1,271 @@
+"""Mixtures: which languages are trained on, and how often each. No seqio, no TensorFlow.
+
+A mixture is a few lines, the same for `TrainBatches`, for `mswitch train --mixture` and for seqio:
+
+    from mswitch.tasks.batches.mixtures import Mixture
+
+    Mixture(alpha=0.7)                                   # n ** 0.7 over every language there is
+    Mixture(families=("Germanic", "Slavic"))             # n ** 0.3 within a group
+    Mixture(weights={"de": 3, "sw": 1})                  # explicit rates
+    Mixture(alpha=0, max_epochs=4)                       # UniMax: even, at most 4 epochs each
+    Mixture(alpha=0.3, max_epochs=4, tiers=("low",))     # both, of a group
+
+`mixtures()` are those with a name.
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import (
+    Language,
+    any_code,
+    language_of,
+    languages,
+    parse_codes,
+    task_name,
+)
+from mswitch.pipelines.sampling import ALPHA, capped_budget, normalised
+
+#: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
+MT5_BUDGET = 1_000_000 * 1024
+DEFAULT = "mswitch"
+FILE_SUFFIX = ".toml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Which languages take part, and at what rate.
+
+    A language takes part if it passes every filter that is given and has training text. One that is
+    named (in `languages` or `weights`) must have some.
+
+    Attributes:
+        languages: these codes only.
+        scripts: only languages of these ISO 15924 scripts.
+        families: only languages of these families or branches (languages.csv).
+        tiers: only languages of these resource tiers: high, mid, low.
+        mc4_only: only mC4's 107 codes.
+        alpha: rates follow records ** alpha: 0 is even, 1 proportional; 1 / temperature.
+        weights: rates by language, in place of records ** alpha; these languages only.
+        max_epochs: repeat no language's text more often, as long as the budget can be spent
+            otherwise; None for no cap.
+    """
+
+    languages: tuple[str, ...] = ()
+    scripts: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    tiers: tuple[str, ...] = ()
+    mc4_only: bool = False
+    alpha: float = ALPHA
+    weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    max_epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        # One spelling of each mixture, so that equal ones have equal JSON, which identifies a run.
+        weights = {
+            parse_codes([code], any_code)[0]: float(rate) for code, rate in self.weights.items()
+        }
+        if len(weights) < len(self.weights):
+            raise UserError(
+                f"weights of a mixture name a language twice: {', '.join(self.weights)}"
+            )
+        spelling: dict[str, Any] = {
+            "languages": parse_codes(self.languages, any_code),
+            "weights": dict(sorted(weights.items())),
+            "alpha": float(self.alpha),
+            "max_epochs": None if self.max_epochs is None else float(self.max_epochs),
+        }
+        for name in ("scripts", "families", "tiers"):
+            spelling[name] = tuple(sorted(set(getattr(self, name))))
+        for name, value in spelling.items():
+            object.__setattr__(self, name, value)
+        for name in ("scripts", "families", "tiers"):
+            for value in getattr(self, name):
+                if value not in groups(name):
+                    raise UserError(
+                        f"unknown {value!r} in {name} of a mixture: choose among "
+                        f"{', '.join(groups(name))}"
+                    )
+        if not 0 <= self.alpha <= 10:
+            raise UserError(f"alpha of a mixture is {self.alpha}: give 0 (even) to 1 (by size)")
+        for code, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise UserError(f"weight of {code} in a mixture is {weight}: give more than 0")
+        if self.max_epochs is not None and not 0 < self.max_epochs < float("inf"):
+            raise UserError(f"max_epochs of a mixture is {self.max_epochs}: give more than 0")
+        if not self.members():
+            raise UserError(f"no language fits all of {self}: leave a filter out")
+
+    def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
+        """The languages that may take part, sorted: of mC4 and beside it, and of `codes`."""
+        known = {*languages(), *self.languages, *self.weights, *codes}
+        return tuple(code for code in sorted(known) if self._admits(language_of(code)))
+
+    def _admits(self, language: Language) -> bool:
+        return (
+            (not self.languages or language.code in self.languages)
+            and (not self.weights or language.code in self.weights)
+            and (not self.scripts or language.script in self.scripts)
+            and (not self.families or bool({language.family, language.branch} & {*self.families}))
+            and (not self.tiers or language.tier in self.tiers)
+            and (language.mc4 or not self.mc4_only)
+        )
+
+    def weight(self, lang: str, records: int) -> float:
+        """What a language's rate is proportional to, before any cap; 0 without records."""
+        if not records:
+            return 0.0
+        return float(self.weights[lang]) if self.weights else float(records) ** self.alpha
+
+    def rates(self, records: Mapping[str, int], budget: float | None = None) -> dict[str, float]:
+        """Normalised rates of those that take part, sorted by code.
+
+        Args:
+            records: training records by language.
+            budget: sequences of the whole training; only `max_epochs` needs it.
+        """
+        members = self.members(records)
+        missing = sorted(
+            lang for lang in members if (self.languages or self.weights) and not records.get(lang)
+        )
+        if missing:
+            raise UserError(
+                f"the mixture names {', '.join(missing)}, which the examples have no training "
+                "text of: build examples that have, or leave them out"
+            )
+        present = {lang: records[lang] for lang in members if records.get(lang)}
+        if not present:
+            raise UserError(
+                f"the examples have no training text of the mixture's languages "
+                f"({', '.join(members[:10])}{', ...' if len(members) > 10 else ''}): "
+                "choose another mixture"
+            )
+        weights = {lang: self.weight(lang, count) for lang, count in present.items()}
+        if self.max_epochs is None:
+            return normalised(weights)
+        if budget is None:
+            raise UserError("a mixture with max_epochs needs the number of training steps")
+        return normalised(capped_budget(weights, present, budget, self.max_epochs))
+
+    def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
+        """Whether the budget is more than all languages at `max_epochs`, so that the cap breaks."""
+        if self.max_epochs is None:
+            return False
+        return budget > self.max_epochs * sum(
+            records.get(lang, 0) for lang in self.members(records)
+        )
+
+
+@functools.cache
+def groups(kind: str) -> tuple[str, ...]:
+    """What a field of `Mixture` may name: all scripts, families (branches too) or tiers."""
+    found: set[str] = set()
+    for language in languages().values():
+        found |= {
+            "scripts": {language.script},
+            "families": {language.family, language.branch},
+            "tiers": {language.tier},
+        }[kind]
+    return tuple(sorted(found - {""}))
+
+
+@functools.cache
+def mixtures() -> MappingProxyType[str, Mixture]:
+    """The mixtures with a name, which seqio knows too.
+
+    A name has two dots or more, or none, where a seqio task's has one (`mc4.de`): they cannot
+    collide.
+    What is called `mc4...` has mC4's 107 codes, as mT5's users expect.
+    """
+    found = {
+        DEFAULT: Mixture(),
+        "mc4": Mixture(mc4_only=True),
+        # mT5's ablations (Xue et al. 2020, table 6 and section 4.3).
+        "mc4.alpha.0.2": Mixture(mc4_only=True, alpha=0.2),
+        "mc4.alpha.0.7": Mixture(mc4_only=True, alpha=0.7),
+        # 1 is umT5's; four epochs are nearly as good as fresh text (Muennighoff et al. 2023).
+        "mc4.unimax.1": Mixture(mc4_only=True, alpha=0, max_epochs=1),
+        "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
+    }
+    for kind, singular in (("scripts", "script"), ("families", "family"), ("tiers", "tier")):
+        for group in groups(kind):
+            allowed = re.sub(r"\W", "_", group)
+            found[f"mc4.{singular}.{allowed}"] = Mixture(mc4_only=True, **{kind: (group,)})  # pyright: ignore[reportArgumentType]
+    return MappingProxyType(found)
+
+
+def find_mixture(name: str) -> Mixture:
+    """The mixture that `name` means: one of `mixtures()`, a seqio task's, or a TOML file's."""
+    if name in mixtures():
+        return mixtures()[name]
+    if name.endswith(FILE_SUFFIX):
+        return read_mixture(name)
+    by_task = {task_name(code): code for code in languages()}
+    if name in by_task:
+        return Mixture(languages=(by_task[name],))
+    near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`mswitch mixture list` has the names,"
+    raise UserError(f"unknown mixture {name!r}: {hint} or give a file NAME{FILE_SUFFIX}")
+
+
+def read_mixture(path: str | Path) -> Mixture:
+    """The mixture of a TOML file: attributes of `Mixture`, `temperature` for 1 / alpha."""
+    try:
+        fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read the mixture {path} ({error}): give a TOML file, or a name that "
+            "`mswitch mixture list` shows"
+        ) from error
+    if "temperature" in fields:
+        temperature = fields.pop("temperature")
+        if not isinstance(temperature, int | float) or temperature <= 0 or "alpha" in fields:
+            raise UserError(f"{path}: give a temperature above 0, or alpha, not both")
+        fields["alpha"] = 1 / temperature
+    return mixture_of(fields, str(path), ("temperature",))
+
+
+def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
+    """The mixture that fields of a TOML file define.
+
+    Args:
+        fields: attributes of `Mixture`.
+        where: what an error names.
+        others: what else the file may have there.
+    """
+    known = {field.name: field.default for field in dataclasses.fields(Mixture)}
+    for name, value in fields.items():
+        if name not in known:
+            raise UserError(
+                f"{where}: a mixture has no {name!r}, it has {', '.join([*known, *others])}"
+            )
+        if not _fits(name, value):
+            raise UserError(f"{where}: {name} = {value!r} is not what a mixture has there")
+    try:
+        return Mixture(**fields)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _fits(name: str, value: Any) -> bool:
+    """Whether a value of a mixture file has the type of its attribute."""
+    if name == "mc4_only":
+        return isinstance(value, bool)
+    if name == "weights":
+        return isinstance(value, dict) and all(map(is_number, value.values()))
+    if name in ("alpha", "max_epochs"):
+        return is_number(value)
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a TOML file is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,219 @@
+"""Mixtures of tasks: corrupted text and supervised tasks, each with a mixture of languages in it.
+
+    [tasks.mc4]
+    directory = "examples"  # of `mswitch examples build`
+    virtual = 2_620_000     # counts as so many examples
+
+    [tasks.reviews]
+    directory = "reviews"   # of `mswitch examples supervised`
+    cap = 65_536
+    alpha = 0.3             # or any other field of `mswitch.tasks.batches.mixtures.Mixture`
+
+Rates of tasks are T5's (Raffel et al. 2020, section 3.5.2), those of seqio's
+`mixing_rate_num_examples`. The languages of a task share what it gets, as nested mixtures of seqio
+do. A leaf is a language of a task, `reviews/sw`.
+"""
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.sampling import normalised
+from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
+
+#: The task of a mixture that has no other: its leaves are its languages.
+ALONE = ""
+_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightedTask:
+    """A task of a mixture: `min(examples * scale, cap) ** (1 / temperature)`, or a given rate.
+
+    Attributes:
+        directory: its examples.
+        rate: its rate, in place of all that follows; 0 leaves the task out.
+        virtual: counts as so many examples, whatever it has.
+        cap: counts as so many at most (T5's K).
+        scale: multiplies the examples, before the cap.
+        temperature: flattens rates, after the cap; 1 is in proportion to examples.
+        mixture: how often each of its languages comes.
+    """
+
+    directory: str
+    rate: float | None = None
+    virtual: float | None = None
+    cap: float | None = None
+    scale: float = 1.0
+    temperature: float = 1.0
+    mixture: Mixture = Mixture()  # noqa: RUF009, it is frozen
+
+    def __post_init__(self) -> None:
+        if self.rate is not None and not 0 <= self.rate < float("inf"):
+            raise UserError(f"rate is {self.rate}: give 0 or more")
+        others = (self.virtual, self.cap, self.scale, self.temperature)
+        if self.rate is not None and others != (None, None, 1.0, 1.0):
+            raise UserError("give a rate, or virtual, cap, scale and temperature, not both")
+        for name in ("virtual", "cap"):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value < float("inf"):
+                raise UserError(f"{name} is {value}: give at least 1")
+        for name in ("scale", "temperature"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UserError(f"{name} is {getattr(self, name)}: give more than 0")
+
+    def weight(self, records: int) -> float:
+        """What the task's share is proportional to."""
+        if self.rate is not None:
+            return self.rate
+        size = (self.virtual or records) * self.scale
+        capped = size if self.cap is None else min(size, self.cap)
+        return float(capped) ** (1 / self.temperature)
+
+
+def leaf_name(task: str, lang: str) -> str:
+    """The name of a language of a task."""
+    return lang if task == ALONE else f"{task}/{lang}"
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskMixture:
+    """Which tasks take part, and at what rates.
+
+    Attributes:
+        tasks: by name, sorted.
+    """
+
+    tasks: Mapping[str, WeightedTask]
+
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """The examples of each task."""
+        return tuple(task.directory for task in self.tasks.values())
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What identifies it as JSON, without paths."""
+        described = {name: dataclasses.asdict(task) for name, task in self.tasks.items()}
+        if ALONE in described:
+            return described[ALONE]["mixture"]
+        for fields in described.values():
+            del fields["directory"]
+        return {"tasks": described}
+
+    def shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+        """Normalised rates of the tasks that take part.
+
+        Args:
+            records: training examples by task and language.
+        """
+        weights = {}
+        for name, task in self.tasks.items():
+            count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))
+            if task.rate != 0:
+                weights[name] = task.weight(max(1, count))  # `rates` refuses a task without any
+        if not weights:
+            raise UserError(f"rate is 0 for all of {', '.join(self.tasks)}: give one of them more")
+        return normalised(weights)
+
+    def rates(
+        self, records: Mapping[str, Mapping[str, int]], budget: float | None = None
+    ) -> dict[str, float]:
+        """Normalised rates of leaves, sorted by task and language.
+
+        Args:
+            records: training examples by task and language.
+            budget: examples of the whole training; only `max_epochs` needs it.
+        """
+        found = {}
+        for name, share in self.shares(records).items():
+            own = None if budget is None else budget * share
+            try:
+                if not any(records[name].values()):
+                    _explain_splits(self.tasks[name].directory)
+                rates = self.tasks[name].mixture.rates(records[name], own)
+            except UserError as error:
+                raise (error if name == ALONE else UserError(f"task {name}: {error}")) from error
+            found |= {leaf_name(name, lang): share * rate for lang, rate in rates.items()}
+        return found
+
+    def exceeding(self, records: Mapping[str, Mapping[str, int]], budget: float) -> list[str]:
+        """Tasks whose `max_epochs` cannot hold, so long is the training."""
+        return [
+            name
+            for name, share in self.shares(records).items()
+            if self.tasks[name].mixture.exceeds(records[name], budget * share)
+        ]
+
+
+def _explain_splits(directory: str) -> None:
+    """Raise an error that says which splits there are in place of training."""
+    described = read_manifest(directory, "examples")["languages"].values()
+    if splits := sorted({split for by_split in described for split in by_split} - {"train"}):
+        raise UserError(
+            f"{directory} has {' and '.join(splits)} examples alone and no training ones: they "
+            "are to be predicted or evaluated; build the task with some"
+        )
+
+
+def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
+    """What is trained on: an examples directory, or the tasks of a TOML file.
+
+    Args:
+        examples: one or the other.
+        mixture: how often each language of the directory comes.
+    """
+    if not str(examples).endswith(FILE_SUFFIX):
+        alone = WeightedTask(str(examples), mixture=mixture or Mixture())
+        return TaskMixture({ALONE: alone})
+    if mixture not in (None, Mixture()):
+        raise UserError(f"{examples} has a mixture for each task: leave --mixture out")
+    return read_task_mixture(examples)
+
+
+def read_task_mixture(path: str | Path) -> TaskMixture:
+    """Read a TOML file with a table `[tasks.NAME]` for each task.
+
+    A table has the attributes of `WeightedTask` and, for its languages, those of `Mixture`.
+    Directories are relative to the file.
+    """
+    try:
+        given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the tasks {path} ({error}): give a TOML file") from error
+    tables = given.pop("tasks", None)
+    if given or not isinstance(tables, dict) or not tables:
+        raise UserError(f"{path}: give a table [tasks.NAME] for each task, and nothing else")
+    folder = os.path.dirname(path)
+    return TaskMixture({name: _task(name, tables[name], path, folder) for name in sorted(tables)})
+
+
+def _task(name: str, table: Any, path: str | Path, folder: str) -> WeightedTask:
+    where = f"{path}: task {name}"
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{where}: use letters, digits, _, . and - for its name")
+    if not isinstance(table, dict) or not isinstance(table.get("directory"), str):
+        raise UserError(f'{where}: give it directory = "..."')
+    numbers = [field.name for field in dataclasses.fields(WeightedTask)][1:-1]
+    own = {name: table[name] for name in numbers if name in table}
+    for field, value in own.items():
+        if not is_number(value):
+            raise UserError(f"{where}: {field} = {value!r} is not a number")
+    directory = table["directory"]
+    if storage.is_remote(folder) and not storage.is_remote(directory):
+        directory = storage.join(folder, directory)
+    elif not storage.is_remote(directory):
+        directory = os.path.normpath(os.path.join(folder, directory))
+    rest = {k: v for k, v in table.items() if k != "directory" and k not in own}
+    mixture = mixture_of(rest, where, numbers)
+    try:
+        return WeightedTask(directory, mixture=mixture, **own)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error

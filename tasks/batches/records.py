@@ -1,0 +1,136 @@
+"""The records of a language by number, read from storage in blocks."""
+
+import bisect
+import itertools
+import math
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.example_proto import Feature, decode_example
+from mswitch.pipelines.examples.tfrecord import Records, TFRecordFile
+from mswitch.tasks.batches.byte_cache import ByteCache
+
+#: Bytes of neighbouring records that are read at once, in the mean of a language.
+BLOCK_BYTES = 1 << 20
+#: What is read, and indexes, stays in memory up to so many bytes, for all languages together. Of
+#: 107 languages that are read at a time, it holds two blocks each and more.
+CACHE_BYTES = 512 << 20
+
+
+class Piece(NamedTuple):
+    """Records that are read at once.
+
+    Attributes:
+        file: the shard they are in.
+        shard: its number.
+        first: the first of them, counted over all shards.
+        stop: one more than the last.
+    """
+
+    file: TFRecordFile
+    shard: int
+    first: int
+    stop: int
+
+
+class RecordSource:
+    """All records of one language and split by number.
+
+    Storage is read in blocks of neighbouring records, of a megabyte in the mean. A block is the
+    same records for whoever reads, so `order` permutes blocks and each is read once.
+
+    Attributes:
+        files: the shards.
+        block_records: records of a block.
+    """
+
+    def __init__(self, files: Sequence[TFRecordFile], cache: ByteCache):
+        """Put shards together.
+
+        Args:
+            files: the shards, in order.
+            cache: what is read is kept in it; sources may share one.
+        """
+        self.files = tuple(files)
+        self._starts = list(itertools.accumulate((len(file) for file in self.files), initial=0))
+        size = sum(file.size_bytes for file in self.files)
+        self.block_records = math.ceil(BLOCK_BYTES * len(self) / size) if size else 1
+        self._cache = cache
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> dict[str, Feature]:
+        """All features of one record; see `read`."""
+        return self.read(index)
+
+    def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:
+        """Features of one record, or those of them that are in `names`.
+
+        Raises:
+            IndexError: there is no such record.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        piece = self.piece(index)
+        return self._decode(self.load(piece)[index - piece.first], index, names)
+
+    def read_alone(self, index: int, names: Collection[str]) -> dict[str, Feature]:
+        """Features of one record, read without its block: for a look."""
+        piece = self.piece(index)
+        return self._decode(piece.file[index - self._starts[piece.shard]], index, names)
+
+    def _decode(self, data: bytes, index: int, names: Collection[str] | None) -> dict[str, Feature]:
+        try:
+            return decode_example(data, names)
+        except ValueError as error:
+            raise UserError(
+                f"{self.place(index)} is not an example ({error}): build the examples again"
+            ) from error
+
+    def place(self, index: int) -> str:
+        """A record's shard and number in it, for people."""
+        piece = self.piece(index)
+        return f"{piece.file.path}: record {index - self._starts[piece.shard]}"
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """Of each shard, its first record and one more than its last, counted over all."""
+        return list(itertools.pairwise(self._starts))
+
+    def piece(self, index: int) -> Piece:
+        """What is read for a record: its block, as far as that lies in the record's shard."""
+        shard = bisect.bisect_right(self._starts, index) - 1
+        block = index // self.block_records * self.block_records
+        return Piece(
+            self.files[shard],
+            shard,
+            max(block, self._starts[shard]),
+            min(block + self.block_records, self._starts[shard + 1]),
+        )
+
+    def is_loaded(self, piece: Piece) -> bool:
+        """Whether a piece is in memory, or on its way."""
+        return piece in self._cache
+
+    def load(self, piece: Piece) -> Records:
+        """The records of a piece, read unless they are in memory."""
+
+        def load() -> tuple[Records, int]:
+            start = self._starts[piece.shard]
+            edges = self._edges(piece.file)[piece.first - start : piece.stop - start + 1]
+            records = piece.file.read(edges.copy())  # a part would keep the whole index
+            return records, len(records.data) + records.edges.nbytes
+
+        return self._cache.get(piece, load)
+
+    def _edges(self, file: TFRecordFile) -> NDArray[np.uint64]:
+        def load() -> tuple[NDArray[np.uint64], int]:
+            edges = file.edges()
+            return edges, edges.nbytes
+
+        return self._cache.get(file, load)

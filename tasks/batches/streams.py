@@ -1,0 +1,87 @@
+"""Streams of training examples: of each leaf of a mixture, endless, addressed by position."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import ExampleKey, Lengths, Tokens
+from mswitch.tasks.batches.byte_cache import ByteCache
+from mswitch.tasks.batches.collate import Example, Segment
+from mswitch.tasks.batches.examples import Examples, open_examples
+from mswitch.tasks.batches.multitask import TaskMixture
+from mswitch.tasks.batches.order import RecordOrder
+from mswitch.tasks.batches.packing import PackedRows
+from mswitch.tasks.batches.records import CACHE_BYTES
+
+
+def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:
+    """Open the directories of a mixture, which share a vocabulary and a cache."""
+    cache = ByteCache(CACHE_BYTES)
+    opened = {name: open_examples(task.directory, cache) for name, task in mixture.tasks.items()}
+    first = next(iter(opened.values()))
+    for examples in opened.values():
+        if examples.manifest["vocabulary_sha256"] != first.manifest["vocabulary_sha256"]:
+            raise UserError(
+                f"{examples.directory} has another vocabulary than {first.directory}: build both "
+                "with the same --vocab"
+            )
+    return opened
+
+
+def rates_of_rows(rates: Mapping[str, float], row_examples: Sequence[float]) -> dict[str, float]:
+    """How often rows come, for examples to come as often as they should."""
+    rows = [rate / mean for rate, mean in zip(rates.values(), row_examples, strict=True)]
+    total = sum(rows)
+    return {leaf: rate / total for leaf, rate in zip(rates, rows, strict=True)}
+
+
+class Stream:
+    """A leaf's endless stream: `order` says which row, of one example or more, in which epoch.
+
+    Attributes:
+        examples: the directory.
+        source: the records.
+        row_examples: examples of a row, in the mean.
+        order: epoch and row by position; both order and masks change each epoch.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        lang: str,
+        number: int,
+        key: int,
+        seed: int,
+        room: Lengths | None = None,
+    ):
+        self.examples, self._seed, self._key, self._number = examples, seed, key, number
+        self.source = source = examples.sources["train"][lang]
+        self._rows = None if room is None else PackedRows(examples, source, room)
+        rows = len(source) if self._rows is None else len(self._rows)
+        self.row_examples = len(source) / rows
+        block = math.ceil(source.block_records / self.row_examples)
+        self.order = RecordOrder(rows, seed, key, block)
+
+    def records(self, row: int) -> Sequence[int]:
+        """The records of a row that was planned."""
+        assert self._rows is not None
+        return self._rows[row]
+
+    def segment(self, epoch: int, record: int) -> Segment:
+        """A raw segment."""
+        [tokens] = self._read(record, ("targets",))
+        return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
+
+    def example(self, record: int) -> Example:
+        """An example that was finished when it was written."""
+        inputs, targets = self._read(record, ("inputs", "targets"))
+        if self._rows is not None and not self._rows.suit(record, inputs.size, targets.size):
+            raise UserError(
+                f"{self.source.place(record)} has not the lengths that stand beside the shard: "
+                "build the examples again"
+            )
+        return inputs, targets, self._number
+
+    def _read(self, record: int, names: tuple[str, ...]) -> list[Tokens]:
+        features = self.source.read(record, names)
+        return [self.examples.tokens(self.source, record, features, name) for name in names]

@@ -1,0 +1,84 @@
+"""Validation examples in batches, the same ones for every model and step."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.batches.collate import Batch, Example, collate
+from mswitch.tasks.batches.examples import open_examples
+
+
+class ValidationBatches:
+    """Every frozen validation example once, each language spread over all batches.
+
+    A batch of one language would crowd the experts that know it, where a router may drop no token.
+    Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
+    and so on. Batches that are not full end with rows of weight 0, language -1 and no document.
+    Batches also hold `document` (object array [B] of corpus ids) and `target_bytes` (int64 [B]).
+
+    Attributes:
+        languages: the directory's languages; `language` of a batch indexes them.
+        inputs_length: encoder positions.
+        targets_length: decoder positions.
+        vocabulary_size: all ids, sentinels included.
+    """
+
+    def __init__(self, examples: str | Path, batch_size: int):
+        """Open the directory."""
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: give at least 1")
+        self._examples = opened = open_examples(examples)
+        self.batch_size = batch_size
+        self.languages = opened.languages
+        self.inputs_length = opened.lengths.inputs_length
+        self.targets_length = opened.lengths.targets_length
+        self.vocabulary_size = opened.vocabulary_size
+        self._rows = [
+            (lang, index)
+            for lang, source in opened.sources["validation"].items()
+            for index in range(len(source))
+        ]
+        if not self._rows:
+            raise UserError(f"{examples} has no validation examples: build a corpus that has some")
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._rows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number`.
+
+        Raises:
+            IndexError: there is no such batch.
+        """
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        places = self._rows[number :: len(self)]
+        sources = self._examples.sources["validation"]
+        self._examples.preload((sources[lang], index) for lang, index in places)
+        rows = [self._read(*row) for row in places]
+        batch = collate(
+            [example for example, _, _ in rows], self.batch_size, self._examples.lengths
+        )
+        missing = self.batch_size - len(rows)
+        documents = [document for _, document, _ in rows] + [""] * missing
+        batch["document"] = np.array(documents, object)
+        batch["target_bytes"] = np.array([count for *_, count in rows] + [0] * missing, np.int64)
+        return batch
+
+    def _read(self, lang: str, index: int) -> tuple[Example, str, int]:
+        source = self._examples.sources["validation"][lang]
+        features = source[index]
+        inputs = self._examples.tokens(source, index, features, "inputs")
+        targets = self._examples.tokens(source, index, features, "targets")
+        example = (inputs, targets, self.languages.index(lang))
+        if self._examples.supervised:  # what a bootstrap draws, as it draws documents
+            group, text = features["group"], features["targets_pretokenized"]
+            return example, group[0].decode(), len(text[0])
+        document, target_bytes = features["document"], features["target_bytes"]
+        return example, document[0].decode(), int(target_bytes[0])

@@ -1,0 +1,147 @@
+"""Metrics of labels and numbers."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mswitch.pipelines.errors import UserError
+from mswitch.tasks.metrics.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
+
+
+def _share_right(name: str, of_group: OfGroup = "sum") -> Maker:
+    """Of rows, those that are right; with `min`, of groups, those whose rows all are."""
+    metric = mean_of(name, lambda answers, given: float(given in answers), of_group)
+    return lambda labels, language: metric
+
+
+def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
+    """Of each row: hits, answers and predictions by class, then hits and rows. Shape [N, 3 K + 2].
+
+    The answer of a row is its first one, or another that was given. A prediction that is not a
+    label counts for no class. A row whose answer is not a label, such as one of a test split whose
+    labels are not published, does not count at all.
+    """
+    classes = {label: index for index, label in enumerate(labels)}
+    counts = np.zeros((len(predictions), 3 * len(labels) + 2))
+    for row, answer, prediction in zip(counts, answers, predictions, strict=True):
+        one = prediction if prediction in answer else answer[0]
+        right, given = classes.get(one), classes.get(prediction)
+        if right is None:
+            continue
+        row[len(labels) + right] = 1
+        if given is not None:
+            row[2 * len(labels) + given] = 1
+        if right == given:
+            row[right] = row[-2] = 1
+        row[-1] = 1
+    return counts
+
+
+def _macro_f1(labels: list[str], language: str) -> Metric:
+    """Mean of the F1 of each class that occurs in answers or predictions.
+
+    A language that lacks some classes is not marked down for them.
+    """
+
+    def value(sums: Floats) -> Floats:
+        hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
+        occurring = right + given > 0
+        total = ratio(2 * hits, right + given).sum(axis=-1)
+        return total / np.maximum(occurring.sum(axis=-1), 1)
+
+    return Metric("macro_f1", lambda a, p: _class_counts(labels, a, p), value, jumps=True)
+
+
+def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:
+    """Mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
+
+    def value(sums: Floats) -> Floats:
+        hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
+        return ratio(2 * hits, right + given).mean(axis=-1)
+
+    return Metric("mean_multiclass_f1", lambda a, p: _class_counts(labels, a, p), value)
+
+
+def _f1(labels: list[str], language: str) -> Metric:
+    """F1 of the second of two classes; what is no label counts as the wrong one, as in T5."""
+
+    def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
+        wrong = {labels[0]: labels[1], labels[1]: labels[0]}
+        valid = [
+            given if given in wrong else wrong.get(answer[0], given)
+            for answer, given in zip(answers, predictions, strict=True)
+        ]
+        return _class_counts(labels, answers, valid)[:, [1, 3, 5]]
+
+    if len(labels) != 2:
+        raise UserError(f"metric f1 is for two labels, and the task has {len(labels)}: macro_f1")
+    return Metric("f1", statistics, lambda s: ratio(2 * s[..., 0], s[..., 1] + s[..., 2]))
+
+
+def _matthews(labels: list[str], language: str) -> Metric:
+    """Matthews' correlation for any number of classes; what is no label is one class more."""
+
+    def value(sums: Floats) -> Floats:
+        _, right, given = np.split(sums[..., :-2], 3, axis=-1)
+        hits, rows = sums[..., -2], sums[..., -1]
+        invalid = rows - given.sum(axis=-1)
+        squares = (given**2).sum(axis=-1) + invalid**2
+        spread = (rows**2 - squares) * (rows**2 - (right**2).sum(axis=-1))
+        covariance = hits * rows - (right * given).sum(axis=-1)
+        return 100 * covariance / np.sqrt(np.where(spread > 0, spread, np.inf))
+
+    return Metric("matthews", lambda a, p: _class_counts(labels, a, p), value, least=-100.0)
+
+
+def _number(text: str) -> float:
+    """The number a text is; -1 for any other text, as in T5."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if np.isfinite(number) else -1.0
+
+
+def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
+    def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
+        x = transform(np.array([_number(answer[0]) for answer in answers]))
+        y = transform(np.array([_number(prediction) for prediction in predictions]))
+        # A correlation is the same whatever is subtracted, and sums of squares stay exact.
+        x, y = x - x.mean(), y - y.mean()
+        return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
+
+    def value(sums: Floats) -> Floats:
+        n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+        spread = (n * xx - x * x) * (n * yy - y * y)
+        return 100 * (n * xy - x * y) / np.sqrt(np.where(spread > 1e-12, spread, np.inf))
+
+    return Metric(name, statistics, value, least=-100.0)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Ranks, ties in the middle; resamples keep those of all rows."""
+    _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (counts.cumsum() - (counts + 1) / 2)[numbers]
+
+
+def _pearson(labels: list[str], language: str) -> Metric:
+    return _correlation("pearson", lambda values: values)
+
+
+def _spearman(labels: list[str], language: str) -> Metric:
+    return _correlation("spearman", _ranks)
+
+
+CLASS_METRICS: dict[str, Maker] = {
+    "accuracy": _share_right("accuracy"),
+    "exact_match": _share_right("exact_match"),
+    "group_exact_match": _share_right("group_exact_match", "min"),  # of MultiRC's questions
+    "macro_f1": _macro_f1,
+    "mean_multiclass_f1": _mean_multiclass_f1,
+    "f1": _f1,
+    "matthews": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}
+#: Those that need a closed set of targets.
+NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

@@ -1,0 +1,1 @@
+"""Tasks and mixtures of seqio: registered from examples, or read into some."""

@@ -1,0 +1,59 @@
+"""Find an examples directory among the cache directories that the caller gave seqio.
+
+Nothing is looked up at import: `seqio.add_global_cache_dirs([examples])` may come before or after
+`import mswitch.tasks.seqio.pretrain`.
+"""
+
+import json
+from pathlib import Path
+
+import seqio
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import SpanCorruption
+from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.tasks.batches.examples import VOCABULARY_PATH, lengths_of
+
+
+def examples_directories() -> list[Path]:
+    """The finished directories of corrupted text among seqio's cache directories, in their order.
+
+    Supervised ones have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
+    """
+    found = []
+    for name in seqio.get_global_cache_dirs():
+        directory = Path(name)
+        finished = (directory / MARKER).is_file() and (directory / VOCABULARY_PATH).is_file()
+        if finished and read_manifest(directory, "examples").get("kind") != "supervised":
+            found.append(directory)
+    return found
+
+
+def examples_directory() -> Path:
+    """The examples directory that is in use: the first one given."""
+    found = examples_directories()
+    if not found:
+        given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"
+        raise UserError(
+            f"no seqio cache directory is a finished examples directory (given: {given}): call "
+            "seqio.add_global_cache_dirs([DIR]) with the output of `mswitch examples build`"
+        )
+    return found[0]
+
+
+def lengths_in_use() -> SpanCorruption:
+    """Noise parameters and lengths that the examples in use were made with."""
+    lengths = lengths_of(read_manifest(examples_directory(), "examples"))
+    assert isinstance(lengths, SpanCorruption)
+    return lengths
+
+
+def cached_records(task: str) -> dict[str, int]:
+    """Records of a seqio task by split; empty where no examples directory has it."""
+    for directory in examples_directories():
+        files = sorted((directory / task).glob("stats.*.json"))
+        if files:
+            return {
+                file.name.split(".")[1]: json.loads(file.read_text())["examples"] for file in files
+            }
+    return {}

@@ -1,0 +1,152 @@
+"""mT5's fine-tuning tasks in seqio, under mT5's names, over datasets prepared in a folder.
+
+    import mswitch.tasks.seqio.finetune
+
+    mswitch.tasks.seqio.finetune.register("vocabulary", "/data/tfds")
+    seqio.get_mixture_or_task("mt5_xnli_zeroshot")
+
+Names, texts, splits and versions of datasets are those of google-research/multilingual-t5
+(`multilingual_t5/tasks.py`). The folder is one of TensorFlow Datasets, `xnli/1.1.0/` and so on, as
+`tfds build` makes it elsewhere: nothing is downloaded. Registering reads none of it.
+
+One mixture differs: mT5 registers `mt5_pawsx_translate_train_original` with the tasks of
+`mt5_pawsx_translate_train`; here it has those that its name says.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.vocabulary.model import open_vocabulary
+from mswitch.tasks.metrics.registry import as_seqio
+from mswitch.tasks.seqio.mt5 import Mt5Task, mt5_mixtures, mt5_tasks
+from mswitch.tasks.seqio.mt5_formats import Row
+from mswitch.tasks.seqio.supervised import every_answer
+
+_SPEC = {
+    **{name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "id", "group")},
+    "answers": tf.TensorSpec([None], tf.string),
+}
+
+
+class PreparedSource(seqio.DataSource):
+    """Datasets of TFDS prepared in a folder, as rows of text."""
+
+    def __init__(self, task: Mt5Task, folder: str | Path):
+        super().__init__(splits=tuple(task.splits))
+        self._task, self._folder = task, Path(folder)
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """A split is one shard."""
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """The split itself."""
+        return [split]
+
+    def num_input_examples(self, split: str) -> int:
+        """Examples of the datasets, of which a task may use a part."""
+        name = self._task.splits[split]
+        return sum(builder.info.splits[name].num_examples for builder in self._builders(split))
+
+    def get_dataset(
+        self, split: str = "train", *_: object, shuffle: bool = False, **__: object
+    ) -> tf.data.Dataset:
+        """Rows in the order of the dataset, whatever `shuffle` says."""
+        builders = self._builders(split)
+
+        def rows() -> Iterator[Row]:
+            for builder in builders:
+                name = self._task.splits[split]
+                read = builder.as_dataset(split=name)  # pyright: ignore[reportCallIssue]
+                for example in read.as_numpy_iterator():
+                    yield from self._task.rows(_decoded(example))
+
+        return tf.data.Dataset.from_generator(rows, output_signature=_SPEC)
+
+    def _builders(self, split: str) -> list[tfds.core.DatasetBuilder]:
+        builders = []
+        for dataset in self._task.datasets:
+            name, _, version = dataset.partition(":")
+            folder = self._folder / name / version
+            if not (folder / "dataset_info.json").is_file():
+                there = sorted(
+                    path.parent.name for path in folder.parent.glob("*/dataset_info.json")
+                )
+                raise UserError(
+                    f"{self._task.name} needs {name}/{version} in {self._folder}, which has "
+                    f"{' and '.join(there) if there else 'none of it'}: prepare it with `tfds "
+                    "build` where there is a network"
+                )
+            builder = tfds.builder_from_directory(folder)
+            if self._task.splits[split] not in builder.info.splits:
+                raise UserError(
+                    f"{folder} has no split {self._task.splits[split]}: prepare it again"
+                )
+            builders.append(builder)
+        return builders
+
+
+def _decoded(value: Any) -> Any:
+    """Values of NumPy as Python's, bytes as text."""
+    if isinstance(value, Mapping):
+        return {name: _decoded(part) for name, part in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_decoded(part) for part in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+_registered: dict[str, tuple[str, str]] = {}
+
+
+def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
+    """Register the tasks and mixtures; with the same places again, this changes nothing.
+
+    Args:
+        vocabulary: a vocabulary directory, or a SentencePiece model file such as mT5's.
+        tfds_dir: where prepared datasets are.
+
+    Returns:
+        The names of tasks and mixtures.
+    """
+    opened, tasks, mixtures = open_vocabulary(vocabulary), list(mt5_tasks()), mt5_mixtures()
+    names = [*(task.name for task in tasks), *mixtures]
+    where = opened.sha256, str(tfds_dir)
+    if all(_registered.get(name) == where for name in names):
+        return names
+    taken = {*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()} & set(names)
+    if taken:
+        raise UserError(
+            f"seqio has another {min(taken)!r} already: register these in a new process"
+        )
+    extra = 100 if opened.added else 0
+    ids = seqio.SentencePieceVocabulary(opened.path, extra_ids=extra)
+    features = {name: seqio.Feature(ids, add_eos=True) for name in ("inputs", "targets")}
+    for task in tasks:
+        lang = find_code(task.name.rpartition(".")[2]) or "en"
+        made = seqio.Task(
+            task.name,
+            source=PreparedSource(task, tfds_dir),
+            output_features=features,
+            preprocessors=[
+                seqio.preprocessors.tokenize,
+                seqio.CacheDatasetPlaceholder(),
+                seqio.preprocessors.append_eos_after_trim,
+            ],
+            postprocess_fn=every_answer,
+            metric_fns=[as_seqio(metric, task.labels, lang) for metric in task.metrics],
+        )
+        seqio.TaskRegistry.add_provider(task.name, made)
+    for name, members in mixtures.items():
+        seqio.MixtureRegistry.add(name, list(members.items()))
+    _registered.update(dict.fromkeys(names, where))
+    return names

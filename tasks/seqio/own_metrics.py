@@ -1,0 +1,132 @@
+"""What a task of seqio itself says of predictions, by its `postprocess_fn` and metrics.
+
+They see what `seqio.Evaluator` gives them: the examples as the task makes them, targets and
+predictions as text.
+"""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.tasks.seqio.registered import Registered, preprocessed
+
+
+def example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
+    """The id of an example of a task: its shard, its place there, and of several draws which."""
+    return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
+
+
+def metrics_of(task: seqio.Task) -> tuple[list[Any], int]:
+    """The metrics of a task that take predictions, and how many take something else."""
+    try:
+        found = list(task.metric_objs)
+    except ValueError as error:
+        raise UserError(f"{task.name}: {error}") from error
+    wanted = [
+        metric
+        for metric in found
+        if isinstance(metric, seqio.metrics.CollectingMetric)
+        and getattr(metric, "model_output_type", None) == seqio.metrics.ModelOutputType.PREDICTION
+    ]
+    return wanted, len(found) - len(wanted)
+
+
+def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
+    """The task that a manifest names.
+
+    Args:
+        described: its `name` and `module`.
+        folder: where modules are looked for that are not installed.
+    """
+    with contextlib.suppress(RuntimeError):  # once TensorFlow has begun
+        tf.config.set_visible_devices([], "GPU")  # whose memory is JAX's
+    name, module = described["name"], described["module"]
+    try:
+        found = Registered(name, module, folder).find()
+    except UserError as error:
+        raise UserError(
+            f"{name} has metrics of its own, and {error}: run this in the folder of {module}, or "
+            "give --no-own-metrics"
+        ) from error
+    assert isinstance(found, seqio.Task)
+    return found
+
+
+def measure(
+    task: seqio.Task,
+    split: str,
+    lengths: Lengths,
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, float | str | None]:
+    """Score predictions by a task's own metrics.
+
+    Args:
+        task: which.
+        split: of the examples.
+        lengths: to which they were cut.
+        rows: `id`, `targets` and `prediction` of each.
+
+    Returns:
+        By name, numbers (None where they are not finite) and texts.
+    """
+    by_id = {row["id"]: row for row in rows}
+    numbers = {name.partition("#")[2] for name in by_id}
+    draws = [int(number) if number else None for number in sorted(numbers)]
+    of = len(task.source.list_shards(split))
+    examples, predictions = [], []
+    for draw in draws:
+        for number in range(of):
+            found = preprocessed(task, split, lengths, shard=(number, of), draw=draw or 0)
+            for place, example in enumerate(found):
+                row = by_id.get(example_id(split, number, place, draw))
+                if row is not None and _same_targets(example, row):
+                    examples.append(example)
+                    predictions.append(row["prediction"])
+    if len(examples) < len(rows):
+        raise UserError(
+            f"{task.name} gives {len(examples):,} of the {len(rows):,} {split} examples that were "
+            "made of it: make them anew (mswitch examples from-task)"
+        )
+    values: dict[str, float | str | None] = {}
+    targets = None
+    for metric in metrics_of(task)[0]:
+        try:
+            made = metric.from_model_output(
+                examples, np.array(predictions, object), task.output_features
+            )
+            found, outputs = made.actual_compute(examples, task.output_features, "targets", targets)
+        except Exception as error:  # of any metric
+            raise UserError(
+                f"a metric of {task.name} fails ({type(error).__name__}: {error}): mend it, or "
+                "give --no-own-metrics"
+            ) from error
+        targets = outputs["targets"]
+        for name, value in found.items():
+            if name in values:
+                raise UserError(f"two metrics of {task.name} give {name!r}: rename one")
+            values |= _shown(name, value)
+    return values
+
+
+def _same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    text = example.get("targets_pretokenized")
+    return not isinstance(text, bytes) or text.decode("utf-8", "replace") == row["targets"]
+
+
+def _shown(name: str, value: Any) -> dict[str, float | str | None]:
+    """A value of a metric as JSON has it; nothing of pictures and sounds."""
+    value = getattr(value, "textdata", getattr(value, "value", value))
+    if isinstance(value, bytes | str):
+        return {name: value.decode() if isinstance(value, bytes) else value}
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return {}
+    return {name: number if math.isfinite(number) else None}

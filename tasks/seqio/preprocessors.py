@@ -1,0 +1,124 @@
+"""T5's span corruption as seqio preprocessors (Raffel et al. 2020, section 3.1.4).
+
+The mask is that of t5's `random_spans_noise_mask`, bit for bit for the same stateless seeds, and
+of `mswitch.pipelines.examples.span_corruption` for the same permutations.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from mswitch.tasks.seqio.cache import lengths_in_use
+
+
+def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """A permutation of `items` numbers from a stateless seed [2] (seqio `stateless_shuffle`)."""
+    return tf.argsort(tf.random.stateless_uniform(tf.reshape(items, [1]), seed=seed))
+
+
+def _composition(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+    """Cut `total` items into `parts` positive lengths; `order` permutes the `total - 1` gaps."""
+    starts = tf.concat([[0], tf.cast(order < parts - 1, tf.int32)], axis=0)
+    return tf.math.segment_sum(tf.ones([total], tf.int32), tf.cumsum(starts))
+
+
+def random_spans_noise_mask(
+    length: tf.Tensor, seeds: tf.Tensor, noise_density: float, mean_noise_span_length: float
+) -> tf.Tensor:
+    """Draw a mask of alternating spans, the first not noise, the last noise.
+
+    Args:
+        length: scalar int32, tokens of the segment.
+        seeds: [2, 2] int32, stateless seeds of the noise and of the other spans.
+        noise_density: share of noise tokens; 0 gives an empty mask.
+        mean_noise_span_length: mean tokens of a noise span.
+
+    Returns:
+        [length] bool, True where a token is noise.
+    """
+    if noise_density == 0:
+        return tf.zeros([length], tf.bool)
+    padded = tf.maximum(length, 2)
+    noise = tf.cast(tf.round(tf.cast(padded, tf.float32) * noise_density), tf.int32)
+    noise = tf.minimum(tf.maximum(noise, 1), padded - 1)
+    spans = tf.round(tf.cast(noise, tf.float32) / mean_noise_span_length)
+    spans = tf.minimum(tf.maximum(tf.cast(spans, tf.int32), 1), padded - noise)
+    noise_lengths = _composition(noise, spans, _order(noise - 1, seeds[0]))
+    other_lengths = _composition(padded - noise, spans, _order(padded - noise - 1, seeds[1]))
+    lengths = tf.reshape(tf.stack([other_lengths, noise_lengths], axis=1), [-1])
+    return tf.repeat(tf.range(2 * spans) % 2 == 1, lengths)[:length]
+
+
+def spans_to_sentinels(tokens: tf.Tensor, mask: tf.Tensor, vocabulary_size: int) -> tf.Tensor:
+    """Replace every run of True by one sentinel: the last id, then descending."""
+    starts = mask & tf.logical_not(tf.concat([[False], mask[:-1]], axis=0))
+    sentinels = vocabulary_size - tf.cumsum(tf.cast(starts, tokens.dtype))
+    return tf.boolean_mask(tf.where(starts, sentinels, tokens), starts | tf.logical_not(mask))
+
+
+def split_tokens(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
+    """Cut `targets` losslessly into segments of `length`; only the last may be shorter."""
+
+    def segments(features: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
+        tokens = features["targets"]
+        starts = tf.data.Dataset.range(0, tf.size(tokens, tf.int64), length)
+        return starts.map(lambda start: {"targets": tokens[start : start + length]})
+
+    return dataset.flat_map(segments)
+
+
+def _fitting_length(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> int:
+    """Tokens of a segment that, corrupted, fills `sequence_length` (t5 `random_spans_helper`)."""
+    fitting = span_corruption(
+        sequence_length["inputs"], lengths.noise_density, lengths.mean_noise_span_length
+    )
+    if fitting.raw_length >= lengths.raw_length:
+        fitting = lengths
+    raw_length, targets_length = fitting.raw_length, fitting.targets_length
+    if sequence_length["targets"] < targets_length:
+        raise UserError(
+            f"sequence_length of targets is {sequence_length['targets']}: {raw_length} tokens, "
+            f"corrupted, need {targets_length}"
+        )
+    return raw_length
+
+
+def corrupt_spans(
+    dataset: tf.data.Dataset,
+    output_features: Mapping[str, Any],
+    sequence_length: Mapping[str, int] | None = None,
+) -> tf.data.Dataset:
+    """Corrupt raw segments anew each time they are read; frozen examples pass through.
+
+    Segments too long for `sequence_length` are cut first, so that nothing is lost; an EOS ends
+    inputs and targets. Frozen (validation) examples have an EOS already.
+    """
+    if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
+        return dataset
+    lengths = lengths_in_use()
+    if sequence_length is not None:
+        raw_length = _fitting_length(sequence_length, lengths)
+        if raw_length < lengths.raw_length:
+            dataset = split_tokens(dataset, raw_length)
+    vocabulary_size = output_features["targets"].vocabulary.vocab_size
+
+    @seqio.map_over_dataset(num_seeds=2)
+    def corrupt(features: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+        tokens = features["targets"]
+        mask = random_spans_noise_mask(
+            tf.size(tokens), seeds, lengths.noise_density, lengths.mean_noise_span_length
+        )
+        return {
+            "inputs": spans_to_sentinels(tokens, mask, vocabulary_size),
+            "targets": spans_to_sentinels(tokens, tf.logical_not(mask), vocabulary_size),
+        }
+
+    return seqio.preprocessors.append_eos_after_trim(
+        corrupt(dataset),  # pyright: ignore[reportCallIssue] (seqio supplies the seeds)
+        output_features=output_features,
+        sequence_length=sequence_length,
+    )

@@ -1,0 +1,155 @@
+"""seqio tasks `mc4.<lang>` and mixture `mc4`, under mT5's names; importing this registers them.
+
+    import seqio, mswitch.tasks.seqio.pretrain
+    seqio.add_global_cache_dirs(["runs/demo/examples"])
+    dataset = seqio.get_mixture_or_task("mc4").get_dataset(
+        sequence_length={"inputs": 1024, "targets": 256}, split="train", use_cached=True)
+
+Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
+and the mixture `mswitch` has them beside the 107 of `mc4`. All of
+`mswitch.tasks.batches.mixtures.mixtures()` are registered under their names (`mc4.script.Cyrl`,
+`mc4.unimax.1`); one of your own takes a line:
+
+    pretrain.register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
+
+Registering reads no file. A task has a split where the examples directory has it, so the mixture
+works with any set of languages.
+"""
+
+import functools
+import logging
+import re
+from collections.abc import Callable, Sequence
+
+import seqio
+import tensorflow as tf
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import languages, task_name
+from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
+from mswitch.tasks.seqio.cache import cached_records, examples_directories
+from mswitch.tasks.seqio.preprocessors import corrupt_spans
+from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
+
+# Mixtures have a task for each language there is, of which most directories lack many.
+_LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
+logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
+
+VOCABULARY = ExamplesVocabulary()
+#: EOS is there already or is added after corruption, never by seqio's trimming.
+FEATURES = {
+    name: seqio.Feature(vocabulary=VOCABULARY, add_eos=True, dtype=tf.int32)
+    for name in ("inputs", "targets")
+}
+
+
+class ExamplesSource(seqio.DataSource):
+    """Says which splits the examples directory has; the examples themselves come from the cache."""
+
+    def __init__(self, task: str):
+        super().__init__(splits=())
+        self._task = task
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits in the cache directories now."""
+        return tuple(cached_records(self._task))
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """Seqio shards the cache by file or by example."""
+        return False
+
+    def num_input_examples(self, split: str) -> int | None:
+        """Records of a split, or None."""
+        return cached_records(self._task).get(split)
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """Refuse: only the cache has shards."""
+        raise self._not_cached(split)
+
+    def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
+        """Refuse: there is no other source than the cache."""
+        raise self._not_cached(split)
+
+    def _not_cached(self, split: str) -> UserError:
+        return UserError(
+            f"{self._task} ({split}) is read from an examples directory only: "
+            "call get_dataset(..., use_cached=True)"
+        )
+
+
+class ExamplesTask(seqio.Task):
+    """A task that may have no split at all, where seqio's own raises an error."""
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits in the cache directories now."""
+        return self.source.splits
+
+
+def _records(lang: str) -> int:
+    """Training records; validation records of a language that has no training text."""
+    records = cached_records(task_name(lang))
+    return records.get("train", records.get("validation", 0))
+
+
+@functools.lru_cache(maxsize=1024)
+def _capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
+    """Rates of a registered mixture with a cap; they depend on all languages together."""
+    mixture, budget = _registered[name]
+    records = {lang: _records(lang) for lang in mixture.members()}
+    return mixture.rates(records, budget)
+
+
+def _rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
+    """The rate of one language in a registered mixture as seqio expects it; reads nothing yet."""
+    mixture, _ = _registered[name]
+
+    def rate(_: seqio.Task) -> float:
+        if mixture.max_epochs is None:
+            return mixture.weight(lang, _records(lang))
+        return _capped_rates(name, tuple(map(str, examples_directories()))).get(lang, 0.0)
+
+    return rate
+
+
+_registered: dict[str, tuple[Mixture, int]] = {}
+
+
+def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> None:
+    """Register a mixture; the same again changes nothing.
+
+    Args:
+        name: its name for seqio; letters, digits, `.`, `_`.
+        mixture: which languages take part.
+        budget: sequences of the whole training; only `max_epochs` needs it.
+    """
+    if _registered.get(name) == (mixture, budget):
+        return
+    if name in seqio.MixtureRegistry.names() or name in seqio.TaskRegistry.names():
+        raise UserError(f"seqio has another {name!r} already: choose another name")
+    _registered[name] = mixture, budget
+    seqio.MixtureRegistry.add(
+        name, [(task_name(lang), _rate(name, lang)) for lang in mixture.members()]
+    )
+
+
+def register() -> None:
+    """Register the tasks and the mixtures; a second call changes nothing."""
+    for lang in languages():
+        name = task_name(lang)
+        if name not in seqio.TaskRegistry.names():
+            task = ExamplesTask(
+                name,
+                source=ExamplesSource(name),
+                output_features=FEATURES,
+                preprocessors=[seqio.CacheDatasetPlaceholder(required=True), corrupt_spans],
+                metric_fns=[],
+            )
+            seqio.TaskRegistry.add_provider(name, task)
+    for name, mixture in mixtures().items():
+        register_mixture(name, mixture)
+
+
+register()

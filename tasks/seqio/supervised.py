@@ -1,0 +1,104 @@
+"""seqio tasks of a directory of supervised examples, with their metrics.
+
+    import seqio
+    from mswitch.tasks.seqio.supervised import register
+
+    register("reviews")  # -> ["reviews.de", "reviews.sw", ...]
+    task = seqio.get_mixture_or_task("reviews.sw")
+    dataset = task.get_dataset({"inputs": 512, "targets": 128}, split="validation")
+
+They read the directory's own files, or the same as seqio's cache: `use_cached=True`, once
+`seqio.add_global_cache_dirs(["reviews"])` was called.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import seqio
+import tensorflow as tf
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import TOKENS
+from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.supervised.build import FEATURES
+from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
+from mswitch.tasks.metrics.registry import as_seqio
+
+_registered: dict[str, str] = {}
+
+
+def register(directory: str | Path) -> list[str]:
+    """Register `<task>.<lang>` for each language; the same directory again changes nothing.
+
+    Args:
+        directory: a finished directory of supervised examples, on a disk.
+
+    Returns:
+        The names.
+    """
+    examples = open_examples(directory)
+    if not examples.supervised:
+        raise UserError(
+            f"{directory} is corrupted text, not a supervised task: "
+            "import mswitch.tasks.seqio.pretrain for it"
+        )
+    definition, where = examples.manifest["task"], str(Path(directory).resolve())
+    vocabulary = seqio.SentencePieceVocabulary(f"{where}/{VOCABULARY_PATH}", extra_ids=0)
+    features = {
+        name: seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32)
+        for name in ("inputs", "targets")
+    }
+    names = []
+    for lang, splits in examples.manifest["languages"].items():
+        name = f"{definition['name']}.{language_of(lang).registry_name}"
+        names.append(name)
+        if _registered.get(name) == where:
+            continue
+        if name in seqio.TaskRegistry.names() or name in seqio.MixtureRegistry.names():
+            raise UserError(
+                f"seqio has another {name!r} already: give the task in {directory} another name"
+            )
+        # The index beside a shard begins with the shard's name.
+        files = {split: f"{where}/{name}/{split}.tfrecord-?????-of-?????" for split in splits}
+        counts = {split: entry["records"] for split, entry in splits.items()}
+        task = seqio.Task(
+            name,
+            source=seqio.TFExampleDataSource(files, _description(), num_input_examples=counts),
+            output_features=features,
+            preprocessors=[_cast, seqio.CacheDatasetPlaceholder()],
+            postprocess_fn=every_answer,
+            metric_fns=[
+                as_seqio(metric, definition["labels"] or (), lang)
+                for metric in definition["metrics"]
+            ],
+        )
+        seqio.TaskRegistry.add_provider(name, task)
+        _registered[name] = where
+    return names
+
+
+def _description() -> Mapping[str, Any]:
+    kinds = {"int32": tf.int64, "string": tf.string}
+    return {
+        name: tf.io.FixedLenSequenceFeature([], kinds[kind["dtype"]], allow_missing=True)
+        if kind["shape"]
+        else tf.io.FixedLenFeature([], kinds[kind["dtype"]])
+        for name, kind in FEATURES.items()
+    }
+
+
+def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Ids as seqio has them."""
+    names = [name for name, kind in FEATURES.items() if kind == TOKENS]
+    return dataset.map(
+        lambda row: {**row, **{name: tf.cast(row[name], tf.int32) for name in names}}
+    )
+
+
+def every_answer(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+    """All that counts as right and the group, in place of a target; a prediction as it is."""
+    if not is_target:
+        return text
+    answers = [answer.decode() for answer in example["answers"]]
+    return {"value": answers, "group": example["group"].decode()}
