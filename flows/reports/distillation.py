@@ -11,7 +11,6 @@ run of as many steps as both, the long baseline, has a share in the same sense.
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     widened,
 )
-from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.numbers import number, percent
-from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.pages import language_fields, publish, render_page, rounded
 from mswitch.flows.reports.pair import DEFAULT_CONFIG
-from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.pairs import (
     Pairs,
     check_seeds,
@@ -42,7 +39,6 @@ from mswitch.flows.reports.pairs import (
     pair_up,
     runs_of_one_model,
 )
-from mswitch.flows.reports.publish import publish_files
 from mswitch.flows.reports.runs import (
     TEACHING,
     EvaluatedRun,
@@ -53,10 +49,7 @@ from mswitch.flows.reports.runs import (
 )
 from mswitch.flows.reports.speedup import LanguageLosses, mean_losses, resample_curves
 from mswitch.models.training.run_files import open_files
-from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import stage_output
-from mswitch.pipelines.progress import say
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
@@ -132,15 +125,23 @@ def _write(
         "statistics": STATISTICS,
         **{role: [run.identity for run in runs] for role, runs in sides.items()},
     }
-    with stage_output(out, stage=STAGE, config=identity) as staged:
-        if staged.complete:
-            say(STAGE, f"already complete: {out} holds this report, nothing to do")
-            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
-            return _summary(data, out, reused=True)
+
+    def make() -> tuple[dict[str, Any], dict[str, str]]:
         data = rounded(_data(of_teacher, of_students, of_long, config))
-        publish_files(staged, {PAGE: _render(data), DATA: storage.json_text(data)})
-    say(STAGE, data["summary"]["verdict"])
-    return _summary(data, out, reused=False)
+        return data, {PAGE: _render(data)}
+
+    data, reused = publish(out, STAGE, identity, DATA, make)
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": data["summary"]["verdict"],
+        "languages": data["summary"]["languages"],
+        "students": [
+            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
+        ],
+        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
+    }
 
 
 def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
@@ -433,17 +434,3 @@ def _with_zero(low: float, high: float) -> str:
 def _render(data: Mapping[str, Any]) -> str:
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     return render_page("distillation.html.j2", data["languages"], data=data, models=models)
-
-
-def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "verdict": data["summary"]["verdict"],
-        "languages": data["summary"]["languages"],
-        "students": [
-            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
-        ],
-        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
-    }

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports import downstream_text as text
-from mswitch.flows.reports.languages import language_fields
-from mswitch.flows.reports.pair_data import rounded
-from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.pages import csv_text, language_fields, rounded
 from mswitch.flows.reports.runs import DECODES, TunedRun
 from mswitch.flows.reports.scores import Average, Result, Rows, Scores
 from mswitch.flows.reports.speedup import SpeedUp
