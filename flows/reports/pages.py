@@ -121,7 +121,7 @@ def publish(
     config: Mapping[str, Any],
     file: str,
     make: Callable[[], tuple[dict[str, Any], Mapping[str, str]]],
-    replaces: Callable[[Mapping[str, Any]], bool] | None = None,
+    replaces: Callable[[Mapping[str, Any]], bool] = lambda _: False,
 ) -> tuple[dict[str, Any], bool]:
     """Publish a page, its data and the files beside them as one output, unless it is there.
 
