@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports.corpus_figures import score_histogram, share_bars
-from mswitch.flows.reports.languages import language_fields
-from mswitch.flows.reports.pages import template_environment
-from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs
+from mswitch.flows.reports.figures import score_histogram, share_bars
+from mswitch.flows.reports.pages import language_fields, render_page
+from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs, on_screens
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.ledger import UNSAMPLED
 from mswitch.pipelines.corpus.rules.text_script import share_in_script
@@ -20,8 +19,6 @@ from mswitch.pipelines.outputs import read_manifest, write_atomically
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
-#: Of a figure on a wide and on a narrow screen, px.
-WIDTHS = (720, 340)
 #: Scripts of a language below this share of its letters are left out of its line.
 LEAST_SHARE = 0.001
 
@@ -71,7 +68,6 @@ def render(
         found: the survey.
         samples: dropped records by reason.
     """
-    environment = template_environment()
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)
@@ -80,11 +76,12 @@ def render(
         row["share"] = row["bytes"] / max(size, 1)
     threshold = config.get("language_threshold")
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
-    return environment.get_template("corpus.html.j2").render(
+    return render_page(
+        "corpus.html.j2",
+        rows,
         name=Path(corpus).resolve().name,
         documents=documents,
         bytes=size,
-        rows=rows,
         data={"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         histograms={
             row["lang"]: inline_svg(
@@ -94,16 +91,21 @@ def render(
             for row in rows
         },
         scores=inline_svgs(
-            [score_histogram(whole, threshold, width, 180, "Language scores") for width in WIDTHS],
+            on_screens(
+                lambda width, height: score_histogram(
+                    whole, threshold, width, 180, "Language scores"
+                )
+            ),
             "scores",
             SCREENS,
         ),
         scripts_figure=inline_svgs(
-            [share_bars(_script_shares(rows), width, "Scripts of the text") for width in WIDTHS],
+            on_screens(
+                lambda width, height: share_bars(_script_shares(rows), width, "Scripts of the text")
+            ),
             "scripts",
             SCREENS,
         ),
-        scripts=sorted({row["script"] for row in rows}, key=script_name),
         stages=stats["stages"],
         lines=stats["lines"],
         samples=samples,

@@ -11,7 +11,6 @@ run of as many steps as both, the long baseline, has a share in the same sense.
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     widened,
 )
-from mswitch.flows.reports.languages import language_fields
 from mswitch.flows.reports.numbers import number, percent
-from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.pages import language_fields, publish, render_page, rounded
 from mswitch.flows.reports.pair import DEFAULT_CONFIG
-from mswitch.flows.reports.pair_data import rounded
 from mswitch.flows.reports.pairs import (
     Pairs,
     check_seeds,
@@ -42,7 +39,6 @@ from mswitch.flows.reports.pairs import (
     pair_up,
     runs_of_one_model,
 )
-from mswitch.flows.reports.publish import publish_files
 from mswitch.flows.reports.runs import (
     TEACHING,
     EvaluatedRun,
@@ -51,12 +47,9 @@ from mswitch.flows.reports.runs import (
     pair_losses,
     read_evaluated_run,
 )
-from mswitch.flows.reports.speedup import LanguageLosses, mean_losses, resample_curves
+from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
 from mswitch.models.training.run_files import open_files
-from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import stage_output
-from mswitch.pipelines.progress import say
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
@@ -110,12 +103,23 @@ def write_distillation(
         }
         if long_baseline:
             sides["long-baseline"] = read(long_baseline, "long-baseline")
-        return _write(sides, out, config)  # errors name runs in buckets as they were given
+        data, reused = _publish(sides, out, config)  # errors name runs as they were given
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": data["summary"]["verdict"],
+        "languages": data["summary"]["languages"],
+        "students": [
+            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
+        ],
+        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
+    }
 
 
-def _write(
+def _publish(
     sides: Mapping[str, Sequence[EvaluatedRun]], out: str | Path, config: ReportConfig
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bool]:
     baselines, teachers, students, *longs = sides.values()
     runs_of_one_model(teachers)
     [of_teacher] = pair_up(baselines, teachers)
@@ -124,37 +128,28 @@ def _write(
     if longs:
         runs_of_one_model(longs[0])
         [of_long] = pair_up(baselines, longs[0], longer=True)
-        if len(of_teacher) > 1 or len(of_long) > 1:
-            _check_seeds(of_teacher, of_long)
-        _check_long(of_long)
+        _check_long(of_teacher, of_long)
     identity = {
         "distillation": dataclasses.asdict(config),
         "statistics": STATISTICS,
         **{role: [run.identity for run in runs] for role, runs in sides.items()},
     }
-    with stage_output(out, stage=STAGE, config=identity) as staged:
-        if staged.complete:
-            say(STAGE, f"already complete: {out} holds this report, nothing to do")
-            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
-            return _summary(data, out, reused=True)
+
+    def make() -> tuple[dict[str, Any], dict[str, str]]:
         data = rounded(_data(of_teacher, of_students, of_long, config))
-        publish_files(staged, {PAGE: _render(data), DATA: storage.json_text(data)})
-    say(STAGE, data["summary"]["verdict"])
-    return _summary(data, out, reused=False)
+        return data, {PAGE: _render(data)}
+
+    return publish(out, STAGE, identity, DATA, make)
 
 
-def _check_seeds(of_teacher: Pairs, others: Pairs) -> None:
-    seeds = [[run.seeds[0] for _, run in pairs] for pairs in (of_teacher, others)]
-    if seeds[0] != seeds[1]:
-        ours, theirs = (", ".join(map(str, each)) for each in seeds)
-        [(_, run), *_] = others
-        raise UserError(
-            f"--teacher has the seeds {ours} and --{run.role} {theirs}: give runs of the same seeds"
-        )
-
-
-def _check_long(of_long: Pairs) -> None:
+def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
     """Check that the long baselines are the baselines, with the steps of teacher and student."""
+    seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
+    if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
+        raise UserError(
+            f"--teacher has the seeds {seeds[0]} and --long-baseline {seeds[1]}: give runs of the "
+            "same seeds"
+        )
     for baseline, run in of_long:
         check_alike(baseline, run, ("model.",), "give the same model, trained for longer")
         steps = 2 * baseline.steps[-1]  # teacher and student have as many steps as the baseline
@@ -226,32 +221,26 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
     for pairs in (of_teacher, of_student):
         by_seed = [pair_losses(*pair) for pair in pairs]
         check_seeds(by_seed, pairs[0])
-        sides.append(list(zip(*by_seed, strict=True)))
-
-    def last(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[Losses]:
-        return [np.stack([curve[..., -1] for curve in pair], axis=-1) for pair in pairs]
-
-    def three(of_pairs: tuple[Losses, Losses]) -> Losses:
-        return np.concatenate([of_pairs[0], of_pairs[1][..., 1:]], axis=-1)
-
-    def of_seeds(function: Callable[[LanguageLosses], Any], *both: Any) -> Losses:
-        parts = [last([function(each) for each in seeds]) for seeds in both]
-        return np.stack([three(pair) for pair in zip(*parts, strict=True)], axis=-2)
-
+        sides.append(zip(*by_seed, strict=True))
     runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
-    found = []
-    for both in zip(*sides, strict=True):
-        lang = both[0][0].lang
-        found.append(
-            _Language(
-                lang,
-                mean_losses(both[0]).documents,
-                are_trained(runs, lang),
-                of_seeds(LanguageLosses.curves, *both),
-                of_seeds(lambda x: resample_curves(x, config.resamples, config.seed), *both),
-            )
+
+    def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
+        of_seeds = []
+        for teacher, student in zip(*both, strict=True):
+            curves = *curves_of(teacher), curves_of(student)[1]
+            of_seeds.append(np.stack([curve[..., -1] for curve in curves], axis=-1))
+        return np.stack(of_seeds, axis=-2)
+
+    return [
+        _Language(
+            lang=both[0][0].lang,
+            documents=both[0][0].documents,
+            trained=are_trained(runs, both[0][0].lang),
+            losses=last(LanguageLosses.curves, *both),
+            drawn=last(lambda x: resample_curves(x, config.resamples, config.seed), *both),
         )
-    return found
+        for both in zip(*sides, strict=True)
+    ]
 
 
 def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
@@ -433,17 +422,3 @@ def _with_zero(low: float, high: float) -> str:
 def _render(data: Mapping[str, Any]) -> str:
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     return render_page("distillation.html.j2", data["languages"], data=data, models=models)
-
-
-def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "verdict": data["summary"]["verdict"],
-        "languages": data["summary"]["languages"],
-        "students": [
-            {"name": student["name"], "pooled": student["pooled"]} for student in data["students"]
-        ],
-        "long_baseline": data["long_baseline"] and data["long_baseline"]["pooled"],
-    }

@@ -1,7 +1,6 @@
 """Write the page of one fine-tuned run, and of a pair of them."""
 
-import base64
-import json
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,11 @@ from typing import Any
 from mswitch.flows.reports import downstream_text as text
 from mswitch.flows.reports import text as report_text
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
-from mswitch.flows.reports.downstream_figures import Curve, score_panel
 from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
-from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.figures import Line, step_panel
+from mswitch.flows.reports.pages import csv_link, publish, render_page
 from mswitch.flows.reports.pair_data import run_names
 from mswitch.flows.reports.pairs import check_tuned, differ_in_seed, in_order
-from mswitch.flows.reports.publish import publish_files
 from mswitch.flows.reports.runs import TunedRun, read_tuned_run
 from mswitch.flows.reports.scores import (
     Average,
@@ -23,11 +21,8 @@ from mswitch.flows.reports.scores import (
     measure_downstream_speed_up,
 )
 from mswitch.flows.reports.speedup import SpeedUp
-from mswitch.flows.reports.svg import SCREENS, inline_svgs
-from mswitch.pipelines import storage
+from mswitch.flows.reports.svg import SCREENS, inline_svgs, on_screens
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import stage_output
-from mswitch.pipelines.progress import say
 
 #: Raised when the same runs give other figures.
 STATISTICS = 4
@@ -78,20 +73,18 @@ def write_downstream(
         "scratch": [run.identity for run in beside],
         "split": split,
     }
-    with stage_output(out, stage=STAGE, config=config) as staged:
-        if staged.complete:
-            say(STAGE, f"already complete: {out} holds this page, nothing to do")
-            data = json.loads((staged.out / DATA).read_text(encoding="utf-8"))
-            return _summary(data, out, reused=True)
+
+    def make() -> tuple[dict[str, Any], dict[str, str]]:
         results = _measure(models, decodes, paired=True)
-        speed_up = None
-        if from_steps:
-            speed_up = _speed_up(baselines, candidates, results[0])
+        speed_up = _speed_up(baselines, candidates, results[0]) if from_steps else None
         data = pair_data(models, _names(models), results, speed_up)
-        files = {PAGE: _render_pair(data), DATA: storage.json_text(data), TABLE: to_csv(data)}
-        publish_files(staged, files)
-    say(STAGE, data["summary"]["verdict"])
-    return _summary(data, out, reused=False)
+        csv = to_csv(data)
+        return data, {PAGE: _render_pair(data, csv), TABLE: csv}
+
+    data, reused = publish(out, STAGE, config, DATA, make)
+    shown = ("verdict", "languages", "better_after_holm", "worse_after_holm")
+    summary = {key: data["summary"][key] for key in shown}
+    return {"stage": STAGE, "out": str(out), "reused": reused, **summary}
 
 
 def write_run_page(
@@ -116,16 +109,13 @@ def write_run_page(
     """
     tuned = read_tuned_run(run, "", task=task, split=split)
     config = {"statistics": STATISTICS, "run": tuned.identity, "split": split}
-    with stage_output(out, stage=STAGE, config=config, replaces=lambda _: replace) as staged:
-        if staged.complete:
-            say(STAGE, f"already complete: {out} holds this page, nothing to do")
-            data = json.loads((staged.out / RUN_DATA).read_text(encoding="utf-8"))
-        else:
-            results = _measure([[tuned]], list(tuned.predictions), paired=False)
-            data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
-            files = {RUN_PAGE: _render_run(data), RUN_DATA: storage.json_text(data)}
-            publish_files(staged, files)
-        reused = staged.complete
+
+    def make() -> tuple[dict[str, Any], dict[str, str]]:
+        results = _measure([[tuned]], list(tuned.predictions), paired=False)
+        data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
+        return data, {RUN_PAGE: _render_run(data)}
+
+    data, reused = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
     summary, [average] = data["summary"], data["results"][0]["average"]["models"]
     return {
         "stage": STAGE,
@@ -171,31 +161,16 @@ def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
     return [*names, *(f"{run.name} from scratch" for run in beside)]
 
 
-def _summary(data: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
-    summary = data["summary"]
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "verdict": summary["verdict"],
-        "languages": summary["languages"],
-        "better_after_holm": summary["better_after_holm"],
-        "worse_after_holm": summary["worse_after_holm"],
-    }
-
-
-def _render_pair(data: Mapping[str, Any]) -> str:
+def _render_pair(data: Mapping[str, Any], csv: str) -> str:
     figure = []
     found = data["speed_up"]
     if found:
         curves = [
-            Curve(data["runs"][number]["name"], kind, found["steps"], found[role])
+            Line(data["runs"][number]["name"], kind, found["steps"], found[role])
             for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
         ]
         figure = _curves(curves, "steps of pretraining (log scale)", log=True)
-    # With a byte order mark, by which spreadsheets know UTF-8.
-    csv = base64.b64encode(to_csv(data).encode("utf-8-sig")).decode("ascii")
-    return _render("downstream.html.j2", data, figure, csv=csv)
+    return _render("downstream.html.j2", data, figure, csv=csv_link(csv))
 
 
 def _render_run(data: Mapping[str, Any]) -> str:
@@ -205,16 +180,23 @@ def _render_run(data: Mapping[str, Any]) -> str:
         points = sorted((int(step), value) for step, value in chosen["values"].items())
         steps = [step for step, _ in points]
         values = [{"value": value, "ci": None} for _, value in points]
-        curve = Curve(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
+        curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
         figure = _curves([curve], "steps of fine-tuning", log=False)
     return _render("run.html.j2", data, figure)
 
 
-def _curves(curves: Sequence[Curve], label: str, *, log: bool) -> list[Any]:
-    drawings = [
-        score_panel(curves, label, log=log, width=width, height=height)
-        for width, height in ((720, 300), (340, 240))
-    ]
+def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
+    drawings = on_screens(
+        functools.partial(
+            step_panel,
+            curves,
+            label,
+            f"Scores by {label}",
+            "Means over languages; the data that the page offers have every value.",
+            ratios=False,
+            log=log,
+        )
+    )
     return inline_svgs(drawings, "curve", SCREENS)
 
 

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports import downstream_text as text
-from mswitch.flows.reports.languages import language_fields
-from mswitch.flows.reports.pair_data import rounded
-from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.pages import csv_text, language_fields, rounded
 from mswitch.flows.reports.runs import DECODES, TunedRun
-from mswitch.flows.reports.scores import Average, Result, Rows, Scores
+from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.tasks.batches.multitask import leaf_name
-from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
 #: Predictions that a run's page shows of each language, and the characters of a text.
 SHOWN_PREDICTIONS = 5
@@ -37,10 +35,9 @@ def pair_data(
     runs = [seeds[0] for seeds in models]
     pair = (names[0], names[1])
     lead, average = results[0], _average(results[0])
-    differences = [scores.difference for scores in lead.languages if scores.difference]
-    clear = [
-        scores.difference.value for scores in lead.languages if scores.difference and scores.clear
-    ]
+    scores = lead.languages.values()
+    clear = [each["difference"]["value"] for each in scores if each["clear_after_holm"]]
+    with_interval = sum(each["difference"]["ci"] is not None for each in scores)
     gains = []
     for number, run in enumerate(runs[:2]):
         for beside in range(2, len(runs)):
@@ -50,13 +47,11 @@ def pair_data(
                     {"name": names[number], "scratch": names[beside], "difference": difference}
                 )
     data["summary"] |= {
-        "languages_judged": sum(each.p_value is not None for each in differences),
+        "languages_judged": sum(each["p_value"] is not None for each in scores),
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
         "verdict": text.verdict(data["results"][0], pair, data["task"]["name"], len(models[0])),
-        "cautions": text.cautions(
-            models, gains, sum(each.ci is not None for each in differences), _best(lead)
-        ),
+        "cautions": text.cautions(models, gains, with_interval, _best(lead)),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
@@ -86,7 +81,8 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
     """
     data = _data([[run]], [run.name], results)
     lead = results[0]
-    with_interval = sum(scores.models[0].low is not None for scores in lead.languages)
+    scores = lead.languages.values()
+    with_interval = sum(each["models"][0]["ci"] is not None for each in scores)
     data["summary"] |= {
         "languages_with_interval": with_interval,
         "cautions": text.cautions([[run]], (), with_interval, _best(lead)),
@@ -134,7 +130,7 @@ def _data(
             "confidence_percent": text.CONFIDENCE_PERCENT,
         },
         "results": [_result(result) for result in results],
-        "languages": [_language(results, number, first) for number in range(len(lead.languages))],
+        "languages": [_language(results, lang, first) for lang in lead.languages],
         "runs": [_run(seeds, name) for seeds, name in zip(models, names, strict=True)],
         "method": {
             "resamples": RESAMPLES,
@@ -160,7 +156,7 @@ def _best(result: Result) -> float:
 
 def _result(result: Result) -> dict[str, Any]:
     average = result.average
-    paired = result.languages[0].difference is not None
+    paired = any(each["difference"] for each in result.languages.values())
     return {
         "decode": result.decode,
         "metric": result.metric,
@@ -173,38 +169,21 @@ def _result(result: Result) -> dict[str, Any]:
             "difference": average.difference(0, 1).as_json() if paired else None,
             "seeds": [own.tolist() for own in average.seeds],
         },
-        "everything": result.everything and _scores(result.everything),
+        "everything": result.everything,
     }
 
 
-def _language(results: Sequence[Result], number: int, run: TunedRun) -> dict[str, Any]:
-    lead = results[0].languages[number]
-    leaves = [leaf_name(task, lead.lang) for task in run.trained_as]
+def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, Any]:
+    lead = results[0].languages[lang]
+    leaves = [leaf_name(task, lang) for task in run.trained_as]
     trained = [run.config["languages"].get(leaf, {}) for leaf in leaves]
     return {
-        **language_fields(lead.lang),
-        "rows": lead.rows,
-        "groups": lead.groups,
+        **language_fields(lang),
+        "rows": lead["rows"],
+        "groups": lead["groups"],
         "train_rows": sum(int(each.get("train_records", 0)) for each in trained),
-        "results": [_scores(result.languages[number]) for result in results],
+        "results": [result.languages[lang] for result in results],
     }
-
-
-def _scores(scores: Scores) -> dict[str, Any]:
-    return {
-        "rows": scores.rows,
-        "groups": scores.groups,
-        "models": [_score(each) for each in scores.models],
-        "majority": scores.majority,
-        "difference": scores.difference and scores.difference.as_json(),
-        "p_value": scores.difference and scores.difference.p_value,
-        "clear_after_holm": scores.clear,
-    }
-
-
-def _score(found: Score) -> dict[str, Any]:
-    ci = None if found.low is None else [found.low, found.high]
-    return {"value": found.value, "ci": ci}
 
 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:

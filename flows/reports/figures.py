@@ -1,4 +1,4 @@
-"""Figures of the report: the histogram of speed-ups, speed-ups by horizon, and loss curves."""
+"""Figures: histograms, curves of figures and of losses over steps, and bars of shares."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.numbers import TIMES, number
+from mswitch.flows.reports.numbers import TIMES, fine_percent, number
 from mswitch.flows.reports.speedup import Censoring
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
@@ -47,15 +47,21 @@ class CurvePair:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Speed-ups by step: at each a `value` and the interval `ci`, either of which may be None.
+    """Figures by step.
 
-    `kind` is the CSS class of its dots; `None` in place of both is a step without a speed-up.
+    Attributes:
+        label: what they are of.
+        kind: CSS class of the dots; that of the line has an `l` at the end.
+        steps: increasing.
+        points: at each step a `value` and the interval `ci`, either of which may be None, or None.
+        chosen: the step that is marked; None for none.
     """
 
     label: str
     kind: str
     steps: Sequence[int]
     points: Sequence[Mapping[str, Any] | None]
+    chosen: int | None = None
 
 
 def speedup_histogram(
@@ -201,54 +207,84 @@ def _power(power: int) -> str:
     return f"{2**power:,}{TIMES}" if power >= 0 else f"1/{2**-power:,}{TIMES}"
 
 
-def horizon_panel(lines: Sequence[Line], *, width: int, height: int) -> Drawing:
-    """Speed-ups with their intervals over the step at which training would have ended."""
+def step_panel(
+    lines: Sequence[Line],
+    label: str,
+    title: str,
+    desc: str,
+    *,
+    ratios: bool,
+    log: bool,
+    width: int,
+    height: int,
+) -> Drawing:
+    """Figures with their intervals over common steps.
+
+    Args:
+        lines: to draw.
+        label: of the steps.
+        title: of the figure.
+        desc: of the figure.
+        ratios: whether they are speed-ups, on a log scale, and not scores.
+        log: whether steps are on a log scale.
+        width: of the drawing, px.
+        height: of the drawing, px.
+    """
     left, right, top, floor = 40, width - 12, 30, height - 34
-    known = [point for each in lines for point in each.points if point and point["value"]]
-    ends = [1.0, 2.0] + [point["value"] for point in known]
-    ends += [end for point in known for end in point["ci"] or ()]
-    low, high = math.log2(min(ends)) - 0.1, math.log2(max(ends)) + 0.1
+    known = [p for each in lines for p in each.points if p and p["value"] is not None]
+    ends = [1.0, 2.0] if ratios else []
+    ends += [end for point in known for end in (point["value"], *(point["ci"] or ()))]
+    scale = math.log2 if ratios else float
+    margin = 0.1 if ratios else 0.06 * (max(ends) - min(ends)) + 0.5
+    low, high = scale(min(ends)) - margin, scale(max(ends)) + margin
     steps = lines[0].steps
 
     def x_of(step: float) -> float:
-        share = math.log(step / steps[0]) / math.log(steps[-1] / steps[0])
-        return left + 8 + share * (right - left - 16)
+        first, last, value = steps[0], steps[-1], step
+        if log:
+            first, last, value = math.log(first), math.log(last), math.log(value)
+        return left + 8 + (value - first) / (last - first) * (right - left - 16)
 
-    def y_of(ratio: float) -> float:
-        return floor - (math.log2(ratio) - low) / (high - low) * (floor - top)
+    def y_of(scaled: float) -> float:
+        return floor - (scaled - low) / (high - low) * (floor - top)
 
+    if ratios:
+        ticks = [(power, _power(power)) for power in range(math.ceil(low), math.floor(high) + 1)]
+    else:
+        values, digits = nice_ticks(low, high, max(3, height // 50))
+        ticks = [(value, number(value, digits)) for value in values]
     parts = []
-    for power in range(math.ceil(low), math.floor(high) + 1):
-        y = y_of(2**power)
-        parts.append(line(left, y, right, y, "rule" if power else "ref"))
-        parts.append(text(left - 5, y + 4, _power(power), "end"))
+    for tick, shown in ticks:
+        y = y_of(tick)
+        parts.append(line(left, y, right, y, "ref" if ratios and tick == 0 else "rule"))
+        parts.append(text(left - 5, y + 4, shown, "end"))
+    key = float(left)
     for index, each in enumerate(lines):
         aside = 3 * (index - (len(lines) - 1) / 2)
-        found = [(x_of(s) + aside, p) for s, p in zip(each.steps, each.points, strict=True) if p]
-        found = [(x, point) for x, point in found if point["value"]]
-        for x, point in found:
-            if point["ci"]:
-                parts.append(line(x, y_of(point["ci"][0]), x, y_of(point["ci"][1]), "axis"))
-        path = "L".join(f"{px(x)} {px(y_of(point['value']))}" for x, point in found)
-        parts.append(f'<path class="{each.kind}l" d="M{path}"/>' if path else "")
-        parts += [
-            f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y_of(point["value"]))}" r="3.2"/>'
-            for x, point in found
+        found = [
+            (x_of(step) + aside, y_of(scale(point["value"])), point["ci"])
+            for step, point in zip(each.steps, each.points, strict=True)
+            if point and point["value"] is not None
         ]
-        key = left + 130 * index
+        parts += [
+            line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis") for x, _, ci in found if ci
+        ]
+        if each.chosen is not None:
+            parts.append(line(x_of(each.chosen), top, x_of(each.chosen), floor, "median"))
+        if found:
+            path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in found)
+            parts.append(f'<path class="{each.kind}l" d="M{path}"/>')
+        parts += [
+            f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y)}" r="3.2"/>' for x, y, _ in found
+        ]
         parts.append(f'<circle class="{each.kind}" cx="{px(key + 4)}" cy="9" r="3.2"/>')
         parts.append(text(key + 13, 13, each.label, "ink"))
+        key += 30 + 7 * len(each.label)
     parts.append(line(left, floor, right, floor, "axis"))
     parts.append(text(left, floor + 15, f"{steps[0]:,}"))
     parts.append(text(right, floor + 15, f"{steps[-1]:,}", "end"))
-    parts.append(text((left + right) / 2, floor + 29, "steps of training (log scale)", "mid"))
-    return Drawing(
-        width,
-        height,
-        "Step speed-up by horizon",
-        "Speed-ups as if training had ended at each step; the table holds every value.",
-        "".join(parts),
-    )
+    parts.append(text((left + right) / 2, floor + 29, label, "mid"))
+    return Drawing(width, height, title, desc, "".join(parts))
 
 
 def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
@@ -305,3 +341,51 @@ def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
         "Validation loss of both models over training steps, with their monotone fits.",
         "".join(parts),
     )
+
+
+def score_histogram(
+    counts: Sequence[int], threshold: float | None, width: int, height: int, title: str
+) -> Drawing:
+    """Draw documents by language score from 0 to 1, with the threshold of the build.
+
+    Args:
+        counts: documents in equal bins.
+        threshold: where to draw a line, if anywhere.
+        width: in px.
+        height: in px.
+        title: what is drawn.
+    """
+    top, bottom, left, right = 16, height - 20, 4, width - 4
+    most, step = max(*counts, 1), (right - left) / len(counts)
+    parts = [text(left, 10, f"{most:,} documents", "")]
+    for index, count in enumerate(counts):
+        # A single document must show beside millions.
+        tall = max((bottom - top) * count / most, 1.0) if count else 0
+        if tall:
+            wide = max(step - 1, 0.5)
+            parts.append(rect(left + index * step, bottom - tall, wide, tall, "bar"))
+    parts.append(line(left, bottom, right, bottom, "axis"))
+    for value, css in ((0.0, ""), (0.5, "mid"), (1.0, "end")):
+        parts.append(text(left + value * (right - left), height - 6, f"{value:g}", css))
+    if threshold is not None:
+        x = left + threshold * (right - left)
+        parts.append(line(x, top, x, bottom, "median"))
+        side = (x - 4, "mark end halo") if threshold > 0.5 else (x + 4, "mark halo")
+        parts.append(text(side[0], top + 10, f"threshold {threshold:g}", side[1]))
+    low = next((index for index, count in enumerate(counts) if count), 0) / len(counts)
+    desc = f"{sum(counts):,} documents; the lowest score is at or above {low:g}."
+    return Drawing(width, height, title, desc, "".join(parts))
+
+
+def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Drawing:
+    """Draw a horizontal bar for each share of a whole."""
+    label, number, high = 104, 52, 20
+    room = width - label - number
+    parts = []
+    for index, (name, share) in enumerate(rows):
+        y = index * high
+        parts.append(text(label - 8, y + 14, name, "ink end"))
+        parts.append(rect(label, y + 4, max(room * share, 1), high - 8, "bar"))
+        parts.append(text(label + room * share + 6, y + 14, fine_percent(share), ""))
+    desc = ", ".join(f"{name} {fine_percent(share)}" for name, share in rows)
+    return Drawing(width, len(rows) * high + 4, title, desc, "".join(parts))

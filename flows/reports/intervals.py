@@ -38,9 +38,9 @@ class ReportConfig:
     """How the uncertainty is computed.
 
     Attributes:
-        resamples: bootstrap resamples per language.
-        seed: seed of all draws.
-        confidence: confidence of every interval, such as 0.95.
+        resamples: number of bootstrap resamples per language.
+        seed: seed of all random draws.
+        confidence: confidence level of every interval, such as 0.95.
     """
 
     resamples: Annotated[int, Ge(100)] = 1000

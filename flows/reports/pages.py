@@ -1,7 +1,12 @@
-"""Jinja2 environments of the HTML pages: autoescape on, an undefined name is an error."""
+"""HTML pages: the templates and what all of them show, and how a page is published."""
 
+import base64
+import csv
+import io
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -9,7 +14,10 @@ from markupsafe import Markup
 
 from mswitch.flows.reports import numbers
 from mswitch.flows.reports.svg import FIGURE_STYLE, FIGURE_VARIABLES
-from mswitch.pipelines.languages import script_name
+from mswitch.pipelines import storage
+from mswitch.pipelines.languages import language_of, script_name
+from mswitch.pipelines.outputs import file_sha256, stage_output, write_atomically
+from mswitch.pipelines.progress import say
 
 #: Control and direction characters: what a browser would obey or hide rather than show.
 _INVISIBLE = re.compile(
@@ -17,10 +25,14 @@ _INVISIBLE = re.compile(
 )
 #: Characters of a heading that fit a line of 320 px.
 PHONE_CHARS = 18
+SIGNIFICANT_DIGITS = 6
 
 
 def template_environment() -> jinja2.Environment:
-    """Return the environment of all templates."""
+    """Return the environment of all templates: autoescape on, an undefined name is an error.
+
+    Nothing is marked safe but our own SVG and CSS.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mswitch.flows.reports"),
         autoescape=True,
@@ -35,10 +47,7 @@ def template_environment() -> jinja2.Environment:
 
 
 def render_page(template: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> str:
-    """Render a template with a row of each language, by name, and what else it shows.
-
-    Autoescape is on, and nothing is marked safe but our own SVG and CSS.
-    """
+    """Render a template with a row of each language, by name, and what else it shows."""
     return (
         template_environment()
         .get_template(template)
@@ -64,3 +73,81 @@ def unbroken(text: str, words: Sequence[str]) -> Markup:
 def visible(text: str) -> str:
     """Return `text` with every control and direction character spelled out."""
     return _INVISIBLE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def language_fields(code: str) -> dict[str, str]:
+    """The code and its name, in English and in the language, with direction and script.
+
+    A code that mC4 does not have is its own name, and `Zzzz` (shown as other) its script.
+    """
+    known = language_of(code)
+    return {
+        "lang": code,
+        "name": known.name,
+        "autonym": known.autonym,
+        "direction": known.direction,
+        "script": known.script,
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Round every float to six significant digits, which hides differences between libraries."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table with a line for each row; all have the columns of the first, and None is empty."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def csv_link(text: str) -> str:
+    """A CSV file in base64, with the byte order mark by which spreadsheets know UTF-8."""
+    return base64.b64encode(text.encode("utf-8-sig")).decode("ascii")
+
+
+def publish(
+    out: str | Path,
+    stage: str,
+    config: Mapping[str, Any],
+    file: str,
+    make: Callable[[], tuple[dict[str, Any], Mapping[str, str]]],
+    replaces: Callable[[Mapping[str, Any]], bool] = lambda _: False,
+) -> tuple[dict[str, Any], bool]:
+    """Publish a page, its data and the files beside them as one output, unless it is there.
+
+    Args:
+        out: the directory to make.
+        stage: of the output.
+        config: what identifies it.
+        file: what the data are written to.
+        make: gives the data, and the text of the other files by name, which may lead into folders.
+        replaces: whether another page that is there is replaced.
+
+    Returns:
+        The data, and whether they were there.
+    """
+    with stage_output(out, stage=stage, config=config, replaces=replaces) as staged:
+        if staged.complete:
+            say(stage, f"already complete: {out} holds this page, nothing to do")
+            return json.loads((staged.out / file).read_text(encoding="utf-8")), True
+        data, files = make()
+        listed = []
+        for name, content in sorted({**files, file: storage.json_text(data)}.items()):
+            path = staged.directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+            listed.append({"path": name, "sha256": file_sha256(path)})
+        staged.publish({"files": listed})
+    if "verdict" in data["summary"]:
+        say(stage, data["summary"]["verdict"])
+    return data, False

@@ -5,7 +5,6 @@ One self-contained HTML page, the same numbers as JSON and CSV, and the figures 
 
 import contextlib
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,11 +16,10 @@ from mswitch.flows.reports.downstream_section import Downstream, check_downstrea
 from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import ReportConfig
-from mswitch.flows.reports.overview import overview_data, render_overview
-from mswitch.flows.reports.pair_data import report_data, run_names, to_csv
-from mswitch.flows.reports.pair_page import draw, render
+from mswitch.flows.reports.pages import publish
+from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
+from mswitch.flows.reports.pair_page import alone, draw, render, render_overview
 from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
-from mswitch.flows.reports.publish import publish_files
 from mswitch.flows.reports.runs import (
     EvaluatedRun,
     are_trained,
@@ -29,14 +27,13 @@ from mswitch.flows.reports.runs import (
     pair_losses,
     read_evaluated_run,
 )
-from mswitch.flows.reports.svg import standalone_svg
 from mswitch.flows.reports.text import figure_mark
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
-from mswitch.pipelines.outputs import stage_output
-from mswitch.pipelines.progress import Progress, say
+from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
+PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
 #: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024). 3:
 #: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound. 4: nor by
@@ -138,20 +135,28 @@ def _write_report(
             and all(before[role]["run"] == identity[role]["run"] for role in sides)
         )
 
-    with stage_output(out, stage=STAGE, config=identity, replaces=is_superseded) as staged:
-        if staged.complete:
-            say(STAGE, f"already complete: {out} holds this report, nothing to do")
-            report = json.loads((staged.out / "report.json").read_text(encoding="utf-8"))
-            return _summary_line(report, out, reused=True)
+    def make() -> tuple[dict[str, Any], Mapping[str, str]]:
         so_far = identity.get("unfinished")
         if len(comparisons) == 1:
             names = run_names(*(run.name for run in comparisons[0].runs))
-            report, files = _make(comparisons[0], names, config, so_far, downstream)
-        else:
-            report, files = _make_all(comparisons, config, so_far, downstream)
-        publish_files(staged, files)
-    say(STAGE, report["summary"]["verdict"])
-    return _summary_line(report, out, reused=False)
+            return _make(comparisons[0], names, config, so_far, downstream)
+        return _make_all(comparisons, config, so_far, downstream)
+
+    report, reused = publish(out, STAGE, identity, DATA, make, is_superseded)
+    summary = report["summary"]
+    figures = (
+        {"candidates": {each["name"]: _figures(each["summary"]) for each in report["candidates"]}}
+        if "candidates" in report
+        else _figures(summary)
+    )
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": reused,
+        "verdict": summary["verdict"],
+        "languages": summary["languages"],
+        **figures,
+    }
 
 
 def _as_list(runs: str | Path | Sequence[str | Path]) -> list[str | Path]:
@@ -184,7 +189,7 @@ def _make(
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """What report.json holds of one candidate, and the text of all files."""
+    """What report.json holds of one candidate, and the text of the other files."""
     runs = comparison.runs
     results, pooled, horizons = measure(comparison, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
@@ -193,12 +198,7 @@ def _make(
     steps = np.array(runs[0].steps, dtype=float)
     drawings = draw(report, results, pooled, runs[1].routing, steps)
     csv = to_csv(report["languages"])
-    files = {
-        "per_language.csv": csv,
-        **{f"{name}.svg": standalone_svg(d, name) for name, d in drawings.files.items()},
-        "report.html": render(report, drawings, csv),
-        "report.json": storage.json_text(report),
-    }
+    files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **alone(drawings)}
     for one in tuned:
         files |= {f"{one.folder}/{name}": text for name, text in one.files.items()}
     return report, files
@@ -216,11 +216,10 @@ def _make_all(
     for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
         reports[folder], made = _make(comparison, (baseline, name), config, so_far, downstream)
+        made[DATA] = storage.json_text(reports[folder])
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)
-    files["report.html"] = render_overview(report)
-    files["report.json"] = storage.json_text(report)
-    return report, files
+    return report, {**files, PAGE: render_overview(report)}
 
 
 def measure(
@@ -238,21 +237,6 @@ def measure(
         results.append(measure_language(seeds, steps, trained, config))
         progress.add()
     return results, pool(results, steps, config), measure_horizons(results, steps, config)
-
-
-def _summary_line(report: Mapping[str, Any], out: str | Path, *, reused: bool) -> dict[str, Any]:
-    summary = report["summary"]
-    line = {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "verdict": summary["verdict"],
-        "languages": summary["languages"],
-    }
-    if "candidates" in report:
-        figures = {each["name"]: _figures(each["summary"]) for each in report["candidates"]}
-        return {**line, "candidates": figures}
-    return {**line, **_figures(summary)}
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:

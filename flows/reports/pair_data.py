@@ -10,13 +10,24 @@ from mswitch.flows.reports import text as report_text
 from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
 from mswitch.flows.reports.horizon import last_doubling
 from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
-from mswitch.flows.reports.languages import language_fields
-from mswitch.flows.reports.publish import csv_text
+from mswitch.flows.reports.pages import csv_text, language_fields, rounded
 from mswitch.flows.reports.routing import routing_data
 from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 
-SIGNIFICANT_DIGITS = 6
+#: What a page of several candidates says of a language of each.
+OF_CANDIDATES = (
+    "candidate_nll",
+    "delta",
+    "delta_ci",
+    "step_speedup",
+    "step_speedup_ci",
+    "step_speedup_ci_censored",
+    "censored",
+    "in_headline",
+)
+#: What is the same for all candidates.
+SHARED = ("lang", "name", "autonym", "direction", "script", "documents", "baseline_nll")
 
 
 def report_data(
@@ -244,15 +255,36 @@ def _method(
     }
 
 
-def rounded(value: Any) -> Any:
-    """Round every float to six significant digits, which hides differences between libraries."""
-    if isinstance(value, Mapping):
-        return {str(key): rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-    return value
+def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the overview's report.json holds, from the reports by directory."""
+    first = next(iter(reports.values()))
+    candidates = [
+        {
+            "name": report["runs"]["candidate"]["name"],
+            "path": f"{folder}/report.html",
+            "summary": report["summary"],
+            "run": report["runs"]["candidate"],
+        }
+        for folder, report in reports.items()
+    ]
+    baseline = first["runs"]["baseline"]
+    return {
+        "summary": {
+            "verdict": report_text.overview_verdict(candidates, baseline["name"]),
+            "languages": first["summary"]["languages"],
+            "unfinished": first["summary"]["unfinished"],
+        },
+        "baseline": baseline,
+        "candidates": candidates,
+        "languages": [
+            {
+                **{field: rows[0][field] for field in SHARED},
+                "candidates": [{field: row[field] for field in OF_CANDIDATES} for row in rows],
+            }
+            for rows in zip(*(report["languages"] for report in reports.values()), strict=True)
+        ],
+        "method": first["method"],
+    }
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:

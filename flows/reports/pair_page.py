@@ -1,7 +1,6 @@
 """The report's page: its figures and the template that holds them."""
 
-import base64
-import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,56 +10,42 @@ import numpy as np
 from mswitch.flows.reports import figures, panels
 from mswitch.flows.reports import text as report_text
 from mswitch.flows.reports.headline import LanguageResult, Pooled
-from mswitch.flows.reports.pages import render_page
+from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
 from mswitch.flows.reports.speedup import isotonic_fit
-from mswitch.flows.reports.svg import SCREENS, Drawing, arrange, inline_svgs
+from mswitch.flows.reports.svg import (
+    SCREENS,
+    Drawing,
+    arrange,
+    inline_svgs,
+    on_screens,
+    standalone_svg,
+)
 
 ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
 
 
-@dataclasses.dataclass(frozen=True)
-class Drawings:
-    """The figures of a report.
+#: Figures of a report by name. Those of one drawing are there for wide and for narrow screens, the
+#: others have a panel for each part of the languages; there is none where there is nothing to draw.
+Drawings = Mapping[str, Sequence[Drawing]]
+#: The panels that stand in a grid of so many columns in a file of their own, with their titles.
+GRIDS = {
+    "quality": (3, "Final quality"),
+    "curves": (4, "Loss curves"),
+    "routing": (3, "Routing by language"),
+}
 
-    Attributes:
-        histogram: of step speed-ups, for wide and for narrow screens; none if no language has one.
-        quality: panels of the dot plot.
-        pooled: averaged loss curves, for wide and for narrow screens; none if there is no average.
-        curves: small loss curves.
-        routing: panels of the heat map; none for a model without experts.
-        horizons: speed-ups by horizon, for wide and for narrow screens; none of too few steps.
-    """
 
-    histogram: Sequence[Drawing]
-    quality: Sequence[Drawing]
-    pooled: Sequence[Drawing]
-    curves: Sequence[Drawing]
-    routing: Sequence[Drawing]
-    horizons: Sequence[Drawing]
-
-    @property
-    def files(self) -> dict[str, Drawing]:
-        """Every figure that becomes its own file, by name."""
-        grids = (
-            ("quality", self.quality, 3, "Final quality"),
-            ("curves", self.curves, 4, "Loss curves"),
-            ("routing", self.routing, 3, "Routing by language"),
+def alone(drawings: Drawings) -> dict[str, str]:
+    """Every figure as a file of its own, by the file's name."""
+    return {
+        f"{name}.svg": standalone_svg(
+            arrange(parts, *GRIDS[name], parts[0].desc) if name in GRIDS else parts[0], name
         )
-        files = {
-            name: arrange(drawings, columns, title, drawings[0].desc)
-            for name, drawings, columns, title in grids
-            if drawings
-        }
-        for name, pair in (
-            ("speedup", self.histogram),
-            ("pooled", self.pooled),
-            ("horizons", self.horizons),
-        ):
-            if pair:
-                files[name] = pair[0]
-        return files
+        for name, parts in drawings.items()
+        if parts
+    }
 
 
 def draw(
@@ -77,30 +62,26 @@ def draw(
     average: list[Drawing] = []
     if pooled is not None:
         pair = _curve_pair(pooled, f"Mean of {pooled.languages} languages", steps)
-        average = [
-            figures.curve_panel(pair, width=720, height=300),
-            figures.curve_panel(pair, width=340, height=240),
-        ]
+        average = on_screens(functools.partial(figures.curve_panel, pair))
     heat: list[Drawing] = []
     if routing is not None:
         layer = most_informative_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
         heat = panels.routing_panels(routing, layer, english, count)
-    return Drawings(
-        histogram=_draw_histograms(report),
-        quality=_draw_quality(report, count),
-        pooled=average,
-        curves=[
+    return {
+        "speedup": _draw_histograms(report),
+        "quality": _draw_quality(report, count),
+        "pooled": average,
+        "curves": [
             figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
             for result, row in most[:CURVES_SHOWN]
         ],
-        routing=heat,
-        horizons=_draw_horizons(report["horizons"]),
-    )
+        "routing": heat,
+        "horizons": _draw_horizons(report["horizons"]),
+    }
 
 
 def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
-    """The speed-ups by horizon for a wide and for a narrow screen."""
     if len(horizons) < 2:
         return []
     steps = [each["step"] for each in horizons]
@@ -117,10 +98,17 @@ def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
             ],
         ),
     )
-    return [
-        figures.horizon_panel(lines, width=720, height=300),
-        figures.horizon_panel(lines, width=340, height=240),
-    ]
+    return on_screens(
+        functools.partial(
+            figures.step_panel,
+            lines,
+            "steps of training (log scale)",
+            "Step speed-up by horizon",
+            "Speed-ups as if training had ended at each step; the table holds every value.",
+            ratios=True,
+            log=True,
+        )
+    )
 
 
 def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
@@ -180,13 +168,11 @@ def _curve_pair(
 
 
 def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
-    """Render the page.
-
-    Args:
-        report: what report.json holds.
-        drawings: its figures.
-        csv: per_language.csv, which the page offers for download.
-    """
+    """Render the page of what report.json holds; it offers per_language.csv for download."""
+    svgs = {
+        name: inline_svgs(parts, name, () if name in GRIDS else SCREENS)
+        for name, parts in drawings.items()
+    }
     return render_page(
         "pair.html.j2",
         report["languages"],
@@ -196,14 +182,22 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
         baseline=report["runs"]["baseline"],
         candidate=report["runs"]["candidate"],
         method=report["method"],
-        histogram=inline_svgs(drawings.histogram, "speedup", SCREENS),
-        horizon_figure=inline_svgs(drawings.horizons, "horizons", SCREENS),
-        quality=inline_svgs(drawings.quality, "quality"),
-        pooled_curve=inline_svgs(drawings.pooled, "pooled", SCREENS),
+        figures=svgs,
         routing=report["routing"],
         layer=report["routing"] and most_informative_layer(report["routing"]),
-        heat=inline_svgs(drawings.routing, "routing"),
-        curves=inline_svgs(drawings.curves, "curves"),
-        # With a byte order mark, by which spreadsheets know UTF-8.
-        csv=base64.b64encode(csv.encode("utf-8-sig")).decode("ascii"),
+        csv=csv_link(csv),
+    )
+
+
+def render_overview(overview: Mapping[str, Any]) -> str:
+    """Render the page of several candidates side by side."""
+    return render_page(
+        "overview.html.j2",
+        overview["languages"],
+        text=report_text,
+        data=overview,
+        summary=overview["summary"],
+        baseline=overview["baseline"],
+        candidates=overview["candidates"],
+        method=overview["method"],
     )

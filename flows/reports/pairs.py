@@ -238,8 +238,9 @@ def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
         key = run.seed if of_seeds else run.origin_step
         if key is None:
             raise UserError(
-                f"{run.option} did not begin with another run: of several, each is fine-tuned from "
-                "another checkpoint (mswitch finetune --step) or with another --seed"
+                f"{run.option} did not begin with another run: several runs of a model are "
+                "fine-tuned from different checkpoints (mswitch finetune --step) or with different "
+                "seeds (--seed)"
             )
         if _began_with(run) != _began_with(first):
             raise UserError(
@@ -254,9 +255,9 @@ def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
         found[key] = run
     if not of_seeds and (len(found) < FEWEST_CHECKPOINTS or min(found) < 1):
         raise UserError(
-            f"{first.option} and others began with {len(found)} checkpoints of pretraining: a "
-            f"downstream speed-up needs at least {FEWEST_CHECKPOINTS}, after step 0; or give one "
-            "run"
+            f"{first.option} and the other runs of its model began with {len(found)} checkpoints "
+            f"of pretraining: give one run of each model, or, for a downstream speed-up, runs from "
+            f"at least {FEWEST_CHECKPOINTS} checkpoints after step 0"
         )
     return [found[key] for key in sorted(found)]
 

@@ -18,7 +18,8 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -37,7 +38,7 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.runs import TunedRun
 from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
-from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, Score, score_sums
+from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, score_sums
 from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric
 
@@ -46,28 +47,11 @@ CONFIDENCE = 0.95
 EXCHANGES = 5000
 
 
-@dataclasses.dataclass(frozen=True)
-class Scores:
-    """Scores of all models on the same rows: those of a language, or all.
-
-    Attributes:
-        lang: mC4 code; "" for all rows.
-        rows: how many.
-        groups: of rows that belong together.
-        models: the score of each model.
-        majority: the score of always giving the commonest answer of all rows; None of a task
-            without a closed set.
-        difference: the second model's score less the first one's; None of a single model.
-        clear: whether Holm's method over languages finds the difference.
-    """
-
-    lang: str
-    rows: int
-    groups: int
-    models: Sequence[Score]
-    majority: float | None
-    difference: Estimate | None
-    clear: bool = False
+#: Scores of all models on the same rows, those of a language or all, as downstream.json has them:
+#: `rows`, `groups` of rows that belong together, `models`, `majority` (always giving the commonest
+#: answer of all rows; None of a task without a closed set), `difference` of the second model from
+#: the first, its `p_value`, and `clear_after_holm`, whether Holm's method over languages finds it.
+Scores = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +94,7 @@ class Result:
         decode: the way.
         metric: its name.
         signature: of sacreBLEU, or "".
-        languages: by code.
+        languages: scores by code.
         average: over them; None where none counts.
         everything: over all rows, of a closed set; None of other tasks, whose metrics depend on
             the language.
@@ -119,7 +103,7 @@ class Result:
     decode: str
     metric: str
     signature: str
-    languages: Sequence[Scores]
+    languages: Mapping[str, Scores]
     average: Average | None
     everything: Scores | None
 
@@ -153,20 +137,21 @@ class Rows:
     def measure(self, metric: str, *, paired: bool) -> Result:
         """Measure all models; `paired` compares the second with the first."""
         of_languages = self._metrics(metric)
-        found = [
-            self._scores(lang, rows, of_languages[lang], paired)
+        found = {
+            lang: self._scores(rows, of_languages[lang], paired)
             for lang, rows in self.languages.items()
-        ]
+        }
+        _mark_clear(found.values())
         everything = None
         if self.labels:
             every = range(len(self.answers))
-            everything = self._scores("", every, make_metric(metric, self.labels), paired)
+            everything = self._scores(every, make_metric(metric, self.labels), paired)
         signatures = {each.signature for each in of_languages.values()} - {""}
         return Result(
             self.decode,
             metric,
             "; ".join(sorted(signatures)),
-            _with_holm(found),
+            found,
             self.average(metric),
             everything,
         )
@@ -270,7 +255,7 @@ class Rows:
         ]
         return answers, groups, sums
 
-    def _scores(self, lang: str, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
+    def _scores(self, rows: Sequence[int], metric: Metric, paired: bool) -> Scores:
         answers, groups, sums = self._sums(rows, metric)
         models = [score_sums(metric, each.sum(axis=0), len(rows)) for each in sums]
         difference = None
@@ -284,7 +269,18 @@ class Rows:
         majority = None
         if self.majority is not None:
             majority = metric(answers, [self.majority] * len(rows), groups)
-        return Scores(lang, len(rows), models[0].groups, models, majority, difference)
+        return {
+            "rows": len(rows),
+            "groups": models[0].groups,
+            "models": [
+                {"value": each.value, "ci": None if each.low is None else [each.low, each.high]}
+                for each in models
+            ],
+            "majority": majority,
+            "difference": difference and difference.as_json(),
+            "p_value": difference and difference.p_value,
+            "clear_after_holm": False,
+        }
 
 
 def measure_difference(
@@ -370,18 +366,12 @@ def _signs(groups: int, width: int) -> Iterator[Floats]:
         yield np.where(exchanged, -1.0, 1.0)
 
 
-def _with_holm(found: Sequence[Scores]) -> list[Scores]:
+def _mark_clear(found: Iterable[Scores]) -> None:
     """Mark the languages whose difference stays when all are judged together."""
-    p_values = [
-        None if scores.difference is None else scores.difference.p_value for scores in found
-    ]
-    tested = [number for number, p_value in enumerate(p_values) if p_value is not None]
-    rejected = holm_rejections([p_value for p_value in p_values if p_value is not None])
-    clear = dict(zip(tested, rejected.tolist(), strict=True))
-    return [
-        dataclasses.replace(scores, clear=clear.get(number, False))
-        for number, scores in enumerate(found)
-    ]
+    tested = [scores for scores in found if scores["p_value"] is not None]
+    rejected = holm_rejections([scores["p_value"] for scores in tested]).tolist()
+    for scores, clear in zip(tested, rejected, strict=True):
+        scores["clear_after_holm"] = clear
 
 
 def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:

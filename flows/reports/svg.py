@@ -9,7 +9,7 @@ import dataclasses
 import html
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
@@ -50,6 +50,11 @@ class Drawing:
     title: str
     desc: str
     body: str
+
+
+def on_screens(draw: Callable[..., Drawing]) -> list[Drawing]:
+    """A figure for wide and for narrow screens; `draw` takes its width and height."""
+    return [draw(width=720, height=300), draw(width=340, height=240)]
 
 
 def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:

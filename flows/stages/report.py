@@ -43,8 +43,8 @@ def report(
         out: the directory to make.
         unfinished: report on runs that still train, up to the last step at which both are evaluated
             (`mswitch evaluate --watch`). The same command replaces that report by a later one.
-        downstream: what `mswitch report downstream` made of runs fine-tuned from these, once for
-            each task: the report has a section of it.
+        downstream: a directory that `mswitch report downstream` made of runs fine-tuned from the
+            runs of this report, once for each task; the report gets a section of each.
     """
     return write_report(
         baseline, candidate, out, config, unfinished=unfinished, downstream=downstream or ()
@@ -97,7 +97,8 @@ def downstream(
     Args:
         baseline: the fine-tuned run of the dense model, once for each seed, or for each checkpoint
             that it began with.
-        candidate: the fine-tuned run of the sparse model, as often as that of the dense one.
+        candidate: the fine-tuned run of the sparse model, once for each seed, or for each
+            checkpoint that it began with.
         out: the directory to make.
         scratch: runs that `mswitch train` made on the task, from random parameters.
         task: the task's name, where the runs predicted several.
@@ -137,7 +138,7 @@ def distillation(
         student: what `mswitch distill` made of the teacher, evaluated; once for each seed. Students
             that differ in more than their seed are compared.
         out: the directory to make.
-        long_baseline: the dense model trained for as many steps as teacher and student together,
+        long_baseline: a run of the dense model for as many steps as teacher and student together,
             evaluated; once for each seed. What those steps alone gain stands beside the students.
     """
     from mswitch.flows.reports.distillation import write_distillation

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,6 @@ from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.reports.distillation import measure_share, write_distillation
 from mswitch.flows.reports.intervals import ReportConfig
-from mswitch.flows.reports.numbers import number
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import DISTILLATION_POINTS, VARIABLE
 
@@ -26,13 +26,15 @@ SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0),
 SMALL = ReportConfig(resamples=300)
 
 
-def student_of(runs: tuple[Path, Path], out: Path, kept: float, **taught) -> Path:
+def student_of(runs: tuple[Path, Path], out: Path, kept=0.3, *, noise=0.0, seed=0, **taught):
     """A run whose losses lie between those of dense and sparse, nearer to dense."""
     dense, sparse = runs
     shutil.copytree(dense, out)
+    generator = np.random.default_rng(0)
     for path in (out / "eval").iterdir():
         ours, theirs = (pq.read_table(run / "eval" / path.name) for run in runs)
         nats = np.array(ours["nats"]) * (1 - kept) + np.array(theirs["nats"]) * kept
+        nats *= 1 + noise * generator.uniform(-1, 1, len(nats))
         table = ours.set_column(ours.column_names.index("nats"), "nats", pa.array(nats))
         pq.write_table(table, path)
     teacher = {
@@ -45,7 +47,13 @@ def student_of(runs: tuple[Path, Path], out: Path, kept: float, **taught) -> Pat
         "gather": "none",
         **taught,
     }
-    edit_config(out, teacher=teacher, config_hash=f"{len(out.name):016d}")
+    train = {**read_config(out)["train"], "seed": seed}
+    edit_config(out, teacher=teacher, train=train, config_hash=f"{len(str(out)):015d}{seed}")
+    return out
+
+
+def changed(run: Path, out: Path, **changes) -> Path:
+    edit_config(shutil.copytree(run, out), **changes)
     return out
 
 
@@ -56,128 +64,7 @@ def runs(tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def student(runs, tmp_path_factory) -> Path:
-    return student_of(runs, tmp_path_factory.mktemp("student") / "run", 0.3)
-
-
-def made(out: Path) -> dict:
-    return json.loads((out / "distillation.json").read_text())
-
-
-def test_a_student_between_both_keeps_its_share_in_every_language(runs, student, tmp_path):
-    out = tmp_path / "report"
-    found = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
-    data = made(out)
-    [one] = data["students"]
-    assert one["compression"] == pytest.approx(1 - 582.4 / 7775)
-    for figures in (one["pooled"], *one["languages"].values()):
-        # Documents and languages are drawn alike for all three, so no draw changes the share.
-        assert figures["share"]["value"] == pytest.approx(0.3)
-        assert figures["share"]["ci"] == pytest.approx([0.3, 0.3])
-        assert figures["gain"]["ci"][0] < figures["gain"]["value"] < figures["gain"]["ci"][1]
-        assert figures["kept"]["value"] == pytest.approx(0.3 * figures["gain"]["value"], rel=1e-4)
-    assert len(one["languages"]) == len(LANGUAGES)
-    assert (
-        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base over 6 trained "
-        "languages"
-    ) in found["verdict"]
-    assert "with 93% fewer parameters" in found["verdict"]
-    page = (out / "distillation.html").read_text()
-    assert "30%" in page
-    assert "Swahili" in page
-    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
-    assert write_distillation([runs[0]], [runs[1]], [student], out, SMALL) == {
-        **found, "reused": True,
-    }  # fmt: skip
-
-
-def test_a_gain_that_may_be_zero_has_no_share(student, tmp_path):
-    scenario = dataclasses.replace(SCENARIO, speed_ups=dict.fromkeys(LANGUAGES, 1.0), noise=0.5)
-    runs = write_runs(tmp_path, scenario)
-    of_these = student_of(runs, tmp_path / "student", 0.3)
-    out = tmp_path / "report"
-    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
-    [one] = made(out)["students"]
-    assert one["pooled"]["share"] is None
-    assert "There is nothing to keep: mswitch-base may not be better" in found["verdict"]
-    assert "%" not in found["verdict"]
-
-
-def test_a_teacher_that_is_worse_is_said_to_be(tmp_path):
-    scenario = dataclasses.replace(SCENARIO, speed_ups=dict.fromkeys(LANGUAGES, 0.25))
-    runs = write_runs(tmp_path, scenario)
-    of_these = student_of(runs, tmp_path / "student", 0.3)
-    out = tmp_path / "report"
-    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
-    gain = made(out)["students"][0]["pooled"]["gain"]
-    assert gain["ci"][1] < 0
-    assert found["verdict"] == (
-        "There is nothing to keep: mswitch-base is not better than mt5-base over 6 trained "
-        f"languages (gain of {gain['value']:.3f} nats a token, interval {gain['ci'][0]:.3f} to "
-        f"{gain['ci'][1]:.3f})"
-    )
-    assert "nats a token better" not in (out / "distillation.html").read_text()
-
-
-def test_few_documents_and_languages_have_no_interval_and_no_share(tmp_path):
-    scenario = dataclasses.replace(SCENARIO, documents={"de": 12, "sw": 3})
-    runs = write_runs(tmp_path, scenario)
-    of_these = student_of(runs, tmp_path / "student", 0.3)
-    out = tmp_path / "report"
-    found = write_distillation([runs[0]], [runs[1]], [of_these], out, SMALL)
-    [one] = made(out)["students"]
-    assert one["languages"]["de"]["share"]["value"] == pytest.approx(0.3)
-    assert one["languages"]["sw"]["share"] is None
-    assert one["languages"]["sw"]["gain"]["ci"] is None
-    assert one["pooled"]["share"] is None
-    assert "Too little to judge" in found["verdict"]
-
-
-def test_one_language_is_judged_alone(tmp_path):
-    scenario = dataclasses.replace(SCENARIO, documents={"en": 12})
-    runs = write_runs(tmp_path, scenario)
-    of_these = student_of(runs, tmp_path / "student", 0.3)
-    found = write_distillation([runs[0]], [runs[1]], [of_these], tmp_path / "report", SMALL)
-    assert (
-        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base in English"
-        in found["verdict"]
-    )
-
-
-def test_a_student_that_is_larger_than_its_teacher_has_no_fewer_parameters(runs, student, tmp_path):
-    large = shutil.copytree(student, tmp_path / "large")
-    edit_config(large, parameters=9_000_000_000)
-    found = write_distillation([runs[0]], [runs[1]], [large], tmp_path / "report", SMALL)
-    assert found["verdict"].endswith("interval 30% to 30%)")
-    assert "-16%" not in (tmp_path / "report" / "distillation.html").read_text()
-
-
-def test_the_same_report_follows_from_runs_whose_data_and_teacher_have_moved(
-    runs, student, tmp_path
-):
-    out = tmp_path / "report"
-    write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
-    moved = shutil.copytree(student, tmp_path / "moved")
-    config = read_config(moved)
-    places = {"path": "/elsewhere", "paths": {"text": "/elsewhere"}}
-    edit_config(
-        moved,
-        teacher={**config["teacher"], "path": "/elsewhere"},
-        examples={**config["examples"], **places},
-    )
-    assert write_distillation([runs[0]], [runs[1]], [moved], out, SMALL)["reused"]
-
-
-def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
-    soft = student_of(runs, tmp_path / "soft", 0.03, soft_weight=1.0, init=False)
-    out = tmp_path / "report"
-    write_distillation([runs[0]], [runs[1]], [soft, student], out, SMALL)
-    students = made(out)["students"]
-    shares = {one["name"]: one["pooled"]["share"]["value"] for one in students}
-    assert sorted(shares.values()) == pytest.approx([0.03, 0.3])
-    assert min(shares, key=shares.get) == "distilled mt5-base (init False, soft_weight 1.0)"
-    verdict = made(out)["summary"]["verdict"]
-    assert "(init True, soft_weight 0.25) keeps 30%" in verdict
-    assert verdict.endswith("the best of 2 students, for which the interval does not allow")
+    return student_of(runs, tmp_path_factory.mktemp("student") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -192,80 +79,157 @@ def long(runs, tmp_path_factory) -> Path:
     return out
 
 
+def compare(runs, students, out: Path, long=()):
+    """What distillation.json holds, of a baseline and a teacher or several."""
+    dense, sparse = ([run] if isinstance(run, Path) else run for run in runs)
+    students = [students] if isinstance(students, Path) else students
+    write_distillation(dense, sparse, students, out, SMALL, long)
+    return json.loads((out / "distillation.json").read_text())
+
+
+def test_a_student_between_both_keeps_its_share_in_every_language(runs, student, tmp_path):
+    out = tmp_path / "report"
+    data = compare(runs, student, out)
+    [one] = data["students"]
+    assert one["compression"] == pytest.approx(1 - 582.4 / 7775)
+    for figures in (one["pooled"], *one["languages"].values()):
+        # Documents and languages are drawn alike for all three, so no draw changes the share.
+        assert figures["share"]["value"] == pytest.approx(0.3)
+        assert figures["share"]["ci"] == pytest.approx([0.3, 0.3])
+        assert figures["gain"]["ci"][0] < figures["gain"]["value"] < figures["gain"]["ci"][1]
+        assert figures["kept"]["value"] == pytest.approx(0.3 * figures["gain"]["value"], rel=1e-4)
+    assert len(one["languages"]) == len(LANGUAGES)
+    assert data["summary"]["verdict"] == (
+        "The distilled mt5-base keeps 30% of what mswitch-base gained over mt5-base over 6 trained "
+        "languages (95% interval 30% to 30%), with 93% fewer parameters"
+    )
+    page = (out / "distillation.html").read_text()
+    assert "Swahili" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    again = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
+    assert again["reused"]
+    assert again["students"] == [{"name": one["name"], "pooled": one["pooled"]}]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "kept", "noise", "verdict"),
+    [
+        (
+            {"speed_ups": 1.0, "noise": 0.5},
+            0.3,
+            0,
+            "There is nothing to keep: .* may not be better",
+        ),
+        ({"speed_ups": 0.25}, 0.3, 0, "There is nothing to keep: mswitch-base is not better than"),
+        ({"documents": {"de": 12, "sw": 3}}, 0.3, 0, "Too little to judge"),
+        ({"documents": {"en": 12}}, 0.3, 0, "The distilled mt5-base keeps 30% .* in English"),
+        ({}, -0.26, 0, r"did worse than mt5-base over 6 .* interval [\d.]+ to [\d.]+\)$"),
+        ({}, -0.01, 0.3, "did worse than mt5-base .*, which includes zero"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(tmp_path, scenario, kept, noise, verdict):
+    if "speed_ups" in scenario:
+        scenario = {**scenario, "speed_ups": dict.fromkeys(LANGUAGES, scenario["speed_ups"])}
+    runs = write_runs(tmp_path, dataclasses.replace(SCENARIO, **scenario))
+    student = student_of(runs, tmp_path / "student", kept, noise=noise)
+    data = compare(runs, student, tmp_path / "report")
+    [one], found = data["students"], data["summary"]["verdict"]
+    assert re.search(verdict, found)
+    for figures in (one["pooled"], *one["languages"].values()):
+        gain = figures["gain"]
+        sure = gain["ci"] is not None and gain["ci"][0] > 0
+        assert (figures["share"] is not None) == sure
+    assert ("%" in found) == (one["pooled"]["share"] is not None or "keeps" in found)
+
+
+def test_a_student_that_is_larger_than_its_teacher_has_no_fewer_parameters(runs, student, tmp_path):
+    large = changed(student, tmp_path / "large", parameters=9_000_000_000)
+    data = compare(runs, large, tmp_path / "report")
+    assert data["summary"]["verdict"].endswith("interval 30% to 30%)")
+    assert "-16%" not in (tmp_path / "report" / "distillation.html").read_text()
+
+
+def test_the_same_report_follows_from_runs_whose_data_and_teacher_have_moved(
+    runs, student, tmp_path
+):
+    compare(runs, student, tmp_path / "report")
+    config, places = read_config(student), {"path": "/else", "paths": {"text": "/else"}}
+    moved = changed(
+        student,
+        tmp_path / "moved",
+        teacher={**config["teacher"], "path": "/else"},
+        examples={**config["examples"], **places},
+    )
+    given = [runs[0]], [runs[1]], [moved]
+    assert write_distillation(*given, tmp_path / "report", SMALL)["reused"]
+
+
+def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
+    soft = student_of(runs, tmp_path / "soft", 0.03, soft_weight=1.0, init=False)
+    data = compare(runs, [soft, student], tmp_path / "report")
+    shares = {one["name"]: one["pooled"]["share"]["value"] for one in data["students"]}
+    assert shares == {
+        "distilled mt5-base (init False, soft_weight 1.0)": pytest.approx(0.03),
+        "distilled mt5-base (init True, soft_weight 0.25)": pytest.approx(0.3),
+    }
+    verdict = data["summary"]["verdict"]
+    assert "(init True, soft_weight 0.25) keeps 30%" in verdict
+    assert verdict.endswith("the best of 2 students, for which the interval does not allow")
+
+
 def test_what_as_many_steps_alone_gain_stands_beside(runs, student, long, tmp_path):
     out = tmp_path / "report"
-    sides = [[runs[0]], [runs[1]], [student]]
-    found = write_distillation(*sides, out, SMALL, [long])
-    beside = made(out)["long_baseline"]
+    data = compare(runs, student, out, [long])
+    beside = data["long_baseline"]
     assert beside["name"] == "mt5-base, 2,000 steps"
     for figures in (beside["pooled"], *beside["languages"].values()):
         assert figures["share"]["value"] == pytest.approx(1.2)
-    assert found["long_baseline"]["share"]["ci"] == pytest.approx([1.2, 1.2])
-    assert found["verdict"].endswith(
-        "fewer parameters. Trained for as many steps as teacher and student together, mt5-base "
-        "itself gains 120% of that (120% to 120%)"
-    )
-    page = (out / "distillation.html").read_text()
-    assert "mt5-base, 2,000 steps: share of the gain" in page
+    assert data["summary"]["verdict"].endswith("itself gains 120% of that (120% to 120%)")
+    assert "mt5-base, 2,000 steps: share of the gain" in (out / "distillation.html").read_text()
     with pytest.raises(UserError, match="changed: long-baseline"):
-        write_distillation(*sides, out, SMALL)
+        compare(runs, student, out)
 
 
-def test_a_long_baseline_is_the_baseline_with_the_steps_of_both(runs, student, long, tmp_path):
-    config = read_config(long)
-    short, wide = (shutil.copytree(long, tmp_path / name) for name in ("short", "wide"))
-    edit_config(short, eval_steps=config["eval_steps"][:-1])
-    edit_config(wide, model={**config["model"], "d_model": 1024})
-    cases = [
-        ([runs[0]], "are both"),
-        ([short], "for 1,262 steps, and .* for 2,000 together: train it with --steps 2000"),
-        ([wide], r"--long-baseline .*wide differ in model.d_model \(768 and 1024\)"),
-        (
-            [long, wide],
-            "differ in more than their seed .*give the runs of one model as --long-baseline",
-        ),
-    ]
-    for given, message in cases:
-        with pytest.raises(UserError, match=message):
-            write_distillation([runs[0]], [runs[1]], [student], tmp_path / "out", SMALL, given)
-
-
-def test_seeds_are_means_and_widen_the_interval(tmp_path):
-    sides = ([], [], [])
-    for seed, kept in enumerate((0.2, 0.3, 0.4)):
-        root = tmp_path / str(seed)
-        scenario = dataclasses.replace(SCENARIO, train_seed=seed)
-        runs = write_runs(root, scenario)
-        for run in runs:
+@pytest.fixture(scope="module")
+def of_seeds(tmp_path_factory):
+    """Baselines and teachers of the seeds 0 to 2."""
+    root = tmp_path_factory.mktemp("seeds")
+    pairs = []
+    for seed in range(3):
+        made = write_runs(root / str(seed), dataclasses.replace(SCENARIO, train_seed=seed))
+        for run in made:
             edit_config(run, config_hash=f"{read_config(run)['config_hash'][:15]}{seed}")
-        for side, run in zip(sides, (*runs, student_of(runs, root / "s", kept)), strict=True):
-            side.append(run)
-    out = tmp_path / "report"
-    write_distillation(*sides, out, SMALL)
-    [one] = made(out)["students"]
+        pairs.append(made)
+    return pairs
+
+
+@pytest.mark.parametrize("seeds", [(0, 1, 2), (4, 4, 4)])
+def test_seeds_are_means_and_widen_the_interval(of_seeds, tmp_path, seeds):
+    """A student of one seed goes with its teacher whatever that one's."""
+    students = [
+        student_of(pair, tmp_path / f"student {n}", 0.2 + n / 10, seed=seeds[n])
+        for n, pair in enumerate(of_seeds)
+    ]
+    runs = list(zip(*of_seeds, strict=True))
+    data = compare(runs, students, tmp_path / "report")
+    [one] = data["students"]
     share = one["pooled"]["share"]
     assert share["value"] == pytest.approx(0.3, abs=0.01)
     low, high = share["ci"]
     assert low < 0.25
     assert high > 0.35
-    assert made(out)["runs"]["teacher"]["seeds"] == [0, 1, 2]
-    with pytest.raises(UserError, match="--student: give one for each --teacher, or several of"):
-        write_distillation(sides[0], sides[1], sides[2][:2], tmp_path / "fewer", SMALL)
+    assert (data["runs"]["teacher"]["seeds"], one["seeds"]) == ([0, 1, 2], [*seeds])
+    more = student_of(of_seeds[0], tmp_path / "one more", seed=6)
+    for given in (students[:2], [*students, more]):
+        with pytest.raises(UserError, match="--student: give one for each --teacher, or several"):
+            compare(runs, given, tmp_path / "other")
 
 
-def with_seed(run: Path, out: Path, seed: int) -> Path:
-    """The run, as if it had been trained with another seed."""
-    shutil.copytree(run, out)
-    train = {**read_config(out)["train"], "seed": seed}
-    edit_config(out, train=train, config_hash=f"{len(out.name):015d}{seed}")
-    return out
-
-
-def test_a_student_and_a_long_baseline_may_have_another_seed(runs, student, long, tmp_path):
-    sides = [[runs[0]], [runs[1]], [with_seed(student, tmp_path / "student", 7)]]
-    out = tmp_path / "report"
-    write_distillation(*sides, out, SMALL, [with_seed(long, tmp_path / "long", 5)])
-    data = made(out)
+def test_a_student_and_a_long_baseline_may_have_another_seed(runs, long, tmp_path):
+    student = student_of(runs, tmp_path / "student", seed=7)
+    train = {**read_config(long)["train"], "seed": 5}
+    of_five = changed(long, tmp_path / "long", train=train, config_hash="5" * 16)
+    data = compare(runs, student, tmp_path / "report", [of_five])
     [one] = data["students"]
     assert one["pooled"]["share"]["value"] == pytest.approx(0.3)
     assert (one["seeds"], data["long_baseline"]["seeds"]) == ([7], [5])
@@ -273,70 +237,62 @@ def test_a_student_and_a_long_baseline_may_have_another_seed(runs, student, long
         "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. How much "
         "another one would change is not in the intervals."
     )
-    assert data["summary"]["seeds"] in (out / "distillation.html").read_text()
 
 
 def test_students_of_several_seeds_may_have_one_teacher(runs, tmp_path):
     students = [
-        with_seed(student_of(runs, tmp_path / f"made {seed}", kept), tmp_path / f"{seed}", seed)
-        for seed, kept in enumerate((0.2, 0.3, 0.4))
+        student_of(runs, tmp_path / f"{seed}", 0.2 + seed / 10, seed=seed) for seed in range(3)
     ]
-    out = tmp_path / "report"
-    write_distillation([runs[0]], [runs[1]], students, out, SMALL)
-    [one] = made(out)["students"]
+    data = compare(runs, students, tmp_path / "report")
+    [one] = data["students"]
     low, high = one["pooled"]["share"]["ci"]
     assert low < 0.25 < one["pooled"]["share"]["value"] < 0.35 < high
-    assert made(out)["summary"]["seeds"] == (
-        "Seeds: 0 of the teacher, 0, 1, 2 of distilled mt5-base. How much another one of the "
-        "teacher would change is not in the intervals."
-    )
-    alike = [student_of(runs, tmp_path / f"alike {n}", 0.3) for n in range(2)]
-    with pytest.raises(UserError, match=r"are the same model with the same seed \(0\) and"):
-        write_distillation([runs[0]], [runs[1]], alike, tmp_path / "other", SMALL)
+    assert data["summary"]["seeds"].startswith("Seeds: 0 of the teacher, 0, 1, 2 of distilled")
 
 
-def test_students_of_one_seed_go_with_their_teachers(tmp_path):
-    sides = ([], [], [])
-    for seed, kept in enumerate((0.2, 0.3, 0.4)):
-        root = tmp_path / str(seed)
-        runs = write_runs(root, dataclasses.replace(SCENARIO, train_seed=seed))
-        for run in runs:
-            edit_config(run, config_hash=f"{read_config(run)['config_hash'][:15]}{seed}")
-        own = with_seed(student_of(runs, root / "s", kept), root / "of one seed", 4)
-        for side, run in zip(sides, (*runs, own), strict=True):
-            side.append(run)
-    out = tmp_path / "report"
-    write_distillation(*sides, out, SMALL)
-    [one] = made(out)["students"]
-    assert one["pooled"]["share"]["value"] == pytest.approx(0.3, abs=0.01)
-    assert one["seeds"] == [4, 4, 4]
-    more = with_seed(sides[2][0], tmp_path / "more", 6)
-    with pytest.raises(UserError, match=r"--student: give one for each --teacher, or several of"):
-        write_distillation(sides[0], sides[1], [*sides[2], more], tmp_path / "more students", SMALL)
+def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):
+    dense, sparse = runs
+    train, model = (read_config(student)[part] for part in ("train", "model"))
+    steps = read_config(long)["eval_steps"]
 
+    def made(name: str, run: Path = student, **changes) -> Path:
+        return changed(run, tmp_path / name, **changes)
 
-@pytest.mark.parametrize(
-    ("kept", "noise", "zero"), [(-0.26, 0.0, ""), (-0.01, 0.3, ", which includes zero")]
-)
-def test_a_student_that_lost_did_worse_than_the_baseline(runs, tmp_path, kept, noise, zero):
-    student = student_of(runs, tmp_path / "student", kept)
-    generator = np.random.default_rng(0)
-    for path in (student / "eval").iterdir():
-        table = pq.read_table(path)
-        nats = np.array(table["nats"]) * (1 + noise * generator.uniform(-1, 1, table.num_rows))
-        column = table.column_names.index("nats")
-        pq.write_table(table.set_column(column, "nats", pa.array(nats)), path)
-    out = tmp_path / "report"
-    found = write_distillation([runs[0]], [runs[1]], [student], out, SMALL)
-    figures = made(out)["students"][0]["pooled"]
-    assert figures["share"]["value"] < 0
-    low, high = (-end for end in reversed(figures["kept"]["ci"]))
-    assert (low < 0) == bool(zero)
-    by = f"{number(-figures['kept']['value'])} nats a token, 95% interval"
-    assert found["verdict"] == (
-        "The distilled mt5-base did worse than mt5-base over 6 trained languages (by "
-        f"{by} {number(low)} to {number(high)}{zero})"
-    )
+    other_documents = made("other documents")
+    for path in (other_documents / "eval").iterdir():
+        pq.write_table(pq.read_table(path)[1:], path)
+    wide = made("wide", long, model={**model, "d_model": 1024})
+    short = made("short", long, eval_steps=steps[:-1])
+    of_other = student_of(runs, tmp_path / "of other", config_hash="0" * 16)
+    early = student_of(runs, tmp_path / "early", step=200)
+    batch = made("batch", train={**train, "batch_size": 64})
+    cases = [
+        (
+            [other_documents],
+            [],
+            "--student .*other documents were evaluated on different documents",
+        ),
+        ([dense], [], "--student .*baseline has no teacher: give what mswitch distill made"),
+        ([sparse], [], "has no teacher: give what mswitch distill made"),
+        ([of_other], [], "--student .*other had another teacher than --teacher .*candidate"),
+        ([early], [], "learned from step 200 of --teacher .*, which ended at 1,000"),
+        (
+            [batch],
+            [],
+            r"--baseline .* and --student .*batch differ in train.batch_size \(32 and 64\)",
+        ),
+        ([student, made("twin")], [], r"are the same model with the same seed \(0\) and teacher"),
+        ([student], [dense], "are both"),
+        ([student], [short], "for 1,262 steps, and .* for 2,000 together: train it with --steps"),
+        ([student], [wide], r"--long-baseline .*wide differ in model.d_model \(768 and 1024\)"),
+        ([student], [long, wide], "differ in more than their seed .* one model as --long-baseline"),
+    ]
+    for given, beside, message in cases:
+        with pytest.raises(UserError, match=message) as refused:
+            compare(runs, given, tmp_path / "out", beside)
+        assert "\n" not in str(refused.value)
+        assert "--candidate" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_share_of_independent_noise_has_the_width_that_theory_says():
@@ -351,35 +307,10 @@ def test_a_share_of_independent_noise_has_the_width_that_theory_says():
     np.testing.assert_allclose(found["share"].ci, (share - width, share + width), atol=0.005)
 
 
-def test_what_cannot_be_compared_is_refused(runs, student, tmp_path):
-    dense, sparse = runs
-    other = student_of(runs, tmp_path / "other", 0.3, config_hash="0" * 16)
-    early = student_of(runs, tmp_path / "early", 0.3, step=200)
-    longer = shutil.copytree(student, tmp_path / "longer")
-    edit_config(longer, train={**read_config(longer)["train"], "batch_size": 64})
-    unevaluated = shutil.copytree(student, tmp_path / "other documents")
-    for path in (unevaluated / "eval").iterdir():
-        pq.write_table(pq.read_table(path)[1:], path)
-    cases = [
-        (unevaluated, "--student .*other documents were evaluated on different documents"),
-        (dense, "--student .*baseline has no teacher: give what mswitch distill made"),
-        (sparse, "has no teacher: give what mswitch distill made"),
-        (other, "--student .*other had another teacher than --teacher .*candidate"),
-        (early, "learned from step 200 of --teacher .*, which ended at 1,000"),
-        (longer, r"--baseline .* and --student .*longer differ in train.batch_size \(32 and 64\)"),
-    ]
-    for given, message in cases:
-        with pytest.raises(UserError, match=message) as refused:
-            write_distillation([dense], [sparse], [given], tmp_path / "out", SMALL)
-        assert "\n" not in str(refused.value)
-        assert "--candidate" not in str(refused.value)
-        assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.slow
 def test_killed_while_it_is_published_it_is_written_by_the_next(runs, student, tmp_path):
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
-    write_distillation([runs[0]], [runs[1]], [student], undisturbed, SMALL)
+    compare(runs, student, undisturbed)
     places = ["--baseline", runs[0], "--teacher", runs[1], "--student", student, "--out", out]
     command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", "distillation", *places]
     for point in DISTILLATION_POINTS:

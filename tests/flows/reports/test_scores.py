@@ -123,10 +123,10 @@ def test_scores_over_seeds_are_over_the_rows_of_all(tmp_path):
     of_groups = ndtri(0.975) * (average.drawn[1] - average.drawn[0]).std()
     margin = np.hypot(of_groups, stdtrit(2, 0.975) * 10 / np.sqrt(3))
     assert difference.ci == pytest.approx((20 - margin, 20 + margin))
-    for scores in found.languages:
-        assert (scores.rows, scores.groups) == (20, 20)
-        assert [each.value for each in scores.models] == pytest.approx([50, 70])
-        assert scores.difference.value == pytest.approx(20)
+    for scores in found.languages.values():
+        assert (scores["rows"], scores["groups"]) == (20, 20)
+        assert [each["value"] for each in scores["models"]] == pytest.approx([50, 70])
+        assert scores["difference"]["value"] == pytest.approx(20)
 
 
 def test_what_cannot_be_judged_has_no_interval():
@@ -159,35 +159,37 @@ def test_groups_that_count_once_weigh_alike(metric):
             ]
             found = SimpleNamespace(table=pa.Table.from_pylist(rows))
             models.append([SimpleNamespace(predictions={"": found}, task={"labels": LABELS})])
-        return Rows(models, "").measure(name, paired=True).languages[0].difference
+        return next(iter(Rows(models, "").measure(name, paired=True).languages.values()))
 
     one_row_each = difference([1] * 40, "accuracy")
-    assert one_row_each.ci is not None
-    assert difference([500, *[3] * 39], metric) == one_row_each
+    assert one_row_each["difference"]["ci"] is not None
+    several = difference([500, *[3] * 39], metric)
+    assert several["difference"] == one_row_each["difference"]
+    assert several["p_value"] == one_row_each["p_value"]
 
 
 def test_scores_are_those_of_the_metrics_and_the_mean_counts_languages_once(tmp_path):
     rows = {"de": 30, "sw": 10, "yo": 20, "fi": 20, "th": 20}
     models = right_of_ten(5), right_of_ten(8)
     found = rows_of(tmp_path, *models, rows=rows, per_group=2).measure("macro_f1", paired=True)
-    assert [scores.lang for scores in found.languages] == sorted(rows)
-    for scores in found.languages:
-        answers = [[LABELS[n % 3]] for n in range(rows[scores.lang])]
-        groups = [str(n // 2) for n in range(rows[scores.lang])]
+    assert [*found.languages] == sorted(rows)
+    for lang, scores in found.languages.items():
+        answers = [[LABELS[n % 3]] for n in range(rows[lang])]
+        groups = [str(n // 2) for n in range(rows[lang])]
         metric = make_metric("macro_f1", LABELS)
-        for model, of_model in zip(models, scores.models, strict=True):
-            texts = [model(scores.lang, n, a[0]) for n, a in enumerate(answers)]
-            assert of_model.value == score(metric, answers, texts, groups).value
-        assert scores.groups == rows[scores.lang] // 2
-        assert scores.majority == metric(answers, ["left"] * len(answers))
-        assert scores.difference.value == pytest.approx(
-            scores.models[1].value - scores.models[0].value
-        )
+        for model, of_model in zip(models, scores["models"], strict=True):
+            texts = [model(lang, n, a[0]) for n, a in enumerate(answers)]
+            assert of_model["value"] == score(metric, answers, texts, groups).value
+        assert scores["groups"] == rows[lang] // 2
+        assert scores["majority"] == metric(answers, ["left"] * len(answers))
+        ours, theirs = (each["value"] for each in scores["models"])
+        assert scores["difference"]["value"] == pytest.approx(theirs - ours)
     for index in (0, 1):
-        mean = np.mean([scores.models[index].value for scores in found.languages])
+        mean = np.mean([s["models"][index]["value"] for s in found.languages.values()])
         assert found.average.models[index].value == pytest.approx(mean)
-    assert found.everything.rows == 100
-    assert found.everything.models[1].value > found.everything.models[0].value
+    assert found.everything["rows"] == 100
+    ours, theirs = (each["value"] for each in found.everything["models"])
+    assert theirs > ours
 
 
 def test_the_difference_of_means_is_drawn_jointly(tmp_path):
@@ -320,9 +322,9 @@ def test_holm_judges_languages_together(tmp_path):
     rows = {f"l{number}": 40 for number in range(20)}
     baseline = lambda lang, row, answer: answer if row % 2 == 0 else wrong(answer)  # noqa: E731
     found = rows_of(tmp_path, baseline, candidate, rows=rows).measure("accuracy", paired=True)
-    by_lang = {scores.lang: scores for scores in found.languages}
-    assert by_lang["l1"].difference.p_value < 0.05
-    assert [lang for lang, scores in by_lang.items() if scores.clear] == ["l0"]
+    assert found.languages["l1"]["p_value"] < 0.05
+    clear = [lang for lang, scores in found.languages.items() if scores["clear_after_holm"]]
+    assert clear == ["l0"]
 
 
 def test_the_worst_rows_come_first_and_of_those_the_surest(tmp_path):

@@ -153,3 +153,8 @@ def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
 def test_an_end_that_is_a_bound_says_so(ci, marks, shown):
     shown = re.sub("([<>]) ", "\\1\N{NARROW NO-BREAK SPACE}", shown)
     assert report_text.speed_up_interval(ci, marks) == shown
+
+
+def test_weights_take_the_place_of_alpha():
+    mixture = {"weights": {"de": 3.0, "sw": 1.0}, "alpha": 0.3, "max_epochs": None}
+    assert report_text.mixture(mixture) == "weights = de 3.0, sw 1.0"
