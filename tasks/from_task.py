@@ -7,57 +7,35 @@ are read like those of `mswitch examples supervised`, without seqio and in batch
 import dataclasses
 import functools
 import hashlib
-import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import seqio
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.directory import (
-    STAGE,
-    describe,
-    shard_store,
-    summary_of,
-    write_cache_metadata,
-    write_missing,
-    write_vocabulary,
-)
-from mswitch.pipelines.examples.shard_store import BeamJob
+from mswitch.pipelines.examples.directory import STAGE
+from mswitch.pipelines.examples.shard_store import ShardStore
 from mswitch.pipelines.examples.shards import vocabulary_of
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.languages import any_code, find_code, parse_codes
-from mswitch.pipelines.outputs import (
-    canonical_json,
-    file_sha256,
-    stage_output_anywhere,
-    write_atomically,
-)
+from mswitch.pipelines.outputs import canonical_json, file_sha256, write_atomically
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.supervised.build import (
-    FEATURES,
-    KIND,
-    check_labels,
-    forget_work,
-    plan_shards,
-)
 from mswitch.pipelines.supervised.definition import SPLITS
+from mswitch.pipelines.supervised.directory import KIND, RowSource, build_directory
 from mswitch.pipelines.supervised.shards import (
-    BLOCK_ROWS,
     GROUP_ROWS,
     ORDERS,
     ROW_SCHEMA,
     SupervisedShard,
     Tokenised,
+    write_part,
     write_rows,
 )
 from mswitch.pipelines.supervised.split import key64
@@ -253,8 +231,11 @@ def _build(
     config: FromTaskConfig,
     draws: int,
 ) -> dict[str, Any]:
-    (name, lang), sources = _language(task.name, config), _shards(task)
+    (name, lang), files = _language(task.name, config), _shards(task)
     metrics, others = metrics_of(task)
+    if others:
+        text = "which mswitch predict leaves out: they take more than targets and predictions"
+        say(STAGE, f"{task.name} has {others} metrics, {text}")
     # By which `mswitch predict` finds what scores the task.
     own = {"seqio": {"name": task.name, "module": registered.module}} if metrics else {}
     settings = {
@@ -263,7 +244,7 @@ def _build(
         "module": registered.module_sha256(),
         "sources": {
             split: [_identity(task.source, shard) for shard in shards]
-            for split, shards in sources.items()
+            for split, shards in files.items()
         },
         "lengths": dataclasses.astuple(config.lengths),
         "language": lang,
@@ -273,76 +254,50 @@ def _build(
         **({"own_metrics": own["seqio"]} if own else {}),
         "vocabulary": vocabulary.sha256,
     }
-    with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
-        store, parts = shard_store(staged), shard_store(staged, "rows")
-        if staged.complete:
-            say(STAGE, f"already complete: {out}, nothing to do")
-            forget_work(store, parts)
-            return summary_of(out, SPLITS, reused=True)
-        model = write_vocabulary(store.directory, vocabulary)
-        option = f"--lengths {config.lengths.inputs_length},"
-        check_labels(task.name, config.labels, model, config.lengths.targets_length, option)
-        units = [
-            SourceShard(split, number, len(files), draw, draws if split == "train" else 1)
-            for split, files in sources.items()
+    source = RowSource(
+        task={
+            **{"name": name, "inputs": "{inputs}", "targets": "{targets}"},
+            "labels": list(config.labels) or None,
+            **own,
+            "metrics": list(config.metrics),
+            "hash": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
+        },
+        lengths=config.lengths,
+        length_option=f"--lengths {config.lengths.inputs_length},",
+        settings=settings,
+        units=[
+            SourceShard(split, number, len(shards), draw, draws if split == "train" else 1)
+            for split, shards in files.items()
             for draw in range(draws if split == "train" else 1)
-            for number in range(len(files))
-        ]
-        read = functools.partial(
-            write_part,
+            for number in range(len(shards))
+        ],
+        noun="parts",
+        job="mswitch-from-task",
+        read=functools.partial(
+            read_shard,
             registered=registered,
             lang=lang,
-            model=model,
             lengths=config.lengths,
             labels=config.labels,
-        )
-        job = BeamJob("mswitch-from-task", "parts", staged.hash, str(out), "local", ())
-        described = write_missing(units, parts, read, job)
-        fault_point("examples.after_rows")
-        planned = plan_shards(name, described, parts)
-        if not planned:
-            raise UserError(f"{task.name} has no example with inputs and targets")
-        job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
-        finished = write_missing(planned, store, write_ids, job)
-        by_lang = describe(finished, store.directory)
-        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
-        dropped: Counter[str] = Counter()
-        for part in described:
-            dropped.update(part["dropped"])
-        if count := dropped["unknown_label"]:
-            say(STAGE, f"{count:,} examples of {task.name} have a target that is not in --labels")
-        if others:
-            text = "which mswitch predict leaves out: they take more than targets and predictions"
-            say(STAGE, f"{task.name} has {others} metrics, {text}")
-        labels = list(config.labels) or None
-        definition = {"name": name, "inputs": "{inputs}", "targets": "{targets}", "labels": labels}
-        staged.publish(
-            {
-                "kind": KIND,
-                "finished": True,
-                "inputs_length": config.lengths.inputs_length,
-                "targets_length": config.lengths.targets_length,
-                "vocabulary_size": vocabulary.size,
-                "vocabulary_sha256": hashlib.sha256(vocabulary.model).hexdigest(),
-                "languages": by_lang,
-                "task": {
-                    **definition,
-                    **own,
-                    "metrics": list(config.metrics),
-                    "hash": hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:16],
-                },
-                "rows": {
-                    "kept": sum(part["records"] for part in described),
-                    "dropped": dict(dropped),
-                    "samples": [],
-                },
-            }
-        )
-        forget_work(store, parts)
-    summary = summary_of(out, SPLITS, reused=False)
-    counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
-    say(STAGE, f"{counts} examples of {task.name} in {out}")
-    return summary
+        ),
+        write=write_ids,
+        examine=functools.partial(_examine, task.name),
+    )
+    return build_directory(source, vocabulary, out)
+
+
+def _examine(
+    name: str,
+    described: Sequence[Mapping[str, Any]],
+    parts: ShardStore,
+) -> tuple[dict[str, Any], str]:
+    dropped: Counter[str] = Counter()
+    for part in described:
+        dropped.update(part["dropped"])
+    if count := dropped["unknown_label"]:
+        say(STAGE, f"{count:,} examples of {name} have a target that is not in --labels")
+    kept = sum(part["records"] for part in described)
+    return {"rows": {"kept": kept, "dropped": dict(+dropped)}}, ""
 
 
 def _identity(source: seqio.DataSource, shard: str) -> list[str]:
@@ -355,7 +310,7 @@ def _identity(source: seqio.DataSource, shard: str) -> list[str]:
     return [os.path.basename(shard), file_sha256(Path(shard)) if is_file else ""]
 
 
-def write_part(
+def read_shard(
     unit: SourceShard,
     directory: str,
     *,
@@ -365,20 +320,16 @@ def write_part(
     lengths: Lengths,
     labels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Write a part; the same shard always gives the same bytes.
+    """Write the part of a shard.
 
     Returns:
-        Its description: path, records, size_bytes, `rows` by language and split, and `dropped`
-        examples by reason: no inputs or no targets, a target that is not among the labels.
+        What `write_part` gives, and `dropped` examples by reason: no inputs or no targets, a target
+        that is not among the labels.
     """
-    task = registered.find()
+    task, dropped = registered.find(), Counter[str]()
     assert isinstance(task, seqio.Task)
-    storage.make_directory(directory)
-    path = storage.join(directory, unit.path)
-    kept, dropped = 0, Counter[str]()
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal kept
         shard = unit.number, unit.of
         found = preprocessed(task, unit.split, lengths, shard=shard, draw=unit.draw)
         for number, example in enumerate(found):
@@ -388,24 +339,10 @@ def write_part(
             row = _row(example, unit, number, lang, model)
             if labels and row["targets"] not in labels:
                 dropped["unknown_label"] += 1
-                continue
-            kept += 1
-            yield row
+            else:
+                yield row
 
-    with storage.publish(path) as temporary:
-        with pq.ParquetWriter(temporary, _SCHEMA, compression="zstd") as writer:
-            made = rows()
-            while block := list(itertools.islice(made, BLOCK_ROWS)):
-                table = pa.Table.from_pylist(block, _SCHEMA).sort_by("order")
-                writer.write_table(table, row_group_size=GROUP_ROWS)
-        size = temporary.stat().st_size
-    return {
-        "path": unit.path,
-        "records": kept,
-        "size_bytes": size,
-        "rows": {lang: {unit.split: kept}} if kept else {},
-        "dropped": dict(dropped),
-    }
+    return {**write_part(rows(), unit.path, directory, _SCHEMA), "dropped": dropped}
 
 
 def _row(
@@ -441,11 +378,17 @@ def _text(example: Mapping[str, Any], side: str, model: str) -> str:
     return vocabulary_of(model).DecodeIds(example[side].tolist())
 
 
-def write_ids(shard: SupervisedShard, directory: str) -> dict[str, Any]:
+def write_ids(
+    shard: SupervisedShard,
+    directory: str,
+    *,
+    model: str,
+    left_out: str,
+) -> dict[str, Any]:
     """Write a shard of ids that are there already; see `write_rows`."""
 
     def rows() -> Iterator[Tokenised]:
-        for batch in shard.read().to_batches(GROUP_ROWS):
+        for batch in shard.read(left_out).to_batches(GROUP_ROWS):
             for row in batch.to_pylist():
                 inputs, targets = (np.array(row[f"{side}_ids"], np.int32) for side in _SIDES)
                 yield row, inputs, targets

@@ -49,13 +49,13 @@ class RowError(Exception):
     """A row that cannot become an example.
 
     Attributes:
-        reason: a short name, by which such rows are counted.
+        number: of the row in its file, where the reader found it.
     """
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, detail: str, number: int = 0):
         safe = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", detail)
         super().__init__(safe[:MAX_DETAIL])
-        self.reason = reason
+        self.number = number
 
 
 class Template:
@@ -97,7 +97,7 @@ class Template:
 def _value(row: Mapping[str, Any], field: str) -> Any:
     value = find_value(row, field)
     if value is None:
-        raise RowError("no_field", f"no {field}: the fields are {', '.join(field_names(row))}")
+        raise RowError(f"no {field}: the fields are {', '.join(field_names(row))}")
     return value
 
 
@@ -108,7 +108,7 @@ def _text(row: Mapping[str, Any], field: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping | list | bytes):
-        raise RowError("not_text", f"{field} is a {type(value).__name__}, not text or a number")
+        raise RowError(f"{field} is a {type(value).__name__}, not text or a number")
     return str(value)
 
 
@@ -201,37 +201,37 @@ class Renderer:
         code = self._language.render(row)
         lang = any_code(code)
         if lang is None:
-            raise RowError("unknown_language", f"{code!r} is not the code of a language, as sw is")
+            raise RowError(f"{code!r} is not the code of a language, as sw is")
         inputs, targets = self._inputs.render(row), self._targets.render(row)
         answers = self._read_answers(row) if self._answers else (targets,)
         if self._labels is not None:
             for text in (targets, *answers):
                 if text not in self._labels:
                     known = ", ".join(self._labels)
-                    raise RowError("unknown_label", f"{text!r} is not in labels ({known})")
+                    raise RowError(f"{text!r} is not in labels ({known})")
             targets, *answers = (self._labels[text] for text in (targets, *answers))
         group, name = self._group.render(row) or inputs, self._id.render(row)
         if not inputs.strip():
-            raise RowError("empty_text", "inputs are empty")
+            raise RowError("inputs are empty")
         if not targets.strip() and not self._spans:
             detail = f"targets are empty, which only metric {SPANS} counts"
-            raise RowError("empty_text", detail)
+            raise RowError(detail)
         for text in (inputs, targets, group, name, *answers):
             if "\0" in text:
-                raise RowError("nul", "a NUL character")
+                raise RowError("a NUL character")
             try:
                 text.encode()
             except UnicodeEncodeError as error:
-                raise RowError("bad_unicode", f"half of a surrogate pair ({error})") from error
+                raise RowError(f"half of a surrogate pair ({error})") from error
         return Row(lang, inputs, targets, tuple(answers), group, name)
 
     def _read_answers(self, row: Mapping[str, Any]) -> tuple[str, ...]:
         value = _value(row, self._answers)
         answers = (value,) if isinstance(value, str) else value
         if not isinstance(answers, list | tuple) or not answers:
-            raise RowError("not_text", f"{self._answers} is neither text nor a list of texts")
+            raise RowError(f"{self._answers} is neither text nor a list of texts")
         if not all(isinstance(answer, str) for answer in answers):
-            raise RowError("not_text", f"{self._answers} has an answer that is not text")
+            raise RowError(f"{self._answers} has an answer that is not text")
         return tuple(answers)
 
 

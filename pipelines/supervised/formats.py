@@ -22,8 +22,11 @@ _TAG = re.compile(r"O|[BI]-.+")
 #: A file of one JSON value is read whole; XQuAD's largest has 1 MB, SQuAD's training file 30.
 MAX_JSON_BYTES = 512 << 20
 
+#: What of a line are words: other spaces than ASCII's are tokens, such as U+3000.
+_WORD = re.compile(r"[^ \t\n\v\f\r]+")
+
 #: A row and its number in the file, from 1: that of its line in a text file.
-Numbered = tuple[int, Mapping[str, Any] | RowError]
+Numbered = tuple[int, Mapping[str, Any]]
 
 
 def pad_punctuation(text: str) -> str:
@@ -58,12 +61,10 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
                     number += 1
         number = 0
         for key, (question, context, title, answers) in asked.items():
-            row = RowError("no_answer", f"question {key} has no answer")
-            if answers:
-                made = question_row(question, context, answers)
-                row = {"id": key, "title": title, **made}
             number += 1
-            yield number, row
+            if not answers:
+                raise RowError(f"question {key} has no answer", number)
+            yield number, {"id": key, "title": title, **question_row(question, context, answers)}
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} is not in SQuAD's layout (data, paragraphs, qas; at question {number + 1}: "
@@ -78,7 +79,7 @@ def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping
     return {"inputs": inputs, "targets": padded[0], "answers": padded}
 
 
-def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numbered]:
+def read_wikiann(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
     """Yield the sentences of a file of tokens and IOB2 tags: `text`, `spans`, and `lang` if given.
 
     `spans` is mT5's `PER: rick $$ PER: morty`, or `None`. Tokens and tags are parted by a tab or a
@@ -86,28 +87,21 @@ def read_wikiann(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numb
     """
     tokens: list[tuple[str, str]] = []
     first = 0
-    bad: RowError | None = None
     for number, line in lines:
-        first = first or number
-        try:
-            # Other spaces than ASCII's are tokens, such as U+3000.
-            words = [w.decode() for w in line.split()] if isinstance(line, bytes) else []
-        except UnicodeDecodeError as error:
-            words, bad = ["?"], RowError("bad_utf8", str(error))
-        if isinstance(line, RowError):
-            bad = line
-        elif not words or words[0] == "-DOCSTART-":
-            if bad or tokens:
-                yield first, bad or _sentence(tokens)
-            tokens, first, bad = [], 0, None
+        words = _WORD.findall(line)
+        if not words or words[0] == "-DOCSTART-":
+            if tokens:
+                yield first, _sentence(tokens)
+            tokens = []
         elif len(words) < 2:
-            bad = bad or RowError("no_tag", f"line {number} has no tag")
+            raise RowError("no tag", number)
         elif not _TAG.fullmatch(words[-1]):
-            bad = bad or RowError("no_tag", f"line {number} has {words[-1]}, no tag of IOB2")
+            raise RowError(f"{words[-1]} is no tag of IOB2", number)
         else:
+            first = first if tokens else number
             tokens.append((words[0], words[-1]))
-    if bad or tokens:
-        yield first, bad or _sentence(tokens)
+    if tokens:
+        yield first, _sentence(tokens)
 
 
 def _sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Rows of JSON Lines, TSV, CSV and Parquet files, told apart by content; hostile ones are counted.
+"""Rows of JSON Lines, TSV, CSV and Parquet files, told apart by content; a bad one ends it.
 
 JSON Lines, TSV and CSV may be compressed with gzip or zstd. CSV is RFC 4180 (quotes, line breaks
 within them); in TSV a quote is a character like any other, as in XNLI's and PAWS-X's files.
@@ -8,7 +8,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Literal
 
 import pyarrow as pa
@@ -26,10 +26,19 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 from mswitch.pipelines.supervised.formats import Numbered, read_squad, read_wikiann
 
-#: A longer row is counted as too large; no task of mT5 or T5 has one of a tenth of it.
+#: A longer row is refused; no task of mT5 or T5 has one of a tenth of it.
 MAX_ROW_BYTES = 4 << 20
-_HEAD_BYTES = 64 << 10
 _BATCH_ROWS = 1_000
+#: What damage raises, and values that Python lacks: dates after 9999, nanoseconds, time zones.
+_UNREADABLE = (
+    pa.ArrowException,
+    ArithmeticError,
+    LookupError,
+    MemoryError,
+    OSError,
+    EOFError,
+    ValueError,
+)
 
 
 def read_rows(
@@ -39,7 +48,7 @@ def read_rows(
     wanted: Sequence[str] = (),
     file_format: str = "",
 ) -> Iterator[Numbered]:
-    """Yield the rows of a file, and a `RowError` for each that cannot be read.
+    """Yield the rows of a file.
 
     Args:
         path: a local file.
@@ -47,28 +56,34 @@ def read_rows(
         columns: names of columns where TSV and CSV have no header.
         wanted: fields to read of Parquet; by default all.
         file_format: of a file that is none of these: `squad` or `wikiann`.
+
+    Raises:
+        RowError: a row cannot be read.
     """
     with open_input(path) as file:
-        if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
-            yield from _read_parquet(file, wanted)
-            return
         number = 0
         try:
-            if file_format == "squad":
-                yield from read_squad(_open_text(file), name)
-                return
-            lines = _lines(_open_text(file))
-            if file_format == "wikiann":
-                yield from read_wikiann(lines)
-                return
-            head = list(itertools.islice(lines, 20))
-            kind = _kind(head, name)
-            lines = itertools.chain(head, lines)
-            rows = _json_rows(lines) if kind == "jsonl" else _table_rows(lines, kind, columns)
-            for number, row in rows:
+            for number, row in _read(file, name, columns, wanted, file_format):
                 yield number, row
         except DamagedStreamError as error:
-            yield number + 1, RowError("damaged", f"{error}: nothing is read from here on")
+            raise RowError(f"the file is damaged here: {error}", number + 1) from error
+
+
+def _read(
+    file: BinaryIO, name: str, columns: Sequence[str], wanted: Sequence[str], file_format: str
+) -> Iterator[Numbered]:
+    if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
+        return _read_parquet(file, wanted)
+    content = io.BufferedReader(_Plain(Members(file).open()), 1 << 16)
+    if file_format == "squad":
+        return read_squad(content, name)
+    lines = _lines(content)
+    if file_format == "wikiann":
+        return read_wikiann(lines)
+    head = list(itertools.islice(lines, 20))
+    kind = _kind([line for _, line in head if line.strip()], name)
+    lines = itertools.chain(head, lines)
+    return _json_rows(lines) if kind == "jsonl" else _table_rows(lines, kind, columns)
 
 
 class _Plain(io.RawIOBase):
@@ -87,117 +102,77 @@ class _Plain(io.RawIOBase):
         return len(data)
 
 
-def _open_text(file: BinaryIO) -> io.BufferedReader:
-    return io.BufferedReader(_Plain(Members(file).open()), 1 << 16)
-
-
-def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | RowError]]:
+def _lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
     for number in itertools.count(1):
         line = file.readline(MAX_ROW_BYTES + 1)
         if not line:
             return
         if len(line) > MAX_ROW_BYTES:
-            while line and not line.endswith(b"\n"):
-                line = file.readline(MAX_ROW_BYTES)
-            yield number, RowError("too_large", f"more than {MAX_ROW_BYTES:,} bytes")
-        else:
-            yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            raise RowError(f"more than {MAX_ROW_BYTES:,} bytes", number)
+        try:
+            yield number, (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode()
+        except UnicodeDecodeError as error:
+            raise RowError(str(error), number) from error
 
 
-def _kind(
-    head: Sequence[tuple[int, bytes | RowError]], name: str
-) -> Literal["jsonl", "tsv", "csv"]:
+def _kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
     """Most of the first lines of JSON Lines begin with a brace; a header has tabs or commas."""
-    lines = [line for _, line in head if isinstance(line, bytes) and line.strip()]
-    if 2 * sum(line.lstrip().startswith(b"{") for line in lines) > len(lines) > 0:
+    if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
-    if lines and lines[0].lstrip().startswith(b"["):
+    if lines and lines[0].lstrip().startswith("["):
         raise UserError(f"{name} is a JSON array, not JSON Lines: convert it with jq -c '.[]'")
-    if lines and b"\t" in lines[0]:
+    if lines and "\t" in lines[0]:
         return "tsv"
-    if lines and b"," in lines[0]:
+    if lines and "," in lines[0]:
         return "csv"
     raise UserError(f"{name} is neither JSON Lines, TSV or CSV with columns, nor Parquet")
 
 
-def _json_rows(lines: Iterator[tuple[int, bytes | RowError]]) -> Iterator[Numbered]:
+def _json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
     for number, line in lines:
-        if isinstance(line, RowError):
-            yield number, line
-        elif line.strip():
-            yield number, _parse(line)
-
-
-def _parse(line: bytes) -> Mapping[str, Any] | RowError:
-    try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        return RowError("bad_utf8", str(error))
-    except (ValueError, RecursionError) as error:
-        return RowError("bad_json", str(error))
-    if not isinstance(value, dict):
-        return RowError("bad_json", f"a {type(value).__name__}, not an object")
-    return value
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RowError(str(error), number) from error
+        if not isinstance(value, dict):
+            raise RowError(f"a {type(value).__name__}, not an object", number)
+        yield number, value
 
 
 def _table_rows(
-    lines: Iterator[tuple[int, bytes | RowError]], kind: str, columns: Sequence[str]
+    lines: Iterator[tuple[int, str]], kind: str, columns: Sequence[str]
 ) -> Iterator[Numbered]:
     # A quote that is never closed swallows what follows, up to this limit.
     csv.field_size_limit(MAX_ROW_BYTES)
-    bad: list[Numbered] = []
     first = last = 0
 
-    def decoded() -> Iterator[str]:
+    def texts() -> Iterator[str]:
         nonlocal first, last
         for number, line in lines:
             first, last = first or number, number
-            try:
-                if isinstance(line, bytes):
-                    yield line.decode()
-                    continue
-                error = line
-            except UnicodeDecodeError as undecoded:
-                error = RowError("bad_utf8", str(undecoded))
-            bad.append((number, error))
-            first = 0
+            yield line
 
     if kind == "csv":
-        reader = csv.reader(decoded(), strict=True)
+        reader = csv.reader(texts(), strict=True)
     else:
-        reader = csv.reader(decoded(), delimiter="\t", quoting=csv.QUOTE_NONE)
+        reader = csv.reader(texts(), delimiter="\t", quoting=csv.QUOTE_NONE)
     names = list(columns)
     while True:
         first = 0
         try:
-            values = next(reader)
-        except StopIteration:
-            break
+            values = next(reader, None)
         except csv.Error as error:
-            bad.append((first or last, RowError("bad_csv", str(error))))
-            values = []
-        yield from bad
-        bad.clear()
-        if not values:
-            continue
+            raise RowError(str(error), first or last) from error
+        if values is None:
+            return
         if not names:
             names = values
-        elif len(values) != len(names):
-            detail = f"{len(values)} columns, not {len(names)} ({', '.join(names)})"
-            yield first, RowError("columns", detail)
-        else:
+        elif values and len(values) != len(names):
+            raise RowError(f"{len(values)} columns, not {len(names)} ({', '.join(names)})", first)
+        elif values:
             yield first, dict(zip(names, values, strict=True))
-    yield from bad
-
-
-def _size(value: Any) -> int:
-    if isinstance(value, str | bytes):
-        return len(value)
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, list | tuple):
-        return 0
-    return sum(map(_size, value))
 
 
 def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
@@ -208,19 +183,9 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
         there = [name for name in table.schema_arrow.names if not wanted or name in named]
         # No column would give rows without fields, and how many there are is not known then.
         for batch in table.iter_batches(_BATCH_ROWS, columns=there or None):
-            for offset in range(batch.num_rows):
+            for row in batch.to_pylist():
                 number += 1
-                try:
-                    row = batch.slice(offset, 1).to_pylist()[0]
-                except (ValueError, OverflowError, KeyError) as error:
-                    # Python has no dates after 9999, no nanoseconds and not every time zone.
-                    reason = "bad_utf8" if isinstance(error, UnicodeDecodeError) else "bad_value"
-                    yield number, RowError(reason, str(error))
-                    continue
-                if _size(row) > MAX_ROW_BYTES:
-                    yield number, RowError("too_large", f"more than {MAX_ROW_BYTES:,} characters")
-                else:
-                    yield number, row
-    except (pa.ArrowException, OSError, EOFError, MemoryError, ValueError) as error:
-        detail = f"{describe_damage(error)}: nothing is read from here on"
-        yield number + 1, RowError("damaged", detail)
+                yield number, row
+    except _UNREADABLE as error:
+        detail = f"this row, or one of the {_BATCH_ROWS - 1} after it: {describe_damage(error)}"
+        raise RowError(detail, number + 1) from error

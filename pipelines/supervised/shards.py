@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import sentencepiece
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import encode_example
 from mswitch.pipelines.examples.shards import ShardCounts, vocabulary_of
 from mswitch.pipelines.examples.span_corruption import Lengths, Tokens
@@ -49,8 +50,8 @@ PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 #: Rows that are tokenised by one call.
 CALL_ROWS = 1 << 12
-#: Of each reason, so many dropped rows are described.
-SAMPLES = 5
+#: So many bad rows are named at once.
+SHOWN = 3
 #: One more than the largest `order`.
 ORDERS = 1 << 63
 
@@ -79,83 +80,97 @@ class InputFile:
         return f"{self.number:05}.parquet"
 
 
-def read_file(file: InputFile, directory: str, *, task: SupervisedTask) -> dict[str, Any]:
-    """Write a part; the same file always gives the same bytes.
+def read_file(
+    file: InputFile,
+    directory: str,
+    *,
+    task: SupervisedTask,
+    model: str = "",
+) -> dict[str, Any]:
+    """Write a file's part; bad rows end it, the first of them named by file and line.
 
     Returns:
-        Its description: path, records, size_bytes, `rows` by language and split, `dropped` by
-        reason, and `samples` of dropped rows.
+        What `write_part` gives.
     """
-    storage.make_directory(directory)
-    path = storage.join(directory, file.path)
-    rows: Counter[tuple[str, str]] = Counter()
-    dropped: Counter[str] = Counter()
-    samples: list[dict[str, str]] = []
     name, renderer = storage.name_of(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
     of_file = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
-    def rendered() -> Iterator[tuple[int, Row]]:
+    def rendered() -> Iterator[dict[str, Any]]:
+        bad: list[str] = []
         with storage.fetch(file.source) as local:
             rows = read_rows(str(local), name, task.fields, renderer.fields, task.format)
-            for number, row in rows:
-                try:
-                    if isinstance(row, RowError):
-                        raise row
-                    yield number, renderer.render({**of_file, **row})
-                except RowError as error:
-                    dropped[error.reason] += 1
-                    if dropped[error.reason] <= SAMPLES:
-                        place = f"{name}:{number}"
-                        samples.append({"reason": error.reason, "row": place, "detail": str(error)})
+            try:
+                for number, row in rows:
+                    try:
+                        made = renderer.render({**of_file, **row})
+                    except RowError as error:
+                        bad.append(f"{name}:{number} ({error})")
+                        if len(bad) == SHOWN:
+                            break
+                    else:
+                        yield _part_row(made, number, name, file.split)
+            except RowError as error:
+                bad.append(f"{name}:{error.number} ({error})")
+        if bad:
+            raise UserError(
+                f"{task.name} has rows that cannot be used, such as {', '.join(bad)}: mend the "
+                "task or the rows"
+            )
 
-    with storage.publish(path) as temporary:
-        with pq.ParquetWriter(temporary, PART_SCHEMA, compression="zstd") as writer:
-            found = rendered()
-            while block := list(itertools.islice(found, BLOCK_ROWS)):
-                table = _table(block, name, file.split)
-                keys = (table[column].to_pylist() for column in ("lang", "split"))
-                rows.update(zip(*keys, strict=True))
-                writer.write_table(table, row_group_size=GROUP_ROWS)
-        size = temporary.stat().st_size
-    by_lang: dict[str, dict[str, int]] = {}
-    for (lang, split), count in sorted(rows.items()):
-        by_lang.setdefault(lang, {})[split] = count
+    return write_part(rendered(), file.path, directory, PART_SCHEMA)
+
+
+def _part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
+    group, own = group_key(row.group), row.id or f"{name}:{number}"
+    # Other languages may have the same inputs, and not a group that a task names.
+    inputs = f"{row.lang}\0{fold(row.inputs)}"
+    inputs_key = key64(inputs)
     return {
-        "path": file.path,
-        "records": rows.total(),
-        "size_bytes": size,
-        "rows": by_lang,
-        "dropped": dict(sorted(dropped.items())),
-        "samples": samples,
+        "lang": row.lang,
+        "split": split_of(group) if split == BY_HASH else split,
+        "order": key64(own),
+        "id": own,
+        "group": group,
+        "inputs": row.inputs,
+        "targets": row.targets,
+        "answers": row.answers,
+        "number": number,
+        "group_key": inputs_key if row.group == row.inputs else key64(group),
+        "inputs_key": inputs_key,
+        "pair_key": key64(f"{inputs}\0{row.targets}"),
     }
 
 
-def _table(block: list[tuple[int, Row]], name: str, split: str) -> pa.Table:
-    columns: dict[str, list[Any]] = {field: [] for field in PART_SCHEMA.names}
-    for number, row in block:
-        group, own = group_key(row.group), row.id or f"{name}:{number}"
-        # Other languages may have the same inputs, and not a group that a task names.
-        inputs = f"{row.lang}\0{fold(row.inputs)}"
-        inputs_key = key64(inputs)
-        values = (
-            row.lang,
-            split_of(group) if split == BY_HASH else split,
-            key64(own),
-            own,
-            group,
-            row.inputs,
-            row.targets,
-            row.answers,
-            number,
-            inputs_key if row.group == row.inputs else key64(group),
-            inputs_key,
-            key64(f"{inputs}\0{row.targets}"),
-        )
-        for column, value in zip(columns.values(), values, strict=True):
-            column.append(value)
-    table = pa.table(columns, PART_SCHEMA)
-    return table.sort_by([(name, "ascending") for name in ("lang", "split", "order")])
+def write_part(
+    rows: Iterable[Mapping[str, Any]], path: str, directory: str, schema: pa.Schema
+) -> dict[str, Any]:
+    """Write rows as a part; the same rows always give the same bytes.
+
+    Args:
+        rows: with the columns of the schema.
+        path: of the part below `directory`.
+        directory: of parts.
+        schema: `ROW_SCHEMA` and what else a source needs.
+
+    Returns:
+        Its description: path, records, size_bytes, and `rows` by language and split.
+    """
+    storage.make_directory(directory)
+    counts: Counter[tuple[str, str]] = Counter()
+    found = iter(rows)
+    with storage.publish(storage.join(directory, path)) as temporary:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            while block := list(itertools.islice(found, BLOCK_ROWS)):
+                counts.update((row["lang"], row["split"]) for row in block)
+                table = pa.Table.from_pylist(block, schema)
+                table = table.sort_by([(key, "ascending") for key in ("lang", "split", "order")])
+                writer.write_table(table, row_group_size=GROUP_ROWS)
+        size = temporary.stat().st_size
+    by_lang: dict[str, dict[str, int]] = {}
+    for (lang, split), count in sorted(counts.items()):
+        by_lang.setdefault(lang, {})[split] = count
+    return {"path": path, "records": counts.total(), "size_bytes": size, "rows": by_lang}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import decode_example
 from mswitch.pipelines.examples.tfrecord import TFRecordFile
 from mswitch.pipelines.outputs import file_sha256
-from mswitch.pipelines.supervised import build, shards
+from mswitch.pipelines.supervised import directory, shards
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.split import fold, group_key, split_of
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
@@ -86,7 +86,7 @@ def test_every_row_of_every_kind_of_file_becomes_one_example(reviews, small_voca
     assert len(records(reviews)) == 500
 
 
-def test_the_manifest_says_what_was_made(reviews, task, tmp_path):
+def test_the_manifest_says_what_was_made(reviews):
     manifest = read_json(reviews / "manifest.json")
     assert manifest["kind"] == "supervised"
     assert manifest["finished"] is True
@@ -99,16 +99,7 @@ def test_the_manifest_says_what_was_made(reviews, task, tmp_path):
         "metrics": ["accuracy", "macro_f1"],
         "hash": manifest["task"]["hash"],
     }
-    assert manifest["rows"]["kept"] == 500
-    assert manifest["rows"]["dropped"] == write_kinds(tmp_path)
-    places = {sample["reason"]: sample["row"] for sample in manifest["rows"]["samples"]}
-    assert places == {
-        "bad_json": "plain:101",
-        "bad_utf8": "plain:102",
-        "bad_unicode": "plain:103",
-        "nul": "plain:104",
-        "columns": "tsv:102",
-    }
+    assert manifest["rows"] == {"kept": 500, "dropped": {}}
     assert manifest["overlap"] == {}
     trimmed = sum(
         features["inputs"].size == 24 for *_, features in records(reviews)
@@ -146,13 +137,13 @@ def test_built_again_it_is_the_same_bytes_in_any_number_of_processes_and_blocks(
 
 
 def test_shards_are_ranges_of_one_order(task, small_vocabulary, reviews, tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "SHARD_ROWS", 40)
+    monkeypatch.setattr(directory, "SHARD_ROWS", 40)
     build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
     entry = read_json(tmp_path / "out/manifest.json")["languages"]["en"]["train"]
     assert len(entry["shards"]) == 3
     ids = [
-        [features["id"] for lang, split, features in records(directory) if lang == "en"]
-        for directory in (tmp_path / "out", reviews)
+        [features["id"] for lang, split, features in records(folder) if lang == "en"]
+        for folder in (tmp_path / "out", reviews)
     ]
     assert ids[0] == ids[1]
 
@@ -261,18 +252,29 @@ def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabula
         ({"title": None}, r"rows:4 \(no title: the fields are title, label, lang, product\)"),
         ({"title": ["a"]}, r"rows:4 \(title is a list, not text or a number\)"),
         ({"lang": "English"}, r"rows:4 \('English' is not the code of a language, as sw is\)"),
+        ({"title": "\0"}, r"rows:4 \(a NUL character\)"),
+        ({"title": "\ud800"}, r"rows:4 \(half of a surrogate pair"),
     ],
 )
-def test_rows_that_do_not_suit_the_task_are_refused(tmp_path, small_vocabulary, changed, message):
+def test_rows_that_cannot_be_used_are_named_three_at_a_time(
+    tmp_path, small_vocabulary, changed, message
+):
     values = rows(60)
     values[3] |= changed
     with pytest.raises(UserError, match=message):
         build_rows(tmp_path, small_vocabulary, values)
-    drop = SupervisedConfig(inputs_length=24, targets_length=12, drop_bad_rows=True)
-    out = build_rows(tmp_path, small_vocabulary, values, drop)
-    manifest = read_json(out / "manifest.json")
-    assert manifest["rows"]["kept"] == 59
-    assert list(manifest["rows"]["dropped"].values()) == [1]
+    for number in range(5, 50, 5):
+        values[number] |= changed
+    with pytest.raises(UserError, match=r"rows:4 \(.*, rows:6 \(.*, rows:11 \(") as error:
+        build_rows(tmp_path, small_vocabulary, values)
+    assert "rows:16" not in str(error.value)
+
+
+def test_a_line_that_cannot_be_read_ends_the_build_by_its_number(tmp_path, small_vocabulary):
+    (tmp_path / "rows").write_bytes(json_lines(rows(60)) + b"{\n" + json_lines(rows(60)))
+    task = write_task(tmp_path, '"rows"\nsplit = "hash"')
+    with pytest.raises(UserError, match=r"reviews has rows .*, such as rows:61 \(Expecting"):
+        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
 
 
 def test_empty_targets_are_refused(tmp_path, small_vocabulary):
@@ -296,9 +298,10 @@ def test_rows_without_spans_count(tmp_path, small_vocabulary):
 
 
 def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
-    values = [{**row, "title": "\0"} for row in rows(3)]
-    with pytest.raises(UserError, match=r"no row that can be used, such as rows:1 \(a NUL"):
-        build_rows(tmp_path, small_vocabulary, values)
+    (tmp_path / "rows").write_text("title\tlabel\tlang\tproduct\n")
+    task = write_task(tmp_path, '"rows"\nsplit = "hash"')
+    with pytest.raises(UserError, match=r"reviews has no row that can be used"):
+        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
 
 
 def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_vocabulary, capsys):
@@ -323,7 +326,7 @@ def test_labels_that_the_target_length_cuts_are_refused(tmp_path, small_vocabula
 def test_labels_that_the_vocabulary_cannot_tell_apart_are_refused(tmp_path, small_vocabulary):
     text = TASK.replace('"negative"', '"a fine"').replace('"positive"', '"a ﬁne"')
     with pytest.raises(
-        UserError, match="labels 'a fine' and 'a ﬁne' of reviews are the same tokens"
+        UserError, match="label 'a ﬁne' of reviews and 'a fine' are the same tokens"
     ):
         build_rows(tmp_path, small_vocabulary, rows(30), text=text)
 
@@ -388,7 +391,7 @@ def test_a_killed_build_continues_with_the_same_bytes(
 def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary, capsys):
     assert run(["examples", "supervised", "--help"]) == 0
     text = capsys.readouterr().out
-    for part in ("labels = { 0", "--drop-bad-rows", "--allow-overlap", 'split = "hash"'):
+    for part in ("labels = { 0", "--allow-overlap", 'split = "hash"'):
         assert part in text
     arguments = ["--task", str(tmp_path / "no.toml"), "--vocab", str(small_vocabulary)]
     with pytest.raises(UserError, match=r"cannot read the task .*no\.toml"):

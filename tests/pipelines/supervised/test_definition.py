@@ -61,9 +61,8 @@ def test_templates_have_no_formats_and_no_indices(text):
 
 @pytest.mark.parametrize("field", ["__class__", "title.__class__", "title.upper", "body.__dict__"])
 def test_a_field_is_no_attribute(field):
-    with pytest.raises(RowError, match=r"the fields are title, body\.text") as error:
+    with pytest.raises(RowError, match=r"the fields are title, body\.text"):
         Template(f"{{{field}}}").render(ROW)
-    assert error.value.reason == "no_field"
 
 
 def test_a_row_becomes_text(tmp_path):
@@ -80,21 +79,20 @@ def test_a_row_becomes_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("changed", "message"),
     [
-        ({"label": 2}, "unknown_label"),
-        ({"label": None}, "no_field"),
-        ({"title": ["T"]}, "not_text"),
-        ({"lang": "../.."}, "unknown_language"),
-        ({"title": "\0"}, "nul"),
-        ({"title": "\ud800"}, "bad_unicode"),
+        ({"label": 2}, "'2' is not in labels"),
+        ({"label": None}, "no label"),
+        ({"title": ["T"]}, "title is a list"),
+        ({"lang": "../.."}, "is not the code of a language"),
+        ({"title": "\0"}, "a NUL"),
+        ({"title": "\ud800"}, "half of a surrogate pair"),
     ],
 )
-def test_a_row_that_cannot_become_text_has_a_reason(tmp_path, changed, reason):
+def test_a_row_that_cannot_become_text_has_a_reason(tmp_path, changed, message):
     renderer = Renderer(read_task(write_task(tmp_path, TASK)))
-    with pytest.raises(RowError) as error:
+    with pytest.raises(RowError, match=message):
         renderer.render({**ROW, **changed})
-    assert error.value.reason == reason
 
 
 def test_what_a_row_error_says_can_be_shown(tmp_path):
@@ -120,9 +118,8 @@ def test_answers_are_labels_where_there_are_labels(tmp_path):
     task = TASK.replace("labels =", "answers = '{all}'\nlabels =")
     renderer = Renderer(read_task(write_task(tmp_path, task)))
     assert renderer.render({**ROW, "all": ["1", "0"]}).answers == ("positive", "negative")
-    with pytest.raises(RowError, match="'2' is not in labels") as error:
+    with pytest.raises(RowError, match="'2' is not in labels"):
         renderer.render({**ROW, "all": ["1", "2"]})
-    assert error.value.reason == "unknown_label"
 
 
 @pytest.mark.parametrize("value", [[], [1], 3, {"a": "b"}])

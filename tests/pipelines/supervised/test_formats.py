@@ -1,4 +1,4 @@
-"""SQuAD's and WikiANN's files give the texts of mT5's own tests; hostile ones are counted."""
+"""SQuAD's and WikiANN's files give the texts of mT5's own tests; bad ones are named."""
 
 import json
 import sys
@@ -29,7 +29,6 @@ SQUAD = {
                             "question": QUESTION,
                             "answers": [{"text": "The answer."}, {"text": "Another answer."}],
                         },
-                        {"id": "a2", "question": "Who?", "answers": []},
                     ],
                 }
             ],
@@ -45,7 +44,7 @@ def rows_of(path, kind):
 def test_a_question_is_what_mt5_reads(tmp_path):
     path = tmp_path / "xquad.en.json"
     path.write_text(json.dumps(SQUAD))
-    row, unanswered = rows_of(path, "squad")
+    [row] = rows_of(path, "squad")
     assert row["inputs"] == (
         "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
         "context: Some context . "
@@ -53,8 +52,11 @@ def test_a_question_is_what_mt5_reads(tmp_path):
     assert row["targets"] == "The answer . "
     assert row["answers"] == ["The answer . ", "Another answer . "]
     assert (row["id"], row["title"]) == ("a1", "V&A")
-    assert isinstance(unanswered, RowError)
-    assert unanswered.reason == "no_answer"
+    path.write_text(
+        json.dumps(SQUAD).replace('[{"text": "The answer."}, {"text": "Another answer."}]', "[]")
+    )
+    with pytest.raises(RowError, match="question a1 has no answer"):
+        rows_of(path, "squad")
 
 
 def test_a_question_that_comes_again_has_more_answers(tmp_path):
@@ -110,10 +112,9 @@ def test_tags_become_spans(tmp_path):
     path.write_text(
         "rick\tB-PER\nand\tO\nmorty\tB-PER\nare\tO\ncool\tO\n.\tO\n\n"
         "de:Freie\tB-LOC\nde:Hansestadt\tI-LOC\nde:Hamburg\tB-LOC\n\n\n"
-        "no-tag\n\n"
         "x I-ORG\ny I-PER\n"
     )
-    first, second, bad, last = rows_of(path, "wikiann")
+    first, second, last = rows_of(path, "wikiann")
     # TFDS joins tokens by spaces, and so `tag: rick and morty are cool .` is mT5's own example.
     assert first == {"text": "rick and morty are cool .", "spans": "PER: rick $$ PER: morty"}
     assert second == {
@@ -121,8 +122,6 @@ def test_tags_become_spans(tmp_path):
         "spans": "LOC: Freie Hansestadt $$ LOC: Hamburg",
         "lang": "de",
     }
-    assert isinstance(bad, RowError)
-    assert bad.reason == "no_tag"
     assert last == {"text": "x y", "spans": "ORG: x $$ PER: y"}
 
 
@@ -131,12 +130,12 @@ def test_a_sentence_without_spans_is_none_as_in_tfds(tmp_path):
     assert rows_of(tmp_path / "a", "wikiann") == [{"text": "rick runs", "spans": "None"}]
 
 
-@pytest.mark.parametrize("tag", ["PER", "E-PER", "B-", "B_PER"])
-def test_tags_of_another_scheme_are_counted(tmp_path, tag):
+@pytest.mark.parametrize("tag", ["PER", "E-PER", "B-", "B_PER", ""])
+def test_tags_of_another_scheme_are_refused(tmp_path, tag):
     (tmp_path / "a").write_text(f"rick\tB-PER\nmorty\t{tag}\n\nx\tB-LOC\n")
-    bad, good = rows_of(tmp_path / "a", "wikiann")
-    assert (bad.reason, str(bad)) == ("no_tag", f"line 2 has {tag}, no tag of IOB2")
-    assert good["spans"] == "LOC: x"
+    with pytest.raises(RowError, match=f"{tag} is no tag of IOB2" if tag else "no tag") as error:
+        rows_of(tmp_path / "a", "wikiann")
+    assert error.value.number == 2
 
 
 def test_what_looks_like_a_prefix_of_one_word_stays(tmp_path):
@@ -150,13 +149,6 @@ def test_spaces_of_other_scripts_are_tokens(tmp_path):
     first, second = rows_of(tmp_path / "a", "wikiann")
     assert first == {"text": "東 \u3000 \xa0x", "spans": "LOC: 東", "lang": "ja"}
     assert second == {"text": "\u3000 東", "spans": "LOC: 東"}
-
-
-def test_bad_bytes_of_a_sentence_drop_it_alone(tmp_path):
-    (tmp_path / "a").write_bytes(b"\xff\tO\nb\tO\n\nc\tB-PER\n")
-    bad, good = rows_of(tmp_path / "a", "wikiann")
-    assert bad.reason == "bad_utf8"
-    assert good["spans"] == "PER: c"
 
 
 TASK = """

@@ -1,0 +1,199 @@
+"""Rows of any source to an examples directory of finished pairs.
+
+Two Beam jobs: each unit of the source (a file, a shard of seqio's) becomes a part of rows; each
+language and split becomes shards. Between them the source looks at its rows, so that a task that
+is wrong is refused before anything is tokenised.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.directory import (
+    STAGE,
+    TOKENS,
+    describe,
+    shard_store,
+    summary_of,
+    write_cache_metadata,
+    write_missing,
+    write_vocabulary,
+)
+from mswitch.pipelines.examples.shard_store import BeamJob, Shard, ShardStore
+from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.supervised.definition import SPLITS
+from mswitch.pipelines.supervised.shards import SupervisedShard
+from mswitch.pipelines.vocabulary.model import VocabularyModel, load_vocabulary
+
+KIND = "supervised"
+#: Rows of a shard.
+SHARD_ROWS = 50_000
+_TEXT = {"shape": [], "dtype": "string"}
+FEATURES = {
+    **dict.fromkeys(("inputs", "targets"), TOKENS),
+    **dict.fromkeys(
+        ("id", "language", "group", "inputs_pretokenized", "targets_pretokenized"), _TEXT
+    ),
+    "answers": {"shape": [None], "dtype": "string"},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowSource:
+    """Where rows come from, and what is made of them.
+
+    Attributes:
+        task: what the manifest says of the task: at least `name` and `labels`.
+        lengths: to which inputs and targets are cut.
+        length_option: how the length of targets is given, up to its number.
+        settings: what decides the bytes of the directory.
+        units: what the source is read by; each becomes a part.
+        noun: what people call units.
+        job: name of the Beam job that reads them.
+        read: takes a unit, the directory of parts and the vocabulary's file as `model`; writes the
+            part and describes it (`mswitch.pipelines.supervised.shards.write_part`).
+        write: takes a shard, the directory of examples, `model` and `left_out`; writes the shard
+            and describes it (`mswitch.pipelines.supervised.shards.write_rows`).
+        examine: takes the descriptions of all parts and where they lie; returns what the manifest
+            says of them, and a file of rows that are left out ("" for none).
+        summarise: takes the descriptions of all shards; returns what the manifest says of them.
+        check: takes the manifest of a directory that is there already, to refuse it.
+    """
+
+    task: Mapping[str, Any]
+    lengths: Lengths
+    length_option: str
+    settings: Mapping[str, Any]
+    units: Sequence[Shard]
+    noun: str
+    job: str
+    read: Callable[..., dict[str, Any]]
+    write: Callable[..., dict[str, Any]]
+    examine: Callable[[Sequence[Mapping[str, Any]], ShardStore], tuple[dict[str, Any], str]]
+    summarise: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]] = lambda finished: {}
+    check: Callable[[Mapping[str, Any]], None] = lambda manifest: None
+
+
+def build_directory(
+    source: RowSource,
+    vocabulary: VocabularyModel,
+    out: str | Path,
+    *,
+    runner: str = "local",
+    beam_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write the examples directory of a source, and return what there is of each split."""
+    name = source.task["name"]
+    with stage_output_anywhere(out, stage=STAGE, config=source.settings) as staged:
+        store, parts = shard_store(staged), shard_store(staged, "rows")
+        if staged.complete:
+            source.check(read_manifest(out, STAGE))
+            say(STAGE, f"already complete: {out}, nothing to do")
+            _forget_work(store, parts)
+            return summary_of(out, SPLITS, reused=True)
+        model = write_vocabulary(store.directory, vocabulary)
+        check_labels(source, model)
+        job = BeamJob(
+            source.job, source.noun, staged.hash, str(staged.out), runner, tuple(beam_options)
+        )
+        read = functools.partial(source.read, model=model)
+        described = write_missing(source.units, parts, read, job)
+        of_rows, left_out = source.examine(described, parts)
+        fault_point("examples.after_rows")
+        planned = plan_shards(name, described, parts)
+        if not planned:
+            raise UserError(f"{name} has no row that can be used: give other input")
+        write = functools.partial(source.write, model=model, left_out=left_out)
+        job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
+        finished = write_missing(planned, store, write, job)
+        of_shards = source.summarise(finished)
+        by_lang = describe(finished, store.directory)
+        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
+        staged.publish(
+            {
+                "kind": KIND,
+                "finished": True,
+                "inputs_length": source.lengths.inputs_length,
+                "targets_length": source.lengths.targets_length,
+                "vocabulary_size": vocabulary.size,
+                "vocabulary_sha256": hashlib.sha256(vocabulary.model).hexdigest(),
+                "languages": by_lang,
+                "task": source.task,
+                **of_rows,
+                **of_shards,
+            }
+        )
+        _forget_work(store, parts)
+    summary = summary_of(out, SPLITS, reused=False)
+    counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
+    say(STAGE, f"{counts} examples of {name} in {summary['languages']} languages in {out}")
+    return summary
+
+
+def _forget_work(store: ShardStore, parts: ShardStore) -> None:
+    """Remove working files, once the output is published."""
+    for directory in (store.descriptions, parts.descriptions, parts.directory):
+        storage.remove_tree(directory)
+
+
+def check_labels(source: RowSource, model: str) -> None:
+    """Refuse labels that are cut, or that the vocabulary cannot tell apart or write."""
+    vocabulary, length = load_vocabulary(model), source.lengths.targets_length
+    seen: dict[tuple[int, ...], str] = {}
+    for label in source.task["labels"] or ():
+        tokens = tuple(vocabulary.EncodeAsIds(label))
+        named = f"label {label!r} of {source.task['name']}"
+        if len(tokens) >= length:
+            raise UserError(
+                f"{named} has {len(tokens) + 1} tokens with its end: give {source.length_option}"
+                f"{len(tokens) + 1} or more, not {length}"
+            )
+        if tokens in seen:
+            raise UserError(
+                f"{named} and {seen[tokens]!r} are the same tokens in this vocabulary: use other "
+                "words"
+            )
+        seen[tokens] = label
+        written = vocabulary.DecodeIds(list(tokens))
+        if written != label:
+            raise UserError(
+                f"{named} comes out of this vocabulary as {written!r}: write it so, or use other "
+                "words"
+            )
+
+
+def plan_shards(
+    task: str, described: Sequence[Mapping[str, Any]], parts: ShardStore
+) -> list[SupervisedShard]:
+    """Divide the rows of parts among shards.
+
+    Args:
+        task: its name.
+        described: the parts, with `rows` by language and split.
+        parts: where they lie.
+    """
+    rows: Counter[tuple[str, str]] = Counter()
+    where: dict[tuple[str, str], list[str]] = {}
+    for part in described:
+        for lang, by_split in part["rows"].items():
+            for split, count in by_split.items():
+                rows[lang, split] += count
+                path = storage.join(parts.directory, part["path"])
+                where.setdefault((lang, split), []).append(path)
+    planned = []
+    for (lang, split), count in sorted(rows.items()):
+        of = -(-count // SHARD_ROWS)
+        paths = tuple(where[lang, split])
+        planned += [
+            SupervisedShard(task, lang, split, number, of, paths, count) for number in range(of)
+        ]
+    return planned
