@@ -21,7 +21,7 @@ import tensorflow as tf
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import TOKENS
 from mswitch.pipelines.languages import language_of
-from mswitch.pipelines.supervised.build import FEATURES
+from mswitch.pipelines.supervised.directory import FEATURES
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.metrics.registry import as_seqio
 
