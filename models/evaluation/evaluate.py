@@ -4,7 +4,6 @@ The validation examples are frozen, so every model and step answers the same que
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ from mswitch.models.training.run_directory import (
     read_run,
 )
 from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
+from mswitch.models.training.tables import is_made, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
@@ -186,28 +186,22 @@ def _rows(run: Path, step: int) -> int:
 
 
 def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
-    done = set()
-    for path in (files.directory / "eval").glob("*.parquet"):
-        if not path.stem.isdecimal():
-            continue
-        place = storage.join(files.place, EVALUATION, path.name)
-        try:
-            found = json.loads(
-                (pq.read_schema(path).metadata or {}).get(EVALUATION_SETTINGS, b"{}")
-            )
-        except (OSError, ValueError) as error:  # PyArrow's own are among these
-            raise UserError(
-                f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is "
-                "evaluated again"
-            ) from error
-        if found != settings:
-            raise UserError(
-                f"{place} was made with other settings (--batch-size, --dtype, --dispatch, which "
-                "goes by the number of devices, or the run itself): remove the eval directory to "
-                "evaluate again, or give the settings it has"
-            )
-        done.add(int(path.stem))
-    return done
+    fix = (
+        "--batch-size, --dtype, --dispatch, which goes by the number of devices, or the run "
+        "itself): remove the eval directory to evaluate again"
+    )
+    return {
+        int(path.stem)
+        for path in (files.directory / EVALUATION).glob("*.parquet")
+        if path.stem.isdecimal()
+        and is_made(
+            path,
+            storage.join(files.place, EVALUATION, path.name),
+            EVALUATION_SETTINGS,
+            settings,
+            fix,
+        )
+    }
 
 
 def _steps_to_evaluate(
@@ -250,7 +244,9 @@ def _write_step(
         if found is not None:
             name = f"{part}/{step}.parquet"
             (files.directory / part).mkdir(exist_ok=True)
-            _write(files.directory / name, found, settings)
+            path = files.directory / name
+            write_table(path, found, EVALUATION_SETTINGS, settings, "evaluate")
+            fault_point("evaluate.after_rename")
             files.publish(name)
     nats = float(np.sum(table["nats"].to_numpy()))
     tokens = int(np.sum(table["target_tokens"].to_numpy()))
@@ -259,11 +255,3 @@ def _write_step(
         f"step {step:,}: {nats / tokens:.4f} nats a token over {tokens:,} target tokens of "
         f"{table.num_rows:,} documents",
     )
-
-
-def _write(path: Path, table: pa.Table, settings: dict[str, Any]) -> None:
-    table = table.replace_schema_metadata({EVALUATION_SETTINGS: canonical_json(settings)})
-    with storage.publish(path, sync=True) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-        fault_point("evaluate.before_rename")
-    fault_point("evaluate.after_rename")

@@ -8,7 +8,6 @@ the JSON file beside it the metrics, with those of its own that a task of seqio 
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,10 +30,10 @@ from mswitch.models.training.run_directory import (
     read_run,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.tables import is_made, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import fault_point
-from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object
+from mswitch.pipelines.outputs import MARKER, read_json_object
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
@@ -87,9 +86,6 @@ def predict(
 
     Returns:
         Summary: stage, out, reused, step, what `score_predictions` gives, and test_reads.
-
-    Raises:
-        SystemExit: with code 75, where a bucket fails while it is written to.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = _Reader(files, tasks, config)
@@ -270,16 +266,15 @@ class _Reader:
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
         out = storage.join(self.files.place, f"{name}.parquet")
-        table = self._finished(path, out)
-        reused = table is not None
+        fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
+        reused = is_made(path, out, _SETTINGS, self.settings, fix)
         # After the refusals above: they read nothing of test.
         noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
-        if table is None:
+        if reused:
+            table = pq.read_table(path)
+        else:
             table = self._predict(split, step)
-            noted = table.replace_schema_metadata({_SETTINGS: canonical_json(self.settings)})
-            with storage.publish(path, sync=True) as temporary:
-                pq.write_table(noted, temporary, compression="zstd")
-                fault_point("predict.before_rename")
+            write_table(path, table, _SETTINGS, self.settings, "predict")
             self.files.publish(f"{name}.parquet")
         found = score_predictions(table, self.task)
         if own_task is not None:
@@ -298,17 +293,6 @@ class _Reader:
         )
 
         return find_task(self.task["seqio"], os.getcwd())
-
-    def _finished(self, path: Path, out: str) -> pa.Table | None:
-        if not path.is_file():
-            return None
-        table = pq.read_table(path)
-        if json.loads((table.schema.metadata or {}).get(_SETTINGS, b"{}")) != self.settings:
-            raise UserError(
-                f"{out} was made with other settings (--limit, --beams, --alpha, --dtype, or "
-                "other examples): remove it to predict again, or give the settings it has"
-            )
-        return table
 
     def _predict(self, split: Split, step: int) -> pa.Table:
         inputs, rows = [], []

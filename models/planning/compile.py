@@ -71,7 +71,7 @@ class CompileResult:
         cpu_secs: processor time of that, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
         costs: FLOPs, memory traffic and collectives (`mswitch.models.planning.costs.Costs`), if it
-        fits. xla_flops: XLA's own count, which takes each loop's body once.
+            fits.
     """
 
     fits: bool
@@ -80,7 +80,6 @@ class CompileResult:
     cpu_secs: float
     process_peak_bytes: int
     costs: dict[str, Any] | None = None
-    xla_flops: float | None = None
 
 
 def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
@@ -131,17 +130,9 @@ def compile_step(request: CompileRequest) -> CompileResult:
         secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
         return CompileResult(False, wanted, secs, cpu_secs, _own_peak())
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
-    memory, analysis = compiled.memory_analysis(), compiled.cost_analysis()
-    costs = costs_of(compiled.as_text())
-    return CompileResult(
-        True,
-        memory.peak_memory_in_bytes,
-        secs,
-        cpu_secs,
-        _own_peak(),
-        dataclasses.asdict(costs),
-        analysis["flops"],
-    )
+    peak = compiled.memory_analysis().peak_memory_in_bytes
+    costs = dataclasses.asdict(costs_of(compiled.as_text()))
+    return CompileResult(True, peak, secs, cpu_secs, _own_peak(), costs)
 
 
 def _own_peak() -> int:

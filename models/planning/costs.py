@@ -60,24 +60,18 @@ class Costs:
     Attributes:
         flops: of matrix products, a multiply-add being two.
         bfloat16_flops: the same, each product times the bfloat16 passes that a TPU makes of it.
-        flops_loops_once: `flops` with each loop's body counted once, as XLA's own analysis does.
         memory_bytes: read from and written to HBM by the instructions as scheduled.
         collectives: by kind, such as all-to-all.
     """
 
     flops: int
     bfloat16_flops: int
-    flops_loops_once: int
     memory_bytes: int
     collectives: Mapping[str, Collective]
 
 
 def costs_of(text: str) -> Costs:
-    """Count the costs of optimised HLO.
-
-    Raises:
-        ValueError: the text is not understood.
-    """
+    """Count the costs of optimised HLO."""
     module = Module.parse(text)
     own = {name: _product_flops(module, name) for name in module.computations}
     passes = {name: _product_flops(module, name, passes=True) for name in module.computations}
@@ -88,16 +82,13 @@ def costs_of(text: str) -> Costs:
         if instruction.opcode == "fusion"
         for name in instruction.called()
     }
-    flops, in_passes, memory, once, channels = 0, 0, 0, 0, {}
+    flops, in_passes, memory, channels = 0, 0, 0, {}
     runs: collections.Counter[str] = collections.Counter()
-    calls: collections.Counter[str] = collections.Counter()
     for name, times in module.runs():
         runs[name] += times
-        calls[name] += 1
     for name, times in runs.items():
         flops += own[name] * times
         in_passes += passes[name] * times
-        once += own[name] * calls[name]
         if name not in fused:
             memory += _memory_bytes(module, name) * times
         for instruction in module.computations[name].values():
@@ -107,7 +98,7 @@ def costs_of(text: str) -> Costs:
                 # One collective stands in each of the fusions that it overlaps with.
                 key = channel[1] if channel and name in fused else instruction.name
                 channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
-    return Costs(flops, in_passes, once, memory, _collectives(channels.values()))
+    return Costs(flops, in_passes, memory, _collectives(channels.values()))
 
 
 def _collectives(found) -> dict[str, Collective]:

@@ -40,11 +40,7 @@ def planning_python() -> Path:
 
 
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
-    """`compile_step` in its own process, which has libtpu.
-
-    Raises:
-        RuntimeError: the compiler failed for another reason than memory.
-    """
+    """`compile_step` in its own process, which has libtpu."""
     python = planning_python()
     # Nothing is written to it: the child ends when this process does, however that comes.
     lifeline, held = os.pipe()

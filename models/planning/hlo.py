@@ -112,11 +112,7 @@ class Module:
 
     @classmethod
     def parse(cls, text: str) -> "Module":
-        """Read what `jax.stages.Compiled.as_text` gives.
-
-        Raises:
-            ValueError: the text has no entry computation.
-        """
+        """Read what `jax.stages.Compiled.as_text` gives."""
         computations: dict[str, Computation] = {}
         entry, current = None, None
         for line in text.splitlines():
@@ -152,9 +148,6 @@ class Module:
 
         The compiler for CPUs notes it; the one for TPUs leaves a condition `i < constant`, with i
         from 0 in steps of 1, as JAX makes its scans.
-
-        Raises:
-            ValueError: the condition is of another form.
         """
         known = _KNOWN_TRIPS.search(loop.attributes)
         if known:

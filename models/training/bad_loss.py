@@ -52,9 +52,6 @@ class LossWatch:
             metrics: of the step.
             policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
             checkpoint: the newest one, if there is any.
-
-        Raises:
-            JobError: the run ends here.
         """
         # They import JAX, which a report on losses does without.
         from mswitch.models.training.distributed import JobError, say_once

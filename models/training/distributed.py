@@ -163,22 +163,15 @@ def meet(where: str) -> None:
 
 
 def meet_in_background(where: str) -> None:
-    """`meet` in another thread than the one that computes; each place once.
-
-    Raises:
-        JaxRuntimeError: another process is lost.
-    """
+    """`meet` in another thread than the one that computes; each place once."""
     get_barrier_sync_fn()(key=where, timeout_ms=_SENDING_SECS * 1000)
 
 
 def on_first(make: Callable[[], T]) -> T:
     """Call `make` in process 0 and give all processes what it gave, by way of JSON.
 
-    Raises:
-        JobError: in all processes, with the message of the error that it raised; where that is a
-            defect, process 0 raises the defect itself.
-        LeaseLostError: likewise.
-        BucketError: likewise.
+    An error that it raises is a JobError in all processes, or the same one where it is of
+    `_SHARED_ERRORS`; a defect process 0 raises itself.
     """
     if jax.process_count() == 1:
         return make()
@@ -199,11 +192,7 @@ def on_first(make: Callable[[], T]) -> T:
 
 
 def together(make: Callable[[], T]) -> T:
-    """Call `make` in every process; if it fails in one, it fails in all.
-
-    Raises:
-        JobError: in all processes, with the UserError of the first one that raised any.
-    """
+    """Call `make` in every process; the UserError of the first that fails is a JobError in all."""
     if jax.process_count() == 1:
         return make()
     made, error = None, ""
@@ -217,11 +206,7 @@ def together(make: Callable[[], T]) -> T:
 
 
 def agree(settings: str) -> None:
-    """Check that all processes were given the same settings: else they would wait for each other.
-
-    Raises:
-        JobError: they were not.
-    """
+    """Check that all processes have the same settings: else they would wait for each other."""
     first, *others = _gather(settings)
     for number, other in enumerate(others, start=1):
         if other != first:

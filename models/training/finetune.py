@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
-from mswitch.models.training.origin import check_moments, find_origin
+from mswitch.models.training.beginning import check_moments, find_origin
 from mswitch.models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.train import ALONE, make_plan, train_prepared
@@ -52,9 +52,6 @@ def finetune(
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
-
-    Raises:
-        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
 
     def prepare() -> tuple[RunPlan, TaskBatches]:

@@ -14,17 +14,16 @@ from mswitch.models.hardware import peak_flops
 from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.partitioning import put_batch
 from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
+from mswitch.models.training.beginning import teaching_of, values_after
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
 from mswitch.models.training.metrics import METRICS, MetricsWriter, written
-from mswitch.models.training.optimizer import Optimizer, optimizer_of
-from mswitch.models.training.origin import state_of_origin
+from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.signals import stop_requests
-from mswitch.models.training.state import Parameters, Skeleton, TrainState
+from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import FEATURES, SEGMENTS, make_train_step
-from mswitch.models.training.teaching import state_of_student, teacher_parameters, teaching_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import Progress
@@ -35,7 +34,7 @@ from mswitch.tasks.batches.training import TaskBatches
 def run_training(
     plan: RunPlan, batches: TaskBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
-    """Train to the last step, or until a signal.
+    """Train to the last step, or until a signal: then save, and exit with code 75.
 
     Args:
         plan: the run.
@@ -46,10 +45,6 @@ def run_training(
 
     Returns:
         The last loss.
-
-    Raises:
-        JobError: a step is bad, and the policy is to stop, or too many were skipped.
-        SystemExit: with code 75, after a signal; everything is saved.
     """
     steps, optimizer, out = plan.train.steps, optimizer_of(plan.train), files.directory
     # What the run was begun with: a later version may count other settings to its identity.
@@ -57,7 +52,7 @@ def run_training(
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     teaching = teaching_of(plan, skeleton.mesh)
-    state, teacher = _values_after(start, plan, checkpoints, skeleton, optimizer)
+    state, teacher = values_after(start, plan, checkpoints, skeleton, optimizer)
     counted = 0 if plan.origin is None else plan.origin.steps_counted
     features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
 
@@ -129,44 +124,6 @@ def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
     return start
 
 
-def _values_after(
-    step: int,
-    plan: RunPlan,
-    checkpoints: Checkpoints,
-    skeleton: Skeleton,
-    optimizer: Optimizer,
-) -> tuple[TrainState, Parameters | None]:
-    """What the step after `step` begins with, and the teacher's parameters if steps need them."""
-    teacher = plan.teacher
-    begins = teacher is not None and teacher.init and not step and plan.origin is None
-    needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
-    values = None
-    if teacher is not None and (begins or needed):
-        values = teacher_parameters(teacher, skeleton.mesh)
-    if begins:
-        assert values is not None
-        state = state_of_student(plan, skeleton, optimizer, values)
-    else:
-        state = _state_after(step, plan, checkpoints, skeleton, optimizer)
-    return state, values if needed else None
-
-
-def _state_after(
-    step: int,
-    plan: RunPlan,
-    checkpoints: Checkpoints,
-    skeleton: Skeleton,
-    optimizer: Optimizer,
-) -> TrainState:
-    """What the step after `step` begins with, but for a student's first."""
-    if step:
-        say_once("train", f"continuing after step {step:,}, from {checkpoints.place}/{step}")
-        return checkpoints.restore(step, skeleton.abstract_state(optimizer))
-    if plan.origin is not None:
-        return state_of_origin(plan.origin, skeleton, optimizer)
-    return skeleton.initial_state(optimizer)
-
-
 class Recorder:
     """Judges the metrics of each step, and writes them down in process 0.
 
@@ -217,21 +174,13 @@ class Recorder:
         self._clock = time.monotonic()
 
     def final_loss(self) -> float:
-        """Return the loss of the last good step.
-
-        Raises:
-            JobError: there was none.
-        """
+        """Return the loss of the last good step."""
         if self.watch.last_loss is None:
             raise JobError(f"no step of {self._out} has a loss: lower --base-learning-rate")
         return self.watch.last_loss
 
     def record(self, step: int, arrays: dict[str, jax.Array]) -> None:
-        """Record one step, unless it is so bad that the run stops.
-
-        Raises:
-            JobError: it is.
-        """
+        """Record one step, unless it is so bad that the run stops."""
         metrics = {"step": step, **jax.device_get(written(step, arrays))}
         now = time.monotonic()
         secs, self._clock = now - self._clock, now

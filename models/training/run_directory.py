@@ -29,11 +29,6 @@ CONFIG = "config.json"
 #: Settings of training that may change when a run continues: results are equal up to rounding, or
 #: the same as long as no loss is bad.
 FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
-#: Settings of training that older runs do not name: part of the identity where they are not the
-#: default ones.
-ADDED = ("schedule", "eval_every", "loss_per", "freeze")
-#: The same of models, and their defaults.
-ADDED_TO_MODELS = {"shared_position_bias": True, "routing": "learned"}
 CHECKPOINTS = "checkpoints"
 #: Where the files of an evaluation say how it was computed, in the metadata of their schema.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
@@ -190,10 +185,9 @@ class RunPlan:
     @property
     def identity(self) -> dict[str, Any]:
         """What makes two runs the same."""
-        model = as_json(self.model).items()
         return {
             "preset": self.preset,
-            "model": {name: x for name, x in model if ADDED_TO_MODELS.get(name) != x},
+            "model": as_json(self.model),
             "train": _identifying(as_json(self.train)),
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
@@ -224,12 +218,7 @@ class RunPlan:
 
 def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of training, as JSON, that make two runs different."""
-    usual = as_json(TrainConfig())
-    return {
-        name: value
-        for name, value in train.items()
-        if name not in FREE and not (name in ADDED and value == usual[name])
-    }
+    return {name: value for name, value in train.items() if name not in FREE}
 
 
 class Claim(NamedTuple):
@@ -267,7 +256,6 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     if isinstance(before["train"], dict):
         planned = before["train"].get("steps", steps)
         before["train"] = _identifying(before["train"]) | {"steps": steps}
-        after["train"] = dict.fromkeys(before["train"]) | after["train"]
     changed = []
     for part, wanted in after.items():
         found = before.get(part)

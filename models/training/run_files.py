@@ -204,11 +204,7 @@ class BucketFiles(RunFiles):
             self._versions[METRICS] = found[1]
 
     def check(self) -> None:
-        """Check the lease.
-
-        Raises:
-            LeaseLostError: it is lost.
-        """
+        """Check the lease."""
         if self._lease is not None:
             self._lease.check()
 
@@ -233,11 +229,7 @@ class BucketFiles(RunFiles):
             list(pool.map(fetch, names))
 
     def publish(self, *names: str) -> None:
-        """Send files, several at a time.
-
-        Raises:
-            LeaseLostError: nothing may be written any more.
-        """
+        """Send files, several at a time."""
 
         def send(name: str) -> None:
             self.check()
@@ -263,9 +255,6 @@ class BucketFiles(RunFiles):
         """Send files of a checkpoint, which replace nothing.
 
         The lease may run out between its check and the request, where a machine stands still.
-
-        Raises:
-            LeaseLostError: another process has written one.
         """
 
         def send(name: str) -> None:
@@ -286,9 +275,6 @@ class BucketFiles(RunFiles):
         """Send metrics and TensorBoard events, as far as they are.
 
         Each replaces what this process sent before and nothing else.
-
-        Raises:
-            LeaseLostError: another process has written them.
         """
         for name in (METRICS, *sorted(self._files(TENSORBOARD))):
             self.check()
@@ -372,9 +358,8 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         part: what is going to be locked, which tells working copies apart.
         shared: whether other processes of a job work with it too.
 
-    Raises:
-        LeaseLostError: of a job, where the lease is lost or the bucket fails later.
-        SystemExit: with code 75, likewise, of one process.
+    Where the lease is lost or the bucket fails later, one process exits with code 75; of a job, all
+    raise LeaseLostError.
     """
     if not storage.is_remote(place):
         yield RunFiles(place, Path(place))

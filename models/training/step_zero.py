@@ -48,9 +48,6 @@ def stage_run(
         out: a path, or a gs:// or s3:// URL.
         stage: its name.
         config: everything that the bytes depend on.
-
-    Raises:
-        SystemExit: with code 75, where a bucket fails later.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:

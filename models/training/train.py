@@ -3,7 +3,7 @@
 A run continues from its last complete checkpoint to the bit: parameters and moments come from
 the checkpoint, the batch and all randomness of step n from (seed, n). It resumes, in this order:
 a finished run does nothing; a run with a complete checkpoint continues after it; any other begins
-at step 0.
+at step 0. After SIGTERM or Ctrl-C everything is saved, and the process exits with code 75.
 """
 
 import contextlib
@@ -73,9 +73,6 @@ def train(
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
-
-    Raises:
-        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
     chosen = mixture or Mixture()
     return train_prepared(

@@ -19,8 +19,8 @@ from mswitch.models.config import (
     as_json,
 )
 from mswitch.models.partitioning import check_divisible
+from mswitch.models.training.beginning import find_origin
 from mswitch.models.training.finetune import is_same, prepare_tuning
-from mswitch.models.training.origin import find_origin
 from mswitch.models.training.run_directory import (
     RunPlan,
     Teacher,
@@ -90,9 +90,6 @@ def distill(
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
-
-    Raises:
-        SystemExit: with code 75, after SIGTERM or Ctrl-C; everything is saved.
     """
 
     def prepare_student() -> tuple[RunPlan, TaskBatches]:

@@ -20,8 +20,8 @@ from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.devices import memory_explained
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.training.beginning import find_origin
 from mswitch.models.training.checkpoint import restore_parameters
-from mswitch.models.training.origin import find_origin
 from mswitch.models.training.run_directory import (
     check_vocabulary,
     model_of,

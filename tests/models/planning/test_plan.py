@@ -45,11 +45,10 @@ def compiled(_request: CompileRequest) -> CompileResult:
     costs = {
         "flops": 197_000_000_000_000,
         "bfloat16_flops": 2 * 197_000_000_000_000,
-        "flops_loops_once": 1,
         "memory_bytes": 819_000_000_000 // 2,
         "collectives": collectives,
     }
-    return CompileResult(True, 9 * 2**30, 12.3, 11.2, 2**30, costs, 1.0)
+    return CompileResult(True, 9 * 2**30, 12.3, 11.2, 2**30, costs)
 
 
 @pytest.fixture

@@ -61,9 +61,6 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     assert 0 < result.peak_bytes < hbm
     analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
-    # XLA counts loops once, and elementwise work as well, much of a model so small.
-    assert result.xla_flops is not None
-    assert 0.7 * result.xla_flops < result.costs["flops_loops_once"] < result.xla_flops
     sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
     assert "all-reduce" in sent
     assert ("all-to-all" in sent) or not model.sparse

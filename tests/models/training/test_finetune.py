@@ -28,9 +28,9 @@ from mswitch.models.config import (
     TuningConfig,
 )
 from mswitch.models.evaluation.evaluate import evaluate
+from mswitch.models.training.beginning import find_origin, state_of_origin
 from mswitch.models.training.finetune import finetune
 from mswitch.models.training.optimizer import Adafactor, AdamW, optimizer_of
-from mswitch.models.training.origin import find_origin, state_of_origin
 from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Skeleton, unrolled

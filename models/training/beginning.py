@@ -1,4 +1,8 @@
-"""Where a fine-tuning begins: a checkpoint of another run, trained or imported."""
+"""What a run begins with: parameters that are drawn, a checkpoint of another run, or a teacher's.
+
+A fine-tuning has an origin, trained or imported. A student may begin with what its teacher has
+beside experts, and learns from what the teacher predicts.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,18 +10,23 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from mswitch.models.config import TrainConfig
+from mswitch.models.config import Precision, TrainConfig
 from mswitch.models.training.checkpoint import Checkpoints, find_step, restore_parameters
+from mswitch.models.training.distributed import say_once
 from mswitch.models.training.optimizer import Optimizer
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     Origin,
+    RunPlan,
+    Teacher,
     read_run,
     train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.state import Parameters, Skeleton, TrainState, unrolled
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
+from mswitch.models.training.step import Teaching
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 
@@ -84,6 +93,33 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
         )
 
 
+def values_after(
+    step: int,
+    plan: RunPlan,
+    checkpoints: Checkpoints,
+    skeleton: Skeleton,
+    optimizer: Optimizer,
+) -> tuple[TrainState, Parameters | None]:
+    """What the step after `step` begins with, and the teacher's parameters if steps need them."""
+    teacher = plan.teacher
+    begins = teacher is not None and teacher.init and not step and plan.origin is None
+    needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
+    values = None
+    if teacher is not None and (begins or needed):
+        values = _teacher_parameters(teacher, skeleton.mesh)
+    if step:
+        say_once("train", f"continuing after step {step:,}, from {checkpoints.place}/{step}")
+        state = checkpoints.restore(step, skeleton.abstract_state(optimizer))
+    elif plan.origin is not None:
+        state = state_of_origin(plan.origin, skeleton, optimizer)
+    elif begins:
+        assert values is not None
+        state = _state_of_student(plan, skeleton, optimizer, values)
+    else:
+        state = skeleton.initial_state(optimizer)
+    return state, values if needed else None
+
+
 def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
     """The state of step 0: the origin's parameters, and fresh moments or its own."""
     run = origin.chain["config_hash"]
@@ -112,3 +148,63 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
         out_shardings=None if shardings is None else (shardings.moments, shardings.step),
     )()
     return TrainState(parameters, moments, step)
+
+
+def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
+    """What the training step has to know of the teacher; None if nothing is learned from it."""
+    teacher = plan.teacher
+    if teacher is None or not teacher.soft_weight:
+        return None
+    skeleton = _skeleton_of(teacher, plan.train.dtype, mesh)
+    return Teaching(skeleton, teacher.soft_weight, teacher.temperature)
+
+
+def _skeleton_of(teacher: Teacher, dtype: Precision, mesh: Mesh | None) -> Skeleton:
+    """The teacher's model, its layers stored as they are, computed in the student's precision."""
+    settings = {"dtype": dtype, "remat": "none", "freeze": "none"}
+    return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
+
+
+def _teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
+    """The teacher's values, on the mesh."""
+    origin = teacher.origin
+    like = _skeleton_of(teacher, teacher.train.dtype, mesh).abstract_parameters()
+    with open_files(origin.path, shared=jax.process_count() > 1) as files:
+        files.refresh()
+        return restore_parameters(files, origin.step, like, origin.chain["config_hash"])
+
+
+def _state_of_student(
+    plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
+) -> TrainState:
+    """The state of step 0 of a student that begins with its teacher's `values`."""
+    teacher = plan.teacher
+    assert teacher is not None
+    period, mean = teacher.model.period, teacher.gather == "mean"
+
+    def create(values: Parameters) -> TrainState:
+        drawn = unrolled(skeleton.initial_parameters())
+        taken = in_dense_places(unrolled(values), period, mean=mean)
+        parameters = skeleton.laid_out({**drawn, **taken})
+        moments = optimizer.init(skeleton.trained(parameters), skeleton.axes)
+        return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
+
+    made = jax.jit(create, out_shardings=skeleton.state_shardings(optimizer))
+    return made(values)
+
+
+def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
+    """Unscanned parameters of a sparse model by the names that a dense one has for them.
+
+    Args:
+        sparse: the parameters.
+        period: blocks after which the model's pattern repeats.
+        mean: whether a sparse layer gives the mean of its experts, or nothing.
+    """
+    found = {}
+    for name, value in sparse.items():
+        if ".switch." not in name:
+            found[dense_name(name, period)] = value
+        elif mean and ".router." not in name:
+            found[dense_name(name, period)] = value.mean(axis=0)
+    return found

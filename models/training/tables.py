@@ -1,0 +1,46 @@
+"""Tables of a run as Parquet, each with the settings that it was made with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import canonical_json
+
+
+def write_table(
+    path: Path, table: pa.Table, key: bytes, settings: dict[str, Any], stage: str
+) -> None:
+    """Write a table, and its settings into the metadata of its schema as `key`."""
+    noted = table.replace_schema_metadata({key: canonical_json(settings)})
+    with storage.publish(path, sync=True) as temporary:
+        pq.write_table(noted, temporary, compression="zstd")
+        fault_point(f"{stage}.before_rename")
+
+
+def is_made(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
+    """Whether a table is there; one of other settings is refused.
+
+    Args:
+        path: its file.
+        place: where a user has it.
+        key: where its settings are.
+        settings: what it should be made with.
+        fix: which options may differ, and what to do then.
+    """
+    if not path.is_file():
+        return False
+    try:
+        found = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
+    except (OSError, ValueError) as error:  # PyArrow's own are among these
+        raise UserError(
+            f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is made again"
+        ) from error
+    if found != settings:
+        raise UserError(f"{place} was made with other settings ({fix}, or give the settings it has")
+    return True
