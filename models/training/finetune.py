@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any
@@ -53,20 +54,10 @@ def finetune(
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
     """
-
-    def prepare() -> tuple[RunPlan, TaskBatches]:
-        return prepare_tuning(
-            origin,
-            tasks,
-            out,
-            config,
-            mixture or Mixture(),
-            changes,
-            step=step,
-            keep_moments=keep_moments,
-            shared=job.shared,
-        )
-
+    chosen, how = mixture or Mixture(), {"step": step, "keep_moments": keep_moments}
+    prepare = functools.partial(
+        prepare_tuning, origin, tasks, out, config, chosen, changes, shared=job.shared, **how
+    )
     return {**train_prepared(prepare, tasks, out, job), "stage": "finetune"}
 
 

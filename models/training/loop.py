@@ -47,7 +47,7 @@ def run_training(
         The last loss.
     """
     steps, optimizer, out = plan.train.steps, optimizer_of(plan.train), files.directory
-    # What the run was begun with: a later version may count other settings to its identity.
+    # Of a run that is extended, that of the shorter one.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))

@@ -437,6 +437,5 @@ def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:
         return kind(**settings)
     except TypeError as error:
         raise UserError(
-            f"the run's {CONFIG} has settings that this version cannot read ({error}): restore it "
-            "from a copy, or use the version that wrote it"
+            f"the run's {CONFIG} has unknown settings ({error}): restore it from a copy"
         ) from error

@@ -20,12 +20,15 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.sampling import normalised
+from mswitch.pipelines.validation import check_fields
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
 #: The task of a mixture that has no other: its leaves are its languages.
@@ -48,26 +51,18 @@ class WeightedTask:
     """
 
     directory: str
-    rate: float | None = None
-    virtual: float | None = None
-    cap: float | None = None
-    scale: float = 1.0
-    temperature: float = 1.0
+    rate: Annotated[float, Ge(0)] | None = None
+    virtual: Annotated[float, Ge(1)] | None = None
+    cap: Annotated[float, Ge(1)] | None = None
+    scale: Annotated[float, Gt(0)] = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     mixture: Mixture = Mixture()  # noqa: RUF009, it is frozen
 
     def __post_init__(self) -> None:
-        if self.rate is not None and not 0 <= self.rate < float("inf"):
-            raise UserError(f"rate is {self.rate}: give 0 or more")
+        check_fields(self, "")
         others = (self.virtual, self.cap, self.scale, self.temperature)
         if self.rate is not None and others != (None, None, 1.0, 1.0):
             raise UserError("give a rate, or virtual, cap, scale and temperature, not both")
-        for name in ("virtual", "cap"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value < float("inf"):
-                raise UserError(f"{name} is {value}: give at least 1")
-        for name in ("scale", "temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UserError(f"{name} is {getattr(self, name)}: give more than 0")
 
     def weight(self, records: int) -> float:
         """What the task's share is proportional to."""

@@ -18,7 +18,6 @@ from bucket_runs import (
     LEASE_SECS,
     SCRIPT,
     copied,
-    end,
     final_arrays,
     has_saved,
     metrics,
@@ -26,7 +25,7 @@ from bucket_runs import (
     steps_in,
 )
 from example_files import write_examples
-from processes import wait_for
+from processes import end, wait_for
 from report_runs import Scenario, write_runs
 
 from mswitch.flows.cli.main import main

@@ -13,17 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bucket_runs import (
-    SCRIPT,
-    copied,
-    end,
-    final_arrays,
-    has_saved,
-    metrics,
-    steps_in,
-)
+from bucket_runs import SCRIPT, copied, final_arrays, has_saved, metrics, steps_in
 from example_files import write_examples
-from processes import free_port, wait_for
+from processes import end, free_port, wait_for
 
 from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import train_child as child
+from trained_runs import TIMES
 
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import optimizer_of
@@ -15,16 +16,8 @@ from mswitch.models.training.state import Skeleton
 from mswitch.pipelines import objects, storage
 
 SCRIPT = Path(__file__).with_name("train_child.py")
-TIMES = ("_secs", "_per_sec")
 #: Short, but longer than a busy machine may keep a renewal waiting.
 LEASE_SECS = 8
-
-
-def end(process: subprocess.Popen[str], code: int) -> str:
-    """Wait for a process; give what it said."""
-    _, errors = process.communicate()
-    assert process.returncode == code, errors
-    return errors
 
 
 def metrics(data: bytes) -> list[dict]:

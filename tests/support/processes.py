@@ -1,9 +1,36 @@
-"""Waiting for processes, and addresses for them."""
+"""Starting processes and waiting for them, and addresses for them."""
 
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+
+def on_devices(count: int, **variables: str) -> dict[str, str]:
+    """The environment of a process that has so many CPU devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **variables}
+
+
+def start(*words: object, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
+    """Start Python with these words and environment variables; its errors can be read."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        env=on_devices(devices, **variables) if devices > 1 else {**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Wait until a process ends with a code; what it said."""
+    _, errors = process.communicate()
+    assert process.returncode == code, errors
+    return errors
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:

@@ -33,5 +33,9 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    text = (run / "metrics.jsonl").read_text()
+    found = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
     return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]

@@ -1,8 +1,5 @@
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import train_child as child
+from processes import end, start
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig
@@ -170,11 +168,10 @@ evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_si
 def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
-    command = [sys.executable, "-c", EVALUATE, str(copy), SUPPORT]
+    command = ("-c", EVALUATE, copy, SUPPORT)
     for point in ("evaluate.before_rename", "evaluate.after_rename"):
-        environment = {**os.environ, "MSWITCH_FAULT": point, "JAX_PLATFORMS": "cpu"}
-        assert subprocess.run(command, env=environment, check=False).returncode == -9
-    subprocess.run(command, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True)
+        end(start(*command, MSWITCH_FAULT=point), -9)
+    end(start(*command))
     for directory in ("eval", "routing"):
         made = {path.name: path.read_bytes() for path in (copy / directory).iterdir()}
         wanted = {path.name: path.read_bytes() for path in (evaluated / directory).iterdir()}

@@ -46,26 +46,25 @@ def change_weights(directory: Path, change) -> None:
 WI = "encoder.block.1.layer.1.DenseReluDense.wi.weight"
 
 
-def test_a_missing_tensor(source):
-    change_weights(source, lambda values: values.pop(WI))
-    refuse(source, f"has no tensor {WI}")
-
-
-def test_a_wrong_shape(source):
-    change_weights(source, lambda v: v.update({WI: np.ascontiguousarray(v[WI].T)}))
-    refuse(source, rf"{WI} has shape \[16, 20\] where config.json implies \[20, 16\]")
-
-
-def test_a_tensor_too_many(source):
-    change_weights(source, lambda v: v.update({"encoder.block.2.x.weight": v[WI]}))
-    refuse(source, r"has 1 tensors that are not in the model .*, such as encoder\.block\.2\.x")
-
-
-def test_integers_and_values_that_are_no_numbers(source):
-    change_weights(source, lambda v: v[WI].__setitem__((0, 0), np.nan))
-    refuse(source, f"{WI} holds infinities or NaN")
-    change_weights(source, lambda v: v.update({WI: np.zeros((20, 16), np.int32)}))
-    refuse(source, f"{WI} is I32, none of F32")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda v: v.pop(WI), f"has no tensor {WI}"),
+        (
+            lambda v: v.update({WI: np.ascontiguousarray(v[WI].T)}),
+            rf"{WI} has shape \[16, 20\] where config.json implies \[20, 16\]",
+        ),
+        (
+            lambda v: v.update({"encoder.block.2.x.weight": v[WI]}),
+            r"has 1 tensors that are not in the model .*, such as encoder\.block\.2\.x",
+        ),
+        (lambda v: v[WI].__setitem__((0, 0), np.nan), f"{WI} holds infinities or NaN"),
+        (lambda v: v.update({WI: np.zeros((20, 16), np.int32)}), f"{WI} is I32, none of F32"),
+    ],
+)
+def test_other_tensors(source, change, message):
+    change_weights(source, change)
+    refuse(source, message)
 
 
 def test_tied_and_untied_contradictions(source, sharded):
@@ -178,13 +177,16 @@ def test_geglu_experts_have_no_class(fixtures, tmp_path):
         write_config(preset("mswitch-base").model)
 
 
-def test_other_layers_have_no_class():
-    model = dataclasses.replace(preset("switch-base-8").model, sparse_every=4)
-    with pytest.raises(UserError, match=r"sparse_every=4: .* into other layers"):
-        write_config(model)
-    model = dataclasses.replace(preset("switch-base-8").model, shared_position_bias=False)
-    with pytest.raises(UserError, match=r"a position bias in every layer, .* one a stack"):
-        write_config(model)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparse_every": 4}, r"sparse_every=4: .* into other layers"),
+        ({"shared_position_bias": False}, r"a position bias in every layer, .* one a stack"),
+    ],
+)
+def test_other_layers_have_no_class(changes, message):
+    with pytest.raises(UserError, match=message):
+        write_config(dataclasses.replace(preset("switch-base-8").model, **changes))
 
 
 def test_exports_without_their_checkpoint(fixtures, tmp_path):
@@ -199,15 +201,6 @@ def test_exports_without_their_checkpoint(fixtures, tmp_path):
 
 
 def test_a_config_is_refused_before_weights_are_read(tmp_path):
+    sizes = {"num_layers": 1, "vocab_size": 9, "d_model": 4, "d_ff": 4, "num_heads": 1}
     with pytest.raises(UserError, match="d_kv is None"):
-        read_config(
-            {
-                "model_type": "mt5",
-                "num_layers": 1,
-                "vocab_size": 9,
-                "d_model": 4,
-                "d_ff": 4,
-                "num_heads": 1,
-            },
-            "c",
-        )
+        read_config({"model_type": "mt5", **sizes}, "c")

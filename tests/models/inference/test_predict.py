@@ -6,16 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 import train_child as child
 from example_files import write_examples
+from processes import end
 from task_files import vocabulary, write_supervised
 
 from mswitch.flows.cli.app import run as run_command
@@ -347,22 +348,10 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
 @pytest.mark.training
 def test_two_devices_predict_as_one(copy, tasks):
     one = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     before = Path(one["out"]).rename(copy / "one.parquet")
-    command = ["predict", "--run", str(copy), "--step", "3", "--batch-size", "4", "--tasks"]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mswitch.flows.cli.main",
-            *command,
-            str(tasks),
-            "--data-parallel",
-            "2",
-        ],
-        env={**os.environ, "XLA_FLAGS": flags},
-        check=True,
-    )
+    command = ["predict", "--run", copy, "--step", "3", "--batch-size", "4", "--tasks", tasks]
+    words = ("-m", "mswitch.flows.cli.main", *command, "--data-parallel", "2")
+    end(processes.start(*words, devices=2))
     there, here = (pq.read_table(path).to_pylist() for path in (one["out"], before))
     for row, other in zip(there, here, strict=True):
         assert row["prediction"] == other["prediction"]
@@ -422,11 +411,9 @@ def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
 
 @pytest.mark.training
 def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
-    command = ["predict", "--run", str(copy), "--step", "3", "--split", "test", "--limit", "3"]
-    start = [sys.executable, "-m", "mswitch.flows.cli.main", *command]
-    variables = {**os.environ, "MSWITCH_FAULT": "predict.before_rename"}
-    killed = subprocess.run(start, env=variables, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    command = ["predict", "--run", copy, "--step", "3", "--split", "test", "--limit", "3"]
+    words = ("-m", "mswitch.flows.cli.main", *command)
+    end(processes.start(*words, MSWITCH_FAULT="predict.before_rename"), -signal.SIGKILL)
     config = PredictConfig(limit=3)
     found = predict(copy, None, "test", config, step=3)
     assert found["test_reads"] == 1
@@ -480,21 +467,22 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
         predict(copy, open_task, "validation", PredictConfig(decode="labels"))
     with pytest.raises(UserError, match="--batch-size 32 is not a multiple of --data-parallel 3"):
         PredictConfig(data_parallel=3)
-    with pytest.raises(UserError, match=r"--select looks at every step"):
-        run_command(["predict", "--run", str(copy), "--select", "--split", "test"])
-    for option in (["--select"], ["--split", "test"], ["--again"], ["--limit", "3"]):
-        with pytest.raises(UserError, match=f"read no split: leave out {option[0]}"):
-            run_command(["predict", "--run", str(copy), "--text", "ag", *option])
-    with pytest.raises(UserError, match="--again reads test once more: give --split test"):
-        run_command(["predict", "--run", str(copy), "--again"])
-    with pytest.raises(UserError, match="there is no text to answer"):
-        run_command(["predict", "--run", str(copy), "--input", os.devnull])
-    with pytest.raises(UserError, match="--vocab is for gaps in --text"):
-        run_command(["predict", "--run", str(copy), "--vocab", "v"])
-    with pytest.raises(UserError, match=r"--text 'ag\\udcff' is not UTF-8"):
-        run_command(["predict", "--run", str(copy), "--text", "ag\udcff"])
-    with pytest.raises(UserError, match=r"--input .*nothing cannot be read"):
-        run_command(["predict", "--run", str(copy), "--input", str(tmp_path / "nothing")])
+    of_splits = (["--select"], ["--split", "test"], ["--again"], ["--limit", "3"])
+    lines = [
+        (["--select", "--split", "test"], "--select looks at every step"),
+        *(
+            (["--text", "ag", *words], f"read no split: leave out {words[0]}")
+            for words in of_splits
+        ),
+        (["--again"], "--again reads test once more: give --split test"),
+        (["--input", os.devnull], "there is no text to answer"),
+        (["--vocab", "v"], "--vocab is for gaps in --text"),
+        (["--text", "ag\udcff"], r"--text 'ag\\udcff' is not UTF-8"),
+        (["--input", str(tmp_path / "nothing")], "--input .*nothing cannot be read"),
+    ]
+    for words, message in lines:
+        with pytest.raises(UserError, match=message):
+            run_command(["predict", "--run", str(copy), *words])
     (copy / MARKER).unlink()
     with pytest.raises(UserError, match="still in training"):
         select(copy, tasks, BATCH_OF_4)

@@ -1,12 +1,11 @@
 """Losses that are no number, and spikes: the run stops or skips the step, and says so."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import train_child as child
+from trained_runs import lines
 
 from mswitch.models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, PATIENCE, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints, complete_steps
@@ -15,7 +14,6 @@ from mswitch.pipelines.errors import UserError
 pytestmark = pytest.mark.training
 
 STEPS = 7
-TIMES = ("_secs", "_per_sec")
 
 
 @pytest.fixture
@@ -52,15 +50,6 @@ def one_odd_batch(monkeypatch):
         return made
 
     monkeypatch.setattr(child.MemoryBatches, "batch", batch)
-
-
-def lines(run: Path) -> list[dict]:
-    def refuse(constant: str):
-        raise AssertionError(f"{constant} is not JSON")
-
-    text = (run / "metrics.jsonl").read_text()
-    made = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in made]
 
 
 def test_the_run_stops_and_can_be_continued_by_another_policy(tmp_path, poison, capsys):

@@ -3,19 +3,19 @@
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 import train_child as child
 from example_files import write_examples
+from processes import end
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, lines, state
 
@@ -83,14 +83,9 @@ def tuned(tmp_path_factory, origin, tasks) -> Path:
 
 def start(origin: Path, tasks: Path, out: Path, **variables: str) -> subprocess.Popen:
     options = "--steps 5 --batch-size 8 --eval-every 2 --checkpoint-every 2 --dtype float32"
-    command = ["finetune", "--from", str(origin), "--tasks", str(tasks), "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *command, *options.split(), "--seed", "3"],
-        env={**os.environ, **variables},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = ["finetune", "--from", origin, "--tasks", tasks, "--out", out, "--seed", 3]
+    main = ("-m", "mswitch.flows.cli.main")
+    return processes.start(*main, *command, *options.split(), **variables)
 
 
 def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
@@ -142,30 +137,21 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(origin, tasks, tu
     out = tmp_path / "run"
     points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
     for point in (*points, "before_marker"):
-        process = start(origin, tasks, out, MSWITCH_FAULT=f"train.{point}")
-        _, errors = process.communicate()
-        assert process.returncode == -signal.SIGKILL, errors
-    process = start(origin, tasks, out)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+        end(start(origin, tasks, out, MSWITCH_FAULT=f"train.{point}"), -signal.SIGKILL)
+    end(start(origin, tasks, out))
     assert lines(out) == lines(tuned)
     assert equal(state(out, STEPS), state(tuned, STEPS))
 
 
 def test_on_a_mesh_it_is_the_run_of_one_device(origin, tasks, tuned, tmp_path):
     out = tmp_path / "run"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     script = (
         "import sys, dataclasses; from mswitch.models.training.finetune import finetune;"
         "from mswitch.models.config import TuningConfig;"
         "finetune(*sys.argv[1:4], TuningConfig(steps=5, batch_size=8, eval_every=2,"
         " checkpoint_every=2, dtype='float32', seed=3, data_parallel=2, expert_parallel=2))"
     )
-    subprocess.run(
-        [sys.executable, "-c", script, str(origin), str(tasks), str(out)],
-        env={**os.environ, "XLA_FLAGS": flags},
-        check=True,
-    )
+    end(processes.start("-c", script, origin, tasks, out, devices=4))
     for one, other in zip(lines(out), lines(tuned), strict=True):
         for name, value in other.items():
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)

@@ -4,7 +4,6 @@ Its checkpoints are evaluated on 8 devices, on two processes of 4 each, and on o
 """
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,10 +11,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from processes import free_port
+from processes import end, free_port, on_devices
+from trained_runs import lines
 
 from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
@@ -26,7 +27,6 @@ pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 STEPS = 12
 MESH = ("data_parallel=2", "expert_parallel=2", "model_parallel=2", "batch_size=16")
 HALF = ("data_parallel=1", "expert_parallel=2", "model_parallel=2", "batch_size=16")
-TIMES = ("_secs", "_per_sec")
 
 
 #: Restores a checkpoint on 8, 4, 2 devices and 1, and prints the bytes' hash each time.
@@ -86,40 +86,20 @@ with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
 """
 
 
-def on_devices(count: int, **variables: str) -> dict[str, str]:
-    """The environment of a process that has so many devices."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **variables}
-
-
 def start(out: Path, devices: int, *options: str, **variables: str):
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), "mswitch-tiny", str(out), str(STEPS), *options],
-        env=on_devices(devices, **variables),
-        stderr=subprocess.PIPE,
-        text=True,
+    return processes.start(
+        SCRIPT, "mswitch-tiny", out, STEPS, *options, devices=devices, **variables
     )
-
-
-def end(process: subprocess.Popen[str], code: int) -> str:
-    _, errors = process.communicate()
-    assert process.returncode == code, errors
-    return errors
 
 
 def free_address() -> str:
     return f"127.0.0.1:{free_port()}"
 
 
-def metrics(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in lines]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    end(start(out, 8, *MESH), 0)
+    end(start(out, 8, *MESH))
     return out
 
 
@@ -138,7 +118,7 @@ def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(undisturbed, 
     out = shutil.copytree(killed, tmp_path / "run")
     errors = end(start(out, 8, *MESH), 0)
     assert "continuing after step" in errors
-    assert metrics(out) == metrics(undisturbed)
+    assert lines(out) == lines(undisturbed)
 
 
 def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed):
@@ -168,11 +148,11 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     assert "the same command continues" in errors
     assert "[train]" not in end(second, EXIT_RESUME)  # process 0 speaks for all
     stopped = complete_steps(out / "checkpoints")[-1]
-    assert begun < stopped == metrics(out)[-1]["step"] < STEPS
+    assert begun < stopped == lines(out)[-1]["step"] < STEPS
     errors = end(start(out, 4, *HALF, "remat=layers"), 0)
     assert "continues with other settings: data_parallel, remat" in errors
     assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
-    for one, other in zip(metrics(out), metrics(undisturbed), strict=True):
+    for one, other in zip(lines(out), lines(undisturbed), strict=True):
         for name, value in other.items():
             said = f"{name}, step {one['step']}"
             np.testing.assert_allclose(one[name], value, rtol=1e-5, atol=1e-7, err_msg=said)
@@ -184,23 +164,15 @@ def start_evaluation(runs: list[Path], **config) -> list[subprocess.Popen[str]]:
     started = []
     for number, run in enumerate(runs):
         member = {**job, "process_id": number} if len(runs) > 1 else {}
-        options = [str(SCRIPT.parent), str(run), json.dumps(config), json.dumps(member)]
-        process = subprocess.Popen(
-            [sys.executable, "-c", EVALUATE, *options],
-            env=on_devices(8 // len(runs)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
+        options = (SCRIPT.parent, run, json.dumps(config), json.dumps(member))
+        started.append(processes.start("-c", EVALUATE, *options, devices=8 // len(runs)))
     return started
 
 
-def evaluation_of(
-    run: Path, out: Path, config: dict, processes: int = 1
-) -> tuple[dict, pa.Table, str]:
+def evaluation_of(run: Path, out: Path, config: dict, count: int = 1) -> tuple[dict, pa.Table, str]:
     """The last step of a copy of a run, evaluated: losses, routing, and what process 0 said."""
     shutil.copytree(run, out)
-    said = [end(process, 0) for process in start_evaluation([out] * processes, **config)]
+    said = [end(process, 0) for process in start_evaluation([out] * count, **config)]
     assert all("[evaluate]" not in errors for errors in said[1:])
     losses = pq.read_table(out / "eval" / f"{STEPS}.parquet").to_pydict()
     return losses, pq.read_table(out / "routing" / f"{STEPS}.parquet"), said[0]
@@ -210,12 +182,12 @@ def test_devices_and_processes_evaluate_as_one_device_does(undisturbed, tmp_path
     alone = {"data_parallel": 1, "dispatch": "queues"}
     wanted, routing, said = evaluation_of(undisturbed, tmp_path / "one", alone)
     assert "2 checkpoints on 1 of 8 x cpu" in said
-    for name, config, processes, devices in (
+    for name, config, count, devices in (
         ("as trained", {}, 1, 8),
         ("on half", {"expert_parallel": 4}, 1, 4),
         ("in two processes", {}, 2, 8),
     ):
-        made, routed, said = evaluation_of(undisturbed, tmp_path / name, config, processes)
+        made, routed, said = evaluation_of(undisturbed, tmp_path / name, config, count)
         assert f"2 checkpoints on {devices} of 8 x cpu" in said
         np.testing.assert_allclose(made["nats"], wanted["nats"], rtol=1e-5, err_msg=name)
         assert {**made, "nats": wanted["nats"]} == wanted
@@ -239,12 +211,7 @@ def test_a_process_that_is_lost_between_two_steps_ends_the_other():
     """There JAX raises an error of another class than in the first step."""
     job = {"coordinator_address": free_address(), "num_processes": 2, "heartbeat_timeout_secs": 10}
     first, lost = (
-        subprocess.Popen(
-            [sys.executable, "-c", LOSE, json.dumps({**job, "process_id": number})],
-            env=on_devices(1),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        processes.start("-c", LOSE, json.dumps({**job, "process_id": number}))
         for number in range(2)
     )
     errors = end(first, EXIT_RESUME)

@@ -1,7 +1,6 @@
-"""A run directory that is damaged, or of another version, is named with what to do."""
+"""A run directory that is damaged is named with what to do."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import train_child as child
 from mswitch.models.config import TrainConfig
 from mswitch.models.training.run_directory import (
     CONFIG,
-    FREE,
     Claim,
     claim_run,
     describe_run,
@@ -56,12 +54,6 @@ def test_a_damaged_description_is_named(run, plan, text, message):
             act()
 
 
-def test_models_of_older_runs_keep_their_identity(plan):
-    assert "shared_position_bias" not in plan.identity["model"]
-    model = dataclasses.replace(plan.model, shared_position_bias=False)
-    assert dataclasses.replace(plan, model=model).hash != plan.hash
-
-
 @pytest.mark.parametrize(
     ("text", "message"), [("done", "is not JSON"), ("{}", "does not belong to a training run")]
 )
@@ -71,22 +63,11 @@ def test_a_damaged_marker_is_named(run, plan, text, message):
         claim_run(run, plan)
 
 
-def test_settings_that_a_version_did_not_have_are_the_default_ones(run, plan, capsys):
-    described = read_run(run)
-    for name in FREE:
-        del described["train"][name]
-    (run / CONFIG).write_text(json.dumps(described))
-    assert claim_run(run, plan) == Claim()
-    describe_run(run, plan, "examples", {})
-    assert train_config_of(read_run(run)) == plan.train
-    assert "other settings" not in capsys.readouterr().err
-
-
-def test_settings_that_this_version_does_not_have_are_named(run):
+def test_unknown_settings_are_named(run):
     described = read_run(run)
     described["train"]["telepathy"] = described["model"]["telepathy"] = True
     for of in (train_config_of, model_of):
-        with pytest.raises(UserError, match=r"cannot read .*telepathy.*the version that wrote it"):
+        with pytest.raises(UserError, match=r"has unknown settings .*telepathy.*restore it"):
             of(described)
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,9 +12,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pyarrow.parquet as pq
 import pytest
 from example_files import write_examples
+from processes import end
 from trained_runs import equal, lines, skeleton_of, state
 
 from mswitch.models.capacity import Groups
@@ -289,14 +290,9 @@ def start(teacher: Path, examples: Path, out: Path, **variables: str) -> subproc
         " --warmup-steps 50 --dtype float32 --evaluations 3 --checkpoint-every 2 --seed 3"
         " --soft-weight 0.5 --temperature 2"
     )
-    places = ["--teacher", str(teacher), "--examples", str(examples), "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "mswitch.flows.cli.main", "distill", *places, *options.split()],
-        env={**os.environ, **variables},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    places = ("--teacher", teacher, "--examples", examples, "--out", out)
+    main = ("-m", "mswitch.flows.cli.main", "distill")
+    return processes.start(*main, *places, *options.split(), **variables)
 
 
 @pytest.mark.timeout(600)
@@ -306,12 +302,8 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(
     out = tmp_path / "run"
     points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
     for point in (*points, "before_marker"):
-        process = start(teacher, examples, out, MSWITCH_FAULT=f"train.{point}")
-        _, errors = process.communicate()
-        assert process.returncode == -signal.SIGKILL, errors
-    process = start(teacher, examples, out)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+        end(start(teacher, examples, out, MSWITCH_FAULT=f"train.{point}"), -signal.SIGKILL)
+    end(start(teacher, examples, out))
     assert lines(out) == lines(student)
     assert equal(state(out, STEPS), state(student, STEPS))
 
@@ -323,7 +315,6 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(
 )
 def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, examples, tmp_path, mesh):
     out = tmp_path / "run"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     saving = {"microbatches": 2, "loss_chunks": 3}
     script = (
         "import json, sys; from mswitch.models.transfer.distill import distill;"
@@ -338,12 +329,8 @@ def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, examples, tmp_p
         dataclasses.asdict(HALF),
         {name: value for name, value in dataclasses.asdict(SMALL).items() if value is not None},
     ]
-    subprocess.run(
-        [sys.executable, "-c", script, str(teacher), str(examples), str(out),
-         *map(json.dumps, settings)],
-        env={**os.environ, "XLA_FLAGS": flags},
-        check=True,
-    )  # fmt: skip
+    words = ("-c", script, teacher, examples, out, *map(json.dumps, settings))
+    end(processes.start(*words, devices=4))
     for one, other in zip(lines(out), lines(student), strict=True):
         for name, value in other.items():
             np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
