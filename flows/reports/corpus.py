@@ -59,14 +59,10 @@ def render(
     found: Mapping[str, Any],
     samples: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> str:
-    """Render the page; only our own SVG and CSS are marked safe.
+    """Render the page of a corpus, a path or URL whose last part is shown.
 
-    Args:
-        corpus: the corpus' path or URL; its last part is shown.
-        config: the settings of the build.
-        stats: as in stats.json.
-        found: the survey.
-        samples: dropped records by reason.
+    `config` are the settings of its build, `stats` is its stats.json, `found` its survey, and
+    `samples` are dropped records by reason.
     """
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))

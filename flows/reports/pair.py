@@ -35,10 +35,7 @@ from mswitch.pipelines.progress import Progress
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
-#: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024). 3:
-#: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound. 4: nor by
-#: an interval that may end at one. 5: margins of documents and of seeds in quadrature, no count
-#: after Holm's correction of skewed differences.
+#: and not taken for this one.
 STATISTICS = 5
 
 
