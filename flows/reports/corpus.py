@@ -74,11 +74,10 @@ def render(
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
     return render_page(
         "corpus.html.j2",
-        rows,
+        {"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         name=Path(corpus).resolve().name,
         documents=documents,
         bytes=size,
-        data={"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         histograms={
             row["lang"]: inline_svg(
                 score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
@@ -102,8 +101,6 @@ def render(
             "scripts",
             SCREENS,
         ),
-        stages=stats["stages"],
-        lines=stats["lines"],
         samples=samples,
         samples_shown=SAMPLES_SHOWN,
         unsampled=UNSAMPLED,

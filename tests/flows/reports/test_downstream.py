@@ -97,6 +97,7 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     assert [run["reads"] for run in data["runs"]] == ["test read 1 time"] * 3
     gain = data["summary"]["gains_of_pretraining"]
     assert [each["difference"]["value"] for each in gain] == [0]
+    assert any(each.endswith(", no clear one.") for each in data["summary"]["cautions"])
     head, first, second, *_ = table(page, "layers")
     assert head == [
         *("Metric", "Majority", "mt5-tiny from scratch", "mt5-tiny"),
