@@ -1,1 +1,1 @@
-"""What the HTML pages share: templates, SVG, and how numbers are written."""
+"""What finished runs are worth, as pages, JSON and CSV; and the page of a corpus."""

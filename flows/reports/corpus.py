@@ -59,14 +59,10 @@ def render(
     found: Mapping[str, Any],
     samples: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> str:
-    """Render the page; only our own SVG and CSS are marked safe.
+    """Render the page of a corpus, a path or URL whose last part is shown.
 
-    Args:
-        corpus: the corpus' path or URL; its last part is shown.
-        config: the settings of the build.
-        stats: as in stats.json.
-        found: the survey.
-        samples: dropped records by reason.
+    `config` are the settings of its build, `stats` is its stats.json, `found` its survey, and
+    `samples` are dropped records by reason.
     """
     rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
@@ -78,11 +74,10 @@ def render(
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
     return render_page(
         "corpus.html.j2",
-        rows,
+        {"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         name=Path(corpus).resolve().name,
         documents=documents,
         bytes=size,
-        data={"languages": rows, "stages": stats["stages"], "lines": stats["lines"]},
         histograms={
             row["lang"]: inline_svg(
                 score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
@@ -106,8 +101,6 @@ def render(
             "scripts",
             SCREENS,
         ),
-        stages=stats["stages"],
-        lines=stats["lines"],
         samples=samples,
         samples_shown=SAMPLES_SHOWN,
         unsampled=UNSAMPLED,

@@ -9,7 +9,6 @@ A student that begins with its teacher's parameters has the teacher's steps behi
 run of as many steps as both, the long baseline, has a share in the same sense.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mswitch.flows.reports.intervals import (
+    DEFAULT_CONFIG,
     MINIMUM_UNITS,
     Estimate,
     ReportConfig,
@@ -29,7 +29,6 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.numbers import number, percent
 from mswitch.flows.reports.pages import language_fields, publish, render_page, rounded
-from mswitch.flows.reports.pair import DEFAULT_CONFIG
 from mswitch.flows.reports.pairs import (
     Pairs,
     check_seeds,
@@ -44,11 +43,11 @@ from mswitch.flows.reports.runs import (
     EvaluatedRun,
     are_trained,
     check_alike,
+    open_runs,
     pair_losses,
     read_evaluated_run,
 )
 from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
-from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
 
 STAGE = "distillation"
@@ -83,31 +82,18 @@ def write_distillation(
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
     """
-    with contextlib.ExitStack() as stack:
-
-        def read(runs: Sequence[str | Path], role: str) -> list[EvaluatedRun]:
-            opened = [stack.enter_context(open_files(run)) for run in runs]
-            for files in opened:
-                files.refresh(metrics=True)
-            found = [read_evaluated_run(files.directory, role) for files in opened]
-            # Of the losses only the last ones count, and long baselines have other steps before.
-            return [
-                dataclasses.replace(run, steps=run.steps[-1:], tables=run.tables[-1:])
-                for run in found
-            ]
-
-        sides = {
-            "baseline": read(baseline, "baseline"),
-            "teacher": read(teacher, "teacher"),
-            "student": read(student, "student"),
-        }
-        if long_baseline:
-            sides["long-baseline"] = read(long_baseline, "long-baseline")
-        data, reused = _publish(sides, out, config)  # errors name runs as they were given
+    with (
+        open_runs(baseline) as baselines,
+        open_runs(teacher) as teachers,
+        open_runs(student) as students,
+        open_runs(long_baseline) as longs,
+    ):
+        places = {"baseline": baselines, "teacher": teachers, "student": students}
+        places |= {"long-baseline": longs} if longs else {}
+        sides = {role: [_read(run, role) for run in of_role] for role, of_role in places.items()}
+        data, summary = _publish(sides, out, config)
     return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
+        **summary,
         "verdict": data["summary"]["verdict"],
         "languages": data["summary"]["languages"],
         "students": [
@@ -117,9 +103,15 @@ def write_distillation(
     }
 
 
+def _read(run: Path, role: str) -> EvaluatedRun:
+    """Read a run; of its losses only the last ones count, and long baselines have other steps."""
+    found = read_evaluated_run(run, role)
+    return dataclasses.replace(found, steps=found.steps[-1:], tables=found.tables[-1:])
+
+
 def _publish(
     sides: Mapping[str, Sequence[EvaluatedRun]], out: str | Path, config: ReportConfig
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     baselines, teachers, students, *longs = sides.values()
     runs_of_one_model(teachers)
     [of_teacher] = pair_up(baselines, teachers)
@@ -421,4 +413,4 @@ def _with_zero(low: float, high: float) -> str:
 
 def _render(data: Mapping[str, Any]) -> str:
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
-    return render_page("distillation.html.j2", data["languages"], data=data, models=models)
+    return render_page("distillation.html.j2", data, models=models)

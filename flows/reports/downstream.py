@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.reports import downstream_text as text
-from mswitch.flows.reports import text as report_text
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
 from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
@@ -81,10 +80,9 @@ def write_downstream(
         csv = to_csv(data)
         return data, {PAGE: _render_pair(data, csv), TABLE: csv}
 
-    data, reused = publish(out, STAGE, config, DATA, make)
+    data, summary = publish(out, STAGE, config, DATA, make)
     shown = ("verdict", "languages", "better_after_holm", "worse_after_holm")
-    summary = {key: data["summary"][key] for key in shown}
-    return {"stage": STAGE, "out": str(out), "reused": reused, **summary}
+    return {**summary, **{key: data["summary"][key] for key in shown}}
 
 
 def write_run_page(
@@ -115,15 +113,9 @@ def write_run_page(
         data = run_data(tuned, Rows([[tuned]], results[0].decode), results)
         return data, {RUN_PAGE: _render_run(data)}
 
-    data, reused = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
-    summary, [average] = data["summary"], data["results"][0]["average"]["models"]
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "languages": summary["languages"],
-        summary["metric"]: average["value"],
-    }
+    data, summary = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
+    found, [average] = data["summary"], data["results"][0]["average"]["models"]
+    return {**summary, "languages": found["languages"], found["metric"]: average["value"]}
 
 
 def _measure(
@@ -170,7 +162,7 @@ def _render_pair(data: Mapping[str, Any], csv: str) -> str:
             for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
         ]
         figure = _curves(curves, "steps of pretraining (log scale)", log=True)
-    return _render("downstream.html.j2", data, figure, csv=csv_link(csv))
+    return render_page("downstream.html.j2", data, text=text, figure=figure, csv=csv_link(csv))
 
 
 def _render_run(data: Mapping[str, Any]) -> str:
@@ -182,7 +174,7 @@ def _render_run(data: Mapping[str, Any]) -> str:
         values = [{"value": value, "ci": None} for _, value in points]
         curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
         figure = _curves([curve], "steps of fine-tuning", log=False)
-    return _render("run.html.j2", data, figure)
+    return render_page("run.html.j2", data, text=text, figure=figure)
 
 
 def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
@@ -198,20 +190,3 @@ def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
         )
     )
     return inline_svgs(drawings, "curve", SCREENS)
-
-
-def _render(template: str, data: Mapping[str, Any], figure: Sequence[Any], **more: Any) -> str:
-    return render_page(
-        template,
-        data["languages"],
-        text=text,
-        report_text=report_text,
-        data=data,
-        summary=data["summary"],
-        task=data["task"],
-        results=data["results"],
-        runs=data["runs"],
-        method=data["method"],
-        figure=figure,
-        **more,
-    )

@@ -72,13 +72,7 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """What run.json holds of one run.
-
-    Args:
-        run: the run.
-        rows: what it predicted, by the way of decoding that leads.
-        results: of each way of decoding and metric; the first leads.
-    """
+    """What run.json holds of one run; the first of the results leads, and `rows` are its rows."""
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()

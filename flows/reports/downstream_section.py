@@ -86,12 +86,7 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
 def check_downstream(
     found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
-    """Check that each is of runs that are compared here, and no two of one task and candidate.
-
-    Args:
-        found: comparisons of fine-tuned runs.
-        comparisons: the pairs of each candidate.
-    """
+    """Check that each is of runs that are compared here, and no two of one task and candidate."""
     for one in found:
         if not any(map(one.is_of, comparisons)):
             raise UserError(

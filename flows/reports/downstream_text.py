@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.numbers import number, plural, signed
+from mswitch.flows.reports.numbers import between, number, plural, signed
 from mswitch.flows.reports.runs import TunedRun
 from mswitch.flows.reports.text import bounded, speed_up_interval
 from mswitch.tasks.metric_intervals import MIN_GROUPS
@@ -21,25 +21,10 @@ FLOOR_POINTS = 5
 CONFIDENCE_PERCENT = "95"
 
 
-def points(value: float | None) -> str:
-    """A score from 0 to 100."""
-    return number(value, 1)
-
-
-def interval(ci: Sequence[float] | None) -> str | None:
-    """The interval of a score."""
-    return None if ci is None else f"{points(ci[0])} to {points(ci[1])}"
-
-
-def signed_interval(ci: Sequence[float] | None) -> str | None:
-    """The interval of a difference."""
-    return None if ci is None else f"{signed(ci[0], 1)} to {signed(ci[1], 1)}"
-
-
 def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
     """A score or difference with its interval."""
-    show, ends = (signed, signed_interval) if difference else (number, interval)
-    shown, found = show(figure["value"], 1), ends(figure["ci"])
+    show = signed if difference else number
+    shown, found = show(figure["value"], 1), between(figure["ci"], show, 1)
     return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
 
 
@@ -47,6 +32,7 @@ def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds:
     """The first sentence of a pair's page."""
     average = result["average"]
     baseline, candidate = names
+    ours, theirs = (number(each["value"], 1) for each in average["models"][:2])
     ci = average["difference"]["ci"]
     found = "No clear difference"
     if ci is None:
@@ -56,10 +42,10 @@ def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds:
     elif ci[1] < 0:
         found = f"{candidate} is worse"
     return (
-        f"{found} on {task}: {result['metric']} is {points(average['models'][1]['value'])} for "
-        f"{candidate} and {points(average['models'][0]['value'])} for {baseline}, a difference of "
-        f"{with_interval(average['difference'], difference=True)}, as the mean over "
-        f"{plural(average['languages'], 'language')}{f' and {seeds} seeds' if seeds > 1 else ''}."
+        f"{found} on {task}: {result['metric']} is {theirs} for {candidate} and {ours} for "
+        f"{baseline}, a difference of {with_interval(average['difference'], difference=True)}, as "
+        f"the mean over {plural(average['languages'], 'language')}"
+        f"{f' and {seeds} seeds' if seeds > 1 else ''}."
     )
 
 

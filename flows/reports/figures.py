@@ -69,14 +69,8 @@ def speedup_histogram(
 ) -> Drawing:
     """Count languages by step speed-up, on a log axis, with 1x, 4x and the median marked.
 
-    Bounds stand apart from the axis, hatched, on the side on which the truth lies.
-
-    Args:
-        bars: one per language.
-        median: what to mark, or None.
-        median_label: its label.
-        width: of the drawing, px.
-        name: makes the hatching's id unique in a page.
+    Bounds stand apart from the axis, hatched, on the side on which the truth lies. `name` makes the
+    hatching's id unique in a page.
     """
     exact = [bar for bar in bars if bar.censored == "none"]
     logs = [math.log2(bar.speed_up) for bar in exact] + [-0.5, 2.5]
@@ -218,17 +212,9 @@ def step_panel(
     width: int,
     height: int,
 ) -> Drawing:
-    """Figures with their intervals over common steps.
+    """Figures with their intervals over common steps, which `label` names.
 
-    Args:
-        lines: to draw.
-        label: of the steps.
-        title: of the figure.
-        desc: of the figure.
-        ratios: whether they are speed-ups, on a log scale, and not scores.
-        log: whether steps are on a log scale.
-        width: of the drawing, px.
-        height: of the drawing, px.
+    They are scores, or with `ratios` speed-ups on a log scale; with `log`, steps have one too.
     """
     left, right, top, floor = 40, width - 12, 30, height - 34
     known = [p for each in lines for p in each.points if p and p["value"] is not None]
@@ -346,15 +332,7 @@ def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
 def score_histogram(
     counts: Sequence[int], threshold: float | None, width: int, height: int, title: str
 ) -> Drawing:
-    """Draw documents by language score from 0 to 1, with the threshold of the build.
-
-    Args:
-        counts: documents in equal bins.
-        threshold: where to draw a line, if anywhere.
-        width: in px.
-        height: in px.
-        title: what is drawn.
-    """
+    """Draw documents in equal bins of language scores from 0 to 1, with the build's threshold."""
     top, bottom, left, right = 16, height - 20, 4, width - 4
     most, step = max(*counts, 1), (right - left) / len(counts)
     parts = [text(left, 10, f"{most:,} documents", "")]

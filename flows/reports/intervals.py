@@ -51,6 +51,9 @@ class ReportConfig:
         check_fields(self)
 
 
+DEFAULT_CONFIG = ReportConfig()
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A number that was measured.

@@ -1,5 +1,7 @@
 """How the pages write numbers."""
 
+from collections.abc import Callable, Sequence
+
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -24,6 +26,13 @@ def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign."""
     text = number(value, digits)
     return text if value is None or text[0] == MINUS or float(text) == 0 else f"+{text}"
+
+
+def between(
+    ci: Sequence[float] | None, show: Callable[[float, int], str] = number, digits: int = 3
+) -> str | None:
+    """An interval, each end shown so."""
+    return None if ci is None else f"{show(ci[0], digits)} to {show(ci[1], digits)}"
 
 
 def percent(share: float) -> str:

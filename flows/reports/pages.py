@@ -46,17 +46,17 @@ def template_environment() -> jinja2.Environment:
     return environment
 
 
-def render_page(template: str, rows: Sequence[Mapping[str, Any]], **values: Any) -> str:
-    """Render a template with a row of each language, by name, and what else it shows."""
-    return (
-        template_environment()
-        .get_template(template)
-        .render(
-            rows=sorted(rows, key=lambda row: (row["name"].casefold(), row["lang"])),
-            scripts=sorted({row["script"] for row in rows}, key=script_name),
-            **values,
-        )
-    )
+def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
+    """Render a template of a page's data, with a row of each language, by name, and more values."""
+    languages = data["languages"]
+    shown = {
+        **data,
+        "data": data,
+        "rows": sorted(languages, key=lambda row: (row["name"].casefold(), row["lang"])),
+        "scripts": sorted({row["script"] for row in languages}, key=script_name),
+        **values,
+    }
+    return template_environment().get_template(template).render(shown)
 
 
 def unbroken(text: str, words: Sequence[str]) -> Markup:
@@ -122,7 +122,7 @@ def publish(
     file: str,
     make: Callable[[], tuple[dict[str, Any], Mapping[str, str]]],
     replaces: Callable[[Mapping[str, Any]], bool] = lambda _: False,
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Publish a page, its data and the files beside them as one output, unless it is there.
 
     Args:
@@ -134,12 +134,13 @@ def publish(
         replaces: whether another page that is there is replaced.
 
     Returns:
-        The data, and whether they were there.
+        The data, and the summary's stage, out, and reused: whether they were there.
     """
     with stage_output(out, stage=stage, config=config, replaces=replaces) as staged:
+        summary = {"stage": stage, "out": str(out), "reused": staged.complete}
         if staged.complete:
             say(stage, f"already complete: {out} holds this page, nothing to do")
-            return json.loads((staged.out / file).read_text(encoding="utf-8")), True
+            return json.loads((staged.out / file).read_text(encoding="utf-8")), summary
         data, files = make()
         listed = []
         for name, content in sorted({**files, file: storage.json_text(data)}.items()):
@@ -150,4 +151,4 @@ def publish(
         staged.publish({"files": listed})
     if "verdict" in data["summary"]:
         say(stage, data["summary"]["verdict"])
-    return data, False
+    return data, summary

@@ -3,7 +3,6 @@
 One self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
 """
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -12,37 +11,31 @@ from typing import Any
 
 import numpy as np
 
+from mswitch.flows.reports import text as report_text
 from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
 from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
-from mswitch.flows.reports.intervals import ReportConfig
-from mswitch.flows.reports.pages import publish
+from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
+from mswitch.flows.reports.pages import publish, render_page
 from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
-from mswitch.flows.reports.pair_page import alone, draw, render, render_overview
+from mswitch.flows.reports.pair_page import alone, draw, render
 from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
 from mswitch.flows.reports.runs import (
     EvaluatedRun,
     are_trained,
     common_steps,
+    open_runs,
     pair_losses,
     read_evaluated_run,
 )
-from mswitch.flows.reports.text import figure_mark
-from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
 from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
-#: and not taken for this one. 2: the t interval of the final difference (docs/decisions/0024). 3:
-#: no gain of a doubling where half of the steps was not evaluated, no verdict by a bound. 4: nor by
-#: an interval that may end at one. 5: margins of documents and of seeds in quadrature, no count
-#: after Holm's correction of skewed differences.
+#: and not taken for this one.
 STATISTICS = 5
-
-
-DEFAULT_CONFIG = ReportConfig()
 
 
 def write_report(
@@ -79,17 +72,8 @@ def write_report(
         The stage's summary: the verdict, how many languages it rests on, and the medians.
     """
     tuned = read_downstream(downstream)
-    with contextlib.ExitStack() as stack:
-
-        def local(run: str | Path) -> Path:
-            files = stack.enter_context(open_files(run))
-            files.refresh(metrics=True)
-            return files.directory
-
-        sides = {
-            "baseline": [local(run) for run in _as_list(baseline)],
-            "candidate": [local(run) for run in _as_list(candidate)],
-        }
+    with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
+        sides = {"baseline": baselines, "candidate": candidates}
         return _write_report(sides, out, config, unfinished, tuned, timed, replace)
 
 
@@ -142,25 +126,12 @@ def _write_report(
             return _make(comparisons[0], names, config, so_far, downstream)
         return _make_all(comparisons, config, so_far, downstream)
 
-    report, reused = publish(out, STAGE, identity, DATA, make, is_superseded)
-    summary = report["summary"]
-    figures = (
-        {"candidates": {each["name"]: _figures(each["summary"]) for each in report["candidates"]}}
-        if "candidates" in report
-        else _figures(summary)
-    )
-    return {
-        "stage": STAGE,
-        "out": str(out),
-        "reused": reused,
-        "verdict": summary["verdict"],
-        "languages": summary["languages"],
-        **figures,
-    }
-
-
-def _as_list(runs: str | Path | Sequence[str | Path]) -> list[str | Path]:
-    return [runs] if isinstance(runs, str | Path) else list(runs)
+    report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
+    summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
+    if "candidates" not in report:
+        return {**summary, **_figures(report["summary"])}
+    figures = {each["name"]: _figures(each["summary"]) for each in report["candidates"]}
+    return {**summary, "candidates": figures}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +190,7 @@ def _make_all(
         made[DATA] = storage.json_text(reports[folder])
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)
-    return report, {**files, PAGE: render_overview(report)}
+    return report, {**files, PAGE: render_page("overview.html.j2", report, text=report_text)}
 
 
 def measure(
@@ -244,7 +215,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "languages_in_headline": summary["languages_in_headline"],
         "median_step_speedup": median and median["value"],
-        "median_step_speedup_censored": median and figure_mark(median),
+        "median_step_speedup_censored": median and report_text.figure_mark(median),
         "pooled_step_speedup": pooled and pooled["step_speedup"],
         "pooled_step_speedup_censored": pooled and pooled["censored"],
     }

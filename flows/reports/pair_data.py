@@ -41,14 +41,8 @@ def report_data(
 ) -> dict[str, Any]:
     """Everything that report.json holds, rounded.
 
-    Args:
-        runs: baseline and candidate.
-        names: what the page calls them.
-        results: what was measured of every language.
-        pooled: what was measured of their average.
-        horizons: the same at earlier steps.
-        unfinished: the last of the steps so far (`step`) and of those planned (`steps`), or None.
-        config: resamples, seed and confidence.
+    Of runs in training, `unfinished` is the last of the steps so far (`step`) and of those planned
+    (`steps`).
     """
     last = float(runs[0].steps[-1])
     train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())

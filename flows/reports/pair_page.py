@@ -175,29 +175,10 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
     }
     return render_page(
         "pair.html.j2",
-        report["languages"],
+        report,
         text=report_text,
-        data=report,
-        summary=report["summary"],
-        baseline=report["runs"]["baseline"],
-        candidate=report["runs"]["candidate"],
-        method=report["method"],
+        **report["runs"],
         figures=svgs,
-        routing=report["routing"],
         layer=report["routing"] and most_informative_layer(report["routing"]),
         csv=csv_link(csv),
-    )
-
-
-def render_overview(overview: Mapping[str, Any]) -> str:
-    """Render the page of several candidates side by side."""
-    return render_page(
-        "overview.html.j2",
-        overview["languages"],
-        text=report_text,
-        data=overview,
-        summary=overview["summary"],
-        baseline=overview["baseline"],
-        candidates=overview["candidates"],
-        method=overview["method"],
     )

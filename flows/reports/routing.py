@@ -57,12 +57,7 @@ def information_bits(table: np.ndarray) -> float:
 
 
 def routing_data(routing: Routing, encoder_layers: int) -> dict[str, Any]:
-    """What report.json says of the routing.
-
-    Args:
-        routing: token counts; the encoder's layers come first.
-        encoder_layers: how many of the sparse layers are the encoder's.
-    """
+    """What report.json says of the routing; the first of the sparse layers are the encoder's."""
     experts = routing.tokens.shape[2]
     layers = []
     for index in range(routing.tokens.shape[1]):

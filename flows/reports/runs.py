@@ -1,5 +1,6 @@
 """Read finished runs, with their evaluations or predictions, and say in what two differ."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -179,6 +180,20 @@ class EvaluatedRun(CompletedRun):
 
 def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(sorted({int(step) for step in config["eval_steps"]}))
+
+
+@contextlib.contextmanager
+def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]:
+    """Give the directories of a run or several, or working copies of those in buckets.
+
+    Errors inside name runs as they were given.
+    """
+    places = [places] if isinstance(places, str | Path) else places
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_files(place)) for place in places]
+        for files in opened:
+            files.refresh(metrics=True)
+        yield [files.directory for files in opened]
 
 
 def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:

@@ -444,23 +444,18 @@ def main() -> None:
     parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
     parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")
     options = parser.parse_args()
-    for row in null_table(options.families, options.languages):
-        print(row, flush=True)
-    print()
-    for row in coverage_table(options.languages):
-        print(row, flush=True)
-    print()
-    for row in seeds_table(options.languages):
-        print(row, flush=True)
-    print()
-    for row in figures_table(options.languages):
-        print(row, flush=True)
-    print()
-    for row in far_tail_of_seeds(options.families):
-        print(row, flush=True)
-    print()
-    for row in far_tail_of_skewed(options.families):
-        print(row, flush=True)
+    tables = (
+        null_table(options.families, options.languages),
+        coverage_table(options.languages),
+        seeds_table(options.languages),
+        figures_table(options.languages),
+        far_tail_of_seeds(options.families),
+        far_tail_of_skewed(options.families),
+    )
+    for table in tables:
+        for row in table:
+            print(row, flush=True)
+        print()
 
 
 if __name__ == "__main__":

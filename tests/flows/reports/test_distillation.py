@@ -237,6 +237,7 @@ def test_a_student_and_a_long_baseline_may_have_another_seed(runs, long, tmp_pat
         "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. How much "
         "another one would change is not in the intervals."
     )
+    assert data["summary"]["seeds"] in (tmp_path / "report" / "distillation.html").read_text()
 
 
 def test_students_of_several_seeds_may_have_one_teacher(runs, tmp_path):

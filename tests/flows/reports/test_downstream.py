@@ -97,6 +97,12 @@ def test_both_models_with_majority_and_scratch_beside(tmp_path, capsys):
     assert [run["reads"] for run in data["runs"]] == ["test read 1 time"] * 3
     gain = data["summary"]["gains_of_pretraining"]
     assert [each["difference"]["value"] for each in gain] == [0]
+    assert any(each.endswith(", no clear one.") for each in data["summary"]["cautions"])
+    assert visible_words(page.find(".//h1")) == data["summary"]["verdict"]
+    assert visible_words(page.find(".//header/p")).endswith("mswitch-tiny: test read 1 time")
+    said = [visible_words(each) for each in page.iterfind(".//div[@class='caution']/p")]
+    assert said == data["summary"]["cautions"]
+    assert "5 of 5 judged languages are clearly better" in visible_words(page)
     head, first, second, *_ = table(page, "layers")
     assert head == [
         *("Metric", "Majority", "mt5-tiny from scratch", "mt5-tiny"),

@@ -28,31 +28,30 @@ def speed_up_of(baseline, candidate, steps=STEPS):
     return measure_speed_up(steps, curves, None, 0.95)
 
 
-def test_a_crossing_is_interpolated_in_log_step():
-    # The candidate falls from 4 at step 100 to 2 at step 1000, so meets 3 at 10^2.5.
-    found = speed_up_of([9, 8, 6, 4, 3], [8, 6, 4, 2, 1])
-    assert found.censored == "none"
-    assert found.baseline_steps == pytest.approx(10_000)
-    assert found.candidate_steps == pytest.approx(10**2.5)
-    assert found.value == pytest.approx(10**1.5)
-
-
-def test_a_crossing_at_an_evaluation_is_that_step():
-    assert speed_up_of([9, 8, 6, 4, 3], [8, 6, 3, 2, 1]).value == pytest.approx(100)
-
-
-def test_a_slower_candidate_that_still_gets_there_is_below_one():
-    # The baseline's best is reached at step 100 and kept; the candidate reaches it at the end.
-    found = speed_up_of([9, 5, 3, 3, 3], [9, 8, 7, 5, 3])
-    assert found.censored == "none"
-    assert found.value == pytest.approx(0.01)
-
-
-def test_noise_is_pooled_and_the_target_is_the_last_fitted_value():
-    # 3.0, 3.4 pool to 3.2, first met by the baseline itself at step 1000.
-    found = speed_up_of([9, 8, 6, 3.0, 3.4], [8, 6, 3.2, 2, 1])
-    assert found.baseline_steps == pytest.approx(1000)
-    assert found.value == pytest.approx(10)
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "value", "censored", "steps"),
+    [
+        # The candidate falls from 4 at step 100 to 2 at step 1000, so meets 3 at 10^2.5.
+        ([9, 8, 6, 4, 3], [8, 6, 4, 2, 1], 10**1.5, "none", (10_000, 10**2.5)),
+        # A crossing at an evaluation is that step.
+        ([9, 8, 6, 4, 3], [8, 6, 3, 2, 1], 100, "none", (10_000, 100)),
+        # The baseline's best is reached at step 100 and kept; the candidate reaches it at the end.
+        ([9, 5, 3, 3, 3], [9, 8, 7, 5, 3], 0.01, "none", (100, 10_000)),
+        # 3.0, 3.4 pool to 3.2, first met by the baseline itself at step 1000.
+        ([9, 8, 6, 3.0, 3.4], [8, 6, 3.2, 2, 1], 10, "none", (1000, 100)),
+        # Already better at the first evaluation: a lower bound.
+        ([9, 8, 6, 4, 3], [2.9, 2, 2, 1, 1], 10_000, "lower", (10_000, None)),
+        # Never reached: an upper bound.
+        ([9, 8, 6, 4, 3], [9, 8, 7, 6, 5], 1, "upper", (10_000, None)),
+        # A baseline that never improved has no speed-up.
+        ([3, 4, 5, 6, 7], [3, 2, 2, 2, 2], None, "none", (None, None)),
+    ],
+)
+def test_a_target_is_first_met_in_log_step(baseline, candidate, value, censored, steps):
+    found = speed_up_of(baseline, candidate)
+    assert (found.value, found.censored) == (value and pytest.approx(value), censored)
+    met = tuple(step and pytest.approx(step) for step in steps)
+    assert (found.baseline_steps, found.candidate_steps) == met
 
 
 def test_a_plateau_is_no_speed_up():
@@ -60,24 +59,6 @@ def test_a_plateau_is_no_speed_up():
     overfitted = np.array([9, 5, 3, 3.2, 3.4])
     found = speed_up_of(overfitted, overfitted - 0.01)
     assert 1 < found.value < 1.1
-
-
-def test_already_better_at_the_first_evaluation_is_a_lower_bound():
-    found = speed_up_of([9, 8, 6, 4, 3], [2.9, 2, 2, 1, 1])
-    assert (found.value, found.censored) == (pytest.approx(10_000), "lower")
-    assert found.candidate_steps is None
-
-
-def test_never_reached_is_an_upper_bound():
-    found = speed_up_of([9, 8, 6, 4, 3], [9, 8, 7, 6, 5])
-    assert (found.value, found.censored) == (1.0, "upper")
-    assert found.candidate_steps is None
-
-
-def test_a_baseline_that_never_improved_has_no_speed_up():
-    found = speed_up_of([3, 4, 5, 6, 7], [3, 2, 2, 2, 2])
-    assert found.value is None
-    assert found.censored == "none"
 
 
 @given(

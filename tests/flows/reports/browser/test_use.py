@@ -1,8 +1,15 @@
-"""The page under a user's hands: keyboard, filter, address, downloads."""
+"""Pages under a user's hands: keyboard, filter, address, downloads, links."""
 
 import json
+import time
 
 import pytest
+from tuned_runs import right_of_ten, write_tuned
+
+from mswitch.flows.reports.downstream import write_downstream
+from mswitch.flows.reports.pair import write_report
+from mswitch.models.training.run_directory import read_run
+from mswitch.pipelines.languages import languages
 
 pytestmark = pytest.mark.browser
 
@@ -109,3 +116,54 @@ def test_downloads_are_made_in_the_page(browser, report):
             assert json.loads(text) == json.loads(original)
         else:
             assert text == original
+
+
+@pytest.mark.parametrize(
+    ("page", "key", "column", "noun", "sorted_by", "words"),
+    [
+        ("pair", "rows", "rows", "languages", "language", "swahili"),
+        ("seeds", "rows", "rows", "languages", "language", "swahili"),
+        ("run", "rows", "rows", "languages", "language", "swahili"),
+        ("index", "median", "median step speed-up", "report", "date", "mt5-base"),
+    ],
+    indirect=["page"],
+)
+def test_other_pages_sort_filter_and_complain_of_nothing(page, key, column, noun, sorted_by, words):
+    count = len(languages()) if noun == "languages" else 1
+    assert status(page) == f"{count} {noun}, sorted by {sorted_by}."
+    page.run(f"document.querySelector('[data-key={key}]').click()")
+    assert status(page) == f"{count} {noun}, sorted by {column}, descending."
+    focus(page, "[name=q]")
+    page.press(*words)
+    assert len(shown(page, 0)) == 1
+    page.press("x")
+    assert status(page).startswith(f"0 of {count} {noun}, ")
+    page.run("document.querySelector('#json').click()")
+    time.sleep(0.3)
+    assert page.run("return document.title") != "run"
+    assert [line for line in page.log("browser") if line["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("page", ["index"], indirect=True)
+def test_the_index_opens_a_report(page):
+    page.run("document.querySelector('tbody a').click()")
+    page.wait_for(lambda: "/report/report.html" in page.run("return location.href"), "the report")
+
+
+def test_the_section_of_a_report_fits_and_its_link_opens(chromium, full_pair, tmp_path):
+    rows = dict.fromkeys(languages(), 8)
+    tuned = []
+    for number, run in enumerate(full_pair):
+        config = read_run(run)
+        options = {"rows": rows, "origin_hash": config["config_hash"]}
+        model = right_of_ten(5 + number)
+        tuned.append(write_tuned(tmp_path / str(number), model, config["preset"], **options))
+    write_downstream(tuned[:1], tuned[1:], tmp_path / "downstream")
+    write_report(*full_pair, tmp_path / "report", downstream=[tmp_path / "downstream"])
+    chromium.open((tmp_path / "report" / "report.html").as_uri())
+    for width in (390, 1280):
+        chromium.resize(width)
+        assert chromium.overflow() == 0
+    chromium.run("document.querySelector('section[aria-labelledby=downstream1] a').click()")
+    title = "return document.title"
+    chromium.wait_for(lambda: chromium.run(title).endswith(" on toy"), "the page")
