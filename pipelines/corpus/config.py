@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from mswitch.pipelines.corpus.dedup.lines import DedupScope
 from mswitch.pipelines.corpus.dedup.urls import UrlWinner
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
+from mswitch.pipelines.corpus.recipe_source import RecipeSource, read_source
 from mswitch.pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from mswitch.pipelines.corpus.rules.badwords import Mc4Release
 from mswitch.pipelines.corpus.rules.base import LanguageRule
@@ -154,9 +154,7 @@ class CorpusConfig:
         """Read the source of the recipe, if it is the user's."""
         return None if self.recipe is None else read_source(self.recipe)
 
-    def load(
-        self, source: RecipeSource | PickledRecipe | None = None, badwords: str = ""
-    ) -> Recipe:
+    def load(self, source: RecipeSource | None = None, badwords: str = "") -> Recipe:
         """Return the recipe with the options that are given.
 
         Args:
@@ -165,7 +163,7 @@ class CorpusConfig:
         """
         if source:
             recipe = source.load()
-            if recipe.name in PROFILES and isinstance(source, RecipeSource):
+            if recipe.name in PROFILES:
                 raise UserError(
                     f"recipe {recipe.name} is called like a profile: give it another name"
                 )
