@@ -1,7 +1,4 @@
-"""Downloads over HTTP: patient, resumed where they stopped, checked against the server's headers.
-
-Range requests and `If-Range`: RFC 9110, sections 13 and 14.
-"""
+"""Downloads over HTTP: patient, checked by the server's headers, and there as a whole or not."""
 
 import base64
 import binascii
@@ -10,7 +7,6 @@ import dataclasses
 import gzip
 import hashlib
 import importlib.metadata
-import json
 import os
 import re
 import threading
@@ -30,7 +26,7 @@ from mswitch.pipelines.progress import say
 CHUNK_BYTES = 256 << 10
 #: For a connection, and without a byte until a connection counts as broken.
 TIMEOUTS_SECS = (10.0, 60.0)
-#: Requests in a row that bring nothing after the first, and the waits between them.
+#: Requests after the first, and the waits between them.
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
 #: A server that asks for a longer pause ends the download.
 LONGEST_PAUSE_SECS = 600
@@ -68,7 +64,7 @@ class Downloader:
 
     Args:
         purpose: what the files are for; part of the User-Agent.
-        retry: how many requests in a row may bring nothing, and the waits between them.
+        retry: how many requests may fail after the first, and the waits between them.
         on_bytes: called with the number of bytes that came in.
     """
 
@@ -90,24 +86,25 @@ class Downloader:
     def fetch(self, url: str, path: Path) -> Fetched:
         """Download `url` to `path`, which appears once the file is whole and checked.
 
-        Until then, what is there of it is beside `path`, and a later call continues it.
-
         Raises:
             MissingError: there is no such file.
             CancelledError: `cancel` was called.
         """
-        partial = _Partial(url, path)
+        partial = path.with_name(f".{path.name}.part")
 
         def whole() -> Fetched:
-            self._receive(url, partial)
-            fetched, error = _verify(partial.data, partial.headers)
+            fetched, error = _verify(partial, self._receive(url, partial))
             if error:
-                partial.discard()
                 raise _TransientError(f"the data came damaged: {error}")
             return fetched
 
-        fetched = self._patiently(url, whole, partial.size)
-        partial.publish()
+        try:
+            fetched = self._patiently(url, whole)
+            with open(partial, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
         return fetched
 
     def head_and_tail(self, url: str, count: int) -> tuple[int, bytes, bytes]:
@@ -129,19 +126,15 @@ class Downloader:
         tail = self._patiently(url, lambda: part(f"-{count}"))[1] if size else b""
         return size, head, tail
 
-    def _patiently(
-        self, url: str, request: Callable[[], _T], progress: Callable[[], int] = lambda: 0
-    ) -> _T:
+    def _patiently(self, url: str, request: Callable[[], _T]) -> _T:
         """Repeat a request that fails for reasons that may pass."""
-        retry, farthest, wait_secs = self._retry, progress(), 0.0
+        retry, wait_secs = self._retry, 0.0
         while not self._cancelled.wait(wait_secs):
             try:
                 return request()
             except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
                 raise UserError(f"{url} is not a URL to download from ({error})") from error
             except (_TransientError, requests.RequestException, urllib3.exceptions.HTTPError) as e:
-                if progress() > farthest:
-                    retry, farthest = self._retry, progress()
                 retry, wait_secs = self._next_try(url, e, retry)
         raise CancelledError
 
@@ -153,13 +146,13 @@ class Downloader:
         except urllib3.exceptions.MaxRetryError:
             raise UserError(
                 f"cannot download {url} ({reason}; {len(retry.history) + 1} attempts): check the "
-                "network or try later; the same command continues"
+                "network or try later; the same command begins with this file again"
             ) from error
         asked_secs = getattr(error, "pause_secs", 0.0)
         if asked_secs > LONGEST_PAUSE_SECS:
             raise UserError(
                 f"{url}: the server is busy and asks to wait {asked_secs:,.0f} s: run the same "
-                "command then; it continues"
+                "command then"
             )
         wait_secs = asked_secs + retry.get_backoff_time()
         if wait_secs >= 1:
@@ -184,94 +177,18 @@ class Downloader:
                 raise UserError(f"{url}: the server answers HTTP {status} ({response.reason})")
             yield response
 
-    def _receive(self, url: str, partial: "_Partial") -> None:
-        """Make one request for what is missing.
+    def _receive(self, url: str, path: Path) -> Mapping[str, str]:
+        """Write what a server gives to a file; return its headers by lower-case name.
 
-        Raises:
-            _TransientError: it did not bring all of it.
+        urllib3 complains of fewer bytes than the server has stated.
         """
-        have = partial.size()
-        if have and have == partial.total:
-            return
-        asked = {}
-        if have and partial.validator:
-            asked = {"Range": f"bytes={have}-", "If-Range": partial.validator}
-        with self._request(url, asked) as response:
-            if response.status_code == 200:
-                partial.start(response.headers)
-            elif not (response.status_code == 206 and partial.fits(response.headers, have)):
-                partial.discard()
-                raise _TransientError("the file on the server has changed")
-            # As it comes, unbuffered: a killed run keeps what it got.
-            with open(partial.data, "ab", buffering=0) as file:
-                while block := response.raw.read1(CHUNK_BYTES, decode_content=False):
-                    file.write(block)
-                    self._on_bytes(len(block))
-                    if self._cancelled.is_set():
-                        raise CancelledError
-        have = partial.size()
-        if partial.total is not None and have != partial.total:
-            raise _TransientError(f"the connection ended after {have:,} of {partial.total:,} bytes")
-
-
-class _Partial:
-    """What there is of a file so far, beside its final path, and the server's headers for it."""
-
-    def __init__(self, url: str, path: Path):
-        self.path = path
-        self.data = path.with_name(f".{path.name}.part")
-        self._notes = path.with_name(f".{path.name}.part.json")
-        self._url = url
-        self.headers: dict[str, str] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self.headers = json.loads(self._notes.read_text()).get(url, {})
-        if not self.headers:
-            self.discard()
-
-    @property
-    def total(self) -> int | None:
-        """Size of the whole file, if the server has said."""
-        length = self.headers.get("content-length", "")
-        return int(length) if length.isdigit() else None
-
-    @property
-    def validator(self) -> str:
-        """What `If-Range` may name: a strong ETag, else the date, else nothing."""
-        etag = self.headers.get("etag", "")
-        return etag if etag.startswith('"') else self.headers.get("last-modified", "")
-
-    def size(self) -> int:
-        """Bytes that are there."""
-        return self.data.stat().st_size if self.data.exists() else 0
-
-    def start(self, headers: Mapping[str, str]) -> None:
-        """Begin from nothing, with the headers of the whole file."""
-        self.data.write_bytes(b"")
-        self.headers = {name.lower(): value for name, value in headers.items()}
-        self._notes.write_text(json.dumps({self._url: self.headers}))
-
-    def fits(self, headers: Mapping[str, str], have: int) -> bool:
-        """Whether a partial response (206) is the rest of this file."""
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
-        return (
-            span is not None
-            and int(span[1]) == have
-            and (span[2] == "*" or self.total in (None, int(span[2])))
-            and headers.get("ETag") in (None, self.headers.get("etag", headers.get("ETag")))
-        )
-
-    def discard(self) -> None:
-        """Forget everything."""
-        self.data.unlink(missing_ok=True)
-        self._notes.unlink(missing_ok=True)
-        self.headers = {}
-
-    def publish(self) -> None:
-        """Give the whole file its name."""
-        with open(self.data, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(self.data, self.path)
-        self._notes.unlink(missing_ok=True)
+        with self._request(url, {}) as response, open(path, "wb") as file:
+            while block := response.raw.read1(CHUNK_BYTES, decode_content=False):
+                file.write(block)
+                self._on_bytes(len(block))
+                if self._cancelled.is_set():
+                    raise CancelledError
+            return {name.lower(): value for name, value in response.headers.items()}
 
 
 def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:

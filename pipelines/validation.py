@@ -31,15 +31,16 @@ Share = Annotated[float, Ge(0), Le(1)]
 _Bound = Ge | Gt | Le | Lt
 
 
-def check_fields(config: Any, prefix: str = "--") -> None:
+def check_fields(config: Any, rule: str = "") -> None:
     """Check the fields of a dataclass against their annotations; None is not checked.
 
     Args:
         config: the dataclass.
-        prefix: what stands before a field's name in a message, such as `--modern.quality.`.
+        rule: the name of the rule that it is, whose fields are no options: `quality.min_words`.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
-        _check(prefix + name.replace("_", "-"), getattr(config, name), bounds, choices)
+        option = f"{rule}.{name}" if rule else f"--{name.replace('_', '-')}"
+        _check(option, getattr(config, name), bounds, choices)
 
 
 def check_value(option: str, value: Any, annotation: Any) -> None:
@@ -58,6 +59,22 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
     if choices and (is_word or not bounds) and value not in choices:
         known = " or ".join([*map(str, choices), *(["a number"] if bounds else [])])
         raise UserError(f"{option} {value} is unknown: choose {known}")
+
+
+def parse_value(name: str, text: str, annotation: Any) -> Any:
+    """Read a value as the annotation of its field says; commas part the values of a list."""
+    kind = next(part for part in _parts(annotation) if part is not types.NoneType)
+    of_list = get_args(kind)[0] if get_origin(kind) is tuple else None
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if of_list:
+            return tuple(of_list(part) for part in text.split(",") if part)
+        return kind(text) if kind in (int, float) else text
+    except (KeyError, ValueError) as error:
+        words = {bool: "true or false", int: "a whole number", float: "a number"}
+        expected = "numbers with commas between" if of_list else words[kind]
+        raise UserError(f"{name}={text}: give {expected}") from error
 
 
 @functools.cache

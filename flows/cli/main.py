@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mswitch.flows.cli import huge_pages
 from mswitch.flows.cli.interrupts import leave_on_interrupt
 from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full, printable
 from mswitch.pipelines.garbage import collect_rarely
@@ -19,8 +18,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     A UserError (and what amounts to one, such as a full disk) becomes one line on standard
     error and exit code 2. Anything else is a defect of ours and keeps its traceback.
     """
-    if argv is None and sys.argv[1:2] and sys.argv[1] in huge_pages.COMMANDS:
-        huge_pages.restart_with_huge_pages()
     if os.environ.get("MSWITCH_LIFELINE"):
         from mswitch.models.lifeline import exit_with_parent
 

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -24,7 +25,6 @@ from pydantic import Field
 from pydantic.fields import FieldInfo
 
 from mswitch.flows.stages.stage import value_of
-from mswitch.pipelines.dataflow.docstrings import attribute_docs
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to
 
@@ -102,6 +102,21 @@ def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
                 hints[field.name],
                 Field(default=value, description=description),
             )
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """Return the `Attributes:` of a Google-style docstring: one paragraph for each name."""
+    return entries(inspect.getdoc(cls) or "", "Attributes:")
+
+
+def entries(text: str, section: str) -> dict[str, str]:
+    """Return the entries of a section of a Google-style docstring, which is its last."""
+    found = inspect.cleandoc(text).partition(f"{section}\n")[2]
+    parts = re.split(r"^    (\w+): ", found, flags=re.MULTILINE)[1:]
+    return {
+        name: " ".join(description.split())
+        for name, description in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def configured(settings: type, values: Mapping[str, Any]) -> Any:

@@ -17,6 +17,8 @@ from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 from mswitch.pipelines.languages import parse_codes
 from mswitch.pipelines.runners import RunnerName
 
+Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
+
 app = App(
     name="corpus",
     help="Plan and build an mC4-style corpus; inspect its rules; show its statistics.",
@@ -73,7 +75,7 @@ def inspect(
     input: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
     url: str = "",
     badwords: str = "",
-    config: CorpusConfig = CorpusConfig(),
+    config: Config = CorpusConfig(),
     json: Json = False,
 ) -> int:
     """Show what each rule of a recipe says of one page, with the values that it compares.
@@ -114,7 +116,7 @@ def inspect(
 def plan(
     *,
     input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
-    config: CorpusConfig = CorpusConfig(),
+    config: Config = CorpusConfig(),
     workers: int = 1,
     mb_per_second: float | None = None,
     price_per_cpu_hour: float | None = None,

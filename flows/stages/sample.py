@@ -70,9 +70,9 @@ def common_crawl(
 ) -> Summary:
     """A few files of a Common Crawl dump, spread evenly over it.
 
-    Downloads politely: few files at a time, pauses when the server asks for one, and continues
-    within a file after an interruption. Every file is checked against the server's checksum, or
-    decompressed. A WET file has some 150 MB, a WARC file some 1 GB.
+    Downloads politely: few files at a time, and pauses when the server asks for one. After an
+    interruption, files that are complete are kept. Every file is checked against the server's
+    checksum, or decompressed. A WET file has some 150 MB, a WARC file some 1 GB.
 
         mswitch sample common-crawl --dump CC-MAIN-2024-10 --segments 3 --out crawl
 

@@ -30,6 +30,19 @@ def pass_rules(
     return pages
 
 
+def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
+    """Return the pages that pass the rules of a recipe, with its edits made; for a `beam.Map`.
+
+    Nothing is deduplicated, and rules that judge records as they are read are not asked.
+    """
+    ledger = Ledger(stages=recipe.stages)
+    kept = pass_rules([*recipe.rules, *recipe.marks], pages, recipe, ledger)
+    for page in kept:
+        for edit in recipe.edits:
+            make_edit(edit, page, recipe)
+    return list(pass_rules(recipe.finish, kept, recipe, ledger))
+
+
 def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
     """Return what a rule says of some pages."""
     before = _columns(pages)

@@ -2,26 +2,25 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
-from typing import Annotated, Any
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 
 from mswitch.pipelines.corpus.dedup.lines import DedupScope
-from mswitch.pipelines.corpus.dedup.near import NearDedup
 from mswitch.pipelines.corpus.dedup.urls import UrlWinner
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.recipe_source import PickledRecipe, RecipeSource, read_source
+from mswitch.pipelines.corpus.recipe_source import RecipeSource, read_source
 from mswitch.pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from mswitch.pipelines.corpus.rules.badwords import Mc4Release
-from mswitch.pipelines.corpus.rules.base import LanguageRule, Step
-from mswitch.pipelines.corpus.rules.opt_out import OptOut
-from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.corpus.rules.base import LanguageRule
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import parse_codes
-from mswitch.pipelines.validation import Share, check_fields
+from mswitch.pipelines.validation import Share, check_fields, parse_value
 
+T = TypeVar("T")
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 
@@ -36,53 +35,8 @@ STEP_OPTIONS = (
     "url_winner",
     "badwords_filter_fraction",
 )
-#: The step that has the field of a `ModernConfig` option which is not a whole step.
-_MODERN_STEPS = {
-    "mask_personal_data": "personal_data",
-    "blocklists": "blocklist",
-    "evaluation_sets": "decontamination",
-    "contamination_share": "decontamination",
-}
 #: Options that choose among built-in recipes.
 _CHOICES = ("profile", "mc4_release", "dedup_scope")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModernConfig:
-    """What may be changed in profile `modern`.
-
-    Attributes:
-        minhash: how near-duplicates are found.
-        quality: limits on the quality columns.
-        opt_out: which reservations of publishers are honoured (WARC and ARC have them).
-        mask_personal_data: mask e-mail addresses, public IP addresses and phone numbers.
-        blocklists: files of domains, or directories with one directory a category, by path or
-            URL.
-        evaluation_sets: .jsonl and .txt files, by path or URL; pages that contain an item are
-            dropped.
-        contamination_share: the share of an item's n-grams from which a page contains it.
-    """
-
-    minhash: NearDedup = dataclasses.field(default_factory=NearDedup)
-    quality: GopherQuality = dataclasses.field(default_factory=GopherQuality)
-    opt_out: OptOut = dataclasses.field(default_factory=OptOut)
-    mask_personal_data: bool = True
-    blocklists: tuple[str, ...] = ()
-    evaluation_sets: tuple[str, ...] = ()
-    contamination_share: Annotated[float, Gt(0), Le(1)] = 0.5
-
-    def changes(self) -> Iterator[tuple[str, str, str, Any]]:
-        """Yield what differs from the defaults: option, step, its field and value."""
-        unset = ModernConfig()
-        for option in dataclasses.fields(self):
-            value, default = getattr(self, option.name), getattr(unset, option.name)
-            if isinstance(value, Step):
-                for field in dataclasses.fields(value):  # pyright: ignore[reportArgumentType]
-                    given = getattr(value, field.name)
-                    if given != getattr(default, field.name):
-                        yield option.name, value.name, field.name, given
-            elif value != default:
-                yield option.name, _MODERN_STEPS[option.name], option.name, value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +95,8 @@ class CorpusConfig:
             `modern` 224 bytes a document in place of lines) beside the data, so that a further
             crawl can be added. Not in mC4.
         rejected_per_reason: how many dropped pages of each reason are kept for inspection.
-        modern: settings of profile `modern` alone.
+        set: changes of rules, such as quality.min_words=40 or blocklist.blocklists=a.txt,b.txt: the
+            name of a rule, that of its field, and a value; commas part several values.
     """
 
     profile: ProfileName = "mc4"
@@ -168,7 +123,7 @@ class CorpusConfig:
     bucket_bytes: AtLeastOne = 64 << 20
     keep_fingerprints: bool = True
     rejected_per_reason: AtLeastZero = 20
-    modern: ModernConfig = dataclasses.field(default_factory=ModernConfig)
+    set: tuple[str, ...] = ()
 
     def __post_init__(self):
         check_fields(self)
@@ -199,9 +154,7 @@ class CorpusConfig:
         """Read the source of the recipe, if it is the user's."""
         return None if self.recipe is None else read_source(self.recipe)
 
-    def load(
-        self, source: RecipeSource | PickledRecipe | None = None, badwords: str = ""
-    ) -> Recipe:
+    def load(self, source: RecipeSource | None = None, badwords: str = "") -> Recipe:
         """Return the recipe with the options that are given.
 
         Args:
@@ -210,7 +163,7 @@ class CorpusConfig:
         """
         if source:
             recipe = source.load()
-            if recipe.name in PROFILES and isinstance(source, RecipeSource):
+            if recipe.name in PROFILES:
                 raise UserError(
                     f"recipe {recipe.name} is called like a profile: give it another name"
                 )
@@ -237,12 +190,8 @@ class CorpusConfig:
                 raise UserError(f"--{words}: recipe {recipe.name} has no rule for it: leave it out")
             for step in steps:
                 changes[step][option] = value
-        names = {step.name for step in recipe.steps}
-        for option, step, field, value in self.modern.changes():
-            if step not in names:
-                words = option.replace("_", "-")
-                raise UserError(f"--modern.{words} is for profile modern: choose that profile too")
-            changes[step][field] = value
+        for step, fields in _parse_changes(self.set, recipe.change(changes)).items():
+            changes[step] |= fields
         return recipe.change(changes)
 
     def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
@@ -272,7 +221,7 @@ class CorpusConfig:
         """
         recipe = recipe or self.load(source)
         settings = dataclasses.asdict(self)
-        del settings["modern"], settings["recipe"]
+        del settings["set"], settings["recipe"]
         if self.field is None:
             del settings["field"]
         of_steps = {step.name: step.settings() for step in recipe.steps}
@@ -298,6 +247,50 @@ class CorpusConfig:
                 **of_steps["decontamination"],
             }
         return settings
+
+
+def config_of(text: str) -> CorpusConfig:
+    """Return the settings that `name=value` mean, several with semicolons between.
+
+    A name is that of a setting, `min_lines=1`, or of a rule and its field, `quality.min_words=40`.
+    """
+    hints = get_type_hints(CorpusConfig, include_extras=True)
+    entries = [entry for entry in text.split(";") if entry]
+    pairs = [entry.split("=", 1) for entry in entries if "." not in entry.partition("=")[0]]
+    values: dict[str, Any] = {
+        name: parse_value(name, "".join(value), _known(name, hints, "a corpus"))
+        for name, *value in pairs
+    }
+    values["set"] = tuple(entry for entry in entries if "." in entry.partition("=")[0])
+    return CorpusConfig(**values)
+
+
+def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return the fields that `rule.field=value` change, by rule."""
+    steps: list[Any] = [step for step in recipe.steps if dataclasses.is_dataclass(step)]
+    fields = {
+        f"{step.name}.{field.name}": (step, field.name)
+        for step in steps
+        for field in dataclasses.fields(step)
+        if field.repr  # others are set by a build for its workers
+    }
+    changes = collections.defaultdict[str, dict[str, Any]](dict)
+    for entry in entries:
+        name, _, text = entry.partition("=")
+        step, field = _known(name, fields, f"recipe {recipe.name}")
+        hint = get_type_hints(type(step), include_extras=True)[field]
+        value, before = parse_value(name, text, hint), getattr(step, field)
+        # A corpus is known by its settings, and 14.0 is written unlike 14.
+        changes[step.name][field] = before if value == before else value
+    return changes
+
+
+def _known(name: str, names: Mapping[str, T], whose: str) -> T:
+    if name in names:
+        return names[name]
+    near = difflib.get_close_matches(name, names, 3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(names)}"
+    raise UserError(f"--set {name}: {whose} has no {name}: {hint}")
 
 
 def _has(step: Any, option: str) -> bool:

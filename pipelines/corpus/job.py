@@ -9,7 +9,7 @@ from typing import Any
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.recipe_source import PickledRecipe, RecipeSource
+from mswitch.pipelines.corpus.recipe_source import RecipeSource
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 
@@ -26,7 +26,7 @@ class Job:
 
     work: WorkDirectory
     config: CorpusConfig
-    source: RecipeSource | PickledRecipe | None = None
+    source: RecipeSource | None = None
     prepared: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
@@ -46,7 +46,7 @@ def prepare_job(
     work: WorkDirectory,
     config: CorpusConfig,
     recipe: Recipe,
-    source: RecipeSource | PickledRecipe | None = None,
+    source: RecipeSource | None = None,
 ) -> Job:
     """Make a work directory, with the files of the recipe's steps in it.
 
@@ -60,17 +60,3 @@ def prepare_job(
     directory = storage.join(work.root, "rules")
     prepared = {step.name: step.prepare(directory) for step in recipe.steps}
     return Job(work, config, source, prepared)
-
-
-def open_job(directory: str, recipe: Recipe, config: CorpusConfig | None = None) -> Job:
-    """Prepare to use a recipe in a pipeline of one's own (`mswitch.pipelines.corpus.pipeline`).
-
-    Args:
-        directory: path or URL of a directory for intermediate files, which all workers can reach.
-        recipe: the recipe.
-        config: how files are read; `profile` and what concerns rules is not looked at.
-    """
-    recipe.check_pickles()
-    source = PickledRecipe(pickle.dumps(recipe))
-    config = config or CorpusConfig(recipe=recipe.name)
-    return prepare_job(WorkDirectory(directory), config, recipe, source)

@@ -1,16 +1,4 @@
-"""A corpus build as Beam transforms, to run as phases (`phases`) or in a pipeline of one's own.
-
-    job = open_job("work", recipe)
-    with beam.Pipeline() as pipeline:
-        documents = (
-            pipeline
-            | FindFiles(["crawl/*.warc.gz"])
-            | IngestCrawl(job)
-            | DeduplicateUrls(job)
-            | OwnLines(job)
-            | FinishPages(job)
-            | ReadDocuments(job)
-        )
+"""The phases of a corpus build as Beam transforms.
 
 What goes from one to the next are numbers of shards (input files); pages and keys lie in the job's
 work directory, where a step that was done is not repeated. Heavy work is done by `local_pool.call`:
@@ -25,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.metrics.metric import Metrics
-from apache_beam.pvalue import AsSingleton, PBegin, PCollection
+from apache_beam.pvalue import AsSingleton, PCollection
 
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.dedup.base import Dedup
@@ -39,8 +27,7 @@ from mswitch.pipelines.corpus.dedup.urls import UrlDedup
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.output_shards import ShardSpec
 from mswitch.pipelines.corpus.shard_work import finish_shard, ingest_shard
-from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
-from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.local_pool import WorkerDiedError, call
 
 
@@ -48,21 +35,6 @@ class _OfJob(beam.PTransform):
     def __init__(self, job: Job):
         super().__init__()
         self.job = job
-
-
-class FindFiles(beam.PTransform):
-    """Input files, numbered in the order of their names: (number, file as a dict).
-
-    Args:
-        patterns: paths, globs or URLs of crawl files.
-    """
-
-    def __init__(self, patterns: Sequence[str]):
-        super().__init__()
-        self.files = [dataclasses.asdict(file) for file in find_crawl_files(patterns)]
-
-    def expand(self, input_or_inputs: PBegin):
-        return input_or_inputs | beam.Create(list(enumerate(self.files)))
 
 
 class IngestCrawl(_OfJob):
@@ -94,12 +66,10 @@ def _ingest(shard: int, file: dict, job: Job) -> int:
 class _ByKey(_OfJob):
     """A deduplication: shards in, shards out."""
 
-    def __init__(self, job: Job, kind: type[Dedup], shuffle: Shuffle | None):
+    def __init__(self, job: Job, kind: type[Dedup], shuffle: Shuffle):
         super().__init__(job)
-        self.shuffle = shuffle or Shuffle()
+        self.shuffle = shuffle
         self.step: Any = job.recipe.first(kind)
-        if self.step is None:
-            raise UserError(f"recipe {job.recipe.name} has no {kind.__name__}")
 
 
 class _KeepMinimum(_ByKey):
@@ -120,14 +90,14 @@ class _KeepMinimum(_ByKey):
 class DeduplicateUrls(_KeepMinimum):
     """Choose one page of each normalised URL: shards in, shards out."""
 
-    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+    def __init__(self, job: Job, shuffle: Shuffle):
         super().__init__(job, UrlDedup, shuffle)
 
 
 class OwnLines(_KeepMinimum):
     """Choose for each line the page that keeps it: shards in, shards out."""
 
-    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+    def __init__(self, job: Job, shuffle: Shuffle):
         super().__init__(job, LineDedup, shuffle)
 
 
@@ -160,7 +130,7 @@ def _record(shard: int, chosen: Iterable[Any], rules: MinimumPerKey | NearDuplic
 class ClusterNearDuplicates(_ByKey):
     """Find clusters of near-duplicates and choose who represents each: shards in, shards out."""
 
-    def __init__(self, job: Job, shuffle: Shuffle | None = None):
+    def __init__(self, job: Job, shuffle: Shuffle):
         super().__init__(job, NearDedup, shuffle)
 
     def expand(self, input_or_inputs: PCollection):
@@ -201,20 +171,6 @@ class FinishPages(_OfJob):
 def _finish(shard: int, job: Job) -> int:
     call(finish_shard, shard, job)
     return shard
-
-
-class ReadDocuments(_OfJob):
-    """The documents of finished shards, as dicts with the columns of the recipe (`id` in hex)."""
-
-    def expand(self, input_or_inputs: PCollection):
-        return input_or_inputs | "ReadShard" >> beam.FlatMap(_documents, job=self.job)
-
-
-def _documents(shard: int, job: Job) -> Iterator[dict[str, Any]]:
-    with output_shards.open_run(shard, job.work) as run:
-        for number in range(run.num_record_batches):
-            for row in run.get_batch(number).to_pylist():
-                yield {**row, "id": row["id"].hex()}
 
 
 class WriteShards(beam.PTransform):

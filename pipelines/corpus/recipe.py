@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -206,17 +205,6 @@ class Recipe:
 
         lists = {name: changed(getattr(self, name)) for name in ("ingest", "dedup", "finish")}
         return dataclasses.replace(self, **lists)
-
-    def check_pickles(self) -> None:
-        """Check that all steps can travel to workers."""
-        for step in self.steps:
-            try:
-                pickle.dumps(step)
-            except Exception as error:  # whatever a step holds may fail in its own way
-                raise UserError(
-                    f"recipe {self.name}: {step.name} cannot be pickled ({error}): load what it "
-                    "holds in a functools.cached_property, or give the recipe as a file"
-                ) from error
 
 
 def _fields(steps: Iterable[Step]) -> list[pa.Field]:

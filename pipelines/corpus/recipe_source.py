@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import importlib.util
 import linecache
-import pickle
 import re
 import sys
 import traceback
@@ -81,17 +80,6 @@ class RecipeSource:
         imported = vars(sys.modules[name])
         # Recipes that it imports are not its own.
         return {key: value for key, value in imported.items() if not _is_built_in(value)}
-
-
-@dataclasses.dataclass(frozen=True)
-class PickledRecipe:
-    """A recipe of a running program, which travels as it is."""
-
-    pickled: bytes
-
-    def load(self) -> Recipe:
-        """Return the recipe."""
-        return pickle.loads(self.pickled)  # noqa: S301 pickled by the program that runs this
 
 
 def read_source(origin: str) -> RecipeSource:

@@ -6,13 +6,15 @@ worker, which runs `build_corpus` as the command would; when it fails it is trie
 on where it stopped.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mswitch.pipelines.dataflow.parameters import APPEND, BADWORDS, INPUTS, OUT, config_of, parse
 from mswitch.pipelines.errors import UserError
 
+#: Those of the template; metadata.json describes them.
+PARAMETERS = ("input", "out", "append", "badwords", "set")
 #: What the launcher says of the job that conducts, and the jobs of a build must not be given.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
 #: The conductor waits most of the time; these override what is meant for the jobs of the build.
@@ -53,22 +55,42 @@ def launch(arguments: Sequence[str]) -> None:
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return what the conductor is asked for, in plain values, and all of Beam's options."""
+    from mswitch.pipelines.corpus.config import config_of
     from mswitch.pipelines.runners import pipeline_options
 
-    values, options = parse(arguments)
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    for name in PARAMETERS:
+        parser.add_argument(f"--{name}", default="")
+    given, options = parser.parse_known_args(arguments)
+    inputs = [part for part in given.input.split(",") if part]
+    _check_urls("input", inputs, ("gs://", "https://"))
+    _check_urls("out", [given.out], ("gs://",))
+    if given.badwords:
+        _check_urls("badwords", [given.badwords], ("gs://",))
+    if given.append.lower() not in ("", "true", "false"):
+        raise UserError(f"--append={given.append}: give true or false")
     for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
     # Both complain before a job is started.
-    config_of(values)
+    config_of(given.set)
     pipeline_options("dataflow", for_build)
     request = {
-        "inputs": values.pop(INPUTS.name),
-        "out": values.pop(OUT.name),
-        "append": values.pop(APPEND.name, False),
-        "badwords": values.pop(BADWORDS.name, None),
-        "settings": values,
+        "inputs": inputs,
+        "out": given.out,
+        "append": given.append.lower() == "true",
+        "badwords": given.badwords or None,
+        "set": given.set,
         "beam_options": for_build,
     }
     return request, options
+
+
+def _check_urls(name: str, urls: Sequence[str], schemes: tuple[str, ...]) -> None:
+    for url in urls or [""]:
+        if not url.startswith(schemes):
+            raise UserError(
+                f"--{name}: {url or 'it is missing'}: give a URL that begins with "
+                f"{' or '.join(schemes)}"
+            )
 
 
 def _name(option: str) -> str:

@@ -43,7 +43,7 @@ def write_sample(
 
     The dump's list is cut into as many equal stretches as files are wanted, and the middle file
     of each is taken: the choice depends on nothing else. A WET file has some 150 MB, a WARC file
-    some 1 GB. A run that was stopped continues within the file.
+    some 1 GB. A run that was stopped begins again with the files that it has not finished.
 
     Args:
         out: the directory to make.
@@ -52,7 +52,7 @@ def write_sample(
         format: WET (text) or WARC (HTML).
         base_url: where the dump lies; a mirror has the same paths.
         concurrency: downloads at a time; few, since the server is everybody's.
-        retry: how many requests in a row may bring nothing, and the waits between them.
+        retry: how many requests for a file may fail after the first, and the waits between them.
     """
     if not _DUMP.fullmatch(dump):
         raise UserError(f"--dump {dump} is not the name of a dump: they look like CC-MAIN-2024-10")

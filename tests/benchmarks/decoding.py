@@ -23,7 +23,6 @@ import numpy as np
 from model_steps import Peer, Side, compare, timed
 from timing import Figure, show
 
-from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.config import TrainConfig
 from mswitch.models.huggingface.config import read_config
 from mswitch.models.huggingface.convert import read_parameters
@@ -74,5 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
     sys.exit(main())

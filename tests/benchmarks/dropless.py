@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from model_steps import Side, batch, compare, timed
 
-from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import fitting_capacity
@@ -84,5 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
     sys.exit(main())

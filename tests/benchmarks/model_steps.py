@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.flops import training_step_flops
@@ -302,5 +301,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
     sys.exit(main())

@@ -19,8 +19,8 @@ from timing import Figure, cpu_secs, show
 
 from mswitch.pipelines.examples.shard_store import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.pipelines.supervised.build import plan_shards
 from mswitch.pipelines.supervised.definition import SupervisedTask, read_task
+from mswitch.pipelines.supervised.directory import plan_shards
 from mswitch.pipelines.supervised.samples.ui_translate import write_ui_translate
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE
 from mswitch.pipelines.supervised.shards import CALL_ROWS, InputFile, read_file, write_shard

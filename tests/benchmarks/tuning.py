@@ -23,7 +23,6 @@ from model_steps import DENSE, ROWS, Training, compare, switch
 from packing import ui_translate_lengths
 from timing import Figure, show
 
-from mswitch.flows.cli.huge_pages import restart_with_huge_pages
 from mswitch.models.config import (
     JobConfig,
     ModelConfig,
@@ -132,5 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    restart_with_huge_pages()
     sys.exit(main())

@@ -32,7 +32,7 @@ THRESHOLD = ["--language-threshold", "0.7"]
 VALIDATION = ["--min-validation-documents", "2"]
 BUILDS = {
     "mc4": [*SHORT, *THRESHOLD, *VALIDATION],
-    "modern": [*SHORT, *VALIDATION, "--profile", "modern", "--modern.quality.min-words", "1"],
+    "modern": [*SHORT, *VALIDATION, "--profile", "modern", "--set", "quality.min_words=1"],
     "small": [*SHORT, *THRESHOLD, "--languages", ",".join(LANGS)],
 }
 

@@ -11,22 +11,22 @@ import pytest
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus import build as corpus_build
-from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.corpus.config import ModernConfig
+from mswitch.pipelines.corpus.build import build_corpus
+from mswitch.pipelines.corpus.config import config_of
 from mswitch.pipelines.corpus.rules.badwords import MAX_LIST_BYTES, identity, load_badwords
 from mswitch.pipelines.corpus.rules.blocklist import load_blocklist
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
-from mswitch.pipelines.corpus.rules.quality import GopherQuality
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.dataflow.conductor import conduct
 from mswitch.pipelines.dataflow.launch import build_request
 from mswitch.pipelines.errors import UserError
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
-SETTINGS = ["--profile=modern", "--min_lines=1", "--min_long_line_characters=1",
-            "--modern_quality_min_words=5", "--modern_quality_min_stop_words=0",
-            "--modern_quality_max_top_ngram_shares=1,1,1", "--badwords_filter_fraction=1",
-            "--modern_quality_max_duplicate_ngram_shares=1,1,1,1,1,1"]  # fmt: skip
+SETTINGS = (
+    "profile=modern;min_lines=1;min_long_line_characters=1;badwords_filter_fraction=1;"
+    "quality.min_words=5;quality.min_stop_words=0;quality.max_top_ngram_shares=1,1,1;"
+    "quality.max_duplicate_ngram_shares=1,1,1,1,1,1"
+)
 BEAM = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
 
 
@@ -148,24 +148,18 @@ def test_the_template_adds_to_a_corpus_whose_lists_were_local(
     crawls, lists, remote_lists, bucket, upload, tmp_path, monkeypatch
 ):
     """Only a build of the same settings can, digests of lists included."""
-    quality = GopherQuality(min_words=5, min_stop_words=0, max_top_ngram_shares=(1.0,) * 3,
-                            max_duplicate_ngram_shares=(1.0,) * 6)  # fmt: skip
-    modern = ModernConfig(
-        quality=quality,
-        blocklists=(str(lists / "ut1"), str(lists / "mine.txt")),
-        evaluation_sets=(str(lists / "quiz.jsonl.gz"),),
+    config = config_of(
+        f"{SETTINGS};blocklist.blocklists={lists}/ut1,{lists}/mine.txt;"
+        f"decontamination.evaluation_sets={lists}/quiz.jsonl.gz"
     )
-    config = CorpusConfig(profile="modern", min_lines=1, min_long_line_characters=1,
-                          badwords_filter_fraction=1.0, modern=modern)  # fmt: skip
     corpus = tmp_path / "corpus"
     here: dict[str, Any] = {"beam_options": ["--direct_num_workers=1"]}
     build_corpus([str(crawls[0])], corpus, config, badwords=lists / "words", **here)
     request, _ = build_request(
         [f"--input={upload(crawls[1], f'{bucket}/crawl/1')}", f"--out={bucket}/corpus",
-         "--append=true", *SETTINGS,
-         f"--badwords={remote_lists}/words",
-         f"--modern_blocklists={remote_lists}/ut1,{remote_lists}/mine.txt",
-         f"--modern_evaluation_sets={remote_lists}/quiz.jsonl.gz", *BEAM]
+         "--append=true", f"--badwords={remote_lists}/words",
+         f"--set={SETTINGS};blocklist.blocklists={remote_lists}/ut1,{remote_lists}/mine.txt;"
+         f"decontamination.evaluation_sets={remote_lists}/quiz.jsonl.gz", *BEAM]
     )  # fmt: skip
 
     def build_here(inputs: Any, out: str, *args: Any, runner: str, **rest: Any) -> None:

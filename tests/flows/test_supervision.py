@@ -11,7 +11,6 @@ import pytest
 from processes import wait_for
 
 from mswitch.flows import supervision
-from mswitch.flows.cli.huge_pages import VARIABLE
 from mswitch.flows.supervision import run_with_restarts
 from mswitch.pipelines.errors import UserError
 
@@ -170,28 +169,3 @@ def test_killed_with_9_nothing_goes_on_writing(child, victim):
     code = supervisor.wait(20)
     assert code == (-signal.SIGKILL if victim == "supervisor" else 128 + signal.SIGKILL)
     wait_for(lambda: is_still(child / "beat"))
-
-
-@pytest.mark.parametrize(
-    ("command", "given", "wanted"),
-    [
-        ("train", None, "glibc.malloc.hugetlb=1"),
-        ("evaluate", "glibc.rtld.nns=4", "glibc.rtld.nns=4:glibc.malloc.hugetlb=1"),
-        ("train", "glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
-        ("report", None, None),
-    ],
-)
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
-def test_commands_that_compute_start_with_huge_pages_unless_told_otherwise(command, given, wanted):
-    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    environment |= {} if given is None else {VARIABLE: given}
-    # What it prints is the environment in which the command's own module would be imported.
-    program = (
-        "import os, sys, types\nfrom mswitch.flows.cli.main import main\n"
-        "def run(argv): print(os.environ.get('GLIBC_TUNABLES'), argv)\n"
-        "sys.modules['mswitch.flows.cli.app'] = types.SimpleNamespace(run=run)\nmain()"
-    )
-    words = [command, "--out", "a b"]
-    command_line = [sys.executable, "-c", program, *words]
-    printed = subprocess.check_output(command_line, env=environment, text=True)
-    assert printed == f"{wanted} {words}\n"

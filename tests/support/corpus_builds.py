@@ -15,9 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.corpus.config import ModernConfig
 from mswitch.pipelines.corpus.ledger import check_accounts
-from mswitch.pipelines.corpus.rules.quality import GopherQuality
 from mswitch.pipelines.corpus.stats import load_stats
 
 #: mC4's settings, but pages may be short.
@@ -71,17 +69,19 @@ def english(seed: int, sentences: int = 12) -> str:
     )
 
 
-def modern_settings(**modern: object) -> CorpusConfig:
+def modern_settings(*changes: str) -> CorpusConfig:
     """Profile `modern` for such paragraphs, which repeat themselves more than people do."""
-    quality = GopherQuality(
-        min_words=20, max_top_ngram_shares=(0.5,) * 3, max_duplicate_ngram_shares=(0.9,) * 6
+    quality = (
+        "quality.min_words=20",
+        "quality.max_top_ngram_shares=0.5,0.5,0.5",
+        "quality.max_duplicate_ngram_shares=0.9,0.9,0.9,0.9,0.9,0.9",
     )
     return CorpusConfig(
         profile="modern",
         min_lines=1,
         keep_und=False,
         min_long_line_characters=100,
-        modern=ModernConfig(quality=quality, **modern),
+        set=(*quality, *changes),
     )
 
 

@@ -49,12 +49,6 @@ def ignore_range(handler: "Handler") -> bool:
     return False
 
 
-def ignore_if_range(handler: "Handler") -> bool:
-    """Send the part that was asked for, though the file is another by now."""
-    handler.if_range = False
-    return False
-
-
 def corrupt(handler: "Handler") -> bool:
     """Change a byte on the way."""
     handler.corrupted = True
@@ -73,12 +67,11 @@ def both(*moods: Mood) -> Mood:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the files of its server, with ETag, Range and If-Range."""
+    """Serves the files of its server, with ETag and Range."""
 
     server: "Server"
     most_bytes: int | None = None
     parts = True
-    if_range = True
     corrupted = False
     states_length = True
 
@@ -109,8 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"ETag": files.etag(content), **files.headers.get(self.path, {})}
         first, last = 0, len(content) - 1
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
-        current = self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
-        if wanted and self.parts and (current or not self.if_range):
+        if wanted and self.parts:
             if wanted[1]:
                 first, last = int(wanted[1]), min(last, int(wanted[2] or last))
             else:
@@ -169,7 +161,7 @@ class FileServer:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.status, self.close_after, self.both = status, close_after, both
         self.hang_up, self.ignore_range, self.corrupt = hang_up, ignore_range, corrupt
-        self.ignore_if_range, self.without_length = ignore_if_range, without_length
+        self.without_length = without_length
 
     @staticmethod
     def etag(content: bytes) -> str:

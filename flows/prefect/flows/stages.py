@@ -6,7 +6,7 @@ from typing import Any
 from prefect import Flow, flow
 
 from mswitch.flows.jobs.job import Job, Launcher
-from mswitch.flows.prefect.parameters import flat
+from mswitch.flows.prefect.parameters import entries, flat
 from mswitch.flows.prefect.profile import Name, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import cancel_hook, follow, step
@@ -14,7 +14,6 @@ from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.stage import Stage
 from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
-from mswitch.pipelines.dataflow.docstrings import entries
 from mswitch.pipelines.validation import check_fields
 
 NAME = "name of what is made, and of the directory that it goes to."

@@ -60,7 +60,7 @@ class NearDedup(Dedup):
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 1
 
     def __post_init__(self):
-        check_fields(self, "--modern.minhash.")
+        check_fields(self, self.name)
 
     @property
     def needs_language(self) -> bool:

@@ -218,7 +218,7 @@ class Decontaminate(Rule):
     saved: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
-        check_fields(self, "--modern.")
+        check_fields(self, self.name)
 
     def settings(self) -> dict[str, Any]:
         """Return the share, and the files by their content, wherever they lie."""

@@ -235,14 +235,14 @@ class GopherQuality(Rule):
     max_digit_share: Share = 1
 
     def __post_init__(self):
-        check_fields(self, "--modern.quality.")
+        check_fields(self, self.name)
         for name, lengths in (
             ("max_top_ngram_shares", TOP_NGRAMS),
             ("max_duplicate_ngram_shares", DUPLICATE_NGRAMS),
         ):
             if len(getattr(self, name)) != len(lengths):
                 raise UserError(
-                    f"--modern.quality.{name.replace('_', '-')} needs {len(lengths)} limits, for "
+                    f"{self.name}.{name} needs {len(lengths)} limits, for "
                     f"n-grams of {lengths[0]} to {lengths[-1]} words"
                 )
 

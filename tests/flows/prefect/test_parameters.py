@@ -37,9 +37,7 @@ from mswitch.flows.prefect.settings import (
 )
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
-from mswitch.pipelines.corpus.config import CorpusConfig, ModernConfig
-from mswitch.pipelines.corpus.rules.opt_out import OptOut
-from mswitch.pipelines.corpus.rules.quality import GopherQuality
+from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.validation import constraints
@@ -221,12 +219,7 @@ CONFIGS = [
     CorpusConfig(
         profile="modern",
         dedup_scope="language",
-        modern=ModernConfig(
-            mask_personal_data=False,
-            opt_out=OptOut(honour=("noai",)),
-            quality=GopherQuality(min_words=3, max_top_ngram_shares=(0.3, 0.2, 0.1)),
-            blocklists=("gs://bucket/lists", "-x"),
-        ),
+        set=("opt_out.honour=noai", "quality.max_top_ngram_shares=0.3,0.2,0.1"),
     ),
     VocabularyConfig(size=500, character_coverage=0.999),
     ExamplesConfig(inputs_length=64, finished=True, validation_segments=2),
@@ -244,7 +237,6 @@ def test_options_mean_the_settings_they_were_made_of(config):
 
 @pytest.mark.parametrize("value", ["--out=/etc", "a b; rm -rf /", "$(id)", "-h"])
 def test_a_value_stays_one_word_that_is_no_option_of_its_own(value):
-    config = CorpusConfig(profile="modern", modern=ModernConfig(blocklists=(value,)))
-
-    assert f"--modern.blocklists={value}" in options_of(config)
-    assert parsed(config).modern.blocklists == (value,)
+    config = CorpusConfig(languages=("de",), field=(f"url={value}",))
+    assert f"--field=url={value}" in options_of(config)
+    assert parsed(config).field == (f"url={value}",)

@@ -17,9 +17,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.card import data_card, escape_markdown
-from mswitch.pipelines.corpus.config import ModernConfig
 from mswitch.pipelines.corpus.recipes import MC4, MODERN
-from mswitch.pipelines.corpus.rules.opt_out import OptOut
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
 
@@ -188,13 +186,13 @@ def test_the_card_of_profile_modern(tmp_path):
     assert "pages that this one stands for" in modern
     (tmp_path / "quiz.txt").write_text("A question\n")
     (tmp_path / "block.txt").write_text("bad.example\n")
-    bare = ModernConfig(
-        opt_out=OptOut(honour=()),
-        mask_personal_data=False,
-        evaluation_sets=(str(tmp_path / "quiz.txt"),),
-        blocklists=(str(tmp_path / "block.txt"),),
+    bare = (
+        "opt_out.honour=",
+        "personal_data.mask_personal_data=false",
+        f"decontamination.evaluation_sets={tmp_path}/quiz.txt",
+        f"blocklist.blocklists={tmp_path}/block.txt",
     )
-    card = card_of(CorpusConfig(profile="modern", modern=bare, dedup_scope="language"))
+    card = card_of(CorpusConfig(profile="modern", set=bare, dedup_scope="language"))
     assert "nothing was masked" in card
     assert "opt-out signal was looked at in this build" in card
     assert "items of 1 evaluation set were dropped" in card

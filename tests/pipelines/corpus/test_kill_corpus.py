@@ -32,7 +32,7 @@ QUIET_SECS = 1.5
 
 
 MC4 = ("--language-threshold", "0.7")
-MODERN = ("--profile", "modern", "--modern.quality.min-words", "1")
+MODERN = ("--profile", "modern", "--set", "quality.min_words=1")
 
 
 def command(out: Path, *options: str) -> list[str]:

@@ -68,19 +68,19 @@ def pages(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def lists(tmp_path: Path) -> dict[str, tuple[str, ...]]:
+def lists(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "block.txt").write_text("bad.example\n")
     rows = [{"question": ITEM}, {"question": "Too short to check?"}, {"question": english(77, 2)}]
     (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return {
-        "blocklists": (str(tmp_path / "block.txt"),),
-        "evaluation_sets": (str(tmp_path / "quiz.jsonl"),),
-    }
+    return (
+        f"blocklist.blocklists={tmp_path}/block.txt",
+        f"decontamination.evaluation_sets={tmp_path}/quiz.jsonl",
+    )
 
 
 def test_every_rule_has_its_stage(tmp_path, pages, lists):
     out = tmp_path / "corpus"
-    build(pages, out, modern_settings(**lists))
+    build(pages, out, modern_settings(*lists))
     stats = load_stats(out)
     by_stage = stages(out)
     assert list(by_stage) == list(MODERN.stages)
@@ -185,11 +185,11 @@ def test_languages_are_pruned_before_the_shuffles(tmp_path, pages):
 
 def test_lists_are_part_of_the_settings(tmp_path, pages, lists):
     out = tmp_path / "corpus"
-    build(pages, out, modern_settings(**lists))
-    assert build(pages, out, modern_settings(**lists))["reused"]
+    build(pages, out, modern_settings(*lists))
+    assert build(pages, out, modern_settings(*lists))["reused"]
     (tmp_path / "block.txt").write_text("other.example\n")
     with pytest.raises(UserError):
-        build(pages, out, modern_settings(**lists))
+        build(pages, out, modern_settings(*lists))
 
 
 def test_bad_words_are_those_of_the_language(tmp_path, pages):
@@ -209,17 +209,13 @@ def test_bad_words_are_those_of_the_language(tmp_path, pages):
 
 def test_what_the_profile_refuses(tmp_path, pages):
     with pytest.raises(UserError, match=r"gone\.txt"):
-        build(pages, tmp_path / "out", modern_settings(blocklists=(str(tmp_path / "gone.txt"),)))
+        build(pages, tmp_path / "out", modern_settings(f"blocklist.blocklists={tmp_path}/gone.txt"))
     with pytest.raises(UserError, match=r"gone\.jsonl"):
         build(
             pages,
             tmp_path / "out",
-            modern_settings(evaluation_sets=(str(tmp_path / "gone.jsonl"),)),
+            modern_settings(f"decontamination.evaluation_sets={tmp_path}/gone.jsonl"),
         )
-    with pytest.raises(UserError, match="contamination-share must be above 0"):
-        modern_settings(contamination_share=0)
-    with pytest.raises(UserError, match=r"^--modern\.quality is for profile modern"):
-        dataclasses.replace(modern_settings(), profile="mc4")
 
 
 def test_lines_may_be_deduplicated_too(tmp_path):

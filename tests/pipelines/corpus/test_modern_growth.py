@@ -26,7 +26,7 @@ ITEM = "Which of the rivers that pass through the old capital also pass through 
 @pytest.fixture
 def config(tmp_path: Path) -> CorpusConfig:
     (tmp_path / "quiz.txt").write_text(f"{ITEM}\n")
-    return modern_settings(evaluation_sets=(str(tmp_path / "quiz.txt"),))
+    return modern_settings(f"decontamination.evaluation_sets={tmp_path}/quiz.txt")
 
 
 @pytest.fixture

@@ -12,10 +12,8 @@ from corpus_builds import FRAME, LENIENT
 from mswitch.flows.cli.main import main
 from mswitch.pipelines.corpus import plan
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.corpus.config import ModernConfig
 from mswitch.pipelines.corpus.plan import plan_build
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.rules.quality import GopherQuality
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.errors import UserError
 
@@ -98,12 +96,12 @@ def test_buckets_and_shards_follow_from_the_settings(files):
         estimated["buckets"]["line_dedup"] / 2 < owners / 1000 <= estimated["buckets"]["line_dedup"]
     )
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
-    lax = GopherQuality(
-        min_words=1, max_top_ngram_shares=(1,) * 3, max_duplicate_ngram_shares=(1,) * 6
+    lax = (
+        "quality.min_words=1",
+        "quality.max_top_ngram_shares=1,1,1",
+        "quality.max_duplicate_ngram_shares=1,1,1,1,1,1",
     )
-    modern = dataclasses.replace(
-        small, profile="modern", language_threshold=None, modern=ModernConfig(quality=lax)
-    )
+    modern = dataclasses.replace(small, profile="modern", language_threshold=None, set=lax)
     modern = plan_build(files, modern)["estimated"]
     assert "line_dedup" not in modern["shuffle_bytes"]
     assert modern["shuffle_bytes"]["near_dedup"] > 0

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mswitch.flows.prefect.parameters import attribute_docs
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import (
     fingerprint,
@@ -29,7 +30,6 @@ from mswitch.pipelines.corpus.recipes import (
     UrlDedup,
 )
 from mswitch.pipelines.crawl.text_lines import normalize_lines
-from mswitch.pipelines.dataflow.docstrings import attribute_docs
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import mc4_codes
 from mswitch.pipelines.records import Page
@@ -119,13 +119,52 @@ def test_languages():
         (lambda: CorpusConfig(min_lines=0), "--min-lines must be at least 1, not 0"),
         (lambda: CorpusConfig(mc4_release="2"), "--mc4-release 2 is unknown: choose 3.0.1 or"),
         (lambda: CorpusConfig(url_winner="oldest"), "--url-winner oldest is unknown: choose lar"),
-        (lambda: NearDedup(bands=0), "--modern.minhash.bands must be at least 1 and at most 255"),
-        (lambda: GopherQuality(max_words=math.nan), "--modern.quality.max-words must be a finite"),
+        (lambda: NearDedup(bands=0), "near_dedup.bands must be at least 1 and at most 255"),
+        (lambda: GopherQuality(max_words=math.nan), "quality.max_words must be a finite"),
     ],
 )
 def test_bounds_name_the_option(make, message):
     with pytest.raises(UserError, match=f"^{re.escape(message)}"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("quality.min_word=5", "no quality.min_word: did you mean quality.min_words or"),
+        ("blocklists=a", "no blocklists: did you mean blocklist.blocklists?"),
+        ("zzz.yyy=1", "no zzz.yyy: it has "),
+        ("quality.min_words=many", "quality.min_words=many: give a whole number"),
+        ("quality.max_digit_share=x", "quality.max_digit_share=x: give a number"),
+        ("personal_data.mask_personal_data=no", "give true or false"),
+        ("quality.max_top_ngram_shares=a", "give numbers with commas between"),
+        ("quality.max_top_ngram_shares=1,1", "quality.max_top_ngram_shares needs 3 limits"),
+        ("decontamination.contamination_share=0", "contamination_share must be above 0"),
+    ],
+)
+def test_wrong_changes_of_rules_are_refused(change, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        CorpusConfig(profile="modern", set=(change,))
+
+
+def test_rules_are_changed_by_their_names():
+    changes = (
+        "quality.min_words=40",
+        "quality.max_mean_word_length=14",
+        "opt_out.robots=,",
+        "blocklist.blocklists=a.txt,b.txt",
+        "personal_data.mask_personal_data=false",
+    )
+    recipe = CorpusConfig(profile="modern", set=changes).load()
+    steps = {step.name: step for step in recipe.steps}
+    assert steps["quality"] == GopherQuality(min_words=40)
+    assert isinstance(
+        steps["quality"].max_mean_word_length, int
+    )  # as it is written in the identity
+    assert steps["opt_out"].robots == ()
+    assert steps["blocklist"].blocklists == ("a.txt", "b.txt")
+    assert not steps["personal_data"].mask_personal_data
+    assert CorpusConfig(set=("paragraphs.min_lines=5",)).load().first(Paragraphs).min_lines == 5
 
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:

@@ -154,17 +154,12 @@ def test_a_url_that_does_not_exist(file_server, memory):
         find_crawl_files(["memory://bucket/missing.gz"])
 
 
-def test_an_interrupted_download_of_input_goes_on(file_server):
+def test_an_interrupted_download_of_input_begins_again(file_server):
     content = gzip.compress(lines(20_000), mtime=0)
     file_server.files["/a.gz"] = content
     [file] = find_crawl_files([f"{file_server.url}/a.gz"])
-    file_server.requests.clear()
     file_server.moods["/a.gz"].append(file_server.close_after(len(content) // 2))
     assert len(read(file)) == 20_000
-    assert [headers.get("Range") for _, headers in file_server.requests] == [
-        None,
-        f"bytes={len(content) // 2}-",
-    ]
 
 
 def test_a_corpus_from_a_url(tmp_path, file_server):
