@@ -49,7 +49,7 @@ class CorpusConfig:
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
             too), scales lengths by script, filters by quality, removes near-duplicates in place of
-            single lines, masks personal data; options that begin with `modern` are its settings.
+            single lines, masks personal data; `set` changes its rules.
         recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
         mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
