@@ -237,15 +237,6 @@ def test_a_constant_rate_is_constant():
             assert float(optimizer.learning_rate(jnp.int32(step))) == 0.25
 
 
-def test_an_identity_names_settings_that_are_not_the_usual_ones():
-    plan = child.plan("mt5-tiny", 7)
-    assert not {"schedule", "eval_every", "loss_per", "freeze"} & plan.identity["train"].keys()
-    assert "origin" not in plan.identity
-    assert plan.hash == "60da562a7a97fad2"
-    changed = dataclasses.replace(plan.train, schedule="constant")
-    assert dataclasses.replace(plan, train=changed).hash != plan.hash
-
-
 def test_other_settings_are_refused_and_a_finished_run_is_left_alone(origin, tasks, tuned):
     assert finetune(origin, tasks, tuned, TUNED)["reused"]
     for changes in ({"schedule": "rsqrt"}, {"loss_per": "sequence"}):
