@@ -62,10 +62,7 @@ def pair_data(
             "steps": list(steps),
             "baseline": [each.as_json() for each in by_step.models[:count]],
             "candidate": [each.as_json() for each in by_step.models[count:]],
-            "step_speedup": found.value,
-            "step_speedup_ci": found.ci and list(found.ci),
-            "step_speedup_ci_censored": found.ci_censored and list(found.ci_censored),
-            "censored": found.censored,
+            **found.as_json(),
         }
         data["speed_up"]["sentence"] = text.speed_up(data["speed_up"], pair)
     return rounded(data)

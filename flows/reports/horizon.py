@@ -37,16 +37,13 @@ def measure_horizons(
         pooled = pool(until, steps[:count], config)
         if pooled is None:
             return []
-        figures, found = headline(until, config), pooled.speed_up
+        figures = headline(until, config)
         horizons.append(
             {
                 "step": int(steps[count - 1]),
                 "median_step_speedup": figures["median_step_speedup"],
                 "languages": figures["languages_in_headline"],
-                "pooled_step_speedup": found.value,
-                "pooled_step_speedup_ci": found.ci,
-                "pooled_step_speedup_ci_censored": found.ci_censored,
-                "pooled_censored": found.censored,
+                **{f"pooled_{key}": value for key, value in pooled.speed_up.as_json().items()},
                 "delta": pooled.delta.value,
                 "delta_ci": pooled.delta.ci,
                 "baseline_last_doubling": last_doubling(pooled.curves[0], steps[:count]),

@@ -75,7 +75,7 @@ class Estimate:
 
     def as_json(self) -> dict[str, Any]:
         """The value with its interval."""
-        return {"value": self.value, "ci": self.ci and list(self.ci)}
+        return {"value": self.value, "ci": self.ci}
 
 
 def percentiles(values: np.ndarray, confidence: float) -> Interval:

@@ -121,10 +121,7 @@ def _scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> An
 
 def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:
     return {
-        "step_speedup": speed_up.value,
-        "step_speedup_ci": list(speed_up.ci) if speed_up.ci else None,
-        "step_speedup_ci_censored": list(speed_up.ci_censored) if speed_up.ci_censored else None,
-        "censored": speed_up.censored,
+        **speed_up.as_json(),
         "flop_speedup": _scaled(speed_up.value, factors["flop"]),
         "wall_speedup": _scaled(speed_up.value, factors["wall"]),
         "baseline_steps": speed_up.baseline_steps,
@@ -150,7 +147,7 @@ def _language_json(
         "baseline_nll": float(result.curves[0][-1]),
         "candidate_nll": float(result.curves[1][-1]),
         "delta": result.delta.value,
-        "delta_ci": list(result.delta.ci) if result.delta.ci else None,
+        "delta_ci": result.delta.ci,
         "delta_p_value": result.delta.p_value,
         **_speed_up_json(result.speed_up, factors),
         "baseline_last_doubling": last_doubling(result.curves[0], steps),
@@ -169,7 +166,7 @@ def _pooled_json(
         "baseline_nll": float(pooled.curves[0][-1]),
         "candidate_nll": float(pooled.curves[1][-1]),
         "delta": pooled.delta.value,
-        "delta_ci": list(pooled.delta.ci) if pooled.delta.ci else None,
+        "delta_ci": pooled.delta.ci,
         **_speed_up_json(pooled.speed_up, factors),
         "confidence_percent": percent,
     }

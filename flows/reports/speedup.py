@@ -21,7 +21,7 @@ error bars; these are ours:
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -97,6 +97,15 @@ class SpeedUp:
     baseline_steps: float | None
     candidate_steps: float | None
     of_seeds: tuple[float, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """What every report says of it."""
+        return {
+            "step_speedup": self.value,
+            "step_speedup_ci": self.ci,
+            "step_speedup_ci_censored": self.ci_censored,
+            "censored": self.censored,
+        }
 
 
 #: Of curves that do not tell one.

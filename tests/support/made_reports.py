@@ -24,8 +24,7 @@ class Made:
 
     @property
     def page(self) -> Any:
-        parser = html5lib.HTMLParser(namespaceHTMLElements=False)
-        return parser.parse(self.html)
+        return parse_page(self.html)
 
     @property
     def verdict(self) -> str:
@@ -39,6 +38,11 @@ class Made:
         """Language and cells of every row of the page's table."""
         for row in self.page.iterfind(".//tbody/tr[@data-lang]"):
             yield row.get("data-lang"), list(row)
+
+
+def parse_page(html: str) -> Any:
+    """The elements of a page, which has to be valid."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
 
 
 def visible_words(element: Any) -> str:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import html5lib
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_reports import parse_page, visible_words
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.corpus import write_page
@@ -70,21 +70,13 @@ def corpus(tmp_path: Path) -> Path:
     return out
 
 
-def parsed(html: str):
-    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(html)
-
-
-def words(element) -> str:
-    return " ".join("".join(element.itertext()).split())
-
-
 def test_nothing_hostile_acts(corpus, tmp_path):
     file = tmp_path / "stats.html"
     write_page(corpus, file)
     html = file.read_text()
-    page = parsed(html)
+    page = parse_page(html)
     assert not set(html) & set("\u202e\x1b")
-    assert "49" not in words(page.find(".//h2[@id='samples-h']/.."))
+    assert "49" not in visible_words(page.find(".//h2[@id='samples-h']/.."))
     assert len(page.findall(".//script")) == 2
     assert page.findall(".//img") == []
     for element in page.iter():
@@ -105,8 +97,8 @@ def test_a_sample_without_url_is_shown(corpus, tmp_path):
     row = {"stage": "read", "reason": "not_a_page", "source": "a.jsonl@0", "detail": "no JSON"}
     (corpus / "rejected" / "not_a_page.jsonl").write_text(json.dumps(row) + "\n")
     write_page(corpus, tmp_path / "stats.html")
-    page = parsed((tmp_path / "stats.html").read_text())
-    shown = [words(element) for element in page.findall(".//div[@class='sample']")]
+    page = parse_page((tmp_path / "stats.html").read_text())
+    shown = [visible_words(element) for element in page.findall(".//div[@class='sample']")]
     assert "a.jsonl@0 no JSON" in shown
 
 
@@ -119,11 +111,12 @@ def test_a_place_that_takes_no_page_is_named_first(corpus, capsys):
 def test_what_is_shown_is_what_was_written(corpus, tmp_path):
     file = tmp_path / "stats.html"
     write_page(corpus, file)
-    page = parsed(file.read_text())
-    assert words(page.find(".//h1")).startswith("12 documents in 3 languages")
+    page = parse_page(file.read_text())
+    assert visible_words(page.find(".//h1")).startswith("12 documents in 3 languages")
     table = page.find(".//div[@class='scroll wide-table']/table")
     rows = {
-        words(row[1]): [cell.get("data-v") for cell in row] for row in table.findall("tbody/tr")
+        visible_words(row[1]): [cell.get("data-v") for cell in row]
+        for row in table.findall("tbody/tr")
     }
     assert set(rows) == set(TEXTS)
     heads = [button.get("data-key") for button in table.iter("button")]
@@ -137,20 +130,21 @@ def test_what_is_shown_is_what_was_written(corpus, tmp_path):
     assert german["distinct_sites"] == "2"
     assert (german["dropped"], russian["dropped"]) == ("7", "0")
     details = page.findall(".//details[@class='language']")
-    assert [words(one).count("near_duplicate 3") for one in details] == [1, 0, 0]
+    assert [visible_words(one).count("near_duplicate 3") for one in details] == [1, 0, 0]
     assert float(german["largest_site"]) == 0.75
     # The hostile host is no host; digits have no script.
     undetermined = dict(zip(heads, rows["und"], strict=True))
     assert undetermined["in_script"] is None
-    sites = words(page.find(".//h2[@id='sites-h']/.."))
+    sites = visible_words(page.find(".//h2[@id='sites-h']/.."))
     assert "(none)325.0%" in sites
     stages = [
-        [words(cell) for cell in row] for row in page.findall(".//table[@class='stages']/tbody/tr")
+        [visible_words(cell) for cell in row]
+        for row in page.findall(".//table[@class='stages']/tbody/tr")
     ]
     assert stages[0] == ["read", "20", "15", "5", "25.0%", "bad_utf8 4not_a_page 1"]
     samples = page.findall(".//div[@class='sample']")
     assert len(samples) == 5
-    shown = words(samples[0])
+    shown = visible_words(samples[0])
     assert "</script><img src=x onerror=alert(1)>\\u202e\\u001b[31m'\"`{{7*7}}&amp;0" in shown
 
 
@@ -167,8 +161,8 @@ def test_the_corpus_stays_as_it_is_and_the_bytes_are_the_same(corpus, tmp_path):
 def test_a_corpus_that_is_the_working_directory_has_its_name(corpus, tmp_path, monkeypatch):
     monkeypatch.chdir(corpus)
     write_page(".", tmp_path / "stats.html")
-    title = parsed((tmp_path / "stats.html").read_text()).find(".//title")
-    assert words(title).startswith("corpus")
+    title = parse_page((tmp_path / "stats.html").read_text()).find(".//title")
+    assert visible_words(title).startswith("corpus")
 
 
 def test_where_a_page_cannot_be(corpus, tmp_path):

@@ -10,9 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import html5lib
 import pytest
-from made_reports import visible_words
+from made_reports import parse_page, visible_words
 from report_runs import Scenario, edit_config, write_runs
 from tuned_runs import LABELS, right_of_ten, write_tuned
 
@@ -66,8 +65,7 @@ def compare(dense, sparse, out: Path, *scratch: Path, **options):
 
 
 def read(out: Path):
-    parser = html5lib.HTMLParser(namespaceHTMLElements=False)
-    page = parser.parse((out / "downstream.html").read_text(encoding="utf-8"))
+    page = parse_page((out / "downstream.html").read_text(encoding="utf-8"))
     return json.loads((out / "downstream.json").read_text()), page
 
 
@@ -476,7 +474,7 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
     )
     linked = out / section["path"]
     assert linked.read_bytes() == (downstream / "downstream.html").read_bytes()
-    page = html5lib.HTMLParser(namespaceHTMLElements=False).parse((out / "report.html").read_text())
+    page = parse_page((out / "report.html").read_text())
     assert f"./{section['path']}" in {link.get("href") for link in page.iterfind(".//a")}
     assert write_report(*runs, out, FEW, downstream=[downstream]) == {**summary, "reused": True}
     assert write_index(tmp_path / "reports")["reports"] == 1

@@ -6,9 +6,8 @@ import shutil
 import urllib.parse
 from pathlib import Path
 
-import html5lib
 import pytest
-from made_reports import visible_words
+from made_reports import parse_page, visible_words
 from tuned_runs import right_of_ten, write_tuned
 
 from mswitch.flows.cli.main import main
@@ -29,8 +28,7 @@ def place(full, few, tmp_path) -> Path:
 
 
 def read(place: Path):
-    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-    page = parser.parse((place / "index.html").read_text(encoding="utf-8"))
+    page = parse_page((place / "index.html").read_text(encoding="utf-8"))
     return page, json.loads((place / "index.json").read_text(encoding="utf-8"))["reports"]
 
 

@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-import html5lib
 import pytest
-from made_reports import visible_words
+from made_reports import parse_page, visible_words
 from report_runs import edit_config
 from tuned_runs import right_of_ten, write_tuned
 
@@ -22,7 +21,7 @@ def hostile(lang: str, row: int, answer: str) -> str:
 
 def read(out: Path):
     text = (out / "run.html").read_text(encoding="utf-8")
-    page = html5lib.HTMLParser(namespaceHTMLElements=False).parse(text)
+    page = parse_page(text)
     return json.loads((out / "run.json").read_text()), text, page
 
 

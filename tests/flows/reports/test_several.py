@@ -4,10 +4,9 @@ import dataclasses
 import json
 import shutil
 
-import html5lib
 import numpy as np
 import pytest
-from made_reports import make_report, visible_words
+from made_reports import make_report, parse_page, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.cli.main import main
@@ -63,7 +62,7 @@ def test_it_is_the_geometric_mean_of_the_seeds_reports(trained, tmp_path):
             assert low < row["step_speedup"] < high
     assert made.report["runs"]["candidate"]["seeds"] == [0, 1, 2]
     assert "Each model was trained with 3 seeds" in made.html
-    html5lib.HTMLParser(strict=True).parse(made.html)
+    assert made.verdict == made.report["summary"]["verdict"]
 
 
 def test_the_order_of_runs_does_not_matter(trained, tmp_path):
@@ -91,8 +90,7 @@ def test_several_candidates_have_a_page_each_and_one_of_all(runs, tmp_path, caps
     assert names == ["mswitch-base (experts 32)", "mswitch-base (experts 4)"]
     assert [each["run"]["seeds"] for each in report["candidates"]] == [[0, 1, 2], [0]]
     assert summary["verdict"] == report["summary"]["verdict"]
-    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-    page = parser.parse((out / "report.html").read_text(encoding="utf-8"))
+    page = parse_page((out / "report.html").read_text(encoding="utf-8"))
     rows = page.findall(".//tbody/tr[@data-lang]")
     assert len(rows) == len(DOCUMENTS)
     languages = {each["lang"]: each for each in report["languages"]}
@@ -141,8 +139,7 @@ def test_hostile_names_stay_text_and_below_the_report(runs, tmp_path):
     edit_config(other, preset=HOSTILE)
     out = tmp_path / "out"
     write_report(baseline, [candidate, other], out, FEW)
-    parser = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False)
-    page = parser.parse((out / "report.html").read_text(encoding="utf-8"))
+    page = parse_page((out / "report.html").read_text(encoding="utf-8"))
     assert page.findall(".//img") == []
     assert HOSTILE in visible_words(page.find(".//h1"))
     below = sorted(path.name for path in out.iterdir() if path.is_dir())
