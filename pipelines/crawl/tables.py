@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mswitch.pipelines.crawl.fields import describe_missing
@@ -15,7 +14,7 @@ from mswitch.pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, describe_dama
 from mswitch.pipelines.records import Page, Rejected
 
 #: Rows that are decoded at a time.
-BATCH_ROWS = 1_000
+BATCH_ROWS = 100
 #: A column of a row group that is larger (once decompressed) is rejected unread, with the rows of
 #: its row group: Arrow itself stops at 2 GiB a page.
 MAX_COLUMN_BYTES = 2 << 30
@@ -53,7 +52,8 @@ def read_table(
     """
     with open_input(path) as raw:
         try:
-            columns = _open(raw, []).schema
+            file = _open(raw)
+            columns = file.schema
             names = _paths(columns)
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
             wanted = [path for path in looked_for if path in names]
@@ -62,8 +62,6 @@ def read_table(
                 for column in map(columns.column, range(len(columns)))
                 if column.path in wanted and column.physical_type == "BYTE_ARRAY"
             ]
-            # As dictionaries, a long value that a million rows name is held once.
-            file = _open(raw, strings)
             kinds = {column.name: str(column.type) for column in file.schema_arrow}
         except _DAMAGE as error:
             yield _rejected("damaged", f"{name}@0", describe_damage(error))
@@ -90,7 +88,11 @@ def read_table(
                 for row in _rows(file, number, wanted):
                     source = f"{name}@{at}"
                     at += 1
-                    text_bytes += row.size_bytes
+                    row_bytes = sum(len(v) for v in row.values() if isinstance(v, bytes))
+                    text_bytes += row_bytes
+                    if row_bytes > max_bytes:
+                        yield _rejected("too_large", source, f"more than {max_bytes} bytes")
+                        continue
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
                         yield _rejected("damaged", source, "it expands beyond reason")
                         return
@@ -108,7 +110,7 @@ def read_table(
 def read_column_names(path: str) -> list[str]:
     """Return the paths of all columns of a file that can be read."""
     with open_input(path) as raw:
-        return _paths(_open(raw, []).schema)
+        return _paths(_open(raw).schema)
 
 
 def _paths(columns: pq.ParquetSchema) -> list[str]:
@@ -136,11 +138,8 @@ class _UnreadRows:
             yield _rejected(reason, f"{self._name}@{row}", detail)
 
 
-def _open(raw: Any, read_dictionary: Sequence[str]) -> pq.ParquetFile:
-    raw.seek(0)
-    return pq.ParquetFile(
-        raw, read_dictionary=list(read_dictionary), page_checksum_verification=True
-    )
+def _open(raw: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(raw, page_checksum_verification=True)
 
 
 def _rejected(reason: str, source: str, detail: str) -> Rejected:
@@ -161,16 +160,14 @@ def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
 
 
 def _page(
-    row: "_Row",
+    row: Mapping[str, Any],
     source: str,
     fields: Mapping[str, Sequence[str]],
     max_bytes: int,
     drop_metadata_lines: bool,
 ) -> Page | Rejected:
-    if row.size_bytes > max_bytes:
-        return _rejected("too_large", source, f"more than {max_bytes} bytes")
     try:
-        values = row.values()
+        values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, str(error))
     return page_from_fields(
@@ -182,77 +179,44 @@ def _page(
     )
 
 
-def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator["_Row"]:
-    """Yield the rows of a row group."""
+def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a row group by the paths of columns; text as bytes: it may be no UTF-8."""
     for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=list(wanted)):
-        columns: dict[str, _Column] = {}
+        columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _leaves(name, column)
-        for index in range(batch.num_rows):
-            yield _Row(columns, index)
+        for values in zip(*map(_values, columns.values()), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
 
-def _leaves(path: str, column: pa.Array) -> dict[str, "_Column"]:
+def _leaves(path: str, column: pa.Array) -> dict[str, pa.Array]:
     """Return the columns of a struct, at any depth, by their paths."""
     if not isinstance(column, pa.StructArray):
-        return {path: _Column(column)}
-    leaves: dict[str, _Column] = {}
+        return {path: column}
+    leaves: dict[str, pa.Array] = {}
     for field, child in zip(column.type, column.flatten(), strict=True):
         leaves |= _leaves(f"{path}.{field.name}", child)
     return leaves
 
 
-class _Row:
-    """A row whose values are not copied yet; `size_bytes` is that of its strings."""
+def _values(column: pa.Array) -> list[Any]:
+    """The values of a column; a moment that Python lacks, as its type and number."""
+    if isinstance(column, pa.DictionaryArray):
+        indices = np.asarray(column.indices.drop_null())
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):
+            raise pa.ArrowInvalid("an index beyond its dictionary")
+        column = column.dictionary_decode()
+    if pa.types.is_timestamp(column.type):
+        # Python's datetime has no nanoseconds; a zone's name need not be known here.
+        unit = "us" if column.type.unit == "ns" else column.type.unit
+        column = column.cast(pa.timestamp(unit), safe=False)
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())
+    return [_value(scalar) for scalar in column]
 
-    def __init__(self, columns: dict[str, "_Column"], index: int):
-        self._columns, self._index = columns, index
-        self.size_bytes = sum(column.size_bytes(index) for column in columns.values())
 
-    def values(self) -> dict[str, Any]:
-        """The values as Python objects, by path; UnicodeDecodeError where one is not UTF-8."""
-        return {path: column.value(self._index) for path, column in self._columns.items()}
-
-
-class _Column:
-    """A column of a batch; what a dictionary encodes stays in its dictionary."""
-
-    def __init__(self, column: pa.Array):
-        self._indices = None
-        if isinstance(column, pa.DictionaryArray):
-            self._indices, column = column.indices, column.dictionary
-            numbers = np.asarray(self._indices.drop_null())
-            if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(column):
-                raise pa.ArrowInvalid("an index beyond its dictionary")
-        if pa.types.is_timestamp(column.type):
-            # Python's datetime has no nanoseconds; a zone's name need not be known here.
-            unit = "us" if column.type.unit == "ns" else column.type.unit
-            column = column.cast(pa.timestamp(unit), safe=False)
-        elif pa.types.is_string(column.type):
-            column = column.cast(pa.binary())
-        elif pa.types.is_large_string(column.type):
-            column = column.cast(pa.large_binary())
-        self._values = column
-        self._sizes = None
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            self._sizes = pc.call_function("binary_length", [column]).fill_null(0).to_pylist()
-
-    def size_bytes(self, row: int) -> int:
-        """Bytes of a string, without a copy of it."""
-        index = self._index(row)
-        return 0 if index is None or self._sizes is None else self._sizes[index]
-
-    def value(self, row: int) -> Any:
-        """A value as a Python object; a moment that Python lacks, as its type and number."""
-        index = self._index(row)
-        if index is None:
-            return None
-        scalar = self._values[index]
-        try:
-            value = scalar.as_py()
-        except (OverflowError, ValueError):
-            return f"{scalar.type} {getattr(scalar, 'value', '')}"
-        return value.decode() if isinstance(value, bytes) else value
-
-    def _index(self, row: int) -> int | None:
-        return row if self._indices is None else self._indices[row].as_py()
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        return f"{scalar.type} {getattr(scalar, 'value', '')}"

@@ -291,27 +291,6 @@ def shared_values(path: Path, size: int, rows: int) -> Path:
     return write(path, columns, dictionary_pagesize_limit=64 << 20)
 
 
-def test_a_value_that_many_rows_share_is_held_once(tmp_path):
-    # 60 GB if spelt out.
-    path = shared_values(tmp_path / "a", 4 << 20, 5000)
-    assert path.stat().st_size < 1 << 20
-    script = (
-        "import re, sys\n"
-        "from mswitch.pipelines.crawl import fields, tables\n"
-        "tables.BOMB_BYTES = 1 << 40\n"
-        "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
-        " max_bytes=1 << 20, drop_metadata_lines=True)\n"
-        "assert [one.reason for one in found] == ['too_large'] * 5000\n"
-        # Not getrusage: its peak begins with that of the process this one was forked from.
-        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 1 << 20  # KiB
-
-
 def test_a_bomb_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BOMB_BYTES", 1 << 20)
     found = read(shared_values(tmp_path / "a", 10_000, 50_000))

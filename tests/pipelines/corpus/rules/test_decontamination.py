@@ -160,5 +160,5 @@ def test_damaged_sets_are_named(tmp_path, name, content):
 
 @pytest.mark.parametrize("share", [0, 1.1, float("nan")])
 def test_the_share_is_checked(share):
-    with pytest.raises(UserError, match=r"--modern\.contamination-share must be"):
+    with pytest.raises(UserError, match=r"^decontamination\.contamination_share must be"):
         Decontaminate(contamination_share=share)
