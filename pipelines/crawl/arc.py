@@ -5,17 +5,15 @@ address, date, content type, in version 2.0 five fields more, length) and as man
 Fields are told by their form, not by their number: URLs and content types may have spaces in them.
 """
 
-import io
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
-    DecompressedStream,
     Members,
     open_input,
 )
@@ -96,7 +94,7 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
     while start is not None and start < size:
         stream = members.open(start, one_member=True)
         try:
-            for found in _read(io.BufferedReader(_Raw(stream), _READ_BYTES), None, max_bytes):
+            for found in _read(stream.buffered(), None, max_bytes):
                 yield found._replace(offset=stream.member)
             while stream.read():
                 pass
@@ -104,24 +102,6 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
         except DamagedStreamError as damaged:
             yield Damage(damaged.offset, str(damaged))
             start = members.find_next(stream, damaged.offset + 1, _SCHEME.match)
-
-
-class _Raw(io.RawIOBase):
-    """A stream as Python's own readers take one."""
-
-    def __init__(self, stream: DecompressedStream):
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:

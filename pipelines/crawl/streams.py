@@ -5,6 +5,7 @@ among them, and the dictionary frame of IIPC's "Zstandard Compression for WARC F
 """
 
 import bisect
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -172,6 +173,10 @@ class DecompressedStream:
         del self._contents[:index], self._members[:index]
         return self._members[0], position - self._contents[0]
 
+    def buffered(self) -> BinaryIO:
+        """The stream as a file that has lines."""
+        return io.BufferedReader(_Raw(self), _READ_BYTES)
+
     def seek(self, offset: int, whence: int = 0) -> int:
         """Refuse; fastwarc requires the method."""
         raise OSError("a decompressed stream cannot seek")
@@ -264,6 +269,25 @@ class DecompressedStream:
 
     def _damaged(self, error: str) -> DamagedStreamError:
         return DamagedStreamError(self._members[-1], error)
+
+
+class _Raw(io.RawIOBase):
+    """A stream as Python's own readers take one."""
+
+    def __init__(self, stream: DecompressedStream):
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._stream.locate(self._stream.tell())  # forgets the members before
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class Members:

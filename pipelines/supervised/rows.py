@@ -5,11 +5,10 @@ within them); in TSV a quote is a character like any other, as in XNLI's and PAW
 """
 
 import csv
-import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
 from mswitch.pipelines.crawl.streams import (
     DamagedStreamError,
-    DecompressedStream,
     Members,
     describe_damage,
     open_input,
@@ -74,7 +72,7 @@ def _read(
 ) -> Iterator[Numbered]:
     if file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC:
         return _read_parquet(file, wanted)
-    content = io.BufferedReader(_Plain(Members(file).open()), 1 << 16)
+    content = Members(file).open().buffered()
     if file_format == "squad":
         return read_squad(content, name)
     lines = _lines(content)
@@ -84,22 +82,6 @@ def _read(
     kind = _kind([line for _, line in head if line.strip()], name)
     lines = itertools.chain(head, lines)
     return _json_rows(lines) if kind == "jsonl" else _table_rows(lines, kind, columns)
-
-
-class _Plain(io.RawIOBase):
-    """A decompressed stream as Python's `io` has them."""
-
-    def __init__(self, stream: DecompressedStream):
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        self._stream.locate(self._stream.tell())  # forgets the members before
-        buffer[: len(data)] = data
-        return len(data)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
