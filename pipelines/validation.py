@@ -31,15 +31,16 @@ Share = Annotated[float, Ge(0), Le(1)]
 _Bound = Ge | Gt | Le | Lt
 
 
-def check_fields(config: Any, rule: str = "") -> None:
+def check_fields(config: Any, table: str | None = None) -> None:
     """Check the fields of a dataclass against their annotations; None is not checked.
 
     Args:
         config: the dataclass.
-        rule: the name of the rule that it is, whose fields are no options: `quality.min_words`.
+        table: what has these fields, which are then no options: `quality` of `quality.min_words`, or
+            "" where a message says it before.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
-        option = f"{rule}.{name}" if rule else f"--{name.replace('_', '-')}"
+        option = f"--{name.replace('_', '-')}" if table is None else f"{table}.{name}".lstrip(".")
         _check(option, getattr(config, name), bounds, choices)
 
 

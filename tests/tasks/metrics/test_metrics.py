@@ -228,7 +228,7 @@ def test_spans_are_scored_as_entities_of_iob2(pairs):
         size = min(map(len, pair))
         texts = []
         for tags in (tags[:size] for tags in pair):
-            lines = [f"w{place}\t{tag}\n".encode() for place, tag in enumerate(tags)]
+            lines = [f"w{place}\t{tag}\n" for place, tag in enumerate(tags)]
             [(_, sentence)] = read_wikiann(iter(enumerate(lines)))
             texts.append(sentence["spans"])
         rows.append(texts)
