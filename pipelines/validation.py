@@ -36,8 +36,8 @@ def check_fields(config: Any, table: str | None = None) -> None:
 
     Args:
         config: the dataclass.
-        table: what has these fields, which are then no options: `quality` of `quality.min_words`, or
-            "" where a message says it before.
+        table: what has these fields, if they are no options: `quality` of `quality.min_words`, or
+            "" where a message has named it.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
         option = f"--{name.replace('_', '-')}" if table is None else f"{table}.{name}".lstrip(".")
