@@ -107,11 +107,11 @@ def test_the_template_starts_a_job_that_conducts_the_others(
 ):
     """As Dataflow's launcher does: in the image, by `--name=value`, ending at once."""
     before = len(peer.jobs)
-    rules = [rule.lstrip("-").replace("-", "_") for rule in RULES]
+    rules = [rule.lstrip("-").replace("-", "_") for rule in (*RULES, "--keep-fingerprints=false")]
     command = [
         python, "-P", peer.images[IMAGE] / "mswitch" / "pipelines" / "dataflow" / "launch.py",
         f"--input={bucket}/crawl/0*,{bucket}/crawl/1*,{bucket}/crawl/2*", f"--out={bucket}/corpus",
-        *(f"--{rule}" for rule in rules), "--keep_fingerprints=false",
+        f"--set={';'.join(rules)}",
         "--runner=DataflowRunner", "--job_name=build-1", "--project=test-project",
         "--region=europe-west4", f"--temp_location={bucket}/tmp", "--max_num_workers=50",
         f"--sdk_container_image={IMAGE}", f"--dataflow_endpoint={peer.address}",
