@@ -63,7 +63,9 @@ class Request:
     finetune_steps: int | None = None
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """How models are fine-tuned, if they are."""
+        """How models are fine-tuned, if they are: it takes the text of the examples."""
+        if self.examples:
+            return None
         if self.finetune_steps is None:
             return setting.finetune
         if not self.finetune_steps:

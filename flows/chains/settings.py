@@ -169,7 +169,7 @@ SETTINGS = {
         timed=True,
         finetune=FINETUNE,
         tokens=70_000,
-        measured="docs/quickstart.md",
+        measured="docs/experiments/2026-11-24-the-demos-pair.md",
     ),
     "demo-debian": Setting(
         accelerator=False,
@@ -179,7 +179,7 @@ SETTINGS = {
         train=TrainConfig(steps=600, batch_size=32, warmup_steps=100, evaluations=16),
         fixed=True,
         timed=True,
-        measured="docs/quickstart.md",
+        measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
     # Text that is all knowledge: there a wider layer pays from the start.
     "names": Setting(

@@ -6,12 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.stages.common import (
-    BeamOptions,
-    Json,
-    print_result,
-    split_commas,
-)
+from mswitch.flows.stages.common import BeamOptions, Json, print_result, split_commas
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 from mswitch.pipelines.languages import parse_codes

@@ -5,10 +5,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.stages.common import (
-    BeamOptions,
-    split_commas,
-)
+from mswitch.flows.stages.common import BeamOptions, split_commas
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples

@@ -195,7 +195,9 @@ def _stage_of(argv: Sequence[str]) -> Stage:
     name = argv[0] if argv else ""
     try:
         module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("mswitch.flows.stages"):
+            raise  # what the stage needs is not installed
         return Stage(name, dict, marked=False)
     stages = [one for one in vars(module).values() if isinstance(one, Stage)]
     found = [one for one in stages if one.name.split() == list(argv[: len(one.name.split())])]

@@ -13,8 +13,9 @@ from annotated_types import Ge
 from cyclopts import App
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
-from mswitch.flows.prefect.flows.stages import stage_flow
+from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
 from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.stages.distill import distill
 from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.pipelines.outputs import stage_output
@@ -82,6 +83,18 @@ def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds()
     assert list(properties) == ["name", "corpus", "least", "launcher"]
     assert properties["corpus"]["description"].startswith("Name in `corpora` of the storage: a")
     assert properties["least"]["minimum"] == 0
+
+
+def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
+    operators = Operators(storage=tmp_path)
+    settings = settings_of(tokens)(name="counts", corpus="mc4", config=TokensConfig(least=5))
+    job = job_of(tokens, settings, operators)
+    where = f"--corpus={tmp_path}/corpora/mc4", f"--out={tmp_path}/tokens/counts"
+    assert job.argv == ("tokens", *where, "--least=5")
+    settings = settings_of(distill)(name="s", teacher="t", examples="e", preset="mt5-base")
+    words = job_of(distill, settings, operators).argv
+    assert words[:2] == ("distill", f"--teacher={tmp_path}/runs/t")
+    assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
 
 
 def test_each_field_of_a_form_is_described_by_words_that_stand_alone():

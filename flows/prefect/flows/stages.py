@@ -7,7 +7,7 @@ from prefect import Flow, flow
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.parameters import entries, flat
-from mswitch.flows.prefect.profile import Name, read_operators
+from mswitch.flows.prefect.profile import Name, Operators, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import cancel_hook, follow, step
 from mswitch.flows.stages.distill import distill as distill_stage
@@ -52,23 +52,26 @@ def settings_of(stage: Stage) -> type:
     return made
 
 
+def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
+    """The job that settings of a stage's flow mean."""
+    place = operators.directory(stage.makes, settings.name)
+    values = {
+        field.name: getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in ("name", "launcher")
+    }
+    for name, kind in stage.reads.items():
+        values[name] = str(operators.output(kind, values[name]))
+    return stage.job(record=place, **values, **{stage.output: operators.destination(place)})
+
+
 def stage_flow(stage: Stage) -> Flow[..., Any]:
     """Make the flow of a stage."""
     settings_class = settings_of(stage)
 
     def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
         operators = read_operators()
-        place = operators.directory(stage.makes, settings.name)
-        values = {
-            field.name: getattr(settings, field.name)
-            for field in dataclasses.fields(settings)
-            if field.name not in ("name", "launcher")
-        }
-        for name, kind in stage.reads.items():
-            values[name] = str(operators.output(kind, values[name]))
-        out = operators.destination(place)
-        job = stage.job(record=place, **{**values, stage.output: out})
-        run_job(job, operators.launcher(settings.launcher))
+        run_job(job_of(stage, settings, operators), operators.launcher(settings.launcher))
 
     run.__name__ = run.__qualname__ = stage.function.__name__
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
