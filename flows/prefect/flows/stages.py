@@ -62,7 +62,8 @@ def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
     }
     for name, kind in stage.reads.items():
         values[name] = str(operators.output(kind, values[name]))
-    return stage.job(record=place, **values, **{stage.output: operators.destination(place)})
+    values[stage.output] = operators.destination(place)
+    return stage.job(record=place, **values)
 
 
 def stage_flow(stage: Stage) -> Flow[..., Any]:
