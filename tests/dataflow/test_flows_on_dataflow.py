@@ -87,8 +87,8 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
     assert job.state == "JOB_STATE_RUNNING"
 
     # Suspended: it is not billed. Resumed: the phase begins anew.
-    state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
-    server.post(f"flow_runs/{run}/set_state", state=state)
+    details = {"pause_reschedule": True}
+    server.set_state(run, type="PAUSED", name="Suspended", state_details=details)
     until(lambda: job.state == "JOB_STATE_CANCELLED", 120, lambda: server.log)
     until(lambda: f"Execution of flow run '{run}' is paused" in server.log, 60)
     assert not lives(server)
@@ -96,7 +96,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
     until(lambda: len(jobs()) == 2, 200, lambda: server.log)
 
     # Cancelled.
-    server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    server.set_state(run, type="CANCELLING")
     server.wait(run, {"Cancelled"}, 200)
     until(lambda: jobs()[1].state == "JOB_STATE_CANCELLED", 60, lambda: server.log)
     assert not lives(server)

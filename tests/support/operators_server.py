@@ -63,6 +63,15 @@ class Served:
     def post(self, path: str, **body: Any) -> httpx.Response:
         return httpx.post(f"{self.api}/{path}", json=body, timeout=60)
 
+    def set_state(self, run: UUID, force: bool = False, **state: Any) -> None:
+        """Put a flow run into a state, as the UI does; again where the server's SQLite was busy."""
+
+        def taken() -> bool:
+            answer = self.post(f"flow_runs/{run}/set_state", state=state, force=force)
+            return answer.is_success and answer.json()["status"] == "ACCEPT"
+
+        until(taken, 60, lambda: f"{run} did not become {state}\n{self.log}")
+
     def refusal(self, deployment: str, **parameters: Any) -> str:
         """What the API answers to parameters that it does not take."""
         found = self.client.read_deployment_by_name(deployment)

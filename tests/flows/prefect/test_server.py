@@ -301,7 +301,7 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     # Cancelled: no process is left. Tried again, it goes on; and can be cancelled again.
     cancel(server, run, record)
     assert record_of(server, "long", preset).intent == "cancel"
-    server.post(f"flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"})
+    server.set_state(run, type="SCHEDULED", name="AwaitingRetry")
     until(lambda: job_is_alive(record), 200, lambda: server.log)
     until(lambda: engines(run), 60)
     cancel(server, run, record)
@@ -311,8 +311,7 @@ def suspend(server: Served, run, secs: int) -> None:
     """As Prefect's form does."""
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=secs)
     details = {"pause_reschedule": True, "pause_timeout": then.isoformat()}
-    state = {"type": "PAUSED", "name": "Suspended", "state_details": details}
-    server.post(f"flow_runs/{run}/set_state", state=state, force=True)
+    server.set_state(run, force=True, type="PAUSED", name="Suspended", state_details=details)
 
 
 def cancel(server: Served, run, record: Record) -> None:
@@ -320,8 +319,9 @@ def cancel(server: Served, run, record: Record) -> None:
         return server.log.count("- Cancelled flow run 'pretrain long")
 
     before = said()
-    server.post(f"flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    server.set_state(run, type="CANCELLING")
     server.wait(run, {"Cancelled"}, 120)
     until(lambda: not job_is_alive(record) and not engines(run), 120, lambda: server.log)
     # A run that is tried again before the worker says so is ended too.
     until(lambda: said() > before, 120, lambda: server.log)
+    time.sleep(2)  # and proposes Crashed, which a run that waits for its next try would become
