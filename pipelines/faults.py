@@ -20,13 +20,13 @@ GROWTH_POINTS = tuple(
 )
 
 #: Where only profile `modern` comes by.
-MODERN_POINTS = ("corpus.after_near_dedup",)
-
-#: Where the job that writes shards comes by too: killed at a shard, it may be past this.
-BESIDE_SHARDS_POINTS = ("corpus.after_fingerprints",)
+MODERN_POINTS = (
+    *(f"corpus.after_near_{what}" for what in ("keys", "matches", "clusters")),
+    "corpus.after_bands_fingerprints",
+)
 
 #: Where only supervised examples come by, between reading rows and writing shards.
-SUPERVISED_POINTS = ("examples.after_rows",)
+SUPERVISED_POINTS = ("examples.after_files", "examples.after_parts", "examples.after_rows")
 
 #: Where a report on distilled students comes by.
 DISTILLATION_POINTS = _publication("distillation")
@@ -53,16 +53,20 @@ LAUNCH_POINTS = tuple(
 #: The others, in the order in which a demo comes by them.
 FAULT_POINTS = (
     *_publication("sample"),
-    "corpus.after_ingest_shard",
-    "corpus.after_choosing",
-    "corpus.after_url_dedup",
-    "corpus.after_line_dedup",
-    "corpus.after_finish_shard",
-    "corpus.after_shard",
+    "corpus.after_ingest",
+    "corpus.before_note",
+    "corpus.after_url_keys",
+    "corpus.after_url_choice",
+    "corpus.after_line_keys",
+    "corpus.after_line_choice",
+    "corpus.after_finish",
+    "corpus.after_shards",
+    "corpus.after_urls_fingerprints",
+    "corpus.after_lines_fingerprints",
     *_publication("corpus"),
     *_publication("vocabulary"),
-    "examples.before_description",
-    "examples.after_shard",
+    "examples.before_note",
+    "examples.after_shards",
     *_publication("examples"),
     "train.before_checkpoint",
     "train.during_checkpoint",
@@ -82,7 +86,7 @@ def fault_point(name: str) -> None:
 
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
-    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + BESIDE_SHARDS_POINTS + LAUNCH_POINTS
+    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     if name not in known and name not in _publication(name.partition(".")[0]):
         raise ValueError(f"unknown fault point {name!r}; add it to FAULT_POINTS")

@@ -1,8 +1,6 @@
 """Worker processes for the local runner.
 
-FnApiRunner in one process is quick to start, but its threads share Python's lock. So its threads
-only wait, and the work of a step is done by a process per core (`call`). On an engine there is no
-pool, and `call` runs its function where it is.
+Lists of tasks (`mswitch.pipelines.file_tasks`) are done by a process per core (`call_each`).
 """
 
 import contextlib
@@ -13,28 +11,28 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.garbage import collect_rarely
 
-P = ParamSpec("P")
+A = TypeVar("A")
 T = TypeVar("T")
 
 #: Imported once, by the server that workers are forked from; none of them imports Beam.
 PRELOAD = [
     "mswitch.pipelines.corpus.shard_work",
     "mswitch.pipelines.corpus.output_shards",
-    "mswitch.pipelines.examples.shard_store",
+    "mswitch.pipelines.examples.shards",
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers that have been there for so long are replaced before the next job: their allocators keep
+#: Workers that have been there for so long are replaced before the next list: their allocators keep
 #: what the last one freed, in pieces that the next one seldom fits.
 _RENEW_SECS = 8.0
 
@@ -106,16 +104,11 @@ def start_server(modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
-    """Have `call` use this many processes for as long as the body runs.
+    """Have `call_each` use this many processes for as long as the body runs.
 
     One is a process too: what aborts it, such as damaged input in a library, leaves its parent to
     say so, and CLD3 crashes in a process that imported TensorFlow first.
-    Within the body of another it uses that one's, which are replaced if they are old.
     """
-    if _pools:
-        _pools[0].renew()
-        yield
-        return
     start_server()
     pool = _Workers(workers)
     _pools.append(pool)
@@ -126,26 +119,39 @@ def local_pool(workers: int) -> Iterator[None]:
         pool.executor.shutdown(cancel_futures=True)
 
 
-def call(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function of a module with picklable arguments, in a worker process if there are any.
+def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
+    """Call a function of a module with each item, in worker processes if there are any.
 
     Raises:
         WorkerDiedError: a worker process died, which ends what all others do.
     """
     if not _pools:
-        return function(*args, **kwargs)
+        return [function(item) for item in items]
+    pool = _pools[0]
+    pool.renew()
+    futures: list[Future[T]] = []
     try:
-        return _pools[0].executor.submit(_work, function, *args, **kwargs).result()
+        futures += [pool.executor.submit(_work, function, item) for item in items]
+        for future in as_completed(futures):
+            future.result()
     except BrokenProcessPool as error:
-        if not _pools[0].begun.value:
+        if not pool.begun.value:
             raise UserError(
                 "worker processes cannot start: they import the script that is run, so put what it "
                 "does below `if __name__ == '__main__':`"
             ) from error
+        # Damaged input may abort a library; which of the workers died is not known.
+        noted = (one.what.decode(errors="replace") for one in pool.notes if one.what)
+        at = ", ".join(what.removeprefix("at ") for what in noted)
+        hint = f"; at work was {at}: if it dies there again, leave that file out" if at else ""
         raise WorkerDiedError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
-            "it continues; --direct_num_workers=1 after -- needs least"
+            f"it continues; --direct_num_workers=1 after -- needs least{hint}"
         ) from error
+    finally:
+        for future in futures:
+            future.cancel()
+    return [future.result() for future in futures]
 
 
 def note(what: str) -> None:
@@ -163,9 +169,9 @@ def longest_note() -> str:
     return f"{what.decode(errors='replace')} for {time.monotonic() - since:.0f} s"
 
 
-def _work(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def _work(function: Callable[[A], T], item: A) -> T:
     try:
-        return function(*args, **kwargs)
+        return function(item)
     finally:
         note("")
 

@@ -1,6 +1,5 @@
 """Where Beam pipelines run: names a user gives, and the options Beam needs for them."""
 
-import collections
 import contextlib
 import functools
 import os
@@ -8,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from mswitch.pipelines import dataflow_jobs
+from mswitch.pipelines import dataflow_jobs, storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import available_cores, local_pool
 
@@ -19,10 +18,7 @@ if TYPE_CHECKING:
 
 RunnerName = Literal["local", "flink", "prism", "dataflow"]
 
-# Beam's own classes by full name. DirectRunner is not among them: it downloads Prism when it
-# can, so that a machine's network access would decide which runner works.
 _CLASSES = {
-    "local": "apache_beam.runners.portability.fn_api_runner.FnApiRunner",
     "flink": "FlinkRunner",
     "prism": "PrismRunner",
     "dataflow": "DataflowRunner",
@@ -35,7 +31,7 @@ WORKER_MEMORY = "4GB"
 
 
 def pipeline_options(
-    runner: str, beam_options: Sequence[str] = (), *, job_name: str = "", workers: int = 1
+    runner: str, beam_options: Sequence[str] = (), *, job_name: str = ""
 ) -> "PipelineOptions":
     """Return Beam's options for a runner.
 
@@ -43,20 +39,15 @@ def pipeline_options(
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
         job_name: what an engine shows.
-        workers: threads of the local runner; they hand work to `mswitch.pipelines.local_pool`.
-            (Beam's own worker processes, --direct_running_mode=multi_processing, take about 10 s to
-            start for every job.)
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
     given = _names(beam_options)
     if "runner" in given:
         raise UserError("Beam option --runner: choose the runner with mswitch's own --runner")
-    defaults = [f"--runner={_CLASSES[runner]}"]
+    defaults = [f"--runner={_CLASSES[runner]}"] if runner in _CLASSES else []
     if job_name and "job_name" not in given:
         defaults.append(f"--job_name={job_name}")
-    if runner == "local" and workers > 1:
-        defaults += [f"--direct_num_workers={workers}", "--direct_running_mode=multi_threading"]
     if runner == "flink":
         defaults += _flink(given, beam_options)
     if runner == "prism":
@@ -80,6 +71,19 @@ def pipeline_options(
     return PipelineOptions([*defaults, *beam_options])
 
 
+def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
+    """Complain of what a runner does not take, and have storage know Beam's options, before work.
+
+    Args:
+        runner: see `pipeline_options`, as the next.
+        beam_options: Beam's own options.
+    """
+    given = {}
+    if beam_options or runner != "local":  # which needs no Beam
+        given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
+    storage.use_options(given)
+
+
 def run_pipeline(
     build: Callable[["beam.Pipeline"], object],
     runner: str,
@@ -88,75 +92,50 @@ def run_pipeline(
     job_name: str,
     directory: str,
     identity: str,
-    workers: int,
-) -> dict[str, int]:
-    """Build a pipeline, run it and wait for its end; see `pipeline_options`.
+) -> None:
+    """Build a pipeline, run it on an engine and wait for its end; see `pipeline_options`.
 
     On Dataflow, a job of the same name, directory and identity that runs is not submitted again.
 
     Args:
         build: adds the steps.
-        runner: see `pipeline_options`, as the next two.
+        runner: see `pipeline_options`, as the next.
         beam_options: Beam's own options.
         job_name: what an engine shows.
         directory: where the job writes to.
         identity: of what is built there: its settings and input.
-        workers: of the local runner.
-
-    Returns:
-        The job's counters by name, those of all steps together.
     """
     import apache_beam as beam
 
-    if runner == "local":
-        _print_no_tracebacks()
-    workers = _workers(beam_options) or workers
     if runner == "dataflow":
         label = dataflow_jobs.job_label(job_name, directory, identity)
         beam_options = [*beam_options, f"--labels={label}"]
         job_name = dataflow_jobs.job_name(job_name, directory)
 
     def options() -> "PipelineOptions":
-        return pipeline_options(runner, beam_options, job_name=job_name, workers=workers)
+        return pipeline_options(runner, beam_options, job_name=job_name)
 
     def submit() -> "PipelineResult":
         pipeline = beam.Pipeline(options=options())
         build(pipeline)
         return pipeline.run()
 
-    with worker_processes(runner, beam_options, workers):
-        if runner == "dataflow":
-            result = dataflow_jobs.run_job(submit, options())
-        else:
-            result = submit()
-            result.wait_until_finish()
-    counters: collections.Counter[str] = collections.Counter()
-    for counter in result.metrics().query()["counters"]:
-        counters[counter.key.metric.name] += counter.committed or counter.attempted or 0
-    return dict(counters)
-
-
-def _print_no_tracebacks() -> None:
-    """Have Beam's worker threads log and raise errors, and not print their tracebacks as well.
-
-    Logging can be configured; for what `sdk_worker` prints there is no option.
-    """
-    from apache_beam.runners.worker import sdk_worker
-
-    sdk_worker.print = lambda *_, **__: None  # pyright: ignore[reportAttributeAccessIssue]
+    if runner == "dataflow":
+        dataflow_jobs.run_job(submit, options())
+    else:
+        submit().wait_until_finish()
 
 
 def worker_processes(
-    runner: str, beam_options: Sequence[str] = (), workers: int | None = None
+    runner: str, beam_options: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[None]:
-    """Return what keeps the local runner's worker processes, for one job or several.
+    """Return what keeps the worker processes of a runner: engines have their own.
 
     Args:
-        runner: see `pipeline_options`; engines have their own workers.
-        beam_options: may say how many.
-        workers: how many otherwise, by default as many as there are cores.
+        runner: see `pipeline_options`.
+        beam_options: may say how many; by default as many as there are cores.
     """
-    count = _workers(beam_options) or workers or available_cores()
+    count = _workers(beam_options) or available_cores()
     return local_pool(count) if runner == "local" else contextlib.nullcontext()
 
 

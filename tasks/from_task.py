@@ -20,8 +20,7 @@ import seqio
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.directory import STAGE
-from mswitch.pipelines.examples.shard_store import ShardStore
+from mswitch.pipelines.examples.directory import STAGE, ShardStore
 from mswitch.pipelines.examples.shards import vocabulary_of
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.languages import any_code, find_code, parse_codes
@@ -272,7 +271,6 @@ def _build(
             for number in range(len(shards))
         ],
         noun="parts",
-        job="mswitch-from-task",
         read=functools.partial(
             read_shard,
             registered=registered,

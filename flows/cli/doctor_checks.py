@@ -81,7 +81,7 @@ def check_runners() -> list[Finding]:
     google = _is_installed("google.cloud.dataflow_v1beta3")
     dataflow = "Google client installed; needs a project" if google else None
     table = (
-        ("local", "Beam's FnApiRunner, nothing else needed", ""),
+        ("local", "processes of this machine, nothing else needed", ""),
         ("flink", flink, "install a Java runtime (17 or newer)"),
         ("prism", shutil.which("prism"), "give -- --prism_location=BINARY"),
         ("dataflow", dataflow, "pip install 'apache-beam[gcp]'"),

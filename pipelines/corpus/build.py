@@ -2,8 +2,8 @@
 
 A recipe says by which rules (mswitch.pipelines.corpus.recipes). Ingest turns each input file into
 pages with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen;
-then that is applied and shards are written. Every phase is a Beam job that continues where a killed
-one stopped (mswitch.pipelines.corpus.phases).
+then that is applied and shards are written. Every phase is lists of file tasks, which continue
+where a killed build stopped (mswitch.pipelines.corpus.phases).
 """
 
 import collections
@@ -12,7 +12,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -39,6 +39,7 @@ from mswitch.pipelines.corpus.findings import (
 )
 from mswitch.pipelines.corpus.job import prepare_job
 from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
+from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.reader import say_without_validation
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.results import dropped_records, empty_ledger
@@ -46,6 +47,7 @@ from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, contam
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.languages import UNDETERMINED
 from mswitch.pipelines.local_pool import start_server
 from mswitch.pipelines.outputs import (
@@ -57,10 +59,7 @@ from mswitch.pipelines.outputs import (
     write_atomically,
 )
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.runners import RunnerName, pipeline_options, worker_processes
-
-if TYPE_CHECKING:  # imports Beam
-    from mswitch.pipelines.corpus.phases import Build
+from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
 __all__ = ["CorpusConfig", "build_corpus"]
 
@@ -120,29 +119,25 @@ def build_corpus(
     for line in config.replaced(recipe, source) if source else ():
         say(STAGE, line)
     if runner == "local":
-        # While Beam is imported.
+        # Meanwhile input is looked for.
         start_server(recipe.preload)
-    # Complains before any work is done.
-    options = pipeline_options(runner, beam_options)
-    storage.use_options(options.get_all_options(drop_default=True))
+    use_runner(runner, beam_options)
     files = tuple(find_crawl_files(inputs))
     settings = config.settings(recipe, source)
     listed = [_input_identity(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
-        from mswitch.pipelines.corpus.phases import Build
-
         # Once the manifest stands, all data does; a run killed after it only cleans up.
         work = WorkDirectory(storage.join(staging, "work"))
         if not storage.exists(storage.join(staging, MANIFEST)):
             job = prepare_job(work, config, recipe, source)
             # The staging of an addition is named by what it is added to.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
-            build = Build(files, job, directory, identity, runner, tuple(beam_options), base)
+            engine = Engine(STAGE, directory, identity, runner, tuple(beam_options))
+            build = Build(files, job, directory, engine, base)
+            rejected = f"{str(out).rstrip('/')}.rejected.jsonl"
             with worker_processes(runner, beam_options):
-                _assemble(
-                    build, staging, settings, listed, f"{str(out).rstrip('/')}.rejected.jsonl"
-                )
+                _assemble(build, staging, settings, listed, rejected)
         storage.remove_tree(work.root)
 
     if append:
@@ -161,18 +156,15 @@ def build_corpus(
 
 
 def _assemble(
-    build: "Build",
+    build: Build,
     staging: str,
     settings: Mapping[str, Any],
     inputs: Sequence[Mapping[str, Any]],
     rejected_if_empty: str,
 ) -> None:
     """Run all phases; write statistics and a sample of what was dropped, the manifest last."""
-    work = build.work
     build.ingest()
-    shuffled = build.deduplicate()
     build.finish()
-    shuffled |= build.kept_bytes()
     recipe = build.job.recipe
     ledger = empty_ledger(build.job)
     for part in (build.ingested.ledger, build.finished.ledger):
@@ -187,8 +179,7 @@ def _assemble(
         )
     warn_of_drops(ledger)
     say_what_dropped_half(ledger, recipe)
-    planned, fingerprints = build.write()
-    shards = list(storage.read_json_files([work.output(spec.name) for spec in planned]))
+    shards, fingerprints = build.write()
     manifest = {
         "inputs": [
             {**identity, **status}
@@ -197,12 +188,13 @@ def _assemble(
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": fingerprints,
     }
-    stats = {**_statistics(ledger, shards), "shuffled_bytes": shuffled}
+    stats = {**_statistics(ledger, shards), "shuffled_bytes": build.shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
     prefix = build.base.prefix.rstrip("-") if build.base else ""
     rejected = storage.join(build.directory, "rejected", *filter(None, [prefix]))
     ledger.write_samples(rejected)
-    _write_dropped(rejected, dropped_records(work, [file.name for file in build.files]))
+    names = [file.name for file in build.files]
+    _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
     if rule := recipe.first(Decontaminate):
         report = contamination_report(rule.index, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), report)

@@ -56,7 +56,8 @@ def prepare_job(
         recipe: what `CorpusConfig.load` returns.
         source: its source, if it is a user's.
     """
-    work.make()
-    directory = storage.join(work.root, "rules")
+    for kind in ("pages", "rules"):
+        storage.make_directory(work.directory(kind))
+    directory = work.directory("rules")
     prepared = {step.name: step.prepare(directory) for step in recipe.steps}
     return Job(work, config, source, prepared)

@@ -1,6 +1,5 @@
 """Output shards: how many, which documents go where, and writing them."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -8,6 +7,7 @@ import math
 import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +20,6 @@ from mswitch.pipelines.corpus.fingerprints import is_validation, unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import LanguageIndex
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
-from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import file_sha256
 
 ROW_GROUP_BYTES = 16 << 20
@@ -36,7 +35,7 @@ class ShardSpec:
         index: number of the shard.
         count: how many shards the language has in this split.
         moved: ids (hex) that go to validation though their hash says train.
-        pieces: shard, batch, start and stop of the language in the runs of all shards.
+        pieces: group, batch, start and stop of the language in the runs of all groups of shards.
         prefix: what distinguishes the names of shards that were added to a corpus.
     """
 
@@ -95,21 +94,20 @@ def plan_shards(
     return shards
 
 
-def write_shard(spec: ShardSpec, directory: str, job: Job) -> None:
-    """Gather an output shard from the runs of all shards and write it; see `write_documents`."""
-    if not storage.exists(job.work.output(spec.name)):
-        batches = [
-            batch
-            for shard, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))
-            for batch in _gather(shard, [piece[1:] for piece in pieces], spec, job)
-        ]
-        write_documents(spec, batches, directory, job)
+def write_shard(spec: ShardSpec, directory: str, job: Job) -> dict[str, Any]:
+    """Gather an output shard from the runs of all groups and write it; see `write_documents`."""
+    batches = [
+        batch
+        for group, pieces in itertools.groupby(spec.pieces, operator.itemgetter(0))
+        for batch in _gather(group, [piece[1:] for piece in pieces], spec, job)
+    ]
+    return write_documents(spec, batches, directory, job)
 
 
 def write_documents(
     spec: ShardSpec, batches: Sequence[pa.RecordBatch], directory: str, job: Job
-) -> None:
-    """Sort a shard's documents by id and write Parquet.
+) -> dict[str, Any]:
+    """Sort a shard's documents by id and write Parquet; return its manifest entry and statistics.
 
     Shard i of n holds the ids in the i-th n-th of the 128-bit space, so the shards in order are
     sorted as a whole. Memory: one shard, and a row group of it once more.
@@ -118,7 +116,7 @@ def write_documents(
         spec: the shard.
         batches: its documents, with the columns of `Recipe.runs`, in any order.
         directory: the corpus.
-        job: where the shard is noted as complete, and its recipe.
+        job: its recipe.
     """
     schema = job.recipe.documents
     texts = [batch["text"] for batch in batches]
@@ -151,10 +149,7 @@ def write_documents(
             "sha256": file_sha256(temporary),
         }
     statistics = {"documents": rows, "characters": characters, "bytes": size}
-    storage.write_json(
-        job.work.output(spec.name), {"manifest": manifest, "statistics": statistics}, scratch=True
-    )
-    fault_point("corpus.after_shard")
+    return {"manifest": manifest, "statistics": statistics}
 
 
 def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
@@ -175,59 +170,32 @@ def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.
         yield group
 
 
-def cut_run(shard: int, specs: Sequence[ShardSpec], job: Job) -> Iterator[tuple[str, bytes]]:
-    """Yield a shard's documents by the output shard they belong to: its name, Arrow IPC of a batch.
-
-    Args:
-        shard: whose run to cut.
-        specs: the output shards that are still to be written.
-        job: where the run is, and settings.
-    """
-    wanted: dict[str, list[ShardSpec]] = collections.defaultdict(list)
-    for spec in specs:
-        wanted[spec.lang].append(spec)
-    languages = storage.read_json(job.work.finished(shard))["languages"]
-    with open_run(shard, job.work) as run:
-        for lang in sorted(wanted.keys() & languages.keys()):
-            for rows in _pieces(run, languages[lang]["pieces"]):
-                places = _Places(rows, wanted[lang][0].moved, job.config)
-                for spec in wanted[lang]:
-                    if len(chosen := places.of(spec)):
-                        yield spec.name, _to_message(rows.take(pa.array(chosen)))
-
-
-def _to_message(batch: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()
-
-
 def _gather(
-    shard: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
+    group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents of an output shard in one shard's run."""
-    with open_run(shard, job.work) as run:
-        for rows in _pieces(run, pieces):
-            if len(chosen := _Places(rows, spec.moved, job.config).of(spec)):
+    """Yield the documents of an output shard in the run of one group of shards."""
+    with open_run(group, job.work) as run:
+        for rows in cut_run(run, pieces):
+            if len(chosen := Places(rows, spec.moved, job.config).of(spec)):
                 yield rows.take(pa.array(chosen))
 
 
 @contextlib.contextmanager
-def open_run(shard: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
-    """Open the run of a finished shard."""
-    with storage.fetch(work.run(shard)) as path, pa.memory_map(str(path)) as source:
+def open_run(group: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFileReader]:
+    """Open the run of a finished group."""
+    with storage.fetch(work.run(group)) as path, pa.memory_map(str(path)) as source:
         yield pa.ipc.open_file(source)
 
 
-def _pieces(
+def cut_run(
     run: pa.ipc.RecordBatchFileReader, pieces: Iterable[Sequence[int]]
 ) -> Iterator[pa.RecordBatch]:
+    """Yield pieces of a run: of a batch, from start to stop."""
     for number, start, stop in pieces:
         yield run.get_batch(number).slice(start, stop - start)
 
 
-class _Places:
+class Places:
     """Where each of some documents of one language belongs."""
 
     def __init__(self, rows: pa.RecordBatch, moved: Sequence[str], config: CorpusConfig):

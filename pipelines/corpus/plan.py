@@ -1,6 +1,7 @@
 """What a build will take, from a listing of its input and one file of it that is built."""
 
 import collections
+import functools
 import math
 import tempfile
 import time
@@ -9,27 +10,23 @@ from typing import Any
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.dedup.base import Dedup
-from mswitch.pipelines.corpus.dedup.buckets import Shuffle, bits_for, shared_bits
-from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
-from mswitch.pipelines.corpus.dedup.near import NearDedup
-from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.dedup.key_files import bits_for, shared_bits
 from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
-from mswitch.pipelines.corpus.job import Job, prepare_job
+from mswitch.pipelines.corpus.job import prepare_job
 from mswitch.pipelines.corpus.ledger import describe_drops, drops_by_reason
 from mswitch.pipelines.corpus.output_shards import plan_shards, write_shard
+from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.recipe_source import RecipeSource
-from mswitch.pipelines.corpus.results import read_finished, read_ingested
-from mswitch.pipelines.corpus.shard_work import finish_shard, ingest_shard
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.local_pool import call, local_pool, start_server
+from mswitch.pipelines.file_tasks import Engine, Tasks, do_task
+from mswitch.pipelines.local_pool import call_each, local_pool, start_server
 from mswitch.pipelines.progress import say
 
 #: What is built in less is built once more: the first time, models and tables are loaded too.
-_WARM_SECS = 10.0
+_WARM_SECS = 5.0
 
 
 def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | None) -> dict:
@@ -43,15 +40,17 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
     with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
         work = WorkDirectory(storage.join(directory, "work"))
         job = prepare_job(work, config, config.load(source), source)
+        build = Build((file,), job, directory, Engine("corpus", directory, "", "local"))
         before = time.process_time()
-        ingest_shard(0, file, job)
-        moved = {step.name: _deduplicate(step, job) for step in job.recipe.dedups}
-        finish_shard(0, job)
-        finished = read_finished(job, 1, pieces=True)
+        _do(build.ingest_tasks)
+        for exchange in build.exchanges:
+            for tasks in exchange.lists():
+                _do(tasks)
+        _do(build.finish_tasks)
+        ingested, finished = build.ingested, build.finished
         for spec in plan_shards(finished.languages, config):
             write_shard(spec, directory, job)
         cpu_secs = time.process_time() - before
-        ingested = read_ingested(job, 1)
         totals = {
             lang: [sum(sizes) for sizes in zip(*index.totals.values(), strict=True)]
             for lang, index in finished.languages.items()
@@ -61,36 +60,24 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
         return {
             "records": ingested.ledger.entered(READ),
             "dropped": dict(dropped.most_common()),
-            "pages": ingested.pages,
-            "lines": ingested.lines,
+            "pages": sum(ingested.pages),
+            "lines": sum(ingested.lines),
             "text_bytes": sum(ingested.text_bytes),
             "documents": {lang: documents for lang, (documents, _, _) in totals.items()},
             "bytes": {lang: size for lang, (_, _, size) in totals.items()},
             "keys": dict(finished.keys),
-            "moved": moved,
+            "moved": {
+                exchange.step.name: exchange.shuffled_bytes(0) for exchange in build.exchanges
+            },
             "temporary_bytes": sum(storage.file_sizes(work.root).values()),
             "cpu_secs": cpu_secs,
         }
 
 
-def _deduplicate(step: Dedup, job: Job) -> int:
-    """Choose what stays within the one shard of a job; return how many bytes a shuffle moves."""
-    shuffle = Shuffle(by_reference=True, shards=1)
-    if isinstance(step, NearDedup):
-        rules = NearDuplicates(step, job.work, shuffle, job.recipe.marks_before(step))
-    else:
-        rules = MinimumPerKey(step, job.work, shuffle)  # pyright: ignore[reportArgumentType]
-    rules.prepare(0)
-    [(_, piece)] = rules.slices(0)
-    moved = piece.stop * step.width * 8
-    if isinstance(rules, MinimumPerKey):
-        rules.record(0, [chosen for _, chosen in rules.choose([piece])])
-        return moved + -(-piece.stop // 8)
-    matched = rules.match([piece])
-    clustered = [rows for _, found in matched for _, rows in rules.cluster([found])]
-    if clustered:
-        rules.record(0, clustered)
-    return moved + sum(map(len, [*(found for _, found in matched), *clustered]))
+def _do(tasks: Tasks) -> None:
+    storage.make_directory(tasks.notes)
+    for numbered in enumerate(tasks.items):
+        do_task(numbered, tasks, "corpus")
 
 
 def plan_build(
@@ -122,10 +109,11 @@ def plan_build(
     recipe = config.load(source)
     say("corpus", f"builds {middle.path} ({middle.size_bytes:,} bytes) to see what it takes")
     start_server(recipe.preload)
+    build = functools.partial(build_sample, config=config, source=source)
     with local_pool(1):
-        sample = call(build_sample, middle, config, source)
+        [sample] = call_each(build, [middle])
         if sample["cpu_secs"] < _WARM_SECS:
-            sample = call(build_sample, middle, config, source)
+            [sample] = call_each(build, [middle])
     if not sample["documents"]:
         raise UserError(
             f"{middle.path} has no page that survives ({describe_drops(sample['dropped'])}): "

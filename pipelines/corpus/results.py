@@ -5,14 +5,12 @@ A build may have tens of thousands of shards: of each only what is needed later 
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.corpus.recipe import READ
-from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
@@ -22,17 +20,17 @@ class Ingested:
     """What was read.
 
     Attributes:
-        pages: pages of all shards that passed ingest.
-        lines: their lines, as far as they have keys.
-        text_bytes: their text, shard by shard.
+        pages: how many pages of each shard passed ingest.
+        lines: how many lines they have, as far as these have keys.
+        text_bytes: their text.
         statuses: of each shard its `status` (read, damaged, or why nothing was read: `UNREAD`),
             `records`, `pages`, and `undated` pages and `corrected_charsets` if it has any, for the
             manifest.
         ledger: the accounts of all shards.
     """
 
-    pages: int
-    lines: int
+    pages: list[int]
+    lines: list[int]
     text_bytes: list[int]
     statuses: list[dict[str, Any]]
     ledger: Ledger
@@ -46,7 +44,7 @@ class LanguageIndex:
         totals: documents, characters and bytes of each split, by the hash of the URL.
         smallest: id (hex), characters and bytes of the training documents that would move to
             validation first.
-        pieces: where they lie: shard, batch, start and stop.
+        pieces: where they lie: group of shards, batch, start and stop.
     """
 
     totals: dict[str, list[int]] = dataclasses.field(
@@ -71,31 +69,30 @@ class Finished:
     ledger: Ledger
 
 
-def read_ingested(job: Job, shards: int) -> Ingested:
-    """Add up what `ingest_shard` noted."""
-    pages = lines = 0
-    text_bytes, statuses, ledger = [], [], empty_ledger(job)
-    for accounts in _accounts(job.work.ingested, shards):
-        pages += accounts["pages"]
-        lines += accounts["lines"]
-        text_bytes.append(accounts["text_bytes"])
-        statuses.append(_status(accounts))
-        ledger.merge(accounts["ledger"])
-    return Ingested(pages, lines, text_bytes, statuses, ledger)
+def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
+    """Add up what `ingest_shard` noted of each shard."""
+    found = Ingested([], [], [], [], empty_ledger(job))
+    for accounts in notes:
+        found.pages.append(accounts["pages"])
+        found.lines.append(accounts["lines"])
+        found.text_bytes.append(accounts["text_bytes"])
+        found.statuses.append(_status(accounts))
+        found.ledger.merge(accounts["ledger"])
+    return found
 
 
-def read_finished(job: Job, shards: int, *, pieces: bool) -> Finished:
-    """Add up what `finish_shard` noted.
+def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
+    """Add up what `finish_group` noted of each group of shards.
 
     Args:
-        job: where the notes are, and settings.
-        shards: how many there are.
+        notes: by group.
+        job: settings.
         pieces: whether the places of all documents are wanted.
     """
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = empty_ledger(job)
-    for shard, accounts in enumerate(_accounts(job.work.finished, shards)):
+    for group, accounts in enumerate(notes):
         for lang, found in accounts["languages"].items():
             index = languages[lang]
             for split, total in index.totals.items():
@@ -103,25 +100,43 @@ def read_finished(job: Job, shards: int, *, pieces: bool) -> Finished:
             smallest = sorted([*index.smallest, *found["smallest"]])
             index.smallest = smallest[: job.config.min_validation_documents]
             if pieces:
-                index.pieces += [(shard, *piece) for piece in found["pieces"]]
+                index.pieces += [(group, *piece) for piece in found["pieces"]]
         keys.update(accounts["keys"])
         ledger.merge(accounts["ledger"])
     return Finished(dict(languages), keys, ledger)
 
 
 def dropped_records(
-    work: WorkDirectory, names: Sequence[str]
+    names: Iterable[str], notes: Iterable[Mapping[str, Any]]
 ) -> Iterator[tuple[str, str, int, list[int]]]:
     """Yield what each file's reader dropped: its name, reason, how many records, the first places.
 
     Args:
-        work: where the notes are.
         names: of the files, shard by shard.
+        notes: what `ingest_shard` noted of each.
     """
-    for name, accounts in zip(names, _accounts(work.ingested, len(names)), strict=True):
+    for name, accounts in zip(names, notes, strict=True):
         dropped = accounts["ledger"]["dropped"][READ]
         for reason, places in accounts["places"].items():
             yield name, reason, dropped[reason], places
+
+
+def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
+    """Return what people watch while an engine builds, of a note of ingest or finish.
+
+    Pages that were read, damaged files, drops by reason; documents by language, and their bytes.
+    """
+    ledger = accounts["ledger"]
+    found: collections.Counter[str] = collections.Counter(pages_read=ledger["kept"].get(READ, 0))
+    for reasons in ledger["dropped"].values():
+        found.update({f"dropped_{reason}": count for reason, count in reasons.items()})
+    if "places" in accounts:
+        found["damaged_files"] = _status(accounts)["status"] == "damaged"
+    for lang, of_lang in accounts.get("languages", {}).items():
+        for split in SPLITS:
+            documents, _, size = of_lang[split]
+            found.update({f"documents_{lang}": documents, "documents": documents, "bytes": size})
+    return dict(found)
 
 
 def empty_ledger(job: Job) -> Ledger:
@@ -129,11 +144,7 @@ def empty_ledger(job: Job) -> Ledger:
     return Ledger(job.config.rejected_per_reason, job.recipe.stages)
 
 
-def _accounts(path: Callable[[int], str], shards: int) -> Iterator[dict[str, Any]]:
-    yield from storage.read_json_files([path(shard) for shard in range(shards)])
-
-
-def _status(accounts: dict[str, Any]) -> dict[str, Any]:
+def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
     ledger = accounts["ledger"]
     dropped = ledger["dropped"][READ]
     # A line that is not JSON is what remains of a JSONL file that was cut off.

@@ -1,7 +1,8 @@
-"""What is done to one shard, which is one input file, whatever the recipe: ingest, and finish.
+"""What is done to shards, which are input files, whatever the recipe: ingest, and finish.
 
 Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
-Finish applies what was chosen among equal keys, and the last rules, and leaves documents.
+Finish takes a group of shards, applies what was chosen among equal keys, and the last rules, and
+leaves documents.
 """
 
 import collections
@@ -15,17 +16,16 @@ import pyarrow.parquet as pq
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.apply_rules import ask, make_edit, pass_rules, read_allowed
 from mswitch.pipelines.corpus.dedup.base import Dedup
-from mswitch.pipelines.corpus.dedup.buckets import in_key_order
+from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
+from mswitch.pipelines.corpus.dedup.key_files import in_key_order, write_keys
 from mswitch.pipelines.corpus.fingerprints import is_validation, key_order, unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.rules.words import chunks
-from mswitch.pipelines.corpus.work_directory import array_writer
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.local_pool import note
 from mswitch.pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
 
@@ -36,13 +36,12 @@ BATCH_PAGES = 20_000
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
-def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
-    """Read one file; store the pages that pass the rules of ingest, and accounts.
+def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
+    """Read one file; store the pages that pass the rules of ingest, return accounts.
 
-    Does nothing if an earlier run has finished this shard. Memory: one batch of pages.
+    Memory: one batch of pages.
     """
-    if storage.exists(job.work.ingested(shard)):
-        return
+    shard, file = numbered
     recipe = job.recipe
     ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _mask(recipe))
     pages = lines = text_bytes = undated = corrected = 0
@@ -77,9 +76,7 @@ def ingest_shard(shard: int, file: CrawlFile, job: Job) -> None:
         "corrected_charsets": corrected,
     }
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
-    accounts = {**sizes, "ledger": ledger.to_json(), "places": places}
-    storage.write_json(job.work.ingested(shard), accounts, scratch=True)
-    fault_point("corpus.after_ingest_shard")
+    return {**sizes, "ledger": ledger.to_json(), "places": places}
 
 
 def _mask(recipe: Recipe) -> Any:
@@ -228,29 +225,35 @@ def _check_columns(
             )
 
 
-def finish_shard(shard: int, job: Job) -> None:
+def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[str, Any]:
     """Apply deduplication and the last rules; store documents, one sorted run per batch.
 
-    The keys of the documents are kept too, for corpora that grow. Beside the run stands where each
-    language lies in it: `languages.<lang>` has `pieces` (batch, start, stop), `<split>` (documents,
-    characters, bytes by hash) and `smallest` (the training documents that would move to validation
-    first: id, characters, bytes).
+    The keys of the documents are kept too, for corpora that grow.
+
+    Args:
+        number: of a group of shards.
+        job: where they are, and settings.
+        exchanges: what has chosen, one for each deduplication.
+
+    Returns:
+        Accounts, and where each language lies in the run: `languages.<lang>` has `pieces` (batch,
+        start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
+        documents that would move to validation first: id, characters, bytes).
     """
     work, config, recipe = job.work, job.config, job.recipe
-    if storage.exists(work.finished(shard)):
-        return
+    group = exchanges[0].groups[number]
     ledger = Ledger(config.rejected_per_reason, recipe.stages)
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
     keys: dict[str, list[np.ndarray]] = {kind: [] for kind in recipe.kinds}
     with (
-        storage.publish(work.run(shard)) as temporary,
+        storage.publish(work.run(number)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, recipe.runs) as writer,
     ):
-        number = 0
-        for pages, chosen in _page_groups(shard, job):
+        batches = 0
+        for pages, chosen in _page_groups(group, job, exchanges):
             kept = _finish(pages, chosen, recipe, ledger)
             documents = sorted(
                 (_document(page) for page in kept), key=lambda row: (row["lang"], row["id"])
@@ -258,31 +261,30 @@ def finish_shard(shard: int, job: Job) -> None:
             if documents:
                 _check_columns(documents, recipe.documents, recipe)
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, recipe.runs))
-                _index_batch(number, documents, index, job)
-                number += 1
+                _index_batch(batches, documents, index, job)
+                batches += 1
             for step in recipe.dedups:
                 of_pages = [step.kept_keys(page) for page in kept]
                 keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
-    for kind in keys if config.keep_fingerprints else ():
-        _save_sorted(work.fingerprints(kind, shard), keys[kind])
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
-    found = {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
-    storage.write_json(work.finished(shard), found, scratch=True)
-    fault_point("corpus.after_finish_shard")
+    for kind in keys if config.keep_fingerprints else ():
+        ordered = _in_order(keys[kind], sizes[kind])
+        write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
+    return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
 
 
-def _save_sorted(path: str, parts: Sequence[np.ndarray]) -> None:
-    """Write 128-bit keys [n, 2] in numeric order."""
+def _in_order(parts: Sequence[np.ndarray], rows: int) -> Iterator[np.ndarray]:
+    """Yield 128-bit keys [n, 2] in numeric order, a range after the other."""
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         return ((part, np.arange(len(part))) for part in parts)
 
-    with array_writer(path, np.uint64, (2,)) as write:
-        for keys, _ in in_key_order(read, sum(map(len, parts)), 2, key_order):
-            write(keys)
+    return (keys for keys, _ in in_key_order(read, rows, 2, key_order))
 
 
-def _page_groups(shard: int, job: Job) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
+def _page_groups(
+    group: Group, job: Job, exchanges: Sequence[Exchange]
+) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
     """Yield row groups of pages, and what was chosen for each page by each deduplication."""
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
@@ -290,33 +292,31 @@ def _page_groups(shard: int, job: Job) -> Iterator[tuple[list[Page], dict[str, S
     labels = [name for name in ("lang", "lang_score") if name in recipe.pages.names]
     found = [field.name for field in recipe.found if field.name not in labels]
     kept_columns = ["marked_by", "marked", *sorted(again), *found]
-    with storage.fetch(job.work.pages(shard)) as path, pq.ParquetFile(path) as file:
-        lines = np.zeros(file.metadata.num_rows, np.int64)
-        if "lines" in stored:
-            lines = file.read(columns=["lines"])["lines"].to_numpy().astype(np.int64)
-        chosen = {step.name: step.chosen(job.work, shard, lines) for step in recipe.dedups}
-        start = 0
-        for group in range(file.num_row_groups):
-            names = ["url", "text", "timestamp", "source", "record_id", *labels, *kept_columns]
-            table = file.read_row_group(group, columns=names)
-            # Most texts are dropped: bytes are enough.
-            texts = table["text"].cast(pa.binary())
-            table = table.set_column(table.column_names.index("text"), "text", texts)
-            columns = {name: table[name].to_pylist() for name in names}
-            rows = zip(*(columns[name] for name in kept_columns), strict=True)
-            nothing = [None] * len(table)
-            pages = [
-                Page(url, text, timestamp, 0, source, record_id, lang or "", score or 0.0,
-                     dict(zip(kept_columns, row, strict=True)))
-                for url, text, timestamp, source, record_id, lang, score, row in zip(
-                    *(columns[name] for name in names[:5]),
-                    columns.get("lang", nothing), columns.get("lang_score", nothing), rows,
-                    strict=True,
-                )
-            ]  # fmt: skip
-            stop = start + len(pages)
-            yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
-            start = stop
+    lines = np.zeros(group.pages, np.int64)
+    if "lines" in stored:
+        parts = [table["lines"].to_numpy() for table in exchanges[0].tables(group, ["lines"])]
+        lines = np.concatenate([lines[:0], *parts])
+    chosen = {exchange.step.name: exchange.chosen(group, lines) for exchange in exchanges}
+    names = ["url", "text", "timestamp", "source", "record_id", *labels, *kept_columns]
+    start = 0
+    for table in exchanges[0].tables(group, names):
+        # Most texts are dropped: bytes are enough.
+        texts = table["text"].cast(pa.binary())
+        columns = {name: (texts if name == "text" else table[name]).to_pylist() for name in names}
+        rows = zip(*(columns[name] for name in kept_columns), strict=True)
+        nothing = [None] * len(table)
+        pages = [
+            Page(url, text, timestamp, 0, source, record_id, lang or "", score or 0.0,
+                 dict(zip(kept_columns, row, strict=True)))
+            for url, text, timestamp, source, record_id, lang, score, row in zip(
+                *(columns[name] for name in names[:5]),
+                columns.get("lang", nothing), columns.get("lang_score", nothing), rows,
+                strict=True,
+            )
+        ]  # fmt: skip
+        stop = start + len(pages)
+        yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
+        start = stop
 
 
 def _finish(

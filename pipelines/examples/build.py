@@ -28,13 +28,13 @@ from mswitch.pipelines.examples.directory import (
     write_vocabulary,
 )
 from mswitch.pipelines.examples.segments import Chain
-from mswitch.pipelines.examples.shard_store import BeamJob
 from mswitch.pipelines.examples.shards import ExampleShard, ShardSettings, write_shard
 from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.outputs import stage_output_anywhere
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.records import SPLITS
-from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.runners import use_runner
 from mswitch.pipelines.validation import Count, check_fields
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
@@ -113,8 +113,7 @@ def build_examples(
         runner: where the Beam job runs (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
     """
-    options = pipeline_options(runner, beam_options)  # complains before any work is done
-    storage.use_options(options.get_all_options(drop_default=True))
+    use_runner(runner, beam_options)
     source = open_corpus(corpus)
     opened = open_vocabulary(vocabulary)
     settings = {
@@ -139,11 +138,9 @@ def build_examples(
             config.chain,
             config.finished,
         )
-        job = BeamJob(
-            "mswitch-examples", "shards", staged.hash, str(staged.out), runner, tuple(beam_options)
-        )
+        engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         write = functools.partial(write_shard, model=model, settings=shard_settings)
-        finished = write_missing(plan_shards(source), store, write, job)
+        finished = write_missing(plan_shards(source), store, write, engine, "shards")
         described = describe(finished, store.directory)
         if not any("train" in splits for splits in described.values()):
             raise UserError(f"{corpus} has no training text: add input")

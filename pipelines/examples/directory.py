@@ -5,18 +5,20 @@ A finished shard leaves a description beside the output; after a kill, only shar
 written again.
 """
 
+import dataclasses
+import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.shard_store import BeamJob, Shard, ShardStore, Write
 from mswitch.pipelines.examples.tfrecord import index_path
+from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, read_manifest, write_atomically
 from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
@@ -24,6 +26,33 @@ STAGE = "examples"
 SEQIO_VERSION = "0.0.20"
 #: Features as seqio's `info.<split>.json` describes them.
 TOKENS: Mapping[str, Any] = MappingProxyType({"shape": [None], "dtype": "int32"})
+
+
+class Shard(Protocol):
+    """One file to write, relative to its directory, and the bytes that it is made from."""
+
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+
+
+#: Takes a shard and `directory`, writes it below that; returns its description, with `records` and
+#: `size_bytes`.
+Write = Callable[..., dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardStore:
+    """Where shards and the descriptions of finished ones lie.
+
+    Attributes:
+        directory: the examples directory that is being made.
+        descriptions: one JSON file per finished shard.
+    """
+
+    directory: str
+    descriptions: str
 
 
 def shard_store(staged: StagedOutput | RemoteOutput, work: str = "") -> ShardStore:
@@ -52,31 +81,29 @@ def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
 
 
 def write_missing(
-    planned: Sequence[Shard], store: ShardStore, write: Write, job: BeamJob
+    planned: Sequence[Shard], store: ShardStore, write: Write, engine: Engine, noun: str
 ) -> list[dict[str, Any]]:
     """Write what an earlier run did not finish; return all descriptions in the order of `planned`.
 
     Args:
         planned: all shards.
         store: where they lie.
-        write: writes one of them (`mswitch.pipelines.examples.shard_store.write_and_note`).
-        job: where that runs, and what it is called.
+        write: writes one of them.
+        engine: where that runs.
+        noun: what people call what is written.
     """
-    from mswitch.pipelines.examples.pipeline import write_shards
-
-    before = store.finished(planned)
-    todo = [shard for shard, found in zip(planned, before, strict=True) if found is None]
-    say(STAGE, f"{len(planned) - len(todo):,} of {len(planned):,} {job.noun} are there already")
-    if todo:
-        write_shards(todo, len(planned), store, write, job)
-    described = store.finished(planned)
-    missing = [shard.path for shard, found in zip(planned, described, strict=True) if found is None]
-    if missing:
-        raise UserError(
-            f"the Beam job ended without {len(missing)} {job.noun} ({missing[0]} ...): does every "
-            f"worker see {store.directory}? Run the same command again; it continues"
-        )
-    return [found for found in described if found is not None]
+    tasks = Tasks(
+        noun,
+        functools.partial(write, directory=store.directory),
+        planned,
+        store.descriptions,
+        [shard.size_bytes for shard in planned],
+    )
+    done = len(planned) - len(tasks.todo())
+    say(STAGE, f"{done:,} of {len(planned):,} {noun} are there already")
+    with worker_processes(engine.runner, engine.beam_options):
+        run_tasks([tasks], engine)
+    return list(tasks.read())
 
 
 def describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.directory import STAGE
-from mswitch.pipelines.examples.shard_store import ShardStore
+from mswitch.pipelines.examples.directory import STAGE, ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json, file_sha256
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.runners import use_runner
 from mswitch.pipelines.supervised.definition import BY_HASH, SPLITS, SupervisedTask, read_task
 from mswitch.pipelines.supervised.directory import KIND, RowSource, build_directory
 from mswitch.pipelines.supervised.shards import (
@@ -91,8 +90,7 @@ def build_supervised(
         runner: where the Beam jobs run (`mswitch.pipelines.runners`); their workers must see `out`.
         beam_options: Beam's own options.
     """
-    options = pipeline_options(runner, beam_options)  # complains before any work is done
-    storage.use_options(options.get_all_options(drop_default=True))
+    use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _input_files(defined)
     definition = defined.definition()
@@ -116,7 +114,6 @@ def build_supervised(
         },
         units=files,
         noun="files",
-        job="mswitch-rows",
         read=functools.partial(read_file, task=defined),
         write=functools.partial(write_shard, lengths=config.lengths),
         examine=functools.partial(_examine, defined, config, files),

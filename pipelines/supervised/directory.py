@@ -18,6 +18,8 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import (
     STAGE,
     TOKENS,
+    Shard,
+    ShardStore,
     describe,
     shard_store,
     summary_of,
@@ -25,9 +27,9 @@ from mswitch.pipelines.examples.directory import (
     write_missing,
     write_vocabulary,
 )
-from mswitch.pipelines.examples.shard_store import BeamJob, Shard, ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.supervised.definition import SPLITS
@@ -58,7 +60,6 @@ class RowSource:
         settings: what decides the bytes of the directory.
         units: what the source is read by; each becomes a part.
         noun: what people call units.
-        job: name of the Beam job that reads them.
         read: takes a unit, the directory of parts and the vocabulary's file as `model`; writes the
             part and describes it (`mswitch.pipelines.supervised.shards.write_part`).
         write: takes a shard, the directory of examples, `model` and `left_out`; writes the shard
@@ -75,7 +76,6 @@ class RowSource:
     settings: Mapping[str, Any]
     units: Sequence[Shard]
     noun: str
-    job: str
     read: Callable[..., dict[str, Any]]
     write: Callable[..., dict[str, Any]]
     examine: Callable[[Sequence[Mapping[str, Any]], ShardStore], tuple[dict[str, Any], str]]
@@ -102,19 +102,16 @@ def build_directory(
             return summary_of(out, SPLITS, reused=True)
         model = write_vocabulary(store.directory, vocabulary)
         check_labels(source, model)
-        job = BeamJob(
-            source.job, source.noun, staged.hash, str(staged.out), runner, tuple(beam_options)
-        )
+        engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         read = functools.partial(source.read, model=model)
-        described = write_missing(source.units, parts, read, job)
+        described = write_missing(source.units, parts, read, engine, source.noun)
         of_rows, left_out = source.examine(described, parts)
         fault_point("examples.after_rows")
         planned = plan_shards(name, described, parts)
         if not planned:
             raise UserError(f"{name} has no row that can be used: give other input")
         write = functools.partial(source.write, model=model, left_out=left_out)
-        job = dataclasses.replace(job, name="mswitch-supervised", noun="shards")
-        finished = write_missing(planned, store, write, job)
+        finished = write_missing(planned, store, write, engine, "shards")
         of_shards = source.summarise(finished)
         by_lang = describe(finished, store.directory)
         write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))

@@ -79,7 +79,7 @@ def test_a_pattern_that_matches_nothing(bucket):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["corpus.after_ingest_shard", "corpus.before_marker"])
+@pytest.mark.parametrize("fault", ["corpus.after_ingest", "corpus.before_marker"])
 def test_killed_and_continued(files, bucket, fault, local_data):
     out = f"{bucket}/corpus"
     build_elsewhere(files, out, CONFIG, fault, beam_options=["--direct_num_workers=1"])
@@ -90,7 +90,7 @@ def test_killed_and_continued(files, bucket, fault, local_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["corpus.after_shard", "corpus.before_growth"])
+@pytest.mark.parametrize("fault", ["corpus.after_shards", "corpus.before_growth"])
 def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket, fault, tmp_path):
     """There is no lock there: what was begun is finished first, or removed by hand."""
     base, second, third = (str(path) for path in files[:3])
@@ -101,7 +101,7 @@ def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket,
     build_corpus([second], local, CONFIG, append=True)
     wanted = data_bytes(local / "data")
     build_elsewhere([second], out, CONFIG, fault, **one_worker)
-    if fault == "corpus.after_shard":
+    if fault == "corpus.after_shards":
         with pytest.raises(UserError, match=r"another crawl is being added .*_ADDING-"):
             build_corpus([third], out, CONFIG, **one_worker)
         build_corpus([second], out, CONFIG, **one_worker)

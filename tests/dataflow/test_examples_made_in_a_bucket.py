@@ -67,7 +67,7 @@ def test_a_killed_build_goes_on(local, bucket, upload_tree):
     corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
     out = f"{bucket}/examples"
     command = [sys.executable, "-c", CHILD, corpus, str(local / "vocabulary"), out]
-    points = ("before_description", "after_shard", "before_marker", "after_publish")
+    points = ("before_note", "after_shards", "before_marker", "after_publish")
     for point in points:
         environment = {**os.environ, "MSWITCH_FAULT": f"examples.{point}"}
         killed = subprocess.run(command, env=environment, capture_output=True, check=False)

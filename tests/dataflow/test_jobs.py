@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import corpus_files
 import pytest
@@ -54,14 +55,32 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
         assert "mswitch.pipelines.corpus.work_directory" in modules
         assert "mswitch.flows.cli.main" not in modules
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
-    # The counters came back by the metrics of the jobs: 24 or 40 bytes a candidate, and a bit back.
-    shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
+    # What people watched is what there is.
+    counted: Counter[str] = Counter()
+    for job in jobs:
+        for counter in job.result["counters"]:
+            counted[counter["name"]] += counter["value"]
+    stats = load_stats(f"{bucket}/corpus")
+    documents = {
+        lang: sum(split["documents"] for split in splits.values())
+        for lang, splits in stats["languages"].items()
+    }
+    dropped = Counter(
+        {reason: n for row in stats["stages"] for reason, n in row["dropped"].items()}
+    )
+    assert counted["documents"] == sum(documents.values()) > 0
+    assert {lang: counted[f"documents_{lang}"] for lang in documents} == documents
+    assert {name: n for name, n in counted.items() if name.startswith("dropped_")} == {
+        f"dropped_{reason}": n for reason, n in dropped.items()
+    }
+    # 24 or 40 bytes a candidate, and a bit back.
+    shuffled = stats["shuffled_bytes"]
     assert shuffled == {"url_dedup": 27 * 40 + 4, "line_dedup": 81 * 24 + 11}
 
 
 def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket, local_data):
     image = f"--sdk_container_image={IMAGE}"
-    fault = {"MSWITCH_FAULT": "corpus.after_ingest_shard"}
+    fault = {"MSWITCH_FAULT": "corpus.after_ingest"}
     peer.worker_environment["-ingest-"] = fault
     failed = build(image)
     assert failed.returncode == 2
@@ -171,7 +190,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
         "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
         f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}",
     ]  # fmt: skip
-    peer.worker_environment["mswitch-examples"] = {"MSWITCH_FAULT": "examples.after_shard"}
+    peer.worker_environment["mswitch-examples"] = {"MSWITCH_FAULT": "examples.after_shards"}
     failed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert failed.returncode == 2
     [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]

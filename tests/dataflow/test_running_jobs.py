@@ -61,7 +61,7 @@ def again(
         process.wait()
 
 
-@pytest.mark.parametrize("phase", ["ingest", "line-dedup"])
+@pytest.mark.parametrize("phase", ["ingest", "finish"])
 def test_a_killed_command_finds_its_job(phase, orphan, again, waiting, peer, bucket, local_data):
     before = len(peer.jobs)
     job = orphan(phase)
@@ -81,7 +81,7 @@ def test_a_killed_command_finds_its_job(phase, orphan, again, waiting, peer, buc
 def test_a_job_that_shows_up_at_submission_is_waited_for_and_fails_as_its_own(
     conflict, orphan, again, waiting, peer, monkeypatch
 ):
-    peer.worker_environment["-ingest-"] = {"MSWITCH_FAULT": "corpus.after_ingest_shard"}
+    peer.worker_environment["-ingest-"] = {"MSWITCH_FAULT": "corpus.after_ingest"}
     orphan("ingest")
     before = len(peer.jobs)
     peer.unlisted = 1

@@ -65,7 +65,7 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
     process = start(sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build", *arguments)
     with ended(process):
         if moment == "phases run":
-            wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/files-*.json")))
+            wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/pages")))
             wait_for(lambda: workers_began(process.pid))
         else:
             wait_for(lambda: len(children(process.pid)) == 2)

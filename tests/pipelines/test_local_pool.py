@@ -1,30 +1,32 @@
+import functools
+import operator
 import os
 import signal
 import subprocess
 import sys
 import time
 
-import apache_beam as beam
 import crawl_files as crawl
 import pytest
 from processes import is_alive, wait_for
 
-from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.job import Job
-from mswitch.pipelines.corpus.pipeline import IngestCrawl
-from mswitch.pipelines.corpus.work_directory import WorkDirectory
-from mswitch.pipelines.errors import UserError, as_user_error
-from mswitch.pipelines.local_pool import PRELOAD, call, local_pool
-from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.local_pool import PRELOAD, WorkerDiedError, call_each, local_pool, note
 
 CHILD = """
-import os, pathlib, sys, time
-from mswitch.pipelines.local_pool import call, local_pool
+import operator, os, pathlib, sys, time
+from mswitch.pipelines.local_pool import call_each, local_pool
 if __name__ == "__main__":
     with local_pool(2):
-        pathlib.Path(sys.argv[1]).write_text(str(call(os.getpid)))
+        [worker] = call_each(operator.call, [os.getpid])
+        pathlib.Path(sys.argv[1]).write_text(str(worker))
         time.sleep(60)
 """
+
+
+def call(function, *args):
+    [found] = call_each(operator.call, [functools.partial(function, *args)])
+    return found
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -33,8 +35,6 @@ def test_work_is_done_by_processes(workers):
     with local_pool(workers):
         assert call(os.getpid) != os.getpid()
         assert call(divmod, 7, 2) == (3, 1)
-        with local_pool(2):
-            assert call(os.getpid) != os.getpid()
     assert call(os.getpid) == os.getpid()
 
 
@@ -46,13 +46,10 @@ def test_workers_have_the_environment_of_their_pool(monkeypatch):
 
 
 @pytest.mark.parametrize(("seconds", "stays"), [(3600.0, True), (-1.0, False)])
-def test_a_next_job_has_new_workers_once_they_are_old(monkeypatch, seconds, stays):
+def test_a_next_list_has_new_workers_once_they_are_old(monkeypatch, seconds, stays):
     monkeypatch.setattr("mswitch.pipelines.local_pool._RENEW_SECS", seconds)
     with local_pool(2):
-        before = {call(os.getpid) for _ in range(20)}
-        with local_pool(1):
-            after = {call(os.getpid) for _ in range(20)}
-            assert os.getpid() not in after
+        before, after = (set(call_each(operator.call, [os.getpid] * 20)) for _ in range(2))
         assert bool(before & after) == stays
 
 
@@ -67,21 +64,17 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(workers):
         call(os.kill, call(os.getpid), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("files", [1, 3])
-def test_a_worker_that_died_at_its_input_names_a_file(tmp_path, files):
-    file = {"path": "a.warc.gz", "name": "a.warc.gz", "size_bytes": 1, "digest": ""}
-    job = Job(WorkDirectory(str(tmp_path)), CorpusConfig())
-    options = pipeline_options("local", ["--direct_num_workers=2"])
-    with local_pool(2):
-        with pytest.raises(UserError):
-            call(os.kill, call(os.getpid), signal.SIGKILL)
-        killed = pytest.raises(Exception, match="a worker process was killed")
-        with killed as caught, beam.Pipeline(options=options) as pipeline:
-            _ = pipeline | beam.Create([(unit, file) for unit in range(files)]) | IngestCrawl(job)
-    found = str(as_user_error(caught.value))
-    assert found.startswith("while a.warc.gz and perhaps others were read, a worker process")
+def die_at(what):
+    note(f"at {what}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_died_says_at_what():
+    with local_pool(1), pytest.raises(WorkerDiedError) as caught:
+        call(die_at, "a.warc.gz@7")
+    found = str(caught.value)
+    assert found.endswith("; at work was a.warc.gz@7: if it dies there again, leave that file out")
     assert "\n" not in found
-    assert "running" not in found
 
 
 def test_a_script_that_workers_cannot_import_is_told_why(tmp_path):

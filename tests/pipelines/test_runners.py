@@ -31,11 +31,6 @@ def test_runner_says_what_is_missing(runner, options, message):
 
 
 def test_runner_options():
-    local = pipeline_options("local", [], workers=2).get_all_options()
-    assert local["runner"].endswith("FnApiRunner")
-    assert local["direct_num_workers"] == 2
-    mine = pipeline_options("local", ["--direct_num_workers=1"], workers=2).get_all_options()
-    assert mine["direct_num_workers"] == 1
     flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
     assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
 

@@ -1,19 +1,17 @@
 """What deduplications of a recipe have in common: `urls`, `lines` and `near`.
 
-Each step gives pages deduplication keys at ingest. Beam jobs (`mswitch.pipelines.corpus.pipeline`)
-group equal keys of all shards and choose what stays; `reasons` applies what was chosen.
+Each step gives pages deduplication keys at ingest. An `Exchange` brings equal keys of all shards
+together and chooses what stays; `reasons` applies what was chosen.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mswitch.pipelines.corpus.rules.base import Step
-from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.records import Page
 
 
@@ -45,16 +43,6 @@ class Dedup(Step):
         """Return how many candidates so many pages and lines have at most."""
         raise NotImplementedError
 
-    def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> Any:
-        """Return what was chosen for each page of a shard.
-
-        Args:
-            work: where the Beam job has left it.
-            shard: number of the shard.
-            lines: int64 [pages] how many lines of each page have keys.
-        """
-        raise NotImplementedError
-
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
@@ -75,12 +63,6 @@ class Dedup(Step):
 def binary(name: str, size: int = -1) -> pa.Field:
     """Return a column of bytes."""
     return pa.field(name, pa.binary(size), nullable=False)
-
-
-def row_groups(file: pq.ParquetFile, columns: list[str]) -> Iterator[pa.Table]:
-    """Yield a file's row groups."""
-    for group in range(file.num_row_groups):
-        yield file.read_row_group(group, columns=columns)
 
 
 def newest_first(timestamps_micros: np.ndarray) -> np.ndarray:

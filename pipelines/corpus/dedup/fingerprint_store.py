@@ -1,20 +1,17 @@
 """The fingerprints that a corpus keeps beside its data, so that later crawls can be added.
 
-`fingerprints/urls-*.npy`, `lines-*.npy` and `bands-*.npy` hold the sorted keys (uint64 [n, 2]) of
-all documents' URLs, lines and bands (of near-duplicates), cut into ranges of the key space.
+`fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (`key_files`) hold the keys of all
+documents' URLs, lines and bands (of near-duplicates), cut into ranges of the key space.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
 from typing import Any
 
-import numpy as np
-
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.buckets import Slice, cut
+from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
 from mswitch.pipelines.corpus.fingerprints import sorted_keys
-from mswitch.pipelines.corpus.work_directory import WorkDirectory, load_array
-from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
+from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import file_sha256
 
 DIRECTORY = "fingerprints"
@@ -22,66 +19,42 @@ DIRECTORY = "fingerprints"
 
 @dataclasses.dataclass(frozen=True)
 class FingerprintStore:
-    """Gathers the keys of all shards into files of the corpus.
+    """Gathers the keys of all groups' documents into files of the corpus.
 
     Attributes:
         kind: as `Dedup.kind`.
-        work: where the shards are.
+        work: where the groups of shards are.
+        groups: how many there are.
         directory: the corpus.
         prefix: what the names of the files begin with.
-        bucket_bits: the keys go to 2**bucket_bits files.
-        by_reference: shuffle references to keys, not keys.
+        bits: the keys go to 2**bits files.
     """
 
     kind: str
     work: WorkDirectory
+    groups: int
     directory: str
     prefix: str
-    bucket_bits: int
-    by_reference: bool
+    bits: int
 
-    def slices(self, shard: int) -> Iterator[tuple[int, Slice]]:
-        """Yield a shard's keys by bucket; empty ones too, so that every file gets written."""
-        keys = load_array(self.work.fingerprints(self.kind, shard))
-        return cut(keys, shard, self.bucket_bits, self.by_reference)
+    def tasks(self) -> Tasks:
+        """What is to be done; the notes are entries of the manifest."""
+        notes = storage.join(self.work.root, f"{self.kind}_fingerprints")
+        return Tasks(f"{self.kind} fingerprints", self.write, range(1 << self.bits), notes)
 
-    def write(self, bucket: int, slices: Iterable[Slice]) -> None:
-        """Write one file, unless an earlier run has."""
-        if storage.exists(self.entry(bucket)):
-            return
-        keys = sorted_keys([self._keys(piece) for piece in slices])
-        path = f"{DIRECTORY}/{self.prefix}{self.kind}-{bucket:05d}-of-{self.buckets:05d}.npy"
+    def write(self, bucket: int) -> dict[str, Any]:
+        """Write one file; return its entry in the manifest."""
+        files = [self.work.fingerprints(self.kind, group) for group in range(self.groups)]
+        keys = sorted_keys([read_keys(path, 2, self.bits, bucket) for path in files])
+        path = f"{DIRECTORY}/{self.prefix}{self.kind}-{bucket:05d}-of-{1 << self.bits:05d}.keys"
         final = storage.join(self.directory, path)
         storage.make_directory(storage.join(self.directory, DIRECTORY))
-        with storage.publish(final, sync=True) as temporary:
-            with open(temporary, "wb") as file:
-                np.save(file, keys)
-            described = {
+        write_keys(final, [keys], len(keys), sync=True)
+        with storage.fetch(final) as local:
+            return {
                 "path": path,
                 "kind": self.kind,
                 "keys": len(keys),
-                "bytes": temporary.stat().st_size,
-                "sha256": file_sha256(temporary),
+                "bytes": local.stat().st_size,
+                "sha256": file_sha256(local),
             }
-        storage.write_json(self.entry(bucket), described, scratch=True)
-        fault_point("corpus.after_fingerprints")
-
-    def complete(self) -> bool:
-        return all(storage.exists(self.entry(bucket)) for bucket in range(self.buckets))
-
-    def described(self) -> list[dict[str, Any]]:
-        return list(storage.read_json_files([self.entry(n) for n in range(self.buckets)]))
-
-    @property
-    def buckets(self) -> int:
-        return 1 << self.bucket_bits
-
-    def entry(self, bucket: int) -> str:
-        """JSON that completes a file: its manifest entry."""
-        return self.work.output(f"{self.kind}-{bucket:05d}")
-
-    def _keys(self, piece: Slice) -> np.ndarray:
-        if piece.payload is not None:
-            return np.frombuffer(piece.payload, np.uint64).reshape(-1, 2)
-        keys = load_array(self.work.fingerprints(self.kind, piece.shard))
-        return keys[piece.start : piece.stop]

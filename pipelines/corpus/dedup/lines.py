@@ -2,24 +2,20 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mswitch.pipelines.compiled import compiled, random_seed, table_size
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, row_groups
-from mswitch.pipelines.corpus.dedup.near import cluster_sizes
-from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary
 from mswitch.pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
     line_fingerprints,
     unpack,
     unpack_column,
 )
-from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.text_lines import keep_lines
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import check_fields
@@ -47,6 +43,7 @@ class LineDedup(Dedup):
         pa.field("lines", pa.int32(), nullable=False),
         binary("line_hashes"),
     )
+    reads: ClassVar[tuple[str, ...]] = ("url_hash", "lines", "line_hashes")
     dedup_scope: Literal["global", "language"] = "global"
 
     def __post_init__(self):
@@ -64,12 +61,6 @@ class LineDedup(Dedup):
             hashes = line_fingerprints(page.text, page.lang if self.needs_language else "")
             rows.append({"lines": len(hashes) // FINGERPRINT_BYTES, "line_hashes": hashes})
         return rows
-
-    def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> list[np.ndarray]:
-        """Return which of its lines each page keeps: bool [lines]."""
-        ends = np.cumsum(lines)
-        kept = work.selected(self.name, shard, int(ends[-1]) if len(ends) else 0)
-        return np.split(kept, ends[:-1])
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
@@ -91,28 +82,15 @@ class LineDedup(Dedup):
     def candidates(self, pages: int, lines: int) -> int:
         return lines
 
-    def candidates_of(
-        self, file: pq.ParquetFile, shard: int, work: WorkDirectory
-    ) -> tuple[int, Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]]:
-        """Return how many candidates a shard has at most, and what yields them with their lines.
+    def candidates_in(
+        self, table: pa.Table, come: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the candidates among lines of some pages, the line that each is, and all lines.
 
-        Pages take part that stay for their URL and represent their near-duplicates. (Pages without
-        paragraphs have no lines here.)
+        (Pages without paragraphs have none here.)
         """
-        counts = file.read(columns=["lines"])["lines"].to_numpy()
-        competes = work.selected(UrlDedup.name, shard, len(counts))
-        competes &= cluster_sizes(work, shard, len(counts)) > 0
-
-        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            page = line = 0
-            for table in row_groups(file, ["url_hash", "lines", "line_hashes"]):
-                part = competes[page : page + len(table)]
-                candidates, positions = line_candidates(table, part)
-                yield candidates, positions + line
-                page += len(table)
-                line += int(table["lines"].to_numpy().sum(dtype=np.int64))
-
-        return int(counts.sum(dtype=np.int64)), read
+        candidates, positions = line_candidates(table, come)
+        return candidates, positions, int(table["lines"].to_numpy().sum(dtype=np.int64))
 
 
 def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

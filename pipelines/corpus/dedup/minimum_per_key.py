@@ -1,71 +1,111 @@
-"""Exact deduplication: of all candidates with one deduplication key, the minimum by rank stays.
+"""Exact deduplication: of all candidates with one key, the minimum by rank stays.
 
-Each shard sends one candidate per distinct key, packed in arrays; no text moves, and what comes
-back is one bit per candidate. `mswitch.pipelines.corpus.pipeline` puts the steps into Beam
-transforms.
+A group of shards has one candidate for each of its keys; no text moves, and what comes back is one
+bit per candidate.
 """
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.buckets import Candidates, Slice, best_of_each, in_key_order
-from mswitch.pipelines.corpus.dedup.lines import LineDedup
+from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
+from mswitch.pipelines.corpus.dedup.key_files import (
+    best_of_each,
+    in_key_order,
+    rows_before,
+    write_keys,
+)
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
-from mswitch.pipelines.corpus.work_directory import array_writer, save_array
-from mswitch.pipelines.faults import fault_point
-
-#: What comes back for a slice: its shard, then its start and length, and a bit per candidate.
-Chosen = tuple[int, tuple[int, int, bytes]]
+from mswitch.pipelines.file_tasks import Tasks
 
 
 @dataclasses.dataclass(frozen=True)
-class MinimumPerKey(Candidates):
-    """Deduplication of URLs or of lines over the shards of a work directory."""
+class MinimumPerKey(Exchange):
+    """Deduplication of URLs or of lines (`UrlDedup`, `LineDedup`)."""
 
-    step: UrlDedup | LineDedup
+    def lists(self) -> list[Tasks]:
+        return [
+            self.tasks("keys", self.write_candidates, len(self.groups)),
+            self.tasks("choice", self.choose, 1 << self.bits),
+        ]
 
-    def prepare(self, shard: int) -> None:
-        """Write a shard's candidates, one for each key, unless an earlier run has."""
-        step, work = self.step, self.work
-        if shard >= self.shuffle.shards or storage.exists(work.positions(step.name, shard)):
-            return
+    def write_candidates(self, number: int) -> dict[str, int]:
+        """Write a group's candidates in the order of their keys, and what each stands for."""
+        group = self.groups[number]
+        rows = self.step.candidates(group.pages, group.lines)
+        read = partial(self._candidates, group, self.pages_before(group))
         with (
-            storage.fetch(work.pages(shard)) as path,
-            pq.ParquetFile(path) as file,
-            # Positions, which complete a shard, are closed last.
-            array_writer(work.positions(step.name, shard), np.int64) as write_positions,
-            array_writer(work.candidates(step.name, shard), np.uint64, (step.width,)) as write,
+            storage.publish(self.file("keys", number, "places")) as temporary,
+            open(temporary, "wb") as places,
         ):
-            rows, read = step.candidates_of(file, shard, work)
-            for candidates, positions in in_key_order(read, rows, step.width, best_of_each):
-                write(candidates)
-                write_positions(positions)
 
-    def choose(self, slices: Iterable[Slice]) -> list[Chosen]:
-        """Tell for each slice of a bucket which of its candidates are the minimum of their key."""
-        ordered = sorted(slices, key=lambda piece: piece.shard)
-        candidates = np.concatenate([self.rows(piece) for piece in ordered])
+            def candidates() -> Iterator[np.ndarray]:
+                for part, positions in in_key_order(
+                    read, rows, self.step.width, best_of_each, self.sorting_bytes
+                ):
+                    places.write(positions.data)
+                    yield part
+
+            path = self.file("keys", number, "keys")
+            return {"rows": write_keys(path, candidates(), rows, self.bits)}
+
+    def _candidates(
+        self, group: Group, come: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        page = place = 0
+        for table in self.tables(group, self.step.reads):
+            of_table = come[page : page + len(table)]
+            candidates, positions, places = self.step.candidates_in(table, of_table)
+            yield candidates, positions + place
+            page += len(table)
+            place += places
+
+    def choose(self, number: int) -> dict[str, Any]:
+        """Tell for each group which of its candidates in a bucket are the minimum of their key.
+
+        The file has where the bits of each group begin and end, int64 [groups + 1], then these.
+        """
+        known, parts = self.bucket(number)
+        candidates = np.concatenate([*known, *parts])
         smallest = np.zeros(len(candidates), bool)
         smallest[best_of_each(candidates)] = True
-        chosen = []
-        done = 0
-        for piece in ordered:
-            size = piece.stop - piece.start
-            bits = np.packbits(smallest[done : done + size]).tobytes()
-            if piece.shard < self.shuffle.shards:
-                chosen.append((piece.shard, (piece.start, size, bits)))
-            done += size
-        return chosen
+        ends = np.cumsum([sum(map(len, known)), *map(len, parts)])
+        packed = [np.packbits(part).tobytes() for part in np.split(smallest, ends)[1:-1]]
+        places = np.cumsum([8 * (len(packed) + 1), *map(len, packed)])
+        with storage.publish(self.file("choice", number, "bits")) as temporary:
+            temporary.write_bytes(b"".join([places.tobytes(), *packed]))
+        return {}
 
-    def record(self, shard: int, chosen: Iterable[tuple[int, int, bytes]]) -> None:
-        """Write what came back for a shard as one array over its candidates."""
-        parts = [
-            np.unpackbits(np.frombuffer(bits, np.uint8), count=size).astype(bool)
-            for _, size, bits in sorted(chosen)
-        ]
-        save_array(self.work.chosen(self.step.name, shard), np.concatenate(parts))
-        fault_point("corpus.after_choosing")
+    def selected(self, group: Group, size: int) -> np.ndarray:
+        """Return which of a group's pages or lines are the minimum of their key: bool [size]."""
+        before = rows_before(self.file("keys", group.number, "keys"), self.bits)
+        bits = []
+        for bucket, count in enumerate(np.diff(before).tolist()):
+            if count:
+                path = self.file("choice", bucket, "bits")
+                at = storage.read_range(path, 8 * group.number, 8 * group.number + 16)
+                packed = storage.read_range(path, *np.frombuffer(at, np.int64).tolist())
+                bits.append(np.unpackbits(np.frombuffer(packed, np.uint8), count=count))
+        places = storage.read_bytes(self.file("keys", group.number, "places"))
+        selected = np.zeros(size, bool)
+        if bits:
+            selected[np.frombuffer(places, np.int64)[np.concatenate(bits).view(bool)]] = True
+        return selected
+
+    def stays(self, group: Group) -> np.ndarray:
+        return self.selected(group, group.pages)
+
+    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+        if isinstance(self.step, UrlDedup):
+            return self.stays(group).tolist()
+        return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
+
+    def shuffled_bytes(self, known_keys: int) -> int:
+        # A bit for each candidate: the same however they are cut into buckets.
+        rows = self.notes("keys", "rows", len(self.groups))
+        return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -24,11 +24,9 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge, Le
 
-from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
 from mswitch.pipelines.corpus.fingerprints import md5, unpack
 from mswitch.pipelines.corpus.rules.words import Words, mix, words_of
-from mswitch.pipelines.corpus.work_directory import WorkDirectory, load_array
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import check_fields
 
@@ -82,10 +80,6 @@ class NearDedup(Dedup):
             keys = self.band_keys(words, langs, chosen).astype(">u8")
             rows += [{"band_keys": of_page.tobytes()} for of_page in keys]
         return rows
-
-    def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> list[int]:
-        """Return the size of the cluster that each page represents; see `cluster_sizes`."""
-        return cluster_sizes(work, shard, len(lines)).tolist()
 
     def candidates(self, pages: int, lines: int) -> int:
         return pages * self.bands
@@ -266,15 +260,3 @@ def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.nda
         ids: uint64 [n, 2] fingerprints of normalised URLs, each once by then.
     """
     return np.column_stack([~characters.astype(np.uint64), newest_first(timestamps_micros), ids])
-
-
-def cluster_sizes(work: WorkDirectory, shard: int, pages: int) -> np.ndarray:
-    """Return the size of the cluster that each page of a shard represents: int64 [pages].
-
-    It is 1 for a page without near-duplicates, 0 for one that another represents.
-    """
-    sizes = np.ones(pages, np.int64)
-    if storage.exists(path := work.chosen(NearDedup.name, shard)):
-        rows = load_array(path)
-        sizes[rows[:, 0]] = rows[:, 1]
-    return sizes

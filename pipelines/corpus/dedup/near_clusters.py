@@ -1,8 +1,8 @@
 """Clusters of near-duplicates over the shards of a work directory, by band keys.
 
-Fingerprints are shuffled, cut into buckets of the key space: 24 bytes a band. What a bucket finds
-are matches, which go to one cluster step a language (keys are salted with it, so no cluster has
-two). What comes back to a shard is the size of the cluster that each of its pages represents.
+A key is 24 bytes a band. What a bucket of the key space finds are matches; these are clustered
+language by language (keys are salted with it, so no cluster has two). What comes back to a group of
+shards is the size of the cluster that each of its pages represents.
 
 Where a corpus is added to, its documents take part with the keys that it keeps. All of them are one
 page, number 0, which represents whatever cluster it is in: a page that is a near-duplicate of a
@@ -11,78 +11,77 @@ document, or of another such page, is dropped.
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.base import row_groups
-from mswitch.pipelines.corpus.dedup.buckets import Candidates, Slice, in_key_order
-from mswitch.pipelines.corpus.dedup.near import NearDedup, cluster, matches, page_rank
-from mswitch.pipelines.corpus.dedup.urls import UrlDedup
+from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
+from mswitch.pipelines.corpus.dedup.key_files import in_key_order, read_keys, write_keys
+from mswitch.pipelines.corpus.dedup.near import cluster, matches, page_rank
 from mswitch.pipelines.corpus.fingerprints import unpack_column
-from mswitch.pipelines.corpus.work_directory import array_writer, load_array, save_array
+from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: The number of a page, which stands in a candidate after a band key: 10 bits of language, 24 of
-#: shard plus 1, 30 of its place in the shard.
-_SHARD_BITS, _PAGE_BITS = 24, 30
-_LANGUAGE_SHIFT = _SHARD_BITS + _PAGE_BITS
+#: its group plus 1, 30 of its place in that.
+_LANGUAGE_BITS, _GROUP_BITS, _PAGE_BITS = 10, 24, 30
+#: Tasks that languages are divided among.
+_PARTS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class NearDuplicates(Candidates):
-    """The search over the shards of a work directory.
+class NearDuplicates(Exchange):
+    """The search for near-duplicates.
 
     Attributes:
         marks: pages that one of the first so many marking rules drops take no part.
     """
 
-    step: NearDedup
     marks: int = 0
 
-    def prepare(self, shard: int) -> None:
-        """Write a shard's candidates and the ranks of its pages, unless an earlier run has."""
-        if shard >= self.shuffle.shards or storage.exists(self._ranks(shard)):
-            return
-        with (
-            storage.fetch(self.work.pages(shard)) as path,
-            pq.ParquetFile(path) as file,
-            array_writer(self.work.candidates(self.step.name, shard), np.uint64, (3,)) as write,
-        ):
-            pages = file.metadata.num_rows
-            won = self.work.selected(UrlDedup.name, shard, pages)
-            if self.marks:
-                marked = file.read(columns=["marked_by"])["marked_by"].to_numpy()
-                won &= (marked == 0) | (marked > self.marks)
-            read = partial(self._read, shard, file, won)
-            rows = int(won.sum()) * self.step.bands
-            for candidates, _ in in_key_order(read, rows, 3, lambda rows: np.lexsort(rows.T[::-1])):
-                write(candidates)
-            table = file.read(columns=["characters", "timestamp_micros", "id"])
-        ranks = page_rank(
-            table["characters"].to_numpy().astype(np.int64),
-            table["timestamp_micros"].to_numpy(),
-            unpack_column(table["id"]),
-        )
-        save_array(self._ranks(shard), ranks)
+    def lists(self) -> list[Tasks]:
+        return [
+            self.tasks("keys", self.write_candidates, len(self.groups)),
+            self.tasks("matches", self.match, 1 << self.bits),
+            self.tasks("clusters", self.cluster, _PARTS),
+        ]
 
-    def _read(
-        self, shard: int, file: pq.ParquetFile, won: np.ndarray
+    def write_candidates(self, number: int) -> dict[str, int]:
+        """Write a group's candidates in the order of their keys, and the ranks of its pages."""
+        group, ranks = self.groups[number], []
+        for table in self.tables(group, ["characters", "timestamp_micros", "id"]):
+            characters = table["characters"].to_numpy().astype(np.int64)
+            newest = table["timestamp_micros"].to_numpy()
+            ranks.append(page_rank(characters, newest, unpack_column(table["id"])))
+        with storage.publish(self.file("keys", number, "ranks")) as temporary:
+            temporary.write_bytes(b"".join(part.tobytes() for part in ranks))
+        come = self.pages_before(group)
+        rows = self.step.candidates(int(come.sum()), 0)
+        read = partial(self._candidates, group, come)
+        sort = lambda rows: np.lexsort(rows.T[::-1])  # noqa: E731
+        ordered = in_key_order(read, rows, 3, sort, self.sorting_bytes)
+        parts = (part for part, _ in ordered)
+        return {"rows": write_keys(self.file("keys", number, "keys"), parts, rows, self.bits)}
+
+    def _candidates(
+        self, group: Group, come: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the candidates of each row group, and the pages they are."""
-        code = {lang: index for index, lang in enumerate(sorted([*languages(), UNDETERMINED]))}
+        """Yield candidates of some pages after the other, and the pages they are."""
+        code = {lang: index for index, lang in enumerate(_languages())}
         start = 0
-        for table in row_groups(file, ["lang", "band_keys"]):
-            chosen = np.flatnonzero(won[start : start + len(table)])
+        for table in self.tables(group, ["lang", "band_keys", "marked_by"]):
+            marked = table["marked_by"].to_numpy()
+            unmarked = (marked == 0) | (marked > self.marks)
+            chosen = np.flatnonzero(come[start : start + len(table)] & unmarked)
             pages = chosen + start
             start += len(table)
             langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)[chosen]
             numbers = (
-                (langs << np.uint64(_LANGUAGE_SHIFT))
-                | np.uint64((shard + 1) << _PAGE_BITS)
+                (langs << np.uint64(64 - _LANGUAGE_BITS))
+                | np.uint64((group.number + 1) << _PAGE_BITS)
                 | pages.astype(np.uint64)
             )
             keys = unpack_column(table["band_keys"])
@@ -90,45 +89,77 @@ class NearDuplicates(Candidates):
             candidates = np.column_stack([keys, np.repeat(numbers, self.step.bands)])
             yield candidates, np.repeat(pages, self.step.bands)
 
-    def match(self, slices: Iterable[Slice]) -> list[tuple[int, bytes]]:
-        """Return the matches in a bucket by language: its index, packed pairs of pages."""
-        found = matches(np.concatenate([self.rows(piece) for piece in slices]))
-        langs = found[:, 0] >> np.uint64(_LANGUAGE_SHIFT)
-        return [(int(lang), found[langs == lang].tobytes()) for lang in np.unique(langs).tolist()]
+    def match(self, number: int) -> dict[str, int]:
+        """Write the matches in a bucket, in the order of their pages: language by language."""
+        known, parts = self.bucket(number)
+        found = matches(np.concatenate([*known, *parts]))
+        return {"pairs": write_keys(self.file("matches", number, "pairs"), [found], len(found))}
 
-    def cluster(self, packed: Iterable[bytes]) -> list[tuple[int, bytes]]:
-        """Decide a language: for each shard, packed pairs of page and size of its cluster.
+    def cluster(self, part: int) -> dict[str, int]:
+        """Write the pages of some languages that match any, and the sizes of their clusters.
 
-        The size is 0 for a page that another represents. Memory: about 100 bytes a match, and the
-        ranks of one shard.
+        A size is 0 for a page that another represents. Memory: about 100 bytes a match of the
+        largest language, and the ranks of one group.
         """
-        edges = np.concatenate([np.frombuffer(part, np.uint64) for part in packed]).reshape(-1, 2)
+        langs = range(part, len(_languages()), _PARTS)
+        rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
+        rows = rows[np.argsort(rows[:, 0])]
+        return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
+
+    def _cluster(self, lang: int) -> np.ndarray:
+        """Decide a language: its pages that match any, as `_page_key`, and sizes; uint64 [n, 2]."""
+        buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
+        edges = np.concatenate([read_keys(path, 2, _LANGUAGE_BITS, lang) for path in buckets])
         pages = np.setdiff1d(edges, np.uint64(0))
-        places = (pages & np.uint64((1 << _PAGE_BITS) - 1)).astype(np.int64)
-        shards = ((pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _SHARD_BITS) - 1)) - np.uint64(
-            1
-        )
-        starts = np.flatnonzero(np.diff(shards, prepend=np.uint64(0)) > 0).tolist()
-        bounds = sorted({0, *starts, len(pages)})
-        ranks = np.concatenate(
-            [
-                load_array(self._ranks(int(shards[start])))[places[start:stop]]
-                for start, stop in itertools.pairwise(bounds)
-            ]
-        )
-        # A rank of zeros is the smallest there can be: the corpus represents what it has.
-        found = cluster(edges, np.append(np.uint64(0), pages), np.pad(ranks, ((1, 0), (0, 0))))
-        sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
-        rows = np.column_stack([places, sizes])
-        return [
-            (int(shards[start]), rows[start:stop].tobytes())
+        if not len(pages):
+            return np.zeros((0, 2), np.uint64)
+        places = pages & np.uint64((1 << _PAGE_BITS) - 1)
+        groups = (pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _GROUP_BITS) - 1)
+        groups -= np.uint64(1)
+        bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(pages)]
+        ranks = [
+            self._ranks(int(groups[start]))[places[start:stop].astype(np.int64)]
             for start, stop in itertools.pairwise(bounds)
         ]
+        # A rank of zeros is the smallest there can be: the corpus represents what it has.
+        zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
+        found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
+        sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
+        keys = (groups << np.uint64(64 - self._bits_of_group)) | places
+        return np.column_stack([keys, sizes.astype(np.uint64)])
 
-    def record(self, shard: int, packed: Iterable[bytes]) -> None:
-        """Write what came back for a shard: int64 [n, 2], its pages that match any, and sizes."""
-        rows = np.concatenate([np.frombuffer(part, np.int64) for part in packed]).reshape(-1, 2)
-        save_array(self.work.chosen(self.step.name, shard), rows[np.argsort(rows[:, 0])])
+    def _ranks(self, group: int) -> np.ndarray:
+        found = storage.read_bytes(self.file("keys", group, "ranks"))
+        return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
 
-    def _ranks(self, shard: int) -> str:
-        return self.work.file(self.step.name, shard, "ranks.npy")
+    @property
+    def _bits_of_group(self) -> int:
+        """Upper bits of a key in a file of sizes: the number of the group, so it is a bucket."""
+        return max(1, (len(self.groups) - 1).bit_length())
+
+    def sizes(self, group: Group) -> np.ndarray:
+        """Return the size of the cluster that each page of a group represents: int64 [pages].
+
+        It is 1 for a page without near-duplicates, 0 for one that another represents.
+        """
+        sizes = np.ones(group.pages, np.int64)
+        for part in range(_PARTS):
+            path = self.file("clusters", part, "sizes")
+            rows = read_keys(path, 2, self._bits_of_group, group.number).astype(np.int64)
+            sizes[rows[:, 0] & ((1 << _PAGE_BITS) - 1)] = rows[:, 1]
+        return sizes
+
+    def stays(self, group: Group) -> np.ndarray:
+        return self.sizes(group) > 0
+
+    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+        return self.sizes(group).tolist()
+
+    def shuffled_bytes(self, known_keys: int) -> int:
+        keys = self.notes("keys", "rows", len(self.groups)) + known_keys
+        pairs = self.notes("matches", "pairs", 1 << self.bits)
+        return 24 * keys + 16 * (pairs + self.notes("clusters", "pages", _PARTS))
+
+
+def _languages() -> list[str]:
+    return sorted([*languages(), UNDETERMINED])

@@ -2,16 +2,14 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first, row_groups
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
 from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack, unpack_column
-from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import check_fields
 
@@ -35,6 +33,7 @@ class UrlDedup(Dedup):
         binary("url_hash", 16),
         binary("text_hash", 16),
     )
+    reads: ClassVar[tuple[str, ...]] = ("id", "text_hash", "timestamp_micros", "url_hash")
     url_winner: UrlWinner = "newest"
 
     def __post_init__(self):
@@ -51,9 +50,6 @@ class UrlDedup(Dedup):
             for page in pages
         ]
 
-    def chosen(self, work: WorkDirectory, shard: int, lines: np.ndarray) -> list[bool]:
-        return work.selected(self.name, shard, len(lines)).tolist()
-
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
@@ -65,18 +61,12 @@ class UrlDedup(Dedup):
     def candidates(self, pages: int, lines: int) -> int:
         return pages
 
-    def candidates_of(
-        self, file: pq.ParquetFile, shard: int, work: WorkDirectory
-    ) -> tuple[int, Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]]:
-        """Return how many candidates a shard has, and what yields them with their pages."""
-
-        def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            page = 0
-            for table in row_groups(file, ["id", "text_hash", "timestamp_micros", "url_hash"]):
-                yield page_candidates(table, self.url_winner), np.arange(page, page + len(table))
-                page += len(table)
-
-        return file.metadata.num_rows, read
+    def candidates_in(
+        self, table: pa.Table, come: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the candidates among some pages, the page that each is, and how many these are."""
+        pages = np.flatnonzero(come)
+        return page_candidates(table, self.url_winner)[pages], pages, len(table)
 
 
 def page_candidates(table: pa.Table, url_winner: UrlWinner = "newest") -> np.ndarray:

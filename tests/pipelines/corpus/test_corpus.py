@@ -11,13 +11,13 @@ import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
 from trees import data_bytes
 
-from mswitch.pipelines.corpus import phases
+from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.recipes import MC4
 from mswitch.pipelines.corpus.stats import format_stats, language_totals, load_stats
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import BESIDE_SHARDS_POINTS, FAULT_POINTS
+from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
@@ -158,26 +158,20 @@ def test_rejected_pages_can_be_inspected(tmp_path, hostile_crawl):
     )
 
 
-@pytest.mark.slow
-def test_bytes_do_not_depend_on_order_or_buckets_or_transport(tmp_path, hostile_crawl, monkeypatch):
+def test_bytes_do_not_depend_on_order_or_buckets_or_runner(tmp_path, hostile_crawl, engine):
     config = dataclasses.replace(LENIENT, shard_bytes=2000)
     build(hostile_crawl, tmp_path / "a" / "corpus", config)
     build(hostile_crawl[::-1], tmp_path / "b" / "corpus", config)
     first, second = data_bytes(tmp_path / "a" / "corpus"), data_bytes(tmp_path / "b" / "corpus")
     assert first == {**second, "manifest.json": first["manifest.json"]}
     assert any("-of-00002" in name for name in first)
-    # As on an engine: candidates themselves are shuffled, in many buckets.
-    monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
-    build(hostile_crawl, tmp_path / "c", dataclasses.replace(config, bucket_bytes=100))
+    build(hostile_crawl, tmp_path / "c", dataclasses.replace(config, bucket_bytes=100), **engine)
     third = data_bytes(tmp_path / "c")
     assert shards(third) == shards(first)
     assert third["stats.json"] == first["stats.json"]
 
 
-@pytest.mark.slow
-def test_shards_without_documents_are_written_whatever_the_transport(
-    tmp_path, hostile_crawl, monkeypatch
-):
+def test_shards_without_documents_are_written_whatever_the_runner(tmp_path, hostile_crawl, engine):
     """As many shards as documents: some parts of the id space have none."""
     config = dataclasses.replace(LENIENT, shard_bytes=1)
     build(hostile_crawl, tmp_path / "a" / "corpus", config)
@@ -187,8 +181,7 @@ def test_shards_without_documents_are_written_whatever_the_transport(
     ]
     assert 0 in rows
     assert sum(rows) == len(rows)
-    monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", ())
-    build(hostile_crawl, tmp_path / "b" / "corpus", config)
+    build(hostile_crawl, tmp_path / "b" / "corpus", config, **engine)
     assert data_bytes(tmp_path / "a" / "corpus") == data_bytes(tmp_path / "b" / "corpus")
 
 
@@ -278,8 +271,8 @@ def test_a_rule_that_drops_half_or_more_is_a_line(tmp_path, capsys):
 
 
 def test_lost_page_is_not_published(tmp_path, hostile_crawl, monkeypatch):
-    real = phases.plan_shards
-    monkeypatch.setattr(phases, "plan_shards", lambda *args, **kw: real(*args, **kw)[1:])
+    real = output_shards.plan_shards
+    monkeypatch.setattr(output_shards, "plan_shards", lambda *args, **kw: real(*args, **kw)[1:])
     with pytest.raises(RuntimeError, match=r"entered write|documents written"):
         build(hostile_crawl, tmp_path / "corpus", LENIENT)
     assert not (tmp_path / "corpus").exists()
@@ -307,15 +300,10 @@ def test_killed_at_every_point_and_rerun(tmp_path, hostile_crawl):
             path.stat().st_mtime_ns == kept.get(path, path.stat().st_mtime_ns) for path in finished
         )
         kept |= {path: path.stat().st_mtime_ns for path in finished}
-    assert {path.parent.name for path in kept} == {"pages", "finished", "shards"}
+    assert {path.parent.name for path in kept} >= {"pages", "url_choice", "finish", "shards"}
     assert "nothing to do" in run(killed)
     assert data_bytes(killed) == data_bytes(whole)
     assert len(shards(data_bytes(whole))) > 4
-    for number, point in enumerate(BESIDE_SHARDS_POINTS):
-        beside = tmp_path / f"beside-{number}" / "corpus"
-        run(beside, fault=point)
-        run(beside)
-        assert data_bytes(beside) == data_bytes(whole)
 
 
 def test_stats_tables(tmp_path, hostile_corpus):

@@ -8,7 +8,7 @@ import pytest
 from corpus_builds import FRAME, build_with, stages
 
 from mswitch.flows.cli.main import main
-from mswitch.pipelines.corpus import phase_progress
+from mswitch.pipelines import file_tasks
 from mswitch.pipelines.errors import UserError
 
 
@@ -64,9 +64,9 @@ def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):
 
 @pytest.mark.parametrize("slow", ["reason(self, page)", "url_reason(self, url)"])
 def test_progress_names_a_slow_rule(files, tmp_path, recipe, capsys, monkeypatch, slow):
-    for name in ("progress.FIRST", "progress.INTERVAL", "corpus.phase_progress.INTERVAL"):
+    for name in ("progress.FIRST", "progress.INTERVAL", "file_tasks.INTERVAL"):
         monkeypatch.setattr(f"mswitch.pipelines.{name}_SECS", 0.1)
-    monkeypatch.setattr(phase_progress, "_LOOK_SECS", 0.1)
+    monkeypatch.setattr(file_tasks, "_LOOK_SECS", 0.1)
     rule = f"reason = lambda self, page: None\n    def {slow}: time.sleep(0.3)"
     text = FRAME.replace('    columns = {{"mine": "int32"}}\n', "")
     build_with(

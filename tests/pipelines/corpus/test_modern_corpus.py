@@ -11,7 +11,6 @@ import pytest
 from corpus_builds import build, documents, english, modern_settings, stages
 from trees import data_bytes
 
-from mswitch.pipelines.corpus import phases
 from mswitch.pipelines.corpus.recipes import MODERN
 from mswitch.pipelines.corpus.stats import format_stats, load_stats
 from mswitch.pipelines.corpus.survey import survey
@@ -163,12 +162,10 @@ def test_false_charsets_are_corrected_and_counted(tmp_path):
     assert [entry.get("corrected_charsets") for entry in inputs] == [2, None]
 
 
-@pytest.mark.slow
-def test_bytes_depend_neither_on_order_nor_on_buckets(tmp_path, pages, monkeypatch):
+def test_bytes_depend_neither_on_order_nor_on_buckets_nor_on_the_runner(tmp_path, pages, engine):
     config = modern_settings()
     build(pages, tmp_path / "one", config)
-    monkeypatch.setattr(phases, "RUNNERS_BY_REFERENCE", ())
-    build(pages[::-1], tmp_path / "two", dataclasses.replace(config, bucket_bytes=100))
+    build(pages[::-1], tmp_path / "two", dataclasses.replace(config, bucket_bytes=100), **engine)
     one, two = data_bytes(tmp_path / "one" / "data"), data_bytes(tmp_path / "two" / "data")
     assert one == two
     assert one

@@ -12,12 +12,14 @@ import pytest
 from corpus_builds import build, build_elsewhere, documents, english, modern_settings, stages
 from trees import data_bytes
 
+from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig
-from mswitch.pipelines.corpus.dedup.buckets import Shuffle
+from mswitch.pipelines.corpus.dedup.exchange import Group, write_groups
+from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
 from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
 from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
 from mswitch.pipelines.corpus.recipes import MODERN
-from mswitch.pipelines.corpus.work_directory import WorkDirectory, save_array
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.faults import GROWTH_POINTS, MODERN_POINTS
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
@@ -63,7 +65,7 @@ def months(tmp_path: Path) -> list[Path]:
 def band_keys(corpus: Path) -> np.ndarray:
     manifest = json.loads((corpus / "manifest.json").read_text())
     files = [entry["path"] for entry in manifest["fingerprints"] if entry["kind"] == "bands"]
-    return np.concatenate([np.load(corpus / path) for path in files])
+    return np.concatenate([read_keys(str(corpus / path), 2) for path in files])
 
 
 def test_near_duplicates_of_what_is_there_are_dropped(tmp_path, months, config):
@@ -103,17 +105,15 @@ def test_a_crawl_that_repeats_both_adds_its_new_page_alone(tmp_path, months, con
     assert len(found) == 8 + 1 + 2 + 1
 
 
-@pytest.mark.slow
-def test_as_on_an_engine(tmp_path, months, config, monkeypatch):
-    # Buckets do not decide either; the number of files of kept keys follows from their size.
-    for name, runners, size in (("local", ("local",), 256 << 20), ("engine", (), 1000)):
-        monkeypatch.setattr("mswitch.pipelines.corpus.phases.RUNNERS_BY_REFERENCE", runners)
+def test_buckets_do_not_decide(tmp_path, months, config):
+    """The number of files of kept keys follows from their size."""
+    for size in (1000, 256 << 20):
         cut = dataclasses.replace(config, bucket_bytes=size)
-        build(months[:1], tmp_path / name, cut)
-        build(months[1:2], tmp_path / name, cut, append=True)
-    local, engine = tmp_path / "local", tmp_path / "engine"
-    assert data_bytes(local / "data") == data_bytes(engine / "data")
-    ordered = [band_keys(corpus) for corpus in (local, engine)]
+        build(months[:1], tmp_path / str(size), cut)
+        build(months[1:2], tmp_path / str(size), cut, append=True)
+    many, one = tmp_path / "1000", tmp_path / str(256 << 20)
+    assert data_bytes(many / "data") == data_bytes(one / "data")
+    ordered = [band_keys(corpus) for corpus in (many, one)]
     assert np.unique(ordered[0], axis=0).tolist() == np.unique(ordered[1], axis=0).tolist() != []
 
 
@@ -130,15 +130,17 @@ def test_killed_and_rerun(tmp_path, months, config):
 
 
 def test_who_is_like_a_dropped_page_is_dropped(tmp_path):
-    work = WorkDirectory(str(tmp_path))
-    work.make()
+    group = Group(0, range(1), 6, 0)
+    rules = NearDuplicates(NearDedup(), WorkDirectory(str(tmp_path)))
+    write_groups(rules.work, [group], {})
+    for what in ("keys", "matches", "clusters"):
+        storage.make_directory(rules.directory(what))
     pages = np.arange(6, dtype=np.uint64)
     ranks = page_rank(np.full(6, 100), np.zeros(6, np.int64), np.column_stack([pages, pages]))
-    save_array(work.file("near_dedup", 0, "ranks.npy"), ranks)
-    rules = NearDuplicates(NearDedup(), work, Shuffle(0, True, 1))
-    of_unit = np.uint64(1 << 30)  # 0 is the corpus
-    edges = np.array([[1, 0], [2, 1], [4, 3], [5, 4]], np.uint64) + of_unit
+    Path(rules.file("keys", 0, "ranks")).write_bytes(ranks.tobytes())
+    of_group = np.uint64(1 << 30)  # 0 is the corpus
+    edges = np.array([[1, 0], [2, 1], [4, 3], [5, 4]], np.uint64) + of_group
     edges[0, 1] = 0
-    ((unit, packed),) = rules.cluster([edges.tobytes()])
-    rows = np.frombuffer(packed, np.int64).reshape(-1, 2).tolist()
-    assert (unit, rows) == (0, [[1, 0], [2, 0], [3, 3], [4, 0], [5, 0]])
+    write_keys(rules.file("matches", 0, "pairs"), [edges], len(edges))
+    assert sum(rules.cluster(part)["pages"] for part in range(16)) == 5
+    assert rules.sizes(group).tolist() == [1, 0, 0, 3, 0, 0]

@@ -46,5 +46,5 @@ def test_only_pages_that_come_to_a_deduplication_get_its_keys(files, tmp_path, r
 
     monkeypatch.setattr(LineDedup, "keys", observed)
     job = prepare_job(WorkDirectory(str(tmp_path / "w")), config, config.load(source), source)
-    ingest_shard(0, find_crawl_files([str(files[1])])[0], job)
+    ingest_shard((0, find_crawl_files([str(files[1])])[0]), job)
     assert hashed == [f"http://en.example/{page}" for page in range(10, 16)]

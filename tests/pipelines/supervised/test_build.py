@@ -365,7 +365,7 @@ def test_text_never_becomes_a_sentinel(tmp_path, small_vocabulary):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("point", ["examples.after_shard", "examples.after_rows"])
+@pytest.mark.parametrize("point", ["examples.after_files", "examples.after_rows"])
 def test_a_killed_build_continues_with_the_same_bytes(
     task, small_vocabulary, reviews, tmp_path, point
 ):

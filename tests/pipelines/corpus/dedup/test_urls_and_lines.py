@@ -5,7 +5,6 @@ import tempfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from unittest import mock
 
 import apache_beam as beam
 import numpy as np
@@ -17,16 +16,19 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mswitch.pipelines.corpus.dedup import buckets
-from mswitch.pipelines.corpus.dedup.buckets import Shuffle, best_of_each, shared_bits
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup import key_files
+from mswitch.pipelines.corpus.dedup.exchange import group_shards, write_groups
+from mswitch.pipelines.corpus.dedup.key_files import best_of_each, shared_bits
 from mswitch.pipelines.corpus.dedup.lines import LineDedup, own_lines
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
 from mswitch.pipelines.corpus.fingerprints import normalize_url, unpack
 from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
 from mswitch.pipelines.corpus.shard_work import _rows
-from mswitch.pipelines.corpus.work_directory import WorkDirectory, array_writer, load_array
+from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.file_tasks import Tasks, do_task
 from mswitch.pipelines.records import Page
 
 PARAGRAPHS = Paragraphs(min_lines=1, min_long_line_characters=2)
@@ -41,27 +43,34 @@ def deduplicate(
     units: Sequence[Sequence[Page]],
     *,
     bits: int = 0,
-    by_reference: bool = True,
+    joined: bool = False,
     url_winner: UrlWinner = "newest",
     row_group_size: int | None = None,
+    sorting_bytes: int = 1 << 20,
 ) -> tuple[dict[str, str], Counter[str]]:
-    """Deduplicate without Beam, elements in random order; return text by URL, and counts."""
+    """Deduplicate, tasks in random order; return text by URL, and counts."""
     lines: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as root:
         work = WorkDirectory(root)
-        work.make()
+        storage.make_directory(work.directory("pages"))
         rows = [list(_rows(pages, RECIPE)) for pages in units]
         for number, unit in enumerate(rows):
             table = pa.Table.from_pylist(unit, RECIPE.pages)
             pq.write_table(table, work.pages(number), row_group_size)
-        for step in (UrlDedup(url_winner), LineDedup()):
-            shuffle = Shuffle(bits, by_reference, len(units))
-            choose(MinimumPerKey(step, work, shuffle), len(units))
+        counts = [[len(unit), sum(row["lines"] for row in unit)] for unit in rows]
+        keys = [0] * len(units) if joined else [1 << 30] * len(units)
+        groups = group_shards(*zip(*counts, strict=True), keys, 1 << 20)
+        assert len(groups) == (1 if joined else len(units))
+        write_groups(work, groups, {})
+        urls = MinimumPerKey(UrlDedup(url_winner), work, bits, (), sorting_bytes)
+        of_lines = MinimumPerKey(LineDedup(), work, bits, (urls,), sorting_bytes)
+        for tasks in (*urls.lists(), *of_lines.lists()):
+            do_all(tasks)
         found = {}
-        for number, unit in enumerate(rows):
-            won = work.selected("url_dedup", number, len(unit))
-            kept = work.selected("line_dedup", number, sum(row["lines"] for row in unit))
-            for row, wins in zip(unit, won, strict=True):
+        for group in groups:
+            kept = of_lines.selected(group, group.lines)
+            of_group = [row for unit in group.shards for row in rows[unit]]
+            for row, wins in zip(of_group, urls.stays(group), strict=True):
                 mine, kept = kept[: row["lines"]], kept[row["lines"] :]
                 if wins and row["lines"]:
                     hashes = unpack(row["line_hashes"])
@@ -70,20 +79,11 @@ def deduplicate(
     return found, lines
 
 
-def choose(rules: MinimumPerKey, units: int) -> None:
-    shuffled = random.Random(0)
-    by_bucket: dict[int, list] = {}
-    for unit in shuffled.sample(range(units), units):
-        rules.prepare(unit)
-        for bucket, piece in rules.slices(unit):
-            by_bucket.setdefault(bucket, []).append(piece)
-    chosen: dict[int, list] = {}
-    for pieces in by_bucket.values():
-        for unit, of_slice in rules.choose(pieces):
-            chosen.setdefault(unit, []).append(of_slice)
-    for unit, parts in chosen.items():
-        shuffled.shuffle(parts)
-        rules.record(unit, parts)
+def do_all(tasks: Tasks) -> None:
+    storage.make_directory(tasks.notes)
+    numbered = list(enumerate(tasks.items))
+    for one in random.Random(0).sample(numbered, len(numbered)):
+        do_task(one, tasks, "corpus")
 
 
 def brute_force(pages: Sequence[Page], url_winner: UrlWinner = "newest") -> dict[str, str]:
@@ -190,17 +190,17 @@ PAGES = st.builds(
     st.sampled_from([100, 500, 1 << 20]),
 )
 def test_equals_brute_force_however_it_is_cut(
-    units, bits, by_reference, url_winner, row_group_size, most_bytes
+    units, bits, joined, url_winner, row_group_size, sorting_bytes
 ):
     pages = [one for unit in units for one in unit]
-    with mock.patch.object(buckets, "MOST_SORTING_BYTES", most_bytes):
-        found, lines = deduplicate(
-            units,
-            bits=bits,
-            by_reference=by_reference,
-            url_winner=url_winner,
-            row_group_size=row_group_size,
-        )
+    found, lines = deduplicate(
+        units,
+        bits=bits,
+        joined=joined,
+        url_winner=url_winner,
+        row_group_size=row_group_size,
+        sorting_bytes=sorting_bytes,
+    )
     assert found == brute_force(pages, url_winner)
     assert lines["out"] == sum(len(text.split("\n")) for text in found.values())
 
@@ -213,26 +213,56 @@ def random_parts(parts: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_a_unit_of_any_size_is_sorted_in_bounded_memory(monkeypatch, tmp_path, same):
+def test_a_unit_of_any_size_is_sorted_in_bounded_memory(tmp_path, same):
     """A million lines, 32 MB of candidates, of which half or all are equal."""
     limit = 2 << 20
-    monkeypatch.setattr(buckets, "MOST_SORTING_BYTES", limit)
 
     def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for candidates, positions in random_parts(50, 20_000):
             yield candidates[:1].repeat(20_000, axis=0) if same else candidates, positions
 
-    path = str(tmp_path / "candidates.npy")
+    path = str(tmp_path / "candidates.keys")
     tracemalloc.start()
-    with array_writer(path, np.uint64, (3,)) as write:
-        for candidates, _ in buckets.in_key_order(read, 1_000_000, 3, best_of_each):
-            write(candidates)
+    parts = (part for part, _ in key_files.in_key_order(read, 1_000_000, 3, best_of_each, limit))
+    rows = key_files.write_keys(path, parts, 1_000_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * limit
-    found = load_array(path)
-    assert len(found) == (50 if same else 50 * 10_001)
+    found = key_files.read_keys(path, 3)
+    assert len(found) == rows == (50 if same else 50 * 10_001)
     assert (np.diff(found[:, 0].astype(np.float64)) >= 0).all()
+
+
+@given(
+    st.lists(st.integers(0, 40).map(lambda bits: (1 << bits + 23) - 1), max_size=30).map(sorted),
+    st.integers(0, 10_000_000),
+    st.integers(0, 12),
+    st.integers(0, 20),
+)
+def test_a_bucket_is_read_alone_whatever_the_index(high, rows, least_bits, bits):
+    """The index of a file is finer or coarser than the buckets that are read of it."""
+    written = np.column_stack([np.array(high, np.uint64), np.arange(len(high), dtype=np.uint64)])
+    with tempfile.NamedTemporaryFile() as file:
+        assert key_files.write_keys(file.name, [written], rows, least_bits) == len(high)
+        for bucket in {0, 1, (1 << bits) - 1, *(key >> (64 - bits) for key in high)}:
+            if bucket < 1 << bits:
+                found = key_files.read_keys(file.name, 2, bits, bucket).tolist()
+                assert found == [row for row in written.tolist() if row[0] >> (64 - bits) == bucket]
+        if bits <= least_bits:
+            before = key_files.rows_before(file.name, bits)
+            assert len(before) == (1 << bits) + 1
+            assert before[-1] == len(high)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=300))
+def test_groups_are_neighbours_and_none_is_too_large(keys):
+    groups = group_shards(keys, keys, keys, 1 << 20)
+    assert [shard for group in groups for shard in group.shards] == list(range(len(keys)))
+    assert [group.number for group in groups] == list(range(len(groups)))
+    most = sum(keys) // 64
+    for group in groups:
+        assert group.pages == sum(keys[shard] for shard in group.shards)
+        assert group.pages <= most or len(group.shards) == 1
 
 
 def test_equals_mc4s_own_code():

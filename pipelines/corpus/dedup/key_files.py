@@ -1,0 +1,154 @@
+"""Files of sorted 128-bit keys: what deduplications exchange, and what a corpus keeps of them.
+
+A row is some uint64: a key, its upper half first, then what is known of it. A file begins with an
+index, so that two requests find the rows of a range of the key space (a bucket), in an object store
+too: `bits`, then how many rows there are before each of 2**bits ranges, and in all. Little-endian.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from mswitch.pipelines import storage
+
+#: The key space is cut into 2**12 buckets at most, and so is an index.
+MOST_BITS = 12
+_INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
+_ROWS_PER_RANGE = 4096
+
+#: What a row takes while it is sorted, and what all may that are sorted at once.
+SORTING_BYTES = 100
+MOST_SORTING_BYTES = 256 << 20
+
+#: Buckets smaller than this are not worth a worker's while; larger ones are cut into so many.
+_SHARED_BUCKET_BYTES = 4 << 20
+_SHARED_BUCKETS = 8
+
+
+def bits_for(size_bytes: int, bucket_bytes: int) -> int:
+    """Return into how many buckets, as a power of two, something of this size is cut."""
+    return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
+
+
+def shared_bits(size_bytes: int, bucket_bytes: int) -> int:
+    """Return `bits_for`, where something large is cut into several, for workers to share."""
+    shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
+    return bits_for(size_bytes, min(bucket_bytes, shared))
+
+
+def write_keys(
+    path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0, *, sync: bool = False
+) -> int:
+    """Write a file of keys that appears as a whole; return how many rows it has.
+
+    Args:
+        path: of the file.
+        parts: uint64 [n, columns], all of them in the order of their keys.
+        rows: about how many there are in all.
+        bits: the index has 2**bits ranges at least.
+        sync: force it to disk.
+    """
+    bits = max(bits, bits_for(rows, _ROWS_PER_RANGE))
+    # A shift by 64 is undefined; one range starts at 0 whatever the shift.
+    starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
+    before = np.zeros(len(starts) + 1, np.int64)
+    with storage.publish(path, sync=sync) as temporary, open(temporary, "wb") as file:
+        file.write(bytes(8 + before.nbytes))
+        for part in parts:
+            before[:-1] += np.searchsorted(part[:, 0], starts)
+            before[-1] += len(part)
+            file.write(np.ascontiguousarray(part).data)
+        file.seek(0)
+        file.write(np.array([bits, *before]).data)
+    return int(before[-1])
+
+
+def rows_before(path: str, bits: int) -> np.ndarray:
+    """Return how many rows there are before each of 2**bits buckets and in all: int64 [n + 1].
+
+    The index must have as many ranges.
+    """
+    index = _index(path)
+    return index[:: (len(index) - 1) >> bits]
+
+
+def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.ndarray:
+    """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
+    index = _index(path)
+    own = (len(index) - 1).bit_length() - 1
+    # A file of few rows has an index of few ranges: one of them has all of the bucket.
+    within = max(0, bits - own)
+    first, last = bucket >> within, (bucket >> within) + 1
+    start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()
+    row, begin = 8 * columns, 8 * (len(index) + 1)
+    found = storage.read_range(path, begin + start * row, begin + stop * row)
+    rows = np.frombuffer(found, np.uint64).reshape(-1, columns)
+    if within:
+        buckets = rows[:, 0] >> np.uint64(64 - bits)
+        rows = rows[slice(*np.searchsorted(buckets, np.array([bucket, bucket + 1], np.uint64)))]
+    return rows
+
+
+def _index(path: str) -> np.ndarray:
+    found = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64, count=-1)
+    return found[1 : (1 << int(found[0])) + 2]
+
+
+def best_of_each(candidates: np.ndarray) -> np.ndarray:
+    """Return the index of the best row for each key, in the order of the keys.
+
+    Args:
+        candidates: uint64 [n, 2 + ranks]: a 128-bit key, then what to rank by, smaller first.
+            Equal rows are settled by their order.
+    """
+    if not len(candidates):
+        return np.zeros(0, np.int64)
+    order = np.argsort(candidates[:, 0], kind="stable")
+    high = candidates[order, 0]
+    same = high[1:] == high[:-1]
+    # Most keys occur once. Only the others need the slow sort by all columns.
+    shared = np.zeros(len(order), bool)
+    shared[1:] |= same
+    shared[:-1] |= same
+    places = np.flatnonzero(shared)
+    rows = candidates[order[places]]
+    order[places] = order[places][np.lexsort(rows.T[::-1])]
+    keys = candidates[order[places], :2]
+    first = np.ones(len(order), bool)
+    again = np.zeros(len(places), bool)
+    again[1:] = (keys[1:] == keys[:-1]).all(axis=1)
+    first[places[again]] = False
+    return order[first]
+
+
+def in_key_order(
+    read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    rows: int,
+    width: int,
+    order: Callable[[np.ndarray], np.ndarray],
+    most_bytes: int = MOST_SORTING_BYTES,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Sort candidates of any number in bounded memory: yield them a range of keys at a time.
+
+    Args:
+        read: yields candidates (uint64 [n, width], the upper half of the key first) and what each
+            stands for (int64 [n]), part by part; called once for each range.
+        rows: how many candidates there are in all.
+        width: columns of a candidate.
+        order: returns the indices of those that stay, in the order of their keys.
+        most_bytes: what those that are sorted at once may take.
+    """
+    bits = bits_for(rows * SORTING_BYTES, most_bytes)
+    for number in range(1 << bits):
+        parts = [(np.zeros((0, width), np.uint64), np.zeros(0, np.int64))]
+        for part, places in read():
+            inside = slice(None)
+            if bits:
+                inside = np.flatnonzero(part[:, 0] >> np.uint64(64 - bits) == number)
+                # A single line, repeated, may be all there is.
+                inside = inside[order(part[inside])]
+            parts.append((part[inside], places[inside]))
+        candidates, positions = map(np.concatenate, zip(*parts, strict=True))
+        chosen = order(candidates)
+        yield candidates[chosen], positions[chosen]

@@ -1,0 +1,94 @@
+"""How engines gather documents into output shards: the one shuffle of text.
+
+A worker that read its pieces where they lie would make a request for each, millions of a large
+corpus; so batches of documents are shuffled to their shard.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.job import Job
+from mswitch.pipelines.corpus.output_shards import (
+    Places,
+    ShardSpec,
+    cut_run,
+    open_run,
+    write_documents,
+)
+from mswitch.pipelines.file_tasks import Tasks, do_task
+
+
+def shuffle_documents(
+    root: beam.Pipeline, tasks: Tasks, *, finished: Tasks, directory: str, job: Job
+) -> Any:
+    """Write output shards; gives the number of each.
+
+    Args:
+        root: a pipeline.
+        tasks: a list of `ShardSpec`s.
+        finished: the groups of shards that have the documents.
+        directory: the corpus.
+        job: the job.
+    """
+    specs = {number: tasks.items[number] for number in tasks.todo()}
+    cut = (
+        root
+        | "Groups" >> beam.Create(range(len(finished.items)))
+        | "SpreadGroups" >> beam.Reshuffle()
+        | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
+    )
+    # Nothing is cut for a shard whose part of the id space has no document.
+    empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
+    write = partial(_write, specs=specs, directory=directory, job=job)
+    own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)
+    return (
+        (cut, empty)
+        | "AllDocuments" >> beam.Flatten()
+        | "GroupByShard" >> beam.GroupByKey()
+        | "WriteShard" >> beam.Map(_do, own)
+    )
+
+
+def _do(numbered: tuple[int, Iterable[bytes]], tasks: Tasks) -> int:
+    return do_task((numbered[0], numbered), tasks, "corpus")
+
+
+def _cut(
+    group: int, specs: dict[int, ShardSpec], finished: str, job: Job
+) -> Iterator[tuple[int, bytes]]:
+    """Yield a group's documents by the output shard they belong to: Arrow IPC of a batch."""
+    wanted: dict[str, dict[int, ShardSpec]] = collections.defaultdict(dict)
+    for number, spec in specs.items():
+        wanted[spec.lang][number] = spec
+    languages = storage.read_json(storage.join(finished, f"{group:06d}.json"))["languages"]
+    with open_run(group, job.work) as run:
+        for lang in sorted(wanted.keys() & languages.keys()):
+            moved = next(iter(wanted[lang].values())).moved
+            for rows in cut_run(run, languages[lang]["pieces"]):
+                places = Places(rows, moved, job.config)
+                for number, spec in wanted[lang].items():
+                    if len(chosen := places.of(spec)):
+                        yield number, _to_message(rows.take(pa.array(chosen)))
+
+
+def _to_message(batch: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def _write(
+    numbered: tuple[int, Iterable[bytes]], specs: dict[int, ShardSpec], directory: str, job: Job
+) -> dict[str, Any]:
+    """Write an output shard from the batches that were shuffled to it."""
+    number, messages = numbered
+    batches = [batch for message in messages if message for batch in pa.ipc.open_stream(message)]
+    return write_documents(specs[number], batches, directory, job)
