@@ -1,4 +1,4 @@
-"""Where Beam pipelines run: names a user gives, and the options Beam needs for them."""
+"""Where builds run: names a user gives, and the options Beam needs for engines."""
 
 import contextlib
 import functools
@@ -23,7 +23,6 @@ _CLASSES = {
     "prism": "PrismRunner",
     "dataflow": "DataflowRunner",
 }
-
 
 #: What a worker process needs at most, a bucket or a shard in memory
 #: (docs/tutorials/on-dataflow.md).
@@ -79,7 +78,7 @@ def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
         beam_options: Beam's own options.
     """
     given = {}
-    if beam_options or runner != "local":  # which needs no Beam
+    if beam_options or runner != "local":  # here, Beam need not be imported
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
     storage.use_options(given)
 

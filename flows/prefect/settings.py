@@ -51,7 +51,7 @@ class CorpusSettings(_Checked):
         badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for
             none.
         append: add the inputs to the finished corpus of this name.
-        runner: where the Beam pipelines run; for dataflow, operators.toml has [dataflow].
+        runner: where the work is done; for dataflow, operators.toml has [dataflow].
         launcher: where the build is started: a launcher of operators.toml.
         config: of the build.
     """

@@ -44,7 +44,8 @@ def build(
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.
-        runner: where the Beam pipelines run.
+        runner: where the work is done: local is worker processes of this machine; the others are
+            Beam's.
         append: add the input to the finished corpus at --out. Its documents and their split stay;
             pages and lines that it already has (with profile modern, near-duplicates) are dropped;
             the rest becomes new shards.

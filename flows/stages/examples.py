@@ -44,7 +44,8 @@ def build(
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own
             (URLs too); one without sentinels gets the 100 of T5.
         out: the directory to make, or a URL.
-        runner: where the Beam pipelines run.
+        runner: where the work is done: local is worker processes of this machine; the others are
+            Beam's.
     """
     return build_examples(corpus, vocab, out, config, runner=runner, beam_options=beam_options)
 
@@ -88,7 +89,8 @@ def supervised(
         vocab: the vocabulary of the model that is to be fine-tuned: a directory or a SentencePiece
             model file.
         out: the directory to make, or a URL.
-        runner: where the Beam pipelines run.
+        runner: where the work is done: local is worker processes of this machine; the others are
+            Beam's.
     """
     from mswitch.tasks.metrics.registry import TEXT_METRICS, make_metric
 

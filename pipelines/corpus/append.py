@@ -132,9 +132,11 @@ def open_base(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Bas
     with storage.fetch(storage.join(out, smallest["path"])) as path:
         columns = pq.read_schema(path).names
     stages = [row["name"] for row in stats["stages"]]
+    kinds = {os.path.splitext(entry["path"])[1] for entry in manifest["fingerprints"]}
     for what, others, mine in (
         ("accounts have other stages", stages, list(recipe.stages)),
         ("documents have other columns", columns, recipe.documents.names),
+        ("fingerprints are other files", sorted(kinds), [".keys"]),
     ):
         if others != mine:
             raise UserError(

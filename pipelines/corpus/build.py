@@ -95,7 +95,7 @@ def build_corpus(
         config: what decides the bytes of the corpus, besides its input.
         badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters
             none.
-        runner: where the Beam jobs run. Every worker must see `out` and the input: by URL, or on
+        runner: where tasks are done. Every worker must see `out` and the input: by URL, or on
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
         append: add the input to the finished corpus at `out`; see

@@ -15,7 +15,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What every step of a build's Beam jobs is given; small, however long its lists are.
+    """What every task of a build is given; small, however long its lists are.
 
     Attributes:
         work: intermediate files, among them the lists of rules.

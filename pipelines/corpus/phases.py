@@ -102,14 +102,14 @@ class Build:
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
         known = {step.kind: self.base.known(step.kind) for step in steps} if self.base else {}
-        write_groups(self.work, self.groups, known)
+        shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
             # A bucket holds the keys of the corpus that is added to as well: most of it, once a
             # corpus is large.
             rows = candidates + self._known_keys(step.kind)
             bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
-            given = (step, self.work, bits, tuple(exchanges), self._sorting_bytes)
+            given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
             exchanges.append(
                 NearDuplicates(*given, self.job.recipe.marks_before(step))
                 if isinstance(step, NearDedup)

@@ -131,7 +131,7 @@ def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
     for reasons in ledger["dropped"].values():
         found.update({f"dropped_{reason}": count for reason, count in reasons.items()})
     if "places" in accounts:
-        found["damaged_files"] = _status(accounts)["status"] == "damaged"
+        found["damaged_files"] = int(_status(accounts)["status"] == "damaged")
     for lang, of_lang in accounts.get("languages", {}).items():
         for split in SPLITS:
             documents, _, size = of_lang[split]

@@ -110,7 +110,7 @@ def build_examples(
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
         out: where to write, or a URL such as gs://bucket/examples.
         config: lengths, noise and seed.
-        runner: where the Beam job runs (`mswitch.pipelines.runners`); its workers must see `out`.
+        runner: where tasks are done (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
     """
     use_runner(runner, beam_options)

@@ -87,7 +87,7 @@ def build_supervised(
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
         out: where to write, or a URL such as gs://bucket/reviews.
         config: lengths, and what is let pass.
-        runner: where the Beam jobs run (`mswitch.pipelines.runners`); their workers must see `out`.
+        runner: where tasks are done (`mswitch.pipelines.runners`); their workers must see `out`.
         beam_options: Beam's own options.
     """
     use_runner(runner, beam_options)

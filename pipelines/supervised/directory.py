@@ -1,8 +1,8 @@
 """Rows of any source to an examples directory of finished pairs.
 
-Two Beam jobs: each unit of the source (a file, a shard of seqio's) becomes a part of rows; each
-language and split becomes shards. Between them the source looks at its rows, so that a task that
-is wrong is refused before anything is tokenised.
+Two lists of tasks: each unit of the source (a file, a shard of seqio's) becomes a part of rows;
+each language and split becomes shards. Between them the source looks at its rows, so that a task
+that is wrong is refused before anything is tokenised.
 """
 
 import dataclasses

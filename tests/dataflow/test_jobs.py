@@ -68,6 +68,7 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     dropped = Counter(
         {reason: n for row in stats["stages"] for reason, n in row["dropped"].items()}
     )
+    assert counted["pages_read"] == stats["stages"][0]["out"]
     assert counted["documents"] == sum(documents.values()) > 0
     assert {lang: counted[f"documents_{lang}"] for lang in documents} == documents
     assert {name: n for name, n in counted.items() if name.startswith("dropped_")} == {

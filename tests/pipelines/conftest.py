@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import corpus_files
 import pytest
 from file_server import FileServer
-from pipeline_construction import construct_once
 
+from mswitch.pipelines import runners
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
-
-construct_once()
 
 
 @pytest.fixture
@@ -34,3 +33,11 @@ def small_vocabulary(small_corpus: Path) -> Path:
     config = VocabularyConfig(size=VOCABULARY_SIZE, character_coverage=0.999)
     train_vocabulary(small_corpus, out, config)
     return out
+
+
+@pytest.fixture
+def engine(monkeypatch) -> dict[str, Any]:
+    """Beam's own small runner, in place of Prism."""
+    small = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    monkeypatch.setitem(runners._CLASSES, "prism", small)
+    return {"runner": "prism", "beam_options": ["--prism_location=unused"]}

@@ -55,13 +55,10 @@ def test_only_what_has_no_note_is_done_again(tmp_path, squares):
     assert done(tmp_path) == [3, 2, 1, 1]
 
 
-def test_an_engine_does_lists_one_after_the_other(tmp_path, squares, monkeypatch):
-    """In one pipeline, on Beam's own small runner."""
-    small = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    monkeypatch.setitem(file_tasks.run_pipeline.__globals__["_CLASSES"], "prism", small)
-    engine = Engine("corpus", "", "", "prism", ("--prism_location=unused",))
+def test_an_engine_does_lists_one_after_the_other(tmp_path, squares, engine):
+    """In one pipeline."""
     sums = Tasks("finish", functools.partial(total, first=squares), [0], str(tmp_path / "sums"))
-    run_tasks([squares, sums], engine)
+    run_tasks([squares, sums], Engine("corpus", "", "", **engine))
     assert sorted(done(tmp_path)) == [1, 2, 3]
     assert list(sums.read()) == [14]
 

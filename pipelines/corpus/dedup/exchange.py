@@ -2,7 +2,7 @@
 
 Shards (input files) are taken in groups of neighbours, for tiny ones have few keys each. A group
 writes the keys of its pages, sorted; each bucket of the key space is then decided by itself, from
-its range of all groups' files; and a group reads what was decided of its own.
+its range of all groups' files; and each group reads back the decisions on its own keys.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from mswitch.pipelines.corpus.dedup.key_files import (
 )
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
+from mswitch.pipelines.outputs import config_hash
 
 #: Shards are joined to no fewer groups than this, where there are as many: for workers to share.
 _LEAST_GROUPS = 64
@@ -64,27 +65,29 @@ def group_shards(
     return groups
 
 
-def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> None:
-    """Note for workers what all exchanges share: as part of a job it could be too large for one.
+def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
+    """Write a file with what all exchanges share: in the job itself it could be too large for one.
 
     Args:
         work: where.
         groups: how shards are joined.
         known: by `Dedup.kind` the files of keys that come before all others: those of a corpus that
             is added to.
+
+    Returns:
+        Its path.
     """
     rows = [[one.shards.start, one.shards.stop, one.pages, one.lines] for one in groups]
-    storage.write_json(_shared(work.root), {"groups": rows, "known": dict(known)}, scratch=True)
-    _read_groups.cache_clear()
-
-
-def _shared(root: str) -> str:
-    return storage.join(root, "groups.json")
+    shared = {"groups": rows, "known": dict(known)}
+    # Workers that outlive a build keep what they read: another build has another name.
+    path = storage.join(work.root, f"groups-{config_hash('groups', shared)}.json")
+    storage.write_json(path, shared, scratch=True)
+    return path
 
 
 @functools.lru_cache(maxsize=1)
-def _read_groups(root: str) -> tuple[list[Group], dict[str, list[str]]]:
-    found = storage.read_json(_shared(root))
+def _read_groups(path: str) -> tuple[list[Group], dict[str, list[str]]]:
+    found = storage.read_json(path)
     return [
         Group(number, range(start, stop), pages, lines)
         for number, (start, stop, pages, lines) in enumerate(found["groups"])
@@ -97,7 +100,8 @@ class Exchange:
 
     Attributes:
         step: the deduplication.
-        work: where the shards are, and how they are grouped (`write_groups`).
+        work: where the shards are.
+        shared: the file that says how they are grouped (`write_groups`).
         bits: the key space is cut into 2**bits buckets, one in memory at a time.
         before: the deduplications before; pages that these drop take no part.
         sorting_bytes: what may be sorted at once.
@@ -105,6 +109,7 @@ class Exchange:
 
     step: Any
     work: WorkDirectory
+    shared: str
     bits: int = 0
     before: Sequence["Exchange"] = ()
     sorting_bytes: int = MOST_SORTING_BYTES
@@ -112,7 +117,7 @@ class Exchange:
     @property
     def groups(self) -> list[Group]:
         """How shards are joined."""
-        return _read_groups(self.work.root)[0]
+        return _read_groups(self.shared)[0]
 
     def lists(self) -> list[Tasks]:
         """What is to be done, one list after the other."""
@@ -176,7 +181,7 @@ class Exchange:
         A known key is followed by zeros: no rank, and no page, is smaller.
         """
         width = self.step.width
-        files = _read_groups(self.work.root)[1].get(self.step.kind, ())
+        files = _read_groups(self.shared)[1].get(self.step.kind, ())
         known = [read_keys(path, 2, self.bits, number) for path in files]
         padded = [np.pad(keys, ((0, 0), (0, width - 2))) for keys in known]
         files = [self.file("keys", group.number, "keys") for group in self.groups]

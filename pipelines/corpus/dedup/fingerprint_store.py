@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
+from mswitch.pipelines.corpus.dedup.key_files import read_keys, save_keys
 from mswitch.pipelines.corpus.fingerprints import sorted_keys
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
@@ -49,12 +49,12 @@ class FingerprintStore:
         path = f"{DIRECTORY}/{self.prefix}{self.kind}-{bucket:05d}-of-{1 << self.bits:05d}.keys"
         final = storage.join(self.directory, path)
         storage.make_directory(storage.join(self.directory, DIRECTORY))
-        write_keys(final, [keys], len(keys), sync=True)
-        with storage.fetch(final) as local:
+        with storage.publish(final, sync=True) as temporary:
+            save_keys(temporary, [keys], len(keys))
             return {
                 "path": path,
                 "kind": self.kind,
                 "keys": len(keys),
-                "bytes": local.stat().st_size,
-                "sha256": file_sha256(local),
+                "bytes": temporary.stat().st_size,
+                "sha256": file_sha256(temporary),
             }

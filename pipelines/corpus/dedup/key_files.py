@@ -7,6 +7,7 @@ too: `bits`, then how many rows there are before each of 2**bits ranges, and in 
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -37,23 +38,26 @@ def shared_bits(size_bytes: int, bucket_bytes: int) -> int:
     return bits_for(size_bytes, min(bucket_bytes, shared))
 
 
-def write_keys(
-    path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0, *, sync: bool = False
-) -> int:
-    """Write a file of keys that appears as a whole; return how many rows it has.
+def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
+    """Write a file of keys, which appears as a whole; see `save_keys`."""
+    with storage.publish(path) as temporary:
+        return save_keys(temporary, parts, rows, bits)
+
+
+def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
+    """Write keys to a local file; return how many rows it has.
 
     Args:
         path: of the file.
         parts: uint64 [n, columns], all of them in the order of their keys.
         rows: about how many there are in all.
         bits: the index has 2**bits ranges at least.
-        sync: force it to disk.
     """
     bits = max(bits, bits_for(rows, _ROWS_PER_RANGE))
     # A shift by 64 is undefined; one range starts at 0 whatever the shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
-    with storage.publish(path, sync=sync) as temporary, open(temporary, "wb") as file:
+    with open(path, "wb") as file:
         file.write(bytes(8 + before.nbytes))
         for part in parts:
             before[:-1] += np.searchsorted(part[:, 0], starts)
@@ -91,7 +95,7 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
 
 
 def _index(path: str) -> np.ndarray:
-    found = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64, count=-1)
+    found = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64)
     return found[1 : (1 << int(found[0])) + 2]
 
 

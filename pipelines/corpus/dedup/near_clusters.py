@@ -107,7 +107,10 @@ class NearDuplicates(Exchange):
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
 
     def _cluster(self, lang: int) -> np.ndarray:
-        """Decide a language: its pages that match any, as `_page_key`, and sizes; uint64 [n, 2]."""
+        """Decide a language: uint64 [n, 2], its pages that match any and their clusters' sizes.
+
+        A page is a key here: the number of its group in the upper bits, its place in the lower.
+        """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
         edges = np.concatenate([read_keys(path, 2, _LANGUAGE_BITS, lang) for path in buckets])
         pages = np.setdiff1d(edges, np.uint64(0))
@@ -121,7 +124,7 @@ class NearDuplicates(Exchange):
             self._ranks(int(groups[start]))[places[start:stop].astype(np.int64)]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # A rank of zeros is the smallest there can be: the corpus represents what it has.
+        # No rank is smaller than zeros: in a cluster with a document of the corpus no page stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]

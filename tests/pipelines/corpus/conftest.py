@@ -5,13 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import crawl_files as crawl
 import pytest
 from corpus_builds import LENIENT, build
-
-from mswitch.pipelines import runners
 
 
 @pytest.fixture(scope="session")
@@ -117,11 +114,3 @@ def recipe(tmp_path: Path) -> Callable[[str], str]:
         return str(path)
 
     return write
-
-
-@pytest.fixture
-def engine(monkeypatch) -> dict[str, Any]:
-    """Beam's own small runner, in place of Prism."""
-    small = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-    monkeypatch.setitem(runners._CLASSES, "prism", small)
-    return {"runner": "prism", "beam_options": ["--prism_location=unused"]}

@@ -131,8 +131,8 @@ def test_killed_and_rerun(tmp_path, months, config):
 
 def test_who_is_like_a_dropped_page_is_dropped(tmp_path):
     group = Group(0, range(1), 6, 0)
-    rules = NearDuplicates(NearDedup(), WorkDirectory(str(tmp_path)))
-    write_groups(rules.work, [group], {})
+    work = WorkDirectory(str(tmp_path))
+    rules = NearDuplicates(NearDedup(), work, write_groups(work, [group], {}))
     for what in ("keys", "matches", "clusters"):
         storage.make_directory(rules.directory(what))
     pages = np.arange(6, dtype=np.uint64)

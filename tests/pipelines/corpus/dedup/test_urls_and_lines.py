@@ -61,9 +61,9 @@ def deduplicate(
         keys = [0] * len(units) if joined else [1 << 30] * len(units)
         groups = group_shards(*zip(*counts, strict=True), keys, 1 << 20)
         assert len(groups) == (1 if joined else len(units))
-        write_groups(work, groups, {})
-        urls = MinimumPerKey(UrlDedup(url_winner), work, bits, (), sorting_bytes)
-        of_lines = MinimumPerKey(LineDedup(), work, bits, (urls,), sorting_bytes)
+        shared = write_groups(work, groups, {})
+        urls = MinimumPerKey(UrlDedup(url_winner), work, shared, bits, (), sorting_bytes)
+        of_lines = MinimumPerKey(LineDedup(), work, shared, bits, (urls,), sorting_bytes)
         for tasks in (*urls.lists(), *of_lines.lists()):
             do_all(tasks)
         found = {}
