@@ -106,6 +106,30 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket
         assert not (job.directory / "staged" / "workflow.tar.gz").exists()
 
 
+def test_jobs_in_a_locked_down_project(build, peer):
+    """The options of docs/tutorials/on-dataflow.md are those of every job that is sent."""
+    account, network, key = "m@p.iam.gserviceaccount.com", "regions/r/subnetworks/s", "projects/k"
+    done = build(
+        f"--sdk_container_image={IMAGE}",
+        f"--service_account_email={account}",
+        f"--subnetwork={network}",
+        "--no_use_public_ips",
+        f"--dataflow_kms_key={key}",
+        "--labels=team=languages",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(peer.jobs) == len(PHASES)
+    for job in peer.jobs:
+        environment = job.spec["environment"]
+        assert environment["serviceAccountEmail"] == account
+        assert environment["serviceKmsKeyName"] == key
+        for pool in environment["workerPools"]:
+            assert pool["subnetwork"] == network
+            assert pool["ipConfiguration"] == 2  # WORKER_IP_PRIVATE
+        assert job.spec["labels"]["team"] == "languages"
+        assert "mswitch-build" in job.spec["labels"]
+
+
 def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_path):
     """The monthly job, with all that a build leaves by default; lines of `copy` are there."""
     local, out = tmp_path / "grown", f"{bucket}/corpus"
