@@ -114,7 +114,8 @@ def test_a_pod_that_is_evicted_saves_and_the_job_goes_on(world, kubernetes_clust
     assert follower.communicate(timeout=world.secs)[0] == "done\n"
     first, second = read_record(world.out).attempts
     assert first.outcome == "resume"
-    assert "DisruptionTarget" in first.message
+    # It is chance by which of its pods a Job is judged: the evicted one, or one that saved with it.
+    assert re.search("DisruptionTarget|code 75", first.message)
     assert second.outcome == "done"
 
 

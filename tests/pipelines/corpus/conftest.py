@@ -2,13 +2,24 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import crawl_files as crawl
 import pytest
 from corpus_builds import LENIENT, build
+from local_flink import LocalFlinkCluster, what_is_missing
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFlinkCluster]:
+    """Give a Flink cluster of two task managers, if `make setup-flink` has run."""
+    missing = what_is_missing()
+    if missing:
+        pytest.skip(missing)
+    with LocalFlinkCluster(tmp_path_factory.mktemp("flink")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -3,17 +3,17 @@
 Not part of `make test`: `make test-flink` fetches what it needs and runs it.
 """
 
+import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
 from corpus_builds import LENIENT, SHOUTING, english, modern_settings
-from local_flink import LocalFlinkCluster, what_is_missing
+from local_flink import LocalFlinkCluster
 from trees import data_bytes
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
@@ -24,15 +24,6 @@ pytestmark = pytest.mark.flink
 
 UNITS = 24
 PAGES_PER_UNIT = 300
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFlinkCluster]:
-    missing = what_is_missing()
-    if missing:
-        pytest.skip(missing)
-    with LocalFlinkCluster(tmp_path_factory.mktemp("flink")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +157,22 @@ def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
     build.join()
     assert data_bytes(out) == data_bytes(tmp_path / "local")
     assert restarted(cluster) == {"ingest", "finish"}
+
+
+def test_thousands_of_tiny_files(tmp_path, cluster):
+    """As many files as a dump has segments, each with next to nothing in it, in few groups."""
+    count = 9000
+    (tmp_path / "in").mkdir()
+    for file in range(count):
+        # Every third page is in the next file too.
+        lines = [
+            json.dumps({"url": f"http://{page}.example", "text": crawl.prose(crawl.GERMAN, page)})
+            for page in (file, file + file % 3 // 2)
+        ]
+        (tmp_path / "in" / f"{file:05d}.jsonl").write_text("\n".join(lines))
+    inputs, out = [f"{tmp_path}/in/*"], tmp_path / "flink"
+    options = {"runner": "flink", "beam_options": cluster.beam_options}
+    build_corpus(inputs, out, LENIENT, **options)
+    build_corpus(inputs, tmp_path / "local", LENIENT)
+    assert data_bytes(out) == data_bytes(tmp_path / "local")
+    assert load_stats(out)["stages"][0]["in"] == 2 * count
