@@ -24,7 +24,8 @@ class Summary:
         message: why, or where it runs.
         followed_by: who starts it again when it is interrupted; None: nobody does.
         progress: `mswitch.flows.jobs.job.Job.progress`; the last known where the bucket does not
-        answer. host_hours: for which its attempts held hosts.
+            answer.
+        host_hours: for which its attempts held hosts.
     """
 
     state: str

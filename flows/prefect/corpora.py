@@ -78,8 +78,8 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
     check_capacity(launcher, [job])
     files = find_crawl_files(inputs)
     size = sum(file.size_bytes for file in files)
-    [runner] = [word for word in job.argv if word.startswith("--runner=")]
-    where = f"{job.out}, on runner {runner.partition('=')[2]}"
+    given = [word.partition("=")[2] for word in job.argv if word.startswith("--runner=")]
+    where = f"{job.out}, on runner {given[-1] if given else 'local'}"
     say("corpus", f"{len(files):,} files of {size:,} bytes to {where}")
     if isinstance(job.out, Path):
         # Pages are kept aside, about as compressed as they come.

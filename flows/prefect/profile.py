@@ -16,7 +16,7 @@
     storage = "gs://bucket/mswitch"
     options = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
 
-    [schedules.append-crawl]
+    [schedules."append-crawl/monthly"]
     cron = "0 6 5 * *"
     active = true
 
@@ -58,7 +58,10 @@ VARIABLE = "MSWITCH_OPERATORS"
 
 
 #: A name that cannot lead out of the storage, or be taken for an option.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+#: A run, by where it lies in the storage.
+RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
 
 class _Table(BaseModel):
@@ -155,7 +158,7 @@ class Operators(_Table):
         notifications: where messages go; None for none.
         common_crawl: where dumps of Common Crawl lie, or a mirror of them.
         common_crawl_list: the list of all dumps, the newest first.
-        schedules: by deployment, such as `append-crawl`.
+        schedules: by deployment, such as `append-crawl/monthly`.
     """
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
@@ -241,6 +244,10 @@ class Operators(_Table):
         place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
+
+    def run(self, name: str) -> Path | str:
+        """Where a run of that name (`RunName`) was made."""
+        return self.output(*name.split("/"))
 
     def destination(self, place: Path) -> Path | str:
         """Where examples or a run with that `Job.place` go."""

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
-from mswitch.flows.prefect.profile import Name
+from mswitch.flows.prefect.profile import Name, RunName
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
@@ -196,15 +196,13 @@ class EvaluateSettings(_Checked):
     """Of flow `evaluate`.
 
     Attributes:
-        pair: name of the pair.
-        run: the run in the pair: the name of its preset.
+        run: the run: pairs/NAME/PRESET, runs/NAME or finetuned/NAME.
         examples: name of the examples.
         launcher: where it runs: a launcher of operators.toml.
         config: of the evaluation.
     """
 
-    pair: Name = "sample"
-    run: Name = "mt5-tiny"
+    run: RunName = "pairs/sample/mt5-tiny"
     examples: Name = "sample"
     launcher: Name = "local"
     config: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
@@ -216,8 +214,7 @@ class FinetuneSettings(_Checked):
 
     Attributes:
         name: name of the fine-tuned run.
-        pair: name of the pair that the run to begin with is of.
-        run: the run to begin with: the name of its preset.
+        run: the run to begin with: pairs/NAME/PRESET, runs/NAME or finetuned/NAME.
         step: the checkpoint of that run to begin with; by default the last.
         keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
         tasks: name of the task's examples, which `mswitch examples supervised` made.
@@ -233,8 +230,7 @@ class FinetuneSettings(_Checked):
     """
 
     name: Name = "sample"
-    pair: Name = "sample"
-    run: Name = "mt5-tiny"
+    run: RunName = "pairs/sample/mt5-tiny"
     step: Count | None = None
     keep_moments: bool = False
     tasks: Name = "language-of"
@@ -251,15 +247,13 @@ class ReportSettings(_Checked):
     """Of flow `report`.
 
     Attributes:
-        pair: name of the pair.
-        baseline: the run of the dense model: the name of its preset.
-        candidate: the run to compare with the baseline: the name of its preset.
-        name: name of the report, beside the runs.
+        name: name of the report.
+        baseline: the run of the dense model: pairs/NAME/PRESET or runs/NAME.
+        candidate: the run to compare with the baseline: pairs/NAME/PRESET or runs/NAME.
         config: of the report.
     """
 
-    pair: Name = "sample"
-    baseline: Name = "mt5-tiny"
-    candidate: Name = "mswitch-tiny"
-    name: Name = "report"
+    name: Name = "sample"
+    baseline: RunName = "pairs/sample/mt5-tiny"
+    candidate: RunName = "pairs/sample/mswitch-tiny"
     config: ReportConfig = ReportConfig()  # noqa: RUF009

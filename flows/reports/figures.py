@@ -28,10 +28,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class CurvePair:
-    """Loss curves of both models in one language (or pooled): raw evaluations and fits, [S].
-
-    `is_target` says whether the end of the baseline's fit is a target to be drawn.
-    """
+    """Loss curves of both models in one language (or pooled): raw evaluations and fits, [S]."""
 
     label: str
     note: str
@@ -42,7 +39,6 @@ class CurvePair:
     candidate_fit: np.ndarray
     baseline_steps: float | None
     candidate_steps: float | None
-    is_target: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -298,8 +294,7 @@ def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
         parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
         parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
     target = y_of(float(curves.baseline_fit[-1]))
-    if curves.is_target:
-        parts.append(line(left, target, right, target, "ref"))
+    parts.append(line(left, target, right, target, "ref"))
     for step, css in ((curves.baseline_steps, "bl"), (curves.candidate_steps, "cl")):
         if step is not None:
             parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))

@@ -25,9 +25,8 @@ from mswitch.models.huggingface.tensors import (
 )
 from mswitch.models.huggingface.tokenizer import TOKENIZER, write_tokenizer
 from mswitch.models.presets import PRESETS
-from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import (
-    SELECTED,
     check_model_file,
     model_of,
     read_run,
@@ -128,9 +127,7 @@ def _export(
     config = write_config(model, described.get("huggingface"))
     if vocabulary is not None:
         check_model_file(files.place, described, vocabulary)
-    if step is None and (run / SELECTED).is_file():
-        step = int(read_json_object(run / SELECTED)["step"])
-    step = find_step(files, step)
+    step = chosen_step(files, step)
     identity = {
         "run": described["config_hash"],
         "step": step,

@@ -12,7 +12,7 @@ import sentencepiece
 from mswitch.models.config import PredictConfig
 from mswitch.models.devices import check_devices, memory_explained
 from mswitch.models.inference.generate import Generator, own_examples
-from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
@@ -45,7 +45,7 @@ def infill(
         config: how to predict; by default in float32.
         vocab: the vocabulary that the model was trained with; by default that of `tasks`.
         tasks: examples; by default those the run was trained on.
-        step: the checkpoint; by default the newest.
+        step: the checkpoint; by default the selected one, else the newest.
 
     Returns:
         Summary: stage, step, texts (a list of text, spans, filled); a span that the model leaves
@@ -72,7 +72,7 @@ def infill(
             MAX_TOKENS,
             read=functools.partial(_spans, processor),
         )
-        step = find_step(files, step)
+        step = chosen_step(files, step)
         say("predict", f"fills gaps with {files.place}/{CHECKPOINTS}/{step}")
         like = generator.abstract_parameters()
         parameters = restore_parameters(files, step, like, described["config_hash"])

@@ -21,7 +21,7 @@ from mswitch.models.config import PredictConfig
 from mswitch.models.devices import check_devices, memory_explained
 from mswitch.models.inference.generate import Generator, own_examples
 from mswitch.models.inference.scores import score_predictions
-from mswitch.models.training.checkpoint import find_step, restore_parameters
+from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
@@ -228,10 +228,9 @@ class _Reader:
 
     def step(self, asked: int | None, split: Split) -> int:
         """The checkpoint to use: the one asked for, the selected, or the newest."""
-        if asked is None and (self.run / SELECTED).is_file():
-            asked = int(read_json_object(self.run / SELECTED)["step"])
-        found = find_step(self.files, asked)
-        if asked is None and split == "test" and len(self.described["eval_steps"]) > 1:
+        found = chosen_step(self.files, asked)
+        selected = asked is not None or (self.run / SELECTED).is_file()
+        if not selected and split == "test" and len(self.described["eval_steps"]) > 1:
             raise UserError(
                 f"{self.files.place} has several checkpoints: choose one on validation first "
                 "(--select), or give --step"

@@ -26,11 +26,18 @@ from orbax import checkpoint as v0
 from orbax.checkpoint import v1 as ocp
 
 from mswitch.models.training.distributed import WAITED, JobError, is_first, say_once, together
-from mswitch.models.training.run_directory import CHECKPOINTS, METADATA, OPTIMIZER, PARAMETERS
+from mswitch.models.training.run_directory import (
+    CHECKPOINTS,
+    METADATA,
+    OPTIMIZER,
+    PARAMETERS,
+    SELECTED,
+)
 from mswitch.models.training.state import Parameters, TrainState
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError, causes
 from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import read_json_object
 
 if TYPE_CHECKING:
     from mswitch.models.training.run_files import RunFiles
@@ -88,6 +95,14 @@ def find_step(files: "RunFiles", asked: int | None) -> int:
         known = ", ".join(map(str, steps))
         raise UserError(f"{files.place} has no checkpoint of step {asked}: choose among {known}")
     return steps[-1] if asked is None else asked
+
+
+def chosen_step(files: "RunFiles", asked: int | None) -> int:
+    """The step to answer with: the one asked for, the one that was selected, or the newest."""
+    path = files.directory / SELECTED
+    if asked is None and path.is_file():
+        asked = int(read_json_object(path)["step"])
+    return find_step(files, asked)
 
 
 def _named_by_step(directory: Path) -> list[Path]:

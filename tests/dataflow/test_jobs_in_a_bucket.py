@@ -13,9 +13,9 @@ import job_child
 import local_kubernetes
 import pytest
 from example_files import write_examples
-from job_world import World, is_alive
+from job_world import World
 from local_kubernetes import LocalKubernetesCluster
-from processes import wait_for
+from processes import is_alive, wait_for
 
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main

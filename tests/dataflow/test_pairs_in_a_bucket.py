@@ -13,6 +13,7 @@ from mswitch.pipelines import storage
 pytestmark = [pytest.mark.dataflow, pytest.mark.server, pytest.mark.timeout(1800)]
 
 LABELS = ("left", "right", "middle")
+PRESETS = {"baseline": "mt5-tiny", "candidate": "mswitch-tiny"}
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
 
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
     completed(server, "pretrain-pair/sample", name="short", **short)
-    for name in ("mt5-tiny", "mswitch-tiny"):
+    for name in PRESETS.values():
         run = f"{top}/pairs/short/{name}"
         assert storage.exists(f"{run}/_COMPLETED")
         assert storage.exists(f"{run}/eval/6.parquet")
@@ -52,9 +53,10 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
     assert report["summary"]["verdict"] == shown["verdict-short-report"]["data"]
 
     # What is there is found there, and nothing is done twice.
-    completed(server, "evaluate/run", pair="short", run="mt5-tiny")
-    completed(server, "report/pair", pair="short", name="again")
-    assert (pair / "again" / "report.html").is_file()
+    completed(server, "evaluate/run", run="pairs/short/mt5-tiny")
+    runs = {side: f"pairs/short/{preset}" for side, preset in PRESETS.items()}
+    completed(server, "report/pair", name="again", **runs)
+    assert (server.storage / "reports" / "again" / "report" / "report.html").is_file()
     assert len(read_record(pair / "mt5-tiny").attempts) == 1
 
     rows = [(f"group {n // 2}", f"which way {n}", LABELS[n % 3]) for n in range(12)]
@@ -62,7 +64,13 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
     with storage.fetch(f"{top}/examples/sample/vocabulary/sentencepiece.model") as model:
         toy = server.storage / "examples" / "toy"
         task_files.write_supervised(toy, {"de": splits}, model.read_bytes(), labels=LABELS)
-    wanted = {"pair": "short", "tasks": "toy", "steps": 4, "batch_size": 4, "eval_every": 2}
+    wanted = {
+        "run": "pairs/short/mt5-tiny",
+        "tasks": "toy",
+        "steps": 4,
+        "batch_size": 4,
+        "eval_every": 2,
+    }
     message = completed(server, "finetune/run", name="tuned", **wanted, predict_batch_size=8)
     assert message.startswith("accuracy on test of toy: ")
     assert storage.exists(f"{top}/finetuned/tuned/predictions/toy/test_reads.json")

@@ -5,12 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import job_child
 import job_follower
+from processes import wait_for
 
 from mswitch.flows.jobs.controller import Result, ask, run_job
 from mswitch.flows.jobs.job import Job, Launcher
@@ -27,6 +28,7 @@ class World:
         hosts: processes of each job.
         secs: how long anything may take.
         url: the output, if it is in a bucket; `out` then has the record beside it.
+        cluster: what has a scheduler that can be stopped and started.
     """
 
     launcher: Launcher
@@ -34,6 +36,7 @@ class World:
     hosts: int = 1
     secs: float = 20.0
     url: str = ""
+    cluster: Any = None
 
     def job(self, mode: str, **settings: object) -> Job:
         argv = (mode, str(self.out), *([self.url] if self.url else []))
@@ -68,10 +71,7 @@ class World:
             return []
 
     def wait_for(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + self.secs
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(condition, self.secs)
 
     def wait_for_beat(self, starts: int = 1) -> None:
         self.wait_for(lambda: len(self.pids()) >= starts * self.hosts)
@@ -85,10 +85,3 @@ class World:
             return
         ask(record.job, self.launcher, "cancel")
         self.launcher.stop(record.job, record.alive.number, kill=True)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

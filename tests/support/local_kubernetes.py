@@ -4,19 +4,16 @@ They are the real ones, which `make setup-kubernetes` builds. There are no conta
 each pod as a process of this machine (`node_agent.py`).
 """
 
-import contextlib
 import json
 import os
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import node_agent
+from processes import LocalCluster, free_port, wait_for
 
 #: Where `make setup-kubernetes` puts what it builds.
 BUILT = Path(__file__).parents[2] / ".kubernetes"
@@ -35,7 +32,6 @@ SUBMITTER = "submitter"
 _CONTROLLERS = (
     "job-controller,garbage-collector-controller,serviceaccount-controller,endpointslice-controller"
 )
-_START_SECS = 120
 
 
 def what_is_missing() -> str | None:
@@ -48,24 +44,18 @@ def _path() -> str:
     return f"{BUILT}{os.pathsep}{os.environ['PATH']}"
 
 
-class LocalKubernetesCluster:
-    """Context manager that runs a cluster and ends all of its processes.
-
-    Attributes:
-        environment: what a client of the cluster needs in its environment.
-    """
+class LocalKubernetesCluster(LocalCluster):
+    """Context manager that runs a cluster and ends all of its processes."""
 
     def __init__(self, top: Path):
-        self._top = top
-        self._api, self._etcd, peers = (_free_port() for _ in range(3))
+        super().__init__(top, _path(), {"KUBECONFIG": str(top / "config"), "PATH": _path()})
+        self._api, self._etcd, peers = (free_port() for _ in range(3))
         self._peers = f"http://127.0.0.1:{peers}"
-        self.environment = {"KUBECONFIG": str(top / "config"), "PATH": _path()}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> "LocalKubernetesCluster":
+    def begin(self) -> None:
         token = secrets.token_hex(16)
-        (self._top / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
-        key = str(self._top / "accounts.key")
+        (self.top / "tokens.csv").write_text(f"{token},admin,admin,system:masters\n")
+        key = str(self.top / "accounts.key")
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
         server = {"server": f"https://127.0.0.1:{self._api}", "insecure-skip-tls-verify": True}
         config = {
@@ -82,54 +72,40 @@ class LocalKubernetesCluster:
             ],
             "current-context": CONTEXT,
         }
-        (self._top / "config").write_text(json.dumps(config))
-        config_option = f"--kubeconfig={self._top / 'config'}"
-        try:
-            self._start(
-                "etcd",
-                f"--data-dir={self._top / 'etcd'}",
-                f"--listen-client-urls=http://127.0.0.1:{self._etcd}",
-                f"--advertise-client-urls=http://127.0.0.1:{self._etcd}",
-                f"--listen-peer-urls={self._peers}",
-                f"--initial-advertise-peer-urls={self._peers}",
-                f"--initial-cluster=default={self._peers}",
-            )
-            self.start_api()
-            self._start(
-                "kube-controller-manager",
-                config_option,
-                f"--controllers={_CONTROLLERS}",
-                f"--service-account-private-key-file={key}",
-                *("--leader-elect=false", "--secure-port=0"),
-            )
-            self._start("kube-scheduler", config_option, "--leader-elect=false", "--secure-port=0")
-            self._start(f"{sys.executable} agent", node_agent.__file__, server["server"], token)
-            ready = "--output=jsonpath={.items[*].metadata.name}"
-            _wait_for(lambda: self.ask("get", "nodes", ready) == " ".join(node_agent.NODES))
-            _wait_for(lambda: self.ask("get", "serviceaccount", "default", "--output=name"))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        (self.top / "config").write_text(json.dumps(config))
+        config_option = f"--kubeconfig={self.top / 'config'}"
+        self.start(
+            "etcd",
+            f"--data-dir={self.top / 'etcd'}",
+            f"--listen-client-urls=http://127.0.0.1:{self._etcd}",
+            f"--advertise-client-urls=http://127.0.0.1:{self._etcd}",
+            f"--listen-peer-urls={self._peers}",
+            f"--initial-advertise-peer-urls={self._peers}",
+            f"--initial-cluster=default={self._peers}",
+        )
+        self.start_scheduler()
+        self.start(
+            "kube-controller-manager",
+            config_option,
+            f"--controllers={_CONTROLLERS}",
+            f"--service-account-private-key-file={key}",
+            *("--leader-elect=false", "--secure-port=0"),
+        )
+        self.start("kube-scheduler", config_option, "--leader-elect=false", "--secure-port=0")
+        self.start(f"{sys.executable} agent", node_agent.__file__, server["server"], token)
+        ready = "--output=jsonpath={.items[*].metadata.name}"
+        wait_for(lambda: self.kubectl("get", "nodes", ready) == " ".join(node_agent.NODES))
+        wait_for(lambda: self.kubectl("get", "serviceaccount", "default", "--output=name"))
 
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(list(self._processes.values())):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait()
-
-    def start_api(self) -> None:
-        """Start the API server, at first or after `stop_api`."""
-        key = self._top / "accounts.key"
-        self._start(
+    def start_scheduler(self) -> None:
+        """Start the API server, at first or after `stop_scheduler`."""
+        key = self.top / "accounts.key"
+        self.start(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{self._etcd}",
             *("--bind-address=127.0.0.1", f"--secure-port={self._api}"),
-            f"--cert-dir={self._top / 'certificates'}",
-            f"--token-auth-file={self._top / 'tokens.csv'}",
+            f"--cert-dir={self.top / 'certificates'}",
+            f"--token-auth-file={self.top / 'tokens.csv'}",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
@@ -137,51 +113,19 @@ class LocalKubernetesCluster:
             # Nodes count as ready: no controller looks at them.
             "--disable-admission-plugins=TaintNodesByCondition",
         )
-        _wait_for(lambda: self.ask("get", "--raw=/readyz") == "ok")
+        wait_for(lambda: self.kubectl("get", "--raw=/readyz") == "ok")
 
-    def stop_api(self) -> None:
+    def stop_scheduler(self) -> None:
         """Stop the API server: nobody answers any more, and pods go on."""
-        process = self._processes["kube-apiserver"]
+        process = self.processes["kube-apiserver"]
         process.kill()  # else it waits for those who watch
         process.wait()
 
-    def ask(self, *words: str, given: str | None = None) -> str:
+    def kubectl(self, *words: str, given: str | None = None) -> str:
         """What kubectl answers; nothing where it fails."""
-        done = subprocess.run(
-            ["kubectl", *words],
-            input=given,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout.strip()
+        return self.ask("kubectl", *words, given=given)
 
     def wait_until_idle(self) -> None:
         """Delete all Jobs, and wait until there is no pod."""
-        self.ask("delete", "jobs", "--all", "--cascade=foreground")
-        _wait_for(lambda: self.ask("get", "pods", "--output=name") == "")
-
-    def _start(self, name: str, *words: str) -> None:
-        with (self._top / f"{Path(name).name}.out").open("ab") as out:
-            self._processes[name] = subprocess.Popen(
-                [name.partition(" ")[0], *words],
-                env={**os.environ, **self.environment},
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-
-def _wait_for(condition) -> None:
-    deadline = time.monotonic() + _START_SECS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the Kubernetes cluster did not come up: see its folder")
-        time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        self.kubectl("delete", "jobs", "--all", "--cascade=foreground")
+        wait_for(lambda: self.kubectl("get", "pods", "--output=name") == "")

@@ -4,18 +4,16 @@ It is the real thing, configured in a folder of its own, on loopback. `make setu
 the programs. They have to run as root.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
 import socket
-import subprocess
-import time
 from pathlib import Path
+
+from processes import LocalCluster, free_port, wait_for
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
 NODES = ("n1", "n2")
-_START_SECS = 60
 
 _CONF = """\
 ClusterName=test
@@ -64,104 +62,51 @@ def _path() -> str:
     return f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 
-class LocalSlurmCluster:
-    """Context manager that runs a cluster and ends all of its processes.
-
-    Attributes:
-        environment: what a client of the cluster needs in its environment.
-    """
+class LocalSlurmCluster(LocalCluster):
+    """Context manager that runs a cluster and ends all of its processes."""
 
     def __init__(self, top: Path):
-        self._top = top
-        self.environment = {"SLURM_CONF": str(top / "slurm.conf")}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        super().__init__(top, _path(), {"SLURM_CONF": str(top / "slurm.conf")})
 
-    def __enter__(self) -> "LocalSlurmCluster":
+    def begin(self) -> None:
         for name in ("state", *(f"spool/{node}" for node in NODES)):
-            (self._top / name).mkdir(parents=True)
-        key = self._top / "munge.key"
+            (self.top / name).mkdir(parents=True)
+        key = self.top / "munge.key"
         key.write_bytes(secrets.token_bytes(1024))
         key.chmod(0o400)
-        (self._top / "slurm.conf").write_text(
+        (self.top / "slurm.conf").write_text(
             _CONF.format(
                 host=socket.gethostname().partition(".")[0],
-                top=self._top,
-                ports=[_free_port() for _ in range(3)],
+                top=self.top,
+                ports=[free_port() for _ in range(3)],
                 nodes=NODES,
             )
         )
-        files = {"key": key, "pid": self._top / "munged.pid", "log": self._top / "munged.log"}
-        files["seed"] = self._top / "munge.seed"
-        try:
-            self._start(
-                "munged",
-                "--foreground",
-                "--force",
-                f"--socket={self._top / 'munge.sock'}",
-                *(f"--{what}-file={path}" for what, path in files.items()),
-            )
-            _wait_for((self._top / "munge.sock").exists)
-            self.start_controller()
-            for node in NODES:
-                self._start(f"slurmd {node}", "-D", "-N", node)
-            _wait_for(lambda: self._ask("sinfo", "--noheader", "--format=%D %t") == "2 idle")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        files = {"key": key, "pid": self.top / "munged.pid", "log": self.top / "munged.log"}
+        files["seed"] = self.top / "munge.seed"
+        self.start(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--socket={self.top / 'munge.sock'}",
+            *(f"--{what}-file={path}" for what, path in files.items()),
+        )
+        wait_for((self.top / "munge.sock").exists)
+        self.start_scheduler()
+        for node in NODES:
+            self.start(f"slurmd {node}", "-D", "-N", node)
+        wait_for(lambda: self.ask("sinfo", "--noheader", "--format=%D %t") == "2 idle")
 
-    def __exit__(self, *_: object) -> None:
-        for process in reversed(list(self._processes.values())):
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            process.kill()
-            process.wait()
+    def start_scheduler(self) -> None:
+        """Start slurmctld, at first or after `stop_scheduler`."""
+        self.start("slurmctld", "-D")
 
-    def start_controller(self) -> None:
-        """Start slurmctld, at first or after `stop_controller`."""
-        self._start("slurmctld", "-D")
-
-    def stop_controller(self) -> None:
+    def stop_scheduler(self) -> None:
         """Stop slurmctld, which saves its state: nobody answers any more, and jobs go on."""
-        process = self._processes["slurmctld"]
+        process = self.processes["slurmctld"]
         process.terminate()
         process.wait(30)
 
     def wait_until_idle(self) -> None:
         """Wait until no job is in the queue."""
-        _wait_for(lambda: self._ask("squeue", "--noheader") == "")
-
-    def _start(self, name: str, *words: str) -> None:
-        with (self._top / f"{name}.out").open("ab") as out:
-            self._processes[name] = subprocess.Popen(
-                [name.partition(" ")[0], *words],
-                env={**os.environ, **self.environment, "PATH": _path()},
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-
-    def _ask(self, *words: str) -> str:
-        done = subprocess.run(
-            words,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.stdout.strip()
-
-
-def _wait_for(condition) -> None:
-    deadline = time.monotonic() + _START_SECS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("the Slurm cluster did not come up: see its folder")
-        time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        wait_for(lambda: self.ask("squeue", "--noheader") == "")

@@ -1,12 +1,15 @@
 """Starting processes and waiting for them, and addresses for them."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 
 def on_devices(count: int, **variables: str) -> dict[str, str]:
@@ -65,3 +68,61 @@ def has_steps(metrics: Path, *processes: object) -> Callable[[], bool]:
         return metrics.exists() and metrics.read_text().count("\n") >= 3
 
     return condition
+
+
+class LocalCluster:
+    """Context manager that runs the programs of a cluster on this machine, and ends them all.
+
+    Attributes:
+        top: its folder.
+        path: where its programs are.
+        environment: what a client of the cluster needs in its environment.
+    """
+
+    def __init__(self, top: Path, path: str, environment: dict[str, str]):
+        self.top, self.path, self.environment = top, path, environment
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def begin(self) -> None:
+        """Start all programs, and wait until the cluster answers."""
+        raise NotImplementedError
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(list(self.processes.values())):
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+
+    def start(self, name: str, *words: str) -> None:
+        """Start a program, the first word of its name here."""
+        with (self.top / f"{Path(name).name}.out").open("ab") as out:
+            self.processes[name] = subprocess.Popen(
+                [name.partition(" ")[0], *words],
+                env={**os.environ, **self.environment, "PATH": self.path},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+
+    def ask(self, *words: str, given: str | None = None) -> str:
+        """What a program of the cluster says; nothing where it fails."""
+        done = subprocess.run(
+            words,
+            input=given,
+            env={**os.environ, **self.environment, "PATH": self.path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout.strip()

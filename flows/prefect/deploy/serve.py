@@ -97,11 +97,6 @@ def _check(running: dict[str, subprocess.Popen[bytes]]) -> None:
 
 
 def _prefect(operators: Operators, *words: str) -> subprocess.Popen[bytes]:
-    environment = {
-        "PREFECT_API_URL": str(operators.server),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "prefect", *words], env={**environment, **os.environ}
-    )
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    environment = {**quiet, **os.environ, "PREFECT_API_URL": str(operators.server)}
+    return subprocess.Popen([sys.executable, "-m", "prefect", *words], env=environment)

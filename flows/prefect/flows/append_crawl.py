@@ -80,9 +80,10 @@ def has_dump(corpus: str | Path, dump: str) -> bool:
 def options_of_build(place: Path) -> list[str]:
     """The options that a corpus was built with, but for Beam's, as its job's record has them."""
     record = read_record(place)
-    if record is None or record.job.argv[:2] != ("corpus", "build"):
+    own, _ = parts(record.job.argv if record is not None else ())
+    # A person's command may have an option and its value as two words.
+    if own[:2] != ("corpus", "build") or not all(word.startswith("--") for word in own[2:]):
         raise UserError(
             f"{place} was not built by flow corpus: add to it by `mswitch corpus build`"
         )
-    own, _ = parts(record.job.argv)
     return [word for word in own[2:] if not word.startswith(_OF_ADDITION)]

@@ -11,15 +11,12 @@ from mswitch.flows.prefect.steps import cancel_hook
 from mswitch.flows.prefect.trainings import evaluate
 
 
-@flow(
-    name="evaluate", flow_run_name=named("evaluate {run} of {pair}"), on_cancellation=[cancel_hook]
-)
+@flow(name="evaluate", flow_run_name=named("evaluate {run}"), on_cancellation=[cancel_hook])
 @flat
 def evaluate_run(settings: EvaluateSettings) -> None:
     """Evaluate the checkpoints of a run that have not been evaluated."""
     operators = read_operators()
-    names = ("pairs", settings.pair, settings.run)
-    run, examples = operators.output(*names), operators.output("examples", settings.examples)
-    place = operators.directory(*names)
+    run, examples = operators.run(settings.run), operators.output("examples", settings.examples)
+    place = operators.directory(*settings.run.split("/"))
     job = evaluation(run, examples, settings.config, watch=False, record=place)
     evaluate(job, operators.launcher(settings.launcher))

@@ -19,7 +19,7 @@ from mswitch.pipelines.outputs import read_manifest
 
 @flow(
     name="finetune",
-    flow_run_name=named("finetune {name}: {run} of {pair}"),
+    flow_run_name=named("finetune {name}: {run}"),
     on_cancellation=[cancel_hook],
 )
 @flat
@@ -27,7 +27,7 @@ def finetune_run(settings: FinetuneSettings) -> State:
     """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
-    origin = operators.output("pairs", settings.pair, settings.run)
+    origin = operators.run(settings.run)
     tasks = operators.output("examples", settings.tasks)
     place = operators.directory("finetuned", settings.name)
     manifest = read_manifest(tasks, "examples")

@@ -4,19 +4,17 @@ from prefect import flow
 
 from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.profile import read_operators
-from mswitch.flows.prefect.reports import write_page
+from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import ReportSettings
 
 
-@flow(name="report", flow_run_name=named("report {name} of {pair}"))
+@flow(name="report", flow_run_name=named("report {name}: {candidate} against {baseline}"))
 @flat
 def report(settings: ReportSettings) -> None:
     """Compare two evaluated runs language by language."""
     operators = read_operators()
-    baseline, candidate = (
-        operators.output("pairs", settings.pair, run)
-        for run in (settings.baseline, settings.candidate)
-    )
-    out = operators.directory("pairs", settings.pair, settings.name)
+    baseline, candidate = map(operators.run, (settings.baseline, settings.candidate))
+    out = operators.directory("reports", settings.name, "report")
     write_page([baseline], [candidate], out, settings.config)
+    index_reports(operators.storage)

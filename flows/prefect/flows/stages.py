@@ -1,13 +1,14 @@
 """Flows that run one stage: its form has names in place of paths."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 from prefect import Flow, flow
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.parameters import entries, flat
-from mswitch.flows.prefect.profile import Name, Operators, read_operators
+from mswitch.flows.prefect.profile import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import cancel_hook, follow, step
 from mswitch.flows.stages.distill import distill as distill_stage
@@ -17,6 +18,7 @@ from mswitch.models.config import JobConfig
 from mswitch.pipelines.validation import check_fields
 
 NAME = "name of what is made, and of the directory that it goes to."
+RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
 LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
@@ -31,15 +33,19 @@ def settings_of(stage: Stage) -> type:
     docs = entries(stage.function.__doc__ or "", "Args:")
     fields: list[tuple[str, Any, Any]] = [("name", Name, "sample")]
     for name, parameter in stage.parameters.items():
-        if name in stage.reads:
-            fields.append((name, Name, "sample"))
+        if (kind := stage.reads.get(name)) is not None:
+            of_run = kind == "runs"
+            fields.append(
+                (name, RunName if of_run else Name, "runs/sample" if of_run else "sample")
+            )
         elif name != stage.output and parameter.annotation is not JobConfig:
             empty = parameter.default is parameter.empty
             fields.append((name, parameter.annotation, "" if empty else parameter.default))
     fields.append(("launcher", Name, "local"))
     docs |= {"name": NAME, "launcher": LAUNCHER}
     docs |= {
-        name: f"name in `{kind}` of the storage: {docs[name]}" for name, kind in stage.reads.items()
+        name: f"{RUN if kind == 'runs' else f'name in `{kind}` of the storage'}: {docs[name]}"
+        for name, kind in stage.reads.items()
     }
     lines = [f"    {name}: {docs[name]}" for name, _, _ in fields if name in docs]
     made = dataclasses.make_dataclass(
@@ -61,7 +67,8 @@ def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
         if field.name not in ("name", "launcher")
     }
     for name, kind in stage.reads.items():
-        values[name] = str(operators.output(kind, values[name]))
+        found = operators.run if kind == "runs" else partial(operators.output, kind)
+        values[name] = str(found(values[name]))
     values[stage.output] = operators.destination(place)
     return stage.job(record=place, **values)
 

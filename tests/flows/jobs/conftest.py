@@ -54,12 +54,12 @@ def kubernetes(tmp_path: Path) -> Kubernetes:
 )
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     if request.param == "slurm":
-        request.getfixturevalue("cluster")
-        world = World(Slurm(), tmp_path / "out", hosts=2, secs=60)
+        cluster = request.getfixturevalue("cluster")
+        world = World(Slurm(), tmp_path / "out", hosts=2, secs=60, cluster=cluster)
     elif request.param == "kubernetes":
-        request.getfixturevalue("kubernetes_cluster")
+        cluster = request.getfixturevalue("kubernetes_cluster")
         launcher = request.getfixturevalue("kubernetes")
-        world = World(launcher, tmp_path / "out", hosts=2, secs=90)
+        world = World(launcher, tmp_path / "out", hosts=2, secs=90, cluster=cluster)
     else:
         world = World(Local(), tmp_path / "out")
     yield world

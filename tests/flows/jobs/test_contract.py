@@ -1,14 +1,24 @@
 """What holds for every launcher, with real processes that are killed at every step."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
-from job_world import World, is_alive
+from job_world import World
+from processes import free_port, is_alive
 
 from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import edit_record, read_record
+from mswitch.flows.jobs.slurm import Slurm
+from mswitch.flows.jobs.summary import summarise
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import LAUNCH_POINTS
 
@@ -203,3 +213,96 @@ def _record(world: World, job):
     from mswitch.flows.jobs.record import Record
 
     return Record(job, world.launcher.profile)
+
+
+def test_arguments_reach_the_command_as_they_are(world: World):
+    words = ("$(touch hacked)", "$(JOB_COMPLETION_INDEX)", "; rm -rf x", "a b", "*", "-", "$$")
+    words += ("--x=`id`", "%j", "né")
+    program = (
+        *(sys.executable, "-c"),
+        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True); "
+        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
+    )
+    out = world.out.with_name("50%j $5 of it")
+    job = Job((str(out), *words), out, program=program)
+    assert World(world.launcher, out).run(job).outcome == "done"
+    assert json.loads((out / "argv").read_text()) == list(words)
+
+
+def test_a_scheduler_that_is_gone_for_a_while_is_not_a_restart(world: World):
+    if world.cluster is None:
+        pytest.skip("this machine is its own scheduler")
+    job = world.job("steady")
+    follower = world.follow(job)
+    world.wait_for_beat()
+    world.cluster.stop_scheduler()
+    try:
+        with pytest.raises(Unreachable, match=r"Unable to contact slurm|was refused"):
+            world.launcher.poll(job, 1)
+        with pytest.raises(Unreachable):
+            world.launcher.submit(job, 2)
+        record = read_record(world.out)
+        assert record is not None
+        assert summarise(record).state == "unreachable"
+        time.sleep(15)
+        assert follower.poll() is None
+        world.wait_for_beat()
+    finally:
+        world.cluster.start_scheduler()
+    (world.out / "go").touch()
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    assert len(world.pids()) == 2
+
+
+#: Nodes are this machine, which neither Slurm's environment nor a DNS names.
+MEMBER = """
+import os, re, sys
+from mswitch.flows.cli.main import main
+if "SLURM_PROCID" in os.environ:
+    sys.argv += ["--process-id", os.environ["SLURM_PROCID"]]
+sys.argv = [re.sub(r"(--coordinator-address=)mswitch-.*-0\\.mswitch:", r"\\g<1>127.0.0.1:", word)
+            for word in sys.argv]
+sys.exit(main())
+"""
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbed_run(world: World):
+    if isinstance(world.launcher, Local):
+        pytest.skip("it has one process")
+    import example_files
+
+    top = world.out.parent
+    examples = example_files.write_examples(top / "examples", {"de": [40]}, 16, 512, 9)
+    shape = ["--batch-size", "4", "--data-parallel", "2", "--checkpoint-every", "10"]
+    shape += ["--steps", "60", "--evaluations", "2", "--heartbeat-timeout-secs", "10"]
+    if isinstance(world.launcher, Slurm):
+        address = f"127.0.0.1:{free_port()}"
+        shape += ["--coordinator-address", address, "--num-processes", "2"]
+    else:
+        shape += ["--distributed"]
+
+    def run(out: Path) -> Job:
+        argv = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
+        return Job((*argv, *shape), out, hosts=2, program=(sys.executable, "-c", MEMBER))
+
+    world.secs = 400
+    killed, quiet = run(top / "killed"), run(top / "quiet")
+    world.out = top / "killed"
+    follower = world.follow(killed)
+    world.wait_for(lambda: list(world.out.glob("checkpoints/10/_CHECKPOINT_METADATA")))
+    victim = subprocess.check_output(["pgrep", "-f", rf"^\S+ -c .*--out {world.out}"], text=True)
+    os.kill(int(victim.split()[-1]), signal.SIGKILL)
+    result, errors = follower.communicate(timeout=world.secs)
+    assert result == "done\n", errors
+    record = read_record(world.out)
+    assert record is not None
+    assert [one.outcome for one in record.attempts] == ["resume", "done"]
+    assert World(world.launcher, top / "quiet").run(quiet).outcome == "done"
+    losses = [
+        [json.loads(line)["train/loss"] for line in (top / out / "metrics.jsonl").open()]
+        for out in ("killed", "quiet")
+    ]
+    assert len(losses[0]) == 60
+    assert losses[0] == losses[1]

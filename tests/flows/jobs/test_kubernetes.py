@@ -2,22 +2,17 @@
 
 import dataclasses
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-from job_world import World, is_alive
+from job_world import World
 from local_kubernetes import SUBMITTER
+from processes import is_alive
 
 from mswitch.flows.jobs.controller import ask
-from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.jobs.summary import summarise
 from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.kubernetes
@@ -29,28 +24,6 @@ def world(kubernetes_cluster, kubernetes, tmp_path):
     yield world
     world.clean()
     kubernetes_cluster.wait_until_idle()
-
-
-def test_a_control_plane_that_is_gone_for_a_while_is_not_a_restart(world, kubernetes_cluster):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
-    kubernetes_cluster.stop_api()
-    try:
-        with pytest.raises(Unreachable, match="was refused"):
-            world.launcher.poll(job, 1)
-        with pytest.raises(Unreachable):
-            world.launcher.submit(job, 2)
-        assert summarise(read_record(world.out)).state == "unreachable"
-        time.sleep(15)
-        assert follower.poll() is None
-        world.wait_for_beat()
-    finally:
-        kubernetes_cluster.start_api()
-    (world.out / "go").touch()
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
-    assert len(world.pids()) == 2
 
 
 @pytest.mark.parametrize(
@@ -92,7 +65,7 @@ def test_a_job_that_a_person_deletes_stays_cancelled(world, kubernetes_cluster):
     job = world.job("steady")
     follower = world.follow(job)
     world.wait_for_beat()
-    kubernetes_cluster.ask("delete", "job", job.name(1))
+    kubernetes_cluster.kubectl("delete", "job", job.name(1))
     result, errors = follower.communicate(timeout=world.secs)
     assert result == "cancelled\n", errors
     assert (world.out / "saved").exists()
@@ -104,11 +77,13 @@ def test_a_pod_that_is_evicted_saves_and_the_job_goes_on(world, kubernetes_clust
     job = world.job("steady")
     follower = world.follow(job)
     world.wait_for_beat()
-    [pod, _] = kubernetes_cluster.ask("get", "pods", "--output=name").split()
+    [pod, _] = kubernetes_cluster.kubectl("get", "pods", "--output=name").split()
     name = pod.removeprefix("pod/")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
     path = f"/api/v1/namespaces/default/pods/{name}/eviction"
-    kubernetes_cluster.ask("create", f"--raw={path}", "--filename=-", given=json.dumps(eviction))
+    kubernetes_cluster.kubectl(
+        "create", f"--raw={path}", "--filename=-", given=json.dumps(eviction)
+    )
     world.wait_for_beat(starts=2)
     (world.out / "go").touch()
     assert follower.communicate(timeout=world.secs)[0] == "done\n"
@@ -125,7 +100,7 @@ def test_a_job_that_its_queue_suspends_saves_and_goes_on(world, kubernetes_clust
     world.wait_for_beat()
     for suspend in ("true", "false"):
         patch = f'{{"spec": {{"suspend": {suspend}}}}}'
-        kubernetes_cluster.ask("patch", "job", job.name(1), f"--patch={patch}")
+        kubernetes_cluster.kubectl("patch", "job", job.name(1), f"--patch={patch}")
         world.wait_for((world.out / "saved").exists)
     world.wait_for_beat(starts=2)
     (world.out / "go").touch()
@@ -149,8 +124,8 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
     ]
     role = {"kind": "Role", "metadata": {"name": SUBMITTER}, "rules": rules}
     role |= {"apiVersion": "rbac.authorization.k8s.io/v1"}
-    kubernetes_cluster.ask("create", "--filename=-", given=json.dumps(role))
-    kubernetes_cluster.ask(
+    kubernetes_cluster.kubectl("create", "--filename=-", given=json.dumps(role))
+    kubernetes_cluster.kubectl(
         *("create", "rolebinding", SUBMITTER), f"--role={SUBMITTER}", f"--user={SUBMITTER}"
     )
     world.launcher = dataclasses.replace(
@@ -168,19 +143,6 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
         nobody.check(job)
 
 
-def test_arguments_reach_the_command_as_they_are(world):
-    words = ("$(touch hacked)", "$(JOB_COMPLETION_INDEX)", "; rm -rf x", "a b", "*", "$$", "é")
-    program = (
-        *(sys.executable, "-c"),
-        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True); "
-        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
-    )
-    out = world.out.with_name("$5 of it")
-    job = Job((str(out), *words), out, program=program)
-    assert World(world.launcher, out).run(job).outcome == "done"
-    assert json.loads((out / "argv").read_text()) == list(words)
-
-
 def test_what_the_cluster_refuses_is_said_in_a_line(world):
     world.launcher = dataclasses.replace(world.launcher, namespace="nowhere")
     with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
@@ -194,48 +156,3 @@ def test_what_the_cluster_refuses_is_said_in_a_line(world):
     launcher = dataclasses.replace(world.launcher, context="nothing")
     with pytest.raises(Unreachable, match='context "nothing" does not exist'):
         launcher.find(world.job("finish"))
-
-
-#: There is no DNS of a cluster here: what names process 0 stands for this machine.
-MEMBER = """
-import re, sys
-from mswitch.flows.cli.main import main
-sys.argv = [re.sub(r"(--coordinator-address=)mswitch-.*-0\\.mswitch:", r"\\g<1>127.0.0.1:", word)
-            for word in sys.argv]
-sys.exit(main())
-"""
-
-
-@pytest.mark.timeout(900)
-def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbed_run(world):
-    import example_files
-
-    top = world.out.parent
-    examples = example_files.write_examples(top / "examples", {"de": [40]}, 16, 512, 9)
-    program = (sys.executable, "-c", MEMBER)
-    shape = ["--batch-size", "4", "--data-parallel", "2", "--checkpoint-every", "10"]
-    shape += ["--distributed", "--steps", "30", "--evaluations", "2"]
-
-    def run(out: Path) -> Job:
-        argv = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
-        return Job((*argv, *shape), out, hosts=2, program=program)
-
-    world.secs = 400
-    killed, quiet = run(top / "killed"), run(top / "quiet")
-    world.out = killed.out
-    follower = world.follow(killed)
-    world.wait_for(lambda: list(killed.out.glob("checkpoints/10/_CHECKPOINT_METADATA")))
-    member = rf"^\S+ -c .*--out {killed.out} .*--process-id=1$"
-    victim = subprocess.check_output(["pgrep", "-f", member], text=True)
-    os.kill(int(victim), signal.SIGKILL)
-    assert follower.communicate(timeout=world.secs)[0] == "done\n"
-    record = read_record(killed.out)
-    assert [one.outcome for one in record.attempts] == ["resume", "done"]
-    assert 137 in record.attempts[0].codes
-    assert world.run(quiet).outcome == "done"
-    losses = [
-        [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").open()]
-        for out in (killed.out, quiet.out)
-    ]
-    assert len(losses[0]) == 30
-    assert losses[0] == losses[1]

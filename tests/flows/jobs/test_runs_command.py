@@ -7,7 +7,8 @@ import sys
 import child_runs
 import job_child
 import pytest
-from job_world import World, is_alive
+from job_world import World
+from processes import is_alive
 
 from mswitch.flows.cli.commands import runs
 from mswitch.flows.cli.main import main

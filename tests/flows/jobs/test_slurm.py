@@ -1,23 +1,16 @@
 """What is Slurm's own: a controller that is gone, limits, people who cancel, two real processes."""
 
-import json
-import os
-import signal
-import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
-from job_world import World, is_alive
+from job_world import World
+from processes import is_alive
 
 from mswitch.flows.jobs import slurm
-from mswitch.flows.jobs.job import Job, Unreachable
+from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.programs import call
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.jobs.slurm import Slurm
-from mswitch.flows.jobs.summary import summarise
 from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.slurm
@@ -33,28 +26,6 @@ def world(cluster, tmp_path):
 
 def slurm_id(job: Job, attempt: int = 1) -> str:
     return job.file(attempt, ".claim").read_text()
-
-
-def test_a_controller_that_is_gone_for_a_while_is_not_a_restart(world, cluster):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
-    cluster.stop_controller()
-    try:
-        with pytest.raises(Unreachable, match="Unable to contact slurm controller"):
-            world.launcher.poll(job, 1)
-        with pytest.raises(Unreachable):
-            world.launcher.submit(job, 2)
-        assert summarise(read_record(world.out)).state == "unreachable"
-        time.sleep(15)
-        assert follower.poll() is None
-        world.wait_for_beat()
-    finally:
-        cluster.start_controller()
-    (world.out / "go").touch()
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
-    assert len(world.pids()) == 2
 
 
 def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
@@ -117,20 +88,6 @@ def test_a_time_limit_ends_no_training(world):
     assert second.outcome == "done"
 
 
-def test_arguments_reach_the_command_as_they_are(world):
-    words = ("$(touch hacked)", "; rm -rf x", "a b", "*", "-", "--x=`id`", "%j", "é")
-    program = (
-        *(sys.executable, "-c"),
-        "import json, pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True); "
-        "(out / 'argv').write_text(json.dumps(sys.argv[2:])); (out / '_COMPLETED').touch()",
-    )
-    out = world.out.with_name("50%j of it")
-    job = Job((str(out), *words), out, program=program)
-    assert World(Slurm(), out).run(job).outcome == "done"
-    assert json.loads((out / "argv").read_text()) == list(words)
-    assert job.file(1, ".log").exists()
-
-
 def test_what_sbatch_refuses_is_said_in_a_line(world, monkeypatch):
     world.launcher = Slurm(partition="nowhere")
     with pytest.raises(UserError, match=r"sbatch refuses the job: invalid partition specified"):
@@ -140,52 +97,6 @@ def test_what_sbatch_refuses_is_said_in_a_line(world, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="is not installed: give the command on a machine"):
         world.run(world.job("finish"))
-
-
-MEMBER = """
-import os, sys
-from mswitch.flows.cli.main import main
-number = os.environ["SLURM_PROCID"]
-sys.argv[1:] += ["--process-id", number]
-sys.exit(main())
-"""
-
-
-def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbed_run(world):
-    import example_files
-
-    top = world.out.parent
-    examples = example_files.write_examples(top / "examples", {"de": [40]}, 16, 512, 9)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # Both nodes are this machine, whose address Slurm's environment does not have.
-    program = (sys.executable, "-c", MEMBER)
-    shape = ["--batch-size", "4", "--data-parallel", "2", "--checkpoint-every", "10"]
-    shape += ["--coordinator-address", f"127.0.0.1:{port}", "--num-processes", "2"]
-    shape += ["--heartbeat-timeout-secs", "10", "--steps", "60", "--evaluations", "2"]
-
-    def run(out: Path) -> Job:
-        argv = ["train", "--preset", "mt5-tiny", "--examples", str(examples), "--out", str(out)]
-        return Job((*argv, *shape), out, hosts=2, program=program)
-
-    world.secs = 240
-    killed, quiet = run(top / "killed"), run(top / "quiet")
-    world.out = killed.out
-    follower = world.follow(killed)
-    world.wait_for(lambda: list(killed.out.glob("checkpoints/10/_CHECKPOINT_METADATA")))
-    victim = subprocess.check_output(["pgrep", "-f", f"train .*--out {killed.out}"], text=True)
-    os.kill(int(victim.split()[-1]), signal.SIGKILL)
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
-    assert [one.outcome for one in read_record(killed.out).attempts] == ["resume", "done"]
-    assert World(Slurm(), quiet.out).run(quiet).outcome == "done"
-    losses = [
-        [json.loads(line)["train/loss"] for line in (out / "metrics.jsonl").open()]
-        for out in (killed.out, quiet.out)
-    ]
-    assert len(losses[0]) == 60
-    assert losses[0] == losses[1]
 
 
 def test_a_hidden_partition_and_its_jobs_are_seen(world, monkeypatch):

@@ -209,12 +209,18 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     command = ["train", *options, "--examples", str(toy), "--out", str(origin)]
     subprocess.run([sys.executable, "-m", "mswitch.flows.cli.main", *command], check=True)
 
-    wanted = {"pair": "tiny", "tasks": "toy", "steps": 4, "batch_size": 4, "eval_every": 2}
+    wanted = {
+        "run": "pairs/tiny/mt5-tiny",
+        "tasks": "toy",
+        "steps": 4,
+        "batch_size": 4,
+        "eval_every": 2,
+    }
     for _ in range(2):
         run = server.start("finetune/run", name="tuned", **wanted, predict_batch_size=8)
         ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
         assert ended.state_name == "Completed", ended.state
-        assert ended.name == "finetune tuned: mt5-tiny of tiny"
+        assert ended.name == "finetune tuned: pairs/tiny/mt5-tiny"
         assert ended.state.message.startswith("accuracy on test of toy: ")
         assert ended.state.message.endswith(", test read 1 time")
 

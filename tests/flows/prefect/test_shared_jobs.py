@@ -8,9 +8,10 @@ from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
-from job_world import World, is_alive
+from job_world import World
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause
+from processes import is_alive
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
