@@ -19,6 +19,7 @@ app = App(name="distill")
     makes="runs",
     reads={"teacher": "runs", "examples": "examples"},
     accelerator=True,
+    form=True,
 )
 def distill(
     *,

@@ -9,7 +9,12 @@ app = App(name="upcycle")
 
 
 @stage(
-    app, "upcycle", makes="runs", reads={"from_": "runs", "examples": "examples"}, accelerator=True
+    app,
+    "upcycle",
+    makes="runs",
+    reads={"from_": "runs", "examples": "examples"},
+    accelerator=True,
+    form=True,
 )
 def upcycle(
     *,

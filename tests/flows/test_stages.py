@@ -18,8 +18,8 @@ from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.stages.distill import distill
 from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
-from mswitch.pipelines.outputs import stage_output
-from mswitch.pipelines.storage import write_json
+from mswitch.pipelines.outputs import stage_output_anywhere
+from mswitch.pipelines.storage import join, write_json
 
 app = App(name="tokens", result_action="return_value")
 
@@ -54,9 +54,9 @@ def tokens(*, corpus: str, out: str, config: TokensConfig = TokensConfig()) -> S
         for place in sorted(Path(corpus, "data").iterdir())
     }
     kept = {lang: count for lang, count in counts.items() if count >= config.least}
-    with stage_output(out, stage="tokens", config=dataclasses.asdict(config)) as staged:
+    with stage_output_anywhere(out, stage="tokens", config=dataclasses.asdict(config)) as staged:
         if not staged.complete:
-            write_json(staged.directory / "tokens.json", kept)
+            write_json(join(staged.directory, "tokens.json"), kept)
             staged.publish({})
     return {"stage": "tokens", "out": out, "languages": len(kept)}
 
@@ -91,9 +91,9 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     job = job_of(tokens, settings, operators)
     where = f"--corpus={tmp_path}/corpora/mc4", f"--out={tmp_path}/tokens/counts"
     assert job.argv == ("tokens", *where, "--least=5")
-    settings = settings_of(distill)(name="s", teacher="t", examples="e", preset="mt5-base")
+    settings = settings_of(distill)(name="s", teacher="pairs/t/big", examples="e", preset="mt5-base")
     words = job_of(distill, settings, operators).argv
-    assert words[:2] == ("distill", f"--teacher={tmp_path}/runs/t")
+    assert words[:2] == ("distill", f"--teacher={tmp_path}/pairs/t/big")
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
 
 

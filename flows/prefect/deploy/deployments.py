@@ -20,7 +20,7 @@ from mswitch.flows.prefect.flows.finetune import finetune_run
 from mswitch.flows.prefect.flows.pretrain_pair import pretrain_pair
 from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.report import report
-from mswitch.flows.prefect.flows.stages import distill, upcycle
+from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.parameters import flat_values
 from mswitch.flows.prefect.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
 from mswitch.flows.prefect.settings import (
@@ -130,8 +130,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(evaluate_run, "run", EvaluateSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
-    Deployment(distill, "run"),
-    Deployment(upcycle, "run"),
+    *(Deployment(one, "run") for one in STAGE_FLOWS),
     Deployment(
         reconcile,
         "all",

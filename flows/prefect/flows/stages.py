@@ -1,19 +1,21 @@
 """Flows that run one stage: its form has names in place of paths."""
 
 import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from prefect import Flow, flow
 
+from mswitch.flows import stages
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.parameters import entries, flat
 from mswitch.flows.prefect.profile import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import cancel_hook, follow, step
-from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.stage import Stage
-from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.validation import check_fields
 
@@ -89,4 +91,14 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     )
 
 
-distill, upcycle = map(stage_flow, (distill_stage, upcycle_stage))
+def stages_with_forms() -> Iterator[Stage]:
+    """Every stage that asks for a form."""
+    for found in pkgutil.iter_modules(stages.__path__, f"{stages.__name__}."):
+        for value in vars(importlib.import_module(found.name)).values():
+            if isinstance(value, Stage) and value.form:
+                yield value
+
+
+STAGE_FLOWS = tuple(map(stage_flow, stages_with_forms()))
+# Prefect looks a flow up by the name of its function.
+globals().update({one.fn.__name__: one for one in STAGE_FLOWS})
