@@ -89,7 +89,9 @@ def fault_point(name: str) -> None:
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     if name not in known and name not in _publication(name.partition(".")[0]):
-        raise ValueError(f"unknown fault point {name!r}: add it to the points of its stage in faults.py")
+        raise ValueError(
+            f"unknown fault point {name!r}: add it to the points of its stage in faults.py"
+        )
     if os.environ.get(VARIABLE) == name:
         parent = multiprocessing.parent_process()
         if parent and parent.pid:

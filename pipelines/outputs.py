@@ -85,7 +85,9 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     """Return the manifest of a published stage output."""
     if not storage.is_remote(directory) and not os.path.isdir(directory):
         what = "is a file" if os.path.exists(directory) else "does not exist"
-        raise UserError(f"{directory} {what}: give {_DIRECTORIES.get(stage, f'an output of {stage}')}")
+        raise UserError(
+            f"{directory} {what}: give {_DIRECTORIES.get(stage, f'an output of {stage}')}"
+        )
     names = storage.list_names(directory)
     if MARKER not in names or MANIFEST not in names:
         raise UserError(

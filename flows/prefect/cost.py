@@ -13,11 +13,11 @@ from mswitch.flows.jobs.record import find_records, read_record
 from mswitch.flows.prefect.artifacts import last_metrics
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.profile import Operators, Price
-from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.hardware import peak_flops
 from mswitch.models.nn.flops import recomputed_flops, training_step_flops
-from mswitch.models.presets import preset
-from mswitch.models.training.run_directory import CONFIG, train_config_of
+from mswitch.models.presets import PRESETS
+from mswitch.models.training.run_directory import CONFIG, model_of, train_config_of
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -33,7 +33,7 @@ _TRAININGS = ("train", "finetune")
 #: Settings of training that do not change how long a step takes.
 _UNTIMED = (
     *("steps", "seed", "base_learning_rate", "warmup_steps", "weight_decay", "evaluations"),
-    *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss"),
+    *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss", "eval_every", "schedule"),
 )
 
 
@@ -155,24 +155,32 @@ class CostGuard:
                 if secs is None:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
-                same_model = (config["preset"], config["tokens_per_step"]) == (one.preset, tokens)
-                if same_model and _timed(train_config_of(config)) == _timed(one.config):
+                same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
+                if (model := self._model(one)) is not None:
+                    same = same and model_of(config) == model
+                if same and _timed(train_config_of(config)) == _timed(one.config):
                     found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None
 
     def _by_flops(self, one: Planned) -> tuple[float, str] | None:
         peak = peak_flops(self.price.chip) if self.price is not None else None
-        if peak is None or self.price is None:
+        model = self._model(one)
+        if peak is None or self.price is None or model is None:
             return None
         config, lengths = one.config, self._lengths(one.config)
-        vocabulary = padded_vocabulary(self.manifest["vocabulary_size"])
-        model = dataclasses.replace(preset(one.preset).model, vocabulary_size=vocabulary)
         flops = training_step_flops(model, config.rows, *lengths) + recomputed_flops(
             model, config.rows, *lengths, remat=config.remat, loss_chunks=config.loss_chunks
         )
         secs = flops / (peak * config.devices * ASSUMED_UTILIZATION)
         devices = f"{config.devices} x {self.price.chip}"
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
+
+    def _model(self, one: Planned) -> ModelConfig | None:
+        """The model of a preset; None where it is that of the run that it begins with."""
+        if one.preset not in PRESETS:
+            return None
+        vocabulary = padded_vocabulary(self.manifest["vocabulary_size"])
+        return dataclasses.replace(PRESETS[one.preset].model, vocabulary_size=vocabulary)
 
     def _lengths(self, config: TrainConfig) -> tuple[int, int]:
         inputs, targets = (self.manifest[f"{name}_length"] for name in ("inputs", "targets"))

@@ -164,7 +164,7 @@ def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
 
 
 def began(run: Mapping[str, Any]) -> str:
-    """Where a run began, as `data.py` describes it."""
+    """Where a run began, as the data of a page describes it."""
     origin, teacher = run["origin"], run["teacher"]
     if origin is not None:
         moments = ", moments kept" if origin["keep_moments"] else ""

@@ -1,15 +1,13 @@
 """`mswitch corpus`: build a corpus, inspect its rules, show its statistics."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.stages.common import BeamOptions, Json, print_result, split_commas
+from mswitch.flows.stages.common import BeamOptions, Json, print_result
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.languages import parse_codes
 from mswitch.pipelines.runners import RunnerName
 
 Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
@@ -50,9 +48,6 @@ def build(
             pages and lines that it already has (with profile modern, near-duplicates) are dropped;
             the rest becomes new shards.
     """
-    if config.languages is not None:
-        languages = parse_codes(split_commas(config.languages) or ())
-        config = dataclasses.replace(config, languages=languages)
     return build_corpus(
         input,
         out,

@@ -76,7 +76,7 @@ def run_training(
         meet("compiled")
         recorder.begin(compile_secs)
         stop_is_due = stack.enter_context(stop_requests())
-        pending = None
+        pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
             state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
             # The device works on this step while the one before is judged and written down.
@@ -86,7 +86,7 @@ def run_training(
             if step < steps:
                 batch = next(upcoming)
             files.check()
-            stopping, kept = stop_is_due(step), step in plan.evaluation_steps
+            stopping, kept = stop_is_due(step), step in evaluated
             if stopping or kept or step % plan.train.checkpoint_every == 0:
                 recorder.record(*pending)
                 pending = None

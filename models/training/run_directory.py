@@ -1,7 +1,6 @@
 """A run directory: what it holds, whether this run may use it, and how it is marked finished."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -389,36 +388,35 @@ def check_vocabulary(
     run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
     """Check that a run has the examples' vocabulary; an imported run has only rows to compare."""
-    rows, pieces = described["model"]["vocabulary_size"], manifest["vocabulary_size"]
-    if rows < pieces:
-        raise UserError(
-            f"{run} has {rows:,} rows for the {pieces:,} pieces of {examples}: build examples "
-            "with the vocabulary that its model came with (`mswitch examples build --vocab`)"
-        )
-    trained_on = described["examples"]
-    if trained_on and trained_on["vocabulary_sha256"] != manifest["vocabulary_sha256"]:
-        raise UserError(
-            f"{run} was trained with another vocabulary than that of {examples}: build these with "
-            f"that of {trained_on['path']} (relative to the run)"
-        )
+    size, sha256 = manifest["vocabulary_size"], manifest["vocabulary_sha256"]
+    advice = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
+    _check_pieces(run, described, examples, size, sha256, advice)
 
 
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
     """Check that a run's vocabulary is this one; an imported run has rows to compare alone."""
-    rows = described["model"]["vocabulary_size"]
-    if rows < vocabulary.size:
-        raise UserError(
-            f"{vocabulary.path} has {vocabulary.size:,} pieces, and {run} only {rows:,} rows for "
-            "them: give the vocabulary that the model was trained with"
-        )
-    trained_on = described["examples"]
-    sha256 = hashlib.sha256(vocabulary.model).hexdigest()
+    advice = "give the vocabulary that the model was trained with"
+    of_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
+    _check_pieces(run, described, *of_file, advice)
+
+
+def _check_pieces(
+    run: str | Path,
+    described: Mapping[str, Any],
+    place: str | Path,
+    size: int,
+    sha256: str,
+    advice: str,
+) -> None:
+    rows, trained_on = described["model"]["vocabulary_size"], described["examples"]
+    if rows < size:
+        raise UserError(f"{run} has {rows:,} rows for the {size:,} pieces of {place}: {advice}")
     if trained_on and trained_on["vocabulary_sha256"] != sha256:
         raise UserError(
-            f"{run} was trained with another vocabulary than {vocabulary.path}: give the one its "
-            "examples were built with"
+            f"{run} was trained with another vocabulary than that of {place}: {advice}; that of "
+            f"the run is in {trained_on['path']} (relative to the run)"
         )
 
 

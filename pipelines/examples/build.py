@@ -7,7 +7,6 @@ one are done again, and give the same bytes.
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -150,7 +149,7 @@ def build_examples(
             {
                 "vocabulary_size": opened.size,
                 **dataclasses.asdict(lengths),
-                "vocabulary_sha256": hashlib.sha256(opened.model).hexdigest(),
+                "vocabulary_sha256": opened.model_sha256,
                 "finished": config.finished,
                 "languages": described,
             }

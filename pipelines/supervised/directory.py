@@ -7,7 +7,6 @@ that is wrong is refused before anything is tokenised.
 
 import dataclasses
 import functools
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -122,7 +121,7 @@ def build_directory(
                 "inputs_length": source.lengths.inputs_length,
                 "targets_length": source.lengths.targets_length,
                 "vocabulary_size": vocabulary.size,
-                "vocabulary_sha256": hashlib.sha256(vocabulary.model).hexdigest(),
+                "vocabulary_sha256": vocabulary.model_sha256,
                 "languages": by_lang,
                 "task": source.task,
                 **of_rows,

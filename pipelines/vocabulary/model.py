@@ -45,6 +45,11 @@ class VocabularyModel:
     size: int
     added: bool
 
+    @property
+    def model_sha256(self) -> str:
+        """Of the model with its sentinels: `vocabulary_sha256` of examples and runs."""
+        return hashlib.sha256(self.model).hexdigest()
+
 
 def _no_model(path: str | Path) -> UserError:
     return UserError(

@@ -38,7 +38,7 @@ _NAME = re.compile(r"[\w.-]+")
 
 @dataclasses.dataclass(frozen=True)
 class WeightedTask:
-    """A task of a mixture: `min(examples * scale, cap) ** (1 / temperature)`, or a given rate.
+    """A task of a mixture: `min(examples * scale, cap) ** (1 / task_temperature)`, or a given rate.
 
     Attributes:
         directory: its examples.
@@ -46,7 +46,7 @@ class WeightedTask:
         virtual: counts as so many examples, whatever it has.
         cap: counts as so many at most (T5's K).
         scale: multiplies the examples, before the cap.
-        temperature: flattens rates, after the cap; 1 is in proportion to examples.
+        task_temperature: flattens rates of tasks, after the cap; 1 is in proportion to examples.
         mixture: how often each of its languages comes.
     """
 
@@ -55,14 +55,14 @@ class WeightedTask:
     virtual: Annotated[float, Ge(1)] | None = None
     cap: Annotated[float, Ge(1)] | None = None
     scale: Annotated[float, Gt(0)] = 1.0
-    temperature: Annotated[float, Gt(0)] = 1.0
+    task_temperature: Annotated[float, Gt(0)] = 1.0
     mixture: Mixture = Mixture()  # noqa: RUF009, it is frozen
 
     def __post_init__(self) -> None:
         check_fields(self, "")
-        others = (self.virtual, self.cap, self.scale, self.temperature)
+        others = (self.virtual, self.cap, self.scale, self.task_temperature)
         if self.rate is not None and others != (None, None, 1.0, 1.0):
-            raise UserError("give a rate, or virtual, cap, scale and temperature, not both")
+            raise UserError("give a rate, or virtual, cap, scale and task_temperature, not both")
 
     def weight(self, records: int) -> float:
         """What the task's share is proportional to."""
@@ -70,7 +70,7 @@ class WeightedTask:
             return self.rate
         size = (self.virtual or records) * self.scale
         capped = size if self.cap is None else min(size, self.cap)
-        return float(capped) ** (1 / self.temperature)
+        return float(capped) ** (1 / self.task_temperature)
 
 
 def leaf_name(task: str, lang: str) -> str:

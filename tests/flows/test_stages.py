@@ -91,7 +91,9 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     job = job_of(tokens, settings, operators)
     where = f"--corpus={tmp_path}/corpora/mc4", f"--out={tmp_path}/tokens/counts"
     assert job.argv == ("tokens", *where, "--least=5")
-    settings = settings_of(distill)(name="s", teacher="pairs/t/big", examples="e", preset="mt5-base")
+    settings = settings_of(distill)(
+        name="s", teacher="pairs/t/big", examples="e", preset="mt5-base"
+    )
     words = job_of(distill, settings, operators).argv
     assert words[:2] == ("distill", f"--teacher={tmp_path}/pairs/t/big")
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)

@@ -64,3 +64,5 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         world = World(Local(), tmp_path / "out")
     yield world
     world.clean()
+    if world.cluster is not None:
+        world.cluster.wait_until_idle()

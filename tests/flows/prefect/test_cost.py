@@ -63,8 +63,9 @@ def held(hours: float, number: int = 1, **more) -> Attempt:
 def train_some(one: Planned, examples: Path, steps: int, secs: float, device: str = "cpu"):
     """What a training leaves after some steps."""
     one.out.mkdir(exist_ok=True)
+    model = dataclasses.replace(preset(one.preset).model, vocabulary_size=512)
     config = {
-        **{"preset": one.preset, "model": {}, "train": as_json(one.config)},
+        **{"preset": one.preset, "model": as_json(model), "train": as_json(one.config)},
         **{"examples": {}, "config_hash": "x", "device": device},
         "tokens_per_step": one.config.rows * (64 + 32) * one.config.pack,
     }

@@ -275,7 +275,7 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     given.write_bytes(proto.SerializeToString(deterministic=True))
     opened = open_vocabulary(given)
     child.run("mt5-tiny", run, 1)
-    with pytest.raises(UserError, match="was trained with another vocabulary than"):
+    with pytest.raises(UserError, match="was trained with another vocabulary than that of"):
         export_hf(run, out, vocab=given)
     described = json.loads((run / CONFIG).read_text())
     described["examples"]["vocabulary_sha256"] = hashlib.sha256(opened.model).hexdigest()
@@ -299,7 +299,7 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
     ):
         export_hf(run, out)
     import_hf(fixtures / "mt5-tiny", tmp_path / "small")
-    with pytest.raises(UserError, match=r"pieces, and .*small only 40 rows"):
+    with pytest.raises(UserError, match=r"small has 40 rows for the \d+ pieces of"):
         export_hf(tmp_path / "small", tmp_path / "no", vocab=given)
 
 

@@ -118,7 +118,7 @@ def test_the_vocabulary_is_that_of_the_run(untrained, vocabulary, tmp_path):
     for trained_on, rows, message in [
         (examples, 256, "no checkpoint"),
         (other, 256, "trained with another vocabulary"),
-        (examples, 100, "only 100 rows"),
+        (examples, 100, "has 100 rows for"),
     ]:
         described["examples"], described["model"]["vocabulary_size"] = trained_on, rows
         (run / CONFIG).write_text(json.dumps(described))

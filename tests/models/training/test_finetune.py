@@ -262,7 +262,7 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
     shutil.rmtree(empty / "checkpoints")
     dense = pretrain("mt5-tiny", tmp_path / "dense", tasks)
     cases = [
-        ((origin, other, out), {}, "another vocabulary than that of .*/other: build these with"),
+        ((origin, other, out), {}, "another vocabulary than that of .*/other: build examples with"),
         ((imported, larger, out), {}, "has 512 rows for the 513 pieces of"),
         (
             (running, tasks, out),

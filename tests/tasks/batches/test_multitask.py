@@ -32,7 +32,7 @@ WEIGHTS = st.fixed_dictionaries(
         "virtual": st.integers(1, 10**8),
         "cap": st.integers(1, 10**7),
         "scale": st.floats(0.01, 100),
-        "temperature": st.floats(0.2, 10),
+        "task_temperature": st.floats(0.2, 10),
     },
 )
 
@@ -54,8 +54,8 @@ def mixed(small_examples, reviews) -> TaskMixture:
     ("settings", "expected"),
     [
         ({"scale": 27}, 81),
-        ({"scale": 27, "temperature": 2}, 9),
-        ({"scale": 27, "temperature": 0.5, "cap": 50.5}, 2550.25),
+        ({"scale": 27, "task_temperature": 2}, 9),
+        ({"scale": 27, "task_temperature": 0.5, "cap": 50.5}, 2550.25),
     ],
 )
 def test_weights_are_those_of_seqios_own_tests(settings, expected):
@@ -92,7 +92,7 @@ def test_rates_are_those_of_nested_mixtures_of_seqio(drawn):
             whole,
             maximum=weights.get("cap"),
             scale=weights.get("scale", 1.0),
-            temperature=weights.get("temperature", 1.0),
+            temperature=weights.get("task_temperature", 1.0),
         )
         outer.append((seqio.Mixture(f"{name}_all", inner), rate))
     mixture = seqio.Mixture("outer", outer)
@@ -205,7 +205,7 @@ virtual = 2_620_000
 [tasks.reviews]
 directory = "../reviews"
 cap = 65_536
-temperature = 2
+task_temperature = 2
 alpha = 0.5
 languages = ["he", "sw"]
 """
@@ -219,7 +219,7 @@ def test_a_file_is_read_with_its_directories_beside_it(tmp_path):
     assert mixture.tasks["text"] == WeightedTask(f"{tmp_path}/examples", virtual=2_620_000)
     languages = Mixture(languages=("iw", "sw"), alpha=0.5)
     assert mixture.tasks["reviews"] == WeightedTask(
-        f"{tmp_path.parent}/reviews", cap=65_536, temperature=2, mixture=languages
+        f"{tmp_path.parent}/reviews", cap=65_536, task_temperature=2, mixture=languages
     )
     assert "directory" not in str(mixture.definition)
     path.write_text('[tasks.a]\ndirectory = "gs://bucket/a"\n')
