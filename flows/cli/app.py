@@ -34,7 +34,7 @@ SUBCOMMANDS = {
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",
-    "runs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
+    "jobs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
     "deploy": "Give a Prefect server the flows of corpora, examples and pretraining.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
@@ -42,7 +42,7 @@ SUBCOMMANDS = {
 #: Where the subcommands are that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
-    **dict.fromkeys(("mixture", "plan", "runs", "deploy", "doctor"), "cli.commands"),
+    **dict.fromkeys(("mixture", "plan", "jobs", "deploy", "doctor"), "cli.commands"),
 }
 
 

@@ -338,7 +338,7 @@ def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         if status.phase != "ended":
             raise UserError(
                 f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
-                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch runs "
+                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch jobs "
                 f"cancel {job.place}`"
             )
     fresh.earlier_host_hours = before.host_hours(until)

@@ -85,7 +85,7 @@ class Job:
             if self.record is None:
                 raise UserError(
                     f"{self.out} is in a bucket, and the record of a job is not: give --record "
-                    "too, a path on this machine, by which `mswitch runs` then knows the job"
+                    "too, a path on this machine, by which `mswitch jobs` then knows the job"
                 )
             object.__setattr__(self, "out", str(self.out).rstrip("/"))
             object.__setattr__(self, "record", Path(os.path.abspath(self.record)))

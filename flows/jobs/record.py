@@ -158,7 +158,7 @@ def find_records(top: Path) -> list[Record]:
                 record = _read(Path(directory))
                 found += [record] if record is not None else []
             except (UserError, PermissionError) as error:
-                say("runs", f"left out: {error}")
+                say("jobs", f"left out: {error}")
         # Data, checkpoints and metrics have no jobs below them, and many files.
         names[:] = sorted(
             name for name in names if name not in ("checkpoints", "data", "tensorboard")
@@ -178,7 +178,7 @@ def edit_record(
     """
     directory = job_directory(place)
     if new is None and not directory.exists():
-        raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
+        raise UserError(f"no job makes {place}: `mswitch jobs list` shows which there are")
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "record.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -186,7 +186,7 @@ def edit_record(
         text = canonical_json(before.as_json()) if before is not None else ""
         record = before if new is None else new(before)
         if record is None:
-            raise UserError(f"no job makes {place}: `mswitch runs list` shows which there are")
+            raise UserError(f"no job makes {place}: `mswitch jobs list` shows which there are")
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:

@@ -64,5 +64,5 @@ def summarise(record: Record) -> Summary:
 
 def as_json(record: Record, summary: Summary) -> dict[str, Any]:
     """Record and summary as one object, for programs."""
-    value = {"stage": "runs", "out": str(record.job.out), **dataclasses.asdict(summary)}
+    value = {"stage": "jobs", "out": str(record.job.out), **dataclasses.asdict(summary)}
     return {**value, "record": record.as_json()}

@@ -1,7 +1,7 @@
 """Steps of flows: Prefect tasks that refuse in one line, and jobs that are followed while they run.
 
 A job outlives the flow run that follows it (`mswitch.flows.jobs`). Only three things end it
-early: Cancel and Suspend of the flow run, and `mswitch runs`.
+early: Cancel and Suspend of the flow run, and `mswitch jobs`.
 """
 
 import contextlib

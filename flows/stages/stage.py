@@ -187,7 +187,7 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
     if not found or not found[-1]:
         raise UserError(
             f"a job needs the directory that it makes: give {option} to {made.name!r} too, or a "
-            "command that makes none without `mswitch runs submit`"
+            "command that makes none without `mswitch jobs submit`"
         )
     return made.job_of(argv, found[-1], hosts, record)
 

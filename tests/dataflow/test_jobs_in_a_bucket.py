@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import child_runs
+import child_jobs
 import job_child
 import local_kubernetes
 import pytest
@@ -17,7 +17,7 @@ from job_world import World
 from local_kubernetes import LocalKubernetesCluster
 from processes import is_alive, wait_for
 
-from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import pod, record
 from mswitch.flows.jobs.controller import ask
@@ -59,30 +59,30 @@ def test_a_follower_killed_at_any_step_doubles_no_job_and_no_line(world, bucket,
 @pytest.mark.slow
 def test_commands_know_a_job_by_the_place_of_its_record(either, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(record, "MSWITCH", (sys.executable, job_child.__file__))
-    monkeypatch.setattr(runs, "MSWITCH", (sys.executable, child_runs.__file__))
+    monkeypatch.setattr(jobs, "MSWITCH", (sys.executable, child_jobs.__file__))
     world = World(Local(), tmp_path / "out", secs=90, url=f"{either}/out")
     place, named = str(world.out), f"{world.out} ({world.url})"
     job = world.job("steady")
-    runs._ask_to_run(job, Local())
-    assert main(["runs", "adopt", place]) == 0
+    jobs._ask_to_run(job, Local())
+    assert main(["jobs", "adopt", place]) == 0
     try:
         world.wait_for_beat()
-        assert main(["runs", "show", place]) == 0
+        assert main(["jobs", "show", place]) == 0
         assert capfd.readouterr().out.splitlines()[1].startswith(f"{named}: running, process ")
-        assert main(["runs", "pause", place]) == 0
+        assert main(["jobs", "pause", place]) == 0
         assert f"{named}: paused" in capfd.readouterr().out
-        assert main(["runs", "resume", place]) == 0
+        assert main(["jobs", "resume", place]) == 0
         world.wait_for_beat(starts=2)
-        assert main(["runs", "cancel", place]) == 0
+        assert main(["jobs", "cancel", place]) == 0
         assert f"{named}: cancelled" in capfd.readouterr().out
         assert not any(is_alive(pid) for pid in world.pids())
         (world.out / "go").touch()
-        assert main(["runs", "resume", "--wait", place]) == 0
-        assert main(["runs", "list", str(tmp_path)]) == 0
+        assert main(["jobs", "resume", "--wait", place]) == 0
+        assert main(["jobs", "list", str(tmp_path)]) == 0
         said = capfd.readouterr().out.splitlines()
         assert said[-1].startswith("done                1        3 ")
         assert said[-1].endswith(f" {named}")
-        assert main(["runs", "logs", "-f", place]) == 0
+        assert main(["jobs", "logs", "-f", place]) == 0
         lines = [f"process 0: start {start}" for start in (1, 2, 3)]
         lines[1:1], lines[3:3] = ["saved"], ["saved"]
         assert capfd.readouterr().out.splitlines() == lines
@@ -103,18 +103,18 @@ def test_a_bucket_that_does_not_answer_neither_ends_nor_repeats_a_job(world, mon
     assert len(world.pids()) == 1
     assert any("cannot reach" in line and "no network" in line for line in told)
     monkeypatch.setattr(storage, "file_sizes", no_network)
-    assert main(["runs", "list", str(world.out.parent)]) == 0
+    assert main(["jobs", "list", str(world.out.parent)]) == 0
     assert "\nunreachable         1        1 " in capfd.readouterr().out
 
 
 def test_an_output_in_a_bucket_needs_a_place_for_the_record(bucket, tmp_path, capfd):
     command = ["--", "train", "--preset", "mt5-tiny", "--examples", "x", "--out"]
-    assert main(["runs", "submit", *command, f"{bucket}/run"]) == 2
+    assert main(["jobs", "submit", *command, f"{bucket}/run"]) == 2
     assert f"{bucket}/run is in a bucket, and the record of a job is not: give --record too" in (
         capfd.readouterr().err
     )
     place = str(tmp_path / "run")
-    assert main(["runs", "submit", "--record", place, *command, "hdfs://name/run"]) == 2
+    assert main(["jobs", "submit", "--record", place, *command, "hdfs://name/run"]) == 2
     assert "hdfs://name/run is not a bucket that can be written to" in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -154,16 +154,16 @@ def test_a_training_that_is_killed_and_paused_goes_on_from_the_bucket(
         found = [name.partition("/")[0] for name in names if name.endswith("_CHECKPOINT_METADATA")]
         return max(map(int, found), default=0)
 
-    assert main(["runs", "submit", f"--record={place}", "--", *command, *shape]) == 0
+    assert main(["jobs", "submit", f"--record={place}", "--", *command, *shape]) == 0
     wait_for(lambda: saved() > 0, 300)
     job = read_record(place).job
     os.killpg(json.loads(job.file(1, ".lock").read_bytes())["pid"], signal.SIGKILL)
     before = saved()
     wait_for(lambda: saved() > before, 300)
-    assert main(["runs", "pause", str(place)]) == 0
+    assert main(["jobs", "pause", str(place)]) == 0
     assert f"continuing after step {before}, from {run}" in job.file(2, ".log").read_text()
     capfd.readouterr()
-    assert main(["runs", "show", str(place), "--json"]) == 0
+    assert main(["jobs", "show", str(place), "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)
     assert (shown["state"], shown["progress"], shown["out"]) == ("paused", saved(), run)
     attempts = shown["record"]["attempts"]

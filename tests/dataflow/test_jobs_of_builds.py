@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.dataflow, pytest.mark.timeout(600)]
 
 
 class Build:
-    """A build that is a job of `mswitch runs`, and the peer that it is sent to."""
+    """A build that is a job of `mswitch jobs`, and the peer that it is sent to."""
 
     def __init__(self, words: list[str], place: Path, peer: Any, url: str):
         self.words, self.place, self.peer, self.url = words, place, peer, url
@@ -33,7 +33,7 @@ class Build:
         return self.peer.jobs[self._first :]
 
     def submit(self) -> None:
-        assert main(["runs", "submit", f"--record={self.place}", "--", *self.words]) == 0
+        assert main(["jobs", "submit", f"--record={self.place}", "--", *self.words]) == 0
         wait_for(lambda: self.jobs, 120)
 
     def host(self) -> int:
@@ -57,7 +57,7 @@ class Build:
 
     def shown(self, capfd: Any) -> dict[str, Any]:
         capfd.readouterr()
-        assert main(["runs", "show", str(self.place), "--json"]) == 0
+        assert main(["jobs", "show", str(self.place), "--json"]) == 0
         return json.loads(capfd.readouterr().out)
 
 
@@ -69,7 +69,7 @@ def build(command: Callable[..., list[str]], peer: Any, bucket: str, tmp_path: P
     yield made
     record = read_record(made.place)
     if record is not None and record.alive is not None:
-        main(["runs", "cancel", str(made.place)])
+        main(["jobs", "cancel", str(made.place)])
 
 
 def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
@@ -79,12 +79,12 @@ def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
     build.kill_follower()
     build.kill()
     assert not storage.exists(f"{build.url}/_COMPLETED")
-    assert main(["runs", "adopt", str(build.place)]) == 0
+    assert main(["jobs", "adopt", str(build.place)]) == 0
     wait_for(lambda: "of this build runs already" in build.log(), 120)
     [job] = build.jobs
     assert not job.finished.is_set()
     waiting("-ingest-").set()
-    assert main(["runs", "adopt", "--wait", str(build.place)]) == 0
+    assert main(["jobs", "adopt", "--wait", str(build.place)]) == 0
     names = [one.spec["name"].rpartition("-")[0] for one in build.jobs]
     assert names == [f"mswitch-corpus-{phase}" for phase in PHASES]
     shown = build.shown(capfd)
@@ -100,13 +100,13 @@ def test_what_a_person_ends_ends_on_dataflow_too_and_goes_on_when_asked(
 ):
     build.submit()
     host, [job] = build.host(), build.jobs
-    assert main(["runs", intent, str(build.place)]) == 0
+    assert main(["jobs", intent, str(build.place)]) == 0
     assert job.state == "JOB_STATE_CANCELLED"
     assert not is_alive(host)
     ended = {"pause": "paused", "cancel": "cancelled"}[intent]
     assert build.shown(capfd)["state"] == ended
     waiting("-ingest-").set()
-    assert main(["runs", "resume", "--wait", str(build.place)]) == 0
+    assert main(["jobs", "resume", "--wait", str(build.place)]) == 0
     assert len(build.jobs) == 1 + len(PHASES)
     assert build.shown(capfd)["state"] == "done"
     assert data_bytes(f"{build.url}/data") == local_data
@@ -118,15 +118,15 @@ def test_a_build_is_cancelled_though_nothing_of_it_lives_here(build, capfd):
     build.kill()
     [job] = build.jobs
     assert job.state == "JOB_STATE_RUNNING"
-    assert main(["runs", "cancel", str(build.place)]) == 0
+    assert main(["jobs", "cancel", str(build.place)]) == 0
     assert job.state == "JOB_STATE_CANCELLED"
     assert build.shown(capfd)["state"] == "cancelled"
 
 
 def test_a_build_that_was_refused_is_cancelled_at_once(build, capfd):
     build.words = [word for word in build.words if not word.startswith("--region")]
-    words = ["runs", "submit", "--wait", f"--record={build.place}", "--", *build.words]
+    words = ["jobs", "submit", "--wait", f"--record={build.place}", "--", *build.words]
     assert main(words) == 2
     assert "runner dataflow needs, after --, --region" in capfd.readouterr().out
-    assert main(["runs", "cancel", str(build.place)]) == 0
+    assert main(["jobs", "cancel", str(build.place)]) == 0
     assert build.shown(capfd)["state"] == "cancelled"

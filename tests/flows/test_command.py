@@ -72,8 +72,8 @@ def test_help_teaches_without_loading_the_stages():
         "import-hf",
         "export-hf",
         "report",
-        *(f"runs {name}" for name in ("submit", "list", "show", "logs", "pause", "resume")),
-        *("runs cancel", "runs adopt"),
+        *(f"jobs {name}" for name in ("submit", "list", "show", "logs", "pause", "resume")),
+        *("jobs cancel", "jobs adopt"),
     ],
 )
 def test_the_help_of_a_command_has_an_example(command, capsys):

@@ -1,7 +1,7 @@
 """The flow that makes Prefect's server, the jobs' records and the launchers agree.
 
 It looks at what is, however that came about, and may be run at any time. A job whose flow run is
-gone keeps running: it is reported, and `mswitch runs` has the commands for it.
+gone keeps running: it is reported, and `mswitch jobs` has the commands for it.
 """
 
 import datetime

@@ -126,7 +126,7 @@ def test_a_record_with_a_damaged_part_is_named_and_hides_no_other(world, capfd, 
     assert [record.job.out for record in find_records(world.out.parent)] == [world.out]
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
-    assert said[0].startswith(f"[runs] left out: {directory}/record.json is not the record")
+    assert said[0].startswith(f"[jobs] left out: {directory}/record.json is not the record")
 
 
 def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(world, tmp_path):

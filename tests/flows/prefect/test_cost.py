@@ -303,16 +303,16 @@ def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):
 def test_runs_show_what_they_cost(tmp_path, planned, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     recorded(training(planned[0], SETTINGS, tmp_path), held(1.5, outcome="failed"))
-    assert main(["runs", "list", "."]) == 0
+    assert main(["jobs", "list", "."]) == 0
     assert "1.50         -" in capsys.readouterr().out
-    assert main(["runs", "show", "mt5-tiny"]) == 0
+    assert main(["jobs", "show", "mt5-tiny"]) == 0
     assert "hours        1.50 of hosts\n" in capsys.readouterr().out
 
     Path("operators.toml").write_text("[prices.local]\nchip_hour = 3\nchips = 8")
-    assert main(["runs", "list", "."]) == 0
+    assert main(["jobs", "list", "."]) == 0
     assert "1.50     36.00" in capsys.readouterr().out
-    assert main(["runs", "show", "mt5-tiny"]) == 0
+    assert main(["jobs", "show", "mt5-tiny"]) == 0
     assert "1.50 of hosts, 12.00 of chips, 36.00 USD" in capsys.readouterr().out
-    assert main(["runs", "list", ".", "--json"]) == 0
-    [run] = json.loads(capsys.readouterr().out)["runs"]
+    assert main(["jobs", "list", ".", "--json"]) == 0
+    [run] = json.loads(capsys.readouterr().out)["jobs"]
     assert (run["host_hours"], run["chip_hours"], run["usd"]) == (1.5, 12.0, 36.0)

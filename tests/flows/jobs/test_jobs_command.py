@@ -1,16 +1,16 @@
-"""`mswitch runs`, on this machine, without a server of any kind."""
+"""`mswitch jobs`, on this machine, without a server of any kind."""
 
 import json
 import subprocess
 import sys
 
-import child_runs
+import child_jobs
 import job_child
 import pytest
 from job_world import World
 from processes import is_alive
 
-from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 from mswitch.flows.jobs.command import differences
@@ -25,7 +25,7 @@ from mswitch.flows.stages.stage import job_of_command
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "MSWITCH", (sys.executable, job_child.__file__))
-    monkeypatch.setattr(runs, "MSWITCH", (sys.executable, child_runs.__file__))
+    monkeypatch.setattr(jobs, "MSWITCH", (sys.executable, child_jobs.__file__))
     world = World(Local(), tmp_path / "out")
     yield world
     world.clean()
@@ -33,44 +33,44 @@ def world(tmp_path, monkeypatch):
 
 def test_a_command_that_refuses_its_input_ends_the_job_with_its_own_line(tmp_path, capfd):
     command = ["vocab", "train", "--corpus", "nowhere", "--out", str(tmp_path / "v")]
-    assert main(["runs", "submit", "--wait", "--", *command]) == 2
+    assert main(["jobs", "submit", "--wait", "--", *command]) == 2
     said = capfd.readouterr()
     lines = said.out.splitlines()
     assert [line.startswith("mswitch: nowhere does not exist") for line in lines] == [True, False]
     assert lines[-1].startswith(f"{tmp_path / 'v'}: refused (nowhere does not exist: give a corpus")
-    assert main(["runs", "show", str(tmp_path / "v"), "--json"]) == 0
+    assert main(["jobs", "show", str(tmp_path / "v"), "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)
     assert (shown["state"], shown["followed_by"]) == ("refused", None)
     assert shown["record"]["job"]["argv"] == command
     assert [one["codes"] for one in shown["record"]["attempts"]] == [[2]]
-    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert main(["jobs", "list", str(tmp_path)]) == 0
     assert "\nrefused             0        1       0.00         -  - " in capfd.readouterr().out
 
 
 def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world, capfd):
     ask(world.job("steady"), world.launcher, "run")
     run = str(world.out)
-    assert main(["runs", "adopt", run]) == 0
+    assert main(["jobs", "adopt", run]) == 0
     world.wait_for_beat()
     world.wait_for(lambda: follower(world.out))
-    assert main(["runs", "show", run]) == 0
+    assert main(["jobs", "show", run]) == 0
     shown = capfd.readouterr().out
     assert f"{run}: running, process " in shown
     assert "followed by  process " in shown
-    assert main(["runs", "pause", run]) == 0
+    assert main(["jobs", "pause", run]) == 0
     assert f"{run}: paused" in capfd.readouterr().out
     assert (world.out / "saved").exists()
     assert not any(is_alive(pid) for pid in world.pids())
-    assert main(["runs", "resume", run]) == 0
+    assert main(["jobs", "resume", run]) == 0
     world.wait_for_beat(starts=2)
-    assert main(["runs", "cancel", run]) == 0
+    assert main(["jobs", "cancel", run]) == 0
     assert f"{run}: cancelled" in capfd.readouterr().out
     assert not any(is_alive(pid) for pid in world.pids())
-    assert main(["runs", "logs", "--follow", run]) == 0
+    assert main(["jobs", "logs", "--follow", run]) == 0
     assert capfd.readouterr().out.splitlines() == [
         *("process 0: start 1", "saved", "process 0: start 2", "saved"),
     ]
-    assert main(["runs", "adopt", "--wait", run]) == 130
+    assert main(["jobs", "adopt", "--wait", run]) == 130
     assert len(world.pids()) == 2
 
 
@@ -80,7 +80,7 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         (["submit", "train"], "a job needs the directory that it makes: give --out to 'train' too"),
         (["submit", "--", "evaluate", "--examples", "x"], "give --run to 'evaluate' too"),
         (["submit", "--", "trian", "--out", "x"], "'trian' is not a command of mswitch"),
-        (["submit", "--", "runs", "list"], "'runs' is not a command of mswitch"),
+        (["submit", "--", "jobs", "list"], "'jobs' is not a command of mswitch"),
         (["submit"], "nothing is not a command of mswitch"),
         (["submit", "--hosts", "0", "--", "train", "--out", "x"], "--hosts is 0: give at least 1"),
         (["submit", "--hosts", "2", "--", "train", "--out", "x"], "give --distributed to 'train'"),
@@ -106,21 +106,21 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         ),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give --record too"),
         (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
-        (["submit", "--", "plan"], "or a command that makes none without `mswitch runs submit`"),
-        (["show", "nowhere"], "no job makes nowhere: `mswitch runs list` shows"),
+        (["submit", "--", "plan"], "or a command that makes none without `mswitch jobs submit`"),
+        (["show", "nowhere"], "no job makes nowhere: `mswitch jobs list` shows"),
         (["cancel", "nowhere"], "no job makes nowhere"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, capfd, argv, complaint):
     monkeypatch.chdir(tmp_path)
-    assert main(["runs", *argv]) == 2
+    assert main(["jobs", *argv]) == 2
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert complaint in said[0]
 
 
 def test_a_directory_without_jobs_has_none(tmp_path, capfd):
-    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert main(["jobs", "list", str(tmp_path)]) == 0
     assert capfd.readouterr().out == f"no jobs below {tmp_path}\n"
 
 
@@ -155,19 +155,19 @@ def test_a_record_chooses_no_program(tmp_path, command):
     value = json.loads(file.read_text())
     assert "program" not in value["job"]
     file.write_text(json.dumps({**value, "job": {**value["job"], "program": touch}}))
-    assert main(["runs", command, "--wait", str(out)]) == 2
+    assert main(["jobs", command, "--wait", str(out)]) == 2
     assert not hacked.exists()
 
 
 def test_a_job_that_is_followed_gets_no_second_follower(world, capfd):
     ask(world.job("steady"), world.launcher, "run")
     run = str(world.out)
-    assert main(["runs", "adopt", run]) == 0
+    assert main(["jobs", "adopt", run]) == 0
     world.wait_for(lambda: follower(world.out))
     first = follower(world.out)
-    assert main(["runs", "adopt", run]) == 0
+    assert main(["jobs", "adopt", run]) == 0
     assert f"{run}: followed by {first} already" in capfd.readouterr().out
-    assert main(["runs", "cancel", run]) == 0
+    assert main(["jobs", "cancel", run]) == 0
     world.wait_for(lambda: follower(world.out) is None)
 
 
@@ -179,14 +179,14 @@ def test_a_terminal_gets_no_control_characters_of_a_job(tmp_path, monkeypatch, c
         log.write("\x1b]0;title\x07\tdone\n")
     for command in ("show", "logs"):
         monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-        assert main(["runs", command, str(world.out)]) == 0
-    assert main(["runs", "list", str(tmp_path)]) == 0
+        assert main(["jobs", command, str(world.out)]) == 0
+    assert main(["jobs", "list", str(tmp_path)]) == 0
     said = capfd.readouterr().out
     assert not {"\x1b", "\x07"} & set(said)
     assert "\\u001b]0;title\\u0007\tdone\n" in said
     assert said.count("o\\u001b[31m\\nut") == 3
     monkeypatch.setattr("sys.stdout.isatty", lambda: False)
-    assert main(["runs", "logs", str(world.out)]) == 0
+    assert main(["jobs", "logs", str(world.out)]) == 0
     assert "\x1b]0;title\x07\tdone\n" in capfd.readouterr().out
 
 
@@ -202,10 +202,10 @@ def test_who_reads_along_a_job_that_nobody_follows_is_told(world, monkeypatch, c
 
     monkeypatch.setattr("time.sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        main(["runs", "logs", "-f", str(world.out)])
+        main(["jobs", "logs", "-f", str(world.out)])
     said = capfd.readouterr()
     assert said.out == "process 0: start 1\n"
-    assert f"nobody follows this job: `mswitch runs adopt {world.out}`" in said.err
+    assert f"nobody follows this job: `mswitch jobs adopt {world.out}`" in said.err
 
 
 def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatch, capfd):
@@ -214,7 +214,7 @@ def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatc
 
     monkeypatch.setattr("mswitch.flows.jobs.slurm._call", no_answer)
     command = ["--", "train", "--out", str(tmp_path / "out")]
-    assert main(["runs", "submit", "--launcher", "slurm", *command]) == 2
+    assert main(["jobs", "submit", "--launcher", "slurm", *command]) == 2
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert "the scheduler does not answer, so nothing was submitted (squeue: error:" in said[0]
@@ -225,7 +225,7 @@ def test_a_job_of_a_scheduler_that_is_not_installed_here_is_listed(tmp_path, mon
     with edit_record(job.out, lambda before: Record(job, Slurm().profile)) as record:
         record.attempts.append(Attempt(1, 0.0, 0))
     monkeypatch.setenv("PATH", "")
-    assert main(["runs", "list", str(tmp_path)]) == 0
+    assert main(["jobs", "list", str(tmp_path)]) == 0
     assert "\nunreachable" in capfd.readouterr().out
 
 
@@ -237,9 +237,9 @@ def test_a_job_that_nobody_follows_is_done_when_its_marker_says_so(world, capfd)
     ask(job, world.launcher, "run")
     (world.out / "go").touch()
     world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
-    assert main(["runs", "list", str(world.out.parent)]) == 0
+    assert main(["jobs", "list", str(world.out.parent)]) == 0
     assert "\ndone " in capfd.readouterr().out
-    assert main(["runs", "logs", "-f", str(world.out)]) == 0
+    assert main(["jobs", "logs", "-f", str(world.out)]) == 0
 
 
 def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch, capfd):
@@ -250,9 +250,9 @@ def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch
     )
     monkeypatch.setenv("PATH", "/nowhere")
     command = ["--", "train", "--preset", "mt5-tiny", "--examples", "x", "--out", "y"]
-    assert main(["runs", "submit", "--launcher", "gke", *command]) == 2
+    assert main(["jobs", "submit", "--launcher", "gke", *command]) == 2
     assert "mswitch: kubectl is not installed" in capfd.readouterr().err
-    assert main(["runs", "submit", "--launcher", "gke", "--partition", "a", *command]) == 2
+    assert main(["jobs", "submit", "--launcher", "gke", "--partition", "a", *command]) == 2
     assert "give --launcher slurm" in capfd.readouterr().err
 
 

@@ -4,11 +4,11 @@ import sys
 
 import job_child
 
-from mswitch.flows.cli.commands import runs
+from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 
 if __name__ == "__main__":
     record.MSWITCH = (sys.executable, job_child.__file__)
-    runs.MSWITCH = (sys.executable, __file__)
+    jobs.MSWITCH = (sys.executable, __file__)
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""`mswitch runs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
+"""`mswitch jobs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
 import shlex
 import subprocess
@@ -32,8 +32,8 @@ from mswitch.pipelines.objects import check_url
 from mswitch.pipelines.progress import say
 
 app = App(
-    name="runs",
-    help="Run commands as jobs that outlive their terminal. `mswitch runs submit` starts one and "
+    name="jobs",
+    help="Run commands as jobs that outlive their terminal. `mswitch jobs submit` starts one and "
     "sees to it that it is started again when it is interrupted, until it is done. What is known "
     "of it is beside its output, in .OUT.job/: the other commands take the output's directory, "
     "or, where the output is in a bucket, what was given as --record.",
@@ -42,7 +42,7 @@ app = App(
 #: Exit codes of a command that waits for the end of a job.
 EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "paused": 75, "cancelled": 130}
 
-Run = Annotated[
+Out = Annotated[
     Path,
     Parameter(
         help="The output of the job: its --out, RUN/eval or RUN/predictions; or its --record."
@@ -71,12 +71,12 @@ def submit(
     at most 100 times, and 3 times in a row without progress. A command that refused its input or
     failed is not. The job that lives, or is done, is not started twice.
 
-        mswitch runs submit -- train --preset mt5-small --examples examples --out run
-        mswitch runs logs -f run
+        mswitch jobs submit -- train --preset mt5-small --examples examples --out run
+        mswitch jobs logs -f run
 
     On Slurm, with a process on each of four nodes:
 
-        mswitch runs submit --launcher slurm --hosts 4 -- train --distributed ...
+        mswitch jobs submit --launcher slurm --hosts 4 -- train --distributed ...
 
     Args:
         command: after `--`, the command and its options, without `mswitch`.
@@ -104,14 +104,14 @@ def submit(
 
 
 @app.command(name="list")
-def list_runs(top: Path = Path(), *, json: Json = False) -> int:
+def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """List the jobs whose outputs are below a directory, and what they have cost.
 
     `running` and `pending` are alive. `waiting` and `ended` need somebody who follows them: where
-    the list says "nobody", `mswitch runs adopt RUN` does. Hosts cost what operators.toml says in
+    the list says "nobody", `mswitch jobs adopt OUT` does. Hosts cost what operators.toml says in
     [prices]; their hours are those of all attempts.
 
-        mswitch runs list runs
+        mswitch jobs list runs
 
     Args:
         top: the directory below which jobs are looked for; by default this one.
@@ -121,7 +121,7 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
     found = [(record, summarise(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} output"]
-    runs = []
+    jobs = []
     for record, summary in found:
         cost = _cost(record, summary)
         who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
@@ -130,20 +130,20 @@ def list_runs(top: Path = Path(), *, json: Json = False) -> int:
             f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8} "
             f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_named(record.job)}"
         )
-        runs.append(as_json(record, summary) | cost)
-    result = {"stage": "runs", "runs": runs}
+        jobs.append(as_json(record, summary) | cost)
+    result = {"stage": "jobs", "jobs": jobs}
     return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
 
 
 @app.command
-def show(run: Run, *, json: Json = False) -> int:
+def show(out: Out, *, json: Json = False) -> int:
     """Show a job: its command, how it is, and what became of each attempt.
 
     Progress is the step of the newest checkpoint, or else the number of files.
 
-        mswitch runs show run
+        mswitch jobs show run
     """
-    record = _record(run)
+    record = _record(out)
     summary = summarise(record)
     cost = _cost(record, summary)
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
@@ -168,12 +168,12 @@ def show(run: Run, *, json: Json = False) -> int:
 
 
 @app.command
-def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")] = False) -> int:
+def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")] = False) -> int:
     """Print the log of a job, over all of its attempts.
 
     It is what the command says on standard output and standard error.
 
-        mswitch runs logs -f run
+        mswitch jobs logs -f run
 
     Args:
         follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
@@ -183,15 +183,15 @@ def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
     shown = visible if sys.stdout.isatty() else str
     alone = False
     while True:
-        record = _record(run)
+        record = _record(out)
         summary = summarise(record)
         over = not follow or summary.state in FINAL
         if not over and not alone and summary.state == "ended" and summary.followed_by is None:
             alone = True
-            say("runs", f"nobody follows this job: `mswitch runs adopt {run}` starts it again")
+            say("jobs", f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
         for attempt in record.attempts:
             if attempt.number not in read and len(record.attempts) > 1:
-                say("runs", f"attempt {attempt.number}")
+                say("jobs", f"attempt {attempt.number}")
             launcher, start = make_launcher(record.launcher), read.get(attempt.number, 0)
             read[attempt.number] = start
             for lines, end in all_logs(launcher, record.job, attempt.number, start):
@@ -203,49 +203,49 @@ def logs(run: Run, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
 
 
 @app.command
-def pause(run: Run, *, json: Json = False) -> int:
-    """Let a job save and end; `mswitch runs resume` continues it.
+def pause(out: Out, *, json: Json = False) -> int:
+    """Let a job save and end; `mswitch jobs resume` continues it.
 
     It has two minutes before it is killed. The command waits until no process is left.
 
-        mswitch runs pause run
+        mswitch jobs pause run
     """
-    return _stop(run, "pause", json)
+    return _stop(out, "pause", json)
 
 
 @app.command
-def cancel(run: Run, *, json: Json = False) -> int:
+def cancel(out: Out, *, json: Json = False) -> int:
     """Let a job save and end, and start it no more. What it wrote stays.
 
     It has two minutes before it is killed. The command waits until no process is left.
 
-        mswitch runs cancel run
+        mswitch jobs cancel run
     """
-    return _stop(run, "cancel", json)
+    return _stop(out, "cancel", json)
 
 
 @app.command
-def resume(run: Run, *, wait: Wait = False, json: Json = False) -> int:
+def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
     """Let a job go on that was paused, cancelled or interrupted, failed or was refused.
 
     It is the command that was submitted; to change its options, submit it again.
 
-        mswitch runs resume run
+        mswitch jobs resume run
     """
-    record = _record(run)
+    record = _record(out)
     _ask_to_run(record.job, make_launcher(record.launcher))
     return _follow(record.job.place, wait, json)
 
 
 @app.command
-def adopt(run: Run, *, wait: Wait = False, json: Json = False) -> int:
+def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
     """Follow a job that nobody follows: start it again when it is interrupted.
 
     It changes nothing else: a paused job stays so.
 
-        mswitch runs adopt run
+        mswitch jobs adopt run
     """
-    record = _record(run)
+    record = _record(out)
     with edit_record(record.job.place) as edited:
         edited.owner = "by hand"
     return _follow(record.job.place, wait, json)
@@ -265,10 +265,10 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     """The job of a command line, if it is one of mswitch."""
     from mswitch.flows.cli.app import SUBCOMMANDS
 
-    if not command or command[0] not in SUBCOMMANDS or command[0] == "runs":
+    if not command or command[0] not in SUBCOMMANDS or command[0] == "jobs":
         given = repr(command[0]) if command else "nothing"
         raise UserError(
-            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch runs submit "
+            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch jobs submit "
             "-- train --preset ...`"
         )
     return job_of_command(command, hosts, record)
@@ -315,7 +315,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
     try:
         result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
     except _GoesOn as status:
-        words = [*MSWITCH, "runs", "adopt", str(place), "--wait"]
+        words = [*MSWITCH, "jobs", "adopt", str(place), "--wait"]
         with open(job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
                 words,
@@ -330,17 +330,17 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
     return _finish(record, result, json)
 
 
-def _stop(run: Path, intent: Intent, json: bool) -> int:
-    record = _record(run)
+def _stop(out: Path, intent: Intent, json: bool) -> int:
+    record = _record(out)
     launcher = make_launcher(record.launcher)
     try:
         ask(record.job, launcher, intent, owner="by hand")
     except Unreachable as error:
-        say("runs", f"not reachable ({error}); trying again")
+        say("jobs", f"not reachable ({error}); trying again")
     say_news = _say_news()
 
     def tell(text: str) -> None:
-        if _record(run).intent == "run":
+        if _record(out).intent == "run":
             raise _GoesOn
         say_news(text)
 
@@ -359,7 +359,7 @@ def _say_news() -> Callable[[str], None]:
     def tell(text: str) -> None:
         nonlocal last
         if text != last:
-            say("runs", text)
+            say("jobs", text)
         last = text
 
     return tell
@@ -373,18 +373,18 @@ def _finish(record: Record, result: Result, json: bool) -> int:
     return EXIT_CODES[result.outcome]
 
 
-def _record(run: Path) -> Record:
-    record = read_record(run)
+def _record(out: Path) -> Record:
+    record = read_record(out)
     if record is None:
         raise UserError(
-            f"no job makes {run}: `mswitch runs list` shows the jobs below a directory, and "
-            "`mswitch runs submit` starts one"
+            f"no job makes {out}: `mswitch jobs list` shows the jobs below a directory, and "
+            "`mswitch jobs submit` starts one"
         )
     return record
 
 
 def _logs_command(place: Path) -> str:
-    return f"`mswitch runs logs -f {_line(shlex.quote(str(place)))}`"
+    return f"`mswitch jobs logs -f {_line(shlex.quote(str(place)))}`"
 
 
 def _named(job: Job) -> str:
