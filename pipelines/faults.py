@@ -28,9 +28,6 @@ MODERN_POINTS = (
 #: Where only supervised examples come by, between reading rows and writing shards.
 SUPERVISED_POINTS = ("examples.after_files", "examples.after_parts", "examples.after_rows")
 
-#: Where a report on distilled students comes by.
-DISTILLATION_POINTS = _publication("distillation")
-
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 

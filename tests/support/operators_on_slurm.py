@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import datetime
 import filecmp
-import json
 import os
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ from local_slurm import LocalSlurmCluster, what_is_missing
 from operators_parts import Parts, parts
 from operators_server import Served, until
 from processes import free_port
+from trained_runs import lines
 
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.settings import PairSettings
@@ -50,8 +50,6 @@ active = true
 parameters = {{launcher = "cluster", steps = {steps}, checkpoint_every = {checkpoint_every}}}
 """
 #: Of metrics.jsonl, what a clock says. The report has figures of the first.
-CLOCKS = ("train/step_secs", "train/tokens_per_sec")
-CLOCKS += ("train/model_flops_per_sec", "train/compile_secs")
 ENDS = {"Completed", "Failed", "Cancelled"}
 PAIR = PairSettings()
 #: The pair that is trained on both nodes, and by how much it is shorter.
@@ -157,7 +155,7 @@ def run_commands(directory: Path, examples: Path, like: Path, steps: int, hosts:
         words = (f"--preset={name}", f"--examples={examples}", f"--out={run}", *options)
         train_together(hosts, words)
         mswitch("evaluate", f"--run={run}", f"--examples={examples}")
-        assert without_clocks(run) == without_clocks(like / name), f"metrics of {name} differ"
+        assert lines(run) == lines(like / name), f"metrics of {name} differ"
         shutil.copy(like / name / "metrics.jsonl", run)
     runs = [f"--baseline={pair / PAIR.baseline}", f"--candidate={pair / PAIR.candidate}"]
     mswitch("report", *runs, f"--out={pair / 'report'}")
@@ -185,11 +183,6 @@ def mswitch(*words: str) -> None:
         check=True,
         stderr=subprocess.DEVNULL,
     )
-
-
-def without_clocks(run: Path) -> list[dict[str, object]]:
-    metrics = [json.loads(line) for line in (run / "metrics.jsonl").open()]
-    return [{key: one[key] for key in one if key not in CLOCKS} for one in metrics]
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import example_files
 import httpx
 from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -40,6 +41,13 @@ active = true
 """
 
 
+def with_examples(directory: Path) -> Path:
+    """Put examples of two languages into the storage of a directory."""
+    examples = directory / "storage" / "examples" / "sample"
+    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    return directory
+
+
 @dataclasses.dataclass(frozen=True)
 class Served:
     """The server and where it keeps things."""
@@ -55,6 +63,18 @@ class Served:
     @property
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
+
+    def deploy(self, *options: str, **environment: str) -> tuple[int, str]:
+        """What `mswitch deploy` ends with, and says."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
+            cwd=self.directory,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
         found = self.client.read_deployment_by_name(deployment)

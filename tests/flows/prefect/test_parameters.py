@@ -10,14 +10,6 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schema_of
-from mswitch.flows.prefect.flows.append_crawl import append_crawl
-from mswitch.flows.prefect.flows.corpus import corpus
-from mswitch.flows.prefect.flows.evaluate import evaluate_run
-from mswitch.flows.prefect.flows.examples import examples
-from mswitch.flows.prefect.flows.experiment import experiment
-from mswitch.flows.prefect.flows.finetune import finetune_run
-from mswitch.flows.prefect.flows.pretrain_pair import pretrain_pair
-from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.parameters import (
     JobCancelledError,
     configured,
@@ -26,14 +18,8 @@ from mswitch.flows.prefect.parameters import (
 )
 from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import (
-    AppendSettings,
     CorpusSettings,
-    EvaluateSettings,
-    ExamplesSettings,
-    ExperimentSettings,
-    FinetuneSettings,
     PairSettings,
-    ReportSettings,
 )
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
@@ -43,16 +29,7 @@ from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.validation import constraints
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
-FLOWS = {
-    CorpusSettings: corpus,
-    AppendSettings: append_crawl,
-    ExamplesSettings: examples,
-    PairSettings: pretrain_pair,
-    ExperimentSettings: experiment,
-    EvaluateSettings: evaluate_run,
-    FinetuneSettings: finetune_run,
-    ReportSettings: report,
-}
+FLOWS = {type(one.settings): one.flow for one in DEPLOYMENTS if one.settings is not None}
 #: Where a schema says a bound.
 KEYWORDS = {Ge: "minimum", Gt: "exclusiveMinimum", Le: "maximum", Lt: "exclusiveMaximum"}
 

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-import example_files
 import pytest
 from operators_parts import JobsWatched, Parts, parts
-from operators_server import Served, until
+from operators_server import Served, until, with_examples
+from trained_runs import lines
 
 from mswitch.flows.jobs.record import find_records
 
@@ -40,18 +40,12 @@ cron = "* * * * *"
 active = true
 """
 #: Of metrics.jsonl, what a clock says.
-TIMINGS = (
-    *("train/step_secs", "train/tokens_per_sec"),
-    *("train/model_flops_per_sec", "train/compile_secs"),
-)
 ENDS = {"Completed", "Failed", "Cancelled"}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("recovery")
-    examples = directory / "storage" / "examples" / "sample"
-    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    directory = with_examples(tmp_path_factory.mktemp("recovery"))
     with parts(directory, OPERATORS) as (made, served):
         made.deploy()
         made.start_worker()
@@ -142,9 +136,7 @@ def results(pair: Path) -> dict[str, str | bytes]:
         for path in sorted((pair / run / "eval").rglob("*")):
             if path.is_file():
                 found[str(path.relative_to(pair))] = path.read_bytes()
-        lines = (pair / run / "metrics.jsonl").read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = lines(pair / run)
         assert [one["step"] for one in metrics] == list(range(1, PAIR["steps"] + 1))
-        kept = [{key: one[key] for key in one if key not in TIMINGS} for one in metrics]
-        found[f"{run}/metrics.jsonl"] = "\n".join(map(json.dumps, kept))
+        found[f"{run}/metrics.jsonl"] = json.dumps(metrics)
     return found

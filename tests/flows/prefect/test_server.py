@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import example_files
 import httpx
 import pytest
 import task_files
-from operators_server import Served, processes, served, until
+from operators_server import Served, processes, served, until, with_examples
 from prefect.client.schemas.objects import StateType
 
 from mswitch.flows.jobs.record import Record, read_record
@@ -29,9 +28,7 @@ ENDLESS = {"steps": 1_000_000, "batch_size": 2, "evaluations": 3, "warmup_steps"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("operators")
-    examples = directory / "storage" / "examples" / "sample"
-    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    directory = with_examples(tmp_path_factory.mktemp("operators"))
     with served(directory, head="flow_runs = 1\n") as made:
         yield made
 
@@ -119,23 +116,13 @@ def test_a_schedule_that_is_asked_for_fires_and_no_other(server):
 
 
 def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
-    def deploy(*options: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
-            cwd=server.directory,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout
-
     def patch(path: str, **values: Any) -> None:
         assert httpx.patch(f"{server.api}/work_pools/mswitch{path}", json=values).is_success
 
     # The schedule that the test before switched off is an edit, as by hand.
     patch("", concurrency_limit=3)
     patch("/queues/housekeeping", concurrency_limit=1)
-    code, text = deploy("--check")
+    code, text = server.deploy("--check")
     assert code == 1
     limits, schedule = text.splitlines()[:2], text.splitlines()[2]
     assert limits == [
@@ -143,11 +130,11 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
         "~ work queue mswitch/housekeeping: concurrency_limit: 1 -> None",
     ]
     assert schedule.startswith("~ deployment report/pair: schedule:")
-    assert deploy("--dry-run") == (0, text)
+    assert server.deploy("--dry-run") == (0, text)
     report = server.client.read_deployment_by_name("report/pair")
     assert [one.active for one in report.schedules] == [False]
     # As it is in the file. Its runs come late, since nothing takes them.
-    assert deploy()[0] == 0
+    assert server.deploy()[0] == 0
     patch("/queues/default", is_paused=True)
     then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=9)
     server.post(f"deployments/{report.id}/schedule", start_time=str(then), min_runs=5)
@@ -155,10 +142,10 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
     # Switched off, it takes them along.
     file = server.directory / "operators.toml"
     file.write_text(file.read_text().replace("active = true", "active = false"))
-    assert deploy()[0] == 0
+    assert server.deploy()[0] == 0
     assert runs_of(server, report, "SCHEDULED") == []
     patch("/queues/default", is_paused=False)
-    code, text = deploy("--check")
+    code, text = server.deploy("--check")
     assert code == 0
     assert "nothing differs" in text
 

@@ -1,9 +1,8 @@
 """Limits of cost on a real Prefect server: the form, the pause, and what a person decides."""
 
-import example_files
 import httpx
 import pytest
-from operators_server import Served, processes, served, until
+from operators_server import Served, processes, served, until, with_examples
 
 from mswitch.flows.jobs.record import read_record
 
@@ -19,9 +18,7 @@ chip = "TPU v5e"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("operators")
-    examples = directory / "storage" / "examples" / "sample"
-    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    directory = with_examples(tmp_path_factory.mktemp("operators"))
     with served(directory, TOML) as made:
         yield made
 

@@ -3,14 +3,11 @@
 import http.server
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 
-import example_files
 import pytest
-from operators_server import served, until
+from operators_server import served, until, with_examples
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
@@ -47,9 +44,7 @@ def received():
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, received):
-    directory = tmp_path_factory.mktemp("operators")
-    examples = directory / "storage" / "examples" / "sample"
-    example_files.write_examples(examples, {"sw": (40,), "yo": (9,)}, 64, 500, 8)
+    directory = with_examples(tmp_path_factory.mktemp("operators"))
     with served(directory, TOML, MSWITCH_TEST_URL=received[1]) as made:
         yield made
 
@@ -108,24 +103,13 @@ def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received
 
 
 def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
-    def deploy(*options: str, **environment: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
-            cwd=server.directory,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    code, text = deploy("--check", MSWITCH_TEST_URL=received[1])
+    code, text = server.deploy("--check", MSWITCH_TEST_URL=received[1])
     assert (code, "nothing differs" in text) == (0, True), text
-    code, text = deploy("--check", MSWITCH_TEST_URL=f"{received[1]}-2")
+    code, text = server.deploy("--check", MSWITCH_TEST_URL=f"{received[1]}-2")
     assert code == 1
     assert "block mswitch-notifications: url: another -> as in $MSWITCH_TEST_URL" in text
     assert SECRET not in text
-    code, text = deploy("--check")
+    code, text = server.deploy("--check")
     assert code == 2
     assert "$MSWITCH_TEST_URL is not set, and [notifications] of operators.toml names it" in text
     assert SECRET not in server.log
@@ -137,7 +121,7 @@ def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     file = server.directory / "operators.toml"
     file.write_text(file.read_text().replace(TOML, ""))
     gone = [f"- automation mswitch-notify-{name}" for name in ("trouble", "verdict", "stalled")]
-    assert deploy("--check")[0] == 1
-    assert deploy()[1].splitlines() == [*gone, "- block mswitch-notifications"]
-    code, text = deploy("--check")
+    assert server.deploy("--check")[0] == 1
+    assert server.deploy()[1].splitlines() == [*gone, "- block mswitch-notifications"]
+    code, text = server.deploy("--check")
     assert (code, "nothing differs" in text) == (0, True), text

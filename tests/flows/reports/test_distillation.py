@@ -2,12 +2,8 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +15,6 @@ from report_runs import Scenario, edit_config, read_config, write_runs
 from mswitch.flows.reports.distillation import measure_share, write_distillation
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import DISTILLATION_POINTS, VARIABLE
 
 LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
 SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0), noise=0.05)
@@ -306,19 +301,3 @@ def test_a_share_of_independent_noise_has_the_width_that_theory_says():
     width = 1.96 * error / gain * np.sqrt((1 - share) ** 2 + share**2 + 1)
     assert found["share"].value == pytest.approx(share)
     np.testing.assert_allclose(found["share"].ci, (share - width, share + width), atol=0.005)
-
-
-@pytest.mark.slow
-def test_killed_while_it_is_published_it_is_written_by_the_next(runs, student, tmp_path):
-    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
-    compare(runs, student, undisturbed)
-    places = ["--baseline", runs[0], "--teacher", runs[1], "--student", student, "--out", out]
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", "distillation", *places]
-    for point in DISTILLATION_POINTS:
-        killed = subprocess.run(
-            [*command, "--resamples", "300"], env={**os.environ, VARIABLE: point}, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL
-    assert write_distillation([runs[0]], [runs[1]], [student], out, SMALL)["reused"]
-    for path in undisturbed.iterdir():
-        assert (out / path.name).read_bytes() == path.read_bytes()

@@ -2,12 +2,8 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +20,6 @@ from mswitch.flows.reports.pair import write_report
 from mswitch.models.inference.scores import format_scores
 from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import VARIABLE
 
 ROWS = {"de": 40, "sw": 40, "yo": 40, "fi": 40, "th": 40, "zh": 4}
 HOSTILE = "</script><script>alert(1)</script>\u202e<img src=x onerror=alert(2)>"
@@ -205,21 +200,6 @@ def test_given_again_it_does_nothing_and_other_predictions_are_refused(tmp_path)
     (sparse / "predictions" / "toy" / "test_reads.json").write_text('{"reads": []}')
     with pytest.raises(UserError, match="other settings or inputs"):
         write_downstream([dense], [sparse], out)
-
-
-@pytest.mark.slow
-def test_killed_while_it_is_published_it_is_written_by_the_next(tmp_path):
-    dense, sparse = pair(tmp_path)
-    write_downstream([dense], [sparse], tmp_path / "undisturbed")
-    out = tmp_path / "out"
-    options = ["--baseline", str(dense), "--candidate", str(sparse), "--out", str(out)]
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", "downstream", *options]
-    for moment in ("before_marker", "before_publish", "after_publish"):
-        env = {**os.environ, VARIABLE: f"downstream.{moment}"}
-        assert subprocess.run(command, env=env, check=False).returncode == -signal.SIGKILL
-    assert write_downstream([dense], [sparse], out)["reused"]
-    for path in (tmp_path / "undisturbed").iterdir():
-        assert (out / path.name).read_bytes() == path.read_bytes()
 
 
 def test_languages_without_an_interval_may_be_judged(tmp_path):
