@@ -136,42 +136,29 @@ def test_examples_are_built_with_a_foreign_vocabulary(
         build_examples(small_corpus, path, out, config)
 
 
-def with_a_piece_behind(model: bytes) -> bytes:
-    proto = sentencepiece_model_pb2.ModelProto.FromString(add_sentinels(model))
-    proto.pieces.add(piece="behind", score=-1.0)
-    return proto.SerializeToString()
-
-
-@pytest.mark.parametrize(
-    ("read", "change", "message"),
-    [
-        (open_vocabulary, lambda _: b"nothing of the kind", "is not a SentencePiece model"),
-        (load_vocabulary, lambda _: b"nothing of the kind", "is not a SentencePiece model"),
-        (open_vocabulary, lambda _: b"", "is not a SentencePiece model"),
-        (load_vocabulary, lambda model: model, "has no sentinels .*examples build --vocab FILE"),
-        (
-            open_vocabulary,
-            lambda model: with_seqio_sentinels(model, 20),
-            r"not <extra_id_99> \.\.\. <extra_id_0> as its last 100",
-        ),
-        (open_vocabulary, with_a_piece_behind, "sentinels, but not"),
-        (
-            open_vocabulary,
-            lambda _: train(pad_id=-1, unk_id=0, bos_id=1, eos_id=2),
-            r"ids \(-1, 2, 0\).*--pad_id=0 --eos_id=1 --unk_id=2",
-        ),
-    ],
-)
-def test_models_that_are_no_vocabulary(plain_model, write, read, change, message):
-    with pytest.raises(UserError, match=rf"given\.model.* {message}"):
-        read(write(change(plain_model)))
-
-
-def test_places_of_no_vocabulary(tmp_path):
+def test_what_is_no_vocabulary(plain_model, write, tmp_path):
+    for read, content in ((open_vocabulary, b"?"), (load_vocabulary, b"?"), (open_vocabulary, b"")):
+        with pytest.raises(UserError, match=r"given\.model is not a SentencePiece model"):
+            read(write(content))
     with pytest.raises(UserError, match=r"none\.model does not exist: give a vocabulary directory"):
         open_vocabulary(tmp_path / "none.model")
     with pytest.raises(UserError, match="is not a finished vocabulary output"):
         open_vocabulary(tmp_path)
+    with pytest.raises(UserError, match=r"has no sentinels .*examples build --vocab FILE"):
+        load_vocabulary(write(plain_model))
+
+
+def test_other_sentinels_and_special_ids_are_refused(plain_model, write):
+    few = with_seqio_sentinels(plain_model, 20)
+    with pytest.raises(UserError, match=r"not <extra_id_99> \.\.\. <extra_id_0> as its last 100"):
+        open_vocabulary(write(few))
+    proto = sentencepiece_model_pb2.ModelProto.FromString(add_sentinels(plain_model))
+    proto.pieces.add(piece="behind", score=-1.0)
+    with pytest.raises(UserError, match=r"sentinels, but not"):
+        open_vocabulary(write(proto.SerializeToString()))
+    model = train(pad_id=-1, unk_id=0, bos_id=1, eos_id=2)
+    with pytest.raises(UserError, match=r"ids \(-1, 2, 0\).*--pad_id=0 --eos_id=1 --unk_id=2"):
+        open_vocabulary(write(model))
 
 
 def test_a_damaged_vocabulary_directory_is_named(small_vocabulary, tmp_path):
