@@ -96,6 +96,11 @@ def test_a_row_that_cannot_become_text_has_a_reason(renderer, changed, message):
         renderer().render({**ROW, **changed})
 
 
+def test_a_row_without_inputs_is_refused(renderer):
+    with pytest.raises(RowError, match="^inputs are empty$"):
+        renderer("sentiment: ", "").render({**ROW, "title": " ", "body": {"text": ""}})
+
+
 def test_what_a_row_error_says_can_be_shown(renderer):
     with pytest.raises(RowError) as error:
         renderer().render({"lang": "sw", "\ud800\x1b[2J\n": 1, "x" * 1000: 2})

@@ -118,6 +118,14 @@ def test_missing_lists_are_named(tmp_path):
         load_blocklist(["gs://bucket/[a]"])
 
 
+def test_more_lists_than_a_byte_tells_apart_are_refused(tmp_path):
+    paths = [tmp_path / f"{number}.txt" for number in range(256)]
+    for path in paths:
+        path.touch()
+    with pytest.raises(UserError, match="^256 blocklists: give at most 255"):
+        load_blocklist(paths)
+
+
 def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     """A corpus can only be added to while its lists have the digest in its manifest."""
     for category in ("ut1/b/adult", "ut1/a", "ut1/a-b"):
