@@ -50,22 +50,26 @@ def test_parameters_take_the_axes_that_are_free_and_divide_them(axes, shape, wan
 def test_impossible_meshes_are_refused(sparse):
     with pytest.raises(UserError, match=r"needs 64 devices, and there are \d+"):
         make_mesh(TrainConfig(expert_parallel=64), jax.devices())
-    with pytest.raises(UserError, match=r"--batch-size 10 is not a multiple of .* = 4"):
-        check_divisible(sparse, TrainConfig(batch_size=10, data_parallel=4), Groups(10, 10))
-    with pytest.raises(UserError, match="--expert-parallel 3 does not divide 4 experts"):
-        check_divisible(sparse, TrainConfig(batch_size=12, expert_parallel=3), Groups(12, 12))
-    with pytest.raises(UserError, match="4 routing groups in the encoder and 2 in the decoder"):
-        check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), Groups(4, 2))
-    check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), Groups(4, 4))
-    with pytest.raises(UserError, match=r"--model-parallel 4 does not divide .* 2 \(att"):
-        check_divisible(sparse, TrainConfig(batch_size=8, model_parallel=4), Groups(4, 4))
     narrow = dataclasses.replace(sparse, heads=32)
-    with pytest.raises(UserError, match=r"--model-parallel 32 does not divide .* 48 \(d_ff"):
-        check_divisible(narrow, TrainConfig(batch_size=8, model_parallel=32), Groups(4, 4))
     whole = dataclasses.replace(sparse, balance_scope="global")
+    for model, rows, settings, groups, message in (
+        (
+            sparse,
+            10,
+            {"data_parallel": 4},
+            (10, 10),
+            r"--batch-size 10 is not a multiple of .* = 4",
+        ),
+        (sparse, 12, {"expert_parallel": 3}, (12, 12), "--expert-parallel 3 does not divide 4 exp"),
+        (sparse, 8, {"expert_parallel": 4}, (4, 2), "4 routing groups in the encoder and 2 in the"),
+        (sparse, 8, {"model_parallel": 4}, (4, 4), r"--model-parallel 4 does not .* 2 \(att"),
+        (narrow, 8, {"model_parallel": 32}, (4, 4), r"--model-parallel 32 does not .* 48 \(d_ff"),
+        (whole, 8, {"microbatches": 2}, (4, 4), "--balance-scope global balances the batch as a"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_divisible(model, TrainConfig(batch_size=rows, **settings), Groups(*groups))
+    check_divisible(sparse, TrainConfig(batch_size=8, expert_parallel=4), Groups(4, 4))
     check_divisible(whole, TrainConfig(batch_size=8), Groups(4, 4))
-    with pytest.raises(UserError, match="--balance-scope global balances the batch as a whole"):
-        check_divisible(whole, TrainConfig(batch_size=8, microbatches=2), Groups(4, 4))
 
 
 @pytest.mark.parametrize(

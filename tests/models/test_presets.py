@@ -66,8 +66,7 @@ def test_parameter_counts_are_the_published_ones(name, published, rounding):
 
 
 @pytest.mark.parametrize(
-    ("experts", "billions"),
-    [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)],
+    ("experts", "billions"), [(8, 0.979), (16, 1.432), (32, 2.338), (64, 4.150), (256, 15.02)]
 )
 def test_mswitch_base_counts_at_other_numbers_of_experts(experts, billions):
     one = preset(f"mswitch-base-{experts}")
@@ -99,8 +98,7 @@ def test_tied_base_is_the_papers_223_million():
 
 
 @pytest.mark.parametrize(
-    ("name", "gflop"),
-    [("t5-base", 124), ("t5-large-geglu", 425), ("t5-xxl", 6300), ("t5-c", 890)],
+    ("name", "gflop"), [("t5-base", 124), ("t5-large-geglu", 425), ("t5-xxl", 6300), ("t5-c", 890)]
 )
 def test_flops_of_twins_are_those_of_table_9(name, gflop):
     """The paper counts parameters times tokens of a sequence: so it has no cross-attention's keys
@@ -116,12 +114,9 @@ def test_flops_of_twins_are_those_of_table_9(name, gflop):
 @pytest.mark.parametrize(
     ("dense", "sparse"),
     [
-        ("mt5-tiny", "mswitch-tiny"),
-        ("mt5-base", "mswitch-base"),
-        ("mt5-small", "mswitch-small-128"),
-        ("t5-base", "switch-base-128"),
-        ("t5-large-geglu", "switch-large"),
-        ("t5-xxl", "switch-xxl"),
+        *(("mt5-tiny", "mswitch-tiny"), ("mt5-base", "mswitch-base")),
+        *(("mt5-small", "mswitch-small-128"), ("t5-base", "switch-base-128")),
+        *(("t5-large-geglu", "switch-large"), ("t5-xxl", "switch-xxl")),
     ],
 )
 def test_pairs_differ_in_experts_alone(dense, sparse):
@@ -169,17 +164,11 @@ def test_layers_must_fill_periods():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0},
-        {"batch_size": -1},
-        {"dtype": "float16"},
-        {"base_learning_rate": 0.0},
-        {"base_learning_rate": float("inf")},
-        {"z_loss": -1.0},
-        {"z_loss": float("nan")},
+        *({"steps": 0}, {"batch_size": -1}, {"dtype": "float16"}, {"warmup_steps": 2**31}),
+        *({"base_learning_rate": value} for value in (0.0, float("inf"))),
+        *({"z_loss": value} for value in (-1.0, float("nan"))),
+        *({"seed": value} for value in (-1, 2**32)),
         {"loss_spike": float("inf")},
-        {"seed": -1},
-        {"seed": 2**32},
-        {"warmup_steps": 2**31},
         {"weight_decay": float("nan"), "optimizer": "adamw"},
     ],
 )
@@ -191,16 +180,9 @@ def test_impossible_training_settings_are_refused(wrong):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"d_ff": 0},
-        {"decoder_layers": 0},
-        {"experts": -1},
-        {"capacity_factor": 0.0},
-        {"capacity_factor": float("inf")},
-        {"balance_weight": float("nan")},
-        {"group_size": 0},
-        {"router_jitter": 1.0},
-        {"expert_dropout_rate": -0.1},
-        {"init_scale": 0.0},
+        *({"d_ff": 0}, {"decoder_layers": 0}, {"experts": -1}, {"group_size": 0}),
+        *({"capacity_factor": 0.0}, {"capacity_factor": float("inf")}, {"init_scale": 0.0}),
+        *({"balance_weight": float("nan")}, {"router_jitter": 1.0}, {"expert_dropout_rate": -0.1}),
         {"balance_scope": "language"},
     ],
 )

@@ -54,7 +54,8 @@ def test_a_server_that_always_breaks_off_is_named_and_nothing_is_left(file_serve
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
 def test_a_busy_server(file_server, tmp_path, code):
-    file_server.moods["/a"].extend([file_server.status(code)] * 3)
+    times = ([], [], ["soon"])  # what it says once of when to come again is nonsense
+    file_server.moods["/a"].extend(file_server.status(code, *after) for after in times)
     assert fetch(file_server, tmp_path).read_bytes() == CONTENT
     assert len(file_server.requests) == 4
 
@@ -69,11 +70,6 @@ def test_retry_after_is_waited_out(file_server, tmp_path, form):
     assert time.monotonic() - start >= 1
 
 
-def test_retry_after_that_is_nonsense(file_server, tmp_path):
-    file_server.moods["/a"].append(file_server.status(503, "soon"))
-    assert fetch(file_server, tmp_path).read_bytes() == CONTENT
-
-
 def test_a_server_that_asks_for_hours(file_server, tmp_path):
     file_server.moods["/a"].append(file_server.status(503, "7200"))
     with pytest.raises(UserError, match="asks to wait 7,200 s"):
@@ -81,12 +77,8 @@ def test_a_server_that_asks_for_hours(file_server, tmp_path):
 
 
 def test_what_no_patience_helps_against(file_server, tmp_path):
-    for code, kind in [
-        (404, MissingError),
-        (403, MissingError),
-        (401, UserError),
-        (418, UserError),
-    ]:
+    for code in (404, 403, 401, 418):
+        kind = MissingError if code in (404, 403) else UserError
         file_server.moods["/a"].append(file_server.status(code))
         before = len(file_server.requests)
         with pytest.raises(kind, match=f"/a.*HTTP {code}") as error:

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import corpus_files
@@ -47,16 +48,18 @@ def records(examples: Path, lang: str, split: str, shard: int) -> list[dict]:
     return [decode_example(data) for data in TFRecordFile(path)]
 
 
+@pytest.fixture(scope="module")
+def vocabulary(small_vocabulary: Path):
+    return load_vocabulary(small_vocabulary / MODEL_FILE)
+
+
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
 def test_training_segments_are_the_documents_cut_losslessly(
-    small_corpus, small_vocabulary, small_examples, lang
+    small_corpus, vocabulary, small_examples, lang
 ):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     for shard in (0, 1):
-        tokens = [
-            vocabulary.EncodeAsIds(text)
-            for _, text in documents(small_corpus, lang, "train", shard)
-        ]
+        texts = [text for _, text in documents(small_corpus, lang, "train", shard)]
+        tokens = [vocabulary.EncodeAsIds(text) for text in texts]
         stream = list(itertools.chain.from_iterable(tokens))
         segments = [stream[at : at + RAW_LENGTH] for at in range(0, len(stream), RAW_LENGTH)]
         found = records(small_examples, lang, "train", shard)
@@ -69,8 +72,7 @@ def test_training_segments_are_the_documents_cut_losslessly(
         assert sorted(first_tokens) == sorted(document[0] for document in tokens)
 
 
-def test_records_of_a_shard_are_permuted(small_corpus, small_vocabulary, small_examples):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+def test_records_of_a_shard_are_permuted(small_corpus, vocabulary, small_examples):
     texts = [text for _, text in documents(small_corpus, "en", "train", 0)]
     stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
     order = [record["targets"].tolist() for record in records(small_examples, "en", "train", 0)]
@@ -79,10 +81,9 @@ def test_records_of_a_shard_are_permuted(small_corpus, small_vocabulary, small_e
 
 @pytest.mark.parametrize("call_bytes", [1, 300, 1 << 20])
 def test_documents_are_tokenised_as_if_each_were_alone(
-    small_corpus, small_vocabulary, monkeypatch, call_bytes
+    small_corpus, vocabulary, monkeypatch, call_bytes
 ):
     monkeypatch.setattr(shards, "CALL_BYTES", call_bytes)
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     for corpus_shard in open_corpus(small_corpus).select("train")["zh"]:
         texts = {row["id"]: row["text"] for row in corpus_shard.documents()}
         counts = shards.ShardCounts()
@@ -109,9 +110,8 @@ def test_one_worker_and_several_write_the_same_bytes(
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
 def test_validation_examples_restore_their_documents(
-    small_corpus, small_vocabulary, small_examples, lang
+    small_corpus, vocabulary, small_examples, lang
 ):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     sizes = bytes_per_id(vocabulary)
     for shard in range(2):
         texts = dict(documents(small_corpus, lang, "validation", shard))
@@ -132,33 +132,26 @@ def test_validation_examples_restore_their_documents(
 
 def test_manifest_and_cache_metadata_describe_the_shards(small_examples, small_corpus):
     manifest = corpus_files.read_json(small_examples / "manifest.json")
-    assert (manifest["inputs_length"], manifest["targets_length"], manifest["raw_length"]) == (
-        32,
-        8,
-        34,
-    )
+    lengths = [manifest[f"{name}_length"] for name in ("inputs", "targets", "raw")]
+    assert lengths == [32, 8, 34]
     assert manifest["vocabulary_size"] == 1200
     assert file_sha256(small_examples / "vocabulary" / MODEL_FILE) == manifest["vocabulary_sha256"]
     assert sorted(manifest["languages"]["haw"]) == ["train", "validation"]
     assert sorted(manifest["languages"]["de"]) == ["train"]
     for lang, splits in manifest["languages"].items():
         for split, entry in splits.items():
-            texts = [
-                row
-                for number in range(len(entry["shards"]))
-                for row in documents(small_corpus, lang, split, number)
-            ]
-            assert entry["documents"] == len(texts)
-            assert entry["bytes"] == sum(len(text.encode()) for _, text in texts)
+            numbers = range(len(entry["shards"]))
+            rows = [row for n in numbers for row in documents(small_corpus, lang, split, n)]
+            assert entry["documents"] == len(rows)
+            assert entry["bytes"] == sum(len(text.encode()) for _, text in rows)
             for shard in entry["shards"]:
                 assert file_sha256(small_examples / shard["path"]) == shard["sha256"]
             folder = small_examples / f"mc4.{lang}"
             info = corpus_files.read_json(folder / f"info.{split}.json")
             stats = corpus_files.read_json(folder / f"stats.{split}.json")
             assert info["num_shards"] == len(entry["shards"])
-            assert (
-                stats["examples"] == entry["records"] == sum(s["records"] for s in entry["shards"])
-            )
+            count = sum(shard["records"] for shard in entry["shards"])
+            assert stats["examples"] == entry["records"] == count
             if split == "train":
                 assert stats["targets_tokens"] == entry["tokens"]
             assert (folder / "COMPLETED").read_bytes() == b""
@@ -181,36 +174,40 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 """
 
 
-@pytest.mark.slow
-def test_kill_anywhere_then_rerun_gives_the_same_bytes(
-    small_corpus, small_vocabulary, small_examples, tmp_path
-):
+@pytest.fixture
+def child(small_corpus, small_vocabulary, tmp_path) -> Callable[..., str]:
+    """Build in another process, killed at a fault point if one is given; give what it said."""
     out = tmp_path / "examples"
     command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
+
+    def run(fault: str = "") -> str:
+        environment = {**os.environ, "MSWITCH_FAULT": fault}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == (-signal.SIGKILL if fault else 0), done.stderr
+        return done.stderr
+
+    return run
+
+
+@pytest.mark.slow
+def test_kill_anywhere_then_rerun_gives_the_same_bytes(child, small_examples, tmp_path):
+    out = tmp_path / "examples"
     points = [point for point in FAULT_POINTS if point.startswith("examples.")]
     assert points[-1] == "examples.after_publish"
     for fault in (points[0], *points):
         assert not out.exists()
-        killed = subprocess.run(
-            command, env={**os.environ, "MSWITCH_FAULT": fault}, capture_output=True, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        child(fault)
     assert data_bytes(out) == data_bytes(small_examples)
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "already complete" in again.stderr
+    assert "already complete" in child()
     assert data_bytes(out) == data_bytes(small_examples)
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_a_rerun_does_only_what_was_not_done(
-    small_corpus, small_vocabulary, small_examples, tmp_path
-):
+def test_a_rerun_does_only_what_was_not_done(child, small_examples, tmp_path):
     out = tmp_path / "examples"
-    command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
-    fault = {"MSWITCH_FAULT": "examples.before_publish"}
-    subprocess.run(command, env={**os.environ, **fault}, capture_output=True, check=False)
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.search(r"(\d+) of \1 shards are there already", finished.stderr)
+    child("examples.before_publish")
+    finished = child()
+    assert re.search(r"(\d+) of \1 shards are there already", finished)
     assert data_bytes(out) == data_bytes(small_examples)
 
 
@@ -234,8 +231,6 @@ def test_validation_can_be_bounded_per_document(
     assert len(bounded) == len(first) < len(whole)
     for record in bounded:
         assert record["inputs"].tolist() == first[record["document"][0]]["inputs"].tolist()
-    with pytest.raises(UserError, match="--validation-segments must be at least 1"):
-        ExamplesConfig(validation_segments=0)
 
 
 def test_texts_without_tokens_leave_no_split(tmp_path):
@@ -249,19 +244,30 @@ def test_texts_without_tokens_leave_no_split(tmp_path):
     assert not [name for name in names if "validation" in name]
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        *(({"seed": n}, rf"^--seed must be .* 4,294,967,295, not {n}") for n in (-1, 1 << 32)),
+        *(
+            ({"mean_noise_span_length": mean}, rf"mean.noise.span.length .*{mean}")
+            for mean in (0.5, float("nan"), float("inf"))
+        ),
+        ({"inputs_length": 2048}, "sentinels"),
+        ({"validation_segments": 0}, "--validation-segments must be at least 1"),
+        ({"chain": "t5", "separate_documents": True}, "^--separate-documents: T5's chain"),
+        ({"chain": "t6"}, "^--chain t6 is unknown: choose lossless or t5"),
+    ],
+)
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        ExamplesConfig(**settings)
+
+
 def test_bad_input_is_named(small_corpus, small_vocabulary, tmp_path):
     with pytest.raises(UserError, match="stage vocabulary, not of corpus"):
         build_examples(small_vocabulary, small_vocabulary, tmp_path / "e", CONFIG)
     with pytest.raises(UserError, match="stage corpus, not of vocabulary"):
         build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
-    for seed in (-1, 1 << 32):
-        with pytest.raises(UserError, match=rf"^--seed must be .* 4,294,967,295, not {seed}"):
-            ExamplesConfig(seed=seed)
-    for mean in (0.5, float("nan"), float("inf")):
-        with pytest.raises(UserError, match=rf"mean.noise.span.length .*{mean}"):
-            ExamplesConfig(mean_noise_span_length=mean)
-    with pytest.raises(UserError, match="sentinels"):
-        ExamplesConfig(inputs_length=2048)
 
 
 def test_a_damaged_corpus_shard_stops_the_job_by_name(small_vocabulary, tmp_path):

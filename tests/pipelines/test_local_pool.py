@@ -8,7 +8,7 @@ import time
 
 import crawl_files as crawl
 import pytest
-from processes import is_alive, wait_for
+from processes import end, is_alive, start, wait_for
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import PRELOAD, WorkerDiedError, call_each, local_pool, note
@@ -80,10 +80,8 @@ def test_a_worker_that_died_says_at_what():
 def test_a_script_that_workers_cannot_import_is_told_why(tmp_path):
     script = tmp_path / "child.py"
     script.write_text(CHILD.replace('if __name__ == "__main__":', "if True:"))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, str(script), str(tmp_path / "pid")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
+    process = start(script, tmp_path / "pid", PYTHONPATH=os.pathsep.join(sys.path))
+    assert "below `if __name__ == '__main__':`" in end(process, 1).splitlines()[-1]
 
 
 def test_workers_leave_ctrl_c_to_their_parent():
@@ -97,8 +95,7 @@ def test_workers_leave_ctrl_c_to_their_parent():
 def test_workers_end_with_a_killed_parent(tmp_path):
     script, noted = tmp_path / "child.py", tmp_path / "pid"
     script.write_text(CHILD)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    parent = subprocess.Popen([sys.executable, str(script), str(noted)], env=environment)
+    parent = start(script, noted, PYTHONPATH=os.pathsep.join(sys.path))
     wait_for(lambda: noted.exists() and noted.read_text())
     worker = int(noted.read_text())
     parent.kill()
@@ -134,8 +131,6 @@ def test_cld3_is_kept_apart_from_tensorflow(tmp_path):
     pages = [crawl.record(crawl.prose(crawl.GERMAN, n, 9), f"http://a.org/{n}") for n in range(9)]
     crawl.write(tmp_path / "a.warc.wet.gz", pages)
     (tmp_path / "child.py").write_text(BESIDE_TENSORFLOW)
-    command = [sys.executable, tmp_path / "child.py", tmp_path / "a.warc.wet.gz", tmp_path / "out"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
+    words = [tmp_path / name for name in ("child.py", "a.warc.wet.gz", "out")]
+    end(start(*words, PYTHONPATH=os.pathsep.join(sys.path)))
     assert (tmp_path / "out" / "_COMPLETED").exists()

@@ -22,6 +22,8 @@ MALLARD = """<page xmlns="http://projectmallard.org/1.0/"><info><desc>Hidden</de
 <title>Mouse</title><p>Click the <gui>button</gui> &lt;now&gt;.</p>
 <section><title>More</title><steps><item><p>Then wait.</p></item></steps></section></page>"""
 
+SPANISH = "Esta página no existe todavía, pero puede crearse."
+
 
 @pytest.fixture
 def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -41,11 +43,9 @@ def fill_docs(tree: Path) -> None:
     (help_folder / "mouse.page").write_text(MALLARD)
     messages = tree / "usr/share/app/i18n"
     messages.mkdir(parents=True)
-    text = "Esta página no existe todavía, pero puede crearse."
-    (messages / "es.json").write_text(json.dumps({"@metadata": {}, "a": text, "b": "corto"}))
-    (messages / "qqq.json").write_text(
-        json.dumps({"a": "Remarks to translators, which are English."})
-    )
+    remarks = {"a": "Remarks to translators, which are English."}
+    (messages / "es.json").write_text(json.dumps({"@metadata": {}, "a": SPANISH, "b": "corto"}))
+    (messages / "qqq.json").write_text(json.dumps(remarks))
 
 
 def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
@@ -54,10 +54,8 @@ def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
         with open(path, "rb") as file:
             for record in ArchiveIterator(file, parse_http=True, verify_digests=True):
                 if record.headers["WARC-Type"] != "warcinfo":
-                    found[record.headers["WARC-Target-URI"]] = (
-                        path.parent.name,
-                        record.reader.read(),
-                    )
+                    content = record.reader.read()
+                    found[record.headers["WARC-Target-URI"]] = path.parent.name, content
     return found
 
 
@@ -77,7 +75,7 @@ def test_pages_of_a_package(mirror, tmp_path):
     assert found[f"{base}/doc/x-docs-de/latin1.html"] == ("warc", "<p>für</p>".encode("latin-1"))
     form, messages = found[f"{base}/app/i18n/es.json/0"]
     assert form == "wet"
-    assert messages.decode() == "Esta página no existe todavía, pero puede crearse."
+    assert messages.decode() == SPANISH
     languages = read_manifest(tmp_path / "out", "sample")["pages_by_source_language"]
     assert languages == {"cs": 1, "de": 2, "es": 1}
     assert write_sample(tmp_path / "out", ["x-docs-de"])["reused"]
@@ -106,25 +104,19 @@ def test_same_packages_give_the_same_bytes(mirror, tmp_path):
         assert file_sha256(tmp_path / "two" / shard["path"]) == shard["sha256"]
 
 
-def test_unknown_packages_and_names_are_refused(mirror, tmp_path):
-    with pytest.raises(UserError, match=r"cannot find package nothing .*apt-get update"):
-        write_sample(tmp_path / "out", ["nothing"])
-    with pytest.raises(UserError, match="'--help' is not a Debian package name"):
-        write_sample(tmp_path / "out", ["--help"])
-    with pytest.raises(UserError, match="no packages"):
-        write_sample(tmp_path / "out", [])
-
-
-def test_without_apt(tmp_path, monkeypatch):
+def test_what_is_no_package_is_refused(mirror, tmp_path, monkeypatch):
+    (mirror / "broken_1_all.deb").write_bytes(b"not an archive")
+    for packages, message in (
+        (["nothing"], r"cannot find package nothing .*apt-get update"),
+        (["--help"], "'--help' is not a Debian package name"),
+        ([], "no packages"),
+        (["broken"], "dpkg-deb"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_sample(tmp_path / "out", packages)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="needs apt-get, which is not on PATH"):
         write_sample(tmp_path / "out", ["x-docs-de"])
-
-
-def test_a_package_that_is_not_one(mirror, tmp_path):
-    (mirror / "broken_1_all.deb").write_bytes(b"not an archive")
-    with pytest.raises(UserError, match="dpkg-deb"):
-        write_sample(tmp_path / "out", ["broken"])
 
 
 @pytest.mark.parametrize(

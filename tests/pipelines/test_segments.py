@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.reader import open_corpus
-from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples import segments, shards, span_corruption
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.example_proto import decode_example
@@ -120,12 +119,6 @@ def test_examples_are_built_by_the_chain_of_t5(small_corpus, small_vocabulary, t
             assert sum(record["document_starts"].size for record in found) == len(documents)
     manifest = corpus_files.read_json(tmp_path / "examples" / "manifest.json")
     assert manifest["config"]["chain"] == "t5"
-    for wrong, message in (
-        ({"chain": "t5", "separate_documents": True}, "^--separate-documents: T5's chain"),
-        ({"chain": "t6"}, "^--chain t6 is unknown: choose lossless or t5"),
-    ):
-        with pytest.raises(UserError, match=message):
-            ExamplesConfig(**wrong)
 
 
 def test_training_examples_can_be_finished_when_written(small_corpus, small_vocabulary, tmp_path):
@@ -148,9 +141,8 @@ def test_training_examples_can_be_finished_when_written(small_corpus, small_voca
     stats = corpus_files.read_json(task / "stats.train.json")
     assert stats["inputs_max_tokens"] == 32
     validation = "mc4.en/validation.tfrecord-00000-of-00002"
-    assert (tmp_path / "True" / validation).read_bytes() == (
-        tmp_path / "False" / validation
-    ).read_bytes()
+    one, other = ((tmp_path / name / validation).read_bytes() for name in ("True", "False"))
+    assert one == other
 
 
 def test_no_two_draws_of_a_shard_share_their_random_numbers(

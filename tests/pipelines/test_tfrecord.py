@@ -62,30 +62,24 @@ def test_other_processes_open_the_file_themselves(shard):
     assert file[0] == b""
 
 
-@pytest.mark.parametrize("byte", [0, 9, 12 + 3 + 5, -5, -1])
-def test_damage_names_the_file(shard, byte):
-    data = bytearray(shard.read_bytes())
-    data[byte] ^= 1
+DAMAGED = [(byte, None) for byte in (0, 9, 12 + 3 + 5, -5, -1)]
+
+
+@pytest.mark.parametrize(("byte", "kept"), [*DAMAGED, (None, 10), (None, 20), (None, -1)])
+def test_damage_and_a_cut_name_the_file(shard, byte, kept):
+    data = bytearray(shard.read_bytes()[:kept])
+    if byte is not None:
+        data[byte] ^= 1
     shard.write_bytes(data)
-    file = TFRecordFile(shard)
     with pytest.raises(UserError, match=f"{shard.name} is damaged .*build the examples again"):
-        list(file)
-
-
-@pytest.mark.parametrize("kept", [10, 20, -1])
-def test_a_cut_off_file_is_noticed(shard, kept):
-    shard.write_bytes(shard.read_bytes()[:kept])
-    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
         list(TFRecordFile(shard))
 
 
-def test_a_missing_or_foreign_index_is_noticed(shard, tmp_path):
-    Path(index_path(shard)).write_bytes(b"1234567")
-    with pytest.raises(UserError, match="multiple of 8"):
-        TFRecordFile(shard)
-    Path(index_path(shard)).write_bytes(b"")
-    with pytest.raises(UserError, match="does not belong"):
-        TFRecordFile(shard)
+def test_a_missing_or_foreign_index_is_noticed(shard):
+    for content, message in ((b"1234567", "multiple of 8"), (b"", "does not belong")):
+        Path(index_path(shard)).write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            TFRecordFile(shard)
     Path(index_path(shard)).unlink()
     with pytest.raises(UserError, match=r"cannot read .*index: No such file"):
         TFRecordFile(shard)

@@ -33,10 +33,7 @@ class Config:
         ({"rate": 1.0}, "--rate must be at least 0 and below 1, not 1.0"),
         ({"free": math.inf}, "--free must be a finite number, not inf"),
         ({"free": math.nan}, "--free must be a finite number, not nan"),
-        (
-            {"base_optimizer": "sgd"},
-            "--base-optimizer sgd is unknown: choose adafactor or adamw",
-        ),
+        ({"base_optimizer": "sgd"}, "--base-optimizer sgd is unknown: choose adafactor or adamw"),
     ],
 )
 def test_what_is_out_of_bounds_is_named(settings, message):

@@ -14,9 +14,15 @@ from mswitch.pipelines.sampling import capped_budget, power_rates
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import BalancedText, VocabularyConfig, train_vocabulary
 
+CONFIG = VocabularyConfig(size=1200, character_coverage=0.999)
 
-def test_layout_is_that_of_mt5(small_vocabulary):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+
+@pytest.fixture(scope="module")
+def vocabulary(small_vocabulary):
+    return load_vocabulary(small_vocabulary / MODEL_FILE)
+
+
+def test_layout_is_that_of_mt5(vocabulary):
     size = vocabulary.GetPieceSize()
     assert size == 1200
     assert [vocabulary.IdToPiece(token) for token in range(3)] == ["<pad>", "</s>", "<unk>"]
@@ -28,14 +34,12 @@ def test_layout_is_that_of_mt5(small_vocabulary):
 
 
 @given(text=st.text())
-def test_any_text_is_spelt_without_unknown_ids_or_sentinels(small_vocabulary, text):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+def test_any_text_is_spelt_without_unknown_ids_or_sentinels(vocabulary, text):
     tokens = vocabulary.EncodeAsIds(text + " <extra_id_0></s>")
     assert all(2 < token < vocabulary.GetPieceSize() - 100 for token in tokens)
 
 
-def test_text_comes_back_normalised(small_vocabulary):
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
+def test_text_comes_back_normalised(vocabulary):
     text = "Ｆｕｌｌ width,\n 人人生而自由  <extra_id_0>\tكل 🙂"
     assert vocabulary.DecodeIds(vocabulary.EncodeAsIds(text)) == (
         "Full width, 人人生而自由 <extra_id_0> كل 🙂"
@@ -44,22 +48,14 @@ def test_text_comes_back_normalised(small_vocabulary):
 
 def test_same_text_gives_the_same_bytes_wherever_it_lies(small_corpus, small_vocabulary, tmp_path):
     shutil.copytree(small_corpus, tmp_path / "elsewhere")
-    config = VocabularyConfig(size=1200, character_coverage=0.999)
-    summary = train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)
+    summary = train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", CONFIG)
     assert not summary["reused"]
     assert summary["vocabulary_size"] == 1200
     for name in (MODEL_FILE, "manifest.json"):
         again, first = (tmp_path / "vocabulary" / name), (small_vocabulary / name)
         assert again.read_bytes() == first.read_bytes()
     assert str(tmp_path).encode() not in (tmp_path / "vocabulary" / MODEL_FILE).read_bytes()
-    assert train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", config)["reused"]
-
-
-def test_a_coverage_that_sentencepiece_refuses_is_refused_before():
-    with pytest.raises(
-        UserError, match=r"--character-coverage must be at least 0.98 and at most 1, not 0.97"
-    ):
-        VocabularyConfig(character_coverage=0.97)
+    assert train_vocabulary(tmp_path / "elsewhere", tmp_path / "vocabulary", CONFIG)["reused"]
 
 
 def test_ctrl_c_ends_sentencepiece(small_corpus, tmp_path, monkeypatch):
@@ -73,8 +69,7 @@ def test_ctrl_c_ends_sentencepiece(small_corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(sentencepiece.SentencePieceTrainer, "Train", noted)
     # A background job's is ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    config = VocabularyConfig(size=1200, character_coverage=0.999)
-    train_vocabulary(small_corpus, tmp_path / "vocabulary", config)
+    train_vocabulary(small_corpus, tmp_path / "vocabulary", CONFIG)
     assert handlers == [signal.SIG_DFL]
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
@@ -88,22 +83,21 @@ def test_what_is_left_out_is_said(tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_too_large_a_size_names_the_largest(small_corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "fix", "named"),
+    [(200_000, "give at most", "at most"), (520, "lower --character-coverage", "at least")],
+)
+def test_a_size_that_text_does_not_give_names_one_that_it_does(
+    small_corpus, tmp_path, size, fix, named
+):
     out = tmp_path / "vocabulary"
-    with pytest.raises(UserError, match="give at most") as caught:
-        train_vocabulary(small_corpus, out, VocabularyConfig(size=200_000))
-    largest = int(re.findall(r"at most (\d+)", str(caught.value))[0])
-    assert train_vocabulary(small_corpus, out, VocabularyConfig(size=largest))["out"] == str(out)
-
-
-def test_too_small_a_size_names_the_smallest(small_corpus, tmp_path):
-    out = tmp_path / "vocabulary"
-    with pytest.raises(UserError, match="lower --character-coverage") as caught:
-        train_vocabulary(small_corpus, out, VocabularyConfig(size=520))
-    smallest = int(re.findall(r"at least (\d+)", str(caught.value))[0])
-    with pytest.raises(UserError, match="at least"):
-        train_vocabulary(small_corpus, out, VocabularyConfig(size=smallest - 1))
-    assert train_vocabulary(small_corpus, out, VocabularyConfig(size=smallest))["out"] == str(out)
+    with pytest.raises(UserError, match=fix) as caught:
+        train_vocabulary(small_corpus, out, VocabularyConfig(size=size))
+    found = int(re.findall(rf"{named} (\d+)", str(caught.value))[0])
+    further = VocabularyConfig(size=found + (1 if size > found else -1))
+    with pytest.raises(UserError, match=named):
+        train_vocabulary(small_corpus, out, further)
+    assert train_vocabulary(small_corpus, out, VocabularyConfig(size=found))["out"] == str(out)
 
 
 def test_hostile_characters_do_not_stop_training(tmp_path):
@@ -115,14 +109,11 @@ def test_hostile_characters_do_not_stop_training(tmp_path):
     assert vocabulary.GetPieceSize() == 380
 
 
-def test_validation_text_is_not_trained_on(tmp_path):
-    texts = {"es": {"validation": ["solo para validar"]}}
-    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
-    with pytest.raises(UserError, match="no training documents"):
-        train_vocabulary(corpus, tmp_path / "vocabulary", VocabularyConfig())
-
-
 def test_damaged_and_missing_input(small_corpus, tmp_path):
+    texts = {"es": {"validation": ["solo para validar"]}}  # which is not trained on
+    corpus = corpus_files.write_corpus(tmp_path / "validation", texts)
+    with pytest.raises(UserError, match="no training documents"):
+        train_vocabulary(corpus, tmp_path / "v", VocabularyConfig())
     with pytest.raises(UserError, match="does not exist"):
         train_vocabulary(tmp_path / "none", tmp_path / "v", VocabularyConfig())
     shutil.copytree(small_corpus, tmp_path / "corpus")
@@ -140,7 +131,8 @@ def test_damaged_and_missing_input(small_corpus, tmp_path):
     ("settings", "named"),
     [
         ({"size": 300}, "--size must be at least 360, not 300"),
-        ({"character_coverage": 0.5}, "--character-coverage must be at least 0.98"),
+        # SentencePiece would refuse it too, later.
+        ({"character_coverage": 0.97}, "--character-coverage must be at least 0.98 and at most 1"),
         ({"sample_characters": 0}, "--sample-characters must be at least 1"),
         ({"sampling_exponent": 2}, "--sampling-exponent must be at least 0 and at most 1"),
     ],

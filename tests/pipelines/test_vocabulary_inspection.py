@@ -86,9 +86,8 @@ def test_languages_without_spaces_have_no_words(small_vocabulary, tmp_path):
         "ja": "すべての人間は",
         "ko": "모든 인간은",
     }
-    corpus = corpus_files.write_corpus(
-        tmp_path / "corpus", {lang: {"train": [text]} for lang, text in texts.items()}
-    )
+    texts = {lang: {"train": [text]} for lang, text in texts.items()}
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", texts)
     found = inspect_vocabulary(small_vocabulary, corpus, split="train")
     words = {row["lang"]: row["words"] for row in found["languages"]}
     assert words == {"th": None, "my": None, "ja": None, "ko": 2}
@@ -140,14 +139,14 @@ def test_documents_after_the_budget_are_not_read(small_vocabulary, tmp_path):
 
 
 def test_bad_input_is_named(small_corpus, small_vocabulary, tmp_path):
-    with pytest.raises(UserError, match="has no validation text of de: try another --split"):
-        inspect_vocabulary(small_vocabulary, small_corpus, only=("de",))
-    with pytest.raises(UserError, match="max_bytes is 0"):
-        inspect_vocabulary(small_vocabulary, small_corpus, max_bytes=0)
-    with pytest.raises(UserError, match="stage vocabulary, not of corpus"):
-        inspect_vocabulary(small_vocabulary, small_vocabulary)
-    with pytest.raises(UserError, match=r"none\.model does not exist"):
-        inspect_vocabulary(tmp_path / "none.model", small_corpus)
+    for vocabulary, corpus, options, message in (
+        (small_vocabulary, small_corpus, {"only": ("de",)}, "of de: try another --split"),
+        (small_vocabulary, small_corpus, {"max_bytes": 0}, "max_bytes is 0"),
+        (small_vocabulary, small_vocabulary, {}, "stage vocabulary, not of corpus"),
+        (tmp_path / "none.model", small_corpus, {}, r"none\.model does not exist"),
+    ):
+        with pytest.raises(UserError, match=message):
+            inspect_vocabulary(vocabulary, corpus, **options)
     part = inspect_vocabulary(small_vocabulary, small_corpus, only=("de", "en"))
     assert ([row["lang"] for row in part["languages"]], part["without_text"]) == (["en"], ["de"])
     assert set(RATIOS) == set(part["mean"])

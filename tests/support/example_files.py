@@ -1,21 +1,38 @@
-"""Write an examples directory of any size, with tokens of chance, as the real stage lays it out."""
+"""Write an examples directory of any size, with tokens of chance, as the real stage lays it out.
 
-from collections.abc import Mapping, Sequence
+Read records of one, and change its manifest.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.example_proto import decode_example, encode_example
 from mswitch.pipelines.examples.span_corruption import span_corruption
-from mswitch.pipelines.examples.tfrecord import write_tfrecord
+from mswitch.pipelines.examples.tfrecord import TFRecordFile, write_tfrecord
 from mswitch.pipelines.languages import task_name
 from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import add_sentinels
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
+
+
+def stored(examples: Path, lang: str, split: str) -> list[dict[str, Any]]:
+    """The records of one of mC4's languages, in the order of its shards."""
+    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
+    return [decode_example(data) for path in paths for data in TFRecordFile(path)]
+
+
+def change_manifest(examples: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((examples / MANIFEST).read_text())
+    change(manifest)
+    (examples / MANIFEST).write_text(json.dumps(manifest))
 
 
 def vocabulary(size: int) -> bytes:

@@ -29,6 +29,11 @@ def start(*words: object, devices: int = 1, **variables: str) -> subprocess.Pope
     )
 
 
+def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
+    """Start a command of mswitch."""
+    return start("-m", "mswitch.flows.cli.main", *words, devices=devices, **variables)
+
+
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait until a process ends with a code; what it said."""
     _, errors = process.communicate()

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from mswitch.models.training.checkpoint import Checkpoints
+from mswitch.models.training.checkpoint import Checkpoints, restore_parameters
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import model_of, read_run, train_config_of
-from mswitch.models.training.state import Skeleton, TrainState
+from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import Parameters, Skeleton, TrainState
 
 #: Ends of the names of metrics that differ from run to run.
 TIMES = ("_secs", "_per_sec")
@@ -25,6 +26,11 @@ def state(run: Path, step: int) -> TrainState:
     skeleton = skeleton_of(run)
     like = skeleton.abstract_state(optimizer_of(skeleton.train))
     return Checkpoints(run / "checkpoints", ()).restore(step, like)
+
+
+def parameters_of(run: Path, step: int) -> Parameters:
+    like = skeleton_of(run).abstract_parameters()
+    return restore_parameters(RunFiles(run, run), step, like)
 
 
 def equal(one: Any, other: Any) -> bool:

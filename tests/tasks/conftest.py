@@ -1,5 +1,6 @@
 """A small examples directory, built by the real stages; tests that damage it copy it first."""
 
+import shutil
 from pathlib import Path
 
 import corpus_files
@@ -28,6 +29,12 @@ def small_examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("small")
     texts = corpus_files.small_texts()
     return build(work, corpus_files.write_corpus(work / "corpus", texts, shards=2))
+
+
+@pytest.fixture
+def copy(small_examples: Path, tmp_path: Path) -> Path:
+    """A copy of `small_examples`, to be damaged."""
+    return Path(shutil.copytree(small_examples, tmp_path / "examples"))
 
 
 @pytest.fixture(scope="session")

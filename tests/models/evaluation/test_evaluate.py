@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import evaluate_child
 import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import train_child as child
 from processes import end, start
+from trained_runs import parameters_of, skeleton_of
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig
@@ -17,15 +19,9 @@ from mswitch.models.evaluation import evaluate as evaluation
 from mswitch.models.evaluation.evaluate import evaluate, evaluate_run
 from mswitch.models.evaluation.evaluator import SCHEMA
 from mswitch.models.huggingface.convert import export_hf, import_hf
-from mswitch.models.training.checkpoint import restore_parameters
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import model_of, read_run, train_config_of
-from mswitch.models.training.run_files import RunFiles
-from mswitch.models.training.state import Skeleton
+from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines import outputs
 from mswitch.pipelines.errors import UserError
-
-SUPPORT = str(Path(__file__).parents[2] / "support")
 
 CONFIG = EvaluateConfig(batch_size=8)
 
@@ -37,22 +33,29 @@ def run(tmp_path_factory) -> Path:
     return out
 
 
+def evaluate_on(run: Path, config: EvaluateConfig = CONFIG, **options) -> dict:
+    """Evaluate on validation batches in memory."""
+    return evaluate_run(run, read_run(run), child.MemoryValidation, config, **options)
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """A copy of the run that was not evaluated."""
+    ignored = shutil.ignore_patterns("eval", "routing")
+    return Path(shutil.copytree(run, tmp_path / "run", ignore=ignored))
+
+
 @pytest.fixture(scope="module")
 def evaluated(run) -> Path:
-    summary = evaluate_run(run, read_run(run), child.MemoryValidation, CONFIG)
+    summary = evaluate_on(run)
     assert summary["reused"] is False
     assert summary["steps"] == 2
     return run
 
 
-def expected(child, run: Path, step: int) -> dict[tuple[str, str], list]:
+def expected(run: Path, step: int) -> dict[tuple[str, str], list]:
     """Each sequence on its own, with plain logits in NumPy."""
-    config = read_run(run)
-    model = model_of(config)
-    train = train_config_of(config)
-    skeleton = Skeleton.of(model, train)
-    like = skeleton.abstract_state(optimizer_of(train)).parameters
-    parameters = restore_parameters(RunFiles(run, run), step, like)
+    skeleton, parameters = skeleton_of(run), parameters_of(run, step)
 
     @jax.jit
     def logits(parameters, source, decoder_input, target):
@@ -92,7 +95,7 @@ def test_documents_have_the_losses_of_their_sequences_alone(evaluated):
         assert table.schema.equals(SCHEMA)
         rows = table.to_pylist()
         keys = [(row["lang"], row["document"]) for row in rows]
-        wanted = expected(child, evaluated, step)
+        wanted = expected(evaluated, step)
         assert keys == sorted(wanted)
         for row, key in zip(rows, keys, strict=True):
             nats, tokens, size = wanted[key]
@@ -113,78 +116,52 @@ def test_routing_counts_every_real_token_once_per_layer(evaluated):
 
 def test_evaluation_again_does_nothing(evaluated, capsys):
     before = {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
-    summary = evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, CONFIG)
-    assert summary["reused"] is True
+    assert evaluate_on(evaluated)["reused"] is True
     assert "already complete" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in (evaluated / "eval").iterdir()}
 
 
 def test_other_settings_are_not_mixed_in(evaluated):
-    other = EvaluateConfig(batch_size=4)
     with pytest.raises(UserError, match="made with other settings"):
-        evaluate_run(evaluated, read_run(evaluated), child.MemoryValidation, other)
+        evaluate_on(evaluated, EvaluateConfig(batch_size=4))
 
 
-def test_blocks_give_the_losses_of_queues(evaluated, run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
-    config = EvaluateConfig(batch_size=8, dispatch="queues")
-    evaluate_run(copy, read_run(copy), child.MemoryValidation, config)
+def test_blocks_give_the_losses_of_queues(evaluated, run, copy):
+    evaluate_on(copy, EvaluateConfig(batch_size=8, dispatch="queues"))
     made, wanted = (pq.read_table(path / "eval" / "4.parquet").to_pydict() for path in (copy, run))
     np.testing.assert_allclose(made.pop("nats"), wanted.pop("nats"), rtol=1e-5)
     assert made == wanted
     routing = (pq.read_table(path / "routing" / "4.parquet") for path in (copy, run))
     assert next(routing).equals(next(routing))
     with pytest.raises(UserError, match=r"made with other settings \(.*--dispatch"):
-        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
+        evaluate_on(copy)
 
 
-def test_what_several_devices_cannot_do_is_refused(run, tmp_path):
-    batches, described = child.MemoryValidation, read_run(run)
-    run = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval", "routing"))
-    in_blocks = EvaluateConfig(batch_size=8, expert_parallel=2, dispatch="blocks")
+def test_what_several_devices_cannot_do_is_refused(copy):
     with pytest.raises(UserError, match="--dispatch blocks is for one device"):
-        evaluate_run(run, described, batches, in_blocks)
+        evaluate_on(copy, EvaluateConfig(batch_size=8, expert_parallel=2, dispatch="blocks"))
     with pytest.raises(UserError, match="needs 64 devices, and there are 1"):
-        evaluate_run(run, described, batches, EvaluateConfig(batch_size=8, data_parallel=64))
+        evaluate_on(copy, EvaluateConfig(batch_size=8, data_parallel=64))
     with pytest.raises(UserError, match="--model-parallel must be at least 1"):
         EvaluateConfig(model_parallel=0)
 
 
-EVALUATE = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import train_child as child
-from mswitch.models.config import EvaluateConfig
-from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.training.run_directory import read_run
-run = Path(sys.argv[1])
-evaluate_run(run, read_run(run), child.MemoryValidation, EvaluateConfig(batch_size=8))
-"""
-
-
 @pytest.mark.kill
-def test_killed_before_and_after_a_rename_the_files_are_the_same(run, evaluated, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
-    command = ("-c", EVALUATE, copy, SUPPORT)
+def test_killed_before_and_after_a_rename_the_files_are_the_same(evaluated, copy):
     for point in ("evaluate.before_rename", "evaluate.after_rename"):
-        end(start(*command, MSWITCH_FAULT=point), -9)
-    end(start(*command))
+        end(start(evaluate_child.__file__, copy, MSWITCH_FAULT=point), -9)
+    end(start(evaluate_child.__file__, copy))
     for directory in ("eval", "routing"):
         made = {path.name: path.read_bytes() for path in (copy / directory).iterdir()}
         wanted = {path.name: path.read_bytes() for path in (evaluated / directory).iterdir()}
         assert made == wanted
 
 
-def test_a_missing_checkpoint_is_named(run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
+def test_a_missing_checkpoint_is_named(copy):
     first = read_run(copy)["eval_steps"][0]
     shutil.rmtree(copy / "checkpoints" / str(first))
     with pytest.raises(UserError, match=f"lacks the checkpoint of step {first}"):
-        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
+        evaluate_on(copy)
 
 
 @pytest.mark.slow
@@ -195,7 +172,7 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(tmp_path):
     export_hf(trained, tmp_path / "hf")
     import_hf(tmp_path / "hf", imported)
     for run in (trained, imported):
-        evaluate_run(run, read_run(run), child.MemoryValidation, CONFIG)
+        evaluate_on(run)
     made, wanted = (
         pq.read_table(run / "eval" / f"{step}.parquet").to_pydict()
         for run, step in ((imported, 0), (trained, 2))
@@ -208,19 +185,16 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(tmp_path):
         evaluate(imported, tmp_path, CONFIG)
 
 
-def test_an_evaluation_that_is_damaged_is_named(run, tmp_path):
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
-    (copy / "eval").mkdir(exist_ok=True)
+def test_an_evaluation_that_is_damaged_is_named(copy):
+    (copy / "eval").mkdir()
     (copy / "eval" / "3.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"eval/3.parquet is damaged .*remove it"):
-        evaluate_run(copy, read_run(copy), child.MemoryValidation, CONFIG)
+        evaluate_on(copy)
 
 
 @pytest.fixture
-def in_training(run, tmp_path) -> Path:
+def in_training(copy, tmp_path) -> Path:
     """A copy of the run as it was before it saved its last checkpoint, which lies beside it."""
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval", "routing"))
     (copy / "checkpoints" / "4").rename(tmp_path / "4")
     (copy / "_COMPLETED").rename(tmp_path / "_COMPLETED")
     return copy
@@ -250,20 +224,18 @@ def test_watching_evaluates_what_comes_and_ends_with_the_run(
         with monkeypatch.context() as patched:
             patched.setattr(outputs, "LOCK_PATIENCE_SECS", 0.0)
             with pytest.raises(UserError, match=r"eval is in use by another run \(process \d+\)"):
-                evaluate_run(in_training, read_run(in_training), child.MemoryValidation, CONFIG)
+                evaluate_on(in_training)
         if len(seen) == 2:
             end_training(in_training)
 
     while_waiting(act)
-    batches = child.MemoryValidation
-    summary = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
+    summary = evaluate_on(in_training, watch=True)
     first, last = read_run(in_training)["eval_steps"]
     assert seen == [{f"{first}.parquet"}] * 2
     assert (summary["reused"], summary["steps"]) == (False, 2)
     for name in (f"eval/{first}.parquet", f"eval/{last}.parquet", f"routing/{last}.parquet"):
         assert (in_training / name).read_bytes() == (evaluated / name).read_bytes()
-    again = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
-    assert again["reused"] is True
+    assert evaluate_on(in_training, watch=True)["reused"] is True
 
 
 def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
@@ -279,9 +251,7 @@ def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
 
     monkeypatch.setattr(evaluation, "complete_steps", list_then_end)
     while_waiting(lambda: None)
-    batches = child.MemoryValidation
-    summary = evaluate_run(in_training, read_run(in_training), batches, CONFIG, watch=True)
-    assert summary["steps"] == 2
+    assert evaluate_on(in_training, watch=True)["steps"] == 2
 
 
 def test_watching_waits_for_a_training_to_begin(run, tmp_path, while_waiting, capsys):

@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 import sentencepiece
 import train_child as child
+import trained_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -23,21 +25,12 @@ from sentencepiece_models import train_model
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config, write_config
-from mswitch.models.huggingface.convert import export_hf, import_hf, tensor_shape
+from mswitch.models.huggingface.convert import export_hf, import_hf, preset_of, tensor_shape
 from mswitch.models.huggingface.files import WeightFiles, write_weights
 from mswitch.models.huggingface.tensors import pieces
 from mswitch.models.huggingface.tokenizer import write_tokenizer
 from mswitch.models.presets import preset
-from mswitch.models.training.checkpoint import restore_parameters
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import (
-    CONFIG,
-    SELECTED,
-    model_of,
-    read_run,
-    train_config_of,
-)
-from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.run_directory import CONFIG, SELECTED, model_of, read_run
 from mswitch.models.training.state import Skeleton, unrolled
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
@@ -49,15 +42,8 @@ SPECIAL = ["<pad>", "</s>", "<unk>"]
 def config_of(directory: Path) -> dict:
     """A config.json without what says nothing of the model: the type's name, our own key."""
     config = json.loads((directory / "config.json").read_text())
-    for name in (
-        "dtype",
-        "torch_dtype",
-        "mswitch",
-        "tie_word_embeddings",
-        "decoder_start_token_id",
-    ):
-        config.pop(name, None)
-    return config
+    others = ["dtype", "torch_dtype", "mswitch", "tie_word_embeddings", "decoder_start_token_id"]
+    return {name: value for name, value in config.items() if name not in others}
 
 
 def tensors(directory: Path) -> dict[str, np.ndarray]:
@@ -68,9 +54,7 @@ def tensors(directory: Path) -> dict[str, np.ndarray]:
 
 
 def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
-    skeleton = Skeleton.of(model_of(read_run(run)), train_config_of(read_run(run)))
-    like = skeleton.abstract_state(optimizer_of(FLOAT32)).parameters
-    return jax.device_get(unrolled(restore_parameters(RunFiles(run, run), step, like)))
+    return jax.device_get(unrolled(trained_runs.parameters_of(run, step)))
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -198,12 +182,8 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("mt5-base", "mt5"),
-        ("mt5-xxl", "mt5"),
-        ("umt5-base", "umt5"),
-        ("t5-base", "t5"),
-        ("switch-base-8", "switch_transformers"),
-        ("switch-c", "switch_transformers"),
+        *(("mt5-base", "mt5"), ("mt5-xxl", "mt5"), ("umt5-base", "umt5"), ("t5-base", "t5")),
+        *((f"switch-{size}", "switch_transformers") for size in ("base-8", "c")),
     ],
 )
 def test_presets_survive_their_config_json(name, kind):
@@ -213,18 +193,13 @@ def test_presets_survive_their_config_json(name, kind):
     assert config["model_type"] == kind
 
 
-def test_an_imported_preset_is_recognised(tmp_path):
-    from mswitch.models.huggingface.convert import preset_of
-
+def test_an_imported_preset_is_recognised():
     assert preset_of(preset("mt5-small").model) == "mt5-small"
     assert preset_of(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
 
 
-@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
-def test_half_precision_is_read(fixtures, tmp_path, kind):
-    import ml_dtypes
-
-    half = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16}[kind]
+@pytest.mark.parametrize("half", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision_is_read(fixtures, tmp_path, half):
     source = copy(fixtures / "t5-tiny", tmp_path)
     rounded = {name: v.astype(half) for name, v in tensors(source).items()}
     save_file(rounded, source / "model.safetensors", metadata={"format": "pt"})
@@ -243,12 +218,8 @@ def test_older_checkpoints_with_copies_of_the_embedding(fixtures, tmp_path):
     values[unused] = np.zeros((32, 2), np.float32)
     save_file(values, source / "model.safetensors")
     import_hf(source, tmp_path / "run")
-    assert_same(parameters_of(tmp_path / "run"), run_of(fixtures / "t5-tiny", tmp_path / "plain"))
-
-
-def run_of(directory: Path, out: Path) -> dict[str, np.ndarray]:
-    import_hf(directory, out)
-    return parameters_of(out)
+    import_hf(fixtures / "t5-tiny", tmp_path / "plain")
+    assert_same(parameters_of(tmp_path / "run"), parameters_of(tmp_path / "plain"))
 
 
 def copy(directory: Path, tmp_path: Path) -> Path:

@@ -6,6 +6,8 @@ the files here.
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from types import EllipsisType
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from mswitch.models.capacity import Groups, expert_capacity
-from mswitch.models.config import TrainConfig
+from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config
 from mswitch.models.huggingface.convert import _tensor, read_parameters
 from mswitch.models.huggingface.files import WeightFiles
@@ -25,6 +27,23 @@ from mswitch.pipelines.outputs import read_json_object
 
 #: Of the largest logit.
 TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def loaded(fixtures) -> Callable[..., tuple[ModelConfig, dict, dict]]:
+    """Give a function that reads a model, its parameters, and a batch with its logits."""
+
+    def read(name: str) -> tuple[ModelConfig, dict, dict]:
+        model = read_config(read_json_object(fixtures / name / "config.json"), name)
+        with np.load(fixtures / name / "expected.npz") as file:
+            return model, read_parameters(WeightFiles(fixtures / name), model), dict(file)
+
+    return read
+
+
+def differ(made: np.ndarray, wanted: np.ndarray, where: np.ndarray | EllipsisType = ...) -> float:
+    """The largest difference there, as a share of what is allowed."""
+    return np.abs(made - wanted)[where].max() / (TOLERANCE * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(
@@ -41,48 +60,34 @@ TOLERANCE = 1e-5
         ("switch-drops-tiny", {"groups": 3, "capacity": 9}),
     ],
 )
-def test_logits_equal_hugging_faces(fixtures, logits, name, setting):
-    directory = fixtures / name
-    model = read_config(read_json_object(directory / "config.json"), name)
-    parameters = read_parameters(WeightFiles(directory), model)
-    with np.load(directory / "expected.npz") as file:
-        expected = dict(file)
+def test_logits_equal_hugging_faces(loaded, logits, name, setting):
+    model, parameters, expected = loaded(name)
     made = logits(model, parameters, expected, **setting)
     # Hugging Face routes padding, and mswitch does not; no real position sees the difference.
     real = expected["targets"] > 0
-    bound = TOLERANCE * np.abs(expected["logits"]).max()
-    assert np.abs(made - expected["logits"])[real].max() < bound
+    assert differ(made, expected["logits"], real) < 1
     if "cached_logits" in expected:
-        assert np.abs(made - expected["cached_logits"])[real].max() < bound
+        assert differ(made, expected["cached_logits"], real) < 1
     if not model.sparse:
-        assert np.abs(made - expected["logits"]).max() < bound
+        assert differ(made, expected["logits"]) < 1
 
 
 @pytest.mark.parametrize(
     "name",
     ["mt5-tiny", "umt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"],
 )
-def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(fixtures, cached_logits, name):
-    directory = fixtures / name
-    model = read_config(read_json_object(directory / "config.json"), name)
-    parameters = read_parameters(WeightFiles(directory), model)
-    with np.load(directory / "expected.npz") as file:
-        expected = dict(file)
+def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(loaded, cached_logits, name):
+    model, parameters, expected = loaded(name)
     made = cached_logits(model, parameters, expected)
-    real = expected["targets"] > 0
-    bound = TOLERANCE * np.abs(expected["logits"]).max()
     for kind in ("cached_logits", "logits"):
-        assert np.abs(made - expected[kind])[real].max() < bound
+        assert differ(made, expected[kind], expected["targets"] > 0) < 1
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(1, 20), (3, 7)])
-def test_dropping_logits_equal_plain_numpy(fixtures, logits, groups, capacity):
+def test_dropping_logits_equal_plain_numpy(fixtures, loaded, logits, groups, capacity):
     """Hugging Face has no groups and routes padding: where tokens drop, NumPy is the reference."""
-    directory = fixtures / "switch-tiny"
-    model = read_config(read_json_object(directory / "config.json"), "switch-tiny")
-    weights = load_file(directory / "model.safetensors")
-    with np.load(directory / "expected.npz") as file:
-        batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
+    model, parameters, batch = loaded("switch-tiny")
+    weights = load_file(fixtures / "switch-tiny" / "model.safetensors")
     real = batch["targets"] > 0
     outcome = reference.switch_model(
         weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
@@ -90,9 +95,8 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, groups, capacity):
     wanted, dropped = outcome.logits, sum(outcome.dropped)
     routed = model.encoder_layers // 2 * (batch["inputs"] > 0).sum() + 2 * real.sum()
     assert dropped > 0.2 * routed
-    parameters = read_parameters(WeightFiles(directory), model)
     made = logits(model, parameters, batch, groups=groups, capacity=capacity)
-    assert np.abs(made - wanted)[real].max() < TOLERANCE * np.abs(wanted).max()
+    assert differ(made, wanted, real) < 1
     everything = (batch["inputs"].size,) * 2
     without = reference.switch_model(
         weights, batch, heads=model.heads, groups=1, capacities=everything
@@ -102,12 +106,10 @@ def test_dropping_logits_equal_plain_numpy(fixtures, logits, groups, capacity):
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
-def test_mswitch_equals_plain_numpy(fixtures, logits, groups, capacity):
+def test_mswitch_equals_plain_numpy(loaded, logits, groups, capacity):
     """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
-    config = read_config(read_json_object(fixtures / "switch-tiny" / "config.json"), "switch-tiny")
+    config, _, batch = loaded("switch-tiny")
     model = dataclasses.replace(config, activation="geglu", tied_embeddings=False)
-    with np.load(fixtures / "switch-tiny" / "expected.npz") as file:
-        batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
     drawn = np.random.default_rng(0)
     # Larger weights would make attention so sharp that what float32 rounds off grows to 1e-5.
     parameters = {
@@ -121,30 +123,21 @@ def test_mswitch_equals_plain_numpy(fixtures, logits, groups, capacity):
     wanted, dropped = outcome.logits, sum(outcome.dropped)
     assert (dropped > 0) == (capacity == 7)
     made = logits(model, parameters, batch, groups=groups, capacity=capacity if dropped else None)
-    real = batch["targets"] > 0
-    assert np.abs(made - wanted)[real].max() < TOLERANCE * np.abs(wanted).max()
+    assert differ(made, wanted, batch["targets"] > 0) < 1
 
 
 @pytest.mark.parametrize("capacity_factor", [0.5, 8.0])
-def test_the_training_loss_equals_plain_numpy(fixtures, capacity_factor):
+def test_the_training_loss_equals_plain_numpy(fixtures, loaded, capacity_factor):
     """Cross-entropy with its z-loss, and of every sparse layer a balance and a z-loss, summed."""
-    directory = fixtures / "switch-tiny"
-    found = read_config(read_json_object(directory / "config.json"), "switch-tiny")
-    model = dataclasses.replace(
-        found,
-        capacity_factor=capacity_factor,
-        balance_weight=0.3,
-        router_z_weight=0.05,
-        router_jitter=0.0,
-    )
+    model, parameters, batch = loaded("switch-tiny")
+    weights = {"balance_weight": 0.3, "router_z_weight": 0.05, "router_jitter": 0.0}
+    model = dataclasses.replace(model, capacity_factor=capacity_factor, **weights)
     train = TrainConfig(dtype="float32", z_loss=0.02)
-    with np.load(directory / "expected.npz") as file:
-        batch = {name: file[name] for name in ("inputs", "decoder_inputs", "targets")}
     groups, real = 3, batch["targets"] > 0
     sizes = [batch[name].size // groups for name in ("inputs", "targets")]
     capacities = [expert_capacity(capacity_factor, size, model.experts) for size in sizes]
     outcome = reference.switch_model(
-        load_file(directory / "model.safetensors"),
+        load_file(fixtures / "switch-tiny" / "model.safetensors"),
         batch,
         heads=model.heads,
         groups=groups,
@@ -167,7 +160,7 @@ def test_the_training_loss_equals_plain_numpy(fixtures, capacity_factor):
         target_tokens=real.sum(),
     )
     total, made = jax.jit(loss)(
-        read_parameters(WeightFiles(directory), model),
+        parameters,
         {
             "encoder_input_tokens": batch["inputs"],
             "decoder_input_tokens": batch["decoder_inputs"],
@@ -181,17 +174,12 @@ def test_the_training_loss_equals_plain_numpy(fixtures, capacity_factor):
     assert float(total) == pytest.approx(sum(parts.values()), rel=1e-5)
 
 
-def test_plain_numpy_equals_hugging_face(fixtures):
+def test_plain_numpy_equals_hugging_face(fixtures, loaded):
     for name in ("switch-tiny", "switch-untied-tiny", "switch-all-tiny"):
-        with np.load(fixtures / name / "expected.npz") as file:
-            batch = dict(file)
+        _, _, batch = loaded(name)
         weights = load_file(fixtures / name / "model.safetensors")
-        made = reference.switch_model(
-            weights, batch, heads=2, groups=1, capacities=(450, 450)
-        ).logits
-        real = batch["targets"] > 0
-        bound = TOLERANCE * np.abs(batch["logits"]).max()
-        assert np.abs(made - batch["logits"])[real].max() < bound
+        made = reference.switch_model(weights, batch, heads=2, groups=1, capacities=(450, 450))
+        assert differ(made.logits, batch["logits"], batch["targets"] > 0) < 1
 
 
 def test_fixtures_are_not_trivial(fixtures):

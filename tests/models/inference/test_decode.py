@@ -38,6 +38,13 @@ def parameters(skeleton):
 
 
 @pytest.fixture(scope="module")
+def ending(parameters):
+    """Of a model whose outputs end at different positions."""
+    kernel = parameters["logits.kernel"]
+    return {**parameters, "logits.kernel": kernel.at[:, EOS].multiply(FREQUENCY)}
+
+
+@pytest.fixture(scope="module")
 def inputs():
     return child.MemoryBatches(8).batch(0)["encoder_input_tokens"]
 
@@ -71,20 +78,13 @@ def log_probability(logits, outputs):
     return (of_tokens * (outputs > 0)).sum(axis=-1)
 
 
-def with_frequent_end(parameters):
-    """A model whose outputs end at different positions."""
-    kernel = parameters["logits.kernel"]
-    return {**parameters, "logits.kernel": kernel.at[:, EOS].multiply(FREQUENCY)}
-
-
 @pytest.mark.parametrize("skeleton", ["dense", "sparse", "sparse/hash"], indirect=True)
 def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
-    parameters, inputs, greedy, next_logits
+    ending, inputs, greedy, next_logits
 ):
-    parameters = with_frequent_end(parameters)
-    outputs, scores = map(np.asarray, greedy(parameters, inputs))
+    outputs, scores = map(np.asarray, greedy(ending, inputs))
     assert outputs.shape == (8, LENGTH)
-    logits = next_logits(parameters, inputs, outputs)
+    logits = next_logits(ending, inputs, outputs)
     found = log_probability(logits, outputs)
     np.testing.assert_allclose(scores, found, rtol=1e-5)
     logits[..., 0] = -np.inf
@@ -98,23 +98,25 @@ def test_greedy_outputs_are_the_likeliest_tokens_of_teacher_forcing(
     assert len(set(lengths)) > 2
 
 
-def test_an_output_depends_on_no_other_row_and_no_padding(parameters, inputs, greedy):
-    parameters = with_frequent_end(parameters)
-    together = np.asarray(greedy(parameters, inputs).tokens)
-    padded = np.pad(inputs, ((0, 3), (0, 5)))
-    more = np.asarray(greedy(parameters, padded).tokens)
+@pytest.mark.parametrize("beams", [0, 3], ids=["greedy", "beams"])
+def test_an_output_depends_on_no_other_row_and_no_padding(skeleton, ending, inputs, greedy, beams):
+    decode = make_beam_decoder(skeleton, LENGTH, beams, pieces=100) if beams else greedy
+    together = np.asarray(decode(ending, inputs).tokens)
+    assert not beams or together.max() < 100
+    more = np.asarray(decode(ending, np.pad(inputs, ((0, 3), (0, 5)))).tokens)
     np.testing.assert_array_equal(more[:8], together)
     assert (more[8:] == 0).all()
-    backwards = np.asarray(greedy(parameters, inputs[::-1]).tokens)
+    backwards = np.asarray(decode(ending, inputs[::-1]).tokens)
     np.testing.assert_array_equal(backwards[::-1], together)
+    alone = [np.asarray(decode(ending, inputs[row : row + 1]).tokens) for row in range(3)]
+    np.testing.assert_array_equal(np.concatenate(alone), together[:3])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_a_beams_score_is_that_of_teacher_forcing(
-    skeleton, parameters, inputs, greedy, next_logits, alpha
+    skeleton, ending, inputs, greedy, next_logits, alpha
 ):
-    parameters = with_frequent_end(parameters)
-    beams = make_beam_decoder(skeleton, LENGTH, 4, alpha=alpha)(parameters, inputs)
+    beams = make_beam_decoder(skeleton, LENGTH, 4, alpha=alpha)(ending, inputs)
     tokens, scores = map(np.asarray, beams)
     assert tokens.shape == (8, 4, LENGTH)
     assert (np.diff(scores, axis=1) <= 0).all()
@@ -122,22 +124,21 @@ def test_a_beams_score_is_that_of_teacher_forcing(
     assert ended.any()
     for beam in range(4):
         outputs = tokens[:, beam]
-        found = log_probability(next_logits(parameters, inputs, outputs), outputs)
+        found = log_probability(next_logits(ending, inputs, outputs), outputs)
         penalty = ((5 + (outputs > 0).sum(axis=1)) / 6) ** alpha
         found = np.where(ended[:, beam], found / penalty, found)
         there = scores[:, beam] > NEVER
         np.testing.assert_allclose(scores[there, beam], found[there], rtol=1e-5, atol=1e-5)
         assert (outputs[~there] == 0).all()
     if alpha == 0:
-        of_greedy = np.asarray(greedy(parameters, inputs).scores)
+        of_greedy = np.asarray(greedy(ending, inputs).scores)
         assert (scores[:, 0] >= of_greedy - 1e-5).all()
         assert (scores[:, 0] > of_greedy + 1e-3).any()
 
 
-def test_one_beam_is_greedy_where_no_earlier_end_is_likelier(skeleton, parameters, inputs, greedy):
-    parameters = with_frequent_end(parameters)
-    one = make_beam_decoder(skeleton, LENGTH, 1, alpha=0.0)(parameters, inputs)
-    other = greedy(parameters, inputs)
+def test_one_beam_is_greedy_where_no_earlier_end_is_likelier(skeleton, ending, inputs, greedy):
+    one = make_beam_decoder(skeleton, LENGTH, 1, alpha=0.0)(ending, inputs)
+    other = greedy(ending, inputs)
     same = (np.asarray(one.tokens[:, 0]) == other.tokens).all(axis=1)
     ended = (np.asarray(other.tokens) == EOS).any(axis=1)
     better = np.asarray(one.scores[:, 0]) > np.asarray(other.scores)
@@ -147,29 +148,13 @@ def test_one_beam_is_greedy_where_no_earlier_end_is_likelier(skeleton, parameter
     np.testing.assert_allclose(one.scores[same, 0], other.scores[same], rtol=1e-5)
 
 
-def test_beams_depend_on_no_other_row_and_no_padding(skeleton, parameters, inputs):
-    parameters = with_frequent_end(parameters)
-    decode = make_beam_decoder(skeleton, LENGTH, 3, pieces=100)
-    together = np.asarray(decode(parameters, inputs).tokens)
-    assert together.max() < 100
-    more = np.asarray(decode(parameters, np.pad(inputs, ((0, 3), (0, 5)))).tokens)
-    np.testing.assert_array_equal(more[:8], together)
-    assert (more[8:] == 0).all()
-    backwards = np.asarray(decode(parameters, inputs[::-1]).tokens)
-    np.testing.assert_array_equal(backwards[::-1], together)
-    alone = [np.asarray(decode(parameters, inputs[row : row + 1]).tokens) for row in range(3)]
-    np.testing.assert_array_equal(np.concatenate(alone), together[:3])
-
-
 def test_a_labels_score_is_minus_the_loss_of_teacher_forcing(skeleton, parameters, inputs):
     check_scores(skeleton, parameters, inputs)
 
 
 def test_labels_of_a_model_with_a_position_bias_in_each_layer(dense, inputs):
-    config = dataclasses.replace(
-        dense, init_scale=2.0, decoder_layers=2, shared_position_bias=False
-    )
-    skeleton = Skeleton.of(config, FLOAT32)
+    layers = {"decoder_layers": 2, "shared_position_bias": False}
+    skeleton = Skeleton.of(dataclasses.replace(dense, init_scale=2.0, **layers), FLOAT32)
     check_scores(skeleton, jax.jit(skeleton.initial_parameters)(), inputs)
 
 

@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import processes
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 import train_child as child
 from example_files import write_examples
-from processes import end
+from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
+from trained_runs import parameters_of, skeleton_of
 
 from mswitch.flows.cli.app import run as run_command
 from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
@@ -26,10 +26,7 @@ from mswitch.models.inference.generate import bucket
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.inference.predict import answer, predict, select
 from mswitch.models.inference.scores import format_scores
-from mswitch.models.training.checkpoint import restore_parameters
-from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
-from mswitch.models.training.run_files import RunFiles
-from mswitch.models.training.state import Skeleton
+from mswitch.models.training.run_directory import MARKER
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.special_tokens import EOS_ID
@@ -94,13 +91,6 @@ def copy(run, tmp_path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "run", ignore=ignored))
 
 
-def model_and_parameters(run: Path, step: int):
-    described = read_run(run)
-    skeleton = Skeleton.of(model_of(described), train_config_of(described))
-    like = skeleton.abstract_parameters()
-    return skeleton, restore_parameters(RunFiles(run, run), step, like)
-
-
 def processor() -> sentencepiece.SentencePieceProcessor:
     made = sentencepiece.SentencePieceProcessor()
     made.LoadFromSerializedProto(MODEL)
@@ -120,10 +110,8 @@ def test_labels_are_the_likeliest_of_each_row_alone(copy, tasks):
     assert [row["id"] for row in table][:2] == ["validation:0", "validation:1"]
     assert [(r["group"], r["inputs"], r["targets"]) for r in table[:13]] == rows(13, 1)
     assert {bucket(int((alone(row["inputs"]) > 0).sum())) for row in table} == {32, 64}
-    skeleton, parameters = model_and_parameters(copy, 3)
-    scorer = make_label_scorer(
-        skeleton, [[*processor().EncodeAsIds(label), EOS_ID] for label in LABELS]
-    )
+    labels = [[*processor().EncodeAsIds(label), EOS_ID] for label in LABELS]
+    scorer, parameters = make_label_scorer(skeleton_of(copy), labels), parameters_of(copy, 3)
     for row in table[::3]:
         scores = np.asarray(scorer(parameters, alone(row["inputs"])))[0]
         assert row["prediction"] == LABELS[scores.argmax()]
@@ -338,9 +326,8 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
     for each, row in zip(found, table, strict=False):
         assert each["score"] == pytest.approx(row["score"], rel=1e-4)
     if decode == "greedy":
-        skeleton, parameters = model_and_parameters(copy, 3)
-        pieces = processor().GetPieceSize()
-        outputs = make_decoder(skeleton, 8, pieces=pieces)(parameters, alone(texts[0]))
+        decoder = make_decoder(skeleton_of(copy), 8, pieces=processor().GetPieceSize())
+        outputs = decoder(parameters_of(copy, 3), alone(texts[0]))
         tokens = [int(token) for token in outputs.tokens[0] if token > EOS_ID]
         assert table[0]["prediction"] == processor().DecodeIds(tokens)
 
@@ -349,9 +336,8 @@ def test_what_is_written_depends_on_no_batch(copy, open_task, decode):
 def test_two_devices_predict_as_one(copy, tasks):
     one = predict(copy, tasks, "validation", BATCH_OF_4, step=3)
     before = Path(one["out"]).rename(copy / "one.parquet")
-    command = ["predict", "--run", copy, "--step", "3", "--batch-size", "4", "--tasks", tasks]
-    words = ("-m", "mswitch.flows.cli.main", *command, "--data-parallel", "2")
-    end(processes.start(*words, devices=2))
+    words = ("--step", "3", "--batch-size", "4", "--tasks", tasks, "--data-parallel", "2")
+    end(start_mswitch("predict", "--run", copy, *words, devices=2))
     there, here = (pq.read_table(path).to_pylist() for path in (one["out"], before))
     for row, other in zip(there, here, strict=True):
         assert row["prediction"] == other["prediction"]
@@ -390,9 +376,8 @@ def test_a_step_is_chosen_on_validation_and_test_is_read_from_it(copy, tasks, ca
 
 
 def test_what_is_refused_is_no_reading_of_test(copy, tasks, tmp_path):
-    without = write_supervised(
-        tmp_path / "without", {"de": {"validation": rows(3, 0)}}, MODEL, labels=LABELS
-    )
+    validation = {"de": {"validation": rows(3, 0)}}
+    without = write_supervised(tmp_path / "without", validation, MODEL, labels=LABELS)
     with pytest.raises(UserError, match="has no test examples"):
         predict(copy, without, "test", BATCH_OF_4, step=2)
     assert predict(copy, tasks, "test", BATCH_OF_4, step=3)["test_reads"] == 1
@@ -411,9 +396,8 @@ def test_of_equal_steps_the_earliest_is_chosen(copy, tasks, monkeypatch):
 
 @pytest.mark.training
 def test_killed_before_it_is_written_it_is_written_by_the_next(copy, tasks):
-    command = ["predict", "--run", copy, "--step", "3", "--split", "test", "--limit", "3"]
-    words = ("-m", "mswitch.flows.cli.main", *command)
-    end(processes.start(*words, MSWITCH_FAULT="predict.before_rename"), -signal.SIGKILL)
+    words = ("predict", "--run", copy, "--step", "3", "--split", "test", "--limit", "3")
+    end(start_mswitch(*words, MSWITCH_FAULT="predict.before_rename"), -signal.SIGKILL)
     config = PredictConfig(limit=3)
     found = predict(copy, None, "test", config, step=3)
     assert found["test_reads"] == 1

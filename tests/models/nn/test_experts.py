@@ -46,11 +46,13 @@ def one_hot_switch(layer: SwitchFeedForward, x, real, groups: int, capacity: int
     return (jnp.einsum("gsec,egcd->gsd", mask, out) * gate[..., None]).reshape(x.shape)
 
 
+def layer_of(config, seed: int = 0, mesh: Mesh | None = None) -> SwitchFeedForward:
+    return SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=mesh, rngs=nnx.Rngs(seed))
+
+
 # Each operation on its own would be compiled on its own.
 @functools.partial(nnx.jit, static_argnames=("groups", "capacity"))
-def applied(
-    layer: SwitchFeedForward, x, real, *, groups: int, capacity: int | None = None, key=None
-):
+def applied(layer: SwitchFeedForward, x, real, *, groups: int, capacity=None, key=None):
     return layer(x, real, groups=groups, capacity=capacity, key=key)
 
 
@@ -58,7 +60,7 @@ def applied(
 @pytest.mark.parametrize("activation", ["geglu", "relu"])
 def test_index_dispatch_equals_one_hot_einsums_with_gradients(sparse, capacity, activation):
     config = dataclasses.replace(sparse, activation=activation)
-    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(3))
+    layer = layer_of(config, 3)
     layer.router.kernel[...] = layer.router.kernel[...] * 50
     rng = np.random.default_rng(0)
     x = jnp.array(rng.normal(size=(6, 8, config.d_model)), jnp.float32)
@@ -109,7 +111,7 @@ def test_dispatch_and_combine_are_inverse_for_kept_tokens(sizes, share, seed):
 
 
 def test_dropped_tokens_and_padding_give_zero_so_the_residual_passes(sparse):
-    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    layer = layer_of(sparse)
     x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (sparse.d_model,)), (1, 8, 32))
     real = jnp.arange(8)[None] != 1
     y, stats = applied(layer, x, real, groups=1, capacity=4)
@@ -121,7 +123,7 @@ def test_dropped_tokens_and_padding_give_zero_so_the_residual_passes(sparse):
 
 @pytest.mark.slow
 def test_groups_are_routed_on_their_own(sparse):
-    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    layer = layer_of(sparse)
     x = jax.random.normal(jax.random.key(0), (4, 8, sparse.d_model))
     real = jnp.ones((4, 8), bool)
     both, _ = applied(layer, x, real, groups=2)
@@ -130,7 +132,7 @@ def test_groups_are_routed_on_their_own(sparse):
 
 
 def test_capacity_comes_from_the_factor_unless_given(sparse):
-    layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    layer = layer_of(sparse)
     x = jnp.broadcast_to(jnp.ones(sparse.d_model), (1, 32, sparse.d_model))
     _, stats = applied(layer, x, jnp.ones((1, 32), bool), groups=1)
     capacity = expert_capacity(sparse.capacity_factor, 32, sparse.experts)
@@ -139,7 +141,7 @@ def test_capacity_comes_from_the_factor_unless_given(sparse):
 
 def test_expert_dropout_acts_in_training_only(sparse):
     config = dataclasses.replace(sparse, expert_dropout_rate=0.4, router_jitter=0.0)
-    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(0))
+    layer = layer_of(config)
     x = jax.random.normal(jax.random.key(0), (2, 8, config.d_model))
     real = jnp.ones((2, 8), bool)
     calm = [applied(layer, x, real, groups=1, capacity=16)[0] for _ in range(2)]
@@ -195,7 +197,7 @@ jitted_blocks = jax.jit(assign_blocks, static_argnums=(1, 2))
 def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
     """Also when nearly all tokens go to one expert."""
     config = dataclasses.replace(sparse, activation=activation)
-    layer = SwitchFeedForward(config, dtype=jnp.dtype("float32"), mesh=None, rngs=nnx.Rngs(3))
+    layer = layer_of(config, 3)
     layer.router.kernel[...] = layer.router.kernel[...] * sharpness
     x = jax.random.normal(jax.random.key(0), (6, 8, config.d_model)) + 0.5
     real = jax.random.bernoulli(jax.random.key(1), 0.8, (6, 8))
@@ -213,7 +215,7 @@ def test_on_a_mesh_blocks_are_those_of_one_device(sparse):
     x = jax.random.normal(jax.random.key(0), (6, 8, sparse.d_model))
     made = []
     for where in (None, mesh):
-        layer = SwitchFeedForward(sparse, dtype=jnp.dtype("float32"), mesh=where, rngs=nnx.Rngs(3))
+        layer = layer_of(sparse, 3, where)
         made.append(applied(layer, x, jnp.ones((6, 8), bool), groups=2, capacity=DROPLESS))
     jax.tree.map(np.testing.assert_array_equal, *made)
 

@@ -166,12 +166,10 @@ def test_statistics_ignore_what_is_in_padding():
 
 
 def test_balance_loss_is_one_when_even_and_experts_when_collapsed():
-    even = jnp.eye(4)[None] * 1e-4
-    assert float(
-        jitted_assign(even, jnp.ones((1, 4), bool), 4).stats.balance_loss
-    ) == pytest.approx(1.0)
-    collapsed = jnp.zeros((1, 4, 4)).at[..., 2].set(50.0)
-    stats = jitted_assign(collapsed, jnp.ones((1, 4), bool), 4).stats
+    real = jnp.ones((1, 4), bool)
+    even = jitted_assign(jnp.eye(4)[None] * 1e-4, real, 4).stats
+    assert float(even.balance_loss) == pytest.approx(1.0)
+    stats = jitted_assign(jnp.zeros((1, 4, 4)).at[..., 2].set(50.0), real, 4).stats
     assert float(stats.balance_loss) == pytest.approx(4.0)
     assert float(stats.entropy) == pytest.approx(0.0, abs=1e-5)
 
@@ -207,9 +205,8 @@ def test_router_is_float32_inside_bfloat16(sparse):
     router.kernel[...] = jnp.zeros_like(router.kernel[...]).at[0, 2].set(257.0).at[0, 1].set(256.0)
     routing = jitted_router(router, x, jnp.ones((1, 8), bool), 8)
     assert (np.asarray(routing.stats.expert) == 2).all()
-    coarse = Router(
-        dataclasses.replace(sparse, router_dtype="bfloat16"), dtype=BFLOAT16, rngs=nnx.Rngs(0)
-    )
+    config = dataclasses.replace(sparse, router_dtype="bfloat16")
+    coarse = Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0))
     coarse.kernel[...] = router.kernel[...]
     routing = jitted_router(coarse, x, jnp.ones((1, 8), bool), 8)
     assert (np.asarray(routing.stats.expert) == 1).all()
@@ -219,17 +216,17 @@ def test_jitter_multiplies_the_input_in_training_only(sparse):
     noisy = dataclasses.replace(sparse, router_jitter=0.3)
     router = Router(noisy, dtype=BFLOAT16, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (2, 16, noisy.d_model))
-    real = jnp.ones((2, 16), bool)
-    calm = jitted_router(router, x, real, 16)
-    np.testing.assert_array_equal(calm.gate, jitted_router(router, x, real, 16).gate)
-    one, two = (jitted_router(router, x, real, 16, key=jax.random.key(key)).gate for key in (1, 2))
-    assert not np.array_equal(one, two)
-    assert not np.array_equal(one, calm.gate)
-    np.testing.assert_array_equal(
-        one, jitted_router(router, x, real, 16, key=jax.random.key(1)).gate
-    )
-    zero = jitted_router(router, jnp.zeros_like(x), real, 16, key=jax.random.key(1))
-    np.testing.assert_allclose(zero.gate, 1 / noisy.experts, rtol=1e-6)  # 0 times noise is 0
+
+    def gate(x, seed=None):
+        key = None if seed is None else jax.random.key(seed)
+        return jitted_router(router, x, jnp.ones((2, 16), bool), 16, key=key).gate
+
+    np.testing.assert_array_equal(gate(x), gate(x))
+    assert not np.array_equal(gate(x, 1), gate(x, 2))
+    assert not np.array_equal(gate(x, 1), gate(x))
+    np.testing.assert_array_equal(gate(x, 1), gate(x, 1))
+    # 0 times noise is 0.
+    np.testing.assert_allclose(gate(jnp.zeros_like(x), 1), 1 / noisy.experts, rtol=1e-6)
 
 
 @pytest.mark.parametrize("d_model", [32, 768, 2048])

@@ -36,16 +36,23 @@ def logits(request):
     return evaluate
 
 
-def tokens(child):
+@pytest.fixture
+def tokens() -> list[np.ndarray]:
+    """Inputs, decoder inputs and targets of a batch; tests change them."""
     batch = child.MemoryBatches(8).batch(0)
-    return tuple(
-        batch[name].copy()
-        for name in ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
-    )
+    return [
+        batch[f"{kind}_tokens"] for kind in ("encoder_input", "decoder_input", "decoder_target")
+    ]
 
 
-def test_a_later_target_changes_nothing_before_it(logits):
-    source, decoder_input, target = tokens(child)
+def batch_of_features() -> dict[str, np.ndarray]:
+    batch = child.MemoryBatches(8).batch(0)
+    del batch["language"]
+    return batch
+
+
+def test_a_later_target_changes_nothing_before_it(logits, tokens):
+    source, decoder_input, target = tokens
     before = logits(source, decoder_input, target)
     decoder_input[:, 4] = 99
     after = logits(source, decoder_input, target)
@@ -53,9 +60,9 @@ def test_a_later_target_changes_nothing_before_it(logits):
     assert np.abs(before[:, 4] - after[:, 4]).max() > 1e-4
 
 
-def test_padding_changes_nothing(logits):
+def test_padding_changes_nothing(logits, tokens):
     """A longer padding of the input gives the same logits: no one attends to it, nor routes it."""
-    source, decoder_input, target = tokens(child)
+    source, decoder_input, target = tokens
     source[:, 8:] = 0
     before = logits(source, decoder_input, target)
     after = logits(source[:, :8], decoder_input, target)
@@ -63,33 +70,29 @@ def test_padding_changes_nothing(logits):
     np.testing.assert_allclose(np.asarray(before)[real], np.asarray(after)[real], atol=1e-5)
 
 
-def test_an_input_token_changes_the_output(logits):
-    source, decoder_input, target = tokens(child)
-    before = logits(source, decoder_input, target)
-    source[:, 0] = 57
-    after = logits(source, decoder_input, target)
+def test_an_input_token_changes_the_output(logits, tokens):
+    before = logits(*tokens)
+    tokens[0][:, 0] = 57
+    after = logits(*tokens)
     assert np.abs(before - after).max() > 1e-4
 
 
-def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits):
-    source, decoder_input, target = tokens(child)
-    together = logits(source, decoder_input, target)
-    apart = logits(source[::-1], decoder_input[::-1], target[::-1])
-    real = target > 0
-    np.testing.assert_allclose(np.asarray(together)[real], np.asarray(apart)[::-1][real], atol=1e-5)
+def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits, tokens):
+    together, apart = logits(*tokens), logits(*(values[::-1] for values in tokens))
+    real = tokens[2] > 0
+    np.testing.assert_allclose(together[real], apart[::-1][real], atol=1e-5)
 
 
 def gradients(config, train, batch, groups=None):
     skeleton = Skeleton.of(config, train)
     parameters = jax.jit(skeleton.initial_parameters)()
     groups = groups or batch_groups(config, 8, 12, 8)
-    return jax.jit(
-        lambda p, b: jax.value_and_grad(
-            lambda p: batch_loss(
-                skeleton, p, b, groups=groups, target_tokens=b["decoder_loss_weights"].sum()
-            )[0]
-        )(p)
-    )(parameters, batch)
+
+    def loss(parameters, batch):
+        tokens = batch["decoder_loss_weights"].sum()
+        return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens)[0]
+
+    return jax.jit(jax.value_and_grad(loss))(parameters, batch)
 
 
 @pytest.mark.slow
@@ -105,8 +108,7 @@ def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
     config = dataclasses.replace(
         sparse, encoder_layers=4, decoder_layers=2, sparse_every=2, shared_position_bias=shared
     )
-    batch = child.MemoryBatches(8).batch(0)
-    batch.pop("language")
+    batch = batch_of_features()
     saving = dataclasses.replace(FLOAT32, **settings)
     plain, plain_gradient = gradients(config, FLOAT32, batch)
     other, other_gradient = gradients(config, saving, batch)
@@ -122,8 +124,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
     """Two parts of the same batch: the same balance loss, the same routing, the same update."""
     config = dataclasses.replace(sparse, router_jitter=0.0, group_size=32)
     assert batch_groups(config, 8, 12, 8) == (4, 2)
-    batch = child.MemoryBatches(8).batch(0)
-    batch.pop("language")
+    batch = batch_of_features()
     batch["encoder_input_tokens"][:4, 2:] = 0  # one part has more tokens than the other
     results = []
     for parts in (1, 2):
@@ -148,8 +149,7 @@ def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, kind, dtype):
     step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
     state = skeleton.initial_state(optimizer)
     assert all(values.dtype == jnp.float32 for values in state.parameters.values())
-    batch = child.MemoryBatches(8).batch(0)
-    batch.pop("language")
+    batch = batch_of_features()
     losses = []
     for _ in range(12):
         state, metrics = step(state, batch)
@@ -178,8 +178,7 @@ def test_chunked_losses_equal_whole_ones():
 
 def test_loss_is_normalised_by_real_targets_alone(dense):
     """Rows without any target (padding rows) change neither loss nor gradient."""
-    batch = child.MemoryBatches(8).batch(0)
-    batch.pop("language")
+    batch = batch_of_features()
     for values in batch.values():
         values[4:] = 0
     half = {name: values[:4] for name, values in batch.items()}

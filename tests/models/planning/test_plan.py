@@ -1,6 +1,7 @@
 """Choosing a setting, the memory model's exact part, what a plan says, what it refuses."""
 
 import dataclasses
+import itertools
 import json
 
 import jax
@@ -24,17 +25,8 @@ from mswitch.models.training.state import Skeleton
 from mswitch.pipelines.errors import UserError
 
 FIELDS = {
-    "preset",
-    "topology",
-    "parameters",
-    "fits",
-    "peak_bytes_per_device",
-    "hbm_bytes_per_device",
-    "flops_per_step",
-    "flops_ratio",
-    "collectives",
-    "compile_secs",
-    "compile_cpu_secs",
+    *("preset", "topology", "parameters", "fits", "peak_bytes_per_device", "hbm_bytes_per_device"),
+    *("flops_per_step", "flops_ratio", "collectives", "compile_secs", "compile_cpu_secs"),
     "estimated_step_secs",
 }
 
@@ -147,9 +139,8 @@ def test_a_batch_that_fits_is_named(monkeypatch):
     smaller = plan["fitting_batch_size"]
     assert smaller < 1024
     assert f"--batch-size {smaller} is" in format_plan(plan)
-    found = make_plan(
-        "mt5-base", "v5e:4x4", dataclasses.replace(config, batch_size=smaller), ModelChanges()
-    )
+    config = dataclasses.replace(config, batch_size=smaller)
+    found = make_plan("mt5-base", "v5e:4x4", config, ModelChanges())
     assert found["suggestions"] != []
     assert found["fitting_batch_size"] == smaller
 
@@ -208,58 +199,41 @@ def test_settings_use_the_whole_slice_and_divide_everything():
 
 
 def test_what_is_asked_for_is_kept():
-    settings = ranked(
-        "mswitch-base",
-        "v5p:4x4x4",
-        expert_parallel=16,
-        microbatches=2,
-        loss_chunks=3,
-        remat="layers",
-    )
-    assert {
-        (t.expert_parallel, t.microbatches, t.loss_chunks, t.remat)
-        for t in (setting.train for setting in settings)
-    } == {(16, 2, 3, "layers")}
+    asked = {"expert_parallel": 16, "microbatches": 2, "loss_chunks": 3, "remat": "layers"}
+    settings = ranked("mswitch-base", "v5p:4x4x4", **asked)
+    assert settings
+    for setting in settings:
+        assert {name: getattr(setting.train, name) for name in asked} == asked
 
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("--preset mt5-bse --topology v5e:4x4", "unknown preset 'mt5-bse': choose among"),
-        ("--preset mt5-base --pair t6 --topology v5e:4x4", "unknown preset 't6': choose among"),
-        ("--preset mt5-base --topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
-        ("--preset mt5-base --topology v5e", "--topology v5e is unknown"),
-        ("--preset mt5-base --topology v5p:4x4", "v5p have 3 dimensions, not 2"),
-        ("--preset mt5-base --topology v5e:3x4", "its first two dimensions are even"),
-        ("--preset mt5-base --topology v5e:32x16", "the largest slice of v5e is 16x16"),
-        ("--preset mt5-base --topology v5e:4x4 --data-parallel 5", "is 5, and v5e:4x4 has 16"),
+        ("--preset mt5-bse", "unknown preset 'mt5-bse': choose among"),
+        ("--pair t6", "unknown preset 't6': choose among"),
+        ("--topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
+        ("--topology v5e", "--topology v5e is unknown"),
+        ("--topology v5p:4x4", "v5p have 3 dimensions, not 2"),
+        ("--topology v5e:3x4", "its first two dimensions are even"),
+        ("--topology v5e:32x16", "the largest slice of v5e is 16x16"),
+        ("--data-parallel 5", "is 5, and v5e:4x4 has 16"),
         (
-            "--preset mt5-base --topology v5e:4x4 --data-parallel 2 --expert-parallel 1 "
-            "--model-parallel 4",
+            "--data-parallel 2 --expert-parallel 1 --model-parallel 4",
             "is 8, and v5e:4x4 has 16 devices",
         ),
-        (
-            "--preset mt5-base --topology v5e:4x4 --expert-parallel 2",
-            "a dense model has no experts",
-        ),
-        ("--preset mt5-base --topology v5e:4x4 --model-parallel 8", "does not divide 12 heads"),
-        (
-            "--preset mswitch-base --topology v5e:4x4 --experts 12 --expert-parallel 8",
-            "8 does not divide 12 experts",
-        ),
-        (
-            "--preset mt5-base --topology v5e:4x4 --batch-size 7",
-            "give --batch-size 8 in place of 7",
-        ),
-        (
-            "--preset mt5-base --topology v5e:4x4 --data-parallel 16 --microbatches 3",
-            "no setting of the 16 devices of v5e:4x4",
-        ),
-        ("--preset mt5-base --topology v5e:4x4 --batch-size 0", "--batch-size must be at least 1"),
+        ("--expert-parallel 2", "a dense model has no experts"),
+        ("--model-parallel 8", "does not divide 12 heads"),
+        ("--preset mswitch-base --experts 12 --expert-parallel 8", "8 does not divide 12 experts"),
+        ("--batch-size 7", "give --batch-size 8 in place of 7"),
+        ("--data-parallel 16 --microbatches 3", "no setting of the 16 devices of v5e:4x4"),
+        ("--batch-size 0", "--batch-size must be at least 1"),
     ],
 )
 def test_impossible_wishes_are_one_line_and_exit_code_2(arguments, complaint, capsys):
-    assert main(["plan", *arguments.split()]) == 2
+    words = arguments.split()
+    given = {"--preset": "mt5-base", "--topology": "v5e:4x4"}
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    assert main(["plan", *itertools.chain(*given.items())]) == 2
     errors = capsys.readouterr().err.strip()
     assert complaint in errors
     assert len(errors.splitlines()) == 1

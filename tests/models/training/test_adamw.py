@@ -8,15 +8,12 @@ import pytest
 import train_child as child
 from jax.sharding import AbstractMesh
 
+from mswitch.models.capacity import batch_groups
 from mswitch.models.config import TrainConfig
-from mswitch.models.training.optimizer import (
-    SQUARE_DECAY,
-    AdamMoments,
-    AdamW,
-    moment_axes,
-    optimizer_of,
-)
+from mswitch.models.training import optimizer as module
+from mswitch.models.training.optimizer import AdamMoments, AdamW, moment_axes, optimizer_of
 from mswitch.models.training.state import Skeleton
+from mswitch.models.training.step import FEATURES, make_train_step
 from mswitch.pipelines.errors import UserError
 
 AXES = {
@@ -49,7 +46,7 @@ def test_update_equals_optax_adamw():
     before, gradients, made = steps(optimizer, 6)
     peer = optax.adamw(
         optimizer.learning_rate,
-        b2=SQUARE_DECAY,
+        b2=module.SQUARE_DECAY,
         weight_decay=0.2,
         mask={"kernel": True, "norm": False, "bias": False},
     )
@@ -94,11 +91,8 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
 @pytest.mark.slow
 def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
-    from mswitch.models.capacity import batch_groups
-    from mswitch.models.training.step import FEATURES, make_train_step
-
-    train = dataclasses.replace(train_config, optimizer="adamw", base_learning_rate=0.03)
-    train = dataclasses.replace(train, warmup_steps=1)
+    adamw = {"optimizer": "adamw", "base_learning_rate": 0.03, "warmup_steps": 1}
+    train = dataclasses.replace(train_config, **adamw)
     skeleton, optimizer = Skeleton.of(sparse, train), optimizer_of(train)
     groups = batch_groups(sparse, 8, child.INPUTS, child.TARGETS)
     step = make_train_step(skeleton, optimizer, groups)

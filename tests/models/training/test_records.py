@@ -10,6 +10,8 @@ import shutil
 import tracemalloc
 from contextlib import closing
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,11 +21,19 @@ from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
 from mswitch.models.hardware import peak_flops
-from mswitch.models.training.checkpoint import Checkpoints, complete_steps, find_step, is_complete
+from mswitch.models.training.checkpoint import (
+    Checkpoints,
+    complete_steps,
+    find_step,
+    is_complete,
+    restore_parameters,
+)
 from mswitch.models.training.loop import Recorder
 from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
+from mswitch.models.training.optimizer import AdamMoments, FullMoment
 from mswitch.models.training.run_directory import log_spaced_steps
 from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.state import TrainState
 from mswitch.pipelines.errors import UserError
 
 
@@ -78,11 +88,15 @@ def test_what_follows_the_restored_step_is_cut_whatever_it_is(tmp_path, line):
     assert len(read(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("line", NO_STEPS)
-def test_a_damaged_line_is_named(tmp_path, line):
-    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl lacks steps up to 2"):
-        cut_metrics(tmp_path, 2)
+@pytest.mark.parametrize("line", [*NO_STEPS, '{"step": 3}'])
+def test_metrics_that_lack_a_step_are_refused(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1}}\n{line}\n')
+    for step in (3, 2):
+        with pytest.raises(UserError, match=rf"metrics.jsonl lacks steps up to {step}"):
+            cut_metrics(tmp_path, step)
+    cut_metrics(tmp_path, 1)
+    assert path.read_text() == '{"step": 1}\n'
 
 
 def test_vectors_are_in_every_line_and_matrices_in_every_hundredth(tmp_path):
@@ -120,17 +134,6 @@ def test_peaks_are_known_by_the_names_jax_gives():
     assert peak_flops("cpu") is None
 
 
-def test_metrics_that_lack_a_step_are_refused(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 3}\n')
-    with pytest.raises(UserError, match="lacks steps up to 3"):
-        cut_metrics(tmp_path, 3)
-    with pytest.raises(UserError, match="lacks steps up to 2"):
-        cut_metrics(tmp_path, 2)
-    cut_metrics(tmp_path, 1)
-    assert path.read_text() == '{"step": 1}\n'
-
-
 def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):
     path = tmp_path / "metrics.jsonl"
     rest = ', "train/loss": 2.5, "x": "' + "y" * 900 + '"}\n'
@@ -149,17 +152,25 @@ def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):
 
 
 @pytest.fixture
-def state():
-    import jax.numpy as jnp
-
-    from mswitch.models.training.optimizer import FullMoment
-    from mswitch.models.training.state import TrainState
-
+def state() -> TrainState:
     return TrainState(
         {"a.kernel": jnp.arange(6.0).reshape(2, 3)},
         {"a.kernel": FullMoment(jnp.ones((2, 3)))},
         jnp.int32(5),
     )
+
+
+@pytest.fixture
+def like(state) -> TrainState:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+
+
+def save(run: pathlib.Path, state: TrainState, identity: str = "") -> Checkpoints:
+    """Checkpoints of a run, of which there is one, of step 5."""
+    checkpoints = Checkpoints(run / "checkpoints", (), identity)
+    checkpoints.save(state, 5)
+    checkpoints.wait()
+    return checkpoints
 
 
 def test_a_run_in_a_bucket_is_named_and_not_its_copy(tmp_path, state):
@@ -200,18 +211,14 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsy
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"commit_timestamp_nsecs": null}'])
 def test_a_damaged_description_is_of_no_complete_checkpoint(tmp_path, state, text):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
-    checkpoints.wait()
+    checkpoints = save(tmp_path, state)
     assert checkpoints.latest() == 5
     (checkpoints.directory / "5" / "_CHECKPOINT_METADATA").write_text(text)
     assert checkpoints.latest() is None
 
 
 def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
-    checkpoints.wait()
+    checkpoints = save(tmp_path, state)
     shutil.copytree(checkpoints.directory / "5", checkpoints.directory / "5.keep")
     for name in (".nfs0001", ".DS_Store", "note", "8"):
         (checkpoints.directory / name).write_text("x")
@@ -224,9 +231,7 @@ def test_what_is_not_ours_stays_among_the_checkpoints(tmp_path, state):
 
 @pytest.mark.parametrize("failing", ["5/_CHECKPOINT_METADATA", "5/optimizer/_METADATA"])
 def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypatch, failing):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
-    checkpoints.wait()
+    checkpoints = save(tmp_path, state)
 
     def stale(method):
         def fail_once(self, *arguments, **options):
@@ -245,13 +250,9 @@ def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypat
     assert complete_steps(checkpoints.directory) == [5]
 
 
-def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state):
-    import jax
-    import numpy as np
-
+def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state, like):
     checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
     wanted = np.asarray(state.parameters["a.kernel"]).copy()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     checkpoints.save(state, 5)
     overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
     jax.block_until_ready(overwrite(state))
@@ -261,13 +262,8 @@ def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp
     assert int(restored.step) == 5
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path, state):
-    import jax
-
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
-    checkpoints.wait()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+def test_a_damaged_checkpoint_is_named(tmp_path, state, like):
+    checkpoints = save(tmp_path, state)
     for data in (tmp_path / "checkpoints" / "5" / "parameters").rglob("manifest.ocdbt"):
         data.write_bytes(b"\0" * 64)
     with pytest.raises(UserError, match=r"checkpoints/5 cannot be read .*manifest") as error:
@@ -279,37 +275,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state):
     assert "andler" not in str(error.value)  # Orbax's
 
 
-def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, caplog):
+def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, like, caplog):
     """A working copy of a run in a bucket lacks them; nothing shall complain of it."""
-    import jax
-
-    from mswitch.models.training.checkpoint import restore_parameters
-    from mswitch.models.training.state import TrainState
-
     moments = {f"{number}.kernel": state.moments["a.kernel"] for number in range(20)}
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(TrainState(state.parameters, moments, state.step), 5)
-    checkpoints.wait()
+    save(tmp_path, state._replace(moments=moments))
     for path in (tmp_path / "checkpoints/5/optimizer").rglob("*"):
         if path.is_file() and path.name != "_METADATA":
             path.unlink()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.parameters)
-    restored = restore_parameters(RunFiles(tmp_path, tmp_path), 5, like)
+    restored = restore_parameters(RunFiles(tmp_path, tmp_path), 5, like.parameters)
     np.testing.assert_array_equal(restored["a.kernel"], state.parameters["a.kernel"])
     gc.collect()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
-    import jax
-
-    from mswitch.models.training.checkpoint import restore_parameters
-
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state, like):
     directory = tmp_path / "checkpoints"
-    checkpoints = Checkpoints(directory, (), "one")
-    checkpoints.save(state, 5)
-    checkpoints.wait()
+    checkpoints = save(tmp_path, state, "one")
     shutil.copytree(directory / "5", directory / "8")
     checkpoints.restore(5, like)
     with pytest.raises(UserError, match=r"checkpoints/8 is a checkpoint of step 5: remove it"):
@@ -323,14 +304,7 @@ def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state):
 
 
 def test_a_checkpoint_of_another_model_is_named(tmp_path, state):
-    import jax
-
-    from mswitch.models.training.checkpoint import restore_parameters
-    from mswitch.models.training.optimizer import AdamMoments
-
-    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=())
-    checkpoints.save(state, 5)
-    checkpoints.wait()
+    checkpoints = save(tmp_path, state)
     narrow = jax.ShapeDtypeStruct((2, 2), "float32")
     with pytest.raises(UserError, match=r"parameters a.kernel is \(2, 3\) there and"):
         restore_parameters(RunFiles(tmp_path, tmp_path), 5, {"a.kernel": narrow})

@@ -78,6 +78,11 @@ def test_the_whole_directory_is_one_table(corpus):
     assert german == expected["de", "train"] + expected["de", "validation"]
 
 
+def card_from(stats: dict) -> str:
+    """The card of a corpus of mC4's settings."""
+    return data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
+
+
 def stats_of(*langs: str) -> dict:
     size = {"documents": 3, "characters": 30, "bytes": 40}
     return {
@@ -88,9 +93,7 @@ def stats_of(*langs: str) -> dict:
 
 
 def test_codes_are_what_the_hub_wants():
-    config = CorpusConfig().settings()
-    stats = stats_of("no", "iw", "ru", "ru-Latn", "und")
-    card = data_card(config, {"inputs": [], "shards": []}, stats)
+    card = card_from(stats_of("no", "iw", "ru", "ru-Latn", "und"))
     header = front_matter(card)
     # Unquoted, YAML would read Norwegian as false.
     assert header["language"] == ["he", "no", "ru", "und"]
@@ -108,13 +111,12 @@ def test_codes_are_what_the_hub_wants():
 
 def test_the_examples_load_what_there_is():
     stats = stats_of("de", "sw")
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
+    card = card_from(stats)
     assert 'load_dataset(corpus, "de", split="train")' in card
     assert 'splits=["train"]' in card
-    stats["languages"]["sw"] = dict.fromkeys(
-        ("train", "validation"), stats["languages"]["sw"]["train"]
-    )
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
+    of_sw = stats["languages"]["sw"]
+    of_sw["validation"] = of_sw["train"]
+    card = card_from(stats)
     assert 'load_dataset(corpus, "sw", split="validation")' in card
     assert 'splits=["train", "validation"]' in card
 
@@ -125,8 +127,7 @@ def test_the_examples_load_what_there_is():
 def test_size_category(count, category):
     stats = stats_of("de")
     stats["languages"]["de"]["train"]["documents"] = count
-    card = data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
-    assert front_matter(card)["size_categories"] == [category]
+    assert front_matter(card_from(stats))["size_categories"] == [category]
 
 
 def test_nothing_hostile_is_in_the_card(corpus):

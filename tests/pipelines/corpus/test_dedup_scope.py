@@ -57,9 +57,8 @@ def lines_by_language(corpus: Path) -> dict[str, list[str]]:
 
 
 def test_each_language_keeps_a_shared_line(builder, by_language):
-    everywhere = lines_by_language(
-        builder("global", dataclasses.replace(by_language, dedup_scope=None))
-    )
+    whole = builder("global", dataclasses.replace(by_language, dedup_scope=None))
+    everywhere = lines_by_language(whole)
     assert sum(lines.count(SHARED) for lines in everywhere.values()) == 1
     corpus = builder("language", by_language)
     within = lines_by_language(corpus)
@@ -73,10 +72,8 @@ def test_each_language_keeps_a_shared_line(builder, by_language):
 
 
 def test_languages_are_pruned_before_the_shuffles(builder, by_language):
-    both, german = (
-        builder("both", by_language),
-        builder("de", dataclasses.replace(by_language, languages=("de",))),
-    )
+    both = builder("both", by_language)
+    german = builder("de", dataclasses.replace(by_language, languages=("de",)))
     # What a language holds does not depend on the others.
     assert data_bytes(german / "data" / "de") == data_bytes(both / "data" / "de")
     assert not (german / "data" / "en").exists()

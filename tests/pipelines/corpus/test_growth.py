@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
+from corpus_files import read_json
 from trees import data_bytes
 
 from mswitch.flows.stages.common import finish
@@ -66,7 +67,7 @@ def add(out: Path, *inputs: Path) -> dict[str, Any]:
 
 
 def keys(corpus: Path, kind: str) -> list[bytes]:
-    manifest = json.loads((corpus / "manifest.json").read_text())
+    manifest = read_json(corpus / "manifest.json")
     files = [entry["path"] for entry in manifest["fingerprints"] if entry["kind"] == kind]
     rows = np.concatenate([read_keys(str(corpus / path), 2) for path in files])
     return sorted(row.astype(">u8").tobytes() for row in rows)
@@ -80,10 +81,9 @@ def test_a_second_crawl(tmp_path, months, corpus):
     assert (summary["new_records"], summary["new_documents"]) == (31, 21)
     assert summary["newly_dropped"] == sum(summary["newly_dropped_by_reason"].values()) == 10
     assert before.items() <= after.items()
-    changed = {"manifest.json", "stats.json", "README.md"}
-    assert {k: v for k, v in data_bytes(corpus).items() if k in files and k not in changed} == {
-        k: v for k, v in files.items() if k not in changed
-    }
+    for changed in ("manifest.json", "stats.json", "README.md"):
+        del files[changed]
+    assert files.items() <= data_bytes(corpus).items()
     copies = [row for row in after.values() if row["url"].startswith("http://copy.")]
     assert len(copies) == 10
     assert all(row["text"].count("\n") == 0 for row in copies)
@@ -141,21 +141,18 @@ def test_a_copy_made_without_times_is_added_to(months, corpus):
     assert add(corpus, months[1])["documents"] == 41
 
 
-def test_what_is_there_is_not_added_again(months, corpus):
-    add(corpus, months[1])
-    add(corpus, months[2])
-    assert len(documents(corpus)) == 42
-    grown = data_bytes(corpus)
+def test_what_is_there_is_not_added_again(tmp_path, months, corpus):
+    for month in months[1:]:
+        add(corpus, month)
+    grown, found = data_bytes(corpus), documents(corpus)
+    assert len(found) == 42
     for month in months[1:]:
         assert add(corpus, month)["reused"] is True
     assert build(months[:1], corpus, CONFIG)["reused"] is True
     assert data_bytes(corpus) == grown
-
-
-def test_a_crawl_that_brings_nothing_new(tmp_path, months, corpus):
-    before = documents(corpus)
+    # By another name it is another crawl, that brings nothing new.
     add(corpus, Path(shutil.copy(months[0], tmp_path / "copy.warc.wet.gz")))
-    assert documents(corpus) == before
+    assert documents(corpus) == found
 
 
 def test_the_last_line_says_what_was_lost_of_this_crawl(tmp_path, corpus, capsys):
@@ -172,7 +169,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
     """A small crawl that is added to a large corpus must not meet all of it in one bucket."""
     small = tmp_path / "small.warc.wet.gz"
     small.write_bytes(months[1].read_bytes()[:1500])
-    entries = json.loads((corpus / "manifest.json").read_text())["fingerprints"]
+    entries = read_json(corpus / "manifest.json")["fingerprints"]
     sizes = []
     monkeypatch.setattr(
         "mswitch.pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
@@ -212,8 +209,8 @@ def test_killed_and_rerun(tmp_path, months, base, corpus):
     for point in ("corpus.after_line_choice", "corpus.after_shards", *GROWTH_POINTS):
         killed(point, corpus, months[1])
         if point != "corpus.after_growth":
-            manifest = json.loads((corpus / "manifest.json").read_text())
-            assert sum(entry["rows"] for entry in manifest["shards"]) == len(before)
+            shards = read_json(corpus / "manifest.json")["shards"]
+            assert sum(entry["rows"] for entry in shards) == len(before)
     killed("", corpus, months[1])
     assert data_bytes(corpus) == data_bytes(whole)
     assert not list(tmp_path.glob(".corpus.partial-*"))
@@ -247,7 +244,7 @@ def test_killed_and_another_comes_first(tmp_path, months, base):
 
 
 def test_a_corpus_of_another_version_is_refused(tmp_path, months, corpus):
-    stats = json.loads((corpus / "stats.json").read_text())
+    stats = read_json(corpus / "stats.json")
     stages = stats["stages"]
     stats["stages"] = [*stages[:2], {**stages[1], "name": "url_policy"}, *stages[2:]]
     (corpus / "stats.json").write_text(json.dumps(stats))
@@ -259,7 +256,7 @@ def test_a_corpus_of_another_version_is_refused(tmp_path, months, corpus):
 def test_a_corpus_with_other_columns_is_refused(months, corpus):
     [shard, *_] = sorted(corpus.glob("data/*/*.parquet"), key=lambda path: path.stat().st_size)
     pq.write_table(pq.read_table(shard).drop_columns("record_id"), shard)
-    manifest = json.loads((corpus / "manifest.json").read_text())
+    manifest = read_json(corpus / "manifest.json")
     [entry] = [each for each in manifest["shards"] if corpus / each["path"] == shard]
     entry |= {"bytes": shard.stat().st_size, "sha256": file_sha256(shard)}
     (corpus / "manifest.json").write_text(json.dumps(manifest))

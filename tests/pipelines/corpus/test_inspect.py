@@ -22,7 +22,7 @@ def test_inspect_says_what_each_rule_says(files, recipe, capsys, monkeypatch):
     found = json.loads(capsys.readouterr().out)
     assert found["dropped_by"] == {"step": "shouting", "reason": "shouting"}
     assert [step["step"] for step in found["steps"]] == [
-        *("paragraphs", "language", "shouting", "url_dedup", "line_dedup"),
+        *("paragraphs", "language", "shouting", "url_dedup", "line_dedup")
     ]
     language = found["steps"][1]
     assert language["values"]["lang"] == "en"

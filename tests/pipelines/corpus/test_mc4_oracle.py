@@ -28,11 +28,7 @@ def test_paragraphs(c4_utils):
 
 
 def test_pages_of_a_wet_file(c4_utils, tmp_path):
-    bodies = [
-        "  one\n\n two \rthree",
-        "WARC-x\nContent-y\nCONTENT-z\nlast",
-        "a\u2028b\x1cc\n\x85d",
-    ]
+    bodies = ["  one\n\n two \rthree", "WARC-x\nContent-y\nCONTENT-z\nlast", "a\u2028b\x1cc\n\x85d"]
     records = [crawl.record(body, f"http://a.org/{i}") for i, body in enumerate(bodies)]
     path = crawl.write(tmp_path / "a.wet.gz", records)
     theirs = [page.text for page in c4_utils.split_wet_file(str(path), lambda *_: None)]

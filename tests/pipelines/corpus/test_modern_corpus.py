@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import crawl_files as crawl
@@ -17,6 +18,7 @@ from mswitch.pipelines.corpus.survey import survey
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
+HTML = "Content-Type: text/html\r\n"
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
 
@@ -50,20 +52,15 @@ def pages(tmp_path: Path) -> list[Path]:
     third = [
         crawl.response(html(english(8)), "http://html.example/1"),
         crawl.response(
-            html(english(9), '<meta name="robots" content="noai">'), "http://html.example/2"
+            html(english(9), "<meta name=robots content=noai>"), "http://html.example/2"
         ),
         crawl.response(
-            html(english(10)),
-            "http://html.example/3",
-            headers="Content-Type: text/html\r\nTDM-Reservation: 1",
+            html(english(10)), "http://html.example/3", headers=f"{HTML}TDM-Reservation: 1"
         ),
         crawl.response("<div>" * 5000, "http://www.bad.example/never-parsed"),
     ]
-    return [
-        crawl.write(tmp_path / "in" / "a.warc.wet.gz", first),
-        crawl.write(tmp_path / "in" / "b.warc.wet.gz", second),
-        crawl.write(tmp_path / "in" / "c.warc.gz", third),
-    ]
+    by_name = {"a.warc.wet.gz": first, "b.warc.wet.gz": second, "c.warc.gz": third}
+    return [crawl.write(tmp_path / "in" / name, records) for name, records in by_name.items()]
 
 
 @pytest.fixture
@@ -139,14 +136,12 @@ def test_false_charsets_are_corrected_and_counted(tmp_path):
             (11, "utf-8", ""),
         )
     ]
-    files = [
-        crawl.write(tmp_path / "in" / "a.warc.gz", responses),
-        crawl.write(
-            tmp_path / "in" / "b.warc.wet.gz", [crawl.record(english(12), "http://12.example/")]
-        ),
-    ]
+    record = crawl.record(english(12), "http://12.example/")
+    by_name = {"a.warc.gz": responses, "b.warc.wet.gz": [record]}
     out = tmp_path / "corpus"
-    build(files, out, modern_settings())
+    build(
+        [crawl.write(tmp_path / name, of) for name, of in by_name.items()], out, modern_settings()
+    )
     found = {
         url: (row["charset"], row["declared_charset"], "café" in row["text"])
         for url, row in documents(out).items()
@@ -185,8 +180,12 @@ def test_lists_are_part_of_the_settings(tmp_path, pages, lists):
     build(pages, out, modern_settings(*lists))
     assert build(pages, out, modern_settings(*lists))["reused"]
     (tmp_path / "block.txt").write_text("other.example\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="other settings or inputs"):
         build(pages, out, modern_settings(*lists))
+    for gone in ("block.txt", "quiz.jsonl"):
+        (tmp_path / gone).unlink()
+        with pytest.raises(UserError, match=re.escape(gone)):
+            build(pages, out, modern_settings(*[name for name in lists if gone in name]))
 
 
 def test_bad_words_are_those_of_the_language(tmp_path, pages):
@@ -202,17 +201,6 @@ def test_bad_words_are_those_of_the_language(tmp_path, pages):
     assert "http://en.example/long" not in found
     assert "http://en.example/mail" in found
     assert (out / "rejected" / "bad_words.jsonl").exists()
-
-
-def test_what_the_profile_refuses(tmp_path, pages):
-    with pytest.raises(UserError, match=r"gone\.txt"):
-        build(pages, tmp_path / "out", modern_settings(f"blocklist.blocklists={tmp_path}/gone.txt"))
-    with pytest.raises(UserError, match=r"gone\.jsonl"):
-        build(
-            pages,
-            tmp_path / "out",
-            modern_settings(f"decontamination.evaluation_sets={tmp_path}/gone.jsonl"),
-        )
 
 
 def test_lines_may_be_deduplicated_too(tmp_path):

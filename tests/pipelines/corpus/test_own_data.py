@@ -111,14 +111,10 @@ def test_what_was_lost_is_named(tmp_path, rows, capfd):
     summary = build_corpus([f"{folder}/*"], tmp_path / "out", LENIENT)
     reasons = summary["dropped_by_reason"]
     assert list(reasons.values()) == sorted(reasons.values(), reverse=True)
-    assert {reason: count for reason, count in reasons.items() if reason != "duplicate_url"} == {
-        "no_text": 4,
-        "bad_json": 1,
-        "damaged": 1,
-        "json_array": 1,
-        "pretty_json": 1,
-    }
     assert summary["dropped"] == sum(reasons.values())
+    del reasons["duplicate_url"]
+    once = dict.fromkeys(("bad_json", "damaged", "json_array", "pretty_json"), 1)
+    assert reasons == {"no_text": 4, **once}
     assert summary["unread_inputs"] == {
         "../in/array.json": "json_array",
         "../in/cut.jsonl": "damaged",

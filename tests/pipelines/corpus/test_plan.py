@@ -21,18 +21,14 @@ from mswitch.pipelines.errors import UserError
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Files of one size whose pages have nothing in common."""
-    return [
-        str(
-            crawl.write(
-                tmp_path / f"{number}.warc.wet.gz",
-                [
-                    crawl.record(crawl.prose(crawl.GERMAN, page, 8), f"http://de.example/{page}")
-                    for page in range(100 * number + 100, 100 * number + 140)
-                ],
-            )
-        )
-        for number in range(3)
-    ]
+    found = []
+    for first in (100, 200, 300):
+        pages = [
+            crawl.record(crawl.prose(crawl.GERMAN, page, 8), f"http://de.example/{page}")
+            for page in range(first, first + 40)
+        ]
+        found.append(str(crawl.write(tmp_path / f"{first}.warc.wet.gz", pages)))
+    return found
 
 
 def test_a_plan_foresees_the_build(files, tmp_path):
@@ -91,10 +87,8 @@ def test_deduplications_alone_are_cut_for_workers_to_share():
 def test_buckets_and_shards_follow_from_the_settings(files):
     small = dataclasses.replace(LENIENT, bucket_bytes=1000, shard_bytes=10_000)
     estimated = plan_build(files, small)["estimated"]
-    owners = estimated["shuffle_bytes"]["line_dedup"]
-    assert (
-        estimated["buckets"]["line_dedup"] / 2 < owners / 1000 <= estimated["buckets"]["line_dedup"]
-    )
+    owners, buckets = (estimated[of]["line_dedup"] for of in ("shuffle_bytes", "buckets"))
+    assert buckets / 2 < owners / 1000 <= buckets
     assert estimated["shards_at_least"] == -(-estimated["shuffle_bytes"]["text"] // 10_000)
     lax = (
         "quality.min_words=1",

@@ -1,13 +1,12 @@
 """Recipes that users write: what they may say, and what a corpus of theirs is."""
 
-import functools
 import json
 from typing import Any
 
 import pytest
-from corpus_builds import SHOUTING, build_with, stages
+from corpus_builds import SHOUTING, build, build_with, stages
 
-from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.recipes import (
     IdentifyLanguage,
     LineDedup,
@@ -24,15 +23,9 @@ from mswitch.pipelines.errors import UserError
 def test_a_rule_of_ten_lines(files, tmp_path, recipe):
     out = tmp_path / "corpus"
     rows = build_with(files, out, recipe(SHOUTING))
-    assert stages(out) == {
-        "read": {},
-        "paragraphs": {},
-        "language": {},
-        "shouting": {"shouting": 3},
-        "url_dedup": {},
-        "line_dedup": {},
-        "write": {},
-    }
+    names = ("read", "paragraphs", "language", "shouting", "url_dedup", "line_dedup", "write")
+    assert stages(out) == {name: {} for name in names} | {"shouting": {"shouting": 3}}
+    assert list(stages(out)) == list(names)
     assert len(rows) == 8 + 6
     assert all(0 < row["capitals"] < 0.3 for row in rows)
     [loud] = {json.loads(line)["lang"] for line in (out / "rejected/shouting.jsonl").open()}
@@ -43,15 +36,14 @@ def test_a_rule_of_ten_lines(files, tmp_path, recipe):
 
 
 def test_the_source_is_part_of_a_corpus_identity(files, tmp_path, recipe):
-    inputs, out = [str(path) for path in files], tmp_path / "corpus"
+    out = tmp_path / "corpus"
     build_with(files[:1], out, recipe(SHOUTING))
-    assert build_corpus(inputs[:1], out, CorpusConfig(recipe=recipe(SHOUTING)))["reused"]
+    assert build(files[:1], out, CorpusConfig(recipe=recipe(SHOUTING)))["reused"]
     changed = CorpusConfig(recipe=recipe(SHOUTING.replace("0.3", "0.2")))
-    with pytest.raises(UserError, match="changed: recipe"):
-        build_corpus(inputs[:1], out, changed)
-    with pytest.raises(UserError, match="changed: recipe"):
-        build_corpus(inputs[1:], out, changed, append=True)
-    grown = build_corpus(inputs[1:], out, CorpusConfig(recipe=recipe(SHOUTING)), append=True)
+    for inputs, append in ((files[:1], False), (files[1:], True)):
+        with pytest.raises(UserError, match="changed: recipe"):
+            build(inputs, out, changed, append=append)
+    grown = build(files[1:], out, CorpusConfig(recipe=recipe(SHOUTING)), append=True)
     assert grown["documents"] == 8 + 6
 
 
@@ -73,19 +65,18 @@ def test_a_rule_may_hold_functions_and_what_can_be_written_down(field, files, tm
         "    def reason", f"    def __init__(self):\n        self.size = {field}\n\n    def reason"
     )
     text = text.replace("/ len(page.text)", "/ self.size(page.text)")
-    build = functools.partial(build_with, files[:1], tmp_path / "corpus", recipe(text))
     if field.startswith("lambda"):
-        assert len(build()) == 8
+        assert len(build_with(files[:1], tmp_path / "corpus", recipe(text))) == 8
     else:
         with pytest.raises(UserError, match=r"^rule shouting holds a builtin_method in size"):
-            build()
+            build_with(files[:1], tmp_path / "corpus", recipe(text))
 
 
 def test_recipes_of_a_running_program_are_refused_in_one_line(files, tmp_path):
     mine: Any = Recipe("mine", [IdentifyLanguage()])
     for config in (lambda: mine, lambda: CorpusConfig(recipe=mine)):
         with pytest.raises(UserError, match=r"a Recipe.*: give CorpusConfig\(recipe=FILE\)"):
-            build_corpus([str(files[0])], tmp_path / "corpus", config())
+            build(files[:1], tmp_path / "corpus", config())
 
 
 def test_modules_too(files, tmp_path, monkeypatch):
@@ -140,14 +131,12 @@ def test_rules_may_stand_between_deduplications(files, tmp_path, recipe):
     text = SHOUTING.replace(", Shouting()]", "]").replace(
         "[UrlDedup(),", "[UrlDedup(), Shouting(),"
     )
-    first, second = tmp_path / "first", tmp_path / "second"
-    before, after = (
-        build_with(files, first, recipe(SHOUTING)),
-        build_with(files, second, recipe(text)),
+    out = tmp_path / "second"
+    assert build_with(files, out, recipe(text)) == build_with(
+        files, tmp_path / "first", recipe(SHOUTING)
     )
-    assert list(stages(second))[3:6] == ["url_dedup", "shouting", "line_dedup"]
-    assert stages(second)["shouting"] == {"shouting": 3}
-    assert after == before
+    assert list(stages(out))[3:6] == ["url_dedup", "shouting", "line_dedup"]
+    assert stages(out)["shouting"] == {"shouting": 3}
 
 
 def test_a_model_given_as_a_path_travels_to_workers(files, tmp_path, recipe):

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,22 @@ def reviews(task: Path, small_vocabulary: Path) -> Path:
     return out
 
 
-def build_rows(folder: Path, vocabulary: Path, values: list, config=CONFIG, text=TASK) -> Path:
-    (folder / "rows").write_bytes(json_lines(values))
-    task = write_task(folder, '"rows"\nsplit = "hash"', text)
-    build_supervised(task, vocabulary, folder / "out", config)
-    return folder / "out"
+Build = Callable[..., Path]
+
+
+@pytest.fixture
+def build(tmp_path: Path, small_vocabulary: Path) -> Build:
+    """Build a task, or one of these rows or bytes, in the folder of the test."""
+
+    def run(task: Path | list | bytes, config=CONFIG, text=TASK) -> Path:
+        if not isinstance(task, Path):
+            content = task if isinstance(task, bytes) else json_lines(task)
+            (tmp_path / "rows").write_bytes(content)
+            task = write_task(tmp_path, '"rows"\nsplit = "hash"', text)
+        build_supervised(task, small_vocabulary, tmp_path / "out", config)
+        return tmp_path / "out"
+
+    return run
 
 
 def records(directory: Path) -> list[tuple[str, str, dict]]:
@@ -148,14 +160,12 @@ def test_shards_are_ranges_of_one_order(task, small_vocabulary, reviews, tmp_pat
     assert ids[0] == ids[1]
 
 
-def test_files_by_split(tmp_path, small_vocabulary):
+def test_files_by_split(tmp_path, build):
     for number, split in enumerate(SPLITS):
         (tmp_path / split).write_bytes(json_lines(rows(30, 30 * number)))
     files = '{ train = "train", validation = ["validation"], test = "test" }'
-    out = tmp_path / "out"
-    build_supervised(write_task(tmp_path, files), small_vocabulary, out, CONFIG)
     found = dict.fromkeys(SPLITS, 0)
-    for _, split, features in records(out):
+    for _, split, features in records(build(write_task(tmp_path, files))):
         assert features["id"][0].decode().startswith(f"{split}:")
         found[split] += 1
     assert found == dict.fromkeys(SPLITS, 30)
@@ -174,69 +184,57 @@ def overlapping_task(tmp_path) -> Path:
     return write_task(tmp_path, '{ train = "train", test = "test" }')
 
 
-def test_overlap_is_refused_counted_and_allowed(
-    tmp_path, overlapping_task, small_vocabulary, capsys
-):
+def test_overlap_is_refused_counted_and_allowed(overlapping_task, build, capsys):
     with pytest.raises(UserError) as error:
-        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+        build(overlapping_task)
     assert (
         "splits of reviews overlap: 9 rows of test have inputs or a group of an earlier split "
         "(en 3, iw 2, sr-Latn 2, ...), such as test:1 (train:1 has its inputs): leave the rows"
     ) in str(error.value)
-    allow = dataclasses.replace(CONFIG, allow_overlap=True)
-    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", allow)
+    out = build(overlapping_task, dataclasses.replace(CONFIG, allow_overlap=True))
     assert "overlap: 9 rows of test" in capsys.readouterr().err
-    overlap = read_json(tmp_path / "out/manifest.json")["overlap"]
+    overlap = read_json(out / "manifest.json")["overlap"]
     assert overlap["en"] == {"test": {"rows": 3, "groups": 1, "inputs": 2, "pairs": 2}}
     with pytest.raises(UserError, match="overlap"):  # it is there, and still not wanted
-        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+        build(overlapping_task)
 
 
-def test_a_group_in_two_splits_is_named_by_file_and_line(tmp_path, small_vocabulary):
+def test_a_group_in_two_splits_is_named_by_file_and_line(tmp_path, build):
     (tmp_path / "train").write_bytes(json_lines(rows(30)))
     # In another language, and not the first row of its file.
     group = {**rows(1, 40)[0], "product": "P9", "lang": "sw"}
     (tmp_path / "dev").write_bytes(json_lines([*rows(3, 99), group]))
-    task = write_task(tmp_path, '{ train = "train", validation = "dev" }')
+    files = '{ train = "train", validation = "dev" }'
     with pytest.raises(UserError, match=r"1 rows of validation .* dev:4 \(train:28 has its group"):
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+        build(write_task(tmp_path, files))
     # A group whose name counts anew in each file has its split in the name.
-    text = TASK.replace('"{product}"', '"{split} {product}"')
-    task = write_task(tmp_path, '{ train = "train", validation = "dev" }', text)
-    build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
-    assert read_json(tmp_path / "out/manifest.json")["overlap"] == {}
+    out = build(write_task(tmp_path, files, TASK.replace('"{product}"', '"{split} {product}"')))
+    assert read_json(out / "manifest.json")["overlap"] == {}
 
 
-def test_overlap_is_dropped_from_the_earlier_split(
-    tmp_path, overlapping_task, small_vocabulary, capsys
-):
+def test_overlap_is_dropped_from_the_earlier_split(overlapping_task, build, capsys):
     drop = dataclasses.replace(CONFIG, drop_overlap=True)
-    build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", drop)
+    out = build(overlapping_task, drop)
     assert "7 rows dropped as overlap, the first at train:1 (test:1 has its inputs)" in (
         capsys.readouterr().err
     )
-    manifest = read_json(tmp_path / "out/manifest.json")
+    manifest = read_json(out / "manifest.json")
     assert manifest["overlap"] == {}
-    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (49, {"overlap": 7})
-    kept = [features["id"][0].decode() for *_, features in records(tmp_path / "out")]
-    assert {name for name in kept if name.startswith("test:")} == {
-        f"test:{n + 1}" for n in range(26)
-    }
-    assert {name for name in kept if name.startswith("train:")} == {
-        f"train:{n + 1}" for n in range(6, 29)
-    }
+    assert manifest["rows"] == {"kept": 49, "dropped": {"overlap": 7}}
+    places = [("test", n + 1) for n in range(26)] + [("train", n + 1) for n in range(6, 29)]
+    kept = {features["id"][0].decode() for *_, features in records(out)}
+    assert kept == {f"{split}:{number}" for split, number in places}
     with pytest.raises(UserError, match=r"other settings or inputs \(changed: drop_overlap\)"):
-        build_supervised(overlapping_task, small_vocabulary, tmp_path / "out", CONFIG)
+        build(overlapping_task)
     with pytest.raises(UserError, match="give --allow-overlap or --drop-overlap, not both"):
         dataclasses.replace(drop, allow_overlap=True)
 
 
-def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabulary):
+def test_rows_with_one_text_are_in_one_split_by_default(build):
     twice = [
         {**row, "title": text} for row in rows(100) for text in (row["title"], f"{row['title']}?")
     ]
-    text = TASK.replace('group = "{product}"', "")
-    out = build_rows(tmp_path, small_vocabulary, twice, text=text)
+    out = build(twice, text=TASK.replace('group = "{product}"', ""))
     assert read_json(out / "manifest.json")["overlap"] == {}
     by_text: dict[str, set[str]] = {}
     for _, split, features in records(out):
@@ -245,71 +243,57 @@ def test_rows_with_one_text_are_in_one_split_by_default(tmp_path, small_vocabula
     assert {len(splits) for splits in by_text.values()} == {1}
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"label": "2"}, r"rows:4 \('2' is not in labels \(0, 1\)\): mend the task or the rows"),
-        ({"title": None}, r"rows:4 \(no title: the fields are title, label, lang, product\)"),
-        ({"title": ["a"]}, r"rows:4 \(title is a list, not text or a number\)"),
-        ({"lang": "English"}, r"rows:4 \('English' is not the code of a language, as sw is\)"),
-        ({"title": "\0"}, r"rows:4 \(a NUL character\)"),
-        ({"title": "\ud800"}, r"rows:4 \(half of a surrogate pair"),
-    ],
-)
-def test_rows_that_cannot_be_used_are_named_three_at_a_time(
-    tmp_path, small_vocabulary, changed, message
-):
+def test_rows_that_cannot_be_used_are_named_three_at_a_time(build):
     values = rows(60)
-    values[3] |= changed
+    for number in (3, 5, 10, 15):
+        values[number]["label"] = "2"
+    why = r"\('2' is not in labels \(0, 1\)\)"
+    message = rf" rows:4 {why}, rows:6 {why}, rows:11 {why}: mend the task or the rows$"
     with pytest.raises(UserError, match=message):
-        build_rows(tmp_path, small_vocabulary, values)
-    for number in range(5, 50, 5):
-        values[number] |= changed
-    with pytest.raises(UserError, match=r"rows:4 \(.*, rows:6 \(.*, rows:11 \(") as error:
-        build_rows(tmp_path, small_vocabulary, values)
-    assert "rows:16" not in str(error.value)
+        build(values)
 
 
-def test_a_line_that_cannot_be_read_ends_the_build_by_its_number(tmp_path, small_vocabulary):
-    (tmp_path / "rows").write_bytes(json_lines(rows(60)) + b"{\n" + json_lines(rows(60)))
-    task = write_task(tmp_path, '"rows"\nsplit = "hash"')
-    with pytest.raises(UserError, match=r"reviews has rows .*, such as rows:61 \(Expecting"):
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+NO_LABELS = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
 
 
-def test_empty_targets_are_refused(tmp_path, small_vocabulary):
-    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
-    values = [*rows(5), {**rows(1)[0], "label": " "}]
-    message = r"rows:6 \(targets are empty, which only metric span_f1 counts\)"
+@pytest.mark.parametrize(
+    ("content", "text", "message"),
+    [
+        (
+            json_lines(rows(60)) + b"{\n" + json_lines(rows(60)),
+            TASK,
+            r"reviews has rows .*, such as rows:61 \(Expecting",
+        ),
+        (
+            [*rows(5), {**rows(1)[0], "label": " "}],
+            NO_LABELS,
+            r"rows:6 \(targets are empty, which only metric span_f1 counts\)",
+        ),
+        (b"title\tlabel\tlang\tproduct\n", TASK, "reviews has no row that can be used"),
+    ],
+    ids=["a line that cannot be read", "empty targets", "no row"],
+)
+def test_rows_that_are_refused(build, content, text, message):
     with pytest.raises(UserError, match=message):
-        build_rows(tmp_path, small_vocabulary, values, text=text)
+        build(content, text=text)
 
 
-def test_rows_without_spans_count(tmp_path, small_vocabulary):
-    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', 'metrics = ["span_f1"]')
+def test_rows_without_spans_count(build):
     values = [{**row, "label": "" if n % 5 else "PER: rick"} for n, row in enumerate(rows(100))]
-    out = build_rows(tmp_path, small_vocabulary, values, text=text)
     targets = [
         (features["targets"].tolist() == [1], features["answers"], features["targets_pretokenized"])
-        for *_, features in records(out)
+        for *_, features in records(build(values, text=NO_LABELS + 'metrics = ["span_f1"]'))
     ]
     assert targets.count((True, [b""], [b""])) == 80
     assert len(targets) == 100
 
 
-def test_no_row_that_can_be_used(tmp_path, small_vocabulary):
-    (tmp_path / "rows").write_text("title\tlabel\tlang\tproduct\n")
-    task = write_task(tmp_path, '"rows"\nsplit = "hash"')
-    with pytest.raises(UserError, match=r"reviews has no row that can be used"):
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
-
-
-def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_vocabulary, capsys):
+def test_languages_that_mc4_lacks_are_kept_under_their_own_code(build, capsys):
     others = ("ast", "zh_classical", "pcm")
     values = [{**row, "lang": others[n % 3]} if n % 2 else row for n, row in enumerate(rows(300))]
-    out = build_rows(tmp_path, small_vocabulary, values)
+    out = build(values)
     manifest = read_json(out / "manifest.json")
-    assert (manifest["rows"]["kept"], manifest["rows"]["dropped"]) == (300, {})
+    assert manifest["rows"] == {"kept": 300, "dropped": {}}
     assert set(manifest["languages"]) == {"en", "iw", "ast", "zh-classical", "pcm"}
     assert (out / "reviews.zh_classical/train.tfrecord-00000-of-00001").is_file()
     assert {lang for lang, _, features in records(out) if b"ast" in features["language"]} == {"ast"}
@@ -327,40 +311,33 @@ def test_languages_that_mc4_lacks_are_kept_under_their_own_code(tmp_path, small_
         (("½", "bad"), 12, "label '½' of reviews comes out of .* as '1⁄2'"),
     ],
 )
-def test_labels_that_a_model_could_not_give_are_refused(
-    tmp_path, small_vocabulary, labels, length, message
-):
+def test_labels_that_a_model_could_not_give_are_refused(build, labels, length, message):
     text = TASK.replace("negative", labels[0]).replace("positive", labels[1])
-    config = SupervisedConfig(inputs_length=24, targets_length=length)
     with pytest.raises(UserError, match=message):
-        build_rows(tmp_path, small_vocabulary, rows(30), config, text)
+        build(rows(30), SupervisedConfig(24, length), text)
 
 
-def test_targets_that_are_cut_too_often_are_refused(tmp_path, small_vocabulary):
-    text = TASK.replace('"{label}"', '"{title}"').replace("labels =", "#")
-    config = SupervisedConfig(inputs_length=64, targets_length=4)
+def test_targets_that_are_cut_too_often_are_refused(build):
+    text = NO_LABELS.replace('"{label}"', '"{title}"')
     with pytest.raises(UserError, match=r"validation targets of .*: give \d+ to keep all"):
-        build_rows(tmp_path, small_vocabulary, rows(300), config, text)
-    out = build_rows(tmp_path, small_vocabulary, rows(300), SupervisedConfig(64, 64), text)
+        build(rows(300), SupervisedConfig(64, 4), text)
+    out = build(rows(300), SupervisedConfig(64, 64), text)
     assert read_json(out / "manifest.json")["trimmed"]["targets"] == 0
 
 
-def test_targets_of_a_small_test_are_not_cut_beside_a_large_validation(tmp_path, small_vocabulary):
-    text = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
+def test_targets_of_a_small_test_are_not_cut_beside_a_large_validation(tmp_path, build):
     long = [{**row, "label": row["title"]} for row in rows(3, 402)]
     (tmp_path / "validation").write_bytes(json_lines(rows(400)))
     (tmp_path / "test").write_bytes(json_lines(long))
-    task = write_task(tmp_path, '{ validation = "validation", test = "test" }', text)
+    files = '{ validation = "validation", test = "test" }'
     with pytest.raises(UserError, match=r"3 of 3 test targets of reviews are longer than"):
-        build_supervised(task, small_vocabulary, tmp_path / "out", CONFIG)
+        build(write_task(tmp_path, files, NO_LABELS))
 
 
-def test_text_never_becomes_a_sentinel(tmp_path, small_vocabulary):
+def test_text_never_becomes_a_sentinel(build):
     text = TASK.replace('"negative"', '"<extra_id_0>"')
     values = [{**row, "title": f"<extra_id_1> {row['title']}"} for row in rows(30)]
-    config = SupervisedConfig(inputs_length=64, targets_length=32)
-    out = build_rows(tmp_path, small_vocabulary, values, config, text)
-    for *_, features in records(out):
+    for *_, features in records(build(values, SupervisedConfig(64, 32), text)):
         assert max(features["inputs"].max(), features["targets"].max()) < 1100
 
 

@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,12 +35,9 @@ def test_a_template_is_its_text_with_the_values_in_it(parts, end, data):
     values = {field: data.draw(st.text()) for _, field in parts}
     escaped = [text.replace("{", "{{").replace("}", "}}") for text, _ in parts]
     last = end.replace("{", "{{").replace("}", "}}")
-    template = (
-        "".join(f"{text}{{{field}}}" for text, (_, field) in zip(escaped, parts, strict=True))
-        + last
-    )
+    fields = [f"{text}{{{field}}}" for text, (_, field) in zip(escaped, parts, strict=True)]
     expected = "".join(text + values[field] for text, field in parts) + end
-    assert Template(template).render(values) == expected
+    assert Template("".join(fields) + last).render(values) == expected
 
 
 @given(st.text())
@@ -59,6 +58,14 @@ def test_templates_have_no_formats_and_no_indices(text):
         Template(text)
 
 
+@pytest.fixture
+def renderer(tmp_path: Path) -> Callable[..., Renderer]:
+    """Give a renderer of a task, some text of which is replaced."""
+    return lambda old="", new="": Renderer(
+        read_task(write_task(tmp_path, TASK.replace(old, new) if old else TASK))
+    )
+
+
 @pytest.mark.parametrize("field", ["__class__", "title.__class__", "title.upper", "body.__dict__"])
 def test_a_field_is_no_attribute(field):
     with pytest.raises(RowError, match=r"the fields are title, body\.text"):
@@ -68,65 +75,56 @@ def test_a_field_is_no_attribute(field):
 def test_a_row_becomes_text(tmp_path):
     # Editors of Windows begin a file with a mark.
     row = Renderer(read_task(write_task(tmp_path, f"\ufeff{TASK}"))).render(ROW)
-    assert dataclasses.astuple(row) == (
-        "iw",
-        "sentiment: T B",
-        "positive",
-        ("positive",),
-        "sentiment: T B",
-        "",
-    )
+    inputs = "sentiment: T B"
+    assert dataclasses.astuple(row) == ("iw", inputs, "positive", ("positive",), inputs, "")
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"label": 2}, "'2' is not in labels"),
-        ({"label": None}, "no label"),
-        ({"title": ["T"]}, "title is a list"),
-        ({"lang": "../.."}, "is not the code of a language"),
-        ({"title": "\0"}, "a NUL"),
+        ({"label": 2}, "'2' is not in labels (0, 1)"),
+        ({"label": None}, "no label: the fields are title, body.text, label, lang"),
+        ({"title": ["T"]}, "title is a list, not text or a number"),
+        ({"lang": "English"}, "'English' is not the code of a language, as sw is"),
+        ({"lang": "../.."}, "'../..' is not the code of a language"),
+        ({"title": "\0"}, "a NUL character"),
         ({"title": "\ud800"}, "half of a surrogate pair"),
     ],
 )
-def test_a_row_that_cannot_become_text_has_a_reason(tmp_path, changed, message):
-    renderer = Renderer(read_task(write_task(tmp_path, TASK)))
-    with pytest.raises(RowError, match=message):
-        renderer.render({**ROW, **changed})
+def test_a_row_that_cannot_become_text_has_a_reason(renderer, changed, message):
+    with pytest.raises(RowError, match=f"^{re.escape(message)}"):
+        renderer().render({**ROW, **changed})
 
 
-def test_what_a_row_error_says_can_be_shown(tmp_path):
+def test_a_row_without_inputs_is_refused(renderer):
+    with pytest.raises(RowError, match="^inputs are empty$"):
+        renderer("sentiment: ", "").render({**ROW, "title": " ", "body": {"text": ""}})
+
+
+def test_what_a_row_error_says_can_be_shown(renderer):
     with pytest.raises(RowError) as error:
-        Renderer(read_task(write_task(tmp_path, TASK))).render(
-            {"lang": "sw", "\ud800\x1b[2J\n": 1, "x" * 1000: 2}
-        )
+        renderer().render({"lang": "sw", "\ud800\x1b[2J\n": 1, "x" * 1000: 2})
     assert str(error.value).startswith(r"no title: the fields are lang, \ud800\u001b[2J\u000a, xxx")
     assert len(str(error.value)) == 500
 
 
-@pytest.mark.parametrize(
-    ("value", "answers"),
-    [("a", ("a",)), (["a", "b"], ("a", "b"))],
-)
-def test_answers_are_a_text_or_several(tmp_path, value, answers):
-    task = TASK.replace("labels = { 0", "answers = '{all}'\n#")
-    row = Renderer(read_task(write_task(tmp_path, task))).render({**ROW, "all": value})
-    assert row.answers == answers
+@pytest.mark.parametrize(("value", "answers"), [("a", ("a",)), (["a", "b"], ("a", "b"))])
+def test_answers_are_a_text_or_several(renderer, value, answers):
+    of_all = renderer("labels = { 0", "answers = '{all}'\n#")
+    assert of_all.render({**ROW, "all": value}).answers == answers
 
 
-def test_answers_are_labels_where_there_are_labels(tmp_path):
-    task = TASK.replace("labels =", "answers = '{all}'\nlabels =")
-    renderer = Renderer(read_task(write_task(tmp_path, task)))
-    assert renderer.render({**ROW, "all": ["1", "0"]}).answers == ("positive", "negative")
+def test_answers_are_labels_where_there_are_labels(renderer):
+    of_all = renderer("labels =", "answers = '{all}'\nlabels =")
+    assert of_all.render({**ROW, "all": ["1", "0"]}).answers == ("positive", "negative")
     with pytest.raises(RowError, match="'2' is not in labels"):
-        renderer.render({**ROW, "all": ["1", "2"]})
+        of_all.render({**ROW, "all": ["1", "2"]})
 
 
 @pytest.mark.parametrize("value", [[], [1], 3, {"a": "b"}])
-def test_answers_that_are_no_texts_are_refused(tmp_path, value):
-    task = TASK.replace("labels = { 0", "answers = '{all}'\n#")
+def test_answers_that_are_no_texts_are_refused(renderer, value):
     with pytest.raises(RowError, match="all"):
-        Renderer(read_task(write_task(tmp_path, task))).render({**ROW, "all": value})
+        renderer("labels = { 0", "answers = '{all}'\n#").render({**ROW, "all": value})
 
 
 @pytest.mark.parametrize(
@@ -149,6 +147,10 @@ def test_answers_that_are_no_texts_are_refused(tmp_path, value):
         ('"rows.jsonl"', '"."', "there is no file"),
         ('"rows.jsonl"', '["rows.jsonl", "./rows.jsonl"]', "is named twice in files"),
         ('"rows.jsonl"', "[]", "files is empty"),
+        ('"rows.jsonl"', '"gs://b/{lang}.jsonl"', "is for files of this machine"),
+        ('"rows.jsonl"', '"no.{lang}.jsonl"', "there is no file"),
+        ("files =", 'format = "conll"\nfiles =', "format is 'conll': choose"),
+        ("files =", "file_languages = {}\nfiles =", "a task has no 'file_languages'"),
         ('"rows.jsonl"\nsplit = "hash"', '{ dev = "rows.jsonl" }', "files has 'dev'"),
         ('language = "', 'answers = "{a} {b}"\nlanguage = "', "answers is '{a} {b}'"),
         ('language = "', 'metrics = ["f1", "f1"]\nlanguage = "', "metrics has something twice"),
@@ -164,11 +166,6 @@ def test_a_wrong_task_is_refused_in_one_line(tmp_path, old, new, message):
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_no_task_file(tmp_path):
-    with pytest.raises(UserError, match="cannot read the task"):
-        read_task(tmp_path / "task.toml")
 
 
 def test_files_are_relative_to_the_task_and_may_be_a_pattern(tmp_path, monkeypatch):

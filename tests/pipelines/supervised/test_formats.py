@@ -16,35 +16,34 @@ from mswitch.pipelines.supervised.rows import read_rows
 from mswitch.tasks.batches.examples import open_examples
 
 QUESTION = "Whose portrait by François Clouet was included in the Jones bequest of 1882?"
-SQUAD = {
-    "data": [
-        {
-            "title": "V&A",
-            "paragraphs": [
-                {
-                    "context": "Some context.",
-                    "qas": [
-                        {
-                            "id": "a1",
-                            "question": QUESTION,
-                            "answers": [{"text": "The answer."}, {"text": "Another answer."}],
-                        },
-                    ],
-                }
-            ],
-        }
+
+
+def squad(*questions, context="Some context.", **more):
+    """A file of these questions: of each its name, its text and its answers."""
+    asked = [
+        {"id": name, "question": text, "answers": [{"text": answer} for answer in answers]}
+        for name, text, *answers in questions
     ]
-}
+    paragraphs = [{"context": context, "qas": asked}]
+    return json.dumps({"data": [{"paragraphs": paragraphs, **more}]})
 
 
-def rows_of(path, kind):
-    return [row for _, row in read_rows(str(path), path.name, file_format=kind)]
+SQUAD = squad(("a1", QUESTION, "The answer.", "Another answer."), title="V&A")
 
 
-def test_a_question_is_what_mt5_reads(tmp_path):
-    path = tmp_path / "xquad.en.json"
-    path.write_text(json.dumps(SQUAD))
-    [row] = rows_of(path, "squad")
+@pytest.fixture
+def rows_of(tmp_path):
+    """Read a text as a file of a kind."""
+
+    def read(text, kind):
+        (tmp_path / "a").write_text(text)
+        return [row for _, row in read_rows(str(tmp_path / "a"), "a", file_format=kind)]
+
+    return read
+
+
+def test_a_question_is_what_mt5_reads(rows_of):
+    [row] = rows_of(SQUAD, "squad")
     assert row["inputs"] == (
         "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
         "context: Some context . "
@@ -52,22 +51,14 @@ def test_a_question_is_what_mt5_reads(tmp_path):
     assert row["targets"] == "The answer . "
     assert row["answers"] == ["The answer . ", "Another answer . "]
     assert (row["id"], row["title"]) == ("a1", "V&A")
-    path.write_text(
-        json.dumps(SQUAD).replace('[{"text": "The answer."}, {"text": "Another answer."}]', "[]")
-    )
     with pytest.raises(RowError, match="question a1 has no answer"):
-        rows_of(path, "squad")
+        rows_of(squad(("a1", QUESTION)), "squad")
 
 
-def test_a_question_that_comes_again_has_more_answers(tmp_path):
+def test_a_question_that_comes_again_has_more_answers(rows_of):
     """As in XTREME's files, and as TFDS reads them."""
-    asked = [
-        {"id": name, "question": "Who?", "answers": [{"text": text}]}
-        for name, text in (("a", "Ann"), ("b", "Bob"), ("a", "Anna"))
-    ]
-    paragraphs = [{"context": "c", "qas": asked}]
-    (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
-    first, second = rows_of(tmp_path / "a.json", "squad")
+    asked = [("a", "Who?", "Ann"), ("b", "Who?", "Bob"), ("a", "Who?", "Anna")]
+    first, second = rows_of(squad(*asked), "squad")
     assert (first["id"], first["targets"], first["answers"]) == ("a", "Ann", ["Ann", "Anna"])
     assert (second["id"], second["answers"]) == ("b", ["Bob"])
 
@@ -101,54 +92,51 @@ def test_punctuation_is_padded_as_tensorflow_does():
         ),
     ],
 )
-def test_another_layout_is_named(tmp_path, text, message):
-    (tmp_path / "a.json").write_text(text)
+def test_another_layout_is_named(rows_of, text, message):
     with pytest.raises(UserError, match=message):
-        rows_of(tmp_path / "a.json", "squad")
+        rows_of(text, "squad")
 
 
-def test_tags_become_spans(tmp_path):
-    path = tmp_path / "train"
-    path.write_text(
+def test_tags_become_spans(rows_of):
+    first, second, last = rows_of(
         "rick\tB-PER\nand\tO\nmorty\tB-PER\nare\tO\ncool\tO\n.\tO\n\n"
         "de:Freie\tB-LOC\nde:Hansestadt\tI-LOC\nde:Hamburg\tB-LOC\n\n\n"
-        "x I-ORG\ny I-PER\n"
+        "x I-ORG\ny I-PER\n",
+        "wikiann",
     )
-    first, second, last = rows_of(path, "wikiann")
     # TFDS joins tokens by spaces, and so `tag: rick and morty are cool .` is mT5's own example.
     assert first == {"text": "rick and morty are cool .", "spans": "PER: rick $$ PER: morty"}
-    assert second == {
-        "text": "Freie Hansestadt Hamburg",
-        "spans": "LOC: Freie Hansestadt $$ LOC: Hamburg",
-        "lang": "de",
-    }
+    spans = "LOC: Freie Hansestadt $$ LOC: Hamburg"
+    assert second == {"text": "Freie Hansestadt Hamburg", "spans": spans, "lang": "de"}
     assert last == {"text": "x y", "spans": "ORG: x $$ PER: y"}
 
 
-def test_a_sentence_without_spans_is_none_as_in_tfds(tmp_path):
-    (tmp_path / "a").write_text("-DOCSTART- -X- O O\n\nrick\tO\nruns\tO\n")
-    assert rows_of(tmp_path / "a", "wikiann") == [{"text": "rick runs", "spans": "None"}]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # As TFDS says where a sentence has no span.
+        ("-DOCSTART- -X- O O\n\nrick\tO\nruns\tO\n", [{"text": "rick runs", "spans": "None"}]),
+        # What looks like the prefix of a language, of one word.
+        ("at:work\tO\nhome\tB-LOC\n", [{"text": "at:work home", "spans": "LOC: home"}]),
+        # Spaces of other scripts are tokens.
+        (
+            "ja:東\tB-LOC\nja:\u3000\tO\nja:\xa0x\tO\n\n\u3000\tO\n東\tB-LOC\n",
+            [
+                {"text": "東 \u3000 \xa0x", "spans": "LOC: 東", "lang": "ja"},
+                {"text": "\u3000 東", "spans": "LOC: 東"},
+            ],
+        ),
+    ],
+)
+def test_sentences_that_are_seldom(rows_of, text, expected):
+    assert rows_of(text, "wikiann") == expected
 
 
 @pytest.mark.parametrize("tag", ["PER", "E-PER", "B-", "B_PER", ""])
-def test_tags_of_another_scheme_are_refused(tmp_path, tag):
-    (tmp_path / "a").write_text(f"rick\tB-PER\nmorty\t{tag}\n\nx\tB-LOC\n")
+def test_tags_of_another_scheme_are_refused(rows_of, tag):
     with pytest.raises(RowError, match=f"{tag} is no tag of IOB2" if tag else "no tag") as error:
-        rows_of(tmp_path / "a", "wikiann")
+        rows_of(f"rick\tB-PER\nmorty\t{tag}\n\nx\tB-LOC\n", "wikiann")
     assert error.value.number == 2
-
-
-def test_what_looks_like_a_prefix_of_one_word_stays(tmp_path):
-    (tmp_path / "a").write_text("at:work\tO\nhome\tB-LOC\n")
-    [row] = rows_of(tmp_path / "a", "wikiann")
-    assert row == {"text": "at:work home", "spans": "LOC: home"}
-
-
-def test_spaces_of_other_scripts_are_tokens(tmp_path):
-    (tmp_path / "a").write_text("ja:東\tB-LOC\nja:\u3000\tO\nja:\xa0x\tO\n\n\u3000\tO\n東\tB-LOC\n")
-    first, second = rows_of(tmp_path / "a", "wikiann")
-    assert first == {"text": "東 \u3000 \xa0x", "spans": "LOC: 東", "lang": "ja"}
-    assert second == {"text": "\u3000 東", "spans": "LOC: 東"}
 
 
 TASK = """
@@ -167,7 +155,7 @@ metrics = ["squad_f1", "squad_em"]
 
 def test_languages_are_in_the_names_of_files(tmp_path, small_vocabulary):
     for lang in ("de", "zh"):
-        (tmp_path / f"xquad.{lang}.json").write_text(json.dumps(SQUAD))
+        (tmp_path / f"xquad.{lang}.json").write_text(SQUAD)
     (tmp_path / "task.toml").write_text(TASK)
     task = read_task(tmp_path / "task.toml")
     assert {path.rsplit("/")[-1]: lang for path, lang in task.file_languages.items()} == {
@@ -193,20 +181,6 @@ def test_a_folder_is_a_language_too(tmp_path):
     )
     task = read_task(tmp_path / "task.toml")
     assert sorted(task.file_languages.values()) == ["sw", "yo"]
-
-
-def test_refusals(tmp_path):
-    (tmp_path / "a.json").write_text("{}")
-    base = 'name = "x"\ninputs = "{a}"\ntargets = "{b}"\nlanguage = "en"\n'
-    for text, message in (
-        (f'{base}files = {{ train = "a.json" }}\nformat = "conll"\n', "format is 'conll': choose"),
-        (f'{base}files = {{ train = "gs://b/{{lang}}.json" }}\n', "is for files of this machine"),
-        (f'{base}files = {{ train = "no.{{lang}}.json" }}\n', "there is no file"),
-        (f'{base}file_languages = {{}}\nfiles = "a.json"\n', "a task has no 'file_languages'"),
-    ):
-        (tmp_path / "task.toml").write_text(text)
-        with pytest.raises(UserError, match=message):
-            read_task(tmp_path / "task.toml")
 
 
 def documented(task):

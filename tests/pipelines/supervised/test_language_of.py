@@ -54,9 +54,8 @@ def test_documents_keep_the_splits_of_the_corpus(sample, small_corpus):
 
 
 def test_no_window_comes_twice(sample):
-    texts = [
-        row["text"] for split in ("train", "validation", "test") for row in rows(sample, split)
-    ]
+    splits = ("train", "validation", "test")
+    texts = [row["text"] for split in splits for row in rows(sample, split)]
     assert len({fold(text) for text in texts}) == len(texts) > 100
 
 
@@ -69,12 +68,8 @@ def test_it_is_a_task_without_overlap(sample, small_vocabulary, tmp_path):
     manifest = corpus_files.read_json(tmp_path / "lid/manifest.json")
     assert manifest["overlap"] == {}
     assert manifest["rows"]["dropped"] == {}
-    built = {
-        lang: splits["train"]["records"]
-        for lang, splits in manifest["languages"].items()
-        if "train" in splits
-    }
-    assert built == counts
+    languages = manifest["languages"].items()
+    assert counts == {lang: of["train"]["records"] for lang, of in languages if "train" in of}
 
 
 def test_twice_it_is_the_same_and_a_cap_takes_the_first_documents(

@@ -56,13 +56,8 @@ def test_pairs_of_message_catalogues():
     rows = list(pairs(catalogues()))
     assert {row["lang"] for row in rows} == {"de", "iw", "sr-Latn", "zh"}
     assert [row for row in rows if row["lang"] == "iw"] == [
-        {
-            "id": f"languages/i18n/he:{key}",
-            "lang": "iw",
-            "language": "Hebrew",
-            "en": ENGLISH[key],
-            "text": GERMAN[key],
-        }
+        {"id": f"languages/i18n/he:{key}", "lang": "iw", "language": "Hebrew"}
+        | {"en": ENGLISH[key], "text": GERMAN[key]}
         for key in ("save", "again")
     ]
 
@@ -116,10 +111,8 @@ def test_facts_are_of_concepts_and_languages_that_have_most_names(monkeypatch):
     ]
     found = facts(rows)
     assert sorted((row["lang"], row["en"], row["text"]) for row in found) == [
-        ("de", "one", "eins"),
-        ("de", "two", "zwei"),
-        ("sw", "one", "moja"),
-        ("sw", "two", "mbili"),
+        *(("de", "one", "eins"), ("de", "two", "zwei")),
+        *(("sw", "one", "moja"), ("sw", "two", "mbili")),
     ]
     assert len({row["id"] for row in found}) == 4
 

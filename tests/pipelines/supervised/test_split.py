@@ -18,15 +18,10 @@ from mswitch.pipelines.supervised.split import (
 @pytest.mark.parametrize(
     ("text", "folded"),
     [
-        ("Save $1 pages?", "save pages"),
-        ("save  pages!", "save pages"),
+        *(("Save $1 pages?", "save pages"), ("save  pages!", "save pages")),
         ("Save {{PLURAL:$1|page|pages}}<br />", "save"),
-        ("Größe: «ΑΣ»", "grösse ασ"),
-        ("हिन्दी में।", "हिन्दी में"),
-        ("B00-123_4", "b00 123 4"),
-        ("😀", "😀"),
-        ("?!", "?!"),
-        ("", ""),
+        *(("Größe: «ΑΣ»", "grösse ασ"), ("हिन्दी में।", "हिन्दी में"), ("B00-123_4", "b00 123 4")),
+        *(("😀", "😀"), ("?!", "?!"), ("", "")),
     ],
 )
 def test_fold(text, folded):

@@ -101,15 +101,10 @@ def test_a_cap_moves_what_small_languages_cannot_use_to_the_others_by_their_rate
     assert rates["en"] / rates["de"] == pytest.approx(4)
 
 
-def test_explicit_rates_and_temperature():
-    assert Mixture(weights={"sw": 1, "de": 3}).rates({"de": 7, "sw": 9, "en": 5}) == {
-        "de": 0.75,
-        "sw": 0.25,
-    }
-    shares = Mixture(mc4_only=True, alpha=1 / 3.3).rates(PAGES)
-    assert 100 * shares["en"] == pytest.approx(5.67, abs=0.011)
+def test_explicit_rates():
+    rates = Mixture(weights={"sw": 1, "de": 3}).rates({"de": 7, "sw": 9, "en": 5})
+    assert rates == {"de": 0.75, "sw": 0.25}
     assert 100 * mixtures()["mc4"].rates(PAGES)["en"] == pytest.approx(5.589, abs=0.0005)
-    assert 100 * mixtures()["mc4.alpha.0.7"].rates(PAGES)["yo"] == pytest.approx(0.0105, rel=2e-3)
     assert set(mixtures()["mc4.alpha.0.2"].rates(PAGES)) == set(mc4_codes())
 
 
@@ -136,11 +131,8 @@ def test_groups_are_those_of_the_table():
     assert Mixture(families=("Bantu", "Basque"), scripts=("Latn",)).members() == (
         *("eu", "ny", "sn", "st", "sw", "xh", "zu"),
     )
-    by_kind = [
-        [set(named[name].members()) for name in named if name.startswith(f"mc4.{kind}.")]
-        for kind in ("script", "tier")
-    ]
-    for sets in by_kind:  # each language in one group
+    for kind in ("script", "tier"):  # each language in one group
+        sets = [set(named[name].members()) for name in named if name.startswith(f"mc4.{kind}.")]
         assert sum(map(len, sets)) == len(set.union(*sets)) == 107
     indo_european = named["mc4.family.Indo_European"].members()
     assert set(named["mc4.family.Germanic"].members()) < set(indo_european)
@@ -176,10 +168,8 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
     assert find_mixture(str(path)) == Mixture(families=("Slavic",), alpha=0.5, max_epochs=4)
     path.write_text("\ufeff[weights]\nde = 3\nhe = 1.5\n")
     assert find_mixture(str(path)) == Mixture(weights={"iw": 1.5, "de": 3})
-    assert json.loads(json.dumps(dataclasses.asdict(find_mixture(str(path)))))["weights"] == {
-        "de": 3,
-        "iw": 1.5,
-    }
+    written = json.loads(json.dumps(dataclasses.asdict(find_mixture(str(path)))))
+    assert written["weights"] == {"de": 3, "iw": 1.5}
 
 
 @pytest.mark.parametrize(
@@ -216,19 +206,18 @@ def test_equal_mixtures_have_equal_json():
     other = Mixture(("iw", "sw", "sw"), ("Hebr", "Latn", "Latn"), alpha=0.0, max_epochs=4.0)
     assert one == other
     assert json.dumps(dataclasses.asdict(one)) == json.dumps(dataclasses.asdict(other))
-    weighted = [
-        Mixture(weights=weights) for weights in ({"sw": 1, "he": 2}, {"iw": 2.0, "sw": 1.0})
-    ]
+    weighted = [Mixture(weights=given) for given in ({"sw": 1, "he": 2}, {"iw": 2.0, "sw": 1.0})]
     assert len({json.dumps(dataclasses.asdict(mixture)) for mixture in weighted}) == 1
 
 
 def test_unknown_names_and_missing_files_are_explained():
-    with pytest.raises(UserError, match=r"unknown mixture 'mc4\.unimx\.1': did you mean 'mc4\.uni"):
-        find_mixture("mc4.unimx.1")
-    with pytest.raises(UserError, match=r"`mswitch mixture list` has the names, or give a file"):
-        find_mixture("???")
-    with pytest.raises(UserError, match=r"cannot read the mixture none\.toml"):
-        find_mixture("none.toml")
+    for name, message in (
+        ("mc4.unimx.1", r"unknown mixture 'mc4\.unimx\.1': did you mean 'mc4\.uni"),
+        ("???", r"`mswitch mixture list` has the names, or give a file"),
+        ("none.toml", r"cannot read the mixture none\.toml"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_mixture(name)
 
 
 def test_what_the_examples_lack_is_named():

@@ -40,14 +40,9 @@ WEIGHTS = st.fixed_dictionaries(
 @pytest.fixture(scope="module")
 def mixed(small_examples, reviews) -> TaskMixture:
     """Corrupted text at three quarters, and reviews in two of its languages."""
-    return TaskMixture(
-        {
-            "reviews": WeightedTask(
-                str(reviews), rate=1, mixture=Mixture(languages=("en", "sw"), alpha=1)
-            ),
-            "text": WeightedTask(str(small_examples), rate=3, mixture=Mixture(alpha=0.3)),
-        }
-    )
+    some = Mixture(languages=("en", "sw"), alpha=1)
+    text = WeightedTask(str(small_examples), rate=3, mixture=Mixture(alpha=0.3))
+    return TaskMixture({"reviews": WeightedTask(str(reviews), rate=1, mixture=some), "text": text})
 
 
 @pytest.mark.parametrize(
@@ -68,28 +63,22 @@ def test_weights_are_those_of_seqios_own_tests(settings, expected):
 def test_rates_are_those_of_nested_mixtures_of_seqio(drawn):
     import seqio
 
+    def task_of(name: str, size: int) -> seqio.Task:
+        source = seqio.FunctionDataSource(
+            lambda split, shuffle_files: 0, ["train"], {"train": size}
+        )
+        return seqio.Task(name, source, {"targets": seqio.Feature(seqio.PassThroughVocabulary(8))})
+
     tasks, records, outer = {}, {}, []
     for number, (counts, weights, alpha) in enumerate(drawn):
         name = f"task{number}"
         tasks[name] = WeightedTask("", mixture=Mixture(alpha=alpha), **weights)
         records[name] = counts
-        inner = []
-        for lang, count in counts.items():
-            source = seqio.FunctionDataSource(
-                lambda split, shuffle_files: None, ["train"], {"train": count}
-            )
-            features = {"targets": seqio.Feature(seqio.PassThroughVocabulary(8))}
-            leaf = seqio.Task(f"{name}_{lang}", source, features)
-            rate = functools.partial(seqio.mixing_rate_num_examples, temperature=1 / alpha)
-            inner.append((leaf, rate))
+        rate = functools.partial(seqio.mixing_rate_num_examples, temperature=1 / alpha)
+        inner = [(task_of(f"{name}_{lang}", count), rate) for lang, count in counts.items()]
         size = weights.get("virtual") or sum(counts.values())
-        whole = seqio.Task(
-            name,
-            seqio.FunctionDataSource(lambda split, shuffle_files: None, ["train"], {"train": size}),
-            features,
-        )
         rate = seqio.mixing_rate_num_examples(
-            whole,
+            task_of(name, size),
             maximum=weights.get("cap"),
             scale=weights.get("scale", 1.0),
             temperature=weights.get("task_temperature", 1.0),
@@ -128,36 +117,26 @@ def test_a_cap_on_epochs_is_one_of_the_tasks_own_share():
 
 def test_rows_are_of_their_tasks_as_often_as_rates_say(mixed, small_examples, reviews):
     batches = TaskBatches(mixed, 64, seed=3)
-    text = TrainBatches(small_examples, 1).languages
-    of_reviews = TrainBatches(reviews, 1).languages
-    assert batches.languages == (
-        *(f"reviews/{lang}" for lang in of_reviews),
-        *(f"text/{lang}" for lang in text),
+    directories = (("reviews", reviews), ("text", small_examples))
+    assert batches.languages == tuple(
+        f"{task}/{lang}" for task, path in directories for lang in TrainBatches(path, 1).languages
     )
     assert (batches.inputs_length, batches.targets_length) == (64, 12)
-    assert sum(rate for leaf, rate in batches.rates.items() if leaf[:4] == "text") == pytest.approx(
-        0.75
-    )
+    of_text = sum(rate for leaf, rate in batches.rates.items() if leaf.startswith("text/"))
+    assert of_text == pytest.approx(0.75)
     assert batches.rates["reviews/iw"] == 0
     counts = dict.fromkeys(batches.languages, 0)
-    stored = {
-        tuple(source.read(index)["inputs"].tolist())
-        for source in batches.opened["reviews"].sources["train"].values()
-        for index in range(len(source))
-    }
-    raw = {
-        tuple(source.read(index)["targets"].tolist())
-        for source in batches.opened["text"].sources["train"].values()
-        for index in range(len(source))
-    }
+
+    def read(task: str, feature: str) -> set[tuple[int, ...]]:
+        sources = batches.opened[task].sources["train"].values()
+        records = (source.read(index) for source in sources for index in range(len(source)))
+        return {tuple(record[feature].tolist()) for record in records}
+
+    stored, raw = read("reviews", "inputs"), read("text", "targets")
     for step in range(4096 // 64):  # one window of the mixture
         batch = batches.batch(step)
-        for inputs, targets, number in zip(
-            batch["encoder_input_tokens"],
-            batch["decoder_target_tokens"],
-            batch["language"],
-            strict=True,
-        ):
+        names = ("encoder_input_tokens", "decoder_target_tokens", "language")
+        for inputs, targets, number in zip(*map(batch.get, names), strict=True):
             leaf = batches.languages[number]
             counts[leaf] += 1
             if leaf.startswith("text/"):

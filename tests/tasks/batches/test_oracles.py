@@ -11,10 +11,7 @@ from mswitch.pipelines.examples.segments import reduce_concat_tokens
 from mswitch.pipelines.examples.tfrecord import write_tfrecord
 from mswitch.tasks.batches.collate import collate, pack_rows
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 
 @settings(max_examples=20)
@@ -59,11 +56,10 @@ def test_both_masks_are_equal_for_the_same_draws(length, numbers, noise):
 
     density, mean = noise
     seeds = np.array(numbers, np.int32).reshape(2, 2)
+    counts = numpy_corruption.draws_needed(length, density, mean)
     draws = [
         tf.random.stateless_uniform([count], seed=seed).numpy().view(np.uint32)[None]
-        for count, seed in zip(
-            numpy_corruption.draws_needed(length, density, mean), seeds, strict=True
-        )
+        for count, seed in zip(counts, seeds, strict=True)
     ]
     mask = numpy_corruption.random_spans_noise_mask(length, density, mean, *draws)
     assert np.array_equal(tf_mask(length, seeds, density, mean), mask[0])
@@ -78,9 +74,8 @@ def test_both_put_the_same_sentinels(bits):
 
     tokens, mask = np.arange(10, 10 + len(bits), dtype=np.int32), np.array(bits)
     found = spans_to_sentinels(tf.constant(tokens), tf.constant(mask), 1000).numpy()
-    assert np.array_equal(
-        found, numpy_corruption.spans_to_sentinels(tokens[None], mask[None], 1000)[0]
-    )
+    [expected] = numpy_corruption.spans_to_sentinels(tokens[None], mask[None], 1000)
+    assert np.array_equal(found, expected)
     assert found.dtype == np.int32
 
 
@@ -99,10 +94,8 @@ def test_examples_are_tensorflows(integers, values, name):
     theirs.features.feature[f"{name}2"].bytes_list.value.extend(values)
     assert tf.train.Example.FromString(encode_example(features)) == theirs
     decoded = decode_example(theirs.SerializeToString())
-    assert {key: list(value) for key, value in decoded.items()} == {
-        name: integers,
-        f"{name}2": values,
-    }
+    found = {key: list(value) for key, value in decoded.items()}
+    assert found == {name: integers, f"{name}2": values}
     alone = tf.train.Example()
     alone.features.feature[name].int64_list.value.extend(integers)
     assert encode_example({name: features[name]}) == alone.SerializeToString()

@@ -10,13 +10,14 @@ import seqio
 import tensorflow_datasets as tfds
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.vocabulary.model import open_vocabulary
+from mswitch.pipelines.vocabulary.model import load_vocabulary, open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 from mswitch.tasks.seqio import finetune, mt5, mt5_formats
 from mswitch.tasks.seqio.registered import check_task
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LENGTHS = {"inputs": 64, "targets": 16}
+SUPER_GLUE = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "axb", "axg")
 
 
 def texts(rows) -> list[tuple[str, str]]:
@@ -35,10 +36,7 @@ def test_names_are_mt5s():
         **{"mlqa_dev_test": 7, "tydiqa_train_dev": 1, "tydiqa_train": 1, "tydiqa_dev": 9},
         "tydiqa_translate_train": 8,
         **{f"glue_{name}_v002": 1 for name in mt5.GLUE},
-        **{
-            f"super_glue_{name}_v102": 1
-            for name in ["boolq", "cb", "copa", "multirc", "record", "rte", "wic", "axb", "axg"]
-        },
+        **{f"super_glue_{name}_v102": 1 for name in SUPER_GLUE},
         **{f"super_glue_wsc_v102_simple_{split}": 1 for split in ("train", "eval")},
         **{"dpr_v001_simple": 1, "cnn_dailymail_v002": 1, "gem_xsum": 1},
     }
@@ -53,12 +51,10 @@ def test_names_are_mt5s():
 
 
 def test_texts_are_those_of_mt5s_tests():
+    translations = [f"hypothesis{number}" for number in (3, 1, 2)]
     example = {
         "premise": {lang: f"premise{n}" for n, lang in enumerate(("de", "en", "sw"), 1)},
-        "hypothesis": {
-            "language": ["sw", "de", "en"],
-            "translation": ["hypothesis3", "hypothesis1", "hypothesis2"],
-        },
+        "hypothesis": {"language": ["sw", "de", "en"], "translation": translations},
         "label": 1,
     }
     assert texts(mt5_formats.xnli(example, ["de", "en", "sw", "zh"])) == [
@@ -66,23 +62,20 @@ def test_texts_are_those_of_mt5s_tests():
     ]
     tokens = ["rick", "and", "morty", "are", "cool", "."]
     ner = {"tokens": tokens, "spans": ["PER: rick", "PER: morty"]}
-    assert texts(mt5_formats.wikiann(ner)) == [
-        ("tag: rick and morty are cool .", "PER: rick $$ PER: morty")
-    ]
+    [tagged] = texts(mt5_formats.wikiann(ner))
+    assert tagged == ("tag: rick and morty are cool .", "PER: rick $$ PER: morty")
     # The examples of T5's own tests of GLUE.
     asked = {"q1": "How so?", "q2": "Why not?", "q3": "Who?", "idx": 10}
     labels = ["not_duplicate", "duplicate"]
     for label, word in ((0, "not_duplicate"), (1, "duplicate"), (-1, "<unk>")):
-        assert texts(mt5_formats.glue({**asked, "label": label}, "qqp", labels)) == [
-            ("qqp q1: How so? q2: Why not? q3: Who?", word)
-        ]
+        [found] = texts(mt5_formats.glue({**asked, "label": label}, "qqp", labels))
+        assert found == ("qqp q1: How so? q2: Why not? q3: Who?", word)
     [(inputs, _)] = texts(mt5_formats.glue({**asked, "label": 0}, "qqp", labels, ("q3", "q1")))
     assert inputs == "qqp q3: Who? q1: How so?"
     for score, word in ((2.8, "2.8"), (1.66, "1.6")):
         similar = {"sentence1": "Big news.", "sentence2": "No idea.", "label": score}
-        assert texts(mt5_formats.stsb(similar)) == [
-            ("stsb sentence1: Big news. sentence2: No idea.", word)
-        ]
+        [found] = texts(mt5_formats.stsb(similar))
+        assert found == ("stsb sentence1: Big news. sentence2: No idea.", word)
     question = {
         "id": "finnish-1",
         "title": "V&A",
@@ -91,13 +84,10 @@ def test_texts_are_those_of_mt5s_tests():
         "answers": {"text": ["The answer.", "Another answer."]},
     }
     [row] = mt5_formats.squad(question)
-    assert row["inputs"] == (
-        "question: Whose portrait by François Clouet was included in the Jones bequest of 1882 ? "
-        "context: Some context . "
-    )
-    assert row["targets"] == "The answer . "
+    # How they are padded is in tests/pipelines/supervised/test_formats.py.
+    assert row["inputs"].endswith(" bequest of 1882 ? context: Some context . ")
     assert row["answers"] == ["The answer . ", "Another answer . "]
-    assert row["group"] == "V&A"
+    assert (row["targets"], row["group"]) == ("The answer . ", "V&A")
     assert list(mt5_formats.squad(question, prefix="english-")) == []
 
 
@@ -112,16 +102,14 @@ def test_texts_are_those_of_t5s_tests_of_superglue():
         "<b>Sent 1: </b>Once upon a time, there was a squirrel named Joey.<br><b>Sent 2: </b>Joey "
         "loved to go outside and play with his cousin Jimmy."
     )
-    [row] = task_rows(
-        "super_glue_multirc_v102",
-        {
-            "paragraph": paragraph,
-            "question": "Why was Joey surprised the morning he woke up for breakfast?",
-            "answer": "There was only pie to eat",
-            "label": 1,
-            "idx": {"paragraph": 5, "question": 1, "answer": 3},
-        },
-    )
+    asked = {
+        "paragraph": paragraph,
+        "question": "Why was Joey surprised the morning he woke up for breakfast?",
+        "answer": "There was only pie to eat",
+        "label": 1,
+        "idx": {"paragraph": 5, "question": 1, "answer": 3},
+    }
+    [row] = task_rows("super_glue_multirc_v102", asked)
     assert row["inputs"] == (
         "multirc question: Why was Joey surprised the morning he woke up for breakfast? answer: "
         "There was only pie to eat paragraph: Sent 1: Once upon a time, there was a squirrel named "
@@ -129,14 +117,9 @@ def test_texts_are_those_of_t5s_tests_of_superglue():
     )
     assert (row["targets"], row["group"]) == ("True", "1")
 
-    query = {
-        "query": "It was @placeholder.",
-        "entities": ["A", "B", "C"],
-        "passage": (
-            "This is the passage\n@highlight\nAnother sentence.\n@highlight\nThird sentence."
-        ),
-        "idx": {"passage": 1, "query": 2},
-    }
+    passage = "This is the passage\n@highlight\nAnother sentence.\n@highlight\nThird sentence."
+    query = {"query": "It was @placeholder.", "entities": ["A", "B", "C"], "passage": passage}
+    query["idx"] = {"passage": 1, "query": 2}
     inputs = (
         "record query: It was @placeholder. entities: A, B, C passage: This is the passage. "
         "Another sentence. Third sentence."
@@ -145,26 +128,19 @@ def test_texts_are_those_of_t5s_tests_of_superglue():
     assert texts(found) == [(inputs, "A"), (inputs, "C")]
     assert [row["answers"] for row in found] == [["A", "C"]] * 2
     assert {row["group"] for row in found} == {"1/2"}
-    assert texts(task_rows("super_glue_record_v102", {**query, "answers": []})) == [
-        (inputs, "<unk>")
-    ]
 
     pair = {"label": 0, "idx": 0, "sentence1": "A", "sentence2": "B"}
     wic = {**pair, "word": "w", "start1": 0, "start2": 0, "end1": 1, "end2": 1}
-    assert texts(task_rows("super_glue_wic_v102", wic)) == [
-        ("wic sentence1: A sentence2: B word: w", "False")
-    ]
-    assert texts(task_rows("super_glue_axb_v102", pair)) == [
-        ("rte hypothesis: B premise: A", "entailment")
-    ]
     axg = {"premise": "A", "hypothesis": "B", "label": -1, "idx": 0}
-    assert texts(task_rows("super_glue_axg_v102", axg)) == [
-        ("rte hypothesis: B premise: A", "<unk>")
-    ]
     copa = {"premise": "P", "choice1": "1", "choice2": "2", "question": "cause", "label": 1}
-    assert texts(task_rows("super_glue_copa_v102", copa)) == [
-        ("copa choice1: 1 choice2: 2 premise: P question: cause", "choice2")
-    ]
+    for name, example, expected in (
+        ("record", {**query, "answers": []}, (inputs, "<unk>")),
+        ("wic", wic, ("wic sentence1: A sentence2: B word: w", "False")),
+        ("axb", pair, ("rte hypothesis: B premise: A", "entailment")),
+        ("axg", axg, ("rte hypothesis: B premise: A", "<unk>")),
+        ("copa", copa, ("copa choice1: 1 choice2: 2 premise: P question: cause", "choice2")),
+    ):
+        assert texts(task_rows(f"super_glue_{name}_v102", example)) == [expected]
 
 
 LENT = "Mitchell asked Tom if he could lend some money."
@@ -199,19 +175,15 @@ def test_pronouns_are_marked_as_in_t5s_tests():
 
     newbie = "Bill beat Tom at Scrabble because that newbie had all the luck."
     unreadable = "Carl borrowed a book from Richard, but the book was unreadable to him."
-    for sentence, word, candidates, label, expected in (
-        (LENT, "he", ["Mitchell", "Tom"], 1, (marked, "Tom")),
-        (
-            *(newbie, "that newbie", ["Bill", "Tom"], 0),
-            (f"wsc: {newbie.replace('that newbie', '*that newbie*')}", "Bill"),
-        ),
-        (
-            *(unreadable, "him", ["Carl", "Richard"], 0),
-            (f"wsc: {unreadable.replace('him.', '*him*.')}", "Carl"),
-        ),
+    for sentence, word, candidates, label in (
+        (LENT, " he ", ["Mitchell", "Tom"], 1),
+        (newbie, " that newbie ", ["Bill", "Tom"], 0),
+        (unreadable, " him.", ["Carl", "Richard"], 0),
     ):
-        pronoun = {"sentence": sentence, "pronoun": word, "candidates": candidates, "label": label}
-        assert texts(task_rows("dpr_v001_simple", pronoun)) == [expected]
+        pronoun = {"sentence": sentence, "pronoun": word.strip(" ."), "candidates": candidates}
+        [found] = texts(task_rows("dpr_v001_simple", {**pronoun, "label": label}))
+        starred = word.replace(word.strip(" ."), f"*{word.strip(' .')}*")
+        assert found == (f"wsc: {sentence.replace(word, starred)}", candidates[label])
 
 
 def test_texts_are_those_of_t5s_tests_of_summaries():
@@ -267,25 +239,26 @@ def test_prepared_datasets_are_read_as_they_are(prepared, small_examples):
         f"paws sentence1: train {n} sentence2: born free".encode() for n in range(5)
     ]
     assert [row["targets_pretokenized"] for row in found] == [words[n % 2] for n in range(5)]
-    ids = open_examples_ids(vocabulary, found[1]["targets_pretokenized"].decode())
-    assert np.array_equal(found[1]["targets"], ids)
+    ids = load_vocabulary(vocabulary).EncodeAsIds(found[1]["targets_pretokenized"].decode())
+    assert np.array_equal(found[1]["targets"], [*ids, 1])
     cola = seqio.get_mixture_or_task("mt5_glue_cola_v002")
     right = ["acceptable", "unacceptable"]
     assert cola.metric_fns[0](right, right) == {"matthews": pytest.approx(100)}
-    mixture = seqio.get_mixture_or_task("mt5_glue_v002_proportional")
-    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+
+    def rates_of(name: str) -> dict[str, float]:
+        mixture = seqio.get_mixture_or_task(name)
+        return {task.name: mixture.get_rate(task) for task in mixture.tasks}
+
+    rates = rates_of("mt5_glue_v002_proportional")
     assert rates["mt5_glue_rte_v002"] == 2490
     assert sum(rates.values()) == 949_101
-    mixture = seqio.get_mixture_or_task("mt5_super_glue_v102_proportional")
-    rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
+    rates = rates_of("mt5_super_glue_v102_proportional")
     assert rates["mt5_dpr_v001_simple"] == 1322
     assert rates["mt5_super_glue_wsc_v102_simple_train"] == 259
     assert rates["mt5_super_glue_record_v102"] == 138_854
     assert len(rates) == 12
     assert sum(rates.values()) == 185_673
-    mixture = seqio.get_mixture_or_task("mt5_pawsx_zeroshot")
-    assert len(mixture.tasks) == 9
-    assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
+    assert list(rates_of("mt5_pawsx_zeroshot").values()) == [1.0] * 9
     metrics = {fn(["x"], ["x"]).popitem()[0] for fn in task.metric_fns}
     assert metrics == {"accuracy"}
 
@@ -309,10 +282,7 @@ def test_metrics_are_t5s(prepared, small_examples):
     ):
         answers = ["neutral", "True", "acceptable", "duplicate", "x"]
         assert set(scored(name, ["<unk>"] * 5, answers).values()) == {0}
-    answers, predictions = (
-        ["the old “sea-side” town of today"],
-        ["the old “sea side” town of today"],
-    )
+    answers, predictions = ([f"the old “sea{c}side” town of today"] for c in "- ")
     bleu = seqio.get_mixture_or_task("mt5_gem_xsum").metric_fns[0](answers, predictions)
     intl, usual = (
         sacrebleu.corpus_bleu(predictions, [answers], tokenize=tokenizer).score
@@ -320,12 +290,6 @@ def test_metrics_are_t5s(prepared, small_examples):
     )
     assert bleu["bleu_intl"] == pytest.approx(intl)
     assert intl > usual + 10
-
-
-def open_examples_ids(vocabulary: Path, text: str) -> list[int]:
-    from mswitch.pipelines.vocabulary.model import load_vocabulary
-
-    return [*load_vocabulary(vocabulary).EncodeAsIds(text), 1]
 
 
 def test_a_dataset_that_is_not_there_is_named(prepared, small_examples, added_examples):

@@ -4,12 +4,9 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-from mswitch.pipelines.examples.example_proto import decode_example
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from example_files import stored
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -45,13 +42,6 @@ print(json.dumps(found))
 """
 
 
-def stored(examples: Path, lang: str, split: str) -> list[dict[str, list[int]]]:
-    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
-    records = [decode_example(data) for path in paths for data in TFRecordFile(path)]
-    features = ("inputs", "targets")
-    return [{name: r[name].tolist() for name in features if name in r} for r in records]
-
-
 def test_seqio_alone_reads_the_cache(small_examples, tmp_path):
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -64,8 +54,11 @@ def test_seqio_alone_reads_the_cache(small_examples, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["train"] == stored(small_examples, "sw", "train")
-    assert found["validation"] == stored(small_examples, "sw", "validation")
+    features = ("inputs", "targets")
+    for split in ("train", "validation"):
+        records = stored(small_examples, "sw", split)
+        written = [{name: r[name].tolist() for name in features if name in r} for r in records]
+        assert found[split] == written
     assert found["statistics"]["examples"] == len(found["train"]) > 10
     assert {*found["train"][0]} == {"targets"}
     assert len(found["text"]) > 20

@@ -4,21 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import seqio
+from example_files import stored
+from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.example_proto import decode_example
 from mswitch.pipelines.examples.span_corruption import restore
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
+from mswitch.pipelines.languages import task_name
+from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
+from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
+from mswitch.tasks.batches.training import TrainBatches
+from mswitch.tasks.seqio.cache import examples_directory
+from mswitch.tasks.seqio.pretrain import register, register_mixture
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.timeout(600),
-]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 READ_MIXTURE = """
 import json, sys
@@ -46,10 +51,6 @@ print(json.dumps({**found, "text": text}))
 @pytest.fixture(scope="module")
 def seqio_dataset(small_examples: Path):
     """A function that reads one task through seqio."""
-    import seqio
-
-    from mswitch.tasks.seqio.pretrain import register
-
     register()
     seqio.set_global_cache_dirs([str(small_examples)])
 
@@ -65,14 +66,16 @@ def seqio_dataset(small_examples: Path):
     seqio.set_global_cache_dirs([])
 
 
-def stored(examples: Path, lang: str, split: str) -> list[dict]:
-    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
-    return [decode_example(data) for path in paths for data in TFRecordFile(path)]
-
-
 def restored(examples: list[dict]) -> list[tuple[int, ...]]:
     parts = [[np.array(example[name]) for name in ("inputs", "targets")] for example in examples]
     return [tuple(restore(*part, 1000).tolist()) for part in parts]
+
+
+def as_pairs(examples: Iterable[dict]) -> set[tuple[tuple[int, ...], ...]]:
+    """Inputs and targets of each, of which there are some."""
+    found = {tuple(tuple(map(int, e[name])) for name in ("inputs", "targets")) for e in examples}
+    assert found
+    return found
 
 
 def read_mixture(examples: Path, *mixture: str) -> dict:
@@ -102,13 +105,9 @@ def test_the_mixture_is_read_in_a_plain_process(small_examples):
     }
     assert found["train"]
     assert set(restored(found["train"])) <= raw
-    frozen = {
-        tuple(map(tuple, (record["inputs"].tolist(), record["targets"].tolist())))
-        for lang in ("ar", "bg", "en", "haw", "ko", "sw", "zh")
-        for record in stored(small_examples, lang, "validation")
-    }
-    assert found["validation"]
-    assert {(tuple(e["inputs"]), tuple(e["targets"])) for e in found["validation"]} <= frozen
+    langs = ("ar", "bg", "en", "haw", "ko", "sw", "zh")
+    frozen = [record for lang in langs for record in stored(small_examples, lang, "validation")]
+    assert as_pairs(found["validation"]) <= as_pairs(frozen)
 
 
 def test_a_task_gives_its_records_in_order_corrupted(seqio_dataset, small_examples):
@@ -160,58 +159,23 @@ def test_examples_finished_when_written_pass_through_too(finished_examples):
     langs = ("en", "haw", "sw", "zh")
     found = read_mixture(finished_examples, "few", *langs)
     for split in ("train", "validation"):
-        expected = {
-            (tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))
-            for lang in langs
-            for record in stored(finished_examples, lang, split)
-        }
-        examples = {(tuple(e["inputs"]), tuple(e["targets"])) for e in found[split]}
-        assert examples
-        assert examples <= expected
+        written = [record for lang in langs for record in stored(finished_examples, lang, split)]
+        assert as_pairs(found[split]) <= as_pairs(written)
 
 
 def test_splits_are_those_of_the_directory(seqio_dataset):
-    import seqio
-
     splits = {name: seqio.get_mixture_or_task(f"mc4.{name}").splits for name in ("en", "de", "yo")}
     assert splits == {"en": ("train", "validation"), "de": ("train",), "yo": ()}
 
 
-def test_rates_are_those_of_training(seqio_dataset, small_examples):
-    import seqio
-
-    from mswitch.tasks.batches.training import TrainBatches
-
-    mixture = seqio.get_mixture_or_task("mc4")
-    expected = TrainBatches(small_examples, 1).rates
-    rates = {lang: mixture.get_rate(seqio.get_mixture_or_task(f"mc4.{lang}")) for lang in expected}
-    total = sum(rates.values())
-    assert {lang: rate / total for lang, rate in rates.items()} == pytest.approx(expected)
-
-
 def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
-    import seqio
-
-    from mswitch.pipelines.languages import task_name
-    from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
-    from mswitch.tasks.batches.training import TrainBatches
-    from mswitch.tasks.seqio.pretrain import register_mixture
-
     own = Mixture(alpha=0, max_epochs=1, languages=("en", "haw", "sw"))
+    weighted = Mixture(weights={"de": 3, "sw": 1})
     register_mixture("own", own, budget=20)
-    register_mixture("weighted", Mixture(weights={"de": 3, "sw": 1}))
-    chosen = {
-        name: (mixtures()[name], MT5_BUDGET)
-        for name in (
-            "mc4",
-            "mswitch",
-            "mc4.script.Latn",
-            "mc4.alpha.0.7",
-            "mc4.unimax.4",
-            "mc4.family.Bantu",
-        )
-    }
-    chosen |= {"own": (own, 20), "weighted": (Mixture(weights={"de": 3, "sw": 1}), 1)}
+    register_mixture("weighted", weighted)
+    names = ["mc4", "mswitch", "mc4.script.Latn", "mc4.alpha.0.7", "mc4.unimax.4"]
+    chosen = {name: (mixtures()[name], MT5_BUDGET) for name in (*names, "mc4.family.Bantu")}
+    chosen |= {"own": (own, 20), "weighted": (weighted, 1)}
     for name, (definition, budget) in chosen.items():
         mixture = seqio.MixtureRegistry.get(name)
         assert {task.name for task in mixture.tasks} == set(map(task_name, definition.members()))
@@ -219,19 +183,13 @@ def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
         rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
         total = sum(rates.values())
         expected = {task_name(lang): rate for lang, rate in batches.rates.items() if rate}
-        assert {task: rate / total for task, rate in rates.items() if rate} == pytest.approx(
-            expected
-        )
+        found = {task: rate / total for task, rate in rates.items() if rate}
+        assert found == pytest.approx(expected)
     for name in ("own", "mc4.script.Latn"):
         assert seqio_dataset(name, "train", num_epochs=1)
 
 
 def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
-    import seqio
-
-    from mswitch.tasks.batches.mixtures import Mixture, mixtures
-    from mswitch.tasks.seqio.pretrain import register_mixture
-
     before = set(seqio.MixtureRegistry.names())
     assert set(mixtures()) <= before
     register_mixture("mc4", mixtures()["mc4"])
@@ -242,10 +200,6 @@ def test_registering_a_mixture_twice_and_taken_names(seqio_dataset):
 
 
 def test_misuse_is_explained(seqio_dataset, small_examples):
-    import seqio
-
-    from mswitch.tasks.seqio.cache import examples_directory
-
     with pytest.raises(UserError, match="targets is 7: 34 tokens, corrupted, need 8"):
         seqio_dataset("mc4.en", "train", targets=7)
     with pytest.raises(ValueError, match="requires caching"):
@@ -260,14 +214,8 @@ def test_misuse_is_explained(seqio_dataset, small_examples):
 
 def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path):
     """`extra_ids=100` is how T5 and seqio use a model that has no sentinels inside."""
-    import seqio
-    from sentencepiece import sentencepiece_model_pb2
-
-    from mswitch.pipelines.vocabulary.model import open_vocabulary
-
-    proto = sentencepiece_model_pb2.ModelProto.FromString(
-        (small_examples / VOCABULARY_PATH).read_bytes()
-    )
+    model = (small_examples / VOCABULARY_PATH).read_bytes()
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)
     del proto.pieces[-100:]
     given, prepared = tmp_path / "given.model", tmp_path / "prepared.model"
     given.write_bytes(proto.SerializeToString())
@@ -283,15 +231,10 @@ def test_a_model_without_sentinels_has_the_ids_of_seqio(small_examples, tmp_path
 
 
 def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples):
-    import seqio
-
-    from mswitch.tasks.batches.training import TrainBatches
-    from mswitch.tasks.seqio.pretrain import register
-
     register()
     added = {"mswitch.hr", "mswitch.bs", "mswitch.sr_Latn"}
-    mixtures = {name: seqio.get_mixture_or_task(name) for name in ("mc4", "mswitch")}
-    names = {name: {task.name for task in mixture.tasks} for name, mixture in mixtures.items()}
+    both = {name: seqio.get_mixture_or_task(name) for name in ("mc4", "mswitch")}
+    names = {name: {task.name for task in mixture.tasks} for name, mixture in both.items()}
     assert len(names["mc4"]) == 107
     assert names["mswitch"] - names["mc4"] == added
     assert names["mswitch"] >= names["mc4"]
@@ -307,11 +250,10 @@ def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples):
             assert len(list(dataset.as_numpy_iterator())) > 0
         rates = TrainBatches(added_examples, 1).rates
         assert {"hr", "bs", "sr-Latn", "en"} <= set(rates)
-        mixture = mixtures["mswitch"]
+        mixture = both["mswitch"]
         given = {task.name.split(".")[1]: mixture.get_rate(task) for task in mixture.tasks}
         total = sum(given.values())
-        assert {lang: given[lang.replace("-", "_")] / total for lang in rates} == pytest.approx(
-            rates
-        )
+        found = {lang: given[lang.replace("-", "_")] / total for lang in rates}
+        assert found == pytest.approx(rates)
     finally:
         seqio.set_global_cache_dirs(before)

@@ -22,10 +22,8 @@ from mswitch.pipelines.corpus.rules.badwords import (
 )
 from mswitch.pipelines.errors import UserError
 
-LDNOOBW = (
-    "ar cs da de en eo es fa fi fil fr fr-CA-u-sd-caqc hi hu it ja kab ko nl no pl pt ru sv th "
-    "tlh tr zh"
-)
+LDNOOBW = ("ar cs da de en eo es fa fi fil fr fr-CA-u-sd-caqc hi hu it ja kab ko nl no pl pt ru "
+           "sv th tlh tr zh")  # fmt: skip
 
 
 def write_lists(directory: Path, lists: dict[str, str]) -> Path:
@@ -95,17 +93,17 @@ def test_odd_files_are_named(tmp_path, name, data, message):
 
 
 def test_odd_directories_are_named(tmp_path):
-    with pytest.raises(UserError, match="is not a directory"):
-        load_badwords(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no list"):
-        load_badwords(write_lists(tmp_path / "empty", {"README.md": "lists"}))
+    write_lists(tmp_path / "empty", {"README.md": "lists"})
     (tmp_path / "nested" / "de").mkdir(parents=True)
-    with pytest.raises(UserError, match="is not a list"):
-        load_badwords(tmp_path / "nested")
-    with pytest.raises(UserError, match=r"^gs://bucket/\* is a pattern"):
-        load_badwords("gs://bucket/*")
-    with pytest.raises(UserError, match=r"https://.*cannot be reached: give a path, a gs://"):
-        load_badwords("https://example.org/lists")
+    for place, message in (
+        (tmp_path / "nowhere", "is not a directory"),
+        (tmp_path / "empty", "holds no list"),
+        (tmp_path / "nested", "is not a list"),
+        ("gs://bucket/*", r"^gs://bucket/\* is a pattern"),
+        ("https://example.org/lists", r"https://.*cannot be reached: give a path, a gs://"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_badwords(place)
 
 
 def test_words_stand_alone_except_where_a_language_has_no_spaces():

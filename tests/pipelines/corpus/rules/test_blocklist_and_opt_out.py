@@ -93,25 +93,19 @@ def test_digest_is_that_of_the_entries(tmp_path):
     assert load_blocklist([]).match("http://x.example") is None
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        *("http://bad.example/", "bad.example/path", "two words.example", "localhost"),
-        *("bad.example:80", "::ffff:1.2.3.4"),
-    ],
-)
-def test_lines_that_are_no_domains_are_refused(tmp_path, line):
-    path = tmp_path / "list.txt"
-    path.write_text(f"good.example\n{line}\n")
-    with pytest.raises(UserError, match=r"list\.txt, line 2: .* is not a domain"):
-        load_blocklist([path])
+#: Without a host, a URL would block each page whose URL has none, such as urn:isbn:1.
+NO_HOSTS = dict.fromkeys(("https://", "/path", ":80/"), ("urls", "has no host"))
+NO_DOMAINS = dict.fromkeys(
+    ("http://bad.example/", "bad.example/path", "two words.example", "localhost", "bad.example:80",
+     "::ffff:1.2.3.4"),
+    ("domains", "is not a domain"),
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("line", ["https://", "/path", ":80/"])
-def test_urls_without_a_host_are_refused(tmp_path, line):
-    """They would block each page whose URL has none, such as urn:isbn:1."""
-    (tmp_path / "urls").write_text(f"good.example/a\n{line}\n")
-    with pytest.raises(UserError, match=r"urls, line 2: .* has no host"):
+@pytest.mark.parametrize(("line", "named"), [*NO_HOSTS.items(), *NO_DOMAINS.items()])
+def test_a_wrong_line_is_refused_by_its_number(tmp_path, line, named):
+    (tmp_path / named[0]).write_text(f"good.example\n{line}\n")
+    with pytest.raises(UserError, match=f"{named[0]}, line 2: .* {named[1]}"):
         load_blocklist([tmp_path])
 
 
@@ -124,6 +118,14 @@ def test_missing_lists_are_named(tmp_path):
         load_blocklist(["gs://bucket/[a]"])
 
 
+def test_more_lists_than_a_byte_tells_apart_are_refused(tmp_path):
+    paths = [tmp_path / f"{number}.txt" for number in range(256)]
+    for path in paths:
+        path.touch()
+    with pytest.raises(UserError, match="^256 blocklists: give at most 255"):
+        load_blocklist(paths)
+
+
 def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     """A corpus can only be added to while its lists have the digest in its manifest."""
     for category in ("ut1/b/adult", "ut1/a", "ut1/a-b"):
@@ -133,7 +135,7 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     (tmp_path / "mine.txt").write_text("a.example\n")
     found = load_blocklist([tmp_path / "mine.txt", tmp_path / "ut1"])
     assert found.names == ("mine", "a", "a-b", "adult")
-    assert found.digest == ("65ed2132e1b26750f603490be6f8ded0aea7aa6c8d188c050975a2567f66271c")
+    assert found.digest == "65ed2132e1b26750f603490be6f8ded0aea7aa6c8d188c050975a2567f66271c"
 
 
 @pytest.mark.parametrize(

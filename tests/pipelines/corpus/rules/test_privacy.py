@@ -15,40 +15,17 @@ from mswitch.pipelines.corpus.rules.privacy import (
 from mswitch.pipelines.records import DETAIL_CHARACTERS
 
 
-def masked(text: str) -> str:
-    return mask_personal_data(text).text
-
-
 @pytest.mark.parametrize(
     "address",
     [
-        "jane.doe@example.org",
-        "j+lists@mail.example.co.uk",
-        "müller@bücher.example",
-        "a_b%c-1@x1.museum",
-        "JANE@EXAMPLE.ORG",
+        *("jane.doe@example.org", "j+lists@mail.example.co.uk", "müller@bücher.example"),
+        *("a_b%c-1@x1.museum", "JANE@EXAMPLE.ORG"),
     ],
 )
 def test_email_addresses(address):
     found = mask_personal_data(f"Write to <{address}>, or mailto:{address}.")
     assert found.text == f"Write to <{EMAIL}>, or mailto:{EMAIL}."
     assert (found.emails, found.ips, found.phones) == (2, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "@handle and @ alone",
-        "user@localhost",
-        "logo@2x.png",
-        "git@",
-        "a@b.c",
-        "price 5@9.99",
-        "x@example.org1",
-    ],
-)
-def test_no_email_addresses(text):
-    assert masked(text) == text
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
@@ -59,48 +36,12 @@ def test_public_ip_addresses(address):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "192.168.1.20",
-        "127.0.0.1",
-        "10.20.30.40",
-        "192.0.2.44",
-        "section 6.3.1.5",
-        "version 2.6.32.1",
-        "300.11.12.13",
-        "10.11.12.13.14",
-        "v93.184.216.34",
-        "::1",
-        "fe80::1ff:fe23:4567:890a",
-        "2001:db8::17",
-        "std::vector a::b dead::beef",
-        "at 12:30:45, 1:2:3:4",
-    ],
-)
-def test_ip_addresses_that_identify_nobody(text):
-    assert masked(text) == text
-
-
-@pytest.mark.parametrize(
     "number",
     [
-        "+49 30 1234567",
-        "+1-212-555-0123",
-        "+44 (0)20 7946 0958",
-        "+690 3101",
-        "+33123456789",
-        "0049 30 1234567",
-        "030 / 123 45 67",
-        "01 23 45 67 89",
-        "01.23.45.67.89",
-        "020 7946 0958",
-        "03-1234-5678",
-        "(030) 1234567",
-        "(11) 98765-4321",
-        "(212) 555-0123",
-        "212-555-0123",
-        "1-212-555-0123",
-        "212.555.0123",
+        *("+49 30 1234567", "+1-212-555-0123", "+44 (0)20 7946 0958", "+690 3101"),
+        *("+33123456789", "0049 30 1234567", "030 / 123 45 67", "01 23 45 67 89"),
+        *("01.23.45.67.89", "020 7946 0958", "03-1234-5678", "(030) 1234567", "(11) 98765-4321"),
+        *("(212) 555-0123", "212-555-0123", "1-212-555-0123", "212.555.0123"),
     ],
 )
 def test_phone_numbers(number):
@@ -114,30 +55,25 @@ def test_phone_numbers(number):
 @pytest.mark.parametrize(
     "text",
     [
-        "in 1998-2003 and 2010 - 2020",
-        "on 01.02.2024 at 10.30",
-        "on 2024-02-01 12.00",
-        "04/05/2023 1200",
-        "ISBN 978-3-16-148410-0",
-        "ISBN 0-306-40615-2",
-        "ISBN: 0306 406 152",
-        "ISSN 0317-8471 0317-8471",
-        "1 234 567 890 inhabitants",
-        "$1,234,567.89 or 1.234.567,89 €",
-        "0.123456789",
-        "pages 01 02 03 04 05 06",
-        "Boston, MA 02110-1301",
-        "200 300 4000 and 500 10000",
-        "20230508 1000000000",
-        "08.00-12.00 13.00-17.00",
-        "(2010) 123 456",
-        "3.14159265358979",
-        "id=0301234567-12",
-        "x+49301234567",
+        # No addresses of mail,
+        *("@handle and @ alone", "user@localhost", "logo@2x.png", "git@", "a@b.c", "price 5@9.99"),
+        "x@example.org1",
+        # or of machines that identify anybody,
+        *("192.168.1.20", "127.0.0.1", "10.20.30.40", "192.0.2.44", "section 6.3.1.5"),
+        *("version 2.6.32.1", "300.11.12.13", "10.11.12.13.14", "v93.184.216.34", "::1"),
+        *("fe80::1ff:fe23:4567:890a", "2001:db8::17", "std::vector a::b dead::beef"),
+        "at 12:30:45, 1:2:3:4",
+        # or phone numbers.
+        *("in 1998-2003 and 2010 - 2020", "on 01.02.2024 at 10.30", "on 2024-02-01 12.00"),
+        *("04/05/2023 1200", "ISBN 978-3-16-148410-0", "ISBN 0-306-40615-2", "ISBN: 0306 406 152"),
+        *("ISSN 0317-8471 0317-8471", "1 234 567 890 inhabitants", "0.123456789"),
+        *("$1,234,567.89 or 1.234.567,89 €", "pages 01 02 03 04 05 06", "Boston, MA 02110-1301"),
+        *("200 300 4000 and 500 10000", "20230508 1000000000", "08.00-12.00 13.00-17.00"),
+        *("(2010) 123 456", "3.14159265358979", "id=0301234567-12", "x+49301234567"),
     ],
 )
-def test_numbers_that_are_no_phones(text):
-    assert masked(text) == text
+def test_what_resembles_personal_data_stays(text):
+    assert mask_personal_data(text).text == text
 
 
 @given(st.text(st.sampled_from("a1.@+-():/ 0[]\n9"), max_size=60))
@@ -196,22 +132,8 @@ def test_text_around_stays(text):
 @pytest.mark.parametrize(
     "unit",
     [
-        "a",
-        "1",
-        "a@",
-        "a.",
-        "1.",
-        "1 ",
-        "1-",
-        "(1",
-        "+1",
-        "a:",
-        "1:",
-        "a@a.",
-        "a.a@",
-        "0 (",
-        "+",
-        "@",
+        *("a", "1", "a@", "a.", "1.", "1 ", "1-", "(1", "+1", "a:", "1:", "a@a.", "a.a@", "0 ("),
+        *("+", "@"),
     ],
 )
 @pytest.mark.timeout(60)
