@@ -112,7 +112,7 @@ class _Archive:
             return
         # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
         for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):
-            member, _ = stream.locate(found.stream_pos)
+            member = stream.locate(found.stream_pos)
             stream.in_record = True
             record = _record(found, member, max_bytes)
             stream.in_record = False

@@ -1,5 +1,6 @@
 import collections
 import gzip
+import struct
 from functools import partial
 from pathlib import Path
 
@@ -242,6 +243,27 @@ def test_a_gzip_header_that_swallows_the_next_members(tmp_path):
         assert "damage" in found
         sound = {one[:6] for one in found if isinstance(one, bytes)}
         assert sound == {f"page {i}".encode() for i in range(5) if i != hit}
+
+
+@pytest.mark.timeout(60)
+def test_members_that_swallow_all_others_take_bounded_time(tmp_path, monkeypatch):
+    """Three hundred sound members, each followed by one that goes on to the same 16 MB."""
+    sound, size = pack(crawl.record("", "u")), 60_000
+
+    def stored(size: int) -> bytes:
+        return b"\0" + struct.pack("<HH", size, size ^ 0xFFFF)
+
+    swallowers = b""
+    for _ in range(300):
+        swallowers += sound + pack(b"")[:10]
+        swallowers += stored(size - len(swallowers) - 5)
+    swallowers = swallowers.ljust(size, b"x") + (stored(65_000) + b"x" * 65_000) * 256 + b"\xff"
+    first, last = map(pack, numbered(2))
+    (tmp_path / "a").write_bytes(first + swallowers + last)
+    monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 30)
+    found = texts(tmp_path / "a")
+    assert [one[:6] for one in (found[0], found[-1])] == [b"page 0", b"page 1"]
+    assert 0 < found.count("damage") < 10
 
 
 def test_zstd_records_in_one_frame_and_over_several(tmp_path):
