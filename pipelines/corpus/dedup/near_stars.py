@@ -141,18 +141,17 @@ class Stars(Exchange):
         """Return each page in a part with its smallest neighbour, and the number of edges."""
         found, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
-            found.append(_first_of_each(edges))
+            found.append(_least_of_each(edges))
             rows += len(edges)
         least = np.concatenate(found)
-        least = least[_ordered(least)]
-        return _first_of_each(least), rows
+        return _least_of_each(least[_by_page(least)]), rows
 
     def _write(
         self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
-        """Write edges in their order, each once."""
+        """Write edges in the order of their pages."""
         given = lambda: ((part, np.zeros(len(part), np.int64)) for part in read())  # noqa: E731
-        ordered = in_key_order(given, rows, 2, _ordered, self.sorting_bytes // 4)
+        ordered = in_key_order(given, rows, 2, _by_page, self.sorting_bytes // 4)
         path = self.file(what, number, "keys")
         return write_keys(path, (part for part, _ in ordered), rows, self._part_bits)
 
@@ -233,23 +232,30 @@ class Stars(Exchange):
         return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
 
 
-def _ordered(rows: np.ndarray) -> np.ndarray:
-    """Return the indices of distinct rows in their order."""
-    order = np.lexsort(rows.T[::-1])
-    new = np.ones(len(rows), bool)
-    new[1:] = (rows[order[1:]] != rows[order[:-1]]).any(axis=1)
-    return order[new]
+def _by_page(edges: np.ndarray) -> np.ndarray:
+    return np.argsort(edges[:, 0])
 
 
-def _first_of_each(rows: np.ndarray) -> np.ndarray:
-    """Return the first row of each key; the rows are in the order of their keys."""
-    return rows[np.append(True, rows[1:, 0] != rows[:-1, 0])] if len(rows) else rows
+def _starts(keys: np.ndarray) -> np.ndarray:
+    """Return where each key begins; they are in their order."""
+    new = np.ones(len(keys), bool)
+    new[1:] = keys[1:] != keys[:-1]
+    return np.flatnonzero(new)
+
+
+def _least_of_each(edges: np.ndarray) -> np.ndarray:
+    """Return each page with its smallest neighbour."""
+    starts = _starts(edges[:, 0])
+    if not len(starts):
+        return edges
+    return np.column_stack([edges[starts, 0], np.minimum.reduceat(edges[:, 1], starts)])
 
 
 def _best_of_each(rows: np.ndarray) -> np.ndarray:
     """Return the smallest row of each key, with the sum of their last columns."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
-    best = _first_of_each(rows).copy()
-    if len(rows):
-        best[:, -1] = np.add.reduceat(rows[:, -1], np.searchsorted(rows[:, 0], best[:, 0]))
+    starts = _starts(rows[:, 0])
+    best = rows[starts]
+    if len(best):
+        best[:, -1] = np.add.reduceat(rows[:, -1], starts)
     return best
