@@ -25,6 +25,15 @@ MODERN_POINTS = (
     "corpus.after_bands_fingerprints",
 )
 
+#: Where `modern` comes by where a language may have very many near-duplicates.
+STAR_POINTS = tuple(
+    f"corpus.after_near_{what}"
+    for what in [
+        *("languages", "edges", "rest", "labels", "best", "winners"),
+        *(f"stars{step}" for step in range(17)),
+    ]
+)
+
 #: Where only supervised examples come by, between reading rows and writing shards.
 SUPERVISED_POINTS = ("examples.after_files", "examples.after_parts", "examples.after_rows")
 
@@ -84,7 +93,7 @@ def fault_point(name: str) -> None:
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
     known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + LAUNCH_POINTS
-    known += SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
+    known += STAR_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     if name not in known and name not in _publication(name.partition(".")[0]):
         raise ValueError(
             f"unknown fault point {name!r}: add it to the points of its stage in faults.py"

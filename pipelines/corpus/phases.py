@@ -111,7 +111,7 @@ class Build:
             bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
             exchanges.append(
-                NearDuplicates(*given, self.job.recipe.marks_before(step))
+                NearDuplicates(*given, marks=self.job.recipe.marks_before(step))
                 if isinstance(step, NearDedup)
                 else MinimumPerKey(*given)
             )

@@ -111,12 +111,23 @@ class _Archive:
                 yield _record(found, offset, max_bytes)
             return
         # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
-        for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):
-            member, _ = stream.locate(found.stream_pos)
-            stream.in_record = True
-            record = _record(found, member, max_bytes)
-            stream.in_record = False
-            yield record
+        held: Record | None = None
+        try:
+            for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):
+                if held:
+                    yield held
+                    held = None
+                member = stream.locate(found.stream_pos)
+                stream.in_record = True
+                held = _record(found, member, max_bytes)
+                stream.in_record = False
+        except (OSError, EOFError, DamagedStreamError):
+            # Where a member goes on with what is no record, its checksum never told of this one.
+            if held and held.offset != stream.member:
+                yield held
+            raise
+        if held:
+            yield held
 
     def passed_over(self, after: int) -> int | None:
         """Find a member that a reader has passed over though nothing seemed to be damaged.
@@ -156,8 +167,8 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
 
     After damage, reading continues at the next gzip member that begins a record, in a plain file
     at the next line `WARC/1.x`; nothing more is read of a zstd file, nor of what a damaged member
-    still holds. No more than two records are held in memory, and none that is larger than
-    `max_record_bytes`.
+    still holds. A record that no other follows in its member comes out if the member is sound. No
+    more than two records are held in memory, and none that is larger than `max_record_bytes`.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.

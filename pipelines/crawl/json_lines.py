@@ -1,11 +1,11 @@
 """Reads pages from JSON Lines: one object a line, plain, gzip or zstd."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
-from mswitch.pipelines.crawl.archives import Damage
 from mswitch.pipelines.crawl.fields import field_names
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
 from mswitch.pipelines.crawl.rows import page_from_fields
@@ -25,8 +25,7 @@ _ONE_A_LINE = "each line must be one JSON object"
 class Line:
     """A line of a file; `content` is None where it is longer than allowed.
 
-    `offset` counts bytes of the decompressed stream; of a damaged one, those that can be read. So
-    does that of a `Damage` here.
+    `offset` counts bytes of the decompressed stream.
     """
 
     offset: int
@@ -43,9 +42,8 @@ def read_json_lines(
 ) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    Damage is one rejection, behind which reading continues at the next gzip member; nothing more is
-    read of a zstd file. A line that damage has cut off is part of it; what is left of it in the
-    next member is a line like any other.
+    Damage of the compressed data is one rejection, the last one: behind it nothing is read. A line
+    that damage has cut off is part of it.
 
     Args:
         path: where to open the file.
@@ -55,53 +53,40 @@ def read_json_lines(
         drop_metadata_lines: see `CorpusConfig`.
     """
     with open_input(path) as file:
-        for line in _read(file, max_bytes):
-            source = f"{name}@{line.offset}"
-            if isinstance(line, Damage):
-                yield Rejected("read", "damaged", source, detail=line.error)
-            elif line.content is None:
-                detail = f"a line of more than {max_bytes} bytes"
-                yield Rejected("read", "too_large", source, detail=detail)
-            elif isinstance(row := _parse(line.content, source), Rejected):
-                yield row
-            else:
-                yield page_from_fields(
-                    row,
-                    source,
-                    fields=fields,
-                    max_bytes=max_bytes,
-                    drop_metadata_lines=drop_metadata_lines,
-                )
+        stream = Members(file).open()
+        try:
+            for line in read_lines(stream, max_bytes):
+                source = f"{name}@{line.offset}"
+                if line.content is None:
+                    detail = f"a line of more than {max_bytes} bytes"
+                    yield Rejected("read", "too_large", source, detail=detail)
+                elif isinstance(row := _parse(line.content, source), Rejected):
+                    yield row
+                else:
+                    yield page_from_fields(
+                        row,
+                        source,
+                        fields=fields,
+                        max_bytes=max_bytes,
+                        drop_metadata_lines=drop_metadata_lines,
+                    )
+        except DamagedStreamError as damaged:
+            detail = f"what follows byte {damaged.offset} of the file is not read: {damaged}"
+            yield Rejected("read", "damaged", f"{name}@{stream.tell()}", detail=detail)
 
 
 def read_field_names(path: str, max_bytes: int) -> list[str]:
     """Return the fields of the first object of a file that is not longer than `max_bytes`."""
-    with open_input(path) as file:
-        for line in _read(file, max_bytes):
-            if isinstance(line, Line) and line.content is not None:
+    with open_input(path) as file, contextlib.suppress(DamagedStreamError):
+        for line in read_lines(Members(file).open(), max_bytes):
+            if line.content is not None:
                 row = _parse(line.content, "")
                 if not isinstance(row, Rejected):
                     return field_names(row)
     return []
 
 
-def _read(file: BinaryIO, max_bytes: int) -> Iterator[Line | Damage]:
-    """Yield the lines of a file, and a `Damage` for each place that cannot be read."""
-    members, offset = Members(file), 0
-    member: int | None = 0
-    while member is not None:
-        stream = members.open(member)
-        try:
-            yield from read_lines(stream, max_bytes, offset)
-            return
-        except DamagedStreamError as damaged:
-            offset += stream.tell()
-            detail = f"the compressed data from byte {damaged.offset} on: {damaged}"
-            yield Damage(offset, detail)
-            member = members.find_next(stream, damaged.offset + 1, sound=True)
-
-
-def read_lines(stream: DecompressedStream, max_bytes: int, offset: int = 0) -> Iterator[Line]:
+def read_lines(stream: DecompressedStream, max_bytes: int) -> Iterator[Line]:
     """Split a stream at newlines, without blank lines; memory is bounded by `max_bytes`.
 
     A last line that damage has cut off is part of the damage, and does not come out.
@@ -109,10 +94,9 @@ def read_lines(stream: DecompressedStream, max_bytes: int, offset: int = 0) -> I
     Args:
         stream: what to split.
         max_bytes: of longer lines only the offset is yielded.
-        offset: that of the first line.
     """
     kept: list[bytes] = []
-    kept_bytes = 0
+    offset = kept_bytes = 0
     while True:
         block = stream.read(_READ_BYTES)
         stream.locate(stream.tell())  # forgets the members before: there may be millions

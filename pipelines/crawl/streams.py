@@ -164,14 +164,14 @@ class DecompressedStream:
         """How many decompressed bytes were read."""
         return self._position
 
-    def locate(self, position: int) -> tuple[int, int]:
-        """Tell which member holds a byte of the decompressed stream, and where in its content.
+    def locate(self, position: int) -> int:
+        """Tell which member holds a byte of the decompressed stream.
 
         Forgets the members before it. A file that is not compressed is one member.
         """
         index = bisect.bisect_right(self._contents, position) - 1
         del self._contents[:index], self._members[:index]
-        return self._members[0], position - self._contents[0]
+        return self._members[0]
 
     def buffered(self) -> BinaryIO:
         """The stream as a file that has lines."""
@@ -320,12 +320,7 @@ class Members:
         )
 
     def find_next(
-        self,
-        stream: DecompressedStream,
-        start: int,
-        begins: Callable[[bytes], object] = bool,
-        *,
-        sound: bool = False,
+        self, stream: DecompressedStream, start: int, begins: Callable[[bytes], object]
     ) -> int | None:
         """Find the member to read on from after damage.
 
@@ -333,32 +328,13 @@ class Members:
             stream: what was read up to the damage.
             start: from where on to look, while what the damaged member swallowed may be read again.
             begins: takes the first bytes of a member's content; tells whether to read on there.
-            sound: whether a member that the damaged one swallowed must be sound to its end: what
-                only looks like a member would give content twice.
         """
         if self.compression != "gzip":
             return None
-        reached = stream.file_offset
         self._left_bytes -= _RETRY_COST_BYTES + stream.member_bytes
         if self._left_bytes <= 0:
-            start = max(reached, stream.member + _READ_BYTES)
-        for at, first in find_members(self._file, start):
-            if begins(first) and (not sound or at >= reached or self._is_sound(at)):
-                return at
-        return None
-
-    def _is_sound(self, member: int) -> bool:
-        """Decompress a member to its end, if there is time for that."""
-        stream = self.open(member, one_member=True)
-        try:
-            while stream.member_bytes < self._left_bytes:
-                if not stream.read():
-                    return True
-        except DamagedStreamError:
-            pass
-        finally:
-            self._left_bytes -= _RETRY_COST_BYTES + stream.member_bytes
-        return False
+            start = max(stream.file_offset, stream.member + _READ_BYTES)
+        return next((at for at, first in find_members(self._file, start) if begins(first)), None)
 
 
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:

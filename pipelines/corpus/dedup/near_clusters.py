@@ -1,8 +1,8 @@
 """Clusters of near-duplicates over the shards of a work directory, by band keys.
 
 A key is 24 bytes a band. What a bucket of the key space finds are matches; these are clustered
-language by language (keys are salted with it, so no cluster has two). What comes back to a group of
-shards is the size of the cluster that each of its pages represents.
+language by language (keys are salted with it, so no cluster has two), very many by `near_stars`.
+What comes back to a group of shards is the size of the cluster that each of its pages represents.
 
 Where a corpus is added to, its documents take part with the keys that it keeps. All of them are one
 page, number 0, which represents whatever cluster it is in: a page that is a near-duplicate of a
@@ -18,22 +18,20 @@ from typing import Any
 import numpy as np
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
+from mswitch.pipelines.corpus.dedup.exchange import Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, read_keys, write_keys
 from mswitch.pipelines.corpus.dedup.near import cluster, matches, page_rank
+from mswitch.pipelines.corpus.dedup.near_stars import LANGUAGE_BITS, PAGE_BITS, PLACE, Stars
 from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: The number of a page, which stands in a candidate after a band key: 10 bits of language, 24 of
-#: its group plus 1, 30 of its place in that.
-_LANGUAGE_BITS, _GROUP_BITS, _PAGE_BITS = 10, 24, 30
 #: Tasks that languages are divided among.
 _PARTS = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class NearDuplicates(Exchange):
+class NearDuplicates(Stars):
     """The search for near-duplicates.
 
     Attributes:
@@ -46,6 +44,7 @@ class NearDuplicates(Exchange):
         return [
             self.tasks("keys", self.write_candidates, len(self.groups)),
             self.tasks("matches", self.match, 1 << self.bits),
+            *self.star_lists(),
             self.tasks("clusters", self.cluster, _PARTS),
         ]
 
@@ -80,8 +79,8 @@ class NearDuplicates(Exchange):
             start += len(table)
             langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)[chosen]
             numbers = (
-                (langs << np.uint64(64 - _LANGUAGE_BITS))
-                | np.uint64((group.number + 1) << _PAGE_BITS)
+                (langs << np.uint64(64 - LANGUAGE_BITS))
+                | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
             keys = unpack_column(table["band_keys"])
@@ -89,19 +88,23 @@ class NearDuplicates(Exchange):
             candidates = np.column_stack([keys, np.repeat(numbers, self.step.bands)])
             yield candidates, np.repeat(pages, self.step.bands)
 
-    def match(self, number: int) -> dict[str, int]:
+    def match(self, number: int) -> dict[str, Any]:
         """Write the matches in a bucket, in the order of their pages: language by language."""
         known, parts = self.bucket(number)
         found = matches(np.concatenate([*known, *parts]))
-        return {"pairs": write_keys(self.file("matches", number, "pairs"), [found], len(found))}
+        langs, pairs = np.unique(found[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
+        return {
+            "pairs": write_keys(self.file("matches", number, "pairs"), [found], len(found)),
+            "languages": dict(zip(langs.tolist(), pairs.tolist(), strict=True)),
+        }
 
     def cluster(self, part: int) -> dict[str, int]:
         """Write the pages of some languages that match any, and the sizes of their clusters.
 
         A size is 0 for a page that another represents. Memory: about 100 bytes a match of the
-        largest language, and the ranks of one group.
+        largest language that is not `large`, and the ranks of one group.
         """
-        langs = range(part, len(_languages()), _PARTS)
+        langs = sorted(set(range(part, len(_languages()), _PARTS)) - set(self.large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
         rows = rows[np.argsort(rows[:, 0])]
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
@@ -112,33 +115,23 @@ class NearDuplicates(Exchange):
         A page is a key here: the number of its group in the upper bits, its place in the lower.
         """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
-        edges = np.concatenate([read_keys(path, 2, _LANGUAGE_BITS, lang) for path in buckets])
+        edges = np.concatenate([read_keys(path, 2, LANGUAGE_BITS, lang) for path in buckets])
         pages = np.setdiff1d(edges, np.uint64(0))
         if not len(pages):
             return np.zeros((0, 2), np.uint64)
-        places = pages & np.uint64((1 << _PAGE_BITS) - 1)
-        groups = (pages >> np.uint64(_PAGE_BITS)) & np.uint64((1 << _GROUP_BITS) - 1)
-        groups -= np.uint64(1)
+        keys = self.keys_in_groups(pages)
+        groups = keys >> np.uint64(64 - self.bits_of_group)
+        places = (keys & PLACE).astype(np.int64)
         bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(pages)]
         ranks = [
-            self._ranks(int(groups[start]))[places[start:stop].astype(np.int64)]
+            self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
         # No rank is smaller than zeros: in a cluster with a document of the corpus no page stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
-        keys = (groups << np.uint64(64 - self._bits_of_group)) | places
         return np.column_stack([keys, sizes.astype(np.uint64)])
-
-    def _ranks(self, group: int) -> np.ndarray:
-        found = storage.read_bytes(self.file("keys", group, "ranks"))
-        return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
-
-    @property
-    def _bits_of_group(self) -> int:
-        """Upper bits of a key in a file of sizes: the number of the group, so it is a bucket."""
-        return max(1, (len(self.groups) - 1).bit_length())
 
     def sizes(self, group: Group) -> np.ndarray:
         """Return the size of the cluster that each page of a group represents: int64 [pages].
@@ -148,8 +141,9 @@ class NearDuplicates(Exchange):
         sizes = np.ones(group.pages, np.int64)
         for part in range(_PARTS):
             path = self.file("clusters", part, "sizes")
-            rows = read_keys(path, 2, self._bits_of_group, group.number).astype(np.int64)
-            sizes[rows[:, 0] & ((1 << _PAGE_BITS) - 1)] = rows[:, 1]
+            rows = read_keys(path, 2, self.bits_of_group, group.number)
+            sizes[(rows[:, 0] & PLACE).astype(np.int64)] = rows[:, 1]
+        self.mark(sizes, group.number)
         return sizes
 
     def stays(self, group: Group) -> np.ndarray:
@@ -161,7 +155,8 @@ class NearDuplicates(Exchange):
     def shuffled_bytes(self, known_keys: int) -> int:
         keys = self.notes("keys", "rows", len(self.groups)) + known_keys
         pairs = self.notes("matches", "pairs", 1 << self.bits)
-        return 24 * keys + 16 * (pairs + self.notes("clusters", "pages", _PARTS))
+        pages = self.notes("clusters", "pages", _PARTS) + self.clustered_pages()
+        return 24 * keys + 16 * (pairs + pages)
 
 
 def _languages() -> list[str]:

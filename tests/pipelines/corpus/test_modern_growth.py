@@ -14,6 +14,7 @@ from trees import data_bytes
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.dedup import near_stars
 from mswitch.pipelines.corpus.dedup.exchange import Group, write_groups
 from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
 from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
@@ -115,6 +116,15 @@ def test_buckets_do_not_decide(tmp_path, months, config):
     assert data_bytes(many / "data") == data_bytes(one / "data")
     ordered = [band_keys(corpus) for corpus in (many, one)]
     assert np.unique(ordered[0], axis=0).tolist() == np.unique(ordered[1], axis=0).tolist() != []
+
+
+def test_rounds_of_tasks_give_the_same_corpus(tmp_path, months, config, monkeypatch):
+    """Where every language counts as large."""
+    for pairs in (near_stars.LARGE_PAIRS, 0):
+        monkeypatch.setattr(near_stars, "LARGE_PAIRS", pairs)
+        for month in months:
+            build([month], tmp_path / str(pairs), config, append=month != months[0])
+    assert data_bytes(tmp_path / "0") == data_bytes(tmp_path / "10000000")
 
 
 @pytest.mark.kill

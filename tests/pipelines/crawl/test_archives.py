@@ -1,13 +1,12 @@
 import collections
 import gzip
+import struct
 from functools import partial
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from mswitch.pipelines.crawl import archives, streams
 from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
@@ -190,9 +189,6 @@ def test_a_bad_length_within_a_member_costs_the_rest_of_it(tmp_path, compress, c
         path.write_bytes(b"".join([compress(crawl.warcinfo()), *parts]))
         _, *found = read_archive(path, LIMIT)
         after = range(size, size + 5) if compress is pack else []
-        if claim == 2:  # what it claims is read, what follows is no record
-            [liar] = [one for one in found if isinstance(one, Record) and one.payload == b"li"]
-            found.remove(liar)
         urls = [one.url.rpartition(b"/")[2] if isinstance(one, Record) else -1 for one in found]
         assert list(map(int, urls)) == [*range(bad), -1, *after]
         [damage] = [one for one in found if isinstance(one, Damage)]
@@ -209,27 +205,6 @@ def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(tmp_
     assert found_numbers(path) == [0, 1, -1, 3, 4]
 
 
-@COMPRESSORS
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_damage_is_survived_and_sound_members_are_read(tmp_path, compress, data):
-    parts = [bytearray(compress(one)) for one in numbered()]
-    hit = data.draw(st.integers(0, 4))
-    at = data.draw(st.integers(0 if hit else 4, len(parts[hit]) - 1))
-    noise = data.draw(st.binary(min_size=1, max_size=30))
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(parts))
-    sound = texts(path)
-    parts[hit][at : at + len(noise)] = noise
-    path.write_bytes(b"".join(parts))
-    found = texts(path)
-    read = {one[:6] for one in found if isinstance(one, bytes)}
-    behind = range(hit + 1, 5) if compress is pack else []
-    assert read >= {f"page {i}".encode() for i in (*range(hit), *behind)}
-    # Not every bit of a member counts.
-    assert "damage" in found or found == sound
-
-
 def test_a_gzip_header_that_swallows_the_next_members(tmp_path):
     parts = [bytearray(part) for part in crawl.members(numbered())]
     for hit in range(5):
@@ -242,6 +217,27 @@ def test_a_gzip_header_that_swallows_the_next_members(tmp_path):
         assert "damage" in found
         sound = {one[:6] for one in found if isinstance(one, bytes)}
         assert sound == {f"page {i}".encode() for i in range(5) if i != hit}
+
+
+@pytest.mark.timeout(60)
+def test_members_that_swallow_all_others_take_bounded_time(tmp_path, monkeypatch):
+    """Three hundred sound members, each followed by one that goes on to the same 16 MB."""
+    sound, size = pack(crawl.record("", "u")), 60_000
+
+    def stored(size: int) -> bytes:
+        return b"\0" + struct.pack("<HH", size, size ^ 0xFFFF)
+
+    swallowers = b""
+    for _ in range(300):
+        swallowers += sound + pack(b"")[:10]
+        swallowers += stored(size - len(swallowers) - 5)
+    swallowers = swallowers.ljust(size, b"x") + (stored(65_000) + b"x" * 65_000) * 256 + b"\xff"
+    first, last = map(pack, numbered(2))
+    (tmp_path / "a").write_bytes(first + swallowers + last)
+    monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 30)
+    found = texts(tmp_path / "a")
+    assert [one[:6] for one in (found[0], found[-1])] == [b"page 0", b"page 1"]
+    assert 0 < found.count("damage") < 10
 
 
 def test_zstd_records_in_one_frame_and_over_several(tmp_path):

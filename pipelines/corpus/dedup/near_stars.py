@@ -1,0 +1,261 @@
+"""Clusters of languages whose matches are too many for one worker, by rounds of file tasks.
+
+Matches are edges between pages. Two lists of tasks a round, small-star and large-star (Kiveris et
+al., "Connected Components in MapReduce and Beyond", 2014), turn them into stars: every page of a
+component is joined to its smallest one. No task holds more than a part of the pages, the edges of
+one have any number. Then the best page of each star is chosen, in a group of shards, then of these.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+
+import numpy as np
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.dedup.exchange import Exchange
+from mswitch.pipelines.corpus.dedup.key_files import bits_for, in_key_order, read_keys, write_keys
+from mswitch.pipelines.file_tasks import Tasks
+
+#: A language with more matches is clustered here; one worker holds the matches of any other.
+LARGE_PAIRS = 10_000_000
+#: Steps of a job, small-star the first and the last; what a graph needs more, one worker does.
+_STEPS = 17
+#: What the numbers of a part's pages take, where parts are not as many as they may be.
+_PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
+#: The number of a page: 10 bits of language, 24 of its group plus 1, 30 of its place in that.
+LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
+PLACE = np.uint64((1 << PAGE_BITS) - 1)
+#: Times the one, modulo 2**64, numbers are spread over the key space; times the other, they are
+#: as before. Page 0 remains the smallest.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stars(Exchange):
+    """The part of a search for near-duplicates that is for large languages.
+
+    Attributes:
+        large_pairs: see `LARGE_PAIRS`.
+    """
+
+    large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
+
+    def star_lists(self) -> list[Tasks]:
+        """What is to be done between `matches` and `clusters`; nothing where no language can be."""
+        if not self._may_be_large:
+            return []
+        stars = [partial(self.star, step) for step in range(_STEPS)]
+        return [
+            self.tasks("languages", self.find_large, 1),
+            self.tasks("edges", self.spread, 1 << self.bits),
+            *(self.tasks(f"stars{n}", star, self._parts) for n, star in enumerate(stars)),
+            self.tasks("rest", self.finish_stars, 1),
+            self.tasks("labels", self.label, self._parts),
+            self.tasks("best", self.choose_in_group, len(self.groups)),
+            self.tasks("winners", self.choose, self._parts),
+        ]
+
+    @property
+    def _pages(self) -> int:
+        return sum(group.pages for group in self.groups)
+
+    @property
+    def _may_be_large(self) -> bool:
+        return self.step.candidates(self._pages, 0) > self.large_pairs
+
+    @property
+    def _part_bits(self) -> int:
+        return min(_MOST_PART_BITS, bits_for(16 * self._pages, _PART_BYTES))
+
+    @property
+    def _parts(self) -> int:
+        return 1 << self._part_bits
+
+    def large(self) -> list[int]:
+        """Return the languages that have so many matches."""
+        if not self._may_be_large:
+            return []
+        return next(self.tasks("languages", None, 1).read())["large"]
+
+    def find_large(self, _: int) -> dict[str, list[int]]:
+        """Count the matches of each language."""
+        pairs = collections.Counter[str]()
+        for note in self.tasks("matches", None, 1 << self.bits).read():
+            pairs.update(note["languages"])
+        return {"large": [int(lang) for lang in pairs if pairs[lang] > self.large_pairs]}
+
+    def spread(self, bucket: int) -> dict[str, int]:
+        """Write the matches in a bucket as edges: the larger page, then the smaller."""
+        path = self.file("matches", bucket, "pairs")
+        found = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
+        edges = np.concatenate([np.zeros((0, 2), np.uint64), *found]) * _SPREAD
+        return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
+
+    def star(self, step: int, part: int) -> dict[str, int]:
+        """Do a step on one part of the pages, unless a round before changed nothing."""
+        last = (step - 1) // 2 * 2
+        if not self.large() or (last > 0 and not (self._changed(last - 1) + self._changed(last))):
+            return {"changed": 0}
+        return self._star(step, part)
+
+    def _changed(self, step: int) -> int:
+        return self.notes(f"stars{step}", "changed", self._parts)
+
+    def _star(self, step: int, part: int) -> dict[str, int]:
+        """Join neighbours of each page to the least of its neighbourhood.
+
+        Small-star joins the smaller ones and the page itself, and writes each edge in both
+        directions; large-star joins the larger ones.
+        """
+        least, rows = self._least(step - 1, part)
+        small, changed = step % 2 == 0, 0
+
+        def joined() -> Iterator[np.ndarray]:
+            nonlocal changed
+            if small:
+                yield from (least, least[:, ::-1])
+            for edges in self._edges(step - 1, part):
+                page, other = edges.T
+                to = least[np.searchsorted(least[:, 0], page), 1]
+                moves = other != to
+                if not small:
+                    to = np.minimum(page, to)
+                    moves = other > page
+                new = np.column_stack([other, to])[moves]
+                changed += len(new) if small else int((to != page)[moves].sum())
+                yield from (new, new[:, ::-1]) if small else (new,)
+
+        self._write(f"stars{step}", part, joined, rows * (1 + small))
+        return {"changed": changed}
+
+    def _edges(self, step: int, part: int) -> Iterator[np.ndarray]:
+        """Yield what a step left of the pages in a part, file by file."""
+        what, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
+        for number in range(files):
+            yield read_keys(self.file(what, number, "keys"), 2, self._part_bits, part)
+
+    def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
+        """Return each page in a part with its smallest neighbour, and the number of edges."""
+        found, rows = [np.zeros((0, 2), np.uint64)], 0
+        for edges in self._edges(step, part):
+            found.append(_least_of_each(edges))
+            rows += len(edges)
+        least = np.concatenate(found)
+        return _least_of_each(least[_by_page(least)]), rows
+
+    def _write(
+        self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
+    ) -> int:
+        """Write edges in the order of their pages."""
+        given = lambda: ((part, np.zeros(len(part), np.int64)) for part in read())  # noqa: E731
+        ordered = in_key_order(given, rows, 2, _by_page, self.sorting_bytes // 4)
+        path = self.file(what, number, "keys")
+        return write_keys(path, (part for part, _ in ordered), rows, self._part_bits)
+
+    def finish_stars(self, _: int) -> dict[str, int]:
+        """Do the rounds that remain; tell the step behind which all are stars."""
+        if not self.large():
+            return {"step": 0}
+        changed = [self._changed(step) for step in range(_STEPS)]
+        while changed[-2] or changed[-1]:
+            for step in range(len(changed), len(changed) + 2):
+                storage.make_directory(self.directory(f"stars{step}"))
+                notes = [self._star(step, part) for part in range(self._parts)]
+                changed.append(sum(note["changed"] for note in notes))
+        rounds = range(2, len(changed), 2)
+        return {"step": next(n for n in rounds if not changed[n - 1] and not changed[n])}
+
+    def label(self, part: int) -> dict[str, int]:
+        """Write the smallest page of its component with each page, in the order of the groups."""
+        rows = np.zeros((0, 2), np.uint64)
+        if self.large():
+            least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
+            least = least[least[:, 0] > 0]
+            keys = self.keys_in_groups(least[:, 0] * _BACK)
+            rows = np.column_stack([keys, least.min(axis=1)])
+        rows = rows[np.argsort(rows[:, 0])]
+        return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
+
+    def choose_in_group(self, group: int) -> dict[str, int]:
+        """Write the best page of each component in a group, and how many it has there.
+
+        A component with a document of the corpus, page 0, has none.
+        """
+        best = np.zeros((0, 7), np.uint64)
+        if self.large() and len(rows := self.of_group("labels", group)):
+            keys, labels = rows.T
+            ranks = self.ranks(group)[(keys & PLACE).astype(np.int64)]
+            rows = np.column_stack([labels, ranks, keys, np.ones_like(keys)])
+            best = _best_of_each(rows[labels > 0])
+        return {"rows": write_keys(self.file("best", group, "keys"), [best], len(best))}
+
+    def choose(self, part: int) -> dict[str, int]:
+        """Write the best page of each component, and the size of that."""
+        files = [self.file("best", group.number, "keys") for group in self.groups]
+        rows = np.concatenate([read_keys(path, 7, self._part_bits, part) for path in files])
+        best = _best_of_each(rows)[:, -2:]
+        best = best[np.argsort(best[:, 0])]
+        return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
+
+    def mark(self, sizes: np.ndarray, group: int) -> None:
+        """Set the sizes of the clusters that pages of a group represent."""
+        if self.large():
+            sizes[(self.of_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
+            keys, of_cluster = self.of_group("winners", group).T
+            sizes[(keys & PLACE).astype(np.int64)] = of_cluster
+
+    def of_group(self, what: str, group: int) -> np.ndarray:
+        """Return the rows of a group, in any order: the key in it of a page, and another number."""
+        files = [self.file(what, part, "keys") for part in range(self._parts)]
+        return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
+
+    def clustered_pages(self) -> int:
+        """Return how many pages of large languages match any."""
+        return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
+
+    @property
+    def bits_of_group(self) -> int:
+        """Upper bits of a page's key in its group: the number of that, so it is a bucket."""
+        return max(1, (len(self.groups) - 1).bit_length())
+
+    def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
+        """Return group, in the upper bits, and place of pages."""
+        groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
+        return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
+
+    def ranks(self, group: int) -> np.ndarray:
+        """Return what the pages of a group are ranked by."""
+        found = storage.read_bytes(self.file("keys", group, "ranks"))
+        return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
+
+
+def _by_page(edges: np.ndarray) -> np.ndarray:
+    return np.argsort(edges[:, 0])
+
+
+def _starts(keys: np.ndarray) -> np.ndarray:
+    """Return where each key begins; they are in their order."""
+    new = np.ones(len(keys), bool)
+    new[1:] = keys[1:] != keys[:-1]
+    return np.flatnonzero(new)
+
+
+def _least_of_each(edges: np.ndarray) -> np.ndarray:
+    """Return each page with its smallest neighbour."""
+    starts = _starts(edges[:, 0])
+    if not len(starts):
+        return edges
+    return np.column_stack([edges[starts, 0], np.minimum.reduceat(edges[:, 1], starts)])
+
+
+def _best_of_each(rows: np.ndarray) -> np.ndarray:
+    """Return the smallest row of each key, with the sum of their last columns."""
+    rows = rows[np.lexsort(rows.T[-2::-1])]
+    starts = _starts(rows[:, 0])
+    best = rows[starts]
+    if len(best):
+        best[:, -1] = np.add.reduceat(rows[:, -1], starts)
+    return best
