@@ -410,7 +410,7 @@ class TunedRun(CompletedRun):
         step: the checkpoint that predicted.
         predictions: by way of decoding.
         selected: selected.json; None where the run has a single checkpoint.
-        reads: the ledger of test.
+        reads: each time that test was read.
     """
 
     task: Mapping[str, Any]
@@ -505,7 +505,7 @@ def read_tuned_run(
         selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
         step = _chosen_step(option, steps, selected, split)
         predictions = dict(_read_predictions(directory, f"{split}-{step}", option))
-        ledger = directory / TEST_READS
+        reads = directory / TEST_READS
         return TunedRun(
             option=option,
             config=config,
@@ -514,7 +514,7 @@ def read_tuned_run(
             step=step,
             predictions=predictions,
             selected=selected,
-            reads=read_json_object(ledger)["reads"] if ledger.is_file() else (),
+            reads=read_json_object(reads)["reads"] if reads.is_file() else (),
         )
 
 

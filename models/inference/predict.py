@@ -238,7 +238,7 @@ class _Reader:
         return found
 
     def note_test(self, step: int, again: bool) -> int:
-        """Note in the ledger that test is read; give how often it was."""
+        """Note that test is read; give how often it was."""
         name = f"{self._part}/{TEST_READS}"
         path = self.run / name
         reads = read_json_object(path)["reads"] if path.is_file() else []
