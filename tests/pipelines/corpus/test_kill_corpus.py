@@ -1,7 +1,7 @@
 """Kill corpus builds with -9 at 30 random moments, run them again, compare bytes (make test-kill).
 
 The moments are spread over the time that an undisturbed build takes, so they fall into every
-phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them.
+phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them, MSWITCH_KILLS how many.
 """
 
 import os
@@ -20,7 +20,7 @@ from mswitch.pipelines.samples.gflanguages import write_sample
 
 pytestmark = pytest.mark.kill
 
-KILLS = 30
+KILLS = int(os.environ.get("MSWITCH_KILLS", "30"))
 SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 SETTINGS = (
     *("--min-lines", "1", "--min-long-line-characters", "1"),
