@@ -118,7 +118,7 @@ def memory_mb(kind: str) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_ten_million_matches_in_little_memory(tmp_path, monkeypatch):
-    """A cluster of half a million pages, a chain of 200,000 and small ones; 300 MB a worker."""
+    """A cluster of five million pages, with a chain of 200,000 in it, and small ones."""
     monkeypatch.setattr(local_pool, "_RENEW_SECS", 1e9)
     draws, pages = np.random.default_rng(0), 12_000_000
     chain = np.arange(1, 200_001)
