@@ -12,7 +12,7 @@ from mswitch.pipelines.corpus.dedup.fingerprint_store import FingerprintStore
 from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, bits_for, shared_bits
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.near import NearDedup
-from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import (

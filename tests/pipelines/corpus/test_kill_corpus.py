@@ -1,7 +1,8 @@
 """Kill corpus builds with -9 at 30 random moments, run them again, compare bytes (make test-kill).
 
 The moments are spread over the time that an undisturbed build takes, so they fall into every
-phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them, MSWITCH_KILLS how many.
+phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them, MSWITCH_KILLS
+says how many.
 """
 
 import os

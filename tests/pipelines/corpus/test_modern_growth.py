@@ -18,7 +18,7 @@ from mswitch.pipelines.corpus.dedup import near_stars
 from mswitch.pipelines.corpus.dedup.exchange import Group, write_groups
 from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
 from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
-from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.recipes import MODERN
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.faults import GROWTH_POINTS, MODERN_POINTS

@@ -14,7 +14,7 @@ from mswitch.pipelines.corpus.dedup import near_stars
 from mswitch.pipelines.corpus.dedup.exchange import group_shards, write_groups
 from mswitch.pipelines.corpus.dedup.key_files import write_keys
 from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
-from mswitch.pipelines.corpus.dedup.near_clusters import NearDuplicates
+from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Engine, run_tasks
 
