@@ -172,7 +172,7 @@ class _Changes:
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
         """The model with these changes."""
-        changes = {name: value for name, value in as_json(self).items() if value is not None}
+        changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):
             if name in changes and not changed.sparse:
@@ -427,11 +427,6 @@ class PredictConfig:
 def padded_vocabulary(pieces: int) -> int:
     """Rows a model has for a vocabulary of `pieces`: the next multiple of 128."""
     return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
-
-
-def as_json(config: Any) -> dict[str, Any]:
-    """A configuration as `config.json` holds it."""
-    return dataclasses.asdict(config)
 
 
 def _documented(kind: type, names: Sequence[str], source: type) -> None:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from mswitch.flows.jobs.command import cancel_command, differences
+from mswitch.flows.jobs.command import cancel_command
 from mswitch.flows.jobs.job import Job, Launcher, Status, Unreachable, all_logs
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.outcomes import Outcome, classify, exhausted, stalled
@@ -31,9 +31,11 @@ from mswitch.flows.jobs.record import (
     Record,
     edit_record,
     follow_alone,
+    own_record,
     read_record,
+    record_of,
+    take_over,
 )
-from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
 
@@ -125,10 +127,10 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         Unreachable: that a job shall not run is written down, but the attempt could not be asked.
     """
     if intent != "run":
-        with edit_record(job.place, lambda before: _own(job, launcher, before)) as record:
+        with edit_record(job.place, lambda before: own_record(job, launcher, before)) as record:
             record.intent, record.owner = intent, owner or record.owner
-    with edit_record(job.place, lambda before: _record_of(job, launcher, before)) as record:
-        _take_over(record)
+    with edit_record(job.place, lambda before: record_of(job, launcher, before)) as record:
+        take_over(record)
         alive = record.alive
         record.intent, record.owner = intent, owner or record.owner
         if intent == "run":
@@ -161,9 +163,9 @@ class _Loop:
     def round(self) -> Result | float:
         """Look at the job once, and act; the result, or the seconds to wait."""
         with edit_record(
-            self.job.place, lambda before: _record_of(self.job, self.wanted, before)
+            self.job.place, lambda before: record_of(self.job, self.wanted, before)
         ) as record:
-            _take_over(record)
+            take_over(record)
         launcher, last = make_launcher(record.launcher), record.alive
         if last is not None:
             status = launcher.poll(self.job, last.number)
@@ -318,52 +320,6 @@ def wait_secs(record: Record, timing: Timing) -> float:
     return last.ended + min(
         timing.first_wait_secs * 2 ** max(0, idle - 1), timing.longest_wait_secs
     )
-
-
-def _record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
-    """The record to go on with: what stands there, unless that is another job's, which is over."""
-    fresh = Record(job, launcher.profile)
-    if before is None:
-        return fresh
-    _take_over(before)
-    alive = before.alive
-    if before.job.key == job.key:
-        if alive is None:  # how it is run may change, but not while it runs
-            before.job, before.launcher = job, launcher.profile
-        return before
-    until = time.time()
-    if alive is not None:
-        status = make_launcher(before.launcher).poll(before.job, alive.number)
-        until = status.ended or until
-        if status.phase != "ended":
-            raise UserError(
-                f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
-                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch jobs "
-                f"cancel {job.place}`"
-            )
-    fresh.earlier_host_hours = before.host_hours(until)
-    # Attempts of this job from before the other one say nothing of what is there now.
-    _take_over(fresh)
-    for one in fresh.attempts:
-        one.outcome, one.message = "resume", "before another job made this output"
-    fresh.counted_after = len(fresh.attempts)
-    return fresh
-
-
-def _own(job: Job, launcher: Launcher, before: Record | None) -> Record:
-    """The record of this very job as it stands, for which no scheduler has to answer."""
-    if before is not None and before.job.key == job.key:
-        return before
-    return _record_of(job, launcher, before)
-
-
-def _take_over(record: Record) -> None:
-    """Write down an attempt whose submitter was killed before it could."""
-    if record.alive is not None:
-        return  # the next one is submitted once its end is written down
-    newest = max(make_launcher(record.launcher).find(record.job), default=0)
-    for number in range(len(record.attempts) + 1, newest + 1):
-        record.attempts.append(Attempt(number, time.time(), record.job.progress()))
 
 
 def _has_ended(record: Record, attempt: Attempt) -> bool:

@@ -8,13 +8,15 @@ import contextlib
 import dataclasses
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
-from mswitch.flows.jobs.job import MSWITCH, Job, job_directory
+from mswitch.flows.jobs.command import differences
+from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.outcomes import Outcome
 from mswitch.pipelines.errors import UserError
@@ -191,6 +193,52 @@ def edit_record(
         changed = canonical_json(record.as_json())
         if changed != text:
             write_atomically(directory / RECORD, changed + "\n")
+
+
+def record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
+    """The record to go on with: what stands there, unless that is another job's, which is over."""
+    fresh = Record(job, launcher.profile)
+    if before is None:
+        return fresh
+    take_over(before)
+    alive = before.alive
+    if before.job.key == job.key:
+        if alive is None:  # how it is run may change, but not while it runs
+            before.job, before.launcher = job, launcher.profile
+        return before
+    until = time.time()
+    if alive is not None:
+        status = make_launcher(before.launcher).poll(before.job, alive.number)
+        until = status.ended or until
+        if status.phase != "ended":
+            raise UserError(
+                f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
+                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch jobs "
+                f"cancel {job.place}`"
+            )
+    fresh.earlier_host_hours = before.host_hours(until)
+    # Attempts of this job from before the other one say nothing of what is there now.
+    take_over(fresh)
+    for one in fresh.attempts:
+        one.outcome, one.message = "resume", "before another job made this output"
+    fresh.counted_after = len(fresh.attempts)
+    return fresh
+
+
+def own_record(job: Job, launcher: Launcher, before: Record | None) -> Record:
+    """The record of this very job as it stands, for which no scheduler has to answer."""
+    if before is not None and before.job.key == job.key:
+        return before
+    return record_of(job, launcher, before)
+
+
+def take_over(record: Record) -> None:
+    """Write down an attempt whose submitter was killed before it could."""
+    if record.alive is not None:
+        return  # the next one is submitted once its end is written down
+    newest = max(make_launcher(record.launcher).find(record.job), default=0)
+    for number in range(len(record.attempts) + 1, newest + 1):
+        record.attempts.append(Attempt(number, time.time(), record.job.progress()))
 
 
 @contextlib.contextmanager

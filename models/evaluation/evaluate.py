@@ -4,6 +4,7 @@ The validation examples are frozen, so every model and step answers the same que
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mswitch.models.config import EvaluateConfig, JobConfig, as_json
+from mswitch.models.config import EvaluateConfig, JobConfig
 from mswitch.models.evaluation.evaluator import Evaluator, dispatch_of, training_like
 from mswitch.models.training.checkpoint import complete_steps, restore_parameters
 from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
@@ -119,7 +120,7 @@ def evaluate_run(
         "batch_size": train.batch_size,
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
     }
-    agree(canonical_json([settings, as_json(train), watch]))
+    agree(canonical_json([settings, dataclasses.asdict(train), watch]))
     files = place if isinstance(place, RunFiles) else RunFiles(place, place)
     run = files.directory
     with contextlib.ExitStack() as stack:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from mswitch.models.config import OF_EXPERTS, ModelConfig, as_json
+from mswitch.models.config import OF_EXPERTS, ModelConfig
 from mswitch.models.nn.layers import NORM_EPSILON
 from mswitch.pipelines.errors import UserError
 
@@ -108,7 +108,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "tie_word_embeddings": model.tied_embeddings,
         "torch_dtype": "float32",
         "vocab_size": model.vocabulary_size,
-        OWN_KEY: {name: as_json(model)[name] for name in TRAINING_FIELDS},
+        OWN_KEY: {name: dataclasses.asdict(model)[name] for name in TRAINING_FIELDS},
     }
     # Renamed in transformers 4.56; the older name is read by all of 4, and by 5.
     config.pop("dtype", None)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from mswitch.models.config import ModelConfig, TrainConfig, as_json
+from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.flops import forward_flops, training_step_flops
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -186,8 +186,8 @@ class RunPlan:
         """What makes two runs the same."""
         return {
             "preset": self.preset,
-            "model": as_json(self.model),
-            "train": _identifying(as_json(self.train)),
+            "model": dataclasses.asdict(self.model),
+            "train": _identifying(dataclasses.asdict(self.train)),
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
             **({} if self.origin is None else {"origin": self.origin.identity}),
@@ -306,7 +306,7 @@ def describe_run(
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
-        after = {**before, "train": as_json(plan.train)}
+        after = {**before, "train": dataclasses.asdict(plan.train)}
         now = train_config_of(before)
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
@@ -332,7 +332,7 @@ def describe_run(
         out / CONFIG,
         {
             **identity,
-            "train": as_json(plan.train),
+            "train": dataclasses.asdict(plan.train),
             "config_hash": plan.hash,
             "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
             "eval_steps": list(plan.evaluation_steps),

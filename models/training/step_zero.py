@@ -1,13 +1,13 @@
 """A run that was not trained here: one checkpoint, of step 0, with parameters from elsewhere."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
-from mswitch.models.config import as_json
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
@@ -90,8 +90,8 @@ def write_step_zero(
         directory / CONFIG,
         {
             "preset": preset,
-            "model": as_json(skeleton.config),
-            "train": as_json(skeleton.train),
+            "model": dataclasses.asdict(skeleton.config),
+            "train": dataclasses.asdict(skeleton.train),
             "examples": examples,
             "languages": languages or {},
             "eval_steps": [0],

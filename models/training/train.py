@@ -20,7 +20,6 @@ from mswitch.models.config import (
     ModelChanges,
     ModelConfig,
     TrainConfig,
-    as_json,
     padded_vocabulary,
 )
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh
@@ -89,7 +88,7 @@ def train_prepared(
     """`train`, where `prepare` says what is trained and opens its data, once in each process."""
     with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
-        agree(canonical_json([plan.identity, as_json(plan.train)]))
+        agree(canonical_json([plan.identity, dataclasses.asdict(plan.train)]))
         files = stack.enter_context(open_files(out, shared=job.shared))
         stack.enter_context(files.lock())
         finished, horizons, extends = on_first(lambda: claim_run(files.directory, plan))

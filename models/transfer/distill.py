@@ -16,7 +16,6 @@ from mswitch.models.config import (
     ModelChanges,
     TrainConfig,
     TuningChanges,
-    as_json,
 )
 from mswitch.models.partitioning import check_divisible
 from mswitch.models.training.beginning import find_origin
@@ -147,7 +146,9 @@ def _find_teacher(
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
     """Those of a student that has its parameters already."""
-    given = {name: value for name, value in as_json(changes).items() if value is not None}
+    given = {
+        name: value for name, value in dataclasses.asdict(changes).items() if value is not None
+    }
     for name in given.keys() - set(TUNABLE):
         raise UserError(
             f"--{name.replace('_', '-')} changes the parameters, which are those of --from "

@@ -1,5 +1,6 @@
 """Write fine-tuned runs with predictions, as `mswitch predict` lays them out."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mswitch.models.config import TuningConfig, as_json
+from mswitch.models.config import TuningConfig
 from mswitch.models.inference.predict import SCHEMA
 from mswitch.models.inference.scores import score_predictions
 from mswitch.pipelines import storage
@@ -85,7 +86,7 @@ def write_tuned(
         "steps_counted": 0,
         "origin": None,
     }
-    train = {**as_json(TuningConfig(steps=160, eval_every=80, batch_size=8)), **train}
+    train = {**dataclasses.asdict(TuningConfig(steps=160, eval_every=80, batch_size=8)), **train}
     config = {
         "preset": preset,
         "model": {},

@@ -21,7 +21,7 @@ from mswitch.flows.prefect.planned import Planned, evaluation, training
 from mswitch.flows.prefect.profile import Operators, Price, read_operators
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import train_within_limit
-from mswitch.models.config import EvaluateConfig, as_json
+from mswitch.models.config import EvaluateConfig
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
@@ -65,7 +65,11 @@ def train_some(one: Planned, examples: Path, steps: int, secs: float, device: st
     one.out.mkdir(exist_ok=True)
     model = dataclasses.replace(preset(one.preset).model, vocabulary_size=512)
     config = {
-        **{"preset": one.preset, "model": as_json(model), "train": as_json(one.config)},
+        **{
+            "preset": one.preset,
+            "model": dataclasses.asdict(model),
+            "train": dataclasses.asdict(one.config),
+        },
         **{"examples": {}, "config_hash": "x", "device": device},
         "tokens_per_step": one.config.rows * (64 + 32) * one.config.pack,
     }

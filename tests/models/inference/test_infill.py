@@ -11,7 +11,7 @@ from sentencepiece_models import train_model
 
 from mswitch.flows.cli.main import main
 from mswitch.models.capacity import batch_groups
-from mswitch.models.config import PredictConfig, TrainConfig, as_json
+from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import optimizer_of
@@ -69,7 +69,11 @@ def write_run(config, directory, vocabulary, steps):
     state = skeleton.initial_state(optimizer)
     for _ in range(steps):
         state, _ = step(state, batch)
-    described = {"model": as_json(config), "train": as_json(train), "examples": None}
+    described = {
+        "model": dataclasses.asdict(config),
+        "train": dataclasses.asdict(train),
+        "examples": None,
+    }
     described |= {"config_hash": "0" * 16}
     storage.write_json(directory / CONFIG, described)
     checkpoints = Checkpoints(directory / CHECKPOINTS, kept=())

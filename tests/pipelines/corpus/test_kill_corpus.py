@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 from trees import data_bytes
 
 from mswitch.pipelines.samples.gflanguages import write_sample
@@ -58,23 +60,32 @@ def finished_work(out: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in found if path.parent.name != "rules"}
 
 
+Engine = tuple[list[str], Callable[[], None]]
+
+
 @pytest.fixture(params=["local", "prism", "flink"])
-def engine(request: pytest.FixtureRequest) -> list[str]:
-    """The options of a runner, if it is there."""
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """The options of a runner, if it is there; and what waits until no killed build goes on."""
     if request.param == "flink":
         cluster = request.getfixturevalue("cluster")
-        return ["--runner=flink", "--", *cluster.beam_options]
+
+        def wait() -> None:
+            states = lambda: {job["state"] for job in cluster.rest("jobs/overview")["jobs"]}  # noqa: E731
+            wait_for(lambda: not states() & {"CREATED", "RUNNING"}, 600)
+
+        return ["--runner=flink", "--", *cluster.beam_options], wait
     if request.param == "prism":
         if not PRISM.exists():
             pytest.skip("no Prism: run make setup-prism")
-        return ["--runner=prism", "--", f"--prism_location={PRISM}"]
-    return []
+        return ["--runner=prism", "--", f"--prism_location={PRISM}"], lambda: None
+    return [], lambda: None
 
 
 @pytest.mark.parametrize("grows", [False, True], ids=["mc4", "modern-added-to"])
 def test_killed_at_random_moments(tmp_path, sample, grows, engine):
     """Of a build in profile `mc4`, and of an addition in profile `modern`."""
     whole, killed = tmp_path / "whole" / "corpus", tmp_path / "killed" / "corpus"
+    engine, wait_for_orphans = engine
     wet, warc = f"{sample}/wet/*.warc.wet.gz", f"{sample}/warc/*.warc.gz"
     options = [*MC4, "--input", wet, warc, *engine]
     if grows:
@@ -100,6 +111,8 @@ def test_killed_at_random_moments(tmp_path, sample, grows, engine):
             target(process.pid, signal.SIGKILL)
             process.wait()
             kills += 1
+            if kills % 3 == 0:
+                wait_for_orphans()
         else:
             seconds = time.monotonic() - start
         after = finished_work(killed)
