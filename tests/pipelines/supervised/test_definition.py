@@ -97,7 +97,7 @@ def test_a_row_that_cannot_become_text_has_a_reason(renderer, changed, message):
 
 
 def test_a_row_without_inputs_is_refused(renderer):
-    with pytest.raises(RowError, match="^inputs are empty$"):
+    with pytest.raises(RowError, match=r"^inputs are empty$"):
         renderer("sentiment: ", "").render({**ROW, "title": " ", "body": {"text": ""}})
 
 

@@ -122,7 +122,7 @@ def test_more_lists_than_a_byte_tells_apart_are_refused(tmp_path):
     paths = [tmp_path / f"{number}.txt" for number in range(256)]
     for path in paths:
         path.touch()
-    with pytest.raises(UserError, match="^256 blocklists: give at most 255"):
+    with pytest.raises(UserError, match=r"^256 blocklists: give at most 255"):
         load_blocklist(paths)
 
 
