@@ -31,10 +31,14 @@ OPTIMIZER = optimizer_of(TRAIN)
 
 
 class Learner:
-    """Trains a model from different seeds by one compiled step."""
+    """Trains a model from different seeds by one compiled step.
+
+    Attributes:
+        losses: of the steps that it made last.
+    """
 
     def __init__(self, config: ModelConfig, soft_weight: float = 0.0):
-        self.config = config
+        self.config, self.losses = config, []
         teaching = Teaching(Skeleton.of(SPARSE, TRAIN), soft_weight, 1.0) if soft_weight else None
         groups = batch_groups(config, TRAIN.batch_size, 1, 1)
         skeleton = Skeleton.of(config, TRAIN)
@@ -45,7 +49,7 @@ class Learner:
         """The parameters after all steps, and their loss on walks that no step has seen."""
         seed = languages.seed
         skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
-        state = skeleton.initial_state(OPTIMIZER)
+        state, self.losses = skeleton.initial_state(OPTIMIZER), []
         if init:
             given = in_dense_places(teacher or {}, SPARSE.period, mean=False)
             # The step takes over the memory of its state; the teacher stays.
@@ -53,7 +57,8 @@ class Learner:
             state = TrainState({**state.parameters, **given}, state.moments, state.step)
         for step in range(STEPS):
             batch, _ = languages.batch(step, TRAIN.batch_size)
-            state, _ = self.step(state, batch, np.inf, teacher)
+            state, metrics = self.step(state, batch, np.inf, teacher)
+            self.losses.append(metrics["train/loss"])
         nats = tokens = 0.0
         for step in range(40):
             batch, _ = languages.batch(10_000 + step, TRAIN.batch_size)

@@ -1,14 +1,16 @@
 """Tasks of seqio become examples that are what seqio gives."""
 
-import os
+import itertools
 import shutil
 import signal
-import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import seqio
+from processes import end, start_mswitch
 from trees import data_bytes
 
 from mswitch.flows.cli.main import main
@@ -19,7 +21,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.batches.multitask import read_task_mixture
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
-from mswitch.tasks.from_task import FromTaskConfig, _check, _identity, build_from_task
+from mswitch.tasks.from_task import FromTaskConfig, _check, _identity, _language, build_from_task
 from mswitch.tasks.seqio.registered import Registered, check_task, draws_randomly, preprocessed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -136,19 +138,34 @@ def named(name: str, folder: Path) -> Registered:
     return Registered(name, MODULE, str(folder))
 
 
-def pairs_of(source) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    records = map(source.read, range(len(source)))
+Build = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def build(registered, small_examples) -> Build:
+    """Build the examples of a task of this name."""
+
+    def run(name: str, out: Path, **config: Any) -> dict[str, Any]:
+        vocabulary = small_examples / VOCABULARY_PATH
+        return build_from_task(
+            named(name, registered), vocabulary, out, FromTaskConfig(LENGTHS, **config)
+        )
+
+    return run
+
+
+def command(small_examples: Path, out: Path) -> list[str]:
+    options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
+    places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
+    return ["examples", "from-task", *options, *places]
+
+
+def as_pairs(records: Iterable[dict]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     return [(tuple(r["inputs"].tolist()), tuple(r["targets"].tolist())) for r in records]
 
 
-def of_seqio(name: str, split: str, **options) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    dataset = seqio.get_mixture_or_task(name).get_dataset(
-        SEQIO_LENGTHS, split=split, shuffle=False, **options
-    )
-    return [
-        (tuple(e["inputs"].tolist()), tuple(e["targets"].tolist()))
-        for e in dataset.as_numpy_iterator()
-    ]
+def pairs_of(source) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    return as_pairs(map(source.read, range(len(source))))
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +174,7 @@ def built(registered, small_examples, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("built") / "pairs"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(registered)
-        options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
-        places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
-        assert main(["examples", "from-task", *options, *places]) == 0
+        assert main(command(small_examples, out)) == 0
     return out
 
 
@@ -168,7 +183,10 @@ def test_examples_are_those_of_get_dataset_shuffled_once(built):
     assert opened.supervised
     assert opened.languages == ("de",)
     for split in ("train", "validation"):
-        expected = of_seqio("pairs.de", split)
+        dataset = seqio.get_mixture_or_task("pairs.de").get_dataset(
+            SEQIO_LENGTHS, split=split, shuffle=False
+        )
+        expected = as_pairs(dataset.as_numpy_iterator())
         found = pairs_of(opened.sources[split]["de"])
         assert sorted(found) == sorted(expected)
         assert found != expected
@@ -183,17 +201,12 @@ def test_examples_are_those_of_get_dataset_shuffled_once(built):
     assert opened.manifest["rows"]["kept"] == 47
 
 
-def test_examples_with_a_target_that_is_no_label_are_left_out_and_counted(
-    registered, small_examples, tmp_path, capsys
-):
+def test_examples_with_a_target_that_is_no_label_are_left_out_and_counted(build, tmp_path, capsys):
     labels = tuple(f"born free {line}" for line in range(5))
-    config = FromTaskConfig(LENGTHS, metrics=("macro_f1",), labels=labels)
-    out, vocabulary = tmp_path / "out", small_examples / VOCABULARY_PATH
-    build_from_task(named("pairs.de", registered), vocabulary, out, config)
-    assert (
-        "32 examples of pairs.de have a target that is not in --labels" in capsys.readouterr().err
-    )
-    opened = open_examples(out)
+    build("pairs.de", tmp_path / "out", metrics=("macro_f1",), labels=labels)
+    said = "32 examples of pairs.de have a target that is not in --labels"
+    assert said in capsys.readouterr().err
+    opened = open_examples(tmp_path / "out")
     assert opened.manifest["task"]["labels"] == list(labels)
     assert opened.manifest["rows"] == {"kept": 15, "dropped": {"unknown_label": 32}}
     sources = [source for of_split in opened.sources.values() for source in of_split.values()]
@@ -201,83 +214,44 @@ def test_examples_with_a_target_that_is_no_label_are_left_out_and_counted(
     assert sorted(found) == sorted([[label.encode()] for label in labels] * 3)
 
 
-def test_the_same_task_gives_the_same_bytes_and_is_reused(
-    built, registered, small_examples, tmp_path, capsys
-):
-    vocabulary, config = small_examples / VOCABULARY_PATH, FromTaskConfig(LENGTHS)
+def test_the_same_task_gives_the_same_bytes_and_is_reused(built, build, tmp_path, capsys):
     again = tmp_path / "again"
-    assert not build_from_task(named("pairs.de", registered), vocabulary, again, config)["reused"]
+    assert not build("pairs.de", again)["reused"]
     assert data_bytes(again) == data_bytes(built)
-    assert build_from_task(named("pairs.de", registered), vocabulary, again, config)["reused"]
+    assert build("pairs.de", again)["reused"]
     assert "already complete" in capsys.readouterr().err
 
 
 def test_killed_after_its_parts_it_goes_on_to_the_same_bytes(
-    built, registered, small_examples, tmp_path
+    built, registered, small_examples, tmp_path, monkeypatch
 ):
-    out = tmp_path / "pairs"
-    options = ["--task", "pairs.de", "--module", MODULE, "--lengths", "48,24"]
-    places = ["--vocab", str(small_examples / VOCABULARY_PATH), "--out", str(out)]
-    command = [
-        sys.executable,
-        "-m",
-        "mswitch.flows.cli.main",
-        "examples",
-        "from-task",
-        *options,
-        *places,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    killed = subprocess.run(
-        command,
-        cwd=registered,
-        env={**environment, "MSWITCH_FAULT": "examples.after_rows"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    out, root = tmp_path / "pairs", str(Path(__file__).parents[2])
+    monkeypatch.chdir(registered)
+    words = command(small_examples, out)
+    killed = start_mswitch(*words, PYTHONPATH=root, MSWITCH_FAULT="examples.after_rows")
+    end(killed, -signal.SIGKILL)
     assert not out.exists()
-    done = subprocess.run(
-        command, cwd=registered, env=environment, capture_output=True, text=True, check=True
-    )
-    assert "3 of 3 parts are there already" in done.stderr
+    assert "3 of 3 parts are there already" in end(start_mswitch(*words, PYTHONPATH=root))
     assert data_bytes(out) == data_bytes(built)
 
 
-def test_a_mixture_is_a_directory_for_each_task_and_their_rates(
-    registered, small_examples, tmp_path
-):
-    out = tmp_path / "all"
-    summary = build_from_task(
-        named("pairs_of_all", registered),
-        small_examples / VOCABULARY_PATH,
-        out,
-        FromTaskConfig(LENGTHS),
-    )
+def test_a_mixture_is_a_directory_for_each_task_and_their_rates(build, tmp_path):
+    summary = build("pairs_of_all", tmp_path / "all")
     assert (summary["tasks"], summary["train_records"]) == (3, 80)
-    mixture = read_task_mixture(out / "multitask.toml")
-    assert {name: task.rate for name, task in mixture.tasks.items()} == {
-        "pairs.de": 3.0,
-        "pairs.sw": 40.0,
-        "evaluated.de": 0.0,
-    }
+    mixture = read_task_mixture(tmp_path / "all" / "multitask.toml")
+    rates = {name: task.rate for name, task in mixture.tasks.items()}
+    assert rates == {"pairs.de": 3.0, "pairs.sw": 40.0, "evaluated.de": 0.0}
     batches = TaskBatches(mixture, 8)
-    assert batches.rates == {
-        "evaluated.de/de": 0.0,
-        "pairs.de/de": 3 / 43,
-        "pairs.sw/sw": 40 / 43,
-    }
+    shares = {"evaluated.de/de": 0.0, "pairs.de/de": 3 / 43, "pairs.sw/sw": 40 / 43}
+    assert batches.rates == shares
     batches.batch(3)
 
 
-def test_draws_are_frozen_one_after_another(registered, small_examples, tmp_path):
-    vocabulary = small_examples / VOCABULARY_PATH
+def test_draws_are_frozen_one_after_another(registered, build, tmp_path):
     task = named("cropped.de", registered)
     with pytest.raises(UserError, match=r"cropped.de draws randomly .*: give --epochs N"):
-        build_from_task(task, vocabulary, tmp_path / "x", FromTaskConfig(LENGTHS))
-    config = FromTaskConfig(LENGTHS, epochs=3)
-    build_from_task(task, vocabulary, tmp_path / "one", config)
+        build("cropped.de", tmp_path / "x")
+    build("cropped.de", tmp_path / "one", epochs=3)
     source = open_examples(tmp_path / "one").sources["train"]["de"]
     names = [source.read(index)["id"][0].decode().split("#") for index in range(len(source))]
     assert [draw for _, draw in names] == ["0"] * 40 + ["1"] * 40 + ["2"] * 40
@@ -286,28 +260,27 @@ def test_draws_are_frozen_one_after_another(registered, small_examples, tmp_path
     assert len(set(found)) > 60
     assert len(open_examples(tmp_path / "one").sources["validation"]["de"]) == 7
     for draw in range(3):
-        expected = [
-            (tuple(example["inputs"].tolist()), tuple(example["targets"].tolist()))
+        shards = (
+            preprocessed(task.find(), "train", LENGTHS, shard=(number, 2), draw=draw)
             for number in range(2)
-            for example in preprocessed(task.find(), "train", LENGTHS, shard=(number, 2), draw=draw)
-        ]
+        )
+        expected = as_pairs(itertools.chain(*shards))
         assert sorted(found[40 * draw : 40 * draw + 40]) == sorted(expected)
 
 
 def test_of_a_mixture_those_tasks_that_draw_are_drawn_several_times(
-    registered, small_examples, tmp_path
+    registered, small_examples, build, tmp_path
 ):
-    mixture, vocabulary = named("one_of_two_draws", registered), small_examples / VOCABULARY_PATH
     out = tmp_path / "both"
     with pytest.raises(UserError, match=r"cropped.de draws randomly .*: give --epochs N"):
-        build_from_task(mixture, vocabulary, out, FromTaskConfig(LENGTHS))
+        build("one_of_two_draws", out)
     assert not out.exists()
     with pytest.raises(UserError, match="pairs_of_all draws nothing after its cache"):
-        build_from_task(
-            named("pairs_of_all", registered), vocabulary, out, FromTaskConfig(LENGTHS, epochs=3)
-        )
+        build("pairs_of_all", out, epochs=3)
     assert not out.exists()
-    draws = _check(mixture.find(), open_vocabulary(vocabulary), FromTaskConfig(LENGTHS, epochs=3))
+    mixture = named("one_of_two_draws", registered).find()
+    vocabulary = open_vocabulary(small_examples / VOCABULARY_PATH)
+    draws = _check(mixture, vocabulary, FromTaskConfig(LENGTHS, epochs=3))
     assert draws == {"pairs.sw": 1, "cropped.de": 3}
 
 
@@ -377,14 +350,9 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
         ("pears.de", "no task or mixture 'pears.de': did you mean 'pairs.de'?"),
     ],
 )
-def test_tasks_that_do_not_suit_are_refused(registered, small_examples, tmp_path, name, complaint):
+def test_tasks_that_do_not_suit_are_refused(build, tmp_path, name, complaint):
     with pytest.raises(UserError, match=complaint):
-        build_from_task(
-            named(name, registered),
-            small_examples / VOCABULARY_PATH,
-            tmp_path / "out",
-            FromTaskConfig(LENGTHS),
-        )
+        build(name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -396,45 +364,38 @@ def test_another_vocabulary_is_refused(registered, added_examples, small_example
     check_task(task, open_vocabulary(copy))
 
 
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"--lengths": "512"}, "--lengths 512: give those of inputs and targets"),
+        ({"--lengths": "12,x"}, "--lengths 12,x: give those"),
+        ({"--metrics": "rouge"}, "--metrics rouge is unknown"),
+        ({"--metrics": "macro_f1"}, "--metrics macro_f1 needs the closed set"),
+        (
+            {"--metrics": "bleu", "--labels": "born free 1"},
+            "--metrics bleu is of free text, and --labels are a closed set",
+        ),
+        ({"--metrics": "rouge1"}, "pip install 'mswitch[summaries]'"),
+        ({"--lengths": "48,2", "--labels": "born free 1,born free 2"}, "end: give --lengths 48,"),
+        ({"--labels": "a fine,a ﬁne"}, "are the same tokens"),
+        ({"--epochs": "2"}, "draws nothing after its cache"),
+        ({"--epochs": "0"}, "--epochs must be at least 1"),
+        ({"--module": "no.such"}, "--module no.such: cannot import it"),
+        ({"--language": "x/y"}, "unknown language 'x/y'"),
+    ],
+)
 def test_options_that_do_not_suit_are_refused(
-    registered, small_examples, tmp_path, capsys, monkeypatch
+    registered, small_examples, tmp_path, capsys, monkeypatch, options, complaint
 ):
     monkeypatch.chdir(registered)
     monkeypatch.setitem(sys.modules, "rouge_score.rouge_scorer", None)
-    vocabulary = str(small_examples / VOCABULARY_PATH)
-    for options, complaint in (
-        (["--lengths", "512"], "--lengths 512: give those of inputs and targets"),
-        (["--lengths", "12,x"], "--lengths 12,x: give those"),
-        (["--lengths", "48,24", "--metrics", "rouge"], "--metrics rouge is unknown"),
-        (
-            ["--lengths", "48,24", "--metrics", "macro_f1"],
-            "--metrics macro_f1 needs the closed set",
-        ),
-        (
-            ["--lengths", "48,24", "--metrics", "bleu", "--labels", "born free 1"],
-            "--metrics bleu is of free text, and --labels are a closed set",
-        ),
-        (["--lengths", "48,24", "--metrics", "rouge1"], "pip install 'mswitch[summaries]'"),
-        (
-            ["--lengths", "48,2", "--labels", "born free 1,born free 2"],
-            "end: give --lengths 48,",
-        ),
-        (["--lengths", "48,24", "--labels", "a fine,a ﬁne"], "are the same tokens"),
-        (["--lengths", "48,24", "--epochs", "2"], "draws nothing after its cache"),
-        (["--lengths", "48,24", "--epochs", "0"], "--epochs must be at least 1"),
-        (["--lengths", "48,24", "--module=no.such"], "--module no.such: cannot import it"),
-        (["--lengths", "48,24", "--language", "x/y"], "unknown language 'x/y'"),
-    ):
-        places = ["--vocab", vocabulary, "--out", str(tmp_path / "out")]
-        own = options[-1].startswith("--module")
-        task = ["--task", "pairs.de", *([] if own else ["--module", MODULE])]
-        assert main(["examples", "from-task", *task, *places, *options]) == 2
-        assert complaint in capsys.readouterr().err
+    words = command(small_examples, tmp_path / "out")
+    given = {**dict(zip(words[2::2], words[3::2], strict=True)), **options}
+    assert main([*words[:2], *itertools.chain(*given.items())]) == 2
+    assert complaint in capsys.readouterr().err
 
 
-def test_named_languages_are_taken(registered):
-    from mswitch.tasks.from_task import _language
-
+def test_named_languages_are_taken():
     assert _language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
     assert _language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")
     assert _language("a", FromTaskConfig(LENGTHS, language="tl")) == ("a", "fil")

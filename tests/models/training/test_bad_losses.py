@@ -55,9 +55,8 @@ def one_odd_batch(monkeypatch):
 def test_the_run_stops_and_can_be_continued_by_another_policy(tmp_path, poison, capsys):
     out = tmp_path / "run"
     poison({3})
-    with pytest.raises(
-        UserError, match=r"step 4: the loss became nan; the newest .*/2\. .*skip, or"
-    ):
+    wanted = r"step 4: the loss became nan; the newest .*/2\. .*skip, or"
+    with pytest.raises(UserError, match=wanted):
         child.run("mt5-tiny", out, STEPS)
     assert not (out / "_COMPLETED").exists()
     assert [line["step"] for line in lines(out)] == [1, 2, 3]
@@ -76,9 +75,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(tmp_path, poison, capsys):
     made = lines(out)
     assert [line["step"] for line in made] == list(range(1, STEPS + 1))
     assert [line["train/skipped"] for line in made] == [0, 0, 0, 1, 0, 0, 1]
-    assert [line["train/loss"] is None for line in made] == [False] * 3 + [True] + [False] * 2 + [
-        True
-    ]
+    assert all((line["train/loss"] is None) == line["train/skipped"] for line in made)
     assert summary["final_loss"] == made[-2]["train/loss"]
     assert "step 4: the loss became nan; its update is skipped" in capsys.readouterr().err
 
@@ -95,27 +92,23 @@ def test_a_spike_is_skipped(tmp_path, one_odd_batch, capsys):
     assert f"step {SPIKE + 1}: the loss jumped to" in capsys.readouterr().err
 
 
-def test_a_run_that_only_skips_ends(tmp_path, poison):
+SKIP = {"on_bad_loss": "skip"}
+
+
+@pytest.mark.parametrize(
+    ("first", "steps", "options", "message"),
+    [
+        (3, 40, SKIP, rf"after {PATIENCE} skipped steps; .*remove .*/2 to continue from the one b"),
+        (0, STEPS, {}, r"step 1: .*; there is no checkpoint yet\. To continue, give"),
+        (0, 3, SKIP, "no step of .* has a loss"),
+    ],
+)
+def test_a_run_of_bad_losses_ends(tmp_path, poison, first, steps, options, message):
     out = tmp_path / "run"
-    poison(set(range(3, 1000)))
-    wanted = rf"after {PATIENCE} skipped steps; .*remove .*/2 to continue from the one before"
-    with pytest.raises(UserError, match=wanted):
-        child.run("mt5-tiny", out, 40, on_bad_loss="skip")
+    poison(set(range(first, 1000)))
+    with pytest.raises(UserError, match=message):
+        child.run("mt5-tiny", out, steps, **options)
     assert not (out / "_COMPLETED").exists()
-
-
-def test_with_no_checkpoint_the_advice_names_none(tmp_path, poison):
-    poison(set(range(1000)))
-    with pytest.raises(
-        UserError, match=r"step 1: .*; there is no checkpoint yet\. To continue, give"
-    ):
-        child.run("mt5-tiny", tmp_path / "run", STEPS)
-
-
-def test_a_run_without_any_loss_has_none_to_report(tmp_path, poison):
-    poison(set(range(1000)))
-    with pytest.raises(UserError, match=r"no step of .* has a loss"):
-        child.run("mt5-tiny", tmp_path / "run", 3, on_bad_loss="skip")
 
 
 def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(tmp_path, poison, monkeypatch):

@@ -15,7 +15,7 @@ import processes
 import pytest
 import train_child as child
 from example_files import write_examples
-from processes import end
+from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, lines, state
 
@@ -84,8 +84,7 @@ def tuned(tmp_path_factory, origin, tasks) -> Path:
 def start(origin: Path, tasks: Path, out: Path, **variables: str) -> subprocess.Popen:
     options = "--steps 5 --batch-size 8 --eval-every 2 --checkpoint-every 2 --dtype float32"
     command = ["finetune", "--from", origin, "--tasks", tasks, "--out", out, "--seed", 3]
-    main = ("-m", "mswitch.flows.cli.main")
-    return processes.start(*main, *command, *options.split(), **variables)
+    return start_mswitch(*command, *options.split(), **variables)
 
 
 def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
@@ -221,13 +220,11 @@ def test_loss_per_sequence_is_numpys_mean_of_means(dense, pack):
     assert len(alone) == 7
     rows = pack_rows(batch, pack) if pack > 1 else batch
     rows = {name: jnp.asarray(values) for name, values in rows.items() if name != "language"}
-    gradients = make_gradients(skeleton, Groups(8 // pack, 8 // pack))
-    _, losses = gradients(parameters, rows, jax.random.key(0))
-    assert float(losses.loss) == pytest.approx(np.mean(alone), rel=1e-5)
     halves = dataclasses.replace(skeleton, train=dataclasses.replace(train, microbatches=2))
-    gradients = make_gradients(halves, Groups(8 // pack, 8 // pack))
-    _, losses = gradients(parameters, rows, jax.random.key(0))
-    assert float(losses.loss) == pytest.approx(np.mean(alone), rel=1e-5)
+    for each in (skeleton, halves):
+        gradients = make_gradients(each, Groups(8 // pack, 8 // pack))
+        _, losses = gradients(parameters, rows, jax.random.key(0))
+        assert float(losses.loss) == pytest.approx(np.mean(alone), rel=1e-5)
 
 
 def test_a_constant_rate_is_constant():
@@ -262,30 +259,22 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
     shutil.rmtree(empty / "checkpoints")
     dense = pretrain("mt5-tiny", tmp_path / "dense", tasks)
     cases = [
-        ((origin, other, out), {}, "another vocabulary than that of .*/other: build examples with"),
-        ((imported, larger, out), {}, "has 512 rows for the 513 pieces of"),
-        (
-            (running, tasks, out),
-            {},
-            "still in training: let it end, or give --step, such as 4",
-        ),
-        ((empty, tasks, out), {}, "has no checkpoint yet"),
-        ((origin, tasks, out), {"step": 3}, "no checkpoint of step 3: choose among 1, 2, 4"),
-        ((tmp_path, tasks, out), {}, "is not a training run"),
-        ((origin, tasks, origin), {}, "--out is .*, the run to begin with"),
-        ((origin, tasks, out, {"scan_layers": True}), {"keep_moments": True}, "--no-scan-layers"),
-        ((origin, tasks, out, {"optimizer": "adamw"}), {"keep_moments": True}, "--optimizer adaf"),
-        ((dense, tasks, out, {"freeze": "experts"}), {}, "--freeze experts is for models with"),
+        ((origin, other), {}, {}, "another vocabulary than that of .*/other: build examples"),
+        ((imported, larger), {}, {}, "has 512 rows for the 513 pieces of"),
+        ((running, tasks), {}, {}, "still in training: let it end, or give --step, such as 4"),
+        ((empty, tasks), {}, {}, "has no checkpoint yet"),
+        ((origin, tasks), {}, {"step": 3}, "no checkpoint of step 3: choose among 1, 2, 4"),
+        ((tmp_path, tasks), {}, {}, "is not a training run"),
+        ((origin, tasks), {"scan_layers": True}, {"keep_moments": True}, "--no-scan-layers"),
+        ((origin, tasks), {"optimizer": "adamw"}, {"keep_moments": True}, "--optimizer adaf"),
+        ((dense, tasks), {"freeze": "experts"}, {}, "--freeze experts is for models with"),
     ]
-    for (*places, last), options, message in cases:
-        config = TUNED
-        if isinstance(last, dict):
-            config = dataclasses.replace(TUNED, **last)
-        else:
-            places.append(last)
+    for places, changes, options, message in cases:
         with pytest.raises(UserError, match=message):
-            finetune(*places, config, **options)
+            finetune(*places, out, dataclasses.replace(TUNED, **changes), **options)
         assert not out.exists()
+    with pytest.raises(UserError, match=r"--out is .*, the run to begin with"):
+        finetune(origin, tasks, origin, TUNED)
     with pytest.raises(UserError, match="--expert-dropout-rate is for models with experts"):
         finetune(dense, tasks, out, TUNED, changes=TuningChanges(expert_dropout_rate=0.4))
     finetune(dense, tasks, out, dataclasses.replace(TUNED, steps=1))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import evaluate_child
 import numpy as np
 import processes
 import pyarrow as pa
@@ -55,22 +56,6 @@ for data, expert, model in ((2, 2, 2), (1, 4, 1), (2, 1, 1), (1, 1, 1)):
     print(json.dumps([len(devices), digest.hexdigest()]))
 """
 
-#: Evaluates a run, as one of the processes of a job if options say so.
-EVALUATE = """
-import json, pathlib, sys
-sys.path.insert(0, sys.argv[1])
-import train_child
-from mswitch.models.config import EvaluateConfig, JobConfig
-from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.training.distributed import membership
-from mswitch.models.training.run_directory import read_run
-
-run, config, job = pathlib.Path(sys.argv[2]), *map(json.loads, sys.argv[3:])
-with membership(JobConfig(**job), saves_on_sigterm=False):
-    config = EvaluateConfig(batch_size=8, **config)
-    evaluate_run(run, read_run(run), train_child.MemoryValidation, config)
-"""
-
 #: Process 1 dies; process 0 then calls a program that has run before.
 LOSE = """
 import json, os, signal, sys
@@ -87,9 +72,8 @@ with membership(JobConfig(**json.loads(sys.argv[1])), saves_on_sigterm=False):
 
 
 def start(out: Path, devices: int, *options: str, **variables: str):
-    return processes.start(
-        SCRIPT, "mswitch-tiny", out, STEPS, *options, devices=devices, **variables
-    )
+    words = (SCRIPT, "mswitch-tiny", out, STEPS, *options)
+    return processes.start(*words, devices=devices, **variables)
 
 
 def free_address() -> str:
@@ -164,8 +148,8 @@ def start_evaluation(runs: list[Path], **config) -> list[subprocess.Popen[str]]:
     started = []
     for number, run in enumerate(runs):
         member = {**job, "process_id": number} if len(runs) > 1 else {}
-        options = (SCRIPT.parent, run, json.dumps(config), json.dumps(member))
-        started.append(processes.start("-c", EVALUATE, *options, devices=8 // len(runs)))
+        words = (evaluate_child.__file__, run, json.dumps(config), json.dumps(member))
+        started.append(processes.start(*words, devices=8 // len(runs)))
     return started
 
 

@@ -5,18 +5,13 @@ names the language, and every next token is one of 128 * 64 facts to be stored: 
 feed-forward layers have room for, and nothing that attention could work out from the text.
 """
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
+from mapping_students import Learner
 from mappings import DENSE, LENGTH, SPARSE, STEPS, TOKENS, TRAIN, Languages
 
-from mswitch.models.capacity import batch_groups
-from mswitch.models.config import ModelConfig
-from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Parameters, Skeleton
-from mswitch.models.training.step import make_train_step
 
 pytestmark = pytest.mark.learning
 
@@ -28,30 +23,16 @@ WINDOW = 40
 @pytest.fixture(scope="module")
 def curves():
     """By seed, losses of all steps and final parameters, of the dense and of the sparse model."""
-    dense, sparse = Learner(DENSE), Learner(SPARSE)
-    return {seed: (dense.learn(seed), sparse.learn(seed)) for seed in SEEDS}
+    learners = Learner(DENSE), Learner(SPARSE)
+    return {seed: [learn(learner, seed) for learner in learners] for seed in SEEDS}
 
 
-class Learner:
-    """Trains a model from different seeds by one compiled step."""
-
-    def __init__(self, config: ModelConfig):
-        self.config = config
-        self.optimizer = optimizer_of(TRAIN)
-        groups = batch_groups(config, TRAIN.batch_size, 1, 1)
-        self.step = make_train_step(Skeleton.of(config, TRAIN), self.optimizer, groups)
-
-    def learn(self, seed: int) -> tuple[np.ndarray, Parameters]:
-        """The smoothed loss of every step, and the parameters at the end."""
-        languages = Languages(seed)
-        skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
-        state, losses = skeleton.initial_state(self.optimizer), []
-        for step in range(STEPS):
-            state, metrics = self.step(state, languages.batch(step, TRAIN.batch_size)[0])
-            losses.append(metrics["train/loss"])
-        ends = np.concatenate([np.full(WINDOW - 1, np.inf), np.asarray(jax.device_get(losses))])
-        smooth = np.lib.stride_tricks.sliding_window_view(ends, WINDOW).mean(axis=1)
-        return smooth, state.parameters
+def learn(learner: Learner, seed: int) -> tuple[np.ndarray, Parameters]:
+    """The smoothed loss of every step, and the parameters at the end."""
+    parameters, _ = learner.learn(Languages(seed))
+    losses = np.asarray(jax.device_get(learner.losses))
+    ends = np.concatenate([np.full(WINDOW - 1, np.inf), losses])
+    return np.lib.stride_tricks.sliding_window_view(ends, WINDOW).mean(axis=1), parameters
 
 
 @pytest.mark.timeout(600)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -16,7 +16,7 @@ import processes
 import pyarrow.parquet as pq
 import pytest
 from example_files import write_examples
-from processes import end
+from processes import end, start_mswitch
 from trained_runs import equal, lines, skeleton_of, state
 
 from mswitch.models.capacity import Groups
@@ -67,15 +67,9 @@ def batch_of(examples: Path, step: int = 0) -> dict[str, jax.Array]:
 
 
 def losses_of(skeleton: Skeleton, parameters: Parameters, batch, **teaching):
-    rows = batch["encoder_input_tokens"].shape[0]
-    return batch_loss(
-        skeleton,
-        parameters,
-        batch,
-        groups=Groups(rows, rows),
-        target_tokens=batch["decoder_loss_weights"].sum(),
-        **teaching,
-    )
+    rows, tokens = batch["encoder_input_tokens"].shape[0], batch["decoder_loss_weights"].sum()
+    groups = Groups(rows, rows)
+    return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens, **teaching)
 
 
 def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
@@ -89,9 +83,8 @@ def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
     batches = TrainBatches(examples, CONFIG.batch_size)
     lengths = CONFIG.batch_size, batches.inputs_length, batches.targets_length
     of_teacher = dataclasses.replace(model_of(read_run(teacher)), capacity_factor=1.0)
-    assert described["flops_per_step"] == training_step_flops(
-        model_of(described), *lengths
-    ) + forward_flops(of_teacher, *lengths)
+    flops = training_step_flops(model_of(described), *lengths) + forward_flops(of_teacher, *lengths)
+    assert described["flops_per_step"] == flops
     assert all(line["train/soft_loss"] > line["train/loss"] / 4 for line in lines(student))
     assert evaluate(student, examples, EvaluateConfig())["steps"] == 3
     again = distill(teacher, "mt5-tiny", examples, student, CONFIG, HALF, changes=SMALL)
@@ -108,12 +101,8 @@ def test_its_share_of_the_gain_is_reported(teacher, student, examples, tmp_path)
     train("mt5-tiny", examples, dense, CONFIG, changes=SMALL)
     for run in (dense, teacher, student):
         evaluate(run, examples, EvaluateConfig())
-    places = ["--baseline", dense, "--teacher", teacher, "--student", student]
-    subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", "report", "distillation", *places,
-         "--out", tmp_path / "report"],
-        check=True,
-    )  # fmt: skip
+    places = ("--baseline", dense, "--teacher", teacher, "--student", student)
+    end(start_mswitch("report", "distillation", *places, "--out", tmp_path / "report"))
     data = json.loads((tmp_path / "report" / "distillation.json").read_text())
     [one] = data["students"]
     assert (one["name"], one["soft_weight"], one["init"]) == ("distilled mt5-tiny", 0.5, True)
@@ -179,12 +168,8 @@ def test_it_begins_with_what_is_not_of_experts(teacher, examples, tmp_path, scan
             kernel = rest.removeprefix("feed_forward.").removesuffix(".kernel")
             wanted = taught[f"{stack}.periods.0.blocks.{layer}.switch.{kernel}"].mean(axis=0)
         np.testing.assert_allclose(value, wanted, rtol=1e-6, err_msg=name)
-    kernels = ("wi_0", "wi_1", "wo")
-    assert fresh == {
-        f"{stack}.periods.1.blocks.0.feed_forward.{kernel}.kernel"
-        for stack in ("encoder", "decoder")
-        for kernel in kernels
-    }
+    places = itertools.product(("encoder", "decoder"), ("wi_0", "wi_1", "wo"))
+    assert fresh == {f"{s}.periods.1.blocks.0.feed_forward.{k}.kernel" for s, k in places}
 
 
 def test_a_teacher_that_is_the_student_gives_its_entropy_and_no_gradient(examples):
@@ -197,9 +182,8 @@ def test_a_teacher_that_is_the_student_gives_its_entropy_and_no_gradient(example
     teaching = Teaching(skeleton, 1.0, 3.0)
 
     def soft(parameters, teacher):
-        return losses_of(skeleton, parameters, batch, teaching=teaching, teacher=teacher)[
-            1
-        ].soft_loss
+        found = losses_of(skeleton, parameters, batch, teaching=teaching, teacher=teacher)
+        return found[1].soft_loss
 
     value, gradient = jax.jit(jax.value_and_grad(soft))(parameters, parameters)
     head = teaching.head(parameters, batch)
@@ -291,8 +275,7 @@ def start(teacher: Path, examples: Path, out: Path, **variables: str) -> subproc
         " --soft-weight 0.5 --temperature 2"
     )
     places = ("--teacher", teacher, "--examples", examples, "--out", out)
-    main = ("-m", "mswitch.flows.cli.main", "distill")
-    return processes.start(*main, *places, *options.split(), **variables)
+    return start_mswitch("distill", *places, *options.split(), **variables)
 
 
 @pytest.mark.timeout(600)
@@ -341,14 +324,16 @@ def test_what_does_not_fit_is_refused(teacher, student, examples, tmp_path):
     running = shutil.copytree(teacher, tmp_path / "running")
     (running / MARKER).unlink()
     other = write_examples(tmp_path / "other", {"de": [9]}, 12, 480)
-    widened = shutil.copytree(teacher, tmp_path / "widened")
-    described = read_run(teacher)
-    described["model"]["vocabulary_size"] = 640
-    (widened / "config.json").write_text(json.dumps(described))
-    farther = shutil.copytree(teacher, tmp_path / "farther")
-    described = read_run(teacher)
-    described["model"]["relative_max_distance"] = 64
-    (farther / "config.json").write_text(json.dumps(described))
+
+    def changed(name: str, **model: int) -> Path:
+        described = read_run(teacher)
+        described["model"] |= model
+        out = Path(shutil.copytree(teacher, tmp_path / name))
+        (out / "config.json").write_text(json.dumps(described))
+        return out
+
+    widened = changed("widened", vocabulary_size=640)
+    farther = changed("farther", relative_max_distance=64)
     call = functools.partial(distill, config=CONFIG, out=out, changes=SMALL, preset="mt5-tiny")
     deeper = dataclasses.replace(SMALL, encoder_layers=3)
     cases = [

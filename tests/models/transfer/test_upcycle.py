@@ -2,24 +2,21 @@
 
 import dataclasses
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trained_runs
 from example_files import write_examples
+from processes import end, start_mswitch
 
 from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.finetune import finetune
-from mswitch.models.training.run_directory import model_of, read_run, train_config_of
-from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.run_directory import model_of, read_run
 from mswitch.models.training.state import Skeleton, unrolled
 from mswitch.models.training.train import train
 from mswitch.models.transfer import upcycle as module
@@ -54,9 +51,7 @@ def sparse(dense, examples, tmp_path_factory):
 
 
 def parameters_of(run, step):
-    described = read_run(run)
-    like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
-    return unrolled(restore_parameters(RunFiles(run, run), step, like))
+    return unrolled(trained_runs.parameters_of(run, step))
 
 
 def nats(run):
@@ -103,17 +98,15 @@ def test_experts_are_copies_scaled_by_the_mean_gate(sparse, dense):
             for kernel in ("wi_0", "wi_1"):
                 wanted = before[f"{layer}{kernel}.kernel"]
                 assert np.array_equal(after[expert + kernel][number], wanted)
-            np.testing.assert_allclose(
-                after[f"{expert}wo"][number], before[f"{layer}wo.kernel"] / gate, rtol=1e-6
-            )
+            wanted = before[f"{layer}wo.kernel"] / gate
+            np.testing.assert_allclose(after[f"{expert}wo"][number], wanted, rtol=1e-6)
 
 
 def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     """Without the scale the layers are four times too small."""
     batch = module.ValidationBatches(examples, 8)[0]
-    tokens = [
-        batch[f"{name}_tokens"] for name in ("encoder_input", "decoder_input", "decoder_target")
-    ]
+    kinds = ("encoder_input", "decoder_input", "decoder_target")
+    tokens = [batch[f"{kind}_tokens"] for kind in kinds]
 
     def hidden(run, parameters):
         skeleton = Skeleton.of(model_of(read_run(run)), TrainConfig(dtype="float32"))
@@ -180,9 +173,8 @@ def test_a_report_compares_it_with_the_dense_run_trained_on(sparse, dense, examp
         )
         finetune(origin, examples, tmp_path / name, config)
         evaluate(tmp_path / name, examples, EvaluateConfig())
-    places = ["--baseline", tmp_path / "continued", "--candidate", tmp_path / "upcycled"]
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", "report", *places, "--out"]
-    subprocess.run([*command, tmp_path / "report"], check=True)
+    places = ("--baseline", tmp_path / "continued", "--candidate", tmp_path / "upcycled")
+    end(start_mswitch("report", *places, "--out", tmp_path / "report"))
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     flops = [read_run(tmp_path / name)["flops_per_step"] for name in ("continued", "upcycled")]
     for found in report["languages"]:
@@ -196,37 +188,30 @@ def test_a_report_compares_it_with_the_dense_run_trained_on(sparse, dense, examp
 @pytest.mark.kill
 @pytest.mark.parametrize("point", ["upcycle.before_marker", "upcycle.before_publish"])
 def test_killed_it_goes_on_with_the_same_bytes(point, sparse, dense, examples, tmp_path):
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", "upcycle", "--from", dense, "--out",
-               tmp_path / "again", "--examples", examples, "--experts", "4", "--batches", "2",
-               "--batch-size", "8", "--json"]  # fmt: skip
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    killed = subprocess.run(command, env={**environment, "MSWITCH_FAULT": point}, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    words = ("upcycle", "--from", dense, "--out", tmp_path / "again", "--examples", examples)
+    words += ("--experts", 4, "--batches", 2, "--batch-size", 8)
+    end(start_mswitch(*words, MSWITCH_FAULT=point), -signal.SIGKILL)
     assert not (tmp_path / "again").exists()
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-    loss = json.loads(done.stdout.splitlines()[-1])["loss"]
-    assert loss == pytest.approx(sparse[1]["loss"], rel=1e-6)
+    end(start_mswitch(*words))
+    again = upcycle(dense, examples, tmp_path / "again", SMALL)
+    assert again["reused"]
+    assert again["loss"] == pytest.approx(sparse[1]["loss"], rel=1e-6)
     first, second = parameters_of(sparse[0], 0), parameters_of(tmp_path / "again", 0)
     for name, value in first.items():
         np.testing.assert_allclose(second[name], value, rtol=1e-5, err_msg=name)
 
 
-def test_refusals(sparse, dense, examples, tmp_path):
-    out = tmp_path / "out"
-    with pytest.raises(UserError, match="has experts already: give a dense run"):
-        upcycle(sparse[0], examples, out, SMALL)
-    with pytest.raises(UserError, match="no checkpoint of step 17: choose among"):
-        upcycle(dense, examples, out, SMALL, step=17)
-    with pytest.raises(UserError, match=r"--sparse-every 3 does not divide .*dense \(2 and 2\)"):
-        upcycle(dense, examples, out, dataclasses.replace(SMALL, sparse_every=3))
+def test_refusals(sparse, dense, examples, tmp_path, monkeypatch):
+    out, third = tmp_path / "out", dataclasses.replace(SMALL, sparse_every=3)
     other = write_examples(tmp_path / "other", {"de": [9]}, 16, 640, validation=9)
-    with pytest.raises(UserError, match="has 512 rows for the 640 pieces of"):
-        upcycle(dense, other, out, SMALL)
-    assert not out.exists()
-
-
-def test_a_jump_is_refused(dense, examples, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_JUMP", -1.0)
-    with pytest.raises(UserError, match=r"begins -?0\.\d+ nats worse than it was, more than -1"):
-        upcycle(dense, examples, tmp_path / "out", SMALL)
-    assert not (tmp_path / "out").exists()
+    for run, data, config, step, message in (
+        (sparse[0], examples, SMALL, None, "has experts already: give a dense run"),
+        (dense, examples, SMALL, 17, "no checkpoint of step 17: choose among"),
+        (dense, examples, third, None, r"--sparse-every 3 does not divide .*dense \(2 and 2\)"),
+        (dense, other, SMALL, None, "has 512 rows for the 640 pieces of"),
+        (dense, examples, SMALL, None, r"begins -?0\.\d+ nats worse than it was, more than -1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            upcycle(run, data, out, config, step=step)
+        assert not out.exists()

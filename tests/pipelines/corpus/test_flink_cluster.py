@@ -12,12 +12,11 @@ from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import LENIENT, SHOUTING, english, modern_settings
+from corpus_builds import LENIENT, SHOUTING, english, modern_settings, stages
 from local_flink import LocalFlinkCluster
 from trees import data_bytes
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.samples import gflanguages
 
 pytestmark = pytest.mark.flink
@@ -78,26 +77,34 @@ def test_a_cluster_gives_the_local_runners_bytes(tmp_path, sample, cluster):
     assert restarted(cluster) == set()
 
 
+def written_inputs(work: Path, by_unit: list[list[bytes]]) -> list[str]:
+    return [
+        str(crawl.write(work / "in" / f"{number}.warc.wet.gz", records))
+        for number, records in enumerate(by_unit)
+    ]
+
+
+def built_alike(work: Path, cluster: LocalFlinkCluster, by_unit, config) -> dict[str, dict]:
+    """Build here and on the cluster, to the same bytes; give what each stage dropped."""
+    inputs = written_inputs(work, by_unit)
+    build_corpus(inputs, work / "local", config)
+    options = {"runner": "flink", "beam_options": cluster.beam_options}
+    build_corpus(inputs, work / "flink", config, **options)
+    assert data_bytes(work / "flink") == data_bytes(work / "local")
+    return stages(work / "flink")
+
+
 def test_profile_modern_on_a_cluster(tmp_path, cluster):
     """Near-duplicates: matches go to languages, sizes of clusters to files."""
-    inputs = [
-        str(
-            crawl.write(
-                tmp_path / "in" / f"{unit}.warc.wet.gz",
-                [
-                    crawl.record(f"{english(page, 40)} {unit}.", f"http://{unit}.example/{page}")
-                    for page in range(unit, unit + 6)
-                ],
-            )
-        )
+    by_unit = [
+        [
+            crawl.record(f"{english(page, 40)} {unit}.", f"http://{unit}.example/{page}")
+            for page in range(unit, unit + 6)
+        ]
         for unit in range(4)
     ]
-    build_corpus(inputs, tmp_path / "local", modern_settings())
-    options = {"runner": "flink", "beam_options": cluster.beam_options}
-    build_corpus(inputs, tmp_path / "flink", modern_settings(), **options)
-    stages = {row["name"]: row for row in load_stats(tmp_path / "local")["stages"]}
-    assert stages["near_dedup"]["dropped"] == {"near_duplicate": 4 * 6 - 9}
-    assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
+    dropped = built_alike(tmp_path, cluster, by_unit, modern_settings())
+    assert dropped["near_dedup"] == {"near_duplicate": 4 * 6 - 9}
 
 
 def test_a_users_recipe_on_a_cluster(tmp_path, cluster):
@@ -107,36 +114,25 @@ def test_a_users_recipe_on_a_cluster(tmp_path, cluster):
         crawl.record(text.upper() if page == 5 else text, f"http://de.example/{page}")
         for page, text in enumerate(texts)
     ]
-    inputs = [
-        str(crawl.write(tmp_path / "in" / f"{n}.warc.wet.gz", records[n::2])) for n in range(2)
-    ]
     (tmp_path / "recipe.py").write_text(SHOUTING)
     config = CorpusConfig(recipe=str(tmp_path / "recipe.py"))
-    build_corpus(inputs, tmp_path / "local", config)
-    options = {"runner": "flink", "beam_options": cluster.beam_options}
-    build_corpus(inputs, tmp_path / "flink", config, **options)
-    stages = {row["name"]: row for row in load_stats(tmp_path / "flink")["stages"]}
-    assert stages["shouting"]["dropped"] == {"shouting": 1}
-    assert data_bytes(tmp_path / "flink") == data_bytes(tmp_path / "local")
+    dropped = built_alike(tmp_path, cluster, [records[::2], records[1::2]], config)
+    assert dropped["shouting"] == {"shouting": 1}
 
 
 def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
-    inputs = [
-        str(
-            crawl.write(
-                tmp_path / "in" / f"{unit}.warc.wet.gz",
-                [
-                    # One page in three is in the next file too: both deduplications have work.
-                    crawl.record(
-                        crawl.prose(crawl.GERMAN, 1000 * (unit + page % 3 // 2) + page, 50),
-                        f"http://de.example/{unit + page % 3 // 2}/{page}",
-                    )
-                    for page in range(PAGES_PER_UNIT)
-                ],
+    # One page in three is in the next file too: both deduplications have work.
+    by_unit = [
+        [
+            crawl.record(
+                crawl.prose(crawl.GERMAN, 1000 * (unit + page % 3 // 2) + page, 50),
+                f"http://de.example/{unit + page % 3 // 2}/{page}",
             )
-        )
+            for page in range(PAGES_PER_UNIT)
+        ]
         for unit in range(UNITS)
     ]
+    inputs = written_inputs(tmp_path, by_unit)
     build_corpus(inputs, tmp_path / "local", LENIENT)
     out = tmp_path / "flink"
     options = {"runner": "flink", "beam_options": cluster.beam_options}
