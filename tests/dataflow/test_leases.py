@@ -178,13 +178,15 @@ def test_a_lease_that_is_replaced_while_it_is_read_is_not_lost(bucket, monkeypat
         followed.check()
 
 
-def test_who_follows_counts_from_before_the_last_renewal(bucket):
+def test_who_follows_counts_from_before_the_last_renewal(bucket, monkeypatch):
+    secs = 3 * SECS  # a busy machine lets a thread wait for half a second
+    monkeypatch.setattr(lease, "LEASE_SECS", secs)
     held = taken(bucket)
     with follow_lease(bucket, held.key) as followed:
-        time.sleep(0.4 * SECS)
+        time.sleep(0.4 * secs)
         held._write("me")
-        time.sleep(0.4 * SECS)
+        time.sleep(0.4 * secs)
         followed.check()
-        time.sleep(0.8 * SECS)
+        time.sleep(0.8 * secs)
         with pytest.raises(LeaseLostError):
             followed.check()
