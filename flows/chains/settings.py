@@ -143,7 +143,7 @@ _DENSE = _SMALL["dense"]
 _SPARSE = _SMALL["sparse"].changed(
     experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"
 )
-#: Drops 13 to 20 % of positions, which costs 0.005 nats, and a sixth of the FLOPs.
+#: Drops 13 to 20 % of positions, which costs 0.005 nats, and saves a sixth of the FLOPs.
 _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 #: From small to large: the last one that fits a machine is taken.

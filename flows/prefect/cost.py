@@ -156,8 +156,7 @@ class CostGuard:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
                 same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
-                if (model := self._model(one)) is not None:
-                    same = same and model_of(config) == model
+                same = same and self._model(one) in (None, model_of(config))
                 if same and _timed(train_config_of(config)) == _timed(one.config):
                     found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None

@@ -122,7 +122,7 @@ class _Archive:
                 held = _record(found, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # Where a member goes on with what is no record, its checksum never told of this one.
+            # If something else follows in its member, the checksum of that was not reached.
             if held and held.offset != stream.member:
                 yield held
             raise

@@ -99,6 +99,10 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
 
 
+def test_stages_that_ask_for_a_form_are_deployed():
+    assert {"distill/run", "upcycle/run"} <= {one.full_name for one in DEPLOYMENTS}
+
+
 def test_each_field_of_a_form_is_described_by_words_that_stand_alone():
     for deployment in DEPLOYMENTS:
         for name, field in schema_of(deployment, Operators())["properties"].items():

@@ -4,7 +4,6 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from prefect import Flow, flow
@@ -69,8 +68,8 @@ def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
         if field.name not in ("name", "launcher")
     }
     for name, kind in stage.reads.items():
-        found = operators.run if kind == "runs" else partial(operators.output, kind)
-        values[name] = str(found(values[name]))
+        source = values[name] if kind == "runs" else f"{kind}/{values[name]}"
+        values[name] = str(operators.output(*source.split("/")))
     values[stage.output] = operators.destination(place)
     return stage.job(record=place, **values)
 

@@ -2,8 +2,9 @@
 
 Matches are edges between pages. Two lists of tasks a round, small-star and large-star (Kiveris et
 al., "Connected Components in MapReduce and Beyond", 2014), turn them into stars: every page of a
-component is joined to its smallest one. No task holds more than a part of the pages, the edges of
-one have any number. Then the best page of each star is chosen, in a group of shards, then of these.
+component is joined to its smallest one. A task holds the pages of one part; their edges, however
+many, it reads piece by piece. Then the best page of each star is chosen: in each group of shards,
+and of these.
 """
 
 import collections
@@ -138,7 +139,7 @@ class Stars(Exchange):
             yield read_keys(self.file(what, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return each page in a part with its smallest neighbour, and the number of edges."""
+        """Return the pages in a part, each with its smallest neighbour; and the number of edges."""
         found, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
             found.append(_least_of_each(edges))
@@ -169,7 +170,7 @@ class Stars(Exchange):
         return {"step": next(n for n in rounds if not changed[n - 1] and not changed[n])}
 
     def label(self, part: int) -> dict[str, int]:
-        """Write the smallest page of its component with each page, in the order of the groups."""
+        """Write each page's label (the smallest page of its component), in the order of groups."""
         rows = np.zeros((0, 2), np.uint64)
         if self.large():
             least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
@@ -244,7 +245,7 @@ def _starts(keys: np.ndarray) -> np.ndarray:
 
 
 def _least_of_each(edges: np.ndarray) -> np.ndarray:
-    """Return each page with its smallest neighbour."""
+    """Return the pages, each with its smallest neighbour."""
     starts = _starts(edges[:, 0])
     if not len(starts):
         return edges
@@ -252,7 +253,7 @@ def _least_of_each(edges: np.ndarray) -> np.ndarray:
 
 
 def _best_of_each(rows: np.ndarray) -> np.ndarray:
-    """Return the smallest row of each key, with the sum of their last columns."""
+    """Return the smallest row of each key; its last column is the sum of theirs."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _starts(rows[:, 0])
     best = rows[starts]

@@ -60,16 +60,16 @@ def held(hours: float, number: int = 1, **more) -> Attempt:
     return Attempt(number, 0.0, 0, started=1000.0, ended=1000.0 + hours * HOUR, **more)
 
 
-def train_some(one: Planned, examples: Path, steps: int, secs: float, device: str = "cpu"):
+def train_some(
+    one: Planned, examples: Path, steps: int, secs: float, device: str = "cpu", **changes
+):
     """What a training leaves after some steps."""
     one.out.mkdir(exist_ok=True)
-    model = dataclasses.replace(preset(one.preset).model, vocabulary_size=512)
+    model = dataclasses.replace(preset(one.preset).model, vocabulary_size=512, **changes)
     config = {
-        **{
-            "preset": one.preset,
-            "model": dataclasses.asdict(model),
-            "train": dataclasses.asdict(one.config),
-        },
+        "preset": one.preset,
+        "model": dataclasses.asdict(model),
+        "train": dataclasses.asdict(one.config),
         **{"examples": {}, "config_hash": "x", "device": device},
         "tokens_per_step": one.config.rows * (64 + 32) * one.config.pack,
     }
@@ -148,6 +148,8 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
     ):
         train_some(unlike, tmp_path, 30, 0.5)
         assert guard_of(operators, planned[:1]).to_come()[0] is None
+    train_some(like, tmp_path, 30, 0.5, d_ff=8)  # the preset, changed
+    assert guard_of(operators, planned[:1]).to_come()[0] is None
     train_some(like, tmp_path, 19, 0.5)  # too few steps
     assert guard_of(operators, planned[:1]).to_come()[0] is None
     assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None

@@ -9,6 +9,7 @@ import pytest
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Record, edit_record
+from mswitch.flows.prefect.deploy import serve
 from mswitch.flows.prefect.deploy.apply import deploy
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schedule_of
 from mswitch.flows.prefect.profile import VARIABLE, Operators, read_operators
@@ -154,3 +155,12 @@ def test_a_server_that_asks_for_a_password_is_one_line(tmp_path, capsys):
 def test_options_that_exclude_each_other(capsys):
     assert main(["deploy", "--check", "--serve"]) == 2
     assert "--dry-run, --check and --serve exclude each other" in capsys.readouterr().err
+
+
+def test_an_exported_address_does_not_lead_elsewhere(monkeypatch):
+    """Server and worker of `deploy --serve` have the address that deployments are written to."""
+    given: dict[str, str] = {}
+    monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.test/api")
+    monkeypatch.setattr(serve.subprocess, "Popen", lambda words, env: given.update(env))
+    serve._prefect(Operators(), "worker", "start")
+    assert given["PREFECT_API_URL"] == str(Operators().server)

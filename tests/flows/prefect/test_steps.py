@@ -135,6 +135,11 @@ def test_an_addition_takes_the_options_of_the_build(tmp_path):
         pass
 
     assert options_of_build(out) == ["--min-lines=1", "--languages=de"]
+    by_hand = Job(("corpus", "build", "--input", "a.gz", "--out", str(out)), out)
+    with edit_record(out) as record:
+        record.job = by_hand
+    with pytest.raises(UserError, match="was not built by flow corpus"):
+        options_of_build(out)
 
 
 def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, SELECTED
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
 from mswitch.pipelines import storage
@@ -105,6 +106,13 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
 def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, decode, message):
     with pytest.raises(UserError, match=message):
         infill(untrained, [text], PredictConfig(decode=decode), vocab=vocabulary)
+
+
+def test_the_checkpoint_is_the_selected_one(untrained, vocabulary, tmp_path):
+    run = shutil.copytree(untrained, tmp_path / "run")
+    storage.write_json(run / SELECTED, {"step": 7})
+    with pytest.raises(UserError, match="no checkpoint of step 7"):
+        infill(run, [TEXT], PredictConfig(), vocab=vocabulary)
 
 
 def test_the_vocabulary_is_that_of_the_run(untrained, vocabulary, tmp_path):

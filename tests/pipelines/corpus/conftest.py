@@ -11,6 +11,16 @@ import pytest
 from corpus_builds import LENIENT, build
 from local_flink import LocalFlinkCluster, what_is_missing
 
+PRISM = Path(__file__).parents[3] / ".prism" / "prism"
+
+
+@pytest.fixture
+def prism() -> str:
+    """Give Beam's option that names the binary, if `make setup-prism` has run."""
+    if not PRISM.exists():
+        pytest.skip("no Prism: run make setup-prism")
+    return f"--prism_location={PRISM}"
+
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFlinkCluster]:

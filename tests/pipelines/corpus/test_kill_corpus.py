@@ -30,7 +30,6 @@ SETTINGS = (
     *("--validation-per-mille", "200", "--min-validation-documents", "1"),
     *("--shard-bytes", "4000", "--bucket-bytes", "20000"),
 )
-PRISM = Path(__file__).parents[3] / ".prism" / "prism"
 #: Startup, in which there is nothing to lose, takes about this much of a small build.
 QUIET_SECS = 1.5
 
@@ -75,9 +74,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
         return ["--runner=flink", "--", *cluster.beam_options], wait
     if request.param == "prism":
-        if not PRISM.exists():
-            pytest.skip("no Prism: run make setup-prism")
-        return ["--runner=prism", "--", f"--prism_location={PRISM}"], lambda: None
+        return ["--runner=prism", "--", request.getfixturevalue("prism")], lambda: None
     return [], lambda: None
 
 
