@@ -40,9 +40,17 @@ GERMAN = Recipe("german", [IdentifyLanguage(), Umlauts()], [UrlDedup(), LineDedu
 
 
 def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
-    """The quick path: no image, `--setup_file ./pyproject.toml`."""
+    """No image, `--setup_file ./pyproject.toml`, in a project that is locked down."""
     before = len(peer.jobs)
-    done = build("--setup_file=./pyproject.toml")
+    account, network, key = "m@p.iam.gserviceaccount.com", "regions/r/subnetworks/s", "projects/k"
+    done = build(
+        "--setup_file=./pyproject.toml",
+        f"--service_account_email={account}",
+        f"--subnetwork={network}",
+        "--no_use_public_ips",
+        f"--dataflow_kms_key={key}",
+        "--labels=team=languages",
+    )
     assert done.returncode == 0, done.stderr
     assert data_bytes(f"{bucket}/corpus/data") == local_data
     assert storage.match(f"{bucket}/corpus/work/**") == []
@@ -55,6 +63,14 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
         assert "mswitch.pipelines.corpus.work_directory" in modules
         assert "mswitch.flows.cli.main" not in modules
         assert all(path.startswith(str(job.directory / "packages")) for path in modules.values())
+        environment = job.spec["environment"]
+        assert environment["serviceAccountEmail"] == account
+        assert environment["serviceKmsKeyName"] == key
+        for pool in environment["workerPools"]:
+            assert pool["subnetwork"] == network
+            assert pool["ipConfiguration"] == 2  # WORKER_IP_PRIVATE
+        assert job.spec["labels"]["team"] == "languages"
+        assert "mswitch-build" in job.spec["labels"]
     # What people watched is what there is.
     counted: Counter[str] = Counter()
     for job in jobs:
@@ -104,30 +120,6 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket
         [environment] = job.pipeline.components.environments.values()
         assert IMAGE.encode() in environment.payload
         assert not (job.directory / "staged" / "workflow.tar.gz").exists()
-
-
-def test_jobs_in_a_locked_down_project(build, peer):
-    """The options of docs/tutorials/on-dataflow.md are those of every job that is sent."""
-    account, network, key = "m@p.iam.gserviceaccount.com", "regions/r/subnetworks/s", "projects/k"
-    done = build(
-        f"--sdk_container_image={IMAGE}",
-        f"--service_account_email={account}",
-        f"--subnetwork={network}",
-        "--no_use_public_ips",
-        f"--dataflow_kms_key={key}",
-        "--labels=team=languages",
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(peer.jobs) == len(PHASES)
-    for job in peer.jobs:
-        environment = job.spec["environment"]
-        assert environment["serviceAccountEmail"] == account
-        assert environment["serviceKmsKeyName"] == key
-        for pool in environment["workerPools"]:
-            assert pool["subnetwork"] == network
-            assert pool["ipConfiguration"] == 2  # WORKER_IP_PRIVATE
-        assert job.spec["labels"]["team"] == "languages"
-        assert "mswitch-build" in job.spec["labels"]
 
 
 def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_path):
