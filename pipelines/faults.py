@@ -14,10 +14,12 @@ def _publication(stage: str) -> tuple[str, ...]:
     )
 
 
-#: Where a corpus is added to.
-GROWTH_POINTS = tuple(
-    f"corpus.{moment}_growth" for moment in ("after_deciding", "during", "before", "after")
+#: Where a corpus is changed: a crawl is added, or pages are removed.
+CHANGE_POINTS = tuple(
+    f"corpus.{moment}_change" for moment in ("after_deciding", "during", "before", "after")
 )
+#: Where pages are removed alone.
+REMOVAL_POINTS = ("corpus.after_removal",)
 
 #: Where only profile `modern` comes by.
 MODERN_POINTS = (
@@ -92,8 +94,8 @@ def fault_point(name: str) -> None:
 
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
     """
-    known = FAULT_POINTS + GROWTH_POINTS + MODERN_POINTS + LAUNCH_POINTS
-    known += STAR_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
+    known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
+    known += REMOVAL_POINTS + STAR_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     if name not in known and name not in _publication(name.partition(".")[0]):
         raise ValueError(
             f"unknown fault point {name!r}: add it to the points of its stage in faults.py"

@@ -36,6 +36,8 @@ _DIRECTORIES = {
 #: On an object store: with which settings an output is being made.
 CLAIM = "_BUILDING.json"
 LOCK_PATIENCE_SECS = 10.0
+#: A glob for what `config_hash` returns.
+_ANY_HASH = "[0-9a-f]" * 16
 
 
 def canonical_json(value: Any) -> str:
@@ -266,7 +268,8 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
-        for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-*"):
+        # Changes of a published corpus have names of two hashes, and may be decided already.
+        for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 
 

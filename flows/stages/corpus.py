@@ -5,9 +5,10 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.stages.common import BeamOptions, Json, print_result
+from mswitch.flows.stages.common import BeamOptions, Json, finish, print_result
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.removal import Basis
 from mswitch.pipelines.runners import RunnerName
 
 Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
@@ -137,6 +138,75 @@ def plan(
         price_per_cpu_hour=price_per_cpu_hour,
     )
     return print_result(planned, format_plan(planned), json)
+
+
+@app.command
+def remove(
+    corpus: str,
+    *beam_options: BeamOptions,
+    urls: str = "",
+    sites: str = "",
+    ids: str = "",
+    basis: Basis,
+    reference: str = "",
+    search: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    runner: RunnerName = "local",
+    json: Json = False,
+) -> int:
+    """Take pages out of a finished corpus, and keep them out when it grows.
+
+    Shards, samples of dropped pages, statistics, manifest and card no longer have them; `removals/`
+    has a record. Lines that other pages lost to a removed one do not return, nor near-duplicates
+    that it stood for.
+
+        mswitch corpus remove corpus --urls urls.txt --basis copyright --reference T-17
+
+    Args:
+        corpus: a corpus directory or its URL.
+        beam_options: options for Beam itself, after `--`.
+        urls: a file of URLs, one a line; `#` begins a comment.
+        sites: a file of hosts: all their pages, and those of hosts below them.
+        ids: a file of documents' ids.
+        basis: why, for the record.
+        reference: of the request, for the record, such as a ticket's number; no name.
+        search: directories in which to look for vocabularies, examples and runs that were made from
+            the corpus as it was; they are named.
+        runner: as for `corpus build`.
+    """
+    from mswitch.pipelines.corpus.removal import remove_pages
+
+    summary = remove_pages(
+        corpus,
+        urls=urls,
+        sites=sites,
+        ids=ids,
+        basis=basis,
+        reference=reference,
+        search=search,
+        runner=runner,
+        beam_options=beam_options,
+    )
+    return finish(summary, json)
+
+
+@app.command
+def verify(corpus: str, *, json: Json = False) -> int:
+    """Read a whole corpus and compare it with its manifest; exit with 1 if they differ.
+
+    Sizes and checksums, files too many or too few, the rows of every shard, accounts, removals.
+
+        mswitch corpus verify corpus
+
+    Args:
+        corpus: a corpus directory or its URL.
+    """
+    from mswitch.pipelines.corpus.verify import verify_corpus
+
+    found = verify_corpus(corpus)
+    counts = f"{found['files']:,} files, {found['documents']:,} documents"
+    text = "\n".join([*found["problems"], f"{corpus}: {len(found['problems'])} problems, {counts}"])
+    print_result(found, text, json)
+    return 1 if found["problems"] else 0
 
 
 @app.command

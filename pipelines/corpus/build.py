@@ -18,18 +18,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.append import (
+from mswitch.pipelines.corpus.append import grown, open_grown
+from mswitch.pipelines.corpus.card import CARD, data_card
+from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     STATS,
+    WORK,
     Base,
-    begin_addition,
-    decide_addition,
+    begin_change,
+    decide_change,
     finish_decided,
-    open_base,
-    publish_addition,
+    publish_change,
     staging_of,
 )
-from mswitch.pipelines.corpus.card import CARD, data_card
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.findings import (
     describe_nothing,
@@ -128,9 +129,10 @@ def build_corpus(
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
         # Once the manifest stands, all data does; a run killed after it only cleans up.
-        work = WorkDirectory(storage.join(staging, "work"))
+        work = WorkDirectory(storage.join(staging, WORK))
         if not storage.exists(storage.join(staging, MANIFEST)):
-            job = prepare_job(work, config, recipe, source)
+            removals = base.removals if base else ()
+            job = prepare_job(work, config, recipe, source, removals)
             # The staging of an addition is named by what it is added to.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
             engine = Engine(STAGE, directory, identity, runner, tuple(beam_options))
@@ -258,21 +260,20 @@ def _add(
     """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_base(out, settings, recipe)
+        base = open_grown(out, settings, recipe)
         if finish_decided(base):
-            say(STAGE, f"published an addition to {out} that was ready when its build was killed")
-            base = open_base(out, settings, recipe)
+            say(STAGE, f"published a change of {out} that was ready when its command was killed")
+            base = open_grown(out, settings, recipe)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:
             say(STAGE, f"already added: {out} has this input, nothing to do")
         else:
             staging = staging_of(base, inputs_hash)
-            begin_addition(base, staging, inputs)
+            begin_change(base, staging, {"inputs": list(inputs)})
             # Objects cannot be moved by a rename: there, shards are written where they belong.
             run(staging, base.directory if storage.is_remote(out) else staging, base)
-            decide_addition(base, staging, inputs_hash)
-            publish_addition(base, staging)
-            storage.remove_tree(staging)
+            decide_change(staging, grown(base, staging, inputs_hash))
+            publish_change(base, staging)
         return {**_summary(str(out)), "reused": True} if reused else _done(str(out), base.stats)
 
 

@@ -22,12 +22,14 @@ class Job:
         config: see `CorpusConfig`.
         source: the source of a user's recipe.
         prepared: fields of steps as workers need them, by step and field.
+        removals: records of what was taken out of the corpus that is added to.
     """
 
     work: WorkDirectory
     config: CorpusConfig
     source: RecipeSource | None = None
     prepared: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    removals: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -47,6 +49,7 @@ def prepare_job(
     config: CorpusConfig,
     recipe: Recipe,
     source: RecipeSource | None = None,
+    removals: tuple[str, ...] = (),
 ) -> Job:
     """Make a work directory, with the files of the recipe's steps in it.
 
@@ -55,9 +58,10 @@ def prepare_job(
         config: see `CorpusConfig`.
         recipe: what `CorpusConfig.load` returns.
         source: its source, if it is a user's.
+        removals: see `Job`.
     """
     for kind in ("pages", "rules"):
         storage.make_directory(work.directory(kind))
     directory = work.directory("rules")
     prepared = {step.name: step.prepare(directory) for step in recipe.steps}
-    return Job(work, config, source, prepared)
+    return Job(work, config, source, prepared, removals)

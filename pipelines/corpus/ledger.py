@@ -16,8 +16,10 @@ from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.records import Page, Rejected
 
-#: Reasons that need no inspection: what archives hold besides pages.
-UNSAMPLED = ("not_a_page",)
+#: Of pages that were taken out of the corpus, no sample may tell.
+REMOVED = "removed"
+#: Reasons without samples; what archives hold besides pages needs no inspection.
+UNSAMPLED = ("not_a_page", REMOVED)
 #: The reason of pages for which a rule raised an exception, where a recipe says so, and the note
 #: of a page that says which: samples have it in place of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"

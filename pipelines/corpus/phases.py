@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from mswitch.pipelines.corpus import output_shards
-from mswitch.pipelines.corpus.append import Base
+from mswitch.pipelines.corpus.change import Base
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
 from mswitch.pipelines.corpus.dedup.fingerprint_store import FingerprintStore
 from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, bits_for, shared_bits

@@ -123,6 +123,12 @@ def say_without_validation(
         )
 
 
+def corpus_identity(shards: Sequence[Mapping[str, Any]]) -> str:
+    """Return the hash of a corpus, by the entries of its shards in the manifest."""
+    named = sorted([one["path"], one["sha256"]] for one in shards)
+    return hashlib.sha256(canonical_json(named).encode()).hexdigest()
+
+
 def open_corpus(directory: str | Path) -> Corpus:
     """Read the manifest of a corpus, here or in a bucket.
 
@@ -146,8 +152,6 @@ def open_corpus(directory: str | Path) -> Corpus:
         raise UserError(
             f"{directory} holds no document of a known language: look into its stats.json"
         )
-    named = [[row["path"], row["sha256"]] for row in rows]
-    identity = hashlib.sha256(canonical_json(named).encode()).hexdigest()
     ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
     stats = read_json_object(storage.join(directory, "stats.json"))
     characters = {
@@ -156,4 +160,4 @@ def open_corpus(directory: str | Path) -> Corpus:
         for split, counts in by_split.items()
     }
     undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
-    return Corpus(str(directory), tuple(ordered), identity, characters, undetermined)
+    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, undetermined)

@@ -20,8 +20,9 @@ from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, write_keys
 from mswitch.pipelines.corpus.fingerprints import is_validation, key_order, unpack
 from mswitch.pipelines.corpus.job import Job
-from mswitch.pipelines.corpus.ledger import ERROR, Ledger
+from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
+from mswitch.pipelines.corpus.removal import load_removed
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED
@@ -91,9 +92,12 @@ def _mask(recipe: Recipe) -> Any:
 
 
 def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
+    removed = load_removed(job.removals)
     for page in read_allowed(file, job.recipe, job.config):
         note(f"at {page.source}")
-        if isinstance(page, Rejected):
+        if removed and removed.found(page.url):
+            ledger.drop(Rejected(READ, REMOVED, page.source, ""))
+        elif isinstance(page, Rejected):
             ledger.drop(page)
         else:
             ledger.keep(READ)

@@ -18,7 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.append import addition_name
+from mswitch.pipelines.corpus.change import addition_name
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.rules.text_script import script_counts
 from mswitch.pipelines.outputs import read_manifest

@@ -1,5 +1,9 @@
 """A corpus in a bucket, built by this machine: the bytes of a local build."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +14,9 @@ from trees import data_bytes
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
@@ -90,7 +96,7 @@ def test_killed_and_continued(files, bucket, fault, local_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["corpus.after_shards", "corpus.before_growth"])
+@pytest.mark.parametrize("fault", ["corpus.after_shards", "corpus.before_change"])
 def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket, fault, tmp_path):
     """There is no lock there: what was begun is finished first, or removed by hand."""
     base, second, third = (str(path) for path in files[:3])
@@ -102,12 +108,37 @@ def test_an_addition_is_killed_and_continued_and_keeps_others_out(files, bucket,
     wanted = data_bytes(local / "data")
     build_elsewhere([second], out, CONFIG, fault, **one_worker)
     if fault == "corpus.after_shards":
-        with pytest.raises(UserError, match=r"another crawl is being added .*_ADDING-"):
+        with pytest.raises(UserError, match=r"is being changed by another command.*_CHANGING-"):
             build_corpus([third], out, CONFIG, **one_worker)
         build_corpus([second], out, CONFIG, **one_worker)
     else:
         assert build_corpus([second], out, CONFIG, **one_worker)["reused"]
     assert data_bytes(f"{out}/data") == wanted
-    assert storage.match(f"{out}/_ADDING-**") == []
+    assert storage.match(f"{out}/_CHANGING-**") == []
     rows = sum(entry["rows"] for entry in read_manifest(out, "corpus")["shards"])
     assert rows == load_stats(out)["stages"][-1]["out"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault", ["corpus.after_removal", "corpus.before_change", "corpus.after_change"]
+)
+def test_a_removal_is_killed_and_continued(files, bucket, fault, tmp_path):
+    urls = tmp_path / "urls.txt"
+    urls.write_text("http://de.example/3\nhttp://en.example/4\n")
+    local, out = tmp_path / "corpus", f"{bucket}/corpus"
+    for place in (local, out):
+        build_corpus([str(path) for path in files[:2]], place, CONFIG)
+    remove_pages(local, urls=str(urls))
+    options = ["corpus", "remove", out, f"--urls={urls}", "--basis=other"]
+    for point in (fault, ""):
+        environment = {**os.environ, "MSWITCH_FAULT": point}
+        command = [sys.executable, "-m", "mswitch.flows.cli.main", *options]
+        done = subprocess.run(
+            [*command, "--", "--direct_num_workers=1"], env=environment, check=False
+        )
+        assert done.returncode == (-signal.SIGKILL if point else 0)
+    for folder in ("data", "rejected", "fingerprints"):
+        assert data_bytes(f"{out}/{folder}") == data_bytes(local / folder)
+    assert verify_corpus(out)["problems"] == []
+    assert storage.match(f"{out}/_CHANGING-**") == []

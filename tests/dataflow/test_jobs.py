@@ -11,14 +11,18 @@ import sys
 from collections import Counter
 
 import corpus_files
+import pyarrow.parquet as pq
 import pytest
 from dataflow_builds import IMAGE, PHASES, ROOT, RULES
 from trees import data_bytes
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 pytestmark = pytest.mark.dataflow
@@ -136,6 +140,30 @@ def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_
     assert any("-added-001-" in name for name in data_bytes(f"{out}/data"))
     for kind in ("data", "fingerprints"):
         assert data_bytes(f"{out}/{kind}") == data_bytes(local / kind)
+
+
+def test_pages_are_removed_by_a_job(peer, bucket, crawl_files, config, tmp_path):
+    local, out, urls = tmp_path / "local", f"{bucket}/corpus", tmp_path / "urls.txt"
+    for place in (local, out):
+        build_corpus([str(path) for path in crawl_files], place, config)
+    with storage.fetch(
+        storage.join(out, read_manifest(out, "corpus")["shards"][0]["path"])
+    ) as path:
+        urls.write_text("\n".join(pq.read_table(path)["url"].to_pylist()[:2]))
+    remove_pages(local, urls=str(urls))
+    before = len(peer.jobs)
+    command = [
+        sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "remove", out, f"--urls={urls}",
+        "--basis=other", "--runner=dataflow", "--", "--project=test-project",
+        "--region=europe-west4", f"--temp_location={bucket}/tmp",
+        f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    [job] = peer.jobs[before:]
+    assert job.spec["name"].startswith("mswitch-corpus-removal-")
+    assert data_bytes(f"{out}/data") == data_bytes(local / "data")
+    assert verify_corpus(out)["problems"] == []
 
 
 def test_the_template_starts_a_job_that_conducts_the_others(

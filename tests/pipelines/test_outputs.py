@@ -165,7 +165,7 @@ def test_killed_while_publishing_then_run_again(tmp_path, moment):
         "    (staged.directory / 'file').write_text('data')\n"
         "    staged.publish({'rows': 1})\n"
     )
-    (tmp_path / ".out.partial-0123").mkdir()
+    (tmp_path / ".out.partial-0123456789abcdef").mkdir()
     environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{moment}"}
     killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert killed.returncode == -signal.SIGKILL

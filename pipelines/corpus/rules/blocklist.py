@@ -77,7 +77,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 )
             prefix, _, query = _SCHEME.sub("", entry).partition("?")
             host, slash, path = prefix.partition("/")
-            host = _canonical_host(host.partition(":")[0])
+            host = canonical_host(host.partition(":")[0])
             if not host:
                 raise UserError(f"{file}, line {number}: {entry[:80]!r} has no host: remove it")
             key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
@@ -130,7 +130,7 @@ def _hash(entry: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _canonical_host(host: str) -> str:
+def canonical_host(host: str) -> str:
     """Return a host in lower case, in ASCII where it can be, without port and `www.`."""
     host = host.lower().rstrip(".").removeprefix("www.")
     if host.isascii():
@@ -146,19 +146,25 @@ def _exact(host: str, path: str, query: str) -> str:
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
 
+def hosts_of(url: str) -> list[str]:
+    """Return the host of `url` and its parents, the longest first; none if it has none."""
+    try:
+        host = canonical_host(urllib.parse.urlsplit(url).hostname or "")
+    except ValueError:
+        return []
+    labels = host.split(".")
+    # No domain has more than ten labels.
+    return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
+
+
 def _entries_that_block(url: str) -> list[str]:
     """Return the key of every entry that would block `url`.
 
     They are its host and parents, then longer prefixes, then the URL with its query.
     """
-    try:
-        parts = urllib.parse.urlsplit(url)
-        host = _canonical_host(parts.hostname or "")
-    except ValueError:
+    if not (hosts := hosts_of(url)):
         return []
-    labels = host.split(".")
-    # The longest hosts first; no domain has more than ten labels.
-    hosts = [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
+    host, parts = hosts[0], urllib.parse.urlsplit(url)
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
     exact = [_exact(host, parts.path, parts.query)] if parts.query else []

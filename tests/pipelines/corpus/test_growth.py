@@ -21,7 +21,7 @@ from mswitch.pipelines.corpus.dedup.key_files import read_keys
 from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
 from mswitch.pipelines.corpus.survey import rejected_samples
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.faults import GROWTH_POINTS
+from mswitch.pipelines.faults import CHANGE_POINTS
 from mswitch.pipelines.outputs import file_sha256
 
 CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300)
@@ -111,12 +111,16 @@ def test_a_crawl_is_added_through_a_link(tmp_path, months, base):
     assert not list(tmp_path.glob(".link*"))
 
 
-def test_a_card_that_was_edited_stays(months, corpus, capsys):
-    edited = (corpus / "README.md").read_text().replace('license: "other"', "license: cc0-1.0")
-    assert "cc0" in edited
-    (corpus / "README.md").write_text(edited)
+def test_an_edited_card_gets_the_figures(months, corpus, capsys):
+    card = corpus / "README.md"
+    card.write_text(card.read_text().replace('license: "other"', "license: cc0-1.0"))
     add(corpus, months[1])
-    assert (corpus / "README.md").read_text() == edited
+    assert "license: cc0-1.0" in card.read_text()
+    assert "41 documents, " in card.read_text()
+    # One without the lines that change stays.
+    card.write_text("Ours.\n")
+    add(corpus, months[2])
+    assert card.read_text() == "Ours.\n"
     assert "README.md was edited and stays" in capsys.readouterr().err
 
 
@@ -206,9 +210,9 @@ def test_killed_and_rerun(tmp_path, months, base, corpus):
     whole = Path(shutil.copytree(base, tmp_path / "whole"))
     add(whole, months[1])
     before = documents(base)
-    for point in ("corpus.after_line_choice", "corpus.after_shards", *GROWTH_POINTS):
+    for point in ("corpus.after_line_choice", "corpus.after_shards", *CHANGE_POINTS):
         killed(point, corpus, months[1])
-        if point != "corpus.after_growth":
+        if point != "corpus.after_change":
             shards = read_json(corpus / "manifest.json")["shards"]
             assert sum(entry["rows"] for entry in shards) == len(before)
     killed("", corpus, months[1])
@@ -231,8 +235,8 @@ def test_killed_and_another_comes_first(tmp_path, months, base):
     for point, wanted in (
         ("corpus.after_line_choice", last),
         ("corpus.after_shards", last),
-        ("corpus.before_growth", first),
-        ("corpus.after_growth", first),
+        ("corpus.before_change", first),
+        ("corpus.after_change", first),
     ):
         out = grown(point)
         killed(point, out, two)

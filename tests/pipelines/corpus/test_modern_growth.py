@@ -21,7 +21,7 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
 from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.recipes import MODERN
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
-from mswitch.pipelines.faults import GROWTH_POINTS, MODERN_POINTS
+from mswitch.pipelines.faults import CHANGE_POINTS, MODERN_POINTS
 
 ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
 
@@ -133,7 +133,7 @@ def test_killed_and_rerun(tmp_path, months, config):
     build(months[:1], whole, config)
     shutil.copytree(whole, killed)
     build(months[1:2], whole, config, append=True)
-    for point in (*MODERN_POINTS, *GROWTH_POINTS, ""):
+    for point in (*MODERN_POINTS, *CHANGE_POINTS, ""):
         build_elsewhere(months[1:2], killed, config, point, append=True)
     assert data_bytes(killed) == data_bytes(whole)
     assert not list(tmp_path.glob(".killed.partial-*"))

@@ -1,0 +1,285 @@
+"""Changing a finished corpus: a crawl is added (`append`), or pages are taken out (`removal`).
+
+A change is prepared aside, for one state of the corpus, which the name of its staging has: once
+another has gone in, what it decided no longer holds, and it starts over. Once it is ready
+(`decided.json` says what the corpus will be), it is published before anything else is changed. Only
+the manifest makes a file part of the corpus: it is replaced last, and what it named before and no
+longer does is removed after that.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus import recipes
+from mswitch.pipelines.corpus.card import CARD, data_card
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import fault_point
+from mswitch.pipelines.outputs import (
+    MANIFEST,
+    config_hash,
+    file_sha256,
+    read_manifest,
+    write_atomically,
+)
+from mswitch.pipelines.progress import say
+
+STATS, DECONTAMINATION = "stats.json", "decontamination.json"
+#: The lists of files in a manifest.
+_LISTS = ("shards", "fingerprints", "removals")
+_DECIDED, _CLAIM = "decided.json", "claim.json"
+#: A folder of the staging that never becomes part of the corpus.
+WORK = "work"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The corpus that is changed.
+
+    Attributes:
+        directory: path or URL, absolute.
+        manifest: its manifest.
+        stats: its statistics.
+        recipe: its recipe, or one of the same name where the card's figures are all that changes.
+    """
+
+    directory: str
+    manifest: Mapping[str, Any]
+    stats: Mapping[str, Any]
+    recipe: Recipe
+
+    @property
+    def additions(self) -> list[dict[str, Any]]:
+        """What was added before: `inputs_hash`, `inputs`."""
+        return self.manifest.get("additions", [])
+
+    @property
+    def removals(self) -> tuple[str, ...]:
+        """The records of what was taken out before, in order."""
+        entries = self.manifest.get("removals", [])
+        return tuple(storage.join(self.directory, entry["path"]) for entry in entries)
+
+    @property
+    def state(self) -> str:
+        """Identifies what the corpus has now."""
+        return config_hash("corpus-state", self.manifest)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the next addition's shards begin with, after the split."""
+        return f"{addition_name(len(self.additions) + 1)}-"
+
+    @property
+    def suffix(self) -> str:
+        """What the names of shards end with that the next removal writes."""
+        return f"-removed-{len(self.removals) + 1:03d}"
+
+    def known(self, kind: str) -> tuple[str, ...]:
+        """The files of keys of a kind, which come before all others."""
+        entries = self.manifest["fingerprints"]
+        paths = [entry["path"] for entry in entries if entry["kind"] == kind]
+        return tuple(storage.join(self.directory, path) for path in paths)
+
+    def keys(self, kind: str) -> int:
+        """How many fingerprints these files have."""
+        entries = self.manifest["fingerprints"]
+        return sum(entry["keys"] for entry in entries if entry["kind"] == kind)
+
+    def validation_documents(self) -> dict[str, int]:
+        """How many validation documents each language has."""
+        return {
+            lang: splits.get("validation", {}).get("documents", 0)
+            for lang, splits in self.stats["languages"].items()
+        }
+
+
+def addition_name(number: int) -> str:
+    """Return what the files of an addition are named by, counted from 1."""
+    return f"added-{number:03d}"
+
+
+def listed_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the entries of all files that a manifest names: path, bytes, sha256."""
+    return [entry for key in _LISTS for entry in manifest.get(key, [])]
+
+
+def open_base(out: str | Path, recipe: Recipe | None = None) -> Base:
+    """Read the corpus to change; its files must be those of its manifest.
+
+    Args:
+        out: the corpus.
+        recipe: its recipe, if that is known.
+    """
+    manifest = read_manifest(out, "corpus")
+    directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
+    _check_files(directory, manifest)
+    stats = storage.read_json(storage.join(directory, STATS))
+    if recipe is None:
+        own = manifest["config"].get("recipe")
+        name = own["name"] if own else manifest["config"]["profile"]
+        recipe = dataclasses.replace(recipes.MC4, name=name)
+    return Base(directory, manifest, stats, recipe)
+
+
+def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
+    """Refuse a corpus whose files are not those of its manifest.
+
+    Only what was written later than the manifest, which is written last, is read for its checksum.
+    """
+    files = storage.files_below(directory)
+    for entry in listed_files(manifest):
+        file, wrong = files.get(entry["path"]), "missing"
+        if file:
+            same = file.size_bytes == entry["bytes"]
+            if same and file.updated > files[MANIFEST].updated:
+                with storage.fetch(file.path) as local:
+                    same = file_sha256(local) == entry["sha256"]
+            if same:
+                continue
+            wrong = "not as the manifest says"
+        path = storage.join(directory, entry["path"])
+        raise UserError(f"{path} is {wrong}: restore it, or build the corpus again")
+
+
+def staging_of(base: Base, change_hash: str) -> str:
+    """Return where a change is prepared: beside a local corpus, within a remote one."""
+    return f"{_staging_prefix(base.directory)}{base.state}-{change_hash}"
+
+
+def _staging_prefix(directory: str) -> str:
+    if storage.is_remote(directory):
+        return storage.join(directory, "_CHANGING-")
+    parent, name = os.path.split(directory)
+    return storage.join(parent, f".{name}.partial-")
+
+
+def _stagings(directory: str) -> dict[str, str]:
+    """Find the changes that were begun: the state of the corpus that each is for, by path."""
+    prefix = _staging_prefix(directory)
+    if storage.is_remote(directory):
+        found = [status.path for status in storage.match(f"{prefix}**")]
+    else:
+        parent = os.path.dirname(directory)
+        found = [storage.join(parent, name) for name in storage.list_names(parent)]
+    named = re.compile(re.escape(prefix) + r"([0-9a-f]{16})-[0-9a-f]{16}(?=/|\Z)")
+    return {match[0]: match[1] for match in map(named.match, found) if match}
+
+
+def finish_decided(base: Base) -> bool:
+    """Publish a change that was ready when its run was killed; tell whether there was one.
+
+    What a change of an earlier state of the corpus left is removed.
+    """
+    for staging, state in _stagings(base.directory).items():
+        decided = storage.join(staging, _DECIDED)
+        whole = storage.read_json(decided) if storage.exists(decided) else {}
+        if whole and (state == base.state or whole["manifest"] == base.manifest):
+            publish_change(base, staging)
+            return True
+        if state != base.state:
+            storage.remove_tree(staging)
+    return False
+
+
+def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
+    """Make the staging of a change; one that was begun before continues.
+
+    Args:
+        base: the corpus.
+        staging: where the change is prepared.
+        claim: what it is, for people who look into it.
+    """
+    path = storage.join(staging, _CLAIM)
+    if storage.exists(path):
+        return
+    if storage.is_remote(base.directory) and (others := _stagings(base.directory)):
+        raise UserError(
+            f"{base.directory} is being changed by another command: finish that first, or remove "
+            f"{', '.join(others)} if it was given up"
+        )
+    # What a change that was given up left among the corpus's files.
+    listed = {entry["path"] for entry in listed_files(base.manifest)}
+    storage.remove(
+        storage.join(base.directory, path)
+        for path in storage.file_sizes(base.directory)
+        if (base.prefix in path or base.suffix in path) and path not in listed
+    )
+    storage.make_directory(staging)
+    storage.write_json(path, claim, scratch=True)
+
+
+def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
+    """Note what the corpus will be with a finished change, which is published from now on.
+
+    Args:
+        staging: where files of the change are that a rename brings into a local corpus.
+        whole: its `manifest` and `stats`, and `decontamination` if it has that.
+    """
+    storage.write_json(storage.join(staging, _DECIDED), whole, scratch=True)
+    fault_point("corpus.after_deciding_change")
+
+
+def publish_change(base: Base, staging: str) -> None:
+    """Make a decided change part of the corpus; may be repeated after a kill."""
+    if not storage.is_remote(staging):
+        for source in sorted(Path(staging).glob("*/**/*")):
+            below = source.relative_to(staging)
+            if source.is_file() and source.suffix != ".tmp" and below.parts[0] != WORK:
+                target = Path(base.directory, below)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(source, target)
+                fault_point("corpus.during_change")
+    whole = storage.read_json(storage.join(staging, _DECIDED))
+    _change_card(base, whole)
+    if "decontamination" in whole:
+        storage.write_json(storage.join(base.directory, DECONTAMINATION), whole["decontamination"])
+    storage.write_json(storage.join(base.directory, STATS), whole["stats"])
+    fault_point("corpus.before_change")
+    storage.write_json(storage.join(base.directory, MANIFEST), whole["manifest"])
+    fault_point("corpus.after_change")
+    files = storage.file_sizes(base.directory)
+    gone = [path for path in whole.get("gone", []) if path in files]
+    storage.remove(storage.join(base.directory, path) for path in gone)
+    storage.remove_tree(staging)
+
+
+def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
+    """Bring the figures of the data card up to date, whatever else people wrote into it."""
+    path = storage.join(base.directory, CARD)
+    before = _card(base.manifest, base.stats, base.recipe)
+    after = _card(whole["manifest"], whole["stats"], base.recipe)
+    card = storage.read_bytes(path).decode() if storage.exists(path) else before
+    changed = _follow(card, before, after)
+    if changed is not None:
+        write_atomically(path, changed)
+    elif _follow(card, after, before) is None:  # else it was changed before a kill
+        say("corpus", f"{path} was edited and stays as it is; its figures are those of before")
+
+
+def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
+    """Return the data card of a corpus, whose inputs are those of all crawls."""
+    settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
+    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
+    return data_card(settings, whole, stats, recipe)
+
+
+def _follow(text: str, before: str, after: str) -> str | None:
+    """Make the changes between two versions of a text in a third; None if a line is not there."""
+    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+    matcher = difflib.SequenceMatcher(a=old, b=new, autojunk=False)
+    for tag, start, stop, new_start, new_stop in matcher.get_opcodes():
+        if tag == "equal":
+            continue
+        anchor = old[start - 1] if tag == "insert" else ""
+        lines = anchor + "".join(old[start:stop])
+        if text.count(lines) != 1:
+            return None
+        text = text.replace(lines, anchor + "".join(new[new_start:new_stop]))
+    return text

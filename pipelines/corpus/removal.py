@@ -1,0 +1,514 @@
+"""Taking pages out of a finished corpus, because somebody asks for it.
+
+Their documents leave the shards, the samples of dropped pages, the statistics and the data card.
+Their deduplication keys stay, as tombstones: a later crawl brings neither the page back nor, as far
+as lines and near-duplicates are keyed, a twin of it. `removals/` has a record of each removal:
+when, on which basis, how many, and what was asked for as keyed hashes, with no text and no name.
+
+This is a change of the corpus (`change`). It is no rebuild without the page: lines that other pages
+lost to it, and near-duplicates that it stood for, do not return; ids and split stay.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import datetime
+import functools
+import hashlib
+import hmac
+import importlib.metadata
+import io
+import json
+import os
+import re
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.change import (
+    DECONTAMINATION,
+    WORK,
+    Base,
+    addition_name,
+    begin_change,
+    decide_change,
+    finish_decided,
+    open_base,
+    publish_change,
+    staging_of,
+)
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
+from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
+from mswitch.pipelines.corpus.rules.blocklist import canonical_host, hosts_of
+from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
+from mswitch.pipelines.outputs import (
+    MANIFEST,
+    config_hash,
+    file_sha256,
+    follow_link,
+    lock_directory,
+    write_atomically,
+)
+from mswitch.pipelines.progress import say
+from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
+
+STAGE = "corpus"
+REMOVALS = "removals"
+#: Why pages are taken out.
+Basis = Literal["copyright", "personal-data", "opt-out", "unlawful", "other"]
+_KEY = "key"
+_ID = re.compile(r"[0-9a-f]{32}")
+_SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
+_HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
+_COUNTS = ("documents", "characters", "bytes")
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """What is taken out of a corpus: pages and sites, as keyed hashes.
+
+    Attributes:
+        key: secret; without it, a hash could only be told by guessing key and page.
+        hashes: hexadecimal.
+        sites: whether any of them is a site's.
+    """
+
+    key: bytes
+    hashes: frozenset[str]
+    sites: bool
+
+    def found(self, url: str) -> set[str]:
+        """Return the hashes that stand for the page at `url`: its own, and those of its site."""
+        names = [page_name(fingerprint(normalize_url(url)).hex())]
+        if self.sites:
+            names += map(site_name, hosts_of(url))
+        return {keyed_hash(self.key, name) for name in names} & self.hashes
+
+
+def keyed_hash(key: bytes, name: str) -> str:
+    """Return 128 bits of HMAC-SHA256 in hexadecimal."""
+    return hmac.digest(key, name.encode("utf-8", "replace"), "sha256")[:16].hex()
+
+
+def page_name(page_id: str) -> str:
+    """Return what is hashed of a page."""
+    return f"page:{page_id}"
+
+
+def site_name(host: str) -> str:
+    """Return what is hashed of a site."""
+    return f"site:{host}"
+
+
+@functools.lru_cache(maxsize=2)
+def load_removed(records: tuple[str, ...]) -> Removed | None:
+    """Read what some records of removals name; None if there is no record."""
+    if not records:
+        return None
+    found = [storage.read_json(path) for path in records]
+    path = storage.join(os.path.dirname(records[0]), _KEY)
+    if not storage.exists(path):
+        raise UserError(
+            f"{path} is missing: restore it; without it, what was removed could come back"
+        )
+    hashes = frozenset(one for record in found for one in record["hashes"])
+    sites = any(record["requested"]["sites"] for record in found)
+    return Removed(storage.read_bytes(path), hashes, sites)
+
+
+def remove_pages(
+    corpus: str | Path,
+    *,
+    urls: str = "",
+    sites: str = "",
+    ids: str = "",
+    basis: Basis = "other",
+    reference: str = "",
+    search: Sequence[str] = (),
+    runner: RunnerName = "local",
+    beam_options: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Take pages out of a finished corpus.
+
+    Args:
+        corpus: its directory, or its URL.
+        urls: a file of URLs, one a line, by path or URL. URLs that differ in scheme, `www.` or
+            tracking alone are one page, as everywhere.
+        sites: a file of hosts; each stands for what is below it too.
+        ids: a file of documents' ids.
+        basis: why, for the record.
+        reference: a reference of the request, for the record; no name and no address.
+        search: directories in which vocabularies, examples and runs are looked for that were made
+            from the corpus as it was.
+        runner: where shards are read and written.
+        beam_options: options for Beam itself.
+
+    Returns:
+        A summary: stage, out, reused, removed_documents, removed_samples, languages (documents
+        of each), entries_not_found, not_found (some of these), held_by (what was made from the
+        corpus before, and still has the pages).
+    """
+    names = _read_requests(urls, sites, ids)
+    if not re.fullmatch(r"[\w.:/#-]{0,80}", reference):
+        raise UserError(
+            f"reference {reference!r}: give at most 80 letters, digits or ._:/#-, such as a "
+            "ticket's number; who asked does not belong into a corpus"
+        )
+    use_runner(runner, beam_options)
+    out = corpus if storage.is_remote(corpus) else follow_link(corpus)
+    with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
+        base = open_base(out)
+        while finish_decided(base):
+            say(STAGE, f"published a change of {out} that was ready when its command was killed")
+            base = open_base(out)
+        if before := load_removed(base.removals):
+            known = before.hashes
+            names = {n: e for n, e in names.items() if keyed_hash(before.key, n) not in known}
+        holders = _holders(base, search)
+        if not names:
+            say(STAGE, f"all of this was removed from {out} before, nothing to do")
+            return _summary(out, {}, [], holders)
+        change = config_hash("corpus-removal", {"names": sorted(names)})
+        staging = staging_of(base, change)
+        begin_change(base, staging, {"removes": len(names)})
+        request = _write_request(staging, base, names, basis, reference)
+        identity = f"{base.state}-{change}"
+        engine = Engine(STAGE, base.directory, identity, runner, tuple(beam_options))
+        key = _read_request(request)[0].key
+        with worker_processes(runner, beam_options):
+            record, found = _remove(base, staging, request, engine)
+        publish_change(base, staging)
+    say(
+        STAGE,
+        f"{record['documents']:,} documents removed; no later crawl brings them back. Lines that "
+        "other pages lost to them, and near-duplicates that they stood for, do not return: for "
+        "that, build again without them",
+    )
+    missing = [entry for name, entry in names.items() if keyed_hash(key, name) not in found]
+    return _summary(out, record, missing, holders)
+
+
+def _read_requests(urls: str, sites: str, ids: str) -> dict[str, str]:
+    """Return what is asked for: what is hashed of it, and the entry of the list it is from."""
+    names: dict[str, str] = {}
+    for path, name in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
+        if not path:
+            continue
+        with open_list(path, "the list") as opened:
+            lines = io.TextIOWrapper(opened, encoding="utf-8", errors="replace")
+            for number, line in enumerate(lines, 1):
+                entry = line.strip()
+                if entry and not entry.startswith("#"):
+                    names.setdefault(name(entry, f"{path}, line {number}"), entry)
+    if not names:
+        raise UserError("nothing to remove: give --urls, --sites or --ids, files with entries")
+    return names
+
+
+def _name_url(entry: str, where: str) -> str:
+    if not (normal := normalize_url(entry)):
+        raise UserError(f"{where}: {entry[:80]!r} is no URL: remove it")
+    return page_name(fingerprint(normal).hex())
+
+
+def _name_site(entry: str, where: str) -> str:
+    if re.search("[/: ]", entry) or "." not in entry:
+        raise UserError(f"{where}: {entry[:80]!r} is no host: give one a line; pages by --urls")
+    return site_name(canonical_host(entry))
+
+
+def _name_id(entry: str, where: str) -> str:
+    if not _ID.fullmatch(entry):
+        raise UserError(f"{where}: {entry[:80]!r} is no id of a document (32 hexadecimal digits)")
+    return page_name(entry)
+
+
+def _write_request(
+    staging: str, base: Base, names: Collection[str], basis: str, reference: str
+) -> str:
+    """Write what workers look for, and what the record says of it; return the path."""
+    path = storage.join(staging, WORK, "request.json")
+    if storage.exists(path):
+        return path  # with the date at which it was begun
+    before = load_removed(base.removals)
+    key = before.key if before else secrets.token_bytes(32)
+    kinds = collections.Counter(name.partition(":")[0] for name in names)
+    last = base.manifest.get("removals", [])[-1:]
+    record = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "basis": basis,
+        "reference": reference,
+        "code_version": importlib.metadata.version("mswitch"),
+        "requested": {"pages": kinds["page"], "sites": kinds["site"]},
+        "hashes": sorted(keyed_hash(key, name) for name in names),
+        "previous": last[0]["sha256"] if last else "",
+    }
+    storage.make_directory(storage.join(staging, WORK))
+    storage.write_json(path, {"key": key.hex(), "record": record}, scratch=True)
+    return path
+
+
+@functools.lru_cache(maxsize=1)
+def _read_request(path: str) -> tuple[Removed, dict[str, Any]]:
+    request = storage.read_json(path)
+    record = request["record"]
+    hashes = frozenset(record["hashes"])
+    return Removed(bytes.fromhex(request["key"]), hashes, record["requested"]["sites"] > 0), record
+
+
+def _remove(
+    base: Base, staging: str, request: str, engine: Engine
+) -> tuple[dict[str, Any], set[str]]:
+    """Prepare the removal and decide it; return its record, and the hashes that were found."""
+    removed, record = _read_request(request)
+    # Objects cannot be moved by a rename: there, files are written where they belong.
+    directory = base.directory if storage.is_remote(staging) else staging
+    shards = base.manifest["shards"]
+    function = partial(
+        remove_from_shard,
+        source=base.directory,
+        directory=directory,
+        suffix=base.suffix,
+        request=request,
+    )
+    notes = storage.join(staging, WORK, "removal")
+    tasks = Tasks("removal", function, shards, notes, [one["bytes"] for one in shards], "bytes")
+    run_tasks([tasks], engine)
+    done = [(entry, note) for entry, note in zip(shards, tasks.read(), strict=True)]
+    kept = [note["entry"] for _, note in done if note["entry"]]
+    if not kept:
+        raise UserError(f"no document of {base.directory} would be left: delete it instead")
+    changed = [(entry, note) for entry, note in done if note["documents"]]
+    languages: collections.Counter[str] = collections.Counter()
+    for entry, note in changed:
+        languages[entry["lang"]] += note["documents"]
+    record = {
+        **record,
+        "documents": languages.total(),
+        "languages": dict(sorted(languages.items())),
+        "files": [
+            {
+                "before": entry["path"],
+                "after": note["entry"]["path"] if note["entry"] else None,
+                "documents": note["documents"],
+            }
+            for entry, note in changed
+        ],
+        "samples": _clean_samples(base.directory, directory, removed),
+        "corpus": sorted(_identities(base)),
+    }
+    whole = {
+        "manifest": {
+            **base.manifest,
+            "shards": kept,
+            "removals": [
+                *base.manifest.get("removals", []),
+                _write_record(directory, len(base.removals) + 1, record, removed.key),
+            ],
+        },
+        "stats": _stats_without(base.stats, changed, languages),
+        "gone": [entry["path"] for entry, _ in changed],
+    }
+    report = storage.join(base.directory, DECONTAMINATION)
+    if storage.exists(report):
+        found = storage.read_json(report)
+        matches = [match for match in found["matches"] if not removed.found(match["url"])]
+        whole["decontamination"] = {**found, "matches": matches}
+    decide_change(staging, whole)
+    return record, {one for _, note in changed for one in note["found"]}
+
+
+def remove_from_shard(
+    entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: str
+) -> dict[str, Any]:
+    """Write a shard again without what is removed, if it has any of that.
+
+    Memory: a row group, and the URLs.
+
+    Args:
+        entry: of the manifest.
+        source: the corpus.
+        directory: where the new shard is written.
+        suffix: what its name ends with.
+        request: what `_write_request` wrote.
+
+    Returns:
+        entry (of the shard as it is then; None if nothing is left), found (hashes), and documents,
+        characters and bytes that are gone.
+    """
+    removed, _ = _read_request(request)
+    with open_shard(storage.join(source, entry["path"]), entry["sha256"]) as shard:
+        found = [
+            removed.found(url)
+            for batch in shard.iter_batches(columns=["url"])
+            for url in batch["url"].to_pylist()
+        ]
+        gone = pa.array([bool(one) for one in found], pa.bool_())
+        counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
+        kept = _split(shard, gone, counts)
+        after: dict[str, Any] | None = None
+        if not any(found):
+            after = dict(entry)
+        elif all(found):
+            collections.deque(kept, maxlen=0)
+        else:
+            path = _SUFFIX.sub(f"{suffix}.parquet", entry["path"])
+            final = storage.join(directory, path)
+            storage.make_directory(os.path.dirname(final))
+            with storage.publish(final, sync=True) as temporary:
+                schema = shard.schema_arrow
+                with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+                    for table in kept:
+                        writer.write_table(table, row_group_size=len(table))
+                after = {
+                    **entry,
+                    "path": path,
+                    "rows": entry["rows"] - counts["documents"],
+                    "bytes": temporary.stat().st_size,
+                    "sha256": file_sha256(temporary),
+                }
+    return {"entry": after, "found": sorted(set().union(*found)), **counts}
+
+
+def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Iterator[pa.Table]:
+    """Yield what stays of each row group; add up what goes."""
+    start = 0
+    for number in range(shard.num_row_groups):
+        table = shard.read_row_group(number)
+        leaves = gone.slice(start, len(table))
+        start += len(table)
+        texts = table["text"].filter(leaves)
+        counts["documents"] += len(texts)
+        for name, length in (("characters", "utf8_length"), ("bytes", "binary_length")):
+            lengths = pc.call_function(length, [texts])
+            counts[name] += pc.call_function("sum", [lengths]).as_py() or 0
+        stays = table.filter(pc.call_function("invert", [leaves]))
+        if len(stays):
+            yield stays
+        pa.default_memory_pool().release_unused()
+
+
+def _clean_samples(source: str, directory: str, removed: Removed) -> int:
+    """Write samples of dropped pages again without those of what is removed; return how many."""
+    count = 0
+    for path in storage.file_sizes(source):
+        if not path.startswith("rejected/") or not path.endswith(".jsonl"):
+            continue
+        lines = storage.read_bytes(storage.join(source, path)).decode().splitlines(keepends=True)
+        kept = [line for line in lines if not removed.found(json.loads(line).get("url", ""))]
+        if len(kept) < len(lines):
+            count += len(lines) - len(kept)
+            final = storage.join(directory, path)
+            storage.make_directory(os.path.dirname(final))
+            write_atomically(final, "".join(kept))
+    return count
+
+
+def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[str, Any]:
+    """Write the record of a removal, and the key; return the record's entry in the manifest."""
+    folder = storage.join(directory, REMOVALS)
+    storage.make_directory(folder)
+    write_atomically(storage.join(folder, _KEY), key)
+    text = storage.json_text(record).encode()
+    name = f"{number:03d}.json"
+    write_atomically(storage.join(folder, name), text)
+    sha256 = hashlib.sha256(text).hexdigest()
+    return {"path": f"{REMOVALS}/{name}", "bytes": len(text), "sha256": sha256}
+
+
+def _stats_without(
+    stats: Mapping[str, Any],
+    changed: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
+    languages: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return stats.json of a corpus without what left its shards: a drop of the last stage."""
+    left = {lang: dict(splits) for lang, splits in stats["languages"].items()}
+    for entry, note in changed:
+        of_lang = left[entry["lang"]]
+        of_split = {name: of_lang[entry["split"]][name] - note[name] for name in _COUNTS}
+        of_lang[entry["split"]] = of_split
+    left = {
+        lang: {split: counts for split, counts in splits.items() if counts["documents"]}
+        for lang, splits in left.items()
+    }
+    left = {lang: splits for lang, splits in left.items() if splits}
+    *stages, write = stats["stages"]
+    dropped = stats["dropped_languages"]
+    for lang, count in languages.items():
+        dropped = {**dropped, lang: _with_removed(dropped.get(lang, {}), count)}
+    total = sum(languages.values())
+    write = {
+        **write,
+        "out": write["out"] - total,
+        "dropped": _with_removed(write["dropped"], total),
+    }
+    documents = sum(n["documents"] for splits in left.values() for n in splits.values())
+    check_accounts([*stages, write], documents)
+    return {
+        **stats, "languages": left, "stages": [*stages, write], "dropped_languages": dropped
+    }  # fmt: skip
+
+
+def _with_removed(dropped: Mapping[str, int], count: int) -> dict[str, int]:
+    return {**dropped, REMOVED: dropped.get(REMOVED, 0) + count}
+
+
+def _identities(base: Base) -> set[str]:
+    """Return by what examples know the corpus, as it is and as it was before each change."""
+    known = {one for path in base.removals for one in storage.read_json(path)["corpus"]}
+    for count in range(len(base.additions) + 1):
+        later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
+        shards = base.manifest["shards"]
+        had = [one for one in shards if not any(f"-{name}-" in one["path"] for name in later)]
+        known.add(corpus_identity(had))
+    return known
+
+
+def _holders(base: Base, search: Sequence[str]) -> list[str]:
+    """Return the vocabularies, examples and runs that were made from the corpus, or from such."""
+    described: dict[str, tuple[set[str], str]] = {}
+    for directory in search:
+        for name in (MANIFEST, "config.json"):
+            for file in storage.find(directory, name):
+                text = storage.read_bytes(file.path).decode(errors="replace")
+                with contextlib.suppress(ValueError, AttributeError):
+                    own = json.loads(text)
+                    if own.get("stage", "") not in ("corpus", "report", "downstream"):
+                        folder = os.path.dirname(file.path)
+                        described[folder] = set(_HASH.findall(text)), own.get("config_hash", "")
+    known, found = _identities(base), set[str]()
+    while new := {
+        path for path, (hashes, _) in described.items() if path not in found and hashes & known
+    }:
+        found |= new
+        known |= {described[path][1] for path in new}
+    for path in sorted(found):
+        say(STAGE, f"{path} was made from the corpus as it was")
+    return sorted(found)
+
+
+def _summary(
+    out: str | Path, record: Mapping[str, Any], missing: Sequence[str], holders: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "stage": STAGE,
+        "out": str(out),
+        "reused": not record,
+        "removed_documents": record.get("documents", 0),
+        "removed_samples": record.get("samples", 0),
+        "languages": record.get("languages", {}),
+        "entries_not_found": len(missing),
+        "not_found": list(missing[:_SHOWN]),
+        "held_by": list(holders),
+    }

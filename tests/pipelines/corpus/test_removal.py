@@ -1,0 +1,333 @@
+"""Taking pages out of a finished corpus, and checking one."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import crawl_files as crawl
+import pyarrow.parquet as pq
+import pytest
+from corpus_builds import LENIENT, build, build_elsewhere, documents, english, modern_settings
+from corpus_files import read_json
+from trees import data_bytes
+
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.removal import remove_pages
+from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.verify import verify_corpus
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.faults import CHANGE_POINTS, REMOVAL_POINTS
+from mswitch.pipelines.outputs import stage_output
+
+CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300, shard_bytes=1500)
+
+
+def page(seed: int, host: str = "a.example", lines: int = 3) -> bytes:
+    return crawl.record(crawl.prose(crawl.GERMAN, seed, lines), f"http://{host}/{seed}")
+
+
+@pytest.fixture(scope="module")
+def months(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A crawl, and one that has all its pages again, twins of them, and more of each site."""
+    work = tmp_path_factory.mktemp("months")
+    first = [page(seed) for seed in range(20)]
+    first += [page(seed, "b.c.example") for seed in range(100, 120)]
+    first += [crawl.record(crawl.prose(crawl.ENGLISH, 1), "http://en.example/1")]
+    first += [crawl.record("", "http://a.example/empty")]
+    second = [*first, *(page(seed, "twin.example") for seed in range(20))]
+    second += [page(seed, "c.example") for seed in range(30, 40)]
+    return [
+        crawl.write(work / f"{number}.warc.wet.gz", records)
+        for number, records in enumerate((first, second))
+    ]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, months: list[Path]) -> Path:
+    """A corpus of the first month; no test may change it."""
+    out = tmp_path_factory.mktemp("base") / "corpus"
+    build(months[:1], out, CONFIG)
+    return out
+
+
+@pytest.fixture
+def corpus(base: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(base, tmp_path / "corpus"))
+
+
+def lists(folder: Path, **entries: str) -> dict[str, Any]:
+    """Options of a removal, by lists of entries."""
+    for name, text in entries.items():
+        (folder / f"{name}.txt").write_text(text.replace(" ", "\n") + "\n")
+    return {"basis": "copyright"} | {name: str(folder / f"{name}.txt") for name in entries}
+
+
+def every_text(out: Path) -> str:
+    """All that can be read in a corpus: rows, JSON, samples, the card."""
+    found = []
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        if path.suffix == ".parquet":
+            found.append(json.dumps(pq.read_table(path).to_pylist(), default=str))
+        else:
+            found.append(path.read_bytes().decode("utf-8", "replace"))
+    return "\n".join(found)
+
+
+def test_pages_and_sites_leave_no_trace(tmp_path, corpus, capsys):
+    before = documents(corpus)
+    gone = {url for url in before if re.search(r"c\.example|//a\.example/[35]$", url)}
+    [sample] = [row for row in before.values() if row["url"] == "http://a.example/7"]
+    given = lists(
+        tmp_path,
+        urls="https://www.a.example/3/ http://a.example/5?utm_x=1 http://a.example/empty no/such",
+        sites="C.example",
+        ids=sample["id"],
+    )
+    summary = remove_pages(corpus, **given, reference="T-17")
+    gone |= {sample["url"]}
+    assert documents(corpus) == {url: row for url, row in before.items() if url not in gone}
+    assert (summary["removed_documents"], summary["removed_samples"]) == (len(gone), 1)
+    assert (summary["entries_not_found"], summary["not_found"]) == (
+        2, ["http://a.example/empty", "no/such"],
+    )  # fmt: skip
+    found = every_text(corpus)
+    for url in [*gone, "http://a.example/empty"]:
+        assert not re.search(rf"{re.escape(url.removeprefix('http://'))}\b", found)
+        if url in before:
+            assert before[url]["text"].split("\n")[0] not in found
+            assert before[url]["id"] not in found
+            assert before[url]["record_id"] not in found
+    assert "T-17" in found
+    assert verify_corpus(corpus)["problems"] == []
+    stats, card = load_stats(corpus), (corpus / "README.md").read_text()
+    assert stats["stages"][-1]["dropped"] == {"removed": len(gone)}
+    assert stats["dropped_languages"]["de"]["removed"] == len(gone)
+    assert f"{len(before) - len(gone)} documents, " in card
+    record = read_json(corpus / "removals" / "001.json")
+    assert record["requested"] == {"pages": 5, "sites": 1}
+    assert record["languages"] == {"de": len(gone)}
+    assert "no later crawl brings them back" in capsys.readouterr().err
+
+
+def test_statistics_are_those_of_what_is_left(tmp_path, corpus):
+    remove_pages(corpus, **lists(tmp_path, sites="b.c.example en.example"))
+    left: dict[str, dict[str, Any]] = {}
+    for path in sorted(corpus.glob("data/*/*")):
+        split = path.name.partition("-")[0]
+        counts = left.setdefault(path.parent.name, {}).setdefault(split, [0, 0, 0])
+        for row in pq.read_table(path).to_pylist():
+            of_row = (1, len(row["text"]), len(row["text"].encode()))
+            counts[:] = [a + b for a, b in zip(counts, of_row, strict=True)]
+    names = ("documents", "characters", "bytes")
+    assert load_stats(corpus)["languages"] == {
+        lang: {split: dict(zip(names, counts, strict=True)) for split, counts in splits.items()}
+        for lang, splits in left.items()
+    }
+    assert list(left) == ["de"]
+    assert "data/en" not in (corpus / "README.md").read_text()
+
+
+def test_an_edited_card_gets_the_figures(tmp_path, corpus):
+    card = corpus / "README.md"
+    card.write_text(card.read_text().replace('license: "other"', "license: cc0-1.0") + "\nOurs.\n")
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert "license: cc0-1.0" in card.read_text()
+    assert card.read_text().endswith("\nOurs.\n")
+    assert "| write | 41 | 21 | removed 20 |" in card.read_text()
+
+
+def test_neither_a_later_crawl_nor_a_twin_brings_it_back(tmp_path, months, corpus):
+    first = lists(tmp_path, urls="http://a.example/3 http://a.example/4")
+    texts = [row["text"].split("\n") for url, row in documents(corpus).items() if url in
+             ("http://a.example/3", "http://a.example/4")]  # fmt: skip
+    remove_pages(corpus, **first)
+    remove_pages(corpus, **lists(tmp_path, sites="c.example"))
+    summary = build(months[1:], corpus, CONFIG, append=True)
+    after = documents(corpus)
+    assert not [url for url in after if re.search(r"c\.example|//a\.example/[34]$", url)]
+    lines = {line for row in after.values() for line in row["text"].split("\n")}
+    assert not lines & set(itertools.chain(*texts))
+    assert summary["newly_dropped_by_reason"]["removed"] == 2 + 20 + 10
+    assert "twin.example/3" not in every_text(corpus / "data")
+    assert verify_corpus(corpus)["problems"] == []
+
+
+def test_a_near_twin_does_not_come_back(tmp_path):
+    config = modern_settings()
+    first, twin = english(1), english(1).replace("care", "joy", 1)
+    crawls = [
+        crawl.write(tmp_path / "1.wet.gz", [crawl.record(first, "http://a.example/1"),
+                                            crawl.record(english(2), "http://a.example/2")]),
+        crawl.write(tmp_path / "2.wet.gz", [crawl.record(twin, "http://b.example/1"),
+                                            crawl.record(english(3), "http://b.example/3")]),
+    ]  # fmt: skip
+    build(crawls[:1], tmp_path / "corpus", config)
+    remove_pages(tmp_path / "corpus", **lists(tmp_path, urls="http://a.example/1"))
+    # Its card is of another recipe than the one that figures are drawn with.
+    assert "| write | 2 | 1 | removed 1 |" in (tmp_path / "corpus" / "README.md").read_text()
+    build(crawls[1:], tmp_path / "corpus", config, append=True)
+    assert sorted(documents(tmp_path / "corpus")) == ["http://a.example/2", "http://b.example/3"]
+
+
+def test_what_was_removed_is_not_removed_again(tmp_path, corpus):
+    given = lists(tmp_path, urls="http://a.example/3 http://a.example/4")
+    remove_pages(corpus, **given)
+    before = data_bytes(corpus)
+    assert remove_pages(corpus, **given)["reused"] is True
+    assert data_bytes(corpus) == before
+    remove_pages(corpus, **lists(tmp_path, urls="http://a.example/4 http://a.example/5"))
+    first, second = (read_json(corpus / "removals" / f"00{n}.json") for n in (1, 2))
+    digest = hashlib.sha256((corpus / "removals" / "001.json").read_bytes()).hexdigest()
+    assert (first["previous"], second["previous"]) == ("", digest)
+    assert len(second["hashes"]) == 1
+    assert verify_corpus(corpus)["problems"] == []
+
+
+@pytest.mark.kill
+def test_killed_and_rerun(tmp_path, corpus, base):
+    """Killed at one point after another; what was there is readable until it is out."""
+    whole = Path(shutil.copytree(base, tmp_path / "whole"))
+    given = lists(tmp_path, sites="a.example")
+    remove_pages(whole, **given)
+    options = [f"--{name}={value}" for name, value in given.items()]
+    command = [sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "remove", str(corpus)]
+    for point in (*REMOVAL_POINTS, *CHANGE_POINTS, ""):
+        environment = {**os.environ, "MSWITCH_FAULT": point}
+        done = subprocess.run([*command, *options], env=environment, check=False)
+        assert done.returncode == (-signal.SIGKILL if point else 0)
+        rows = [pq.read_metadata(corpus / one["path"]).num_rows for one in
+                read_json(corpus / "manifest.json")["shards"]]  # fmt: skip
+        assert sum(rows) == (21 if point in ("corpus.after_change", "") else 41)
+    chance = re.compile(r"^(removals/|manifest\.json)")
+    assert {k: v for k, v in data_bytes(corpus).items() if not chance.match(k)} == {
+        k: v for k, v in data_bytes(whole).items() if not chance.match(k)
+    }
+    assert verify_corpus(corpus)["problems"] == []
+    assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
+
+
+def test_an_addition_that_was_decided_goes_in_first(tmp_path, months, corpus):
+    build_elsewhere(months[1:], corpus, CONFIG, "corpus.before_change", append=True)
+    # Nor does the command that built the corpus lose it.
+    assert build(months[:1], corpus, CONFIG)["reused"] is True
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert verify_corpus(corpus)["problems"] == []
+    assert any("c.example/3" in url for url in documents(corpus))
+
+
+def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
+    from mswitch.pipelines.corpus.reader import open_corpus
+
+    before = open_corpus(corpus).identity
+    build(months[1:], corpus, CONFIG, append=True)
+    made = {"old": before, "new": open_corpus(corpus).identity, "other": "0" * 64}
+    for name, identity in made.items():
+        with stage_output(
+            tmp_path / "x" / name, stage="examples", config={"corpus": identity}
+        ) as s:
+            manifest = s.publish({})
+        run = tmp_path / "x" / f"run-{name}"
+        run.mkdir()
+        examples = {"examples": {"config_hash": manifest["config_hash"]}, "config_hash": name * 8}
+        (run / "config.json").write_text(json.dumps(examples))
+    given = lists(tmp_path, sites="a.example")
+    summary = remove_pages(corpus, **given, search=[str(tmp_path / "x")])
+    held = [str(tmp_path / "x" / name) for name in ("new", "old", "run-new", "run-old")]
+    assert summary["held_by"] == held
+    # Later, too.
+    assert remove_pages(corpus, **given, search=[str(tmp_path / "x")])["held_by"] == held
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({}, "nothing to remove: give --urls, --sites or --ids"),
+        ({"urls": "# "}, "nothing to remove"),
+        ({"sites": "http://a.example"}, r"sites.txt, line 1: 'http://a.example' is no host"),
+        ({"sites": "localhost"}, "is no host"),
+        ({"ids": "a" * 31}, r"ids.txt, line 1: .* is no id of a document"),
+        ({"sites": "a.example b.c.example en.example"}, "no document of .* would be left"),
+    ],
+)
+def test_requests_that_are_refused(tmp_path, corpus, entries, message):
+    before = data_bytes(corpus)
+    with pytest.raises(UserError, match=message):
+        remove_pages(corpus, **{"basis": "other", **lists(tmp_path, **entries)})
+    assert data_bytes(corpus) == before
+
+
+def test_a_reference_is_no_name(tmp_path, corpus):
+    with pytest.raises(UserError, match="who asked does not belong"):
+        remove_pages(corpus, **lists(tmp_path, urls="http://x/"), reference="Jane Doe <j@d>")
+
+
+def test_without_its_key_a_corpus_does_not_grow(tmp_path, months, corpus):
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    (corpus / "removals" / "key").unlink()
+    with pytest.raises(UserError, match=r"removals/key is missing: restore it"):
+        build(months[1:], corpus, CONFIG, append=True)
+
+
+def test_a_corpus_is_verified(tmp_path, corpus, capsys):
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert main(["corpus", "verify", str(corpus)]) == 0
+    assert "0 problems" in capsys.readouterr().out
+    shards = sorted(corpus.glob("data/de/*"))
+    (corpus / "data" / "de" / "train-more.parquet").write_bytes(shards[0].read_bytes())
+    flipped = bytearray(shards[1].read_bytes())
+    flipped[-20] ^= 1
+    shards[1].write_bytes(flipped)
+    shards[2].unlink()
+    stats = read_json(corpus / "stats.json")
+    stats["languages"]["en"]["train"]["documents"] += 1
+    stats["stages"][1]["out"] += 1
+    (corpus / "stats.json").write_text(json.dumps(stats))
+    assert main(["corpus", "verify", str(corpus), "--json"]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    wanted = [
+        f"{shards[1].relative_to(corpus)} is damaged",
+        f"{shards[2].relative_to(corpus)} is missing",
+        "data/de/train-more.parquet is not in the manifest",
+        "stats.json counts 2 documents of en in train; the shards have 1",
+        "stats.json: accounts do not balance",
+    ]
+    assert len(problems) == len(wanted)
+    for problem, beginning in zip(problems, wanted, strict=True):
+        assert problem.startswith(beginning)
+
+
+def test_rows_are_verified(tmp_path, corpus):
+    """Shards whose checksums are right, but whose rows are not."""
+    manifest = read_json(corpus / "manifest.json")
+    entry = max(manifest["shards"], key=lambda shard: shard["rows"])
+    path = corpus / entry["path"]
+    table = pq.read_table(path)
+    rows = table.to_pylist()[::-1]
+    rows[0] |= {"lang": "en", "url": "http://other.example/"}
+    pq.write_table(table.from_pylist(rows, table.schema), path)
+    entry |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    entry["rows"] += 1
+    (corpus / "manifest.json").write_text(json.dumps(manifest))
+    found = " ".join(verify_corpus(corpus)["problems"])
+    assert f"has {len(rows)} rows; the manifest says {len(rows) + 1}" in found
+    assert "has 1 rows of another language than de" in found
+    assert "has 1 rows whose id is not that of their URL" in found
+    assert f"has {len(rows) - 1} rows that are not in the order of their ids" in found
+
+
+def test_ids_are_those_of_urls():
+    assert (
+        fingerprint(normalize_url("http://www.a.example/1/"))
+        == hashlib.md5(b"a.example/1").digest()
+    )
