@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -140,8 +141,8 @@ def worker_processes(
 
 def _workers(beam_options: Sequence[str]) -> int | None:
     """Return what --direct_num_workers says, if it is given."""
-    for option in beam_options:
-        name, _, value = option.partition("=")
+    words = [word for option in beam_options for word in option.split("=", 1)]
+    for name, value in itertools.pairwise(words):
         if name == "--direct_num_workers" and value.isdigit():
             return int(value)
     return None

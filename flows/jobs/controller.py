@@ -178,7 +178,8 @@ class _Loop:
     def _watch(self, launcher: Launcher, last: Attempt, status: Status) -> float:
         with edit_record(self.job.place) as record:
             alive = record.attempts[last.number - 1]
-            alive.started, alive.where = status.started, status.where
+            # What is known of pods may be gone while their job stands.
+            alive.started, alive.where = status.started or alive.started, status.where
             if record.intent != "run":
                 _stop(record, self.clock())
         reason = f" ({status.reason})" if status.reason else ""

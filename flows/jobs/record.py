@@ -20,7 +20,7 @@ from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.outcomes import Outcome
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import canonical_json, read_json_object, write_atomically
+from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, write_atomically
 from mswitch.pipelines.progress import say
 
 RECORD = "record.json"
@@ -103,7 +103,8 @@ class Record:
     def host_hours(self, until: float) -> float:
         """Hours for which attempts held hosts; `until` is when one ends that has not."""
         held = [(one.ended or until) - one.started for one in self.attempts if one.started]
-        return self.earlier_host_hours + self.job.hosts * sum(held) / 3600
+        hours = sum(max(0.0, secs) for secs in held) / 3600
+        return self.earlier_host_hours + self.job.hosts * hours
 
     def as_json(self) -> dict[str, Any]:
         """The record as its file has it."""
@@ -115,6 +116,8 @@ class Record:
 
 
 _RECORD = pydantic.TypeAdapter(Record)
+#: Names of files by which the directory of an output, or of a run, is known.
+_OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
 def read_record(place: Path) -> Record | None:
@@ -161,10 +164,10 @@ def find_records(top: Path) -> list[Record]:
                 found += [record] if record is not None else []
             except (UserError, PermissionError) as error:
                 say("jobs", f"left out: {error}")
-        # Data, checkpoints and metrics have no jobs below them, and many files.
-        names[:] = sorted(
-            name for name in names if name not in ("checkpoints", "data", "tensorboard")
-        )
+        # Outputs have no jobs below their data, checkpoints and metrics, but many files.
+        if _OF_AN_OUTPUT & set(files):
+            names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
+        names.sort()
     return sorted(found, key=lambda record: record.job.place)
 
 

@@ -164,6 +164,8 @@ class Slurm:
         started = _seconds(shown.start) if shown else None
         if living:
             phase = "pending" if all(one.state == "PENDING" for one in living) else "running"
+            if phase == "pending":
+                started = None  # the queue tells when it expects to start it
             reason = shown.reason if shown and shown.reason != "None" else ""
             return Status(phase, reason, where.strip(), started)
         ends = [read_code(path) for path in self._ends(job, attempt)]

@@ -348,14 +348,17 @@ class BucketFiles(RunFiles):
 
 
 @contextlib.contextmanager
-def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> Iterator[RunFiles]:
+def open_files(
+    place: str | Path, part: str | None = None, *, shared: bool = False
+) -> Iterator[RunFiles]:
     """Give a run directory to work with, which may be in a bucket.
 
     The working copy is below the directory for temporary files (`TMPDIR`).
 
     Args:
         place: a path, or a gs:// or s3:// URL.
-        part: what is going to be locked, which tells working copies apart.
+        part: what is going to be locked: "" is the whole run; None if it is only read. Who gets a
+            lock removes the copies of those that held it before.
         shared: whether other processes of a job work with it too.
 
     Where the lease is lost or the bucket fails later, one process exits with code 75; of a job, all
@@ -366,7 +369,8 @@ def open_files(place: str | Path, part: str = "", *, shared: bool = False) -> It
         return
     url = str(place).rstrip("/")
     objects.check_url(url)
-    name = f"mswitch-{hashlib.sha256(storage.join(url, part).encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
+    name = f"mswitch-{'read-' if part is None else ''}{digest}"
     # Processes of one machine have a copy each.
     prefix = f"{name}.{_process_index()}-" if shared else f"{name}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as copy:

@@ -89,7 +89,7 @@ def train_prepared(
     with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
         agree(canonical_json([plan.identity, dataclasses.asdict(plan.train)]))
-        files = stack.enter_context(open_files(out, shared=job.shared))
+        files = stack.enter_context(open_files(out, "", shared=job.shared))
         stack.enter_context(files.lock())
         finished, horizons, extends = on_first(lambda: claim_run(files.directory, plan))
         plan = dataclasses.replace(plan, horizons=tuple(horizons))

@@ -18,6 +18,8 @@ from mswitch.pipelines.records import Page, Rejected
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OWN = "mswitch.pipelines."
+#: Methods of rules that give a reason by what is read before there is text.
+_REASONS = ("url_reason", "response_reason")
 
 
 def pass_rules(
@@ -78,11 +80,8 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
                 f"rule {rule.name} of recipe {recipe.name} gives {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"
             )
-        for reason in set(reasons) - {None}:
-            if not isinstance(reason, str) or not _REASON.fullmatch(reason):
-                raise ValueError(
-                    f"reason {reason!r} is not a name in lower-case letters, digits and underscores"
-                )
+        for reason in reasons:
+            _check_reason(reason)
     except UserError:
         raise
     except Exception as error:
@@ -104,6 +103,13 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
     return reasons
 
 
+def _check_reason(reason: Any) -> None:
+    if reason is not None and not (isinstance(reason, str) and _REASON.fullmatch(reason)):
+        raise ValueError(
+            f"reason {reason!r} is not a name in lower-case letters, digits and underscores"
+        )
+
+
 def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
     """Make one edit of a page."""
     before = set(page.columns)
@@ -116,7 +122,10 @@ def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> 
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:
-        return getattr(step, method)(*given)
+        said = getattr(step, method)(*given)
+        if method in _REASONS:
+            _check_reason(said)
+        return said
     except UserError:
         raise
     except Exception as error:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.dedup.base import Dedup
@@ -67,7 +68,11 @@ def find_page(
 
         return note
 
-    for file in find_crawl_files(inputs):
+    files = find_crawl_files(inputs)
+    if place:
+        # Samples name files without their folders.
+        files = [file for file in files if file.name == storage.name_of(place[1])]
+    for file in files:
         for page in read_file(file, config, asking("response_reason"), asking("url_reason")):
             at_place = place and page.source.rpartition("@")[2] == place[2]
             if at_place or normalize_url(page.url) == normalize_url(wanted):
@@ -167,5 +172,8 @@ def _limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
     if name not in limits:
         return ""
     low, high = limits[name]
-    bounds = [f"at least {low:g}" if low is not None else "", f"at most {high:g}" if high else ""]
+    bounds = [
+        f"at least {low:g}" if low is not None else "",
+        f"at most {high:g}" if high is not None else "",
+    ]
     return f" ({', '.join(filter(None, bounds))})"

@@ -1,5 +1,6 @@
 """Read a finished corpus directory: which shards there are, and their documents in order."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -75,14 +76,15 @@ class Corpus:
         shards: its non-empty shards of known languages, sorted by language, split and name.
         identity: hash of all its shards, whatever the directory is called.
         characters: characters of text by (language, split).
-        undetermined: documents of no known language (`und`), which are in no shard above.
+        left_out: documents in no shard above, by code: of uncertain language (`und`), or of one that
+            is not in `mswitch.pipelines.languages`.
     """
 
     directory: str
     shards: tuple[CorpusShard, ...]
     identity: str
     characters: Mapping[tuple[str, str], int]
-    undetermined: int
+    left_out: Mapping[str, int]
 
     def select(self, split: str) -> dict[str, list[CorpusShard]]:
         """The shards of one split by language; languages without documents are absent."""
@@ -94,12 +96,16 @@ class Corpus:
 
     def say_left_out(self, stage: str) -> None:
         """Say, for a stage that reads the shards, how many documents it does not get."""
-        if self.undetermined:
+        left_out = dict(self.left_out)
+        if uncertain := left_out.pop(UNDETERMINED, 0):
             say(
                 stage,
-                f"documents whose language is uncertain (und) are left out: {self.undetermined:,}; "
+                f"documents whose language is uncertain (und) are left out: {uncertain:,}; "
                 "a corpus built with a lower --language-threshold has fewer of them",
             )
+        if left_out:
+            named = ", ".join(sorted(left_out))
+            say(stage, f"no code of mswitch's, so left out: {sum(left_out.values()):,} ({named})")
 
 
 def say_without_validation(
@@ -159,5 +165,8 @@ def open_corpus(directory: str | Path) -> Corpus:
         for lang, by_split in stats["languages"].items()
         for split, counts in by_split.items()
     }
-    undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
-    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, undetermined)
+    left_out: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        if row["lang"] not in languages():
+            left_out[row["lang"]] += row["rows"]
+    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, left_out)

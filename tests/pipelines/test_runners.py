@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.runners import pipeline_options
+from mswitch.pipelines.runners import pipeline_options, worker_processes
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,14 @@ def test_runner_says_what_is_missing(runner, options, message):
 def test_runner_options():
     flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
     assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
+
+
+@pytest.mark.parametrize("options", [["--direct_num_workers=3"], ["--direct_num_workers", "3"]])
+def test_worker_processes_are_as_many_as_beams_option_says(options, monkeypatch):
+    counts = []
+    monkeypatch.setattr("mswitch.pipelines.runners.local_pool", counts.append)
+    worker_processes("local", options)
+    assert counts == [3]
 
 
 @pytest.mark.parametrize(

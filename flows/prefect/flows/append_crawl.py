@@ -1,6 +1,7 @@
 """The flow that adds a crawl to a corpus."""
 
 import json
+import re
 import urllib.request
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def append_crawl(settings: AppendSettings) -> None:
     options = options_of_build(place)
     what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
-    crawl = crawl_of(what, dump, options, operators, launcher)
+    # Other corpora may take other parts of the dump.
+    crawls = f"{dump}.{settings.format}-{settings.segments}"
+    crawl = crawl_of(what, crawls, options, operators, launcher)
     inputs = (f"{crawl}/{settings.format}/*.gz",)
     job = build_job(inputs, place, options, operators, append=True)
     check_build(job, inputs, launcher)
@@ -74,7 +77,8 @@ def has_dump(corpus: str | Path, dump: str) -> bool:
     """Whether a corpus was built of files of this dump, or they were added to it."""
     manifest = read_manifest(corpus, "corpus")
     lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
-    return any(f"/{dump}/" in f"/{entry['path']}" for entries in lists for entry in entries)
+    below = re.compile(rf"(^|/){re.escape(dump)}(\.[a-z]+-\d+)?/")
+    return any(below.search(entry["path"]) for entries in lists for entry in entries)
 
 
 def options_of_build(place: Path) -> list[str]:

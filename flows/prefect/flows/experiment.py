@@ -14,6 +14,7 @@ from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.profile import Operators, read_operators
 from mswitch.flows.prefect.reports import index_reports, write_page
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import ExperimentSettings
 from mswitch.flows.prefect.steps import cancel_hook
 from mswitch.flows.prefect.trainings import Sides, train_within_limit
@@ -23,7 +24,7 @@ from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
-@flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
+@flow(name="experiment", flow_run_name=named("experiment {name}"), on_cancellation=[cancel_hook])
 @flat
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.

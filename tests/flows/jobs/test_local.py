@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -223,13 +224,33 @@ def test_a_name_cannot_lead_out_of_the_storage(tmp_path, name):
 
 
 def test_records_are_found_below_a_directory(tmp_path):
-    for name in ("b/run", "a"):
+    names = ["a", "data/run", "data/run/eval/again"]
+    for name in names:
         world = World(Local(), tmp_path / name)
         assert world.run(world.job("finish")).outcome == "done"
     assert [record.job.out for record in find_records(tmp_path)] == [
-        tmp_path / "a",
-        tmp_path / "b" / "run",
+        tmp_path / name for name in names
     ]
+    # Outputs have too many files to look below all of them.
+    (tmp_path / "_COMPLETED").touch()
+    assert [record.job.out for record in find_records(tmp_path)] == [tmp_path / "a"]
+
+
+def test_a_start_that_the_scheduler_forgets_is_kept(world, monkeypatch):
+    """Of a job whose pods are gone it says no longer when they began."""
+    job, poll, polls = world.job("steady"), Local.poll, []
+
+    def forgets(self, job, attempt):
+        status = poll(self, job, attempt)
+        polls.append(status.started)
+        if len(polls) == 3:
+            world.wait_for_beat()
+            (world.out / "go").touch()
+        return status if len(polls) == 1 else dataclasses.replace(status, started=None)
+
+    monkeypatch.setattr(Local, "poll", forgets)
+    assert world.run(job).outcome == "done"
+    assert read_record(job.place).last.started == polls[0]
 
 
 def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(world):

@@ -2,7 +2,12 @@ import itertools
 
 import pytest
 
+from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.outcomes import classify, exhausted, stalled
+from mswitch.flows.jobs.record import Attempt, Record
+from mswitch.flows.jobs.slurm import Slurm, _Entry
+
+START = "2100-01-01T00:00:00"
 
 
 @pytest.mark.parametrize(
@@ -73,3 +78,22 @@ def test_budgets():
     assert exhausted([("resume", 0), ("resume", 0), ("resume", 1), ("resume", 0)]) is None
     assert exhausted([("resume", 1), ("failed", 1)]) == "failed"
     assert stalled([("resume", 0), ("done", 0), ("resume", 0)]) == 1
+
+
+def test_a_job_that_waits_in_slurm_has_not_started(monkeypatch, tmp_path):
+    """Its queue tells when it expects to start one."""
+    job = Job(("x",), tmp_path / "out")
+    states = iter(["PENDING", "RUNNING"])
+    monkeypatch.setattr(
+        Slurm, "_queue", lambda self: [_Entry("1", next(states), "None", "", START, job.name(1))]
+    )
+    statuses = [Slurm().poll(job, 1) for _ in range(2)]
+    assert [(one.phase, one.started is None) for one in statuses] == [
+        ("pending", True), ("running", False),
+    ]  # fmt: skip
+
+
+def test_hours_are_never_less_than_none(tmp_path):
+    attempts = [Attempt(1, 0, 0, started=7200, ended=3600), Attempt(2, 0, 0, started=0.5)]
+    record = Record(Job(("x",), tmp_path / "out", hosts=2), {}, attempts=attempts)
+    assert record.host_hours(until=3600.5) == 2

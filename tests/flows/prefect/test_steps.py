@@ -113,7 +113,7 @@ def test_a_corpus_knows_the_dumps_it_has(tmp_path):
     manifest = {
         "stage": "corpus",
         "inputs": [{"path": "../../crawls/CC-MAIN-2024-10/wet/a.gz"}],
-        "additions": [{"inputs": [{"path": "../../crawls/CC-MAIN-2024-18/wet/b.gz"}]}],
+        "additions": [{"inputs": [{"path": "../../crawls/CC-MAIN-2024-18.wet-2/wet/b.gz"}]}],
     }
     (corpus / "manifest.json").write_text(json.dumps(manifest))
     (corpus / "_COMPLETED").write_text("")

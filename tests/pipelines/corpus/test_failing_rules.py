@@ -97,6 +97,15 @@ def test_a_method_that_raises_is_one_line(tmp_path, recipe, capfd, rule, place, 
         assert line.endswith(f": fix the rule{advice}")
 
 
+@pytest.mark.parametrize("rule", ["url_reason(self, url)", "response_reason(self, headers, html)"])
+def test_a_reason_is_a_name(tmp_path, recipe, rule):
+    """It becomes the name of a file."""
+    path = crawl.write(tmp_path / "a.warc.gz", [crawl.response("<p>A", "http://html.example/1")])
+    text = f"reason = lambda self, page: None\n    def {rule}: return '../noai'"
+    with pytest.raises(UserError, match=r"rule mine .* ValueError: reason '../noai' is not a name"):
+        build_with([path], tmp_path / "out", recipe(FRAME.format(rule=text, options="")))
+
+
 def test_inspect_shows_that_a_rule_that_raises_drops_the_page(files, recipe, capsys):
     rule = "def reason(self, page): raise ValueError('no')"
     mine = recipe(FRAME.format(rule=rule, options="on_error='drop'"))

@@ -44,6 +44,21 @@ def test_inspect_says_what_each_rule_says(files, recipe, capsys, monkeypatch):
     assert "no page http://no.example/ in" in capsys.readouterr().err
 
 
+def test_inspect_finds_the_file_of_a_place(tmp_path, capsys):
+    """Samples name files without their folders."""
+    for name in ("a", "b"):
+        page = crawl.record(f"Text of {name}.", f"http://{name}.example/")
+        crawl.write(tmp_path / f"{name}.wet.gz", [page])
+    command = ["corpus", "inspect", "b.wet.gz@0", "--json", "--input", f"{tmp_path}/*.gz"]
+    assert main([*command, "--set", "quality.max_symbol_ratio=0", "--profile", "modern"]) == 0
+    assert json.loads(capsys.readouterr().out)["url"] == "http://b.example/"
+    command.remove("--json")
+    assert main([*command, "--set", "quality.max_symbol_ratio=0", "--profile", "modern"]) == 0
+    assert "q_symbol_ratio 0 (at most 0)" in capsys.readouterr().out
+    assert main(["corpus", "inspect", "c.wet.gz@0", "--input", f"{tmp_path}/*.gz"]) == 2
+    assert "no page c.wet.gz@0 in" in capsys.readouterr().err
+
+
 def test_inspect_says_what_is_not_judged(capsys, monkeypatch):
     class Stdin:
         buffer = io.BytesIO(b"xq zv wk\n" * 3)
