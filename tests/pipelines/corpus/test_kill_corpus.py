@@ -1,10 +1,11 @@
-"""Kill corpus builds with -9 at 30 random moments, run them again, compare bytes (make test-kill).
+"""Kill corpus builds and removals at random moments, run them again, compare bytes.
 
 The moments are spread over the time that an undisturbed build takes, so they fall into every
 phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses them, MSWITCH_KILLS
 says how many.
 """
 
+import json
 import os
 import random
 import shutil
@@ -15,10 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import crawl_files as crawl
+import pyarrow.parquet as pq
 import pytest
 from processes import wait_for
 from trees import data_bytes
 
+from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.samples.gflanguages import write_sample
 
 pytestmark = pytest.mark.kill
@@ -127,3 +131,54 @@ def test_killed_at_random_moments(tmp_path, sample, grows, engine):
     subprocess.run(command(killed, *options), check=True)
     assert data_bytes(killed) == data_bytes(whole)
     assert phases >= {"pages", "finish", "shards"}
+
+
+def test_a_removal_killed_at_random_moments(tmp_path):
+    """Of 1,000 pages of 100,000: no file has them then, and no crawl brings them back."""
+    crawl_file, urls = tmp_path / "pages.jsonl", tmp_path / "urls.txt"
+    pages = [
+        {"url": f"http://a.example/{n}/", "text": crawl.prose(crawl.GERMAN, n, 2)}
+        for n in range(100_000)
+    ]
+    crawl_file.write_text("".join(json.dumps(page) + "\n" for page in pages))
+    gone = random.Random(SEED).sample(pages, 1000)
+    urls.write_text("".join(page["url"] + "\n" for page in gone))
+    base, whole, killed = (tmp_path / name / "corpus" for name in ("base", "whole", "killed"))
+    program = [sys.executable, "-m", "mswitch.flows.cli.main", "corpus"]
+    build = [*program, "build", *SETTINGS[:8], *MC4, "--shard-bytes=1000000"]
+    subprocess.run([*build, f"--out={base}", f"--input={crawl_file}"], check=True)
+    for out in (whole, killed):
+        shutil.copytree(base, out)
+    remove = [*program, "remove", f"--urls={urls}", "--basis=other"]
+    start = time.monotonic()
+    subprocess.run([*remove, str(whole)], check=True)
+    seconds = time.monotonic() - start
+    moments, kills = random.Random(SEED), 0
+    while kills < KILLS:
+        process = subprocess.Popen([*remove, str(killed)], start_new_session=True)
+        try:
+            process.wait(moments.uniform(QUIET_SECS, seconds))
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+        else:
+            shutil.rmtree(killed)
+            shutil.copytree(base, killed)
+    subprocess.run([*remove, str(killed)], check=True)
+    assert data_bytes(killed / "data") == data_bytes(whole / "data")
+    again = tmp_path / "again.jsonl"
+    shutil.copy(crawl_file, again)
+    subprocess.run([*build, "--append", f"--out={killed}", f"--input={again}"], check=True)
+    found = verify_corpus(killed)
+    assert (found["documents"], found["problems"]) == (99_000, [])
+    texts = {line for page in gone for line in page["text"].split("\n")}
+    names = {page["url"] for page in gone}
+    for path in killed.rglob("*"):
+        if path.suffix == ".parquet" and path.parent.name != "rejected":
+            rows = pq.read_table(path).to_pylist()
+            assert not names & {row.get("url") for row in rows}
+            assert not texts & {line for row in rows for line in row.get("text", "").split("\n")}
+        elif path.is_file():
+            content = path.read_bytes()
+            assert not [url for url in names if url.encode() in content]
