@@ -132,9 +132,10 @@ def mc4_codes() -> tuple[str, ...]:
 def task_name(lang: str) -> str:
     """The seqio task of a language, which also names its folder in an examples directory.
 
-    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`.
+    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`,
+    or `mswitch.ast_Latn`.
     """
-    language = languages()[lang]
+    language = language_of(lang)
     return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 

@@ -1,6 +1,5 @@
 """Read a finished corpus directory: which shards there are, and their documents in order."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import UNDETERMINED, languages
+from mswitch.pipelines.languages import UNDETERMINED
 from mswitch.pipelines.outputs import canonical_json, file_sha256, read_json_object, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.records import SPLITS
@@ -73,18 +72,17 @@ class Corpus:
 
     Attributes:
         directory: where it lies.
-        shards: its non-empty shards of known languages, sorted by language, split and name.
+        shards: its non-empty shards, but those of `und`, sorted by language, split and name.
         identity: hash of all its shards, whatever the directory is called.
         characters: characters of text by (language, split).
-        left_out: documents in no shard above, by code: of uncertain language (`und`), or of one that
-            is not in `mswitch.pipelines.languages`.
+        undetermined: documents of no known language (`und`), which are in no shard above.
     """
 
     directory: str
     shards: tuple[CorpusShard, ...]
     identity: str
     characters: Mapping[tuple[str, str], int]
-    left_out: Mapping[str, int]
+    undetermined: int
 
     def select(self, split: str) -> dict[str, list[CorpusShard]]:
         """The shards of one split by language; languages without documents are absent."""
@@ -96,16 +94,12 @@ class Corpus:
 
     def say_left_out(self, stage: str) -> None:
         """Say, for a stage that reads the shards, how many documents it does not get."""
-        left_out = dict(self.left_out)
-        if uncertain := left_out.pop(UNDETERMINED, 0):
+        if self.undetermined:
             say(
                 stage,
-                f"documents whose language is uncertain (und) are left out: {uncertain:,}; "
+                f"documents whose language is uncertain (und) are left out: {self.undetermined:,}; "
                 "a corpus built with a lower --language-threshold has fewer of them",
             )
-        if left_out:
-            named = ", ".join(sorted(left_out))
-            say(stage, f"no code of mswitch's, so left out: {sum(left_out.values()):,} ({named})")
 
 
 def say_without_validation(
@@ -152,7 +146,7 @@ def open_corpus(directory: str | Path) -> Corpus:
             sha256=row["sha256"],
         )
         for row in rows
-        if row["rows"] and row["lang"] in languages() and row["split"] in SPLITS
+        if row["rows"] and row["lang"] != UNDETERMINED and row["split"] in SPLITS
     ]
     if not shards:
         raise UserError(
@@ -165,8 +159,5 @@ def open_corpus(directory: str | Path) -> Corpus:
         for lang, by_split in stats["languages"].items()
         for split, counts in by_split.items()
     }
-    left_out: collections.Counter[str] = collections.Counter()
-    for row in rows:
-        if row["lang"] not in languages():
-            left_out[row["lang"]] += row["rows"]
-    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, left_out)
+    undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
+    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, undetermined)

@@ -10,12 +10,9 @@ import pyarrow as pa
 
 from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.dedup.lines import LineDedup
-from mswitch.pipelines.corpus.dedup.near import NearDedup
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
 from mswitch.pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import UNDETERMINED
-from mswitch.pipelines.languages import languages as known_languages
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
 #: Names that no step may have: statistics have these stages before and after all others.
@@ -116,12 +113,6 @@ class Recipe:
             self._refuse("it needs one rule that identifies languages, such as IdentifyLanguage")
         if by_language and languages[0] not in self.ingest:
             self._refuse(f"{by_language[0].name} is by language: put {languages[0].name} in ingest")
-        strange = sorted(languages[0].kept - {*known_languages(), UNDETERMINED})
-        if strange and NearDedup in kinds:
-            self._refuse(
-                f"{languages[0].name} keeps {strange[0]}, which is no code of near_dedup's: it "
-                "knows those of `mswitch.pipelines.languages`"
-            )
         if languages[0] in self.dedup:
             self._refuse(f"put {languages[0].name} in ingest or finish")
 

@@ -20,6 +20,7 @@ from mswitch.pipelines.corpus.rules.charset import KeepCharset
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate
 from mswitch.pipelines.corpus.rules.langid import IdentifyLanguageAndScript
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
 from mswitch.pipelines.corpus.rules.length_and_paragraphs import (
     MaxLength,
     Paragraphs,
@@ -42,6 +43,7 @@ __all__ = [
     "GopherQuality",
     "IdentifyLanguage",
     "IdentifyLanguageAndScript",
+    "IdentifyLanguageByModel",
     "KeepCharset",
     "LanguageRule",
     "LineDedup",

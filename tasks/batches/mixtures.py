@@ -211,6 +211,9 @@ def find_mixture(name: str) -> Mixture:
     by_task = {task_name(code): code for code in languages()}
     if name in by_task:
         return Mixture(languages=(by_task[name],))
+    code = any_code(name.removeprefix("mswitch."))
+    if code and task_name(code) == name:  # of a language that only a recipe knows
+        return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`mswitch mixture list` has the names,"
     raise UserError(f"unknown mixture {name!r}: {hint} or give a file NAME{FILE_SUFFIX}")

@@ -19,7 +19,7 @@ works with any set of languages.
 import functools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import seqio
 import tensorflow as tf
@@ -135,9 +135,14 @@ def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> N
     )
 
 
-def register() -> None:
-    """Register the tasks and the mixtures; a second call changes nothing."""
-    for lang in languages():
+def register(codes: Iterable[str] = ()) -> None:
+    """Register the tasks and the mixtures; a second call changes nothing.
+
+    Args:
+        codes: of languages that `mswitch.pipelines.languages` lacks, such as `ast-Latn`: a corpus
+            has them where its recipe says so. Importing this module registers all others.
+    """
+    for lang in (*languages(), *codes):
         name = task_name(lang)
         if name not in seqio.TaskRegistry.names():
             task = ExamplesTask(

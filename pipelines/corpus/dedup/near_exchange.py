@@ -10,7 +10,9 @@ document, or of another such page, is dropped.
 """
 
 import dataclasses
+import functools
 import itertools
+import zlib
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -28,6 +30,8 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Tasks that languages are divided among.
 _PARTS = 16
+#: Numbers for languages that are not in `mswitch.pipelines.languages`.
+_OTHERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,6 @@ class NearDuplicates(Stars):
         self, group: Group, come: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield candidates of some pages after the other, and the pages they are."""
-        code = {lang: index for index, lang in enumerate(_languages())}
         start = 0
         for table in self.tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -77,7 +80,7 @@ class NearDuplicates(Stars):
             chosen = np.flatnonzero(come[start : start + len(table)] & unmarked)
             pages = chosen + start
             start += len(table)
-            langs = np.array([code[lang] for lang in table["lang"].to_pylist()], np.uint64)[chosen]
+            langs = np.array(list(map(_number, table["lang"].to_pylist())), np.uint64)[chosen]
             numbers = (
                 (langs << np.uint64(64 - LANGUAGE_BITS))
                 | np.uint64((group.number + 1) << PAGE_BITS)
@@ -104,7 +107,7 @@ class NearDuplicates(Stars):
         A size is 0 for a page that another represents. Memory: about 100 bytes a match of the
         largest language that is not `large`, and the ranks of one group.
         """
-        langs = sorted(set(range(part, len(_languages()), _PARTS)) - set(self.large()))
+        langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
         rows = rows[np.argsort(rows[:, 0])]
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
@@ -159,5 +162,11 @@ class NearDuplicates(Stars):
         return 24 * keys + 16 * (pairs + pages)
 
 
-def _languages() -> list[str]:
-    return sorted([*languages(), UNDETERMINED])
+@functools.cache
+def _numbers() -> dict[str, int]:
+    return {lang: n for n, lang in enumerate(sorted([*languages(), UNDETERMINED]))}
+
+
+def _number(lang: str) -> int:
+    """Return a language's number; the codes of a recipe's own may share one, but no key."""
+    return _numbers().get(lang, len(_numbers()) + zlib.crc32(lang.encode()) % _OTHERS)

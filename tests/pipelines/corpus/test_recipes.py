@@ -17,7 +17,6 @@ from mswitch.pipelines.corpus.recipes import (
     Recipe,
     UrlDedup,
 )
-from mswitch.pipelines.corpus.rules.base import LanguageRule
 from mswitch.pipelines.errors import UserError
 
 
@@ -116,11 +115,6 @@ def test_recipes_that_are_refused(text, message, recipe):
         config.load(config.source())
 
 
-class Asturian(LanguageRule):
-    def known(self):
-        return ("ast",)
-
-
 def test_order_of_steps_is_checked():
     language, mask = IdentifyLanguage(), MaskPersonalData()
     for lists, message in {
@@ -128,7 +122,6 @@ def test_order_of_steps_is_checked():
         (((language,), (UrlDedup(), LineDedup(), NearDedup())), "ends with LineDedup"),
         ((((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)), "by language"),
         (((language,), (Paragraphs(), UrlDedup())), "before all deduplication"),
-        (((Asturian(),), (UrlDedup(), NearDedup())), "keeps ast, which is no code of near_dedup's"),
     }:
         with pytest.raises(UserError, match=message):
             Recipe("mine", *lists)

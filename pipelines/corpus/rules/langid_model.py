@@ -1,0 +1,121 @@
+"""Language identification by a fastText model of the user's, such as GlotLID or OpenLID."""
+
+import csv
+import dataclasses
+import functools
+import importlib
+import importlib.resources
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.rules.base import LanguageRule, Limits
+from mswitch.pipelines.corpus.rules.langid import sample
+from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
+from mswitch.pipelines.records import Page
+from mswitch.pipelines.validation import Share, check_fields
+
+_PREFIX = "__label__"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IdentifyLanguageByModel(LanguageRule):
+    """Labels pages by a fastText model; needs the extra `fasttext`.
+
+        IdentifyLanguageByModel(model="glotlid.bin", other_languages=True)
+
+    Labels become codes by `model_labels.csv`, which knows those of GlotLID, OpenLID and lid.176;
+    others, such as `ast_Latn`, become codes of their own (`ast-Latn`). The file's SHA-256 is part
+    of the corpus' identity. Each process loads it once.
+
+    Attributes:
+        model: the model, by path or URL.
+        language_threshold: lowest probability that settles a language. It belongs to a model and a
+            crawl: no value suits all.
+        language_max_characters: how much of a page the model sees, of a longer one in three pieces.
+        other_languages: keep pages in languages that mC4 lacks too, unless `languages` chooses.
+    """
+
+    columns: ClassVar[Mapping[str, str]] = MappingProxyType({"lang_margin": "float32"})
+    files: ClassVar[tuple[str, ...]] = ("model",)
+    model: str
+    language_threshold: Share = 0.5
+    language_max_characters: Annotated[int, Ge(1)] = 1000
+    other_languages: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_fields(self)
+
+    @functools.cached_property
+    def _predict(self) -> Any:
+        return _load(self.model)
+
+    def identify(self, page: Page) -> tuple[str, float]:
+        """Return code and probability; the column `lang_margin` is its lead over the next label."""
+        text = sample(page.text, self.language_max_characters)
+        # It takes one line, and gives any label for one without text.
+        line = " ".join(text.encode("utf-8", "replace").decode().split())
+        labels, found = self._predict(line, k=2) if line else ((), ())
+        # Sums of float32 may exceed 1.
+        first, second, *_ = [*(min(float(one), 1.0) for one in found), 0.0, 0.0]
+        page.columns["lang_margin"] = max(0.0, first - second)
+        if not labels or first < self.language_threshold:
+            return UNDETERMINED, first
+        return code_of_label(labels[0], line), first
+
+    def reason(self, page: Page) -> str | None:
+        reason = super().reason(page)
+        chosen = self.other_languages and self.languages is None
+        return None if chosen and page.lang != UNDETERMINED else reason
+
+    def limits(self) -> Limits:
+        return {"lang_score": (self.language_threshold, None)}
+
+
+def code_of_label(label: str, text: str = "") -> str:
+    """Return the code that a model's label means.
+
+    Args:
+        label: such as `__label__deu_Latn`, or `__label__de`.
+        text: tells Serbian's scripts apart, where the label does not.
+    """
+    name = label.removeprefix(_PREFIX)
+    code = _labels().get(name) or any_code(name) or UNDETERMINED
+    if name in ("sr", "sh"):
+        return "sr-Latn" if main_script(script_counts(text)) == "Latn" else "sr"
+    return code
+
+
+@functools.cache
+def _labels() -> Mapping[str, str]:
+    table = (
+        importlib.resources.files("mswitch.pipelines.corpus.rules")
+        .joinpath("model_labels.csv")
+        .read_text("utf-8")
+    )
+    labels = {row["label"]: row["code"] for row in csv.DictReader(table.splitlines())}
+    if strange := set(labels.values()) - languages().keys():
+        raise ValueError(f"model_labels.csv: unknown codes {strange}")
+    return MappingProxyType(labels)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(path: str) -> Any:
+    """Load a model once in a process; its threads share it."""
+    try:
+        fasttext = importlib.import_module("fasttext")
+    except ImportError as error:
+        raise UserError(
+            "the module fasttext is not installed: pip install 'mswitch[fasttext]' brings it"
+        ) from error
+    try:
+        with storage.fetch(path) as local:
+            return fasttext.load_model(str(local)).predict
+    except ValueError as error:
+        raise UserError(f"{path} is no fastText model ({error}): give a .bin or .ftz") from error
