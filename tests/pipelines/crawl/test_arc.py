@@ -16,12 +16,11 @@ from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.crawl import arc, streams
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.archives import Damage, Record
-from mswitch.pipelines.crawl.files import find_crawl_files
-from mswitch.pipelines.crawl.pages import read_pages
 from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 16
 pack = partial(gzip.compress, mtime=0)
+outcomes = partial(crawl.read, max_record_bytes=LIMIT, html_main_content=False)
 COMPRESSORS = pytest.mark.parametrize(
     "compress", [bytes, pack, zstandard.ZstdCompressor().compress], ids=["plain", "gzip", "zstd"]
 )
@@ -37,16 +36,8 @@ def write(path: Path, records: Iterable[bytes], compress: Callable[[bytes], byte
     return path
 
 
-def outcomes(path: Path) -> list[Page | Rejected]:
-    [file] = find_crawl_files([str(path)])
-    return list(
-        read_pages(file, max_record_bytes=LIMIT, drop_metadata_lines=True, html_main_content=False)
-    )
-
-
 def texts(path: Path) -> list[str]:
-    """Texts of pages and reasons of drops, in order."""
-    return [one.text if isinstance(one, Page) else one.reason for one in outcomes(path)]
+    return crawl.contents(outcomes(path))
 
 
 @COMPRESSORS
@@ -134,7 +125,7 @@ def test_a_corrupt_member_costs_only_itself(tmp_path, place, number):
     expected = ["not_a_page", *(f"page {i}" for i in range(5))]
     expected[number] = "damaged"
     found = outcomes(path)
-    assert [one.text if isinstance(one, Page) else one.reason for one in found] == expected
+    assert crawl.contents(found) == expected
     assert found[number].source == f"a@{len(b''.join(parts[:number]))}"
 
 

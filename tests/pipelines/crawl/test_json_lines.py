@@ -1,28 +1,60 @@
-"""Pages as lines of JSON, sound, bad and damaged."""
+"""Pages as lines of JSON, sound, bad, damaged, and made to take time or memory."""
 
 import gzip
 import io
+import json
 import random
+import re
+import tracemalloc
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
+from crawl_files import dictionary_frame, reasons
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_pages import (
-    COMPRESS,
-    COMPRESSED,
-    COMPRESSORS,
-    LIMIT,
-    line,
-    numbers,
-    padded,
-    read,
-    reasons,
-)
 
-from mswitch.pipelines.crawl.json_lines import read_lines
+from mswitch.pipelines.crawl import streams
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.json_lines import read_json_lines, read_lines
 from mswitch.pipelines.crawl.streams import Compression, DecompressedStream
 from mswitch.pipelines.records import Page, Rejected
+
+LIMIT = 1 << 20
+Compress = Callable[[bytes], bytes]
+COMPRESS: dict[str, Compress] = {
+    "plain": bytes,
+    "gzip": partial(gzip.compress, mtime=0),
+    "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
+}
+COMPRESSORS = pytest.mark.parametrize("compress", COMPRESS.values(), ids=COMPRESS.keys())
+COMPRESSED = pytest.mark.parametrize("kind", ["gzip", "zstd"])
+
+
+def line(number: int, **fields: Any) -> bytes:
+    page = {"text": f"page {number}", "url": f"http://a.example/{number}", **fields}
+    return json.dumps(page).encode()
+
+
+def read(path: Path, max_bytes: int = LIMIT) -> list[Page | Rejected]:
+    options = {"fields": STANDARD_FIELDS, "max_bytes": max_bytes, "drop_metadata_lines": True}
+    return list(read_json_lines(str(path), "f", **options))
+
+
+def padded(first: int, count: int) -> bytes:
+    """Lines that do not compress away."""
+    noise = random.Random(first)
+    lines = [line(first + i, padding=noise.randbytes(30).hex()) for i in range(count)]
+    return b"\n".join(lines) + b"\n"
+
+
+def numbers(found: Iterable[Page | Rejected]) -> list[int]:
+    """Numbers of the pages in order, -1 for a drop, -2 for a page that noise has changed."""
+    texts = [one.text if isinstance(one, Page) else "page -1" for one in found]
+    return [int(text[5:]) if re.fullmatch("page -?[0-9]+", text) else -2 for text in texts]
 
 
 @COMPRESSORS
@@ -89,10 +121,8 @@ def test_half_a_character_is_a_counted_drop(tmp_path, text, url):
 @pytest.mark.parametrize("damage", ["cut", "noise", "checksum", "tail"])
 @COMPRESSED
 def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
-    # Text that does not compress away, so that the damage lies in the middle of it.
-    noise = random.Random(0)
-    lines = [line(i, padding=noise.randbytes(30).hex()) for i in range(20_000)]
-    packed = bytearray(COMPRESS[kind](b"\n".join(lines) + b"\n"))
+    content = padded(0, 20_000)
+    packed = bytearray(COMPRESS[kind](content))
     middle = len(packed) // 2
     if damage == "cut":
         del packed[middle:]
@@ -113,7 +143,7 @@ def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
     assert sound[:least] == [f"page {i}" for i in range(least)]
     assert len(pages) <= 20_000
     offset = int(last.source.removeprefix("f@"))
-    assert offset >= sum(len(one) + 1 for one in lines[:least])
+    assert offset >= sum(map(len, content.splitlines(keepends=True)[:least]))
 
 
 def test_damage_at_once(tmp_path):
@@ -163,8 +193,7 @@ def test_damage_with_a_dictionary(tmp_path):
     compress = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
     parts = [bytearray(compress(line(i) + b"\n")) for i in range(5)]
     parts[2][-1] ^= 1
-    content = dictionary.as_bytes()
-    frame = b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
+    frame = dictionary_frame(dictionary.as_bytes())
     (tmp_path / "a").write_bytes(frame + b"".join(parts))
     assert numbers(read(tmp_path / "a")) == [0, 1, -1]
     # Without the dictionary nothing can be read.
@@ -194,3 +223,38 @@ def test_lines_are_those_between_newlines(parts, limit):
             if part.strip() or len(part) > limit
         ]
         assert found == expected
+
+
+def test_members_are_forgotten(tmp_path):
+    members = 30_000
+    (tmp_path / "a").write_bytes(gzip.compress(b"\n", mtime=0) * members)
+    tracemalloc.start()
+    assert read(tmp_path / "a") == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 << 20
+
+
+def test_a_bomb_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
+    bomb = COMPRESS["zstd"](bytes(64 << 20))
+    sound = [COMPRESS["zstd"](line(i) + b"\n") for i in range(2)]
+    (tmp_path / "a").write_bytes(bomb.join(sound))
+    found = read(tmp_path / "a")
+    assert numbers(found) == [0, -1]
+    assert isinstance(found[1], Rejected)
+    assert "beyond reason" in found[1].detail
+
+
+@COMPRESSORS
+def test_an_endless_line_is_not_held_in_memory(tmp_path, compress):
+    content = line(0) + b"\n" + b"a" * (100 << 20) + b"\n" + line(2)
+    (tmp_path / "a").write_bytes(compress(content))
+    del content
+    tracemalloc.start()
+    found = read(tmp_path / "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reasons(found) == ["", "too_large", ""]
+    assert found[2].source == f"f@{len(line(0)) + 2 + (100 << 20)}"
+    assert peak < 80 << 20  # a step of zstd can give 16 MiB, in pieces that are joined

@@ -64,9 +64,7 @@ def test_an_archive_with_damaged_first_bytes_gives_its_other_pages(tmp_path, by)
     path = wet(tmp_path / "file")
     path.write_bytes(b"\0\0" + path.read_bytes()[2:])
     [file] = find_crawl_files([by.format(path)])
-    damage, page = read_pages(
-        file, max_record_bytes=1 << 20, drop_metadata_lines=True, html_main_content=True
-    )
+    damage, page = crawl.read(file)
     assert isinstance(damage, Rejected)
     assert damage.reason == "damaged"
     assert isinstance(page, Page)

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from crawl_files import reasons
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_pages import reasons
 
 from mswitch.pipelines.crawl import tables
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, map_fields
