@@ -6,9 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cldr_packages import add_cldr
 from corpus_files import read_json
-from debian_packages import add_package, make_mirror
+from debian_packages import add_cldr, add_package, make_mirror
 
 from mswitch.flows.cli.app import run
 from mswitch.pipelines.errors import UserError
