@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpus import ROOT
-from examples import mswitch, prepare
+from examples import prepare
+from timing import ROOT, mswitch
 
 ROUNDS = 3
 BATCH_SIZE = 256

@@ -25,13 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawl_data import write_crawl
+from timing import ROOT, mswitch
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
 WORKERS = 2
-
-
 _PHASE = re.compile(r"\[corpus\] ([\w ]+): .* took ([0-9.]+) s")
 
 
@@ -149,17 +147,8 @@ def text_bytes(crawl: Path) -> int:
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
     """Return the command that builds a corpus."""
-    command = [
-        sys.executable,
-        "-m",
-        "mswitch.flows.cli.main",
-        "corpus",
-        "build",
-        "--profile",
-        profile,
-    ]
-    options = ["--input", inputs, "--out", str(out), "--", f"--direct_num_workers={WORKERS}"]
-    return [*command, *options]
+    options = ("--profile", profile, "--input", inputs, "--out", out)
+    return mswitch("corpus", "build", *options, "--", f"--direct_num_workers={WORKERS}")
 
 
 def main() -> None:

@@ -12,14 +12,13 @@ the rounds' own. Then the whole command with one worker process and with two. Co
 import argparse
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from corpus import ROOT, measure
+from corpus import measure
 from crawl_data import write_crawl
-from timing import cpu_secs
+from timing import ROOT, cpu_secs, mswitch
 
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
@@ -40,11 +39,6 @@ CORPUS_OPTIONS = (
     *("--min-long-line-characters", "40"),
     *("--language-threshold", "0.7"),
 )
-
-
-def mswitch(*arguments: str | Path) -> list[str]:
-    """A command line of mswitch."""
-    return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, arguments)]
 
 
 def prepare(crawl: Path) -> tuple[Path, Path]:

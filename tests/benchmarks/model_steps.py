@@ -29,6 +29,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import ROOT
 
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
@@ -38,7 +39,6 @@ from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import batch_loss, make_train_step
 
-ROOT = Path(__file__).parents[2]
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
 DENSE = ModelConfig(

@@ -8,10 +8,11 @@ Needs libtpu (`make setup-plan`). A plan's JSON stays in --out, and its row is n
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from timing import mswitch
 
 from mswitch.models.planning.plan import ratios
 from mswitch.pipelines.outputs import write_atomically
@@ -72,8 +73,7 @@ def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> 
     name = "-".join((preset, topology.replace(":", "-"), *options)).replace("--", "")
     path = out / f"{name}.json"
     if not path.exists():
-        words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
-        command = [sys.executable, "-m", "mswitch.flows.cli.main", *words]
+        command = mswitch("plan", "--preset", preset, "--topology", topology, *options, "--json")
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_atomically(path, made.splitlines()[-1] + "\n")
     return json.loads(path.read_text())

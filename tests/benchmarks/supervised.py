@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from corpus import ROOT
-from timing import Figure, cpu_secs, show
+from timing import ROOT, Figure, cpu_secs, show
 
-from mswitch.pipelines.examples.shard_store import ShardStore
+from mswitch.pipelines.examples.directory import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.supervised.definition import SupervisedTask, read_task
 from mswitch.pipelines.supervised.directory import plan_shards

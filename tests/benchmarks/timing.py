@@ -1,9 +1,18 @@
-"""CPU time in turns, and figures beside the bars they are held against."""
+"""CPU time in turns, figures beside the bars they are held against, and commands to time."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+def mswitch(*words: object) -> list[str]:
+    """A command line of mswitch."""
+    return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, words)]
 
 
 def cpu_secs(*functions: Callable[[], object], rounds: int = 5) -> list[list[float]]:
