@@ -64,7 +64,6 @@ def test_names_of_headers_have_no_case_and_the_first_of_two_counts(tmp_path):
     other = line.replace(b"/1", b"/2")
     path = crawl.write(tmp_path / "a", [record.replace(line, line.lower() + other)])
     (found,) = read_archive(path, LIMIT)
-    assert isinstance(found, Record)
     assert found.url == b"http://a.example/1"
 
 
@@ -258,7 +257,6 @@ def test_zstd_bomb_is_given_up(tmp_path, monkeypatch):
     path = write(tmp_path / "a", map(zstandard.compress, [before, bomb]))
     found = list(read_archive(path, LIMIT))
     assert isinstance(found[0], Record)
-    assert isinstance(found[1], Damage)
     assert "beyond reason" in found[1].error
 
 

@@ -111,10 +111,8 @@ def test_half_a_character_is_a_counted_drop(tmp_path, text, url):
         f"{line}\n" + r'{"text": "\ud83d\ude00", "url": "http://b.example/"}'
     )
     dropped, page = read(tmp_path / "a")
-    assert isinstance(dropped, Rejected)
     assert (dropped.stage, dropped.reason, dropped.source) == ("read", "lone_surrogate", "f@0")
     dropped.url.encode()
-    assert isinstance(page, Page)
     assert page.text == "\N{GRINNING FACE}"
 
 
@@ -135,7 +133,6 @@ def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
     (tmp_path / "a").write_bytes(packed)
     found = read(tmp_path / "a")
     *pages, last = found
-    assert isinstance(last, Rejected)
     assert last.reason == "damaged"
     sound = [page.text for page in pages if isinstance(page, Page)]
     # Noise may decode for a while before it is noticed; what was written before it is there.
@@ -242,7 +239,6 @@ def test_a_bomb_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "a").write_bytes(bomb.join(sound))
     found = read(tmp_path / "a")
     assert numbers(found) == [0, -1]
-    assert isinstance(found[1], Rejected)
     assert "beyond reason" in found[1].detail
 
 
