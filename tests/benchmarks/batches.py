@@ -143,7 +143,6 @@ SIDES: dict[str, Callable[[Path], dict[str, float]]] = {
 
 
 def main() -> None:
-    """Prepare, run each side in its own process, print medians."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
     parser.add_argument("--side", choices=SIDES, help="only measure this side of --examples")

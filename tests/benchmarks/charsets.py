@@ -136,13 +136,11 @@ def right_pages(
 
 
 def read(html: bytes, declared: str) -> str | None:
-    """Return what mswitch reads."""
     found = decode(html, declared)
     return found.text if found else None
 
 
 def main() -> None:
-    """Print the share of right pages as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("runs/langid"))
     folder = parser.parse_args().data

@@ -146,13 +146,11 @@ def text_bytes(crawl: Path) -> int:
 
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
-    """Return the command that builds a corpus."""
     options = ("--profile", profile, "--input", inputs, "--out", out)
     return mswitch("corpus", "build", *options, "--", f"--direct_num_workers={WORKERS}")
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
     parser.add_argument("--megabytes", type=float, default=300.0)

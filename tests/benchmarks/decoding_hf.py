@@ -20,7 +20,6 @@ from hf_models import build
 
 @torch.no_grad()
 def main() -> None:
-    """Build the model, then decode."""
     name, directory = sys.argv[1], Path(sys.argv[2])
     rows, inputs, length = map(int, sys.argv[3:])
     model = build(name)

@@ -66,7 +66,6 @@ def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> d
 
 
 def main() -> None:
-    """Compare both ways on both models and both routings."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds

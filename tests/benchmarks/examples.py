@@ -110,7 +110,6 @@ def compare(
 
 
 def command(corpus: Path, vocabulary: Path, workers: int) -> None:
-    """Print what the whole command takes."""
     with tempfile.TemporaryDirectory() as out:
         options = ("--corpus", corpus, "--vocab", vocabulary, "--out", f"{out}/examples")
         line = mswitch("examples", "build", *options, "--", f"--direct_num_workers={workers}")
@@ -122,7 +121,6 @@ def command(corpus: Path, vocabulary: Path, workers: int) -> None:
 
 
 def main() -> None:
-    """Prepare, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
     parser.add_argument("--megabytes", type=float, default=30.0)

@@ -121,7 +121,6 @@ def draw_null(
 def draw_families(
     draw: Callable[[np.random.Generator], Drawn], families: int, seed: int = 0
 ) -> Iterator[list[Drawn]]:
-    """Draw families of languages."""
     generator = np.random.default_rng(seed)
     for _ in range(families):
         yield [draw(generator) for _ in range(FAMILY)]
@@ -141,7 +140,6 @@ def family_wise_error(
 
 
 def reported_p_value(losses: LanguageLosses) -> float:
-    """The report's p value."""
     p_value = measure_delta(losses, CONFIDENCE).p_value
     assert p_value is not None
     return p_value
@@ -203,7 +201,6 @@ def holds(found: SpeedUp, truth: float) -> bool:
 def speed_up_coverage(
     documents: int, deviation: float, speed_up: float, *, languages: int, seed: int = 0
 ) -> float:
-    """How often the step speed-up's interval holds the truth."""
     generator = np.random.default_rng(seed)
     truth = measure_speed_up(STEPS, true_curves(speed_up), None, CONFIDENCE).value
     assert truth is not None
@@ -295,7 +292,6 @@ def draw_null_seeds(
 
 
 def seeds_p_value(seeds: Sequence[LanguageLosses]) -> float:
-    """The report's p value of several seeds."""
     p_value = delta_over_seeds(seeds, CONFIDENCE).p_value
     assert p_value is not None
     return p_value
@@ -314,7 +310,6 @@ def welch_p_value(seeds: Sequence[LanguageLosses]) -> float:
 
 
 def percent(*shares: float) -> list[str]:
-    """Shares as cells."""
     return [f"{100 * share:.1f} %" for share in shares]
 
 
@@ -430,7 +425,6 @@ def coverage_table(languages: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
     parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")

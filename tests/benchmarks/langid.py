@@ -118,7 +118,6 @@ def fit(samples: Sequence[Sample]) -> None:
 
 
 def predictions(samples: Sequence[Sample]) -> dict[str, list[str]]:
-    """Every system's labels."""
     return {
         name: [identify(sample.text) for sample in samples] for name, identify in systems().items()
     }
@@ -245,7 +244,6 @@ def document(data: Path) -> str:
 
 
 def main() -> int:
-    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
     parser.add_argument(

@@ -55,8 +55,6 @@ DENSE = ModelConfig(
 
 
 class Secs(NamedTuple):
-    """What something took."""
-
     wall: float
     cpu: float
 
@@ -171,7 +169,6 @@ class Peer:
         return Secs(*map(float, self._read().split()))
 
     def close(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.wait()
 
@@ -265,7 +262,6 @@ def metrics_cost(training: Training, rounds: int) -> None:
 
 
 def main() -> None:
-    """Run all comparisons."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds

@@ -43,7 +43,6 @@ GIB = 1 << 30
 
 
 def main() -> None:
-    """Plan what is not there, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--out", type=Path, default=Path("runs/plan"))
     arguments = parser.parse_args()
@@ -92,7 +91,6 @@ WORK_COLUMNS = (
 
 
 def gib(plan: Mapping[str, Any], name: str, digits: int = 1) -> str:
-    """A figure of a device in GiB."""
     value = plan[f"{name}_bytes_per_device"]
     return "unknown" if value is None else f"{value / GIB:.{digits}f}"
 

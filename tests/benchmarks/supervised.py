@@ -50,7 +50,6 @@ def prepare(data: Path) -> tuple[SupervisedTask, list[InputFile], Path]:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, default=ROOT / "runs" / "bench-transfer")
     data = parser.parse_args().data

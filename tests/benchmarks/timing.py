@@ -11,7 +11,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def mswitch(*words: object) -> list[str]:
-    """A command line of mswitch."""
     return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, words)]
 
 
@@ -51,7 +50,6 @@ class Figure(NamedTuple):
 
 
 def show(figures: list[Figure]) -> None:
-    """Print a table, and a line of JSON."""
     width = max(len(figure.name) for figure in figures)
     print()
     for figure in figures:

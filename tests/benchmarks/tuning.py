@@ -116,7 +116,6 @@ def outside_share(decode: str, labels: Sequence[str] | None, metrics: Sequence[s
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds

@@ -136,6 +136,5 @@ def arc_record(
 
 
 def arc_page(html: str, url: str, **fields: str | int) -> bytes:
-    """One ARC record of a web page."""
     http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{html}"
     return arc_record(http, url, **fields)  # pyright: ignore[reportArgumentType]

@@ -125,8 +125,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Knows its owner."""
-
     daemon_threads = True
     owner: "FileServer"
 

@@ -214,7 +214,6 @@ def _listens(port: int) -> bool:
 
 
 def main() -> int:
-    """Start a cluster, say how to use it, and wait."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (

@@ -46,7 +46,6 @@ class Parts:
         until(self._answers, START_SECS, lambda: self.log("server"))
 
     def start_worker(self) -> None:
-        """Start a worker of the pool `mswitch`."""
         self._start("worker", "--pool=mswitch", "--name=w")
 
     def deploy(self) -> None:
@@ -66,7 +65,6 @@ class Parts:
         self._running.pop(name).wait()
 
     def engines(self) -> list[int]:
-        """The processes of flow runs."""
         return [pid for pid, words in self._processes() if "prefect.engine" in words]
 
     def jobs(self) -> dict[str, set[int]]:

@@ -30,7 +30,6 @@ def start(*words: object, devices: int = 1, **variables: str) -> subprocess.Pope
 
 
 def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
-    """Start a command of mswitch."""
     return start("-m", "mswitch.flows.cli.main", *words, devices=devices, **variables)
 
 
