@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -51,30 +50,26 @@ def measure(command: list[str], memory: bool = False) -> Measured:
             kernel walks all pages for it, which takes a twentieth of the command's own time: such
             a run is not one to time.
     """
-    peak = 0.0
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    )
-    output: list[str] = []
-    reader = threading.Thread(target=lambda: output.extend(process.stdout or ()))
-    reader.start()
-    cpu: dict[int, float] = {}
-    ended = False
-    while not ended:
-        total = 0.0
-        for child in _tree(process.pid):
-            total += _pss_mb(child) if memory else 0
-            cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
-        peak = max(peak, total)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-            ended = True
-    wall = time.perf_counter() - start
-    reader.join()
+    peak, cpu = 0.0, dict[int, float]()
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        ended = False
+        while not ended:
+            total = 0.0
+            for child in _tree(process.pid):
+                total += _pss_mb(child) if memory else 0
+                cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
+            peak = max(peak, total)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+                ended = True
+        wall = time.perf_counter() - start
+        output.seek(0)
+        said = output.read()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}\n{''.join(output)}")
-    phases = {name: float(secs) for name, secs in _PHASE.findall("".join(output))}
+        sys.exit(f"{' '.join(command)}\n{said}")
+    phases = {name: float(secs) for name, secs in _PHASE.findall(said)}
     return Measured(wall, sum(cpu.values()), peak, phases)
 
 
