@@ -1,9 +1,6 @@
 import itertools
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from example_files import stored
+from processes import end, start
 from trees import data_bytes
 
 from mswitch.pipelines.corpus.reader import open_corpus
@@ -171,14 +169,10 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 @pytest.fixture
 def child(small_corpus, small_vocabulary, tmp_path) -> Callable[..., str]:
     """Build in another process, killed at a fault point if one is given; give what it said."""
-    out = tmp_path / "examples"
-    command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
+    words = ("-c", CHILD, small_corpus, small_vocabulary, tmp_path / "examples")
 
     def run(fault: str = "") -> str:
-        environment = {**os.environ, "MSWITCH_FAULT": fault}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == (-signal.SIGKILL if fault else 0), done.stderr
-        return done.stderr
+        return end(start(*words, MSWITCH_FAULT=fault), -signal.SIGKILL if fault else 0)
 
     return run
 
