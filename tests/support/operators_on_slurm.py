@@ -25,7 +25,7 @@ from uuid import UUID
 from local_slurm import LocalSlurmCluster, what_is_missing
 from operators_parts import Parts, parts
 from operators_server import Served, until
-from processes import free_port
+from processes import MSWITCH, free_port
 from trained_runs import lines
 
 from mswitch.flows.jobs.record import read_record
@@ -170,11 +170,7 @@ def train_together(hosts: int, words: Sequence[str]) -> None:
 
 def mswitch(*words: str) -> None:
     say(f"mswitch {words[0]} {words[1]}")
-    subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
+    subprocess.run([*MSWITCH, *words], check=True, stderr=subprocess.DEVNULL)
 
 
 def differences(one: Path, other: Path) -> list[str]:

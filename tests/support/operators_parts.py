@@ -22,7 +22,7 @@ from operators_server import (
 )
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import free_port
+from processes import MSWITCH, free_port
 
 _WATCH_SECS = 0.2
 
@@ -50,13 +50,7 @@ class Parts:
 
     def deploy(self) -> None:
         """Give the server what it needs, by the command."""
-        words = [
-            sys.executable,
-            "-m",
-            "mswitch.flows.cli.main",
-            "deploy",
-            "--operators=operators.toml",
-        ]
+        words = [*MSWITCH, "deploy", "--operators=operators.toml"]
         subprocess.run(words, cwd=self.directory, env=self.environment, check=True)
 
     def kill(self, name: str) -> None:

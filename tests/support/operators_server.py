@@ -8,7 +8,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import free_port
+from processes import MSWITCH, free_port
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
@@ -67,7 +66,7 @@ class Served:
     def deploy(self, *options: str, **environment: str) -> tuple[int, str]:
         """What `mswitch deploy` ends with, and says."""
         done = subprocess.run(
-            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
+            [*MSWITCH, "deploy", *options],
             cwd=self.directory,
             env={**os.environ, **environment},
             capture_output=True,
@@ -170,13 +169,12 @@ def served(directory: Path, toml: str = "", head: str = "", **more: str) -> Iter
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     (directory / "operators.toml").write_text(head + TOML.format(port=port) + toml)
-    command = ["-m", "mswitch.flows.cli.main", "deploy", "--serve"]
     with contextlib.ExitStack() as stack:
         if POSTGRES:
             more["PREFECT_API_DATABASE_CONNECTION_URL"] = stack.enter_context(postgres())
         log = stack.enter_context(open(directory / "log", "wb"))
         process = subprocess.Popen(
-            ["sh", "-c", _IGNORING_SIGINT, sys.executable, *command],
+            ["sh", "-c", _IGNORING_SIGINT, *MSWITCH, "deploy", "--serve"],
             cwd=directory,
             env={**environment_of(directory), **more},
             stdout=log,

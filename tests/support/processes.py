@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+MSWITCH = (sys.executable, "-m", "mswitch.flows.cli.main")
+
 
 def on_devices(count: int, **variables: str) -> dict[str, str]:
     """The environment of a process that has so many CPU devices."""
@@ -30,7 +32,7 @@ def start(*words: object, devices: int = 1, **variables: str) -> subprocess.Pope
 
 
 def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
-    return start("-m", "mswitch.flows.cli.main", *words, devices=devices, **variables)
+    return start(*MSWITCH[1:], *words, devices=devices, **variables)
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
