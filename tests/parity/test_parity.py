@@ -231,8 +231,7 @@ def test_tokenizers(tmp_path, kind, byte_fallback, version):
     write_tokenizer(tmp_path, opened.model)
     # By it, transformers would choose another class of tokenizer.
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(opened.model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=opened.model)
     texts += [*lines, "\U00010348 of no language"]
     special = "<extra_id_0> world <extra_id_1>!"
     found = tokenized(tmp_path, [*texts, special], version)

@@ -21,7 +21,7 @@ from mswitch.pipelines.examples.shards import bytes_per_id
 from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
-from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
@@ -38,11 +38,6 @@ def small_examples(small_corpus: Path, small_vocabulary: Path) -> Path:
 def documents(corpus: Path, lang: str, split: str, shard: int) -> list[tuple[str, str]]:
     path = next((corpus / "data" / lang).glob(f"{split}-{shard:05}-of-*.parquet"))
     return [(row["id"], row["text"]) for row in pq.read_table(path).to_pylist()]
-
-
-@pytest.fixture(scope="module")
-def vocabulary(small_vocabulary: Path):
-    return load_vocabulary(small_vocabulary / MODEL_FILE)
 
 
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])

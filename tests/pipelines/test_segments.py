@@ -18,7 +18,6 @@ from mswitch.pipelines.examples.segments import (
     t5,
 )
 from mswitch.pipelines.examples.span_corruption import restore
-from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
 
@@ -99,10 +98,11 @@ def test_every_chunk_of_long_documents_is_chosen_as_often():
     assert 0.15 < np.mean(np.array(chosen) == other) < 0.35
 
 
-def test_examples_are_built_by_the_chain_of_t5(small_corpus, small_vocabulary, tmp_path):
+def test_examples_are_built_by_the_chain_of_t5(
+    small_corpus, small_vocabulary, vocabulary, tmp_path
+):
     config = ExamplesConfig(inputs_length=32, chain="t5", seed=5)
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     for lang in ("en", "haw", "zh"):
         for number, shard in enumerate(open_corpus(small_corpus).select("train")[lang]):
             documents = list(shards.tokenised(shard, vocabulary, shards.ShardCounts()))
@@ -138,9 +138,7 @@ def test_training_examples_can_be_finished_when_written(small_corpus, small_voca
     assert one == other
 
 
-def test_no_two_draws_of_a_shard_share_their_random_numbers(
-    small_corpus, small_vocabulary, monkeypatch
-):
+def test_no_two_draws_of_a_shard_share_their_random_numbers(small_corpus, vocabulary, monkeypatch):
     """Order and masks are of one stream: each has a counter of its own."""
     philox = span_corruption.philox
     used: list[tuple[int, ...]] = []
@@ -154,7 +152,6 @@ def test_no_two_draws_of_a_shard_share_their_random_numbers(
     config = ExamplesConfig(inputs_length=32, finished=True)
     settings = shards.ShardSettings(config.lengths(), 0, separate_documents=False, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     unit = shards.ExampleShard(corpus_shard, 0, 1)
     made = list(shards.training_records(unit, vocabulary, settings, shards.ShardCounts()))
     assert len(set(used)) == len(used) == len(made) + 1

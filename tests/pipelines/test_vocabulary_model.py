@@ -60,9 +60,7 @@ def write(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    loaded = sentencepiece.SentencePieceProcessor()
-    loaded.LoadFromSerializedProto(model)
-    return loaded
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 @pytest.mark.parametrize("count", [0, 100, 300])

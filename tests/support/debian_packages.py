@@ -1,6 +1,7 @@
 """Debian packages made here, and a stand-in for apt-get that finds them in a folder."""
 
 import random
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 APT = """#!/bin/sh
 # Stands in for apt-get: packages lie in a folder.
 test "$1" = download && shift

@@ -19,6 +19,7 @@ HUGE = 1 << 28
 #: Over what the imports take: two records of the largest size, and their text.
 LIMIT_KIB = 200 << 10
 RECORD_LIMIT = 16 << 20
+GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 
 CHILD = f"""
 import collections, json, re, resource, sys
@@ -40,32 +41,19 @@ for path in sys.argv[1:]:
 """
 
 
-def zeros(size: int, byte: bytes = b"a") -> bytes:
-    """Return a gzip member of `size` equal bytes, a multiple of a mebibyte, without making them."""
-    block = byte * (1 << 20)
+def member(size: int, before: bytes = b"") -> bytes:
+    """Return a gzip member of `before` and `size` bytes a (of mebibytes), without making them."""
+    block = b"a" * (1 << 20)
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = compressor.compress(before) + compressor.flush(zlib.Z_FULL_FLUSH)
     # After a full flush nothing refers back, so the compressed block can be repeated.
     piece = compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
-    check = 0
-    for _ in range(size // len(block)):
-        check = zlib.crc32(block, check)
-    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
-    tail = check.to_bytes(4, "little") + (size % (1 << 32)).to_bytes(4, "little")
-    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    return head + piece * (size // len(block)) + end + tail
-
-
-def in_one_member(before: bytes, size: int) -> bytes:
-    """Return one gzip member: `before`, then `size` bytes a."""
-    body = zeros(size)[10:-8]
-    start = zlib.compressobj(9, zlib.DEFLATED, -15)
-    head = start.compress(before) + start.flush(zlib.Z_FULL_FLUSH)
     check = zlib.crc32(before)
-    block = b"a" * (1 << 20)
     for _ in range(size >> 20):
         check = zlib.crc32(block, check)
+    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
     tail = check.to_bytes(4, "little") + ((size + len(before)) % (1 << 32)).to_bytes(4, "little")
-    return zeros(0)[:10] + head + body + tail
+    return GZIP_HEAD + start + piece * (size >> 20) + end + tail
 
 
 def bomb(encoding: str, body: bytes) -> list[bytes]:
@@ -75,7 +63,7 @@ def bomb(encoding: str, body: bytes) -> list[bytes]:
 
 def endless_line() -> bytes:
     head = crawl.record("", "http://long.org", length=HUGE).removesuffix(b"\r\n\r\n")
-    return in_one_member(head, HUGE)
+    return member(HUGE, head)
 
 
 def brotli_zeros() -> bytes:
@@ -85,8 +73,8 @@ def brotli_zeros() -> bytes:
 
 
 def cut_and_joined() -> list[bytes]:
-    [member] = crawl.members([crawl.record("text " * 100, "http://a.org")])
-    return [member[:60], member[:12], member[:-3]]
+    [sound] = crawl.members([crawl.record("text " * 100, "http://a.org")])
+    return [sound[:60], sound[:12], sound[:-3]]
 
 
 def wrong_lengths() -> list[bytes]:
@@ -115,7 +103,7 @@ def charsets() -> list[bytes]:
 
 def starts_of_members(content: bytes) -> bytes:
     """Return 500 kB where every few bytes a gzip member starts that fails only after 60 kB."""
-    unit = zeros(0)[:10] + b"\0" + struct.pack("<HH", 60_000, 5_535) + content
+    unit = GZIP_HEAD + b"\0" + struct.pack("<HH", 60_000, 5_535) + content
     # Where the stored block ends there is no other.
     unit += b"\xff" * (-len(unit) % 32 + 32)
     return b"junk" + unit * (500_000 // len(unit))
@@ -126,11 +114,11 @@ Make = Callable[[], list[bytes]]
 CASES: dict[str, tuple[Make, dict[str, int]]] = {
     "endless line": (lambda: [endless_line()], {"too_large": 1}),
     "cut line": (lambda: [endless_line()[:-100_000]], {"damaged": 1}),
-    "endless header": (lambda: [in_one_member(b"WARC/1.0\r\nX: ", HUGE)], {"damaged": 1}),
-    "huge body": (lambda: bomb("gzip", zeros(HUGE)), {"too_large": 1}),
+    "endless header": (lambda: [member(HUGE, b"WARC/1.0\r\nX: ")], {"damaged": 1}),
+    "huge body": (lambda: bomb("gzip", member(HUGE)), {"too_large": 1}),
     "brotli": (lambda: bomb("br", brotli_zeros()), {"too_large": 1}),
     "bomb in a bomb": (
-        lambda: bomb("gzip, gzip", gzip.compress(zeros(HUGE), mtime=0)),
+        lambda: bomb("gzip, gzip", gzip.compress(member(HUGE), mtime=0)),
         {"bad_encoding": 1},
     ),
     "deep HTML": (
