@@ -57,6 +57,7 @@ def has_saved(run: str, *processes: subprocess.Popen[str], after: int = 0) -> Ca
 
 
 def sent(directory: Path, run: str) -> str:
+    """Put a run into a bucket."""
     for path in directory.rglob("*"):
         if path.is_file():
             objects.upload(path, f"{run}/{path.relative_to(directory)}")
@@ -64,6 +65,7 @@ def sent(directory: Path, run: str) -> str:
 
 
 def copied(run: str, out: Path) -> Path:
+    """Fetch a run from a bucket."""
     for name in storage.file_sizes(run):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         objects.download(f"{run}/{name}", out / name)
