@@ -191,8 +191,6 @@ def true_curves(speed_up: float) -> tuple[np.ndarray, np.ndarray]:
 
 def holds(found: SpeedUp, truth: float) -> bool:
     """Whether an interval holds the truth; an end that is a bound may lie anywhere beyond it."""
-    assert found.ci is not None
-    assert found.ci_censored is not None
     low = -np.inf if found.ci_censored[0] == "upper" else found.ci[0]
     high = np.inf if found.ci_censored[1] == "lower" else found.ci[1]
     return bool(low * (1 - 1e-9) <= truth <= high * (1 + 1e-9))
@@ -203,7 +201,6 @@ def speed_up_coverage(
 ) -> float:
     generator = np.random.default_rng(seed)
     truth = measure_speed_up(STEPS, true_curves(speed_up), None, CONFIDENCE).value
-    assert truth is not None
     held = 0
     for index in range(languages):
         losses = draw_curves(generator, documents, deviation, speed_up, f"x{index}")

@@ -39,7 +39,6 @@ def main() -> None:
     options.out.mkdir(parents=True)
     counts = write_facts(options.out, "messages", rows)
     config = SETTINGS["names"].names
-    assert config is not None
     build_supervised(
         options.out / TASK_FILE, options.out / MODEL_FILE, options.out / "examples", config
     )

@@ -158,12 +158,10 @@ class Peer:
         assert self._read() == "ready"
 
     def _read(self) -> str:
-        assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def __call__(self) -> Secs:
         """Take a turn."""
-        assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return Secs(*map(float, self._read().split()))

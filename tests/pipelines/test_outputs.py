@@ -149,7 +149,6 @@ def test_a_killed_writer_leaves_no_lock(tmp_path):
         "    print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
