@@ -39,8 +39,11 @@ def line(number: int, **fields: Any) -> bytes:
     return json.dumps(page).encode()
 
 
-def read(path: Path, max_bytes: int = LIMIT) -> list[Page | Rejected]:
-    options = {"fields": STANDARD_FIELDS, "max_bytes": max_bytes, "drop_metadata_lines": True}
+def read(path: Path, data: bytes | None = None) -> list[Page | Rejected]:
+    """What a file gives, with these bytes if there are any."""
+    if data is not None:
+        path.write_bytes(data)
+    options = {"fields": STANDARD_FIELDS, "max_bytes": LIMIT, "drop_metadata_lines": True}
     return list(read_json_lines(str(path), "f", **options))
 
 
@@ -61,8 +64,7 @@ def numbers(found: Iterable[Page | Rejected]) -> list[int]:
 def test_a_page_a_line(tmp_path, compress):
     lines = [line(i, timestamp="2024-01-01T00:00:00Z", record_id=f"<{i}>") for i in range(3)]
     content = b"\xef\xbb\xbf" + lines[0] + b"\r\n\n  \n" + lines[1] + b"\n" + lines[2]
-    (tmp_path / "a").write_bytes(compress(content))
-    found = read(tmp_path / "a")
+    found = read(tmp_path / "a", compress(content))
     second = content.index(lines[1])
     assert found[1] == Page(
         "http://a.example/1",
@@ -95,8 +97,7 @@ def test_bad_lines_cost_only_themselves(tmp_path, compress):
     ]
     lines = [part for i, (one, _) in enumerate(bad) for part in (line(i), one)]
     content = b"\n".join(lines)
-    (tmp_path / "a").write_bytes(compress(content))
-    found = read(tmp_path / "a")
+    found = read(tmp_path / "a", compress(content))
     assert reasons(found) == [part for _, reason in bad for part in ("", reason)]
     starts = [sum(map(len, lines[:i])) + i for i in range(len(lines))]
     assert [one.source for one in found] == [f"f@{start}" for start in starts]
@@ -130,8 +131,7 @@ def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
         packed[-8 if kind == "gzip" else -1] ^= 1
     else:
         packed += b"no member"
-    (tmp_path / "a").write_bytes(packed)
-    found = read(tmp_path / "a")
+    found = read(tmp_path / "a", packed)
     *pages, last = found
     assert last.reason == "damaged"
     sound = [page.text for page in pages if isinstance(page, Page)]
@@ -144,16 +144,14 @@ def test_damage_keeps_what_comes_before(tmp_path, kind, damage):
 
 
 def test_damage_at_once(tmp_path):
-    (tmp_path / "a").write_bytes(gzip.compress(line(1))[:12] + b"\xff" * 40)
-    assert reasons(read(tmp_path / "a")) == ["damaged"]
+    assert reasons(read(tmp_path / "a", gzip.compress(line(1))[:12] + b"\xff" * 40)) == ["damaged"]
 
 
 @COMPRESSED
 def test_a_line_over_two_members(tmp_path, kind):
     content = padded(0, 5)
     halves = [content[:200], content[200:]]
-    (tmp_path / "a").write_bytes(b"".join(map(COMPRESS[kind], halves)))
-    assert numbers(read(tmp_path / "a")) == [0, 1, 2, 3, 4]
+    assert numbers(read(tmp_path / "a", b"".join(map(COMPRESS[kind], halves)))) == [0, 1, 2, 3, 4]
 
 
 @COMPRESSED
@@ -172,8 +170,7 @@ def test_nothing_behind_damage_is_read(tmp_path, kind, data):
     else:
         noise = data.draw(st.binary(min_size=1, max_size=30))
         parts[hit][at : at + len(noise)] = noise
-    (tmp_path / "a").write_bytes(b"".join(parts))
-    found = read(tmp_path / "a")
+    found = read(tmp_path / "a", b"".join(parts))
     before = starts[hit]
     assert numbers(found)[:before] == list(range(before))
     if "damaged" in reasons(found):
@@ -191,11 +188,9 @@ def test_damage_with_a_dictionary(tmp_path):
     parts = [bytearray(compress(line(i) + b"\n")) for i in range(5)]
     parts[2][-1] ^= 1
     frame = dictionary_frame(dictionary.as_bytes())
-    (tmp_path / "a").write_bytes(frame + b"".join(parts))
-    assert numbers(read(tmp_path / "a")) == [0, 1, -1]
+    assert numbers(read(tmp_path / "a", frame + b"".join(parts))) == [0, 1, -1]
     # Without the dictionary nothing can be read.
-    (tmp_path / "a").write_bytes(frame[:900])
-    assert reasons(read(tmp_path / "a")) == ["damaged"]
+    assert reasons(read(tmp_path / "a", frame[:900])) == ["damaged"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -236,8 +231,7 @@ def test_a_bomb_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
     bomb = COMPRESS["zstd"](bytes(64 << 20))
     sound = [COMPRESS["zstd"](line(i) + b"\n") for i in range(2)]
-    (tmp_path / "a").write_bytes(bomb.join(sound))
-    found = read(tmp_path / "a")
+    found = read(tmp_path / "a", bomb.join(sound))
     assert numbers(found) == [0, -1]
     assert "beyond reason" in found[1].detail
 
