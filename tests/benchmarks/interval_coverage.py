@@ -17,7 +17,6 @@ are log-normal less their mean: how often the report leaves the count out, what 
 does not, and how often a language's own interval misses the truth.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 from scipy.special import stdtr
+from timing import options
 
 from mswitch.flows.reports import intervals
 from mswitch.flows.reports.headline import clear_after_holm, headline, measure_language
@@ -422,17 +422,14 @@ def coverage_table(languages: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
-    parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")
-    options = parser.parse_args()
+    given = options(__doc__, families=500, languages=1000)
     tables = (
-        null_table(options.families, options.languages),
-        coverage_table(options.languages),
-        seeds_table(options.languages),
-        figures_table(options.languages),
-        far_tail_of_seeds(options.families),
-        far_tail_of_skewed(options.families),
+        null_table(given.families, given.languages),
+        coverage_table(given.languages),
+        seeds_table(given.languages),
+        figures_table(given.languages),
+        far_tail_of_seeds(given.families),
+        far_tail_of_skewed(given.families),
     )
     for names, table in zip(COLUMNS, tables, strict=True):
         print(f"| {names} |\n|{'---|' * (1 + names.count('|'))}")

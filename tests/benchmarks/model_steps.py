@@ -8,7 +8,6 @@ a step each, in turn; printed are medians and the median of the rounds' ratios, 
 CPU time (the one to read on a machine that does other things too). Compiling is timed apart.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -29,7 +28,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import ROOT
+from timing import ROOT, options
 
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
@@ -260,9 +259,7 @@ def metrics_cost(training: Training, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=7).rounds
 
     sparse, dense = Training(switch(32)), Training(DENSE)
     steps = {"Switch-32": sparse.steps("Switch-32"), "dense twin": dense.steps("dense twin")}

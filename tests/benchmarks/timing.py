@@ -1,5 +1,6 @@
-"""CPU time in turns, figures beside the bars they are held against, and commands to time."""
+"""CPU time in turns, figures beside their bars, commands to time, and options of benchmarks."""
 
+import argparse
 import json
 import sys
 import time
@@ -12,6 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 def mswitch(*words: object) -> list[str]:
     return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, words)]
+
+
+def options(doc: str | None, **defaults: object) -> argparse.Namespace:
+    """Options of the command line; a value is of the type of its default."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser.parse_args()
 
 
 def cpu_secs(*functions: Callable[[], object], rounds: int = 5) -> list[list[float]]:
