@@ -9,7 +9,6 @@ wall clock and by CPU time, and peak memory. Rounds alternate. seqio uses as man
 it likes; it runs as its defaults have it (a shuffle buffer per language), and unshuffled.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -20,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from corpus import ROOT
-from examples import mswitch, prepare
+from examples import prepare
+from timing import ROOT, mswitch, options
 
 ROUNDS = 3
 BATCH_SIZE = 256
@@ -56,8 +55,8 @@ def prepare_examples(crawl: Path) -> Path:
     from corpus_files import write_corpus
 
     write_corpus(dealt, texts)
-    options = ("--corpus", dealt, "--vocab", vocabulary, "--out", out)
-    subprocess.run(mswitch("examples", "build", *options), check=True, cwd=ROOT)
+    words = ("--corpus", dealt, "--vocab", vocabulary, "--out", out)
+    subprocess.run(mswitch("examples", "build", *words), check=True, cwd=ROOT)
     return out
 
 
@@ -143,14 +142,9 @@ SIDES: dict[str, Callable[[Path], dict[str, float]]] = {
 
 
 def main() -> None:
-    """Prepare, run each side in its own process, print medians."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
-    parser.add_argument("--side", choices=SIDES, help="only measure this side of --examples")
-    parser.add_argument("--examples", type=Path)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    arguments = parser.parse_args()
-    if arguments.side:
+    crawl = ROOT / "runs" / "bench"
+    arguments = options(__doc__, crawl=crawl, side="", examples=Path(), rounds=ROUNDS)
+    if arguments.side:  # a process that measures this side of --examples
         print(json.dumps(SIDES[arguments.side](arguments.examples)))
         return
     examples = prepare_examples(arguments.crawl)

@@ -6,7 +6,6 @@ Texts are those of langid_texts.py, which are fetched by package into `--data` (
 needed once). A page is right if its text is equal to what was encoded.
 """
 
-import argparse
 import collections
 import re
 import time
@@ -17,6 +16,7 @@ from typing import NamedTuple
 
 import langid_texts
 from langid_texts import Text
+from timing import options
 
 from mswitch.pipelines.crawl.charsets import decode
 
@@ -136,16 +136,12 @@ def right_pages(
 
 
 def read(html: bytes, declared: str) -> str | None:
-    """Return what mswitch reads."""
     found = decode(html, declared)
     return found.text if found else None
 
 
 def main() -> None:
-    """Print the share of right pages as a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("runs/langid"))
-    folder = parser.parse_args().data
+    folder = options(__doc__, data=Path("runs/langid")).data
     folder.mkdir(parents=True, exist_ok=True)
     texts = [*langid_texts.fetch_udhr(folder), *langid_texts.fetch_mediawiki(folder)]
     pages = list(made_pages(texts))

@@ -19,19 +19,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from crawl_data import write_crawl
+from timing import ROOT, mswitch
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
 WORKERS = 2
-
-
 _PHASE = re.compile(r"\[corpus\] ([\w ]+): .* took ([0-9.]+) s")
 
 
@@ -53,30 +50,26 @@ def measure(command: list[str], memory: bool = False) -> Measured:
             kernel walks all pages for it, which takes a twentieth of the command's own time: such
             a run is not one to time.
     """
-    peak = 0.0
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    )
-    output: list[str] = []
-    reader = threading.Thread(target=lambda: output.extend(process.stdout or ()))
-    reader.start()
-    cpu: dict[int, float] = {}
-    ended = False
-    while not ended:
-        total = 0.0
-        for child in _tree(process.pid):
-            total += _pss_mb(child) if memory else 0
-            cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
-        peak = max(peak, total)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
-            ended = True
-    wall = time.perf_counter() - start
-    reader.join()
+    peak, cpu = 0.0, dict[int, float]()
+    with tempfile.TemporaryFile("w+") as output:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        ended = False
+        while not ended:
+            total = 0.0
+            for child in _tree(process.pid):
+                total += _pss_mb(child) if memory else 0
+                cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
+            peak = max(peak, total)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+                ended = True
+        wall = time.perf_counter() - start
+        output.seek(0)
+        said = output.read()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}\n{''.join(output)}")
-    phases = {name: float(secs) for name, secs in _PHASE.findall("".join(output))}
+        sys.exit(f"{' '.join(command)}\n{said}")
+    phases = {name: float(secs) for name, secs in _PHASE.findall(said)}
     return Measured(wall, sum(cpu.values()), peak, phases)
 
 
@@ -148,22 +141,11 @@ def text_bytes(crawl: Path) -> int:
 
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
-    """Return the command that builds a corpus."""
-    command = [
-        sys.executable,
-        "-m",
-        "mswitch.flows.cli.main",
-        "corpus",
-        "build",
-        "--profile",
-        profile,
-    ]
-    options = ["--input", inputs, "--out", str(out), "--", f"--direct_num_workers={WORKERS}"]
-    return [*command, *options]
+    options = ("--profile", profile, "--input", inputs, "--out", out)
+    return mswitch("corpus", "build", *options, "--", f"--direct_num_workers={WORKERS}")
 
 
 def main() -> None:
-    """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
     parser.add_argument("--megabytes", type=float, default=300.0)

@@ -17,7 +17,6 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 
 def main(directory: Path) -> None:
-    """Do the work and print where the time went."""
     seconds = dict.fromkeys(("read", "paragraphs", "lines", "languages"), 0.0)
     identifier = gcld3.NNetLanguageIdentifier(100, 10_000)
     seen: dict[bytes, None] = {}

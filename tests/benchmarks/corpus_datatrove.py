@@ -31,7 +31,6 @@ class Cld3Filter(BaseFilter):
     name = "CLD3"
 
     def filter(self, doc):
-        """Note language and probability."""
         if not hasattr(self, "identifier"):
             self.identifier = gcld3.NNetLanguageIdentifier(100, 10_000)
         found = self.identifier.FindLanguage(doc.text)

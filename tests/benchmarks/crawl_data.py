@@ -1,14 +1,10 @@
 """Real text for the benchmarks: documentation packages of Debian as WET and WARC, in full.
 
-    python tests/benchmarks/crawl_data.py --out runs/bench --megabytes 300
-
 The sample `debian` caps what it takes of a language; this takes whole packages, one after the
 other, until there are as many megabytes of text. Every HTML page becomes one WARC record and one
 WET record of its text.
 """
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 
@@ -67,18 +63,3 @@ def _write_package(writer: CrawlWriter, archive: Path, package: str) -> None:
         if text.strip():
             writer.write("warc", SamplePage(url, data, lang))
             writer.write("wet", SamplePage(url, text.encode("utf-8", "replace"), lang))
-
-
-def main() -> None:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--megabytes", type=float, default=300.0)
-    arguments = parser.parse_args()
-    write_crawl(arguments.out, arguments.megabytes)
-    manifest = json.loads((arguments.out / "manifest.json").read_text())
-    print(json.dumps({key: manifest[key] for key in ("records", "content_bytes", "packages")}))
-
-
-if __name__ == "__main__":
-    main()

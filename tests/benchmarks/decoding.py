@@ -37,7 +37,6 @@ BARS = {"mt5-small": 1.0, "switch-base-8": 2.0}
 
 
 def measure(name: str, directory: Path, rounds: int) -> Figure:
-    """Compare both sides on one model."""
     with closing(
         Peer("decoding_hf.py", name, directory, *map(str, (ROWS, INPUTS, LENGTH)))
     ) as peer:
@@ -60,7 +59,6 @@ def measure(name: str, directory: Path, rounds: int) -> Figure:
 
 
 def main() -> None:
-    """Compare on all models asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}")
     parser.add_argument("--rounds", type=int, default=5)

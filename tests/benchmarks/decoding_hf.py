@@ -15,12 +15,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 
-from hf_models import build
+from hf_models import build, decoding
 
 
 @torch.no_grad()
 def main() -> None:
-    """Build the model, then decode."""
     name, directory = sys.argv[1], Path(sys.argv[2])
     rows, inputs, length = map(int, sys.argv[3:])
     model = build(name)
@@ -30,16 +29,7 @@ def main() -> None:
     tokens = torch.tensor(source, dtype=torch.long)
 
     def generate() -> np.ndarray:
-        made = model.generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            max_new_tokens=length,
-            suppress_tokens=[0],
-            decoder_start_token_id=0,
-            pad_token_id=0,
-            eos_token_id=1,
-            do_sample=False,
-        )
+        made = model.generate(tokens, **decoding(tokens, length))
         return made[:, 1:].numpy().astype(np.int32)
 
     np.save(directory / "inputs.npy", source)

@@ -7,7 +7,6 @@ expert, which fills a single queue. All ways take a step each, in turn; printed 
 median of the rounds' ratios.
 """
 
-import argparse
 import dataclasses
 import functools
 import os
@@ -18,6 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 from model_steps import Side, batch, compare, timed
+from timing import options
 
 from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import ModelConfig, TrainConfig
@@ -66,10 +66,7 @@ def sides(config: ModelConfig, inputs: int, targets: int, one_expert: bool) -> d
 
 
 def main() -> None:
-    """Compare both ways on both models and both routings."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=7).rounds
     for name, config, lengths in (
         ("mswitch-tiny, 8 experts, 64 tokens", TINY, (64, 16)),
         ("width 512, 4+4 layers, 32 experts, 128 tokens", WIDE, (128, 29)),

@@ -9,17 +9,15 @@ the rounds' own. Then the whole command with one worker process and with two. Co
 (32,000 ids) are built from the crawl once, beside it.
 """
 
-import argparse
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from corpus import ROOT, measure
+from corpus import measure
 from crawl_data import write_crawl
-from timing import cpu_secs
+from timing import ROOT, cpu_secs, mswitch, options
 
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
@@ -40,11 +38,6 @@ CORPUS_OPTIONS = (
     *("--min-long-line-characters", "40"),
     *("--language-threshold", "0.7"),
 )
-
-
-def mswitch(*arguments: str | Path) -> list[str]:
-    """A command line of mswitch."""
-    return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, arguments)]
 
 
 def prepare(crawl: Path) -> tuple[Path, Path]:
@@ -116,10 +109,9 @@ def compare(
 
 
 def command(corpus: Path, vocabulary: Path, workers: int) -> None:
-    """Print what the whole command takes."""
     with tempfile.TemporaryDirectory() as out:
-        options = ("--corpus", corpus, "--vocab", vocabulary, "--out", f"{out}/examples")
-        line = mswitch("examples", "build", *options, "--", f"--direct_num_workers={workers}")
+        words = ("--corpus", corpus, "--vocab", vocabulary, "--out", f"{out}/examples")
+        line = mswitch("examples", "build", *words, "--", f"--direct_num_workers={workers}")
         taken = measure(line)
     print(
         f"examples build, {workers} workers: {taken.wall:.1f} s, CPU {taken.cpu:.1f} s, "
@@ -128,11 +120,7 @@ def command(corpus: Path, vocabulary: Path, workers: int) -> None:
 
 
 def main() -> None:
-    """Prepare, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
-    parser.add_argument("--megabytes", type=float, default=30.0)
-    arguments = parser.parse_args()
+    arguments = options(__doc__, crawl=ROOT / "runs" / "bench", megabytes=30.0)
     corpus, vocabulary = prepare(arguments.crawl)
     units, texts = choose(plan_shards(open_corpus(corpus)), arguments.megabytes)
     compare(units, texts, str(vocabulary / MODEL_FILE))

@@ -41,7 +41,6 @@ def extract(path: Path) -> tuple[int, int]:
 
 
 def main(directory: Path, workers: int) -> None:
-    """Extract every file."""
     with Pool(workers) as pool:
         found = pool.map(extract, sorted(directory.glob("*.warc.gz")), chunksize=1)
     html, characters = map(sum, zip(*found, strict=True))

@@ -26,12 +26,10 @@ class Resiliparse(BaseExtractor):
         super().__init__(timeout_secs)
 
     def extract(self, text: str) -> str:
-        """Return the text of HTML."""
         return text_of(text)
 
 
 def main(warc: Path, work: Path, workers: int) -> None:
-    """Extract every file."""
     LocalPipelineExecutor(
         [
             WarcReader(str(warc), glob_pattern="*.warc.gz"),

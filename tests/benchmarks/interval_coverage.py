@@ -17,7 +17,6 @@ are log-normal less their mean: how often the report leaves the count out, what 
 does not, and how often a language's own interval misses the truth.
 """
 
-import argparse
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -27,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 from scipy.special import stdtr
+from timing import options
 
 from mswitch.flows.reports import intervals
 from mswitch.flows.reports.headline import clear_after_holm, headline, measure_language
@@ -48,11 +48,24 @@ CONFIDENCE = 0.95
 MEDIAN_TOKENS = 100
 RESAMPLES = 500
 STEPS = np.unique(np.rint(np.geomspace(1, 10_000, 16)))
+#: Of each table.
+COLUMNS = (
+    "noise | deviation | documents | family-wise error | with a linearised t test | clearly better "
+    "| by percentile bootstrap",
+    "deviation | documents | equally fast | four times as fast",
+    "seeds | spread | documents | held | without | equal models told apart",
+    "languages | median | mean",
+    "seeds | a seed's effect | documents | family-wise error | by Welch and Satterthwaite",
+    "skewness | documents | as measured | family-wise error of t | a count left out "
+    "| family-wise error of the report | intervals that miss",
+)
 
 #: Noise of a document's loss per token, [documents] from its tokens.
 Noise = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 #: What is drawn of a language.
 Drawn = TypeVar("Drawn")
+#: Cells of a row of a table.
+Row = list[object]
 
 
 def normal(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
@@ -108,7 +121,6 @@ def draw_null(
 def draw_families(
     draw: Callable[[np.random.Generator], Drawn], families: int, seed: int = 0
 ) -> Iterator[list[Drawn]]:
-    """Draw families of languages."""
     generator = np.random.default_rng(seed)
     for _ in range(families):
         yield [draw(generator) for _ in range(FAMILY)]
@@ -128,7 +140,6 @@ def family_wise_error(
 
 
 def reported_p_value(losses: LanguageLosses) -> float:
-    """The report's p value."""
     p_value = measure_delta(losses, CONFIDENCE).p_value
     assert p_value is not None
     return p_value
@@ -180,8 +191,6 @@ def true_curves(speed_up: float) -> tuple[np.ndarray, np.ndarray]:
 
 def holds(found: SpeedUp, truth: float) -> bool:
     """Whether an interval holds the truth; an end that is a bound may lie anywhere beyond it."""
-    assert found.ci is not None
-    assert found.ci_censored is not None
     low = -np.inf if found.ci_censored[0] == "upper" else found.ci[0]
     high = np.inf if found.ci_censored[1] == "lower" else found.ci[1]
     return bool(low * (1 - 1e-9) <= truth <= high * (1 + 1e-9))
@@ -190,10 +199,8 @@ def holds(found: SpeedUp, truth: float) -> bool:
 def speed_up_coverage(
     documents: int, deviation: float, speed_up: float, *, languages: int, seed: int = 0
 ) -> float:
-    """How often the step speed-up's interval holds the truth."""
     generator = np.random.default_rng(seed)
     truth = measure_speed_up(STEPS, true_curves(speed_up), None, CONFIDENCE).value
-    assert truth is not None
     held = 0
     for index in range(languages):
         losses = draw_curves(generator, documents, deviation, speed_up, f"x{index}")
@@ -257,9 +264,7 @@ def seeds_called_better(
     for index in range(languages):
         truths = np.exp(spread * generator.standard_normal(seeds))
         losses = draw_seeds(generator, truths, documents, f"x{index}")
-        p_value = delta_over_seeds(losses, CONFIDENCE).p_value
-        assert p_value is not None
-        called += p_value < 1 - CONFIDENCE
+        called += seeds_p_value(losses) < 1 - CONFIDENCE
     return called / languages
 
 
@@ -284,7 +289,6 @@ def draw_null_seeds(
 
 
 def seeds_p_value(seeds: Sequence[LanguageLosses]) -> float:
-    """The report's p value of several seeds."""
     p_value = delta_over_seeds(seeds, CONFIDENCE).p_value
     assert p_value is not None
     return p_value
@@ -302,18 +306,19 @@ def welch_p_value(seeds: Sequence[LanguageLosses]) -> float:
     return float(2 * stdtr(freedom, -abs(differences.mean()) / np.sqrt(variance)))
 
 
-def far_tail_of_seeds(families: int) -> Iterator[str]:
+def percent(*shares: float) -> list[str]:
+    return [f"{100 * share:.1f} %" for share in shares]
+
+
+def far_tail_of_seeds(families: int) -> Iterator[Row]:
     """Rows of the fifth table."""
-    yield "| seeds | a seed's effect | documents | family-wise error | by Welch and Satterthwaite |"
-    yield "|" + "---|" * 5
     for seeds, effect, documents in product((2, 3), (0.0, 1.0, 2.0, 5.0), (20, 100)):
         draw = partial(draw_null_seeds, seeds=seeds, effect=effect, documents=documents)
         errors = [
             family_wise_error(draw, p_value, families=families)
             for p_value in (seeds_p_value, welch_p_value)
         ]
-        shares = " | ".join(f"{100 * error:.1f} %" for error in errors)
-        yield f"| {seeds} | {effect} | {documents} | {shares} |"
+        yield [seeds, effect, documents, *percent(*errors)]
 
 
 def draw_delta(generator: np.random.Generator, documents: int, noise: Noise) -> Estimate:
@@ -346,31 +351,21 @@ def skewed_shares(documents: int, noise: Noise, *, families: int) -> tuple[float
     return tuple(np.mean(found, axis=0).tolist())
 
 
-def far_tail_of_skewed(families: int) -> Iterator[str]:
+def far_tail_of_skewed(families: int) -> Iterator[Row]:
     """Rows of the sixth table."""
-    yield (
-        "| skewness | documents | as measured | family-wise error of t | a count left out | "
-        "family-wise error of the report | intervals that miss |"
-    )
-    yield "|" + "---|" * 7
     for (skewness, noise), documents in product(SKEWED.items(), (8, 20, 100, 400)):
         measured, *shares = skewed_shares(documents, noise, families=families)
-        cells = [skewness, documents, f"{abs(measured):.2f}"]
-        cells += [f"{100 * share:.1f} %" for share in shares]
-        yield f"| {' | '.join(map(str, cells))} |"
+        yield [skewness, documents, f"{abs(measured):.2f}", *percent(*shares)]
 
 
-def seeds_table(languages: int) -> Iterator[str]:
+def seeds_table(languages: int) -> Iterator[Row]:
     """Rows of the third table."""
-    yield "| seeds | spread | documents | held | without | equal models told apart |"
-    yield "|" + "---|" * 6
     for seeds, spread, documents in product((2, 3, 5, 10), (0.05, 0.2), (8, 30)):
         held = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
         with mock.patch.object(intervals, "widened", lambda _, of_drawn, *__: of_drawn):
             without = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
         better = seeds_called_better(seeds, spread, documents, languages=languages)
-        shares = " | ".join(f"{100 * share:.1f} %" for share in (held, without, better))
-        yield f"| {seeds} | {spread} | {documents} | {shares} |"
+        yield [seeds, spread, documents, *percent(held, without, better)]
 
 
 def figures_coverage(languages: int, *, reports: int, seed: int = 0) -> tuple[float, float]:
@@ -398,22 +393,14 @@ def figures_coverage(languages: int, *, reports: int, seed: int = 0) -> tuple[fl
     return median, mean
 
 
-def figures_table(reports: int) -> Iterator[str]:
+def figures_table(reports: int) -> Iterator[Row]:
     """Rows of the fourth table."""
-    yield "| languages | median | mean |"
-    yield "|" + "---|" * 3
     for languages in (5, 10, 30, 100):
-        held = figures_coverage(languages, reports=reports)
-        yield f"| {languages} | {' | '.join(f'{100 * share:.1f} %' for share in held)} |"
+        yield [languages, *percent(*figures_coverage(languages, reports=reports))]
 
 
-def null_table(families: int, languages: int) -> Iterator[str]:
+def null_table(families: int, languages: int) -> Iterator[Row]:
     """Rows of the first table."""
-    yield (
-        "| noise | deviation | documents | family-wise error | with a linearised t test | "
-        "clearly better | by percentile bootstrap |"
-    )
-    yield "|" + "---|" * 7
     for noise, deviation, documents in product((normal, heavy, per_token), DEVIATIONS, DOCUMENTS):
         draw = partial(draw_null, documents=documents, deviation=deviation, noise=noise)
         errors = [
@@ -421,40 +408,33 @@ def null_table(families: int, languages: int) -> Iterator[str]:
             for p_value in (reported_p_value, linearised_p_value)
         ]
         shares = clearly_better(documents, deviation, noise, languages=languages)
-        cells = [noise.__name__, deviation, documents]
-        cells += [f"{100 * share:.1f} %" for share in (*errors, *shares)]
-        yield f"| {' | '.join(map(str, cells))} |"
+        yield [noise.__name__, deviation, documents, *percent(*errors, *shares)]
 
 
-def coverage_table(languages: int) -> Iterator[str]:
+def coverage_table(languages: int) -> Iterator[Row]:
     """Rows of the second table."""
-    yield "| deviation | documents | equally fast | four times as fast |"
-    yield "|" + "---|" * 4
     for deviation, documents in product(DEVIATIONS, DOCUMENTS):
-        held = [
-            f"{100 * speed_up_coverage(documents, deviation, truth, languages=languages):.1f} %"
+        held = (
+            speed_up_coverage(documents, deviation, truth, languages=languages)
             for truth in (1.0, 4.0)
-        ]
-        yield f"| {deviation} | {documents} | {' | '.join(held)} |"
+        )
+        yield [deviation, documents, *percent(*held)]
 
 
 def main() -> None:
-    """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--families", type=int, default=500, help="of 100 languages each")
-    parser.add_argument("--languages", type=int, default=1000, help="for each share of languages")
-    options = parser.parse_args()
+    given = options(__doc__, families=500, languages=1000)
     tables = (
-        null_table(options.families, options.languages),
-        coverage_table(options.languages),
-        seeds_table(options.languages),
-        figures_table(options.languages),
-        far_tail_of_seeds(options.families),
-        far_tail_of_skewed(options.families),
+        null_table(given.families, given.languages),
+        coverage_table(given.languages),
+        seeds_table(given.languages),
+        figures_table(given.languages),
+        far_tail_of_seeds(given.families),
+        far_tail_of_skewed(given.families),
     )
-    for table in tables:
+    for names, table in zip(COLUMNS, tables, strict=True):
+        print(f"| {names} |\n|{'---|' * (1 + names.count('|'))}")
         for row in table:
-            print(row, flush=True)
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
         print()
 
 

@@ -12,13 +12,13 @@ import collections
 import csv
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import langid_texts
 from langid_texts import SIZES_BYTES, Sample
+from timing import ROOT, cpu_secs
 
 from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
@@ -27,7 +27,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, languages, mc4_codes
 from mswitch.pipelines.records import Page
 
-ROOT = Path(__file__).parents[2]
 POLICY = ROOT / "pipelines/corpus/rules/language_policy.csv"
 #: Fewer documents than this say little about a language's usual points.
 MIN_FIT_DOCUMENTS = 10
@@ -119,7 +118,6 @@ def fit(samples: Sequence[Sample]) -> None:
 
 
 def predictions(samples: Sequence[Sample]) -> dict[str, list[str]]:
-    """Every system's labels."""
     return {
         name: [identify(sample.text) for sample in samples] for name, identify in systems().items()
     }
@@ -134,17 +132,9 @@ def speeds(samples: Sequence[Sample]) -> dict[str, float]:
         **systems(),
         "CLD2 alone": lambda text: cld2_guesses(text, latin=True)[0].lang,
     }
-    return {
-        name: size / 1e6 / min(_cpu_secs(identify, texts) for _ in range(3))
-        for name, identify in timed.items()
-    }
-
-
-def _cpu_secs(identify: Callable[[str], str], texts: Sequence[str]) -> float:
-    start = time.process_time()
-    for text in texts:
-        identify(text)
-    return time.process_time() - start
+    works = [lambda identify=identify: list(map(identify, texts)) for identify in timed.values()]
+    secs = cpu_secs(*works, rounds=3)
+    return {name: size / 1e6 / min(taken) for name, taken in zip(timed, secs, strict=True)}
 
 
 def _percent(value: float) -> str:
@@ -160,44 +150,36 @@ def summary(samples: Sequence[Sample], labels: dict[str, list[str]]) -> list[str
     gold = [sample.lang for sample in samples]
     unlisted = [i for i, lang in enumerate(gold) if lang == UNDETERMINED]
     listed = [i for i, lang in enumerate(gold) if lang != UNDETERMINED]
-    tables = {name: scores(gold, given) for name, given in labels.items()}
+    tables = [scores(gold, given) for given in labels.values()]
     lines = [_row("", *labels), _row("---", *("---:" for _ in labels))]
-    langs = list(next(iter(tables.values())))
+    langs = list(tables[0])
+    common = [lang for lang in langs if languages()[lang].mc4]
 
-    def add(name: str, values: Sequence[float]) -> None:
+    def add(name: str, values: Iterable[float]) -> None:
         lines.append(_row(name, *map(_percent, values)))
 
-    add(f"macro-F1, all {len(langs)} languages", [macro_f1(table) for table in tables.values()])
-    common = [lang for lang in langs if languages()[lang].mc4]
-    add(
-        f"macro-F1, the {len(common)} of mC4 among them",
-        [macro_f1(table, common) for table in tables.values()],
-    )
+    def part(column: Sequence[str], index: Sequence[int]) -> list[str]:
+        return [column[i] for i in index]
+
+    def f1_of(index: Sequence[int]) -> list[float]:
+        right = part(gold, index)
+        return [macro_f1(scores(right, part(given, index))) for given in labels.values()]
+
+    def undetermined(index: Sequence[int]) -> list[float]:
+        found = [part(given, index).count(UNDETERMINED) for given in labels.values()]
+        return [count / len(index) for count in found]
+
+    add(f"macro-F1, all {len(langs)} languages", map(macro_f1, tables))
+    of_common = (macro_f1(table, common) for table in tables)
+    add(f"macro-F1, the {len(common)} of mC4 among them", of_common)
     for size in SIZES_BYTES:
         index = [i for i, sample in enumerate(samples) if sample.size_bytes == size]
-        by_size = [
-            macro_f1(scores([gold[i] for i in index], [given[i] for i in index]))
-            for given in labels.values()
-        ]
-        add(f"macro-F1, documents of {size:,} bytes", by_size)
-    closed = [
-        macro_f1(scores([gold[i] for i in listed], [given[i] for i in listed]))
-        for given in labels.values()
-    ]
-    add("macro-F1, no other languages in the test", closed)
+        add(f"macro-F1, documents of {size:,} bytes", f1_of(index))
+    add("macro-F1, no other languages in the test", f1_of(listed))
     for lang in SOUTH_SLAVIC:
-        add(f"recall of {lang}", [table[lang].recall for table in tables.values()])
-    add(
-        "listed languages left undetermined",
-        [sum(given[i] == UNDETERMINED for i in listed) / len(listed) for given in labels.values()],
-    )
-    add(
-        "other languages given a label",
-        [
-            sum(given[i] != UNDETERMINED for i in unlisted) / len(unlisted)
-            for given in labels.values()
-        ],
-    )
+        add(f"recall of {lang}", (table[lang].recall for table in tables))
+    add("listed languages left undetermined", undetermined(listed))
+    add("other languages given a label", (1 - share for share in undetermined(unlisted)))
     return lines
 
 
@@ -262,7 +244,6 @@ def document(data: Path) -> str:
 
 
 def main() -> int:
-    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
     parser.add_argument(

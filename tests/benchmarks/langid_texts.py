@@ -239,7 +239,6 @@ def cut(text: str, size_bytes: int, most: int) -> list[str]:
 
 
 def samples(texts: list[Text]) -> list[Sample]:
-    """Cut texts into samples of all sizes."""
     found: list[Sample] = []
     taken: dict[tuple[str, int], int] = {}
     for text in texts:

@@ -24,7 +24,6 @@ MAX_CHARACTERS = 30
 
 
 def main() -> None:
-    """Choose messages, train a vocabulary and make examples."""
     parser = argparse.ArgumentParser(description="Choose messages, and make examples of them")
     parser.add_argument("sample", type=Path, help="of mswitch sample supervised ui-translate")
     parser.add_argument("out", type=Path)
@@ -40,7 +39,6 @@ def main() -> None:
     options.out.mkdir(parents=True)
     counts = write_facts(options.out, "messages", rows)
     config = SETTINGS["names"].names
-    assert config is not None
     build_supervised(
         options.out / TASK_FILE, options.out / MODEL_FILE, options.out / "examples", config
     )

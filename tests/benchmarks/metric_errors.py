@@ -57,7 +57,6 @@ def of_language(generator: np.random.Generator) -> Row:
 
 
 def of_numbers(generator: np.random.Generator) -> Row:
-    """A row whose answer is a number."""
     right = generator.normal()
     return [f"{right:.1f}"], lambda chance: f"{right + generator.normal(0, 2 - chance):.1f}"
 
@@ -93,7 +92,6 @@ def of_spans(generator: np.random.Generator) -> Row:
 
 
 def of_referents(generator: np.random.Generator) -> Row:
-    """A row of WSC."""
     phrase, other = generator.choice(WORDS, 2, replace=False).tolist()
     return [phrase, "1"], lambda chance: phrase if generator.random() < chance else other
 
@@ -155,7 +153,6 @@ def errors(
 
 
 def table(names: Sequence[str], families: int) -> None:
-    """Print the table."""
     heads = [f"{what}, {groups} groups" for groups in GROUPS for what in ("held", "any called")]
     print(f"| metric | {' | '.join(heads)} |\n{'|---' * (1 + len(heads))}|")
     for name, (metric, row) in worlds().items():
@@ -170,7 +167,6 @@ def table(names: Sequence[str], families: int) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--families", type=int, default=200, help="of 100 languages each")
     parser.add_argument("--metrics", nargs="*", default=[], help="by default all")

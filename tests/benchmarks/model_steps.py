@@ -8,7 +8,6 @@ a step each, in turn; printed are medians and the median of the rounds' ratios, 
 CPU time (the one to read on a machine that does other things too). Compiling is timed apart.
 """
 
-import argparse
 import dataclasses
 import functools
 import json
@@ -29,6 +28,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import ROOT, options
 
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
@@ -38,7 +38,6 @@ from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import batch_loss, make_train_step
 
-ROOT = Path(__file__).parents[2]
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
 DENSE = ModelConfig(
@@ -55,8 +54,6 @@ DENSE = ModelConfig(
 
 
 class Secs(NamedTuple):
-    """What something took."""
-
     wall: float
     cpu: float
 
@@ -160,18 +157,15 @@ class Peer:
         assert self._read() == "ready"
 
     def _read(self) -> str:
-        assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
     def __call__(self) -> Secs:
         """Take a turn."""
-        assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return Secs(*map(float, self._read().split()))
 
     def close(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.wait()
 
@@ -265,10 +259,7 @@ def metrics_cost(training: Training, rounds: int) -> None:
 
 
 def main() -> None:
-    """Run all comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=7).rounds
 
     sparse, dense = Training(switch(32)), Training(DENSE)
     steps = {"Switch-32": sparse.steps("Switch-32"), "dense twin": dense.steps("dense twin")}

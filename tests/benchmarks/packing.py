@@ -68,7 +68,6 @@ def write_pairs(out: Path, lengths: NDArray[np.uint32]) -> Path:
 
 
 def main() -> None:
-    """Measure and print."""
     lengths = ui_translate_lengths(RECORDS)
     filled: dict[int, float] = {}
     for positions in (128, 256, 512):

@@ -5,13 +5,13 @@
 Needs libtpu (`make setup-plan`). A plan's JSON stays in --out, and its row is not compiled again.
 """
 
-import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from timing import mswitch, options
 
 from mswitch.models.planning.plan import ratios
 from mswitch.pipelines.outputs import write_atomically
@@ -42,19 +42,13 @@ GIB = 1 << 30
 
 
 def main() -> None:
-    """Plan what is not there, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/plan"))
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    plans = [planned(arguments.out, *row) for row in ROWS]
+    out = options(__doc__, out=Path("runs/plan")).out
+    out.mkdir(parents=True, exist_ok=True)
+    plans = [planned(out, *row) for row in ROWS]
     fitting = [plan for plan in plans if plan["fits"]]
     pairs = [
-        (
-            planned(arguments.out, dense, topology, BATCH),
-            planned(arguments.out, sparse, topology, (*options, *BATCH)),
-        )
-        for dense, sparse, options, topology in PAIRS
+        (planned(out, dense, topology, BATCH), planned(out, sparse, topology, (*more, *BATCH)))
+        for dense, sparse, more, topology in PAIRS
     ]
     tables = (
         (MEMORY_COLUMNS, memory_row, plans),
@@ -67,13 +61,12 @@ def main() -> None:
             print(f"| {' | '.join(row(plan))} |")
 
 
-def planned(out: Path, preset: str, topology: str, options: tuple[str, ...]) -> dict[str, Any]:
+def planned(out: Path, preset: str, topology: str, more: tuple[str, ...]) -> dict[str, Any]:
     """The plan of one row, made if it is not there."""
-    name = "-".join((preset, topology.replace(":", "-"), *options)).replace("--", "")
+    name = "-".join((preset, topology.replace(":", "-"), *more)).replace("--", "")
     path = out / f"{name}.json"
     if not path.exists():
-        words = ("plan", "--preset", preset, "--topology", topology, *options, "--json")
-        command = [sys.executable, "-m", "mswitch.flows.cli.main", *words]
+        command = mswitch("plan", "--preset", preset, "--topology", topology, *more, "--json")
         made = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         write_atomically(path, made.splitlines()[-1] + "\n")
     return json.loads(path.read_text())
@@ -92,7 +85,6 @@ WORK_COLUMNS = (
 
 
 def gib(plan: Mapping[str, Any], name: str, digits: int = 1) -> str:
-    """A figure of a device in GiB."""
     value = plan[f"{name}_bytes_per_device"]
     return "unknown" if value is None else f"{value / GIB:.{digits}f}"
 

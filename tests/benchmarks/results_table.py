@@ -62,7 +62,6 @@ def figure(found: Mapping[str, Any] | None) -> str:
 
 
 def row(directory: Path) -> tuple[str, ...]:
-    """The columns of a report."""
     report = json.loads((directory / "report.json").read_text())
     summary, (baseline, candidate) = report["summary"], report["runs"].values()
     counted = [each for each in report["languages"] if each["in_headline"]]
@@ -102,13 +101,11 @@ def horizon_rows(directory: Path) -> list[tuple[str, ...]]:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """Rows in Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
-    """Print all."""
     parser = argparse.ArgumentParser(description="The table of docs/results.md, from reports.")
     parser.add_argument("reports", nargs="+", type=Path)
     reports = parser.parse_args().reports

@@ -41,7 +41,6 @@ def copy(tokens: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
     shape = (SEGMENTS, LENGTHS.raw_length)
     tokens = np.random.default_rng(0).integers(3, 250_000, shape).astype(np.int32)
     jobs: dict[str, Callable[[], None]] = {

@@ -8,16 +8,14 @@ other reads JSON Lines, renders, folds and splits rows, and writes parts, and of
 alternate; ratios are medians of the rounds' own, by CPU time.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
-from corpus import ROOT
-from timing import Figure, cpu_secs, show
+from timing import ROOT, Figure, cpu_secs, options, show
 
-from mswitch.pipelines.examples.shard_store import ShardStore
+from mswitch.pipelines.examples.directory import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.supervised.definition import SupervisedTask, read_task
 from mswitch.pipelines.supervised.directory import plan_shards
@@ -51,10 +49,7 @@ def prepare(data: Path) -> tuple[SupervisedTask, list[InputFile], Path]:
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "runs" / "bench-transfer")
-    data = parser.parse_args().data
+    data = options(__doc__, data=ROOT / "runs" / "bench-transfer").data
     data.mkdir(parents=True, exist_ok=True)
     task, files, model = prepare(data)
     vocabulary = load_vocabulary(model)

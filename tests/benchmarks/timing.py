@@ -1,9 +1,26 @@
-"""CPU time in turns, and figures beside the bars they are held against."""
+"""CPU time in turns, figures beside their bars, commands to time, and options of benchmarks."""
 
+import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+def mswitch(*words: object) -> list[str]:
+    return [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, words)]
+
+
+def options(doc: str | None, **defaults: object) -> argparse.Namespace:
+    """Options of the command line; a value is of the type of its default."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    return parser.parse_args()
 
 
 def cpu_secs(*functions: Callable[[], object], rounds: int = 5) -> list[list[float]]:
@@ -42,7 +59,6 @@ class Figure(NamedTuple):
 
 
 def show(figures: list[Figure]) -> None:
-    """Print a table, and a line of JSON."""
     width = max(len(figure.name) for figure in figures)
     print()
     for figure in figures:

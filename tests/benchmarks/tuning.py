@@ -7,7 +7,6 @@ a constant rate, dropout. Predictions are of 10,000 rows as short as those of `u
 mt5-tiny, greedy ones and those of nine labels, read, scored and written. CPU time.
 """
 
-import argparse
 import os
 import statistics
 import sys
@@ -21,7 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 from model_steps import DENSE, ROWS, Training, compare, switch
 from packing import ui_translate_lengths
-from timing import Figure, show
+from timing import Figure, options, show
 
 from mswitch.models.config import (
     JobConfig,
@@ -116,10 +115,7 @@ def outside_share(decode: str, labels: Sequence[str] | None, metrics: Sequence[s
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=9).rounds
     show(
         [
             step_ratio("dense", DENSE, rounds),

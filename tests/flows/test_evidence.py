@@ -11,8 +11,7 @@ from pathlib import Path
 
 import example_files
 import pytest
-from cldr_packages import add_cldr
-from debian_packages import make_mirror
+from debian_packages import add_cldr, make_mirror
 from jax.sharding import AbstractMesh
 
 from mswitch.flows.chains import plan as plans

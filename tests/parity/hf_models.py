@@ -179,21 +179,26 @@ def generate(out: Path, *directories: Path) -> None:
         np.savez(out / f"{directory.name}.npz", **_generated(directory))
 
 
-def _generated(directory: Path) -> dict[str, np.ndarray]:
-    model = AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
-    # Of an untied Switch model, transformers does not load what it saved once for both stacks.
-    model.set_input_embeddings(model.get_input_embeddings())
-    with np.load(directory / "expected.npz") as batch:
-        source = torch.tensor(batch["inputs"], dtype=torch.long)
-    options = {
+def decoding(source: torch.Tensor, length: int) -> dict:
+    """Options of `generate` by which it decodes as mswitch does."""
+    return {
         "attention_mask": source != 0,
-        "max_new_tokens": GENERATED,
+        "max_new_tokens": length,
         "suppress_tokens": [0],
         "decoder_start_token_id": 0,
         "pad_token_id": 0,
         "eos_token_id": 1,
         "do_sample": False,
     }
+
+
+def _generated(directory: Path) -> dict[str, np.ndarray]:
+    model = AutoModelForSeq2SeqLM.from_pretrained(directory).eval()
+    # Of an untied Switch model, transformers does not load what it saved once for both stacks.
+    model.set_input_embeddings(model.get_input_embeddings())
+    with np.load(directory / "expected.npz") as batch:
+        source = torch.tensor(batch["inputs"], dtype=torch.long)
+    options = decoding(source, GENERATED)
     beams = {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0}
     found = {
         "greedy": model.generate(source, **options),

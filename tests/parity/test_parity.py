@@ -7,7 +7,6 @@ directory and back, where Hugging Face must load every tensor and give the same 
 MSWITCH_PARITY=all, mT5-Large too, and XL and XXL at full width with 2+2 layers (24 GB of memory).
 """
 
-import importlib.util
 import json
 import os
 import shutil
@@ -40,6 +39,7 @@ from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_para
 from mswitch.pipelines.special_tokens import EOS_ID, UNK_ID
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
+from tests.models.huggingface.conftest import FIXTURES, compute_cached_logits, compute_logits
 
 pytestmark = pytest.mark.parity
 
@@ -56,42 +56,25 @@ TINY = (
 LARGE = ("mt5-large", "mt5-xl", "mt5-xxl") if os.environ.get("MSWITCH_PARITY") == "all" else ()
 NAMES = (*TINY, "mt5-small", "umt5-small", "switch-base-8", "mt5-base", *LARGE)
 THERE_AND_BACK = (*TINY, "mt5-small", "umt5-small")
-FIXTURES = HERE.parent / "models" / "huggingface" / "fixtures"
 #: Where slots are few, Hugging Face drops tokens in decoding too.
 GENERATING = tuple(name for name in TINY if "drops" not in name)
 
 
-@pytest.fixture(scope="session")
-def sides():
-    """The functions that the tests on fixtures use: teacher forcing and cached decoding."""
-    path = HERE.parent / "models" / "huggingface" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("parity_conftest", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.compute_logits, module.compute_cached_logits
-
-
-def run_peer(python: Path, *arguments: str | Path) -> None:
+def peer(*arguments: str | Path, script: str = "hf_models.py", version: str = "4") -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    subprocess.run([str(word) for word in (python, *arguments)], check=True, env=environment)
-
-
-def peer(*arguments: str | Path) -> None:
-    run_peer(PEERS["4"], HERE / "hf_models.py", *arguments)
+    subprocess.run([PEERS[version], HERE / script, *arguments], check=True, env=environment)
 
 
 def tokenized(directory: Path, texts: Sequence[str], version: str = "4") -> dict[str, list]:
     """`ids` of texts by an exported tokenizer in transformers, `spelt` ids, and `texts` again."""
     (directory / "texts.json").write_text(json.dumps(list(texts)))
     paths = directory, directory / "texts.json", directory / "ids.json"
-    run_peer(PEERS[version], HERE / "hf_tokenizer.py", *paths)
+    peer(*paths, script="hf_tokenizer.py", version=version)
     return json.loads((directory / "ids.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_logits_and_exports(tmp_path, sides, name):
+def test_logits_and_exports(tmp_path, name):
     peer("make", tmp_path, name)
     directory = tmp_path / name
     with np.load(directory / "expected.npz") as file:
@@ -99,17 +82,16 @@ def test_logits_and_exports(tmp_path, sides, name):
     model = read_config(read_json_object(directory / "config.json"), name)
     parameters = read_parameters(WeightFiles(directory), model)
     setting = {"groups": 3, "capacity": 9} if "drops" in name else {}
-    forced, cached = sides
     real = expected["targets"] > 0
     largest = np.abs(expected["logits"]).max()
 
     def worst_of(made, wanted):
         return float(np.abs(made - wanted)[real].max() / largest)
 
-    made = forced(model, parameters, expected, **setting)
+    made = compute_logits(model, parameters, expected, **setting)
     worst = {"teacher forcing": worst_of(made, expected["logits"])}
     if "cached_logits" in expected:
-        decoded = cached(model, parameters, expected)
+        decoded = compute_cached_logits(model, parameters, expected)
         worst["cached"] = worst_of(decoded, expected["cached_logits"])
         worst["cached against teacher forcing here"] = worst_of(decoded, made)
     count = sum(value.size for value in parameters.values())
@@ -249,8 +231,7 @@ def test_tokenizers(tmp_path, kind, byte_fallback, version):
     write_tokenizer(tmp_path, opened.model)
     # By it, transformers would choose another class of tokenizer.
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(opened.model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=opened.model)
     texts += [*lines, "\U00010348 of no language"]
     special = "<extra_id_0> world <extra_id_1>!"
     found = tokenized(tmp_path, [*texts, special], version)

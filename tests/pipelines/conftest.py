@@ -6,9 +6,11 @@ from typing import Any
 
 import corpus_files
 import pytest
+import sentencepiece
 from file_server import FileServer
 
 from mswitch.pipelines import runners
+from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 VOCABULARY_SIZE = 1200
@@ -33,6 +35,11 @@ def small_vocabulary(small_corpus: Path) -> Path:
     config = VocabularyConfig(size=VOCABULARY_SIZE, character_coverage=0.999)
     train_vocabulary(small_corpus, out, config)
     return out
+
+
+@pytest.fixture(scope="session")
+def vocabulary(small_vocabulary: Path) -> sentencepiece.SentencePieceProcessor:
+    return load_vocabulary(small_vocabulary / MODEL_FILE)
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +89,8 @@ def test_where_nothing_can_be_written_functions_work_all_the_same(caches, monkey
 
 
 def test_threads_may_come_first_together(caches):
-    function: Callable[[int], int] = compiled(_squares)
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(function(10))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [285] * 8
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(compiled(_squares), [10] * 8)) == [285] * 8
 
 
 @pytest.mark.parametrize("count", range(40))

@@ -1,9 +1,6 @@
 import itertools
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,20 +8,20 @@ import corpus_files
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from example_files import stored
+from processes import end, start
 from trees import data_bytes
 
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples import shards
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.example_proto import decode_example
 from mswitch.pipelines.examples.segments import split_tokens
 from mswitch.pipelines.examples.shards import bytes_per_id
 from mswitch.pipelines.examples.span_corruption import restore
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
-from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 
 CONFIG = ExamplesConfig(inputs_length=32)
@@ -43,16 +40,6 @@ def documents(corpus: Path, lang: str, split: str, shard: int) -> list[tuple[str
     return [(row["id"], row["text"]) for row in pq.read_table(path).to_pylist()]
 
 
-def records(examples: Path, lang: str, split: str, shard: int) -> list[dict]:
-    path = next((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-{shard:05}-of-0000?"))
-    return [decode_example(data) for data in TFRecordFile(path)]
-
-
-@pytest.fixture(scope="module")
-def vocabulary(small_vocabulary: Path):
-    return load_vocabulary(small_vocabulary / MODEL_FILE)
-
-
 @pytest.mark.parametrize("lang", ["ar", "bg", "en", "haw", "sw", "zh"])
 def test_training_segments_are_the_documents_cut_losslessly(
     small_corpus, vocabulary, small_examples, lang
@@ -62,7 +49,7 @@ def test_training_segments_are_the_documents_cut_losslessly(
         tokens = [vocabulary.EncodeAsIds(text) for text in texts]
         stream = list(itertools.chain.from_iterable(tokens))
         segments = [stream[at : at + RAW_LENGTH] for at in range(0, len(stream), RAW_LENGTH)]
-        found = records(small_examples, lang, "train", shard)
+        found = stored(small_examples, lang, "train", shard)
         assert sorted(record["targets"].tolist() for record in found) == sorted(segments)
         starts = sum(record["document_starts"].size for record in found)
         assert starts == len(tokens)
@@ -75,7 +62,7 @@ def test_training_segments_are_the_documents_cut_losslessly(
 def test_records_of_a_shard_are_permuted(small_corpus, vocabulary, small_examples):
     texts = [text for _, text in documents(small_corpus, "en", "train", 0)]
     stream = np.concatenate([vocabulary.EncodeAsIds(text) for text in texts])
-    order = [record["targets"].tolist() for record in records(small_examples, "en", "train", 0)]
+    order = [record["targets"].tolist() for record in stored(small_examples, "en", "train", 0)]
     assert order != [segment.tolist() for segment in split_tokens(stream, RAW_LENGTH)]
 
 
@@ -116,7 +103,7 @@ def test_validation_examples_restore_their_documents(
     for shard in range(2):
         texts = dict(documents(small_corpus, lang, "validation", shard))
         restored: dict[str, list[int]] = {document: [] for document in texts}
-        for record in records(small_examples, lang, "validation", shard):
+        for record in stored(small_examples, lang, "validation", shard):
             inputs, targets = (record[name].astype(np.int32) for name in ("inputs", "targets"))
             assert inputs.size <= 32
             assert targets.size <= 8
@@ -177,14 +164,10 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 @pytest.fixture
 def child(small_corpus, small_vocabulary, tmp_path) -> Callable[..., str]:
     """Build in another process, killed at a fault point if one is given; give what it said."""
-    out = tmp_path / "examples"
-    command = [sys.executable, "-c", CHILD, str(small_corpus), str(small_vocabulary), str(out)]
+    words = ("-c", CHILD, small_corpus, small_vocabulary, tmp_path / "examples")
 
     def run(fault: str = "") -> str:
-        environment = {**os.environ, "MSWITCH_FAULT": fault}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == (-signal.SIGKILL if fault else 0), done.stderr
-        return done.stderr
+        return end(start(*words, MSWITCH_FAULT=fault), -signal.SIGKILL if fault else 0)
 
     return run
 
@@ -214,7 +197,7 @@ def test_a_rerun_does_only_what_was_not_done(child, small_examples, tmp_path):
 def test_an_eos_can_separate_documents(small_corpus, small_vocabulary, tmp_path):
     config = ExamplesConfig(inputs_length=32, separate_documents=True)
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
-    found = records(tmp_path / "examples", "haw", "train", 0)
+    found = stored(tmp_path / "examples", "haw", "train", 0)
     tokens = np.concatenate([record["targets"] for record in found])
     assert (tokens == 1).sum() == len(documents(small_corpus, "haw", "train", 0))
     assert tokens[-1] == 1
@@ -225,9 +208,9 @@ def test_validation_can_be_bounded_per_document(
 ):
     config = ExamplesConfig(inputs_length=32, validation_segments=1)
     build_examples(small_corpus, small_vocabulary, tmp_path / "out", config)
-    whole = records(small_examples, "en", "validation", 0)
+    whole = stored(small_examples, "en", "validation", 0)
     first = {record["document"][0]: record for record in reversed(whole)}
-    bounded = records(tmp_path / "out", "en", "validation", 0)
+    bounded = stored(tmp_path / "out", "en", "validation", 0)
     assert len(bounded) == len(first) < len(whole)
     for record in bounded:
         assert record["inputs"].tolist() == first[record["document"][0]]["inputs"].tolist()

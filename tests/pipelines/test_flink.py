@@ -15,7 +15,7 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch, java, message):
     monkeypatch.setattr(shutil, "which", lambda _: java)
     monkeypatch.setattr(local_flink, "INSTALLATION", tmp_path)
     with pytest.raises(UserError, match=message):
-        local_flink.LocalFlinkCluster()
+        local_flink.LocalFlinkCluster(tmp_path)
 
 
 def test_a_process_that_dies_ends_the_start_with_its_log(tmp_path, monkeypatch):

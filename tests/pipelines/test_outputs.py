@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import end, start
 
 from mswitch.pipelines import outputs, storage
 from mswitch.pipelines.errors import UserError
@@ -100,7 +101,7 @@ def test_what_a_killed_writer_left_half_written_is_not_published(tmp_path):
     with outputs.stage_output(tmp_path / "out", stage="corpus", config={}) as staged:
         folder = staged.directory / "folder"
         folder.mkdir()
-        subprocess.run([sys.executable, "-c", code, folder / "shard"], check=False)
+        end(start("-c", code, folder / "shard"), -signal.SIGKILL)
         assert len(list(folder.iterdir())) == 1
         (folder / "other").write_text("whole")
         staged.publish({})
@@ -148,7 +149,6 @@ def test_a_killed_writer_leaves_no_lock(tmp_path):
         "    print('held', flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
     assert child.stdout.readline() == "held\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -166,9 +166,7 @@ def test_killed_while_publishing_then_run_again(tmp_path, moment):
         "    staged.publish({'rows': 1})\n"
     )
     (tmp_path / ".out.partial-0123456789abcdef").mkdir()
-    environment = {**os.environ, "MSWITCH_FAULT": f"corpus.{moment}"}
-    killed = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    end(start("-c", script, MSWITCH_FAULT=f"corpus.{moment}"), -signal.SIGKILL)
     assert (tmp_path / "out").exists() == (moment == "after_publish")
     assert publish(tmp_path / "out", {"a": 1}) == (moment != "after_publish")
     assert outputs.read_manifest(tmp_path / "out", "corpus")["rows"] == 1

@@ -7,12 +7,11 @@ from pathlib import Path
 import crawl_files as crawl
 import numpy as np
 import pytest
+from example_files import stored
 
 from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.example_proto import decode_example
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
@@ -54,12 +53,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def numbers(built: Path) -> np.ndarray:
     """The number of the first document named in each record, in the records' order."""
     vocabulary = load_vocabulary(built / "vocabulary" / MODEL_FILE)
-    entry = read_manifest(built / "examples", "examples")["languages"]["de"]["train"]
-    texts = [
-        vocabulary.DecodeIds(decode_example(record)["targets"].tolist())
-        for shard in entry["shards"]
-        for record in TFRecordFile(built / "examples" / shard["path"])
-    ]
+    records = stored(built / "examples", "de", "train")
+    texts = [vocabulary.DecodeIds(record["targets"].tolist()) for record in records]
     found = [re.search(r"Nummer (\d+):", text) for text in texts]
     return np.array([int(match[1]) for match in found if match])
 

@@ -30,11 +30,6 @@ def test_runner_says_what_is_missing(runner, options, message):
         pipeline_options(runner, options)
 
 
-def test_runner_options():
-    flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
-    assert pipeline_options("dataflow", flags).get_all_options()["runner"] == "DataflowRunner"
-
-
 @pytest.mark.parametrize("options", [["--direct_num_workers=3"], ["--direct_num_workers", "3"]])
 def test_worker_processes_are_as_many_as_beams_option_says(options, monkeypatch):
     counts = []
@@ -54,7 +49,8 @@ def test_worker_processes_are_as_many_as_beams_option_says(options, monkeypatch)
 def test_dataflow_is_asked_for_memory_where_it_can_be(given, hints):
     """Right fitting does not support FlexRS."""
     flags = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp", *given]
-    assert pipeline_options("dataflow", flags).get_all_options()["resource_hints"] == hints
+    options = pipeline_options("dataflow", flags).get_all_options()
+    assert (options["runner"], options["resource_hints"]) == ("DataflowRunner", hints)
 
 
 def test_flink_options(monkeypatch):

@@ -2,24 +2,23 @@ import gzip
 import hashlib
 import json
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import start_mswitch, wait_for
 from trees import data_bytes
 from urllib3 import Retry
 
 from mswitch.flows.cli.main import main
-from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.samples.common_crawl import choose, write_sample
@@ -79,8 +78,7 @@ def test_files_from_all_over_the_dump(dump, tmp_path):
 
 def test_what_is_downloaded_is_input_of_a_corpus(dump, tmp_path):
     sample(dump, tmp_path / "crawl")
-    config = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
-    result = build_corpus([str(tmp_path / "crawl/wet/*")], tmp_path / "corpus", config)
+    result = build_corpus([str(tmp_path / "crawl/wet/*")], tmp_path / "corpus", LENIENT)
     assert result["documents"] == 12
 
 
@@ -124,25 +122,17 @@ def test_a_killed_run_goes_on(dump, tmp_path):
     """What it had of the file that it was at is overwritten."""
     second = f"/{dump.paths[4]}"
     dump.moods[second].append(lambda handler: time.sleep(60) or True)
-    command = ["sample", "common-crawl", "--dump", DUMP, "--segments", "3"]
-    command += ["--out", str(tmp_path / "crawl"), "--base-url", dump.url, "--concurrency", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "mswitch.flows.cli.main", *command])
+    words = ["--dump", DUMP, "--segments", 3, "--base-url", dump.url, "--concurrency", 1]
+    process = start_mswitch("sample", "common-crawl", "--out", tmp_path / "crawl", *words)
     try:
-        while not any(path == second for path, _ in dump.requests):
-            assert process.poll() is None
-            time.sleep(0.02)
+        wait_for(lambda: process.poll() or any(path == second for path, _ in dump.requests))
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
     dump.requests.clear()
     sample(dump, tmp_path / "crawl", concurrency=1)
     assert [path for path, _ in dump.requests] == [second, f"/{dump.paths[7]}"]
     assert list((tmp_path / "crawl").rglob(".*.part")) == []
-
-
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, *options: str) -> tuple[int, str]:
-    code = main(["sample", "common-crawl", "--out", str(tmp_path / "crawl"), *options])
-    return code, capsys.readouterr().err.strip()
 
 
 def test_the_command(dump, tmp_path, capsys):
@@ -167,9 +157,9 @@ def test_the_command(dump, tmp_path, capsys):
 def test_wrong_options_are_one_line_and_exit_code_2(dump, tmp_path, capsys, options, complaint):
     given = {"--dump": DUMP, "--segments": "1", "--base-url": dump.url}
     given |= dict([options])
-    code, message = run(capsys, tmp_path, *[word for pair in given.items() for word in pair])
-    assert code == 2
-    [line] = message.splitlines()
+    words = [word for pair in given.items() for word in pair]
+    assert main(["sample", "common-crawl", "--out", str(tmp_path / "crawl"), *words]) == 2
+    [line] = capsys.readouterr().err.splitlines()
     assert re.search(complaint, line)
     assert not (tmp_path / "crawl").exists()
 

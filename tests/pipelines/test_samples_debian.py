@@ -1,9 +1,8 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
-from debian_packages import add_package, make_mirror
+from debian_packages import add_package, make_mirror, needs_dpkg
 from fastwarc.warc import ArchiveIterator
 
 from mswitch.pipelines.errors import UserError
@@ -15,8 +14,6 @@ from mswitch.pipelines.samples.documents import (
     message_pages,
     plain_message,
 )
-
-needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 
 MALLARD = """<page xmlns="http://projectmallard.org/1.0/"><info><desc>Hidden</desc></info>
 <title>Mouse</title><p>Click the <gui>button</gui> &lt;now&gt;.</p>
@@ -135,9 +132,7 @@ def test_language_of_a_path(path, package, lang):
 
 
 def test_mallard_becomes_html():
-    page = mallard_page(MALLARD.encode(), "cs")
-    assert page is not None
-    text = page.decode()
+    text = mallard_page(MALLARD.encode(), "cs").decode()
     assert "<title>Mouse</title>" in text
     assert "<p>Click the button &lt;now&gt;.</p>\n<h2>More</h2>\n<p>Then wait.</p>" in text
     assert "Hidden" not in text

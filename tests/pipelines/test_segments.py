@@ -1,16 +1,15 @@
 import itertools
-from pathlib import Path
 
 import corpus_files
 import numpy as np
 import pytest
+from example_files import stored
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples import segments, shards, span_corruption
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.example_proto import decode_example
 from mswitch.pipelines.examples.segments import (
     lossless,
     reduce_concat_tokens,
@@ -19,8 +18,6 @@ from mswitch.pipelines.examples.segments import (
     t5,
 )
 from mswitch.pipelines.examples.span_corruption import restore
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
-from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
 
@@ -101,20 +98,16 @@ def test_every_chunk_of_long_documents_is_chosen_as_often():
     assert 0.15 < np.mean(np.array(chosen) == other) < 0.35
 
 
-def records(examples: Path, lang: str, shard: int) -> list[dict]:
-    path = next((examples / f"mc4.{lang}").glob(f"train.tfrecord-{shard:05}-of-*[0-9]"))
-    return [decode_example(record) for record in TFRecordFile(path)]
-
-
-def test_examples_are_built_by_the_chain_of_t5(small_corpus, small_vocabulary, tmp_path):
+def test_examples_are_built_by_the_chain_of_t5(
+    small_corpus, small_vocabulary, vocabulary, tmp_path
+):
     config = ExamplesConfig(inputs_length=32, chain="t5", seed=5)
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     for lang in ("en", "haw", "zh"):
         for number, shard in enumerate(open_corpus(small_corpus).select("train")[lang]):
             documents = list(shards.tokenised(shard, vocabulary, shards.ShardCounts()))
             expected = [tokens.tolist() for tokens, _ in t5(documents, 34, seed=5)]
-            found = records(tmp_path / "examples", lang, number)
+            found = stored(tmp_path / "examples", lang, "train", number)
             assert sorted(record["targets"].tolist() for record in found) == sorted(expected)
             assert sum(record["document_starts"].size for record in found) == len(documents)
     manifest = corpus_files.read_json(tmp_path / "examples" / "manifest.json")
@@ -125,9 +118,9 @@ def test_training_examples_can_be_finished_when_written(small_corpus, small_voca
     for finished in (True, False):
         config = ExamplesConfig(inputs_length=32, finished=finished)
         build_examples(small_corpus, small_vocabulary, tmp_path / str(finished), config)
-    raw = [record["targets"].tolist() for record in records(tmp_path / "False", "en", 0)]
+    raw = [record["targets"].tolist() for record in stored(tmp_path / "False", "en", "train", 0)]
     whole = []
-    for record in records(tmp_path / "True", "en", 0):
+    for record in stored(tmp_path / "True", "en", "train", 0):
         assert sorted(record) == ["inputs", "targets"]
         inputs, targets = (record[name].astype(np.int32) for name in ("inputs", "targets"))
         assert inputs.size <= 32
@@ -145,9 +138,7 @@ def test_training_examples_can_be_finished_when_written(small_corpus, small_voca
     assert one == other
 
 
-def test_no_two_draws_of_a_shard_share_their_random_numbers(
-    small_corpus, small_vocabulary, monkeypatch
-):
+def test_no_two_draws_of_a_shard_share_their_random_numbers(small_corpus, vocabulary, monkeypatch):
     """Order and masks are of one stream: each has a counter of its own."""
     philox = span_corruption.philox
     used: list[tuple[int, ...]] = []
@@ -161,7 +152,6 @@ def test_no_two_draws_of_a_shard_share_their_random_numbers(
     config = ExamplesConfig(inputs_length=32, finished=True)
     settings = shards.ShardSettings(config.lengths(), 0, separate_documents=False, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
-    vocabulary = load_vocabulary(small_vocabulary / MODEL_FILE)
     unit = shards.ExampleShard(corpus_shard, 0, 1)
     made = list(shards.training_records(unit, vocabulary, settings, shards.ShardCounts()))
     assert len(set(used)) == len(used) == len(made) + 1

@@ -17,11 +17,6 @@ from mswitch.pipelines.vocabulary.train import BalancedText, VocabularyConfig, t
 CONFIG = VocabularyConfig(size=1200, character_coverage=0.999)
 
 
-@pytest.fixture(scope="module")
-def vocabulary(small_vocabulary):
-    return load_vocabulary(small_vocabulary / MODEL_FILE)
-
-
 def test_layout_is_that_of_mt5(vocabulary):
     size = vocabulary.GetPieceSize()
     assert size == 1200

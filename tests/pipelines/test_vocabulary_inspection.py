@@ -16,7 +16,7 @@ from mswitch.pipelines.vocabulary.inspection import (
     format_inspection,
     inspect_vocabulary,
 )
-from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
+from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
 
 @pytest.mark.parametrize(
@@ -36,19 +36,18 @@ def test_words_stand_between_spaces_and_have_letters(text, words):
 
 
 @given(text=st.text())
-def test_counts_are_those_of_sentencepiece(small_vocabulary, text):
-    processor = load_vocabulary(small_vocabulary / MODEL_FILE)
+def test_counts_are_those_of_sentencepiece(small_vocabulary, vocabulary, text):
     counts = TextCounts()
     TokenCounter((small_vocabulary / MODEL_FILE).read_bytes()).add(text, counts)
-    tokens = processor.EncodeAsIds(text)
+    tokens = vocabulary.EncodeAsIds(text)
     assert (counts.documents, counts.tokens) == (1, len(tokens))
     assert (counts.characters, counts.bytes) == (len(text), len(text.encode()))
-    assert counts.byte_tokens == sum(map(processor.IsByte, tokens))
+    assert counts.byte_tokens == sum(map(vocabulary.IsByte, tokens))
     assert counts.unknown_tokens == 0  # what has no piece is spelt in bytes
     assert counts.words <= len(text)
 
 
-def test_the_table_of_a_corpus(small_corpus, small_vocabulary):
+def test_the_table_of_a_corpus(small_corpus, small_vocabulary, vocabulary):
     found = inspect_vocabulary(small_vocabulary, small_corpus)
     texts = corpus_files.small_texts()
     rows = {row["lang"]: row for row in found["languages"]}
@@ -56,10 +55,9 @@ def test_the_table_of_a_corpus(small_corpus, small_vocabulary):
     assert found["without_text"] == ["de"]
     assert (found["vocabulary_size"], found["sentinels"], found["byte_pieces"]) == (1200, 100, 256)
     assert not found["sentinels_added"]
-    processor = load_vocabulary(small_vocabulary / MODEL_FILE)
     for lang, row in rows.items():
         documents = texts[lang]["validation"]
-        tokens = sum(len(processor.EncodeAsIds(document)) for document in documents)
+        tokens = sum(len(vocabulary.EncodeAsIds(document)) for document in documents)
         assert (row["documents"], row["tokens"]) == (len(documents), tokens)
         assert row["bytes"] == sum(len(document.encode()) for document in documents)
         assert row["tokens_per_byte"] == tokens / row["bytes"]

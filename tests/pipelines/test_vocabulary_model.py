@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece
+from example_files import stored
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.example_proto import decode_example
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.vocabulary.model import (
     MODEL_FILE,
@@ -61,9 +60,7 @@ def write(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 def processor(model: bytes) -> sentencepiece.SentencePieceProcessor:
-    loaded = sentencepiece.SentencePieceProcessor()
-    loaded.LoadFromSerializedProto(model)
-    return loaded
+    return sentencepiece.SentencePieceProcessor(model_proto=model)
 
 
 @pytest.mark.parametrize("count", [0, 100, 300])
@@ -123,11 +120,10 @@ def test_examples_are_built_with_a_foreign_vocabulary(
     size = processor(plain_model).GetPieceSize() + 100
     assert manifest["vocabulary_size"] == size
     assert manifest["config"]["vocabulary"] == file_sha256(path)
-    stored = out / "vocabulary" / MODEL_FILE
-    assert manifest["vocabulary_sha256"] == file_sha256(stored)
-    assert load_vocabulary(stored).GetPieceSize() == size
-    shard = next((out / "mc4.en").glob("validation.tfrecord-*-of-0000?"))
-    for record in map(decode_example, TFRecordFile(shard)):
+    kept = out / "vocabulary" / MODEL_FILE
+    assert manifest["vocabulary_sha256"] == file_sha256(kept)
+    assert load_vocabulary(kept).GetPieceSize() == size
+    for record in stored(out, "en", "validation"):
         assert record["targets"][0] == size - 1
         tokens = np.concatenate([record["inputs"], record["targets"]])
         assert tokens.max() == size - 1

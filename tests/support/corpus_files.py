@@ -84,5 +84,4 @@ def _excerpts(names: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON file."""
     return json.loads(path.read_text())

@@ -1,8 +1,15 @@
-"""Writes small crawl archives, byte by byte, so that tests can damage them where they like."""
+"""Writes small crawl archives, byte by byte, so that tests can damage them where they like.
+
+And reads what comes out of them.
+"""
 
 import gzip
 from collections.abc import Iterable
 from pathlib import Path
+
+from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.crawl.pages import read_pages
+from mswitch.pipelines.records import Page, Rejected
 
 DATE = "2024-03-01T12:00:00Z"
 LATER = "2025-01-01T00:00:00Z"
@@ -69,6 +76,25 @@ def response(
     return record(http.encode() + html, url, kind="response", date=date)
 
 
+def read(
+    file: CrawlFile | Path, max_record_bytes: int = 1 << 20, html_main_content: bool = True
+) -> list[Page | Rejected]:
+    """What a file gives; of a path, which has to be one of ours."""
+    if isinstance(file, Path):
+        [file] = find_crawl_files([str(file)])
+    options = {"drop_metadata_lines": True, "html_main_content": html_main_content}
+    return list(read_pages(file, max_record_bytes=max_record_bytes, **options))
+
+
+def contents(found: Iterable[Page | Rejected]) -> list[str]:
+    """Texts of pages and reasons of drops, in order."""
+    return [one.text if isinstance(one, Page) else one.reason for one in found]
+
+
+def reasons(found: Iterable[Page | Rejected]) -> list[str]:
+    return [one.reason if isinstance(one, Rejected) else "" for one in found]
+
+
 def warcinfo() -> bytes:
     return record(b"software: test\r\n", None, kind="warcinfo")
 
@@ -82,6 +108,11 @@ def write(path: Path, records: Iterable[bytes], *, compress: bool = True) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(members(records) if compress else records))
     return path
+
+
+def dictionary_frame(content: bytes) -> bytes:
+    """A frame of Zstandard that has a dictionary for those after it."""
+    return b"\x5d\x2a\x4d\x18" + len(content).to_bytes(4, "little") + content
 
 
 def arc_version(owner: bytes = b"1 0 Test") -> bytes:
@@ -105,6 +136,5 @@ def arc_record(
 
 
 def arc_page(html: str, url: str, **fields: str | int) -> bytes:
-    """One ARC record of a web page."""
     http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{html}"
     return arc_record(http, url, **fields)  # pyright: ignore[reportArgumentType]

@@ -1,12 +1,15 @@
 """Debian packages made here, and a stand-in for apt-get that finds them in a folder."""
 
+import random
+import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 APT = """#!/bin/sh
 # Stands in for apt-get: packages lie in a folder.
 test "$1" = download && shift
@@ -53,3 +56,31 @@ def add_package(mirror: Path, name: str, fill: Callable[[Path], None]) -> None:
         str(mirror / f"{name}_1_all.deb"),
     ]
     subprocess.run(command, check=True, capture_output=True)
+
+
+def add_cldr(mirror: Path, locales: Sequence[str], concepts: int) -> None:
+    """Add those with CLDR's names of emoji; one has a made name of two words in each locale."""
+    emojis = [chr(0x1F300 + number) for number in range(concepts)]
+    draw = random.Random(0)
+
+    def word() -> str:
+        return "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5))
+
+    def write_names(tree: Path) -> None:
+        folder = tree / "usr/share/unicode/cldr/common/annotations"
+        folder.mkdir(parents=True)
+        for locale in locales:
+            lines = [
+                f'<annotation cp="{emoji}" type="tts">{word()} {word()}</annotation>\n'
+                for emoji in emojis
+            ]
+            (folder / f"{locale}.xml").write_text("".join(lines), "utf-8")
+
+    def write_groups(tree: Path) -> None:
+        path = tree / "usr/share/unicode/emoji/emoji-test.txt"
+        path.parent.mkdir(parents=True)
+        lines = [f"{ord(emoji):X} ; fully-qualified\n" for emoji in emojis]
+        path.write_text("# group: Things\n" + "".join(lines))
+
+    add_package(mirror, "unicode-cldr-core", write_names)
+    add_package(mirror, "unicode-data", write_groups)

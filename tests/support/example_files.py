@@ -23,9 +23,10 @@ from mswitch.pipelines.vocabulary.model import add_sentinels
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 
-def stored(examples: Path, lang: str, split: str) -> list[dict[str, Any]]:
-    """The records of one of mC4's languages, in the order of its shards."""
-    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-*-of-0000?"))
+def stored(examples: Path, lang: str, split: str, shard: int | None = None) -> list[dict[str, Any]]:
+    """The records of one of mC4's languages, in the order of its shards, or of one of these."""
+    number = "*" if shard is None else f"{shard:05}"
+    paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-{number}-of-0000?"))
     return [decode_example(data) for path in paths for data in TFRecordFile(path)]
 
 

@@ -27,14 +27,19 @@ def status(code: int, retry_after: str = "") -> Mood:
     return act
 
 
-def close_after(count: int) -> Mood:
-    """Promise everything, send `count` bytes and hang up."""
+def otherwise(**changes: object) -> Mood:
+    """Change attributes of the handler."""
 
     def act(handler: "Handler") -> bool:
-        handler.most_bytes = count
+        vars(handler).update(changes)
         return False
 
     return act
+
+
+def close_after(count: int) -> Mood:
+    """Promise everything, send `count` bytes and hang up."""
+    return otherwise(most_bytes=count)
 
 
 def hang_up(handler: "Handler") -> bool:
@@ -43,31 +48,20 @@ def hang_up(handler: "Handler") -> bool:
     return True
 
 
-def ignore_range(handler: "Handler") -> bool:
-    """Send the whole file, whatever part was asked for."""
-    handler.parts = False
-    return False
-
-
-def corrupt(handler: "Handler") -> bool:
-    """Change a byte on the way."""
-    handler.corrupted = True
-    return False
-
-
-def without_length(handler: "Handler") -> bool:
-    """Do not say how long the file is."""
-    handler.states_length = False
-    return False
-
-
 def both(*moods: Mood) -> Mood:
     """Several at once; only the last may answer."""
     return lambda handler: [mood(handler) for mood in moods][-1]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the files of its server, with ETag and Range."""
+    """Serves the files of its server, with ETag and Range.
+
+    Attributes:
+        most_bytes: how many are sent.
+        parts: whether a part is sent where one is asked for.
+        corrupted: whether a byte is changed on the way.
+        states_length: whether it says how long the file is.
+    """
 
     server: "Server"
     most_bytes: int | None = None
@@ -131,8 +125,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Knows its owner."""
-
     daemon_threads = True
     owner: "FileServer"
 
@@ -160,8 +152,11 @@ class FileServer:
         self._server.owner = self
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.status, self.close_after, self.both = status, close_after, both
-        self.hang_up, self.ignore_range, self.corrupt = hang_up, ignore_range, corrupt
-        self.without_length = without_length
+        self.hang_up, self.ignore_range = hang_up, otherwise(parts=False)
+        self.corrupt, self.without_length = (
+            otherwise(corrupted=True),
+            otherwise(states_length=False),
+        )
 
     @staticmethod
     def etag(content: bytes) -> str:

@@ -18,9 +18,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from processes import LocalCluster, free_port
 
 from mswitch.pipelines.errors import UserError
 
@@ -51,7 +53,7 @@ _OPENS = [
 ]
 
 
-class LocalFlinkCluster:
+class LocalFlinkCluster(LocalCluster):
     """Context manager that runs a cluster and ends all of its processes.
 
     Attributes:
@@ -60,40 +62,21 @@ class LocalFlinkCluster:
         task_managers: their processes, in the order they were started.
     """
 
-    def __init__(self, directory: Path | None = None, *, task_managers: int = 2):
+    def __init__(self, top: Path, *, task_managers: int = 2):
         """Plan a cluster.
 
         Args:
-            directory: for configuration, logs and temporary files; None makes one and removes it.
+            top: for configuration, logs and temporary files.
             task_managers: how many to start, each with SLOTS_PER_TASK_MANAGER slots.
         """
-        missing = what_is_missing()
-        if missing:
+        if missing := what_is_missing():
             raise UserError(missing)
-        self._stack = contextlib.ExitStack()
-        self._given = directory
+        super().__init__(top, os.environ["PATH"], {})
         self._count = task_managers
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.task_managers: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> "LocalFlinkCluster":
-        try:
-            self._start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _start(self) -> None:
-        if self._given is None:
-            made = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="mswitch-flink-"))
-            self._directory = Path(made)
-        else:
-            self._directory = self._given
-        rpc, rest, jobs, workers = _free_ports(4)
+    def begin(self) -> None:
+        rpc, rest, jobs, workers = (free_port() for _ in range(4))
         self.rest_url = f"http://127.0.0.1:{rest}"
         self.job_endpoint = f"127.0.0.1:{jobs}"
         self._worker_endpoint = f"127.0.0.1:{workers}"
@@ -102,20 +85,19 @@ class LocalFlinkCluster:
         self._flink("jobmanager", entrypoint, "--executionMode", "cluster")
         for _ in range(self._count):
             self.start_task_manager()
-        self._run(
-            "workers", [sys.executable, "-m", "mswitch.pipelines.flink.worker_pool", str(workers)]
-        )
+        pool = ("-m", "mswitch.pipelines.flink.worker_pool", str(workers))
+        self.start(f"{sys.executable} workers", *pool)
         options = {
             "flink-master": f"127.0.0.1:{rest}",
             "job-host": "127.0.0.1",
             "job-port": jobs,
             "artifact-port": 0,
             "expansion-port": 0,
-            "artifacts-dir": self._directory / "artifacts",
+            "artifacts-dir": self.top / "artifacts",
         }
         jar = str(INSTALLATION / "flink-job-server.jar")
         flags = [f"--{name}={value}" for name, value in options.items()]
-        self._run("jobserver", ["java", _HEAP, "-jar", jar, *flags])
+        self.start("java jobserver", _HEAP, "-jar", jar, *flags)
         self._wait("task managers", lambda: self._registered() >= self._count)
         self._wait("job server", lambda: _listens(jobs))
         self._wait("worker pool", lambda: _listens(workers))
@@ -148,36 +130,27 @@ class LocalFlinkCluster:
         return 0
 
     def _flink(self, name: str, main: str, *arguments: str) -> subprocess.Popen[bytes]:
-        configuration = self._directory / "conf"
+        configuration = self.top / "conf"
         logging = f"-Dlog4j.configurationFile={configuration / 'log4j.properties'}"
         libraries = str(INSTALLATION / "dist" / "pyflink" / "lib" / "*")
-        command = ["java", _HEAP, "-XX:+UseSerialGC", logging, *_OPENS, "-cp", libraries, main]
-        return self._run(name, [*command, "--configDir", str(configuration), *arguments])
-
-    def _run(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
-        logs = self._directory / "log"
-        logs.mkdir(parents=True, exist_ok=True)
-        with open(logs / f"{name}.log", "wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        self._stack.callback(_end, process)
-        self._processes[name] = process
-        return process
+        words = [_HEAP, "-XX:+UseSerialGC", logging, *_OPENS, "-cp", libraries, main]
+        words += ["--configDir", str(configuration)]
+        return self.start(f"java {name}", *words, *arguments)
 
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _START_SECS
         while not ready():
-            dead = [name for name, process in self._processes.items() if process.poll() is not None]
+            dead = [name for name, process in self.processes.items() if process.poll() is not None]
             if dead or time.monotonic() > deadline:
-                names = dead or list(self._processes)
-                logs = [self._directory / "log" / f"{name}.log" for name in names]
+                logs = [self.log(name) for name in dead or self.processes]
                 ends = [f"{log.name}: ...{log.read_text()[-2000:]}" for log in logs]
                 raise RuntimeError("\n".join([f"Flink's {what} did not start", *ends]))
             time.sleep(0.2)
 
     def _write_configuration(self, rpc: int, rest: int) -> None:
         """Write Flink's configuration: small memory, loopback only, quick to notice a death."""
-        temporary = self._directory / "tmp"
-        configuration = self._directory / "conf"
+        temporary = self.top / "tmp"
+        configuration = self.top / "conf"
         for made in (temporary, configuration):
             made.mkdir(parents=True, exist_ok=True)
         settings = {
@@ -234,36 +207,19 @@ def what_is_missing() -> str:
     return ""
 
 
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
 def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
     return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and what it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 def main() -> int:
-    """Start a cluster, say how to use it, and wait."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with LocalFlinkCluster() as cluster:
+        with (
+            tempfile.TemporaryDirectory(prefix="mswitch-flink-") as top,
+            LocalFlinkCluster(Path(top)) as cluster,
+        ):
             options = " ".join(cluster.beam_options)
             print(f"Flink runs ({cluster.rest_url}) until Ctrl-C. To build on it:")
             print(f"mswitch corpus build ... --runner flink -- {options}", flush=True)

@@ -45,8 +45,6 @@ def _path() -> str:
 
 
 class LocalKubernetesCluster(LocalCluster):
-    """Context manager that runs a cluster and ends all of its processes."""
-
     def __init__(self, top: Path):
         super().__init__(top, _path(), {"KUBECONFIG": str(top / "config"), "PATH": _path()})
         self._api, self._etcd, peers = (free_port() for _ in range(3))

@@ -63,8 +63,6 @@ def _path() -> str:
 
 
 class LocalSlurmCluster(LocalCluster):
-    """Context manager that runs a cluster and ends all of its processes."""
-
     def __init__(self, top: Path):
         super().__init__(top, _path(), {"SLURM_CONF": str(top / "slurm.conf")})
 
@@ -108,5 +106,4 @@ class LocalSlurmCluster(LocalCluster):
         process.wait(30)
 
     def wait_until_idle(self) -> None:
-        """Wait until no job is in the queue."""
         wait_for(lambda: self.ask("squeue", "--noheader") == "")

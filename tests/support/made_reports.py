@@ -15,8 +15,6 @@ from mswitch.flows.reports.pair import write_report
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A written report."""
-
     out: Path
     summary: dict[str, Any]
     report: dict[str, Any]

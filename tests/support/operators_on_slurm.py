@@ -25,7 +25,7 @@ from uuid import UUID
 from local_slurm import LocalSlurmCluster, what_is_missing
 from operators_parts import Parts, parts
 from operators_server import Served, until
-from processes import free_port
+from processes import MSWITCH, free_port
 from trained_runs import lines
 
 from mswitch.flows.jobs.record import read_record
@@ -49,7 +49,6 @@ cron = "{cron}"
 active = true
 parameters = {{launcher = "cluster", steps = {steps}, checkpoint_every = {checkpoint_every}}}
 """
-#: Of metrics.jsonl, what a clock says. The report has figures of the first.
 ENDS = {"Completed", "Failed", "Cancelled"}
 PAIR = PairSettings()
 #: The pair that is trained on both nodes, and by how much it is shorter.
@@ -80,8 +79,6 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
     metrics = baseline / "metrics.jsonl"
     until(lambda: metrics.exists() and len(metrics.read_bytes().splitlines()) > 5, 900)
     job = read_record(baseline)
-    assert job is not None
-    assert job.alive is not None
     say(f"{job.alive.where}: {job.job.name(1)} trains; the worker is killed with -9")
     print(subprocess.run(["squeue"], capture_output=True, text=True, check=True).stdout, end="")
     made.kill("worker")
@@ -92,7 +89,6 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
     starts = served.client.read_flow_run(run).run_count
     for name in (PAIR.baseline, PAIR.candidate):
         record = read_record(pair / name)
-        assert record is not None
         say(f"{name}: {len(record.attempts)} job of Slurm, {record.attempts[-1].where}")
         assert [one.outcome for one in record.attempts] == ["done"]
     say(f"flow run Completed after {starts} starts")
@@ -107,7 +103,6 @@ def run_on_both_nodes(served: Served, steps: int) -> Path:
     pair = served.storage / "pairs" / BOTH
     for name in (PAIR.baseline, PAIR.candidate):
         record = read_record(pair / name)
-        assert record is not None
         [attempt] = record.attempts
         say(f"{name}: {attempt.where}")
         assert attempt.codes == (0, 0)
@@ -123,14 +118,11 @@ def shortened(steps: int) -> dict[str, int]:
 def scheduled(served: Served) -> UUID | None:
     """The flow run that the schedule started."""
     pair = served.client.read_deployment_by_name("pretrain-pair/sample")
-    answer = served.post(
-        "flow_runs/filter",
-        flow_runs={
-            "deployment_id": {"any_": [str(pair.id)]},
-            "state": {"type": {"any_": ["PENDING", "RUNNING"]}},
-        },
-    )
-    found = answer.json()
+    wanted = {
+        "deployment_id": {"any_": [str(pair.id)]},
+        "state": {"type": {"any_": ["PENDING", "RUNNING"]}},
+    }
+    found = served.post("flow_runs/filter", flow_runs=wanted).json()
     return UUID(found[0]["id"]) if found else None
 
 
@@ -178,11 +170,7 @@ def train_together(hosts: int, words: Sequence[str]) -> None:
 
 def mswitch(*words: str) -> None:
     say(f"mswitch {words[0]} {words[1]}")
-    subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
-        check=True,
-        stderr=subprocess.DEVNULL,
-    )
+    subprocess.run([*MSWITCH, *words], check=True, stderr=subprocess.DEVNULL)
 
 
 def differences(one: Path, other: Path) -> list[str]:

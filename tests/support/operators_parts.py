@@ -17,12 +17,12 @@ from operators_server import (
     Served,
     environment_of,
     kill_all_of,
-    processes,
+    processes_of,
     until,
 )
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import free_port
+from processes import MSWITCH, free_port
 
 _WATCH_SECS = 0.2
 
@@ -46,18 +46,11 @@ class Parts:
         until(self._answers, START_SECS, lambda: self.log("server"))
 
     def start_worker(self) -> None:
-        """Start a worker of the pool `mswitch`."""
         self._start("worker", "--pool=mswitch", "--name=w")
 
     def deploy(self) -> None:
         """Give the server what it needs, by the command."""
-        words = [
-            sys.executable,
-            "-m",
-            "mswitch.flows.cli.main",
-            "deploy",
-            "--operators=operators.toml",
-        ]
+        words = [*MSWITCH, "deploy", "--operators=operators.toml"]
         subprocess.run(words, cwd=self.directory, env=self.environment, check=True)
 
     def kill(self, name: str) -> None:
@@ -66,25 +59,19 @@ class Parts:
         self._running.pop(name).wait()
 
     def engines(self) -> list[int]:
-        """The processes of flow runs."""
-        return [pid for pid, words in self._processes() if "prefect.engine" in words]
+        found = processes_of(self.directory).items()
+        return [pid for pid, words in found if "prefect.engine" in words]
 
     def jobs(self) -> dict[str, set[int]]:
         """The process groups that train or evaluate, by what they make."""
         found: dict[str, set[int]] = defaultdict(set)
-        for pid, words in self._processes():
+        for pid, words in processes_of(self.directory).items():
             for stage, option in (("train", "--out="), ("evaluate", "--run=")):
                 if stage in words:
                     [out] = [word for word in words if word.startswith(option)]
                     with contextlib.suppress(ProcessLookupError):
                         found[f"{stage} {out}"].add(os.getpgid(pid))
         return found
-
-    def _processes(self) -> Iterator[tuple[int, list[str]]]:
-        home = f"PREFECT_HOME={self.directory / 'prefect'}"
-        for pid, (words, environment) in processes().items():
-            if home in environment:
-                yield pid, words
 
     def log(self, name: str) -> str:
         """What one of them wrote."""

@@ -8,7 +8,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import free_port
+from processes import MSWITCH, free_port
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
@@ -67,7 +66,7 @@ class Served:
     def deploy(self, *options: str, **environment: str) -> tuple[int, str]:
         """What `mswitch deploy` ends with, and says."""
         done = subprocess.run(
-            [sys.executable, "-m", "mswitch.flows.cli.main", "deploy", *options],
+            [*MSWITCH, "deploy", *options],
             cwd=self.directory,
             env={**os.environ, **environment},
             capture_output=True,
@@ -167,67 +166,54 @@ def served(directory: Path, toml: str = "", head: str = "", **more: str) -> Iter
         head: and at its beginning.
         more: further variables of their environment.
     """
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/api"
+    (directory / "operators.toml").write_text(head + TOML.format(port=port) + toml)
     with contextlib.ExitStack() as stack:
         if POSTGRES:
             more["PREFECT_API_DATABASE_CONNECTION_URL"] = stack.enter_context(postgres())
-        made = stack.enter_context(_served(directory, head, toml, **more))
-        # On SQLite the tests would pass too.
-        assert (directory / "prefect" / "prefect.db").exists() != POSTGRES
-        yield made
-
-
-@contextlib.contextmanager
-def _served(directory: Path, head: str, toml: str, **more: str) -> Iterator[Served]:
-    port = free_port()
-    (directory / "operators.toml").write_text(head + TOML.format(port=port) + toml)
-    with open(directory / "log", "wb") as log:
+        log = stack.enter_context(open(directory / "log", "wb"))
         process = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                _IGNORING_SIGINT,
-                sys.executable,
-                "-m",
-                "mswitch.flows.cli.main",
-                "deploy",
-                "--serve",
-            ],
+            ["sh", "-c", _IGNORING_SIGINT, *MSWITCH, "deploy", "--serve"],
             cwd=directory,
             env={**environment_of(directory), **more},
             stdout=log,
             stderr=log,
         )
-    address = f"http://127.0.0.1:{port}/api"
-    try:
-        with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
-            made = Served(directory, client, address)
-            until(
-                lambda: "the forms are at" in made.log or process.poll() is not None,
-                START_SECS,
-                lambda: made.log,
-            )
-            assert process.poll() is None, made.log
-            yield made
-    finally:
-        process.terminate()
-        process.wait(60)
-    with contextlib.suppress(httpx.TransportError):
-        httpx.get(f"{address}/health", timeout=5)
-        raise AssertionError("the server answers after its command ended")
-    left = kill_all_of(directory)
-    # Jobs go on.
-    others = [
-        words
-        for words in left
-        if not {"mswitch.flows.cli.main", "mswitch.flows.jobs.host"} & set(words)
-    ]
-    assert not others, others
+        settings = temporary_settings({PREFECT_API_URL: address})
+        try:
+            with settings, get_client(sync_client=True) as client:
+                made = Served(directory, client, address)
+                until(
+                    lambda: "the forms are at" in made.log or process.poll() is not None,
+                    START_SECS,
+                    lambda: made.log,
+                )
+                assert process.poll() is None, made.log
+                # On SQLite the tests would pass too.
+                assert (directory / "prefect" / "prefect.db").exists() != POSTGRES
+                yield made
+        finally:
+            process.terminate()
+            process.wait(60)
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{address}/health", timeout=5)
+            raise AssertionError("the server answers after its command ended")
+        # Jobs go on.
+        jobs = {"mswitch.flows.cli.main", "mswitch.flows.jobs.host"}
+        others = [words for words in kill_all_of(directory) if not jobs & set(words)]
+        assert not others, others
+
+
+def processes_of(directory: Path) -> dict[int, list[str]]:
+    """Arguments of the processes that have their Prefect home in a directory."""
+    home = f"PREFECT_HOME={directory / 'prefect'}"
+    return {pid: words for pid, (words, known) in processes().items() if home in known}
 
 
 def kill_all_of(directory: Path) -> list[list[str]]:
-    """Kill the processes that have their Prefect home in a directory; return their arguments."""
-    home = f"PREFECT_HOME={directory / 'prefect'}"
-    left = {pid: words for pid, (words, known) in processes().items() if home in known}
+    """Kill them; return their arguments."""
+    left = processes_of(directory)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -69,12 +69,10 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The pipeline options for its workers."""
         return self.spec["environment"]["sdkPipelineOptions"]["options"]
 
     @property
     def pipeline(self) -> beam_api.Pipeline:
-        """The pipeline that was staged."""
         return beam_api.Pipeline.FromString((self.directory / "pipeline.pb").read_bytes())
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
+MSWITCH = (sys.executable, "-m", "mswitch.flows.cli.main")
+
 
 def on_devices(count: int, **variables: str) -> dict[str, str]:
     """The environment of a process that has so many CPU devices."""
@@ -30,8 +32,7 @@ def start(*words: object, devices: int = 1, **variables: str) -> subprocess.Pope
 
 
 def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subprocess.Popen[str]:
-    """Start a command of mswitch."""
-    return start("-m", "mswitch.flows.cli.main", *words, devices=devices, **variables)
+    return start(*MSWITCH[1:], *words, devices=devices, **variables)
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
@@ -102,16 +103,20 @@ class LocalCluster:
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(list(self.processes.values())):
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
+            _signal_group(process, signal.SIGCONT)
+            _signal_group(process, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            process.kill()
+            _signal_group(process, signal.SIGKILL)
             process.wait()
 
-    def start(self, name: str, *words: str) -> None:
+    def log(self, name: str) -> Path:
+        """What a program writes."""
+        return self.top / f"{Path(name).name}.out"
+
+    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a program, the first word of its name here."""
-        with (self.top / f"{Path(name).name}.out").open("ab") as out:
+        with self.log(name).open("ab") as out:
             self.processes[name] = subprocess.Popen(
                 [name.partition(" ")[0], *words],
                 env={**os.environ, **self.environment, "PATH": self.path},
@@ -119,6 +124,7 @@ class LocalCluster:
                 stderr=out,
                 start_new_session=True,
             )
+        return self.processes[name]
 
     def ask(self, *words: str, given: str | None = None) -> str:
         """What a program of the cluster says; nothing where it fails."""
@@ -131,3 +137,9 @@ class LocalCluster:
             check=False,
         )
         return done.stdout.strip()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to a process that leads its group, and to what it started there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

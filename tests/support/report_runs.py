@@ -186,10 +186,8 @@ def many_languages(seed: int = 0, few: bool = False) -> Scenario:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The description of a run."""
     return json.loads((run / "config.json").read_text())
 
 
 def edit_config(run: Path, **changes: Any) -> None:
-    """Change entries of a run's description."""
     (run / "config.json").write_text(json.dumps({**read_config(run), **changes}))

@@ -6,18 +6,17 @@ from typing import Any
 
 import sentencepiece
 
-IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-
 
 def train_model(lines: Iterable[str], size: int, **options: Any) -> bytes:
     """Train on lines of text; less than `size` pieces where these give no more."""
     model = io.BytesIO()
     settings = {"byte_fallback": True, "character_coverage": 0.99999, "hard_vocab_limit": False}
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     sentencepiece.SentencePieceTrainer.Train(
         sentence_iterator=iter(lines),
         model_writer=model,
         vocab_size=size,
         minloglevel=2,
-        **{**IDS, **settings, **options},
+        **{**ids, **settings, **options},
     )
     return model.getvalue()

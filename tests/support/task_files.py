@@ -43,8 +43,7 @@ def write_supervised(
         metrics: of the task.
         lengths: of inputs and targets, EOS included.
     """
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     described: dict[str, dict] = {}
     for lang, splits in rows.items():
         (out / f"toy.{lang}").mkdir(parents=True)

@@ -10,10 +10,10 @@ import zstandard
 
 from mswitch.pipelines.crawl import archives, streams
 from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
+from mswitch.pipelines.crawl.files import find_crawl_files
 
 LIMIT = 1 << 20
-
-
+write = partial(crawl.write, compress=False)
 pack = partial(gzip.compress, mtime=0)
 zstd = zstandard.ZstdCompressor(write_checksum=True).compress
 COMPRESSORS = pytest.mark.parametrize("compress", [pack, zstd], ids=["gzip", "zstd"])
@@ -42,8 +42,7 @@ def numbered(count: int = 5) -> list[bytes]:
 @pytest.mark.parametrize("compress", [bytes, *COMPRESSORS.args[1]])
 def test_records_with_their_offsets(tmp_path, compress):
     stored = [compress(one) for one in numbered()]
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(stored))
+    path = write(tmp_path / "a", stored)
     found = list(read_archive(path, LIMIT))
     assert [one.offset for one in found] == [len(b"".join(stored[:i])) for i in range(5)]
     assert all(isinstance(one, Record) and one.kind == "text" for one in found)
@@ -65,7 +64,6 @@ def test_names_of_headers_have_no_case_and_the_first_of_two_counts(tmp_path):
     other = line.replace(b"/1", b"/2")
     path = crawl.write(tmp_path / "a", [record.replace(line, line.lower() + other)])
     (found,) = read_archive(path, LIMIT)
-    assert isinstance(found, Record)
     assert found.url == b"http://a.example/1"
 
 
@@ -77,8 +75,7 @@ def test_a_corrupt_gzip_member_costs_only_itself_a_zstd_frame_those_after_it(
     """In its magic number, its data, or its checksum."""
     parts = [bytearray(compress(one)) for one in numbered()]
     parts[2][place] = bytes(byte ^ 0xFF for byte in parts[2][place])
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(parts))
+    path = write(tmp_path / "a", parts)
     found = list(read_archive(path, LIMIT))
     after = [3, 4] if compress is pack else []
     assert found_numbers(path)[-len(after) - 1 :] == [-1, *after]
@@ -89,17 +86,14 @@ def test_two_corrupt_members_are_two_drops(tmp_path):
     parts = [bytearray(part) for part in crawl.members(numbered())]
     for number in (1, 2):
         parts[number][-8] ^= 1
-    (tmp_path / "a").write_bytes(b"".join(parts))
-    assert found_numbers(tmp_path / "a") == [0, -1, -1, 3, 4]
+    assert found_numbers(write(tmp_path / "a", parts)) == [0, -1, -1, 3, 4]
 
 
 @COMPRESSORS
 @pytest.mark.parametrize("cut", [1, 3, 8, 12, 20, 50, 80, 120, -4, -1])
 def test_truncated_last_member(tmp_path, compress, cut):
     *sound, last = map(compress, numbered())
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(sound) + last[:cut])
-    found = found_numbers(path)
+    found = found_numbers(write(tmp_path / "a", [*sound, last[:cut]]))
     assert found[:4] == [0, 1, 2, 3]
     # A frame whose checksum alone is cut has given its record.
     assert found[4:] in ([-1], [4, -1])
@@ -118,10 +112,10 @@ def test_lying_length_loses_no_other_record(tmp_path, claim, compress):
 
 def test_garbage_between_plain_records(tmp_path):
     records = numbered()
-    path = tmp_path / "a.warc"
-    path.write_bytes(b"".join(records[:2]) + b"\0garbage\n" * 50 + b"".join(records[2:]))
-    assert len(texts(path)) == 6
-    assert texts(path)[2] == "damage"
+    records.insert(2, b"\0garbage\n" * 50)
+    found = texts(write(tmp_path / "a.warc", records))
+    assert len(found) == 6
+    assert found[2] == "damage"
 
 
 @pytest.mark.timeout(60)  # in quadratic time, hours
@@ -132,8 +126,7 @@ def test_many_lying_lengths_in_a_plain_file(tmp_path, monkeypatch, within):
     size = len(crawl.record("liar", "http://a.example/liar", length=10**9))
     length = size * liars // 2 if within else 10**9
     liar = crawl.record("liar", "http://a.example/liar", length=length)
-    path = tmp_path / "a.warc"
-    path.write_bytes(liar * liars + b"".join(numbered()))
+    path = write(tmp_path / "a.warc", [liar * liars, *numbered()])
     if within:
         monkeypatch.setattr(archives, "_RETRY_BYTES", 0)
     count = collections.Counter(type(one) for one in read_archive(path, LIMIT))
@@ -170,8 +163,7 @@ def test_file_that_is_one_gzip_member(tmp_path):
 def test_records_that_share_a_member_have_its_offset(tmp_path, compress):
     records = numbered(9)
     parts = [compress(b"".join(records[i : i + 3])) for i in (0, 3, 6)]
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(parts))
+    path = write(tmp_path / "a", parts)
     starts = [len(b"".join(parts[:i])) for i in range(3)]
     found = list(read_archive(path, LIMIT))
     assert found_numbers(path) == list(range(9))
@@ -185,8 +177,7 @@ def test_a_bad_length_within_a_member_costs_the_rest_of_it(tmp_path, compress, c
         records = numbered(size + 5)
         records[bad] = crawl.record("liar " * 30, "http://a.example/liar", length=claim)
         parts = [compress(b"".join(records[:size])), *map(compress, records[size:])]
-        path = tmp_path / "a"
-        path.write_bytes(b"".join([compress(crawl.warcinfo()), *parts]))
+        path = write(tmp_path / "a", [compress(crawl.warcinfo()), *parts])
         _, *found = read_archive(path, LIMIT)
         after = range(size, size + 5) if compress is pack else []
         urls = [one.url.rpartition(b"/")[2] if isinstance(one, Record) else -1 for one in found]
@@ -200,8 +191,7 @@ def test_a_record_quoted_in_a_page_is_none_where_the_next_member_is_damaged(tmp_
     records[1] = crawl.record(b"page 1\r\n" + numbered()[0] + b"end", "http://a.example/1")
     parts = [bytearray(pack(one)) for one in records]
     parts[2][40:60] = b"\xff" * 20
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(parts))
+    path = write(tmp_path / "a", parts)
     assert found_numbers(path) == [0, 1, -1, 3, 4]
 
 
@@ -211,8 +201,7 @@ def test_a_gzip_header_that_swallows_the_next_members(tmp_path):
         damaged = [bytes(part) for part in parts]
         # The flag byte now promises an extra field, as long as the next two bytes say.
         damaged[hit] = bytes(parts[hit][:3]) + b"\x04" + bytes(parts[hit][4:])
-        path = tmp_path / "a.gz"
-        path.write_bytes(b"".join(damaged))
+        path = write(tmp_path / "a.gz", damaged)
         found = texts(path)
         assert "damage" in found
         sound = {one[:6] for one in found if isinstance(one, bytes)}
@@ -233,9 +222,8 @@ def test_members_that_swallow_all_others_take_bounded_time(tmp_path, monkeypatch
         swallowers += stored(size - len(swallowers) - 5)
     swallowers = swallowers.ljust(size, b"x") + (stored(65_000) + b"x" * 65_000) * 256 + b"\xff"
     first, last = map(pack, numbered(2))
-    (tmp_path / "a").write_bytes(first + swallowers + last)
     monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 30)
-    found = texts(tmp_path / "a")
+    found = texts(write(tmp_path / "a", [first, swallowers, last]))
     assert [one[:6] for one in (found[0], found[-1])] == [b"page 0", b"page 1"]
     assert 0 < found.count("damage") < 10
 
@@ -245,8 +233,7 @@ def test_zstd_records_in_one_frame_and_over_several(tmp_path):
     zstd = zstandard.ZstdCompressor().compress
     skippable = b"\x53\x2a\x4d\x18\x05\0\0\0WARC/"
     pieces = [first[i : i + 90] for i in range(0, len(first), 90)]
-    path = tmp_path / "a"
-    path.write_bytes(b"".join([*map(zstd, pieces), skippable, zstd(b"".join(others))]))
+    path = write(tmp_path / "a", [*map(zstd, pieces), skippable, zstd(b"".join(others))])
     found = list(read_archive(path, LIMIT))
     assert found_numbers(path) == list(range(5))
     start = len(b"".join(map(zstd, pieces)))
@@ -257,8 +244,7 @@ def test_zstd_records_in_one_frame_and_over_several(tmp_path):
 def test_damage_that_looks_like_a_plain_archive(tmp_path):
     parts = [bytearray(pack(one)) for one in numbered()]
     parts[0][:5] = b"WARC/"
-    path = tmp_path / "a"
-    path.write_bytes(b"".join(parts))
+    path = write(tmp_path / "a", parts)
     found = found_numbers(path)
     assert -1 in found
     assert [number for number in found if number >= 0] == [1, 2, 3, 4]
@@ -268,9 +254,44 @@ def test_zstd_bomb_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
     before = crawl.record("sound", "u")
     bomb = crawl.record(bytes(64 << 20), "http://a.example/bomb")
-    path = tmp_path / "a"
-    path.write_bytes(zstandard.compress(before) + zstandard.compress(bomb))
+    path = write(tmp_path / "a", map(zstandard.compress, [before, bomb]))
     found = list(read_archive(path, LIMIT))
     assert isinstance(found[0], Record)
-    assert isinstance(found[1], Damage)
     assert "beyond reason" in found[1].error
+
+
+def trained() -> zstandard.ZstdCompressionDict:
+    words = [f"word{i * i % 977}" for i in range(2000)]
+    samples = [
+        crawl.record(" ".join(words[i : i + 200]), f"http://b.example/{i}") for i in range(300)
+    ]
+    return zstandard.train_dictionary(4000, samples)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_zstd_dictionary_of_the_file(tmp_path, compressed):
+    dictionary = trained()
+    zstd = zstandard.ZstdCompressor(dict_data=dictionary, write_checksum=True).compress
+    parts = [bytearray(zstd(crawl.record(f"page {i}", "u"))) for i in range(5)]
+    parts[2][-1] ^= 1
+    content = dictionary.as_bytes()
+    frame = crawl.dictionary_frame(zstandard.compress(content) if compressed else content)
+    path = write(tmp_path / "a", [frame, *parts])
+    assert [isinstance(one, Damage) for one in read_archive(path, LIMIT)] == [0, 0, 1]
+    assert find_crawl_files([str(path)])[0].format == "warc"
+
+
+def test_hostile_zstd_dictionaries(tmp_path):
+    dictionary = trained()
+    records = zstandard.ZstdCompressor(dict_data=dictionary).compress(crawl.record("t", "u"))
+    bomb = zstandard.compress(bytes(200 << 20))
+    for name, start in [
+        ("absent", b""),
+        ("foreign", crawl.dictionary_frame(b"something else")),
+        ("cut", crawl.dictionary_frame(dictionary.as_bytes())[:900]),
+        ("lying", b"\x5d\x2a\x4d\x18\xff\xff\xff\xff" + dictionary.as_bytes()),
+        ("bomb", crawl.dictionary_frame(bomb)),
+        ("torn", crawl.dictionary_frame(zstandard.compress(dictionary.as_bytes())[:-9] + b"x" * 9)),
+    ]:
+        path = write(tmp_path / name, [start, records])
+        assert [isinstance(one, Damage) for one in read_archive(path, LIMIT)] == [True], name

@@ -9,7 +9,6 @@ from mswitch.pipelines.crawl.archives import Record
 from mswitch.pipelines.crawl.charsets import decode
 from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.html.text import decode_html
-from mswitch.pipelines.records import Page, Rejected
 
 #: Articles 1 and 2 of the Universal Declaration of Human Rights, in part.
 RUSSIAN = (
@@ -177,7 +176,6 @@ def test_utf16_is_known_by_its_zeros(encoding, mark, declared):
     for text in (RUSSIAN, JAPANESE, FRENCH):
         html = page(b"").decode().replace("<p>", f"<p>{text}")
         found = decode((mark + html).encode(encoding), declared)
-        assert found
         assert (found.text, found.charset) == (html, encoding)
 
 
@@ -234,7 +232,6 @@ def test_what_nobody_can_tell_is_a_counted_drop(header):
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset={header}\r\n\r\n".encode()
     record = Record(7, "http", b"http://a/", b"2024-01-01T00:00:00Z", b"<id>", head + body)
     dropped = record_to_page(record, "f.gz")
-    assert isinstance(dropped, Rejected)
     assert (dropped.reason, dropped.source, dropped.stage) == ("bad_charset", "f.gz@7", "read")
 
 
@@ -243,7 +240,6 @@ def test_a_page_of_mojibake_becomes_russian():
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=UTF-8\r\n\r\n"
     body = head + page(RUSSIAN.encode("cp1251"))
     found = record_to_page(Record(0, "http", b"u", b"2024-01-01", b"", body), "f")
-    assert isinstance(found, Page)
     assert found.text == RUSSIAN
 
 

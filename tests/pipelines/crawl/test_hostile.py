@@ -19,6 +19,7 @@ HUGE = 1 << 28
 #: Over what the imports take: two records of the largest size, and their text.
 LIMIT_KIB = 200 << 10
 RECORD_LIMIT = 16 << 20
+GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 
 CHILD = f"""
 import collections, json, re, resource, sys
@@ -40,77 +41,40 @@ for path in sys.argv[1:]:
 """
 
 
-def zeros(size: int, byte: bytes = b"a") -> bytes:
-    """Return a gzip member of `size` equal bytes, a multiple of a mebibyte, without making them."""
-    block = byte * (1 << 20)
+def member(size: int, before: bytes = b"") -> bytes:
+    """Return a gzip member of `before` and `size` bytes a (of mebibytes), without making them."""
+    block = b"a" * (1 << 20)
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = compressor.compress(before) + compressor.flush(zlib.Z_FULL_FLUSH)
     # After a full flush nothing refers back, so the compressed block can be repeated.
     piece = compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
-    check = 0
-    for _ in range(size // len(block)):
-        check = zlib.crc32(block, check)
-    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
-    tail = check.to_bytes(4, "little") + (size % (1 << 32)).to_bytes(4, "little")
-    head = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    return head + piece * (size // len(block)) + end + tail
-
-
-def in_one_member(before: bytes, size: int) -> bytes:
-    """Return one gzip member: `before`, then `size` bytes a."""
-    body = zeros(size)[10:-8]
-    start = zlib.compressobj(9, zlib.DEFLATED, -15)
-    head = start.compress(before) + start.flush(zlib.Z_FULL_FLUSH)
     check = zlib.crc32(before)
-    block = b"a" * (1 << 20)
     for _ in range(size >> 20):
         check = zlib.crc32(block, check)
+    end = zlib.compressobj(9, zlib.DEFLATED, -15).flush()
     tail = check.to_bytes(4, "little") + ((size + len(before)) % (1 << 32)).to_bytes(4, "little")
-    return zeros(0)[:10] + head + body + tail
+    return GZIP_HEAD + start + piece * (size >> 20) + end + tail
 
 
-Make = Callable[[], list[bytes]]
-
-
-def endless_line() -> list[bytes]:
-    head = crawl.record("", "http://long.org", length=HUGE).removesuffix(b"\r\n\r\n")
-    return [in_one_member(head, HUGE)]
-
-
-def cut_line() -> list[bytes]:
-    return [endless_line()[0][:-100_000]]
-
-
-def endless_header() -> list[bytes]:
-    return [in_one_member(b"WARC/1.0\r\nX: ", HUGE)]
-
-
-def huge_body() -> list[bytes]:
-    body = zeros(HUGE)
-    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: gzip")
+def bomb(encoding: str, body: bytes) -> list[bytes]:
+    page = crawl.response(body, "http://bomb.org", headers=f"Content-Encoding: {encoding}")
     return crawl.members([page])
 
 
-def brotli_bomb() -> list[bytes]:
+def endless_line() -> bytes:
+    head = crawl.record("", "http://long.org", length=HUGE).removesuffix(b"\r\n\r\n")
+    return member(HUGE, head)
+
+
+def brotli_zeros() -> bytes:
     compressor = brotli.Compressor(quality=1)
     pieces = [compressor.process(b"a" * (1 << 20)) for _ in range(256)]
-    body = b"".join([*pieces, compressor.finish()])
-    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: br")
-    return crawl.members([page])
-
-
-def bomb_in_a_bomb() -> list[bytes]:
-    body = gzip.compress(zeros(HUGE), mtime=0)
-    page = crawl.response(body, "http://bomb.org", headers="Content-Encoding: gzip, gzip")
-    return crawl.members([page])
-
-
-def deep_html() -> list[bytes]:
-    return crawl.members([crawl.response("<div>" * 100_000 + "x", "http://deep.org")])
+    return b"".join([*pieces, compressor.finish()])
 
 
 def cut_and_joined() -> list[bytes]:
-    [member] = crawl.members([crawl.record("text " * 100, "http://a.org")])
-    return [member[:60], member[:12], member[:-3]]
+    [sound] = crawl.members([crawl.record("text " * 100, "http://a.org")])
+    return [sound[:60], sound[:12], sound[:-3]]
 
 
 def wrong_lengths() -> list[bytes]:
@@ -137,46 +101,41 @@ def charsets() -> list[bytes]:
     )
 
 
-def nuls() -> list[bytes]:
-    return crawl.members([crawl.record("a\0b\0", "http://nul.org/\0"), b"\0" * 1000])
-
-
 def starts_of_members(content: bytes) -> bytes:
     """Return 500 kB where every few bytes a gzip member starts that fails only after 60 kB."""
-    unit = zeros(0)[:10] + b"\0" + struct.pack("<HH", 60_000, 5_535) + content
+    unit = GZIP_HEAD + b"\0" + struct.pack("<HH", 60_000, 5_535) + content
     # Where the stored block ends there is no other.
     unit += b"\xff" * (-len(unit) % 32 + 32)
     return b"junk" + unit * (500_000 // len(unit))
 
 
-def starts_of_members_without_records() -> list[bytes]:
-    return [starts_of_members(b"")]
-
-
-def starts_of_records() -> list[bytes]:
-    return [starts_of_members(b"WARC/1.0\r\nX: ")]
-
-
-CASES: list[tuple[Make, dict[str, int]]] = [
-    (endless_line, {"too_large": 1}),
-    (cut_line, {"damaged": 1}),
-    (endless_header, {"damaged": 1}),
-    (huge_body, {"too_large": 1}),
-    (brotli_bomb, {"too_large": 1}),
-    (bomb_in_a_bomb, {"bad_encoding": 1}),
-    (deep_html, {"nested_too_deeply": 1}),
-    (lacking, {"no_url": 1, "no_timestamp": 1}),
-    (charsets, {"page": 5}),
-]
-
-
-DAMAGED: list[Make] = [
-    cut_and_joined,
-    wrong_lengths,
-    nuls,
-    starts_of_members_without_records,
-    starts_of_records,
-]
+Make = Callable[[], list[bytes]]
+#: Files by name, and what is dropped of them.
+CASES: dict[str, tuple[Make, dict[str, int]]] = {
+    "endless line": (lambda: [endless_line()], {"too_large": 1}),
+    "cut line": (lambda: [endless_line()[:-100_000]], {"damaged": 1}),
+    "endless header": (lambda: [member(HUGE, b"WARC/1.0\r\nX: ")], {"damaged": 1}),
+    "huge body": (lambda: bomb("gzip", member(HUGE)), {"too_large": 1}),
+    "brotli": (lambda: bomb("br", brotli_zeros()), {"too_large": 1}),
+    "bomb in a bomb": (
+        lambda: bomb("gzip, gzip", gzip.compress(member(HUGE), mtime=0)),
+        {"bad_encoding": 1},
+    ),
+    "deep HTML": (
+        lambda: crawl.members([crawl.response("<div>" * 100_000 + "x", "http://deep.org")]),
+        {"nested_too_deeply": 1},
+    ),
+    "lacking": (lacking, {"no_url": 1, "no_timestamp": 1}),
+    "charsets": (charsets, {"page": 5}),
+}
+#: Files that are damaged.
+DAMAGED: dict[str, Make] = {
+    "cut and joined": cut_and_joined,
+    "wrong lengths": wrong_lengths,
+    "nuls": lambda: crawl.members([crawl.record("a\0b\0", "http://nul.org/\0"), b"\0" * 1000]),
+    "starts of members": lambda: [starts_of_members(b"")],
+    "starts of records": lambda: [starts_of_members(b"WARC/1.0\r\nX: ")],
+}
 
 
 def read(paths: list[Path]) -> subprocess.CompletedProcess[str]:
@@ -185,36 +144,34 @@ def read(paths: list[Path]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict[Make, collections.Counter[str]]:
+def found(tmp_path_factory) -> dict[str, collections.Counter[str]]:
     """What comes out of each file between two sound pages, by reason, in bounded memory."""
     directory = tmp_path_factory.mktemp("hostile")
     # Loops over HTML are compiled once for this machine, which takes memory as well.
     page = crawl.response("<p>" + "text " * 100 + "</p>", "http://a.org")
-    sound = directory / "sound.gz"
-    sound.write_bytes(b"".join(crawl.members([page])))
+    sound = crawl.write(directory / "sound.gz", [page])
     assert read([sound]).returncode == 0
     before, after = crawl.members([crawl.record("sound", f"http://s.org/{i}") for i in range(2)])
-    makes = [*(make for make, _ in CASES), *DAMAGED]
-    paths = [directory / f"{make.__name__}.gz" for make in makes]
-    for make, path in zip(makes, paths, strict=True):
-        path.write_bytes(b"".join([before, *make(), after]))
-    done = read(paths)
-    lines = done.stdout.splitlines()
-    for make, line in zip(makes, lines, strict=False):
-        assert json.loads(line)["kib"] < LIMIT_KIB, make.__name__  # over the imports
-    assert done.returncode == 0, (makes[len(lines)].__name__, done.stderr[-2000:])
+    makes = {**{name: make for name, (make, _) in CASES.items()}, **DAMAGED}
+    for name, make in makes.items():
+        (directory / f"{name}.gz").write_bytes(b"".join([before, *make(), after]))
+    done = read([directory / f"{name}.gz" for name in makes])
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    for name, line in zip(makes, lines, strict=False):
+        assert line["kib"] < LIMIT_KIB, name  # over the imports
+    assert done.returncode == 0, (list(makes)[len(lines)], done.stderr[-2000:])
     return {
-        make: collections.Counter(json.loads(line)["counts"])
-        for make, line in zip(makes, lines, strict=True)
+        name: collections.Counter(line["counts"]) for name, line in zip(makes, lines, strict=True)
     }
 
 
-@pytest.mark.parametrize(("make", "expected"), CASES, ids=[make.__name__ for make, _ in CASES])
-def test_each_is_one_counted_drop_between_sound_pages(found, make, expected):
-    assert found[make] == collections.Counter(expected) + collections.Counter(page=2)
+@pytest.mark.parametrize("name", CASES)
+def test_each_is_one_counted_drop_between_sound_pages(found, name):
+    _, expected = CASES[name]
+    assert found[name] == collections.Counter(expected) + collections.Counter(page=2)
 
 
-@pytest.mark.parametrize("make", DAMAGED)
-def test_damage_is_counted_and_sound_pages_stay(found, make):
-    assert found[make]["page"] >= 2
-    assert found[make]["damaged"] >= 1
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_counted_and_sound_pages_stay(found, name):
+    assert found[name]["page"] >= 2
+    assert found[name]["damaged"] >= 1

@@ -9,12 +9,11 @@ from typing import Any, ClassVar
 import crawl_files as crawl
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
+from corpus_builds import LENIENT
 
-from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
-from mswitch.pipelines.crawl.pages import read_pages
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.records import Page
 
 
 class MemoryFileSystem(FileSystem):
@@ -89,11 +88,7 @@ def put(request: pytest.FixtureRequest) -> Callable[[str, bytes], str]:
 
 
 def read(file: CrawlFile) -> list[str]:
-    """Give the text of each page, and the reason for each rejection."""
-    pages = read_pages(
-        file, max_record_bytes=1 << 20, drop_metadata_lines=True, html_main_content=True
-    )
-    return [page.text if isinstance(page, Page) else page.reason for page in pages]
+    return crawl.contents(crawl.read(file))
 
 
 def lines(count: int) -> bytes:
@@ -163,11 +158,10 @@ def test_an_interrupted_download_of_input_begins_again(file_server):
 
 
 def test_a_corpus_from_a_url(tmp_path, file_server):
-    lenient = CorpusConfig(min_lines=1, min_long_line_characters=1, language_threshold=0.7)
     pages = [crawl.record(crawl.prose(crawl.GERMAN, i), f"http://a.example/{i}") for i in range(6)]
     file_server.files["/a.wet.gz"] = b"".join(crawl.members(pages))
     url = f"{file_server.url}/a.wet.gz"
-    result = build_corpus([url], tmp_path / "corpus", lenient)
+    result = build_corpus([url], tmp_path / "corpus", LENIENT)
     assert result["documents"] == 6
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["inputs"][0]["path"] == url

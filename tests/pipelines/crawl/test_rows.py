@@ -2,6 +2,7 @@ import datetime
 from typing import Any
 
 import pytest
+from crawl_files import reasons
 
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.crawl.rows import UNDATED, page_from_fields
@@ -31,13 +32,11 @@ def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
 )
 def test_where_url_and_record_id_come_from(fields, url, record_id):
     found = page(**fields)
-    assert isinstance(found, Page)
     assert (found.url, found.record_id) == (url, record_id)
 
 
 def test_html_where_text_belongs():
     dropped = page(text="<p class=a>b</p>" * 6)
-    assert isinstance(dropped, Rejected)
     assert dropped.reason == "page_source"
     assert dropped.detail.startswith("<p class=a>b</p>")
 
@@ -62,7 +61,6 @@ def test_html_where_text_belongs():
 )
 def test_where_the_date_comes_from(fields, timestamp):
     found = page(**fields)
-    assert isinstance(found, Page)
     assert found.timestamp == timestamp
 
 
@@ -73,7 +71,6 @@ def test_where_the_date_comes_from(fields, timestamp):
 @pytest.mark.parametrize("field", ["date", "dump"])
 def test_a_page_whose_date_is_not_understood_is_undated(field, value):
     found = page(**{field: value})
-    assert isinstance(found, Page)
     assert (found.timestamp, found.timestamp_micros) == (UNDATED, 0)
 
 
@@ -81,14 +78,11 @@ def test_a_page_whose_date_is_not_understood_is_undated(field, value):
     ("text", "fits"), [("a" * 100, True), ("a" * 101, False), ("ä" * 51, False)]
 )
 def test_the_limit_counts_bytes(text, fits):
-    found = page(text=text)
-    assert isinstance(found, Page) == fits
-    assert fits or (isinstance(found, Rejected) and found.reason == "too_large")
+    assert reasons([page(text=text)]) == ["" if fits else "too_large"]
 
 
 def test_lines_are_normalised_as_in_other_formats():
     found = page(text="  one \r\n\r\nWARC/1.0\n two")
-    assert isinstance(found, Page)
     assert found.text == "one\ntwo"
 
 
@@ -96,11 +90,9 @@ def test_fields_of_other_names():
     mapped = ("text=content", "text=body", "url=meta.link", "timestamp=day", "record_id=n.i")
     row = {"content": None, "body": "b", "meta": {"link": "l"}, "day": 20240105, "n": {"i": 7}}
     found = page(mapped, **row, timestamp="2020-01-01", record_id="other")
-    assert isinstance(found, Page)
     assert (found.text, found.url, found.record_id) == ("b", "l", "7")
     assert found.timestamp == "2024-01-05T00:00:00Z"
     only_theirs = page(("timestamp=day",), timestamp="2020-01-01")
-    assert isinstance(only_theirs, Page)
     assert only_theirs.timestamp == "1970-01-01T00:00:00Z"
 
 
@@ -128,6 +120,5 @@ def test_fields_of_other_names():
 )
 def test_a_rejection_names_the_fields_and_the_option(fields, reason, detail):
     found = page(**fields)
-    assert isinstance(found, Rejected)
     assert found.reason == reason
     assert found.detail.startswith(detail)

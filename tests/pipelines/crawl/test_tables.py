@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from crawl_files import reasons
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from json_pages import reasons
 
 from mswitch.pipelines.crawl import tables
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, map_fields
@@ -86,7 +86,6 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path):
         {"text": ["t"], "id": ["<urn:uuid:1>"], "media": [None], "metadata": [metadata]},
     )
     [page] = read(path)
-    assert isinstance(page, Page)
     assert (page.url, page.timestamp, page.record_id) == (
         "http://a.example/",
         "2024-01-01T00:00:00Z",
@@ -129,7 +128,6 @@ def test_rows_of_datatrove_and_hugging_face(tmp_path):
 def test_a_moment_that_python_lacks_is_no_date(tmp_path, value, kind):
     columns = {**numbered(3), "timestamp": pa.array([0, value, None], kind)}
     found = read(write(tmp_path / "a", columns))
-    assert isinstance(found[1], Page)
     assert found[1].timestamp == UNDATED
 
 
@@ -150,7 +148,6 @@ def test_a_moment_that_python_lacks_is_no_date(tmp_path, value, kind):
 )
 def test_dates_of_any_type(tmp_path, dates):
     [page] = read(write(tmp_path / "a", {**numbered(1), "date": dates}))
-    assert isinstance(page, Page)
     assert (page.timestamp, page.timestamp_micros) == ("2024-01-01T00:00:00Z", 1704067200000000)
 
 
@@ -159,14 +156,12 @@ def test_fields_of_other_names_at_any_depth(tmp_path):
     path = write(tmp_path / "a", {"content": ["one", "two"], "meta": metas})
     fields = map_fields(["text=content", "url=meta.link", "timestamp=meta.crawl.day"])
     page, other = read(path, fields=fields)
-    assert isinstance(page, Page)
     assert (page.text, page.url) == ("one", "http://a.example/")
     assert page.timestamp == "2024-01-01T00:00:00Z"
     assert reasons([other]) == ["no_url"]
     # Every row is counted, although none is read.
     found = read(path)
     assert reasons(found) == ["no_text", "no_text"]
-    assert isinstance(found[0], Rejected)
     assert found[0].detail.endswith("the fields are content, meta.link, meta.crawl.day")
     assert reasons(read(path, fields=map_fields(["text=content"]))) == ["no_url", "no_url"]
 
@@ -187,7 +182,6 @@ def test_fields_of_other_names_at_any_depth(tmp_path):
 )
 def test_a_table_without_text(tmp_path, column, kind, names):
     [found] = read(write(tmp_path / "a", {"text": column, "url": ["u"]}))
-    assert isinstance(found, Rejected)
     assert found.reason == "no_text"
     assert found.detail == (
         f"text is of type {kind}, not text: map a field with --field text=NAME; "
@@ -247,7 +241,6 @@ def test_no_footer(tmp_path):
     path = write(tmp_path / "a", numbered(10))
     path.write_bytes(path.read_bytes()[:-20])
     [only] = read(path)
-    assert isinstance(only, Rejected)
     assert (only.reason, only.source) == ("damaged", "f@0")
 
 
@@ -277,7 +270,6 @@ def test_rows_that_a_file_cannot_hold_are_not_counted_singly(tmp_path, monkeypat
     path = write(tmp_path / "a", {"text": ["x" * 10] * 10**6, "url": ["u"] * 10**6})
     monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 10)
     [only] = read(path)
-    assert isinstance(only, Rejected)
     assert (only.reason, only.source) == ("too_large", "f@0")
     assert only.detail.startswith("1000000 rows: ")
 

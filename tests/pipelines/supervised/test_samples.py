@@ -1,14 +1,12 @@
 """Samples of Debian's packages, which stand in a folder here."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from cldr_packages import add_cldr
 from corpus_files import read_json
-from debian_packages import add_package, make_mirror
+from debian_packages import add_cldr, add_package, make_mirror, needs_dpkg
 
 from mswitch.flows.cli.app import run
 from mswitch.pipelines.errors import UserError
@@ -22,7 +20,6 @@ from mswitch.pipelines.supervised.samples.ui_translate import pairs
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.examples import open_examples
 
-needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 ENGLISH = {
     "@metadata": {"authors": []},
     "save": "Save $1 changes",
