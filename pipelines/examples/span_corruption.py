@@ -241,22 +241,6 @@ def corrupt(
     )
 
 
-def restore(inputs: Tokens, targets: Tokens, vocabulary_size: int) -> Tokens:
-    """Put corrupted `inputs` and `targets` (untrimmed, with EOS) together again."""
-    lowest = vocabulary_size - SENTINELS
-    spans: dict[int, list[int]] = {}
-    current: list[int] = []
-    for token in targets[:-1].tolist():
-        if token >= lowest:
-            current = spans.setdefault(token, [])
-        else:
-            current.append(token)
-    whole: list[int] = []
-    for token in inputs[:-1].tolist():
-        whole.extend(spans[token] if token >= lowest else [token])
-    return np.array(whole, np.int32)
-
-
 def stream_key(name: str) -> int:
     """A stable 64-bit number for a name (a language code, a document's id)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")

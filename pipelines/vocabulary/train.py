@@ -23,11 +23,11 @@ from annotated_types import Ge, Le
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.capped_budget import capped_budget, normalised
 from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.sampling import capped_budget, power_rates
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
 from mswitch.pipelines.validation import check_fields
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
@@ -82,6 +82,11 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
     rates = {lang: rate for lang, rate in rates.items() if available[lang]}
     budgets = capped_budget(rates, available, config.sample_characters, max_epochs=1)
     return {lang: int(budget) for lang, budget in budgets.items()}
+
+
+def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
+    """Shares proportional to `counts ** exponent`; names without any are left out."""
+    return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 
 
 class BalancedText:

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mswitch.pipelines.capped_budget import ALPHA, capped_budget, normalised
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import (
     Language,
@@ -32,7 +33,6 @@ from mswitch.pipelines.languages import (
     parse_codes,
     task_name,
 )
-from mswitch.pipelines.sampling import ALPHA, capped_budget, normalised
 
 #: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
 MT5_BUDGET = 1_000_000 * 1024

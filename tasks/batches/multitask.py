@@ -25,9 +25,9 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.capped_budget import normalised
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.pipelines.sampling import normalised
 from mswitch.pipelines.validation import check_fields
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 

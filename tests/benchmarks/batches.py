@@ -33,7 +33,7 @@ def prepare_examples(crawl: Path) -> Path:
     """Build the examples of 107 languages beside the crawl; finished ones are reused."""
     from mswitch.pipelines.corpus.reader import open_corpus
     from mswitch.pipelines.languages import languages
-    from mswitch.pipelines.sampling import power_rates
+    from mswitch.pipelines.vocabulary.train import power_rates
 
     out = crawl / "batches-examples"
     if (out / "_COMPLETED").exists():

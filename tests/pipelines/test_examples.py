@@ -8,7 +8,7 @@ import corpus_files
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from example_files import stored
+from example_files import restore, stored
 from processes import end, start
 from trees import data_bytes
 
@@ -18,7 +18,6 @@ from mswitch.pipelines.examples import shards
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.segments import split_tokens
 from mswitch.pipelines.examples.shards import bytes_per_id
-from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.vocabulary.model import MODEL_FILE

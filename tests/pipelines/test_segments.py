@@ -3,7 +3,7 @@ import itertools
 import corpus_files
 import numpy as np
 import pytest
-from example_files import stored
+from example_files import restore, stored
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +17,6 @@ from mswitch.pipelines.examples.segments import (
     split_tokens,
     t5,
 )
-from mswitch.pipelines.examples.span_corruption import restore
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=40), max_size=30)
 

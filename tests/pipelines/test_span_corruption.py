@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from example_files import restore
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,6 @@ from mswitch.pipelines.examples.span_corruption import (
     random_masks,
     random_spans_helper,
     random_spans_noise_mask,
-    restore,
     span_corruption,
     spans_to_sentinels,
     stream_key,

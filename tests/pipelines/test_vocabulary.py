@@ -8,11 +8,16 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mswitch.pipelines.capped_budget import capped_budget
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.sampling import capped_budget, power_rates
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
-from mswitch.pipelines.vocabulary.train import BalancedText, VocabularyConfig, train_vocabulary
+from mswitch.pipelines.vocabulary.train import (
+    BalancedText,
+    VocabularyConfig,
+    power_rates,
+    train_vocabulary,
+)
 
 CONFIG = VocabularyConfig(size=1200, character_coverage=0.999)
 

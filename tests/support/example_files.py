@@ -115,3 +115,19 @@ def write_examples(
     storage.write_json(out / MANIFEST, manifest)
     storage.write_json(out / MARKER, {"config_hash": manifest["config_hash"]})
     return out
+
+
+def restore(inputs: np.ndarray, targets: np.ndarray, vocabulary_size: int) -> np.ndarray:
+    """Put corrupted `inputs` and `targets` (untrimmed, with EOS) together again."""
+    lowest = vocabulary_size - SENTINELS
+    spans: dict[int, list[int]] = {}
+    current: list[int] = []
+    for token in targets[:-1].tolist():
+        if token >= lowest:
+            current = spans.setdefault(token, [])
+        else:
+            current.append(token)
+    whole: list[int] = []
+    for token in inputs[:-1].tolist():
+        whole.extend(spans[token] if token >= lowest else [token])
+    return np.array(whole, np.int32)

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_files import change_manifest
+from example_files import change_manifest, restore
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.tasks.batches.collate import Batch

@@ -5,11 +5,10 @@ import sys
 import corpus_files
 import numpy as np
 import pytest
-from example_files import change_manifest, stored
+from example_files import change_manifest, restore, stored
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.pipelines.special_tokens import PAD_ID
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
 from mswitch.tasks.batches.training import TrainBatches

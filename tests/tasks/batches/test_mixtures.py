@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mswitch.pipelines.capped_budget import capped_budget
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages, mc4_codes, task_name
-from mswitch.pipelines.sampling import capped_budget
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
 from mswitch.tasks.batches.order import MixtureOrder
 from mswitch.tasks.batches.training import TrainBatches

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_files import restore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from task_files import vocabulary, write_supervised
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.tasks.batches.mixture_table import describe_mixture
 from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.batches.multitask import (

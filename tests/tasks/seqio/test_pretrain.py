@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import seqio
-from example_files import stored
+from example_files import restore, stored
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.span_corruption import restore
 from mswitch.pipelines.languages import task_name
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH

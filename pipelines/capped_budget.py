@@ -1,4 +1,4 @@
-"""How often each language is sampled: rates of n ** exponent, and budgets with caps.
+"""Budgets with caps, which vocabularies' samples and mixtures share (`tasks.batches.mixtures`).
 
 mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, calls 0.3 its alpha and
 counts pages. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective language sampling for
@@ -16,11 +16,6 @@ def normalised(weights: Mapping[str, float]) -> dict[str, float]:
     """Positive weights as shares of 1, sorted by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}
-
-
-def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
-    """Shares proportional to `counts ** exponent`; names without any are left out."""
-    return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 
 
 def capped_budget(
