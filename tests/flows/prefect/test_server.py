@@ -273,6 +273,17 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     until(lambda: job_is_alive(record), 200, lambda: server.log)
     until(lambda: any("continuing after step" in x for x in server.lines(run)), 120)
 
+    # Resumed before the process has seen that it was suspended: it goes on as well.
+    suspend(server, run, 300)
+    time.sleep(1.5)
+    server.client.resume_flow_run(run)
+
+    def goes_on() -> bool:
+        state = server.client.read_flow_run(run).state_name
+        return state == "Running" and job_is_alive(record) and bool(engines(run))
+
+    until(goes_on, 300, lambda: server.log)
+
     # Its process killed: the job goes on, and the reconciler has the run follow it again.
     [engine] = until(lambda: engines(run), 60)
     attempts = len(record_of(server, "long", preset).attempts)
