@@ -11,7 +11,6 @@ import pytest
 from job_world import World
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause
-from processes import is_alive
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
@@ -81,7 +80,7 @@ def test_the_one_that_waited_takes_over(runs, state, end):
     with pytest.raises(JobCancelledError):
         other.result(20)
     assert (runs.world.out / "saved").exists()
-    assert not any(is_alive(pid) for pid in runs.world.pids())
+    assert not runs.world.lives()
 
 
 @pytest.mark.parametrize(("state", "end"), [("CANCELLING", JobCancelledError), ("PAUSED", Pause)])
