@@ -105,9 +105,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # Given again, it is built.
     waiting("-ingest-").set()
-    run = server.start("corpus/sample", **given)
-    state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
-    assert state.name == "Completed", server.log
+    server.finish("corpus/sample", **given)
     assert storage.exists(f"{corpus}/_COMPLETED")
     assert record_of(server).job.out == corpus
     rows = json.loads(server.artifacts("table")["corpus-cloud"]["data"])
@@ -115,9 +113,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # The newest dump goes by the bucket, and is added there, once.
     for _ in range(2):
-        run = server.start("append-crawl/monthly", name="cloud")
-        state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
-        assert state.name == "Completed", server.log
+        server.finish("append-crawl/monthly", name="cloud")
         [addition] = read_manifest(corpus, "corpus")["additions"]
         [file] = addition["inputs"]
         assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}/wet/CC-00000.warc.wet.gz"

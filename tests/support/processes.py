@@ -34,7 +34,7 @@ def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subproc
     return start("-m", "mswitch.flows.cli.main", *words, devices=devices, **variables)
 
 
-def run(
+def run_python(
     *words: object, cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with these words and environment variables to its end, whatever that is."""
@@ -50,7 +50,7 @@ def run(
 
 def run_mswitch(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of mswitch."""
-    return run("-m", "mswitch.flows.cli.main", *words, **variables)
+    return run_python("-m", "mswitch.flows.cli.main", *words, **variables)
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from job_world import World
-from processes import is_alive, run
+from processes import is_alive, run_python
 
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, all_logs, output_below
@@ -234,4 +234,4 @@ def test_launching_loads_neither_prefect_nor_jax():
         "import sys; import mswitch.flows.jobs.controller, mswitch.flows.jobs.host\n"
         "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
     )
-    assert run("-c", script).returncode == 0
+    assert run_python("-c", script).returncode == 0

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import example_files
 import pytest
+from job_world import write_record
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, edit_record, read_record
+from mswitch.flows.jobs.record import Attempt, Record, read_record
 from mswitch.flows.prefect import approval
 from mswitch.flows.prefect.approval import Approval, approve
 from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
@@ -51,8 +52,7 @@ def guard_of(operators, planned, limit=None, hosts=1, price=None):
 
 
 def recorded(job, *attempts: Attempt):
-    with edit_record(job.out, lambda _: Record(job, Local().profile, attempts=list(attempts))):
-        pass
+    write_record(Record(job, Local().profile, attempts=list(attempts)))
 
 
 def held(hours: float, number: int = 1, **more) -> Attempt:
@@ -141,17 +141,15 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
     assert usd == pytest.approx(400 * 0.5 / HOUR * 2)
     assert basis == f"mt5-tiny: 400 steps of 0.5 s, as measured in {like.out}"
 
-    for unlike in (
-        dataclasses.replace(like, preset="mswitch-tiny"),
-        dataclasses.replace(like, config=dataclasses.replace(CONFIG, batch_size=16)),
-        dataclasses.replace(like, config=dataclasses.replace(CONFIG, dtype="float32")),
+    for unlike, steps, model in (
+        (dataclasses.replace(like, preset="mswitch-tiny"), 30, {}),
+        (dataclasses.replace(like, config=dataclasses.replace(CONFIG, batch_size=16)), 30, {}),
+        (dataclasses.replace(like, config=dataclasses.replace(CONFIG, dtype="float32")), 30, {}),
+        (like, 30, {"d_ff": 8}),  # the preset, changed
+        (like, 19, {}),  # too few steps
     ):
-        train_some(unlike, tmp_path, 30, 0.5)
+        train_some(unlike, tmp_path, steps, 0.5, **model)
         assert guard_of(operators, planned[:1]).to_come()[0] is None
-    train_some(like, tmp_path, 30, 0.5, d_ff=8)  # the preset, changed
-    assert guard_of(operators, planned[:1]).to_come()[0] is None
-    train_some(like, tmp_path, 19, 0.5)  # too few steps
-    assert guard_of(operators, planned[:1]).to_come()[0] is None
     assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import example_files
 import pytest
+from job_world import write_record
 
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, edit_record
+from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.prefect import trainings
 from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, sides
@@ -105,8 +106,7 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
     attempt = Attempt(1, 0.0, 0, ended=1.0, outcome="done")
-    with edit_record(job.place, lambda _: Record(job, Local().profile, attempts=[attempt])):
-        pass
+    write_record(Record(job, Local().profile, attempts=[attempt]))
     started = []
     monkeypatch.setattr(trainings, "evaluate", lambda job, *_, **__: started.append(job.argv))
 
