@@ -19,7 +19,7 @@ import crawl_files as crawl
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from dataflow_builds import IMAGE, ROOT, RULES, UV
+from dataflow_builds import IMAGE, ROOT, RULES, UV, beam_options
 from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import create_server
 from moto.moto_server.werkzeug_app import (
@@ -28,7 +28,7 @@ from moto.moto_server.werkzeug_app import (
     create_backend_app,
 )
 from processes import free_port
-from trees import data_bytes
+from trees import data_bytes, send
 from werkzeug.serving import make_server
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
@@ -173,33 +173,6 @@ def either(request: pytest.FixtureRequest) -> str:
     return f"s3://{LAKE}/{request.node.name.replace('[', '-').replace(']', '')}"
 
 
-@pytest.fixture
-def upload(storage_server: str) -> Callable[[Path, str], str]:
-    """Give a function that puts a file into the bucket."""
-    from mswitch.pipelines import storage
-
-    def put(path: Path, url: str) -> str:
-        with storage.publish(url) as copy:
-            copy.write_bytes(path.read_bytes())
-        return url
-
-    return put
-
-
-@pytest.fixture
-def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str]:
-    """Give a function that puts all files below a directory into the bucket."""
-    from mswitch.pipelines import storage
-
-    def put(directory: Path, url: str) -> str:
-        for path in sorted(directory.rglob("*")):
-            if path.is_file():
-                upload(path, storage.join(url, str(path.relative_to(directory))))
-        return url
-
-    return put
-
-
 @pytest.fixture(scope="session")
 def peer_module() -> ModuleType:
     import peer
@@ -294,12 +267,9 @@ def local_data(crawl_files: list[Path], tmp_path: Path, config: CorpusConfig) ->
 
 
 @pytest.fixture
-def command(
-    peer: object, bucket: str, crawl_files: list[Path], upload: Callable[[Path, str], str]
-) -> Callable[..., list[str]]:
+def command(peer: object, bucket: str, crawl_files: list[Path]) -> Callable[..., list[str]]:
     """Give a function that makes the command of a user of Dataflow."""
-    for path in crawl_files:
-        upload(path, f"{bucket}/crawl/{path.name}")
+    send(crawl_files[0].parent, f"{bucket}/crawl")
 
     def make(
         *options: str,
@@ -311,8 +281,7 @@ def command(
             sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build",
             "--runner", "dataflow", "--input", f"{bucket}/crawl/{files}",
             "--out", f"{bucket}/corpus", *settings, *rules, "--",
-            "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
-            f"--dataflow_endpoint={peer.address}", *options,
+            *beam_options(peer, bucket, *options),
         ]  # fmt: skip
 
     return make

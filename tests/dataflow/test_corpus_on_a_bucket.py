@@ -1,12 +1,11 @@
 """A corpus in a bucket, built by this machine: the bytes of a local build."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
 from corpus_builds import build_elsewhere
-from trees import data_bytes
+from trees import data_bytes, put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
@@ -46,17 +45,11 @@ def local_data(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> d
     return data_bytes(out / "data")
 
 
-@pytest.fixture
-def remote_crawl(files: list[Path], bucket: str, upload: Callable[[Path, str], str]) -> str:
-    for path in files:
-        upload(path, f"{bucket}/crawl/{path.name}")
-    return f"{bucket}/crawl/*.gz"
-
-
 @pytest.mark.slow
-def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_data):
+def test_from_a_bucket_to_a_bucket(bucket, files, local_data):
+    crawls = send(files[0].parent, f"{bucket}/crawl") + "/*.gz"
     out = f"{bucket}/corpus"
-    summary = build_corpus([remote_crawl], out, CONFIG)
+    summary = build_corpus([crawls], out, CONFIG)
     assert data_bytes(f"{out}/data") == local_data
     assert storage.list_names(out) >= {"_COMPLETED", "manifest.json", "stats.json"}
     assert storage.match(f"{out}/work/**") == []
@@ -65,12 +58,12 @@ def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_da
     assert [row["status"] for row in inputs] == ["read", "read", "damaged", "empty_file"]
     assert all(row["path"].startswith("gs://") for row in inputs)
     assert load_stats(out)["stages"][0]["dropped"] == {"damaged": 1, "empty_file": 1}
-    again = build_corpus([remote_crawl], out, CONFIG)
+    again = build_corpus([crawls], out, CONFIG)
     assert again == {**summary, "reused": True}
     # A file that was replaced is another input.
-    upload(files[1], f"{bucket}/crawl/{files[0].name}")
+    put(f"{bucket}/crawl/{files[0].name}", files[1].read_bytes())
     with pytest.raises(UserError, match=r"changed: inputs"):
-        build_corpus([remote_crawl], out, CONFIG)
+        build_corpus([crawls], out, CONFIG)
 
 
 def test_a_pattern_that_matches_nothing(bucket):

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import example_files
 import numpy as np
 import pytest
 from gcp_storage_emulator import server
+from trees import put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -39,8 +39,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def url(examples: Path, bucket: str, upload_tree: Callable[[Path, str], str]) -> str:
-    return upload_tree(examples, bucket)
+def url(examples: Path, bucket: str) -> str:
+    return send(examples, bucket)
 
 
 @pytest.fixture
@@ -118,12 +118,11 @@ def test_what_fits_in_memory_is_read_once(url, requests):
     assert len(index_reads(requests)) == sum(map(len, RECORDS.values()))
 
 
-def test_errors_name_the_object(url, upload, tmp_path):
+def test_errors_name_the_object(url):
     name = "mc4.sw/train.tfrecord-00000-of-00001"
     data = bytearray(storage.read_bytes(storage.join(url, name)))
     data[100] ^= 1
-    (tmp_path / "damaged").write_bytes(data)
-    upload(tmp_path / "damaged", storage.join(url, name))
+    put(storage.join(url, name), data)
     batches = TrainBatches(url, 8, mixture=Mixture(languages=("sw",)))
     with pytest.raises(UserError, match=rf"^gs://\S+/{name} is damaged \(checksum"):
         list(itertools.islice(batches.iterate(prefetch=2, workers=2), 10))
@@ -136,12 +135,12 @@ def test_errors_name_the_object(url, upload, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_from_a_bucket(bucket, upload_tree, tmp_path):
+def test_a_model_is_trained_from_a_bucket(bucket, tmp_path):
     from mswitch.models.config import TrainConfig
     from mswitch.models.training.train import train
 
     local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
-    url = upload_tree(local, bucket)
+    url = send(local, bucket)
     config = TrainConfig(steps=2, batch_size=4, dtype="float32")
     assert train("mt5-tiny", url, tmp_path / "run", config)["step"] == 2
     described = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -9,9 +9,10 @@ import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataflow_builds import IMAGE
+from dataflow_builds import IN_IMAGE, beam_options
 from file_server import FileServer
 from operators_server import Served, served, until
+from trees import send
 
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
@@ -41,10 +42,7 @@ def dumps():
 
 @pytest.fixture
 def server(tmp_path, dumps, peer, bucket):
-    options = [
-        *("--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp"),
-        *(f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}"),
-    ]
+    options = beam_options(peer, bucket, IN_IMAGE)
     place = f'common_crawl = "{dumps.url}"\ncommon_crawl_list = "{dumps.url}{LIST}"\n'
     table = f'[dataflow]\nstorage = "{bucket}/mswitch"\noptions = {json.dumps(options)}\n'
     with served(tmp_path, head=place, toml=table) as made:
@@ -64,10 +62,9 @@ def lives(server: Served) -> bool:
 
 
 def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
-    server, peer, bucket, waiting, upload, crawl_files
+    server, peer, bucket, waiting, crawl_files
 ):
-    for path in crawl_files:
-        upload(path, f"{bucket}/crawl/{path.name}")
+    send(crawl_files[0].parent, f"{bucket}/crawl")
     given = {"name": "cloud", "inputs": [f"{bucket}/crawl/*"], **SETTINGS}
     corpus = f"{bucket}/mswitch/corpora/cloud"
     waiting("-ingest-")
