@@ -28,6 +28,20 @@ def wrong(answer: str) -> str:
     return LABELS[(LABELS.index(answer) + 1) % len(LABELS)]
 
 
+def write_pretrained_longer(place: Path, **options: Any) -> tuple[list[Path], list[Path]]:
+    """Write three runs of each model, from the steps 100, 200 and 400 of pretraining."""
+    dense, sparse = (
+        [
+            write_tuned(
+                place / f"{preset}-{step}", right_of_ten(count), preset, origin=step, **options
+            )
+            for step, count in zip((100, 200, 400), counts, strict=True)
+        ]
+        for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8)))
+    )
+    return dense, sparse
+
+
 def write_tuned(
     out: Path,
     model: Model,

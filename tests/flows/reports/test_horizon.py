@@ -91,11 +91,10 @@ def test_the_page_has_a_row_and_a_point_for_each(full):
     assert figure.count("<circle") == 2 * len(horizons) + 2  # two of the key
 
 
-def test_a_short_run_has_none(pair, tmp_path, few):
+def test_a_short_run_has_none(pair, tmp_path, monkeypatch, few):
     assert few.report["horizons"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mswitch.flows.reports.horizon.LEAST_EVALUATIONS", 99)
-        made = make_report(pair, tmp_path / "out")
+    monkeypatch.setattr("mswitch.flows.reports.horizon.LEAST_EVALUATIONS", 99)
+    made = make_report(pair, tmp_path / "out")
     assert made.report["horizons"] == []
     assert "horizons-h" not in made.html
     assert not (made.out / "horizons.svg").exists()

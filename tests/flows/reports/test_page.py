@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from made_reports import make_report, parse_page, visible_words
+from made_reports import assert_inert, make_report, parse_page, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 from tuned_runs import right_of_ten, write_tuned
 
@@ -87,30 +87,18 @@ def test_little_text_has_a_warning_and_what_was_not_read_does_not_count(tmp_path
 
 
 def test_nothing_is_fetched(full):
-    assert "http:" not in full.html
-    assert "https:" not in full.html
-    assert "@import" not in full.html
-    policy = full.page.find(".//meta[@http-equiv='Content-Security-Policy']").get("content")
-    assert "default-src 'none'" in policy
-    for element in full.page.iter():
-        if not isinstance(element.tag, str):
-            continue
-        assert element.tag not in ("img", "iframe", "object", "embed", "video", "audio", "base")
-        for name, value in element.attrib.items():
-            if name in ("src", "href", "srcset", "action", "data", "poster"):
-                assert value.startswith(("#", "data:")), (element.tag, value)
-        for target in re.findall(r"url\(([^)]*)\)", element.get("style", "")):
-            assert target.startswith("#")
+    assert not re.search("https?:|@import", full.html)
+    assert_inert(full.page)
+    assert all(a.get("href").startswith(("#", "data:")) for a in full.page.iterfind(".//a"))
     assert len(full.html.encode()) < 400_000
 
 
-def test_the_page_is_valid_and_its_ids_are_unique(full):
-    page = parse_page(full.html)
-    ids = [element.get("id") for element in page.iter() if element.get("id")]
-    assert len(ids) == len(set(ids))
+def test_what_refers_to_a_part_of_the_page_finds_it_and_drawings_have_words(full):
+    page = full.page
+    ids = {element.get("id") for element in page.iter()}
     for element in page.iter():
         for attribute in ("aria-labelledby", "for"):
-            assert set((element.get(attribute) or "").split()) <= set(ids)
+            assert set((element.get(attribute) or "").split()) <= ids
     for drawing in page.iterfind(".//svg"):
         assert drawing.get("role") == "img"
         assert visible_words(drawing.find("title"))
@@ -198,14 +186,12 @@ def test_hostile_names_stay_text(tmp_path):
         tmp_path, Scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
     )
     for run in runs:
-        model = json.loads((run / "config.json").read_text())["model"]
-        edit_config(run, device=HOSTILE, model={**model, HOSTILE: HOSTILE})
+        model = {**read_config(run)["model"], HOSTILE: HOSTILE}
         examples = {"config_hash": HOSTILE, "vocabulary_sha256": HOSTILE}
-        edit_config(run, examples=examples)
+        edit_config(run, device=HOSTILE, model=model, examples=examples)
     made = make_report(runs, tmp_path / "out")
-    assert made.page.findall(".//img") == []
+    assert_inert(made.page)
     assert len(made.page.findall(".//b")) == len(made.page.findall(".//dd/b")) == 6
-    assert len(made.page.findall(".//script")) == 2
     assert HOSTILE not in made.html
     assert HOSTILE in made.verdict
     embedded = made.page.find(".//script[@type='application/json']")

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from made_reports import make_report
 from report_runs import Scenario, edit_config, read_config, write_runs
+from trees import data_bytes
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.intervals import ReportConfig
@@ -91,9 +92,7 @@ def test_a_later_report_replaces_it_and_the_last_is_the_usual_one(in_training, t
         shutil.copytree(whole, run, dirs_exist_ok=True)
     assert main(command) == 0
     write_report(*pair, tmp_path / "usual", FEW)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
-        path.name: path.read_bytes() for path in (tmp_path / "usual").iterdir()
-    }
+    assert data_bytes(out) == data_bytes(tmp_path / "usual")
     assert sorted(path.name for path in tmp_path.glob(".out*")) == [".out.lock"]
     # A usual report is not replaced by another.
     capsys.readouterr()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from processes import free_port
-from tuned_runs import right_of_ten, write_tuned
+from tuned_runs import right_of_ten, write_pretrained_longer, write_tuned
 
 from mswitch.flows.reports.downstream import write_downstream, write_run_page
 from mswitch.flows.reports.index import write_index
@@ -170,13 +170,7 @@ def pages(report, tmp_path_factory) -> dict[str, Path]:
         return write_tuned(place / name, right_of_ten(count), preset, rows=rows, **options)
 
     inputs = HOSTILE.replace("{", "{{").replace("}", "}}")
-    sides = [
-        [
-            tuned(f"{preset}-{step}", count, preset, origin=step, inputs=inputs)
-            for step, count in zip((100, 200, 400), counts, strict=True)
-        ]
-        for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8)))
-    ]
+    sides = write_pretrained_longer(place, rows=rows, inputs=inputs)
     write_downstream(*sides, place / "pair", [tuned("scratch", 6, origin=None)])
     write_run_page(sides[1][2], place / "run")
     of_seeds = [
