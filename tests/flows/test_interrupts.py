@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import wait_for
+from processes import run_python, wait_for
 
 LINE = "mswitch: interrupted; the same command continues"
 
@@ -129,4 +129,4 @@ def test_it_stays_ignored_where_it_is_ignored():
         "from mswitch.flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
         "signal.raise_signal(signal.SIGINT)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_python("-c", code).returncode == 0
