@@ -1,5 +1,6 @@
 """An object store and a peer of Dataflow on loopback, which Google's own clients talk to."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import boto3
 import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from dataflow_builds import IMAGE, ROOT, RULES, UV, beam_options
@@ -249,14 +251,8 @@ def crawl_files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def config() -> CorpusConfig:
     """What RULES say."""
-    return CorpusConfig(
-        min_lines=1,
-        min_long_line_characters=1,
-        language_threshold=0.7,
-        min_validation_documents=1,
-        shard_bytes=2000,
-        bucket_bytes=500,
-    )
+    sizes = {"shard_bytes": 2000, "bucket_bytes": 500}
+    return dataclasses.replace(LENIENT, min_validation_documents=1, **sizes)
 
 
 @pytest.fixture

@@ -128,9 +128,7 @@ def test_which_output_a_command_makes_in_a_bucket(tmp_path):
     assert (job.out, job.place) == ("s3://b/run/eval", tmp_path / "run" / "eval")
     job = job_of_command(["train", "--out", "run"], record=tmp_path / "other")
     assert job.place == job.out == Path.cwd() / "run"
-
-
-def test_a_job_with_another_record_is_another_one_in_a_scheduler_too(tmp_path):
+    # With another record it is another one in a scheduler too.
     command = ["train", "--out", "gs://b/run"]
     one, other = (job_of_command(command, record=tmp_path / name) for name in ("a", "b"))
     assert one.attempt_of(other.name(1)) is None

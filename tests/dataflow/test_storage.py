@@ -87,13 +87,10 @@ def test_a_tree_is_removed_and_no_more(bucket):
     storage.remove_tree(f"{bucket}/tree")
 
 
-def test_a_bucket_that_is_not_there_is_a_readable_error(storage_server):
+def test_what_is_not_there_or_served_is_a_readable_error(storage_server):
     with pytest.raises(UserError, match=r"cannot list gs://no-such-bucket/x/\*: .*404") as caught:
         storage.match("gs://no-such-bucket/x/*")
     assert "\n" not in str(caught.value)
-
-
-def test_a_scheme_that_nothing_serves_is_a_readable_error():
     with pytest.raises(UserError, match="ftp:// cannot be reached"):
         storage.exists("ftp://host/file")
 

@@ -81,11 +81,8 @@ def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
     assert last_metrics(tmp_path) == []
 
 
-def test_keys_of_artifacts_have_what_prefect_allows():
+def test_an_artifact_has_a_key_that_prefect_allows_and_numbers_that_one_can_read(monkeypatch):
     assert key_of("report", "My pair_1.2") == "report-my-pair-1-2"
-
-
-def test_a_table_has_numbers_that_one_can_read(monkeypatch):
     shown = []
     monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, *_: shown.extend(rows))
     artifacts.show_table("key", [{"lang": "af", "share": 0.07281553398058252, "n": 12345}])

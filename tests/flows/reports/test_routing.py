@@ -24,13 +24,10 @@ def test_entropy_of_even_shares_is_the_logarithm_of_their_number():
     assert entropy_bits(np.array([7, 0, 0])) == 0
 
 
-def test_experts_that_split_languages_cleanly_tell_all():
+def test_experts_that_split_languages_tell_all_and_those_that_all_share_nothing():
     # Two equally large languages, each with experts of its own: one bit.
     table = np.array([[50_000, 50_000, 0, 0], [0, 0, 50_000, 50_000]])
     assert information_bits(table) == pytest.approx(1, abs=1e-4)
-
-
-def test_experts_that_all_languages_share_tell_nothing():
     assert information_bits(np.array([[300, 100], [600, 200]])) == 0
 
 

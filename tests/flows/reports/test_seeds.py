@@ -10,7 +10,6 @@ from mswitch.flows.reports import intervals
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import resample_seeds, widened
 from mswitch.flows.reports.speedup import (
-    LanguageLosses,
     delta_over_seeds,
     mean_losses,
     measure_delta,
@@ -89,16 +88,8 @@ def test_bounds_of_both_kinds_have_no_mean():
 
 def seeds_of(*curves, noise=0.05, documents=8, lang="de"):
     """Documents of 50 tokens under several seeds, with noise of each."""
-    tokens = np.full(documents, 50)
-    made = []
-    for index, pair in enumerate(curves):
-        losses = losses_from(*pair, noise=noise, seed=index, documents=documents)
-        nats = (
-            side / losses.tokens[:, None] * tokens[:, None]
-            for side in (losses.baseline, losses.candidate)
-        )
-        made.append(LanguageLosses(lang, tokens, 4 * tokens, *nats))
-    return made
+    options = {"lang": lang, "documents": documents, "noise": noise, "tokens": 50}
+    return [losses_from(*pair, **options, seed=seed) for seed, pair in enumerate(curves)]
 
 
 def test_seeds_that_are_alike_give_what_one_gives():
