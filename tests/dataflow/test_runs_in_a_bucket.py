@@ -1,5 +1,6 @@
 """A run directory in a bucket: trained, killed, resumed elsewhere, evaluated, read."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -215,38 +216,33 @@ def test_without_credentials_is_one_line(requests, monkeypatch):
     storage.amazon_client.cache_clear()
 
 
+@contextlib.contextmanager
+def resumes():
+    with pytest.raises(SystemExit) as caught:
+        yield
+    assert caught.value.code == EXIT_RESUME
+
+
 def test_a_bucket_that_fails_later_is_tried_again_later(bucket, monkeypatch, capsys):
     def fail(*_):
         raise objects.BucketError("no network")
 
-    def publish():
-        with open_files(bucket) as files, files.lock():
-            (files.directory / "config.json").write_text("{}")
-            monkeypatch.setattr(objects, "upload", fail)
-            files.publish("config.json")
-
-    with pytest.raises(SystemExit) as caught:
-        publish()
-    assert caught.value.code == EXIT_RESUME
+    with resumes(), open_files(bucket) as files, files.lock():
+        (files.directory / "config.json").write_text("{}")
+        monkeypatch.setattr(objects, "upload", fail)
+        files.publish("config.json")
     assert "[run] no network; the same command continues" in capsys.readouterr().err
 
 
 def test_records_of_another_process_are_not_replaced(either, capsys):
     """Its lease ran out between the check and the request."""
-
     url = f"{either}/metrics.jsonl"
-
-    def publish():
-        with open_files(either) as files, files.lock():
-            for text in ("1", "1", "12"):  # the same again, and more
-                (files.directory / "metrics.jsonl").write_text(text)
-                files.publish_records()
-            objects.replace_version(url, b"123", objects.read_version(url)[1])
+    with resumes(), open_files(either) as files, files.lock():
+        for text in ("1", "1", "12"):  # the same again, and more
+            (files.directory / "metrics.jsonl").write_text(text)
             files.publish_records()
-
-    with pytest.raises(SystemExit) as caught:
-        publish()
-    assert caught.value.code == EXIT_RESUME
+        objects.replace_version(url, b"123", objects.read_version(url)[1])
+        files.publish_records()
     assert storage.read_bytes(url) == b"123"
     assert "metrics.jsonl was written by another process" in capsys.readouterr().err
 
@@ -272,9 +268,8 @@ def test_another_process_than_the_first_sends_what_it_alone_has(bucket, capsys):
 
     save("parameters/_METADATA")
     assert data_bytes(top) == {"parameters/_METADATA": b"newer", chunk: b"older"}
-    with pytest.raises(SystemExit) as caught:
+    with resumes():
         save(chunk)
-    assert caught.value.code == EXIT_RESUME
     assert f"{chunk} was written by another process" in capsys.readouterr().err
     assert storage.read_bytes(f"{top}/{chunk}") == b"newer"
 

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from made_reports import assert_inert, parse_page, visible_words
 from report_runs import Scenario, edit_config, write_runs
-from tuned_runs import LABELS, right_of_ten, write_pretrained_longer, write_tuned
+from tuned_runs import (
+    LABELS,
+    compare_tuned_from,
+    right_of_ten,
+    write_pretrained_longer,
+    write_tuned,
+)
 
 from mswitch.flows.cli.app import run as run_command
 from mswitch.flows.reports.downstream import write_downstream, write_run_page
@@ -393,42 +399,19 @@ def pretrained(tmp_path: Path) -> tuple[Path, Path]:
     return write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
 
 
-def tuned_from(runs: tuple[Path, Path], place: Path, origins=(400,), rights=(5, 6)) -> Path:
-    """A comparison of runs fine-tuned from these."""
-    sides = []
-    for run, right in zip(runs, rights, strict=True):
-        config = read_run(run)
-        sides.append(
-            [
-                tuned(
-                    place / f"{run.name}-{origin}",
-                    right - number,
-                    config["preset"],
-                    origin=origin,
-                    origin_hash=config["config_hash"],
-                )
-                for number, origin in enumerate(origins)
-            ]
-        )
-    write_downstream(*sides, place / "downstream")
-    return place / "downstream"
-
-
 FEW = ReportConfig(resamples=100)
 
 
 def test_the_report_of_the_pair_takes_it_in(tmp_path):
     runs = pretrained(tmp_path)
-    downstream = tuned_from(runs, tmp_path)
+    downstream = compare_tuned_from(runs, tmp_path, rows=ROWS)
     out = tmp_path / "reports" / "report"
     summary = write_report(*runs, out, FEW, downstream=[downstream])
     [section] = json.loads((out / "report.json").read_text())["downstream"]
     [found] = read_downstream([downstream])
     assert section == found.section
-    assert (
-        section["verdict"]
-        == json.loads((downstream / "downstream.json").read_text())["summary"]["verdict"]
-    )
+    compared = json.loads((downstream / "downstream.json").read_text())
+    assert section["verdict"] == compared["summary"]["verdict"]
     linked = out / section["path"]
     assert linked.read_bytes() == (downstream / "downstream.html").read_bytes()
     page = parse_page((out / "report.html").read_text())
@@ -441,7 +424,7 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
 
 def test_the_report_says_why_a_downstream_speed_up_is_undefined(tmp_path):
     runs = pretrained(tmp_path)
-    downstream = tuned_from(runs, tmp_path, origins=(50, 100, 200))
+    downstream = compare_tuned_from(runs, tmp_path, origins=(50, 100, 200), rows=ROWS)
     write_report(*runs, tmp_path / "report", FEW, downstream=[downstream])
     [section] = json.loads((tmp_path / "report" / "report.json").read_text())["downstream"]
     assert "not defined, because mt5-base was never" in section["speed_up"]["sentence"]
@@ -452,7 +435,10 @@ def test_each_of_several_candidates_has_its_own_comparison_of_a_task(tmp_path):
     other = shutil.copytree(sparse, tmp_path / "other")
     model = {**read_run(other)["model"], "experts": 4}
     edit_config(other, model=model, config_hash="f" * 16)
-    mine = [tuned_from((dense, run), tmp_path / f"of {run.name}") for run in (sparse, other)]
+    mine = [
+        compare_tuned_from((dense, run), tmp_path / f"of {run.name}", rows=ROWS)
+        for run in (sparse, other)
+    ]
     out = tmp_path / "report"
     write_report([dense], [sparse, other], out, FEW, downstream=mine)
     candidates = json.loads((out / "report.json").read_text())["candidates"]
@@ -468,7 +454,7 @@ def test_a_report_refuses_what_is_not_of_its_runs(tmp_path):
     dense, sparse = pair(tmp_path / "others")
     write_downstream([dense], [sparse], tmp_path / "other")
     write_run_page(dense, tmp_path / "page")
-    good = tuned_from(runs, tmp_path)
+    good = compare_tuned_from(runs, tmp_path, rows=ROWS)
     for given, message in (
         ([tmp_path / "other"], r"--downstream .*other: its runs were not fine-tuned from"),
         ([good, good], "are of the same task: give one"),

@@ -11,11 +11,10 @@ from xml.etree import ElementTree
 import pytest
 from made_reports import assert_inert, make_report, parse_page, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
-from tuned_runs import right_of_ten, write_tuned
+from tuned_runs import compare_tuned_from
 
 from mswitch.flows.reports import numbers
 from mswitch.flows.reports import text as report_text
-from mswitch.flows.reports.downstream import write_downstream
 from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.languages import languages
 
@@ -31,16 +30,11 @@ def test_the_page_of_a_pair_says_this(tmp_path):
     truth = {**dict.fromkeys(DOCUMENTS, 3.0), "yo": 0.5}
     runs = write_runs(tmp_path, Scenario(DOCUMENTS, truth, steps=200))
     mixture = {"families": ["Bantu", "Germanic"], "alpha": 0.0, "weights": {}, "max_epochs": 4.0}
-    tuned = []
-    for run, right in zip(runs, (5, 7), strict=True):
+    for run in runs:
         edit_config(run, mixture=mixture)
-        config = read_config(run)
-        origin = {"origin_hash": config["config_hash"], "rows": dict.fromkeys(DOCUMENTS, 20)}
-        tuned.append(
-            write_tuned(tmp_path / str(right), right_of_ten(right), config["preset"], **origin)
-        )
-    write_downstream(tuned[:1], tuned[1:], tmp_path / "downstream")
-    write_report(*runs, tmp_path / "out", downstream=[tmp_path / "downstream"])
+    rows = dict.fromkeys(DOCUMENTS, 20)
+    downstream = compare_tuned_from(runs, tmp_path, rights=(5, 7), rows=rows)
+    write_report(*runs, tmp_path / "out", downstream=[downstream])
     words = lines_of((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     (tmp_path / GOLDEN.name).write_text(words, encoding="utf-8")
     assert words == GOLDEN.read_text(encoding="utf-8"), f"if right, copy {tmp_path / GOLDEN.name}"
