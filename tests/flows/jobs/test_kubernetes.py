@@ -134,10 +134,9 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
 
 def test_what_the_cluster_refuses_is_said_in_a_line(world):
     world.launcher = dataclasses.replace(world.launcher, namespace="nowhere")
-    with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
-        world.launcher.check(world.job("finish"))
-    with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
-        world.run(world.job("finish"))
+    for submit in (world.launcher.check, world.run):
+        with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
+            submit(world.job("finish"))
     claim = {str(world.out.parent): "no-claim"}
     launcher = dataclasses.replace(world.launcher, namespace="default", volumes=claim)
     with pytest.raises(UserError, match=r'persistentvolumeclaims "no-claim" not found'):

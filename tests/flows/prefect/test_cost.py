@@ -19,7 +19,7 @@ from mswitch.flows.prefect.approval import Approval, approve
 from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
 from mswitch.flows.prefect.parameters import JobCancelledError
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.profile import Operators, Price, read_operators
+from mswitch.flows.prefect.profile import Operators, Price
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import train_within_limit
 from mswitch.models.config import EvaluateConfig
@@ -253,24 +253,6 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     recorded(watched, held(1, outcome="done"))
     approve(guard_of(operators, [one], limit=4.0))
     assert len(person.asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
-        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
-        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
-        ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour"),
-        ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
-    ],
-)
-def test_wrong_prices_are_one_line(text, message, tmp_path):
-    path = tmp_path / "operators.toml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as refused:
-        read_operators(path)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_limit_without_a_price_is_refused():

@@ -68,6 +68,11 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
         ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: string should match"),
         ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: string should"),
+        ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
+        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
+        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
+        ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour and chip_hour"),
+        ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
         ("x = = 3", "cannot read"),
     ],
 )

@@ -254,8 +254,8 @@ def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):
     def made(name: str, run: Path = student, **changes) -> Path:
         return changed(run, tmp_path / name, **changes)
 
-    other_documents = made("other documents")
-    for path in (other_documents / "eval").iterdir():
+    others = made("others")
+    for path in (others / "eval").iterdir():
         pq.write_table(pq.read_table(path)[1:], path)
     wide = made("wide", long, model={**model, "d_model": 1024})
     short = made("short", long, eval_steps=steps[:-1])
@@ -263,11 +263,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):
     early = student_of(runs, tmp_path / "early", step=200)
     batch = made("batch", train={**train, "batch_size": 64})
     cases = [
-        (
-            [other_documents],
-            [],
-            "--student .*other documents were evaluated on different documents",
-        ),
+        ([others], [], "--student .*others were evaluated on different documents"),
         ([dense], [], "--student .*baseline has no teacher: give what mswitch distill made"),
         ([sparse], [], "has no teacher: give what mswitch distill made"),
         ([of_other], [], "--student .*other had another teacher than --teacher .*candidate"),

@@ -142,17 +142,9 @@ def test_hostile_names_stay_text_and_below_the_report(runs, tmp_path):
     assert below == ["1-mswitch-base", "2-..-..-script-img-src-x-onerror-alert-1"]
 
 
-def same_run_twice(baselines, candidates):
-    return baselines, [*candidates, candidates[1]]
-
-
 def two_baselines(baselines, candidates):
     edit_config(baselines[1], preset="mt5-large")
     return baselines, candidates
-
-
-def no_baseline_of_a_seed(baselines, candidates):
-    return baselines[:2], candidates
 
 
 def other_documents(baselines, candidates):
@@ -173,9 +165,15 @@ def other_mixture(baselines, candidates):
 @pytest.mark.parametrize(
     ("choose", "message"),
     [
-        (same_run_twice, r"--candidate .*-1 and --candidate .*-1 are the same model .* seed \(1\)"),
+        (
+            lambda baselines, candidates: (baselines, [*candidates, candidates[1]]),
+            r"--candidate .*-1 and --candidate .*-1 are the same model .* seed \(1\)",
+        ),
+        (
+            lambda baselines, candidates: (baselines[:2], candidates),
+            "trained with seed 2, and no --baseline was: train one with",
+        ),
         (two_baselines, r"--baseline .* differ in more than their seed \(preset\): give the runs"),
-        (no_baseline_of_a_seed, "trained with seed 2, and no --baseline was: train one with"),
         (other_documents, "evaluated on different documents: evaluate all with the same"),
         (other_mixture, r"differ in mixture.alpha \(None and 1.0\)"),
     ],
