@@ -165,17 +165,15 @@ def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_p
     assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
 
 
-def test_at_the_limit_nothing_more_is_computed(operators, planned, tmp_path):
+def test_at_the_limit_nothing_more_is_computed_and_a_note_says_how_far_it_is(
+    operators, planned, tmp_path
+):
     recorded(training(planned[0], SETTINGS, tmp_path), held(2))
     assert guard_of(operators, planned).refuse() is None
     assert guard_of(operators, planned, limit=4.01).refuse() is None
     refused = guard_of(operators, planned, limit=4.0).refuse()
     assert isinstance(refused, OverBudgetError)
     assert str(refused) == "saved and paused: 4.00 USD are spent, and 4.00 is the limit"
-
-
-def test_a_note_says_what_is_spent_and_what_all_will_cost(operators, planned, tmp_path):
-    recorded(training(planned[0], SETTINGS, tmp_path), held(2))
     guard = guard_of(operators, planned[:1], limit=50)
     assert guard.note() == "4.00 USD for all, at most 50.00"
     train_some(planned[0], tmp_path, 100, 60.0)
