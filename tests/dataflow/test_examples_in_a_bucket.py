@@ -80,13 +80,6 @@ def test_batches_of_all_hosts_are_those_of_a_local_directory(examples, url):
             assert np.array_equal(np.concatenate([part[name] for part in parts]), array)
 
 
-def test_opening_reads_no_shard(url, requests):
-    TrainBatches(url, 32)
-    assert len(requests) <= 16  # listings, marker, manifest, vocabulary
-    assert not shard_reads(requests)
-    assert not index_reads(requests)
-
-
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
     monkeypatch.setattr("mswitch.tasks.batches.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
@@ -110,8 +103,11 @@ def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
         assert max(request.size for request in found) < 1.2 * BLOCK_BYTES
 
 
-def test_what_fits_in_memory_is_read_once(url, requests):
+def test_opening_reads_no_shard_and_what_fits_in_memory_is_read_once(url, requests):
     batches = TrainBatches(url, 64)
+    assert len(requests) <= 16  # listings, marker, manifest, vocabulary
+    assert not shard_reads(requests)
+    assert not index_reads(requests)
     for batch in itertools.islice(batches.iterate(workers=3, prefetch=6), 200):
         assert batch["language"].shape == (64,)
     assert len(shard_reads(requests)) == sum(len(pieces(url, lang)) for lang in RECORDS)

@@ -1,6 +1,5 @@
 """Flows that build on Dataflow, on a real Prefect server: jobs are found, waited for, cancelled."""
 
-import gzip
 import json
 import os
 import signal
@@ -29,13 +28,7 @@ SETTINGS = {"runner": "dataflow", "shard_bytes": 2000, "bucket_bytes": 500}
 def dumps():
     """A dump of one file."""
     with FileServer() as server:
-        path = f"crawl-data/{DUMP}/segments/0/wet/CC-00000.warc.wet.gz"
-        pages = [
-            crawl.record(crawl.prose(crawl.GERMAN, 100 + i), f"http://{DUMP}.de/{i}")
-            for i in range(4)
-        ]
-        server.files[f"/{path}"] = b"".join(crawl.members(pages))
-        server.files[f"/crawl-data/{DUMP}/wet.paths.gz"] = gzip.compress(f"{path}\n".encode())
+        server.files |= crawl.dump(DUMP, 100)
         server.files[LIST] = json.dumps([{"id": DUMP}]).encode()
         yield server
 

@@ -20,6 +20,9 @@ from mswitch.flows.jobs.record import Attempt, Record, follower
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.stages.stage import job_of_command
 
+TRAIN = ("--", "train", "--out", "x")
+SBATCH = ("--launcher", "slurm", "--sbatch-option")
+
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
@@ -85,28 +88,19 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         (["submit", "--", "trian", "--out", "x"], "'trian' is not a command of mswitch"),
         (["submit", "--", "jobs", "list"], "'jobs' is not a command of mswitch"),
         (["submit"], "nothing is not a command of mswitch"),
-        (["submit", "--hosts", "0", "--", "train", "--out", "x"], "--hosts is 0: give at least 1"),
-        (["submit", "--hosts", "2", "--", "train", "--out", "x"], "give --distributed to 'train'"),
+        (["submit", "--hosts=0", *TRAIN], "--hosts is 0: give at least 1"),
+        (["submit", "--hosts=2", *TRAIN], "give --distributed to 'train'"),
         (
-            ["submit", "--hosts", "2", "--", "train", "--distributed", "--out", "x"],
+            ["submit", "--hosts=2", *TRAIN, "--distributed"],
             "the launcher local has this machine; give --launcher slurm",
         ),
+        (["submit", "--launcher=gke", *TRAIN], "unknown launcher 'gke': choose among local"),
+        (["submit", "--partition", "a", *TRAIN], "give --launcher slurm"),
         (
-            ["submit", "--launcher", "gke", "--", "train", "--out", "x"],
-            "unknown launcher 'gke': choose among local",
-        ),
-        (["submit", "--partition", "a", "--", "train", "--out", "x"], "give --launcher slurm"),
-        (
-            ["submit", "--launcher", "slurm", "--sbatch-option", "x", "--", "train", "--out", "x"],
+            ["submit", *SBATCH, "x", *TRAIN],
             "'x' is not an option of sbatch: give it as --name=value",
         ),
-        (
-            [
-                *("submit", "--launcher", "slurm", "--sbatch-option", "--clusters=a"),
-                *("--", "train", "--out", "x"),
-            ],
-            "--sbatch-option --clusters=a: leave it out",
-        ),
+        (["submit", *SBATCH, "--clusters=a", *TRAIN], "--sbatch-option --clusters=a: leave it out"),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give --record too"),
         (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
         (["submit", "--", "plan"], "or a command that makes none without `mswitch jobs submit`"),

@@ -1,6 +1,5 @@
 """Corpora that grow by crawls, on a real Prefect server, from dumps on this machine."""
 
-import gzip
 import json
 
 import crawl_files as crawl
@@ -23,13 +22,7 @@ def dumps():
     """Two dumps of one WET file each; the list has the older one alone at first."""
     with FileServer() as server:
         for number, dump in enumerate((OLD, NEW)):
-            path = f"crawl-data/{dump}/segments/0/wet/CC-00000.warc.wet.gz"
-            pages = [
-                crawl.record(crawl.prose(crawl.GERMAN, 100 * number + i), f"http://{dump}.de/{i}")
-                for i in range(4)
-            ]
-            server.files[f"/{path}"] = b"".join(crawl.members(pages))
-            server.files[f"/crawl-data/{dump}/wet.paths.gz"] = gzip.compress(f"{path}\n".encode())
+            server.files |= crawl.dump(dump, 100 * number)
         server.files[LIST] = json.dumps([{"id": OLD}]).encode()
         yield server
 
