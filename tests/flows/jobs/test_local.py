@@ -23,13 +23,9 @@ def world(tmp_path):
     world.clean()
 
 
-def host_of(job: Job) -> int:
-    return json.loads(job.file(1, ".lock").read_text())["pid"]
-
-
 def test_a_host_process_that_is_killed_takes_the_command_along_and_another_starts(world):
     job, follower = world.begin()
-    os.kill(host_of(job), signal.SIGKILL)
+    os.kill(json.loads(job.file(1, ".lock").read_text())["pid"], signal.SIGKILL)
     world.wait_for_beat(starts=2)
     assert not is_alive(world.pids()[0])
     world.finish(follower)

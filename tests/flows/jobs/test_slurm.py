@@ -22,10 +22,6 @@ def world(cluster, tmp_path):
     cluster.wait_until_idle()
 
 
-def slurm_id(job: Job, attempt: int = 1) -> str:
-    return job.file(attempt, ".claim").read_text()
-
-
 def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
     _, follower = world.begin()
     second = World(Slurm(), tmp_path / "second", hosts=2)
@@ -42,7 +38,7 @@ def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
 
 def test_a_job_that_a_person_cancels_in_slurm_stays_cancelled(world):
     job, follower = world.begin()
-    subprocess.run(["scancel", slurm_id(job)], check=True)
+    subprocess.run(["scancel", job.file(1, ".claim").read_text()], check=True)
     world.end(follower, "cancelled")
     assert not world.lives()
 

@@ -225,13 +225,7 @@ def average_of(
     groups: Sequence[Sequence[str]],
     rng: np.random.Generator,
 ):
-    """The average of models that are right with such chances, on three rows of each group.
-
-    Args:
-        chances: of each model, language and group.
-        groups: names, of each language.
-        rng: draws which rows are right.
-    """
+    """The average of models that are right with such chances, on three rows of each group."""
     keys = [(f"{lang:02}", group) for lang, names in enumerate(groups) for group in [*names] * 3]
     models = []
     for of_model in chances:

@@ -11,11 +11,9 @@ from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.index import write_index
-from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
-FEW = ReportConfig(resamples=100)
 DOCUMENTS = {"de": 8, "en": 7, "fr": 6, "sw": 6, "yo": 6, "zu": 2}
 SCENARIO = Scenario(DOCUMENTS, dict.fromkeys(DOCUMENTS, 3.0), steps=200)
 
@@ -180,7 +178,7 @@ def other_mixture(baselines, candidates):
 )
 def test_runs_that_do_not_fit_together_are_named(runs, tmp_path, choose, message):
     with pytest.raises(UserError, match=message) as error:
-        write_report(*choose(*runs), tmp_path / "out", FEW)
+        write_report(*choose(*runs), tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
