@@ -266,7 +266,6 @@ class Study:
         self.examples = example_files.write_examples(
             place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
         )
-
         self.home = str(place / "prefect")
 
     def words(self, out: Path) -> list[str]:

@@ -50,7 +50,7 @@ def test_every_language_has_every_field_and_flops_and_time_scale_the_steps(full)
 
 def test_languages_that_mc4_lacks_have_rows_like_others(tmp_path):
     documents = {"en": 8, "hr": 7, "bs": 6, "sr-Latn": 8}
-    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+    runs = write_runs(tmp_path, Scenario(documents, 3.0, steps=200))
     made = make_report(runs, tmp_path / "report", resamples=100)
     rows = made.by_lang()
     assert set(rows) == set(documents)
@@ -120,8 +120,7 @@ def test_a_language_that_was_not_trained_on_stays_out(pair, tmp_path):
 
 
 def test_an_undefined_speed_up_is_not_zero(tmp_path):
-    documents = dict.fromkeys(("de", "yo"), 6)
-    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 1.0)))
+    runs = write_runs(tmp_path, Scenario({"de": 6, "yo": 6}, 1.0))
     for run in runs:
         for path in (run / "eval").iterdir():
             table = pq.read_table(path).to_pydict()

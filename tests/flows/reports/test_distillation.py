@@ -17,7 +17,7 @@ from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.pipelines.errors import UserError
 
 LANGUAGES = ("de", "en", "fi", "sw", "tr", "zh")
-SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), dict.fromkeys(LANGUAGES, 4.0), noise=0.05)
+SCENARIO = Scenario(dict.fromkeys(LANGUAGES, 12), 4.0, noise=0.05)
 SMALL = ReportConfig(resamples=300)
 
 
@@ -123,8 +123,6 @@ def test_a_student_between_both_keeps_its_share_in_every_language(runs, student,
     ],
 )
 def test_the_verdict_follows_the_intervals(tmp_path, scenario, kept, noise, verdict):
-    if "speed_ups" in scenario:
-        scenario = {**scenario, "speed_ups": dict.fromkeys(LANGUAGES, scenario["speed_ups"])}
     runs = write_runs(tmp_path, dataclasses.replace(SCENARIO, **scenario))
     student = student_of(runs, tmp_path / "student", kept, noise=noise)
     data = compare(runs, student, tmp_path / "report")

@@ -292,19 +292,15 @@ def test_a_way_of_decoding_that_the_last_pair_alone_has_is_left_out(tmp_path):
     assert data["speed_up"]["step_speedup"] == pytest.approx(2)
 
 
-def test_what_a_larger_model_needs_otherwise_is_free(tmp_path):
-    dense, _ = pair(tmp_path)
+def test_what_a_larger_model_needs_otherwise_is_free_and_so_are_other_tasks_of_both(tmp_path):
     free = {"data_parallel": 2, "remat": "full", "scan_layers": True, "loss_chunks": 4}
-    data, _ = compare(dense, tuned(tmp_path / "free", 8, **free), tmp_path / "out")
-    assert data["summary"]["languages"] == len(ROWS)
-
-
-def test_runs_on_several_tasks_are_compared_on_one_of_them(tmp_path):
-    runs = pair(tmp_path)
+    runs = pair(tmp_path)[0], tuned(tmp_path / "free", 8, **free)
     several = {"config_hash": "both", "tasks": {"text": "a corpus", "reviews": "tasks"}}
-    for run in runs:
-        edit_config(run, examples=several)
-    assert compare(*runs, tmp_path / "out")[0]["summary"]["languages"] == len(ROWS)
+    for out in ("one", "several"):
+        data, _ = compare(*runs, tmp_path / out)
+        assert data["summary"]["languages"] == len(ROWS)
+        for run in runs:
+            edit_config(run, examples=several)
 
 
 BOTH = {"dense": {0: 4, 1: 5}}
@@ -395,8 +391,7 @@ def test_a_run_without_usable_predictions_is_refused(tmp_path):
 
 
 def pretrained(tmp_path: Path) -> tuple[Path, Path]:
-    documents = {"de": 8, "sw": 6, "yo": 6}
-    return write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+    return write_runs(tmp_path, Scenario({"de": 8, "sw": 6, "yo": 6}, 3.0, steps=200))
 
 
 FEW = ReportConfig(resamples=100)

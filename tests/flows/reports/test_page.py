@@ -61,8 +61,7 @@ def test_with_few_documents_there_is_a_pooled_figure_alone(few):
 
 
 def test_without_any_qualifying_language_there_is_no_headline(tmp_path):
-    documents = {"de": 4, "sw": 1, "yo": 2}
-    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0)))
+    runs = write_runs(tmp_path, Scenario({"de": 4, "sw": 1, "yo": 2}, 3.0))
     made = make_report(runs, tmp_path / "out")
     assert made.summary["median_step_speedup"] is None
     assert made.verdict.startswith("No verdict: none of 3 languages")
@@ -73,8 +72,7 @@ def test_without_any_qualifying_language_there_is_no_headline(tmp_path):
 @pytest.mark.parametrize(("read", "warned"), [(2**20, False), (4, True)])
 def test_little_text_has_a_warning_and_what_was_not_read_does_not_count(tmp_path, read, warned):
     documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 9)
-    truth = dict.fromkeys(documents, 3.0)
-    runs = write_runs(tmp_path, Scenario(documents, truth, train_tokens=10**10))
+    runs = write_runs(tmp_path, Scenario(documents, 3.0, train_tokens=10**10))
     for run in runs:
         edit_config(run, tokens_per_step=read)
     assert bool(make_report(runs, tmp_path / "out").report["summary"]["cautions"]) == warned
@@ -175,10 +173,8 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'&"
 
 def test_hostile_names_stay_text(tmp_path):
     documents = {HOSTILE: 6, "de": 6, "<b>": 1}
-    truth = dict.fromkeys(documents, 3.0)
-    runs = write_runs(
-        tmp_path, Scenario(documents, truth, steps=100, preset_names=(HOSTILE, f"b{HOSTILE}"))
-    )
+    names = (HOSTILE, f"b{HOSTILE}")
+    runs = write_runs(tmp_path, Scenario(documents, 3.0, steps=100, preset_names=names))
     for run in runs:
         model = {**read_config(run)["model"], HOSTILE: HOSTILE}
         examples = {"config_hash": HOSTILE, "vocabulary_sha256": HOSTILE}

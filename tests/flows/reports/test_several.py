@@ -15,7 +15,7 @@ from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
 DOCUMENTS = {"de": 8, "en": 7, "fr": 6, "sw": 6, "yo": 6, "zu": 2}
-SCENARIO = Scenario(DOCUMENTS, dict.fromkeys(DOCUMENTS, 3.0), steps=200)
+SCENARIO = Scenario(DOCUMENTS, 3.0, steps=200)
 
 
 @pytest.fixture(scope="module")

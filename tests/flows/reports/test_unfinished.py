@@ -66,7 +66,7 @@ def test_it_is_the_report_of_runs_that_ended_there(in_training, tmp_path):
 
 def test_what_a_candidate_has_not_reached_is_a_bound(tmp_path):
     documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 6)
-    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 0.5), steps=200))
+    runs = write_runs(tmp_path, Scenario(documents, 0.5, steps=200))
     for run in runs:
         stop_at(run, read_config(run)["eval_steps"][-4])
     made = make_report(runs, tmp_path / "out", unfinished=True, resamples=100)
