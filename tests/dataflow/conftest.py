@@ -1,5 +1,6 @@
 """An object store and a peer of Dataflow on loopback, which Google's own clients talk to."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -17,9 +18,10 @@ from typing import Any
 import boto3
 import crawl_files as crawl
 import pytest
+from corpus_builds import LENIENT
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from dataflow_builds import IMAGE, ROOT, RULES, UV
+from dataflow_builds import IMAGE, ROOT, RULES, UV, beam_options
 from gcp_storage_emulator.handlers import buckets, objects
 from gcp_storage_emulator.server import create_server
 from moto.moto_server.werkzeug_app import (
@@ -28,7 +30,7 @@ from moto.moto_server.werkzeug_app import (
     create_backend_app,
 )
 from processes import free_port
-from trees import data_bytes
+from trees import data_bytes, send
 from werkzeug.serving import make_server
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
@@ -173,33 +175,6 @@ def either(request: pytest.FixtureRequest) -> str:
     return f"s3://{LAKE}/{request.node.name.replace('[', '-').replace(']', '')}"
 
 
-@pytest.fixture
-def upload(storage_server: str) -> Callable[[Path, str], str]:
-    """Give a function that puts a file into the bucket."""
-    from mswitch.pipelines import storage
-
-    def put(path: Path, url: str) -> str:
-        with storage.publish(url) as copy:
-            copy.write_bytes(path.read_bytes())
-        return url
-
-    return put
-
-
-@pytest.fixture
-def upload_tree(upload: Callable[[Path, str], str]) -> Callable[[Path, str], str]:
-    """Give a function that puts all files below a directory into the bucket."""
-    from mswitch.pipelines import storage
-
-    def put(directory: Path, url: str) -> str:
-        for path in sorted(directory.rglob("*")):
-            if path.is_file():
-                upload(path, storage.join(url, str(path.relative_to(directory))))
-        return url
-
-    return put
-
-
 @pytest.fixture(scope="session")
 def peer_module() -> ModuleType:
     import peer
@@ -276,14 +251,8 @@ def crawl_files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def config() -> CorpusConfig:
     """What RULES say."""
-    return CorpusConfig(
-        min_lines=1,
-        min_long_line_characters=1,
-        language_threshold=0.7,
-        min_validation_documents=1,
-        shard_bytes=2000,
-        bucket_bytes=500,
-    )
+    sizes = {"shard_bytes": 2000, "bucket_bytes": 500}
+    return dataclasses.replace(LENIENT, min_validation_documents=1, **sizes)
 
 
 @pytest.fixture
@@ -294,12 +263,9 @@ def local_data(crawl_files: list[Path], tmp_path: Path, config: CorpusConfig) ->
 
 
 @pytest.fixture
-def command(
-    peer: object, bucket: str, crawl_files: list[Path], upload: Callable[[Path, str], str]
-) -> Callable[..., list[str]]:
+def command(peer: object, bucket: str, crawl_files: list[Path]) -> Callable[..., list[str]]:
     """Give a function that makes the command of a user of Dataflow."""
-    for path in crawl_files:
-        upload(path, f"{bucket}/crawl/{path.name}")
+    send(crawl_files[0].parent, f"{bucket}/crawl")
 
     def make(
         *options: str,
@@ -311,8 +277,7 @@ def command(
             sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build",
             "--runner", "dataflow", "--input", f"{bucket}/crawl/{files}",
             "--out", f"{bucket}/corpus", *settings, *rules, "--",
-            "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
-            f"--dataflow_endpoint={peer.address}", *options,
+            *beam_options(peer, bucket, *options),
         ]  # fmt: skip
 
     return make

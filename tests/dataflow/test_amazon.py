@@ -5,25 +5,19 @@ import os
 import example_files
 import numpy as np
 import pytest
+from trees import put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.batches.records import BLOCK_BYTES
 from mswitch.tasks.batches.training import TrainBatches
 
-BUCKET, MEGABYTE = "lake", 1 << 20
-
-
-def put(name: str, data: bytes) -> str:
-    url = f"s3://{BUCKET}/{name}"
-    with storage.publish(url) as path:
-        path.write_bytes(data)
-    return url
+MEGABYTE = 1 << 20
 
 
 def test_a_range_is_one_request_for_just_those_bytes(requests):
     data = os.urandom(3 * MEGABYTE)
-    url = put("ranges", data)
+    url = put("s3://lake/ranges", data)
     for start, stop in ((0, MEGABYTE), (5, 6), (MEGABYTE - 1, 2 * MEGABYTE + 1)):
         requests.found.clear()
         assert storage.read_range(url, start, stop) == data[start:stop]
@@ -31,7 +25,7 @@ def test_a_range_is_one_request_for_just_those_bytes(requests):
 
 
 def test_ranges_that_pass_the_end(requests):
-    url = put("ends", b"0123456789")
+    url = put("s3://lake/ends", b"0123456789")
     assert storage.read_range(url, 8, 20) == b"89"
     assert storage.read_range(url, 10, 20) == b""
     assert storage.read_range(url, 3, 3) == b""
@@ -44,27 +38,11 @@ def test_what_cannot_be_read_is_a_readable_error(requests):
         TrainBatches("s3://none/examples", 4)
 
 
-def test_files_come_and_go(requests):
-    data = os.urandom(MEGABYTE)
-    url = put("files/a/b.bin.gz", data)
-    assert storage.exists(url)
-    assert storage.read_bytes(url) == data
-    with storage.fetch(url) as path:
-        assert path.read_bytes() == data
-    put("files/c", b"12")
-    assert storage.file_sizes("s3://lake/files") == {"a/b.bin.gz": MEGABYTE, "c": 2}
-    assert storage.list_names("s3://lake/files") == {"c"}
-    storage.remove_tree("s3://lake/files")
-    assert storage.file_sizes("s3://lake/files") == {}
-
-
 def test_training_reads_examples_in_requests_of_a_megabyte(requests, tmp_path):
     records = {"de": (900, 700), "sw": (20,)}
     examples = example_files.write_examples(tmp_path / "examples", records, 1024, 32_000)
-    for path in sorted(examples.rglob("*")):
-        if path.is_file():
-            put(f"examples/{path.relative_to(examples)}", path.read_bytes())
-    here, there = (TrainBatches(each, 64, seed=3) for each in (examples, "s3://lake/examples"))
+    url = send(examples, "s3://lake/examples")
+    here, there = (TrainBatches(each, 64, seed=3) for each in (examples, url))
     requests.found.clear()
     for step in (0, 5, 40, 10**6):
         expected = here.batch(step)

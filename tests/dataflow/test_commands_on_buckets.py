@@ -1,31 +1,21 @@
 """Commands that begin with a run, or make one, of which either lies in a bucket."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from bucket_runs import copied, sent
+from bucket_runs import copied
 from example_files import write_examples
+from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
+from trained_runs import equal, parameters_of
+from trees import put, send
 
 from mswitch.flows.cli.main import main
-from mswitch.models.training.checkpoint import restore_parameters
-from mswitch.models.training.run_directory import (
-    CHECKPOINTS,
-    CONFIG,
-    METADATA,
-    model_of,
-    read_run,
-    train_config_of,
-)
-from mswitch.models.training.run_files import BucketFiles, RunFiles
-from mswitch.models.training.state import Skeleton
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA, read_run
+from mswitch.models.training.run_files import BucketFiles
 from mswitch.models.training.step_zero import stage_run
 from mswitch.models.transfer.config import UpcycleConfig
 from mswitch.models.transfer.upcycle import upcycle
@@ -46,17 +36,6 @@ def trained(examples: Path, out: Path, preset: str = "mt5-tiny") -> Path:
     return out
 
 
-def parameters(run: Path, step: int) -> dict[str, np.ndarray]:
-    described = read_run(run)
-    like = Skeleton.of(model_of(described), train_config_of(described)).abstract_parameters()
-    found = restore_parameters(RunFiles(run, run), step, like)
-    return {name: np.asarray(value) for name, value in found.items()}
-
-
-def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
-    return all(np.array_equal(value, other[name]) for name, value in one.items())
-
-
 @pytest.fixture
 def tasks(tmp_path) -> Path:
     rows = [(f"g{n}", f"{WORDS[n]} {WORDS[-n]}", LABELS[n % 2]) for n in range(8)]
@@ -69,14 +48,14 @@ def tasks(tmp_path) -> Path:
 
 def test_a_run_is_tuned_and_predicts(either, tasks, tmp_path, capsys):
     run = trained(tasks, tmp_path / "run")
-    sent(run, f"{either}/run")
-    sent(tasks, f"{either}/tasks")
+    send(run, f"{either}/run")
+    send(tasks, f"{either}/tasks")
     found = []
     for place in (either, str(tmp_path)):
         tuned = f"{place}/tuned"
         tune = ["finetune", "--from", f"{place}/run", "--tasks", f"{place}/tasks", "--out", tuned]
-        assert main([*tune, "--steps", "2", "--eval-every", "1", "--keep-moments", *SMALL]) == 0
-        assert main([*tune, "--steps", "2", "--eval-every", "1", "--keep-moments", *SMALL]) == 0
+        for _ in range(2):
+            assert main([*tune, "--steps", "2", "--eval-every", "1", "--keep-moments", *SMALL]) == 0
         assert "already complete" in capsys.readouterr().err
         assert main(["predict", "--run", tuned, "--select"]) == 0
         capsys.readouterr()
@@ -100,11 +79,11 @@ def test_a_run_is_tuned_and_predicts(either, tasks, tmp_path, capsys):
         }
         assert len(tables) == 3
         selected = json.loads((local / "selected.json").read_bytes())
-        found.append((parameters(local, 2), tables, selected, answer))
+        found.append((parameters_of(local, 2), tables, selected, answer))
         origin = "../run" if local == Path(tuned) else f"{either}/run"
         assert read_run(local)["origin"]["path"] == origin
     (one, *rest), (other, *others) = found
-    assert same(one, other)
+    assert equal(one, other)
     assert rest == others
     assert main([*tune[:2], f"{either}/run", *tune[3:5], "--out", f"{either}/run/"]) == 2
     assert "the run to begin with: choose another" in capsys.readouterr().err
@@ -116,7 +95,7 @@ def examples(tmp_path) -> Path:
 
 
 def test_a_run_is_distilled(either, examples, tmp_path, capsys):
-    sent(trained(examples, tmp_path / "run", "mswitch-tiny"), f"{either}/run")
+    send(trained(examples, tmp_path / "run", "mswitch-tiny"), f"{either}/run")
     made = []
     for place in (either, str(tmp_path)):
         teach = ["distill", "--teacher", f"{place}/run", "--examples", str(examples)]
@@ -127,14 +106,14 @@ def test_a_run_is_distilled(either, examples, tmp_path, capsys):
         local = Path(place) / "student"
         if place == either:
             local = copied(f"{place}/student", tmp_path / "copy")
-        made.append(parameters(local, 2))
+        made.append(parameters_of(local, 2))
         teacher = "../run" if place != either else f"{either}/run"
         assert read_run(local)["teacher"]["path"] == teacher
-    assert same(*made)
+    assert equal(*made)
 
 
 def test_a_run_is_upcycled(either, examples, tmp_path, capsys):
-    sent(trained(examples, tmp_path / "run"), f"{either}/run")
+    send(trained(examples, tmp_path / "run"), f"{either}/run")
     made = []
     for place in (either, str(tmp_path)):
         upcycle = ["upcycle", "--from", f"{place}/run", "--out", f"{place}/sparse", "--json"]
@@ -145,32 +124,28 @@ def test_a_run_is_upcycled(either, examples, tmp_path, capsys):
             assert said["reused"] == reused
         there = f"{place}/sparse"
         local = copied(there, tmp_path / "copy") if place == either else Path(there)
-        made.append((said["loss"], parameters(local, 0)))
+        made.append((said["loss"], parameters_of(local, 0)))
         assert CLAIM not in storage.list_names(there)
         assert main(["evaluate", "--run", there, "--examples", str(examples)]) == 0
         assert main([*upcycle, *options, "--batch-size", "2"]) == 2
         assert "made with other settings" in capsys.readouterr().err
     assert made[0][0] == made[1][0]
-    assert same(made[0][1], made[1][1])
+    assert equal(made[0][1], made[1][1])
 
 
 def test_an_upcycling_that_was_killed_goes_on(bucket, examples, tmp_path):
     run, out = trained(examples, tmp_path / "run"), f"{bucket}/sparse"
-    words = ["upcycle", "--from", str(run), "--out", out, "--examples", str(examples)]
+    words = ["upcycle", "--from", run, "--out", out, "--examples", examples]
     words += ["--experts", "1", "--batches", "1", "--batch-size", "4"]
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", *words]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    fault = {**environment, "MSWITCH_FAULT": "upcycle.before_marker"}
-    killed = subprocess.run(command, env=fault, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    end(start_mswitch(*words, MSWITCH_FAULT="upcycle.before_marker"), -signal.SIGKILL)
     assert not storage.exists(f"{out}/_COMPLETED")
     objects.upload(examples / "manifest.json", f"{out}/checkpoints/0/left")
     storage.remove([f"{out}/checkpoints/0/_CHECKPOINT_METADATA"])
     storage.remove([f"{out}/_LEASE.json"])  # as if it had run out
-    subprocess.run(command, env=environment, check=True)
+    end(start_mswitch(*words))
     assert not storage.exists(f"{out}/checkpoints/0/left")
     copied(out, tmp_path / "sparse")
-    assert parameters(tmp_path / "sparse", 0)
+    assert parameters_of(tmp_path / "sparse", 0)
 
 
 def test_what_another_has_just_finished_is_not_made_again(bucket, monkeypatch):
@@ -203,9 +178,8 @@ def test_an_upcycling_that_is_refused_keeps_no_other_out(bucket):
         assert not output.complete
 
 
-def test_another_output_is_not_replaced(bucket, upload, examples, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    upload(tmp_path / "notes.txt", f"{bucket}/notes.txt")
+def test_another_output_is_not_replaced(bucket, examples, tmp_path):
+    put(f"{bucket}/notes.txt", b"mine")
     run = trained(examples, tmp_path / "run")
     with pytest.raises(UserError, match="holds files that are not upcycle output"):
         upcycle(run, examples, bucket, UpcycleConfig(experts=1, batches=1, batch_size=4))

@@ -1,32 +1,24 @@
 """A corpus in a bucket, built by this machine: the bytes of a local build."""
 
-import os
+import dataclasses
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import crawl_files as crawl
 import pytest
-from corpus_builds import build_elsewhere
-from trees import data_bytes
+from corpus_builds import LENIENT, build_elsewhere
+from processes import run_mswitch
+from trees import data_bytes, put, send
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
+from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
-CONFIG = CorpusConfig(
-    min_lines=1,
-    min_long_line_characters=1,
-    language_threshold=0.7,
-    min_validation_documents=1,
-    shard_bytes=2000,
-)
+CONFIG = dataclasses.replace(LENIENT, min_validation_documents=1, shard_bytes=2000)
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +44,11 @@ def local_data(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> d
     return data_bytes(out / "data")
 
 
-@pytest.fixture
-def remote_crawl(files: list[Path], bucket: str, upload: Callable[[Path, str], str]) -> str:
-    for path in files:
-        upload(path, f"{bucket}/crawl/{path.name}")
-    return f"{bucket}/crawl/*.gz"
-
-
 @pytest.mark.slow
-def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_data):
+def test_from_a_bucket_to_a_bucket(bucket, files, local_data):
+    crawls = send(files[0].parent, f"{bucket}/crawl") + "/*.gz"
     out = f"{bucket}/corpus"
-    summary = build_corpus([remote_crawl], out, CONFIG)
+    summary = build_corpus([crawls], out, CONFIG)
     assert data_bytes(f"{out}/data") == local_data
     assert storage.list_names(out) >= {"_COMPLETED", "manifest.json", "stats.json"}
     assert storage.match(f"{out}/work/**") == []
@@ -71,12 +57,12 @@ def test_from_a_bucket_to_a_bucket(remote_crawl, bucket, files, upload, local_da
     assert [row["status"] for row in inputs] == ["read", "read", "damaged", "empty_file"]
     assert all(row["path"].startswith("gs://") for row in inputs)
     assert load_stats(out)["stages"][0]["dropped"] == {"damaged": 1, "empty_file": 1}
-    again = build_corpus([remote_crawl], out, CONFIG)
+    again = build_corpus([crawls], out, CONFIG)
     assert again == {**summary, "reused": True}
     # A file that was replaced is another input.
-    upload(files[1], f"{bucket}/crawl/{files[0].name}")
+    put(f"{bucket}/crawl/{files[0].name}", files[1].read_bytes())
     with pytest.raises(UserError, match=r"changed: inputs"):
-        build_corpus([remote_crawl], out, CONFIG)
+        build_corpus([crawls], out, CONFIG)
 
 
 def test_a_pattern_that_matches_nothing(bucket):
@@ -132,11 +118,7 @@ def test_a_removal_is_killed_and_continued(files, bucket, fault, tmp_path):
     remove_pages(local, urls=str(urls))
     options = ["corpus", "remove", out, f"--urls={urls}", "--basis=other"]
     for point in (fault, ""):
-        environment = {**os.environ, "MSWITCH_FAULT": point}
-        command = [sys.executable, "-m", "mswitch.flows.cli.main", *options]
-        done = subprocess.run(
-            [*command, "--", "--direct_num_workers=1"], env=environment, check=False
-        )
+        done = run_mswitch(*options, "--", "--direct_num_workers=1", MSWITCH_FAULT=point)
         assert done.returncode == (-signal.SIGKILL if point else 0)
     for folder in ("data", "rejected", "fingerprints"):
         assert data_bytes(f"{out}/{folder}") == data_bytes(local / folder)

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import example_files
 import numpy as np
 import pytest
 from gcp_storage_emulator import server
+from trees import put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -39,8 +39,8 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def url(examples: Path, bucket: str, upload_tree: Callable[[Path, str], str]) -> str:
-    return upload_tree(examples, bucket)
+def url(examples: Path, bucket: str) -> str:
+    return send(examples, bucket)
 
 
 @pytest.fixture
@@ -80,13 +80,6 @@ def test_batches_of_all_hosts_are_those_of_a_local_directory(examples, url):
             assert np.array_equal(np.concatenate([part[name] for part in parts]), array)
 
 
-def test_opening_reads_no_shard(url, requests):
-    TrainBatches(url, 32)
-    assert len(requests) <= 16  # listings, marker, manifest, vocabulary
-    assert not shard_reads(requests)
-    assert not index_reads(requests)
-
-
 def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
     # No memory for what is used again only in the next epoch.
     monkeypatch.setattr("mswitch.tasks.batches.streams.CACHE_BYTES", 3 * BLOCK_BYTES)
@@ -110,20 +103,22 @@ def test_an_epoch_reads_each_block_by_one_request(url, requests, monkeypatch):
         assert max(request.size for request in found) < 1.2 * BLOCK_BYTES
 
 
-def test_what_fits_in_memory_is_read_once(url, requests):
+def test_opening_reads_no_shard_and_what_fits_in_memory_is_read_once(url, requests):
     batches = TrainBatches(url, 64)
+    assert len(requests) <= 16  # listings, marker, manifest, vocabulary
+    assert not shard_reads(requests)
+    assert not index_reads(requests)
     for batch in itertools.islice(batches.iterate(workers=3, prefetch=6), 200):
         assert batch["language"].shape == (64,)
     assert len(shard_reads(requests)) == sum(len(pieces(url, lang)) for lang in RECORDS)
     assert len(index_reads(requests)) == sum(map(len, RECORDS.values()))
 
 
-def test_errors_name_the_object(url, upload, tmp_path):
+def test_errors_name_the_object(url):
     name = "mc4.sw/train.tfrecord-00000-of-00001"
     data = bytearray(storage.read_bytes(storage.join(url, name)))
     data[100] ^= 1
-    (tmp_path / "damaged").write_bytes(data)
-    upload(tmp_path / "damaged", storage.join(url, name))
+    put(storage.join(url, name), data)
     batches = TrainBatches(url, 8, mixture=Mixture(languages=("sw",)))
     with pytest.raises(UserError, match=rf"^gs://\S+/{name} is damaged \(checksum"):
         list(itertools.islice(batches.iterate(prefetch=2, workers=2), 10))
@@ -136,12 +131,12 @@ def test_errors_name_the_object(url, upload, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_model_is_trained_from_a_bucket(bucket, upload_tree, tmp_path):
+def test_a_model_is_trained_from_a_bucket(bucket, tmp_path):
     from mswitch.models.config import TrainConfig
     from mswitch.models.training.train import train
 
     local = example_files.write_examples(tmp_path / "examples", {"sw": (40,), "yo": (9,)}, 64, 500)
-    url = upload_tree(local, bucket)
+    url = send(local, bucket)
     config = TrainConfig(steps=2, batch_size=4, dtype="float32")
     assert train("mt5-tiny", url, tmp_path / "run", config)["step"] == 2
     described = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -1,16 +1,14 @@
 """From a corpus on gs:// to examples on gs://: the bytes of a local build, whatever was killed."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import corpus_files
 import numpy as np
 import pytest
-from trees import data_bytes
+from processes import run_python
+from trees import data_bytes, send
 
 from mswitch.flows.cli.main import main
 from mswitch.pipelines import storage
@@ -34,8 +32,8 @@ def local(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, upload_tree, capsys):
-    corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
+def test_the_chain_in_a_bucket_leaves_the_bytes_of_a_local_one(local, bucket, capsys):
+    corpus = send(local / "corpus", f"{bucket}/corpus")
     vocabulary, examples = f"{bucket}/vocabulary", f"{bucket}/examples"
     train = ["vocab", "train", "--corpus", corpus, "--out", vocabulary, "--size", "1000"]
     build = ["examples", "build", "--corpus", corpus, "--vocab", vocabulary, "--out", examples]
@@ -63,20 +61,17 @@ build_examples(*sys.argv[1:4], ExamplesConfig(inputs_length=32))
 
 
 @pytest.mark.slow
-def test_a_killed_build_goes_on(local, bucket, upload_tree):
-    corpus = upload_tree(local / "corpus", f"{bucket}/corpus")
+def test_a_killed_build_goes_on(local, bucket):
+    corpus = send(local / "corpus", f"{bucket}/corpus")
     out = f"{bucket}/examples"
-    command = [sys.executable, "-c", CHILD, corpus, str(local / "vocabulary"), out]
-    points = ("before_note", "after_shards", "before_marker", "after_publish")
-    for point in points:
-        environment = {**os.environ, "MSWITCH_FAULT": f"examples.{point}"}
-        killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+    command = ("-c", CHILD, corpus, local / "vocabulary", out)
+    for point in ("before_note", "after_shards", "before_marker", "after_publish"):
+        killed = run_python(*command, MSWITCH_FAULT=f"examples.{point}")
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert storage.exists(f"{out}/_COMPLETED") == (point == "after_publish")
         with pytest.raises(UserError, match=r"made with other settings .*: choose another --out"):
             build_examples(corpus, local / "vocabulary", out, ExamplesConfig(inputs_length=64))
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "already complete" in done.stderr
+    assert "already complete" in run_python(*command).stderr
     found = data_bytes(out)
     found.pop("_BUILDING.json", None)
     assert found == data_bytes(local / "examples")

@@ -1,6 +1,5 @@
 """Flows that build on Dataflow, on a real Prefect server: jobs are found, waited for, cancelled."""
 
-import gzip
 import json
 import os
 import signal
@@ -9,9 +8,10 @@ import crawl_files as crawl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataflow_builds import IMAGE
+from dataflow_builds import IN_IMAGE, beam_options
 from file_server import FileServer
 from operators_server import Served, served, until
+from trees import send
 
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
@@ -28,23 +28,14 @@ SETTINGS = {"runner": "dataflow", "shard_bytes": 2000, "bucket_bytes": 500}
 def dumps():
     """A dump of one file."""
     with FileServer() as server:
-        path = f"crawl-data/{DUMP}/segments/0/wet/CC-00000.warc.wet.gz"
-        pages = [
-            crawl.record(crawl.prose(crawl.GERMAN, 100 + i), f"http://{DUMP}.de/{i}")
-            for i in range(4)
-        ]
-        server.files[f"/{path}"] = b"".join(crawl.members(pages))
-        server.files[f"/crawl-data/{DUMP}/wet.paths.gz"] = gzip.compress(f"{path}\n".encode())
+        server.files |= crawl.dump(DUMP, 100)
         server.files[LIST] = json.dumps([{"id": DUMP}]).encode()
         yield server
 
 
 @pytest.fixture
 def server(tmp_path, dumps, peer, bucket):
-    options = [
-        *("--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp"),
-        *(f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}"),
-    ]
+    options = beam_options(peer, bucket, IN_IMAGE)
     place = f'common_crawl = "{dumps.url}"\ncommon_crawl_list = "{dumps.url}{LIST}"\n'
     table = f'[dataflow]\nstorage = "{bucket}/mswitch"\noptions = {json.dumps(options)}\n'
     with served(tmp_path, head=place, toml=table) as made:
@@ -64,10 +55,9 @@ def lives(server: Served) -> bool:
 
 
 def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
-    server, peer, bucket, waiting, upload, crawl_files
+    server, peer, bucket, waiting, crawl_files
 ):
-    for path in crawl_files:
-        upload(path, f"{bucket}/crawl/{path.name}")
+    send(crawl_files[0].parent, f"{bucket}/crawl")
     given = {"name": "cloud", "inputs": [f"{bucket}/crawl/*"], **SETTINGS}
     corpus = f"{bucket}/mswitch/corpora/cloud"
     waiting("-ingest-")
@@ -105,9 +95,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # Given again, it is built.
     waiting("-ingest-").set()
-    run = server.start("corpus/sample", **given)
-    state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
-    assert state.name == "Completed", server.log
+    server.finish("corpus/sample", **given)
     assert storage.exists(f"{corpus}/_COMPLETED")
     assert record_of(server).job.out == corpus
     rows = json.loads(server.artifacts("table")["corpus-cloud"]["data"])
@@ -115,9 +103,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # The newest dump goes by the bucket, and is added there, once.
     for _ in range(2):
-        run = server.start("append-crawl/monthly", name="cloud")
-        state = server.wait(run, {"Completed", "Failed", "Crashed"}, 400).state
-        assert state.name == "Completed", server.log
+        server.finish("append-crawl/monthly", name="cloud")
         [addition] = read_manifest(corpus, "corpus")["additions"]
         [file] = addition["inputs"]
         assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}/wet/CC-00000.warc.wet.gz"

@@ -90,26 +90,16 @@ def test_a_pipeline_is_far_smaller_than_a_job_may_be(jobs):
         )  # one has all lists of both deduplications
 
 
-def test_workers_run_in_the_image_that_is_given(jobs):
-    for job in jobs:
-        for environment in job.proto_pipeline.components.environments.values():
-            payload = beam_api.DockerPayload.FromString(environment.payload)
-            assert payload.container_image == IMAGE
-
-
-def test_workers_have_the_memory_that_a_step_needs(jobs):
-    for job in jobs:
-        for environment in job.proto_pipeline.components.environments.values():
-            assert environment.resource_hints["beam:resources:min_ram_bytes:v1"] == b"4000000000"
-
-
-def test_nothing_of_main_is_sent(jobs):
-    """Workers import packages: no session is staged, and no step refers to a main module."""
+def test_workers_have_their_image_and_memory_and_nothing_of_main(jobs):
+    """They import packages: no session is staged, and no step refers to a main module."""
     for job in jobs:
         options = job.options.get_all_options()
         assert options["save_main_session"] is False
         assert options["pickle_library"] in ("default", "cloudpickle")
         for environment in job.proto_pipeline.components.environments.values():
+            payload = beam_api.DockerPayload.FromString(environment.payload)
+            assert payload.container_image == IMAGE
+            assert environment.resource_hints["beam:resources:min_ram_bytes:v1"] == b"4000000000"
             names = [
                 beam_api.ArtifactStagingToRolePayload.FromString(artifact.role_payload).staged_name
                 for artifact in environment.dependencies

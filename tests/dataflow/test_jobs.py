@@ -7,14 +7,14 @@ minutes, most of them waiting: Beam's client looks at a job every five seconds.
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 
 import corpus_files
 import pyarrow.parquet as pq
 import pytest
-from dataflow_builds import IMAGE, PHASES, ROOT, RULES
-from trees import data_bytes
+from dataflow_builds import IMAGE, IN_IMAGE, PHASES, RULES, beam_options, phases_of, refusal
+from processes import run_mswitch
+from trees import data_bytes, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
@@ -27,6 +27,8 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabular
 
 pytestmark = pytest.mark.dataflow
 
+#: What is said of a worker that was killed.
+KILLED = r"failed \(.*the worker ended with exit code -9.*/dataflow/jobs/europe-west4/"
 #: Ten lines of a user's own.
 RECIPE = """
 from mswitch.pipelines.corpus.recipes import IdentifyLanguage, LineDedup, Recipe, Rule, UrlDedup
@@ -59,8 +61,7 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     assert data_bytes(f"{bucket}/corpus/data") == local_data
     assert storage.match(f"{bucket}/corpus/work/**") == []
     jobs = peer.jobs[before:]
-    names = [job.spec["name"].rpartition("-")[0] for job in jobs]
-    assert names == [f"mswitch-corpus-{phase}" for phase in PHASES]
+    assert phases_of(jobs) == [*PHASES]
     for job in jobs:
         assert job.request_bytes < 100_000
         modules = job.result["modules"]
@@ -100,22 +101,13 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
 
 
 def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket, local_data):
-    image = f"--sdk_container_image={IMAGE}"
-    fault = {"MSWITCH_FAULT": "corpus.after_ingest"}
-    peer.worker_environment["-ingest-"] = fault
-    failed = build(image)
-    assert failed.returncode == 2
-    [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]
-    assert "-ingest-" in line
-    assert "failed (" in line
-    assert "the worker ended with exit code -9" in line
-    assert "/dataflow/jobs/europe-west4/" in line
-    assert "Traceback" not in failed.stderr
+    peer.worker_environment["-ingest-"] = {"MSWITCH_FAULT": "corpus.after_ingest"}
+    assert re.search(f"-ingest-.*{KILLED}", refusal(build(IN_IMAGE)))
     ingested = storage.match(f"{bucket}/corpus/work/pages/*.json")
     assert len(ingested) == 1
     assert not storage.exists(f"{bucket}/corpus/_COMPLETED")
     before = len(peer.jobs)
-    done = build(image)
+    done = build(IN_IMAGE)
     assert done.returncode == 0, done.stderr
     assert data_bytes(f"{bucket}/corpus/data") == local_data
     for job in peer.jobs[before:]:
@@ -133,10 +125,9 @@ def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_
     build_corpus([str(path) for path in crawl_files[1:]], local, config, append=True)
     build_corpus([f"{bucket}/crawl/0.*"], out, config)
     before = len(peer.jobs)
-    done = build(f"--sdk_container_image={IMAGE}", files="[12].*", rules=("--append",))
+    done = build(IN_IMAGE, files="[12].*", rules=("--append",))
     assert done.returncode == 0, done.stderr
-    named = [job.spec["name"].removeprefix("mswitch-corpus-") for job in peer.jobs[before:]]
-    assert [name.rpartition("-")[0] for name in named] == list(PHASES)
+    assert phases_of(peer.jobs[before:]) == [*PHASES]
     assert any("-added-001-" in name for name in data_bytes(f"{out}/data"))
     for kind in ("data", "fingerprints"):
         assert data_bytes(f"{out}/{kind}") == data_bytes(local / kind)
@@ -152,13 +143,8 @@ def test_pages_are_removed_by_a_job(peer, bucket, crawl_files, config, tmp_path)
         urls.write_text("\n".join(pq.read_table(path)["url"].to_pylist()[:2]))
     remove_pages(local, urls=str(urls))
     before = len(peer.jobs)
-    command = [
-        sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "remove", out, f"--urls={urls}",
-        "--basis=other", "--runner=dataflow", "--", "--project=test-project",
-        "--region=europe-west4", f"--temp_location={bucket}/tmp",
-        f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    words = ["corpus", "remove", out, f"--urls={urls}", "--basis=other", "--runner=dataflow"]
+    done = run_mswitch(*words, "--", *beam_options(peer, bucket, IN_IMAGE))
     assert done.returncode == 0, done.stderr
     [job] = peer.jobs[before:]
     assert job.spec["name"].startswith("mswitch-corpus-removal-")
@@ -178,7 +164,7 @@ def test_the_template_starts_a_job_that_conducts_the_others(
         f"--set={';'.join(rules)}",
         "--runner=DataflowRunner", "--job_name=build-1", "--project=test-project",
         "--region=europe-west4", f"--temp_location={bucket}/tmp", "--max_num_workers=50",
-        f"--sdk_container_image={IMAGE}", f"--dataflow_endpoint={peer.address}",
+        IN_IMAGE, f"--dataflow_endpoint={peer.address}",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(peer.images[IMAGE])}
     done = subprocess.run(
@@ -192,8 +178,7 @@ def test_the_template_starts_a_job_that_conducts_the_others(
     assert conductor.error == ""
     assert data_bytes(f"{bucket}/corpus/data") == local_data
     jobs = peer.jobs[before + 1 :]
-    named = [job.spec["name"].removeprefix("mswitch-corpus-") for job in jobs]
-    assert [name.rpartition("-")[0] for name in named] == list(PHASES)
+    assert phases_of(jobs) == [*PHASES]
     [pool] = conductor.spec["environment"]["workerPools"]
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 1
     for job in jobs:
@@ -209,7 +194,7 @@ def test_a_users_recipe(build, peer, bucket, crawl_files, tmp_path):
     recipe = CorpusConfig(recipe=str(tmp_path / "recipe.py"), shard_bytes=2000, bucket_bytes=500)
     build_corpus([str(path) for path in crawl_files], local, recipe)
     rules = (f"--recipe={tmp_path / 'recipe.py'}", "--shard-bytes=2000", "--bucket-bytes=500")
-    done = build(f"--sdk_container_image={IMAGE}", settings=rules)
+    done = build(IN_IMAGE, settings=rules)
     assert done.returncode == 0, done.stderr
     [stage] = [
         stage for stage in load_stats(f"{bucket}/corpus")["stages"] if stage["name"] == "umlauts"
@@ -219,7 +204,7 @@ def test_a_users_recipe(build, peer, bucket, crawl_files, tmp_path):
     assert data_bytes(f"{bucket}/corpus/data") == data_bytes(local / "data")
 
 
-def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload_tree, tmp_path):
+def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, tmp_path):
     corpus_files.write_corpus(tmp_path / "corpus", corpus_files.small_texts(), shards=2)
     vocabulary = tmp_path / "vocabulary"
     settings = VocabularyConfig(size=1000, character_coverage=0.999)
@@ -227,24 +212,15 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, upload
     local = tmp_path / "examples"
     build_examples(tmp_path / "corpus", vocabulary, local, ExamplesConfig(inputs_length=32))
     for name in ("corpus", "vocabulary"):
-        upload_tree(tmp_path / name, f"{bucket}/{name}")
+        send(tmp_path / name, f"{bucket}/{name}")
     command = [
-        sys.executable, "-m", "mswitch.flows.cli.main", "examples", "build", "--runner", "dataflow",
-        "--corpus", f"{bucket}/corpus", "--vocab", f"{bucket}/vocabulary",
-        "--out", f"{bucket}/examples", "--inputs-length", "32", "--",
-        "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp",
-        f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}",
-    ]  # fmt: skip
+        *("examples", "build", "--runner=dataflow", "--inputs-length=32"),
+        *(f"--corpus={bucket}/corpus", f"--vocab={bucket}/vocabulary", f"--out={bucket}/examples"),
+        *("--", *beam_options(peer, bucket, IN_IMAGE)),
+    ]
     peer.worker_environment["mswitch-examples"] = {"MSWITCH_FAULT": "examples.after_shards"}
-    failed = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert failed.returncode == 2
-    [line] = [line for line in failed.stderr.splitlines() if line.startswith("mswitch: ")]
-    assert "mswitch-examples-" in line
-    assert "failed (" in line
-    assert "the worker ended with exit code -9" in line
-    assert "/dataflow/jobs/europe-west4/" in line
-    assert "Traceback" not in failed.stderr
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert re.search(f"mswitch-examples-.*{KILLED}", refusal(run_mswitch(*command)))
+    done = run_mswitch(*command)
     assert done.returncode == 0, done.stderr
     assert re.search(r"1 of \d+ shards are there already", done.stderr)
     assert data_bytes(f"{bucket}/examples") == data_bytes(local)

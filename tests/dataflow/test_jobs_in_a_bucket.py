@@ -15,7 +15,7 @@ import pytest
 from example_files import write_examples
 from job_world import World
 from local_kubernetes import LocalKubernetesCluster
-from processes import is_alive, wait_for
+from processes import wait_for
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
@@ -48,12 +48,11 @@ def test_a_follower_killed_at_any_step_doubles_no_job_and_no_line(world, bucket,
     killed = world.follow(job, MSWITCH_FAULT=point)
     _, errors = killed.communicate(timeout=world.secs)
     assert killed.returncode == -signal.SIGKILL, errors
-    result, errors = world.follow(job).communicate(timeout=world.secs)
-    assert result == "done\n", errors
+    world.end(world.follow(job))
     assert len(world.pids()) == 2
     assert world.lines_file.read_text().splitlines() == ["process 0: start 1", "process 0: start 2"]
     assert storage.file_sizes(bucket).keys() == {"out/half", "out/_COMPLETED"}
-    assert [one.outcome for one in read_record(world.out).attempts] == ["resume", "done"]
+    assert world.outcomes == ["resume", "done"]
 
 
 @pytest.mark.slow
@@ -75,7 +74,7 @@ def test_commands_know_a_job_by_the_place_of_its_record(either, tmp_path, monkey
         world.wait_for_beat(starts=2)
         assert main(["jobs", "cancel", place]) == 0
         assert f"{named}: cancelled" in capfd.readouterr().out
-        assert not any(is_alive(pid) for pid in world.pids())
+        assert not world.lives()
         (world.out / "go").touch()
         assert main(["jobs", "resume", "--wait", place]) == 0
         assert main(["jobs", "list", str(tmp_path)]) == 0
@@ -129,9 +128,7 @@ def test_which_output_a_command_makes_in_a_bucket(tmp_path):
     assert (job.out, job.place) == ("s3://b/run/eval", tmp_path / "run" / "eval")
     job = job_of_command(["train", "--out", "run"], record=tmp_path / "other")
     assert job.place == job.out == Path.cwd() / "run"
-
-
-def test_a_job_with_another_record_is_another_one_in_a_scheduler_too(tmp_path):
+    # With another record it is another one in a scheduler too.
     command = ["train", "--out", "gs://b/run"]
     one, other = (job_of_command(command, record=tmp_path / name) for name in ("a", "b"))
     assert one.attempt_of(other.name(1)) is None
@@ -268,13 +265,11 @@ def test_pods_without_a_volume_are_killed_paused_and_finish(bucket, tmp_path, mo
         os.kill(world.pids()[-1], signal.SIGKILL)
         world.wait_for_beat(starts=2)
         ask(job, launcher, "pause")
-        result, errors = follower.communicate(timeout=world.secs)
-        assert result == "paused\n", errors
+        world.end(follower, "paused")
         (world.out / "go").touch()
         ask(job, launcher, "run")
-        result, errors = world.follow(job).communicate(timeout=world.secs)
-        assert result == "done\n", errors
-    attempts = read_record(world.out).attempts
+        world.end(world.follow(job))
+    attempts = world.record.attempts
     assert [one.outcome for one in attempts] == ["resume", "resume", "done"]
     assert [one.codes for one in attempts] == [(137,), (75,), (0,)]
     lines = [f"process 0: start {start}" for start in (1, 2, 3)]

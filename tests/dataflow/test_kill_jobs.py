@@ -5,7 +5,7 @@ import random
 import subprocess
 
 import pytest
-from dataflow_builds import IMAGE, ROOT
+from dataflow_builds import IN_IMAGE, ROOT
 from trees import data_bytes
 
 from mswitch.pipelines import storage
@@ -19,7 +19,7 @@ SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 def test_killed_at_random_moments(command, peer, bucket, local_data):
     """In turn the command, which finds its job again, and the worker, whose job fails with it."""
     moments, kills = random.Random(SEED), 0
-    words = command(f"--sdk_container_image={IMAGE}")
+    words = command(IN_IMAGE)
     while kills < KILLS:
         process = subprocess.Popen(words, cwd=ROOT)
         try:

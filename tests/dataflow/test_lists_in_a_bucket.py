@@ -2,12 +2,12 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import crawl_files as crawl
 import pytest
+from trees import put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus import build as corpus_build
@@ -28,12 +28,6 @@ SETTINGS = (
     "quality.max_duplicate_ngram_shares=1,1,1,1,1,1"
 )
 BEAM = ["--project=p", "--region=r", "--temp_location=gs://bucket/tmp"]
-
-
-def put(url: str, data: bytes) -> str:
-    with storage.publish(url) as path:
-        path.write_bytes(data)
-    return url
 
 
 def put_folder(url: str) -> None:
@@ -66,8 +60,8 @@ def lists(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def remote_lists(lists: Path, bucket: str, upload_tree: Callable[[Path, str], str]) -> str:
-    url = upload_tree(lists, f"{bucket}/lists")
+def remote_lists(lists: Path, bucket: str) -> str:
+    url = send(lists, f"{bucket}/lists")
     for name in ("", "/words", "/ut1", "/ut1/a", "/ut1/domains"):
         put_folder(url + name)
     return url
@@ -145,7 +139,7 @@ def crawls(tmp_path: Path) -> list[Path]:
 
 
 def test_the_template_adds_to_a_corpus_whose_lists_were_local(
-    crawls, lists, remote_lists, bucket, upload, tmp_path, monkeypatch
+    crawls, lists, remote_lists, bucket, tmp_path, monkeypatch
 ):
     """Only a build of the same settings can, digests of lists included."""
     config = config_of(
@@ -155,8 +149,9 @@ def test_the_template_adds_to_a_corpus_whose_lists_were_local(
     corpus = tmp_path / "corpus"
     here: dict[str, Any] = {"beam_options": ["--direct_num_workers=1"]}
     build_corpus([str(crawls[0])], corpus, config, badwords=lists / "words", **here)
+    crawl = put(f"{bucket}/crawl/1", crawls[1].read_bytes())
     request, _ = build_request(
-        [f"--input={upload(crawls[1], f'{bucket}/crawl/1')}", f"--out={bucket}/corpus",
+        [f"--input={crawl}", f"--out={bucket}/corpus",
          "--append=true", f"--badwords={remote_lists}/words",
          f"--set={SETTINGS};blocklist.blocklists={remote_lists}/ut1,{remote_lists}/mine.txt;"
          f"decontamination.evaluation_sets={remote_lists}/quiz.jsonl.gz", *BEAM]

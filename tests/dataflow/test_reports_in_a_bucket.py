@@ -1,10 +1,10 @@
 """Reports, and runs to report on, that lie in a bucket."""
 
 import json
-from pathlib import Path
 
 import pytest
 from report_runs import Scenario, write_runs
+from trees import put, send
 from tuned_runs import right_of_ten, write_tuned
 
 from mswitch.flows.reports.distillation import write_distillation
@@ -16,13 +16,12 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 
 
-def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, tmp_path):
+def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, tmp_path):
     pair = write_runs(tmp_path, Scenario({"de": 5}, {"de": 3.0}, steps=50))
     write_report(*pair, tmp_path / "report", ReportConfig(resamples=100))
     for name in ("deep/er/first", "second"):
-        for path in (tmp_path / "report").iterdir():
-            upload(path, storage.join(bucket, name, path.name))
-    upload(tmp_path / "report" / "report.json", storage.join(bucket, "torn", "report.json"))
+        send(tmp_path / "report", f"{bucket}/{name}")
+    put(f"{bucket}/torn/report.json", (tmp_path / "report" / "report.json").read_bytes())
     assert write_index(bucket) == {
         "stage": "report index",
         "out": f"{bucket}/index.html",
@@ -36,14 +35,12 @@ def test_reports_in_a_bucket_have_an_index_that_a_browser_shows(bucket, upload, 
     assert page.content_type == "text/html"
 
 
-def test_fine_tuned_runs_in_a_bucket_are_compared(bucket, upload, tmp_path):
-    runs, urls = [], []
-    for preset, count in (("mt5-tiny", 4), ("mswitch-tiny", 8)):
-        run = write_tuned(tmp_path / preset, right_of_ten(count), preset, rows={"de": 10})
-        runs.append(run)
-        urls.append(storage.join(bucket, preset))
-        for path in filter(Path.is_file, run.rglob("*")):
-            upload(path, storage.join(urls[-1], str(path.relative_to(run))))
+def test_fine_tuned_runs_in_a_bucket_are_compared(bucket, tmp_path):
+    runs = [
+        write_tuned(tmp_path / preset, right_of_ten(count), preset, rows={"de": 10})
+        for preset, count in (("mt5-tiny", 4), ("mswitch-tiny", 8))
+    ]
+    urls = [send(run, f"{bucket}/{run.name}") for run in runs]
     write_downstream(runs[:1], runs[1:], tmp_path / "here")
     write_downstream(urls[:1], urls[1:], tmp_path / "there")
     write_run_page(urls[1], tmp_path / "page")
@@ -55,11 +52,8 @@ def test_fine_tuned_runs_in_a_bucket_are_compared(bucket, upload, tmp_path):
         write_downstream(urls[:1], urls[:1], tmp_path / "out")
 
 
-def test_an_error_about_a_run_in_a_bucket_names_it_as_it_was_given(bucket, upload, tmp_path):
+def test_an_error_about_a_run_in_a_bucket_names_it_as_it_was_given(bucket, tmp_path):
     runs = write_runs(tmp_path, Scenario({"de": 5}, {"de": 3.0}, steps=50))
-    urls = [storage.join(bucket, run.name) for run in runs]
-    for run, url in zip(runs, urls, strict=True):
-        for path in filter(Path.is_file, run.rglob("*")):
-            upload(path, storage.join(url, str(path.relative_to(run))))
+    urls = [send(run, f"{bucket}/{run.name}") for run in runs]
     with pytest.raises(UserError, match=f"--student {urls[1]} has no teacher"):
         write_distillation(urls[:1], urls[1:], urls[1:], tmp_path / "out")

@@ -2,18 +2,17 @@
 
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dataflow_builds import IMAGE, PHASES, ROOT, RULES
+from dataflow_builds import IN_IMAGE, PHASES, ROOT, RULES, beam_options, phases_of, refusal
 from example_files import vocabulary
-from processes import wait_for
+from processes import run_mswitch, start_mswitch, wait_for
 from supervised_files import json_lines, rows, write_task
-from trees import data_bytes
+from trees import data_bytes, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.stats import load_stats
@@ -30,7 +29,7 @@ def orphan(
     def leave(phase: str) -> Any:
         waiting(f"-{phase}-")
         before = len(peer.jobs)
-        process = subprocess.Popen(command(f"--sdk_container_image={IMAGE}"), cwd=ROOT)
+        process = subprocess.Popen(command(IN_IMAGE), cwd=ROOT)
         started = f"mswitch-corpus-{phase}-"
         wait_for(lambda: any(started in job.spec["name"] for job in peer.jobs[before:]), 120)
         process.kill()
@@ -50,8 +49,7 @@ def again(
     def start() -> tuple[subprocess.Popen[bytes], Path]:
         said = tmp_path / "said.txt"
         with open(said, "wb") as file:
-            words = command(f"--sdk_container_image={IMAGE}")
-            started.append(subprocess.Popen(words, cwd=ROOT, stderr=file))
+            started.append(subprocess.Popen(command(IN_IMAGE), cwd=ROOT, stderr=file))
         wait_for(lambda: "of this build runs already" in said.read_text())
         return started[-1], said
 
@@ -69,8 +67,7 @@ def test_a_killed_command_finds_its_job(phase, orphan, again, waiting, peer, buc
     assert not job.finished.is_set()
     waiting(f"-{phase}-").set()
     assert process.wait() == 0, said.read_text()
-    names = [job.spec["name"].rpartition("-")[0] for job in peer.jobs[before:]]
-    assert names == [f"mswitch-corpus-{phase}" for phase in PHASES]
+    assert phases_of(peer.jobs[before:]) == [*PHASES]
     assert data_bytes(f"{bucket}/corpus/data") == local_data
     # The counters of the job that was found are among these.
     shuffled = load_stats(f"{bucket}/corpus")["shuffled_bytes"]
@@ -96,12 +93,9 @@ def test_a_job_that_shows_up_at_submission_is_waited_for_and_fails_as_its_own(
 def test_a_job_of_another_build_is_left_alone(orphan, build, peer, bucket):
     job = orphan("ingest")
     storage.remove_tree(f"{bucket}/corpus")
-    refused = build(f"--sdk_container_image={IMAGE}", settings=RULES[1:])
-    assert refused.returncode == 2
-    [line] = [line for line in refused.stderr.splitlines() if line.startswith("mswitch: ")]
+    line = refusal(build(IN_IMAGE, settings=RULES[1:]))
     assert job.spec["name"] in line
     assert f"/dataflow/jobs/europe-west4/{job.spec['id']}?project=test-project" in line
-    assert "Traceback" not in refused.stderr
     assert job.state == "JOB_STATE_RUNNING"
 
 
@@ -121,37 +115,26 @@ def test_a_job_is_cancelled(orphan, again, build, peer):
     assert "no job runs" in build(rules=("--cancel",)).stdout
 
 
-def test_the_job_of_supervised_examples_is_cancelled(peer, bucket, waiting, tmp_path, upload_tree):
+def test_the_job_of_supervised_examples_is_cancelled(peer, bucket, waiting, tmp_path):
     folder = tmp_path / "task"
     folder.mkdir()
     (folder / "rows.jsonl").write_bytes(json_lines(rows(100)))
     write_task(folder, '"rows.jsonl"\nsplit = "hash"')
     (tmp_path / "sentencepiece.model").write_bytes(vocabulary(1000))
     words = [
-        *(
-            sys.executable,
-            "-m",
-            "mswitch.flows.cli.main",
-            "examples",
-            "supervised",
-            "--runner=dataflow",
-        ),
-        f"--task={upload_tree(folder, f'{bucket}/task')}/task.toml",
+        *("examples", "supervised", "--runner=dataflow"),
+        f"--task={send(folder, f'{bucket}/task')}/task.toml",
         *(f"--vocab={tmp_path}/sentencepiece.model", f"--out={bucket}/reviews"),
     ]
-    options = [
-        *("--", "--project=test-project", "--region=europe-west4", f"--temp_location={bucket}/tmp"),
-        *(f"--dataflow_endpoint={peer.address}", f"--sdk_container_image={IMAGE}"),
-    ]
+    options = ["--", *beam_options(peer, bucket, IN_IMAGE)]
     waiting("-rows-")
     before = len(peer.jobs)
-    process = subprocess.Popen([*words, *options], cwd=ROOT)
+    process = start_mswitch(*words, *options)
     wait_for(lambda: len(peer.jobs) > before, 120)
     process.kill()
-    process.wait()
+    process.communicate()
     [job] = peer.jobs[before:]
-    command = [*words, "--cancel", *options]
-    cancelled = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    cancelled = run_mswitch(*words, "--cancel", *options)
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"{job.spec['name']} cancelled" in cancelled.stdout
     assert job.state == "JOB_STATE_CANCELLED"

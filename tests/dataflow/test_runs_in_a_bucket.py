@@ -1,32 +1,31 @@
 """A run directory in a bucket: trained, killed, resumed elsewhere, evaluated, read."""
 
+import contextlib
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import processes
 import pytest
 import train_child as child
 from bucket_runs import (
     LEASE_SECS,
     SCRIPT,
+    assert_same_runs,
     copied,
-    final_arrays,
     has_saved,
     metrics,
-    sent,
     steps_in,
 )
 from example_files import write_examples
 from processes import end, wait_for
 from report_runs import Scenario, write_runs
+from trees import data_bytes, put, send
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.intervals import ReportConfig
@@ -49,14 +48,9 @@ def start(tmp_path_factory) -> Callable[..., subprocess.Popen[str]]:
     """Start a training on a machine that knows nothing of others but the bucket."""
 
     def begin(out: str | Path, *options: str, steps: int = STEPS, **variables: str):
-        words = [sys.executable, SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *options]
-        scratch = {"TMPDIR": str(tmp_path_factory.mktemp("machine"))}
-        return subprocess.Popen(
-            list(map(str, words)),
-            env={**os.environ, "JAX_PLATFORMS": "cpu", **scratch, **variables},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        words = (SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *options)
+        machine = str(tmp_path_factory.mktemp("machine"))
+        return processes.start(*words, JAX_PLATFORMS="cpu", TMPDIR=machine, **variables)
 
     return begin
 
@@ -65,8 +59,7 @@ def start(tmp_path_factory) -> Callable[..., subprocess.Popen[str]]:
 def undisturbed(tmp_path_factory) -> Path:
     """The same run on a disk, which nothing happens to."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS)]
-    subprocess.run(words, check=True)
+    end(processes.start(SCRIPT, PRESET, out, STEPS))
     return out
 
 
@@ -93,19 +86,8 @@ def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
     errors = end(start(run), 0)
     assert f"continuing after step {STEPS}, from {run}/checkpoints/{STEPS}" in errors
     made = copied(run, tmp_path / "made")
-    for name in ("_COMPLETED", "config.json"):
-        ours, theirs = (json.loads((each / name).read_bytes()) for each in (made, undisturbed))
-        if name == "config.json":
-            assert ours["examples"].pop("path") == "/examples"
-            theirs["examples"].pop("path")
-        assert ours == theirs
-    ours, theirs = ((each / "metrics.jsonl").read_bytes() for each in (made, undisturbed))
-    assert metrics(ours) == metrics(theirs)
-    for one, other in zip(
-        *(final_arrays(PRESET, STEPS, each / "checkpoints") for each in (made, undisturbed)),
-        strict=True,
-    ):
-        assert np.array_equal(one, other)
+    assert read_run(made)["examples"]["path"] == "/examples"
+    assert_same_runs(made, undisturbed, PRESET, STEPS)
     kept = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
     files = sum(path.is_file() for path in (undisturbed / "checkpoints" / "1").rglob("*"))
     assert steps_in(run) == dict.fromkeys(kept, files)
@@ -163,7 +145,7 @@ def test_a_training_that_was_away_too_long_replaces_nothing(requests, start):
 def test_an_evaluation_reads_and_writes_there(either, undisturbed, tmp_path):
     run, here = f"{either}/run", tmp_path / "here"
     shutil.copytree(undisturbed, here)
-    sent(here, run)
+    send(here, run)
     config = EvaluateConfig(batch_size=8)
     for summary in ({"reused": False}, {"reused": True}):
         with open_files(run, EVALUATION) as files:
@@ -187,14 +169,10 @@ def test_an_evaluation_reads_and_writes_there(either, undisturbed, tmp_path):
 def test_a_report_of_runs_in_buckets_is_that_of_their_copies(either, tmp_path):
     scenario = Scenario({"de": 5, "sw": 5}, {"de": 3.0, "sw": 2.0}, steps=50)
     here = write_runs(tmp_path, scenario)
-    there = [sent(run, f"{either}/{run.name}") for run in here]
+    there = [send(run, f"{either}/{run.name}") for run in here]
     for runs, name in ((here, "here"), (there, "there")):
         write_report(*runs, tmp_path / name, ReportConfig(resamples=100))
-    one, other = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
-        for name in ("here", "there")
-    )
-    assert one == other
+    assert data_bytes(tmp_path / "here") == data_bytes(tmp_path / "there")
     storage.remove([f"{there[1]}/eval/50.parquet"])
     with pytest.raises(UserError, match=f"--candidate {there[1]} is not evaluated") as caught:
         write_report(*there, tmp_path / "again", ReportConfig(resamples=100))
@@ -220,9 +198,8 @@ def test_what_cannot_be_written_is_one_line(storage_server, place, reason):
     assert "\n" not in str(caught.value)
 
 
-def test_other_files_stay_as_they_are(bucket, upload, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    upload(tmp_path / "notes.txt", f"{bucket}/notes.txt")
+def test_other_files_stay_as_they_are(bucket):
+    put(f"{bucket}/notes.txt", b"mine")
     with pytest.raises(UserError, match="holds files that are not a training run"):
         lock(bucket)
     assert storage.file_sizes(bucket) == {"notes.txt": 4}
@@ -239,58 +216,48 @@ def test_without_credentials_is_one_line(requests, monkeypatch):
     storage.amazon_client.cache_clear()
 
 
+@contextlib.contextmanager
+def resumes():
+    with pytest.raises(SystemExit) as caught:
+        yield
+    assert caught.value.code == EXIT_RESUME
+
+
 def test_a_bucket_that_fails_later_is_tried_again_later(bucket, monkeypatch, capsys):
     def fail(*_):
         raise objects.BucketError("no network")
 
-    def publish():
-        with open_files(bucket) as files, files.lock():
-            (files.directory / "config.json").write_text("{}")
-            monkeypatch.setattr(objects, "upload", fail)
-            files.publish("config.json")
-
-    with pytest.raises(SystemExit) as caught:
-        publish()
-    assert caught.value.code == EXIT_RESUME
+    with resumes(), open_files(bucket) as files, files.lock():
+        (files.directory / "config.json").write_text("{}")
+        monkeypatch.setattr(objects, "upload", fail)
+        files.publish("config.json")
     assert "[run] no network; the same command continues" in capsys.readouterr().err
 
 
 def test_records_of_another_process_are_not_replaced(either, capsys):
     """Its lease ran out between the check and the request."""
-
     url = f"{either}/metrics.jsonl"
-
-    def publish():
-        with open_files(either) as files, files.lock():
-            for text in ("1", "1", "12"):  # the same again, and more
-                (files.directory / "metrics.jsonl").write_text(text)
-                files.publish_records()
-            objects.replace_version(url, b"123", objects.read_version(url)[1])
+    with resumes(), open_files(either) as files, files.lock():
+        for text in ("1", "1", "12"):  # the same again, and more
+            (files.directory / "metrics.jsonl").write_text(text)
             files.publish_records()
-
-    with pytest.raises(SystemExit) as caught:
-        publish()
-    assert caught.value.code == EXIT_RESUME
+        objects.replace_version(url, b"123", objects.read_version(url)[1])
+        files.publish_records()
     assert storage.read_bytes(url) == b"123"
     assert "metrics.jsonl was written by another process" in capsys.readouterr().err
 
 
-def test_another_process_than_the_first_sends_what_it_alone_has(bucket, upload, tmp_path, capsys):
+def test_another_process_than_the_first_sends_what_it_alone_has(bucket, capsys):
     """It stood still between its check and the request, and another job has saved the step."""
     chunk, top = "parameters/x/0.1", f"{bucket}/checkpoints/1"
-    (tmp_path / "newer").write_text("newer")
-    upload(tmp_path / "newer", f"{top}/parameters/_METADATA")
-    upload(tmp_path / "newer", f"{bucket}/config.json")
+    common = ("parameters/_METADATA", "parameters/x/.zarray", "optimizer/commit_success.txt")
+    for url in (f"{top}/parameters/_METADATA", f"{bucket}/config.json"):
+        put(url, b"newer")
 
-    def send(*before: str):
+    def save(*before: str):
         with open_files(bucket) as files, files.lock():
             for name in before:
-                upload(tmp_path / "newer", f"{top}/{name}")
-            common = (
-                "parameters/_METADATA",
-                "parameters/x/.zarray",
-                "optimizer/commit_success.txt",
-            )
+                put(f"{top}/{name}", b"newer")
             for name in (*common, chunk):
                 path = files.directory / "checkpoints/1" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,25 +266,19 @@ def test_another_process_than_the_first_sends_what_it_alone_has(bucket, upload, 
             files._is_first = False
             files.when_saved(1, lambda: None)()
 
-    send("parameters/_METADATA")
-    found = storage.file_sizes(top).keys()
-    assert {name: storage.read_bytes(f"{top}/{name}") for name in found} == {
-        "parameters/_METADATA": b"newer",
-        chunk: b"older",
-    }
-    with pytest.raises(SystemExit) as caught:
-        send(chunk)
-    assert caught.value.code == EXIT_RESUME
+    save("parameters/_METADATA")
+    assert data_bytes(top) == {"parameters/_METADATA": b"newer", chunk: b"older"}
+    with resumes():
+        save(chunk)
     assert f"{chunk} was written by another process" in capsys.readouterr().err
     assert storage.read_bytes(f"{top}/{chunk}") == b"newer"
 
 
-def test_nothing_is_fetched_out_of_the_working_copy(bucket, upload, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("{}")
+def test_nothing_is_fetched_out_of_the_working_copy(bucket, monkeypatch):
     parts = ("_CHECKPOINT_METADATA", "parameters/_METADATA", "optimizer/_METADATA")
     run = {"config.json", *(f"checkpoints/1/{part}" for part in parts)}
     for name in (*run, f"checkpoints/2/{parts[0]}"):  # the latter of a process that stood still
-        upload(tmp_path / "file", f"{bucket}/{name}")
+        put(f"{bucket}/{name}", b"{}")
     listed = storage.file_sizes
     evil = {"checkpoints/1/../../../evil": 2}  # which the emulator refuses to store
     monkeypatch.setattr(storage, "file_sizes", lambda place: listed(place) | evil)

@@ -1,4 +1,4 @@
-"""`pipelines.storage` on gs://, through Beam and Google's client, against a loopback server."""
+"""`pipelines.storage` on gs:// and s3://, through Beam, against servers on loopback."""
 
 import contextlib
 import os
@@ -6,19 +6,16 @@ from pathlib import Path
 
 import pytest
 from sentencepiece_models import train_model
+from trees import put
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 
-def put(url: str, data: bytes = b"x") -> None:
-    with storage.publish(url) as path:
-        path.write_bytes(data)
-
-
-def test_a_file_is_there_once_it_is_published(bucket):
-    url = storage.join(bucket, "a", "b.bin")
+@pytest.mark.parametrize("name", ["b.bin", "b.bin.gz"])
+def test_a_file_is_there_once_it_is_published(either, name):
+    url = storage.join(either, "a", name)
     data = os.urandom(3 << 20)
     assert not storage.exists(url)
     put(url, data)
@@ -27,6 +24,11 @@ def test_a_file_is_there_once_it_is_published(bucket):
     with storage.fetch(url) as path:
         assert path.read_bytes() == data
     assert not path.exists()
+    put(f"{either}/c", b"12")
+    assert storage.file_sizes(either) == {f"a/{name}": 3 << 20, "c": 2}
+    assert storage.list_names(either) == {"c"}
+    storage.remove_tree(either)
+    assert storage.file_sizes(either) == {}
 
 
 def test_nothing_is_published_if_the_body_fails(bucket):
@@ -85,13 +87,10 @@ def test_a_tree_is_removed_and_no_more(bucket):
     storage.remove_tree(f"{bucket}/tree")
 
 
-def test_a_bucket_that_is_not_there_is_a_readable_error(storage_server):
+def test_what_is_not_there_or_served_is_a_readable_error(storage_server):
     with pytest.raises(UserError, match=r"cannot list gs://no-such-bucket/x/\*: .*404") as caught:
         storage.match("gs://no-such-bucket/x/*")
     assert "\n" not in str(caught.value)
-
-
-def test_a_scheme_that_nothing_serves_is_a_readable_error():
     with pytest.raises(UserError, match="ftp:// cannot be reached"):
         storage.exists("ftp://host/file")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from example_files import vocabulary
 from supervised_files import ALL_KINDS, write_kinds, write_task
-from trees import data_bytes
+from trees import data_bytes, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
@@ -15,7 +15,7 @@ CONFIG = SupervisedConfig(inputs_length=64, targets_length=24, drop_overlap=True
 
 
 @pytest.mark.slow
-def test_a_task_in_a_bucket(tmp_path: Path, bucket, upload_tree):
+def test_a_task_in_a_bucket(tmp_path: Path, bucket):
     folder = tmp_path / "task"
     folder.mkdir()
     write_kinds(folder)
@@ -23,7 +23,7 @@ def test_a_task_in_a_bucket(tmp_path: Path, bucket, upload_tree):
     model = tmp_path / "sentencepiece.model"
     model.write_bytes(vocabulary(1000))
     build_supervised(folder / "task.toml", model, tmp_path / "local", CONFIG)
-    task = upload_tree(folder, f"{bucket}/task")
+    task = send(folder, f"{bucket}/task")
     out = f"{bucket}/reviews"
     for _ in range(2):
         build_supervised(f"{task}/task.toml", model, out, CONFIG)

@@ -4,16 +4,14 @@ Each process is on a machine of its own, which has no file in common with the ot
 """
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+import processes
 import pytest
-from bucket_runs import SCRIPT, copied, final_arrays, has_saved, metrics, steps_in
+from bucket_runs import SCRIPT, assert_same_runs, copied, has_saved, metrics, steps_in
 from example_files import write_examples
 from processes import end, free_port, wait_for
 
@@ -38,19 +36,14 @@ def start(tmp_path_factory) -> Callable[..., Pair]:
 
     def begin(out: str | Path, *options: str, steps: int = STEPS, faults: tuple = ("", "")) -> Pair:
         address = f"127.0.0.1:{free_port()}"
-        words = [sys.executable, SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *MESH]
-        job = [f"coordinator_address={address}", "num_processes=2", "heartbeat_timeout_secs=10"]
+        words = (SCRIPT, PRESET, out, steps, f"lease_secs={LEASE_SECS}", *MESH)
+        job = (f"coordinator_address={address}", "num_processes=2", "heartbeat_timeout_secs=10")
         one, other = (
-            subprocess.Popen(
-                [*map(str, words), *job, f"process_id={number}", *options],
-                env={
-                    **os.environ,
-                    "JAX_PLATFORMS": "cpu",
-                    "TMPDIR": str(tmp_path_factory.mktemp("machine")),
-                    "MSWITCH_FAULT": fault,
-                },
-                stderr=subprocess.PIPE,
-                text=True,
+            processes.start(
+                *(*words, *job, f"process_id={number}", *options),
+                JAX_PLATFORMS="cpu",
+                TMPDIR=str(tmp_path_factory.mktemp("machine")),
+                MSWITCH_FAULT=fault,
             )
             for number, fault in enumerate(faults)
         )
@@ -71,9 +64,7 @@ def end_both(members: Pair, *codes: tuple[int, ...]) -> list[str]:
 def undisturbed(tmp_path_factory) -> Path:
     """The same run by one process on a disk, which nothing happens to."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    words = [sys.executable, str(SCRIPT), PRESET, str(out), str(STEPS), *MESH]
-    subprocess.run(words, env={**os.environ, "XLA_FLAGS": flags}, check=True)
+    end(processes.start(SCRIPT, PRESET, out, STEPS, *MESH, devices=2))
     return out
 
 
@@ -104,19 +95,7 @@ def test_members_are_killed_anywhere_and_the_run_is_the_undisturbed_one(
     said, _ = end_both(start(run), (0,), (0,))
     assert f"continuing after step {STEPS}, from {run}/checkpoints/{STEPS}" in said
     made = copied(run, tmp_path / "made")
-    for name in ("_COMPLETED", "config.json"):
-        ours, theirs = (json.loads((each / name).read_bytes()) for each in (made, undisturbed))
-        if name == "config.json":
-            ours["examples"].pop("path")
-            theirs["examples"].pop("path")
-        assert ours == theirs
-    ours, theirs = ((each / "metrics.jsonl").read_bytes() for each in (made, undisturbed))
-    assert metrics(ours) == metrics(theirs)
-    for one, other in zip(
-        *(final_arrays(PRESET, STEPS, each / "checkpoints") for each in (made, undisturbed)),
-        strict=True,
-    ):
-        assert np.array_equal(one, other)
+    assert_same_runs(made, undisturbed, PRESET, STEPS)
     kept = {path.name for path in (undisturbed / "checkpoints").iterdir()}
     assert {path.name for path in (made / "checkpoints").iterdir()} == kept
 
@@ -127,8 +106,7 @@ def test_sigterm_saves_all_parts_and_a_lost_lease_stops_all_members(bucket, star
     run = f"{bucket}/run"
     members = start(run, steps=5000)
     wait_for(has_saved(run, *members), 200)
-    alone = [sys.executable, str(SCRIPT), PRESET, run, "5000", f"lease_secs={LEASE_SECS}"]
-    second = subprocess.Popen(alone, stderr=subprocess.PIPE, text=True)
+    second = processes.start(SCRIPT, PRESET, run, 5000, f"lease_secs={LEASE_SECS}")
     assert f"in use by another run (process {members[0].pid} on " in end(second, 2)
     members[1].terminate()
     said, _ = end_both(members, (EXIT_RESUME,), (EXIT_RESUME,))
@@ -158,21 +136,7 @@ def command(*words: str) -> Pair:
     """A command of `mswitch` as two processes."""
     job = ["--coordinator-address", f"127.0.0.1:{free_port()}", "--num-processes", "2"]
     one, other = (
-        subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mswitch.flows.cli.main",
-                *words,
-                *job,
-                "--process-id",
-                str(number),
-            ],
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        processes.start_mswitch(*words, *job, "--process-id", number, JAX_PLATFORMS="cpu")
         for number in range(2)
     )
     return one, other

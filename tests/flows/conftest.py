@@ -21,5 +21,4 @@ def few_pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
     """Give a small pair of runs that a test may damage."""
-    documents = {"de": 8, "sw": 6, "yo": 2}
-    return write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
+    return write_runs(tmp_path, Scenario({"de": 8, "sw": 6, "yo": 2}, 3.0, steps=200))

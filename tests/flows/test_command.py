@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from processes import run_mswitch, run_python
 from setuptools import find_packages
 
 from mswitch.flows.cli import app as cli
@@ -14,16 +15,6 @@ from mswitch.flows.cli.doctor_checks import check_runners
 from mswitch.flows.cli.main import main
 from mswitch.flows.stages.common import check_beam_options, finish, split_commas
 from mswitch.pipelines.errors import UserError
-
-
-def run(*argv, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *argv],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
 
 
 def test_one_package_is_installed_with_all_there_is():
@@ -43,46 +34,29 @@ def test_help_teaches_without_loading_the_stages():
         "heavy = {'apache_beam', 'jax', 'prefect', 'tensorflow', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy; sys.exit(code)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
+    done = run_python("-c", script)
+    assert done.returncode == 0, done.stderr
     for name in cli.SUBCOMMANDS:
         assert name in done.stdout
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "demo",
-        "sample gflanguages",
-        "sample debian",
-        "sample common-crawl",
-        "corpus build",
-        "corpus stats",
-        "corpus plan",
-        "vocab train",
-        "vocab inspect",
-        "examples build",
-        "mixture show",
-        "train",
-        "finetune",
-        "evaluate",
-        "predict",
-        "plan",
-        "import-hf",
-        "export-hf",
-        "report",
-        *(f"jobs {name}" for name in ("submit", "list", "show", "logs", "pause", "resume")),
-        *("jobs cancel", "jobs adopt"),
-    ],
-)
-def test_the_help_of_a_command_has_an_example(command, capsys):
-    assert main([*command.split(), "--help"]) == 0
-    explained, options, _ = capsys.readouterr().out.partition("─ Parameters ─")
-    assert options
-    usage, *text = explained.splitlines()
-    assert usage.startswith(f"Usage: mswitch {command}")
-    assert any(line.startswith(f" mswitch {command} ") for line in text)
+def commands(app, name):
+    """The name of a command, and of all below it."""
+    below = [word for word in app if not word.startswith("-")]
+    found = [name] if app.default_command is not None else []
+    return found + [one for word in below for one in commands(app[word], f"{name} {word}")]
+
+
+@pytest.mark.parametrize("name", cli.SUBCOMMANDS)
+def test_the_help_of_a_command_has_an_example(name, capsys):
+    for command in commands(cli.build_app(name)[name], name):
+        assert main([*command.split(), "--help"]) == 0
+        explained, options, _ = capsys.readouterr().out.partition("─ Parameters ─")
+        assert options
+        usage, *text = explained.splitlines()
+        assert usage.startswith(f"Usage: mswitch {command}")
+        shown = any(line.startswith(f" mswitch {command} ") for line in text)
+        assert shown or command in ("mixture list", "doctor"), command  # they need no options
 
 
 @pytest.mark.parametrize(
@@ -133,33 +107,35 @@ def test_a_stage_s_command_does_not_import_prefect():
         "assert main(['corpus', 'stats', 'nowhere']) == 2\n"
         "assert 'prefect' not in sys.modules"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
+    done = run_python("-c", script)
     assert done.returncode == 0, done.stderr
     assert "nowhere does not exist" in done.stderr
 
 
-def test_json_is_one_object_on_the_last_line(capsys):
-    finish({"stage": "corpus", "out": "runs/x", "reused": False, "documents": 3}, json=True)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["documents"] == 3
-    finish({"stage": "corpus", "out": "runs/x", "reused": True, "documents": 3}, json=False)
-    assert capsys.readouterr().out == "runs/x: already complete, 3 documents\n"
+BOUND = {"speedup": 1.0, "speedup_censored": "upper", "final_loss": 6.973859786987305}
+DROPPED = {"dropped": 1234, "dropped_by_reason": {"no_text": 1200, "short_lines": 34}}
 
 
-def test_the_last_line_names_what_was_dropped(capsys):
-    reasons = {"no_text": 1200, "short_lines": 34}
-    finish({"out": "c", "records": 2000, "dropped": 1234, "dropped_by_reason": reasons}, json=False)
-    line = "c: done, 2,000 records, 1,234 dropped (no_text 1,200, short_lines 34)"
-    assert capsys.readouterr().out == f"{line}\n"
-
-
-def test_the_last_line_rounds_and_marks_bounds(capsys):
-    found = {"speedup": 1.0, "speedup_censored": "upper", "final_loss": 6.973859786987305}
-    finish({"out": "r", **found, "gain": 2.5, "gain_censored": "none"}, json=False)
-    assert capsys.readouterr().out == "r: done, < 1.0 speedup, 6.9739 final loss, 2.5 gain\n"
-    finish({"out": "r", **found}, json=True)
-    assert json.loads(capsys.readouterr().out)["final_loss"] == 6.973859786987305
+@pytest.mark.parametrize(
+    ("summary", "line"),
+    [
+        ({"stage": "corpus", "reused": True, "documents": 3}, "already complete, 3 documents"),
+        (
+            {"records": 2000, **DROPPED},
+            "done, 2,000 records, 1,234 dropped (no_text 1,200, short_lines 34)",
+        ),
+        (
+            {**BOUND, "gain": 2.5, "gain_censored": "none"},
+            "done, < 1.0 speedup, 6.9739 final loss, 2.5 gain",
+        ),
+    ],
+)
+def test_the_last_line_is_for_a_person_or_json(summary, line, capsys):
+    finish({"out": "runs/x", **summary}, json=False)
+    assert capsys.readouterr().out == f"runs/x: {line}\n"
+    finish({"out": "runs/x", **summary}, json=True)
+    said = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {name: said[name] for name in summary} == summary
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -209,13 +185,13 @@ def test_beam_options_and_lists():
 
 def test_a_missing_part_is_named(tmp_path):
     (tmp_path / "cyclopts.py").write_text("raise ModuleNotFoundError(name='cyclopts')")
-    done = run("--help", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    done = run_mswitch("--help", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert "mswitch: the module cyclopts is not installed: pip install" in done.stderr
 
 
 def test_doctor_lists_every_part():
-    done = run("doctor", "--json")
+    done = run_mswitch("doctor", "--json")
     findings = json.loads(done.stdout.splitlines()[-1])["findings"]
     groups = {finding["group"] for finding in findings}
     assert {"pipelines", "train", "flows", "devices", "runners", "programs", "machine"} <= groups
@@ -237,11 +213,11 @@ def test_doctor_says_how_to_get_googles_client_where_nothing_of_it_is_installed(
 
 
 def test_a_platform_that_jax_cannot_use_is_named():
-    nowhere = {**os.environ, "JAX_PLATFORMS": "nowhere"}
-    done = run("predict", "--run", "run", "--vocab", "vocab", "--text", "a", env=nowhere)
+    nowhere = {"JAX_PLATFORMS": "nowhere"}
+    done = run_mswitch("predict", "--run", "run", "--vocab", "vocab", "--text", "a", **nowhere)
     assert done.returncode == 2
     assert "mswitch: JAX cannot compute on JAX_PLATFORMS=nowhere" in done.stderr
-    done = run("doctor", "--json", env=nowhere)
+    done = run_mswitch("doctor", "--json", **nowhere)
     findings = json.loads(done.stdout.splitlines()[-1])["findings"]
     (device,) = [finding for finding in findings if finding["group"] == "devices"]
     assert (device["name"], device["status"]) == ("jax", "wrong")

@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import example_files
 import pytest
 from debian_packages import add_cldr, make_mirror
 from jax.sharding import AbstractMesh
+from processes import run_mswitch, start_mswitch
 
 from mswitch.flows.chains import plan as plans
 from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_left
@@ -266,29 +265,14 @@ class Study:
         self.examples = example_files.write_examples(
             place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
         )
+        self.home = str(place / "prefect")
 
-    def start(self, out: Path, fault: str = "") -> subprocess.Popen[str]:
+    def words(self, out: Path) -> list[str]:
         words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mswitch.flows.cli.main",
-                *words,
-                "--steps=6",
-                "--seeds=2",
-                "--json",
-            ],
-            env={**os.environ, "MSWITCH_FAULT": fault, "PREFECT_HOME": str(self.place / "prefect")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return [*words, "--steps=6", "--seeds=2", "--json"]
 
-    def run(self, out: Path, fault: str = "") -> tuple[int, str, str]:
-        process = self.start(out, fault)
-        stdout, stderr = process.communicate(timeout=600)
-        return process.returncode, stdout, stderr
+    def run(self, out: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
+        return run_mswitch(*self.words(out), MSWITCH_FAULT=fault, PREFECT_HOME=self.home)
 
 
 @pytest.fixture(scope="module")
@@ -299,12 +283,12 @@ def study(tmp_path_factory) -> Study:
 @pytest.fixture(scope="module")
 def undisturbed(study) -> Path:
     out = study.place / "undisturbed"
-    code, stdout, stderr = study.run(out)
-    assert code == 0, stderr
-    summary = json.loads(stdout.splitlines()[-1])
+    done = study.run(out)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
     assert min(summary["hours"].values()) > 0
-    assert "run 1 of 4, about" in stderr
-    assert "run 4 of 4, about" in stderr
+    assert "run 1 of 4, about" in done.stderr
+    assert "run 4 of 4, about" in done.stderr
     return out
 
 
@@ -328,17 +312,16 @@ def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
 @pytest.mark.timeout(1800)
 def test_killed_anywhere_it_continues_and_the_report_is_the_same(study, undisturbed, tmp_path):
     out = tmp_path / "killed"
-    process = study.start(out)
+    process = start_mswitch(*study.words(out), PREFECT_HOME=study.home)
     while not list(out.glob("runs/*/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.1)
     process.kill()
     process.communicate()
     for fault in ("train.before_marker", "evaluate.before_rename", "report.before_publish"):
-        code, _, stderr = study.run(out, fault)
-        assert code != 0, stderr
-    code, _, stderr = study.run(out)
-    assert code == 0, stderr
+        assert study.run(out, fault).returncode != 0
+    done = study.run(out)
+    assert done.returncode == 0, done.stderr
     for name in ("report.json", "report.html", "per_language.csv"):
         same = (undisturbed / "report" / name).read_bytes()
         assert (out / "report" / name).read_bytes() == same, name
@@ -347,16 +330,11 @@ def test_killed_anywhere_it_continues_and_the_report_is_the_same(study, undistur
 @pytest.mark.training
 @pytest.mark.timeout(1800)
 def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
-    code, stdout, _ = study.run(undisturbed)
-    assert code == 0
-    assert json.loads(stdout.splitlines()[-1])["reused"]
+    done = study.run(undisturbed)
+    assert done.returncode == 0
+    assert json.loads(done.stdout.splitlines()[-1])["reused"]
     words = ["evidence", f"--out={undisturbed}", "--seeds=1", "--steps=6"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *words, f"--examples={study.examples}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_mswitch(*words, f"--examples={study.examples}")
     assert done.returncode == 2
     assert "is of a command with other options" in done.stderr
 
@@ -371,12 +349,7 @@ def test_names_of_things_are_fetched_and_trained_on(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     out = tmp_path / "out"
     words = ["evidence", "--setting=names", f"--out={out}", "--steps=6", "--seeds=1", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_mswitch(*words)
     assert done.returncode == 0, done.stderr
     assert not (out / "corpus").exists()
     report = json.loads((out / "report" / "report.json").read_text())

@@ -9,29 +9,25 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from processes import wait_for
+from processes import run_python, wait_for
 
 LINE = "mswitch: interrupted; the same command continues"
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    """Start a process in a group of its own; it heeds SIGINT, as in the foreground of a shell."""
+@contextlib.contextmanager
+def started(*words: str) -> Iterator[Any]:
+    """Python in a group of its own, which heeds SIGINT, as in the foreground of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     try:
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
-        )
+        process = subprocess.Popen([sys.executable, *words], process_group=0, **pipes)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def ended(process: subprocess.Popen[str]) -> Iterator[None]:
-    """Leave nothing of a process and its group behind."""
     try:
-        yield
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -62,8 +58,7 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
         "".join(json.dumps({**page, "url": f"http://a.example/{n}"}) + "\n" for n in range(20_000))
     )
     arguments = ["--input", str(tmp_path / "pages.jsonl"), "--out", str(tmp_path / "corpus")]
-    process = start(sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "build", *arguments)
-    with ended(process):
+    with started("-m", "mswitch.flows.cli.main", "corpus", "build", *arguments) as process:
         if moment == "phases run":
             wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/pages")))
             wait_for(lambda: workers_began(process.pid))
@@ -100,9 +95,7 @@ with stop_requests() as due:
 
 
 def test_nothing_waits_for_a_compilation():
-    process = start(sys.executable, "-c", BUSY)
-    with ended(process):
-        assert process.stdout is not None
+    with started("-c", BUSY) as process:
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
@@ -111,9 +104,7 @@ def test_nothing_waits_for_a_compilation():
 
 
 def test_a_training_saves_first_and_leaves_on_the_second():
-    process = start(sys.executable, "-c", TRAINING)
-    with ended(process):
-        assert process.stdout is not None
+    with started("-c", TRAINING) as process:
         assert process.stdout.readline() == "busy\n"
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "saved\n"
@@ -129,4 +120,4 @@ def test_it_stays_ignored_where_it_is_ignored():
         "from mswitch.flows.cli.interrupts import leave_on_interrupt; leave_on_interrupt()\n"
         "signal.raise_signal(signal.SIGINT)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_python("-c", code).returncode == 0

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import wait_for
 
 from mswitch.pipelines.faults import FAULT_POINTS, VARIABLE
 
@@ -124,10 +125,7 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
             except ProcessLookupError:
                 continue
         process.wait(30)
-        deadline = time.monotonic() + 10
-        while writers(out):
-            assert time.monotonic() < deadline, f"orphans go on: {writers(out)}"
-            time.sleep(0.1)
+        wait_for(lambda: not writers(out), 10)
         print(f"killed {'the whole tree' if whole_tree else 'the flow alone'}", flush=True)
         kill += 1
     assert run(out) == 0

@@ -1,21 +1,18 @@
 """Fine-tuning on the demo's corpus, as a user does it: which language is this?"""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_mswitch
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 
 
 def mswitch(*arguments: str | Path) -> dict:
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", *map(str, arguments), "--json"]
     # Other tests compile more than they compute.
-    env = {**os.environ, "XLA_FLAGS": ""}
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    done = run_mswitch(*arguments, "--json", XLA_FLAGS="")
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -26,17 +23,8 @@ def test_the_languages_of_the_demos_corpus_are_told_apart(demo, tmp_path):
     task, vocabulary = ("--task", rows / "task.toml"), ("--vocab", demo / "vocabulary")
     mswitch("examples", "supervised", *task, *vocabulary, "--out", tasks, *lengths)
     options = "--steps 160 --eval-every 80 --batch-size 64 --base-learning-rate 0.04"
-    origin = (
-        "--from",
-        demo / "runs" / "dense-seed-0",
-        "--tasks",
-        tasks,
-        "--out",
-        tuned,
-        "--dtype",
-        "float32",
-    )
-    mswitch("finetune", *origin, *options.split())
+    origin = ("--from", demo / "runs" / "dense-seed-0", "--tasks", tasks, "--dtype", "float32")
+    mswitch("finetune", *origin, "--out", tuned, *options.split())
     mswitch("predict", "--run", tuned, "--select")
     found = mswitch("predict", "--run", tuned, "--split", "test")
     accuracy = found["all"]["accuracy"]

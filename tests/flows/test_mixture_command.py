@@ -1,11 +1,10 @@
 """`mswitch mixture`: the table of a mixture for an examples directory."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import run_python
 
 from mswitch.flows.cli.main import main
 from mswitch.pipelines.outputs import stage_output
@@ -119,7 +118,7 @@ def test_training_refuses_an_unknown_mixture_before_it_loads_jax(examples, tmp_p
         f" '--out', {str(tmp_path / 'run')!r}, '--mixture', 'mc5'])\n"
         "print(code, sorted({'jax', 'seqio', 'tensorflow', 'grain'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "2 []"
     assert "unknown mixture 'mc5'" in done.stderr
 
@@ -131,8 +130,7 @@ def test_showing_a_mixture_loads_no_framework(examples):
         "heavy = {'jax', 'seqio', 'tensorflow', 'grain', 'apache_beam', 'pyarrow', 'prefect'}\n"
         "print(sorted(heavy & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert run_python("-c", code).stdout.splitlines()[-1] == "[]"
 
 
 def test_tasks_of_a_file_are_shown_by_leaf(tmp_path, capsys):

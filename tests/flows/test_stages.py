@@ -115,14 +115,15 @@ def test_each_field_of_a_form_is_described_by_words_that_stand_alone():
 @pytest.mark.parametrize(
     ("argv", "out", "marked"),
     [
-        (["train", "--out", "run"], "run", True),
+        (["train", "--out", "other", "--out", "run"], "run", True),
         (["evaluate", "--run=run", "--watch"], "run/eval", False),
         (["predict", "--run=run"], "run/predictions", False),
         (["corpus", "build", "--out=corpus"], "corpus", True),
-        (["corpus", "build", "--append", "--out=corpus"], "corpus", False),
+        (["corpus", "build", "--append", "--out=corpus", "--", "--out=b"], "corpus", False),
         (["report", "distillation", "--out=page"], "page", True),
         (["report", "--unfinished", "--out=page"], "page", False),
         (["demo", "--out=demo"], "demo", False),
+        (["evidence", "--out=study"], "study", False),
     ],
 )
 def test_a_command_line_is_the_job_of_its_stage(argv, out, marked, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Commands that supervise themselves, and trainers that a flow starts, with real processes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,31 +72,20 @@ def is_still(path: Path) -> bool:
     return path.read_text() == before
 
 
-def test_a_command_that_succeeds_runs_once(child):
-    run_with_restarts(["exit", str(child), "0"])
-    assert len((child / "pids").read_text().split()) == 1
-
-
-def test_a_preempted_command_is_started_again(child):
-    run_with_restarts(["resume-once", str(child)])
-    assert len((child / "pids").read_text().split()) == 2
-
-
-def test_refused_input_is_the_user_s(child):
-    with pytest.raises(UserError, match="cannot go on"):
-        run_with_restarts(["exit", str(child), "2"])
-
-
-def test_a_defect_is_not_repeated(child):
-    with pytest.raises(RuntimeError, match="ended with code 1"):
-        run_with_restarts(["exit", str(child), "1"])
-    assert len((child / "pids").read_text().split()) == 1
-
-
-def test_restarts_are_bounded(child):
-    with pytest.raises(RuntimeError, match="ended with code 75"):
-        run_with_restarts(["exit", str(child), "75"], max_restarts=2)
-    assert len((child / "pids").read_text().split()) == 3
+@pytest.mark.parametrize(
+    ("what", "code", "ends", "starts"),
+    [
+        ("exit", 0, contextlib.nullcontext(), 1),
+        ("resume-once", 0, contextlib.nullcontext(), 2),
+        ("exit", 2, pytest.raises(UserError, match="cannot go on"), 1),
+        ("exit", 1, pytest.raises(RuntimeError, match="ended with code 1"), 1),
+        ("exit", 75, pytest.raises(RuntimeError, match="ended with code 75"), 3),
+    ],
+)
+def test_only_what_was_preempted_is_started_again_and_not_for_ever(what, code, ends, starts, child):
+    with ends:
+        run_with_restarts([what, str(child), str(code)], max_restarts=2)
+    assert len((child / "pids").read_text().split()) == starts
 
 
 def script_that(body: str) -> subprocess.Popen[bytes]:
@@ -111,25 +101,17 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", start + body])
 
 
-def test_a_killed_flow_leaves_no_trainer_that_writes(child):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_flow_that_is_ended_leaves_no_trainer_that_writes(how, child):
     launcher = script_that(
         "from mswitch.flows.supervision import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
-    launcher.send_signal(signal.SIGKILL)
-    launcher.wait()
-    wait_for(lambda: is_still(child / "beat"))
-
-
-def test_an_interrupted_flow_stops_its_trainer(child):
-    launcher = script_that(
-        "from mswitch.flows.supervision import run_with_restarts\n"
-        f"run_with_restarts(['beat', {str(child)!r}])"
-    )
-    wait_for((child / "beat").exists)
-    launcher.send_signal(signal.SIGINT)
+    launcher.send_signal(how)
     launcher.wait(30)
+    if how == signal.SIGKILL:  # the trainer finds out by itself
+        wait_for(lambda: is_still(child / "beat"))
     assert is_still(child / "beat")
 
 

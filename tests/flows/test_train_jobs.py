@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import free_port, has_steps, wait_for
+from processes import end, free_port, has_steps, start_mswitch, wait_for
 
 from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.pipelines.errors import UserError
@@ -33,7 +33,7 @@ def port() -> int:
 
 def start(number: int, port: int, examples: Path, out: Path) -> subprocess.Popen[str]:
     run = [*training(examples, out), "--steps", "100000", "--data-parallel", "2"]
-    return mswitch(*run, *member(number, port))
+    return start_mswitch(*run, *member(number, port), JAX_PLATFORMS="cpu")
 
 
 def training(examples: Path, out: Path) -> list[str]:
@@ -46,16 +46,6 @@ def member(number: int, port: int) -> list[str]:
     return [*job, "--process-id", str(number), "--heartbeat-timeout-secs", "10"]
 
 
-def mswitch(*words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "mswitch.flows.cli.main", *words],
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
     tmp_path, examples, port
 ):
@@ -64,9 +54,7 @@ def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
     wait_for(has_steps(out / "metrics.jsonl", first, second), 200)
     second.kill()
     second.communicate()
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == EXIT_RESUME, errors
-    assert "another process" in errors.splitlines()[-1]
+    assert "another process" in end(first, EXIT_RESUME).splitlines()[-1]
     assert not (out / "_COMPLETED").exists()
 
 
@@ -75,18 +63,14 @@ def test_what_is_wrong_for_one_process_is_said_by_all(tmp_path, examples, port):
     first = start(0, port, examples, tmp_path / "run")
     second = start(1, port, nowhere, tmp_path / "run")
     for process in (first, second):
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 2, errors
-        assert f"process 1: {nowhere} does not exist" in errors
+        assert f"process 1: {nowhere} does not exist" in end(process, 2)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_port_that_is_in_use_is_named(tmp_path, examples):
     with socket.create_server(("", 0)) as taken:
         process = start(0, taken.getsockname()[1], examples, tmp_path / "run")
-        _, errors = process.communicate(timeout=200)
-    assert process.returncode == 2, errors
-    assert "process 0 cannot use that port" in errors
+        assert "process 0 cannot use that port" in end(process, 2)
 
 
 def test_sigterm_while_a_job_is_joined_asks_for_it_to_be_resumed(tmp_path, examples):
@@ -96,29 +80,23 @@ def test_sigterm_while_a_job_is_joined_asks_for_it_to_be_resumed(tmp_path, examp
         connection, _ = silent.accept()
         with connection:
             process.terminate()
-            _, errors = process.communicate(timeout=60)
-    assert process.returncode == EXIT_RESUME, errors
+            errors = end(process, EXIT_RESUME)
     assert errors.splitlines()[-1].startswith("[train] ended by SIGTERM at once: start the same")
 
 
 def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, examples, port):
     out = tmp_path / "run"
-    train = mswitch(*training(examples, out), "--steps", "2", "--evaluations", "2")
-    assert train.wait(timeout=200) == 0, train.communicate()[1]
+    end(start_mswitch(*training(examples, out), "--steps", "2", "--evaluations", "2"))
     command = ["evaluate", "--run", str(out), "--examples", str(examples), "--data-parallel", "2"]
-    first, lost = (mswitch(*command, *member(number, port)) for number in range(2))
+    first, lost = (start_mswitch(*command, *member(number, port)) for number in range(2))
     while not (out / "eval").exists():
         assert first.poll() is None
         time.sleep(0.05)
     lost.kill()
     lost.communicate()
-    _, errors = first.communicate(timeout=60)
-    assert first.returncode == EXIT_RESUME, errors
-    assert "another process" in errors.splitlines()[-1]
-    members = [mswitch(*command, *member(number, port)) for number in range(2)]
-    for process in members:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    assert "another process" in end(first, EXIT_RESUME).splitlines()[-1]
+    for process in [start_mswitch(*command, *member(number, port)) for number in range(2)]:
+        end(process)
     assert {path.name for path in (out / "eval").glob("*.parquet")} == {"1.parquet", "2.parquet"}
 
 

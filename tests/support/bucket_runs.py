@@ -56,12 +56,17 @@ def has_saved(run: str, *processes: subprocess.Popen[str], after: int = 0) -> Ca
     return condition
 
 
-def sent(directory: Path, run: str) -> str:
-    """Put a run into a bucket."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            objects.upload(path, f"{run}/{path.relative_to(directory)}")
-    return run
+def assert_same_runs(made: Path, undisturbed: Path, preset: str, steps: int) -> None:
+    """Compare all that training leaves, but for times and where the examples were."""
+    for name in ("_COMPLETED", "config.json"):
+        ours, theirs = (json.loads((each / name).read_bytes()) for each in (made, undisturbed))
+        for described in (ours, theirs) if name == "config.json" else ():
+            described["examples"].pop("path")
+        assert ours == theirs
+    ours, theirs = (metrics((each / "metrics.jsonl").read_bytes()) for each in (made, undisturbed))
+    assert ours == theirs
+    one, other = (final_arrays(preset, steps, each / "checkpoints") for each in (made, undisturbed))
+    assert all(np.array_equal(*pair) for pair in zip(one, other, strict=True))
 
 
 def copied(run: str, out: Path) -> Path:

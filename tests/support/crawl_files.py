@@ -104,6 +104,14 @@ def members(records: Iterable[bytes]) -> list[bytes]:
     return [gzip.compress(one, mtime=0) for one in records]
 
 
+def dump(name: str, first: int) -> dict[str, bytes]:
+    """A dump of Common Crawl, of one WET file with four German pages, as its server has it."""
+    path = f"crawl-data/{name}/segments/0/wet/CC-00000.warc.wet.gz"
+    pages = [record(prose(GERMAN, first + i), f"http://{name}.de/{i}") for i in range(4)]
+    paths = gzip.compress(f"{path}\n".encode())
+    return {f"/{path}": b"".join(members(pages)), f"/crawl-data/{name}/wet.paths.gz": paths}
+
+
 def write(path: Path, records: Iterable[bytes], *, compress: bool = True) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(members(records) if compress else records))

@@ -11,11 +11,11 @@ from typing import Any
 
 import job_child
 import job_follower
-from processes import wait_for
+from processes import is_alive, wait_for
 
 from mswitch.flows.jobs.controller import Result, ask, run_job
 from mswitch.flows.jobs.job import Job, Launcher
-from mswitch.flows.jobs.record import read_record
+from mswitch.flows.jobs.record import Record, edit_record, read_record
 
 
 @dataclasses.dataclass
@@ -59,6 +59,38 @@ class World:
             text=True,
         )
 
+    def begin(self, mode: str = "steady", **settings: object) -> tuple[Job, subprocess.Popen[str]]:
+        """A job that runs, and who follows it."""
+        job = self.job(mode, **settings)
+        follower = self.follow(job)
+        self.wait_for_beat()
+        return job, follower
+
+    def submit(self, job: Job, attempt: int = 1) -> None:
+        """Submit an attempt that nobody follows."""
+        job.directory.mkdir(exist_ok=True)
+        self.launcher.submit(job, attempt)
+
+    def end(self, follower: subprocess.Popen[str], outcome: str = "done") -> None:
+        """Wait until who follows says how the job ended."""
+        result, errors = follower.communicate(timeout=self.secs)
+        assert result == f"{outcome}\n", errors
+
+    def finish(self, follower: subprocess.Popen[str]) -> None:
+        """Let a steady command end."""
+        (self.out / "go").touch()
+        self.end(follower)
+
+    @property
+    def record(self) -> Record:
+        found = read_record(self.out)
+        assert found is not None
+        return found
+
+    @property
+    def outcomes(self) -> list[str]:
+        return [attempt.outcome for attempt in self.record.attempts]
+
     @property
     def lines_file(self) -> Path:
         return self.out.with_name("lines")
@@ -73,6 +105,13 @@ class World:
     def wait_for(self, condition: Callable[[], object]) -> None:
         wait_for(condition, self.secs)
 
+    def wait_for_end(self, job: Job) -> None:
+        self.wait_for(lambda: self.launcher.poll(job, 1).phase == "ended")
+
+    def lives(self) -> bool:
+        """Whether any process of the command does."""
+        return any(is_alive(pid) for pid in self.pids())
+
     def wait_for_beat(self, starts: int = 1) -> None:
         self.wait_for(lambda: len(self.pids()) >= starts * self.hosts)
         (self.out / "beat").unlink(missing_ok=True)
@@ -85,3 +124,10 @@ class World:
             return
         ask(record.job, self.launcher, "cancel")
         self.launcher.stop(record.job, record.alive.number, kill=True)
+
+
+def write_record(record: Record) -> Record:
+    """Put a record where its job has it."""
+    with edit_record(record.job.place, lambda _: record):
+        pass
+    return record

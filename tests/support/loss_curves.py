@@ -12,10 +12,11 @@ STEPS = np.array([1.0, 10, 100, 1000, 10_000])
 SLOW, FAST = [9, 8, 6, 4, 3], [8, 6, 4, 2, 1]
 
 
-def losses_from(baseline, candidate, *, lang="de", documents=8, noise=0.0, seed=0):
-    """Documents whose loss per token follows two curves, with tokens and noise that differ."""
+def losses_from(baseline, candidate, *, lang="de", documents=8, noise=0.0, seed=0, tokens=None):
+    """Documents whose loss per token follows two curves, with noise and, by default, tokens."""
     generator = np.random.default_rng(seed)
-    tokens = generator.integers(20, 90, documents)
+    drawn = generator.integers(20, 90, documents)
+    tokens = drawn if tokens is None else np.full(documents, tokens)
     per_token = [
         np.asarray(curve) + noise * generator.standard_normal((documents, len(curve)))
         for curve in (baseline, candidate)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ import html5lib
 
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
+
+ACTIVE = {"img", "iframe", "object", "embed", "video", "audio", "base"}
+FETCHED = {"src", "href", "srcset", "action", "data", "poster"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +50,26 @@ def visible_words(element: Any) -> str:
     return re.sub(r"\s+", " ", "".join(element.itertext())).strip()
 
 
-def make_report(
-    pair: tuple[Path, Path], out: Path, *, unfinished: bool = False, **config: Any
-) -> Made:
+def assert_inert(page: Any) -> None:
+    """Nothing in a page acts but its two scripts, nothing is fetched, and links lead somewhere."""
+    policy = page.find(".//meta[@http-equiv='Content-Security-Policy']").get("content")
+    assert "default-src 'none'" in policy
+    assert len(page.findall(".//script")) == 2
+    elements = [element for element in page.iter() if isinstance(element.tag, str)]
+    ids = [element.get("id") for element in elements if element.get("id")]
+    assert len(ids) == len(set(ids))
+    for element in elements:
+        assert element.tag not in ACTIVE
+        assert not any(name.startswith("on") for name in element.attrib)
+        for name in FETCHED & element.attrib.keys():
+            value = element.get(name)
+            assert value.startswith(("#", "data:", "./")), (element.tag, value)
+            assert not value.startswith("#") or value[1:] in ids, value
+        for target in re.findall(r"url\(([^)]*)\)", element.get("style", "")):
+            assert target.startswith("#")
+
+
+def make_report(pair: Sequence[Any], out: Path, *, unfinished: bool = False, **config: Any) -> Made:
     summary = write_report(*pair, out, ReportConfig(**config), unfinished=unfinished)
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return Made(out, summary, report, (out / "report.html").read_text(encoding="utf-8"))

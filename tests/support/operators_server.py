@@ -24,6 +24,7 @@ from processes import MSWITCH, free_port
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
+ENDS = {"Completed", "Failed", "Crashed"}
 #: Runs a command as a script's `&` does.
 _IGNORING_SIGINT = 'trap \'\' INT; exec "$0" "$@"'
 TOML = """
@@ -106,6 +107,12 @@ class Served:
             return found if found.state_name in states else None
 
         return until(look, secs, lambda: f"{self.client.read_flow_run(run).state}\n{self.log}")
+
+    def finish(self, deployment: str, secs: float = 900, **parameters: Any) -> FlowRun:
+        """Run a deployment to its end, which has to be a good one."""
+        ended = self.wait(self.start(deployment, **parameters), ENDS, secs)
+        assert ended.state_name == "Completed", (ended.state, self.log)
+        return ended
 
     def lines(self, run: UUID) -> list[str]:
         """What was logged of a flow run and its tasks."""

@@ -35,6 +35,25 @@ def start_mswitch(*words: object, devices: int = 1, **variables: str) -> subproc
     return start(*MSWITCH[1:], *words, devices=devices, **variables)
 
 
+def run_python(
+    *words: object, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words and environment variables to its end, whatever that is."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def run_mswitch(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of mswitch."""
+    return run_python("-m", "mswitch.flows.cli.main", *words, **variables)
+
+
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait until a process ends with a code; what it said."""
     _, errors = process.communicate()

@@ -21,7 +21,7 @@ class Scenario:
 
     Attributes:
         documents: validation documents per language.
-        speed_ups: true step speed-up per language.
+        speed_ups: true step speed-up per language, or of all.
         steps: training steps; 16 log-spaced ones are evaluated.
         noise: standard deviation of a document's own deviation per step, nats per token.
         preset_names: presets of baseline and candidate.
@@ -32,7 +32,7 @@ class Scenario:
     """
 
     documents: Mapping[str, int]
-    speed_ups: Mapping[str, float]
+    speed_ups: Mapping[str, float] | float
     steps: int = 1000
     noise: float = 0.02
     preset_names: tuple[str, str] = ("mt5-base", "mswitch-base")
@@ -70,7 +70,9 @@ def write_runs(root: Path, scenario: Scenario) -> tuple[Path, Path]:
         columns["document"] += ids
         columns["tokens"] += tokens.tolist()
         columns["sizes"] += (4 * tokens).tolist()
-        for model, factor in enumerate((1.0, scenario.speed_ups[lang])):
+        of_all = scenario.speed_ups
+        faster = of_all if isinstance(of_all, float) else of_all[lang]
+        for model, factor in enumerate((1.0, faster)):
             curve = true_loss(
                 factor * np.array(steps, dtype=float), scenario.steps, lang in scenario.rising
             )

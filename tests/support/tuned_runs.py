@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mswitch.flows.reports.downstream import write_downstream
 from mswitch.models.config import TuningConfig
 from mswitch.models.inference.predict import SCHEMA
 from mswitch.models.inference.scores import score_predictions
+from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import MARKER, config_hash
 
@@ -26,6 +28,42 @@ def right_of_ten(count: int) -> Model:
 
 def wrong(answer: str) -> str:
     return LABELS[(LABELS.index(answer) + 1) % len(LABELS)]
+
+
+def write_pretrained_longer(place: Path, **options: Any) -> tuple[list[Path], list[Path]]:
+    """Write three runs of each model, from the steps 100, 200 and 400 of pretraining."""
+    dense, sparse = (
+        [
+            write_tuned(
+                place / f"{preset}-{step}", right_of_ten(count), preset, origin=step, **options
+            )
+            for step, count in zip((100, 200, 400), counts, strict=True)
+        ]
+        for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8)))
+    )
+    return dense, sparse
+
+
+def compare_tuned_from(
+    runs: Sequence[Path],
+    place: Path,
+    rights: Sequence[int] = (5, 6),
+    origins: Sequence[int] = (400,),
+    **options: Any,
+) -> Path:
+    """Write a comparison of runs fine-tuned from these, of whose rows so many of ten are right."""
+    sides = []
+    for run, right in zip(runs, rights, strict=True):
+        config = read_run(run)
+        begun = {"preset": config["preset"], "origin_hash": config["config_hash"], **options}
+        sides.append(
+            [
+                write_tuned(place / f"{run.name}-{n}", right_of_ten(right - i), origin=n, **begun)
+                for i, n in enumerate(origins)
+            ]
+        )
+    write_downstream(*sides, place / "downstream")
+    return place / "downstream"
 
 
 def write_tuned(

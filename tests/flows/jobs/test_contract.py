@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from job_world import World
-from processes import free_port, is_alive
+from processes import free_port
 
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import edit_record, read_record
+from mswitch.flows.jobs.record import Record, edit_record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.jobs.summary import summarise
 from mswitch.pipelines.errors import UserError
@@ -25,14 +25,13 @@ from mswitch.pipelines.faults import LAUNCH_POINTS
 
 def test_a_job_that_is_submitted_twice_runs_once(world: World):
     job = world.job("steady")
-    job.directory.mkdir()
-    world.launcher.submit(job, 1)
+    world.submit(job)
     world.launcher.submit(job, 1)
     world.wait_for_beat()
     world.launcher.submit(job, 1)
     assert list(world.launcher.find(job)) == [1]
     (world.out / "go").touch()
-    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.wait_for_end(job)
     world.launcher.submit(job, 1)
     assert world.launcher.poll(job, 1).codes == (0,) * world.hosts
     assert len(world.pids()) == world.hosts
@@ -44,8 +43,7 @@ def test_a_follower_killed_at_any_step_doubles_no_job_and_no_line(world: World, 
     killed = world.follow(job, MSWITCH_FAULT=point)
     _, errors = killed.communicate(timeout=world.secs)
     assert killed.returncode == -signal.SIGKILL, errors
-    result, errors = world.follow(job).communicate(timeout=world.secs)
-    assert result == "done\n", errors
+    world.end(world.follow(job))
     assert len(world.pids()) == 2 * world.hosts
     wanted = [f"process {n}: start {start}" for n in range(world.hosts) for start in (1, 2)]
     lines = [x for x in world.lines_file.read_text().splitlines() if x.startswith("process")]
@@ -53,9 +51,7 @@ def test_a_follower_killed_at_any_step_doubles_no_job_and_no_line(world: World, 
 
 
 def test_a_job_outlives_its_follower_and_the_next_one_adopts_it(world: World):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     follower.kill()
     follower.communicate()
     world.wait_for_beat()
@@ -63,12 +59,9 @@ def test_a_job_outlives_its_follower_and_the_next_one_adopts_it(world: World):
     third = world.follow(job)  # waits for the second
     (world.out / "go").touch()
     for one in (second, third):
-        result, errors = one.communicate(timeout=world.secs)
-        assert result == "done\n", errors
+        world.end(one)
     assert len(world.pids()) == world.hosts
-    record = read_record(world.out)
-    assert record is not None
-    assert [attempt.outcome for attempt in record.attempts] == ["done"]
+    assert world.outcomes == ["done"]
 
 
 def test_input_that_is_refused_is_not_tried_again(world: World):
@@ -120,49 +113,35 @@ def test_a_job_that_comes_back_after_another_of_its_output_is_run_again(world: W
         ask(job, world.launcher, "run")
         assert world.run(job).outcome == outcome
     assert len(world.pids()) == 3 * world.hosts
-    record = read_record(world.out)
-    assert record is not None
     # Hours of the first attempt are among the earlier ones, and count once.
-    assert [one.started is None for one in record.attempts] == [True, False]
+    assert [one.started is None for one in world.record.attempts] == [True, False]
 
 
 def test_a_member_that_is_killed_is_started_again(world: World):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    _, follower = world.begin()
     os.kill(world.pids()[-1], signal.SIGKILL)
     (world.out / "saved").touch()
     world.wait_for_beat(starts=2)
-    (world.out / "go").touch()
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
-    record = read_record(world.out)
-    assert record is not None
-    assert 137 in record.attempts[0].codes
+    world.finish(follower)
+    assert 137 in world.record.attempts[0].codes
     assert len(world.pids()) == 2 * world.hosts
 
 
 @pytest.mark.parametrize("mode", ["steady", "stubborn"])
 def test_a_cancelled_job_saves_or_is_killed_and_leaves_no_process(world: World, mode: str):
-    job = world.job(mode, grace_secs=5.0 if mode == "steady" else 0.3)
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin(mode, grace_secs=5.0 if mode == "steady" else 0.3)
     ask(job, world.launcher, "cancel")
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "cancelled\n", errors
+    world.end(follower, "cancelled")
     assert (world.out / "saved").exists() == (mode == "steady")
-    assert not any(is_alive(pid) for pid in world.pids())
+    assert not world.lives()
     assert world.run(job).outcome == "cancelled"
     assert len(world.pids()) == world.hosts
 
 
 def test_a_paused_job_goes_on_when_asked(world: World):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     ask(job, world.launcher, "pause")
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "paused\n", errors
+    world.end(follower, "paused")
     assert world.run(job).outcome == "paused"
     (world.out / "go").touch()
     ask(job, world.launcher, "run")
@@ -174,17 +153,15 @@ def test_a_job_is_cancelled_though_nobody_follows_it_nor_wrote_it_down(world: Wo
     job = world.job("steady")
     killed = world.follow(job, MSWITCH_FAULT="launch.after_submit")
     killed.communicate(timeout=world.secs)
-    assert read_record(world.out).attempts == []  # type: ignore[union-attr]
+    assert world.record.attempts == []
     world.wait_for_beat()
     ask(job, world.launcher, "cancel")
     assert world.run(job).outcome == "cancelled"
-    assert not any(is_alive(pid) for pid in world.pids())
+    assert not world.lives()
 
 
 def test_another_job_cannot_have_the_output_while_one_lives(world: World):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     follower.kill()
     follower.communicate()
     with pytest.raises(UserError, match=rf"another job, {job.name(1)}, with another command: wait"):
@@ -192,27 +169,19 @@ def test_another_job_cannot_have_the_output_while_one_lives(world: World):
     (world.out / "go").touch()
     assert world.run(job).outcome == "done"
     assert world.run(world.job("finish")).outcome == "done"
-    record = read_record(world.out)
-    assert record is not None
-    assert record.job.argv[0] == "finish"
+    assert world.record.job.argv[0] == "finish"
 
 
 def test_what_is_asked_while_a_job_is_submitted_is_heard(world: World):
     job = world.job("steady")
-    with edit_record(world.out, lambda before: before or _record(world, job)):
+    with edit_record(world.out, lambda before: before or Record(job, world.launcher.profile)):
         asking = threading.Thread(target=ask, args=(job, world.launcher, "cancel"))
         asking.start()
         world.launcher.submit(job, 1)
         assert asking.is_alive()
     asking.join(world.secs)
     assert world.run(job).outcome == "cancelled"
-    assert not any(is_alive(pid) for pid in world.pids())
-
-
-def _record(world: World, job):
-    from mswitch.flows.jobs.record import Record
-
-    return Record(job, world.launcher.profile)
+    assert not world.lives()
 
 
 def test_arguments_reach_the_command_as_they_are(world: World):
@@ -232,26 +201,20 @@ def test_arguments_reach_the_command_as_they_are(world: World):
 def test_a_scheduler_that_is_gone_for_a_while_is_not_a_restart(world: World):
     if world.cluster is None:
         pytest.skip("this machine is its own scheduler")
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     world.cluster.stop_scheduler()
     try:
         with pytest.raises(Unreachable, match=r"Unable to contact slurm|was refused"):
             world.launcher.poll(job, 1)
         with pytest.raises(Unreachable):
             world.launcher.submit(job, 2)
-        record = read_record(world.out)
-        assert record is not None
-        assert summarise(record).state == "unreachable"
+        assert summarise(world.record).state == "unreachable"
         time.sleep(15)
         assert follower.poll() is None
         world.wait_for_beat()
     finally:
         world.cluster.start_scheduler()
-    (world.out / "go").touch()
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
+    world.finish(follower)
     assert len(world.pids()) == 2
 
 
@@ -294,11 +257,8 @@ def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbe
     world.wait_for(lambda: list(world.out.glob("checkpoints/10/_CHECKPOINT_METADATA")))
     victim = subprocess.check_output(["pgrep", "-f", rf"^\S+ -c .*--out {world.out}"], text=True)
     os.kill(int(victim.split()[-1]), signal.SIGKILL)
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
-    record = read_record(world.out)
-    assert record is not None
-    assert [one.outcome for one in record.attempts] == ["resume", "done"]
+    world.end(follower)
+    assert world.outcomes == ["resume", "done"]
     assert World(world.launcher, top / "quiet").run(quiet).outcome == "done"
     losses = [
         [json.loads(line)["train/loss"] for line in (top / out / "metrics.jsonl").open()]

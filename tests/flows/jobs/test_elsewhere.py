@@ -1,20 +1,31 @@
 """What a job leaves running elsewhere is cancelled with it: jobs of Dataflow."""
 
 import contextlib
+import dataclasses
 import subprocess
 import time
 
 import pytest
-from job_world import World
+from job_world import World, write_record
 
 from mswitch.flows.jobs import controller
 from mswitch.flows.jobs.command import cancel_command
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, edit_record
+from mswitch.flows.jobs.record import Attempt, Record
 
 BUILD = ("corpus", "build", "--input=x", "--out=a", "--runner=dataflow", "--", "--project=p")
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(Local(), tmp_path / "out")
+
+
+def on_dataflow(world, mode):
+    job = world.job(mode)
+    return dataclasses.replace(job, argv=(*job.argv, "--runner=dataflow"))
 
 
 @pytest.fixture
@@ -48,12 +59,10 @@ def test_only_builds_on_dataflow_leave_something(argv, command, tmp_path):
 
 
 @pytest.mark.parametrize("intent", ["pause", "cancel"])
-def test_it_is_cancelled_until_that_succeeds(intent, cancelled, tmp_path):
+def test_it_is_cancelled_until_that_succeeds(intent, cancelled, world):
     words, codes = cancelled
     codes += [1, 1]
-    world = World(Local(), tmp_path / "out")
-    job = world.job("steady")
-    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    job = on_dataflow(world, "steady")
     told: list[str] = []
 
     def tell(text: str) -> None:
@@ -68,11 +77,9 @@ def test_it_is_cancelled_until_that_succeeds(intent, cancelled, tmp_path):
     assert any("no network" in line for line in told)
 
 
-def test_it_is_cancelled_though_no_attempt_lives(cancelled, tmp_path):
+def test_it_is_cancelled_though_no_attempt_lives(cancelled, world):
     words, _ = cancelled
-    world = World(Local(), tmp_path / "out")
-    job = world.job("stall")
-    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
+    job = on_dataflow(world, "stall")
 
     def leave(text: str) -> None:
         if "continues at" in text:
@@ -87,26 +94,16 @@ def test_it_is_cancelled_though_no_attempt_lives(cancelled, tmp_path):
     assert words == [(*job.program, *job.argv, "--cancel")] * 2
 
 
-@pytest.mark.parametrize("mode", ["finish", "refuse"])
-def test_of_a_job_that_ended_by_itself_nothing_is(mode, cancelled, tmp_path):
-    words, _ = cancelled
-    world = World(Local(), tmp_path / "out")
-    job = world.job(mode)
-    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
-    assert world.run(job).outcome in ("done", "refused")
-    assert words == []
-
-
-def test_a_job_that_was_refused_has_started_nothing(cancelled, tmp_path):
+@pytest.mark.parametrize(("mode", "outcome"), [("finish", "done"), ("refuse", "refused")])
+def test_of_a_job_that_ended_by_itself_nothing_is(mode, outcome, cancelled, world):
     words, codes = cancelled
-    world = World(Local(), tmp_path / "out")
-    job = world.job("refuse")
-    job = Job((*job.argv, "--runner=dataflow"), job.out, program=job.program)
-    ask(job, world.launcher, "run")
-    assert world.run(job).outcome == "refused"
-    codes.append(2)
-    ask(job, world.launcher, "cancel")
-    assert len(words) == 1
+    job = on_dataflow(world, mode)
+    assert world.run(job).outcome == outcome
+    assert words == []
+    if mode == "refuse":  # it has started nothing, whatever the cancellation says
+        codes.append(2)
+        ask(job, world.launcher, "cancel")
+        assert len(words) == 1
 
 
 @pytest.mark.parametrize("earlier", [True, False])
@@ -117,8 +114,7 @@ def test_where_only_the_cancellation_is_refused_it_is_not_over(earlier, cancelle
     job = Job(BUILD, tmp_path / "a")
     ends = ["resume", "refused"] if earlier else ["resume"]
     attempts = [Attempt(n, 1.0, 0, ended=1.0, outcome=end) for n, end in enumerate(ends, 1)]
-    with edit_record(job.place, lambda _: Record(job, Local().profile, attempts=attempts)):
-        pass
+    write_record(Record(job, Local().profile, attempts=attempts))
     told: list[str] = []
     with pytest.raises(Unreachable, match="on Dataflow is not cancelled: no network"):
         ask(job, Local(), "cancel")

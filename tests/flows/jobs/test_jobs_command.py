@@ -7,8 +7,7 @@ import sys
 import child_jobs
 import job_child
 import pytest
-from job_world import World
-from processes import is_alive
+from job_world import World, write_record
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
@@ -17,9 +16,12 @@ from mswitch.flows.jobs.command import differences
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, edit_record, follower
+from mswitch.flows.jobs.record import Attempt, Record, follower
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.stages.stage import job_of_command
+
+TRAIN = ("--", "train", "--out", "x")
+SBATCH = ("--launcher", "slurm", "--sbatch-option")
 
 
 @pytest.fixture
@@ -57,15 +59,19 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
     shown = capfd.readouterr().out
     assert f"{run}: running, process " in shown
     assert "followed by  process " in shown
+    first = follower(world.out)
+    assert main(["jobs", "adopt", run]) == 0
+    assert f"{run}: followed by {first} already" in capfd.readouterr().out
     assert main(["jobs", "pause", run]) == 0
     assert f"{run}: paused" in capfd.readouterr().out
     assert (world.out / "saved").exists()
-    assert not any(is_alive(pid) for pid in world.pids())
+    assert not world.lives()
     assert main(["jobs", "resume", run]) == 0
     world.wait_for_beat(starts=2)
     assert main(["jobs", "cancel", run]) == 0
     assert f"{run}: cancelled" in capfd.readouterr().out
-    assert not any(is_alive(pid) for pid in world.pids())
+    assert not world.lives()
+    world.wait_for(lambda: follower(world.out) is None)
     assert main(["jobs", "logs", "--follow", run]) == 0
     assert capfd.readouterr().out.splitlines() == [
         *("process 0: start 1", "saved", "process 0: start 2", "saved"),
@@ -82,28 +88,19 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         (["submit", "--", "trian", "--out", "x"], "'trian' is not a command of mswitch"),
         (["submit", "--", "jobs", "list"], "'jobs' is not a command of mswitch"),
         (["submit"], "nothing is not a command of mswitch"),
-        (["submit", "--hosts", "0", "--", "train", "--out", "x"], "--hosts is 0: give at least 1"),
-        (["submit", "--hosts", "2", "--", "train", "--out", "x"], "give --distributed to 'train'"),
+        (["submit", "--hosts=0", *TRAIN], "--hosts is 0: give at least 1"),
+        (["submit", "--hosts=2", *TRAIN], "give --distributed to 'train'"),
         (
-            ["submit", "--hosts", "2", "--", "train", "--distributed", "--out", "x"],
+            ["submit", "--hosts=2", *TRAIN, "--distributed"],
             "the launcher local has this machine; give --launcher slurm",
         ),
+        (["submit", "--launcher=gke", *TRAIN], "unknown launcher 'gke': choose among local"),
+        (["submit", "--partition", "a", *TRAIN], "give --launcher slurm"),
         (
-            ["submit", "--launcher", "gke", "--", "train", "--out", "x"],
-            "unknown launcher 'gke': choose among local",
-        ),
-        (["submit", "--partition", "a", "--", "train", "--out", "x"], "give --launcher slurm"),
-        (
-            ["submit", "--launcher", "slurm", "--sbatch-option", "x", "--", "train", "--out", "x"],
+            ["submit", *SBATCH, "x", *TRAIN],
             "'x' is not an option of sbatch: give it as --name=value",
         ),
-        (
-            [
-                *("submit", "--launcher", "slurm", "--sbatch-option", "--clusters=a"),
-                *("--", "train", "--out", "x"),
-            ],
-            "--sbatch-option --clusters=a: leave it out",
-        ),
+        (["submit", *SBATCH, "--clusters=a", *TRAIN], "--sbatch-option --clusters=a: leave it out"),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give --record too"),
         (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
         (["submit", "--", "plan"], "or a command that makes none without `mswitch jobs submit`"),
@@ -126,8 +123,6 @@ def test_a_directory_without_jobs_has_none(tmp_path, capfd):
 
 def test_which_output_a_command_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    job = job_of_command(["corpus", "build", "--out=a", "--append", "--", "--out=b"])
-    assert (job.out, job.marked) == (tmp_path / "a", False)
     job = job_of_command(["evaluate", "--run", "run", "--json"])
     assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
     assert job.argv == ("evaluate", "--run", "run")
@@ -135,40 +130,19 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
     job = job_of_command(["predict", "--run=s3://b/run", "--select"], record=tmp_path / "run")
     assert (job.out, job.marked) == ("s3://b/run/predictions", False)
     assert job.place == tmp_path / "run" / "predictions"
-    for argv in (
-        ["demo", "--out", "a"],
-        ["evidence", "--out", "a"],
-        ["report", "--unfinished", "--out", "a"],
-    ):
-        assert not job_of_command(argv).marked
-    job = job_of_command(["train", "--out", "a", "--out", "run"])
-    assert (job.out, job.marked) == (tmp_path / "run", True)
 
 
 @pytest.mark.parametrize("command", ["resume", "adopt"])
 def test_a_record_chooses_no_program(tmp_path, command):
     out, hacked = tmp_path / "out", tmp_path / "hacked"
     touch = ("touch", str(hacked))
-    with edit_record(out, lambda _: Record(Job(("train",), out), {"launcher": "local"})):
-        pass
+    write_record(Record(Job(("train",), out), {"launcher": "local"}))
     file = out.with_name(".out.job") / "record.json"
     value = json.loads(file.read_text())
     assert "program" not in value["job"]
     file.write_text(json.dumps({**value, "job": {**value["job"], "program": touch}}))
     assert main(["jobs", command, "--wait", str(out)]) == 2
     assert not hacked.exists()
-
-
-def test_a_job_that_is_followed_gets_no_second_follower(world, capfd):
-    ask(world.job("steady"), world.launcher, "run")
-    run = str(world.out)
-    assert main(["jobs", "adopt", run]) == 0
-    world.wait_for(lambda: follower(world.out))
-    first = follower(world.out)
-    assert main(["jobs", "adopt", run]) == 0
-    assert f"{run}: followed by {first} already" in capfd.readouterr().out
-    assert main(["jobs", "cancel", run]) == 0
-    world.wait_for(lambda: follower(world.out) is None)
 
 
 def test_a_terminal_gets_no_control_characters_of_a_job(tmp_path, monkeypatch, capfd):
@@ -192,10 +166,9 @@ def test_a_terminal_gets_no_control_characters_of_a_job(tmp_path, monkeypatch, c
 
 def test_who_reads_along_a_job_that_nobody_follows_is_told(world, monkeypatch, capfd):
     job = world.job("fail")
-    job.directory.mkdir()
-    world.launcher.submit(job, 1)
+    world.submit(job)
     ask(job, world.launcher, "run")
-    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.wait_for_end(job)
 
     def interrupt(secs: float) -> None:
         raise KeyboardInterrupt
@@ -222,8 +195,7 @@ def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatc
 
 def test_a_job_of_a_scheduler_that_is_not_installed_here_is_listed(tmp_path, monkeypatch, capfd):
     job = Job(("train",), tmp_path / "out")
-    with edit_record(job.out, lambda before: Record(job, Slurm().profile)) as record:
-        record.attempts.append(Attempt(1, 0.0, 0))
+    write_record(Record(job, Slurm().profile, attempts=[Attempt(1, 0.0, 0)]))
     monkeypatch.setenv("PATH", "")
     assert main(["jobs", "list", str(tmp_path)]) == 0
     assert "\nunreachable" in capfd.readouterr().out
@@ -231,12 +203,11 @@ def test_a_job_of_a_scheduler_that_is_not_installed_here_is_listed(tmp_path, mon
 
 def test_a_job_that_nobody_follows_is_done_when_its_marker_says_so(world, capfd):
     job = world.job("steady")
-    job.directory.mkdir()
-    world.launcher.submit(job, 1)
+    world.submit(job)
     world.wait_for_beat()
     ask(job, world.launcher, "run")
     (world.out / "go").touch()
-    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.wait_for_end(job)
     assert main(["jobs", "list", str(world.out.parent)]) == 0
     assert "\ndone " in capfd.readouterr().out
     assert main(["jobs", "logs", "-f", str(world.out)]) == 0

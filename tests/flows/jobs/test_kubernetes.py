@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from job_world import World
 from local_kubernetes import SUBMITTER
-from processes import is_alive
 
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Unreachable
@@ -62,21 +61,16 @@ def test_a_slice_of_tpus_is_found_by_its_labels(world):
 
 
 def test_a_job_that_a_person_deletes_stays_cancelled(world, kubernetes_cluster):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     kubernetes_cluster.kubectl("delete", "job", job.name(1))
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "cancelled\n", errors
+    world.end(follower, "cancelled")
     assert (world.out / "saved").exists()
-    assert not any(is_alive(pid) for pid in world.pids())
+    assert not world.lives()
     assert world.run(job).message == "cancelled in the scheduler (CANCELLED: the Job was deleted)"
 
 
 def test_a_pod_that_is_evicted_saves_and_the_job_goes_on(world, kubernetes_cluster):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    _, follower = world.begin()
     [pod, _] = kubernetes_cluster.kubectl("get", "pods", "--output=name").split()
     name = pod.removeprefix("pod/")
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
@@ -85,9 +79,8 @@ def test_a_pod_that_is_evicted_saves_and_the_job_goes_on(world, kubernetes_clust
         "create", f"--raw={path}", "--filename=-", given=json.dumps(eviction)
     )
     world.wait_for_beat(starts=2)
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=world.secs)[0] == "done\n"
-    first, second = read_record(world.out).attempts
+    world.finish(follower)
+    first, second = world.record.attempts
     assert first.outcome == "resume"
     # It is chance by which of its pods a Job is judged: the evicted one, or one that saved with it.
     assert re.search("DisruptionTarget|code 75", first.message)
@@ -95,22 +88,18 @@ def test_a_pod_that_is_evicted_saves_and_the_job_goes_on(world, kubernetes_clust
 
 
 def test_a_job_that_its_queue_suspends_saves_and_goes_on(world, kubernetes_cluster):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     for suspend in ("true", "false"):
         patch = f'{{"spec": {{"suspend": {suspend}}}}}'
         kubernetes_cluster.kubectl("patch", "job", job.name(1), f"--patch={patch}")
         world.wait_for((world.out / "saved").exists)
     world.wait_for_beat(starts=2)
-    (world.out / "go").touch()
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "done\n", errors
+    world.finish(follower)
     assert len(world.pids()) == 4
     # Where the pods have saved before the Job counts as suspended, it failed, and another follows.
-    outcomes = [one.outcome for one in read_record(world.out).attempts]
+    outcomes = world.outcomes
     assert outcomes in (["done"], ["resume", "done"])
-    assert read_record(world.out).last.codes == (0, 0)
+    assert world.record.last.codes == (0, 0)
 
 
 def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_cluster):
@@ -137,7 +126,7 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
     world.wait_for_beat()
     ask(job, world.launcher, "pause")
     world.launcher.stop(job, 1, kill=True)
-    assert follower.communicate(timeout=world.secs)[0] == "paused\n"
+    world.end(follower, "paused")
     nobody = dataclasses.replace(world.launcher, service_account="nobody")
     with pytest.raises(UserError, match='serviceaccounts "nobody" not found'):
         nobody.check(job)
@@ -145,10 +134,9 @@ def test_the_rights_that_the_documentation_names_suffice(world, kubernetes_clust
 
 def test_what_the_cluster_refuses_is_said_in_a_line(world):
     world.launcher = dataclasses.replace(world.launcher, namespace="nowhere")
-    with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
-        world.launcher.check(world.job("finish"))
-    with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
-        world.run(world.job("finish"))
+    for submit in (world.launcher.check, world.run):
+        with pytest.raises(UserError, match=r'refuses the job: .*namespaces "nowhere" not found'):
+            submit(world.job("finish"))
     claim = {str(world.out.parent): "no-claim"}
     launcher = dataclasses.replace(world.launcher, namespace="default", volumes=claim)
     with pytest.raises(UserError, match=r'persistentvolumeclaims "no-claim" not found'):

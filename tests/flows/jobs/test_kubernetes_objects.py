@@ -84,21 +84,18 @@ def test_a_profile_makes_the_same_launcher_again():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "error", "message"),
     [
-        ({"volumes": {"runs": "claim"}}, "volumes: 'runs' is not a path"),
-        ({"accelerator": "tpu-v5-lite-podslice"}, "accelerator, topology and chips: give all"),
+        ({"volumes": {"runs": "claim"}}, UserError, "volumes: 'runs' is not a path"),
+        ({"accelerator": "tpu-v5"}, UserError, "accelerator, topology and chips: give all"),
+        ({"chips": -1}, ValidationError, "chips"),
+        ({"topology": "2 x 4"}, ValidationError, "topology"),
+        ({"nodes": 3}, ValidationError, "nodes"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
+def test_settings_that_do_not_fit_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
         Kubernetes(**{"context": "a", "image": "b", "volumes": {"/srv": "runs"}, **settings})
-
-
-@pytest.mark.parametrize("settings", [{"chips": -1}, {"topology": "2 x 4"}, {"nodes": 3}])
-def test_settings_that_are_no_settings_are_refused(settings):
-    with pytest.raises(ValidationError):
-        Kubernetes(**{"context": "a", "image": "b", "volumes": {}, **settings})
 
 
 def test_a_job_that_cannot_run_is_refused_before_the_cluster_is_asked():
@@ -187,57 +184,39 @@ def ended(index, code, reason="Error", **status):
     return pod(index, "Failed" if code else "Succeeded", state, **status)
 
 
-def test_a_job_runs_when_all_of_its_pods_do():
-    status = read_status(
-        job(), [pod(0, state=RUNS), pod(1, state=RUNS, node="b")], {}, stopped=False
-    )
+NO_NODE = "0/1 nodes are available"
+FULL = {"type": "PodScheduled", "status": "False", "message": NO_NODE}
+PULLS = {"waiting": {"reason": "ImagePullBackOff", "message": "no image"}}
+SUSPENDED = job(Suspended={"reason": "JobSuspended", "message": "Job suspended"})
+SAVING = job(FailureTarget={"reason": "PodFailurePolicy"})
+
+
+def test_a_job_that_runs_says_where_and_since_when():
+    pods = [pod(0, state=RUNS), pod(1, state=RUNS, node="b")]
+    status = read_status(job(), pods, {}, stopped=False)
     assert (status.phase, status.where, status.started) == ("running", "on a, b", 1795773605.0)
-    one = [pod(0, state=RUNS), pod(1, "Pending", node=None)]
-    assert read_status(job(), one, {}, stopped=False).phase == "pending"
-    assert read_status(job(), [], {}, stopped=False).phase == "pending"
-    saving = [pod(0, state=RUNS), ended(1, 75)]
-    target = job(FailureTarget={"reason": "PodFailurePolicy"})
-    assert read_status(target, saving, {}, stopped=False).phase == "running"
 
 
 @pytest.mark.parametrize(
-    ("what", "reason"),
+    ("its", "pods", "stopped", "phase", "reason"),
     [
-        (
-            pod(
-                0,
-                "Pending",
-                node=None,
-                conditions=[
-                    {
-                        "type": "PodScheduled",
-                        "status": "False",
-                        "message": "0/1 nodes are available",
-                    }
-                ],
-            ),
-            "0/1 nodes are available",
-        ),
-        (
-            pod(0, "Pending", {"waiting": {"reason": "ImagePullBackOff", "message": "no image"}}),
-            "ImagePullBackOff: no image",
-        ),
+        (job(), [pod(0, state=RUNS), pod(1, "Pending", node=None)], False, "pending", None),
+        (job(), [], False, "pending", None),
+        (job(), [pod(0, "Pending", node=None, conditions=[FULL])], False, "pending", NO_NODE),
+        (job(), [pod(0, "Pending", PULLS)], False, "pending", "ImagePullBackOff: no image"),
+        (SUSPENDED, [], False, "pending", "JobSuspended: Job suspended"),
+        (SAVING, [pod(0, state=RUNS), ended(1, 75)], False, "running", None),
+        # It lives as long as a pod does, though it is deleted.
+        (None, [pod(0, state=RUNS)], True, "running", None),
+        (FAILED, [pod(0, state=RUNS)], False, "running", None),
     ],
 )
-def test_a_pod_that_waits_says_why(what, reason):
-    status = read_status(job(), [what], {}, stopped=False)
-    assert (status.phase, status.reason) == ("pending", reason)
-
-
-def test_a_job_that_its_queue_suspends_is_pending():
-    suspended = job(Suspended={"reason": "JobSuspended", "message": "Job suspended"})
-    status = read_status(suspended, [], {}, stopped=False)
-    assert (status.phase, status.reason) == ("pending", "JobSuspended: Job suspended")
-
-
-def test_a_job_lives_as_long_as_a_pod_does_though_it_is_deleted():
-    assert read_status(None, [pod(0, state=RUNS)], {}, stopped=True).phase == "running"
-    assert read_status(FAILED, [pod(0, state=RUNS)], {}, stopped=False).phase == "running"
+def test_a_job_runs_when_all_of_its_pods_do_and_one_that_waits_says_why(
+    its, pods, stopped, phase, reason
+):
+    status = read_status(its, pods, {}, stopped=stopped)
+    assert status.phase == phase
+    assert reason is None or status.reason == reason
 
 
 DISRUPTED = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}

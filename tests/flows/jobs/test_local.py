@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from job_world import World
-from processes import is_alive
+from processes import is_alive, run_python
 
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, all_logs, output_below
@@ -24,20 +24,13 @@ def world(tmp_path):
     world.clean()
 
 
-def host_of(job: Job) -> int:
-    return json.loads(job.file(1, ".lock").read_text())["pid"]
-
-
 def test_a_host_process_that_is_killed_takes_the_command_along_and_another_starts(world):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
-    os.kill(host_of(job), signal.SIGKILL)
+    job, follower = world.begin()
+    os.kill(json.loads(job.file(1, ".lock").read_text())["pid"], signal.SIGKILL)
     world.wait_for_beat(starts=2)
     assert not is_alive(world.pids()[0])
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=20)[0] == "done\n"
-    assert read_record(world.out).attempts[0].codes == ()
+    world.finish(follower)
+    assert world.record.attempts[0].codes == ()
 
 
 GRANDCHILD = """
@@ -58,21 +51,13 @@ def test_what_a_command_left_running_ends_with_it(world):
 
 
 def test_a_job_on_another_machine_is_stopped_there(world):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     lock = job.file(1, ".lock")
     about = json.loads(lock.read_text())
     lock.write_text(json.dumps({**about, "node": "elsewhere"}))
     with pytest.raises(UserError, match="is made on elsewhere: give the command there"):
         world.launcher.stop(job, 1)
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=20)[0] == "done\n"
-
-
-def test_several_hosts_are_refused(world):
-    with pytest.raises(UserError, match="--hosts 2: the launcher local has this machine"):
-        world.run(Job(("x",), world.out, hosts=2))
+    world.finish(follower)
 
 
 def test_the_record_holds_no_secret_and_lies_on_this_machine(tmp_path):
@@ -178,8 +163,9 @@ def test_progress_counts_what_is_staged_beside_the_output(tmp_path, name):
     (tmp_path / "link").symlink_to(place / name)
     (place / f".{name}.partial-1").mkdir()
     (place / f".{name}.partial-1" / "file").touch()
-    assert Job(("x",), place / name).progress() == 1
-    assert Job(("x",), tmp_path / "link").progress() == 1
+    for out in (place / name, tmp_path / "link"):
+        job = Job(("x",), out)
+        assert (job.progress(), job.directory) == (1, place / f".{name}.job")
 
 
 def test_a_log_is_read_in_pieces(tmp_path, world):
@@ -195,23 +181,20 @@ def test_a_log_is_read_in_pieces(tmp_path, world):
     assert sum(map(len, lines[len(short) : -1])) == 3_000_003
 
 
+def all_lines(world, job):
+    return [line for lines, _ in all_logs(world.launcher, job, 1) for line in lines]
+
+
 def test_the_last_line_of_a_log_is_read_once_it_is_complete_or_the_attempt_is_over(world):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    job, follower = world.begin()
     log = job.file(1, ".log")
     before = all_lines(world, job)
     with log.open("a") as file:
         file.write("no newline")
     assert all_lines(world, job) == before
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    world.finish(follower)
     assert all_lines(world, job) == [*before, "no newline"]
     assert world.lines_file.read_text().endswith("no newline\n")
-
-
-def all_lines(world, job):
-    return [line for lines, _ in all_logs(world.launcher, job, 1) for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -260,15 +243,7 @@ def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(wor
         job.file(attempt, ".lock").write_text('{"pid": 1, "node": "a", "started": 1.0}')
     ask(job, world.launcher, "run")
     assert world.run(job).outcome == "done"
-    record = read_record(world.out)
-    assert record is not None
-    assert [one.number for one in record.attempts] == [1, 2, 3, 4]
-
-
-def test_a_link_to_an_output_has_the_same_job(tmp_path):
-    (tmp_path / "disk" / "run").mkdir(parents=True)
-    (tmp_path / "run").symlink_to(tmp_path / "disk" / "run")
-    assert Job(("x",), tmp_path / "run").directory == tmp_path / "disk" / ".run.job"
+    assert [one.number for one in world.record.attempts] == [1, 2, 3, 4]
 
 
 def test_launching_loads_neither_prefect_nor_jax():
@@ -276,4 +251,4 @@ def test_launching_loads_neither_prefect_nor_jax():
         "import sys; import mswitch.flows.jobs.controller, mswitch.flows.jobs.host\n"
         "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", script], check=True)
+    assert run_python("-c", script).returncode == 0

@@ -4,12 +4,10 @@ import subprocess
 
 import pytest
 from job_world import World
-from processes import is_alive
 
 from mswitch.flows.jobs import slurm
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.programs import call
-from mswitch.flows.jobs.record import read_record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.pipelines.errors import UserError
 
@@ -24,42 +22,30 @@ def world(cluster, tmp_path):
     cluster.wait_until_idle()
 
 
-def slurm_id(job: Job, attempt: int = 1) -> str:
-    return job.file(attempt, ".claim").read_text()
-
-
 def test_a_job_that_waits_says_why_and_can_be_cancelled(world, tmp_path):
-    first = world.job("steady")
-    follower = world.follow(first)
-    world.wait_for_beat()
+    _, follower = world.begin()
     second = World(Slurm(), tmp_path / "second", hosts=2)
     waiting = second.job("finish")
-    waiting.directory.mkdir()
-    second.launcher.submit(waiting, 1)
+    second.submit(waiting)
     second.wait_for(lambda: second.launcher.poll(waiting, 1).reason == "Resources")
     assert second.launcher.poll(waiting, 1).phase == "pending"
     second.launcher.stop(waiting, 1)
-    second.wait_for(lambda: second.launcher.poll(waiting, 1).phase == "ended")
+    second.wait_for_end(waiting)
     assert second.launcher.poll(waiting, 1).reason == "CANCELLED"
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=world.secs)[0] == "done\n"
+    world.finish(follower)
     assert second.pids() == []
 
 
 def test_a_job_that_a_person_cancels_in_slurm_stays_cancelled(world):
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
-    subprocess.run(["scancel", slurm_id(job)], check=True)
-    result, errors = follower.communicate(timeout=world.secs)
-    assert result == "cancelled\n", errors
-    assert not any(is_alive(pid) for pid in world.pids())
+    job, follower = world.begin()
+    subprocess.run(["scancel", job.file(1, ".claim").read_text()], check=True)
+    world.end(follower, "cancelled")
+    assert not world.lives()
 
 
 def test_of_two_jobs_for_one_attempt_one_does_nothing(world, monkeypatch):
     job = world.job("steady")
-    job.directory.mkdir()
-    world.launcher.submit(job, 1)
+    world.submit(job)
     world.wait_for_beat()
     with (
         monkeypatch.context() as blind
@@ -67,7 +53,7 @@ def test_of_two_jobs_for_one_attempt_one_does_nothing(world, monkeypatch):
         blind.setattr(Slurm, "find", lambda *_: [])
         world.launcher.submit(job, 1)
     (world.out / "go").touch()
-    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.wait_for_end(job)
     assert world.launcher.poll(job, 1).codes == (0, 0)
     assert len(world.pids()) == 2
 
@@ -75,14 +61,11 @@ def test_of_two_jobs_for_one_attempt_one_does_nothing(world, monkeypatch):
 def test_a_time_limit_ends_no_training(world):
     """Slurm sends SIGTERM two minutes before the limit of three, give or take half a minute."""
     world.launcher = Slurm(time_limit="3")
-    job = world.job("steady")
-    follower = world.follow(job)
-    world.wait_for_beat()
+    _, follower = world.begin()
     world.secs = 150
     world.wait_for_beat(starts=2)
-    (world.out / "go").touch()
-    assert follower.communicate(timeout=world.secs)[0] == "done\n"
-    first, second = read_record(world.out).attempts
+    world.finish(follower)
+    first, second = world.record.attempts
     assert first.codes == (75, 75)
     assert (world.out / "saved").exists()
     assert second.outcome == "done"
@@ -102,8 +85,7 @@ def test_what_sbatch_refuses_is_said_in_a_line(world, monkeypatch):
 def test_a_hidden_partition_and_its_jobs_are_seen(world, monkeypatch):
     world.launcher = Slurm("hidden")
     job = world.job("steady")
-    job.directory.mkdir()
-    world.launcher.submit(job, 1)
+    world.submit(job)
     world.wait_for_beat()
     # Root sees them anyway.
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -113,7 +95,7 @@ def test_a_hidden_partition_and_its_jobs_are_seen(world, monkeypatch):
         world.launcher.check(job)
         assert world.launcher.poll(job, 1).phase == "running"
     (world.out / "go").touch()
-    world.wait_for(lambda: world.launcher.poll(job, 1).phase == "ended")
+    world.wait_for_end(job)
 
 
 def test_what_slurm_says_when_it_does_not_answer_is_known():

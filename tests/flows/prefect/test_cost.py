@@ -7,18 +7,19 @@ from pathlib import Path
 
 import example_files
 import pytest
+from job_world import write_record
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, edit_record, read_record
+from mswitch.flows.jobs.record import Attempt, Record, read_record
 from mswitch.flows.prefect import approval
 from mswitch.flows.prefect.approval import Approval, approve
 from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
 from mswitch.flows.prefect.parameters import JobCancelledError
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.profile import Operators, Price, read_operators
+from mswitch.flows.prefect.profile import Operators, Price
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import train_within_limit
 from mswitch.models.config import EvaluateConfig
@@ -51,8 +52,7 @@ def guard_of(operators, planned, limit=None, hosts=1, price=None):
 
 
 def recorded(job, *attempts: Attempt):
-    with edit_record(job.out, lambda _: Record(job, Local().profile, attempts=list(attempts))):
-        pass
+    write_record(Record(job, Local().profile, attempts=list(attempts)))
 
 
 def held(hours: float, number: int = 1, **more) -> Attempt:
@@ -141,17 +141,15 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
     assert usd == pytest.approx(400 * 0.5 / HOUR * 2)
     assert basis == f"mt5-tiny: 400 steps of 0.5 s, as measured in {like.out}"
 
-    for unlike in (
-        dataclasses.replace(like, preset="mswitch-tiny"),
-        dataclasses.replace(like, config=dataclasses.replace(CONFIG, batch_size=16)),
-        dataclasses.replace(like, config=dataclasses.replace(CONFIG, dtype="float32")),
+    for unlike, steps, model in (
+        (dataclasses.replace(like, preset="mswitch-tiny"), 30, {}),
+        (dataclasses.replace(like, config=dataclasses.replace(CONFIG, batch_size=16)), 30, {}),
+        (dataclasses.replace(like, config=dataclasses.replace(CONFIG, dtype="float32")), 30, {}),
+        (like, 30, {"d_ff": 8}),  # the preset, changed
+        (like, 19, {}),  # too few steps
     ):
-        train_some(unlike, tmp_path, 30, 0.5)
+        train_some(unlike, tmp_path, steps, 0.5, **model)
         assert guard_of(operators, planned[:1]).to_come()[0] is None
-    train_some(like, tmp_path, 30, 0.5, d_ff=8)  # the preset, changed
-    assert guard_of(operators, planned[:1]).to_come()[0] is None
-    train_some(like, tmp_path, 19, 0.5)  # too few steps
-    assert guard_of(operators, planned[:1]).to_come()[0] is None
     assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None
 
 
@@ -167,17 +165,15 @@ def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_p
     assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
 
 
-def test_at_the_limit_nothing_more_is_computed(operators, planned, tmp_path):
+def test_at_the_limit_nothing_more_is_computed_and_a_note_says_how_far_it_is(
+    operators, planned, tmp_path
+):
     recorded(training(planned[0], SETTINGS, tmp_path), held(2))
     assert guard_of(operators, planned).refuse() is None
     assert guard_of(operators, planned, limit=4.01).refuse() is None
     refused = guard_of(operators, planned, limit=4.0).refuse()
     assert isinstance(refused, OverBudgetError)
     assert str(refused) == "saved and paused: 4.00 USD are spent, and 4.00 is the limit"
-
-
-def test_a_note_says_what_is_spent_and_what_all_will_cost(operators, planned, tmp_path):
-    recorded(training(planned[0], SETTINGS, tmp_path), held(2))
     guard = guard_of(operators, planned[:1], limit=50)
     assert guard.note() == "4.00 USD for all, at most 50.00"
     train_some(planned[0], tmp_path, 100, 60.0)
@@ -255,24 +251,6 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     recorded(watched, held(1, outcome="done"))
     approve(guard_of(operators, [one], limit=4.0))
     assert len(person.asked) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
-        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
-        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
-        ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour"),
-        ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
-    ],
-)
-def test_wrong_prices_are_one_line(text, message, tmp_path):
-    path = tmp_path / "operators.toml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=message) as refused:
-        read_operators(path)
-    assert "\n" not in str(refused.value)
 
 
 def test_a_limit_without_a_price_is_refused():

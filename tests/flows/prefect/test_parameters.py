@@ -34,6 +34,10 @@ FLOWS = {type(one.settings): one.flow for one in DEPLOYMENTS if one.settings is 
 KEYWORDS = {Ge: "minimum", Gt: "exclusiveMinimum", Le: "maximum", Lt: "exclusiveMaximum"}
 
 
+def check(values: dict[str, Any], schema: dict[str, Any]) -> None:
+    validate(values, schema, raise_on_error=True, preprocess=False)
+
+
 def schema_for(settings: type) -> dict[str, Any]:
     return parameter_schema(FLOWS[settings].fn).model_dump_for_openapi()
 
@@ -49,7 +53,7 @@ def test_every_field_is_described_and_has_a_default(settings):
         for one in (field, *field.get("anyOf", ())):
             if one.get("type") in ("integer", "number"):
                 assert one.keys() & {"minimum", "exclusiveMinimum"}, name
-    validate({}, schema_for(settings), raise_on_error=True, preprocess=False)
+    check({}, schema_for(settings))
 
 
 def bounded_fields(value: Any, prefix: str = ""):
@@ -97,7 +101,7 @@ def test_what_is_out_of_bounds_is_refused_by_both(settings):
     assert values
     for name, value in values:
         with pytest.raises(ValidationError):
-            validate({name: value}, schema, raise_on_error=True, preprocess=False)
+            check({name: value}, schema)
         with pytest.raises(UserError):
             configured(settings, {name: value})
 
@@ -105,7 +109,7 @@ def test_what_is_out_of_bounds_is_refused_by_both(settings):
 @pytest.mark.parametrize("name", ["../other", "/etc", "a/b", "", ".hidden", "-x", "a b", "x" * 101])
 def test_a_name_that_could_lead_out_of_the_storage_is_refused(name, tmp_path):
     with pytest.raises(ValidationError):
-        validate({"name": name}, schema_for(PairSettings), raise_on_error=True, preprocess=False)
+        check({"name": name}, schema_for(PairSettings))
     with pytest.raises(UserError, match="cannot be the name of a run"):
         Operators(storage=tmp_path).directory("pairs", name)
 
@@ -115,16 +119,16 @@ def test_the_schema_of_a_deployment_knows_the_launchers_and_no_other_fields():
     [pair] = [one for one in DEPLOYMENTS if one.full_name == "pretrain-pair/sample"]
     schema = schema_of(pair, operators)
 
-    validate({"launcher": "here"}, schema, raise_on_error=True, preprocess=False)
+    check({"launcher": "here"}, schema)
     for wrong in ({"launcher": "there"}, {"stepz": 3}):
         with pytest.raises(ValidationError):
-            validate(wrong, schema, raise_on_error=True, preprocess=False)
+            check(wrong, schema)
 
 
 @pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one.full_name)
 def test_every_deployment_has_values_that_its_form_takes(deployment):
     schema = schema_of(deployment, Operators())
-    validate(deployment.parameters, schema, raise_on_error=True, preprocess=False)
+    check(deployment.parameters, schema)
     if deployment.settings is not None:
         assert configured(type(deployment.settings), deployment.parameters) == deployment.settings
 
@@ -142,12 +146,9 @@ def test_values_are_given_flat_and_arrive_nested():
 def test_a_derived_setting_stays_derived():
     """`keep_und` follows from `languages` where it is not given."""
     assert flat_values(CorpusSettings())["keep_und"] is None
-    assert (
-        configured(CorpusSettings, {"languages": ["de"], "keep_und": None}).config.keep_und is False
-    )
-    assert (
-        configured(CorpusSettings, {"languages": ["de"], "keep_und": True}).config.keep_und is True
-    )
+    for given, kept in ((None, False), (True, True)):
+        values = {"languages": ["de"], "keep_und": given}
+        assert configured(CorpusSettings, values).config.keep_und is kept
 
 
 def test_a_rule_of_several_fields_fails_the_run_in_one_line():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import example_files
 import pytest
@@ -67,32 +68,24 @@ def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, c
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("settings", "mixture", "config", "message"),
     [
-        ({"hosts": 2}, "--hosts 2: the launcher local has this machine"),
+        ({"hosts": 2}, "mswitch", {}, "--hosts 2: the launcher local has this machine"),
+        ({}, "none-such", {}, "unknown mixture 'none-such'"),
+        ({}, "mswitch", {"data_parallel": 7}, "not a multiple of data x expert shards"),
+        # A report needs 3.
+        ({}, "mswitch", {"evaluations": 2}, r"--evaluations: 2 of .* too few, a report needs 3"),
+        ({}, "mswitch", {"steps": 2}, r"--evaluations: 2 of .* too few, a report needs 3"),
+        ({}, "mswitch", {"eval_every": 200}, r"--eval-every: 2 of 400 steps are too few"),
     ],
 )
-def test_settings_that_cannot_run_are_refused(changes, message, planned, examples):
+def test_what_cannot_run_or_be_reported_is_refused(
+    settings, mixture, config, message, planned, examples
+):
+    config = dataclasses.replace(SETTINGS.config, **config)
+    one = dataclasses.replace(planned[0], mixture=mixture, config=config)
     with pytest.raises(UserError, match=message):
-        check(dataclasses.replace(SETTINGS, **changes), planned, examples)
-
-
-def test_an_unknown_mixture_is_refused(planned, examples):
-    with pytest.raises(UserError, match="unknown mixture 'none-such'"):
-        check(SETTINGS, [dataclasses.replace(planned[0], mixture="none-such")], examples)
-
-
-def test_a_mesh_that_does_not_divide_the_batch_is_refused(planned, examples):
-    config = dataclasses.replace(SETTINGS.config, data_parallel=7)
-    with pytest.raises(UserError, match="not a multiple of data x expert shards"):
-        check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
-
-
-@pytest.mark.parametrize("options", [{"evaluations": 2}, {"steps": 2}])
-def test_evaluations_of_which_no_report_can_be_made_are_refused(options, planned, examples):
-    config = dataclasses.replace(SETTINGS.config, **options)
-    with pytest.raises(UserError, match=r"--evaluations: 2 of .* too few, a report needs 3"):
-        check(SETTINGS, [dataclasses.replace(planned[0], config=config)], examples)
+        check(dataclasses.replace(SETTINGS, **settings), [one], examples)
 
 
 def test_evaluations_at_even_distances_are_counted(planned, examples):
@@ -100,15 +93,11 @@ def test_evaluations_at_even_distances_are_counted(planned, examples):
     one = dataclasses.replace(planned[0], config=config)
     check(SETTINGS, [one], examples)
     assert missing_bytes(one, 500) == 101 * checkpoint_bytes(one, 500)
-    one = dataclasses.replace(one, config=dataclasses.replace(config, eval_every=200))
-    with pytest.raises(UserError, match=r"--eval-every: 2 of 400 steps are too few"):
-        check(SETTINGS, [one], examples)
 
 
 def test_a_model_is_not_compared_with_itself(planned, examples):
-    with pytest.raises(
-        UserError, match="mt5-tiny with seed 0 and mixture mswitch would be trained twice"
-    ):
+    twice = "mt5-tiny with seed 0 and mixture mswitch would be trained twice"
+    with pytest.raises(UserError, match=twice):
         check(SETTINGS, [planned[0], planned[0]], examples)
 
 
@@ -122,20 +111,16 @@ def test_a_run_that_was_begun_with_another_vocabulary_is_refused(planned, exampl
         check(SETTINGS, planned, examples)
 
 
-def test_disk_that_is_too_small_is_refused_before_anything_is_built(planned, examples, monkeypatch):
-    usage = dataclasses.make_dataclass("Usage", ["free"])
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: usage(100_000_000))
-
+def test_disk_that_is_too_small_is_refused_before_anything_is_built(
+    planned, examples, tmp_path, monkeypatch
+):
+    asked = []
+    usage = SimpleNamespace(free=100_000_000)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: asked.append(path) or usage)
     with pytest.raises(UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: make room, or"):
         check(SETTINGS, planned, examples)
-
-
-def test_free_space_is_that_of_the_first_directory_that_is_there(tmp_path, monkeypatch):
-    asked = []
-    usage = dataclasses.make_dataclass("Usage", ["free"])
-    monkeypatch.setattr(
-        disk_space.shutil, "disk_usage", lambda path: asked.append(path) or usage(1)
-    )
+    # It is that of the first directory that is there.
+    asked.clear()
     check_disk(tmp_path / "a" / "b", 1, "x", "y")
     assert asked == [tmp_path]
 

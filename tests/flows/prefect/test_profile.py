@@ -1,14 +1,15 @@
 """operators.toml and the table of deployments."""
 
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections import deque
 
 import pytest
+from file_server import FileServer, status
+from job_world import write_record
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs.job import Job
-from mswitch.flows.jobs.record import Record, edit_record
+from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.deploy import serve
 from mswitch.flows.prefect.deploy.apply import deploy
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schedule_of
@@ -67,6 +68,11 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
         ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: string should match"),
         ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: string should"),
+        ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
+        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
+        ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
+        ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour and chip_hour"),
+        ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
         ("x = = 3", "cannot read"),
     ],
 )
@@ -84,16 +90,10 @@ def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(t
     assert there.destination(place) == "s3://b/mswitch/pairs/a/mt5-tiny"
     assert there.output("pairs", "a", "mt5-tiny") == place
     job = Job(("train",), there.destination(place), record=place)
-    with edit_record(place, lambda _: Record(job, {"launcher": "local"})):
-        pass
+    write_record(Record(job, {"launcher": "local"}))
     assert here.output("pairs", "a", "mt5-tiny") == job.out
     with pytest.raises(UserError, match="cannot be the name of a run"):
         there.directory("pairs", "a", "../b")
-
-
-def test_an_unknown_launcher_is_refused_with_those_there_are():
-    with pytest.raises(UserError, match="unknown launcher 'gpu': choose among local"):
-        Operators().launcher("gpu")
 
 
 def test_schedules_are_inactive_unless_asked_for(tmp_path):
@@ -134,20 +134,12 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, capsys):
 
 
 def test_a_server_that_asks_for_a_password_is_one_line(tmp_path, capsys):
-    class Refusing(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(401)
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        path = written(tmp_path, f'server = "http://127.0.0.1:{server.server_port}/api"')
-        code = main(["deploy", "--operators", str(path)])
-        server.shutdown()
+    with FileServer() as server:
+        server.moods.default_factory = lambda: deque([status(401)] * 9)
+        path = written(tmp_path, f'server = "{server.url}/api"')
+        assert main(["deploy", "--operators", str(path)]) == 2
 
     error = capsys.readouterr().err
-    assert code == 2
     assert "asks for a password: give user:password as PREFECT_API_AUTH_STRING" in error
     assert "Traceback" not in error
 

@@ -5,8 +5,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 import task_files
-from operators_server import Served, processes, served, until, with_examples
+from operators_server import ENDS, Served, processes, served, until, with_examples
 from prefect.client.schemas.objects import StateType
+from processes import end, start_mswitch
 
 from mswitch.flows.jobs.record import Record, read_record
 from mswitch.flows.prefect.artifacts import key_of
@@ -92,7 +91,7 @@ def test_a_refused_run_fails_with_one_line_and_no_traceback(server):
         found.id, parameters={"examples": "none"}, name="second try"
     ).id
 
-    ended = server.wait(run, {"Failed", "Completed", "Crashed"})
+    ended = server.wait(run, ENDS)
 
     path = server.storage / "examples" / "none"
     assert ended.state_name == "Failed"
@@ -152,8 +151,7 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
 
 def test_an_experiment_shares_its_runs(server):
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
-    run = server.start("experiment/sample", name="first", seeds=[0, 1], **short)
-    assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
+    server.finish("experiment/sample", name="first", seeds=[0, 1], **short)
 
     runs = sorted((server.storage / "runs").glob("[!.]*"))
     assert [path.name.rsplit("-", 1)[0] for path in runs] == [
@@ -165,8 +163,7 @@ def test_an_experiment_shares_its_runs(server):
 
     # One more mixture: the runs on the other are neither trained nor evaluated again.
     more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
-    run = server.start("experiment/sample", name="second", seeds=[0], **more, **short)
-    assert server.wait(run, {"Completed", "Failed", "Crashed"}, 900).state_name == "Completed"
+    server.finish("experiment/sample", name="second", seeds=[0], **more, **short)
     for path in (*runs, *(run / "eval" for run in runs)):
         assert len(read_record(path).attempts) == 1
     others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})
@@ -193,8 +190,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     task_files.write_supervised(toy, {"de": splits, "sw": splits}, model, labels=labels)
     origin = server.storage / "pairs" / "tiny" / "mt5-tiny"
     options = ["--preset", "mt5-tiny", "--steps", "2", "--batch-size", "4", "--evaluations", "1"]
-    command = ["train", *options, "--examples", str(toy), "--out", str(origin)]
-    subprocess.run([sys.executable, "-m", "mswitch.flows.cli.main", *command], check=True)
+    end(start_mswitch("train", *options, "--examples", toy, "--out", origin))
 
     wanted = {
         "run": "pairs/tiny/mt5-tiny",
@@ -204,9 +200,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
         "eval_every": 2,
     }
     for _ in range(2):
-        run = server.start("finetune/run", name="tuned", **wanted, predict_batch_size=8)
-        ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
-        assert ended.state_name == "Completed", ended.state
+        ended = server.finish("finetune/run", name="tuned", **wanted, predict_batch_size=8)
         assert ended.name == "finetune tuned: pairs/tiny/mt5-tiny"
         assert ended.state.message.startswith("accuracy on test of toy: ")
         assert ended.state.message.endswith(", test read 1 time")
@@ -225,7 +219,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     assert "run.html" in server.artifacts("markdown")["page-tuned-test"]["data"]
     assert "step 4 of 4" in server.artifacts("progress")["train-finetuned-tuned"]["description"]
     run = server.start("finetune/run", name="other", **{**wanted, "tasks": "sample"})
-    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 300)
+    ended = server.wait(run, ENDS)
     assert ended.state_name == "Failed"
     assert "sample are not examples of a task: name some that" in ended.state.message
 
@@ -273,16 +267,7 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     until(lambda: job_is_alive(record), 200, lambda: server.log)
     until(lambda: any("continuing after step" in x for x in server.lines(run)), 120)
 
-    # Resumed before the process has seen that it was suspended: it goes on as well.
-    suspend(server, run, 300)
-    time.sleep(1.5)
-    server.client.resume_flow_run(run)
-
-    def goes_on() -> bool:
-        state = server.client.read_flow_run(run).state_name
-        return state == "Running" and job_is_alive(record) and bool(engines(run))
-
-    until(goes_on, 300, lambda: server.log)
+    resume_at_once(server, run, record)
 
     # Its process killed: the job goes on, and the reconciler has the run follow it again.
     [engine] = until(lambda: engines(run), 60)
@@ -316,6 +301,19 @@ def suspend(server: Served, run, secs: int) -> None:
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=secs)
     details = {"pause_reschedule": True, "pause_timeout": then.isoformat()}
     server.set_state(run, force=True, type="PAUSED", name="Suspended", state_details=details)
+
+
+def resume_at_once(server: Served, run, record: Record) -> None:
+    """Suspend, and resume before the process has seen it: the run goes on."""
+    suspend(server, run, 300)
+    time.sleep(1.5)
+    server.client.resume_flow_run(run)
+
+    def goes_on() -> bool:
+        state = server.client.read_flow_run(run).state_name
+        return state == "Running" and job_is_alive(record) and bool(engines(run))
+
+    until(goes_on, 300, lambda: server.log)
 
 
 def cancel(server: Served, run, record: Record) -> None:

@@ -1,13 +1,12 @@
 """Corpora that grow by crawls, on a real Prefect server, from dumps on this machine."""
 
-import gzip
 import json
 
 import crawl_files as crawl
 import pytest
 from corpus_builds import documents
 from file_server import FileServer
-from operators_server import Served, served
+from operators_server import ENDS, Served, served
 
 from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines.outputs import read_manifest
@@ -23,13 +22,7 @@ def dumps():
     """Two dumps of one WET file each; the list has the older one alone at first."""
     with FileServer() as server:
         for number, dump in enumerate((OLD, NEW)):
-            path = f"crawl-data/{dump}/segments/0/wet/CC-00000.warc.wet.gz"
-            pages = [
-                crawl.record(crawl.prose(crawl.GERMAN, 100 * number + i), f"http://{dump}.de/{i}")
-                for i in range(4)
-            ]
-            server.files[f"/{path}"] = b"".join(crawl.members(pages))
-            server.files[f"/crawl-data/{dump}/wet.paths.gz"] = gzip.compress(f"{path}\n".encode())
+            server.files |= crawl.dump(dump, 100 * number)
         server.files[LIST] = json.dumps([{"id": OLD}]).encode()
         yield server
 
@@ -42,12 +35,6 @@ def server(tmp_path_factory, dumps):
         yield made
 
 
-def ended(server: Served, deployment: str, **parameters):
-    run = server.start(deployment, **parameters)
-    state = server.wait(run, {"Completed", "Failed", "Crashed"}, 600).state
-    return run, state
-
-
 def sites(server: Served) -> set[str]:
     corpus = server.storage / "corpora" / "grown"
     return {url.split("/")[2] for url in documents(corpus)}
@@ -56,8 +43,7 @@ def sites(server: Served) -> set[str]:
 def test_the_newest_dump_is_added_once(server, dumps):
     corpus = server.storage / "corpora" / "grown"
     file = f"{dumps.url}/crawl-data/{OLD}/segments/0/wet/CC-00000.warc.wet.gz"
-    _, state = ended(
-        server,
+    server.finish(
         "corpus/sample",
         name="grown",
         inputs=[file],
@@ -65,36 +51,32 @@ def test_the_newest_dump_is_added_once(server, dumps):
         validation_per_mille=0,
         min_validation_documents=0,
     )
-    assert state.name == "Completed", server.log
     assert sites(server) == {f"{OLD}.de"}
 
     # The newest dump is the one it was built of.
-    run, state = ended(server, "append-crawl/monthly", name="grown")
-    assert state.name == "Completed", server.log
+    server.finish("append-crawl/monthly", name="grown")
     assert read_manifest(corpus, "corpus").get("additions", []) == []
     assert not (server.storage / "crawls").exists()
 
     # A new one is fetched and added, with the settings of the build.
     dumps.files[LIST] = json.dumps([{"id": NEW}, {"id": OLD}]).encode()
-    run, state = ended(server, "append-crawl/monthly", name="grown")
-    assert state.name == "Completed", server.log
+    run = server.finish("append-crawl/monthly", name="grown")
     assert sites(server) == {f"{OLD}.de", f"{NEW}.de"}
     [addition] = read_manifest(corpus, "corpus")["additions"]
     assert [NEW in one["path"] for one in addition["inputs"]] == [True]
     assert "--languages=de" in read_record(corpus).job.argv
-    lines = server.lines(run)
+    lines = server.lines(run.id)
     assert any("[corpus] 1 files of " in line and "on runner local" in line for line in lines)
     assert "Statistics of grown" in server.artifacts("markdown")["corpus-grown"]["data"]
 
     # And not twice.
     before = read_record(corpus)
-    run, state = ended(server, "append-crawl/monthly", name="grown")
-    assert state.name == "Completed"
+    server.finish("append-crawl/monthly", name="grown")
     assert read_record(corpus) == before
     assert len(read_manifest(corpus, "corpus")["additions"]) == 1
 
 
 def test_a_corpus_of_no_flow_is_not_added_to(server):
-    _, state = ended(server, "append-crawl/monthly", name="none")
-    assert state.name == "Failed"
-    assert state.message.startswith(f"{server.storage}/corpora/none does not exist")
+    ended = server.wait(server.start("append-crawl/monthly", name="none"), ENDS)
+    assert ended.state_name == "Failed"
+    assert ended.state.message.startswith(f"{server.storage}/corpora/none does not exist")

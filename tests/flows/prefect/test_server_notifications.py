@@ -85,9 +85,8 @@ def test_a_job_without_progress_is_told(server, received):
 
 
 def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):
-    run = server.start("pretrain-pair/sample", name="short", steps=6, batch_size=2, evaluations=5)
-    ended = server.wait(run, {"Completed", "Failed", "Crashed"}, 900)
-    assert ended.state_name == "Completed", server.log
+    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    ended = server.finish("pretrain-pair/sample", name="short", **short)
     assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
     assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
     pages = server.artifacts("markdown")

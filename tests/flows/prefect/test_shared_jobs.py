@@ -11,7 +11,6 @@ import pytest
 from job_world import World
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause
-from processes import is_alive
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
@@ -67,7 +66,10 @@ def follow_twice(runs: FlowRuns):
     return first, second
 
 
-@pytest.mark.parametrize(("state", "end"), [("CANCELLING", JobCancelledError), ("PAUSED", Pause)])
+@pytest.mark.parametrize(
+    ("state", "end"),
+    [("CANCELLING", JobCancelledError), ("PAUSED", Pause), ("FAILED", Abort)],
+)
 def test_the_one_that_waited_takes_over(runs, state, end):
     (first, one), (second, other) = follow_twice(runs)
     runs.states[first] = StateType(state)
@@ -81,7 +83,7 @@ def test_the_one_that_waited_takes_over(runs, state, end):
     with pytest.raises(JobCancelledError):
         other.result(20)
     assert (runs.world.out / "saved").exists()
-    assert not any(is_alive(pid) for pid in runs.world.pids())
+    assert not runs.world.lives()
 
 
 @pytest.mark.parametrize(("state", "end"), [("CANCELLING", JobCancelledError), ("PAUSED", Pause)])
@@ -108,14 +110,3 @@ def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, 
         work.result(20)
     assert len(runs.world.pids()) == 1
     assert not (runs.world.out / "saved").exists()
-
-
-def test_a_flow_run_that_has_failed_wants_no_job(runs):
-    (first, one), (second, other) = follow_twice(runs)
-    runs.states[first] = StateType.FAILED
-    with pytest.raises(Abort):
-        one.result(20)
-    runs.states[second] = StateType.CANCELLING
-    with pytest.raises(JobCancelledError):
-        other.result(20)
-    assert (runs.world.out / "saved").exists()

@@ -7,8 +7,8 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +16,15 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from job_world import write_record
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from prefect.utilities.names import generate_slug
+from processes import run_python
 
 from mswitch.flows.jobs.job import Job, Status, Unreachable
-from mswitch.flows.jobs.record import Attempt, Record, edit_record, follow_alone, read_record
+from mswitch.flows.jobs.record import Attempt, Record, follow_alone, read_record
 from mswitch.flows.prefect import artifacts, steps
 from mswitch.flows.prefect.artifacts import key_of, last_metrics
 from mswitch.flows.prefect.corpora import build_job
@@ -35,6 +37,8 @@ from mswitch.flows.prefect.run_names import is_made_up
 from mswitch.flows.prefect.steps import SlowLog, cancel_jobs, flow_run_of, owner_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import lines_to, pass_on, say
+
+NAMES = {StateType.PAUSED: "Suspended"}
 
 
 def test_lines_are_logged_at_most_once_a_second_and_none_is_lost(monkeypatch):
@@ -77,11 +81,8 @@ def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
     assert last_metrics(tmp_path) == []
 
 
-def test_keys_of_artifacts_have_what_prefect_allows():
+def test_an_artifact_has_a_key_that_prefect_allows_and_numbers_that_one_can_read(monkeypatch):
     assert key_of("report", "My pair_1.2") == "report-my-pair-1-2"
-
-
-def test_a_table_has_numbers_that_one_can_read(monkeypatch):
     shown = []
     monkeypatch.setattr(artifacts, "create_table_artifact", lambda rows, *_: shown.extend(rows))
     artifacts.show_table("key", [{"lang": "af", "share": 0.07281553398058252, "n": 12345}])
@@ -131,13 +132,11 @@ def test_an_addition_takes_the_options_of_the_build(tmp_path):
         options_of_build(out)
     words = ("--input=a.gz", f"--out={out}", "--min-lines=1", "--languages=de", "--append")
     job = Job(("corpus", "build", *words, "--", "--project=p"), out)
-    with edit_record(out, lambda _: Record(job, {"launcher": "local"})):
-        pass
+    write_record(Record(job, {"launcher": "local"}))
 
     assert options_of_build(out) == ["--min-lines=1", "--languages=de"]
     by_hand = Job(("corpus", "build", "--input", "a.gz", "--out", str(out)), out)
-    with edit_record(out) as record:
-        record.job = by_hand
+    write_record(Record(by_hand, {"launcher": "local"}))
     with pytest.raises(UserError, match="was not built by flow corpus"):
         options_of_build(out)
 
@@ -157,8 +156,7 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
     out = "--out=gs://b/mswitch/corpora/a"
     assert job.argv[2:] == ("--input=gs://b/x", out, *options, "--", "--project=p")
 
-    with edit_record(place, lambda _: Record(job, {"launcher": "local"})):
-        pass
+    write_record(Record(job, {"launcher": "local"}))
 
     assert read_record(place).job == job
     assert operators.output("corpora", "a") == job.out
@@ -196,19 +194,29 @@ def launched(monkeypatch, tmp_path):
     return launcher, events
 
 
-def record(tmp_path: Path, run: FlowRun) -> Record:
+@pytest.fixture
+def server(monkeypatch):
+    """Lets a client with these methods stand in for that of a server, and this be a flow run."""
+
+    def answers(run: UUID | None = None, **methods: Callable[..., Any]) -> None:
+        client = SimpleNamespace(**methods)
+        for module in (steps, reconciling):
+            monkeypatch.setattr(module, "get_client", lambda **_: contextlib.nullcontext(client))
+        monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(run or uuid4())))
+        monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+
+    return answers
+
+
+def record(tmp_path: Path, run: FlowRun, **changes: Any) -> Record:
     job = Job(("train", f"--out={tmp_path / 'run'}"), tmp_path / "run")
-    owner = owner_of(run.id)
-    made = Record(
-        job, {"launcher": "here"}, owner=owner, wanted_by=[owner], attempts=[Attempt(1, 0.0, 0)]
-    )
-    with edit_record(job.out, lambda _: made):
-        pass
-    return made
+    owner, attempts = owner_of(run.id), [Attempt(1, 0.0, 0)]
+    made = Record(job, {"launcher": "here"}, owner=owner, wanted_by=[owner], attempts=attempts)
+    return write_record(dataclasses.replace(made, **changes))
 
 
-def flow_run(kind: StateType, name: str) -> FlowRun:
-    return FlowRun(flow_id=uuid4(), state=State(type=kind, name=name))
+def flow_run(kind: StateType) -> FlowRun:
+    return FlowRun(flow_id=uuid4(), state=State(type=kind, name=NAMES.get(kind, "Any")))
 
 
 def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
@@ -217,65 +225,44 @@ def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
     assert flow_run_of("ada") is None
 
 
-def test_the_job_of_a_cancelled_flow_run_is_stopped_and_its_end_is_told(launched, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "told"),
+    [
+        (StateType.CANCELLED, "run", "cancel", "mswitch.job.stopped"),
+        (StateType.PAUSED, "run", "pause", "mswitch.job.stopped"),
+        (StateType.RUNNING, "run", "run", None),
+        # No flow run follows it: it is told, and left alone.
+        (None, "run", "run", "mswitch.job.orphaned"),
+        (StateType.COMPLETED, "run", "run", "mswitch.job.orphaned"),
+        (StateType.FAILED, "run", "run", "mswitch.job.orphaned"),
+        # It could not be asked before.
+        (StateType.FAILED, "cancel", "cancel", "mswitch.job.stopped"),
+    ],
+)
+def test_a_job_and_its_flow_run_are_made_to_agree(kind, before, after, told, launched, tmp_path):
     launcher, events = launched
-    run = flow_run(StateType.CANCELLED, "Cancelled")
+    run = flow_run(kind or StateType.RUNNING)
 
-    reconciling.settle(record(tmp_path, run), run)
+    reconciling.settle(record(tmp_path, run, intent=before), run if kind else None)
 
-    after = read_record(tmp_path / "run")
-    assert launcher.stopped == 1
-    assert (after.intent, after.last.outcome) == ("cancel", "resume")
-    assert events == ["mswitch.job.stopped"]
-
-
-def test_the_job_of_a_suspended_flow_run_is_saved(launched, tmp_path):
-    run = flow_run(StateType.PAUSED, "Suspended")
-    reconciling.settle(record(tmp_path, run), run)
-    assert read_record(tmp_path / "run").intent == "pause"
+    left = read_record(tmp_path / "run")
+    assert events == ([told] if told else [])
+    assert launcher.stopped == (told == "mswitch.job.stopped")
+    assert (left.intent, left.last.outcome) == (after, "resume" if launcher.stopped else None)
 
 
-@pytest.mark.parametrize("kind", [None, StateType.COMPLETED, StateType.FAILED])
-def test_a_job_that_no_flow_run_follows_is_told_and_left_alone(kind, launched, tmp_path):
+def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, server):
     launcher, events = launched
-    run = flow_run(kind or StateType.RUNNING, "Any")
-
-    reconciling.settle(record(tmp_path, run), run if kind else None)
-
-    assert events == ["mswitch.job.orphaned"]
-    assert launcher.stopped == 0
-    assert read_record(tmp_path / "run").intent == "run"
-
-
-def test_a_job_that_could_not_be_asked_to_stop_is_asked_again(launched, tmp_path):
-    launcher, events = launched
-    run = flow_run(StateType.FAILED, "Failed")
-    made = dataclasses.replace(record(tmp_path, run), intent="cancel")
-    with edit_record(made.job.place, lambda _: made):
-        pass
-
-    reconciling.settle(made, run)
-
-    assert launcher.stopped == 1
-    assert events == ["mswitch.job.stopped"]
-
-
-def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, monkeypatch):
-    launcher, events = launched
-    run, other = flow_run(StateType.FAILED, "Failed"), flow_run(StateType.RUNNING, "Running")
-    made = record(tmp_path, run)
-    made.wanted_by = [owner_of(other.id), owner_of(uuid4()), owner_of(run.id)]
-    with edit_record(made.job.place, lambda _: made):
-        pass
+    run, other = flow_run(StateType.FAILED), flow_run(StateType.RUNNING)
+    wanted_by = [owner_of(one) for one in (other.id, uuid4(), run.id)]
 
     def read(run_id: UUID) -> FlowRun:
         if run_id != other.id:
             raise ObjectNotFound(Exception("deleted"))
         return other
 
-    client = SimpleNamespace(read_flow_run=read)
-    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
-    reconciling.settle(made, run)
+    server(read_flow_run=read)
+    reconciling.settle(record(tmp_path, run, wanted_by=wanted_by), run)
 
     after = read_record(tmp_path / "run")
     assert (after.owner, after.wanted_by) == (owner_of(other.id), [owner_of(other.id)])
@@ -288,7 +275,7 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
 ):
     again: list[FlowRun] = []
     monkeypatch.setattr(reconciling, "start_again", again.append)
-    run = flow_run(StateType.CRASHED, "Crashed")
+    run = flow_run(StateType.CRASHED)
     made = record(tmp_path, run)
 
     reconciling.revive(run, [made])
@@ -310,15 +297,14 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     assert again == [run, run, run]
 
 
-def test_flow_runs_are_lost_that_crashed_or_got_no_process(monkeypatch):
+def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):
     ages = {("CRASHED", 0): True, ("PENDING", 30): False, ("PENDING", 200): True}
     runs = []
     for kind, secs in ages:
         then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=secs)
         state = State(type=StateType(kind), name="Submitting", timestamp=then)
         runs.append(FlowRun(flow_id=uuid4(), state=state))
-    client = SimpleNamespace(read_flow_runs=lambda **_: runs)
-    monkeypatch.setattr(reconciling, "get_client", lambda **_: contextlib.nullcontext(client))
+    server(read_flow_runs=lambda **_: runs)
 
     lost = reconciling.lost_flow_runs()
 
@@ -328,16 +314,17 @@ def test_flow_runs_are_lost_that_crashed_or_got_no_process(monkeypatch):
 def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_path, monkeypatch):
     ended: list[FlowRun] = []
     monkeypatch.setattr(reconciling, "finish_cancelling", lambda run, _: ended.append(run))
-    run = flow_run(StateType.CANCELLING, "Cancelling")
-    made = record(tmp_path, run)
+    run = flow_run(StateType.CANCELLING)
 
-    reconciling.settle(made, run)
+    reconciling.settle(record(tmp_path, run), run)
     assert not ended
     reconciling.settle(read_record(tmp_path / "run"), run)
     assert ended == [run]
 
 
-def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path, monkeypatch):
+def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(
+    launched, tmp_path, monkeypatch, server
+):
     """Its process had ended, and that of its flow run too."""
     called: list[tuple[str, ...]] = []
 
@@ -346,15 +333,11 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path
         return subprocess.CompletedProcess(words, 0, "", "")
 
     ended: list[FlowRun] = []
-    client = SimpleNamespace(set_flow_run_state=lambda run, *_, **__: ended.append(run))
+    server(set_flow_run_state=lambda run, *_, **__: ended.append(run))
     monkeypatch.setattr("mswitch.flows.jobs.controller.call", call)
-    monkeypatch.setattr(reconciling, "get_client", lambda **_: contextlib.nullcontext(client))
-    run = flow_run(StateType.CANCELLING, "Cancelling")
-    made = record(tmp_path, run)
-    made.job = dataclasses.replace(made.job, argv=("corpus", "build", "--runner=dataflow"))
-    made.attempts[0].outcome = "resume"
-    with edit_record(made.job.place, lambda _: made):
-        pass
+    run = flow_run(StateType.CANCELLING)
+    build = Job(("corpus", "build", "--runner=dataflow"), tmp_path / "run")
+    record(tmp_path, run, job=build, attempts=[Attempt(1, 0.0, 0, outcome="resume")])
 
     cancel_jobs(Operators(storage=tmp_path), run.id)
     reconciling.settle(read_record(tmp_path / "run"), run)
@@ -363,17 +346,9 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(launched, tmp_path
     assert ended == [run.id]
 
 
-def test_a_running_flow_run_is_left_alone(launched, tmp_path):
-    launcher, events = launched
-    run = flow_run(StateType.RUNNING, "Running")
-    reconciling.settle(record(tmp_path, run), run)
-    assert not events
-    assert not launcher.stopped
-
-
 def test_a_job_that_writes_nothing_for_half_an_hour_is_told_once(launched, tmp_path, monkeypatch):
     launcher, events = launched
-    made = record(tmp_path, flow_run(StateType.RUNNING, "Running"))
+    made = record(tmp_path, flow_run(StateType.RUNNING))
     log = made.job.file(1, ".log")
     log.touch()
     os.utime(log, (1000, 1000))
@@ -410,7 +385,7 @@ def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
     status, words, launched, tmp_path, monkeypatch
 ):
     launcher, events = launched
-    made = record(tmp_path, flow_run(StateType.RUNNING, "Running"))
+    made = record(tmp_path, flow_run(StateType.RUNNING))
     made.job = dataclasses.replace(made.job, argv=(*made.job.argv, *words))
     monkeypatch.setattr(launcher, "poll", lambda *_: status)
     reconciling.report_stall(made, 3000.0)
@@ -419,22 +394,20 @@ def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
 
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
-    slow, launched, tmp_path, monkeypatch
+    slow, launched, tmp_path, monkeypatch, server
 ):
     """Another process may run it by then, also before the job has ended."""
     launcher, _ = launched
-    run = uuid4()
-    made = record(tmp_path, FlowRun(id=run, flow_id=uuid4()))
+    run = flow_run(StateType.RUNNING)
+    made = record(tmp_path, run)
     if slow:
         monkeypatch.setattr(launcher, "poll", lambda *_: Status("running"))
     states = [State(type=StateType.PAUSED, name="Suspended"), State(type=StateType.RUNNING)]
-    client = SimpleNamespace(
+    server(
+        run.id,
         read_flow_run=lambda _: SimpleNamespace(state=states.pop(0)),
         set_flow_run_state=lambda *_, **__: pytest.fail("the state was replaced"),
     )
-    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
-    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(run)))
-    monkeypatch.setattr(steps, "STATE_SECS", 0.0)
 
     with pytest.raises(Abort, match="Running again: another process continues it"):
         steps.follow(made.job, launcher)
@@ -445,7 +418,7 @@ def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
 
 
 def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
-    launched, tmp_path, monkeypatch
+    launched, tmp_path, monkeypatch, server
 ):
     """Its client would try again for a minute, in which nobody looked at the job."""
     launcher, _ = launched
@@ -459,10 +432,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
             raise answer
         return SimpleNamespace(state=State(type=answer))
 
-    client = SimpleNamespace(read_flow_run=read)
-    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
-    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(uuid4())))
-    monkeypatch.setattr(steps, "STATE_SECS", 0.0)
+    server(read_flow_run=read)
     monkeypatch.setattr(
         launcher, "poll", lambda *_: Status("running") if answers else Status("ended", codes=(0,))
     )
@@ -482,7 +452,9 @@ def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_a_job_is_asked_for_once_its_scheduler_answers(cancelled, launched, tmp_path, monkeypatch):
+def test_a_job_is_asked_for_once_its_scheduler_answers(
+    cancelled, launched, tmp_path, monkeypatch, server
+):
     launcher, _ = launched
     silent = [Unreachable("no route")] * 2
 
@@ -495,14 +467,9 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(cancelled, launched, tmp_
     monkeypatch.setattr(launcher, "submit", lambda *_: None, raising=False)
     monkeypatch.setattr(launcher, "poll", lambda *_: Status("ended", codes=(0,)))
     state = State(type=StateType.CANCELLING if cancelled else StateType.RUNNING)
-    client = SimpleNamespace(read_flow_run=lambda _: SimpleNamespace(state=state))
-    monkeypatch.setattr(steps, "get_client", lambda **_: contextlib.nullcontext(client))
-    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(id=str(uuid4())))
+    server(read_flow_run=lambda _: SimpleNamespace(state=state))
     job = Job(("evaluate",), tmp_path / "eval", marked=False)
-    if cancelled:
-        with pytest.raises(JobCancelledError):
-            steps.follow(job, launcher)
-    else:
+    with pytest.raises(JobCancelledError) if cancelled else contextlib.nullcontext():
         steps.follow(job, launcher)
     assert not silent
     assert read_record(job.place).intent == ("cancel" if cancelled else "run")
@@ -516,7 +483,4 @@ def test_every_flow_is_loaded_without_what_only_its_jobs_need():
         "    importlib.import_module(f'mswitch.flows.prefect.flows.{module.name}')\n"
         "print(sorted({'jax', 'apache_beam', 'tensorflow', 'seqio'} & sys.modules.keys()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"
+    assert run_python("-c", script).stdout == "[]\n"

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
+from job_world import write_record
 from report_runs import Scenario, edit_config, write_runs
 
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Record, edit_record, read_record
+from mswitch.flows.jobs.record import Record, read_record
 from mswitch.flows.prefect import artifacts, trainings
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.settings import PairSettings
@@ -83,9 +84,7 @@ def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, mo
     made = trainings_of(runs, tmp_path / "report")
     for one in made.planned:
         made.evaluations[one.place] = Failed()
-        job = made._evaluation(one, watch=True)
-        with edit_record(job.place, lambda _, job=job: Record(job, Local().profile)):
-            pass
+        write_record(Record(made._evaluation(one, watch=True), Local().profile))
 
     with pytest.raises(UserError, match="the loss is not a number"):
         made.train(2)

@@ -7,9 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_reports import parse_page, visible_words
+from made_reports import assert_inert, parse_page, visible_words
 from report_runs import Scenario, edit_config, write_runs
-from tuned_runs import LABELS, right_of_ten, write_tuned
+from tuned_runs import (
+    LABELS,
+    compare_tuned_from,
+    right_of_ten,
+    write_pretrained_longer,
+    write_tuned,
+)
 
 from mswitch.flows.cli.app import run as run_command
 from mswitch.flows.reports.downstream import write_downstream, write_run_page
@@ -38,18 +44,6 @@ def pair(place: Path, dense=5, sparse=8, **options) -> tuple[Path, Path]:
 
 def of_seeds(place: Path, name: str, rights: dict[int, int], **options) -> list[Path]:
     return [tuned(place / f"{name}-{seed}", n, seed=seed, **options) for seed, n in rights.items()]
-
-
-def from_steps(place: Path, **options) -> tuple[list[Path], list[Path]]:
-    """Three runs of each model, from the steps 100, 200 and 400 of pretraining."""
-    dense, sparse = (
-        [
-            tuned(place / f"{preset}-{step}", count, preset, origin=step, **options)
-            for step, count in zip((100, 200, 400), counts, strict=True)
-        ]
-        for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8)))
-    )
-    return dense, sparse
 
 
 def compare(dense, sparse, out: Path, *scratch: Path, **options):
@@ -268,14 +262,13 @@ def test_texts_of_the_task_are_no_markup(tmp_path):
     _, page = compare(
         *pair(tmp_path, task={"inputs": HOSTILE, "targets": HOSTILE}), tmp_path / "out"
     )
-    assert len(list(page.iterfind(".//script"))) == 2
-    assert not list(page.iterfind(".//img"))
+    assert_inert(page)
     text = (tmp_path / "out" / "downstream.html").read_text()
     assert "\u202e" not in text.partition('id="report"')[0]
 
 
 def test_several_checkpoints_of_pretraining_give_a_speed_up(tmp_path):
-    dense, sparse = from_steps(tmp_path)
+    dense, sparse = write_pretrained_longer(tmp_path, rows=ROWS)
     data, page = compare(dense[::-1], sparse, tmp_path / "out")
     found = data["speed_up"]
     assert found["steps"] == [100, 200, 400]
@@ -289,7 +282,7 @@ def test_several_checkpoints_of_pretraining_give_a_speed_up(tmp_path):
 
 
 def test_a_way_of_decoding_that_the_last_pair_alone_has_is_left_out(tmp_path):
-    dense, sparse = from_steps(tmp_path, decodes=("greedy",))
+    dense, sparse = write_pretrained_longer(tmp_path, rows=ROWS, decodes=("greedy",))
     for run in (dense[-1], sparse[-1]):
         place = run / "predictions" / "toy"
         for suffix in ("parquet", "json"):
@@ -299,22 +292,19 @@ def test_a_way_of_decoding_that_the_last_pair_alone_has_is_left_out(tmp_path):
     assert data["speed_up"]["step_speedup"] == pytest.approx(2)
 
 
-def test_what_a_larger_model_needs_otherwise_is_free(tmp_path):
-    dense, _ = pair(tmp_path)
+def test_what_a_larger_model_needs_otherwise_is_free_and_so_are_other_tasks_of_both(tmp_path):
     free = {"data_parallel": 2, "remat": "full", "scan_layers": True, "loss_chunks": 4}
-    data, _ = compare(dense, tuned(tmp_path / "free", 8, **free), tmp_path / "out")
-    assert data["summary"]["languages"] == len(ROWS)
-
-
-def test_runs_on_several_tasks_are_compared_on_one_of_them(tmp_path):
-    runs = pair(tmp_path)
+    runs = pair(tmp_path)[0], tuned(tmp_path / "free", 8, **free)
     several = {"config_hash": "both", "tasks": {"text": "a corpus", "reviews": "tasks"}}
-    for run in runs:
-        edit_config(run, examples=several)
-    assert compare(*runs, tmp_path / "out")[0]["summary"]["languages"] == len(ROWS)
+    for out in ("one", "several"):
+        data, _ = compare(*runs, tmp_path / out)
+        assert data["summary"]["languages"] == len(ROWS)
+        for run in runs:
+            edit_config(run, examples=several)
 
 
-#: Options of each candidate beside a run of mt5-tiny, and of the comparison.
+BOTH = {"dense": {0: 4, 1: 5}}
+#: Options of each candidate beside mt5-tiny, and of the comparison; and what each seed has right.
 REFUSED = [
     ([{"base_learning_rate": 0.1}], {}, r"differ in train.base_learning_rate \(0.001 and 0.1\)"),
     ([{"seed": 1, "steps": 80}], {}, r"train.seed \(0 and 1\), train.steps \(160 and 80\)"),
@@ -333,6 +323,10 @@ REFUSED = [
     ([{}], {"split": "validation"}, r"no predictions of validation \(test is there\)"),
     ([{"seed": 0}, {"seed": 1}], {}, r"with the seeds \[0\] and \[0, 1\]: give both with the same"),
     ([{"seed": 2, "origin": 1}, {"seed": 2, "origin": 1}], {}, "both fine-tuned from step 1: give"),
+    ([{"seed": 0}, {"seed": 2}], BOTH, r"with the seeds \[0, 1\] and \[0, 2\]: give both with the"),
+    ([{"seed": 0}, {"seed": 2}, {"seed": 2}], BOTH, "were both fine-tuned with seed 2: give one"),
+    ([{"seed": 0}, {"seed": 1, "batch_size": 9}], BOTH, r"train.batch_size \(8 and 9\)"),
+    ([{"seed": 0}, {"seed": 1, "origin_hash": "0"}], BOTH, "began with different models: give"),
 ]
 
 
@@ -340,27 +334,12 @@ REFUSED = [
 def test_what_cannot_be_compared_is_refused_with_what_differs(
     tmp_path, candidates, options, message
 ):
-    dense = tuned(tmp_path / "dense", 5, "mt5-tiny")
+    options = {**options}
+    dense = of_seeds(tmp_path, "dense", options.pop("dense", {0: 5}), preset="mt5-tiny")
     runs = [tuned(tmp_path / str(n), 7, **each) for n, each in enumerate(candidates)]
     with pytest.raises(UserError, match=message):
         compare(dense, runs, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("candidates", "message"),
-    [
-        ([{"seed": 0}, {"seed": 2}], r"with the seeds \[0, 1\] and \[0, 2\]: give both with the"),
-        ([{"seed": 0}, {"seed": 2}, {"seed": 2}], "were both fine-tuned with seed 2: give one"),
-        ([{"seed": 0}, {"seed": 1, "batch_size": 9}], r"train.batch_size \(8 and 9\)"),
-        ([{"seed": 0}, {"seed": 1, "origin_hash": "0" * 16}], "began with different models: give"),
-    ],
-)
-def test_seeds_that_are_not_of_both_models_are_refused(tmp_path, candidates, message):
-    dense = of_seeds(tmp_path, "dense", {0: 4, 1: 5})
-    runs = [tuned(tmp_path / str(n), 7, **each) for n, each in enumerate(candidates)]
-    with pytest.raises(UserError, match=message):
-        compare(dense, runs, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -412,29 +391,7 @@ def test_a_run_without_usable_predictions_is_refused(tmp_path):
 
 
 def pretrained(tmp_path: Path) -> tuple[Path, Path]:
-    documents = {"de": 8, "sw": 6, "yo": 6}
-    return write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 3.0), steps=200))
-
-
-def tuned_from(runs: tuple[Path, Path], place: Path, origins=(400,), rights=(5, 6)) -> Path:
-    """A comparison of runs fine-tuned from these."""
-    sides = []
-    for run, right in zip(runs, rights, strict=True):
-        config = read_run(run)
-        sides.append(
-            [
-                tuned(
-                    place / f"{run.name}-{origin}",
-                    right - number,
-                    config["preset"],
-                    origin=origin,
-                    origin_hash=config["config_hash"],
-                )
-                for number, origin in enumerate(origins)
-            ]
-        )
-    write_downstream(*sides, place / "downstream")
-    return place / "downstream"
+    return write_runs(tmp_path, Scenario({"de": 8, "sw": 6, "yo": 6}, 3.0, steps=200))
 
 
 FEW = ReportConfig(resamples=100)
@@ -442,16 +399,14 @@ FEW = ReportConfig(resamples=100)
 
 def test_the_report_of_the_pair_takes_it_in(tmp_path):
     runs = pretrained(tmp_path)
-    downstream = tuned_from(runs, tmp_path)
+    downstream = compare_tuned_from(runs, tmp_path, rows=ROWS)
     out = tmp_path / "reports" / "report"
     summary = write_report(*runs, out, FEW, downstream=[downstream])
     [section] = json.loads((out / "report.json").read_text())["downstream"]
     [found] = read_downstream([downstream])
     assert section == found.section
-    assert (
-        section["verdict"]
-        == json.loads((downstream / "downstream.json").read_text())["summary"]["verdict"]
-    )
+    compared = json.loads((downstream / "downstream.json").read_text())
+    assert section["verdict"] == compared["summary"]["verdict"]
     linked = out / section["path"]
     assert linked.read_bytes() == (downstream / "downstream.html").read_bytes()
     page = parse_page((out / "report.html").read_text())
@@ -464,7 +419,7 @@ def test_the_report_of_the_pair_takes_it_in(tmp_path):
 
 def test_the_report_says_why_a_downstream_speed_up_is_undefined(tmp_path):
     runs = pretrained(tmp_path)
-    downstream = tuned_from(runs, tmp_path, origins=(50, 100, 200))
+    downstream = compare_tuned_from(runs, tmp_path, origins=(50, 100, 200), rows=ROWS)
     write_report(*runs, tmp_path / "report", FEW, downstream=[downstream])
     [section] = json.loads((tmp_path / "report" / "report.json").read_text())["downstream"]
     assert "not defined, because mt5-base was never" in section["speed_up"]["sentence"]
@@ -475,7 +430,10 @@ def test_each_of_several_candidates_has_its_own_comparison_of_a_task(tmp_path):
     other = shutil.copytree(sparse, tmp_path / "other")
     model = {**read_run(other)["model"], "experts": 4}
     edit_config(other, model=model, config_hash="f" * 16)
-    mine = [tuned_from((dense, run), tmp_path / f"of {run.name}") for run in (sparse, other)]
+    mine = [
+        compare_tuned_from((dense, run), tmp_path / f"of {run.name}", rows=ROWS)
+        for run in (sparse, other)
+    ]
     out = tmp_path / "report"
     write_report([dense], [sparse, other], out, FEW, downstream=mine)
     candidates = json.loads((out / "report.json").read_text())["candidates"]
@@ -491,7 +449,7 @@ def test_a_report_refuses_what_is_not_of_its_runs(tmp_path):
     dense, sparse = pair(tmp_path / "others")
     write_downstream([dense], [sparse], tmp_path / "other")
     write_run_page(dense, tmp_path / "page")
-    good = tuned_from(runs, tmp_path)
+    good = compare_tuned_from(runs, tmp_path, rows=ROWS)
     for given, message in (
         ([tmp_path / "other"], r"--downstream .*other: its runs were not fine-tuned from"),
         ([good, good], "are of the same task: give one"),

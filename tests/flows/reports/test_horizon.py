@@ -71,7 +71,7 @@ def test_last_doubling_of_a_law():
     assert last_doubling(law(STEPS[-2:]), STEPS[-2:]) is None
 
 
-def test_the_last_horizon_is_the_report(full):
+def test_each_horizon_has_a_row_and_a_point_and_the_last_is_the_report(full):
     summary, last = full.report["summary"], full.report["horizons"][-1]
     assert last["step"] == full.report["method"]["eval_steps"][-1]
     assert last["median_step_speedup"] == summary["median_step_speedup"]
@@ -80,9 +80,6 @@ def test_the_last_horizon_is_the_report(full):
     assert last["pooled_step_speedup"] == pooled["step_speedup"]
     assert last["pooled_step_speedup_ci"] == pooled["step_speedup_ci"]
     assert (last["delta"], last["delta_ci"]) == (pooled["delta"], pooled["delta_ci"])
-
-
-def test_the_page_has_a_row_and_a_point_for_each(full):
     horizons = full.report["horizons"]
     assert len(horizons) == len(full.report["method"]["eval_steps"]) - LEAST_EVALUATIONS + 1
     section = full.html.split('id="horizons-h"')[1].split("</section>")[0]
@@ -91,11 +88,10 @@ def test_the_page_has_a_row_and_a_point_for_each(full):
     assert figure.count("<circle") == 2 * len(horizons) + 2  # two of the key
 
 
-def test_a_short_run_has_none(pair, tmp_path, few):
+def test_a_short_run_has_none(pair, tmp_path, monkeypatch, few):
     assert few.report["horizons"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mswitch.flows.reports.horizon.LEAST_EVALUATIONS", 99)
-        made = make_report(pair, tmp_path / "out")
+    monkeypatch.setattr("mswitch.flows.reports.horizon.LEAST_EVALUATIONS", 99)
+    made = make_report(pair, tmp_path / "out")
     assert made.report["horizons"] == []
     assert "horizons-h" not in made.html
     assert not (made.out / "horizons.svg").exists()

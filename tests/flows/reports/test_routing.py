@@ -1,15 +1,14 @@
 """Routing by language: what the experts tell about it, and the heat map."""
 
-import json
 import math
 import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_reports import make_report
 from report_runs import Scenario, write_runs
 
-from mswitch.flows.reports.pair import write_report
 from mswitch.flows.reports.panels import routing_panels
 from mswitch.flows.reports.routing import (
     Routing,
@@ -25,13 +24,10 @@ def test_entropy_of_even_shares_is_the_logarithm_of_their_number():
     assert entropy_bits(np.array([7, 0, 0])) == 0
 
 
-def test_experts_that_split_languages_cleanly_tell_all():
+def test_experts_that_split_languages_tell_all_and_those_that_all_share_nothing():
     # Two equally large languages, each with experts of its own: one bit.
     table = np.array([[50_000, 50_000, 0, 0], [0, 0, 50_000, 50_000]])
     assert information_bits(table) == pytest.approx(1, abs=1e-4)
-
-
-def test_experts_that_all_languages_share_tell_nothing():
     assert information_bits(np.array([[300, 100], [600, 200]])) == 0
 
 
@@ -80,26 +76,22 @@ def test_languages_routed_alike_stand_together():
     assert "bd" in order or "db" in order
 
 
-def test_the_report_shows_the_routing(full_pair, tmp_path):
-    write_report(*full_pair, tmp_path / "out")
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    found = report["routing"]
-    bits = [layer["information_bits"] for layer in found["layers"]]
+def test_the_report_shows_the_routing(full):
+    bits = [layer["information_bits"] for layer in full.report["routing"]["layers"]]
     # The fixture's encoder routes by script, its decoder at random.
     assert min(bits[:2]) > 0.5
     assert max(bits[2:]) < 0.001
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "Routing by language" in page
-    assert (tmp_path / "out" / "routing.svg").is_file()
+    assert "Routing by language" in full.html
     # Of 7,247,757,312 parameters of experts a token meets one 32nd; the rest it meets all.
-    assert report["runs"]["candidate"]["active_parameters"] == 527_242_688 + 226_492_416
-    assert report["runs"]["baseline"]["active_parameters"] == 582_400_000
+    runs = full.report["runs"]
+    assert runs["candidate"]["active_parameters"] == 527_242_688 + 226_492_416
+    assert runs["baseline"]["active_parameters"] == 582_400_000
 
 
 def test_without_routing_the_report_does_without(tmp_path):
     runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=100))
     (runs[1] / "routing" / "100.parquet").unlink()
-    write_report(*runs, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["routing"] is None
-    assert "Routing by language" not in (tmp_path / "out" / "report.html").read_text()
-    assert not (tmp_path / "out" / "routing.svg").exists()
+    made = make_report(runs, tmp_path / "out")
+    assert made.report["routing"] is None
+    assert "Routing by language" not in made.html
+    assert not (made.out / "routing.svg").exists()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_reports import parse_page, visible_words
+from made_reports import assert_inert, parse_page, visible_words
 from report_runs import edit_config
 from tuned_runs import right_of_ten, write_tuned
 
@@ -21,8 +21,12 @@ def hostile(lang: str, row: int, answer: str) -> str:
 
 def read(out: Path):
     text = (out / "run.html").read_text(encoding="utf-8")
-    page = parse_page(text)
-    return json.loads((out / "run.json").read_text()), text, page
+    return json.loads((out / "run.json").read_text()), text, parse_page(text)
+
+
+def page_of(run: Path):
+    write_run_page(run, run.with_name("page"))
+    return read(run.with_name("page"))
 
 
 def test_it_has_curve_languages_and_worst_predictions(tmp_path, capsys):
@@ -61,8 +65,7 @@ def test_it_has_curve_languages_and_worst_predictions(tmp_path, capsys):
 
 def test_groups_that_languages_share_count_once(tmp_path):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, group="page {number}")
-    write_run_page(tuned, tmp_path / "page")
-    data, text, _ = read(tmp_path / "page")
+    data, text, _ = page_of(tuned)
     assert (data["summary"]["rows"], data["summary"]["groups"]) == (44, 20)
     assert "44 in 20 groups" in text
 
@@ -71,10 +74,8 @@ def test_what_a_model_wrote_is_text(tmp_path):
     tuned = write_tuned(
         tmp_path / "tuned", hostile, rows=ROWS, inputs=HOSTILE.replace("{", "{{").replace("}", "}}")
     )
-    write_run_page(tuned, tmp_path / "page")
-    data, text, page = read(tmp_path / "page")
-    assert len(list(page.iterfind(".//script"))) == 2
-    assert not [e for e in page.iter() if isinstance(e.tag, str) and e.get("onclick")]
+    data, text, page = page_of(tuned)
+    assert_inert(page)
     cells = [visible_words(cell) for cell in page.iterfind(".//details//tbody/tr/td")]
     assert "</td><script>alert(3)</script>\\u001b[31m" in cells
     assert HOSTILE.replace("\u202e", "\\u202e") in cells
@@ -100,8 +101,7 @@ def test_what_a_model_wrote_is_text(tmp_path):
 def test_it_says_what_the_run_began_with(tmp_path, changed, began):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, origin=None)
     edit_config(tuned, **changed)
-    write_run_page(tuned, tmp_path / "page")
-    _, _, page = read(tmp_path / "page")
+    _, _, page = page_of(tuned)
     rows = {visible_words(row[0]): visible_words(row[1]) for row in page.iterfind(".//tr")}
     assert rows["Began with"] == began
 
@@ -110,8 +110,7 @@ def test_a_step_that_other_examples_chose_has_no_curve_and_is_said(tmp_path):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS)
     selected = json.loads((tuned / "selected.json").read_text())
     (tuned / "selected.json").write_text(json.dumps({**selected, "tasks": "others"}))
-    write_run_page(tuned, tmp_path / "page")
-    data, _, page = read(tmp_path / "page")
+    data, _, page = page_of(tuned)
     assert data["runs"][0]["seeds"][0]["step"] == 160
     assert data["validation"] is None
     assert not list(page.iterfind(".//figure"))
@@ -125,8 +124,7 @@ def test_rows_in_training_are_those_of_the_task_whatever_its_key(tmp_path):
     rows = {"text/de": 7, "directions/de": 30, "directions/sw": 40}
     languages = {leaf: {"train_records": count} for leaf, count in rows.items()}
     edit_config(tuned, examples=several, languages=languages)
-    write_run_page(tuned, tmp_path / "page")
-    data, _, _ = read(tmp_path / "page")
+    data, _, _ = page_of(tuned)
     found = {each["lang"]: each["train_rows"] for each in data["languages"]}
     assert found == {"de": 30, "sw": 40, "zh": 0}
 
@@ -134,8 +132,7 @@ def test_rows_in_training_are_those_of_the_task_whatever_its_key(tmp_path):
 def test_long_texts_are_cut_and_a_single_checkpoint_has_no_curve(tmp_path):
     tuned = write_tuned(tmp_path / "tuned", right_of_ten(5), rows=ROWS, inputs="x" * 5000)
     (tuned / "selected.json").unlink()
-    write_run_page(tuned, tmp_path / "page")
-    data, _, page = read(tmp_path / "page")
+    data, _, page = page_of(tuned)
     assert data["validation"] is None
     assert not list(page.iterfind(".//figure"))
     assert {len(row["inputs"]) for each in data["languages"] for row in each["worst"]} == {400}

@@ -1,6 +1,6 @@
 """The statistics of a pair of fine-tuned runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +20,17 @@ from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.registry import make_metric
 
 TEN = {f"l{number}": 20 for number in range(10)}
+
+
+def predicted(keys: Iterable[tuple[str, str]], right: Iterable[bool]) -> SimpleNamespace:
+    """A model's run by what it has right of rows that have these languages and groups."""
+    rows = [
+        {"language": lang, "group": group, "answers": ["left"], "score": 0.0}
+        | {"prediction": "left" if ok else "right"}
+        for (lang, group), ok in zip(keys, right, strict=True)
+    ]
+    found = SimpleNamespace(table=pa.Table.from_pylist(rows))
+    return SimpleNamespace(predictions={"": found}, task={"labels": LABELS})
 
 
 def rows_of(tmp_path, *models, rows, **options) -> Rows:
@@ -149,16 +160,10 @@ def test_groups_that_count_once_weigh_alike(metric):
     """A question with many answers is one question: sizes of groups change nothing."""
 
     def difference(sizes, name):
-        groups = [str(group) for group, size in enumerate(sizes) for _ in range(size)]
-        models = []
-        for every in (2, 3):
-            rows = [
-                {"language": "en", "group": group, "answers": ["left"], "score": 0.0}
-                | {"prediction": "right" if int(group) % every == 0 else "left"}
-                for group in groups
-            ]
-            found = SimpleNamespace(table=pa.Table.from_pylist(rows))
-            models.append([SimpleNamespace(predictions={"": found}, task={"labels": LABELS})])
+        keys = [("en", str(group)) for group, size in enumerate(sizes) for _ in range(size)]
+        models = [
+            [predicted(keys, [int(group) % every != 0 for _, group in keys])] for every in (2, 3)
+        ]
         return next(iter(Rows(models, "").measure(name, paired=True).languages.values()))
 
     one_row_each = difference([1] * 40, "accuracy")
@@ -220,27 +225,13 @@ def average_of(
     groups: Sequence[Sequence[str]],
     rng: np.random.Generator,
 ):
-    """The average of models that are right with such chances, on three rows of each group.
-
-    Args:
-        chances: of each model, language and group.
-        groups: names, of each language.
-        rng: draws which rows are right.
-    """
+    """The average of models that are right with such chances, on three rows of each group."""
     keys = [(f"{lang:02}", group) for lang, names in enumerate(groups) for group in [*names] * 3]
     models = []
     for of_model in chances:
-        right = rng.random(len(keys)) < np.concatenate(
-            [np.tile(of_lang, 3) for of_lang in of_model]
-        )
-        rows = [
-            {"language": lang, "group": group, "answers": ["left"]}
-            | {"prediction": "left" if ok else "right", "score": 0.0}
-            for (lang, group), ok in zip(keys, right, strict=True)
-        ]
-        found = SimpleNamespace(table=pa.Table.from_pylist(rows))
-        models.append(SimpleNamespace(predictions={"": found}, task={"labels": LABELS}))
-    return Rows([[model] for model in models], "").average("accuracy")
+        each = np.concatenate([np.tile(of_lang, 3) for of_lang in of_model])
+        models.append([predicted(keys, rng.random(len(keys)) < each)])
+    return Rows(models, "").average("accuracy")
 
 
 def held(truth: tuple[float, float], average) -> np.ndarray:
@@ -249,37 +240,33 @@ def held(truth: tuple[float, float], average) -> np.ndarray:
     return np.array([low <= at <= high for at, (low, high) in zip(truth, intervals, strict=True)])
 
 
-def test_the_interval_of_a_mean_holds_the_truth():
-    """Languages and groups differ in difficulty, and the models by language."""
-
-    def draw(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
-        """Chances [languages, groups] of both models to be right."""
-        hard = rng.normal(0, 1, (languages, 1)) + rng.normal(0, 1, (languages, groups))
-        return [share(hard), share(hard + rng.normal(0.3, 0.3, (languages, 1)))]
-
-    baseline, candidate = draw(np.random.default_rng(0), 200_000, 1)
-    truth = 100 * baseline.mean(), 100 * (candidate - baseline).mean()
-    groups = [[f"{lang}/{group}" for group in range(8)] for lang in range(20)]
-    rngs = [np.random.default_rng(seed + 1) for seed in range(100)]
-    found = sum(held(truth, average_of(draw(rng, 20, 8), groups, rng)) for rng in rngs)
-    assert (found >= 92).all()
+def by_language(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
+    """Chances [languages, groups] of both models to be right, which differ by language."""
+    hard = rng.normal(0, 1, (languages, 1)) + rng.normal(0, 1, (languages, groups))
+    return [share(hard), share(hard + rng.normal(0.3, 0.3, (languages, 1)))]
 
 
-def test_groups_that_languages_share_are_drawn_together():
+def by_group(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
     """Translations of a row are one group, as in XNLI: hard in one language, hard in all."""
+    hard = rng.normal(0, 1, (1, groups)) + rng.normal(0, 0.5, (languages, groups))
+    return [share(hard), share(hard + rng.normal(0.3, 1, (1, groups)))]
 
-    def draw(rng: np.random.Generator, languages: int, groups: int) -> list[np.ndarray]:
-        hard = rng.normal(0, 1, (1, groups)) + rng.normal(0, 0.5, (languages, groups))
-        better = rng.normal(0.3, 1, (1, groups))
-        return [share(hard), share(hard + better)]
 
-    baseline, candidate = draw(np.random.default_rng(0), 1, 500_000)
+@pytest.mark.parametrize(
+    ("draw", "whole", "groups", "times", "least"),
+    [
+        (by_language, (200_000, 1), [[f"{n}/{g}" for g in range(8)] for n in range(20)], 100, 92),
+        # Drawn in each language apart, the intervals hold it in 46 and 49 of the 60.
+        (by_group, (1, 500_000), [[f"pair {group}" for group in range(30)]] * 12, 60, 54),
+    ],
+)
+def test_the_interval_of_a_mean_holds_the_truth(draw, whole, groups, times, least):
+    baseline, candidate = draw(np.random.default_rng(0), *whole)
     truth = 100 * baseline.mean(), 100 * (candidate - baseline).mean()
-    groups = [[f"pair {group}" for group in range(30)]] * 12
-    rngs = [np.random.default_rng(seed + 1) for seed in range(60)]
-    found = sum(held(truth, average_of(draw(rng, 12, 30), groups, rng)) for rng in rngs)
-    # Drawn in each language apart, the intervals hold it in 46 and 49 of the 60.
-    assert (found >= 54).all()
+    size = len(groups), len(groups[0])
+    rngs = [np.random.default_rng(seed + 1) for seed in range(times)]
+    found = sum(held(truth, average_of(draw(rng, *size), groups, rng)) for rng in rngs)
+    assert (found >= least).all()
 
 
 def test_a_language_without_groups_in_a_resample_keeps_its_score():

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interval_coverage import seeds_called_better, seeds_coverage
 from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 
 from mswitch.flows.reports import intervals
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import resample_seeds, widened
 from mswitch.flows.reports.speedup import (
-    LanguageLosses,
     delta_over_seeds,
     mean_losses,
     measure_delta,
@@ -89,16 +89,8 @@ def test_bounds_of_both_kinds_have_no_mean():
 
 def seeds_of(*curves, noise=0.05, documents=8, lang="de"):
     """Documents of 50 tokens under several seeds, with noise of each."""
-    tokens = np.full(documents, 50)
-    made = []
-    for index, pair in enumerate(curves):
-        losses = losses_from(*pair, noise=noise, seed=index, documents=documents)
-        nats = (
-            side / losses.tokens[:, None] * tokens[:, None]
-            for side in (losses.baseline, losses.candidate)
-        )
-        made.append(LanguageLosses(lang, tokens, 4 * tokens, *nats))
-    return made
+    options = {"lang": lang, "documents": documents, "noise": noise, "tokens": 50}
+    return [losses_from(*pair, **options, seed=seed) for seed, pair in enumerate(curves)]
 
 
 def test_seeds_that_are_alike_give_what_one_gives():
@@ -172,24 +164,17 @@ def test_a_lucky_seed_is_in_the_headline_of_all_languages(lucky):
     assert found["value"] == pytest.approx(pooled.speed_up.value, rel=1e-3)
 
 
-@pytest.fixture(scope="module")
-def simulation():
-    import interval_coverage
-
-    return interval_coverage
-
-
 @pytest.mark.parametrize("spread", [0.05, 0.5])
-def test_the_interval_of_three_seeds_holds_the_truth(simulation, spread):
+def test_the_interval_of_three_seeds_holds_the_truth(spread):
     """Nominal are 95 %."""
-    assert simulation.seeds_coverage(3, spread, 30, 4.0, languages=100) >= 0.9
+    assert seeds_coverage(3, spread, 30, 4.0, languages=100) >= 0.9
 
 
-def test_seeds_that_are_only_drawn_do_not_hold_it(simulation, monkeypatch):
+def test_seeds_that_are_only_drawn_do_not_hold_it(monkeypatch):
     monkeypatch.setattr(intervals, "widened", lambda _all, drawn, _seeds, _confidence: drawn)
-    assert simulation.seeds_coverage(3, 0.5, 30, 4.0, languages=100) <= 0.88
+    assert seeds_coverage(3, 0.5, 30, 4.0, languages=100) <= 0.88
 
 
-def test_equal_models_are_seldom_told_apart_by_their_seeds(simulation):
+def test_equal_models_are_seldom_told_apart_by_their_seeds():
     """Nominal are 5 %."""
-    assert simulation.seeds_called_better(3, 0.3, 30, languages=300) <= 0.07
+    assert seeds_called_better(3, 0.3, 30, languages=300) <= 0.07

@@ -6,18 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
-from made_reports import make_report, parse_page, visible_words
+from made_reports import assert_inert, make_report, parse_page
 from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.index import write_index
-from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
-FEW = ReportConfig(resamples=100)
 DOCUMENTS = {"de": 8, "en": 7, "fr": 6, "sw": 6, "yo": 6, "zu": 2}
-SCENARIO = Scenario(DOCUMENTS, dict.fromkeys(DOCUMENTS, 3.0), steps=200)
+SCENARIO = Scenario(DOCUMENTS, 3.0, steps=200)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +38,12 @@ def runs(trained, tmp_path):
     ]
 
 
-def change_seed(run, seed):
-    edit_config(run, train={**read_config(run)["train"], "seed": seed})
+@pytest.fixture
+def other(runs, tmp_path):
+    """A candidate of another model."""
+    run = shutil.copytree(runs[1][0], tmp_path / "other")
+    edit_config(run, model={**read_config(run)["model"], "experts": 4})
+    return run
 
 
 def test_it_is_the_geometric_mean_of_the_seeds_reports(trained, tmp_path):
@@ -73,10 +75,8 @@ def test_the_order_of_runs_does_not_matter(trained, tmp_path):
     assert made.report == turned.report
 
 
-def test_several_candidates_have_a_page_each_and_one_of_all(runs, tmp_path, capsys):
+def test_several_candidates_have_a_page_each_and_one_of_all(runs, other, tmp_path, capsys):
     baselines, candidates = runs
-    other = shutil.copytree(candidates[0], tmp_path / "other")
-    edit_config(other, model={**read_config(other)["model"], "experts": 4})
     command = ["report", "--out", str(tmp_path / "reports" / "out"), "--resamples", "100"]
     for run in baselines:
         command += ["--baseline", str(run)]
@@ -107,27 +107,23 @@ def test_several_candidates_have_a_page_each_and_one_of_all(runs, tmp_path, caps
         assert f"./{path}" in {link.get("href") for link in page.iterfind(".//a")}
         assert (out / path).is_file()
     # The page of a candidate is that of a report of it alone, but for its name.
-    write_report(baselines, candidates, tmp_path / "alone", FEW)
-    alone = json.loads((tmp_path / "alone" / "report.json").read_text())
+    alone = make_report(runs, tmp_path / "alone", resamples=100)
     below = json.loads((out / pair[0]).with_name("report.json").read_text())
-    assert alone["languages"] == below["languages"]
+    assert alone.report["languages"] == below["languages"]
     assert main(command) == 0
     assert "already complete" in capsys.readouterr().err
     assert write_index(tmp_path / "reports")["reports"] == 2
 
 
-def test_candidates_in_training_are_compared_up_to_a_common_step(runs, tmp_path):
+def test_candidates_in_training_are_compared_up_to_a_common_step(runs, other, tmp_path):
     baselines, candidates = runs
-    other = shutil.copytree(candidates[0], tmp_path / "other")
-    edit_config(other, model={**read_config(other)["model"], "experts": 4})
     (other / "_COMPLETED").unlink()
     steps = read_config(other)["eval_steps"]
     (other / "eval" / f"{steps[-1]}.parquet").unlink()
-    out = tmp_path / "out"
-    write_report(baselines, [*candidates, other], out, FEW, unfinished=True)
-    report = json.loads((out / "report.json").read_text())
-    assert report["summary"]["verdict"].startswith(f"Up to step {steps[-2]} of 200: Median")
-    assert "still in training" in (out / "report.html").read_text(encoding="utf-8")
+    pair = (baselines, [*candidates, other])
+    made = make_report(pair, tmp_path / "out", unfinished=True, resamples=100)
+    assert made.report["summary"]["verdict"].startswith(f"Up to step {steps[-2]} of 200: Median")
+    assert "still in training" in made.html
 
 
 HOSTILE = "../../</script><img src=x onerror=alert(1)>\"'&"
@@ -137,26 +133,16 @@ def test_hostile_names_stay_text_and_below_the_report(runs, tmp_path):
     [baseline, *_], [candidate, *_] = runs
     other = shutil.copytree(candidate, tmp_path / "other")
     edit_config(other, preset=HOSTILE)
-    out = tmp_path / "out"
-    write_report(baseline, [candidate, other], out, FEW)
-    page = parse_page((out / "report.html").read_text(encoding="utf-8"))
-    assert page.findall(".//img") == []
-    assert HOSTILE in visible_words(page.find(".//h1"))
-    below = sorted(path.name for path in out.iterdir() if path.is_dir())
+    made = make_report((baseline, [candidate, other]), tmp_path / "out", resamples=100)
+    assert_inert(made.page)
+    assert HOSTILE in made.verdict
+    below = sorted(path.name for path in made.out.iterdir() if path.is_dir())
     assert below == ["1-mswitch-base", "2-..-..-script-img-src-x-onerror-alert-1"]
-
-
-def same_run_twice(baselines, candidates):
-    return baselines, [*candidates, candidates[1]]
 
 
 def two_baselines(baselines, candidates):
     edit_config(baselines[1], preset="mt5-large")
     return baselines, candidates
-
-
-def no_baseline_of_a_seed(baselines, candidates):
-    return baselines[:2], candidates
 
 
 def other_documents(baselines, candidates):
@@ -177,24 +163,29 @@ def other_mixture(baselines, candidates):
 @pytest.mark.parametrize(
     ("choose", "message"),
     [
-        (same_run_twice, r"--candidate .*-1 and --candidate .*-1 are the same model .* seed \(1\)"),
+        (
+            lambda baselines, candidates: (baselines, [*candidates, candidates[1]]),
+            r"--candidate .*-1 and --candidate .*-1 are the same model .* seed \(1\)",
+        ),
+        (
+            lambda baselines, candidates: (baselines[:2], candidates),
+            "trained with seed 2, and no --baseline was: train one with",
+        ),
         (two_baselines, r"--baseline .* differ in more than their seed \(preset\): give the runs"),
-        (no_baseline_of_a_seed, "trained with seed 2, and no --baseline was: train one with"),
         (other_documents, "evaluated on different documents: evaluate all with the same"),
         (other_mixture, r"differ in mixture.alpha \(None and 1.0\)"),
     ],
 )
 def test_runs_that_do_not_fit_together_are_named(runs, tmp_path, choose, message):
     with pytest.raises(UserError, match=message) as error:
-        write_report(*choose(*runs), tmp_path / "out", FEW)
+        write_report(*choose(*runs), tmp_path / "out")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_baseline_that_no_candidate_needs_is_left_out_and_said(runs, tmp_path, capsys):
     baselines, candidates = runs
-    change_seed(baselines[2], 9)
-    write_report(baselines, candidates[:2], tmp_path / "out", FEW)
+    edit_config(baselines[2], train={**read_config(baselines[2])["train"], "seed": 9})
+    made = make_report((baselines, candidates[:2]), tmp_path / "out", resamples=100)
     assert "is left out: no --candidate has seed 9" in capsys.readouterr().err
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["runs"]["baseline"]["seeds"] == [0, 1]
+    assert made.report["runs"]["baseline"]["seeds"] == [0, 1]

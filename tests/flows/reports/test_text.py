@@ -69,12 +69,6 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
     assert "× fewer" not in verdict
 
 
-def test_a_share_of_none_or_all_has_no_interval():
-    assert report_text.share_interval([0.1, 0.25]) == "10 to 25%"
-    assert report_text.share_interval([0.0, 0.0]) is None
-    assert report_text.share_interval(None) is None
-
-
 def test_what_skewness_leaves_out_is_told():
     summary = {
         "languages": 30,
@@ -91,7 +85,10 @@ def test_what_skewness_leaves_out_is_told():
         assert report_text.caution({**summary, "improved": improved}, 1e12) == []
 
 
-def test_a_share_says_what_bounds_leave_open():
+def test_a_share_says_what_bounds_leave_open_and_of_none_or_all_has_no_interval():
+    assert report_text.share_interval([0.1, 0.25]) == "10 to 25%"
+    assert report_text.share_interval([0.0, 0.0]) is None
+    assert report_text.share_interval(None) is None
     known = {"value": 0.13, "range": [0.13, 0.13]}
     assert report_text.fourfold_scope(known) == "of these languages"
     found = report_text.fourfold_scope({**known, "range": [0.13, 0.4]})

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from made_reports import make_report
 from report_runs import Scenario, edit_config, read_config, write_runs
+from trees import data_bytes
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.intervals import ReportConfig
@@ -65,7 +66,7 @@ def test_it_is_the_report_of_runs_that_ended_there(in_training, tmp_path):
 
 def test_what_a_candidate_has_not_reached_is_a_bound(tmp_path):
     documents = dict.fromkeys(("de", "en", "fr", "sw", "yo"), 6)
-    runs = write_runs(tmp_path, Scenario(documents, dict.fromkeys(documents, 0.5), steps=200))
+    runs = write_runs(tmp_path, Scenario(documents, 0.5, steps=200))
     for run in runs:
         stop_at(run, read_config(run)["eval_steps"][-4])
     made = make_report(runs, tmp_path / "out", unfinished=True, resamples=100)
@@ -91,9 +92,7 @@ def test_a_later_report_replaces_it_and_the_last_is_the_usual_one(in_training, t
         shutil.copytree(whole, run, dirs_exist_ok=True)
     assert main(command) == 0
     write_report(*pair, tmp_path / "usual", FEW)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
-        path.name: path.read_bytes() for path in (tmp_path / "usual").iterdir()
-    }
+    assert data_bytes(out) == data_bytes(tmp_path / "usual")
     assert sorted(path.name for path in tmp_path.glob(".out*")) == [".out.lock"]
     # A usual report is not replaced by another.
     capsys.readouterr()

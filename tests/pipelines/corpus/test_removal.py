@@ -4,12 +4,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus_builds import LENIENT, build, build_elsewhere, documents, english, modern_settings
 from corpus_files import read_json
+from processes import run_mswitch
 from trees import data_bytes
 
 from mswitch.flows.cli.main import main
@@ -201,10 +199,8 @@ def test_killed_and_rerun(tmp_path, corpus, base):
     given = lists(tmp_path, sites="a.example")
     remove_pages(whole, **given)
     options = [f"--{name}={value}" for name, value in given.items()]
-    command = [sys.executable, "-m", "mswitch.flows.cli.main", "corpus", "remove", str(corpus)]
     for point in (*REMOVAL_POINTS, *CHANGE_POINTS, ""):
-        environment = {**os.environ, "MSWITCH_FAULT": point}
-        done = subprocess.run([*command, *options], env=environment, check=False)
+        done = run_mswitch("corpus", "remove", corpus, *options, MSWITCH_FAULT=point)
         assert done.returncode == (-signal.SIGKILL if point else 0)
         rows = [pq.read_metadata(corpus / one["path"]).num_rows for one in
                 read_json(corpus / "manifest.json")["shards"]]  # fmt: skip

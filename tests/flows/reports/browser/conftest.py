@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import free_port
-from tuned_runs import right_of_ten, write_tuned
+from processes import free_port, wait_for
+from tuned_runs import right_of_ten, write_pretrained_longer, write_tuned
 
 from mswitch.flows.reports.downstream import write_downstream, write_run_page
 from mswitch.flows.reports.index import write_index
@@ -30,8 +29,6 @@ CHROMIUM_OPTIONS = (
     "--disable-sync",
 )
 
-PATIENCE_SECS = 20.0
-
 
 class Browser:
     """Chromium behind the WebDriver protocol, spoken with urllib."""
@@ -45,7 +42,7 @@ class Browser:
         )
         self.address = f"http://127.0.0.1:{port}"
         self.downloads = profile / "downloads"
-        self.wait_for(self._ready, "chromedriver to start")
+        wait_for(self._ready, 20)
         options = {
             "args": [*CHROMIUM_OPTIONS, f"--user-data-dir={profile / 'user'}"],
             "prefs": {"download.default_directory": str(self.downloads)},
@@ -142,13 +139,6 @@ class Browser:
             self.process.terminate()
             self.process.wait(10)
 
-    @staticmethod
-    def wait_for(condition, what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECS
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {PATIENCE_SECS} s for {what}"
-            time.sleep(0.05)
-
 
 HOSTILE = "<script>document.title = 'run'</script> \u202eright to left " + "x" * 500
 
@@ -170,13 +160,7 @@ def pages(report, tmp_path_factory) -> dict[str, Path]:
         return write_tuned(place / name, right_of_ten(count), preset, rows=rows, **options)
 
     inputs = HOSTILE.replace("{", "{{").replace("}", "}}")
-    sides = [
-        [
-            tuned(f"{preset}-{step}", count, preset, origin=step, inputs=inputs)
-            for step, count in zip((100, 200, 400), counts, strict=True)
-        ]
-        for preset, counts in (("mt5-tiny", (3, 5, 7)), ("mswitch-tiny", (5, 7, 8)))
-    ]
+    sides = write_pretrained_longer(place, rows=rows, inputs=inputs)
     write_downstream(*sides, place / "pair", [tuned("scratch", 6, origin=None)])
     write_run_page(sides[1][2], place / "run")
     of_seeds = [

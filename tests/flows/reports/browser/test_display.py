@@ -2,11 +2,10 @@
 
 import base64
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from file_server import FileServer
 
 pytestmark = pytest.mark.browser
 
@@ -82,33 +81,13 @@ def test_no_request_leaves_the_page(browser, report):
 
 
 def test_served_over_http_the_page_is_the_only_request(browser, report):
-    asked = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            body = (report / "report.html").read_bytes()
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format, *args):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        browser.open(f"http://127.0.0.1:{server.server_port}/report.html")
+    with FileServer() as server:
+        server.files["/report.html"] = (report / "report.html").read_bytes()
+        server.headers["/report.html"] = {"Content-Type": "text/html"}
+        browser.open(f"{server.url}/report.html")
         browser.run("document.querySelector('[data-key=delta]').click()")
         time.sleep(0.5)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert asked == ["/report.html"]
+    assert [path for path, _ in server.requests] == ["/report.html"]
 
 
 def test_without_scripts_the_page_is_complete(browser, report):

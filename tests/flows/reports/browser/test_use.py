@@ -4,15 +4,15 @@ import json
 import time
 
 import pytest
-from tuned_runs import right_of_ten, write_tuned
+from processes import wait_for
+from tuned_runs import compare_tuned_from
 
-from mswitch.flows.reports.downstream import write_downstream
 from mswitch.flows.reports.pair import write_report
-from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines.languages import languages
 
 pytestmark = pytest.mark.browser
 
+PATIENCE_SECS = 20
 #: WebDriver's code points for keys.
 ENTER, TAB, SPACE = "\ue007", "\ue004", "\ue00d"
 
@@ -83,7 +83,7 @@ def test_typing_filters_without_regard_to_accents(browser):
 def test_a_script_can_be_chosen(browser):
     focus(browser, "[name=script]")
     browser.press(*"Cyr")
-    browser.wait_for(lambda: len(shown(browser, 1)) < 107, "the filter")
+    wait_for(lambda: len(shown(browser, 1)) < 107, PATIENCE_SECS)
     assert set(shown(browser, 2)) == {"cyrillic"}
     assert browser.run("return location.hash") == "#script=Cyrl"
 
@@ -109,7 +109,7 @@ def test_downloads_are_made_in_the_page(browser, report):
         focus(browser, selector)
         browser.press(ENTER)
         target = browser.downloads / name
-        browser.wait_for(target.is_file, name)
+        wait_for(target.is_file, PATIENCE_SECS)
         text = target.read_text(encoding="utf-8-sig")
         original = (report / name).read_text(encoding="utf-8")
         if name.endswith(".json"):
@@ -147,23 +147,16 @@ def test_other_pages_sort_filter_and_complain_of_nothing(page, key, column, noun
 @pytest.mark.parametrize("page", ["index"], indirect=True)
 def test_the_index_opens_a_report(page):
     page.run("document.querySelector('tbody a').click()")
-    page.wait_for(lambda: "/report/report.html" in page.run("return location.href"), "the report")
+    wait_for(lambda: "/report/report.html" in page.run("return location.href"), PATIENCE_SECS)
 
 
 def test_the_section_of_a_report_fits_and_its_link_opens(chromium, full_pair, tmp_path):
-    rows = dict.fromkeys(languages(), 8)
-    tuned = []
-    for number, run in enumerate(full_pair):
-        config = read_run(run)
-        options = {"rows": rows, "origin_hash": config["config_hash"]}
-        model = right_of_ten(5 + number)
-        tuned.append(write_tuned(tmp_path / str(number), model, config["preset"], **options))
-    write_downstream(tuned[:1], tuned[1:], tmp_path / "downstream")
-    write_report(*full_pair, tmp_path / "report", downstream=[tmp_path / "downstream"])
+    downstream = compare_tuned_from(full_pair, tmp_path, rows=dict.fromkeys(languages(), 8))
+    write_report(*full_pair, tmp_path / "report", downstream=[downstream])
     chromium.open((tmp_path / "report" / "report.html").as_uri())
     for width in (390, 1280):
         chromium.resize(width)
         assert chromium.overflow() == 0
     chromium.run("document.querySelector('section[aria-labelledby=downstream1] a').click()")
     title = "return document.title"
-    chromium.wait_for(lambda: chromium.run(title).endswith(" on toy"), "the page")
+    wait_for(lambda: chromium.run(title).endswith(" on toy"), PATIENCE_SECS)
