@@ -11,8 +11,6 @@ from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
 from mswitch.flows.reports.pages import csv_link, publish, render_page
 from mswitch.flows.reports.pair_data import run_names
-from mswitch.flows.reports.pairs import check_tuned, differ_in_seed, in_order
-from mswitch.flows.reports.runs import TunedRun, read_tuned_run
 from mswitch.flows.reports.scores import (
     Average,
     Result,
@@ -21,6 +19,13 @@ from mswitch.flows.reports.scores import (
 )
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.svg import SCREENS, inline_svgs, on_screens
+from mswitch.flows.reports.tuned_runs import (
+    TunedRun,
+    check_tuned,
+    differ_in_seed,
+    in_order,
+    read_tuned_run,
+)
 from mswitch.pipelines.errors import UserError
 
 #: Raised when the same runs give other figures.

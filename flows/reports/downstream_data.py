@@ -5,9 +5,9 @@ from typing import Any
 
 from mswitch.flows.reports import downstream_text as text
 from mswitch.flows.reports.pages import csv_text, language_fields, rounded
-from mswitch.flows.reports.runs import DECODES, TunedRun
 from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
 from mswitch.tasks.batches.multitask import leaf_name
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 

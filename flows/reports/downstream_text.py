@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports.numbers import between, number, plural, signed
-from mswitch.flows.reports.runs import TunedRun
 from mswitch.flows.reports.text import bounded, speed_up_interval
+from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS
 
 #: What a page says of tasks that mswitch itself makes.

@@ -1,20 +1,12 @@
 """Which runs are compared: each candidate with the baseline of its seed, or of its checkpoint."""
 
 import dataclasses
-import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.flows.reports.runs import (
-    DECODES,
-    EvaluatedRun,
-    TunedRun,
-    check_alike,
-    differences,
-    same_rows,
-)
+from mswitch.flows.reports.runs import EvaluatedRun, check_alike, differences
 from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
@@ -23,10 +15,6 @@ from mswitch.pipelines.progress import say
 #: Settings in which a fair pair of runs agrees.
 FAIR = ("examples.", "mixture.", "evaluation.")
 FAIR_TRAINING = ("train.seed", "train.batch_size", "train.pack", "train.steps")
-FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that a larger model may need otherwise; they change no result but by rounding.
-FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
-FEWEST_CHECKPOINTS = 3
 
 #: Baseline and candidate of each seed, in the order of seeds.
 Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]
@@ -221,125 +209,3 @@ def check_seeds(
             f"the seeds of {runs[0].name} and {runs[1].name} were evaluated on different "
             "documents: evaluate all with the same --examples"
         )
-
-
-def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
-    """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
-    return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
-
-
-def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """The fine-tuned runs of a model by seed, or by the steps that they began with."""
-    if len(runs) == 1:
-        return list(runs)
-    first, of_seeds = runs[0], differ_in_seed(runs)
-    found: dict[int, TunedRun] = {}
-    for run in runs:
-        key = run.seed if of_seeds else run.origin_step
-        if key is None:
-            raise UserError(
-                f"{run.option} did not begin with another run: several runs of a model are "
-                "fine-tuned from different checkpoints (mswitch finetune --step) or with different "
-                "seeds (--seed)"
-            )
-        if _began_with(run) != _began_with(first):
-            raise UserError(
-                f"{first.option} and {run.option} began with different models: give runs that were "
-                "fine-tuned from one"
-            )
-        if key in found:
-            what = "fine-tuned with seed" if of_seeds else "fine-tuned from step"
-            raise UserError(
-                f"{found[key].option} and {run.option} were both {what} {key:,}: give one of each"
-            )
-        found[key] = run
-    if not of_seeds and (len(found) < FEWEST_CHECKPOINTS or min(found) < 1):
-        raise UserError(
-            f"{first.option} and the other runs of its model began with {len(found)} checkpoints "
-            f"of pretraining: give one run of each model, or, for a downstream speed-up, runs from "
-            f"at least {FEWEST_CHECKPOINTS} checkpoints after step 0"
-        )
-    return [found[key] for key in sorted(found)]
-
-
-def _began_with(run: TunedRun) -> tuple[object, object]:
-    """The pretraining of a run, and its model."""
-    return (run.origin or {}).get("config_hash"), run.config["model"]
-
-
-def check_tuned(
-    baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
-) -> list[str]:
-    """Check that fine-tuned runs can be compared, and runs that learned the task alone with them.
-
-    Returns:
-        The ways of decoding that all have.
-    """
-    first, *others = [*baselines, *candidates]
-    for run in (first, *others, *beside):
-        if run.config.get("teacher"):
-            raise UserError(
-                f"{run.option} learned from a teacher: give a run that mswitch train or mswitch "
-                "finetune made on the task"
-            )
-        if not run.trained_as:
-            raise UserError(
-                f"{run.option} was not trained on the examples of {run.task['name']} that it "
-                "predicted: give a run that was, or predict those it was trained on"
-            )
-    for run in beside:
-        if run.origin is not None:
-            raise UserError(
-                f"{run.option} began with another run: give one that mswitch train made on the task"
-            )
-    of_seeds = differ_in_seed(baselines) or differ_in_seed(candidates)
-    by = "seed" if of_seeds else "origin_step"
-    sides = [[getattr(run, by) for run in side] for side in (baselines, candidates)]
-    if sides[0] != sides[1] and len(baselines) + len(candidates) > 2:
-        what = "with the seeds" if of_seeds else "from the steps of pretraining"
-        raise UserError(
-            f"--baseline and --candidate were fine-tuned {what} {sides[0]} and {sides[1]}: give "
-            "both with the same ones"
-        )
-    for run in others:
-        _check_tuned_alike(first, run, free=("train.seed",) if of_seeds else ())
-    for run in beside:
-        _check_predicted_alike(first, run)
-    return _common_decodes([first, *others, *beside])
-
-
-def _check_tuned_alike(first: TunedRun, other: TunedRun, free: Sequence[str]) -> None:
-    _check_predicted_alike(first, other)
-    fix = "fine-tune both alike, so that they differ in the model alone"
-    check_alike(first, other, FAIR_TUNING, fix, (*FREE_TUNING, *free))
-
-
-def _check_predicted_alike(first: TunedRun, other: TunedRun) -> None:
-    who = f"{first.option} and {other.option}"
-    if first.config["config_hash"] == other.config["config_hash"]:
-        raise UserError(f"{who} are one run: give two")
-    common = first.predictions.keys() & other.predictions.keys()
-    if not common:
-        ways = (", ".join(run.predictions) for run in (first, other))
-        raise UserError(
-            f"{who} are decoded differently ({' and '.join(ways)}): predict both with the same "
-            "--decode"
-        )
-    check_alike(
-        first, other, tuple(f"predictions.{each}." for each in common), "predict both alike"
-    )
-
-
-def _common_decodes(runs: Sequence[TunedRun]) -> list[str]:
-    decodes = [decode for decode in DECODES if all(decode in run.predictions for run in runs)]
-    if not decodes:
-        raise UserError(
-            "the runs have no way of decoding in common: predict all with the same --decode"
-        )
-    for decode, run in itertools.product(decodes, runs[1:]):
-        if not same_rows([runs[0], run], decode):
-            raise UserError(
-                f"{runs[0].option} and {run.option} predicted different rows: predict both with "
-                "the same --tasks"
-            )
-    return decodes

@@ -1,4 +1,4 @@
-"""Read finished runs, with their evaluations or predictions, and say in what two differ."""
+"""Read finished runs and their evaluations, and say in what two differ."""
 
 import contextlib
 import dataclasses
@@ -19,16 +19,12 @@ from mswitch.models.training.run_directory import (
     CONFIG,
     EVALUATION_SETTINGS,
     FREE,
-    PREDICTIONS,
-    SELECTED,
-    TEST_READS,
     read_marker,
     read_run,
 )
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256, read_json_object
-from mswitch.tasks.batches.multitask import ALONE
+from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256
 
 #: What training notes in config.json beside what every run has.
 TRAINED = (
@@ -43,11 +39,8 @@ TRAINED = (
 )
 LOSSES = ("lang", "document", "nats", "target_tokens", "target_bytes")
 ROUTING = ("lang", "layer", "expert", "tokens")
-PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
 #: What a student takes of its teacher, in whichever seed.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: The order in which ways of decoding are shown; figures of the first one lead.
-DECODES = ("labels", "greedy", "beam")
 #: Of the parts of config.json that name other directories.
 _PLACES = ("path", "paths", "cache")
 #: The times of the first steps say nothing about the speed of training.
@@ -337,7 +330,7 @@ def _by_document(
 
 def _read_losses(path: Path, option: str) -> pa.Table:
     """Read one evaluation and check what the statistics rely on."""
-    table = _read_table(path, option, LOSSES)
+    table = read_table(path, option, LOSSES)
     if table.num_rows == 0:
         raise UserError(
             f"{option}: eval/{path.name} has no documents: the examples need a validation split"
@@ -353,26 +346,27 @@ def _read_losses(path: Path, option: str) -> pa.Table:
 
 def _read_routing(path: Path, option: str) -> Routing:
     """Read the routing that `mswitch evaluate` writes beside the evaluation of a sparse model."""
-    table = _read_table(path, option, ROUTING)
+    table = read_table(path, option, ROUTING)
     if not np.any(table["tokens"].to_numpy() > 0):
-        raise UserError(f"{option}: routing/{path.name} counts no tokens: {_again(path)}")
+        raise UserError(f"{option}: routing/{path.name} counts no tokens: {advice(path)}")
     return routing_from_table(table)
 
 
-def _read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
+def read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
     """Read `columns` of a file that an evaluation or a prediction wrote."""
     name = f"{path.parent.name}/{path.name}"
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{option}: cannot read {name} as Parquet: {_again(path)}") from error
+        raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
     missing = [column for column in columns if column not in table.column_names]
     if missing:
-        raise UserError(f"{option}: {name} lacks the column {missing[0]!r}: {_again(path)}")
+        raise UserError(f"{option}: {name} lacks the column {missing[0]!r}: {advice(path)}")
     return table.select(columns)
 
 
-def _again(path: Path) -> str:
+def advice(path: Path) -> str:
+    """What to do about a file that is damaged, for messages."""
     if path.parent.name in ("eval", "routing"):
         return "remove the run's eval/ and routing/ and run mswitch evaluate again"
     return f"remove {path} and run mswitch predict again"
@@ -389,164 +383,3 @@ def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str
         if secs and metrics["step"] > WARMUP_STEPS:
             times.append(secs)
     return float(np.median(times)) if times else None, metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """What a run wrote for a split: the JSON beside the table, a row for each example, its hash."""
-
-    settings: Mapping[str, Any]
-    table: pa.Table
-    sha256: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TunedRun(CompletedRun):
-    """A run that was trained on a task, and its predictions.
-
-    Attributes:
-        task: the task, as its examples' manifest has it.
-        split: what was predicted.
-        step: the checkpoint that predicted.
-        predictions: by way of decoding.
-        selected: selected.json; None where the run has a single checkpoint.
-        reads: each time that test was read.
-    """
-
-    task: Mapping[str, Any]
-    split: str
-    step: int
-    predictions: Mapping[str, Predictions]
-    selected: Mapping[str, Any] | None
-    reads: Sequence[Mapping[str, Any]]
-
-    @property
-    def origin_step(self) -> int | None:
-        """The checkpoint of pretraining that it began with."""
-        return None if self.origin is None else int(self.origin["step"])
-
-    @property
-    def tasks(self) -> str:
-        """Hash of the examples that it predicted."""
-        return str(next(iter(self.predictions.values())).settings["tasks"])
-
-    @property
-    def trained_as(self) -> list[str]:
-        """What its training calls those examples: `ALONE` of a single task; nothing if unseen."""
-        examples = self.config["examples"] or {}
-        tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
-        return [name for name, found in tasks.items() if found == self.tasks]
-
-    @property
-    def validation(self) -> Mapping[str, Any] | None:
-        """Its selected.json, where validation of the task that it predicted chose the step."""
-        if self.selected is None or self.selected["tasks"] != self.tasks:
-            return None
-        return self.selected
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Those of its training, and how it predicted."""
-        predicted = {
-            f"predictions.{decode}.{key}": found.settings.get(key)
-            for decode, found in self.predictions.items()
-            for key in ("tasks", "limit", "beams", "alpha")
-        }
-        return {**super().settings, **predicted}
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """Hashes of everything that a page takes from it."""
-        files = {decode: each.sha256 for decode, each in self.predictions.items()}
-        return {
-            "run": self.config["config_hash"],
-            "step": self.step,
-            "predictions": files,
-            "selected": self.selected and self.selected["values"],
-            "test_reads": list(self.reads),
-        }
-
-
-def read_tuned_run(
-    place: str | Path, option: str, *, task: str | None = None, split: str = "test"
-) -> TunedRun:
-    """Read a run and its predictions of a split.
-
-    Args:
-        place: the run directory, also in a bucket.
-        option: what names it, for messages.
-        task: the task's name; None where there is one.
-        split: which of its splits.
-    """
-    option = f"{option} {place}".strip()
-    with open_files(place) as files:
-        files.refresh(predictions=True)
-        run = files.directory
-        config = read_run(run)
-        if not (run / MARKER).is_file():
-            raise UserError(
-                f"{option} is still in training: give the same command again, it continues"
-            )
-        predict = f"run mswitch predict --run {place} --split {split}"
-        tasks = sorted(path.name for path in (run / PREDICTIONS).glob("*") if path.is_dir())
-        if not tasks:
-            raise UserError(f"{option} has no predictions: {predict}")
-        if task is None and len(tasks) > 1:
-            raise UserError(f"{option} has predictions of {', '.join(tasks)}: give --task and one")
-        if task is not None and task not in tasks:
-            known = ", ".join(tasks)
-            raise UserError(f"{option} has no predictions of {task}: choose among {known}")
-        directory = run / PREDICTIONS / (task or tasks[0])
-        steps = {int(path.stem.split("-")[1]) for path in directory.glob(f"{split}-*-*.json")}
-        if not steps:
-            splits = sorted({path.stem.split("-")[0] for path in directory.glob("*-*-*.json")})
-            known = ", ".join(splits) or "none"
-            raise UserError(f"{option} has no predictions of {split} ({known} is there): {predict}")
-        selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
-        step = _chosen_step(option, steps, selected, split)
-        predictions = dict(_read_predictions(directory, f"{split}-{step}", option))
-        reads = directory / TEST_READS
-        return TunedRun(
-            option=option,
-            config=config,
-            task=next(iter(predictions.values())).settings["task"],
-            split=split,
-            step=step,
-            predictions=predictions,
-            selected=selected,
-            reads=read_json_object(reads)["reads"] if reads.is_file() else (),
-        )
-
-
-def _chosen_step(
-    option: str, steps: set[int], selected: Mapping[str, Any] | None, split: str
-) -> int:
-    """The checkpoint whose predictions count: the selected one, or the only one."""
-    if selected is not None and selected["step"] in steps:
-        return int(selected["step"])
-    if selected is None and len(steps) == 1:
-        return min(steps)
-    known = ", ".join(f"{step:,}" for step in sorted(steps))
-    chosen = "none" if selected is None else f"step {selected['step']:,}"
-    raise UserError(
-        f"{option} predicted {split} with step {known}, and {chosen} is selected: choose on "
-        "validation (mswitch predict --select), and predict with the chosen step"
-    )
-
-
-def _read_predictions(directory: Path, name: str, option: str) -> Iterator[tuple[str, Predictions]]:
-    for decode in DECODES:
-        path = directory / f"{name}-{decode}.parquet"
-        if not path.with_suffix(".json").is_file():
-            continue
-        settings = read_json_object(path.with_suffix(".json"))
-        if "task" not in settings:
-            raise UserError(f"{option}: {path.stem}.json does not name its task: {_again(path)}")
-        yield decode, Predictions(settings, _read_table(path, option, PREDICTED), file_sha256(path))
-
-
-def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
-    """Whether all runs predicted the same rows."""
-    keys = ["id", "language", "group", "answers"]
-    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
-    return all(other.equals(first) for other in others)

@@ -36,8 +36,8 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     t_test,
 )
-from mswitch.flows.reports.runs import TunedRun
 from mswitch.flows.reports.speedup import SpeedUp, measure_speed_up
+from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES, score_sums
 from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric

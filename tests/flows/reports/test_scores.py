@@ -10,12 +10,12 @@ from metric_errors import errors, store, worlds
 from scipy.special import ndtri, stdtrit
 from tuned_runs import LABELS, right_of_ten, write_tuned, wrong
 
-from mswitch.flows.reports.runs import read_tuned_run, same_rows
 from mswitch.flows.reports.scores import (
     Rows,
     measure_difference,
     measure_downstream_speed_up,
 )
+from mswitch.flows.reports.tuned_runs import read_tuned_run, same_rows
 from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.registry import make_metric
 
