@@ -150,6 +150,7 @@ def remove(
     basis: Basis,
     reference: str = "",
     search: Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative="")] = (),
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     runner: RunnerName = "local",
     json: Json = False,
 ) -> int:
@@ -159,7 +160,7 @@ def remove(
     has a record. Lines that other pages lost to a removed one do not return, nor near-duplicates
     that it stood for.
 
-        mswitch corpus remove corpus --urls urls.txt --basis copyright --reference T-17
+        mswitch corpus remove corpus --urls urls.txt --basis copyright --reference T-17 --dry-run
 
     Args:
         corpus: a corpus directory or its URL.
@@ -171,6 +172,7 @@ def remove(
         reference: of the request, for the record, such as a ticket's number; no name.
         search: directories in which to look for vocabularies, examples and runs that were made from
             the corpus as it was; they are named.
+        dry_run: count what would be removed, and change nothing.
         runner: as for `corpus build`.
     """
     from mswitch.pipelines.corpus.removal import remove_pages
@@ -183,6 +185,7 @@ def remove(
         basis=basis,
         reference=reference,
         search=search,
+        dry_run=dry_run,
         runner=runner,
         beam_options=beam_options,
     )

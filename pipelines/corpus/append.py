@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.change import DECONTAMINATION, STATS, Base, open_base
 from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MANIFEST, canonical_json
@@ -65,6 +66,7 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
                 f"{out} was built by another version of mswitch, whose {what} "
                 f"({', '.join(others)}): build it again to add to it"
             )
+    load_removed(base.removals)  # which says what is wrong with it before work begins
     return base
 
 

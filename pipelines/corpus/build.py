@@ -28,6 +28,7 @@ from mswitch.pipelines.corpus.change import (
     begin_change,
     decide_change,
     finish_decided,
+    finish_interrupted,
     publish_change,
     staging_of,
 )
@@ -148,6 +149,7 @@ def build_corpus(
         return _add(out, settings, recipe, listed, run)
     with stage_output_anywhere(out, stage=STAGE, config={**settings, "inputs": listed}) as staged:
         if staged.complete:
+            finish_interrupted(staged.out)
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
             return {**_summary(str(staged.out)), "reused": True}
         directory = _absolute(staged.directory)

@@ -60,10 +60,12 @@ class Base:
         return self.manifest.get("additions", [])
 
     @property
-    def removals(self) -> tuple[str, ...]:
-        """The records of what was taken out before, in order."""
-        entries = self.manifest.get("removals", [])
-        return tuple(storage.join(self.directory, entry["path"]) for entry in entries)
+    def removals(self) -> tuple[tuple[str, str], ...]:
+        """The records of what was taken out before, in order: paths, and their SHA-256."""
+        return tuple(
+            (storage.join(self.directory, entry["path"]), entry["sha256"])
+            for entry in self.manifest.get("removals", [])
+        )
 
     @property
     def state(self) -> str:
@@ -159,7 +161,7 @@ def _staging_prefix(directory: str) -> str:
     return storage.join(parent, f".{name}.partial-")
 
 
-def _stagings(directory: str) -> dict[str, str]:
+def unfinished_changes(directory: str) -> dict[str, str]:
     """Find the changes that were begun: the state of the corpus that each is for, by path."""
     prefix = _staging_prefix(directory)
     if storage.is_remote(directory):
@@ -176,15 +178,36 @@ def finish_decided(base: Base) -> bool:
 
     What a change of an earlier state of the corpus left is removed.
     """
-    for staging, state in _stagings(base.directory).items():
+    for staging, state in unfinished_changes(base.directory).items():
         decided = storage.join(staging, _DECIDED)
         whole = storage.read_json(decided) if storage.exists(decided) else {}
         if whole and (state == base.state or whole["manifest"] == base.manifest):
-            publish_change(base, staging)
-            return True
-        if state != base.state:
+            if _is_complete(base, staging, whole["manifest"]):
+                publish_change(base, staging)
+                return True
+            say("corpus", f"{staging} lacks files of the change that it is for: it starts over")
+            storage.remove_tree(staging)
+        elif state != base.state:
             storage.remove_tree(staging)
     return False
+
+
+def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
+    """Whether all files of a decided change are there, or still aside.
+
+    A corpus may have been restored from a copy since some of them were moved into it.
+    """
+    files = storage.file_sizes(base.directory)
+    if not storage.is_remote(staging):
+        files |= storage.file_sizes(staging)
+    return all(files.get(entry["path"]) == entry["bytes"] for entry in listed_files(manifest))
+
+
+def finish_interrupted(out: str | Path) -> None:
+    """Publish a change of `out` that was decided when its run was killed, if there is one."""
+    directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
+    if unfinished_changes(directory) and finish_decided(open_base(directory)):
+        say("corpus", f"published a change of {out} that was ready when its command was killed")
 
 
 def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
@@ -198,7 +221,7 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
     path = storage.join(staging, _CLAIM)
     if storage.exists(path):
         return
-    if storage.is_remote(base.directory) and (others := _stagings(base.directory)):
+    if storage.is_remote(base.directory) and (others := unfinished_changes(base.directory)):
         raise UserError(
             f"{base.directory} is being changed by another command: finish that first, or remove "
             f"{', '.join(others)} if it was given up"
@@ -246,7 +269,9 @@ def publish_change(base: Base, staging: str) -> None:
     files = storage.file_sizes(base.directory)
     gone = [path for path in whole.get("gone", []) if path in files]
     storage.remove(storage.join(base.directory, path) for path in gone)
-    storage.remove_tree(staging)
+    # What else was prepared was for the corpus as it was, and may hold text of what is removed.
+    for other in unfinished_changes(base.directory):
+        storage.remove_tree(other)
 
 
 def _change_card(base: Base, whole: Mapping[str, Any]) -> None:

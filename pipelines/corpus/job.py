@@ -29,7 +29,7 @@ class Job:
     config: CorpusConfig
     source: RecipeSource | None = None
     prepared: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    removals: tuple[str, ...] = ()
+    removals: tuple[tuple[str, str], ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -49,7 +49,7 @@ def prepare_job(
     config: CorpusConfig,
     recipe: Recipe,
     source: RecipeSource | None = None,
-    removals: tuple[str, ...] = (),
+    removals: tuple[tuple[str, str], ...] = (),
 ) -> Job:
     """Make a work directory, with the files of the recipe's steps in it.
 

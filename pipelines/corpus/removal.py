@@ -15,13 +15,14 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import hmac
 import importlib.metadata
 import io
+import itertools
 import json
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -44,15 +45,28 @@ from mswitch.pipelines.corpus.change import (
     publish_change,
     staging_of,
 )
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
 from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
-from mswitch.pipelines.corpus.rules.blocklist import canonical_host, hosts_of
+from mswitch.pipelines.corpus.removed import (
+    KEY,
+    REMOVALS,
+    Removed,
+    keyed_hash,
+    load_removed,
+    page_name,
+    page_names,
+    probe_of,
+    site_name,
+)
+from mswitch.pipelines.corpus.rules.blocklist import canonical_host
+from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
+from mswitch.pipelines.local_pool import call_each
 from mswitch.pipelines.outputs import (
     MANIFEST,
+    canonical_json,
     config_hash,
     file_sha256,
     follow_link,
@@ -63,68 +77,15 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
 STAGE = "corpus"
-REMOVALS = "removals"
 #: Why pages are taken out.
 Basis = Literal["copyright", "personal-data", "opt-out", "unlawful", "other"]
-_KEY = "key"
 _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
 _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 _COUNTS = ("documents", "characters", "bytes")
-_SHOWN = 20
 
-
-@dataclasses.dataclass(frozen=True)
-class Removed:
-    """What is taken out of a corpus: pages and sites, as keyed hashes.
-
-    Attributes:
-        key: secret; without it, a hash could only be told by guessing key and page.
-        hashes: hexadecimal.
-        sites: whether any of them is a site's.
-    """
-
-    key: bytes
-    hashes: frozenset[str]
-    sites: bool
-
-    def found(self, url: str) -> set[str]:
-        """Return the hashes that stand for the page at `url`: its own, and those of its site."""
-        names = [page_name(fingerprint(normalize_url(url)).hex())]
-        if self.sites:
-            names += map(site_name, hosts_of(url))
-        return {keyed_hash(self.key, name) for name in names} & self.hashes
-
-
-def keyed_hash(key: bytes, name: str) -> str:
-    """Return 128 bits of HMAC-SHA256 in hexadecimal."""
-    return hmac.digest(key, name.encode("utf-8", "replace"), "sha256")[:16].hex()
-
-
-def page_name(page_id: str) -> str:
-    """Return what is hashed of a page."""
-    return f"page:{page_id}"
-
-
-def site_name(host: str) -> str:
-    """Return what is hashed of a site."""
-    return f"site:{host}"
-
-
-@functools.lru_cache(maxsize=2)
-def load_removed(records: tuple[str, ...]) -> Removed | None:
-    """Read what some records of removals name; None if there is no record."""
-    if not records:
-        return None
-    found = [storage.read_json(path) for path in records]
-    path = storage.join(os.path.dirname(records[0]), _KEY)
-    if not storage.exists(path):
-        raise UserError(
-            f"{path} is missing: restore it; without it, what was removed could come back"
-        )
-    hashes = frozenset(one for record in found for one in record["hashes"])
-    sites = any(record["requested"]["sites"] for record in found)
-    return Removed(storage.read_bytes(path), hashes, sites)
+#: What is to be removed, as a file, and its SHA-256.
+Request = tuple[str, str]
 
 
 def remove_pages(
@@ -136,6 +97,7 @@ def remove_pages(
     basis: Basis = "other",
     reference: str = "",
     search: Sequence[str] = (),
+    dry_run: bool = False,
     runner: RunnerName = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -151,15 +113,16 @@ def remove_pages(
         reference: a reference of the request, for the record; no name and no address.
         search: directories in which vocabularies, examples and runs are looked for that were made
             from the corpus as it was.
+        dry_run: count what would be removed, here, and change nothing.
         runner: where shards are read and written.
         beam_options: options for Beam itself.
 
     Returns:
         A summary: stage, out, reused, removed_documents, removed_samples, languages (documents
-        of each), entries_not_found, not_found (some of these), held_by (what was made from the
-        corpus before, and still has the pages).
+        of each), entries_not_found, not_found (these), held_by (what was made from the corpus
+        before, and still has the pages).
     """
-    names = _read_requests(urls, sites, ids)
+    asked = _read_requests(urls, sites, ids)
     if not re.fullmatch(r"[\w.:/#-]{0,80}", reference):
         raise UserError(
             f"reference {reference!r}: give at most 80 letters, digits or ._:/#-, such as a "
@@ -168,26 +131,37 @@ def remove_pages(
     use_runner(runner, beam_options)
     out = corpus if storage.is_remote(corpus) else follow_link(corpus)
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_base(out)
+        base, finished = open_base(out), False
         while finish_decided(base):
             say(STAGE, f"published a change of {out} that was ready when its command was killed")
-            base = open_base(out)
-        if before := load_removed(base.removals):
-            known = before.hashes
-            names = {n: e for n, e in names.items() if keyed_hash(before.key, n) not in known}
+            base, finished = open_base(out), True
+        before = load_removed(base.removals)
+        new = {
+            name
+            for name in itertools.chain.from_iterable(asked.values())
+            if not (before and keyed_hash(before.key, name) in before.hashes)
+        }
         holders = _holders(base, search)
-        if not names:
-            say(STAGE, f"all of this was removed from {out} before, nothing to do")
-            return _summary(out, {}, [], holders)
-        change = config_hash("corpus-removal", {"names": sorted(names)})
+        if dry_run:
+            return {**_summary(out, *_look(base, new), asked, holders), "dry_run": True}
+        if before and not new:
+            # Of a removal that was ready when its command was killed, this says what it did.
+            record = storage.read_json(base.removals[-1][0]) if finished else {}
+            if not finished:
+                say(STAGE, f"all of this was removed from {out} before, nothing to do")
+            found = frozenset(record.get("found", before.hashes))
+            removed = dataclasses.replace(before, hashes=found)
+            return _summary(out, record, removed, asked, holders)
+        change = config_hash(
+            "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
+        )
         staging = staging_of(base, change)
-        begin_change(base, staging, {"removes": len(names)})
-        request = _write_request(staging, base, names, basis, reference)
+        begin_change(base, staging, {"removes": len(new)})
+        request = _write_request(staging, base, new, basis, reference)
         identity = f"{base.state}-{change}"
         engine = Engine(STAGE, base.directory, identity, runner, tuple(beam_options))
-        key = _read_request(request)[0].key
         with worker_processes(runner, beam_options):
-            record, found = _remove(base, staging, request, engine)
+            record, removed = _remove(base, staging, request, engine)
         publish_change(base, staging)
     say(
         STAGE,
@@ -195,52 +169,90 @@ def remove_pages(
         "other pages lost to them, and near-duplicates that they stood for, do not return: for "
         "that, build again without them",
     )
-    missing = [entry for name, entry in names.items() if keyed_hash(key, name) not in found]
-    return _summary(out, record, missing, holders)
+    return _summary(out, record, removed, asked, holders)
 
 
-def _read_requests(urls: str, sites: str, ids: str) -> dict[str, str]:
-    """Return what is asked for: what is hashed of it, and the entry of the list it is from."""
-    names: dict[str, str] = {}
-    for path, name in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
+def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
+    """Return the entries of the lists, with what is hashed of each."""
+    asked: dict[str, list[str]] = {}
+    for path, names in ((urls, _names_of_url), (sites, _names_of_site), (ids, _names_of_id)):
         if not path:
             continue
         with open_list(path, "the list") as opened:
-            lines = io.TextIOWrapper(opened, encoding="utf-8", errors="replace")
+            lines = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace")
             for number, line in enumerate(lines, 1):
                 entry = line.strip()
                 if entry and not entry.startswith("#"):
-                    names.setdefault(name(entry, f"{path}, line {number}"), entry)
-    if not names:
+                    asked.setdefault(entry, names(entry, f"{path}, line {number}"))
+    if not asked:
         raise UserError("nothing to remove: give --urls, --sites or --ids, files with entries")
+    return asked
+
+
+def _names_of_url(entry: str, where: str) -> list[str]:
+    if not (names := page_names(entry)):
+        raise UserError(f"{where}: {entry[:80]!r} is no URL: remove it")
     return names
 
 
-def _name_url(entry: str, where: str) -> str:
-    if not (normal := normalize_url(entry)):
-        raise UserError(f"{where}: {entry[:80]!r} is no URL: remove it")
-    return page_name(fingerprint(normal).hex())
+def _names_of_site(entry: str, where: str) -> list[str]:
+    host = canonical_host(entry)
+    if re.search("[/: ]", entry) or "." not in host:
+        raise UserError(
+            f"{where}: {entry[:80]!r} is no host of a site: give one a line, such as a.example; "
+            "pages by --urls"
+        )
+    return [site_name(host)]
 
 
-def _name_site(entry: str, where: str) -> str:
-    if re.search("[/: ]", entry) or "." not in entry:
-        raise UserError(f"{where}: {entry[:80]!r} is no host: give one a line; pages by --urls")
-    return site_name(canonical_host(entry))
-
-
-def _name_id(entry: str, where: str) -> str:
+def _names_of_id(entry: str, where: str) -> list[str]:
     if not _ID.fullmatch(entry):
         raise UserError(f"{where}: {entry[:80]!r} is no id of a document (32 hexadecimal digits)")
-    return page_name(entry)
+    return [page_name(entry)]
+
+
+def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
+    """Return what a removal would record, and what it would find."""
+    languages: collections.Counter[str] = collections.Counter()
+    hashes: set[str] = set()
+    shards = base.manifest["shards"]
+    with tempfile.TemporaryDirectory() as staging, worker_processes("local"):
+        request = _write_request(staging, base, names, "", "")
+        look = partial(_find, directory=base.directory, request=request)
+        for entry, found in zip(shards, call_each(look, shards), strict=True):
+            languages[entry["lang"]] += sum(map(bool, found))
+            hashes.update(*found)
+        removed, _ = _read_request(request)
+    record = {
+        "documents": languages.total(),
+        "languages": {k: n for k, n in languages.items() if n},
+    }
+    return record, dataclasses.replace(removed, hashes=frozenset(hashes))
+
+
+def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
+    removed, _ = _read_request(request)
+    with open_shard(storage.join(directory, entry["path"])) as shard:
+        return _found(shard, removed)
+
+
+def _found(shard: pq.ParquetFile, removed: Removed) -> list[set[str]]:
+    """Return of each row the hashes that stand for it."""
+    return [
+        removed.found(row["url"], row["id"])
+        for batch in shard.iter_batches(columns=["id", "url"])
+        for row in batch.to_pylist()
+    ]
 
 
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
-) -> str:
-    """Write what workers look for, and what the record says of it; return the path."""
+) -> Request:
+    """Write what workers look for, and what the record says of it."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
-        return path  # with the date at which it was begun
+        # With the date at which it was begun.
+        return path, hashlib.sha256(storage.read_bytes(path)).hexdigest()
     before = load_removed(base.removals)
     key = before.key if before else secrets.token_bytes(32)
     kinds = collections.Counter(name.partition(":")[0] for name in names)
@@ -252,25 +264,34 @@ def _write_request(
         "code_version": importlib.metadata.version("mswitch"),
         "requested": {"pages": kinds["page"], "sites": kinds["site"]},
         "hashes": sorted(keyed_hash(key, name) for name in names),
+        "probe": probe_of(key),
         "previous": last[0]["sha256"] if last else "",
     }
     storage.make_directory(storage.join(staging, WORK))
-    storage.write_json(path, {"key": key.hex(), "record": record}, scratch=True)
-    return path
+    content = canonical_json({"key": key.hex(), "record": record})
+    _write_secret(path, content.encode())
+    return path, hashlib.sha256(content.encode()).hexdigest()
+
+
+def _write_secret(path: str, content: bytes) -> None:
+    """Write a file that others on this machine may not read."""
+    with storage.publish(path, sync=True) as temporary:
+        temporary.touch(0o600)
+        temporary.write_bytes(content)
 
 
 @functools.lru_cache(maxsize=1)
-def _read_request(path: str) -> tuple[Removed, dict[str, Any]]:
-    request = storage.read_json(path)
-    record = request["record"]
+def _read_request(request: Request) -> tuple[Removed, dict[str, Any]]:
+    content = storage.read_json(request[0])
+    record = content["record"]
     hashes = frozenset(record["hashes"])
-    return Removed(bytes.fromhex(request["key"]), hashes, record["requested"]["sites"] > 0), record
+    return Removed(bytes.fromhex(content["key"]), hashes, record["requested"]["sites"] > 0), record
 
 
 def _remove(
-    base: Base, staging: str, request: str, engine: Engine
-) -> tuple[dict[str, Any], set[str]]:
-    """Prepare the removal and decide it; return its record, and the hashes that were found."""
+    base: Base, staging: str, request: Request, engine: Engine
+) -> tuple[dict[str, Any], Removed]:
+    """Prepare the removal and decide it; return its record, and what was found."""
     removed, record = _read_request(request)
     # Objects cannot be moved by a rename: there, files are written where they belong.
     directory = base.directory if storage.is_remote(staging) else staging
@@ -288,13 +309,16 @@ def _remove(
     done = [(entry, note) for entry, note in zip(shards, tasks.read(), strict=True)]
     kept = [note["entry"] for _, note in done if note["entry"]]
     if not kept:
+        storage.remove_tree(staging)
         raise UserError(f"no document of {base.directory} would be left: delete it instead")
     changed = [(entry, note) for entry, note in done if note["documents"]]
     languages: collections.Counter[str] = collections.Counter()
     for entry, note in changed:
         languages[entry["lang"]] += note["documents"]
+    hashes = {one for _, note in changed for one in note["found"]}
     record = {
         **record,
+        "found": sorted(hashes),
         "documents": languages.total(),
         "languages": dict(sorted(languages.items())),
         "files": [
@@ -305,7 +329,7 @@ def _remove(
             }
             for entry, note in changed
         ],
-        "samples": _clean_samples(base.directory, directory, removed),
+        "samples": _clean_samples(base.directory, directory, staging, removed),
         "corpus": sorted(_identities(base)),
     }
     whole = {
@@ -324,13 +348,13 @@ def _remove(
     if storage.exists(report):
         found = storage.read_json(report)
         matches = [match for match in found["matches"] if not removed.found(match["url"])]
-        whole["decontamination"] = {**found, "matches": matches}
+        whole["decontamination"] = merge_reports({**found, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
-    return record, {one for _, note in changed for one in note["found"]}
+    return record, dataclasses.replace(removed, hashes=frozenset(hashes))
 
 
 def remove_from_shard(
-    entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: str
+    entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: Request
 ) -> dict[str, Any]:
     """Write a shard again without what is removed, if it has any of that.
 
@@ -347,20 +371,15 @@ def remove_from_shard(
         entry (of the shard as it is then; None if nothing is left), found (hashes), and documents,
         characters and bytes that are gone.
     """
-    removed, _ = _read_request(request)
+    found = _find(entry, directory=source, request=request)
+    if not any(found):
+        return {"entry": dict(entry), "found": [], **dict.fromkeys(_COUNTS, 0)}
     with open_shard(storage.join(source, entry["path"]), entry["sha256"]) as shard:
-        found = [
-            removed.found(url)
-            for batch in shard.iter_batches(columns=["url"])
-            for url in batch["url"].to_pylist()
-        ]
         gone = pa.array([bool(one) for one in found], pa.bool_())
         counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         kept = _split(shard, gone, counts)
         after: dict[str, Any] | None = None
-        if not any(found):
-            after = dict(entry)
-        elif all(found):
+        if all(found):
             collections.deque(kept, maxlen=0)
         else:
             path = _SUFFIX.sub(f"{suffix}.parquet", entry["path"])
@@ -399,19 +418,26 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
         pa.default_memory_pool().release_unused()
 
 
-def _clean_samples(source: str, directory: str, removed: Removed) -> int:
+def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> int:
     """Write samples of dropped pages again without those of what is removed; return how many."""
-    count = 0
+    cleaned, count = {}, 0
     for path in storage.file_sizes(source):
-        if not path.startswith("rejected/") or not path.endswith(".jsonl"):
-            continue
-        lines = storage.read_bytes(storage.join(source, path)).decode().splitlines(keepends=True)
-        kept = [line for line in lines if not removed.found(json.loads(line).get("url", ""))]
-        if len(kept) < len(lines):
-            count += len(lines) - len(kept)
-            final = storage.join(directory, path)
-            storage.make_directory(os.path.dirname(final))
-            write_atomically(final, "".join(kept))
+        if path.startswith("rejected/") and path.endswith(".jsonl"):
+            lines = storage.read_bytes(storage.join(source, path)).decode().splitlines(True)
+            kept = [line for line in lines if not removed.found(json.loads(line).get("url", ""))]
+            if len(kept) < len(lines):
+                cleaned[path] = "".join(kept)
+                count += len(lines) - len(kept)
+    # In a bucket they are written where they are: after a kill, the count would be less.
+    noted = storage.join(staging, WORK, "samples.json")
+    if storage.exists(noted):
+        count = storage.read_json(noted)
+    else:
+        storage.write_json(noted, count, scratch=True)
+    for path, text in cleaned.items():
+        final = storage.join(directory, path)
+        storage.make_directory(os.path.dirname(final))
+        write_atomically(final, text)
     return count
 
 
@@ -419,7 +445,7 @@ def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[
     """Write the record of a removal, and the key; return the record's entry in the manifest."""
     folder = storage.join(directory, REMOVALS)
     storage.make_directory(folder)
-    write_atomically(storage.join(folder, _KEY), key)
+    _write_secret(storage.join(folder, KEY), key)
     text = storage.json_text(record).encode()
     name = f"{number:03d}.json"
     write_atomically(storage.join(folder, name), text)
@@ -466,7 +492,7 @@ def _with_removed(dropped: Mapping[str, int], count: int) -> dict[str, int]:
 
 def _identities(base: Base) -> set[str]:
     """Return by what examples know the corpus, as it is and as it was before each change."""
-    known = {one for path in base.removals for one in storage.read_json(path)["corpus"]}
+    known = {one for path, _ in base.removals for one in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
         later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
         shards = base.manifest["shards"]
@@ -499,8 +525,20 @@ def _holders(base: Base, search: Sequence[str]) -> list[str]:
 
 
 def _summary(
-    out: str | Path, record: Mapping[str, Any], missing: Sequence[str], holders: Sequence[str]
+    out: str | Path,
+    record: Mapping[str, Any],
+    removed: Removed,
+    asked: Mapping[str, Sequence[str]],
+    holders: Sequence[str],
 ) -> dict[str, Any]:
+    missing = [
+        entry
+        for entry, names in asked.items()
+        if not removed.hashes.intersection(keyed_hash(removed.key, name) for name in names)
+    ]
+    if missing:
+        shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")
+        say(STAGE, f"{len(missing):,} entries that no document has: {shown}")
     return {
         "stage": STAGE,
         "out": str(out),
@@ -509,6 +547,6 @@ def _summary(
         "removed_samples": record.get("samples", 0),
         "languages": record.get("languages", {}),
         "entries_not_found": len(missing),
-        "not_found": list(missing[:_SHOWN]),
+        "not_found": missing,
         "held_by": list(holders),
     }

@@ -22,7 +22,7 @@ from mswitch.pipelines.corpus.fingerprints import is_validation, key_order, unpa
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
-from mswitch.pipelines.corpus.removal import load_removed
+from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED

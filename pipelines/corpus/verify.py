@@ -1,18 +1,24 @@
 """Checks a finished corpus: is every file as the manifest says, and does it say all?"""
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import Base, listed_files
+from mswitch.pipelines.corpus.change import (
+    DECONTAMINATION,
+    Base,
+    listed_files,
+    unfinished_changes,
+)
 from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.removal import load_removed
+from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import call_each
@@ -22,12 +28,15 @@ from mswitch.pipelines.runners import worker_processes
 #: Folders whose files the manifest names, all of them.
 _FOLDERS = ("data/", "fingerprints/", "removals/")
 
+Records = tuple[tuple[str, str], ...]
+
 
 def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     """Read a whole corpus and compare it with its manifest and statistics.
 
     Checked are sizes and checksums of files, files that the manifest does not name, the rows of
-    shards (language, id of the URL, order, nothing that was removed), and the accounts.
+    shards (language, id of the URL, order, nothing that was removed), samples, accounts, the
+    records of removals, and what commands that were killed have left.
 
     Args:
         corpus: its directory, or its URL.
@@ -38,10 +47,16 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     manifest = read_manifest(corpus, "corpus")
     base = Base(str(corpus), manifest, load_stats(corpus), MC4)
     entries = listed_files(manifest)
-    check = partial(_check_file, directory=str(corpus), removals=base.removals)
+    problems, removals = [], base.removals
+    try:
+        load_removed(removals)
+    except (UserError, OSError) as error:
+        problems.append(f"{error}; nothing is said about what was removed")
+        removals = ()
+    check = partial(_check_file, directory=str(corpus), removals=removals)
     with worker_processes("local"):
-        found = call_each(check, entries)
-    problems = list(itertools.chain(*found, _unlisted(base), _accounts(base), _chain(base)))
+        problems += itertools.chain(*call_each(check, entries))
+    problems += [*_unlisted(base), *_samples(base, removals), *_accounts(base), *_chain(base)]
     return {
         "stage": "corpus",
         "out": str(corpus),
@@ -51,9 +66,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     }
 
 
-def _check_file(
-    entry: Mapping[str, Any], *, directory: str, removals: tuple[str, ...]
-) -> list[str]:
+def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) -> list[str]:
     path = storage.join(directory, entry["path"])
     if not storage.exists(path):
         return [f"{entry['path']} is missing"]
@@ -68,7 +81,7 @@ def _check_file(
             return [str(error)]
 
 
-def _rows(path: str, entry: Mapping[str, Any], removals: tuple[str, ...]) -> Iterator[str]:
+def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
     """Yield what is wrong with the rows of a shard."""
     removed = load_removed(removals)
     rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
@@ -80,7 +93,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: tuple[str, ...]) -> Ite
                 wrong["language"] += lang != entry["lang"]
                 wrong["id"] += page_id != fingerprint(normalize_url(url)).hex()
                 wrong["order"] += page_id <= last
-                wrong["removed"] += bool(removed and removed.found(url))
+                wrong["removed"] += bool(removed and removed.found(url, page_id))
                 last, rows = page_id, rows + 1
     if rows != entry["rows"]:
         yield f"has {rows} rows; the manifest says {entry['rows']}"
@@ -103,6 +116,24 @@ def _unlisted(base: Base) -> Iterator[str]:
     for path in sorted(storage.file_sizes(base.directory).keys() - listed):
         if path.startswith(_FOLDERS):
             yield f"{path} is not in the manifest"
+
+
+def _samples(base: Base, removals: Records) -> Iterator[str]:
+    """Yield what names a removed page beside the shards, and changes that were not finished."""
+    removed = load_removed(removals)
+    for path in sorted(storage.file_sizes(base.directory)):
+        if path.startswith("rejected/") and path.endswith(".jsonl"):
+            lines = storage.read_bytes(storage.join(base.directory, path)).splitlines()
+            urls = [json.loads(line).get("url", "") for line in lines]
+        elif path == DECONTAMINATION:
+            report = storage.read_json(storage.join(base.directory, path))
+            urls = [match["url"] for match in report["matches"]]
+        else:
+            continue
+        if removed and (count := sum(bool(removed.found(url)) for url in urls)):
+            yield f"{path} names {count} pages that were removed"
+    for path in unfinished_changes(base.directory):
+        yield f"{path} was left by a command that was killed: give that again, or remove it"
 
 
 def _accounts(base: Base) -> Iterator[str]:
@@ -132,7 +163,7 @@ def _accounts(base: Base) -> Iterator[str]:
 def _chain(base: Base) -> Iterator[str]:
     """Yield where the records of removals do not follow from each other."""
     before = ""
-    for path, entry in zip(base.removals, base.manifest.get("removals", []), strict=True):
+    for path, sha256 in base.removals:
         if storage.exists(path) and storage.read_json(path)["previous"] != before:
-            yield f"{entry['path']} does not name the record before it"
-        before = entry["sha256"]
+            yield f"{path} does not name the record before it"
+        before = sha256

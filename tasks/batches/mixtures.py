@@ -26,6 +26,7 @@ from typing import Any
 from mswitch.pipelines.capped_budget import ALPHA, capped_budget, normalised
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import (
+    UNDETERMINED,
     Language,
     any_code,
     language_of,
@@ -212,7 +213,9 @@ def find_mixture(name: str) -> Mixture:
     if name in by_task:
         return Mixture(languages=(by_task[name],))
     code = any_code(name.removeprefix("mswitch."))
-    if code and task_name(code) == name:  # of a language that only a recipe knows
+    if (
+        code and code != UNDETERMINED and task_name(code) == name
+    ):  # of a language that only a recipe knows
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`mswitch mixture list` has the names,"

@@ -25,7 +25,7 @@ import seqio
 import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import languages, task_name
+from mswitch.pipelines.languages import any_code, languages, parse_codes, task_name
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
 from mswitch.tasks.seqio.cache import cached_records, examples_directories
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
@@ -140,9 +140,10 @@ def register(codes: Iterable[str] = ()) -> None:
 
     Args:
         codes: of languages that `mswitch.pipelines.languages` lacks, such as `ast-Latn`: a corpus
-            has them where its recipe says so. Importing this module registers all others.
+            has them where its recipe says so. Importing this module registers all others. For a
+            mixture with them, `register_mixture` one that names them.
     """
-    for lang in (*languages(), *codes):
+    for lang in (*languages(), *parse_codes(codes, any_code)):
         name = task_name(lang)
         if name not in seqio.TaskRegistry.names():
             task = ExamplesTask(

@@ -11,14 +11,14 @@ import hashlib
 import os
 import shutil
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import UNDETERMINED, languages, parse_codes
+from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.local_pool import note
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.records import Page
@@ -185,13 +185,14 @@ class LanguageRule(Rule):
     """
 
     name: ClassVar[str] = "language"
+    find: ClassVar[Callable[[str], str | None]] = staticmethod(find_code)
     languages: tuple[str, ...] | None = None
     keep_und: bool | None = None
 
     def __post_init__(self):
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
-            object.__setattr__(self, "languages", parse_codes(given))
+            object.__setattr__(self, "languages", parse_codes(given, self.find))
         if not self.kept:
             raise UserError("no language is chosen: give at least one, or keep_und")
 

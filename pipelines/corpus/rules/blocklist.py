@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import idna
 import numpy as np
 
 from mswitch.pipelines import storage
@@ -136,8 +137,8 @@ def canonical_host(host: str) -> str:
     if host.isascii():
         return host
     try:
-        return host.encode("idna").decode()
-    except UnicodeError:
+        return idna.encode(host, uts46=True).decode()
+    except UnicodeError:  # idna's errors are such
         return host
 
 
@@ -149,7 +150,8 @@ def _exact(host: str, path: str, query: str) -> str:
 def hosts_of(url: str) -> list[str]:
     """Return the host of `url` and its parents, the longest first; none if it has none."""
     try:
-        host = canonical_host(urllib.parse.urlsplit(url).hostname or "")
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        host = canonical_host(parts.hostname or "")
     except ValueError:
         return []
     labels = host.split(".")

@@ -1,11 +1,13 @@
 """Language identification by a fastText model of the user's, such as GlotLID or OpenLID."""
 
+import collections
 import csv
 import dataclasses
 import functools
 import importlib
 import importlib.resources
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar
 
@@ -21,6 +23,11 @@ from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import Share, check_fields
 
 _PREFIX = "__label__"
+#: How many of a model's guesses are added up.
+_LABELS = 5
+#: What models call text in no language, or in several.
+_NO_LANGUAGE = ("zxx", "und", "mul", "mis")
+_loading = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class IdentifyLanguageByModel(LanguageRule):
 
     columns: ClassVar[Mapping[str, str]] = MappingProxyType({"lang_margin": "float32"})
     files: ClassVar[tuple[str, ...]] = ("model",)
+    find: ClassVar[Callable[[str], str | None]] = staticmethod(any_code)
     model: str
     language_threshold: Share = 0.5
     language_max_characters: Annotated[int, Ge(1)] = 1000
@@ -54,20 +62,26 @@ class IdentifyLanguageByModel(LanguageRule):
 
     @functools.cached_property
     def _predict(self) -> Any:
-        return _load(self.model)
+        with _loading:
+            return _load(self.model)
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return code and probability; the column `lang_margin` is its lead over the next label."""
+        """Return code and probability; the column `lang_margin` is its lead over the next code.
+
+        Labels of one code, such as those of Arabic's dialects, count together.
+        """
         text = sample(page.text, self.language_max_characters)
         # It takes one line, and gives any label for one without text.
         line = " ".join(text.encode("utf-8", "replace").decode().split())
-        labels, found = self._predict(line, k=2) if line else ((), ())
+        labels, found = self._predict(line, k=_LABELS) if line else ((), ())
+        scores: collections.Counter[str] = collections.Counter()
+        for label, probability in zip(labels, found, strict=True):
+            scores[code_of_label(label, line)] += probability
         # Sums of float32 may exceed 1.
-        first, second, *_ = [*(min(float(one), 1.0) for one in found), 0.0, 0.0]
-        page.columns["lang_margin"] = max(0.0, first - second)
-        if not labels or first < self.language_threshold:
-            return UNDETERMINED, first
-        return code_of_label(labels[0], line), first
+        best = [(code, min(float(score), 1.0)) for code, score in scores.most_common(2)]
+        (code, first), (_, second), *_ = [*best, (UNDETERMINED, 0.0), (UNDETERMINED, 0.0)]
+        page.columns["lang_margin"] = first - second
+        return (code if first >= self.language_threshold else UNDETERMINED), first
 
     def reason(self, page: Page) -> str | None:
         reason = super().reason(page)
@@ -86,10 +100,11 @@ def code_of_label(label: str, text: str = "") -> str:
         text: tells Serbian's scripts apart, where the label does not.
     """
     name = label.removeprefix(_PREFIX)
-    code = _labels().get(name) or any_code(name) or UNDETERMINED
     if name in ("sr", "sh"):
         return "sr-Latn" if main_script(script_counts(text)) == "Latn" else "sr"
-    return code
+    if name.partition("_")[0] in _NO_LANGUAGE:
+        return UNDETERMINED
+    return _labels().get(name) or any_code(name) or UNDETERMINED
 
 
 @functools.cache

@@ -252,6 +252,8 @@ def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
         ({"urls": "# "}, "nothing to remove"),
         ({"sites": "http://a.example"}, r"sites.txt, line 1: 'http://a.example' is no host"),
         ({"sites": "localhost"}, "is no host"),
+        ({"sites": "www.com"}, "'www.com' is no host of a site"),
+        ({"sites": "com."}, "is no host of a site"),
         ({"ids": "a" * 31}, r"ids.txt, line 1: .* is no id of a document"),
         ({"sites": "a.example b.c.example en.example"}, "no document of .* would be left"),
     ],
@@ -261,6 +263,122 @@ def test_requests_that_are_refused(tmp_path, corpus, entries, message):
     with pytest.raises(UserError, match=message):
         remove_pages(corpus, **{"basis": "other", **lists(tmp_path, **entries)})
     assert data_bytes(corpus) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "found"),
+    [
+        ("urls", "http://A.Example:80/3", ["http://a.example/3"]),
+        ("urls", "HTTP://user@a.example./3/", ["http://a.example/3"]),
+        ("urls", "a.example/3", ["http://a.example/3"]),
+        ("urls", "http://x.example/odd", ["http://X.example:8080/odd"]),
+        ("sites", "x.example", ["http://X.example:8080/odd"]),
+        ("sites", "y.example", ["y.example/bare"]),
+        ("sites", "straße.example", ["http://xn--strae-oqa.example/1"]),
+        ("sites", "strasse.example", []),
+    ],
+)
+def test_forms_of_a_url_are_one_page(tmp_path, odd, kind, entry, found, capsys):
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + entry.encode() + b"\n")
+    before = data_bytes(odd)
+    summary = remove_pages(odd, **{kind: str(tmp_path / "list.txt")}, dry_run=True)
+    assert summary["removed_documents"] == len(found)
+    assert data_bytes(odd) == before
+    corpus = Path(shutil.copytree(odd, tmp_path / "corpus"))
+    if found:
+        remove_pages(corpus, **{kind: str(tmp_path / "list.txt")})
+    assert documents(odd).keys() - documents(corpus).keys() == set(found)
+    assert ("entries that no document has" in capsys.readouterr().err) == (not found)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of URLs that are written oddly."""
+    work = tmp_path_factory.mktemp("odd")
+    urls = ["http://X.example:8080/odd", "y.example/bare", "http://xn--strae-oqa.example/1"]
+    urls += ["http://a.example/3", "http://a.example/4"]
+    rows = [{"url": url, "text": crawl.prose(crawl.GERMAN, n)} for n, url in enumerate(urls)]
+    (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    build([work / "rows.jsonl"], work / "corpus", CONFIG)
+    return work / "corpus"
+
+
+def test_corpora_of_one_place_are_told_apart(tmp_path, base):
+    """In a process that lives on, a corpus is made anew where another was."""
+    corpus = tmp_path / "corpus"
+    for first, second in (("a.example/3", "a.example/4"), ("a.example/5", "a.example/3")):
+        shutil.copytree(base, corpus)
+        for url in (first, second):
+            assert remove_pages(corpus, **lists(tmp_path, urls=url))["removed_documents"] == 1
+        assert len(documents(corpus)) == 39
+        shutil.rmtree(corpus)
+
+
+@pytest.mark.parametrize("key", [b"", b"another"])
+def test_another_key_is_refused(tmp_path, months, corpus, key):
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert (corpus / "removals" / "key").stat().st_mode & 0o777 == 0o600
+    (corpus / "removals" / "key").write_bytes(key)
+    with pytest.raises(UserError, match=r"key is not the key of this corpus' removals"):
+        build(months[1:], corpus, CONFIG, append=True)
+    [problem] = verify_corpus(corpus)["problems"]
+    assert "nothing is said about what was removed" in problem
+
+
+def killed(point: str, corpus: Path, given: dict[str, Any]) -> None:
+    options = [f"--{name}={value}" for name, value in given.items()]
+    done = run_mswitch("corpus", "remove", corpus, *options, MSWITCH_FAULT=point)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_corpus_that_was_restored_meanwhile_keeps_its_files(tmp_path, base, corpus):
+    """What was decided has moved files that are no more."""
+    given = lists(tmp_path, sites="a.example")
+    killed("corpus.before_change", corpus, given)
+    shutil.rmtree(corpus)
+    shutil.copytree(base, corpus)
+    remove_pages(corpus, **lists(tmp_path, urls="http://b.c.example/100"))
+    assert len(documents(corpus)) == 40
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert (len(documents(corpus)), verify_corpus(corpus)["problems"]) == (20, [])
+
+
+def test_text_that_a_killed_addition_has_left_goes_too(tmp_path, months, corpus):
+    build_elsewhere(months[1:], corpus, CONFIG, "corpus.after_shards", append=True)
+    assert list(tmp_path.glob(".corpus.partial-*"))
+    [problem] = verify_corpus(corpus)["problems"]
+    assert "was left by a command that was killed" in problem
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    assert not list(tmp_path.glob(".corpus.partial-*"))
+    assert verify_corpus(corpus)["problems"] == []
+
+
+def test_the_command_that_built_it_ends_a_removal(tmp_path, months, corpus):
+    killed("corpus.after_change", corpus, lists(tmp_path, sites="a.example"))
+    assert build(months[:1], corpus, CONFIG)["reused"] is True
+    assert (len(documents(corpus)), verify_corpus(corpus)["problems"]) == (21, [])
+
+
+def test_the_record_has_what_was_said_last(tmp_path, corpus):
+    given = {**lists(tmp_path, urls="http://a.example/3 http://no.example/"), "basis": "other"}
+    killed("corpus.after_removal", corpus, given)
+    right = {**given, "basis": "personal-data", "reference": "T-18"}
+    killed("corpus.before_change", corpus, right)
+    # What was decided is told by the command that ends it.
+    summary = remove_pages(corpus, **right)
+    assert (summary["reused"], summary["removed_documents"]) == (False, 1)
+    assert summary["not_found"] == ["http://no.example/"]
+    record = read_json(corpus / "removals" / "001.json")
+    assert (record["basis"], record["reference"]) == ("personal-data", "T-18")
+    assert remove_pages(corpus, **right)["reused"] is True
+
+
+def test_samples_that_name_a_removed_page_are_a_problem(tmp_path, corpus):
+    remove_pages(corpus, **lists(tmp_path, sites="a.example"))
+    [sample, *_] = corpus.glob("rejected/*.jsonl")
+    sample.write_text(json.dumps({"url": "http://a.example/3"}) + "\n")
+    [problem] = verify_corpus(corpus)["problems"]
+    assert problem == f"rejected/{sample.name} names 1 pages that were removed"
 
 
 def test_a_reference_is_no_name(tmp_path, corpus):

@@ -57,6 +57,24 @@ def test_pages_get_code_score_and_margin(model):
     assert chosen.reason(page(text_of("ast"))) == "other_language"
 
 
+def test_labels_of_one_language_count_together(tmp_path):
+    """Of neither dialect is the model sure."""
+    words = {"arb_Arab": "a b", "arz_Arab": "a b", "fra_Latn": "c d"}
+    rule = IdentifyLanguageByModel(model=str(train_model(tmp_path / "m.bin", words)))
+    one = page("a b a b")
+    assert rule.reason(one) is None
+    assert one.lang == "ar"
+    assert one.lang_score > 0.99
+    assert one.columns["lang_margin"] > 0.99
+
+
+def test_languages_may_be_chosen_that_mc4_lacks(model):
+    rule = IdentifyLanguageByModel(model=model, languages=("ast_latn", "he"))
+    assert rule.languages == ("ast-Latn", "iw")
+    assert rule.reason(page(text_of("ast"))) is None
+    assert rule.reason(page(text_of("de"))) == "other_language"
+
+
 def test_text_that_says_nothing_is_undetermined(model):
     """The model itself is sure of a language for each of them, or refuses it."""
     rule = IdentifyLanguageByModel(model=model, language_threshold=0.9, keep_und=False)
@@ -90,6 +108,10 @@ def test_any_text_has_a_score(model, text):
         ("__label__sr", "Ovo je", "sr-Latn"),
         ("__label__yue_Hani", "", "yue-Hani"),
         ("__label__", "", UNDETERMINED),
+        ("__label__zxx_Zxxx", "", UNDETERMINED),
+        ("__label__und_Latn", "", UNDETERMINED),
+        ("__label__rus_Latn", "", "ru-Latn"),
+        ("__label__../x", "", UNDETERMINED),
     ],
 )
 def test_labels_have_codes(label, text, code):

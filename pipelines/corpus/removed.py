@@ -1,0 +1,117 @@
+"""What was taken out of a corpus: pages and sites, as keyed hashes; `removal` takes them out."""
+
+import dataclasses
+import functools
+import hashlib
+import hmac
+import json
+import os
+import urllib.parse
+from collections.abc import Iterable
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.rules.blocklist import canonical_host, hosts_of
+from mswitch.pipelines.errors import UserError
+
+REMOVALS, KEY = "removals", "key"
+#: What is hashed to tell whether a key is that of a record.
+_PROBE = "key"
+
+
+@dataclasses.dataclass(frozen=True)
+class Removed:
+    """Pages and sites.
+
+    Attributes:
+        key: secret; without it nobody can test a guess of a URL.
+        hashes: `keyed_hash` of each name.
+        sites: whether any of them is a site's.
+    """
+
+    key: bytes
+    hashes: frozenset[str]
+    sites: bool
+
+    def found(self, url: str, page_id: str = "") -> set[str]:
+        """Return the hashes that stand for a page: its own, and those of its site.
+
+        Args:
+            url: of the page.
+            page_id: of its document, if it is one.
+        """
+        names = {*page_names(url), *([page_name(page_id)] if page_id else [])}
+        if self.sites:
+            names.update(site_name(host) for host in hosts_of(url) if "." in host)
+        return {keyed_hash(self.key, name) for name in names} & self.hashes
+
+    def fits(self, probe: str) -> bool:
+        """Tell whether the key is that of a record, by the record's `probe`."""
+        return keyed_hash(self.key, _PROBE) == probe
+
+
+def keyed_hash(key: bytes, name: str) -> str:
+    """Return 128 bits of HMAC-SHA256 in hexadecimal."""
+    return hmac.digest(key, name.encode("utf-8", "replace"), "sha256")[:16].hex()
+
+
+def probe_of(key: bytes) -> str:
+    """Return what a record says of its key."""
+    return keyed_hash(key, _PROBE)
+
+
+def page_name(page_id: str) -> str:
+    """Return what is hashed of a page."""
+    return f"page:{page_id}"
+
+
+def page_names(url: str) -> list[str]:
+    """Return what is hashed of a page by its URL: as it is, and with its host in one form.
+
+    The ids of documents keep a host's case, port and user, which do not make it another page.
+    """
+    forms = [normalize_url(url)]
+    try:
+        parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
+        rest = urllib.parse.urlunsplit(("", "", parts.path, parts.query, parts.fragment))
+        forms.append(normalize_url(canonical_host(parts.hostname or "") + rest))
+    except ValueError:
+        pass
+    return [page_name(fingerprint(form).hex()) for form in dict.fromkeys(forms) if form]
+
+
+def site_name(host: str) -> str:
+    """Return what is hashed of a site."""
+    return f"site:{host}"
+
+
+def load_removed(records: Iterable[tuple[str, str]]) -> Removed | None:
+    """Read what some records of removals name; None if there is no record.
+
+    Args:
+        records: path and SHA-256 of each.
+    """
+    return _load(tuple(records))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(records: tuple[tuple[str, str], ...]) -> Removed | None:
+    if not records:
+        return None
+    found = []
+    for path, sha256 in records:
+        content = storage.read_bytes(path)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise UserError(f"{path} is not as the manifest says: restore it")
+        found.append(json.loads(content))
+    path = storage.join(os.path.dirname(records[0][0]), KEY)
+    if not storage.exists(path):
+        raise UserError(
+            f"{path} is missing: restore it; without it, what was removed could come back"
+        )
+    hashes = frozenset(one for record in found for one in record["hashes"])
+    sites = any(record["requested"]["sites"] for record in found)
+    removed = Removed(storage.read_bytes(path), hashes, sites)
+    if not all(removed.fits(record["probe"]) for record in found):
+        raise UserError(f"{path} is not the key of this corpus' removals: restore it")
+    return removed
