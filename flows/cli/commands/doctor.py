@@ -14,6 +14,8 @@ app = App(name="doctor")
 def doctor(*, json: Json = False) -> int:
     """Check packages, devices, Beam runners, programs and this machine.
 
+        mswitch doctor
+
     Exit code 1 when an installed package has a version that mswitch does not work with.
     """
     findings = examine()

@@ -74,6 +74,8 @@ def show(
 def list_mixtures(*, json: Json = False) -> int:
     """Print the mixtures with a name, and how many languages each may have.
 
+        mswitch mixture list
+
     The same names are seqio's after `import mswitch.tasks.seqio.pretrain`.
     """
     rows = [
