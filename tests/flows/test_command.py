@@ -55,7 +55,7 @@ def test_the_help_of_a_command_has_an_example(name, capsys):
         assert options
         usage, *text = explained.splitlines()
         assert usage.startswith(f"Usage: mswitch {command}")
-        assert any(f"{line} ".startswith(f" mswitch {command} ") for line in text), command
+        assert any(f"{line.strip()} ".startswith(f"mswitch {command} ") for line in text), command
 
 
 @pytest.mark.parametrize(
