@@ -189,6 +189,9 @@ def remove(
         runner=runner,
         beam_options=beam_options,
     )
+    if dry_run:
+        count = summary["removed_documents"]
+        return print_result(summary, f"{corpus}: {count:,} documents would be removed", json)
     return finish(summary, json)
 
 

@@ -132,7 +132,7 @@ def remove_pages(
     out = corpus if storage.is_remote(corpus) else follow_link(corpus)
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
         base, finished = open_base(out), False
-        while finish_decided(base):
+        while not dry_run and finish_decided(base):
             say(STAGE, f"published a change of {out} that was ready when its command was killed")
             base, finished = open_base(out), True
         before = load_removed(base.removals)

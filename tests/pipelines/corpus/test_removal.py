@@ -303,6 +303,16 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return work / "corpus"
 
 
+def test_a_dry_run_says_what_would_be(tmp_path, corpus, capsys):
+    given = lists(tmp_path, sites="a.example")
+    killed("corpus.before_change", corpus, given)
+    before = data_bytes(corpus)
+    options = [f"--{name}={value}" for name, value in given.items()]
+    assert main(["corpus", "remove", str(corpus), *options, "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"{corpus}: 20 documents would be removed\n"
+    assert data_bytes(corpus) == before
+
+
 def test_corpora_of_one_place_are_told_apart(tmp_path, base):
     """In a process that lives on, a corpus is made anew where another was."""
     corpus = tmp_path / "corpus"
