@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Ge
 from cyclopts import App, Parameter
 
 from mswitch.flows.stages.common import BeamOptions, Json, finish, print_result
@@ -138,6 +139,38 @@ def plan(
         price_per_cpu_hour=price_per_cpu_hour,
     )
     return print_result(planned, format_plan(planned), json)
+
+
+@app.command
+def fit(
+    corpus: str,
+    *,
+    out: str,
+    reference: str = "",
+    min_documents: Annotated[int, Ge(1)] = 100,
+    json: Json = False,
+) -> int:
+    """Fit limits on quality to each language, by corpora that were measured and not filtered.
+
+    What the limits for English cut there is the yardstick. Languages with little text keep the
+    limits for all. The table shows what is dropped of each, with those and with its own.
+
+        mswitch corpus fit measured --out fitted.csv
+
+    A corpus is measured by `--profile modern --set quality.drop=false`; another is filtered by
+    `--set quality.thresholds=fitted.csv`.
+
+    Args:
+        corpus: a corpus of a crawl that was built so, or its URL.
+        out: the CSV to write.
+        reference: another, of good text, such as of an encyclopedia, on which lengths of words
+            and ends of lines are fitted; by default the same.
+        min_documents: fewest documents of a language.
+    """
+    from mswitch.pipelines.corpus.fit import fit_thresholds, format_fit
+
+    found = fit_thresholds(corpus, out, reference=reference, min_documents=min_documents)
+    return print_result(found, format_fit(found), json)
 
 
 @app.command

@@ -117,7 +117,7 @@ def inspect_page(
                 if reason != RULE_ERROR:
                     at = f"{page.source} ({page.url})"
                     values = call_step(step, "describe", page, recipe=recipe, at=at)
-                steps.append(_said(step, reason, values))
+                steps.append(_said(step, reason, values, page))
     dropped = next((found for found in steps if found["reason"]), None)
     return {
         "url": page.url,
@@ -129,9 +129,13 @@ def inspect_page(
 
 
 def _said(
-    step: Any, reason: str | None, values: Mapping[str, Any], of: str = "text"
+    step: Any,
+    reason: str | None,
+    values: Mapping[str, Any],
+    page: Page | None = None,
+    of: str = "text",
 ) -> dict[str, Any]:
-    limits = step.limits() if isinstance(step, Rule) else {}
+    limits = step.limits(page) if isinstance(step, Rule) and values else {}
     shown = {name: limit for name, limit in limits.items() if name in values}
     return {
         "step": step.name if step else READ,

@@ -152,7 +152,7 @@ class Rule(Step):
         """
         return {name: page.columns[name] for name in self.columns if name in page.columns}
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         """Return least and most that a page may have of each value in `describe`."""
         return {}
 

@@ -50,5 +50,5 @@ class IdentifyLanguage(LanguageRule):
         settled = guess.is_reliable and guess.probability >= self.language_threshold
         return (guess.language if settled else UNDETERMINED), guess.probability
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         return {"lang_score": (self.language_threshold, None)}

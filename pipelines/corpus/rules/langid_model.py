@@ -88,7 +88,7 @@ class IdentifyLanguageByModel(LanguageRule):
         chosen = self.other_languages and self.languages is None
         return None if chosen and page.lang != UNDETERMINED else reason
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         return {"lang_score": (self.language_threshold, None)}
 
 

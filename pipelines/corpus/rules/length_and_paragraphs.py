@@ -42,7 +42,7 @@ class MaxLength(Rule):
     def describe(self, page: Page) -> dict[str, int]:
         return {"characters": len(page.text)}
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         """Return what is allowed."""
         return {"characters": (None, self.max_page_characters)}
 
@@ -74,7 +74,7 @@ class Paragraphs(Rule):
         longest = third_longest_line(page.utf8, len(page.utf8))
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         """Return what is allowed; of a third-longest line, in most scripts."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}

@@ -6,7 +6,10 @@ the corpus, so a stricter policy can be applied to a finished one. One core: 16 
 second.
 """
 
+import csv
 import dataclasses
+import functools
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -15,6 +18,7 @@ from annotated_types import Ge
 
 from mswitch.pipelines.compiled import random_seed
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
+from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.repetition import repeated_characters
 from mswitch.pipelines.corpus.rules.stop_words import stop_word_hashes
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
@@ -210,12 +214,16 @@ class GopherQuality(Rule):
             words.
         min_terminal_line_share: lowest share of lines that end a sentence.
         max_digit_share: highest share of digits among a page's characters.
+        thresholds: a file of limits by language, which replace these (`mswitch corpus fit` writes
+            one); by path or URL.
+        drop: whether pages are dropped; otherwise they are measured alone, for such a file.
     """
 
     name: ClassVar[str] = "quality"
     columns: ClassVar[Mapping[str, str]] = {
         column: np.dtype(COLUMNS[name]).name for column, name in CORPUS_COLUMNS.items()
     }
+    files: ClassVar[tuple[str, ...]] = ("thresholds",)
     preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 
     min_words: Annotated[int, Ge(0)] = 50
@@ -233,6 +241,8 @@ class GopherQuality(Rule):
     max_duplicate_ngram_shares: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
     min_terminal_line_share: Share = 0
     max_digit_share: Share = 1
+    thresholds: str = ""
+    drop: bool = True
 
     def __post_init__(self):
         check_fields(self, self.name)
@@ -246,7 +256,7 @@ class GopherQuality(Rule):
                     f"n-grams of {lengths[0]} to {lengths[-1]} words"
                 )
 
-    def _limits(self) -> Iterator[tuple[str, str, float, float]]:
+    def each_limit(self) -> Iterator[tuple[str, str, float, float]]:
         """Yield reason, column, and the least and most that are allowed."""
         yield "too_few_words", "words", self.min_words, np.inf
         yield "too_many_words", "words", 0, self.max_words
@@ -273,14 +283,33 @@ class GopherQuality(Rule):
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
         for page, of_page in zip(pages, values, strict=True):
             page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
-        return self.judge(columns)
+        if not self.drop:
+            return [None] * len(pages)
+        return self.judge(columns, [page.lang for page in pages])
 
-    def judge(self, columns: Mapping[str, np.ndarray]) -> list[str | None]:
-        """Return for each page the reason to drop it by its `COLUMNS`, or None to keep it."""
+    @functools.cached_property
+    def _by_language(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
+        return read_thresholds(self.thresholds) if self.thresholds else {}
+
+    def judge(
+        self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
+    ) -> list[str | None]:
+        """Return for each page the reason to drop it by its `COLUMNS`, or None to keep it.
+
+        Args:
+            columns: of some pages.
+            langs: their languages, for limits by language.
+        """
         found: list[str | None] = [None] * len(columns["words"])
-        for reason, name, low, high in reversed([*self._limits()]):
+        own = [self._by_language.get(lang, {}) for lang in langs] if self._by_language else []
+        for reason, name, low, high in reversed([*self.each_limit()]):
             values = columns[name]
-            outside = (values < np.float32(low)) | (values > np.float32(high))
+            lows, highs = np.float32(low), np.float32(high)
+            if own:
+                lows, highs = np.array([one.get(name, (low, high)) for one in own], np.float32).T
+            # Of one column, the least and the most have reasons of their own.
+            outside = (reason != "too_many_words") & (values < lows)
+            outside |= (reason != "too_few_words") & (values > highs)
             if name in _UNKNOWN:
                 outside &= values != _UNKNOWN[name]
             for page in np.flatnonzero(outside):
@@ -294,10 +323,37 @@ class GopherQuality(Rule):
             for name, value in super().describe(page).items()
         }
 
-    def limits(self) -> Limits:
+    def limits(self, page: Page | None = None) -> Limits:
         """Return what is allowed; of stop words and lengths of words, where these are known."""
         found: dict[str, tuple[float | None, float | None]] = {}
-        for _, column, low, high in self._limits():
+        own = self._by_language.get(page.lang, {}) if page else {}
+        for _, column, *limits in self.each_limit():
+            low, high = own.get(column, limits)
             least, most = found.get(f"q_{column}", (None, None))
             found[f"q_{column}"] = low or least, most if high == np.inf else high
         return found
+
+
+def read_thresholds(path: str) -> dict[str, dict[str, tuple[float, float]]]:
+    """Read limits by language and column: least and most; without one there is none.
+
+    Args:
+        path: a CSV with lang, column, least and most, by path or URL.
+    """
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    with open_list(path, "the thresholds") as file:
+        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig"))
+        for row in rows:
+            try:
+                least = float(row["least"]) if row["least"] else 0.0
+                most = float(row["most"]) if row["most"] else np.inf
+                lang, column = row["lang"], row["column"]
+                if column not in COLUMNS or not least <= most:
+                    raise ValueError(f"{column} from {least} to {most}")
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}, line {rows.line_num}: {error!r}: give lang, column, least and most, "
+                    f"with columns among {', '.join(COLUMNS)}"
+                ) from error
+            found.setdefault(lang, {})[column] = least, most
+    return found

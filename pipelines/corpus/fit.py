@@ -1,0 +1,216 @@
+"""Limits on quality by language, fitted on the columns of corpora that were measured, not filtered.
+
+One set of limits does not fit all languages: words are longer in Finnish, and a line of Thai ends
+without a full stop. The methods are those that won for each group of columns in FineWeb2 (Penedo et
+al. 2025, section 4.4.2): what the limit for English cuts there is the yardstick.
+"""
+
+import collections
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mswitch.pipelines.corpus.reader import Corpus, open_corpus
+from mswitch.pipelines.corpus.rules.quality import COLUMNS, CORPUS_COLUMNS, GopherQuality
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest, write_atomically
+from mswitch.pipelines.progress import Progress
+
+#: The language whose limits are known.
+ENGLISH = "en"
+#: Documents of a language that are looked at, from the beginning of each shard in turn.
+MOST_DOCUMENTS = 50_000
+#: Share of the reference that a limit without a counterpart in English cuts (CulturaX's).
+_TAIL = 0.1
+_TAILS = ("terminal_line_share",)
+_QUANTILES = ("mean_word_length", "alphabetic_word_share")
+_DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
+
+Columns = Mapping[str, np.ndarray]
+Limits = dict[str, dict[str, tuple[float, float]]]
+
+
+def fit_thresholds(
+    corpus: str | Path,
+    out: str | Path,
+    *,
+    reference: str | Path = "",
+    min_documents: int = 100,
+) -> dict[str, Any]:
+    """Write limits by language as a CSV for `GopherQuality.thresholds`.
+
+    Repetition is fitted on `corpus`, a crawl; lengths of words and ends of lines on `reference`.
+    Languages with fewer documents keep the limits that there are for all.
+
+    Args:
+        corpus: a corpus that was built with `quality.drop=false`.
+        out: the CSV, by path or URL.
+        reference: another such corpus, of good text, such as of an encyclopedia; by default the
+            same.
+        min_documents: fewest documents of a language, in each.
+
+    Returns:
+        stage, out, and languages: of each its documents and the share of them that is dropped,
+        with the limits for all and with its own, by reason.
+    """
+    policy, crawl = read_columns(corpus)
+    good = read_columns(reference)[1] if reference else crawl
+    for place, found in ((corpus, crawl), (reference or corpus, good)):
+        if len(found.get(ENGLISH, {}).get("words", ())) < min_documents:
+            raise UserError(
+                f"{place} has fewer than {min_documents} documents in English, whose limits are "
+                "the yardstick: give a larger one"
+            )
+    write_thresholds(out, fit_limits(policy, crawl, good, min_documents))
+    return {"stage": "fit", "out": str(out), "languages": _effect(policy, crawl, str(out))}
+
+
+def fit_limits(
+    policy: GopherQuality,
+    crawl: Mapping[str, Columns],
+    reference: Mapping[str, Columns],
+    min_documents: int,
+) -> Limits:
+    """Return limits by language and column.
+
+    Args:
+        policy: the limits for all, which are those for English.
+        crawl: the `COLUMNS` of documents, by language.
+        reference: those of good text.
+        min_documents: fewest documents of a language, in each.
+    """
+    limits = {name: (low, high) for _, name, low, high in policy.each_limit()}
+    fitted: Limits = {}
+    for lang in sorted(crawl.keys() & reference.keys() - {ENGLISH}):
+        if min(len(found[lang]["words"]) for found in (crawl, reference)) >= min_documents:
+            found = {
+                **_of_reference(reference[lang], reference[ENGLISH], limits),
+                **_of_crawl(crawl[lang], crawl[ENGLISH], limits),
+            }
+            fitted[lang] = {name: found[name] for name in COLUMNS if name in found}
+    return fitted
+
+
+def write_thresholds(path: str | Path, fitted: Limits) -> None:
+    """Write limits as `read_thresholds` reads them; what is off is left empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["lang", "column", "least", "most"])
+    for lang, columns in fitted.items():
+        for name, (low, high) in columns.items():
+            shown = [f"{low:.4g}" if low > 0 else "", f"{high:.4g}" if np.isfinite(high) else ""]
+            writer.writerow([lang, name, *shown])
+    write_atomically(path, text.getvalue())
+
+
+def read_columns(corpus: str | Path) -> tuple[GopherQuality, dict[str, Columns]]:
+    """Return the limits that a corpus was built with, and its columns of quality by language."""
+    settings = read_manifest(corpus, "corpus")["config"]
+    own = settings.get("modern", settings.get("steps", {})).get("quality", {})
+    if own.get("drop", True):
+        raise UserError(
+            f"{corpus} has only what its limits on quality left: build it with --profile modern "
+            "--set quality.drop=false, which measures alone"
+        )
+    opened = open_corpus(corpus)
+    progress = Progress("fit", "read", len(opened.shards), "shards")
+    parts: dict[str, list[Columns]] = collections.defaultdict(list)
+    rows: collections.Counter[str] = collections.Counter()
+    for lang, columns in _read(opened):
+        if rows[lang] < MOST_DOCUMENTS:
+            parts[lang].append(columns)
+            rows[lang] += len(columns["words"])
+        progress.add(1, lang)
+    limits: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in own.items()
+        if name not in ("drop", "thresholds")
+    }
+    return GopherQuality(**limits), {
+        lang: {name: np.concatenate([part[name] for part in of_lang]) for name in COLUMNS}
+        for lang, of_lang in parts.items()
+    }
+
+
+def _read(corpus: Corpus) -> Iterator[tuple[str, Columns]]:
+    for shard in corpus.shards:
+        batches = list(shard.batches(list(CORPUS_COLUMNS)))
+        yield (
+            shard.lang,
+            {
+                name: np.concatenate([batch[column].to_numpy() for batch in batches])
+                for column, name in CORPUS_COLUMNS.items()
+            },
+        )
+
+
+def _of_reference(
+    own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Return limits that cut as much of a language's good text as those for English cut there."""
+    found = {}
+    for name in _TAILS:
+        found[name] = _clamped(name, float(np.quantile(own[name], _TAIL)), np.inf)
+    for name in _QUANTILES:
+        low, high = limits[name]
+        values, known = own[name], english[name]
+        if not values.any():  # in scripts without spaces lengths of words are not measured
+            continue
+        least = float(np.quantile(values, np.mean(known < low)))
+        most = float(np.quantile(values, 1 - np.mean(known > high)))
+        found[name] = _clamped(name, least, most if name == "mean_word_length" else np.inf)
+    return found
+
+
+def _of_crawl(
+    own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Return limits as many deviations from the mean as those for English are there."""
+    found = {}
+    for name in _DEVIATIONS:
+        _, high = limits[name]
+        spread = float(english[name].std())
+        if spread > 0:
+            far = (high - float(english[name].mean())) / spread
+            found[name] = _clamped(name, 0, float(own[name].mean() + far * own[name].std()))
+    return found
+
+
+def _clamped(name: str, low: float, high: float) -> tuple[float, float]:
+    """Return limits that could drop something; what could not is off: 0, or infinity."""
+    largest = np.inf if name == "mean_word_length" else 1
+    return max(0.0, low), (high if 0 < high < largest else np.inf)
+
+
+def _effect(policy: GopherQuality, crawl: Mapping[str, Columns], thresholds: str) -> dict[str, Any]:
+    """Return which share of each language is dropped with and without its own limits."""
+    languages: dict[str, Any] = {}
+    for lang in sorted(crawl):
+        count = len(crawl[lang]["words"])
+        languages[lang] = {"documents": count}
+        own = dataclasses.replace(policy, thresholds=thresholds)
+        for what, judge in (("before", policy.judge), ("after", own.judge)):
+            reasons = collections.Counter(judge(crawl[lang], [lang] * count))
+            del reasons[None]
+            languages[lang][what] = {
+                "dropped": reasons.total() / count,
+                "by_reason": {reason: n / count for reason, n in reasons.most_common() if reason},
+            }
+    return languages
+
+
+def format_fit(found: Mapping[str, Any]) -> str:
+    """Return what `fit_thresholds` returns as a table, a language a line."""
+    lines = [f"{'':8}{'documents':>10}{'dropped':>10}{'fitted':>9}  by reason, with its own limits"]
+    for lang, row in found["languages"].items():
+        before, after = row["before"]["dropped"], row["after"]["dropped"]
+        reasons = ", ".join(f"{name} {n:.1%}" for name, n in row["after"]["by_reason"].items())
+        lines.append(f"{lang:8}{row['documents']:>10,}{before:>10.1%}{after:>9.1%}  {reasons}")
+    return "\n".join(
+        [*lines, f"{found['out']}: give it as --set quality.thresholds={found['out']}"]
+    )

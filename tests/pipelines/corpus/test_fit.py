@@ -1,0 +1,147 @@
+"""Limits on quality that are fitted to each language."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import crawl_files as crawl
+import numpy as np
+import pytest
+from corpus_builds import build, documents, english, modern_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus.fit import fit_limits, fit_thresholds, write_thresholds
+from mswitch.pipelines.corpus.rules.quality import COLUMNS, GopherQuality, read_thresholds
+from mswitch.pipelines.errors import UserError
+
+
+def columns(seed: int, documents: int = 200, scale: float = 1.0) -> dict[str, np.ndarray]:
+    """Of documents in a language whose words are so many times as long, and that repeats so."""
+    draws = np.random.default_rng(seed)
+    found = {name: draws.uniform(0, 0.3, documents) for name in COLUMNS}
+    found["words"] = np.full(documents, 100)
+    found["mean_word_length"] = draws.normal(5, 1.5, documents).clip(1) * scale
+    found["alphabetic_word_share"] = draws.uniform(0.7, 1, documents)
+    for name in COLUMNS:
+        if "duplicate" in name or name.startswith("top_"):
+            found[name] = draws.uniform(0, 0.3, documents) * scale
+    return {name: values.astype(COLUMNS[name]) for name, values in found.items()}
+
+
+@given(st.floats(0.25, 2.5))
+def test_limits_grow_with_what_they_limit(scale):
+    """Of a language that is English but for the scale of its columns."""
+    found = {"en": columns(0), "xx": columns(0, scale=scale)}
+    fitted = fit_limits(GopherQuality(), found, found, 100)["xx"]
+    policy = {name: (low, high) for _, name, low, high in GopherQuality().each_limit()}
+    for name in ("duplicate_line_share", "top_2gram_share", "duplicate_10gram_share"):
+        _, high = fitted[name]
+        wanted = policy[name][1] * scale
+        assert high == pytest.approx(wanted, rel=1e-3) if wanted < 0.99 else high > 0.98
+    own, known = found["xx"], found["en"]
+    for name in ("mean_word_length", "alphabetic_word_share"):
+        low, high = fitted[name]
+        cuts = np.mean((own[name] < low) | (own[name] > high))
+        least, most = policy[name]
+        assert cuts == pytest.approx(
+            np.mean((known[name] < least) | (known[name] > most)), abs=0.01
+        )
+    low, _ = fitted["terminal_line_share"]
+    assert np.mean(own["terminal_line_share"] < low) == pytest.approx(0.1, abs=0.01)
+
+
+def test_what_could_drop_nothing_is_off(tmp_path):
+    found = {"en": columns(0), "xx": columns(1, scale=4), "yy": columns(2), "zz": columns(3, 20)}
+    found["yy"] = {**found["yy"], "mean_word_length": np.zeros(200, np.float32)}
+    fitted = fit_limits(GopherQuality(), found, found, 100)
+    assert sorted(fitted) == ["xx", "yy"]  # of zz there is too little
+    assert "mean_word_length" not in fitted["yy"]  # a script without spaces
+    assert fitted["xx"]["duplicate_line_share"] == (0, np.inf)
+    write_thresholds(tmp_path / "fitted.csv", fitted)
+    text = (tmp_path / "fitted.csv").read_text()
+    assert "\nxx,duplicate_line_share,,\n" in text
+    read = read_thresholds(str(tmp_path / "fitted.csv"))
+    assert read["yy"]["top_2gram_share"][1] == pytest.approx(
+        fitted["yy"]["top_2gram_share"][1], 1e-3
+    )
+
+
+def test_each_page_is_judged_by_its_language(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("lang,column,least,most\nfi,mean_word_length,7,20\nfi,words,,\nth,words,,10\n")
+    rule = GopherQuality(thresholds=str(path), min_words=0, min_stop_words=0)
+    of_pages = {name: np.zeros(4, kind) for name, kind in COLUMNS.items()}
+    of_pages["words"] += 20
+    of_pages["mean_word_length"] += np.float32([16, 16, 6, 6])
+    of_pages["alphabetic_word_share"] += 1
+    langs = ["fi", "en", "fi", "th"]
+    assert rule.judge(of_pages, langs) == [None, "word_length", "word_length", "too_many_words"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "line 2: KeyError"),
+        ("lang,column,least,most\nfi,letters,1,2\n", "line 2: .*letters.*columns among words"),
+        ("lang,column,least,most\nfi,words,x,\n", "line 2: .*could not convert"),
+        ("lang,column,least,most\nfi,words,3,2\n", "line 2: .*from 3.0 to 2.0"),
+    ],
+)
+def test_files_of_limits_that_are_refused(tmp_path, text, message):
+    (tmp_path / "own.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_thresholds(str(tmp_path / "own.csv"))
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """English that differs, and German that repeats itself more than it."""
+    work = tmp_path_factory.mktemp("crawl")
+    records = [
+        crawl.record(english(seed, 8 + seed % 9), f"http://en.example/{seed}") for seed in range(80)
+    ]
+    for seed in range(60):
+        lines = crawl.prose(crawl.GERMAN, seed, 6).split("\n")
+        lines += [lines[0]] * (seed % 4)
+        records.append(crawl.record("\n".join(lines), f"http://de.example/{seed}"))
+    return crawl.write(work / "a.warc.wet.gz", records)
+
+
+def measuring(*changes: str) -> Any:
+    config = modern_settings(*changes)
+    return dataclasses.replace(config, min_long_line_characters=1)
+
+
+def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
+    measured, fitted = tmp_path / "measured", tmp_path / "fitted.csv"
+    build([pages], measured, measuring("quality.drop=false"))
+    command = ["corpus", "fit", str(measured), "--out", str(fitted), "--min-documents", "40"]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["languages"]
+    assert set(found) == {"de", "en"}
+    assert found["en"]["before"] == found["en"]["after"]
+    assert found["de"]["before"]["dropped"] != found["de"]["after"]["dropped"]
+    assert main(command) == 0
+    assert "give it as --set quality.thresholds=" in capsys.readouterr().out
+    limits = read_thresholds(str(fitted))
+    assert set(limits) == {"de"}
+    # What is dropped then is what was foretold, with the limits for all that the file leaves.
+    filtered = tmp_path / "filtered"
+    build([pages], filtered, measuring(f"quality.thresholds={fitted}"))
+    german = [row for row in documents(filtered).values() if row["lang"] == "de"]
+    assert german
+    assert len(german) < found["de"]["documents"]
+    for row in german:
+        for column, (low, high) in limits["de"].items():
+            assert np.float32(low) <= row[f"q_{column}"] <= np.float32(high)
+    # Inspection shows the page's own limits.
+    inspect = ["corpus", "inspect", f"{pages}@0", "--profile", "modern", "--json", "--set"]
+    assert main([*inspect, f"quality.thresholds={fitted}"]) == 0
+    # A corpus that was filtered has no tails to fit.
+    with pytest.raises(UserError, match=r"build it with .*quality\.drop=false"):
+        fit_thresholds(filtered, tmp_path / "again.csv")
+    with pytest.raises(UserError, match="fewer than 500 documents in English"):
+        fit_thresholds(measured, tmp_path / "again.csv", min_documents=500)
