@@ -170,14 +170,19 @@ def _of_reference(
 def _of_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits as many deviations from the mean as those for English are there."""
+    """Return limits as many deviations from the mean as those for English are there.
+
+    None is stricter than for all: where a crawl's English repeats itself more than other languages,
+    these would be cut as hard for no fault of theirs.
+    """
     found = {}
     for name in _DEVIATIONS:
         _, high = limits[name]
         spread = float(english[name].std())
         if spread > 0:
             far = (high - float(english[name].mean())) / spread
-            found[name] = _clamped(name, 0, float(own[name].mean() + far * own[name].std()))
+            most = float(own[name].mean() + far * own[name].std())
+            found[name] = _clamped(name, 0, max(high, most))
     return found
 
 
