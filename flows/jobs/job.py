@@ -257,7 +257,7 @@ class Launcher(Protocol):
     """Where jobs run. `mswitch.flows.jobs.controller.run_job` does all the rest.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
-    a job. Any method but `logs` may raise `Unreachable`, after which it is called again.
+    a job. Any method may raise `Unreachable`, after which it is called again.
     """
 
     @property

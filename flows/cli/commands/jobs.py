@@ -179,6 +179,7 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
     """
     read: dict[int, int] = {}
+    lost = ""
     # Of what a page of a crawl has put there, a terminal would obey some.
     shown = visible if sys.stdout.isatty() else str
     alone = False
@@ -194,9 +195,16 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
                 say("jobs", f"attempt {attempt.number}")
             launcher, start = make_launcher(record.launcher), read.get(attempt.number, 0)
             read[attempt.number] = start
-            for lines, end in all_logs(launcher, record.job, attempt.number, start):
-                print(*map(shown, lines), sep="\n", flush=True)
-                read[attempt.number] = end
+            try:
+                for lines, end in all_logs(launcher, record.job, attempt.number, start):
+                    print(*map(shown, lines), sep="\n", flush=True)
+                    read[attempt.number] = end
+            except Unreachable as error:
+                if over:
+                    raise UserError(f"the log cannot be read: {error}") from error
+                if str(error) != lost:
+                    lost = str(error)
+                    say("jobs", f"the log cannot be read for now: {error}")
         if over:
             return 0
         time.sleep(1)

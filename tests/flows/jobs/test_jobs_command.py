@@ -14,7 +14,7 @@ from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 from mswitch.flows.jobs.command import differences
 from mswitch.flows.jobs.controller import ask
-from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record, follower
 from mswitch.flows.jobs.slurm import Slurm
@@ -179,6 +179,33 @@ def test_who_reads_along_a_job_that_nobody_follows_is_told(world, monkeypatch, c
     said = capfd.readouterr()
     assert said.out == "process 0: start 1\n"
     assert f"nobody follows this job: `mswitch jobs adopt {world.out}`" in said.err
+
+
+def test_who_reads_along_outlasts_a_bucket_that_does_not_answer(world, monkeypatch, capfd):
+    job = world.job("steady")
+    world.submit(job)
+    world.wait_for_beat()
+    ask(job, world.launcher, "run")
+    logs, tries = Local.logs, []
+
+    def hiccup(self, *given):
+        tries.append(given)
+        if len(tries) in (2, 3):
+            raise Unreachable("no network")
+        if len(tries) == 4:
+            (world.out / "go").touch()
+            world.wait_for_end(job)
+        return logs(self, *given)
+
+    monkeypatch.setattr(Local, "logs", hiccup)
+    monkeypatch.setattr("time.sleep", lambda secs: None)
+    assert main(["jobs", "logs", "-f", str(world.out)]) == 0
+    said = capfd.readouterr()
+    assert said.out.startswith("process 0: start 1\n")
+    assert said.err.count("the log cannot be read for now: no network") == 1
+    tries[:] = [()]
+    assert main(["jobs", "logs", str(world.out)]) == 2
+    assert "the log cannot be read: no network" in capfd.readouterr().err
 
 
 def test_a_scheduler_that_does_not_answer_is_said_in_a_line(tmp_path, monkeypatch, capfd):
