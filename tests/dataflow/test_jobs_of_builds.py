@@ -47,7 +47,7 @@ class Build:
 
     def kill_follower(self) -> None:
         found = subprocess.run(
-            ["pgrep", "-f", f"runs adopt {self.place}"], capture_output=True, text=True, check=True
+            ["pgrep", "-f", f"jobs adopt {self.place}"], capture_output=True, text=True, check=True
         )
         os.kill(int(found.stdout), signal.SIGKILL)
 
