@@ -106,7 +106,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
         server.finish("append-crawl/monthly", name="cloud")
         [addition] = read_manifest(corpus, "corpus")["additions"]
         [file] = addition["inputs"]
-        assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}/wet/CC-00000.warc.wet.gz"
+        assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}.wet-1/wet/CC-00000.warc.wet.gz"
     shards = [f"{corpus}/data/{name}" for name in storage.file_sizes(f"{corpus}/data")]
     tables = [pq.read_table(pa.BufferReader(storage.read_bytes(shard))) for shard in shards]
     urls = [url for table in tables for url in table["url"].to_pylist()]
