@@ -231,18 +231,14 @@ def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
 
 
 def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
+    """Return of each row of a shard the hashes that stand for it."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
-        return _found(shard, removed)
-
-
-def _found(shard: pq.ParquetFile, removed: Removed) -> list[set[str]]:
-    """Return of each row the hashes that stand for it."""
-    return [
-        removed.found(row["url"], row["id"])
-        for batch in shard.iter_batches(columns=["id", "url"])
-        for row in batch.to_pylist()
-    ]
+        return [
+            removed.found(row["url"], row["id"])
+            for batch in shard.iter_batches(columns=["id", "url"])
+            for row in batch.to_pylist()
+        ]
 
 
 def _write_request(
