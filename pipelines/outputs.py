@@ -133,15 +133,28 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        before, after = manifest.get("config", {}), json.loads(canonical_json(config))
-        changed = sorted(
-            key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
-        )
+        changed = setting_changes(manifest.get("config", {}), config)
         raise UserError(
             f"{out} was made with other settings or inputs (changed: {', '.join(changed)}): "
             "choose another --out, or remove it to make it again"
         )
     return True
+
+
+def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
+    """Return the settings in which two configurations differ, sorted, with their values before.
+
+    Those of a table in them are named with dots.
+    """
+    if name == "":
+        after = json.loads(canonical_json(after))  # as a manifest has it: lists, no tuples
+    if not isinstance(before, Mapping) or not isinstance(after, Mapping):
+        return {} if before == after else {name: before}
+    found: dict[str, Any] = {}
+    for key in sorted(before.keys() | after.keys()):
+        inner = f"{name}.{key}" if name else key
+        found |= setting_changes(before.get(key), after.get(key), inner)
+    return found
 
 
 def follow_link(out: str | Path) -> Path:

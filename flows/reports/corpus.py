@@ -70,7 +70,8 @@ def render(
     size = sum(row["bytes"] for row in rows)
     for row in rows:
         row["share"] = row["bytes"] / max(size, 1)
-    threshold = config.get("language_threshold")
+    of_language = config.get("steps", {}).get("language", {})
+    threshold = of_language.get("language_threshold")
     whole = [sum(column) for column in zip(*(row["scores"] for row in rows), strict=True)]
     return render_page(
         "corpus.html.j2",
@@ -105,6 +106,7 @@ def render(
         samples_shown=SAMPLES_SHOWN,
         unsampled=UNSAMPLED,
         found=found,
+        keep_und=of_language.get("keep_und"),
         config={key: value for key, value in sorted(config.items()) if key != "inputs"},
         inputs=len(config.get("inputs", ())),
         least_share=LEAST_SHARE,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from cyclopts import App, Parameter
 
 from mswitch.flows.stages.common import BeamOptions, Json, finish, print_result
@@ -23,12 +23,13 @@ app = App(
 @stage(app, "corpus build", makes="corpora")
 def build(
     *beam_options: BeamOptions,
-    input: Annotated[list[str], Parameter(consume_multiple=True, negative="")],
+    input: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     out: str,
     badwords: str | None = None,
     config: CorpusConfig = CorpusConfig(),
     runner: RunnerName = "local",
     append: bool = False,
+    from_: Annotated[str, Parameter(name="--from")] = "",
 ) -> Summary:
     """Build a corpus: Parquet per language and split, from WET, WARC, ARC, JSONL or Parquet.
 
@@ -36,6 +37,7 @@ def build(
     with CLD3 and splits by URL hash. The defaults are mC4's.
 
         mswitch corpus build --input 'crawl/*.warc.wet.gz' --out corpus
+        mswitch corpus build --from corpus --out stricter --set badwords.badwords_filter_fraction=1
 
     Args:
         beam_options: options for Beam itself, after `--`.
@@ -49,15 +51,19 @@ def build(
         append: add the input to the finished corpus at --out. Its documents and their split stay;
             pages and lines that it already has (with profile modern, near-duplicates) are dropped;
             the rest becomes new shards.
+        from_: a finished corpus in place of --input. Give the options that it was built with, and
+            those to change: rules with other settings judge its documents again, by its labels and
+            columns where they can; nothing is read or deduplicated anew.
     """
     return build_corpus(
-        input,
+        input or [],
         out,
         config,
         badwords=badwords,
         runner=runner,
         beam_options=beam_options,
         append=append,
+        source_corpus=from_,
     )
 
 
@@ -148,6 +154,8 @@ def fit(
     out: str,
     reference: str = "",
     min_documents: Annotated[int, Ge(1)] = 100,
+    weights: str = "",
+    max_weight: Annotated[int, Ge(2), Le(100)] = 5,
     json: Json = False,
 ) -> int:
     """Fit limits on quality to each language, by corpora that were measured and not filtered.
@@ -166,10 +174,20 @@ def fit(
         reference: another, of good text, such as of an encyclopedia, on which lengths of words
             and ends of lines are fitted; by default the same.
         min_documents: fewest documents of a language.
+        weights: another CSV to write, for `examples build --weights`: documents of clusters of a
+            size of which these limits drop fewer than of all come more often in training.
+        max_weight: how often at most.
     """
     from mswitch.pipelines.corpus.fit import fit_thresholds, format_fit
 
-    found = fit_thresholds(corpus, out, reference=reference, min_documents=min_documents)
+    found = fit_thresholds(
+        corpus,
+        out,
+        reference=reference,
+        min_documents=min_documents,
+        weights=weights,
+        max_weight=max_weight,
+    )
     return print_result(found, format_fit(found), json)
 
 

@@ -19,7 +19,7 @@ from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MANIFEST, canonical_json
+from mswitch.pipelines.outputs import MANIFEST, setting_changes
 
 
 def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
@@ -33,17 +33,14 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
     base = open_base(out, recipe)
     manifest = base.manifest
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
-    config = json.loads(canonical_json(config))  # as the manifest has it: lists, no tuples
-    changed = sorted(
-        key for key in before.keys() | config.keys() if before.get(key) != config.get(key)
-    )
+    changed = setting_changes(before, config)
     if "recipe" in before and "recipe" not in config:
         raise UserError(
             f"{out} was built with recipe {before['recipe']['name']}: give --recipe FILE again to "
             "add to it"
         )
     if changed:
-        was = ", ".join(f"{key}, was {json.dumps(before.get(key))[:200]}" for key in changed)
+        was = ", ".join(f"{key}, was {json.dumps(value)[:200]}" for key, value in changed.items())
         raise UserError(
             f"{out} was built with other settings (changed: {was}): give the same ones to add to it"
         )

@@ -39,6 +39,7 @@ from mswitch.pipelines.corpus.findings import (
     warn_of_drops,
     warn_of_files,
 )
+from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, open_source, shard_inputs
 from mswitch.pipelines.corpus.job import prepare_job
 from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
 from mswitch.pipelines.corpus.phases import Build
@@ -87,8 +88,9 @@ def build_corpus(
     runner: RunnerName = "local",
     beam_options: Sequence[str] = (),
     append: bool = False,
+    source_corpus: str | Path = "",
 ) -> dict[str, Any]:
-    """Build a corpus from crawl files.
+    """Build a corpus from crawl files, or from the documents of a corpus.
 
     Args:
         inputs: paths, globs or URLs of WET, WARC, ARC and JSON Lines files (plain, gzip or zstd)
@@ -101,7 +103,9 @@ def build_corpus(
             a file system that is mounted under the same path.
         beam_options: options for Beam itself.
         append: add the input to the finished corpus at `out`; see
-        `mswitch.pipelines.corpus.append`.
+            `mswitch.pipelines.corpus.append`.
+        source_corpus: a finished corpus in place of `inputs`, whose documents are judged again by
+            rules with other settings; see `mswitch.pipelines.corpus.from_corpus`.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
@@ -112,6 +116,11 @@ def build_corpus(
     Raises:
         RuntimeError: the accounts do not balance; nothing is published.
     """
+    if bool(inputs) == bool(source_corpus) or (append and source_corpus):
+        raise UserError(
+            "give --input, crawl files, or --from, a finished corpus whose documents are judged "
+            "again; to --append needs --input"
+        )
     if isinstance(config, Recipe):
         config = CorpusConfig(recipe=config)  # pyright: ignore[reportArgumentType] which refuses it
     source = config.source()
@@ -124,9 +133,10 @@ def build_corpus(
         # Meanwhile input is looked for.
         start_server(recipe.preload)
     use_runner(runner, beam_options)
-    files = tuple(find_crawl_files(inputs))
     settings = config.settings(recipe, source)
-    listed = [_input_identity(file, out) for file in files]
+    old = open_source(source_corpus, settings, recipe) if source_corpus else None
+    files = () if old else tuple(find_crawl_files(inputs))
+    listed = shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
         # Once the manifest stands, all data does; a run killed after it only cleans up.
@@ -137,7 +147,11 @@ def build_corpus(
             # The staging of an addition is named by what it is added to.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
             engine = Engine(STAGE, directory, identity, runner, tuple(beam_options))
-            build = Build(files, job, directory, engine, base)
+            build = (
+                BuildFromCorpus(files, job, directory, engine, source=old[0], changed=old[1])
+                if old
+                else Build(files, job, directory, engine, base)
+            )
             rejected = f"{str(out).rstrip('/')}.rejected.jsonl"
             with worker_processes(runner, beam_options):
                 _assemble(build, staging, settings, listed, rejected)
@@ -178,7 +192,7 @@ def _assemble(
         storage.remove_tree(staging)
         ledger.write_all_samples(rejected_if_empty)
         raise UserError(
-            f"no document survived: {describe_nothing(ledger, len(build.files))}; "
+            f"no document survived: {describe_nothing(ledger, len(inputs))}; "
             f"{rejected_if_empty} has samples of what was dropped"
         )
     warn_of_drops(ledger)
@@ -186,11 +200,11 @@ def _assemble(
     shards, fingerprints = build.write()
     manifest = {
         "inputs": [
-            {**identity, **status}
-            for identity, status in zip(inputs, build.ingested.statuses, strict=True)
+            {**identity, **status} for identity, status in zip(inputs, build.statuses, strict=True)
         ],
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": fingerprints,
+        **build.also(),
     }
     stats = {**_statistics(ledger, shards), "shuffled_bytes": build.shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
@@ -201,7 +215,7 @@ def _assemble(
     _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
     if rule := recipe.first(Decontaminate):
         report = contamination_report(rule.index, ledger.notes[rule.name])
-        storage.write_json(storage.join(staging, DECONTAMINATION), report)
+        storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
     if not build.base:
         card = data_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)

@@ -221,31 +221,15 @@ class CorpusConfig:
         """
         recipe = recipe or self.load(source)
         settings = dataclasses.asdict(self)
-        del settings["set"], settings["recipe"]
+        for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
+            del settings[name]
         if self.field is None:
             del settings["field"]
-        of_steps = {step.name: step.settings() for step in recipe.steps}
+        settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
-            chosen = {*_CHOICES, *STEP_OPTIONS, "languages", "keep_und"}
-            settings = {name: value for name, value in settings.items() if name not in chosen}
-            named = {"name": recipe.name, "sha256": source.sha256}
-            return {**settings, "recipe": named, "steps": of_steps}
-        for name in STEP_OPTIONS:
-            del settings[name]
-            for fields in of_steps.values():
-                if name in fields:
-                    settings[name] = fields[name]
+            settings = {name: value for name, value in settings.items() if name not in _CHOICES}
+            return {**settings, "recipe": {"name": recipe.name, "sha256": source.sha256}}
         settings["dedup_scope"] = self.dedup_scope or next(iter(PROFILES[self.profile]))
-        settings["badwords"] = of_steps["badwords"]["badwords"]
-        if self.profile == "modern":
-            settings["modern"] = {
-                "minhash": of_steps["near_dedup"],
-                "quality": of_steps["quality"],
-                "opt_out": of_steps["opt_out"],
-                **of_steps["personal_data"],
-                **of_steps["blocklist"],
-                **of_steps["decontamination"],
-            }
         return settings
 
 

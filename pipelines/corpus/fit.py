@@ -9,14 +9,19 @@ import collections
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus
-from mswitch.pipelines.corpus.rules.quality import COLUMNS, CORPUS_COLUMNS, GopherQuality
+from mswitch.pipelines.corpus.rules.quality import (
+    COLUMNS,
+    CORPUS_COLUMNS,
+    LANG_SCORE,
+    GopherQuality,
+)
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress
@@ -31,6 +36,10 @@ _TAILS = ("terminal_line_share",)
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
 
+_CLUSTER_SIZE = "cluster_size"
+#: A share of fewer documents is chance.
+_FEWEST_OF_SIZE = 30
+
 Columns = Mapping[str, np.ndarray]
 Limits = dict[str, dict[str, tuple[float, float]]]
 
@@ -41,8 +50,10 @@ def fit_thresholds(
     *,
     reference: str | Path = "",
     min_documents: int = 100,
+    weights: str | Path = "",
+    max_weight: int = 5,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`.
+    """Write limits by language as a CSV for `GopherQuality.thresholds`, and weights if asked to.
 
     Repetition is fitted on `corpus`, a crawl; lengths of words and ends of lines on `reference`.
     Languages with fewer documents keep the limits that there are for all.
@@ -53,12 +64,15 @@ def fit_thresholds(
         reference: another such corpus, of good text, such as of an encyclopedia; by default the
             same.
         min_documents: fewest documents of a language, in each.
+        weights: another CSV: how often documents are to be trained on, by language and size of
+            their cluster of near-duplicates (`fit_weights`), with the new limits.
+        max_weight: the largest of these.
 
     Returns:
         stage, out, and languages: of each its documents and the share of them that is dropped,
         with the limits for all and with its own, by reason.
     """
-    policy, crawl = read_columns(corpus)
+    policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
     for place, found in ((corpus, crawl), (reference or corpus, good)):
         if len(found.get(ENGLISH, {}).get("words", ())) < min_documents:
@@ -67,6 +81,15 @@ def fit_thresholds(
                 "the yardstick: give a larger one"
             )
     write_thresholds(out, fit_limits(policy, crawl, good, min_documents))
+    if weights:
+        judge = dataclasses.replace(policy, thresholds=str(out)).judge
+        rows = [("lang", "cluster_size", "weight")]
+        for lang, columns in sorted(crawl.items()):
+            sizes = columns[_CLUSTER_SIZE]
+            dropped = np.array([bool(one) for one in judge(columns, [lang] * len(sizes))])
+            if len(sizes) >= min_documents:
+                rows += [(lang, *step) for step in fit_weights(sizes, dropped, max_weight)]
+        write_atomically(weights, _csv(rows))
     return {"stage": "fit", "out": str(out), "languages": _effect(policy, crawl, str(out))}
 
 
@@ -80,7 +103,7 @@ def fit_limits(
 
     Args:
         policy: the limits for all, which are those for English.
-        crawl: the `COLUMNS` of documents, by language.
+        crawl: the `COLUMNS` of documents and their `LANG_SCORE`, by language.
         reference: those of good text.
         min_documents: fewest documents of a language, in each.
     """
@@ -92,26 +115,68 @@ def fit_limits(
                 **_of_reference(reference[lang], reference[ENGLISH], limits),
                 **_of_crawl(crawl[lang], crawl[ENGLISH], limits),
             }
-            fitted[lang] = {name: found[name] for name in COLUMNS if name in found}
+            if LANG_SCORE in crawl[lang]:
+                found[LANG_SCORE] = _least_score(crawl[lang][LANG_SCORE]), np.inf
+            fitted[lang] = {n: found[n] for n in (*COLUMNS, LANG_SCORE) if n in found}
     return fitted
 
 
 def write_thresholds(path: str | Path, fitted: Limits) -> None:
     """Write limits as `read_thresholds` reads them; what is off is left empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["lang", "column", "least", "most"])
+    rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
-            shown = [f"{low:.4g}" if low > 0 else "", f"{high:.4g}" if np.isfinite(high) else ""]
-            writer.writerow([lang, name, *shown])
-    write_atomically(path, text.getvalue())
+            shown = f"{low:.4g}" if low > 0 else "", f"{high:.4g}" if np.isfinite(high) else ""
+            rows.append((lang, name, *shown))
+    write_atomically(path, _csv(rows))
 
 
-def read_columns(corpus: str | Path) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus was built with, and its columns of quality by language."""
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Return weights of a language's documents by the size of their cluster.
+
+    Where as many are dropped as of all, or more, the weight is 1; where fewest are, it is `most`;
+    between them, it is in proportion (Penedo et al. 2025, section 4.5). Shares are smoothed over
+    five sizes, of too few documents say nothing, and the largest 0.1 % of clusters are one size.
+
+    Args:
+        sizes: pages that each document stands for, [documents].
+        dropped: whether a filter drops it, [documents].
+        most: the largest weight.
+
+    Returns:
+        The sizes from which on a weight holds, and these, from size 1 on.
+    """
+    sizes = np.minimum(sizes, int(np.quantile(sizes, 0.999, method="higher")))
+    kinds, place = np.unique(sizes, return_inverse=True)
+    counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
+    window = np.ones(min(5, (len(kinds) - 1) | 1))
+    near, lost_near = (np.convolve(of, window, "same") for of in (counts, lost))
+    whole = float(dropped.mean())
+    shares = np.where(near >= _FEWEST_OF_SIZE, lost_near / near, whole)
+    gain = np.maximum(0, whole - shares)
+    scaled = 1 + (most - 1) * gain / (gain.max() or 1)
+    weights = np.rint(scaled).astype(int).tolist()
+    changes = [n for n in range(len(kinds)) if n == 0 or weights[n] != weights[n - 1]]
+    return [(int(kinds[n]) if n else 1, weights[n]) for n in changes]
+
+
+def read_columns(
+    corpus: str | Path, more: Sequence[str] = ()
+) -> tuple[GopherQuality, dict[str, Columns]]:
+    """Return the limits that a corpus was built with, and its columns of quality by language.
+
+    Args:
+        corpus: path or URL.
+        more: names of further columns.
+    """
     settings = read_manifest(corpus, "corpus")["config"]
-    own = settings.get("modern", settings.get("steps", {})).get("quality", {})
+    own = settings.get("steps", {}).get("quality", {})
     if own.get("drop", True):
         raise UserError(
             f"{corpus} has only what its limits on quality left: build it with --profile modern "
@@ -121,7 +186,7 @@ def read_columns(corpus: str | Path) -> tuple[GopherQuality, dict[str, Columns]]
     progress = Progress("fit", "read", len(opened.shards), "shards")
     parts: dict[str, list[Columns]] = collections.defaultdict(list)
     rows: collections.Counter[str] = collections.Counter()
-    for lang, columns in _read(opened):
+    for lang, columns in _read(opened, more):
         if rows[lang] < MOST_DOCUMENTS:
             parts[lang].append(columns)
             rows[lang] += len(columns["words"])
@@ -132,21 +197,32 @@ def read_columns(corpus: str | Path) -> tuple[GopherQuality, dict[str, Columns]]
         if name not in ("drop", "thresholds")
     }
     return GopherQuality(**limits), {
-        lang: {name: np.concatenate([part[name] for part in of_lang]) for name in COLUMNS}
+        lang: {name: np.concatenate([part[name] for part in of_lang]) for name in of_lang[0]}
         for lang, of_lang in parts.items()
     }
 
 
-def _read(corpus: Corpus) -> Iterator[tuple[str, Columns]]:
+def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
+    columns = {**CORPUS_COLUMNS, LANG_SCORE: LANG_SCORE} | {name: name for name in more}
     for shard in corpus.shards:
-        batches = list(shard.batches(list(CORPUS_COLUMNS)))
+        batches = list(shard.batches(list(columns)))
+        if batches and (missing := columns.keys() - {*batches[0].schema.names}):
+            raise UserError(f"{corpus.directory} has no column {min(missing)}: build it with one")
         yield (
             shard.lang,
             {
                 name: np.concatenate([batch[column].to_numpy() for batch in batches])
-                for column, name in CORPUS_COLUMNS.items()
+                for column, name in columns.items()
             },
         )
+
+
+def _least_score(scores: np.ndarray) -> float:
+    """Return the least score of a language: a deviation below its median, from 0.3 to 0.9.
+
+    Penedo et al. 2025, section 4.2. Scores belong to a crawl and to what identifies languages.
+    """
+    return float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
 
 
 def _of_reference(

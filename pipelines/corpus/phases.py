@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -74,6 +75,11 @@ class Build:
         """What was read, once it was."""
         return read_ingested(self.ingest_tasks.read(), self.job)
 
+    @property
+    def statuses(self) -> list[dict[str, Any]]:
+        """What the manifest says of each input; see `Ingested`."""
+        return self.ingested.statuses
+
     @functools.cached_property
     def finished(self) -> Finished:
         """What remained, once that is decided."""
@@ -136,7 +142,7 @@ class Build:
             The manifest entries and statistics of the output shards, and the manifest entries of
             the files with keys.
         """
-        config, recipe = self.job.config, self.job.recipe
+        config = self.job.config
         specs = output_shards.plan_shards(
             self.finished.languages,
             config,
@@ -146,10 +152,21 @@ class Build:
         write = partial(output_shards.write_shard, directory=self.directory, job=self.job)
         notes = self.work.directory("shards")
         shards = Tasks("shards", write, specs, notes, on_engine=self._shuffle)
-        kinds = recipe.kinds if config.keep_fingerprints else ()
-        kept = [self._store(kind).tasks() for kind in kinds]
+        kept = self.key_tasks() if config.keep_fingerprints else []
         run_tasks([shards, *kept], self.engine, "shards")
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
+
+    def key_tasks(self) -> list[Tasks]:
+        """Gather the keys of all documents; the notes are entries of the manifest."""
+        return [self._store(kind).tasks() for kind in self.job.recipe.kinds]
+
+    def also(self) -> dict[str, Any]:
+        """What else there is to say in the manifest."""
+        return {}
+
+    def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return decontamination.json, given what was found in this build."""
+        return found
 
     def _shuffle(self, root: Any, tasks: Tasks) -> Any:
         from mswitch.pipelines.corpus.shuffle_documents import shuffle_documents

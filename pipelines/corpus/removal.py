@@ -498,23 +498,27 @@ def _identities(base: Base) -> set[str]:
 
 
 def _holders(base: Base, search: Sequence[str]) -> list[str]:
-    """Return the vocabularies, examples and runs that were made from the corpus, or from such."""
-    described: dict[str, tuple[set[str], str]] = {}
+    """Return the corpora, vocabularies, examples and runs that were made from it, or from such."""
+    described: dict[str, tuple[set[str], set[str]]] = {}
     for directory in search:
         for name in (MANIFEST, "config.json"):
             for file in storage.find(directory, name):
                 text = storage.read_bytes(file.path).decode(errors="replace")
-                with contextlib.suppress(ValueError, AttributeError):
+                with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
                     own = json.loads(text)
-                    if own.get("stage", "") not in ("corpus", "report", "downstream"):
-                        folder = os.path.dirname(file.path)
-                        described[folder] = set(_HASH.findall(text)), own.get("config_hash", "")
+                    folder, stage = os.path.dirname(file.path), own.get("stage", "")
+                    if stage == "corpus" and "built_from" in own:
+                        derived = dataclasses.replace(base, directory=folder, manifest=own)
+                        described[folder] = {own["built_from"]}, _identities(derived)
+                    elif stage not in ("corpus", "report", "downstream"):
+                        own_hash = {own.get("config_hash", "")}
+                        described[folder] = set(_HASH.findall(text)), own_hash
     known, found = _identities(base), set[str]()
     while new := {
         path for path, (hashes, _) in described.items() if path not in found and hashes & known
     }:
         found |= new
-        known |= {described[path][1] for path in new}
+        known = known.union(*(described[path][1] for path in new))
     for path in sorted(found):
         say(STAGE, f"{path} was made from the corpus as it was")
     return sorted(found)

@@ -247,34 +247,54 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
     work, config, recipe = job.work, job.config, job.recipe
     group = exchanges[0].groups[number]
     ledger = Ledger(config.rejected_per_reason, recipe.stages)
+    keys: dict[str, list[np.ndarray]] = {kind: [] for kind in recipe.kinds}
+
+    def kept() -> Iterator[Sequence[Page]]:
+        for pages, chosen in _page_groups(group, job, exchanges):
+            stay = _finish(pages, chosen, recipe, ledger)
+            for step in recipe.dedups:
+                of_pages = [step.kept_keys(page) for page in stay]
+                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
+            yield stay
+
+    index = write_run(number, kept(), job)
+    sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
+    for kind in keys if config.keep_fingerprints else ():
+        ordered = _in_order(keys[kind], sizes[kind])
+        write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
+    return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
+
+
+def write_run(
+    number: int, kept: Iterable[Sequence[Page]], job: Job
+) -> dict[str, dict[str, list[Any]]]:
+    """Store documents, each batch sorted by language and id; return where each language lies.
+
+    Args:
+        number: of the group that they are of.
+        kept: batches of them.
+        job: where runs are.
+    """
+    recipe = job.recipe
     index: dict[str, dict[str, Any]] = collections.defaultdict(
         lambda: {"pieces": [], "smallest": [], **{split: [0, 0, 0] for split in SPLITS}}
     )
-    keys: dict[str, list[np.ndarray]] = {kind: [] for kind in recipe.kinds}
     with (
-        storage.publish(work.run(number)) as temporary,
+        storage.publish(job.work.run(number)) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, recipe.runs) as writer,
     ):
         batches = 0
-        for pages, chosen in _page_groups(group, job, exchanges):
-            kept = _finish(pages, chosen, recipe, ledger)
+        for pages in kept:
             documents = sorted(
-                (_document(page) for page in kept), key=lambda row: (row["lang"], row["id"])
+                (_document(page) for page in pages), key=lambda row: (row["lang"], row["id"])
             )
             if documents:
                 _check_columns(documents, recipe.documents, recipe)
                 writer.write_batch(pa.RecordBatch.from_pylist(documents, recipe.runs))
                 _index_batch(batches, documents, index, job)
                 batches += 1
-            for step in recipe.dedups:
-                of_pages = [step.kept_keys(page) for page in kept]
-                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
-    sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
-    for kind in keys if config.keep_fingerprints else ():
-        ordered = _in_order(keys[kind], sizes[kind])
-        write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
-    return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
+    return index
 
 
 def _in_order(parts: Sequence[np.ndarray], rows: int) -> Iterator[np.ndarray]:

@@ -67,12 +67,12 @@ def read_pages(
                 drop_metadata_lines=drop_metadata_lines,
             ):
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
-                yield _rejected(listed, page.source, page.url) if listed else page
+                yield blocked_page(listed, page.source, page.url) if listed else page
             return
         read_records = read_arc if format == "arc" else read_archive
         for record in read_records(path, max_record_bytes):
             if blocked and (url := _url(record)) and (listed := blocked(url)):
-                yield _rejected(listed, f"{file.name}@{record.offset}", url)
+                yield blocked_page(listed, f"{file.name}@{record.offset}", url)
                 continue
             yield record_to_page(
                 record,
@@ -99,5 +99,6 @@ def _url(record: Record | Damage) -> str:
     return record.url.decode("utf-8", "replace").strip()
 
 
-def _rejected(listed: str, source: str, url: str) -> Rejected:
+def blocked_page(listed: str, source: str, url: str) -> Rejected:
+    """What becomes of a page whose URL is on a list."""
     return Rejected("read", "blocked_url", source, url, f"blocked by {listed}")

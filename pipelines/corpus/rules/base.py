@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -141,6 +141,20 @@ class Rule(Step):
 
         return list(map(reason, pages))
 
+    def known_reasons(
+        self, pages: Sequence[Page], changed: Collection[str]
+    ) -> Sequence[str | None] | None:
+        """Return `reasons` for documents of a corpus by their labels and columns alone.
+
+        Args:
+            pages: documents.
+            changed: which settings are not those that the corpus was built with.
+
+        Returns:
+            None, as by default, where these do not tell: then `reasons` are asked of the text.
+        """
+        return None
+
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
         """Return what to note of a page that was dropped, as JSON."""
         return ()
@@ -214,6 +228,16 @@ class LanguageRule(Rule):
     def reason(self, page: Page) -> str | None:
         """Label a page; drop it if its language is not wanted."""
         page.lang, page.lang_score = self.identify(page)
+        return self._by_label(page)
+
+    def known_reasons(
+        self, pages: Sequence[Page], changed: Collection[str]
+    ) -> Sequence[str | None] | None:
+        """Judge by the label, if only the languages that are wanted have changed."""
+        labelled = {*changed} <= {"languages", "keep_und"}
+        return [self._by_label(page) for page in pages] if labelled else None
+
+    def _by_label(self, page: Page) -> str | None:
         if page.lang in self.kept:
             return None
         return "undetermined_language" if page.lang == UNDETERMINED else "other_language"

@@ -305,7 +305,7 @@ class IdentifyLanguageAndScript(LanguageRule):
 
     def detail(self, page: Page) -> str:
         """Return the guess, or why there is none, with its score, then the text."""
-        said = page.columns["_undetermined"] or page.lang
+        said = page.columns.get("_undetermined") or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:

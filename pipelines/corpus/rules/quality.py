@@ -10,7 +10,7 @@ import csv
 import dataclasses
 import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -177,6 +177,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
     return dict(zip(names, shares, strict=True))
 
 
+#: Beside the columns, a file of limits may have one on the score that a language was found with.
+LANG_SCORE = "lang_score"
 #: The columns by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
 #: Values of columns that were not measured, which no limit concerns.
@@ -285,7 +287,29 @@ class GopherQuality(Rule):
             page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
         if not self.drop:
             return [None] * len(pages)
-        return self.judge(columns, [page.lang for page in pages])
+        return self._judge_pages(columns, pages)
+
+    def known_reasons(
+        self, pages: Sequence[Page], changed: Collection[str]
+    ) -> Sequence[str | None] | None:
+        """Judge by the columns: what was measured does not depend on any setting."""
+        own = {field.name for field in dataclasses.fields(GopherQuality)}
+        measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
+        if not {*changed} <= own or not measured:
+            return None
+        if not self.drop:
+            return [None] * len(pages)
+        columns = {
+            name: np.array([page.columns[column] for page in pages], COLUMNS[name])
+            for column, name in CORPUS_COLUMNS.items()
+        }
+        return self._judge_pages(columns, pages)
+
+    def _judge_pages(
+        self, columns: Mapping[str, np.ndarray], pages: Sequence[Page]
+    ) -> list[str | None]:
+        scores = np.array([page.lang_score for page in pages], np.float32)
+        return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
     @functools.cached_property
     def _by_language(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
@@ -297,12 +321,15 @@ class GopherQuality(Rule):
         """Return for each page the reason to drop it by its `COLUMNS`, or None to keep it.
 
         Args:
-            columns: of some pages.
+            columns: of some pages; and their `LANG_SCORE`, for limits on that.
             langs: their languages, for limits by language.
         """
         found: list[str | None] = [None] * len(columns["words"])
         own = [self._by_language.get(lang, {}) for lang in langs] if self._by_language else []
-        for reason, name, low, high in reversed([*self.each_limit()]):
+        limits = [*self.each_limit()]
+        if own and LANG_SCORE in columns:
+            limits.append(("low_language_score", LANG_SCORE, 0, np.inf))
+        for reason, name, low, high in reversed(limits):
             values = columns[name]
             lows, highs = np.float32(low), np.float32(high)
             if own:
@@ -321,7 +348,7 @@ class GopherQuality(Rule):
         return {
             name: None if value == _UNKNOWN.get(CORPUS_COLUMNS[name]) else value
             for name, value in super().describe(page).items()
-        }
+        } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
         """Return what is allowed; of stop words and lengths of words, where these are known."""
@@ -331,6 +358,8 @@ class GopherQuality(Rule):
             low, high = own.get(column, limits)
             least, most = found.get(f"q_{column}", (None, None))
             found[f"q_{column}"] = low or least, most if high == np.inf else high
+        if LANG_SCORE in own:
+            found[LANG_SCORE] = own[LANG_SCORE][0], None
         return found
 
 
@@ -348,12 +377,12 @@ def read_thresholds(path: str) -> dict[str, dict[str, tuple[float, float]]]:
                 least = float(row["least"]) if row["least"] else 0.0
                 most = float(row["most"]) if row["most"] else np.inf
                 lang, column = row["lang"], row["column"]
-                if column not in COLUMNS or not least <= most:
+                if column not in (*COLUMNS, LANG_SCORE) or not least <= most:
                     raise ValueError(f"{column} from {least} to {most}")
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(
                     f"{path}, line {rows.line_num}: {error!r}: give lang, column, least and most, "
-                    f"with columns among {', '.join(COLUMNS)}"
+                    f"with columns among {', '.join([*COLUMNS, LANG_SCORE])}"
                 ) from error
             found.setdefault(lang, {})[column] = least, most
     return found

@@ -85,10 +85,10 @@ def test_pages_with_bad_words_are_dropped_and_counted(tmp_path, hostile_crawl):
     assert f"bad_words {by_language['de']['bad_words']}" in format_stats(some)
     # Another place changes nothing, other content does.
     config = json.loads((some / "manifest.json").read_text())["config"]
-    assert config["badwords"]["languages"] == ["de", "en"]
+    assert config["steps"]["badwords"]["badwords"]["languages"] == ["de", "en"]
     assert build(hostile_crawl, some, hard, badwords=words.rename(tmp_path / "w"))["reused"]
     (tmp_path / "w" / "en").write_text("hugo\nboris\n")
-    with pytest.raises(UserError, match="changed: badwords"):
+    with pytest.raises(UserError, match="changed: steps.badwords.badwords.sha256"):
         build(hostile_crawl, some, hard, badwords=tmp_path / "w")
     with pytest.raises(UserError, match="give their lists"):
         build(hostile_crawl, some, dataclasses.replace(LENIENT, badwords_filter_fraction=1.0))
@@ -187,7 +187,7 @@ def test_rerun_does_nothing(tmp_path, hostile_crawl, capsys):
     assert again["reused"] is True
     assert "nothing to do" in capsys.readouterr().err
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    with pytest.raises(UserError, match=r"changed: min_lines\)"):
+    with pytest.raises(UserError, match=r"changed: steps.paragraphs.min_lines\)"):
         build(hostile_crawl, out, dataclasses.replace(LENIENT, min_lines=2))
     with hostile_crawl[0].open("ab") as file:
         file.write(b"\0")

@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from mswitch.flows.cli.main import main
 from mswitch.pipelines.corpus.fit import fit_limits, fit_thresholds, write_thresholds
-from mswitch.pipelines.corpus.rules.quality import COLUMNS, GopherQuality, read_thresholds
+from mswitch.pipelines.corpus.rules.quality import (
+    COLUMNS,
+    LANG_SCORE,
+    GopherQuality,
+    read_thresholds,
+)
 from mswitch.pipelines.errors import UserError
 
 
@@ -136,7 +141,8 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
     assert len(german) < found["de"]["documents"]
     for row in german:
         for column, (low, high) in limits["de"].items():
-            assert np.float32(low) <= row[f"q_{column}"] <= np.float32(high)
+            value = row[column if column == LANG_SCORE else f"q_{column}"]
+            assert np.float32(low) <= value <= np.float32(high)
     # Inspection shows the page's own limits.
     inspect = ["corpus", "inspect", f"{pages}@0", "--profile", "modern", "--json", "--set"]
     assert main([*inspect, f"quality.thresholds={fitted}"]) == 0
@@ -145,3 +151,23 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
         fit_thresholds(filtered, tmp_path / "again.csv")
     with pytest.raises(UserError, match="fewer than 500 documents in English"):
         fit_thresholds(measured, tmp_path / "again.csv", min_documents=500)
+
+
+def test_a_least_score_is_a_deviation_below_the_median(tmp_path):
+    scores = np.random.default_rng(0).normal(0.8, 0.1, 4000).clip(0, 1).astype(np.float32)
+    of_other = np.full(200, 0.1, np.float32)
+    found = {"en": columns(0), "xx": columns(1, 4000) | {LANG_SCORE: scores}}
+    found["yy"] = columns(2) | {LANG_SCORE: of_other}
+    fitted = fit_limits(GopherQuality(), found, found, 100)
+    assert fitted["xx"][LANG_SCORE][0] == pytest.approx(0.7, abs=0.01)
+    assert fitted["yy"][LANG_SCORE][0] == pytest.approx(0.3)
+    write_thresholds(tmp_path / "own.csv", fitted)
+    rule = GopherQuality(thresholds=str(tmp_path / "own.csv"))
+    good = {name: np.zeros(4000, kind) for name, kind in COLUMNS.items()}
+    good |= {"words": np.full(4000, 100), "stop_words": np.full(4000, -1)}
+    good |= {"alphabetic_word_share": np.ones(4000), "terminal_line_share": np.ones(4000)}
+    judged = rule.judge(good | {LANG_SCORE: scores}, ["xx"] * 4000)
+    low = np.flatnonzero(scores < np.float32(fitted["xx"][LANG_SCORE][0]) - 1e-3)
+    assert 0 < len(low) < 1000
+    assert {judged[page] for page in low} == {"low_language_score"}
+    assert rule.judge(good, ["xx"] * 4000) == [None] * 4000

@@ -280,7 +280,9 @@ def test_refusals(tmp_path, months, corpus):
     with pytest.raises(UserError, match="does not exist"):
         add(tmp_path / "none", months[1])
     other = dataclasses.replace(CONFIG, min_lines=2)
-    with pytest.raises(UserError, match=r"other settings \(changed: min_lines, was 1\)"):
+    with pytest.raises(
+        UserError, match=r"other settings \(changed: steps.paragraphs.min_lines, was 1\)"
+    ):
         build(months[1:], corpus, other, append=True)
     recipe = tmp_path / "recipe.py"
     recipe.write_text(

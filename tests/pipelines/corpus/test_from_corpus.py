@@ -1,0 +1,208 @@
+"""Building a corpus from the documents of another."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import crawl_files as crawl
+import pytest
+from corpus_builds import (
+    LENIENT,
+    SHOUTING,
+    build,
+    build_elsewhere,
+    documents,
+    english,
+    modern_settings,
+    stages,
+)
+from corpus_files import read_json
+from trees import data_bytes
+
+from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.removal import remove_pages
+from mswitch.pipelines.corpus.verify import verify_corpus
+from mswitch.pipelines.errors import UserError
+
+ITEM = "Which of the rivers that pass through the old capital also pass through the harbour town?"
+CONFIG = dataclasses.replace(
+    LENIENT, validation_per_mille=300, min_validation_documents=2, shard_bytes=1500
+)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    work = tmp_path_factory.mktemp("in")
+    first = [crawl.record(english(n), f"http://en.example/{n}") for n in range(12)]
+    first += [
+        crawl.record(f"{english(20)} {ITEM}", "http://en.example/leak"),
+        crawl.record(f"{english(21)} {english(22, 1) * 4}", "http://en.example/twice"),
+        crawl.record(english(3), "http://blocked.example/", date=crawl.LATER),
+    ]
+    second = [
+        crawl.record(crawl.prose(crawl.GERMAN, n, 8).replace("\n", " "), f"http://de.example/{n}")
+        for n in range(6)
+    ]
+    return [
+        crawl.write(work / f"{number}.warc.wet.gz", records)
+        for number, records in enumerate((first, second))
+    ]
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("sets") / "quiz.jsonl"
+    path.write_text(json.dumps({"question": ITEM}))
+    return f"decontamination.evaluation_sets={path}"
+
+
+@pytest.fixture(scope="module")
+def modern(tmp_path_factory: pytest.TempPathFactory, pages: list[Path]) -> Path:
+    """A corpus in profile `modern`; no test may change it."""
+    out = tmp_path_factory.mktemp("modern") / "corpus"
+    build(pages, out, modern_settings())
+    return out
+
+
+def again(
+    source: Path, out: Path, config: CorpusConfig, inputs: Sequence[Path] = (), **options: Any
+) -> dict[str, Any]:
+    return build(inputs, out, config, source_corpus=source, **options)
+
+
+def data(corpus: Path) -> dict[str, bytes]:
+    return {name: held for name, held in data_bytes(corpus).items() if name.startswith("data/")}
+
+
+def test_rules_after_deduplication_give_the_corpus_of_the_crawl(tmp_path, pages, modern, sets):
+    config = modern_settings(sets)
+    summary = again(modern, tmp_path / "again", config)
+    build(pages, tmp_path / "whole", config)
+    assert data(tmp_path / "again") == data(tmp_path / "whole") != data(modern)
+    assert summary["records"] == len(documents(modern)) == len(documents(tmp_path / "again")) + 1
+    assert stages(tmp_path / "again")["decontamination"] == {"evaluation_item": 1}
+    reports = [read_json(tmp_path / name / "decontamination.json") for name in ("again", "whole")]
+    assert reports[0] == reports[1]
+    assert verify_corpus(tmp_path / "again")["problems"] == []
+    assert again(modern, tmp_path / "again", config)["reused"]
+
+
+def test_languages_and_bad_words_of_mc4(tmp_path, pages):
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "en").write_text("harbour town\n")
+    source = tmp_path / "corpus"
+    build(pages, source, CONFIG)
+    config = dataclasses.replace(CONFIG, languages=("en",), badwords_filter_fraction=1)
+    again(source, tmp_path / "again", config, badwords=tmp_path / "words")
+    build(pages, tmp_path / "whole", config, badwords=tmp_path / "words")
+    assert data(tmp_path / "again") == data(tmp_path / "whole")
+    found = stages(tmp_path / "again")
+    assert (found["language"], found["badwords"]) == ({"other_language": 6}, {"bad_words": 1})
+    stricter = dataclasses.replace(CONFIG, language_threshold=1.0)
+    again(source, tmp_path / "sure", stricter)
+    build(pages, tmp_path / "whole-sure", stricter)
+    assert data(tmp_path / "sure") == data(tmp_path / "whole-sure")
+
+
+def test_columns_and_urls_are_enough(tmp_path, modern, capsys):
+    """A limit on quality is compared with what the crawl's text had, a blocklist with the URL."""
+    (tmp_path / "block.txt").write_text("blocked.example\n")
+    before = documents(modern)
+    most = sorted(row["q_duplicate_5gram_share"] for row in before.values())[-2]
+    config = modern_settings(
+        f"quality.max_duplicate_ngram_shares={most},0.9,0.9,0.9,0.9,0.9",
+        f"blocklist.blocklists={tmp_path}/block.txt",
+    )
+    again(modern, tmp_path / "again", config)
+    stays = {
+        url: row
+        for url, row in before.items()
+        if row["q_duplicate_5gram_share"] <= most and "blocked" not in url
+    }
+    assert documents(tmp_path / "again") == stays
+    assert len(before) - len(stays) == 2
+    found = stages(tmp_path / "again")
+    assert found["read"] == {"blocked_url": 1}
+    assert found["quality"] == {"repeated_ngrams": 1}
+    said = capsys.readouterr().err
+    assert "rule quality judges again (max_duplicate_ngram_shares)" in said
+    assert "twins of what it drops might have stayed" in said
+
+
+def test_rules_of_ones_own_judge_again_when_their_code_changes(tmp_path, pages):
+    recipe = tmp_path / "calm.py"
+    recipe.write_text(SHOUTING)
+    config = CorpusConfig(recipe=str(recipe))
+    build(pages, tmp_path / "corpus", config)
+    recipe.write_text(SHOUTING.replace("> 0.3", "> 0.02"))
+    again(tmp_path / "corpus", tmp_path / "again", config)
+    before, after = documents(tmp_path / "corpus"), documents(tmp_path / "again")
+    assert after == {url: row for url, row in before.items() if row["capitals"] <= 0.02}
+    assert 0 < len(after) < len(before)
+
+
+def test_the_new_corpus_grows_and_forgets_nothing(tmp_path, pages, modern, sets):
+    source = Path(shutil.copytree(modern, tmp_path / "corpus"))
+    later = [
+        crawl.write(
+            tmp_path / f"{month}.warc.wet.gz",
+            [crawl.record(english(month), f"http://en.example/{month}")],
+        )
+        for month in (201, 202)
+    ]
+    build(later[:1], source, modern_settings(), append=True)
+    (tmp_path / "ids.txt").write_text(documents(source)["http://en.example/5"]["id"])
+    remove_pages(source, ids=str(tmp_path / "ids.txt"))
+    again(source, tmp_path / "again", modern_settings(sets))
+    assert (tmp_path / "again/removals/key").stat().st_mode & 0o077 == 0
+    before = documents(tmp_path / "again")
+    build(pages, tmp_path / "again", modern_settings(sets), append=True)
+    assert documents(tmp_path / "again") == before
+    build(later[1:], tmp_path / "again", modern_settings(sets), append=True)
+    assert documents(tmp_path / "again").keys() - before.keys() == {"http://en.example/202"}
+    build(later, tmp_path / "again", modern_settings(sets), append=True)
+    assert len(documents(tmp_path / "again")) == len(before) + 1
+    assert verify_corpus(tmp_path / "again")["problems"] == []
+    (tmp_path / "ids.txt").write_text(before["http://en.example/6"]["id"])
+    found = remove_pages(source, ids=str(tmp_path / "ids.txt"), search=[str(tmp_path)])
+    assert found["held_by"] == [str(tmp_path / "again")]
+
+
+def test_killed_and_continued(tmp_path, modern, sets):
+    again(modern, tmp_path / "whole" / "corpus", modern_settings(sets))
+    for fault in ("corpus.after_finish", "corpus.after_shards", "corpus.after_fingerprints"):
+        out = tmp_path / fault / "corpus"
+        out.parent.mkdir()
+        given = ((), out, modern_settings(sets))
+        build_elsewhere(*given, fault, source_corpus=str(modern))
+        build_elsewhere(*given, source_corpus=str(modern))
+        assert data_bytes(out) == data_bytes(tmp_path / "whole" / "corpus")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (modern_settings("near_dedup.bands=7"), "near_dedup.bands is not as the corpus was built"),
+        (modern_settings("personal_data.mask_personal_data=false"), "personal_data"),
+        (modern_settings("opt_out.honour=noai"), "opt_out.honour"),
+        (dataclasses.replace(modern_settings(), html_main_content=False), "html_main_content"),
+        (LENIENT, "line_dedup.dedup_scope"),
+    ],
+)
+def test_what_documents_cannot_tell_is_refused(tmp_path, modern, config, message):
+    with pytest.raises(UserError, match=message):
+        again(modern, tmp_path / "again", config)
+    assert not (tmp_path / "again").exists()
+
+
+def test_nothing_left_and_unclear_sources_are_refused(tmp_path, modern, capsys):
+    config = modern_settings("length.max_page_characters=1")
+    with pytest.raises(UserError, match="no document survived"):
+        again(modern, tmp_path / "again", config)
+    for options in (["--from", str(modern), "--append"], []):
+        assert main(["corpus", "build", "--out", str(tmp_path / "no"), *options]) == 2
+    assert capsys.readouterr().err.count("give --input, crawl files, or --from") == 2
