@@ -106,6 +106,11 @@ def write_distillation(
 def _read(run: Path, role: str) -> EvaluatedRun:
     """Read a run; of its losses only the last ones count, and long baselines have other steps."""
     found = read_evaluated_run(run, role)
+    if found.in_bytes:
+        raise UserError(
+            f"{found.option} was evaluated by the byte, and shares of a gain are by the token: "
+            "evaluate it on the examples that it was trained on"
+        )
     return dataclasses.replace(found, steps=found.steps[-1:], tables=found.tables[-1:])
 
 

@@ -82,6 +82,10 @@ def report_data(
     )
 
 
+#: What losses are counted in, by `EvaluatedRun.in_bytes`: of which, per which.
+UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
+
+
 def run_names(baseline: str, candidate: str) -> tuple[str, str]:
     """What the page calls the two models: their presets, told apart where those are equal."""
     if baseline != candidate:
@@ -138,7 +142,7 @@ def _language_json(
     return {
         **language_fields(losses.lang),
         "documents": losses.documents,
-        "target_tokens": int(losses.tokens.sum()),
+        "target_tokens": None if run.in_bytes else int(losses.tokens.sum()),
         "target_bytes": int(losses.target_bytes.sum()),
         "train_records": int(trained.get("train_records", 0)),
         "train_tokens": int(trained.get("train_tokens", 0)),
@@ -240,9 +244,12 @@ def _method(
             for key in options[0].keys() | options[1].keys()
             if options[0].get(key) != options[1].get(key)
         ),
+        "loss_unit": list(UNITS[runs[0].in_bytes]),
+        "border_share": [run.border_share for run in runs],
         "mixture": runs[0].config.get("mixture") or {},
         "examples_config_hash": runs[0].config["examples"].get("config_hash"),
         "vocabulary_sha256": runs[0].config["examples"].get("vocabulary_sha256"),
+        "candidate_vocabulary_sha256": runs[1].config["examples"].get("vocabulary_sha256"),
     }
 
 

@@ -38,8 +38,23 @@ def check_pair(
     packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
     # Any number of examples in a row leaves those of a step the same.
     free += [] if "next-fit" in packs else ["train.pack"]
+    if baseline.in_bytes and candidate.in_bytes:
+        # Bytes are compared, whatever they were cut into. Of the text it is seen that it is the
+        # same: of validation by document, of training by its bytes.
+        free += ["examples.config_hash", "examples.vocabulary_sha256"]
+        if _text(baseline) != _text(candidate):
+            raise UserError(
+                f"{baseline.option} and {candidate.option} were trained on different text: make "
+                "the examples of both of one corpus"
+            )
     fix = "train and evaluate both on the same examples, with the same options"
     check_alike(baseline, candidate, (*FAIR, *FAIR_TRAINING), fix, free)
+
+
+def _text(run: EvaluatedRun) -> dict[str, int]:
+    """Bytes of training text by language, which do not depend on the vocabulary."""
+    languages = run.config["languages"].items()
+    return {lang: int(counts.get("train_bytes", 0)) for lang, counts in languages}
 
 
 def pair_up(

@@ -83,7 +83,7 @@ def _quality_panel(
         WIDTH,
         int(floor + 4),
         f"Final quality of {len(rows)} languages, {rows[0].label} to {rows[-1].label}",
-        "Negative log perplexity of both models per language; the table holds every value.",
+        "Minus the loss of both models per language; the table holds every value.",
         "".join(parts),
     )
 

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mswitch.flows.reports.routing import Routing, routing_from_table
 from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.models.training.metrics import METRICS, read_metrics
 from mswitch.models.training.run_directory import (
+    BORDER_NATS,
     CONFIG,
+    DENOISER,
     EVALUATION_SETTINGS,
     FREE,
     read_marker,
@@ -160,15 +163,28 @@ class EvaluatedRun(CompletedRun):
     @property
     def settings(self) -> dict[str, Any]:
         """Those of its training, and how it was evaluated."""
-        computed = {
-            json.loads((table.schema.metadata or {}).get(EVALUATION_SETTINGS, b"{}")).get("dtype")
-            for table in self.tables
+        found = {
+            f"evaluation.{name}": ", ".join(sorted(map(str, self._evaluated(name))))
+            for name in ("dtype", "spans")
         }
-        return {
-            **super().settings,
-            "evaluation.dtype": ", ".join(sorted(map(str, computed))),
-            "evaluation.steps": _planned(self.config),
-        }
+        return {**super().settings, **found, "evaluation.steps": _planned(self.config)}
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether it was evaluated on spans of raw text, by the byte."""
+        return self._evaluated("spans") == {"bytes"}
+
+    @property
+    def border_share(self) -> float | None:
+        """Of the loss at the last step by the byte, the part that is of sentinels and ends."""
+        table = self.tables[-1]
+        if BORDER_NATS not in table.column_names:
+            return None
+        return float(np.sum(table[BORDER_NATS].to_numpy()) / np.sum(table["nats"].to_numpy()))
+
+    def _evaluated(self, name: str) -> set[Any]:
+        of_tables = [(table.schema.metadata or {}) for table in self.tables]
+        return {json.loads(found.get(EVALUATION_SETTINGS, b"{}")).get(name) for found in of_tables}
 
 
 def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -306,7 +322,10 @@ def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
 def _by_document(
     run: EvaluatedRun,
 ) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray, np.ndarray]:
-    """Keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run."""
+    """Keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run.
+
+    Of one that was evaluated by the byte, bytes in place of tokens, and bits.
+    """
     tables = [
         table.sort_by([("lang", "ascending"), ("document", "ascending")]) for table in run.tables
     ]
@@ -325,12 +344,12 @@ def _by_document(
             )
     nats = np.stack([table["nats"].to_numpy() for table in tables], axis=1).astype(np.float64)
     tokens, sizes = (tables[0][name].to_numpy() for name in ("target_tokens", "target_bytes"))
-    return keys, tokens, sizes, nats
+    return (keys, sizes, sizes, nats / np.log(2)) if run.in_bytes else (keys, tokens, sizes, nats)
 
 
 def _read_losses(path: Path, option: str) -> pa.Table:
     """Read one evaluation and check what the statistics rely on."""
-    table = read_table(path, option, LOSSES)
+    table = read_table(path, option, LOSSES, (BORDER_NATS,))
     if table.num_rows == 0:
         raise UserError(
             f"{option}: eval/{path.name} has no documents: the examples need a validation split"
@@ -352,17 +371,22 @@ def _read_routing(path: Path, option: str) -> Routing:
     return routing_from_table(table)
 
 
-def read_table(path: Path, option: str, columns: Sequence[str]) -> pa.Table:
-    """Read `columns` of a file that an evaluation or a prediction wrote."""
+def read_table(
+    path: Path, option: str, columns: Sequence[str], optional: Sequence[str] = ()
+) -> pa.Table:
+    """Read `columns`, and `optional` ones, of a file that an evaluation or a prediction wrote."""
     name = f"{path.parent.name}/{path.name}"
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
+    if DENOISER in table.column_names:
+        # Losses of different denoisers are not of one kind: the first, T5's, stands for the model.
+        table = table.filter(pc.call_function("equal", [table[DENOISER], pa.scalar(0)]))
     missing = [column for column in columns if column not in table.column_names]
     if missing:
         raise UserError(f"{option}: {name} lacks the column {missing[0]!r}: {advice(path)}")
-    return table.select(columns)
+    return table.select([*columns, *(name for name in optional if name in table.column_names)])
 
 
 def advice(path: Path) -> str:

@@ -20,8 +20,10 @@ from mswitch.models.evaluation.evaluator import Evaluator, dispatch_of, training
 from mswitch.models.training.checkpoint import complete_steps, restore_parameters
 from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
 from mswitch.models.training.run_directory import (
+    BORDER_NATS,
     CHECKPOINTS,
     CONFIG,
+    DENOISER,
     EVALUATION_SETTINGS,
     check_vocabulary,
     read_run,
@@ -30,6 +32,7 @@ from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
 from mswitch.models.training.tables import is_made, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.ul2 import NAMES
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
@@ -93,6 +96,9 @@ def _check_examples(
     trained_on = described["examples"]
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
+    if manifest.get("validation_spans") == "bytes":
+        # Whatever else these are for: documents are compared by the byte.
+        del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:
             paths = trained_on.get("paths", {"": trained_on["path"]}).values()
@@ -118,6 +124,8 @@ def evaluate_run(
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
+        # Of tokens, the run itself says which examples they are of.
+        **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
     }
     agree(canonical_json([settings, dataclasses.asdict(train), watch]))
@@ -183,13 +191,16 @@ def _wait_for_run(files: RunFiles) -> None:
 
 
 def _rows(run: Path, step: int) -> int:
-    return pq.read_metadata(run / "eval" / f"{step}.parquet").num_rows
+    """How many documents were evaluated."""
+    path = run / "eval" / f"{step}.parquet"
+    kinds = len(NAMES) if DENOISER in pq.read_schema(path).names else 1
+    return pq.read_metadata(path).num_rows // kinds
 
 
 def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     fix = (
-        "--batch-size, --dtype, --dispatch, which goes by the number of devices, or the run "
-        "itself): remove the eval directory to evaluate again"
+        "--examples, --batch-size, --dtype, --dispatch, which goes by the number of devices, or "
+        "the run itself): remove the eval directory to evaluate again"
     )
     return {
         int(path.stem)
@@ -249,10 +260,24 @@ def _write_step(
             write_table(path, found, EVALUATION_SETTINGS, settings, "evaluate")
             fault_point("evaluate.after_rename")
             files.publish(name)
-    nats = float(np.sum(table["nats"].to_numpy()))
-    tokens = int(np.sum(table["target_tokens"].to_numpy()))
+    nats, tokens = (table[name].to_numpy() for name in ("nats", "target_tokens"))
+    if DENOISER in table.column_names:
+        kinds = table[DENOISER].to_numpy()
+        of_each = [(nats[kinds == n].sum(), tokens[kinds == n].sum()) for n in range(len(NAMES))]
+        losses = [f"{a / b:.4f} ({name})" for name, (a, b) in zip(NAMES, of_each, strict=True)]
+        say("evaluate", f"step {step:,}: nats a token by denoiser: {', '.join(losses)}")
+        return
+    if BORDER_NATS in table.column_names:
+        bits = nats.sum() / np.log(2) / table["target_bytes"].to_numpy().sum()
+        of_borders = table[BORDER_NATS].to_numpy().sum() / nats.sum()
+        say(
+            "evaluate",
+            f"step {step:,}: {bits:.4f} bits a byte over {table.num_rows:,} documents, "
+            f"{of_borders:.1%} of them for sentinels and ends",
+        )
+        return
     say(
         "evaluate",
-        f"step {step:,}: {nats / tokens:.4f} nats a token over {tokens:,} target tokens of "
-        f"{table.num_rows:,} documents",
+        f"step {step:,}: {nats.sum() / tokens.sum():.4f} nats a token over {tokens.sum():,} target "
+        f"tokens of {table.num_rows:,} documents",
     )

@@ -19,9 +19,9 @@ from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.run_directory import BORDER_NATS, DENOISER, model_of, train_config_of
 from mswitch.models.training.state import Parameters, Skeleton
-from mswitch.models.training.step import FEATURES, EvaluationResult, make_evaluation_step
+from mswitch.models.training.step import BORDERS, FEATURES, EvaluationResult, make_evaluation_step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
 from mswitch.tasks.batches.prefetch import ahead
@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("target_bytes", pa.int64()),
     ]
 )
+_WHOLE = SCHEMA.append(pa.field(BORDER_NATS, pa.float64())).append(pa.field(DENOISER, pa.int64()))
 ROUTING_SCHEMA = pa.schema(
     [
         ("lang", pa.string()),
@@ -127,23 +128,33 @@ class Evaluator:
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
         """Per document: nats, target tokens, bytes; per language: tokens of each expert.
 
+        Where examples are corrupted in several ways, a document has a row of each, `denoiser`.
+
         The same in every process of a job, which all must call this.
         """
-        documents: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0.0, 0, 0])
+        documents: dict[tuple[str, str, int], list[float]] = collections.defaultdict(
+            lambda: [0.0, 0, 0, 0.0]
+        )
         loads: dict[str, np.ndarray] = {}
         for batch, result in self._results(parameters, what):
             for row, index in enumerate(batch["language"]):
                 if index < 0:
                     continue
                 lang = self._batches.languages[index]
-                sums = documents[lang, str(batch["document"][row])]
+                sums = documents[lang, str(batch["document"][row]), int(batch["denoiser"][row])]
                 sums[0] += float(result.nats[row])
                 sums[1] += int(result.target_tokens[row])
                 sums[2] += int(batch["target_bytes"][row])
+                if result.border_nats is not None:
+                    sums[3] += float(result.border_nats[row])
                 counts = np.asarray(result.loads[:, row], np.int64)
                 loads[lang] = loads[lang] + counts if lang in loads else counts
-        rows = [(*key, *documents[key]) for key in sorted(documents)]
-        return _table(rows, SCHEMA), _routing_table(loads) if self._model.sparse else None
+        rows = [(lang, key, *found, kind) for (lang, key, kind), found in sorted(documents.items())]
+        table = _table(rows, _WHOLE)
+        unused = [] if any(kind for *_, kind in documents) else [DENOISER]
+        unused += [] if self._batches.in_bytes else [BORDER_NATS]
+        table = table.drop(unused)
+        return table, _routing_table(loads) if self._model.sparse else None
 
     def _results(
         self, parameters: Parameters, what: str
@@ -178,7 +189,8 @@ class Evaluator:
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
-        arrays = put_batch({name: batch[name][fed] for name in FEATURES}, self._mesh)
+        features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
+        arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
         # Groups do not matter where nothing is dropped, but each must lie on one device.
         of_shard = batch_groups(self._model, rows // self._shards, inputs_length, targets_length)
         groups = Groups(self._shards * of_shard.encoder, self._shards * of_shard.decoder)

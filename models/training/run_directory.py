@@ -31,6 +31,10 @@ FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_l
 CHECKPOINTS = "checkpoints"
 #: Where the files of an evaluation say how it was computed, in the metadata of their schema.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
+#: Column of an evaluation: which of UL2's denoisers a row is of, where there are several.
+DENOISER = "denoiser"
+#: Column of one that counts bytes: what sentinels and ends cost.
+BORDER_NATS = "border_nats"
 #: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"

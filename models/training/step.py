@@ -28,6 +28,8 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
+#: The one that does besides where an evaluation counts bytes.
+BORDERS = "decoder_border_weights"
 #: Those that do besides where rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
@@ -319,6 +321,7 @@ class EvaluationResult(NamedTuple):
         peaks: most tokens a group gave one expert, in encoder and decoder.
         dropped: tokens without a slot, over all layers.
         loads: tokens per sequence and expert, in every sparse layer, encoder's first.
+        border_nats: the part of `nats` that is of sentinels and ends, where the batch has BORDERS.
     """
 
     nats: Float[Array, " B"]
@@ -326,6 +329,7 @@ class EvaluationResult(NamedTuple):
     peaks: Int[Array, "2"]
     dropped: Int[Array, ""]
     loads: Int[Array, "layers B E"]
+    border_nats: Float[Array, " B"] | None = None
 
 
 def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
@@ -344,10 +348,16 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
         weights = batch["decoder_loss_weights"]
         nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
         rows = head.x.shape[0]
+        borders = (losses * batch[BORDERS]).sum(axis=-1) if BORDERS in batch else None
         if stats is None:
             none = jnp.zeros((), jnp.int32)
             return EvaluationResult(
-                nats, target_tokens, jnp.zeros(2, jnp.int32), none, jnp.zeros((0, rows, 0), int)
+                nats,
+                target_tokens,
+                jnp.zeros(2, jnp.int32),
+                none,
+                jnp.zeros((0, rows, 0), int),
+                borders,
             )
         return EvaluationResult(
             nats,
@@ -357,6 +367,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             loads=jnp.concatenate(
                 [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
             ),
+            border_nats=borders,
         )
 
     # On a mesh too each device, and so each process, has the whole result.

@@ -110,13 +110,15 @@ def describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, An
     """`languages` of the manifest; a split without any record is removed and left out."""
     languages: dict[str, dict[str, Any]] = {}
     folders = {shard["lang"]: os.path.dirname(shard["path"]) for shard in finished}
+    counted = ("records", "tokens", "documents", "copies", "bytes")
     for shard in finished:
         entry = languages.setdefault(shard["lang"], {}).setdefault(
-            shard["split"], {"records": 0, "tokens": 0, "documents": 0, "bytes": 0, "shards": []}
+            shard["split"], {**dict.fromkeys(counted, 0), "shards": []}
         )
         entry["records"] += shard["records"]
         for name in ("tokens", "documents", "bytes"):
             entry[name] += shard["counts"][name]
+        entry["copies"] += shard["counts"].get("copies", 0)
         entry["shards"].append(
             {
                 "path": shard["path"],
@@ -135,6 +137,9 @@ def describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, An
         if not splits:
             storage.remove_tree(storage.join(directory, folders[lang]))
             del languages[lang]
+        for entry in splits.values():
+            if entry["copies"] in (0, entry["documents"]):
+                del entry["copies"]
     return languages
 
 

@@ -13,8 +13,9 @@ document, are permuted. (Crawls that were added to a corpus follow in their own 
 import dataclasses
 import functools
 import itertools
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ import sentencepiece
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import CorpusShard
+from mswitch.pipelines.examples.byte_spans import byte_examples
 from mswitch.pipelines.examples.example_proto import encode_example
+from mswitch.pipelines.examples.rehydration import Rehydration
 from mswitch.pipelines.examples.segments import Chain, lossless, split_tokens, t5
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
@@ -84,6 +87,8 @@ class ShardSettings:
         validation_segments: at most so many examples of a validation document; None for all.
         chain: how documents become training segments.
         finished: whether training records are corrupted when they are written.
+        rehydration: how often each training document comes; None for once.
+        window_bytes: of validation examples whose spans are of raw text; 0 if they are of tokens.
     """
 
     lengths: SpanCorruption
@@ -92,13 +97,20 @@ class ShardSettings:
     validation_segments: int | None = None
     chain: Chain = "lossless"
     finished: bool = False
+    rehydration: Rehydration | None = None
+    window_bytes: int = 0
 
 
 @dataclasses.dataclass
 class ShardCounts:
-    """What went into one shard: documents, their UTF-8 bytes, tokens, longest features."""
+    """What went into one shard: documents, their UTF-8 bytes, tokens, longest features.
+
+    Of training documents that come several times (`rehydration`), bytes and tokens count each time,
+    and `copies` is how many documents these are together.
+    """
 
     documents: int = 0
+    copies: int = 0
     bytes: int = 0
     tokens: int = 0
     inputs_tokens: int = 0
@@ -129,19 +141,28 @@ def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray
 
 
 def tokenised(
-    shard: CorpusShard, vocabulary: sentencepiece.SentencePieceProcessor, counts: ShardCounts
+    shard: CorpusShard,
+    vocabulary: sentencepiece.SentencePieceProcessor,
+    counts: ShardCounts,
+    rehydration: Rehydration | None = None,
 ) -> Iterator[tuple[str, Tokens]]:
-    """Id and tokens of every document that has any, a few documents at a time.
+    """Id and tokens of every document that has any, a few documents at a time, copies in a row.
 
     One call for many documents is a quarter faster than one for each; a call returns Python
     integers, so it gets a bounded amount of text.
     """
-    for batch in shard.batches(("id", "text")):
+    columns = ("id", "text", "cluster_size") if rehydration else ("id", "text")
+    for batch in shard.batches(columns):
         ids, texts = (batch.column(name) for name in ("id", "text"))
+        copies = [1] * len(texts)
+        if rehydration:
+            of_clusters = batch.column("cluster_size").to_pylist()
+            copies = [rehydration.copies(shard.lang, size) for size in of_clusters]
         # Of a string column, binary_length counts UTF-8 bytes.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
         counts.documents += len(texts)
-        counts.bytes += int(sizes.sum())
+        counts.copies += sum(copies)
+        counts.bytes += int(sizes @ np.array(copies, np.int64))
         groups = np.cumsum(sizes, dtype=np.int64) // CALL_BYTES
         edges = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(texts)]
         for start, stop in itertools.pairwise(edges):
@@ -149,10 +170,10 @@ def tokenised(
             encoded = vocabulary.EncodeAsIds(
                 texts.slice(start, stop - start).to_pylist(), num_threads=1
             )
-            for name, tokens in zip(names, encoded, strict=True):
-                counts.tokens += len(tokens)
+            for name, tokens, times in zip(names, encoded, copies[start:stop], strict=True):
+                counts.tokens += times * len(tokens)
                 if tokens:
-                    yield name, np.array(tokens, np.int32)
+                    yield from itertools.repeat((name, np.array(tokens, np.int32)), times)
 
 
 def training_records(
@@ -166,7 +187,9 @@ def training_records(
     A record holds `targets` (at most raw_length tokens) and `document_starts`, the positions in
     it at which a document begins; a finished one `inputs` and `targets`.
     """
-    documents = tokenised(shard.corpus_shard, vocabulary, counts)
+    documents = tokenised(shard.corpus_shard, vocabulary, counts, settings.rehydration)
+    if settings.rehydration:
+        documents = _apart(documents)
     length, stream = settings.lengths.raw_length, stream_key(shard.path)
     if settings.chain == "t5":
         segments = list(t5(documents, length, seed=settings.seed))
@@ -178,7 +201,8 @@ def training_records(
         targets, starts = segments[number]
         if settings.finished:
             key = ExampleKey(settings.seed, stream, number, epoch=0)
-            inputs, targets, _ = _corrupted(targets, key, vocabulary, settings)
+            kind = settings.lengths.kinds[settings.lengths.choose(key)]
+            inputs, targets, _ = _corrupted(targets, key, vocabulary, kind)
             counts.add_example(inputs, targets)
             yield encode_example({"inputs": inputs, "targets": targets})
         else:
@@ -186,15 +210,26 @@ def training_records(
             yield encode_example({"targets": targets, "document_starts": starts})
 
 
+def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
+    """Put documents into an order in which copies of one, which follow each other, are far apart.
+
+    Else a segment would hold several, and a model would learn to copy a span from its twin.
+    """
+    keyed = []
+    for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
+        keyed += [(stream_key(f"{document} {n}"), copy) for n, copy in enumerate(copies)]
+    return [copy for _, copy in sorted(keyed, key=operator.itemgetter(0))]
+
+
 def _corrupted(
     segment: Tokens,
     key: ExampleKey,
     vocabulary: sentencepiece.SentencePieceProcessor,
-    settings: ShardSettings,
+    kind: SpanCorruption,
 ) -> tuple[Tokens, Tokens, Mask]:
     """Inputs, targets and mask of one segment."""
-    mask = random_masks(segment.size, settings.lengths, [key])
-    inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), settings.lengths)
+    mask = random_masks(segment.size, kind, [key])
+    inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), kind)
     return inputs[0], targets[0], mask[0]
 
 
@@ -207,22 +242,59 @@ def validation_records(
     """Frozen corrupted examples, document by document, each mask keyed by document and segment.
 
     A record holds `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8
-    bytes of the masked text.
+    bytes of the masked text. Where there are several kinds of corruption, each segment has a record
+    of each, with its number as `denoiser`.
     """
     sizes = bytes_per_id(vocabulary)
+    kinds = settings.lengths.kinds
     for document, tokens in tokenised(shard.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
         segments = split_tokens(tokens, settings.lengths.raw_length)
-        for number, segment in enumerate(segments[: settings.validation_segments]):
-            key = ExampleKey(settings.seed, stream, number, epoch=0)
-            inputs, targets, mask = _corrupted(segment, key, vocabulary, settings)
+        chosen = itertools.product(
+            enumerate(segments[: settings.validation_segments]), range(len(kinds))
+        )
+        for (number, segment), kind in chosen:
+            # As if it were read again; the first kind has the masks that it would have alone.
+            key = ExampleKey(settings.seed, stream, number, epoch=kind)
+            inputs, targets, mask = _corrupted(segment, key, vocabulary, kinds[kind])
+            counts.add_example(inputs, targets)
+            record = {
+                "inputs": inputs,
+                "targets": targets,
+                "document": [document.encode()],
+                "target_bytes": np.array([sizes[segment[mask]].sum()]),
+            }
+            yield encode_example(record | ({"denoiser": np.array([kind])} if kinds[1:] else {}))
+
+
+def byte_validation_records(
+    shard: ExampleShard,
+    vocabulary: sentencepiece.SentencePieceProcessor,
+    settings: ShardSettings,
+    counts: ShardCounts,
+) -> Iterator[bytes]:
+    """Frozen examples whose spans are of raw text (`byte_spans`), with features as the others."""
+    for row in shard.corpus_shard.documents():
+        document, text = row["id"], row["text"]
+        counts.documents += 1
+        counts.bytes += len(text.encode())
+        examples = byte_examples(
+            document,
+            text,
+            vocabulary,
+            settings.lengths,
+            seed=settings.seed,
+            window_bytes=settings.window_bytes,
+        )
+        for inputs, targets, size in itertools.islice(examples, settings.validation_segments):
+            counts.tokens += inputs.size + targets.size
             counts.add_example(inputs, targets)
             yield encode_example(
                 {
                     "inputs": inputs,
                     "targets": targets,
                     "document": [document.encode()],
-                    "target_bytes": np.array([sizes[segment[mask]].sum()]),
+                    "target_bytes": np.array([size]),
                 }
             )
 
@@ -248,7 +320,8 @@ def write_shard(
     path = storage.join(directory, shard.path)
     storage.make_directory(os.path.dirname(path))
     counts = ShardCounts()
-    make = training_records if shard.corpus_shard.split == "train" else validation_records
+    make = byte_validation_records if settings.window_bytes else validation_records
+    make = training_records if shard.corpus_shard.split == "train" else make
     written = write_tfrecord(path, make(shard, vocabulary_of(model), settings, counts))
     return {
         "lang": shard.corpus_shard.lang,

@@ -11,6 +11,7 @@ its length alone, so the rows of a result are equally long.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -69,6 +70,20 @@ class SpanCorruption(Lengths):
     raw_length: int
     noise_density: float
     mean_noise_span_length: float
+
+    @functools.cached_property
+    def kinds(self) -> "tuple[SpanCorruption, ...]":
+        """The ways in which a segment may be corrupted."""
+        return (self,)
+
+    def choose(self, key: ExampleKey) -> int:
+        """Which of `kinds` an example meets."""
+        del key
+        return 0
+
+    def mode_id(self, vocabulary_size: int) -> int | None:
+        """The token before the inputs that says how they were corrupted, if there is one."""
+        del vocabulary_size
 
 
 def _lengths(raw_length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
@@ -233,12 +248,12 @@ def corrupt(
     tokens: Tokens, mask: Mask, vocabulary_size: int, lengths: SpanCorruption
 ) -> tuple[Tokens, Tokens]:
     """Split segments [n, length] into `inputs` and `targets`: sentinels in both, an EOS last."""
-    inputs = spans_to_sentinels(tokens, mask, vocabulary_size)
+    spans = spans_to_sentinels(tokens, mask, vocabulary_size)
+    inputs = append_eos_after_trim(spans, lengths.inputs_length)
+    if (mode := lengths.mode_id(vocabulary_size)) is not None:
+        inputs = np.insert(inputs, 0, mode, axis=1)
     targets = spans_to_sentinels(tokens, ~mask, vocabulary_size)
-    return (
-        append_eos_after_trim(inputs, lengths.inputs_length),
-        append_eos_after_trim(targets, lengths.targets_length),
-    )
+    return inputs, append_eos_after_trim(targets, lengths.targets_length)
 
 
 def stream_key(name: str) -> int:

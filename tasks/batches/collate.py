@@ -70,14 +70,15 @@ def put_segments(
     vocabulary_size: int,
     noise: SpanCorruption,
 ) -> None:
-    """Corrupt a training segment into each of these rows, all of one length at a time."""
-    by_length: dict[int, list[int]] = {}
-    for number, (tokens, _, _) in enumerate(segments):
-        by_length.setdefault(tokens.size, []).append(number)
-    for length, numbers in by_length.items():
+    """Corrupt a training segment into each of these rows, all of one length and kind at a time."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for number, (tokens, key, _) in enumerate(segments):
+        alike.setdefault((tokens.size, noise.choose(key)), []).append(number)
+    for (length, choice), numbers in alike.items():
         tokens, keys, languages = zip(*(segments[n] for n in numbers), strict=True)
-        masks = random_masks(length, noise, keys)
-        inputs, targets = corrupt(np.stack(tokens), masks, vocabulary_size, noise)
+        kind = noise.kinds[choice]
+        masks = random_masks(length, kind, keys)
+        inputs, targets = corrupt(np.stack(tokens), masks, vocabulary_size, kind)
         _fill(batch, [rows[n] for n in numbers], inputs, targets, languages)
 
 

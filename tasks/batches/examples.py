@@ -14,6 +14,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import Feature
 from mswitch.pipelines.examples.span_corruption import Lengths, SpanCorruption, Tokens
 from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path
+from mswitch.pipelines.examples.ul2 import UL2
 from mswitch.pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import checked_size
@@ -56,6 +57,12 @@ class Examples:
         return not isinstance(self.lengths, SpanCorruption)
 
     @property
+    def validation_lengths(self) -> Lengths:
+        """Those of validation examples, whose targets may be longer where spans are of raw text."""
+        longest = self.manifest.get("validation_targets_length", self.lengths.targets_length)
+        return Lengths(self.lengths.inputs_length, longest)
+
+    @property
     def noise(self) -> SpanCorruption:
         """How text is corrupted; supervised examples have no such parameters."""
         assert isinstance(self.lengths, SpanCorruption)
@@ -78,8 +85,7 @@ class Examples:
         values = features.get(name)
         corrupted = "inputs" in features
         if corrupted:  # where spans are single tokens, longer than what they were made of
-            by_name = {"inputs": self.lengths.inputs_length, "targets": self.lengths.targets_length}
-            longest = by_name[name]
+            longest = getattr(self.validation_lengths, f"{name}_length")
         else:
             longest = self.noise.raw_length
         highest = self.vocabulary_size - (0 if corrupted else SENTINELS)
@@ -139,7 +145,9 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
 
 def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
     """Lengths that the examples of a manifest were made with; noise parameters if there are any."""
-    kind = Lengths if manifest.get("kind") == "supervised" else SpanCorruption
+    kind: type[Lengths] = UL2 if manifest.get("objective") == "ul2" else SpanCorruption
+    if manifest.get("kind") == "supervised":
+        kind = Lengths
     return kind(**{field.name: manifest[field.name] for field in dataclasses.fields(kind)})
 
 

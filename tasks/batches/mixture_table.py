@@ -17,8 +17,9 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
 
     Returns:
         `sequences` (of the whole training), `languages`: a list of {leaf, lang, name, rate,
-        records, tokens, documents, sequences, epochs, repeated}, the largest rate first, where a
-        leaf is a language, or `task/language`; `left_out`: leaves with training text that the
+        records, tokens, documents, copies (of a document, in the mean; `ExamplesConfig.weights`),
+        sequences, epochs, repeated}, the largest rate first, where a leaf is a language, or
+        `task/language`; `left_out`: leaves with training text that the
         mixture leaves out; `warnings`.
     """
     records: dict[str, dict[str, int]] = {}
@@ -41,6 +42,7 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
                 "name": language_of(lang).name,
                 "rate": rate,
                 **{name: entry[name] for name in ("records", "tokens", "documents")},
+                "copies": entry["copies"] / entry["documents"] if "copies" in entry else 1.0,
                 "sequences": rate * budget,
                 "epochs": epochs,
                 # A cap of 4 is not above 4 by a rounding error.
@@ -86,15 +88,20 @@ def format_mixture(table: dict[str, Any]) -> str:
         "epochs": table["sequences"] / sum(row["records"] for row in rows),
         **{name: sum(row[name] for row in rows) for name in ("rate", "records", "tokens")},
     }
+    copied = any(row["copies"] != 1 for row in rows)
+    if copied:
+        documents = sum(row["documents"] for row in rows)
+        total["copies"] = sum(row["copies"] * row["documents"] for row in rows) / documents
     wide = max(len(row["name"]) for row in rows)
     leaf = max(8, *(len(row["leaf"]) for row in rows))
     lines = [
         f"{'code':{leaf}} {'language':{wide}} {'rate':>8} {'records':>13} {'tokens':>17} "
-        f"{'epochs':>9}"
+        f"{'epochs':>9}{'  copies' if copied else ''}"
     ]
     lines += [
         f"{row['leaf']:{leaf}} {row['name']:{wide}} {row['rate']:8.3%} {row['records']:13,} "
-        f"{row['tokens']:17,} {row['epochs']:9,.2f}{' !' if row['repeated'] else ''}"
+        f"{row['tokens']:17,} {row['epochs']:9,.2f}"
+        f"{format(row['copies'], '8.2f') if copied else ''}{' !' if row['repeated'] else ''}"
         for row in (*rows, total)
     ]
     if table["left_out"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 from mswitch.tasks.batches.collate import Batch, Example, collate
 from mswitch.tasks.batches.examples import open_examples
 
@@ -17,13 +18,18 @@ class ValidationBatches:
     A batch of one language would crowd the experts that know it, where a router may drop no token.
     Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
     and so on. Batches that are not full end with rows of weight 0, language -1 and no document.
-    Batches also hold `document` (object array [B] of corpus ids) and `target_bytes` (int64 [B]).
+    Batches also hold `document` (object array [B] of corpus ids), `target_bytes` (int64 [B]) and
+    `denoiser` (int64 [B], 0 unless examples are corrupted in several ways). Where spans are of raw
+    text (`in_bytes`), `decoder_border_weights` (float32 [B, targets_length]) has 1 for sentinels
+    and ends.
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
         inputs_length: encoder positions.
         targets_length: decoder positions.
         vocabulary_size: all ids, sentinels included.
+        in_bytes: whether losses are to be counted by the byte: spans are of raw text.
+        config_hash: of the examples.
     """
 
     def __init__(self, examples: str | Path, batch_size: int):
@@ -33,9 +39,11 @@ class ValidationBatches:
         self._examples = opened = open_examples(examples)
         self.batch_size = batch_size
         self.languages = opened.languages
-        self.inputs_length = opened.lengths.inputs_length
-        self.targets_length = opened.lengths.targets_length
+        self.inputs_length = opened.validation_lengths.inputs_length
+        self.targets_length = opened.validation_lengths.targets_length
         self.vocabulary_size = opened.vocabulary_size
+        self.config_hash = opened.manifest["config_hash"]
+        self.in_bytes = opened.manifest.get("validation_spans") == "bytes"
         self._rows = [
             (lang, index)
             for lang, source in opened.sources["validation"].items()
@@ -63,15 +71,21 @@ class ValidationBatches:
         self._examples.preload((sources[lang], index) for lang, index in places)
         rows = [self._read(*row) for row in places]
         batch = collate(
-            [example for example, _, _ in rows], self.batch_size, self._examples.lengths
+            [example for example, *_ in rows], self.batch_size, self._examples.validation_lengths
         )
         missing = self.batch_size - len(rows)
-        documents = [document for _, document, _ in rows] + [""] * missing
+        documents = [document for _, document, *_ in rows] + [""] * missing
         batch["document"] = np.array(documents, object)
-        batch["target_bytes"] = np.array([count for *_, count in rows] + [0] * missing, np.int64)
+        counts = [count for _, _, count, _ in rows]
+        batch["target_bytes"] = np.array(counts + [0] * missing, np.int64)
+        batch["denoiser"] = np.array([kind for *_, kind in rows] + [0] * missing, np.int64)
+        if self.in_bytes:
+            targets = batch["decoder_target_tokens"]
+            borders = (targets >= self.vocabulary_size - SENTINELS) | (targets == EOS_ID)
+            batch["decoder_border_weights"] = borders * batch["decoder_loss_weights"]
         return batch
 
-    def _read(self, lang: str, index: int) -> tuple[Example, str, int]:
+    def _read(self, lang: str, index: int) -> tuple[Example, str, int, int]:
         source = self._examples.sources["validation"][lang]
         features = source[index]
         inputs = self._examples.tokens(source, index, features, "inputs")
@@ -79,6 +93,7 @@ class ValidationBatches:
         example = (inputs, targets, self.languages.index(lang))
         if self._examples.supervised:  # what a bootstrap draws, as it draws documents
             group, text = features["group"], features["targets_pretokenized"]
-            return example, group[0].decode(), len(text[0])
+            return example, group[0].decode(), len(text[0]), 0
         document, target_bytes = features["document"], features["target_bytes"]
-        return example, document[0].decode(), int(target_bytes[0])
+        denoiser = int(features["denoiser"][0]) if "denoiser" in features else 0
+        return example, document[0].decode(), int(target_bytes[0]), denoiser

@@ -4,6 +4,7 @@ The mask is that of t5's `random_spans_noise_mask`, bit for bit for the same sta
 of `mswitch.pipelines.examples.span_corruption` for the same permutations.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
+from mswitch.pipelines.examples.ul2 import UL2, ul2
 from mswitch.tasks.seqio.cache import lengths_in_use
 
 
@@ -71,20 +73,27 @@ def split_tokens(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     return dataset.flat_map(segments)
 
 
-def _fitting_length(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> int:
-    """Tokens of a segment that, corrupted, fills `sequence_length` (t5 `random_spans_helper`)."""
-    fitting = span_corruption(
-        sequence_length["inputs"], lengths.noise_density, lengths.mean_noise_span_length
-    )
+def _fitting(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> SpanCorruption:
+    """Lengths of segments that, corrupted, fill `sequence_length` (t5 `random_spans_helper`)."""
+    if isinstance(lengths, UL2):
+        fitting = ul2(min(sequence_length["inputs"], lengths.inputs_length))
+    else:
+        fitting = span_corruption(
+            sequence_length["inputs"], lengths.noise_density, lengths.mean_noise_span_length
+        )
     if fitting.raw_length >= lengths.raw_length:
         fitting = lengths
-    raw_length, targets_length = fitting.raw_length, fitting.targets_length
-    if sequence_length["targets"] < targets_length:
+    if sequence_length["targets"] < fitting.targets_length:
         raise UserError(
-            f"sequence_length of targets is {sequence_length['targets']}: {raw_length} tokens, "
-            f"corrupted, need {targets_length}"
+            f"sequence_length of targets is {sequence_length['targets']}: {fitting.raw_length} "
+            f"tokens, corrupted, need {fitting.targets_length}"
         )
-    return raw_length
+    return fitting
+
+
+def choose(kinds: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draw one of so many kinds of corruption from a stateless seed [2]."""
+    return tf.random.stateless_uniform([], seed, 0, kinds, tf.int32)
 
 
 def corrupt_spans(
@@ -95,27 +104,38 @@ def corrupt_spans(
     """Corrupt raw segments anew each time they are read; frozen examples pass through.
 
     Segments too long for `sequence_length` are cut first, so that nothing is lost; an EOS ends
-    inputs and targets. Frozen (validation) examples have an EOS already.
+    inputs and targets. Frozen (validation) examples have an EOS already. Where examples are
+    UL2's, each segment meets one of its denoisers, drawn by a third seed.
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset
     lengths = lengths_in_use()
     if sequence_length is not None:
-        raw_length = _fitting_length(sequence_length, lengths)
-        if raw_length < lengths.raw_length:
-            dataset = split_tokens(dataset, raw_length)
+        fitting = _fitting(sequence_length, lengths)
+        if fitting.raw_length < lengths.raw_length:
+            dataset = split_tokens(dataset, fitting.raw_length)
+            lengths = fitting
+    kinds = lengths.kinds
     vocabulary_size = output_features["targets"].vocabulary.vocab_size
 
-    @seqio.map_over_dataset(num_seeds=2)
-    def corrupt(features: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> dict[str, tf.Tensor]:
-        tokens = features["targets"]
+    def corrupted(kind: SpanCorruption, tokens: tf.Tensor, seeds: tf.Tensor) -> dict[str, Any]:
         mask = random_spans_noise_mask(
-            tf.size(tokens), seeds, lengths.noise_density, lengths.mean_noise_span_length
+            tf.size(tokens), seeds, kind.noise_density, kind.mean_noise_span_length
         )
+        mode = [] if (mode := kind.mode_id(vocabulary_size)) is None else [mode]
+        inputs = spans_to_sentinels(tokens, mask, vocabulary_size)
         return {
-            "inputs": spans_to_sentinels(tokens, mask, vocabulary_size),
+            "inputs": tf.concat([tf.constant(mode, inputs.dtype), inputs], axis=0),
             "targets": spans_to_sentinels(tokens, tf.logical_not(mask), vocabulary_size),
         }
+
+    @seqio.map_over_dataset(num_seeds=2 if len(kinds) == 1 else 3)
+    def corrupt(features: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> dict[str, tf.Tensor]:
+        tokens = features["targets"]
+        if len(kinds) == 1:
+            return corrupted(kinds[0], tokens, seeds)
+        branches = [functools.partial(corrupted, kind, tokens, seeds[:2]) for kind in kinds]
+        return tf.switch_case(choose(len(kinds), seeds[2]), branches)
 
     return seqio.preprocessors.append_eos_after_trim(
         corrupt(dataset),  # pyright: ignore[reportCallIssue] (seqio supplies the seeds)

@@ -24,8 +24,11 @@ LANGUAGE_IDS = {
 }
 
 
-def write_corpus(out: Path, texts: Texts, shards: int = 1) -> Path:
-    """Write `texts` (language, split, documents) as a published corpus of `shards` each."""
+def write_corpus(out: Path, texts: Texts, shards: int = 1, *, clustered: bool = False) -> Path:
+    """Write `texts` (language, split, documents) as a published corpus of `shards` each.
+
+    A clustered one has `cluster_size`: the length of the text, whatever that means.
+    """
     digest = hashlib.sha256(canonical_json(texts).encode()).hexdigest()
     rows, stats = [], {}
     with stage_output(out, stage="corpus", config={"texts": digest, "shards": shards}) as staged:
@@ -41,18 +44,25 @@ def write_corpus(out: Path, texts: Texts, shards: int = 1) -> Path:
                 table = sorted(zip(ids, urls, documents, strict=True))
                 for number in range(shards):
                     path = f"data/{lang}/{split}-{number:05}-of-{shards:05}.parquet"
-                    rows.append(_write_shard(staged.directory, path, table[number::shards]))
+                    rows.append(
+                        _write_shard(staged.directory, path, table[number::shards], clustered)
+                    )
                     rows[-1].update(lang=lang, split=split)
         storage.write_json(staged.directory / "stats.json", {"languages": stats, "stages": []})
         staged.publish({"shards": rows})
     return out
 
 
-def _write_shard(directory: Path, path: str, rows: Sequence[tuple[str, str, str]]) -> dict:
+def _write_shard(
+    directory: Path, path: str, rows: Sequence[tuple[str, str, str]], clustered: bool
+) -> dict:
     columns = dict(zip(("id", "url", "text"), zip(*rows, strict=True), strict=True)) if rows else {}
     table = pa.table(
         {name: pa.array(columns.get(name, ()), pa.string()) for name in ("id", "url", "text")}
     )
+    if clustered:
+        sizes = pa.array([len(text) for text in columns.get("text", ())], pa.int32())
+        table = table.append_column("cluster_size", sizes)
     (directory / path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, directory / path, compression="zstd")
     size = (directory / path).stat().st_size

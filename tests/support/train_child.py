@@ -60,6 +60,7 @@ class MemoryValidation:
     """Three validation batches of two languages; the last one has padding rows."""
 
     languages = ("de", "sw")
+    in_bytes = False
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
@@ -76,6 +77,7 @@ class MemoryValidation:
         batch["language"] = np.where(padding, -1, row % 2).astype(np.int32)
         batch["document"] = np.array([f"{index}{i // 4}" for i in row], dtype=object)
         batch["target_bytes"] = np.where(padding, 0, 10 + row).astype(np.int64)
+        batch["denoiser"] = np.zeros(self.batch_size, np.int64)
         return batch
 
 

@@ -1,0 +1,133 @@
+"""Validation examples whose spans are chosen on raw text, the same whatever the vocabulary.
+
+A vocabulary of longer tokens masks longer spans and shows more text beside them: losses of models
+with different vocabularies are of different tasks. Here windows, spans and the measure, bytes, are
+those of the text; prefix, spans and what is between them are tokenised apart.
+"""
+
+import itertools
+import operator
+import re
+import unicodedata
+from collections.abc import Iterator
+
+import numpy as np
+import sentencepiece
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import (
+    ExampleKey,
+    SpanCorruption,
+    draws,
+    draws_needed,
+    random_spans_noise_mask,
+    stream_key,
+)
+from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
+
+#: Bytes of a span in the mean: about three tokens.
+SPAN_BYTES = 10.0
+#: Where words are longer, such as in scripts without spaces, a span may begin at any character.
+_LONGEST_WORD_BYTES = 30
+_WORDS = re.compile(r"\s*\S+\s*\Z|\s*\S+")
+
+
+def windows(text: str, size: int) -> Iterator[str]:
+    """Cut a text into pieces of at most `size` bytes, losslessly, between characters."""
+    raw, start = text.encode(), 0
+    while start < len(raw):
+        stop = min(start + size, len(raw))
+        while stop < len(raw) and raw[stop] & 0xC0 == 0x80:
+            stop -= 1
+        yield raw[start:stop].decode()
+        start = stop
+
+
+def units(text: str) -> list[str]:
+    """Cut a text into what spans are made of: words with the space before them, or characters."""
+    words = _WORDS.findall(text) or [text]
+    return [
+        unit
+        for word in words
+        for unit in ([word] if len(word.encode()) <= _LONGEST_WORD_BYTES else word)
+    ]
+
+
+def spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
+    """Cut a text into pieces that alternate: what is shown, what is masked."""
+    found = units(text)
+    mean = max(1.0, SPAN_BYTES * len(found) / len(text.encode()))
+    noise, other = draws_needed(len(found), noise_density, mean)
+    drawn = draws(key, noise + other)[None]
+    [mask] = random_spans_noise_mask(
+        len(found), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
+    )
+    runs = itertools.groupby(zip(found, mask.tolist(), strict=True), operator.itemgetter(1))
+    return [("".join(unit for unit, _ in run), masked) for masked, run in runs]
+
+
+def byte_examples(
+    document: str,
+    text: str,
+    vocabulary: sentencepiece.SentencePieceProcessor,
+    lengths: SpanCorruption,
+    *,
+    seed: int,
+    window_bytes: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Yield inputs, targets and masked bytes of each window of a document.
+
+    Left out, for every vocabulary alike, are windows of a single word, of more spans than there are
+    sentinels, and those that Unicode's compatible form (NFKC), which vocabularies read, makes
+    longer than a window.
+
+    Args:
+        document: its id, which the draws belong to.
+        text: as the corpus has it.
+        vocabulary: sentinels included.
+        lengths: inputs must fit, and targets have as much room; the share of masked tokens is
+            that of masked units.
+        seed: of the draws.
+        window_bytes: of a window.
+    """
+    highest = vocabulary.GetPieceSize() - 1
+    for number, window in enumerate(windows(text, window_bytes)):
+        if len(unicodedata.normalize("NFKC", window).encode()) > window_bytes:
+            continue
+        key = ExampleKey(seed, stream_key(document), number, epoch=0)
+        inputs: list[int] = []
+        targets: list[int] = []
+        size = borders = 0
+        pieces = spans(window, key, lengths.noise_density)
+        if sum(masked for _, masked in pieces) > SENTINELS:
+            continue
+        for piece, masked in pieces:
+            tokens = _tokens(piece, vocabulary, first=not inputs)
+            if masked:
+                inputs.append(highest - borders)
+                targets += [highest - borders, *tokens]
+                size += len(piece.encode())
+                borders += 1
+            else:
+                inputs += tokens
+        if not size:
+            continue
+        longest = max(len(inputs), len(targets)) + 1
+        if longest > lengths.inputs_length:
+            raise UserError(
+                f"{window_bytes} bytes of document {document} are {longest} tokens, and there is "
+                f"room for {lengths.inputs_length}: give a smaller --window-bytes, the same for "
+                "every vocabulary that is compared"
+            )
+        yield np.array([*inputs, EOS_ID]), np.array([*targets, EOS_ID]), size
+
+
+def _tokens(
+    piece: str, vocabulary: sentencepiece.SentencePieceProcessor, *, first: bool
+) -> list[int]:
+    """Tokenise a piece of a text, without the space that SentencePiece puts before a text."""
+    tokens = vocabulary.EncodeAsIds(piece)
+    if tokens and not first and not piece[0].isspace():
+        alone = vocabulary.IdToPiece(tokens[0]) == "\N{LOWER ONE EIGHTH BLOCK}"
+        return tokens[1:] if alone else tokens
+    return tokens

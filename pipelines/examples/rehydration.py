@@ -1,0 +1,67 @@
+"""How often a document is trained on, by how many pages it stands for.
+
+Deduplication leaves one page of each cluster of near-duplicates. Pages that existed a few times are
+the best ones of a crawl, by how few of them filters drop: training text gets them more than once
+("rehydration", Penedo et al. 2025, section 4.5).
+"""
+
+import bisect
+import collections
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.errors import UserError
+
+#: In the column of languages: all that have no rows of their own.
+ALL = "*"
+MOST = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehydration:
+    """Copies of a document by language and size of its cluster.
+
+    Attributes:
+        steps: by language, the sizes from which on a number of copies holds, increasing, and these.
+    """
+
+    steps: Mapping[str, tuple[tuple[int, int], ...]]
+
+    def copies(self, lang: str, cluster_size: int) -> int:
+        """How often a document is trained on; once where nothing is said of it."""
+        steps = self.steps.get(lang, self.steps.get(ALL, ()))
+        place = bisect.bisect_right(steps, cluster_size, key=lambda step: step[0])
+        return steps[place - 1][1] if place else 1
+
+
+def read_weights(path: str | Path) -> Rehydration:
+    """Read a CSV with lang (or `*`), cluster_size and weight.
+
+    A weight, a whole number, holds from its cluster size up to the next one of the language.
+    """
+    found: dict[str, dict[int, int]] = collections.defaultdict(dict)
+    with open_list(path, "the weights") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
+        try:
+            rows = csv.DictReader(text)
+            table = [(rows.line_num, row) for row in rows]
+        except csv.Error as error:
+            raise UserError(f"{path} is no CSV ({error}): give a line for each weight") from error
+        for number, row in table:
+            try:
+                size, weight = int(row["cluster_size"]), int(row["weight"])
+                if size < 1 or not 1 <= weight <= MOST or size in found[row["lang"]]:
+                    raise ValueError(f"weight {weight} from cluster size {size} on")
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{path}, line {number}: {error!r}: give lang or {ALL}, cluster_size "
+                    f"(each once, from 1) and weight (a whole number, 1 to {MOST})"
+                ) from error
+            found[row["lang"]][size] = weight
+    if not found:
+        raise UserError(f"{path} has no weights: give lines of lang, cluster_size and weight")
+    return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in found.items()})

@@ -1,0 +1,127 @@
+"""UL2's mixture of denoisers (Tay et al. 2022, table 1): each training segment meets one of them.
+
+Regular, extreme and sequential denoising differ in how much is masked and how. A mode token before
+the inputs says which it is: one of the last sentinels, which no span then has.
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import (
+    ExampleKey,
+    SpanCorruption,
+    noise_counts,
+    philox,
+    span_corruption,
+)
+from mswitch.pipelines.special_tokens import SENTINELS
+
+#: Of regular (few short spans), extreme (long ones, or half of all) and sequential denoising (one
+#: span, at the end), the numbers of their sentinels.
+MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
+MOST_SPANS = min(MODES.values())
+#: Mode, mean length of a span (0 for a single one), share of masked tokens, weight.
+DENOISERS = (
+    ("R", 3.0, 0.15, 1),
+    ("R", 8.0, 0.15, 1),
+    ("S", 0.0, 0.25, 1),
+    ("X", 3.0, 0.5, 1),
+    ("X", 8.0, 0.5, 1),
+    ("X", 64.0, 0.15, 1),
+    ("X", 64.0, 0.5, 1),
+)
+#: What they are called, such as "R 3 15%".
+NAMES = tuple(f"{mode} {mean:g} {density:.0%}" for mode, mean, density, _ in DENOISERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Denoiser(SpanCorruption):
+    """One of the mixture.
+
+    Attributes:
+        sentinel: number of its mode token's sentinel.
+    """
+
+    sentinel: int
+
+    def mode_id(self, vocabulary_size: int) -> int:
+        """Its mode token."""
+        return vocabulary_size - 1 - self.sentinel
+
+
+@dataclasses.dataclass(frozen=True)
+class UL2(SpanCorruption):
+    """The mixture; its own parameters are those of the first denoiser, T5's.
+
+    Every denoiser gets segments of `raw_length`, the longest that none makes too long, so that
+    which one a segment meets may be drawn anew each time it is read.
+    """
+
+    @functools.cached_property
+    def kinds(self) -> tuple[Denoiser, ...]:
+        """The denoisers, in the order of `DENOISERS`."""
+        return tuple(_denoiser(self.raw_length, self.inputs_length, *one) for one in DENOISERS)
+
+    @functools.cached_property
+    def _totals(self) -> list[int]:
+        return list(itertools.accumulate(weight for *_, weight in DENOISERS))
+
+    def choose(self, key: ExampleKey) -> int:
+        """By a word of its own: Philox with counter (0, 1, number, epoch), where masks have 0."""
+        generator = philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
+        draw = int(generator.random_raw()) * self._totals[-1] >> 64
+        return bisect.bisect_right(self._totals, draw)
+
+
+def ul2(inputs_length: int) -> UL2:
+    """Derive the lengths: segments and targets that fit all denoisers."""
+    regular = span_corruption(inputs_length - 1, DENOISERS[0][2], DENOISERS[0][1])
+    raw_length = regular.raw_length
+    while any(
+        _longest(raw_length, mean, density)[0] + 2 > inputs_length
+        for _, mean, density, _ in DENOISERS
+    ):
+        raw_length -= 1
+    kinds = [_denoiser(raw_length, inputs_length, *one) for one in DENOISERS]
+    spans = max(_longest(raw_length, mean, density)[2] for _, mean, density, _ in DENOISERS)
+    if spans > MOST_SPANS:
+        raise UserError(
+            f"objective ul2 with inputs_length {inputs_length} needs {spans} spans a segment, more "
+            f"than the {MOST_SPANS} sentinels that are left beside its modes: give at most 528"
+        )
+    return UL2(
+        inputs_length,
+        max(kind.targets_length for kind in kinds),
+        raw_length,
+        regular.noise_density,
+        regular.mean_noise_span_length,
+    )
+
+
+def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
+    """Most inputs and targets, without mode and EOS, and spans of segments up to that length."""
+    counts = [
+        (length, *noise_counts(length, density, mean or length))
+        for length in range(2, raw_length + 1)
+    ]
+    inputs = max(length - noise + spans for length, noise, spans in counts)
+    targets = max(noise + spans for _, noise, spans in counts)
+    return inputs, targets, max(spans for *_, spans in counts)
+
+
+def _denoiser(
+    raw_length: int, inputs_length: int, mode: str, mean: float, density: float, _weight: int
+) -> Denoiser:
+    _, targets, _ = _longest(raw_length, mean, density)
+    return Denoiser(
+        # Without the mode token.
+        inputs_length - 1,
+        targets + 1,
+        raw_length,
+        density,
+        mean or float(raw_length),
+        MODES[mode],
+    )

@@ -1,0 +1,107 @@
+"""Documents that stand for others come more often: weights, fitted and applied."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+from corpus_files import small_texts, write_corpus
+from example_files import stored
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mswitch.pipelines.corpus.fit import fit_weights
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
+from mswitch.pipelines.examples.rehydration import read_weights
+from mswitch.pipelines.outputs import read_manifest
+from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
+from mswitch.tasks.batches.multitask import task_mixture
+
+
+def test_a_weight_holds_from_its_size_up_to_the_next(tmp_path):
+    path = tmp_path / "weights.csv"
+    path.write_text("lang,cluster_size,weight\n*,2,2\n*,5,5\n*,1000,1\nde,4,3\n")
+    weights = read_weights(path)
+    assert [weights.copies("fr", size) for size in (1, 2, 4, 5, 999, 1000, 10**6)] == [
+        1, 2, 2, 5, 5, 1, 1,
+    ]  # fmt: skip
+    assert [weights.copies("de", size) for size in (1, 3, 4, 1000)] == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["de,1,0", "de,0,1", "de,1,101", "de,1,1.5", "de,x,1", "de,1", "de,1,2\nde,1,3"],
+)
+def test_wrong_weights_are_refused_by_their_line(tmp_path, row):
+    path = tmp_path / "weights.csv"
+    path.write_text(f"lang,cluster_size,weight\n{row}\n")
+    with pytest.raises(UserError, match=rf"weights.csv, line {2 + row.count(chr(10))}: "):
+        read_weights(path)
+    path.write_text("lang,cluster_size,weight\n")
+    with pytest.raises(UserError, match="has no weights"):
+        read_weights(path)
+
+
+def test_the_sizes_that_filters_spare_get_the_largest_weight():
+    """Of single pages half are dropped, of clusters of 11 to 20 few, of large ones all."""
+    shares = {1: 0.5, **dict.fromkeys(range(11, 21), 0.1), **dict.fromkeys(range(200, 210), 1.0)}
+    counts = {size: 4000 if size == 1 else 100 for size in shares}
+    sizes = np.repeat([*shares], [*counts.values()])
+    dropped = np.concatenate([np.arange(n) < n * shares[size] for size, n in counts.items()])
+    weights = fit_weights(sizes, dropped, most=5)
+    copies = {size: weights[np.searchsorted([s for s, _ in weights], size, "right") - 1][1]
+              for size in shares}  # fmt: skip
+    assert weights[0][0] == 1
+    assert copies[15] == 5
+    assert {copies[size] for size in range(203, 210)} == {1}
+    assert copies[1] <= 2
+
+
+def test_nothing_to_tell_apart_gives_weight_one():
+    assert fit_weights(np.ones(50, int), np.zeros(50, bool), 5) == [(1, 1)]
+    assert fit_weights(np.array([1, 1, 2]), np.array([True, False, False]), 5) == [(1, 1)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.booleans()), min_size=1, max_size=400),
+    st.integers(2, 10),
+)
+def test_weights_are_steps_within_bounds(rows, most):
+    sizes, dropped = (np.array(column) for column in zip(*rows, strict=True))
+    weights = fit_weights(sizes, dropped, most)
+    assert weights[0][0] == 1
+    assert [size for size, _ in weights] == sorted({size for size, _ in weights})
+    assert all(1 <= weight <= most for _, weight in weights)
+
+
+def test_documents_come_as_often_as_their_clusters_say(
+    tmp_path, small_corpus, small_vocabulary, vocabulary
+):
+    corpus = write_corpus(tmp_path / "corpus", small_texts(), shards=2, clustered=True)
+    weights = tmp_path / "weights.csv"
+    weights.write_text("lang,cluster_size,weight\n*,60,3\nen,1,1\n")
+    config = ExamplesConfig(inputs_length=32, weights=str(weights))
+    build_examples(corpus, small_vocabulary, tmp_path / "examples", config)
+    described = read_manifest(tmp_path / "examples", "examples")["languages"]
+    for lang in ("bg", "en"):
+        texts = small_texts()[lang]["train"]
+        copies = [3 if lang == "bg" and len(text) >= 60 else 1 for text in texts]
+        tokens = [vocabulary.EncodeAsIds(text) for text in texts]
+        expected = collections.Counter(
+            itertools.chain.from_iterable(of * n for of, n in zip(tokens, copies, strict=True))
+        )
+        found = [record["targets"] for record in stored(tmp_path / "examples", lang, "train")]
+        assert collections.Counter(np.concatenate(found).tolist()) == expected
+        entry = described[lang]["train"]
+        assert entry["documents"] == len(texts)
+        assert entry.get("copies", len(texts)) == sum(copies)
+        assert entry["tokens"] == expected.total()
+        assert "copies" not in described[lang]["validation"]
+    assert sum(1 for text in small_texts()["bg"]["train"] if len(text) >= 60) > 0
+    table = describe_mixture(task_mixture(tmp_path / "examples"), 10, 4)
+    rows = {row["lang"]: row for row in table["languages"]}
+    assert rows["en"]["copies"] == 1 < rows["bg"]["copies"] <= 3
+    assert "copies" in format_mixture(table)
+    with pytest.raises(UserError, match="has no column cluster_size"):
+        build_examples(small_corpus, small_vocabulary, tmp_path / "no", config)
