@@ -34,6 +34,7 @@ SUBCOMMANDS = {
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
     "report": "Compare two runs language by language: report.html, report.json, CSV.",
+    "serve": "Show the reports and pages of a storage in a browser.",
     "jobs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
     "deploy": "Give a Prefect server the flows of corpora, examples and pretraining.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
@@ -42,7 +43,7 @@ SUBCOMMANDS = {
 #: Where the subcommands are that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
-    **dict.fromkeys(("mixture", "plan", "jobs", "deploy", "doctor"), "cli.commands"),
+    **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),
 }
 
 

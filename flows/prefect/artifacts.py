@@ -17,6 +17,7 @@ from prefect.artifacts import (
 )
 
 from mswitch.flows.jobs.job import Job
+from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.models.training.metrics import METRICS
 from mswitch.pipelines import objects, storage
@@ -135,5 +136,5 @@ def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> N
 
 
 def show_page(key: str, page: Path, text: str) -> None:
-    """Show where a page lies: browsers follow no link from a web page to a file."""
-    show_markdown(key, f"{text}: `{page.absolute()}`")
+    """Show where a page is."""
+    show_markdown(key, f"{text}: {read_operators().link(page)}")

@@ -28,6 +28,17 @@ from mswitch.flows.stages.stage import value_of
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to
 
+#: What the parameters of a configuration class are of.
+GROUPS = {
+    "CorpusConfig": "Corpus",
+    "EvaluateConfig": "Evaluation",
+    "ExamplesConfig": "Examples",
+    "PredictConfig": "Predictions",
+    "ReportConfig": "Report",
+    "TrainConfig": "Training",
+    "TuningConfig": "Training",
+    "VocabularyConfig": "Vocabulary",
+}
 #: The field of a flow's settings whose own fields are parameters without a prefix.
 CONFIG = "config"
 
@@ -82,25 +93,44 @@ for _name in ("flow_runs", "task_runs", "engine"):
     get_logger(_name).addFilter(_RefusalsInOneLine())
 
 
-def parameters_of(settings: type) -> Iterator[tuple[str, Any, FieldInfo]]:
-    """Yield name, type and description of each parameter that a class of settings has."""
-    return _flatten(settings(), "")
+def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
+    """Return name, type and description of each parameter that a class of settings has.
+
+    Those of its `everyday` first, which a form then shows on its first screen. The titles of all
+    others begin with what they are of, such as `Evaluation: dtype`. They are not grouped in
+    Prefect's way, by nested models: what a schedule or a call of the API sets replaces a
+    deployment's parameters one by one, and would replace a group as a whole.
+    """
+    everyday = getattr(settings, "everyday", ())
+    found = {name: (name, hint, field) for name, hint, field in _flatten(settings(), "", "")}
+    for name in everyday:
+        found[name][2].title = _words(name)
+    return [found.pop(name) for name in everyday] + [*found.values()]
 
 
-def _flatten(default: Any, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _flatten(default: Any, prefix: str, group: str) -> Iterator[tuple[str, Any, FieldInfo]]:
     hints = get_type_hints(type(default), include_extras=True)
     docs = attribute_docs(type(default))
     for field in dataclasses.fields(default):
         value = value_of(default, field)
         if dataclasses.is_dataclass(value):
-            yield from _flatten(value, _inner(prefix, field.name))
+            kind = type(value).__name__
+            yield from _flatten(value, _inner(prefix, field.name), GROUPS.get(kind, kind))
         else:
             text = docs[field.name]
             description = text[0].upper() + text[1:]
             yield (
                 f"{prefix}{field.name}",
                 hints[field.name],
-                Field(default=value, description=description),
+                Field(
+                    default=value,
+                    description=description,
+                    title=": ".join(filter(None, [group, _words(field.name)])),
+                ),
             )
 
 

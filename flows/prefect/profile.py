@@ -2,6 +2,7 @@
 
     server = "http://127.0.0.1:4200/api"
     storage = "/srv/mswitch"
+    pages = "http://127.0.0.1:4280"
     bucket = "gs://bucket/mswitch"
 
     [launchers.gpu]
@@ -16,7 +17,7 @@
     storage = "gs://bucket/mswitch"
     options = ["--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp"]
 
-    [schedules."append-crawl/monthly"]
+    [schedules."append-crawl-monthly"]
     cron = "0 6 5 * *"
     active = true
 
@@ -28,6 +29,7 @@ import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import quote
 
 from annotated_types import Ge, Gt
 from pydantic import (
@@ -62,6 +64,11 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 #: A run, by where it lies in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
+
+
+def deployment_path(name: str) -> str:
+    """Flow and name of a deployment such as `pretrain-pair-base`, as Prefect's API takes them."""
+    return name if "/" in name else f"{name.rpartition('-')[0]}/{name}"
 
 
 class _Table(BaseModel):
@@ -147,6 +154,7 @@ class Operators(_Table):
     Attributes:
         server: address of Prefect's API.
         storage: the directory below which all outputs go, with the records of their jobs.
+        pages: where `mswitch serve` shows the storage, for links to it; None if it does not run.
         bucket: the gs:// or s3:// URL below which examples and runs go instead; None for none.
         pool: name of the work pool.
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
@@ -158,11 +166,12 @@ class Operators(_Table):
         notifications: where messages go; None for none.
         common_crawl: where dumps of Common Crawl lie, or a mirror of them.
         common_crawl_list: the list of all dumps, the newest first.
-        schedules: by deployment, such as `append-crawl/monthly`.
+        schedules: by deployment, such as `append-crawl-monthly`.
     """
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
     storage: Path = Path("runs")
+    pages: AnyHttpUrl | None = None
     bucket: Annotated[str, Field(pattern=r"^(gs|s3)://[^/]+(/|$)")] | None = None
     pool: Name = "mswitch"
     flow_runs: Annotated[int, Ge(1)] = 10
@@ -248,6 +257,13 @@ class Operators(_Table):
     def run(self, name: str) -> Path | str:
         """Where a run of that name (`RunName`) was made."""
         return self.output(*name.split("/"))
+
+    def link(self, page: Path) -> str:
+        """A page in Markdown: a link where it is served, else its path."""
+        if self.pages is None or not page.is_relative_to(self.storage):
+            return f"`{page.absolute()}`"
+        path = page.relative_to(self.storage).as_posix()
+        return f"[{path}]({str(self.pages).rstrip('/')}/{quote(path)})"
 
     def destination(self, place: Path) -> Path | str:
         """Where examples or a run with that `Job.place` go."""

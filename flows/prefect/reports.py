@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mswitch.flows.prefect.artifacts import key_of, show_markdown, show_page
+from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.index import write_index
 from mswitch.flows.reports.intervals import ReportConfig
@@ -45,7 +46,7 @@ def _show(out: Path, verdict: str) -> None:
     """Show what a report says, where it lies, and its loss curves; those of every candidate."""
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), verdict)
-    page = f"Report {name}/{out.name}: `{(out / 'report.html').absolute()}`"
+    page = f"Report {name}/{out.name}: {read_operators().link(out / 'report.html')}"
     curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
     images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
     show_markdown(key_of("report", name, out.name), "\n\n".join([page, *images]))

@@ -4,7 +4,8 @@ Names are of directories below the storage of all runs (`mswitch.flows.prefect.p
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Literal
+import zoneinfo
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
@@ -15,6 +16,7 @@ from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
 from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.runners import RunnerName
 from mswitch.pipelines.samples.common_crawl import CrawlFormat
@@ -30,6 +32,11 @@ else:
     PresetName = Literal[tuple(PRESETS)]
 
 
+Dump = Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")]
+#: A name with fields in it.
+Template = Annotated[
+    str, Field(pattern=r"^([A-Za-z0-9]|\{(date|dump)\})([A-Za-z0-9._-]|\{(date|dump)\}){0,60}$")
+]
 Usd = Annotated[float, Gt(0)]
 
 
@@ -56,6 +63,19 @@ class CorpusSettings(_Checked):
         config: of the build.
     """
 
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "inputs",
+        "sample",
+        "profile",
+        "languages",
+        "min_validation_documents",
+        "badwords",
+        "append",
+        "runner",
+        "launcher",
+    )
+
     name: Name = "sample"
     inputs: tuple[str, ...] = ()
     sample: SampleName = "gflanguages"
@@ -79,7 +99,7 @@ class AppendSettings(_Checked):
     """
 
     name: Name = "sample"
-    dump: Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")] = "latest"
+    dump: Dump = "latest"
     segments: Annotated[int, Ge(1), Le(100_000)] = 1
     format: CrawlFormat = "wet"
     launcher: Name = "local"
@@ -102,6 +122,15 @@ class ExamplesSettings(_Checked):
         vocabulary: of the vocabulary.
         config: of the examples.
     """
+
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "corpus",
+        "vocabulary_file",
+        "vocabulary_size",
+        "inputs_length",
+        "launcher",
+    )
 
     name: Name = "sample"
     corpus: Name = "sample"
@@ -135,6 +164,19 @@ class PairSettings(_Checked):
         report: of the report.
     """
 
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "examples",
+        "baseline",
+        "candidate",
+        "steps",
+        "batch_size",
+        "seed",
+        "mixture",
+        "launcher",
+        "max_cost_usd",
+    )
+
     name: Name = "sample"
     examples: Name = "sample"
     baseline: PresetName = "mt5-tiny"
@@ -147,6 +189,42 @@ class PairSettings(_Checked):
     config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
     evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
     report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefreshSettings(_Checked):
+    """Of flow `refresh`.
+
+    Attributes:
+        corpus: name of the corpus that grows, which flow `corpus` built.
+        examples: name of the examples that are made of it. In names, `{dump}` stands for the dump
+            that is added, and `{date}` for the day for which the run is scheduled.
+        pair: name of the pair that is trained on them.
+        dump: the dump to add, such as CC-MAIN-2024-10, or `latest`.
+        timezone: the time zone of `{date}`, such as Europe/Berlin.
+        append_deployment: the deployment that adds the dump; empty to add none.
+        examples_deployment: the deployment that makes the examples.
+        pair_deployment: the deployment that trains the pair and reports.
+        examples_parameters: further parameters of the deployment that makes the examples, by the
+            names of its form.
+        pair_parameters: further parameters of the deployment that trains the pair.
+    """
+
+    corpus: Name = "mc4"
+    examples: Template = "mc4-{dump}"
+    pair: Template = "base-{dump}"
+    dump: Dump = "latest"
+    timezone: str = "UTC"
+    append_deployment: str = "append-crawl-monthly"
+    examples_deployment: str = "examples-mt5"
+    pair_deployment: str = "pretrain-pair-base"
+    examples_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pair_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.timezone not in zoneinfo.available_timezones():
+            raise UserError(f"timezone {self.timezone!r} is unknown: give such as Europe/Berlin")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -175,6 +253,19 @@ class ExperimentSettings(_Checked):
         report: of the report.
     """
 
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "examples",
+        "baseline",
+        "candidates",
+        "seeds",
+        "steps",
+        "batch_size",
+        "mixtures",
+        "launcher",
+        "max_cost_usd",
+    )
+
     name: Name = "sample"
     examples: Name = "sample"
     baseline: PresetName = "mt5-tiny"
@@ -201,6 +292,12 @@ class EvaluateSettings(_Checked):
         launcher: where it runs: a launcher of operators.toml.
         config: of the evaluation.
     """
+
+    everyday: ClassVar[tuple[str, ...]] = (
+        "run",
+        "examples",
+        "launcher",
+    )
 
     run: RunName = "pairs/sample/mt5-tiny"
     examples: Name = "sample"
@@ -229,6 +326,18 @@ class FinetuneSettings(_Checked):
         predict: of the predictions.
     """
 
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "run",
+        "tasks",
+        "steps",
+        "batch_size",
+        "seed",
+        "mixture",
+        "launcher",
+        "max_cost_usd",
+    )
+
     name: Name = "sample"
     run: RunName = "pairs/sample/mt5-tiny"
     step: Count | None = None
@@ -252,6 +361,12 @@ class ReportSettings(_Checked):
         candidate: the run to compare with the baseline: pairs/NAME/PRESET or runs/NAME.
         config: of the report.
     """
+
+    everyday: ClassVar[tuple[str, ...]] = (
+        "name",
+        "baseline",
+        "candidate",
+    )
 
     name: Name = "sample"
     baseline: RunName = "pairs/sample/mt5-tiny"

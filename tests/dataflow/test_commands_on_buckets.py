@@ -9,11 +9,13 @@ import pytest
 from bucket_runs import copied
 from example_files import write_examples
 from processes import end, start_mswitch
+from starlette.testclient import TestClient
 from task_files import vocabulary, write_supervised
 from trained_runs import equal, parameters_of
 from trees import put, send
 
 from mswitch.flows.cli.main import main
+from mswitch.flows.reports.page_server import page_app
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA, read_run
 from mswitch.models.training.run_files import BucketFiles
 from mswitch.models.training.step_zero import stage_run
@@ -184,3 +186,14 @@ def test_another_output_is_not_replaced(bucket, examples, tmp_path):
     with pytest.raises(UserError, match="holds files that are not upcycle output"):
         upcycle(run, examples, bucket, UpcycleConfig(experts=1, batches=1, batch_size=4))
     assert storage.file_sizes(bucket) == {"notes.txt": 4}
+
+
+def test_pages_are_served_from_a_bucket(tmp_path, bucket):
+    for name in ("pairs/one/report.html", "pairs/one/manifest.json", "web.html", "web/stats.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    client = TestClient(page_app(send(tmp_path, f"{bucket}/runs")), "http://localhost")
+    for page in ("pairs/one/report.html", "web.html"):
+        assert client.get(f"/{page}").text == page
+    for other in ("", "pairs/one/manifest.json", "web/stats.json", "none/report.html", "x.html"):
+        assert client.get(f"/{other}").status_code == 404

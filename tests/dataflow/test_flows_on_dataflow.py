@@ -67,7 +67,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
         return peer.jobs[first:]
 
     # Its process here is killed: the flow run starts it again, and Dataflow's job is waited for.
-    run = server.start("corpus/sample", **given)
+    run = server.start("corpus-sample", **given)
     until(jobs, 400, lambda: server.log)
     host = json.loads(record_of(server).job.file(1, ".lock").read_bytes())["pid"]
     os.killpg(host, signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # Given again, it is built.
     waiting("-ingest-").set()
-    server.finish("corpus/sample", **given)
+    server.finish("corpus-sample", **given)
     assert storage.exists(f"{corpus}/_COMPLETED")
     assert record_of(server).job.out == corpus
     rows = json.loads(server.artifacts("table")["corpus-cloud"]["data"])
@@ -103,7 +103,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # The newest dump goes by the bucket, and is added there, once.
     for _ in range(2):
-        server.finish("append-crawl/monthly", name="cloud")
+        server.finish("append-crawl-monthly", name="cloud")
         [addition] = read_manifest(corpus, "corpus")["additions"]
         [file] = addition["inputs"]
         assert file["path"] == f"{bucket}/mswitch/crawls/{DUMP}.wet-1/wet/CC-00000.warc.wet.gz"
@@ -114,7 +114,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
 
     # What Dataflow cannot read is refused before anything is started.
     count = len(peer.jobs)
-    run = server.start("corpus/sample", **{**given, "name": "other", "inputs": ["/etc/hosts"]})
+    run = server.start("corpus-sample", **{**given, "name": "other", "inputs": ["/etc/hosts"]})
     assert server.wait(run, {"Completed", "Failed"}, 200).state.message == (
         "/etc/hosts: workers of Dataflow read URLs alone; give gs:// or https://"
     )

@@ -26,11 +26,11 @@ def server(tmp_path, bucket):
 def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
     top, pair = f"{bucket}/mswitch", server.storage / "pairs" / "short"
     vocabulary = {"vocabulary_size": 1000, "vocabulary_character_coverage": 0.999}
-    server.finish("examples/sample", **vocabulary, inputs_length=32)
+    server.finish("examples-sample", **vocabulary, inputs_length=32)
     assert storage.exists(f"{top}/examples/sample/_COMPLETED")
 
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
-    server.finish("pretrain-pair/sample", name="short", **short)
+    server.finish("pretrain-pair-sample", name="short", **short)
     for name in PRESETS.values():
         run = f"{top}/pairs/short/{name}"
         assert storage.exists(f"{run}/_COMPLETED")
@@ -45,9 +45,9 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
     assert report["summary"]["verdict"] == shown["verdict-short-report"]["data"]
 
     # What is there is found there, and nothing is done twice.
-    server.finish("evaluate/run", run="pairs/short/mt5-tiny")
+    server.finish("evaluate-run", run="pairs/short/mt5-tiny")
     runs = {side: f"pairs/short/{preset}" for side, preset in PRESETS.items()}
-    server.finish("report/pair", name="again", **runs)
+    server.finish("report-pair", name="again", **runs)
     assert (server.storage / "reports" / "again" / "report" / "report.html").is_file()
     assert len(read_record(pair / "mt5-tiny").attempts) == 1
 
@@ -63,7 +63,7 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
         "batch_size": 4,
         "eval_every": 2,
     }
-    ended = server.finish("finetune/run", name="tuned", **wanted, predict_batch_size=8)
+    ended = server.finish("finetune-run", name="tuned", **wanted, predict_batch_size=8)
     assert ended.state.message.startswith("accuracy on test of toy: ")
     assert storage.exists(f"{top}/finetuned/tuned/predictions/toy/test_reads.json")
     assert (server.storage / "finetuned" / "tuned-test" / "run.html").is_file()

@@ -100,7 +100,7 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
 
 
 def test_stages_that_ask_for_a_form_are_deployed():
-    assert {"distill/run", "upcycle/run"} <= {one.full_name for one in DEPLOYMENTS}
+    assert {"distill-run", "upcycle-run"} <= {one.name for one in DEPLOYMENTS}
 
 
 def test_each_field_of_a_form_is_described_by_words_that_stand_alone():

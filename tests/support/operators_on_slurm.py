@@ -39,12 +39,12 @@ storage = "storage"
 [launchers.cluster]
 launcher = "slurm"
 
-[schedules."reconcile/all"]
+[schedules."reconcile-all"]
 cron = "* * * * *"
 active = true
 """
 SCHEDULE = """
-[schedules."pretrain-pair/sample"]
+[schedules."pretrain-pair-sample"]
 cron = "{cron}"
 active = true
 parameters = {{launcher = "cluster", steps = {steps}, checkpoint_every = {checkpoint_every}}}
@@ -63,7 +63,7 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
     """Have the flows build everything; return the pair."""
     made.deploy()
     made.start_worker()
-    for name in ("corpus/sample", "examples/sample"):
+    for name in ("corpus-sample", "examples-sample"):
         say(f"flow {name}")
         finish(served, served.start(name))
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=2)
@@ -71,7 +71,7 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
         cron = f"{then.minute} {then.hour} * * *"
         file.write(SCHEDULE.format(cron=cron, **shortened(steps)))
     made.deploy()
-    say(f"pretrain-pair/sample is scheduled for {then:%H:%M} UTC")
+    say(f"pretrain-pair-sample is scheduled for {then:%H:%M} UTC")
     run = until(lambda: scheduled(served), 300, lambda: made.log("server"))
 
     pair = served.storage / "pairs" / PAIR.name
@@ -97,9 +97,9 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
 
 def run_on_both_nodes(served: Served, steps: int) -> Path:
     """Have a flow train a pair whose trainings have a process on each node; return it."""
-    say("flow pretrain-pair/sample, each training on both nodes")
+    say("flow pretrain-pair-sample, each training on both nodes")
     more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "model_parallel": 2}
-    finish(served, served.start("pretrain-pair/sample", **more, **shortened(steps)))
+    finish(served, served.start("pretrain-pair-sample", **more, **shortened(steps)))
     pair = served.storage / "pairs" / BOTH
     for name in (PAIR.baseline, PAIR.candidate):
         record = read_record(pair / name)
@@ -117,7 +117,7 @@ def shortened(steps: int) -> dict[str, int]:
 
 def scheduled(served: Served) -> UUID | None:
     """The flow run that the schedule started."""
-    pair = served.client.read_deployment_by_name("pretrain-pair/sample")
+    pair = served.client.read_deployment_by_name("pretrain-pair/pretrain-pair-sample")
     wanted = {
         "deployment_id": {"any_": [str(pair.id)]},
         "state": {"type": {"any_": ["PENDING", "RUNNING"]}},

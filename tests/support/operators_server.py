@@ -22,6 +22,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import MSWITCH, free_port
 
+from mswitch.flows.prefect.profile import deployment_path
+
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
 ENDS = {"Completed", "Failed", "Crashed"}
@@ -31,11 +33,11 @@ TOML = """
 server = "http://127.0.0.1:{port}/api"
 storage = "storage"
 
-[schedules."reconcile/all"]
+[schedules."reconcile-all"]
 cron = "*/2 * * * *"
 active = false
 
-[schedules."report/pair"]
+[schedules."report-pair"]
 cron = "* * * * *"
 active = true
 """
@@ -77,7 +79,7 @@ class Served:
         return done.returncode, done.stdout + done.stderr
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
-        found = self.client.read_deployment_by_name(deployment)
+        found = self.client.read_deployment_by_name(deployment_path(deployment))
         return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
 
     def post(self, path: str, **body: Any) -> httpx.Response:
@@ -94,7 +96,7 @@ class Served:
 
     def refusal(self, deployment: str, **parameters: Any) -> str:
         """What the API answers to parameters that it does not take."""
-        found = self.client.read_deployment_by_name(deployment)
+        found = self.client.read_deployment_by_name(deployment_path(deployment))
         answer = self.post(f"deployments/{found.id}/create_flow_run", parameters=parameters)
         assert answer.status_code == 409, answer.text
         return answer.json()["detail"]
@@ -150,6 +152,15 @@ def processes() -> dict[int, tuple[list[str], list[str]]]:
             )
             found[int(path.name)] = arguments, environment
     return found
+
+
+def engines(run: UUID) -> list[int]:
+    """The processes of a flow run."""
+    return [
+        pid
+        for pid, (words, environment) in processes().items()
+        if "prefect.engine" in words and f"PREFECT__FLOW_RUN_ID={run}" in environment
+    ]
 
 
 def environment_of(directory: Path) -> dict[str, str]:

@@ -43,7 +43,7 @@ from mswitch.flows.prefect.deploy.notifications import (
     find_block,
     save_block,
 )
-from mswitch.flows.prefect.profile import HOUSEKEEPING, TAG, TAGS, Operators
+from mswitch.flows.prefect.profile import HOUSEKEEPING, TAG, TAGS, Operators, deployment_path
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
 
@@ -247,9 +247,9 @@ def _deployment(
             job_variables=wanted["job_variables"],
         )
 
-    name, before = f"deployment {deployment.full_name}", None
+    name, before = f"deployment {deployment.name}", None
     try:
-        before = client.read_deployment_by_name(deployment.full_name)
+        before = client.read_deployment_by_name(deployment_path(deployment.name))
     except ObjectNotFound:
         return Thing(name, wanted, None, write)
     found = {key: getattr(before, key, None) for key in wanted}

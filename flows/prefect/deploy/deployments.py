@@ -19,6 +19,7 @@ from mswitch.flows.prefect.flows.experiment import experiment
 from mswitch.flows.prefect.flows.finetune import finetune_run
 from mswitch.flows.prefect.flows.pretrain_pair import pretrain_pair
 from mswitch.flows.prefect.flows.reconcile import reconcile
+from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.parameters import flat_values
@@ -31,6 +32,7 @@ from mswitch.flows.prefect.settings import (
     ExperimentSettings,
     FinetuneSettings,
     PairSettings,
+    RefreshSettings,
     ReportSettings,
 )
 from mswitch.models.config import TrainConfig
@@ -51,7 +53,7 @@ class Deployment:
 
     Attributes:
         flow: the flow.
-        name: of the deployment.
+        kind: which of the deployments of this flow.
         settings: what its form shows; None for a flow without parameters.
         schedule: when it runs, unless operators.toml says otherwise; None for by hand only.
         concurrency: how many of its runs work at a time, and what becomes of a further one.
@@ -59,16 +61,16 @@ class Deployment:
     """
 
     flow: Flow[..., Any]
-    name: str
+    kind: str
     settings: Any = None
     schedule: Schedule | None = None
     concurrency: tuple[int, ConcurrencyLimitStrategy] | None = None
     housekeeping: bool = False
 
     @property
-    def full_name(self) -> str:
-        """Name of flow and deployment, as Prefect's commands take them."""
-        return f"{self.flow.name}/{self.name}"
+    def name(self) -> str:
+        """Of the deployment; lists show it without that of the flow."""
+        return f"{self.flow.name}-{self.kind}"
 
     @property
     def tags(self) -> list[str]:
@@ -81,13 +83,24 @@ class Deployment:
         return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
+    def required(self) -> list[str]:
+        """The everyday parameters that have to have a value: forms do not call them optional."""
+        values = {} if self.settings is None else flat_values(self.settings)
+        everyday = getattr(self.settings, "everyday", ())
+        return [name for name in everyday if values[name] not in (None, "", [], False)]
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters whose values are not the flow's defaults."""
+        """The parameters whose values are required, or not the flow's defaults."""
         if self.settings is None:
             return {}
         defaults = flat_values(type(self.settings)())
         values = flat_values(self.settings)
-        return {name: value for name, value in values.items() if value != defaults[name]}
+        return {
+            name: value
+            for name, value in values.items()
+            if value != defaults[name] or name in self.required
+        }
 
     @property
     def entrypoint(self) -> str:
@@ -126,6 +139,13 @@ DEPLOYMENTS: Sequence[Deployment] = (
             config=TrainConfig(),
         ),
     ),
+    Deployment(
+        refresh,
+        "nightly",
+        RefreshSettings(),
+        Schedule(cron="0 1 * * *"),
+        (1, ConcurrencyLimitStrategy.CANCEL_NEW),
+    ),
     Deployment(experiment, "sample", ExperimentSettings()),
     Deployment(evaluate_run, "run", EvaluateSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
@@ -144,12 +164,12 @@ DEPLOYMENTS: Sequence[Deployment] = (
 
 def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None:
     """When a deployment runs by itself."""
-    return operators.schedules.get(deployment.full_name, deployment.schedule)
+    return operators.schedules.get(deployment.name, deployment.schedule)
 
 
 def check_schedules(operators: Operators) -> None:
     """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes."""
-    names = [deployment.full_name for deployment in DEPLOYMENTS]
+    names = [deployment.name for deployment in DEPLOYMENTS]
     for name, schedule in operators.schedules.items():
         if name not in names:
             raise UserError(
@@ -187,6 +207,7 @@ def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
 
     schema = parameter_schema(deployment.flow.fn).model_dump_for_openapi()
     schema["additionalProperties"] = False
+    schema["required"] = deployment.required
     if "launcher" in schema["properties"]:
         names = ["local", *(name for name in operators.launchers if name != "local")]
         schema["properties"]["launcher"]["enum"] = names

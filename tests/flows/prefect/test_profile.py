@@ -13,7 +13,8 @@ from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.deploy import serve
 from mswitch.flows.prefect.deploy.apply import deploy
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schedule_of
-from mswitch.flows.prefect.profile import VARIABLE, Operators, read_operators
+from mswitch.flows.prefect.profile import VARIABLE, Operators, deployment_path, read_operators
+from mswitch.flows.prefect.settings import RefreshSettings
 from mswitch.pipelines.errors import UserError
 
 
@@ -97,25 +98,25 @@ def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(t
 
 
 def test_schedules_are_inactive_unless_asked_for(tmp_path):
-    [monthly] = [one for one in DEPLOYMENTS if one.full_name == "append-crawl/monthly"]
-    asked = '[schedules."append-crawl/monthly"]\ncron = "0 5 1 * *"\nactive = true'
+    [monthly] = [one for one in DEPLOYMENTS if one.name == "append-crawl-monthly"]
+    asked = '[schedules."append-crawl-monthly"]\ncron = "0 5 1 * *"\nactive = true'
 
     assert not schedule_of(monthly, Operators()).active
     assert schedule_of(monthly, read_operators(written(tmp_path, asked))).active
-    active = [one.full_name for one in DEPLOYMENTS if one.schedule and one.schedule.active]
-    assert active == ["reconcile/all"]
+    active = [one.name for one in DEPLOYMENTS if one.schedule and one.schedule.active]
+    assert active == ["reconcile-all"]
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* is of no deployment: choose among corpus/"),
+        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* is of no deployment: choose among corpus-"),
         (
-            "report/pair",
+            "report-pair",
             'cron = "61 5 * * *"',
             r"operators.toml: cron = '61 5 \* \* \*' is not valid",
         ),
-        ("report/pair", 'cron = "0 5 * * *"\ntimezone = "Mars"', "timezone = 'Mars' is not valid"),
+        ("report-pair", 'cron = "0 5 * * *"\ntimezone = "Mars"', "timezone = 'Mars' is not valid"),
     ],
 )
 def test_a_wrong_schedule_is_refused(name, settings, message, tmp_path):
@@ -156,3 +157,34 @@ def test_an_exported_address_does_not_lead_elsewhere(monkeypatch):
     monkeypatch.setattr(serve.subprocess, "Popen", lambda words, env: given.update(env))
     serve._prefect(Operators(), "worker", "start")
     assert given["PREFECT_API_URL"] == str(Operators().server)
+
+
+def test_pages_are_linked_where_they_are_served(tmp_path):
+    page = tmp_path / "runs" / "pairs" / "a b" / "report.html"
+    assert read_operators().link(page) == f"`{page}`"
+    served = read_operators(written(tmp_path, 'pages = "http://pages.example:4280"'))
+    assert served.link(page) == (
+        "[pairs/a b/report.html](http://pages.example:4280/pairs/a%20b/report.html)"
+    )
+    assert served.link(tmp_path / "elsewhere.html") == f"`{tmp_path}/elsewhere.html`"
+
+
+def test_a_deployment_is_found_by_its_name():
+    assert deployment_path("append-crawl-monthly") == "append-crawl/append-crawl-monthly"
+    assert deployment_path("mine/own") == "mine/own"
+    for one in DEPLOYMENTS:
+        assert deployment_path(one.name) == f"{one.flow.name}/{one.name}"
+
+
+@pytest.mark.parametrize("name", ["{date}", "mc4-{dump}_{date}", "a"])
+def test_names_of_a_refresh_may_hold_fields(name):
+    assert RefreshSettings(examples=name).examples == name
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"timezone": "Mars"}, "timezone 'Mars' is unknown: give such as Europe/Berlin")],
+)
+def test_a_wrong_refresh_is_refused(given, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        RefreshSettings(**given)

@@ -35,7 +35,7 @@ OPERATORS = """
 server = "http://127.0.0.1:{port}/api"
 storage = "storage"
 
-[schedules."reconcile/all"]
+[schedules."reconcile-all"]
 cron = "* * * * *"
 active = true
 """
@@ -57,7 +57,7 @@ def test_no_death_loses_doubles_or_orphans_anything(world):
     moments = random.Random(SEED)
     print(f"\n{KILLS} kills, seed {SEED}", flush=True)
     start = time.monotonic()
-    quiet = served.start("pretrain-pair/sample", name="quiet", **PAIR)
+    quiet = served.start("pretrain-pair-sample", name="quiet", **PAIR)
     assert served.wait(quiet, ENDS, 1800).state_name == "Completed", served.lines(quiet)
     undisturbed = results(served.storage / "pairs" / "quiet")
     assert len(undisturbed) == 12  # of each model five evaluations, and the metrics
@@ -68,7 +68,7 @@ def test_no_death_loses_doubles_or_orphans_anything(world):
         while kills < KILLS:
             number += 1
             name = f"killed-{number}"
-            run = served.start("pretrain-pair/sample", name=name, **PAIR)
+            run = served.start("pretrain-pair-sample", name=name, **PAIR)
             kills += disturb(made, served, run, moments, min(KILLS - kills, KILLS_OF_A_RUN))
             ended = served.wait(run, ENDS, 1800)
             assert ended.state_name == "Completed", (ended.state, served.lines(run))

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import task_files
-from operators_server import ENDS, Served, processes, served, until, with_examples
+from operators_server import ENDS, Served, engines, processes, served, until, with_examples
 from prefect.client.schemas.objects import StateType
 from processes import end, start_mswitch
 
@@ -50,25 +50,16 @@ def names_with(server: Served, tag: str) -> set[str]:
     return {one["name"] for one in answer.json()}
 
 
-def engines(run) -> list[int]:
-    """The processes of a flow run."""
-    return [
-        pid
-        for pid, (words, environment) in processes().items()
-        if "prefect.engine" in words and f"PREFECT__FLOW_RUN_ID={run}" in environment
-    ]
-
-
 @pytest.mark.parametrize(
     ("deployment", "parameters", "message"),
     [
-        ("pretrain-pair/sample", {"steps": 0}, "0 is less than the minimum of 1"),
-        ("pretrain-pair/sample", {"baseline": "mt5-giant"}, "'mt5-giant' is not one of"),
-        ("pretrain-pair/sample", {"launcher": "moon"}, "'moon' is not one of ['local']"),
-        ("pretrain-pair/sample", {"stepz": 3}, "'stepz' was unexpected"),
-        ("corpus/sample", {"validation_per_mille": -7}, "-7 is less than the minimum of 0"),
-        ("corpus/sample", {"name": "../../etc"}, "does not match"),
-        ("corpus/sample", {"min_lines": "3; rm -rf /"}, "is not valid under any of the given"),
+        ("pretrain-pair-sample", {"steps": 0}, "0 is less than the minimum of 1"),
+        ("pretrain-pair-sample", {"baseline": "mt5-giant"}, "'mt5-giant' is not one of"),
+        ("pretrain-pair-sample", {"launcher": "moon"}, "'moon' is not one of ['local']"),
+        ("pretrain-pair-sample", {"stepz": 3}, "'stepz' was unexpected"),
+        ("corpus-sample", {"validation_per_mille": -7}, "-7 is less than the minimum of 0"),
+        ("corpus-sample", {"name": "../../etc"}, "does not match"),
+        ("corpus-sample", {"min_lines": "3; rm -rf /"}, "is not valid under any of the given"),
     ],
 )
 def test_the_api_refuses_what_the_command_refuses(server, deployment, parameters, message):
@@ -86,7 +77,7 @@ def test_a_worker_hears_sigterm_though_a_shell_has_it_ignore_sigint(server):
 
 
 def test_a_refused_run_fails_with_one_line_and_no_traceback(server):
-    found = server.client.read_deployment_by_name("pretrain-pair/sample")
+    found = server.client.read_deployment_by_name("pretrain-pair/pretrain-pair-sample")
     run = server.client.create_flow_run_from_deployment(
         found.id, parameters={"examples": "none"}, name="second try"
     ).id
@@ -102,8 +93,8 @@ def test_a_refused_run_fails_with_one_line_and_no_traceback(server):
 
 
 def test_a_schedule_that_is_asked_for_fires_and_no_other(server):
-    report = server.client.read_deployment_by_name("report/pair")
-    monthly = server.client.read_deployment_by_name("append-crawl/monthly")
+    report = server.client.read_deployment_by_name("report/report-pair")
+    monthly = server.client.read_deployment_by_name("append-crawl/append-crawl-monthly")
 
     [first, *_] = until(lambda: runs_of(server, report, "FAILED"), 300, lambda: server.log)
     assert "auto-scheduled" in first["tags"]
@@ -130,9 +121,9 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
         "~ work pool mswitch: concurrency_limit: 3 -> None",
         "~ work queue mswitch/housekeeping: concurrency_limit: 1 -> None",
     ]
-    assert schedule.startswith("~ deployment report/pair: schedule:")
+    assert schedule.startswith("~ deployment report-pair: schedule:")
     assert server.deploy("--dry-run") == (0, text)
-    report = server.client.read_deployment_by_name("report/pair")
+    report = server.client.read_deployment_by_name("report/report-pair")
     assert [one.active for one in report.schedules] == [False]
     # As it is in the file. Its runs come late, since nothing takes them.
     assert server.deploy()[0] == 0
@@ -153,7 +144,7 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
 
 def test_an_experiment_shares_its_runs(server):
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
-    server.finish("experiment/sample", name="first", seeds=[0, 1], **short)
+    server.finish("experiment-sample", name="first", seeds=[0, 1], **short)
 
     runs = sorted((server.storage / "runs").glob("[!.]*"))
     assert [path.name.rsplit("-", 1)[0] for path in runs] == [
@@ -165,7 +156,7 @@ def test_an_experiment_shares_its_runs(server):
 
     # One more mixture: the runs on the other are neither trained nor evaluated again.
     more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
-    server.finish("experiment/sample", name="second", seeds=[0], **more, **short)
+    server.finish("experiment-sample", name="second", seeds=[0], **more, **short)
     for path in (*runs, *(run / "eval" for run in runs)):
         assert len(read_record(path).attempts) == 1
     others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})
@@ -202,7 +193,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
         "eval_every": 2,
     }
     for _ in range(2):
-        ended = server.finish("finetune/run", name="tuned", **wanted, predict_batch_size=8)
+        ended = server.finish("finetune-run", name="tuned", **wanted, predict_batch_size=8)
         assert ended.name == "finetune tuned: pairs/tiny/mt5-tiny"
         assert ended.state.message.startswith("accuracy on test of toy: ")
         assert ended.state.message.endswith(", test read 1 time")
@@ -220,7 +211,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     assert {"accuracy", "low", "high", "majority"} <= table[0].keys()
     assert "run.html" in server.artifacts("markdown")["page-tuned-test"]["data"]
     assert "step 4 of 4" in server.artifacts("progress")["train-finetuned-tuned"]["description"]
-    run = server.start("finetune/run", name="other", **{**wanted, "tasks": "sample"})
+    run = server.start("finetune-run", name="other", **{**wanted, "tasks": "sample"})
     ended = server.wait(run, ENDS)
     assert ended.state_name == "Failed"
     assert "sample are not examples of a task: name some that" in ended.state.message
@@ -228,7 +219,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
 
 def test_logs_progress_suspend_resume_death_and_cancel(server):
     """One training through all of it: never two of its jobs, never one that is lost."""
-    run = server.start("pretrain-pair/sample", name="long", **ENDLESS)
+    run = server.start("pretrain-pair-sample", name="long", **ENDLESS)
 
     def progress():
         found = server.artifacts("progress")
@@ -243,7 +234,7 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     assert len(server.lines(run)) == len(set(server.lines(run)))
 
     # It takes the one place that there is, and the reconciler needs none. A list has either.
-    server.wait(server.start("reconcile/all"), {"Completed"}, 100)
+    server.wait(server.start("reconcile-all"), {"Completed"}, 100)
     assert server.client.read_flow_run(run).state_name == "Running"
     assert names_with(server, "housekeeping") == {"reconcile"}
     assert "reconcile" not in names_with(server, "mswitch")
@@ -259,7 +250,7 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     assert "is lifted: after it, Prefect would have failed the run" in suspended.message
     # Without a process, the reconciler sees to it.
     suspend(server, run, 300)
-    server.wait(server.start("reconcile/all"), {"Completed"}, 100)
+    server.wait(server.start("reconcile-all"), {"Completed"}, 100)
     assert server.client.read_flow_run(run).state.state_details.pause_timeout is None
     answer = server.post("task_runs/filter", task_runs={"flow_run_id": {"any_": [str(run)]}})
     assert {one["state_name"] for one in answer.json()} == {"Completed", "Cancelled"}
@@ -281,7 +272,7 @@ def test_logs_progress_suspend_resume_death_and_cancel(server):
     def runs_again() -> bool:
         state = server.client.read_flow_run(run).state_name
         if state == "Crashed":  # the worker may say so a second time
-            server.wait(server.start("reconcile/all"), {"Completed"})
+            server.wait(server.start("reconcile-all"), {"Completed"})
         return state == "Running"
 
     until(runs_again, 400, lambda: server.log)

@@ -57,7 +57,7 @@ def message(received, part: str, secs: float = 120) -> str:
 
 
 def test_a_flow_run_that_fails_is_told_with_its_reason(server, received):
-    run = server.start("pretrain-pair/sample", name="wrong", examples="none")
+    run = server.start("pretrain-pair-sample", name="wrong", examples="none")
     server.wait(run, {"Failed"})
     assert message(received, "pretrain wrong") == (
         "pretrain wrong: mswitch-tiny against mt5-tiny, seed 0: Failed. "
@@ -77,8 +77,8 @@ def test_a_job_without_progress_is_told(server, received):
         lock.write_text(json.dumps({**host, "started": 1.0}))
         hour_ago = time.time() - 3600
         os.utime(job.file(1, ".log"), (hour_ago, hour_ago))
-        server.wait(server.start("reconcile/all"), {"Completed"})
-        server.wait(server.start("reconcile/all"), {"Completed"})
+        server.wait(server.start("reconcile-all"), {"Completed"})
+        server.wait(server.start("reconcile-all"), {"Completed"})
         assert message(received, "stuck").startswith(f"{out}: no progress for 60 minutes")
     finally:
         Local().stop(job, 1, kill=True)
@@ -86,7 +86,7 @@ def test_a_job_without_progress_is_told(server, received):
 
 def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):
     short = {"steps": 6, "batch_size": 2, "evaluations": 5}
-    ended = server.finish("pretrain-pair/sample", name="short", **short)
+    ended = server.finish("pretrain-pair-sample", name="short", **short)
     assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
     assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
     pages = server.artifacts("markdown")

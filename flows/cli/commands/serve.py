@@ -1,0 +1,79 @@
+"""`mswitch serve`: the pages of a storage in a browser."""
+
+import contextlib
+import ipaddress
+import os
+import secrets
+import socket
+from typing import Annotated
+
+from annotated_types import Ge, Le
+from cyclopts import App
+
+from mswitch.pipelines import storage as storages
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+
+app = App(name="serve")
+#: Has the token, so that it stays the same and is in no command line.
+VARIABLE = "MSWITCH_SERVE_TOKEN"
+
+
+@app.default
+def serve(
+    *,
+    storage: str = "",
+    host: str = "127.0.0.1",
+    port: Annotated[int, Ge(0), Le(65535)] = 4280,
+) -> int:
+    """Serve the pages below a storage: its index, reports, and the pages of corpora.
+
+    Nothing can be changed, and no other file be read. On this machine no token is needed; through
+    a tunnel such as `ssh -L 4280:localhost:4280 HOST` neither.
+
+        mswitch serve --storage runs
+        mswitch serve --host 0.0.0.0  # of operators.toml; prints an address with a token
+
+    With `pages = "http://HOST:4280"` in operators.toml, what flows show in Prefect links to it.
+
+    Args:
+        storage: a directory, or its gs:// or s3:// URL; by default that of operators.toml.
+        host: an address of this machine to answer at. Any but a loopback one needs the token of
+            the environment variable MSWITCH_SERVE_TOKEN, or else gets a new one.
+        port: where to answer; 0 for any that is free.
+    """
+    import uvicorn
+
+    from mswitch.flows.prefect.profile import read_operators
+    from mswitch.flows.reports.page_server import page_app
+
+    place = storage or str(read_operators().storage)
+    if not storages.is_remote(place) and not os.path.isdir(place):
+        raise UserError(f"{place} is no directory: give --storage, where reports lie below")
+    token = known = os.environ.get(VARIABLE, "")
+    if not token and not _is_loopback(host):
+        token = secrets.token_urlsafe(24)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"cannot answer at {host}, port {port} ({error}): give another --host or --port"
+        ) from error
+    with listening:
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listening.getsockname()[1]}/"
+        say("serve", f"{place} at {address}{f'?token={token}' if token != known else ''}")
+        config = uvicorn.Config(
+            page_app(place, token), log_level="warning", server_header=False, lifespan="off"
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listening])
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,126 @@
+"""The flow of a night: the newest dump is added to a corpus, and what follows from that is made.
+
+Each stage is a run of a deployment, with jobs, retries, costs and suspending of its own.
+This flow starts one after the other, and waits.
+"""
+
+import datetime
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from prefect import State, flow, get_client
+from prefect.client.schemas import FlowRun
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, Pause
+from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Cancelled, Cancelling, Completed
+
+from mswitch.flows.prefect.flows.append_crawl import newest_dump
+from mswitch.flows.prefect.parameters import JobCancelledError, flat
+from mswitch.flows.prefect.profile import deployment_path, read_operators
+from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.settings import RefreshSettings
+from mswitch.flows.prefect.steps import SERVER_ERRORS, STATE_SECS, cancel_jobs, lift_time_limit
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+
+#: A stage that is crashed for longer is not started again by `reconcile`, every two minutes.
+CRASHED_SECS = 1800
+
+
+def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
+    """Cancel the stage that runs; Prefect calls it by these names."""
+    of_this = FlowRunFilterParentFlowRunId(any_=[flow_run.id])
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=of_this)):
+            if run.state is not None and run.state.is_crashed():
+                client.set_flow_run_state(run.id, Cancelled(), force=True)
+                cancel_jobs(read_operators(), run.id)
+            elif run.state is None or not run.state.is_final():
+                client.set_flow_run_state(run.id, Cancelling(), force=True)
+
+
+@flow(name="refresh", flow_run_name=named("refresh {corpus}"), on_cancellation=[cancel_stages])
+@flat
+def refresh(settings: RefreshSettings) -> State:
+    """Add the newest dump to a corpus; make examples of it, train a pair on them, and report.
+
+    What is finished is found: with `{dump}` in the names, a night without a new dump does nothing.
+    """
+    operators = read_operators()
+    if operators.flow_runs < 2:
+        raise UserError(
+            "flow_runs of operators.toml is 1: this flow takes a place, and its stages another: "
+            "give at least 2"
+        )
+    dump = settings.dump
+    if dump == "latest":
+        dump = newest_dump(str(operators.common_crawl_list))
+    scheduled = this_flow_run.get_scheduled_start_time()
+    date = scheduled.astimezone(ZoneInfo(settings.timezone)).date().isoformat()
+    last: FlowRun | None = None
+    if settings.append_deployment:
+        last = finished(settings.append_deployment, {"name": settings.corpus, "dump": dump})
+        # Continued on another day, it may have begun with an older one.
+        dump = last.parameters["dump"]
+    examples, pair = (
+        name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
+    )
+    of_pair = {**settings.pair_parameters, "name": pair, "examples": examples}
+    of_examples = {**settings.examples_parameters, "name": examples, "corpus": settings.corpus}
+    for deployment, parameters in (
+        (settings.examples_deployment, of_examples),
+        (settings.pair_deployment, of_pair),
+    ):
+        if deployment:
+            last = finished(deployment, parameters)
+    return Completed(message=last.state.message if last and last.state else "nothing to do")
+
+
+def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
+    """Run a deployment once in this flow run, whoever continues it, and wait for its good end."""
+    # The same run is found again by its key.
+    key = f"{this_flow_run.id}-{deployment}"
+    try:
+        found: Any = run_deployment(
+            deployment_path(deployment), parameters=dict(parameters), timeout=0, idempotency_key=key
+        )
+    except ObjectNotFound as error:
+        raise UserError(
+            f"there is no deployment {deployment}: `mswitch deploy` makes it"
+        ) from error
+    say("refresh", f"{deployment}: {found.name}")
+    while True:
+        try:
+            with get_client(sync_client=True) as client:
+                _obey(client)
+                run = client.read_flow_run(found.id)
+        except SERVER_ERRORS:
+            run = found
+        state = run.state
+        if state is not None and state.is_final() and not _starts_again(state):
+            break
+        time.sleep(STATE_SECS)
+    if state.is_cancelled():
+        raise JobCancelledError(f"{deployment} was cancelled ({found.name})")
+    if not state.is_completed():
+        raise UserError(f"{deployment} failed ({found.name}): {state.message}")
+    return run
+
+
+def _starts_again(state: State) -> bool:
+    """Whether a run crashed just now, and `reconcile` is going to see to it."""
+    age = datetime.datetime.now(datetime.UTC) - state.timestamp
+    return state.is_crashed() and age.total_seconds() < CRASHED_SECS
+
+
+def _obey(client: Any) -> None:
+    """Leave where this flow run is suspended; the stage that runs goes on."""
+    own = UUID(this_flow_run.id)
+    state = lift_time_limit(client, own, client.read_flow_run(own).state)
+    if state is not None and state.is_paused():
+        raise Pause(state=state)

@@ -1,0 +1,124 @@
+"""A web server of the pages below a storage: reports, indexes and corpora, and nothing else of it.
+
+Read-only. Whoever is not on this machine needs the token, once: a cookie keeps it.
+"""
+
+import contextlib
+import secrets
+import urllib.parse
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.corpus.change import STATS
+
+INDEX = "index.html"
+#: Pages, and what tells the same to programs.
+_NAMES = frozenset(
+    f"{stem}.{kind}"
+    for stem in ("index", "report", "downstream", "distillation", "run")
+    for kind in ("html", "json")
+)
+_TYPES = {"html": "text/html", "json": "application/json"}
+_HERE = ("localhost", "127.0.0.1", "::1")
+_COOKIE, _COOKIE_SECS = "mswitch_token", 30 * 86400
+#: A page is one file with its styles, scripts and figures, and asks for nothing.
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+def page_app(place: str | Path, token: str = "") -> Starlette:
+    """Return the application.
+
+    Args:
+        place: a directory, or its gs:// or s3:// URL.
+        token: what a request has to know. Without one, only requests to this machine by name are
+            answered, lest another site's page reads them under a name of its own.
+    """
+
+    async def answer(request: Request) -> Response:
+        refusal = _refusal(request, token)
+        if refusal is not None:
+            return refusal
+        if "token" in request.query_params:
+            # Out of the address line, and of what is copied from it.
+            there = request.path_params["path"].lstrip("/")
+            clean = RedirectResponse(f"/{urllib.parse.quote(there)}", 303)
+            clean.set_cookie(_COOKIE, token, _COOKIE_SECS, httponly=True, samesite="lax")
+            return clean
+        path = request.path_params["path"]
+        path = f"{path}{INDEX}" if path.endswith("/") or not path else path
+        content = await run_in_threadpool(read_page, place, path)
+        if content is None:
+            return PlainTextResponse(_missing(path), 404, _HEADERS)
+        kind = path.rpartition(".")[2]
+        return Response(content, headers=_HEADERS, media_type=_TYPES[kind])
+
+    return Starlette(routes=[Route("/{path:path}", answer)])
+
+
+def _refusal(request: Request, token: str) -> Response | None:
+    if not token:
+        host = request.headers.get("host", "")
+        with contextlib.suppress(ValueError):
+            if urllib.parse.urlsplit(f"//{host}").hostname in _HERE:
+                return None
+        return PlainTextResponse("this server answers to localhost alone\n", 403, _HEADERS)
+    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    given = [request.query_params.get("token", ""), request.cookies.get(_COOKIE, "")]
+    given += [bearer] if scheme.lower() == "bearer" else []
+    if any(secrets.compare_digest(one.encode(), token.encode()) for one in given):
+        return None
+    told = "open the address that `mswitch serve` printed, with its token\n"
+    return PlainTextResponse(told, 401, {**_HEADERS, "WWW-Authenticate": "Bearer"})
+
+
+def _missing(path: str) -> str:
+    if path == INDEX:
+        return "there is no index yet: `mswitch report index` of the storage writes it\n"
+    return "there is no such page\n"
+
+
+def read_page(place: str | Path, path: str) -> bytes | None:
+    """Return a page, or what it says as JSON; None if there is none, or it is something else.
+
+    Args:
+        place: see `page_app`.
+        path: below it.
+    """
+    parts = path.split("/")
+    if any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+        return None
+    file = storage.join(place, *parts)
+    try:
+        with objects.reaching(file):
+            known = parts[-1] in _NAMES or _is_corpus_page(file)
+            if not known or not _is_within(file, place) or not storage.exists(file):
+                return None
+            return storage.read_bytes(file)
+    except (OSError, ValueError, objects.BucketError):
+        return None
+
+
+def _is_corpus_page(file: str) -> bool:
+    """Whether the file is named after a corpus beside it."""
+    corpus = file.removesuffix(".html")
+    return corpus != file and storage.exists(storage.join(corpus, STATS))
+
+
+def _is_within(file: str, place: str | Path) -> bool:
+    """Whether no link leads out of the storage."""
+    if storage.is_remote(place):
+        return True
+    return Path(file).resolve().is_relative_to(Path(place).resolve())
