@@ -169,3 +169,13 @@ def test_three_nights_that_chain(server, dumps):
     assert len(read_manifest(corpus, "corpus")["additions"]) == 2
     assert (server.storage / "pairs" / f"night-{NEWEST}-2026-01-04" / "report").is_dir()
     assert (server.storage / "index.html").read_text().count("night-") >= 2
+
+    # The same pair with more steps is extended, and so is its report.
+    pair = f"night-{NEWEST}-2026-01-04"
+    longer = {"steps": 12, "evaluations": 3, "batch_size": 4}
+    server.finish("pretrain-pair-sample", name=pair, examples=f"night-{NEWEST}", **longer)
+    found = json.loads((server.storage / "pairs" / pair / "report" / "report.json").read_text())
+    for side in ("baseline", "candidate"):
+        assert found["runs"][side]["steps"] == 12
+        run = server.storage / "pairs" / pair / found["runs"][side]["preset"]
+        assert json.loads((run / "config.json").read_text())["horizons"] == [6]

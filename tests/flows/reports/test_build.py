@@ -52,7 +52,9 @@ def test_again_it_does_nothing_and_says_so(pair, tmp_path, capsys):
 
 def test_other_settings_or_inputs_are_refused(pair, tmp_path):
     make_report(pair, tmp_path / "out")
-    with pytest.raises(UserError, match=r"made with other settings or inputs \(changed: report.seed\)"):
+    with pytest.raises(
+        UserError, match=r"made with other settings or inputs \(changed: report.seed\)"
+    ):
         make_report(pair, tmp_path / "out", seed=1)
     few = ReportConfig(resamples=100)
     assert not write_report(*pair, tmp_path / "out", few, replace=True)["reused"]
