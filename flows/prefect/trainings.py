@@ -19,10 +19,11 @@ from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.reports import write_page_so_far
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import cancel, follow, jobs_followed, owner_of, step
-from mswitch.models.training.run_directory import CONFIG, evaluation_steps
+from mswitch.models.training.run_directory import CONFIG
 from mswitch.models.training.run_files import EVALUATION
+from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.objects import BucketError, reaching
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import say
 
@@ -145,7 +146,7 @@ class Trainings:
     def _evaluate_what_is_there(self) -> None:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
-            if to_evaluate and _has(one, CONFIG) and not self._is_evaluated(one):
+            if to_evaluate and _described(one) and not self._is_evaluated(one):
                 self.evaluations[one.place] = evaluate.submit(
                     self._evaluation(one, watch=True), self.evaluator, guard=self.guard
                 )
@@ -158,8 +159,9 @@ class Trainings:
             return False
         if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
             return False
-        evaluated = (f"{EVALUATION}/{step}.parquet" for step in evaluation_steps(one.config))
-        return _has(one, MARKER, *evaluated)
+        steps = _described(one).get("eval_steps", ())
+        evaluated = (f"{EVALUATION}/{step}.parquet" for step in steps)
+        return bool(steps) and _has(one, MARKER, *evaluated)
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
         config = self.settings.evaluate
@@ -173,7 +175,7 @@ class Trainings:
         self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
         for out, sides in self.reports.items():
             runs = {run for side in sides for run in side}
-            if not all(_has(one, CONFIG) for one in self.planned if one.out in runs):
+            if not all(_described(one) for one in self.planned if one.out in runs):
                 continue
             try:
                 write_page_so_far(*sides, out, self.settings.report)
@@ -182,6 +184,16 @@ class Trainings:
                 if problem != self._problems.get(out):
                     say("report", f"nothing of the steps so far: {problem}")
                 self._problems[out] = problem
+
+
+def _described(one: Planned) -> dict[str, Any]:
+    """What a run that has begun says of itself; nothing while it is one that is to be extended."""
+    if not _has(one, CONFIG):
+        return {}
+    with contextlib.suppress(BucketError), reaching(str(one.out)):
+        found = storage.read_json(storage.join(one.out, CONFIG))
+        return found if found["train"]["steps"] >= one.config.steps else {}
+    return {}
 
 
 def _has(one: Planned, *names: str) -> bool:

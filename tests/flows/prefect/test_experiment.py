@@ -1,6 +1,7 @@
 """What an experiment trains, what it shares with others, and where its reports go."""
 
 import dataclasses
+import json
 from typing import Any
 
 import example_files
@@ -17,7 +18,7 @@ from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.models.config import EvaluateConfig
-from mswitch.models.training.run_directory import evaluation_steps
+from mswitch.models.training.run_directory import CONFIG, evaluation_steps
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 
@@ -98,7 +99,11 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
     settings = PairSettings()
     one = Planned(operators.storage / "run", "mt5-tiny", settings.config, settings.mixture)
     job = evaluation(one.out, "examples", settings.evaluate, watch=True)
-    steps = [one.out / "eval" / f"{step}.parquet" for step in evaluation_steps(one.config)]
+    of_run = evaluation_steps(one.config)
+    steps = [one.out / "eval" / f"{step}.parquet" for step in of_run]
+    one.out.mkdir(parents=True)
+    described = {"train": {"steps": one.config.steps}, "eval_steps": of_run}
+    (one.out / CONFIG).write_text(json.dumps(described))
     for file in (one.out / MARKER, *steps):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
@@ -118,3 +123,7 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
     assert evaluate(other) == 1
     steps[0].unlink()
     assert evaluate(settings) == 2
+    steps[0].touch()
+    longer = dataclasses.replace(one.config, steps=2 * one.config.steps)
+    one = dataclasses.replace(one, config=longer)
+    assert evaluate(settings) == 3

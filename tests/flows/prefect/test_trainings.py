@@ -1,5 +1,6 @@
 """What a flow does beside its trainings, and when one of them fails."""
 
+import dataclasses
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ def shown(monkeypatch):
 
 
 def trainings_of(runs, out) -> Trainings:
-    settings = PairSettings()
+    settings = PairSettings(config=dataclasses.replace(PairSettings.config, steps=100))
     planned = [Planned(run, run.name, settings.config, settings.mixture) for run in runs]
     reports = {out: ([runs[0]], [runs[1]])}
     return Trainings(planned, settings, out, Local(), Local(), reports, None)  # type: ignore[arg-type]
@@ -44,6 +45,13 @@ def test_what_is_evaluated_is_reported_while_runs_train(tmp_path, shown):
     assert verdict.startswith("Up to step 100 of 100, ")
     assert str(tmp_path / "report" / "report.html") in page
     assert "![Loss curves](data:image/svg+xml;base64," in page
+
+
+def test_a_run_that_is_to_be_extended_is_not_reported_on_yet(tmp_path, shown):
+    runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=50))
+    trainings_of(runs, tmp_path / "report")._report_so_far()
+    assert not shown
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_report_that_goes_wrong_is_logged_once_and_stops_nothing(tmp_path, shown):
