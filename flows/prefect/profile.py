@@ -91,6 +91,20 @@ class Schedule(_Table):
     parameters: dict[str, Any] = {}
 
 
+class Further(_Table):
+    """What a deployment has besides.
+
+    Attributes:
+        owner: who answers for it: a tag `owner:NAME` of its runs.
+        tags: further tags of its runs.
+        environment: variables of the processes of its runs, and of the jobs that they start here.
+    """
+
+    owner: Name | None = None
+    tags: tuple[Name, ...] = ()
+    environment: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+
+
 class Price(_Table):
     """What an hour costs, in USD: one of `host_hour` and `chip_hour`.
 
@@ -167,6 +181,7 @@ class Operators(_Table):
         common_crawl: where dumps of Common Crawl lie, or a mirror of them.
         common_crawl_list: the list of all dumps, the newest first.
         schedules: by deployment, such as `append-crawl-monthly`.
+        deployments: what they have besides, likewise.
     """
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
@@ -184,6 +199,7 @@ class Operators(_Table):
     common_crawl: AnyHttpUrl = AnyHttpUrl(BASE_URL)
     common_crawl_list: AnyHttpUrl = AnyHttpUrl("https://index.commoncrawl.org/collinfo.json")
     schedules: dict[str, Schedule] = {}
+    deployments: dict[str, Further] = {}
 
     @field_validator("storage", mode="before")
     @classmethod

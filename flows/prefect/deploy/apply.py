@@ -32,9 +32,11 @@ from mswitch.flows.prefect.deploy.deployments import (
     QUEUE,
     Deployment,
     check_schedules,
+    further_of,
     job_variables,
     schedule_of,
     schema_of,
+    tags_of,
 )
 from mswitch.flows.prefect.deploy.notifications import (
     NAME,
@@ -212,8 +214,8 @@ def _deployment(
         "work_queue_name": deployment.queue,
         "parameters": deployment.parameters,
         "description": deployment.flow.description,
-        "tags": deployment.tags,
-        "job_variables": job_variables(operators_file),
+        "tags": tags_of(deployment, operators),
+        "job_variables": job_variables(operators_file, further_of(deployment, operators)),
         "form": _digest(schema),
         "enforce_parameter_schema": True,
         "concurrency": deployment.concurrency,

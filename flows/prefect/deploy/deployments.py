@@ -23,7 +23,15 @@ from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.parameters import flat_values
-from mswitch.flows.prefect.profile import FILE, HOUSEKEEPING, TAG, VARIABLE, Operators, Schedule
+from mswitch.flows.prefect.profile import (
+    FILE,
+    HOUSEKEEPING,
+    TAG,
+    VARIABLE,
+    Further,
+    Operators,
+    Schedule,
+)
 from mswitch.flows.prefect.settings import (
     AppendSettings,
     CorpusSettings,
@@ -45,6 +53,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig
 HEARTBEAT_SECS = 30
 #: Prefect's name of the queue that every work pool has.
 QUEUE = "default"
+NOTHING = Further()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +176,26 @@ def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None
     return operators.schedules.get(deployment.name, deployment.schedule)
 
 
+def further_of(deployment: Deployment, operators: Operators) -> Further:
+    """What a deployment has besides."""
+    return operators.deployments.get(deployment.name, NOTHING)
+
+
+def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
+    """The tags of a deployment and its runs."""
+    further = further_of(deployment, operators)
+    owner = [f"owner:{further.owner}"] if further.owner else []
+    return [*deployment.tags, *owner, *further.tags]
+
+
 def check_schedules(operators: Operators) -> None:
-    """Check that each schedule of operators.toml is of a deployment, and one that Prefect takes."""
+    """Check that tables of operators.toml are of deployments, and their schedules valid."""
     names = [deployment.name for deployment in DEPLOYMENTS]
+    for name in operators.deployments:
+        if name not in names:
+            raise UserError(
+                f"[deployments.{name!r}] is of no deployment: choose among {', '.join(names)}"
+            )
     for name, schedule in operators.schedules.items():
         if name not in names:
             raise UserError(
@@ -196,9 +222,10 @@ def environment(operators_file: Path | None) -> dict[str, str]:
     return known
 
 
-def job_variables(operators_file: Path | None) -> dict[str, Any]:
+def job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
     """How a worker starts a flow run: in this directory, from which relative paths start."""
-    return {"env": environment(operators_file), "working_dir": os.getcwd()}
+    known = {**further.environment, **environment(operators_file)}
+    return {"env": known, "working_dir": os.getcwd()}
 
 
 def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:

@@ -12,7 +12,13 @@ from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.deploy import serve
 from mswitch.flows.prefect.deploy.apply import deploy
-from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schedule_of
+from mswitch.flows.prefect.deploy.deployments import (
+    DEPLOYMENTS,
+    further_of,
+    job_variables,
+    schedule_of,
+    tags_of,
+)
 from mswitch.flows.prefect.profile import VARIABLE, Operators, deployment_path, read_operators
 from mswitch.flows.prefect.settings import RefreshSettings
 from mswitch.pipelines.errors import UserError
@@ -157,6 +163,18 @@ def test_an_exported_address_does_not_lead_elsewhere(monkeypatch):
     monkeypatch.setattr(serve.subprocess, "Popen", lambda words, env: given.update(env))
     serve._prefect(Operators(), "worker", "start")
     assert given["PREFECT_API_URL"] == str(Operators().server)
+
+
+def test_a_deployment_has_owner_tags_and_environment(tmp_path):
+    text = '[deployments."report-pair"]\nowner = "ana"\ntags = ["x"]\nenvironment = {A = "1"}'
+    operators = read_operators(written(tmp_path, text))
+    pair, *_ = [one for one in DEPLOYMENTS if one.name == "report-pair"]
+    assert tags_of(pair, operators) == ["mswitch", "owner:ana", "x"]
+    given = job_variables(None, further_of(pair, operators))["env"]
+    assert given == job_variables(None)["env"] | {"A": "1"}
+    wrong = read_operators(written(tmp_path, '[deployments."report"]\nowner = "ana"'))
+    with pytest.raises(UserError, match=r"'report'.* is of no deployment: choose among corpus-"):
+        deploy(wrong, None, write=False)
 
 
 def test_pages_are_linked_where_they_are_served(tmp_path):
