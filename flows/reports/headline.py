@@ -9,16 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from mswitch.flows.reports.intervals import (
-    LEVEL,
     MINIMUM_UNITS,
     Estimate,
     ReportConfig,
+    clear_after_holm,
     draw_languages,
     draw_seeds,
-    holm_rejections,
     language_generator,
     percentiles,
     resample_seeds,
@@ -36,8 +34,6 @@ from mswitch.flows.reports.speedup import (
 )
 
 FOURFOLD = 4.0
-#: By how much skewness may thicken the tail that Holm's method judges by.
-MOST_BY_SKEWNESS = 2.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
 #: Scales of intervals over seeds.
@@ -117,27 +113,6 @@ class Pooled:
     curves: Curves
     delta: Estimate
     speed_up: SpeedUp
-
-
-def clear_after_holm(deltas: Sequence[Estimate]) -> tuple[int | None, int | None]:
-    """Count languages that are better and that are worse by Holm's method; None where unknown.
-
-    Of a mean with skewness g, the tail of Student's t beyond z on the other side is too thick by
-    the factor exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large deviation", 2005),
-    and the one on its own side too thin. That side has no count where the factor is more than
-    `MOST_BY_SKEWNESS` at the z with which Holm's method begins, g being the mean over languages: of
-    one language a few documents do not tell it.
-    """
-    holm = holm_rejections([1.0 if each.p_value is None else each.p_value for each in deltas])
-    better = np.array([each.value < 0 for each in deltas])
-    skewness = [each.skewness for each in deltas if each.skewness is not None]
-    z = -ndtri(LEVEL / len(deltas) / 2)
-    exponent = np.mean(skewness) * z**3 / 3 if skewness else 0.0
-    most = np.log(MOST_BY_SKEWNESS)
-    return (
-        None if exponent > most else int((holm & better).sum()),
-        None if exponent < -most else int((holm & ~better).sum()),
-    )
 
 
 def _bounds(speed_up: SpeedUp) -> tuple[float, float]:

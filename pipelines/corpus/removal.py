@@ -37,7 +37,6 @@ from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     WORK,
     Base,
-    addition_name,
     begin_change,
     decide_change,
     finish_decided,
@@ -45,8 +44,9 @@ from mswitch.pipelines.corpus.change import (
     publish_change,
     staging_of,
 )
+from mswitch.pipelines.corpus.holders import find_holders, identities
 from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
-from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
+from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.removed import (
     KEY,
     REMOVALS,
@@ -65,7 +65,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 from mswitch.pipelines.local_pool import call_each
 from mswitch.pipelines.outputs import (
-    MANIFEST,
     canonical_json,
     config_hash,
     file_sha256,
@@ -81,7 +80,6 @@ STAGE = "corpus"
 Basis = Literal["copyright", "personal-data", "opt-out", "unlawful", "other"]
 _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
-_HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 _COUNTS = ("documents", "characters", "bytes")
 
 #: What is to be removed, as a file, and its SHA-256.
@@ -141,7 +139,7 @@ def remove_pages(
             for name in itertools.chain.from_iterable(asked.values())
             if not (before and keyed_hash(before.key, name) in before.hashes)
         }
-        holders = _holders(base, search)
+        holders = find_holders(base, search)
         if dry_run:
             return {**_summary(out, *_look(base, new), asked, holders), "dry_run": True}
         if before and not new:
@@ -326,7 +324,7 @@ def _remove(
             for entry, note in changed
         ],
         "samples": _clean_samples(base.directory, directory, staging, removed),
-        "corpus": sorted(_identities(base)),
+        "corpus": sorted(identities(base)),
     }
     whole = {
         "manifest": {
@@ -484,44 +482,6 @@ def _stats_without(
 
 def _with_removed(dropped: Mapping[str, int], count: int) -> dict[str, int]:
     return {**dropped, REMOVED: dropped.get(REMOVED, 0) + count}
-
-
-def _identities(base: Base) -> set[str]:
-    """Return by what examples know the corpus, as it is and as it was before each change."""
-    known = {one for path, _ in base.removals for one in storage.read_json(path)["corpus"]}
-    for count in range(len(base.additions) + 1):
-        later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
-        shards = base.manifest["shards"]
-        had = [one for one in shards if not any(f"-{name}-" in one["path"] for name in later)]
-        known.add(corpus_identity(had))
-    return known
-
-
-def _holders(base: Base, search: Sequence[str]) -> list[str]:
-    """Return the corpora, vocabularies, examples and runs that were made from it, or from such."""
-    described: dict[str, tuple[set[str], set[str]]] = {}
-    for directory in search:
-        for name in (MANIFEST, "config.json"):
-            for file in storage.find(directory, name):
-                text = storage.read_bytes(file.path).decode(errors="replace")
-                with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
-                    own = json.loads(text)
-                    folder, stage = os.path.dirname(file.path), own.get("stage", "")
-                    if stage == "corpus" and "built_from" in own:
-                        derived = dataclasses.replace(base, directory=folder, manifest=own)
-                        described[folder] = {own["built_from"]}, _identities(derived)
-                    elif stage not in ("corpus", "report", "downstream"):
-                        own_hash = {own.get("config_hash", "")}
-                        described[folder] = set(_HASH.findall(text)), own_hash
-    known, found = _identities(base), set[str]()
-    while new := {
-        path for path, (hashes, _) in described.items() if path not in found and hashes & known
-    }:
-        found |= new
-        known = known.union(*(described[path][1] for path in new))
-    for path in sorted(found):
-        say(STAGE, f"{path} was made from the corpus as it was")
-    return sorted(found)
 
 
 def _summary(

@@ -29,8 +29,13 @@ from scipy.special import stdtr
 from timing import options
 
 from mswitch.flows.reports import intervals
-from mswitch.flows.reports.headline import clear_after_holm, headline, measure_language
-from mswitch.flows.reports.intervals import Estimate, ReportConfig, holm_rejections
+from mswitch.flows.reports.headline import headline, measure_language
+from mswitch.flows.reports.intervals import (
+    Estimate,
+    ReportConfig,
+    clear_after_holm,
+    holm_rejections,
+)
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
     SpeedUp,

@@ -1,0 +1,54 @@
+"""What was made from a corpus, as it is or as it was before a change: it holds the same pages."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+
+from mswitch.pipelines import storage
+from mswitch.pipelines.corpus.change import Base, addition_name
+from mswitch.pipelines.corpus.reader import corpus_identity
+from mswitch.pipelines.outputs import MANIFEST
+from mswitch.pipelines.progress import say
+
+_HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
+
+
+def identities(base: Base) -> set[str]:
+    """Return by what examples know the corpus, as it is and as it was before each change."""
+    known = {one for path, _ in base.removals for one in storage.read_json(path)["corpus"]}
+    for count in range(len(base.additions) + 1):
+        later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
+        shards = base.manifest["shards"]
+        had = [one for one in shards if not any(f"-{name}-" in one["path"] for name in later)]
+        known.add(corpus_identity(had))
+    return known
+
+
+def find_holders(base: Base, search: Sequence[str]) -> list[str]:
+    """Return the corpora, vocabularies, examples and runs that were made from it, or from such."""
+    described: dict[str, tuple[set[str], set[str]]] = {}
+    for directory in search:
+        for name in (MANIFEST, "config.json"):
+            for file in storage.find(directory, name):
+                text = storage.read_bytes(file.path).decode(errors="replace")
+                with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
+                    own = json.loads(text)
+                    folder, stage = os.path.dirname(file.path), own.get("stage", "")
+                    if stage == "corpus" and "built_from" in own:
+                        derived = dataclasses.replace(base, directory=folder, manifest=own)
+                        described[folder] = {own["built_from"]}, identities(derived)
+                    elif stage not in ("corpus", "report", "downstream"):
+                        own_hash = {own.get("config_hash", "")}
+                        described[folder] = set(_HASH.findall(text)), own_hash
+    known, found = identities(base), set[str]()
+    while new := {
+        path for path, (hashes, _) in described.items() if path not in found and hashes & known
+    }:
+        found |= new
+        known = known.union(*(described[path][1] for path in new))
+    for path in sorted(found):
+        say("corpus", f"{path} was made from the corpus as it was")
+    return sorted(found)
