@@ -22,7 +22,7 @@ from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
-from mswitch.flows.prefect.parameters import flat_values
+from mswitch.flows.prefect.parameters import flat_values, parameters_of
 from mswitch.flows.prefect.profile import (
     FILE,
     HOUSEKEEPING,
@@ -96,7 +96,8 @@ class Deployment:
         """The everyday parameters that have to have a value: forms do not call them optional."""
         values = {} if self.settings is None else flat_values(self.settings)
         everyday = getattr(self.settings, "everyday", ())
-        return [name for name in everyday if values[name] not in (None, "", [], False)]
+        empty = ("None", "''", "[]", "False")
+        return [name for name in everyday if repr(values[name]) not in empty]
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -235,6 +236,9 @@ def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
     schema = parameter_schema(deployment.flow.fn).model_dump_for_openapi()
     schema["additionalProperties"] = False
     schema["required"] = deployment.required
+    for name, _, field in parameters_of(type(deployment.settings)) if deployment.settings else ():
+        # Prefect has the parameter's name there.
+        schema["properties"][name]["title"] = field.title
     if "launcher" in schema["properties"]:
         names = ["local", *(name for name in operators.launchers if name != "local")]
         schema["properties"]["launcher"]["enum"] = names

@@ -51,8 +51,6 @@ def test_every_field_is_described_and_has_a_default(settings):
     everyday = getattr(settings, "everyday", ())
     assert len(everyday) <= 10
     assert list(properties)[: len(everyday)] == list(everyday)
-    titles = [field["title"] for field in properties.values()]
-    assert len(set(titles)) == len(titles)
     for name, field in properties.items():
         assert field["description"], name
         assert "default" in field, name
@@ -132,6 +130,11 @@ def test_the_schema_of_a_deployment_knows_the_launchers_and_no_other_fields():
             check(given | wrong, schema)
     # What a form shows first is required, but for what may stay empty.
     assert schema["required"][:3] == ["name", "examples", "baseline"]
+    assert "seed" in schema["required"]
+    titles = {name: field["title"] for name, field in schema["properties"].items()}
+    assert titles["batch_size"] == "Batch size"
+    assert titles["warmup_steps"] == "Training: Warmup steps"
+    assert titles["evaluate_dtype"] == "Evaluation: Dtype"
     assert "max_cost_usd" not in schema["required"]
     for name in schema["required"]:
         with pytest.raises(ValidationError):
@@ -145,6 +148,8 @@ def test_every_deployment_has_values_that_its_form_takes(deployment):
     if deployment.settings is not None:
         made = configured(type(deployment.settings), deployment.parameters)
         assert flat_values(made) == flat_values(deployment.settings)
+    titles = [field["title"] for field in schema["properties"].values()]
+    assert len(set(titles)) == len(titles)
 
 
 def test_values_are_given_flat_and_arrive_nested():
