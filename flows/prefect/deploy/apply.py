@@ -168,8 +168,8 @@ def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
         return Thing(f"work pool {name}", wanted, None, lambda: client.create_work_pool(create))
     if pool.type != "process":
         raise UserError(
-            f"work pool {name} is of type {pool.type}, and has to be of type process: "
-            "give another as pool in operators.toml"
+            f"work pool {name} is of type {pool.type}, and has to be of type process, for flows "
+            "lock files in the storage and call schedulers: give another as pool in operators.toml"
         )
     found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
     update = WorkPoolUpdate(concurrency_limit=None)
