@@ -156,6 +156,7 @@ def fit(
     min_documents: Annotated[int, Ge(1)] = 100,
     weights: str = "",
     max_weight: Annotated[int, Ge(2), Le(100)] = 5,
+    html: Path | None = None,
     json: Json = False,
 ) -> int:
     """Fit limits on quality to each language, by corpora that were measured and not filtered.
@@ -177,6 +178,7 @@ def fit(
         weights: another CSV to write, for `examples build --weights`: documents of clusters of a
             size of which these limits drop fewer than of all come more often in training.
         max_weight: how often at most.
+        html: a page to write, with what each rule drops of each language before and after.
     """
     from mswitch.pipelines.corpus.fit import fit_thresholds, format_fit
 
@@ -188,6 +190,10 @@ def fit(
         weights=weights,
         max_weight=max_weight,
     )
+    if html is not None:
+        from mswitch.flows.reports.fit import write_page
+
+        write_page(found, html)
     return print_result(found, format_fit(found), json)
 
 

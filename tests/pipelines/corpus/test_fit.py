@@ -129,7 +129,8 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
     assert set(found) == {"de", "en"}
     assert found["en"]["before"] == found["en"]["after"]
     assert found["de"]["before"]["dropped"] != found["de"]["after"]["dropped"]
-    assert main(command) == 0
+    assert main([*command, "--html", str(tmp_path / "fit.html")]) == 0
+    assert "not_alphabetic" in (tmp_path / "fit.html").read_text()
     assert "give it as --set quality.thresholds=" in capsys.readouterr().out
     limits = read_thresholds(str(fitted))
     assert set(limits) == {"de"}

@@ -1,0 +1,22 @@
+"""The page of `mswitch corpus fit`: what each rule drops of each language, before and after."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mswitch.flows.reports.pages import language_fields, render_page
+from mswitch.pipelines.outputs import write_atomically
+
+
+def write_page(found: Mapping[str, Any], html: Path) -> None:
+    """Write the page.
+
+    Args:
+        found: what `fit_thresholds` returns.
+        html: where.
+    """
+    languages = [
+        {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())
+    ]
+    name = Path(str(found["out"])).name
+    write_atomically(html, render_page("fit.html.j2", {"languages": languages}, name=name))
