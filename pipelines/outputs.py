@@ -133,9 +133,11 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        changed = setting_changes(manifest.get("config", {}), config)
+        changed = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
+        more = [f"and {len(changed) - 5} more"] if len(changed) > 5 else []
         raise UserError(
-            f"{out} was made with other settings or inputs (changed: {', '.join(changed)}): "
+            f"{out} was made with other settings or inputs (changed: "
+            f"{', '.join([*changed[:5], *more])}): "
             "choose another --out, or remove it to make it again"
         )
     return True

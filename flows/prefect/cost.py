@@ -21,7 +21,7 @@ from mswitch.models.training.run_directory import CONFIG, model_of, train_config
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, read_json_object
+from mswitch.pipelines.outputs import read_json_object
 
 #: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
 ASSUMED_UTILIZATION = 0.3
@@ -95,7 +95,7 @@ class CostGuard:
         for one in self.planned:
             beside = read_record(one.place / self.beside)
             last = beside.last if beside is not None else None
-            if not one.has(MARKER) or last is None or last.outcome != "done":
+            if not one.is_trained or last is None or last.outcome != "done":
                 return False
         return True
 

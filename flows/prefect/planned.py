@@ -2,12 +2,15 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.stages import evaluate, train
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
+from mswitch.models.training.run_directory import CONFIG
 from mswitch.pipelines import objects, storage
+from mswitch.pipelines.outputs import MARKER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,23 @@ class Planned:
     def place(self) -> Path:
         """As `Job.place`."""
         return self.record or Path(self.out)
+
+    def described(self) -> dict[str, Any]:
+        """Return config.json of the run; nothing before it began, or is extended to its steps.
+
+        Raises:
+            BucketError: the bucket does not answer.
+        """
+        if not self.has(CONFIG):
+            return {}
+        with objects.reaching(str(self.out)):
+            found = storage.read_json(storage.join(self.out, CONFIG))
+        return found if found["train"]["steps"] >= self.config.steps else {}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the run is finished, with all the steps that are planned."""
+        return self.has(MARKER) and bool(self.described())
 
     def has(self, name: str) -> bool:
         """Whether the run has a file of this name.

@@ -19,7 +19,7 @@ from mswitch.models.presets import preset
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, evaluation_steps, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.mixtures import find_mixture
 
@@ -105,7 +105,7 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
 def missing_bytes(one: Planned, vocabulary_size: int) -> int:
     """Size of the checkpoints that a training has still to write."""
     config = one.config
-    if one.has(MARKER):
+    if one.is_trained:
         return 0
     # The newest beside those that are kept, while the next one is written.
     count = len(evaluation_steps(config)) + 1

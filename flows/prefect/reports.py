@@ -37,7 +37,7 @@ def write_page_so_far(
 ) -> None:
     """Write the report of the steps at which all are evaluated, and show it where it is new."""
     with lines_to(lambda lines: None):
-        summary = write_report(baselines, candidates, out, config, unfinished=True)
+        summary = write_report(baselines, candidates, out, config, unfinished=True, replace=True)
     if not summary["reused"]:
         _show(out, summary["verdict"])
 

@@ -19,11 +19,9 @@ from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.reports import write_page_so_far
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import cancel, follow, jobs_followed, owner_of, step
-from mswitch.models.training.run_directory import CONFIG
 from mswitch.models.training.run_files import EVALUATION
-from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.objects import BucketError, reaching
+from mswitch.pipelines.objects import BucketError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import say
 
@@ -187,12 +185,9 @@ class Trainings:
 
 
 def _described(one: Planned) -> dict[str, Any]:
-    """What a run that has begun says of itself; nothing while it is one that is to be extended."""
-    if not _has(one, CONFIG):
-        return {}
-    with contextlib.suppress(BucketError), reaching(str(one.out)):
-        found = storage.read_json(storage.join(one.out, CONFIG))
-        return found if found["train"]["steps"] >= one.config.steps else {}
+    """`Planned.described`; nothing while its bucket does not answer."""
+    with contextlib.suppress(BucketError):
+        return one.described()
     return {}
 
 

@@ -4,6 +4,7 @@ Read-only. Whoever is not on this machine needs the token, once: a cookie keeps 
 """
 
 import contextlib
+import ipaddress
 import secrets
 import urllib.parse
 from pathlib import Path
@@ -25,7 +26,6 @@ _NAMES = frozenset(
     for kind in ("html", "json")
 )
 _TYPES = {"html": "text/html", "json": "application/json"}
-_HERE = ("localhost", "127.0.0.1", "::1")
 _COOKIE, _COOKIE_SECS = "mswitch_token", 30 * 86400
 #: A page is one file with its styles, scripts and figures, and asks for nothing.
 _HEADERS = {
@@ -68,11 +68,19 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
     return Starlette(routes=[Route("/{path:path}", answer)])
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own, which no other site can pose as."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _refusal(request: Request, token: str) -> Response | None:
     if not token:
         host = request.headers.get("host", "")
         with contextlib.suppress(ValueError):
-            if urllib.parse.urlsplit(f"//{host}").hostname in _HERE:
+            if is_loopback(urllib.parse.urlsplit(f"//{host}").hostname or ""):
                 return None
         return PlainTextResponse("this server answers to localhost alone\n", 403, _HEADERS)
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")

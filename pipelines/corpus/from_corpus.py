@@ -24,7 +24,7 @@ from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import KEY, REMOVALS
 from mswitch.pipelines.corpus.results import counters
-from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.base import LanguageRule, Rule
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, merge_reports
 from mswitch.pipelines.corpus.shard_work import write_run
 from mswitch.pipelines.crawl.pages import blocked_page
@@ -142,13 +142,25 @@ def open_source(
         if names or step.name not in before["steps"]:
             changed[step.name] = frozenset(names)
             if not isinstance(step, Rule) or step.defines("response_reason"):
-                raise _undone(corpus, ", ".join(f"{step.name}.{name}" for name in sorted(names)))
+                fields = [f"{step.name}.{name}" for name in sorted(names)]
+                raise _undone(corpus, ", ".join(fields) or step.name)
+    _judge_after_relabelling(recipe, changed)
     other = [name for name in before["steps"] if name not in after["steps"]]
     other += [name for name in _READING if before.get(name) != after.get(name)]
     if other:
         raise _undone(corpus, other[0])
     _say_what_is_judged(base, changed, recipe)
     return base, changed
+
+
+def _judge_after_relabelling(recipe: Recipe, changed: dict[str, frozenset[str]]) -> None:
+    """Have rules judge again that come after one that may give documents another language."""
+    relabels = False
+    for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
+        if relabels and isinstance(step, Rule):
+            changed[step.name] = changed.get(step.name, frozenset()) | {"the language"}
+        if isinstance(step, LanguageRule) and step.name in changed:
+            relabels = not changed[step.name] <= {"languages", "keep_und"}
 
 
 def _undone(corpus: str | Path, what: str) -> UserError:

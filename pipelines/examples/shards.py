@@ -217,7 +217,10 @@ def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
     """
     keyed = []
     for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
-        keyed += [(stream_key(f"{document} {n}"), copy) for n, copy in enumerate(copies)]
+        first, alike = stream_key(document), list(copies)
+        keyed += [
+            ((first + (n << 64) // len(alike)) % (1 << 64), copy) for n, copy in enumerate(alike)
+        ]
     return [copy for _, copy in sorted(keyed, key=operator.itemgetter(0))]
 
 

@@ -14,6 +14,7 @@ from mswitch.pipelines.corpus.fit import fit_weights
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.rehydration import read_weights
+from mswitch.pipelines.examples.shards import _apart
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
 from mswitch.tasks.batches.multitask import task_mixture
@@ -73,6 +74,14 @@ def test_weights_are_steps_within_bounds(rows, most):
     assert weights[0][0] == 1
     assert [size for size, _ in weights] == sorted({size for size, _ in weights})
     assert all(1 <= weight <= most for _, weight in weights)
+
+
+def test_copies_are_far_apart_and_in_one_order():
+    documents = [(f"{n:032x}", np.array([n])) for n in range(50) for _ in range(1 + n % 5)]
+    found = [name for name, _ in _apart(documents)]
+    assert collections.Counter(found) == collections.Counter(name for name, _ in documents)
+    assert found == [name for name, _ in _apart(iter(documents))]
+    assert all(one != other for one, other in itertools.pairwise(found))
 
 
 def test_documents_come_as_often_as_their_clusters_say(

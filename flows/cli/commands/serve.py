@@ -1,7 +1,6 @@
 """`mswitch serve`: the pages of a storage in a browser."""
 
 import contextlib
-import ipaddress
 import os
 import secrets
 import socket
@@ -45,13 +44,15 @@ def serve(
     import uvicorn
 
     from mswitch.flows.prefect.profile import read_operators
-    from mswitch.flows.reports.page_server import page_app
+    from mswitch.flows.reports.page_server import is_loopback, page_app
 
     place = storage or str(read_operators().storage)
     if not storages.is_remote(place) and not os.path.isdir(place):
         raise UserError(f"{place} is no directory: give --storage, where reports lie below")
     token = known = os.environ.get(VARIABLE, "")
-    if not token and not _is_loopback(host):
+    if not (token.isascii() and token.isprintable()) or " " in token or ";" in token:
+        raise UserError(f"the token in {VARIABLE} has other characters than ASCII's: give such")
+    if not token and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -70,10 +71,3 @@ def serve(
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
     return 0
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

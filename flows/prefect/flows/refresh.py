@@ -41,7 +41,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
                 client.set_flow_run_state(run.id, Cancelled(), force=True)
                 cancel_jobs(read_operators(), run.id)
             elif run.state is None or not run.state.is_final():
-                client.set_flow_run_state(run.id, Cancelling(), force=True)
+                client.set_flow_run_state(run.id, Cancelling())
 
 
 @flow(name="refresh", flow_run_name=named("refresh {corpus}"), on_cancellation=[cancel_stages])
@@ -70,14 +70,13 @@ def refresh(settings: RefreshSettings) -> State:
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
     )
-    of_pair = {**settings.pair_parameters, "name": pair, "examples": examples}
-    of_examples = {**settings.examples_parameters, "name": examples, "corpus": settings.corpus}
-    for deployment, parameters in (
-        (settings.examples_deployment, of_examples),
-        (settings.pair_deployment, of_pair),
-    ):
-        if deployment:
-            last = finished(deployment, parameters)
+    if settings.examples_deployment:
+        own = {**settings.examples_parameters, "name": examples, "corpus": settings.corpus}
+        last = finished(settings.examples_deployment, own)
+        examples = last.parameters["name"]
+    if settings.pair_deployment:
+        own = {**settings.pair_parameters, "name": pair, "examples": examples}
+        last = finished(settings.pair_deployment, own)
     return Completed(message=last.state.message if last and last.state else "nothing to do")
 
 
@@ -99,6 +98,8 @@ def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
             with get_client(sync_client=True) as client:
                 _obey(client)
                 run = client.read_flow_run(found.id)
+        except ObjectNotFound as error:
+            raise UserError(f"{deployment} was deleted ({found.name})") from error
         except SERVER_ERRORS:
             run = found
         state = run.state

@@ -249,8 +249,12 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     approve(guard_of(operators, [one], limit=4.0))  # it is still to be evaluated
     assert len(person.asked) == 1
     recorded(watched, held(1, outcome="done"))
+    described = {"train": {"steps": one.config.steps}}
+    (one.out / "config.json").write_text(json.dumps(described))
     approve(guard_of(operators, [one], limit=4.0))
     assert len(person.asked) == 1
+    longer = dataclasses.replace(one.config, steps=one.config.steps + 1)
+    assert not guard_of(operators, [dataclasses.replace(one, config=longer)], 4.0).is_finished()
 
 
 def test_a_limit_without_a_price_is_refused():

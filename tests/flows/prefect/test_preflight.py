@@ -148,7 +148,11 @@ def test_checkpoints_that_are_there_need_no_more_room(planned):
     (one.out / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
     assert missing_bytes(one, 512) == 15 * size
     (one.out / "_COMPLETED").touch()
+    described = {"train": {"steps": one.config.steps}}
+    (one.out / "config.json").write_text(json.dumps(described))
     assert missing_bytes(one, 512) == 0
+    longer = dataclasses.replace(one.config, steps=2 * one.config.steps)
+    assert missing_bytes(dataclasses.replace(one, config=longer), 512) > 0
 
 
 def test_a_scheduler_that_does_not_answer_refuses_nothing(tmp_path, capsys):

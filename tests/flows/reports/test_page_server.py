@@ -94,7 +94,7 @@ def test_pages_and_nothing_else(place):
 
 
 def test_without_a_token_this_machine_by_name_alone(place):
-    for host in ("localhost:9", "127.0.0.1", "[::1]:4280"):
+    for host in ("localhost:9", "127.0.0.1", "127.0.0.2:80", "[::1]:4280"):
         assert TestClient(page_app(place), HERE).get("/", headers={"host": host}).is_success
     for host in ("evil.example", "localhost.evil.example", "", "[", "10.0.0.1"):
         found = TestClient(page_app(place), HERE).get("/", headers={"host": host})
@@ -103,17 +103,17 @@ def test_without_a_token_this_machine_by_name_alone(place):
 
 def test_a_token_is_asked_for_once(place):
     page = "/pairs/%C3%A9%C3%A9n%20paar/report/report.html"
-    client = TestClient(page_app(place, "open sesame"), "http://pages.example")
+    client = TestClient(page_app(place, "open-sesame"), "http://pages.example")
     wrong = [{}, {"token": ""}, {"token": "open"}, {"token": "\udcff"}]
     for given in wrong[:3]:
         assert client.get(page, params=given).status_code == 401
     assert client.get(page, headers={"authorization": "Bearer no"}).status_code == 401
-    assert client.get(page, headers={"authorization": "Bearer open sesame"}).text == "accents"
-    first = client.get(page, params={"token": "open sesame"}, follow_redirects=False)
+    assert client.get(page, headers={"authorization": "Bearer open-sesame"}).text == "accents"
+    first = client.get(page, params={"token": "open-sesame"}, follow_redirects=False)
     assert (first.status_code, first.headers["location"]) == (303, page)
     assert "HttpOnly" in first.headers["set-cookie"]
     assert client.get(page).text == "accents"
-    away = client.get("//evil.example/report.html", params={"token": "open sesame"})
+    away = client.get("//evil.example/report.html", params={"token": "open-sesame"})
     assert str(away.url).startswith("http://pages.example/")
 
 
@@ -142,9 +142,12 @@ def test_the_command(place, tmp_path, host):
         server.communicate()
 
 
-def test_what_cannot_be_served_is_said(tmp_path, capsys):
+def test_what_cannot_be_served_is_said(tmp_path, capsys, monkeypatch):
     assert main(["serve", "--storage", str(tmp_path / "none")]) == 2
     assert main(["serve", "--storage", str(tmp_path), "--host", "203.0.113.7"]) == 2
+    monkeypatch.setenv("MSWITCH_SERVE_TOKEN", "p€")
+    assert main(["serve", "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
+    assert "the token in MSWITCH_SERVE_TOKEN has other characters" in said
     assert "none is no directory: give --storage" in said
     assert "cannot answer at 203.0.113.7, port 4280" in said

@@ -106,6 +106,14 @@ def test_languages_and_bad_words_of_mc4(tmp_path, pages):
     again(source, tmp_path / "sure", stricter)
     build(pages, tmp_path / "whole-sure", stricter)
     assert data(tmp_path / "sure") == data(tmp_path / "whole-sure")
+    # Of uncertain pages, words were not looked for in any language.
+    config = dataclasses.replace(CONFIG, badwords_filter_fraction=1)
+    uncertain = dataclasses.replace(config, language_threshold=1.0)
+    build(pages, tmp_path / "uncertain", uncertain, badwords=tmp_path / "words")
+    again(tmp_path / "uncertain", tmp_path / "certain", config, badwords=tmp_path / "words")
+    build(pages, tmp_path / "whole-certain", config, badwords=tmp_path / "words")
+    assert data(tmp_path / "certain") == data(tmp_path / "whole-certain")
+    assert stages(tmp_path / "certain")["badwords"] == {"bad_words": 1}
 
 
 def test_columns_and_urls_are_enough(tmp_path, modern, capsys):
