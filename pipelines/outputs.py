@@ -6,6 +6,7 @@ killed run continues there and a run with another configuration never mixes with
 store, which has no directories to rename, the marker is written last (`RemoteOutput`).
 """
 
+import collections
 import contextlib
 import fcntl
 import glob
@@ -36,6 +37,8 @@ _DIRECTORIES = {
 #: On an object store: with which settings an output is being made.
 CLAIM = "_BUILDING.json"
 LOCK_PATIENCE_SECS = 10.0
+#: So many changed settings of a table are named one by one.
+_MOST_NAMED = 3
 #: A glob for what `config_hash` returns.
 _ANY_HASH = "[0-9a-f]" * 16
 
@@ -133,11 +136,16 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        changed = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
-        more = [f"and {len(changed) - 5} more"] if len(changed) > 5 else []
+        names = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
+        tables = collections.Counter(name.partition(".")[0] for name in names)
+        # Of a table with many changes, its name.
+        short = [
+            table if tables[table := name.partition(".")[0]] > _MOST_NAMED else name
+            for name in names
+        ]
+        changed = ", ".join(dict.fromkeys(short))
         raise UserError(
-            f"{out} was made with other settings or inputs (changed: "
-            f"{', '.join([*changed[:5], *more])}): "
+            f"{out} was made with other settings or inputs (changed: {changed}): "
             "choose another --out, or remove it to make it again"
         )
     return True
