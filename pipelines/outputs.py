@@ -139,11 +139,9 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
         names = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
         tables = collections.Counter(name.partition(".")[0] for name in names)
         # Of a table with many changes, its name.
-        short = [
-            table if tables[table := name.partition(".")[0]] > _MOST_NAMED else name
-            for name in names
-        ]
-        changed = ", ".join(dict.fromkeys(short))
+        many = {table for table, count in tables.items() if count > _MOST_NAMED}
+        pairs = [(name, name.partition(".")[0]) for name in names]
+        changed = ", ".join(dict.fromkeys(top if top in many else name for name, top in pairs))
         raise UserError(
             f"{out} was made with other settings or inputs (changed: {changed}): "
             "choose another --out, or remove it to make it again"
