@@ -136,11 +136,11 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        names = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
-        tables = collections.Counter(name.partition(".")[0] for name in names)
+        found = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
+        tables = collections.Counter(name.partition(".")[0] for name in found)
         # Of a table with many changes, its name.
         many = {table for table, count in tables.items() if count > _MOST_NAMED}
-        pairs = [(name, name.partition(".")[0]) for name in names]
+        pairs = [(name, name.partition(".")[0]) for name in found]
         changed = ", ".join(dict.fromkeys(top if top in many else name for name, top in pairs))
         raise UserError(
             f"{out} was made with other settings or inputs (changed: {changed}): "
