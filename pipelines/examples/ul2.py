@@ -4,10 +4,8 @@ Regular, extreme and sequential denoising differ in how much is masked and how. 
 the inputs says which it is: one of the last sentinels, which no span then has.
 """
 
-import bisect
 import dataclasses
 import functools
-import itertools
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import (
@@ -23,18 +21,18 @@ from mswitch.pipelines.special_tokens import SENTINELS
 #: span, at the end), the numbers of their sentinels.
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: Mode, mean length of a span (0 for a single one), share of masked tokens, weight.
+#: Mode, mean length of a span (0 for a single one), share of masked tokens. Each is as likely.
 DENOISERS = (
-    ("R", 3.0, 0.15, 1),
-    ("R", 8.0, 0.15, 1),
-    ("S", 0.0, 0.25, 1),
-    ("X", 3.0, 0.5, 1),
-    ("X", 8.0, 0.5, 1),
-    ("X", 64.0, 0.15, 1),
-    ("X", 64.0, 0.5, 1),
+    ("R", 3.0, 0.15),
+    ("R", 8.0, 0.15),
+    ("S", 0.0, 0.25),
+    ("X", 3.0, 0.5),
+    ("X", 8.0, 0.5),
+    ("X", 64.0, 0.15),
+    ("X", 64.0, 0.5),
 )
 #: What they are called, such as "R 3 15%".
-NAMES = tuple(f"{mode} {mean:g} {density:.0%}" for mode, mean, density, _ in DENOISERS)
+NAMES = tuple(f"{mode} {mean:g} {density:.0%}" for mode, mean, density in DENOISERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +63,10 @@ class UL2(SpanCorruption):
         """The denoisers, in the order of `DENOISERS`."""
         return tuple(_denoiser(self.raw_length, self.inputs_length, *one) for one in DENOISERS)
 
-    @functools.cached_property
-    def _totals(self) -> list[int]:
-        return list(itertools.accumulate(weight for *_, weight in DENOISERS))
-
     def choose(self, key: ExampleKey) -> int:
         """By a word of its own: Philox with counter (0, 1, number, epoch), where masks have 0."""
         generator = philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
-        draw = int(generator.random_raw()) * self._totals[-1] >> 64
-        return bisect.bisect_right(self._totals, draw)
+        return int(generator.random_raw()) * len(DENOISERS) >> 64
 
 
 def ul2(inputs_length: int) -> UL2:
@@ -81,12 +74,11 @@ def ul2(inputs_length: int) -> UL2:
     regular = span_corruption(inputs_length - 1, DENOISERS[0][2], DENOISERS[0][1])
     raw_length = regular.raw_length
     while any(
-        _longest(raw_length, mean, density)[0] + 2 > inputs_length
-        for _, mean, density, _ in DENOISERS
+        _longest(raw_length, mean, density)[0] + 2 > inputs_length for _, mean, density in DENOISERS
     ):
         raw_length -= 1
     kinds = [_denoiser(raw_length, inputs_length, *one) for one in DENOISERS]
-    spans = max(_longest(raw_length, mean, density)[2] for _, mean, density, _ in DENOISERS)
+    spans = max(_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
     if spans > MOST_SPANS:
         raise UserError(
             f"objective ul2 with inputs_length {inputs_length} needs {spans} spans a segment, more "
@@ -113,7 +105,7 @@ def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, in
 
 
 def _denoiser(
-    raw_length: int, inputs_length: int, mode: str, mean: float, density: float, _weight: int
+    raw_length: int, inputs_length: int, mode: str, mean: float, density: float
 ) -> Denoiser:
     _, targets, _ = _longest(raw_length, mean, density)
     return Denoiser(

@@ -54,7 +54,7 @@ def test_every_denoiser_is_invertible_and_fits(inputs_length, data):
     lengths = ul2(inputs_length)
     choice = data.draw(st.integers(0, len(DENOISERS) - 1))
     length = data.draw(st.integers(1, lengths.raw_length))
-    kind, (mode, _, density, _) = lengths.kinds[choice], DENOISERS[choice]
+    kind, (mode, _, density) = lengths.kinds[choice], DENOISERS[choice]
     key = ExampleKey(data.draw(st.integers(0, 2**32 - 1)), 5, 2, 1)
     tokens = np.random.default_rng(length).integers(3, 900, length).astype(np.int32)
     mask = random_masks(length, kind, [key])

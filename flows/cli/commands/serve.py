@@ -48,7 +48,7 @@ def serve(
 
     place = storage or str(read_operators().storage)
     if not storages.is_remote(place) and not os.path.isdir(place):
-        raise UserError(f"{place} is no directory: give --storage, where reports lie below")
+        raise UserError(f"{place} is not a directory: give --storage, where reports lie below")
     token = known = os.environ.get(VARIABLE, "")
     if not (token.isascii() and token.isprintable()) or " " in token or ";" in token:
         raise UserError(f"the token in {VARIABLE} has other characters than ASCII's: give such")
