@@ -112,7 +112,7 @@ test-postgres: $(READY)  ## The tests of test-server, with the server's database
 	@$(MAKE) --no-print-directory setup-postgres || echo "[setup] no PostgreSQL: the tests will be skipped"
 	@MSWITCH_TEST_POSTGRES=1 $(BIN)/python -m pytest -m server tests/flows -rs
 
-test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random moments, compare bytes; nights that chain (40 minutes)
+test-recovery: $(READY)  ## Kill worker, flow runs, server and jobs at random moments, compare bytes; nights that chain (over half an hour)
 	@$(BIN)/python -m pytest -m recovery tests/flows/prefect -s --timeout 14400
 
 test-learning: $(READY)  ## What is learned: mappings, copies, languages of the demo
