@@ -18,5 +18,5 @@ def write_page(found: Mapping[str, Any], html: Path) -> None:
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())
     ]
-    name = Path(str(found["out"])).name
+    name = Path(found["changes"]["thresholds"]).name
     write_atomically(html, render_page("fit.html.j2", {"languages": languages}, name=name))

@@ -154,6 +154,7 @@ def fit(
     out: str,
     reference: str = "",
     min_documents: Annotated[int, Ge(1)] = 100,
+    stop_words: str = "",
     weights: str = "",
     max_weight: Annotated[int, Ge(2), Le(100)] = 5,
     html: Path | None = None,
@@ -173,8 +174,10 @@ def fit(
         corpus: a corpus of a crawl that was built so, or its URL.
         out: the CSV to write.
         reference: another, of good text, such as of an encyclopedia, on which lengths of words
-            and ends of lines are fitted; by default the same.
+            and lines, ends of lines and stop words are fitted; by default the same.
         min_documents: fewest documents of a language.
+        stop_words: another CSV to write, for `--set quality.stop_words=`: the most frequent words
+            of each language, of which a page needs two.
         weights: another CSV to write, for `examples build --weights`: documents of clusters of a
             size of which these limits drop fewer than of all come more often in training.
         max_weight: how often at most.
@@ -187,6 +190,7 @@ def fit(
         out,
         reference=reference,
         min_documents=min_documents,
+        stop_words=stop_words,
         weights=weights,
         max_weight=max_weight,
     )

@@ -9,6 +9,7 @@ import collections
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from mswitch.pipelines.corpus.rules.quality import (
     LANG_SCORE,
     GopherQuality,
 )
+from mswitch.pipelines.corpus.rules.words import chunks, cut
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress
@@ -32,10 +34,15 @@ ENGLISH = "en"
 MOST_DOCUMENTS = 50_000
 #: Share of the reference that a limit without a counterpart in English cuts (CulturaX's).
 _TAIL = 0.1
-_TAILS = ("terminal_line_share",)
+_TAILS = ("terminal_line_share", "third_longest_line")
+#: mC4's limit on the third-longest line: no language needs longer ones.
+_LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
 
+#: Documents of a language whose words are counted.
+_MOST_TEXTS = 2_000
+_STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 _CLUSTER_SIZE = "cluster_size"
 #: A share of fewer documents is chance.
 _FEWEST_OF_SIZE = 30
@@ -50,12 +57,14 @@ def fit_thresholds(
     *,
     reference: str | Path = "",
     min_documents: int = 100,
+    stop_words: str | Path = "",
     weights: str | Path = "",
     max_weight: int = 5,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`, and weights if asked to.
+    """Write limits by language as a CSV for `GopherQuality.thresholds`, and more if asked to.
 
-    Repetition is fitted on `corpus`, a crawl; lengths of words and ends of lines on `reference`.
+    Repetition is fitted on `corpus`, a crawl; lengths of words and lines, and ends of lines, on
+    `reference`.
     Languages with fewer documents keep the limits that there are for all.
 
     Args:
@@ -64,13 +73,15 @@ def fit_thresholds(
         reference: another such corpus, of good text, such as of an encyclopedia; by default the
             same.
         min_documents: fewest documents of a language, in each.
+        stop_words: another CSV, for `GopherQuality.stop_words`: the most frequent words of
+            `reference` by language (`fit_stop_words`).
         weights: another CSV: how often documents are to be trained on, by language and size of
             their cluster of near-duplicates (`fit_weights`), with the new limits.
         max_weight: the largest of these.
 
     Returns:
-        stage, out, and languages: of each its documents and the share of them that is dropped,
-        with the limits for all and with its own, by reason.
+        stage, changes to the rule's settings, and languages: of each its documents and the share
+        of them that is dropped, with the limits for all and with its own, by reason.
     """
     policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
@@ -81,6 +92,9 @@ def fit_thresholds(
                 "the yardstick: give a larger one"
             )
     write_thresholds(out, fit_limits(policy, crawl, good, min_documents))
+    if stop_words:
+        texts = _texts(reference or corpus, min_documents)
+        write_stop_words(stop_words, fit_stop_words(texts))
     if weights:
         judge = dataclasses.replace(policy, thresholds=str(out)).judge
         rows = [("lang", "cluster_size", "weight")]
@@ -90,7 +104,8 @@ def fit_thresholds(
             if len(sizes) >= min_documents:
                 rows += [(lang, *step) for step in fit_weights(sizes, dropped, max_weight)]
         write_atomically(weights, _csv(rows))
-    return {"stage": "fit", "out": str(out), "languages": _effect(policy, crawl, str(out))}
+    changes = {"thresholds": str(out)} | ({"stop_words": str(stop_words)} if stop_words else {})
+    return {"stage": "fit", "changes": changes, "languages": _effect(policy, crawl, str(out))}
 
 
 def fit_limits(
@@ -131,6 +146,11 @@ def write_thresholds(path: str | Path, fitted: Limits) -> None:
     write_atomically(path, _csv(rows))
 
 
+def write_stop_words(path: str | Path, lists: Mapping[str, str]) -> None:
+    """Write words as `read_stop_words` reads them."""
+    write_atomically(path, _csv([("lang", "words"), *lists.items()]))
+
+
 def _csv(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -164,6 +184,53 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     weights = np.rint(scaled).astype(int).tolist()
     changes = [n for n in range(len(kinds)) if n == 0 or weights[n] != weights[n - 1]]
     return [(int(kinds[n]) if n else 1, weights[n]) for n in changes]
+
+
+def fit_stop_words(texts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the most frequent words of languages, separated by spaces.
+
+    Those that are at least 0.8 % of a document on average, and no fewer than eight (Penedo et al.
+    2025, appendix A.7.1). Words of which English has more are English in the text of others.
+
+    Args:
+        texts: documents by language, English among them.
+    """
+    shares = {lang: _word_shares(of_lang) for lang, of_lang in texts.items()}
+    english = shares[ENGLISH]
+    lists = {}
+    for lang, own in sorted(shares.items()):
+        words = [
+            word
+            for word, share in own.items()
+            if (lang == ENGLISH or share > english[word]) and not any(map(str.isnumeric, word))
+        ]
+        words.sort(key=lambda word: (-own[word], word))
+        most = sum(own[word] >= _STOP_WORD_SHARE for word in words)
+        lists[lang] = " ".join(words[: max(most, _FEWEST_STOP_WORDS)])
+    return lists
+
+
+def _word_shares(texts: Sequence[str]) -> collections.Counter[str]:
+    """Return which share of a document each word is, on average."""
+    found: collections.Counter[str] = collections.Counter()
+    for start, stop in chunks(texts):
+        words = cut(texts[start:stop])
+        letters = words.codes.tobytes().decode("utf-32-le", "surrogatepass")
+        spans = [letters[a:b] for a, b in zip(words.starts, words.ends, strict=True)]
+        for first, last in itertools.pairwise(words.first):
+            for word, count in collections.Counter(spans[first:last]).items():
+                found[word] += count / ((last - first) * len(texts))
+    return found
+
+
+def _texts(corpus: str | Path, min_documents: int) -> dict[str, list[str]]:
+    """Return the first documents of each language that has enough."""
+    found: dict[str, list[str]] = collections.defaultdict(list)
+    for shard in open_corpus(corpus).shards:
+        more = _MOST_TEXTS - len(found[shard.lang])
+        rows = itertools.islice(shard.documents(("text",)), more)
+        found[shard.lang] += [row["text"] for row in rows]
+    return {lang: texts for lang, texts in found.items() if len(texts) >= min_documents}
 
 
 def read_columns(
@@ -231,7 +298,8 @@ def _of_reference(
     """Return limits that cut as much of a language's good text as those for English cut there."""
     found = {}
     for name in _TAILS:
-        found[name] = _clamped(name, float(np.quantile(own[name], _TAIL)), np.inf)
+        least = float(np.quantile(own[name], _TAIL))
+        found[name] = _clamped(name, min(least, _LONG_LINE), np.inf)
     for name in _QUANTILES:
         low, high = limits[name]
         values, known = own[name], english[name]
@@ -292,6 +360,5 @@ def format_fit(found: Mapping[str, Any]) -> str:
         before, after = row["before"]["dropped"], row["after"]["dropped"]
         reasons = ", ".join(f"{name} {n:.1%}" for name, n in row["after"]["by_reason"].items())
         lines.append(f"{lang:8}{row['documents']:>10,}{before:>10.1%}{after:>9.1%}  {reasons}")
-    return "\n".join(
-        [*lines, f"{found['out']}: give it as --set quality.thresholds={found['out']}"]
-    )
+    changes = " ".join(f"--set quality.{name}={path}" for name, path in found["changes"].items())
+    return "\n".join([*lines, f"build with them: {changes}"])

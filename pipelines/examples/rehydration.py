@@ -7,17 +7,13 @@ the best ones of a crawl, by how few of them filters drop: training text gets th
 
 import bisect
 import collections
-import csv
 import dataclasses
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.corpus.rules.list_files import ALL, read_table
 from mswitch.pipelines.errors import UserError
 
-#: In the column of languages: all that have no rows of their own.
-ALL = "*"
 MOST = 100
 
 
@@ -44,24 +40,20 @@ def read_weights(path: str | Path) -> Rehydration:
     A weight, a whole number, holds from its cluster size up to the next one of the language.
     """
     found: dict[str, dict[int, int]] = collections.defaultdict(dict)
-    with open_list(path, "the weights") as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace")
-        try:
-            rows = csv.DictReader(text)
-            table = [(rows.line_num, row) for row in rows]
-        except csv.Error as error:
-            raise UserError(f"{path} is no CSV ({error}): give a line for each weight") from error
-        for number, row in table:
-            try:
-                size, weight = int(row["cluster_size"]), int(row["weight"])
-                if size < 1 or not 1 <= weight <= MOST or size in found[row["lang"]]:
-                    raise ValueError(f"weight {weight} from cluster size {size} on")
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}, line {number}: {error!r}: give lang or {ALL}, cluster_size "
-                    f"(each once, from 1) and weight (a whole number, 1 to {MOST})"
-                ) from error
-            found[row["lang"]][size] = weight
+
+    def take(lang: str, row: Mapping[str, str]) -> None:
+        size, weight = int(row["cluster_size"]), int(row["weight"])
+        if size < 1 or not 1 <= weight <= MOST or size in found[lang]:
+            raise ValueError(f"weight {weight} from cluster size {size} on")
+        found[lang][size] = weight
+
+    read_table(
+        path,
+        "the weights",
+        take,
+        f"lang or {ALL}, cluster_size (each once, from 1) and weight (a whole number, 1 to {MOST})",
+        all_languages=True,
+    )
     if not found:
         raise UserError(f"{path} has no weights: give lines of lang, cluster_size and weight")
     return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in found.items()})

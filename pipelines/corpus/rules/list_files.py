@@ -1,12 +1,17 @@
 """Lists that a user gives to a build (bad words, blocklists, evaluation sets), by path or URL."""
 
 import contextlib
-from collections.abc import Iterator
-from io import BufferedReader
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import any_code
+
+#: In a column of languages: all that have no rows of their own.
+ALL = "*"
 
 
 def remote_files(url: str) -> dict[str, int]:
@@ -41,3 +46,33 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
                 "give a file that is there and may be read"
             ) from error
         yield file
+
+
+def read_table(
+    path: str | Path,
+    what: str,
+    take: Callable[[str, Mapping[str, str]], None],
+    give: str,
+    *,
+    all_languages: bool = False,
+) -> None:
+    """Read a CSV whose column `lang` has a code in each row.
+
+    Args:
+        path: a file's path or URL.
+        what: what an error calls it.
+        take: is given code and row; a KeyError, TypeError or ValueError refuses the file.
+        give: the columns that it may have, as an error names them.
+        all_languages: allow `ALL` as a code.
+    """
+    with open_list(path, what) as file:
+        rows = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig"))
+        try:
+            for row in rows:
+                is_all = all_languages and row["lang"] == ALL
+                lang = ALL if is_all else any_code(row["lang"])
+                if lang is None:
+                    raise ValueError(f"unknown language {row['lang']!r}")
+                take(lang, row)
+        except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
+            raise UserError(f"{path}, line {rows.line_num}: {error!r}: give {give}") from error

@@ -6,10 +6,8 @@ the corpus, so a stricter policy can be applied to a finished one. One core: 16 
 second.
 """
 
-import csv
 import dataclasses
 import functools
-import io
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -18,9 +16,13 @@ from annotated_types import Ge
 
 from mswitch.pipelines.compiled import random_seed
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
-from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.repetition import repeated_characters
-from mswitch.pipelines.corpus.rules.stop_words import stop_word_hashes
+from mswitch.pipelines.corpus.rules.stop_words import (
+    STOP_WORDS,
+    read_stop_words,
+    stop_word_hashes,
+)
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
 from mswitch.pipelines.corpus.rules.words import (
     CLOSER,
@@ -43,6 +45,7 @@ DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 #: bullet_line_share, ellipsis_line_share, terminal_line_share: lines that start with a bullet,
 #:   end with an ellipsis, end with the end of a sentence (quotes and brackets after it allowed).
 #: alphabetic_word_share: words with a letter in them.
+#: third_longest_line: its characters; of fewer than three lines, those of the shortest.
 #: stop_words: distinct stop words of the language on the page; -1 where they are not known.
 #: duplicate_line_share, duplicate_line_character_share: lines that the page has had before, and
 #:   characters in them. Pages hold no blank lines, so lines are its paragraphs.
@@ -57,6 +60,7 @@ COLUMNS: Mapping[str, type] = {
     "bullet_line_share": np.float32,
     "ellipsis_line_share": np.float32,
     "terminal_line_share": np.float32,
+    "third_longest_line": np.int32,
     "alphabetic_word_share": np.float32,
     "stop_words": np.int16,
     "duplicate_line_share": np.float32,
@@ -70,11 +74,13 @@ _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-�
 _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
 
-def quality_columns(words: Words, langs: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the `COLUMNS` of some pages, given their words and languages."""
+def quality_columns(
+    words: Words, langs: Sequence[str], stop_words: Mapping[str, str] = STOP_WORDS
+) -> dict[str, np.ndarray]:
+    """Return the `COLUMNS` of some pages, given their words, languages, and lists by language."""
     columns = {
         **_word_columns(words),
-        "stop_words": _stop_words(words, langs),
+        "stop_words": _stop_words(words, [stop_words.get(lang, "") for lang in langs]),
         **_line_columns(words),
         **_ngram_columns(words),
     }
@@ -98,13 +104,12 @@ def _word_columns(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _stop_words(words: Words, langs: Sequence[str]) -> np.ndarray:
-    lists = {lang: stop_word_hashes(lang) for lang in sorted(set(langs))}
-    known = {lang: hashes for lang, hashes in lists.items() if hashes is not None}
-    numbers = {lang: number for number, lang in enumerate(known)}
+def _stop_words(words: Words, of_pages: Sequence[str]) -> np.ndarray:
+    known = {words: stop_word_hashes(words) for words in sorted(set(of_pages) - {""})}
+    numbers = {words: number for number, words in enumerate(known)}
     listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
     bounds = np.cumsum([0, *map(len, known.values())])
-    of_page = np.array([numbers.get(lang, -1) for lang in langs], np.int64)
+    of_page = np.array([numbers.get(words, -1) for words in of_pages], np.int64)
     return count_distinct(words.hashes, words.first, listed, bounds, of_page)
 
 
@@ -131,12 +136,20 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         "bullet_line_share": share(np.isin(words.codes[starts], _BULLETS)),
         "ellipsis_line_share": share(ellipsis),
         "terminal_line_share": share((words.properties[last] & TERMINAL) > 0),
+        "third_longest_line": _third_longest(page_of_line, lengths, total),
         "duplicate_line_share": share(again),
         "duplicate_line_character_share": _share(
             np.bincount(page_of_line, again * lengths, pages),
             np.bincount(page_of_line, lengths, pages),
         ),
     }
+
+
+def _third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return the third-longest line of each page: int64 [pages], 0 where there is none."""
+    ordered = lengths[np.lexsort((-lengths, pages))]
+    place = np.cumsum(total) - total + np.minimum(total, 3) - 1
+    return np.where(total > 0, np.append(ordered, 0)[place], 0)
 
 
 def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
@@ -191,9 +204,10 @@ class GopherQuality(Rule):
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
-    Malayalam. Stop words count only where they are known. Two limits that have no counterpart in
+    Malayalam. Stop words count only where they are known. Three limits that have no counterpart in
     Gopher are off: `min_terminal_line_share` (FineWeb: 0.12, for English) would drop Thai, which
-    has no full stop, and `max_digit_share`.
+    has no full stop; `max_digit_share`; `min_third_longest_line` is what `Paragraphs` asks for
+    before languages are known.
 
     Attributes:
         min_words: lowest number of words of a page.
@@ -216,6 +230,8 @@ class GopherQuality(Rule):
             words.
         min_terminal_line_share: lowest share of lines that end a sentence.
         max_digit_share: highest share of digits among a page's characters.
+        min_third_longest_line: fewest characters of the third-longest line.
+        stop_words: a file of stop words by language, which replace ours; by path or URL.
         thresholds: a file of limits by language, which replace these (`mswitch corpus fit` writes
             one); by path or URL.
         drop: whether pages are dropped; otherwise they are measured alone, for such a file.
@@ -225,7 +241,7 @@ class GopherQuality(Rule):
     columns: ClassVar[Mapping[str, str]] = {
         column: np.dtype(COLUMNS[name]).name for column, name in CORPUS_COLUMNS.items()
     }
-    files: ClassVar[tuple[str, ...]] = ("thresholds",)
+    files: ClassVar[tuple[str, ...]] = ("stop_words", "thresholds")
     preload: ClassVar[tuple[str, ...]] = ("mswitch.pipelines.corpus.rules.warm_up",)
 
     min_words: Annotated[int, Ge(0)] = 50
@@ -243,6 +259,8 @@ class GopherQuality(Rule):
     max_duplicate_ngram_shares: tuple[float, ...] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
     min_terminal_line_share: Share = 0
     max_digit_share: Share = 1
+    min_third_longest_line: Annotated[int, Ge(0)] = 0
+    stop_words: str = ""
     thresholds: str = ""
     drop: bool = True
 
@@ -271,6 +289,7 @@ class GopherQuality(Rule):
         yield "not_alphabetic", "alphabetic_word_share", self.min_alphabetic_word_share, 1
         yield "digits", "digit_share", 0, self.max_digit_share
         yield "unfinished_lines", "terminal_line_share", self.min_terminal_line_share, 1
+        yield "short_lines", "third_longest_line", self.min_third_longest_line, np.inf
         yield "duplicate_lines", "duplicate_line_share", 0, self.max_duplicate_line_share
         most = self.max_duplicate_line_character_share
         yield "duplicate_lines", "duplicate_line_character_share", 0, most
@@ -281,7 +300,8 @@ class GopherQuality(Rule):
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Measure some pages; return for each the reason to drop it, or None to keep it."""
-        columns = quality_columns(words_of(pages), [page.lang for page in pages])
+        langs = [page.lang for page in pages]
+        columns = quality_columns(words_of(pages), langs, self.stop_word_lists)
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
         for page, of_page in zip(pages, values, strict=True):
             page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
@@ -292,8 +312,8 @@ class GopherQuality(Rule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the columns: what was measured does not depend on any setting."""
-        own = {field.name for field in dataclasses.fields(GopherQuality)}
+        """Judge by the columns: what was measured depends on no setting but the stop words."""
+        own = {field.name for field in dataclasses.fields(GopherQuality)} - {"stop_words"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
         if not {*changed} <= own or not measured:
             return None
@@ -310,6 +330,11 @@ class GopherQuality(Rule):
     ) -> list[str | None]:
         scores = np.array([page.lang_score for page in pages], np.float32)
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
+
+    @functools.cached_property
+    def stop_word_lists(self) -> Mapping[str, str]:
+        """Stop words by language, separated by spaces."""
+        return {**STOP_WORDS, **(read_stop_words(self.stop_words) if self.stop_words else {})}
 
     @functools.cached_property
     def _by_language(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
@@ -370,19 +395,16 @@ def read_thresholds(path: str) -> dict[str, dict[str, tuple[float, float]]]:
         path: a CSV with lang, column, least and most, by path or URL.
     """
     found: dict[str, dict[str, tuple[float, float]]] = {}
-    with open_list(path, "the thresholds") as file:
-        rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8-sig"))
-        for row in rows:
-            try:
-                least = float(row["least"]) if row["least"] else 0.0
-                most = float(row["most"]) if row["most"] else np.inf
-                lang, column = row["lang"], row["column"]
-                if column not in (*COLUMNS, LANG_SCORE) or not least <= most:
-                    raise ValueError(f"{column} from {least} to {most}")
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{path}, line {rows.line_num}: {error!r}: give lang, column, least and most, "
-                    f"with columns among {', '.join([*COLUMNS, LANG_SCORE])}"
-                ) from error
-            found.setdefault(lang, {})[column] = least, most
+
+    def take(lang: str, row: Mapping[str, str]) -> None:
+        least = float(row["least"]) if row["least"] else 0.0
+        most = float(row["most"]) if row["most"] else np.inf
+        if row["column"] not in (*COLUMNS, LANG_SCORE) or not least <= most:
+            raise ValueError(f"{row['column']} from {least} to {most}")
+        found.setdefault(lang, {})[row["column"]] = least, most
+
+    names = ", ".join([*COLUMNS, LANG_SCORE])
+    read_table(
+        path, "the thresholds", take, f"lang, column, least and most, with columns among {names}"
+    )
     return found

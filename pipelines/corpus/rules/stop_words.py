@@ -6,10 +6,12 @@ as `words` cuts them.
 """
 
 import functools
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
 
+from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.words import cut
 
 STOP_WORDS = MappingProxyType(
@@ -66,10 +68,21 @@ STOP_WORDS = MappingProxyType(
 
 
 @functools.cache
-def stop_word_hashes(lang: str) -> np.ndarray | None:
-    """Return the hashes of a language's stop words as `words` gives them, sorted; None if unknown.
+def stop_word_hashes(words: str) -> np.ndarray:
+    """Return the hashes of words as `words.cut` gives them, sorted."""
+    return np.unique(cut([words]).hashes)
 
-    A code with a script falls back on nothing: `ru-Latn` shares no word with `ru`.
+
+def read_stop_words(path: str) -> dict[str, str]:
+    """Read stop words by language.
+
+    Args:
+        path: a CSV with lang and words, which are separated by spaces; by path or URL.
     """
-    listed = STOP_WORDS.get(lang)
-    return None if listed is None else np.unique(cut([listed]).hashes)
+    found: dict[str, str] = {}
+
+    def take(lang: str, row: Mapping[str, str]) -> None:
+        found[lang] = row["words"]
+
+    read_table(path, "the stop words", take, "lang and words, which spaces part")
+    return found

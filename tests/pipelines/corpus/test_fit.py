@@ -13,13 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.flows.cli.main import main
-from mswitch.pipelines.corpus.fit import fit_limits, fit_thresholds, write_thresholds
+from mswitch.pipelines.corpus.fit import (
+    fit_limits,
+    fit_stop_words,
+    fit_thresholds,
+    write_thresholds,
+)
 from mswitch.pipelines.corpus.rules.quality import (
     COLUMNS,
     LANG_SCORE,
     GopherQuality,
     read_thresholds,
 )
+from mswitch.pipelines.corpus.rules.stop_words import read_stop_words
 from mswitch.pipelines.errors import UserError
 
 
@@ -28,6 +34,7 @@ def columns(seed: int, documents: int = 200, scale: float = 1.0) -> dict[str, np
     draws = np.random.default_rng(seed)
     found = {name: draws.uniform(0, 0.3, documents) for name in COLUMNS}
     found["words"] = np.full(documents, 100)
+    found["third_longest_line"] = draws.uniform(10, 300, documents)
     found["mean_word_length"] = draws.normal(5, 1.5, documents).clip(1) * scale
     found["alphabetic_word_share"] = draws.uniform(0.7, 1, documents)
     for name in COLUMNS:
@@ -54,17 +61,20 @@ def test_limits_grow_with_what_they_limit(scale):
         assert cuts == pytest.approx(
             np.mean((known[name] < least) | (known[name] > most)), abs=0.01
         )
-    low, _ = fitted["terminal_line_share"]
-    assert np.mean(own["terminal_line_share"] < low) == pytest.approx(0.1, abs=0.01)
+    for name in ("terminal_line_share", "third_longest_line"):
+        low, _ = fitted[name]
+        assert np.mean(own[name] < low) == pytest.approx(0.1, abs=0.015)
 
 
 def test_what_could_drop_nothing_is_off(tmp_path):
     found = {"en": columns(0), "xx": columns(1, scale=4), "yy": columns(2), "zz": columns(3, 20)}
-    found["yy"] = {**found["yy"], "mean_word_length": np.zeros(200, np.float32)}
+    found["yy"] |= {"mean_word_length": np.zeros(200, np.float32)}
+    found["yy"]["third_longest_line"] += 500
     fitted = fit_limits(GopherQuality(), found, found, 100)
     assert sorted(fitted) == ["xx", "yy"]  # of zz there is too little
     assert "mean_word_length" not in fitted["yy"]  # a script without spaces
     assert fitted["xx"]["duplicate_line_share"] == (0, np.inf)
+    assert fitted["yy"]["third_longest_line"] == (200, np.inf)  # mC4's, never stricter
     write_thresholds(tmp_path / "fitted.csv", fitted)
     text = (tmp_path / "fitted.csv").read_text()
     assert "\nxx,duplicate_line_share,,\n" in text
@@ -93,10 +103,14 @@ def test_each_page_is_judged_by_its_language(tmp_path):
         ("lang,column,least,most\nfi,letters,1,2\n", "line 2: .*letters.*columns among words"),
         ("lang,column,least,most\nfi,words,x,\n", "line 2: .*could not convert"),
         ("lang,column,least,most\nfi,words,3,2\n", "line 2: .*from 3.0 to 2.0"),
+        ("lang,column,least,most\nFinnish!,words,1,2\n", "line 2: .*unknown language 'Finnish!'"),
+        ("lang,column,least,most\nfi\n", "line 2: "),
+        ("lang,column,least,most\n*,words,1,2\n", r"line 2: .*unknown language '\*'"),
+        ("lang,column,least,most\n\udcff,words,1,2\n", "UnicodeDecodeError"),
     ],
 )
 def test_files_of_limits_that_are_refused(tmp_path, text, message):
-    (tmp_path / "own.csv").write_text(text)
+    (tmp_path / "own.csv").write_text(text, errors="surrogateescape")
     with pytest.raises(UserError, match=message):
         read_thresholds(str(tmp_path / "own.csv"))
 
@@ -131,7 +145,7 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
     assert found["de"]["before"]["dropped"] != found["de"]["after"]["dropped"]
     assert main([*command, "--html", str(tmp_path / "fit.html")]) == 0
     assert "not_alphabetic" in (tmp_path / "fit.html").read_text()
-    assert "give it as --set quality.thresholds=" in capsys.readouterr().out
+    assert "build with them: --set quality.thresholds=" in capsys.readouterr().out
     limits = read_thresholds(str(fitted))
     assert set(limits) == {"de"}
     # What is dropped then is what was foretold, with the limits for all that the file leaves.
@@ -165,10 +179,46 @@ def test_a_least_score_is_a_deviation_below_the_median(tmp_path):
     write_thresholds(tmp_path / "own.csv", fitted)
     rule = GopherQuality(thresholds=str(tmp_path / "own.csv"))
     good = {name: np.zeros(4000, kind) for name, kind in COLUMNS.items()}
-    good |= {"words": np.full(4000, 100), "stop_words": np.full(4000, -1)}
+    good |= {name: np.full(4000, 300) for name in ("words", "third_longest_line")}
+    good["stop_words"] = np.full(4000, -1)
     good |= {"alphabetic_word_share": np.ones(4000), "terminal_line_share": np.ones(4000)}
     judged = rule.judge(good | {LANG_SCORE: scores}, ["xx"] * 4000)
     low = np.flatnonzero(scores < np.float32(fitted["xx"][LANG_SCORE][0]) - 1e-3)
     assert 0 < len(low) < 1000
     assert {judged[page] for page in low} == {"low_language_score"}
     assert rule.judge(good, ["xx"] * 4000) == [None] * 4000
+
+
+def test_stop_words_are_the_most_frequent_of_a_language():
+    """Neither numbers, nor what one document repeats, nor the English among others' words."""
+    english = [f"the cat{n} and the dog{n} of the house or {n} end" for n in range(100)]
+    german = [
+        f"die Katze{n} und der Hund{n} und die Maus{n} und der Elch the of" for n in range(100)
+    ]
+    german[0] += " Donau" * 500
+    hindi = ["घर में है और में यह"] * 100
+    lists = fit_stop_words({"en": english, "de": german, "hi": hindi})
+    assert lists["en"].split() == ["the", "and", "end", "house", "of", "or"]
+    assert lists["de"].split() == ["und", "der", "die", "elch", "donau"]
+    assert lists["hi"].split()[0] == "में"
+
+
+def test_stop_words_of_ones_own(tmp_path, pages, capsys):
+    """A list replaces ours, or is the first of a language; the rule measures again."""
+    measured, lists = tmp_path / "measured", tmp_path / "words.csv"
+    build([pages], measured, measuring("quality.drop=false"))
+    options = ["--out", str(tmp_path / "fitted.csv"), "--min-documents", "40"]
+    assert main(["corpus", "fit", str(measured), *options, "--stop-words", str(lists)]) == 0
+    assert f"--set quality.stop_words={lists}" in capsys.readouterr().out
+    assert {"the", "and"} <= {*read_stop_words(str(lists))["en"].split()}
+    lists.write_text("lang,words\nen,nowhere nobody\nde,\n")
+    config = measuring(f"quality.stop_words={lists}", "quality.min_stop_words=1")
+    again, built = tmp_path / "again", tmp_path / "built"
+    build([], again, config, source_corpus=measured)
+    build([pages], built, config)
+    assert documents(again) == documents(built)
+    found = {(row["lang"], row["q_stop_words"]) for row in documents(again).values()}
+    assert found == {("de", -1)}
+    lists.write_text("lang,word\nen,the\n")
+    with pytest.raises(UserError, match=r"words.csv, line 2: KeyError.*give lang and words"):
+        read_stop_words(str(lists))
