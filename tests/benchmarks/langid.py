@@ -62,7 +62,7 @@ def macro_f1(table: dict[str, Scores], langs: Sequence[str] | None = None) -> fl
     return statistics.fmean(table[lang].f1 for lang in langs or table if lang in table)
 
 
-def systems(model: Path) -> dict[str, Callable[[str], str]]:
+def systems(model: Path | None = None) -> dict[str, Callable[[str], str]]:
     """What is compared: names and functions from text to label, as a corpus would have it."""
 
     def known_by(rule: LanguageRule) -> Callable[[str], str]:
@@ -75,13 +75,14 @@ def systems(model: Path) -> dict[str, Callable[[str], str]]:
         return identify
 
     modern = TwoIdentifiers()
-    by_model = IdentifyLanguageByModel(model=str(model))
-    return {
+    found = {
         "CLD3 at 0.7": known_by(IdentifyLanguage(language_threshold=0.7)),
         "CLD3 at 0.95": known_by(IdentifyLanguage(language_threshold=0.95)),
         "modern": lambda text: modern.identify(text).lang,
-        f"{model.stem} at 0.5": known_by(by_model),
     }
+    if model is not None:
+        found[f"{model.stem} at 0.5"] = known_by(IdentifyLanguageByModel(model=str(model)))
+    return found
 
 
 def usual_points(samples: Sequence[Sample]) -> dict[str, float]:
@@ -120,7 +121,7 @@ def fit(samples: Sequence[Sample]) -> None:
         writer.writerows(rows)
 
 
-def predictions(samples: Sequence[Sample], model: Path) -> dict[str, list[str]]:
+def predictions(samples: Sequence[Sample], model: Path | None = None) -> dict[str, list[str]]:
     return {
         name: [identify(sample.text) for sample in samples]
         for name, identify in systems(model).items()
