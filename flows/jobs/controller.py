@@ -117,7 +117,9 @@ def run_job(
             sleep(wait)
 
 
-def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
+def ask(
+    job: Job, launcher: Launcher, intent: Intent, owner: str = "", started_by: str = ""
+) -> None:
     """Write down that a job shall run, pause (saved, to go on later) or be cancelled.
 
     To ask for it to run gives it its budgets anew, also after it failed. A living attempt of a job
@@ -136,6 +138,7 @@ def ask(job: Job, launcher: Launcher, intent: Intent, owner: str = "") -> None:
         if intent == "run":
             others = [one for one in record.wanted_by if one != record.owner]
             record.wanted_by = [*others, record.owner]
+            record.started_by = started_by or record.started_by
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
     if intent != "run":

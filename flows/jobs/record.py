@@ -76,6 +76,7 @@ class Record:
         intent: what was asked for last.
         owner: who asked for it: a person, or a flow run.
         wanted_by: who asked for it to run, the last one last.
+        started_by: who that was, in words for people.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
         earlier_host_hours: of jobs with other options that made this output before.
@@ -86,6 +87,7 @@ class Record:
     intent: Intent = "run"
     owner: str = ""
     wanted_by: list[str] = dataclasses.field(default_factory=list)
+    started_by: str = ""
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     counted_after: int = 0
     earlier_host_hours: float = 0.0

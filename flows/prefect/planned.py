@@ -6,8 +6,15 @@ from typing import Any
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
-from mswitch.flows.stages import evaluate, train
-from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
+from mswitch.flows.stages import evaluate, finetune, train
+from mswitch.models.config import (
+    EvaluateConfig,
+    JobConfig,
+    TrainConfig,
+    TuningChanges,
+    TuningConfig,
+)
+from mswitch.models.presets import preset
 from mswitch.models.training.run_directory import CONFIG
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.outputs import MARKER
@@ -22,6 +29,7 @@ class Planned:
         preset: the model.
         config: how it is trained.
         mixture: how often each language comes.
+        origin: the run that it begins with, with its moments and count of steps, if any.
         record: where `out` is a URL, as `Job.record`.
     """
 
@@ -30,6 +38,7 @@ class Planned:
     config: TrainConfig
     mixture: str
     record: Path | None = None
+    origin: Path | str | None = None
 
     @property
     def place(self) -> Path:
@@ -66,16 +75,30 @@ class Planned:
 def training(
     planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path | str
 ) -> Job:
-    """The job that pretrains one model."""
-    return train.train.job(
-        hosts=settings.hosts,
-        record=planned.record,
-        preset=planned.preset,
-        examples=examples,
-        out=planned.out,
-        mixture=planned.mixture,
-        config=planned.config,
-        job=JobConfig(distributed=settings.hosts > 1),
+    """The job that pretrains one model, from random parameters or on from another run."""
+    known: dict[str, Any] = {
+        "hosts": settings.hosts,
+        "record": planned.record,
+        "out": planned.out,
+        "mixture": planned.mixture,
+        "job": JobConfig(distributed=settings.hosts > 1),
+    }
+    if planned.origin is None:
+        return train.train.job(
+            preset=planned.preset, examples=examples, config=planned.config, **known
+        )
+    model = preset(planned.preset).model
+    rates = {"dropout_rate": model.dropout_rate}
+    if model.sparse:
+        rates["expert_dropout_rate"] = model.expert_dropout_rate
+    values = {of.name: getattr(planned.config, of.name) for of in dataclasses.fields(TrainConfig)}
+    return finetune.finetune.job(
+        from_=planned.origin,
+        tasks=examples,
+        keep_moments=True,
+        config=TuningConfig(**values),
+        changes=TuningChanges(**rates),
+        **known,
     )
 
 

@@ -62,6 +62,7 @@ VARIABLE = "MSWITCH_OPERATORS"
 #: A name that cannot lead out of the storage, or be taken for an option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
+OptionalName = Annotated[str, Field(pattern=f"^({_NAME})?$")]
 #: A run, by where it lies in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 

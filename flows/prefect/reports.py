@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mswitch.flows.prefect.artifacts import key_of, show_markdown, show_page
 from mswitch.flows.prefect.profile import read_operators
-from mswitch.flows.prefect.steps import step
+from mswitch.flows.prefect.steps import started_by, step
 from mswitch.flows.reports.index import write_index
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
@@ -24,7 +24,8 @@ def write_page(
 
     It takes the place of one of fewer runs: an experiment may have got a seed more.
     """
-    summary = write_report(baselines, candidates, out, config, replace=True)
+    who = started_by()
+    summary = write_report(baselines, candidates, out, config, replace=True, started_by=who)
     _show(out, summary["verdict"])
     return summary["verdict"]
 
@@ -37,7 +38,15 @@ def write_page_so_far(
 ) -> None:
     """Write the report of the steps at which all are evaluated, and show it where it is new."""
     with lines_to(lambda lines: None):
-        summary = write_report(baselines, candidates, out, config, unfinished=True, replace=True)
+        summary = write_report(
+            baselines,
+            candidates,
+            out,
+            config,
+            unfinished=True,
+            replace=True,
+            started_by=started_by(),
+        )
     if not summary["reused"]:
         _show(out, summary["verdict"])
 

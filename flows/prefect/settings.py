@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
-from mswitch.flows.prefect.profile import Name, RunName
+from mswitch.flows.prefect.profile import Name, OptionalName, RunName
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
@@ -151,6 +151,9 @@ class PairSettings(_Checked):
         examples: name of the examples.
         baseline: preset of the dense model.
         candidate: preset of the model that is meant to learn faster.
+        begin_with: name of a finished pair whose runs the trainings go on from, with their moments
+            and counts of steps, on these examples: such as those of a corpus that grew since.
+            Empty to begin with random parameters.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
         evaluate_while_training: evaluate each checkpoint as it is saved.
@@ -181,6 +184,7 @@ class PairSettings(_Checked):
     examples: Name = "sample"
     baseline: PresetName = "mt5-tiny"
     candidate: PresetName = "mswitch-tiny"
+    begin_with: OptionalName = ""
     mixture: str = DEFAULT
     evaluate_while_training: bool = True
     hosts: Count = 1

@@ -20,7 +20,9 @@ import httpx
 from prefect import Task, get_client, get_run_logger, task
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import FlowRunContext
 from prefect.exceptions import Abort, ObjectNotFound, Pause, PrefectException
+from prefect.runtime import deployment as this_deployment
 from prefect.runtime import flow_run as this_flow_run
 from prefect.runtime import task_run as this_task_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
@@ -42,6 +44,8 @@ STATE_SECS = 5.0
 #: How often lines are passed on to the server.
 LOG_SECS = 1.0
 _OWNER = "flow run "
+#: Tags of runs of a deployment whose owner operators.toml names.
+OWNER_TAG = "owner:"
 #: Types of state of flow runs that go on, by themselves or once `reconcile` starts them again.
 _GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
 _LEFT = "not followed any more: the flow run was ended"
@@ -211,7 +215,7 @@ class _Follower:
         """Ask for the job once its scheduler answers, unless this flow run is ended first."""
         while not self._asked:
             try:
-                ask(self.job, self.launcher, "run", self.owner)
+                ask(self.job, self.launcher, "run", self.owner, started_by())
                 return
             except Unreachable as error:
                 self.poll(f"not reachable ({error})")
@@ -334,6 +338,23 @@ def lift_time_limit(
 def owner_of(flow_run_id: UUID | str) -> str:
     """The owner of a job that a flow run asked for."""
     return f"{_OWNER}{flow_run_id}"
+
+
+def started_by() -> str:
+    """Who started this flow run, as far as a Prefect server without accounts knows."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if flow_run is None:
+        return ""
+    of = [tag.removeprefix(OWNER_TAG) for tag in flow_run.tags if tag.startswith(OWNER_TAG)]
+    name = " of ".join([this_deployment.name or str(this_flow_run.flow_name), *of])
+    if flow_run.auto_scheduled:
+        return f"{name}, by its schedule"
+    if flow_run.created_by and flow_run.created_by.type == "AUTOMATION":
+        return f"{name}, by the automation {flow_run.created_by.display_value}"
+    if this_flow_run.parent_flow_run_id:
+        return f"{name}, by another flow run"
+    return f"{name}, by hand"
 
 
 def _is_flow_run(owner: str) -> bool:

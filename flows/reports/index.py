@@ -115,6 +115,7 @@ def _report(content: Mapping[str, Any]) -> dict[str, Any]:
         "median_step_speedup": median and _pick(median, "value", "ci", "ci_censored", "range"),
         "pooled": pooled and _pick(pooled, *figures),
         "unfinished": summary["unfinished"],
+        "started_by": str(content.get("started_by", "")),
     }
 
 

@@ -48,6 +48,7 @@ def write_report(
     downstream: Sequence[str | Path] = (),
     timed: bool = True,
     replace: bool = False,
+    started_by: str = "",
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
@@ -67,6 +68,7 @@ def write_report(
             fine-tuned from these.
         timed: compare wall-clock times too. Without, the report depends on no machine's speed.
         replace: write over a report of other runs or settings that is there.
+        started_by: who started it, for the page.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
@@ -74,7 +76,7 @@ def write_report(
     tuned = read_downstream(downstream)
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
         sides = {"baseline": baselines, "candidate": candidates}
-        return _write_report(sides, out, config, unfinished, tuned, timed, replace)
+        return _write_report(sides, out, config, unfinished, tuned, timed, replace, started_by)
 
 
 def _write_report(
@@ -85,6 +87,7 @@ def _write_report(
     downstream: Sequence[Downstream],
     timed: bool,
     replace: bool,
+    started_by: str,
 ) -> dict[str, Any]:
     steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
     baselines, candidates = (
@@ -123,8 +126,8 @@ def _write_report(
         so_far = identity.get("unfinished")
         if len(comparisons) == 1:
             names = run_names(*(run.name for run in comparisons[0].runs))
-            return _make(comparisons[0], names, config, so_far, downstream)
-        return _make_all(comparisons, config, so_far, downstream)
+            return _make(comparisons[0], names, config, so_far, downstream, started_by)
+        return _make_all(comparisons, config, so_far, downstream, started_by)
 
     report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
     summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
@@ -159,11 +162,13 @@ def _make(
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
+    started_by: str,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What report.json holds of one candidate, and the text of the other files."""
     runs = comparison.runs
     results, pooled, horizons = measure(comparison, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
+    report |= {"started_by": started_by} if started_by else {}
     tuned = [one for one in downstream if one.is_of(comparison.pairs)]
     report["downstream"] = [one.section for one in tuned]
     steps = np.array(runs[0].steps, dtype=float)
@@ -180,13 +185,16 @@ def _make_all(
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
+    started_by: str,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The same of several candidates; each one's files are in a directory below."""
     baseline, *names = model_names([comparisons[0].runs[0], *(c.runs[1] for c in comparisons)])
     reports, files = {}, {}
     for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
-        reports[folder], made = _make(comparison, (baseline, name), config, so_far, downstream)
+        reports[folder], made = _make(
+            comparison, (baseline, name), config, so_far, downstream, started_by
+        )
         made[DATA] = storage.json_text(reports[folder])
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)

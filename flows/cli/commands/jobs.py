@@ -1,5 +1,7 @@
 """`mswitch jobs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
 
+import getpass
+import os
 import shlex
 import subprocess
 import sys
@@ -120,7 +122,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
         raise UserError(f"{top} is not a directory: give one below which outputs lie")
     found = [(record, summarise(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
-    lines = [f"{columns}  {'followed by':28} output"]
+    lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
     for record, summary in found:
         cost = _cost(record, summary)
@@ -128,7 +130,8 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
         usd = f"{cost['usd']:,.2f}" if cost else "-"
         lines.append(
             f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8} "
-            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_named(record.job)}"
+            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_line(record.started_by):28} "
+            f"{_named(record.job)}"
         )
         jobs.append(as_json(record, summary) | cost)
     result = {"stage": "jobs", "jobs": jobs}
@@ -154,6 +157,7 @@ def show(out: Out, *, json: Json = False) -> int:
         f"  in           {_line(record.job.cwd)}",
         f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
         f"  asked to     {record.intent} ({record.owner or 'unknown'})",
+        f"  started by   {_line(record.started_by) or 'unknown'}",
         f"  followed by  {summary.followed_by or 'nobody'}",
         f"  progress     {summary.progress:,}",
         f"  hours        {summary.host_hours:,.2f} of hosts{usd}",
@@ -288,9 +292,16 @@ def _launcher_of_operators(name: str) -> Launcher:
     return read_operators().launcher(name)
 
 
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in some containers
+        return f"user {os.getuid()}"
+
+
 def _ask_to_run(job: Job, launcher: Launcher) -> None:
     try:
-        ask(job, launcher, "run", owner="by hand")
+        ask(job, launcher, "run", owner="by hand", started_by=_person())
     except Unreachable as error:
         raise UserError(
             f"the scheduler does not answer, so nothing was submitted ({error}): give the same "

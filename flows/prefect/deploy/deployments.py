@@ -43,6 +43,7 @@ from mswitch.flows.prefect.settings import (
     RefreshSettings,
     ReportSettings,
 )
+from mswitch.flows.prefect.steps import OWNER_TAG
 from mswitch.models.config import TrainConfig
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
@@ -185,7 +186,7 @@ def further_of(deployment: Deployment, operators: Operators) -> Further:
 def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
     """The tags of a deployment and its runs."""
     further = further_of(deployment, operators)
-    owner = [f"owner:{further.owner}"] if further.owner else []
+    owner = [f"{OWNER_TAG}{further.owner}"] if further.owner else []
     return [*deployment.tags, *owner, *further.tags]
 
 

@@ -12,6 +12,7 @@ from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.steps import cancel_hook
 from mswitch.flows.prefect.trainings import train_within_limit
+from mswitch.pipelines.errors import UserError
 
 
 @flow(
@@ -26,9 +27,16 @@ def pretrain_pair(settings: PairSettings) -> State:
     launcher = operators.launcher(settings.launcher)
     pair = operators.directory("pairs", settings.name)
     examples = operators.output("examples", settings.examples)
+    if settings.begin_with == settings.name:
+        raise UserError(f"begin_with is {settings.name}, the pair itself: give another name")
     planned = [
         Planned(
-            operators.destination(pair / name), name, settings.config, settings.mixture, pair / name
+            operators.destination(pair / name),
+            name,
+            settings.config,
+            settings.mixture,
+            pair / name,
+            operators.run(f"pairs/{settings.begin_with}/{name}") if settings.begin_with else None,
         )
         for name in (settings.baseline, settings.candidate)
     ]

@@ -1,5 +1,6 @@
 """`mswitch jobs`, on this machine, without a server of any kind."""
 
+import getpass
 import json
 import subprocess
 import sys
@@ -43,6 +44,7 @@ def test_a_command_that_refuses_its_input_ends_the_job_with_its_own_line(tmp_pat
     assert main(["jobs", "show", str(tmp_path / "v"), "--json"]) == 0
     shown = json.loads(capfd.readouterr().out)
     assert (shown["state"], shown["followed_by"]) == ("refused", None)
+    assert shown["record"]["started_by"] == getpass.getuser()
     assert shown["record"]["job"]["argv"] == command
     assert [one["codes"] for one in shown["record"]["attempts"]] == [[2]]
     assert main(["jobs", "list", str(tmp_path)]) == 0

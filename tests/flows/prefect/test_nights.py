@@ -4,10 +4,13 @@ import datetime
 import json
 import os
 import signal
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import crawl_files as crawl
 import pytest
+from corpus_files import read_json
 from example_files import vocabulary
 from file_server import FileServer
 from operators_server import engines, served, until
@@ -63,7 +66,7 @@ def test_three_nights_that_chain(server, dumps):
         "pair_parameters": {"steps": 6, "evaluations": 3, "batch_size": 4},
     }
 
-    def night(day: int, newest: str, victim: str, **changes: str) -> FlowRun:
+    def night(day: int, newest: str, victim: str, **changes: Any) -> FlowRun:
         dumps.files[LIST] = json.dumps([{"id": newest}, {"id": OLD}]).encode()
         found = server.client.read_deployment_by_name("refresh/refresh-nightly")
         then = datetime.datetime(2026, 1, day, 23, 30, tzinfo=datetime.UTC)
@@ -96,35 +99,44 @@ def test_three_nights_that_chain(server, dumps):
         assert len(stages()) == 3
         return found
 
-    first = night(1, NEW, "append")
-    # In Berlin it is the next day.
-    report = server.storage / "pairs" / f"night-{NEW}-2026-01-02" / "report"
-    assert json.loads((report / "report.json").read_text())["summary"]["verdict"]
-    assert (
-        first.state.message
-        == json.loads((report / "report.json").read_text())["summary"]["verdict"]
-    )
+    done = night(1, NEW, "append")
+    first = f"night-{NEW}-2026-01-02"  # in Berlin it is the next day
+    report = read_json(server.storage / "pairs" / first / "report" / "report.json")
+    assert done.state.message == report["summary"]["verdict"]
+    assert report["started_by"] == "pretrain-pair-sample, by another flow run"
     corpus = server.storage / "corpora" / "nightly"
     assert len(read_manifest(corpus, "corpus")["additions"]) == 1
     examples = server.storage / "examples" / f"night-{NEW}"
     made = (examples / "manifest.json").stat().st_mtime_ns
 
-    night(2, NEW, "examples", pair="night-{dump}-2026-01-02")
+    night(2, NEW, "examples", pair=first)
     assert len(read_manifest(corpus, "corpus")["additions"]) == 1
     assert (examples / "manifest.json").stat().st_mtime_ns == made
     assert len(list((server.storage / "pairs").glob("night-*"))) == 1
 
-    night(3, NEWEST, "pretrain")
+    # On the corpus that grew, the first night's pair goes on.
+    before = {"begin_with": first}
+    night(3, NEWEST, "pretrain", pair_parameters={**parameters["pair_parameters"], **before})
     assert len(read_manifest(corpus, "corpus")["additions"]) == 2
     assert (server.storage / "pairs" / f"night-{NEWEST}-2026-01-04" / "report").is_dir()
     assert (server.storage / "index.html").read_text().count("night-") >= 2
 
     # The same pair with more steps is extended, and so is its report.
     pair = f"night-{NEWEST}-2026-01-04"
-    longer = {"steps": 12, "evaluations": 3, "batch_size": 4}
+    longer = {"steps": 12, "evaluations": 3, "batch_size": 4, **before}
     server.finish("pretrain-pair-sample", name=pair, examples=f"night-{NEWEST}", **longer)
-    found = json.loads((server.storage / "pairs" / pair / "report" / "report.json").read_text())
+    check_continued(server.storage / "pairs" / pair, server.storage / "pairs" / first)
+
+
+def check_continued(pair: Path, before: Path) -> None:
+    """Runs of 12 steps, 6 at first, that began with others of 6 on other examples."""
+    report = read_json(pair / "report" / "report.json")
     for side in ("baseline", "candidate"):
-        assert found["runs"][side]["steps"] == 12
-        run = server.storage / "pairs" / pair / found["runs"][side]["preset"]
-        assert json.loads((run / "config.json").read_text())["horizons"] == [6]
+        assert report["runs"][side]["steps"] == 12
+        preset = report["runs"][side]["preset"]
+        config = read_json(pair / preset / "config.json")
+        origin = config["origin"]
+        assert config["horizons"] == [6]
+        assert (origin["step"], origin["steps_counted"], origin["keep_moments"]) == (6, 6, True)
+        assert origin["examples"]["config_hash"] != config["examples"]["config_hash"]
+        assert config["model"] == read_json(before / preset / "config.json")["model"]

@@ -152,7 +152,10 @@ def test_an_experiment_shares_its_runs(server):
     ]
     assert most_at_a_time(runs) == 1
     assert (server.storage / "experiments" / "first" / "mswitch" / "report.html").is_file()
-    assert "experiments/first/mswitch" in (server.storage / "index.json").read_text()
+    index = (server.storage / "index.json").read_text()
+    assert "experiments/first/mswitch" in index
+    assert '"started_by": "experiment-sample, by hand"' in index
+    assert read_record(runs[0]).started_by == "experiment-sample, by hand"
 
     # One more mixture: the runs on the other are neither trained nor evaluated again.
     more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}

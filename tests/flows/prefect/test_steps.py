@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from job_world import write_record
-from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.objects import CreatedBy, FlowRun, State, StateType
 from prefect.exceptions import Abort, ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from prefect.utilities.names import generate_slug
@@ -223,6 +223,29 @@ def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
     run = uuid4()
     assert flow_run_of(owner_of(run)) == run
     assert flow_run_of("ada") is None
+
+
+@pytest.mark.parametrize(
+    ("known", "parent", "said"),
+    [
+        ({}, None, "pair, by hand"),
+        ({"tags": ["mswitch", "owner:ana"]}, None, "pair of ana, by hand"),
+        ({"auto_scheduled": True}, None, "pair, by its schedule"),
+        (
+            {"created_by": CreatedBy(type="AUTOMATION", display_value="nights")},
+            None,
+            "pair, by the automation nights",
+        ),
+        ({}, "id", "pair, by another flow run"),
+    ],
+)
+def test_who_started_a_flow_run(monkeypatch, known, parent, said):
+    run = FlowRun(flow_id=uuid4(), **known)
+    context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
+    monkeypatch.setattr(steps, "FlowRunContext", context)
+    monkeypatch.setattr(steps, "this_deployment", SimpleNamespace(name="pair"))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(parent_flow_run_id=parent))
+    assert steps.started_by() == said
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,12 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path):
     ):
         make_report(pair, tmp_path / "out", seed=1)
     few = ReportConfig(resamples=100)
-    assert not write_report(*pair, tmp_path / "out", few, replace=True)["reused"]
+    options = {"replace": True, "started_by": "nights of ana, by its <schedule>"}
+    assert not write_report(*pair, tmp_path / "out", few, **options)["reused"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Started by nights of ana, by its &lt;schedule&gt;." in page
+    # That is no setting: whoever asks for the same again gets what is there.
+    assert write_report(*pair, tmp_path / "out", few, started_by="another")["reused"]
     edit_config(pair[1], parameters=1)
     with pytest.raises(UserError, match="changed: candidate"):
         make_report(pair, tmp_path / "out")

@@ -118,12 +118,12 @@ def test_what_reports_say_of_themselves_is_text(place):
     for run in data["runs"].values():
         run["name"] = HOSTILE
     data["method"]["examples_config_hash"] = HOSTILE
-    data["summary"]["verdict"] = HOSTILE
+    data["summary"]["verdict"] = data["started_by"] = HOSTILE
     (hostile / "report.json").write_text(json.dumps(data))
     write_index(place)
     page, rows = read(place)
     assert_inert(page)
-    assert HOSTILE in {row["candidate"] for row in rows}
+    assert HOSTILE in {row["candidate"] for row in rows} & {row["started_by"] for row in rows}
     [link] = [a.get("href") for a in page.iterfind(".//tbody//a") if "alert" in a.get("href")]
     assert link.startswith("./javascript%3Aalert%281%29/")
     assert (place / urllib.parse.unquote(link)).is_file()
