@@ -102,7 +102,7 @@ test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with b
 	@$(PYTEST) -m training tests/flows tests/models
 
 test-server: $(READY)  ## Flows on a Prefect server: forms, schedules, logs, Suspend, Cancel, deaths
-	@$(BIN)/python -m pytest -m server tests/flows
+	@$(BIN)/python -m pytest -m server tests/flows $(SERVER_TESTS)
 
 setup-postgres:  ## PostgreSQL, from Debian's packages (needs root)
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { apt-get update -qq \
