@@ -35,7 +35,7 @@ MOST_DOCUMENTS = 50_000
 #: Share of the reference that a limit without a counterpart in English cuts (CulturaX's).
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
-#: mC4's limit on the third-longest line: no language needs longer ones.
+#: mC4's limit on the third-longest line, where the corpus has none: no language needs longer ones.
 _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
@@ -43,6 +43,8 @@ _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.star
 #: Documents of a language whose words are counted.
 _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
+#: Words of a language that may be stop words.
+_FREQUENT_WORDS = 10_000
 _CLUSTER_SIZE = "cluster_size"
 #: A share of fewer documents is chance.
 _FEWEST_OF_SIZE = 30
@@ -93,7 +95,7 @@ def fit_thresholds(
             )
     write_thresholds(out, fit_limits(policy, crawl, good, min_documents))
     if stop_words:
-        texts = _texts(reference or corpus, min_documents)
+        texts = _texts(reference or corpus, min(min_documents, _MOST_TEXTS))
         write_stop_words(stop_words, fit_stop_words(texts))
     if weights:
         judge = dataclasses.replace(policy, thresholds=str(out)).judge
@@ -186,17 +188,17 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(kinds[n]) if n else 1, weights[n]) for n in changes]
 
 
-def fit_stop_words(texts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
     """Return the most frequent words of languages, separated by spaces.
 
-    Those that are at least 0.8 % of a document on average, and no fewer than eight (Penedo et al.
-    2025, appendix A.7.1). Words of which English has more are English in the text of others.
+    Those that are at least 0.8 % of a document on average, and no fewer than eight, or none (Penedo
+    et al. 2025, appendix A.7.1). Words of which English has more are English in others' text.
 
     Args:
-        texts: documents by language, English among them.
+        texts: languages and their documents, English among them.
     """
-    shares = {lang: _word_shares(of_lang) for lang, of_lang in texts.items()}
-    english = shares[ENGLISH]
+    shares = {lang: _word_shares(of_lang) for lang, of_lang in texts}
+    english = collections.Counter(shares[ENGLISH])
     lists = {}
     for lang, own in sorted(shares.items()):
         words = [
@@ -206,12 +208,13 @@ def fit_stop_words(texts: Mapping[str, Sequence[str]]) -> dict[str, str]:
         ]
         words.sort(key=lambda word: (-own[word], word))
         most = sum(own[word] >= _STOP_WORD_SHARE for word in words)
-        lists[lang] = " ".join(words[: max(most, _FEWEST_STOP_WORDS)])
+        if len(words) >= _FEWEST_STOP_WORDS:
+            lists[lang] = " ".join(words[: max(most, _FEWEST_STOP_WORDS)])
     return lists
 
 
-def _word_shares(texts: Sequence[str]) -> collections.Counter[str]:
-    """Return which share of a document each word is, on average."""
+def _word_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Return which share of a document frequent words are, on average."""
     found: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
         words = cut(texts[start:stop])
@@ -220,17 +223,19 @@ def _word_shares(texts: Sequence[str]) -> collections.Counter[str]:
         for first, last in itertools.pairwise(words.first):
             for word, count in collections.Counter(spans[first:last]).items():
                 found[word] += count / ((last - first) * len(texts))
-    return found
+    return dict(found.most_common(_FREQUENT_WORDS))
 
 
-def _texts(corpus: str | Path, min_documents: int) -> dict[str, list[str]]:
-    """Return the first documents of each language that has enough."""
-    found: dict[str, list[str]] = collections.defaultdict(list)
-    for shard in open_corpus(corpus).shards:
-        more = _MOST_TEXTS - len(found[shard.lang])
-        rows = itertools.islice(shard.documents(("text",)), more)
-        found[shard.lang] += [row["text"] for row in rows]
-    return {lang: texts for lang, texts in found.items() if len(texts) >= min_documents}
+def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the first documents of each language that has enough."""
+    shards = open_corpus(corpus).shards
+    progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
+    for lang, of_lang in itertools.groupby(shards, key=lambda shard: shard.lang):
+        rows = (row for shard in of_lang for row in shard.documents(("text",)))
+        texts = [row["text"] for row in itertools.islice(rows, _MOST_TEXTS)]
+        if len(texts) >= min_documents:
+            yield lang, texts
+        progress.add(1, lang)
 
 
 def read_columns(
@@ -261,7 +266,7 @@ def read_columns(
     limits: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in own.items()
-        if name not in ("drop", "thresholds")
+        if name not in ("drop", "stop_words", "thresholds")
     }
     return GopherQuality(**limits), {
         lang: {name: np.concatenate([part[name] for part in of_lang]) for name in of_lang[0]}
@@ -274,7 +279,11 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
     for shard in corpus.shards:
         batches = list(shard.batches(list(columns)))
         if batches and (missing := columns.keys() - {*batches[0].schema.names}):
-            raise UserError(f"{corpus.directory} has no column {min(missing)}: build it with one")
+            raise UserError(
+                f"{corpus.directory} has no column {min(missing)}, so another version built it: "
+                f"`mswitch corpus build --profile modern --from {corpus.directory}`, with its "
+                "settings, measures again"
+            )
         yield (
             shard.lang,
             {
@@ -299,7 +308,8 @@ def _of_reference(
     found = {}
     for name in _TAILS:
         least = float(np.quantile(own[name], _TAIL))
-        found[name] = _clamped(name, min(least, _LONG_LINE), np.inf)
+        strictest = (limits[name][0] or _LONG_LINE) if name == "third_longest_line" else 1
+        found[name] = _clamped(name, min(least, strictest), np.inf)
     for name in _QUANTILES:
         low, high = limits[name]
         values, known = own[name], english[name]

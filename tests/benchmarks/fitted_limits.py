@@ -139,7 +139,7 @@ def main() -> None:
         limits, lists = f"{folder}/fitted.csv", f"{folder}/stop-words.csv"
         fitted = fit_limits(GopherQuality(), known, known, least)
         write_thresholds(limits, fitted)
-        write_stop_words(lists, fit_stop_words(texts))
+        write_stop_words(lists, fit_stop_words(texts.items()))
         own = GopherQuality(thresholds=limits, stop_words=lists)
         langs = sorted(fitted)
         print("Quality alone, of paragraphs of any length:\n")

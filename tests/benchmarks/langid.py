@@ -65,8 +65,8 @@ def macro_f1(table: dict[str, Scores], langs: Sequence[str] | None = None) -> fl
 def systems(model: Path | None = None) -> dict[str, Callable[[str], str]]:
     """What is compared: names and functions from text to label, as a corpus would have it."""
 
-    def known_by(rule: LanguageRule) -> Callable[[str], str]:
-        kept = {*mc4_codes(), UNDETERMINED}
+    def known_by(rule: LanguageRule, known: Iterable[str]) -> Callable[[str], str]:
+        kept = {*known, UNDETERMINED}
 
         def identify(text: str) -> str:
             lang, _ = rule.identify(Page("", text.encode(), "", 0, "", ""))
@@ -76,12 +76,13 @@ def systems(model: Path | None = None) -> dict[str, Callable[[str], str]]:
 
     modern = TwoIdentifiers()
     found = {
-        "CLD3 at 0.7": known_by(IdentifyLanguage(language_threshold=0.7)),
-        "CLD3 at 0.95": known_by(IdentifyLanguage(language_threshold=0.95)),
+        "CLD3 at 0.7": known_by(IdentifyLanguage(language_threshold=0.7), mc4_codes()),
+        "CLD3 at 0.95": known_by(IdentifyLanguage(language_threshold=0.95), mc4_codes()),
         "modern": lambda text: modern.identify(text).lang,
     }
     if model is not None:
-        found[f"{model.stem} at 0.5"] = known_by(IdentifyLanguageByModel(model=str(model)))
+        by_model = IdentifyLanguageByModel(model=str(model))
+        found[f"{model.stem} at 0.5"] = known_by(by_model, languages())
     return found
 
 

@@ -98,7 +98,8 @@ class Step:
             path = getattr(self, name)
             if not path or storage.is_remote(path):
                 continue
-            fields[name] = storage.join(directory, f"{self.name}-{os.path.basename(path)}")
+            copy = f"{self.name}-{name}-{os.path.basename(path)}"
+            fields[name] = storage.join(directory, copy)
             with (
                 open_list(path, f"the file of rule {self.name}") as file,
                 storage.publish(fields[name]) as local,

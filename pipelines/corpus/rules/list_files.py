@@ -73,6 +73,8 @@ def read_table(
                 lang = ALL if is_all else any_code(row["lang"])
                 if lang is None:
                     raise ValueError(f"unknown language {row['lang']!r}")
+                if None in row or None in row.values():
+                    raise ValueError(f"not {len(rows.fieldnames or ())} cells")
                 take(lang, row)
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {rows.line_num}: {error!r}: give {give}") from error

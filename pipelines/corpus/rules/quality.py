@@ -334,7 +334,14 @@ class GopherQuality(Rule):
     @functools.cached_property
     def stop_word_lists(self) -> Mapping[str, str]:
         """Stop words by language, separated by spaces."""
-        return {**STOP_WORDS, **(read_stop_words(self.stop_words) if self.stop_words else {})}
+        own = read_stop_words(self.stop_words) if self.stop_words else {}
+        for lang, words in own.items():
+            if words and len(stop_word_hashes(words)) < self.min_stop_words:
+                raise UserError(
+                    f"{self.stop_words}: {lang} has fewer words than a page needs "
+                    f"(quality.min_stop_words is {self.min_stop_words}): give more, or none"
+                )
+        return {**STOP_WORDS, **own}
 
     @functools.cached_property
     def _by_language(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:

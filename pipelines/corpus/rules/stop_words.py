@@ -82,7 +82,8 @@ def read_stop_words(path: str) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
-        found[lang] = row["words"]
+        words = row["words"]
+        found[lang] = words if len(stop_word_hashes(words)) else ""
 
     read_table(path, "the stop words", take, "lang and words, which spaces part")
     return found

@@ -191,15 +191,16 @@ def test_a_least_score_is_a_deviation_below_the_median(tmp_path):
 
 def test_stop_words_are_the_most_frequent_of_a_language():
     """Neither numbers, nor what one document repeats, nor the English among others' words."""
-    english = [f"the cat{n} and the dog{n} of the house or {n} end" for n in range(100)]
+    english = [f"the cat{n} and the dog{n} of the house or {n} end at it now" for n in range(100)]
     german = [
-        f"die Katze{n} und der Hund{n} und die Maus{n} und der Elch the of" for n in range(100)
+        f"die Katze{n} und der Hund{n} und die Maus{n} und der Elch am See im Wald the of"
+        for n in range(100)
     ]
     german[0] += " Donau" * 500
-    hindi = ["घर में है और में यह"] * 100
-    lists = fit_stop_words({"en": english, "de": german, "hi": hindi})
-    assert lists["en"].split() == ["the", "and", "end", "house", "of", "or"]
-    assert lists["de"].split() == ["und", "der", "die", "elch", "donau"]
+    hindi = ["घर में है और में यह का की के को"] * 100
+    lists = fit_stop_words({"en": english, "de": german, "hi": hindi}.items())
+    assert lists["en"].split() == ["the", "and", "at", "end", "house", "it", "now", "of", "or"]
+    assert lists["de"].split()[:4] == ["und", "der", "die", "am"]
     assert lists["hi"].split()[0] == "में"
 
 
@@ -211,7 +212,7 @@ def test_stop_words_of_ones_own(tmp_path, pages, capsys):
     assert main(["corpus", "fit", str(measured), *options, "--stop-words", str(lists)]) == 0
     assert f"--set quality.stop_words={lists}" in capsys.readouterr().out
     assert {"the", "and"} <= {*read_stop_words(str(lists))["en"].split()}
-    lists.write_text("lang,words\nen,nowhere nobody\nde,\n")
+    lists.write_text("lang,words\nen,nowhere nobody\nde,-\n")
     config = measuring(f"quality.stop_words={lists}", "quality.min_stop_words=1")
     again, built = tmp_path / "again", tmp_path / "built"
     build([], again, config, source_corpus=measured)
@@ -219,6 +220,32 @@ def test_stop_words_of_ones_own(tmp_path, pages, capsys):
     assert documents(again) == documents(built)
     found = {(row["lang"], row["q_stop_words"]) for row in documents(again).values()}
     assert found == {("de", -1)}
-    lists.write_text("lang,word\nen,the\n")
-    with pytest.raises(UserError, match=r"words.csv, line 2: KeyError.*give lang and words"):
-        read_stop_words(str(lists))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lang,word\nen,the\n", "line 2: KeyError.*give lang and words"),
+        ("lang,words\nde\n", "line 2: .*not 2 cells"),
+        ("lang,words\nde,der,die,und\n", "line 2: .*not 2 cells"),
+        ("lang,words\nde,der\n", r"de has fewer words than a page needs \(.*is 2\)"),
+    ],
+)
+def test_stop_words_that_are_refused(tmp_path, text, message):
+    (tmp_path / "words.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"words.csv.*{message}"):
+        _ = GopherQuality(stop_words=str(tmp_path / "words.csv")).stop_word_lists
+
+
+def test_two_files_of_one_name_stay_two(tmp_path):
+    paths = {"thresholds": tmp_path / "a" / "v.csv", "stop_words": tmp_path / "b" / "v.csv"}
+    for name, path in paths.items():
+        path.parent.mkdir()
+        path.write_text(name)
+    rule = GopherQuality(**{name: str(path) for name, path in paths.items()})
+    for name, path in rule.prepare(str(tmp_path)).items():
+        assert Path(path).read_text() == name
+
+
+def test_a_language_of_few_words_gets_no_list():
+    assert "xx" not in fit_stop_words([("en", ["the and of"]), ("xx", ["the and of zz"] * 3)])
