@@ -138,7 +138,7 @@ def ask(
         if intent == "run":
             others = [one for one in record.wanted_by if one != record.owner]
             record.wanted_by = [*others, record.owner]
-            record.started_by = started_by or record.started_by
+            record.started_by = record.started_by or started_by
             over = alive is None or _has_ended(record, alive)
             record.counted_after = len(record.attempts) - (0 if over else 1)
     if intent != "run":

@@ -76,7 +76,7 @@ class Record:
         intent: what was asked for last.
         owner: who asked for it: a person, or a flow run.
         wanted_by: who asked for it to run, the last one last.
-        started_by: who that was, in words for people.
+        started_by: who asked first, in words for people.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
         earlier_host_hours: of jobs with other options that made this output before.

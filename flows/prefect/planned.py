@@ -29,7 +29,8 @@ class Planned:
         preset: the model.
         config: how it is trained.
         mixture: how often each language comes.
-        origin: the run that it begins with, with its moments and count of steps, if any.
+        origin: the run that it goes on from, with its moments and count of steps, if any, and
+            from which checkpoint.
         record: where `out` is a URL, as `Job.record`.
     """
 
@@ -38,7 +39,7 @@ class Planned:
     config: TrainConfig
     mixture: str
     record: Path | None = None
-    origin: Path | str | None = None
+    origin: tuple[Path | str, int] | None = None
 
     @property
     def place(self) -> Path:
@@ -87,13 +88,15 @@ def training(
         return train.train.job(
             preset=planned.preset, examples=examples, config=planned.config, **known
         )
+    origin, step = planned.origin
     model = preset(planned.preset).model
     rates = {"dropout_rate": model.dropout_rate}
     if model.sparse:
         rates["expert_dropout_rate"] = model.expert_dropout_rate
     values = {of.name: getattr(planned.config, of.name) for of in dataclasses.fields(TrainConfig)}
     return finetune.finetune.job(
-        from_=planned.origin,
+        from_=origin,
+        step=step,
         tasks=examples,
         keep_moments=True,
         config=TuningConfig(**values),

@@ -347,12 +347,15 @@ def started_by() -> str:
     if flow_run is None:
         return ""
     of = [tag.removeprefix(OWNER_TAG) for tag in flow_run.tags if tag.startswith(OWNER_TAG)]
-    name = " of ".join([this_deployment.name or str(this_flow_run.flow_name), *of])
+    name = str(this_flow_run.flow_name)
+    with contextlib.suppress(*SERVER_ERRORS):
+        name = this_deployment.name or name
+    name = " of ".join([name, *of])
     if flow_run.auto_scheduled:
         return f"{name}, by its schedule"
     if flow_run.created_by and flow_run.created_by.type == "AUTOMATION":
         return f"{name}, by the automation {flow_run.created_by.display_value}"
-    if this_flow_run.parent_flow_run_id:
+    if flow_run.parent_task_run_id:
         return f"{name}, by another flow run"
     return f"{name}, by hand"
 

@@ -67,6 +67,8 @@ def report_data(
     summary["verdict"] = report_text.verdict(summary, *names)
     seen_tokens = runs[0].config["tokens_per_step"] * runs[0].steps[-1]
     summary["cautions"] = report_text.caution(summary, min(train_tokens, seen_tokens))
+    if runs[0].steps_before:
+        summary["cautions"].insert(0, report_text.continued_caution(runs[0].steps_before))
     if unfinished:
         summary["verdict"] = report_text.so_far(summary, *names)
         summary["cautions"].insert(0, report_text.so_far_caution(unfinished["step"]))

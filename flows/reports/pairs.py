@@ -47,6 +47,12 @@ def check_pair(
                 f"{baseline.option} and {candidate.option} were trained on different text: make "
                 "the examples of both of one corpus"
             )
+    ours, theirs = baseline.steps_before, candidate.steps_before
+    if ours != theirs:
+        raise UserError(
+            f"{baseline.option} went on after {ours:,} steps of an optimizer and "
+            f"{candidate.option} after {theirs:,}: begin both with runs of as many steps"
+        )
     fix = "train and evaluate both on the same examples, with the same options"
     check_alike(baseline, candidate, (*FAIR, *FAIR_TRAINING), fix, free)
 

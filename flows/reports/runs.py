@@ -79,6 +79,11 @@ class CompletedRun:
         return self.config.get("origin")
 
     @property
+    def steps_before(self) -> int:
+        """Steps that its optimizer had counted when it began; 0 with fresh moments."""
+        return int((self.origin or {}).get("steps_counted", 0))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that makes its model and its figures, by dotted names."""
         config = self.config

@@ -162,6 +162,15 @@ def so_far_caution(step: int) -> str:
     )
 
 
+def continued_caution(steps: int) -> str:
+    """What the figures mean of models that went on from others, with their moments."""
+    return (
+        f"Both models went on from others after {steps:,} steps, with their moments. Steps, FLOPs "
+        "and tokens count from there: a speed-up is one of this stretch alone. That a model was "
+        "better before it shows as a large one."
+    )
+
+
 def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> str:
     """The first sentence of a page with several candidates: the median of each."""
     found = []

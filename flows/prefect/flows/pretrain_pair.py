@@ -5,14 +5,13 @@ from prefect.states import Completed
 
 from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.preflight import check_trainings
+from mswitch.flows.prefect.preflight import check_trainings, going_on
 from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.steps import cancel_hook
 from mswitch.flows.prefect.trainings import train_within_limit
-from mswitch.pipelines.errors import UserError
 
 
 @flow(
@@ -27,19 +26,17 @@ def pretrain_pair(settings: PairSettings) -> State:
     launcher = operators.launcher(settings.launcher)
     pair = operators.directory("pairs", settings.name)
     examples = operators.output("examples", settings.examples)
-    if settings.begin_with == settings.name:
-        raise UserError(f"begin_with is {settings.name}, the pair itself: give another name")
     planned = [
         Planned(
-            operators.destination(pair / name),
-            name,
-            settings.config,
-            settings.mixture,
-            pair / name,
-            operators.run(f"pairs/{settings.begin_with}/{name}") if settings.begin_with else None,
+            operators.destination(pair / name), name, settings.config, settings.mixture, pair / name
         )
         for name in (settings.baseline, settings.candidate)
     ]
+    if settings.begin_with:
+        planned = [
+            going_on(one, operators.run(f"pairs/{settings.begin_with}/{one.preset}"), examples)
+            for one in planned
+        ]
     check_trainings(settings, planned, examples, operators)
     baseline, candidate = (one.out for one in planned)
     out, sides = pair / "report", ([baseline], [candidate])

@@ -10,7 +10,7 @@ import pytest
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.prefect import preflight
-from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import (
     check_capacity,
     check_disk,
@@ -22,6 +22,7 @@ from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.stages import disk_space
 from mswitch.models.config import TrainConfig
+from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
 
 SETTINGS = PairSettings()
@@ -109,6 +110,62 @@ def test_a_run_that_was_begun_with_another_vocabulary_is_refused(planned, exampl
 
     with pytest.raises(UserError, match=r"begun with another vocabulary than that of .*examples"):
         check(SETTINGS, planned, examples)
+
+
+def write_run(run, made_of, finished=True, **changes):
+    """What is known of a run of 400 steps."""
+    found = json.loads((made_of / "manifest.json").read_text())
+    identity = {name: found[name] for name in ("vocabulary_sha256", "config_hash")}
+    identity |= {"path": "x", **changes.pop("examples", {})}
+    train = dataclasses.asdict(SETTINGS.config) | changes.pop("train", {})
+    config = {"examples": identity, "config_hash": "x", "train": train, **changes}
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"model": {"vocabulary_size": 512}, **config}))
+    if finished:
+        (run / "_COMPLETED").touch()
+    return run
+
+
+def continued(planned, origin, examples):
+    return preflight.going_on._task.fn.__wrapped__(planned, origin, examples)
+
+
+def test_a_training_goes_on_from_where_it_began(planned, examples, tmp_path):
+    """Whatever steps its origin got since; the model keeps its dropout."""
+    origin = write_run(tmp_path / "origin", examples, examples={"config_hash": "smaller"})
+    one = continued(planned[1], origin, examples)
+    assert one.origin == (origin, 400)
+    job = training(one, SETTINGS, examples)
+    assert job.argv[0] == "finetune"
+    words = {f"--from={origin}", "--step=400", "--keep-moments", f"--tasks={examples}"}
+    rate = preset("mswitch-tiny").model.dropout_rate
+    assert words | {f"--dropout-rate={rate}", "--schedule=rsqrt"} <= {*job.argv}
+    write_run(planned[1].out, examples, origin={"step": 300})
+    assert continued(planned[1], origin, examples).origin == (origin, 300)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"examples": {"config_hash": "x"}, "finished": False}, "still in training"),
+        ({"examples": {"config_hash": "x", "vocabulary_sha256": "y"}}, "with another vocabulary"),
+        ({}, "trained on .*examples with this seed: give that pair more steps"),
+        ({"examples": {"config_hash": "x"}, "train": {"optimizer": "adamw"}}, "moments of adamw"),
+    ],
+)
+def test_runs_that_a_training_cannot_go_on_from(planned, examples, tmp_path, changes, message):
+    origin = write_run(tmp_path / "origin", examples, **changes)
+    with pytest.raises(UserError, match=message):
+        continued(planned[0], origin, examples)
+    with pytest.raises(UserError, match=r"begin_with: .*none is not there"):
+        continued(planned[0], tmp_path / "none", examples)
+
+
+def test_a_pair_that_began_anew_does_not_go_on_from_another(planned, examples, tmp_path):
+    origin = write_run(tmp_path / "origin", examples, examples={"config_hash": "smaller"})
+    write_run(planned[0].out, examples)
+    with pytest.raises(UserError, match="was begun without begin_with: choose another name"):
+        continued(planned[0], origin, examples)
 
 
 def test_disk_that_is_too_small_is_refused_before_anything_is_built(

@@ -226,25 +226,24 @@ def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
 
 
 @pytest.mark.parametrize(
-    ("known", "parent", "said"),
+    ("known", "said"),
     [
-        ({}, None, "pair, by hand"),
-        ({"tags": ["mswitch", "owner:ana"]}, None, "pair of ana, by hand"),
-        ({"auto_scheduled": True}, None, "pair, by its schedule"),
+        ({}, "pair, by hand"),
+        ({"tags": ["mswitch", "owner:ana"]}, "pair of ana, by hand"),
+        ({"auto_scheduled": True}, "pair, by its schedule"),
         (
             {"created_by": CreatedBy(type="AUTOMATION", display_value="nights")},
-            None,
             "pair, by the automation nights",
         ),
-        ({}, "id", "pair, by another flow run"),
+        ({"parent_task_run_id": uuid4()}, "pair, by another flow run"),
     ],
 )
-def test_who_started_a_flow_run(monkeypatch, known, parent, said):
+def test_who_started_a_flow_run(monkeypatch, known, said):
     run = FlowRun(flow_id=uuid4(), **known)
     context = SimpleNamespace(get=lambda: SimpleNamespace(flow_run=run))
     monkeypatch.setattr(steps, "FlowRunContext", context)
     monkeypatch.setattr(steps, "this_deployment", SimpleNamespace(name="pair"))
-    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(parent_flow_run_id=parent))
+    monkeypatch.setattr(steps, "this_flow_run", SimpleNamespace(flow_name="flow"))
     assert steps.started_by() == said
 
 
