@@ -69,13 +69,13 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path):
 
 
 def test_runs_that_went_on_from_others_are_compared_alone_and_it_is_said(pair, tmp_path):
-    dense, sparse = (shutil.copytree(run, tmp_path / run.name) for run in pair)
+    dense, sparse = pair
     origin = {"steps_counted": 1200, "keep_moments": True}
     edit_config(dense, origin=origin)
-    with pytest.raises(UserError, match="went on after 1,200 steps of an optimizer and .*after 0"):
-        make_report((dense, sparse), tmp_path / "out")
+    with pytest.raises(UserError, match=r"went on after 1,200 steps of an optimizer and .*after 0"):
+        make_report(pair, tmp_path / "out")
     edit_config(sparse, origin=origin)
-    cautions = make_report((dense, sparse), tmp_path / "out").report["summary"]["cautions"]
+    cautions = make_report(pair, tmp_path / "out").report["summary"]["cautions"]
     assert cautions[0].startswith("Both models went on from others after 1,200 steps")
 
 
