@@ -74,7 +74,7 @@ class World:
     def end(self, follower: subprocess.Popen[str], outcome: str = "done") -> None:
         """Wait until who follows says how the job ended."""
         result, errors = follower.communicate(timeout=self.secs)
-        assert result == f"{outcome}\n", errors
+        assert result == f"{outcome}\n", (result, errors)
 
     def finish(self, follower: subprocess.Popen[str]) -> None:
         """Let a steady command end."""

@@ -239,7 +239,7 @@ def test_two_processes_train_one_is_killed_and_losses_are_those_of_an_undisturbe
     top = world.out.parent
     examples = example_files.write_examples(top / "examples", {"de": [40]}, 16, 512, 9)
     shape = ["--batch-size", "4", "--data-parallel", "2", "--checkpoint-every", "10"]
-    shape += ["--steps", "60", "--evaluations", "2", "--heartbeat-timeout-secs", "10"]
+    shape += ["--steps", "60", "--evaluations", "2", "--heartbeat-timeout-secs", "30"]
     if isinstance(world.launcher, Slurm):
         address = f"127.0.0.1:{free_port()}"
         shape += ["--coordinator-address", address, "--num-processes", "2"]
