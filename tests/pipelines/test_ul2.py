@@ -134,16 +134,19 @@ def test_validation_is_frozen_for_each_denoiser(examples, small_corpus, small_vo
     assert read_manifest(examples, "examples")["objective"] == "ul2"
 
 
-def test_seqio_corrupts_as_we_do(examples):
+def test_seqio_corrupts_as_we_do(examples, monkeypatch):
     """Of what seqio gives, the masks follow; with these, our functions give the same examples."""
     seqio = pytest.importorskip("seqio")
     from mswitch.tasks.seqio.pretrain import register
 
     register()
+    task = seqio.get_mixture_or_task("mc4.en")
+    # It remembers the examples that it was read from.
+    monkeypatch.setattr(task, "_cache_dir", None)
     before = seqio.get_global_cache_dirs()
     seqio.set_global_cache_dirs([str(examples)])
     try:
-        dataset = seqio.get_mixture_or_task("mc4.en").get_dataset(
+        dataset = task.get_dataset(
             sequence_length={"inputs": 64, "targets": 46},
             split="train",
             use_cached=True,
