@@ -47,7 +47,7 @@ COLUMN_MEANINGS = {
     "q_bullet_line_share": "share of lines that start with a bullet",
     "q_ellipsis_line_share": "share of lines that end with an ellipsis",
     "q_terminal_line_share": "share of lines that end with the end of a sentence",
-    "q_third_longest_line": "characters of the third-longest line; of fewer than three, the shortest",
+    "q_third_longest_line": "characters of the third-longest line, or of the shortest of fewer",
     "q_alphabetic_word_share": "share of words with a letter in them",
     "q_stop_words": "distinct stop words of the language; -1 where they are not known",
     "q_duplicate_line_share": "share of lines that the page has had before",
