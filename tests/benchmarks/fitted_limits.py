@@ -64,14 +64,10 @@ SPOILERS: dict[str, Callable[[str, random.Random], str]] = {
 
 def measure(texts: list[str], lang: str, rule: GopherQuality) -> dict[str, np.ndarray]:
     parts = [
-        quality_columns(
-            cut(texts[start : start + BATCH]),
-            [lang] * len(texts[start : start + BATCH]),
-            rule.stop_word_lists,
-        )
-        for start in range(0, len(texts), BATCH)
+        quality_columns(cut(batch), [lang] * len(batch), rule.stop_word_lists)
+        for batch in (texts[start : start + BATCH] for start in range(0, len(texts), BATCH))
     ]
-    return {name: np.concatenate([part[name] for part in parts])[: len(texts)] for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def stays(rules: list[Rule], texts: list[str], lang: str) -> float:

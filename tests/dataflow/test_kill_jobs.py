@@ -5,7 +5,6 @@ In turn the command, which finds its job again, and the worker, whose job fails 
 
 import dataclasses
 import functools
-import json
 import os
 import random
 import shutil
@@ -14,10 +13,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import crawl_files as crawl
 import pytest
 from corpus_builds import LENIENT, build
-from corpus_files import traces
+from corpus_files import traces, write_pages
 from dataflow_builds import IN_IMAGE, ROOT, beam_options
 from trees import data_bytes, send
 
@@ -67,14 +65,7 @@ def test_killed_at_random_moments(command, peer, bucket, local_data):
 
 def test_a_removal_killed_at_random_moments(peer, bucket, tmp_path):
     """Of 1,000 pages of 100,000: no file has them then, and no crawl brings them back."""
-    crawl_file, urls = tmp_path / "pages.jsonl", tmp_path / "urls.txt"
-    pages = [
-        {"url": f"http://a.example/{n}/", "text": crawl.prose(crawl.GERMAN, n, 2)}
-        for n in range(100_000)
-    ]
-    crawl_file.write_text("".join(json.dumps(page) + "\n" for page in pages))
-    gone = random.Random(SEED).sample(pages, 1000)
-    urls.write_text("".join(page["url"] + "\n" for page in gone))
+    crawl_file, urls, gone = write_pages(tmp_path, 100_000, 1000, SEED)
     base, whole, out = tmp_path / "base", tmp_path / "whole", f"{bucket}/corpus"
     config = dataclasses.replace(LENIENT, shard_bytes=1_000_000)
     build([crawl_file], base, config)

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import crawl_files as crawl
 import gflanguages
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,6 +98,21 @@ def _excerpts(names: Mapping[str, str]) -> dict[str, dict[str, list[str]]]:
 
 def read_json(path: Path) -> dict:
     return json.loads(path.read_text())
+
+
+def write_pages(
+    folder: Path, count: int, gone: int, seed: int
+) -> tuple[Path, Path, list[dict[str, str]]]:
+    """Write a crawl of German pages and a list of the URLs of some; give both, and these pages."""
+    crawl_file, urls = folder / "pages.jsonl", folder / "urls.txt"
+    pages = [
+        {"url": f"http://a.example/{n}/", "text": crawl.prose(crawl.GERMAN, n, 2)}
+        for n in range(count)
+    ]
+    crawl_file.write_text("".join(json.dumps(page) + "\n" for page in pages))
+    chosen = random.Random(seed).sample(pages, gone)
+    urls.write_text("".join(page["url"] + "\n" for page in chosen))
+    return crawl_file, urls, chosen
 
 
 def traces(corpus: str | Path, pages: Sequence[Mapping[str, str]]) -> list[str]:

@@ -5,7 +5,6 @@ phase; each rerun continues what the killed one left. MSWITCH_KILL_SEED chooses 
 says how many.
 """
 
-import json
 import os
 import random
 import shutil
@@ -16,9 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import crawl_files as crawl
 import pytest
-from corpus_files import traces
+from corpus_files import traces, write_pages
 from processes import wait_for
 from trees import data_bytes
 
@@ -135,14 +133,7 @@ def test_killed_at_random_moments(tmp_path, sample, grows, engine):
 
 def test_a_removal_killed_at_random_moments(tmp_path):
     """Of 1,000 pages of 100,000: no file has them then, and no crawl brings them back."""
-    crawl_file, urls = tmp_path / "pages.jsonl", tmp_path / "urls.txt"
-    pages = [
-        {"url": f"http://a.example/{n}/", "text": crawl.prose(crawl.GERMAN, n, 2)}
-        for n in range(100_000)
-    ]
-    crawl_file.write_text("".join(json.dumps(page) + "\n" for page in pages))
-    gone = random.Random(SEED).sample(pages, 1000)
-    urls.write_text("".join(page["url"] + "\n" for page in gone))
+    crawl_file, urls, gone = write_pages(tmp_path, 100_000, 1000, SEED)
     base, whole, killed = (tmp_path / name / "corpus" for name in ("base", "whole", "killed"))
     program = [sys.executable, "-m", "mswitch.flows.cli.main", "corpus"]
     build = [*program, "build", *SETTINGS[:8], *MC4, "--shard-bytes=1000000"]
