@@ -7,9 +7,10 @@ from prefect.events import emit_event
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
+from mswitch.flows.prefect.follow import follow
 from mswitch.flows.prefect.preflight import check_capacity
 from mswitch.flows.prefect.profile import FILE, Dataflow, Operators
-from mswitch.flows.prefect.steps import follow, step
+from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.corpus import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage
 from mswitch.flows.stages.disk_space import check_disk

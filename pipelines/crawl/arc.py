@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from mswitch.pipelines.crawl.archives import Damage, Record
-from mswitch.pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
     Members,
     open_input,

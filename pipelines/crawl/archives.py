@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from mswitch.pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.decompression import (
     GZIP_MAGIC,
     RECORD_START,
     DamagedStreamError,

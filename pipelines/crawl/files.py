@@ -15,7 +15,7 @@ from typing import BinaryIO, Literal
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl.arc import begins_arc
 from mswitch.pipelines.crawl.archives import find_gzip_record
-from mswitch.pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.decompression import (
     RECORD_START,
     DamagedStreamError,
     Members,

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mswitch.pipelines.crawl.fields import field_names
-from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
-from mswitch.pipelines.crawl.rows import page_from_fields
-from mswitch.pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
     DecompressedStream,
     Members,
     open_input,
 )
+from mswitch.pipelines.crawl.fields import field_names
+from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
+from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _READ_BYTES = 1 << 20

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.crawl.fields import describe_missing
 from mswitch.pipelines.crawl.rows import page_from_fields
-from mswitch.pipelines.crawl.streams import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.records import Page, Rejected
 
 #: Rows that are decoded at a time.

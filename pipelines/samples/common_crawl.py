@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from urllib3 import Retry
 
-from mswitch.pipelines.crawl.streams import DamagedStreamError, DecompressedStream, open_input
+from mswitch.pipelines.crawl.decompression import DamagedStreamError, DecompressedStream, open_input
 from mswitch.pipelines.download import RETRY, CancelledError, Downloader, Fetched, MissingError
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import file_sha256, read_manifest, stage_output

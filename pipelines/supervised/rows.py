@@ -13,13 +13,13 @@ from typing import BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
-from mswitch.pipelines.crawl.streams import (
+from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
     Members,
     describe_damage,
     open_input,
 )
+from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 from mswitch.pipelines.supervised.formats import Numbered, read_squad, read_wikiann

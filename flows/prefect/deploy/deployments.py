@@ -22,6 +22,7 @@ from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
+from mswitch.flows.prefect.owners import OWNER_TAG
 from mswitch.flows.prefect.parameters import flat_values, parameters_of
 from mswitch.flows.prefect.profile import (
     FILE,
@@ -43,7 +44,6 @@ from mswitch.flows.prefect.settings import (
     RefreshSettings,
     ReportSettings,
 )
-from mswitch.flows.prefect.steps import OWNER_TAG
 from mswitch.models.config import TrainConfig
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError

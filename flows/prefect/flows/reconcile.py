@@ -24,16 +24,16 @@ from mswitch.flows.jobs.controller import ask, end_elsewhere, run_job
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Intent, Record, find_records, follower
-from mswitch.flows.prefect.profile import TAGS, read_operators
-from mswitch.flows.prefect.steps import (
+from mswitch.flows.prefect.follow import lift_time_limit
+from mswitch.flows.prefect.owners import (
     flow_run_of,
     leave_to_others,
-    lift_time_limit,
     owner_of,
     read_flow_run,
-    step,
     wants_jobs,
 )
+from mswitch.flows.prefect.profile import TAGS, read_operators
+from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 

@@ -20,11 +20,13 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Cancelling, Completed
 
 from mswitch.flows.prefect.flows.append_crawl import newest_dump
+from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
+from mswitch.flows.prefect.owners import cancel_jobs
 from mswitch.flows.prefect.parameters import JobCancelledError, flat
 from mswitch.flows.prefect.profile import deployment_path, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import RefreshSettings
-from mswitch.flows.prefect.steps import SERVER_ERRORS, STATE_SECS, cancel_jobs, lift_time_limit
+from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 

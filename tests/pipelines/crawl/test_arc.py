@@ -13,7 +13,7 @@ import zstandard
 from corpus_builds import LENIENT
 
 from mswitch.pipelines.corpus.build import build_corpus
-from mswitch.pipelines.crawl import arc, streams
+from mswitch.pipelines.crawl import arc, decompression
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.archives import Damage
 from mswitch.pipelines.records import Page, Rejected
@@ -163,7 +163,7 @@ def test_many_wrong_lengths(tmp_path, monkeypatch, compress):
 @pytest.mark.timeout(60)
 def test_many_starts_of_members(tmp_path, monkeypatch):
     """Every few bytes one that fails after 60 kB; after a time, what it holds is passed over."""
-    monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 24)
+    monkeypatch.setattr(decompression, "_RETRY_COST_BYTES", 1 << 24)
     start = pack(b"")[:10] + b"\0" + struct.pack("<HH", 60_000, 5_535) + b"http://a.org/ \xff\xff"
     path = write(tmp_path / "a", [start * 100_000, *map(pack, numbered(2000))], bytes)
     found = list(read_arc(path, LIMIT))

@@ -8,7 +8,7 @@ import crawl_files as crawl
 import pytest
 import zstandard
 
-from mswitch.pipelines.crawl import archives, streams
+from mswitch.pipelines.crawl import archives, decompression
 from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
 from mswitch.pipelines.crawl.files import find_crawl_files
 
@@ -222,7 +222,7 @@ def test_members_that_swallow_all_others_take_bounded_time(tmp_path, monkeypatch
         swallowers += stored(size - len(swallowers) - 5)
     swallowers = swallowers.ljust(size, b"x") + (stored(65_000) + b"x" * 65_000) * 256 + b"\xff"
     first, last = map(pack, numbered(2))
-    monkeypatch.setattr(streams, "_RETRY_COST_BYTES", 1 << 30)
+    monkeypatch.setattr(decompression, "_RETRY_COST_BYTES", 1 << 30)
     found = texts(write(tmp_path / "a", [first, swallowers, last]))
     assert [one[:6] for one in (found[0], found[-1])] == [b"page 0", b"page 1"]
     assert 0 < found.count("damage") < 10
@@ -251,7 +251,7 @@ def test_damage_that_looks_like_a_plain_archive(tmp_path):
 
 
 def test_zstd_bomb_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
+    monkeypatch.setattr(decompression, "BOMB_BYTES", 16 << 20)
     before = crawl.record("sound", "u")
     bomb = crawl.record(bytes(64 << 20), "http://a.example/bomb")
     path = write(tmp_path / "a", map(zstandard.compress, [before, bomb]))

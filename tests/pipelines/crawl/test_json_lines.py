@@ -17,10 +17,10 @@ from crawl_files import dictionary_frame, reasons
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mswitch.pipelines.crawl import streams
+from mswitch.pipelines.crawl import decompression
+from mswitch.pipelines.crawl.decompression import Compression, DecompressedStream
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
 from mswitch.pipelines.crawl.json_lines import read_json_lines, read_lines
-from mswitch.pipelines.crawl.streams import Compression, DecompressedStream
 from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 20
@@ -228,7 +228,7 @@ def test_members_are_forgotten(tmp_path):
 
 
 def test_a_bomb_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "BOMB_BYTES", 16 << 20)
+    monkeypatch.setattr(decompression, "BOMB_BYTES", 16 << 20)
     bomb = COMPRESS["zstd"](bytes(64 << 20))
     sound = [COMPRESS["zstd"](line(i) + b"\n") for i in range(2)]
     found = read(tmp_path / "a", bomb.join(sound))

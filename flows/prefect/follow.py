@@ -1,0 +1,247 @@
+"""A flow run follows its jobs: it passes on what they say, and does to them what is done to it.
+
+A job outlives the flow run that follows it (`mswitch.flows.jobs`). Only three things end it
+early: Cancel and Suspend of the flow run, and `mswitch jobs`.
+"""
+
+import contextlib
+import contextvars
+import datetime
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import Abort, Pause
+from prefect.runtime import flow_run as this_flow_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Suspended
+
+from mswitch.flows.jobs.controller import ask, run_job
+from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.jobs.record import read_record
+from mswitch.flows.prefect.owners import flow_run_of, leave_to_others, owner_of, started_by
+from mswitch.flows.prefect.parameters import JobCancelledError
+from mswitch.flows.prefect.steps import SERVER_ERRORS
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import pass_on, say
+
+#: How often a flow run looks at its own state.
+STATE_SECS = 5.0
+_LEFT = "not followed any more: the flow run was ended"
+_leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
+
+
+class _Leaving:
+    """How the tasks of a flow run learn that its own thread is leaving it, and why."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self.suspended = False
+
+
+@contextlib.contextmanager
+def jobs_followed() -> Iterator[None]:
+    """Let tasks that run beside the flow's thread follow it when it is ended or suspended."""
+    leaving = _Leaving()
+    token = _leaving.set(leaving)
+    try:
+        yield
+    except BaseException as error:
+        leaving.suspended = isinstance(error, Pause)
+        leaving.event.set()
+        raise
+    finally:
+        _leaving.reset(token)
+
+
+def follow(
+    job: Job,
+    launcher: Launcher,
+    on_poll: Callable[[], None] = lambda: None,
+    refuse: Callable[[], UserError | None] = lambda: None,
+) -> None:
+    """Bring a job to its end, and do to it what is done to this flow run.
+
+    Args:
+        job: the job.
+        launcher: where it runs.
+        on_poll: called every few seconds.
+        refuse: likewise; gives the reason for which the job is to be saved and paused, if any.
+
+    Raises:
+        JobCancelledError: it was cancelled.
+        Pause: this flow run is suspended, and the job saved and stopped.
+        Abort: this flow run is another process's by now.
+    """
+    flow_run = _Follower(job, launcher, on_poll, refuse)
+    while True:
+        record = read_record(job.place)
+        if (
+            record is None
+            or record.alive is None
+            or (record.owner, record.intent) != (flow_run.owner, "run")
+        ):
+            flow_run.ask_to_run()
+        # Else its client would try again for a minute, in which nobody looks at the job.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+            result = run_job(
+                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+            )
+        if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
+            break
+        say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
+    if result.outcome == "paused" and flow_run.refused is not None:
+        raise flow_run.refused
+    if result.outcome == "paused":
+        raise Pause(state=flow_run.suspended())
+    if result.outcome == "cancelled":
+        raise JobCancelledError(f"{job.out}: {result.message}")
+    if result.outcome != "done":
+        raise UserError(result.message)
+
+
+class _Follower:
+    """Reads the state of this flow run, and asks the job for what it says."""
+
+    def __init__(
+        self,
+        job: Job,
+        launcher: Launcher,
+        on_poll: Callable[[], None],
+        refuse: Callable[[], UserError | None],
+    ):
+        self.job, self.launcher, self.on_poll, self._refuse = job, launcher, on_poll, refuse
+        self.refused: UserError | None = None
+        self.id = UUID(this_flow_run.id)
+        self.owner = owner_of(self.id)
+        self._next = 0.0
+        self._said = self._silent_since = ""
+        self._asked = self._suspending = False
+
+    def ask_to_run(self) -> None:
+        """Ask for the job once its scheduler answers, unless this flow run is ended first."""
+        while not self._asked:
+            try:
+                ask(self.job, self.launcher, "run", self.owner, started_by())
+                return
+            except Unreachable as error:
+                self.poll(f"not reachable ({error})")
+                self.sleep(self.launcher.poll_secs)
+
+    def poll(self, text: str) -> None:
+        """Look at the flow run's state, every few seconds; say how the job is if that is new."""
+        pass_on([])  # lines that waited
+        if text != self._said:
+            self._said = text
+            say(self.job.argv[0], text)
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + STATE_SECS
+        if not self._asked and (refused := self._refuse()):
+            self.refused = refused
+            say(self.job.argv[0], str(refused))
+            self._ask("pause")
+        try:
+            with get_client(sync_client=True) as client:
+                state = self._state(client)
+            self.on_poll()
+        except SERVER_ERRORS as error:
+            if not self._silent_since:
+                self._silent_since = time.strftime("%H:%M:%S")
+                reason = f"does not answer ({type(error).__name__}); the job goes on"
+                say(self.job.argv[0], f"the Prefect server {reason}")
+            return
+        if self._silent_since:
+            # What was said meanwhile may not have reached it.
+            reason = f"answers again, for the first time since {self._silent_since}"
+            say(self.job.argv[0], f"the Prefect server {reason}")
+            self._silent_since = ""
+        self._obey(state)
+
+    def _state(self, client: SyncPrefectClient) -> State | None:
+        return lift_time_limit(client, self.id, client.read_flow_run(self.id).state)
+
+    def _obey(self, state: State | None) -> None:
+        if self._suspending:
+            self._check_suspended(state)
+        if state is None or state.is_running() or self._asked:
+            return
+        if state.is_paused():
+            self._ask("pause")
+        elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
+            self._ask("cancel")
+        else:
+            raise Abort(f"the flow run is {state.name}: another process may go on with it")
+
+    def _check_suspended(self, state: State | None) -> None:
+        """Leave the job to the process that continues if the flow run was resumed meanwhile."""
+        if state is not None and not state.is_paused():
+            raise Abort(f"the flow run is {state.name} again: another process continues it")
+
+    def _ask(self, intent: Any) -> None:
+        self._asked = True
+        self._suspending = intent == "pause" and self.refused is None
+        if leave_to_others(self.job.place, self.owner):
+            if self.refused is not None:
+                raise self.refused
+            if intent == "pause":
+                raise Pause(state=self.suspended())
+            raise JobCancelledError(f"{self.job.out}: another flow run still follows it")
+        with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
+            ask(self.job, self.launcher, intent, self.owner)
+
+    def was_ended_by_another(self) -> bool:
+        """Whether another flow run ended the job just when this one asked for it."""
+        record = read_record(self.job.place)
+        if record is None or record.intent == "run":
+            return False
+        return record.owner != self.owner and flow_run_of(record.owner) is not None
+
+    def sleep(self, secs: float) -> None:
+        """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
+        leaving = _leaving.get(None)
+        if leaving is None or leaving.suspended:
+            time.sleep(secs)
+        elif leaving.event.wait(secs):
+            if not leaving.suspended:
+                raise UserError(_LEFT)
+            self._ask("pause")
+
+    def suspended(self) -> State:
+        """The state of this flow run, which is Suspended; made so if the job alone was paused.
+
+        Raises:
+            Abort: it was suspended and has been resumed since.
+        """
+        with get_client(sync_client=True) as client:
+            state = self._state(client)
+            if self._suspending:
+                self._check_suspended(state)
+            if state is None or not state.is_paused():
+                state = Suspended()
+                client.set_flow_run_state(self.id, state, force=True)
+        return state
+
+
+def lift_time_limit(
+    client: SyncPrefectClient, flow_run_id: UUID, state: State | None
+) -> State | None:
+    """Let a flow run wait until it is resumed; return its state.
+
+    Prefect's form for Suspend sets a time after which Prefect fails the run. A state without one
+    has to be forced: otherwise the server rejects it, as the run is suspended already.
+    """
+    if state is None or not state.is_paused() or state.state_details.pause_timeout is None:
+        return state
+    until = state.state_details.pause_timeout.astimezone(datetime.UTC)
+    lifted = Suspended(
+        message=f"Waits until it is resumed. Its time limit, {until:%Y-%m-%d %H:%M:%S} UTC, is "
+        "lifted: after it, Prefect would have failed the run."
+    )
+    client.set_flow_run_state(flow_run_id, lifted, force=True)
+    return lifted

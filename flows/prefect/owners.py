@@ -1,0 +1,125 @@
+"""Which flow runs own a job: who asked for it, who wants it still, and how it is cancelled."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import deployment as this_deployment
+from prefect.runtime import flow_run as this_flow_run
+
+from mswitch.flows.jobs.controller import ask, goes_on
+from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.record import edit_record, find_records, read_record
+from mswitch.flows.prefect.profile import Operators, read_operators
+from mswitch.flows.prefect.steps import SERVER_ERRORS
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.progress import say
+
+_OWNER = "flow run "
+#: Tags of runs of a deployment whose owner operators.toml names.
+OWNER_TAG = "owner:"
+#: Types of state of flow runs that go on, by themselves or once `reconcile` starts them again.
+_GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
+
+
+def owner_of(flow_run_id: UUID | str) -> str:
+    """The owner of a job that a flow run asked for."""
+    return f"{_OWNER}{flow_run_id}"
+
+
+def flow_run_of(owner: str) -> UUID | None:
+    """The flow run that asked for a job; None if a person did."""
+    return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
+
+
+def started_by() -> str:
+    """Who started this flow run, as far as a Prefect server without accounts knows."""
+    context = FlowRunContext.get()
+    flow_run = context.flow_run if context else None
+    if flow_run is None:
+        return ""
+    of = [tag.removeprefix(OWNER_TAG) for tag in flow_run.tags if tag.startswith(OWNER_TAG)]
+    name = str(this_flow_run.flow_name)
+    with contextlib.suppress(*SERVER_ERRORS):
+        name = this_deployment.name or name
+    name = " of ".join([name, *of])
+    if flow_run.auto_scheduled:
+        return f"{name}, by its schedule"
+    if flow_run.created_by and flow_run.created_by.type == "AUTOMATION":
+        return f"{name}, by the automation {flow_run.created_by.display_value}"
+    if flow_run.parent_task_run_id:
+        return f"{name}, by another flow run"
+    return f"{name}, by hand"
+
+
+def read_flow_run(owner: str) -> FlowRun | None:
+    """The flow run that asked for a job; None if it is gone, or a person asked."""
+    flow_run_id = flow_run_of(owner)
+    if flow_run_id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        try:
+            return client.read_flow_run(flow_run_id)
+        except ObjectNotFound:
+            return None
+
+
+def wants_jobs(flow_run: FlowRun | None) -> bool:
+    """Whether a flow run goes on with its jobs."""
+    state = flow_run.state if flow_run is not None else None
+    return state is not None and state.type in _GOING_ON
+
+
+def leave_to_others(place: Path, owner: str) -> bool:
+    """Leave a job to the other flow runs that want it; whether there are any.
+
+    Where the server does not answer, they do.
+
+    Args:
+        place: `Job.place`.
+        owner: the one that wants it no more.
+    """
+    record = read_record(place)
+    if record is None:
+        return False
+    others = []
+    for one in record.wanted_by:
+        with contextlib.suppress(*SERVER_ERRORS):
+            if one == owner or not wants_jobs(read_flow_run(one)):
+                continue
+        others.append(one)
+    if others:
+        gone = {*record.wanted_by} - {*others}
+        with edit_record(place) as record:
+            record.wanted_by = [one for one in record.wanted_by if one not in gone]
+            record.owner = record.wanted_by[-1]
+    return bool(others)
+
+
+def cancel(job: Job, launcher: Launcher, owner: str) -> None:
+    """Ask a job of a flow run to save and stop, unless others want it; never raise for that."""
+    if leave_to_others(job.place, owner):
+        return
+    try:
+        ask(job, launcher, "cancel", owner)
+    except (Unreachable, UserError) as error:  # it is written down, and `reconcile` sees to it
+        say(job.argv[0], f"{job.out} is not stopped yet: {error}")
+
+
+def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
+    """Cancel the jobs that a flow run asked for, but for those that a person went on with."""
+    owner = owner_of(flow_run_id)
+    for record in find_records(operators.storage):
+        if owner in record.wanted_by and flow_run_of(record.owner) and goes_on(record):
+            cancel(record.job, make_launcher(record.launcher), owner)
+
+
+def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
+    """Cancel the jobs of a flow run that was cancelled; Prefect calls it by these names."""
+    cancel_jobs(read_operators(), flow_run.id)

@@ -1,0 +1,186 @@
+"""Flow runs, the jobs they asked for, and what `reconcile` makes of both."""
+
+import dataclasses
+import datetime
+import os
+import subprocess
+import time
+from uuid import UUID, uuid4
+
+import pytest
+from flow_runs import flow_run, record
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.exceptions import ObjectNotFound
+
+from mswitch.flows.jobs.job import Job, Status
+from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
+from mswitch.flows.prefect.flows import reconcile as reconciling
+from mswitch.flows.prefect.owners import cancel_jobs, owner_of
+from mswitch.flows.prefect.profile import Operators
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "told"),
+    [
+        (StateType.CANCELLED, "run", "cancel", "mswitch.job.stopped"),
+        (StateType.PAUSED, "run", "pause", "mswitch.job.stopped"),
+        (StateType.RUNNING, "run", "run", None),
+        # No flow run follows it: it is told, and left alone.
+        (None, "run", "run", "mswitch.job.orphaned"),
+        (StateType.COMPLETED, "run", "run", "mswitch.job.orphaned"),
+        (StateType.FAILED, "run", "run", "mswitch.job.orphaned"),
+        # It could not be asked before.
+        (StateType.FAILED, "cancel", "cancel", "mswitch.job.stopped"),
+    ],
+)
+def test_a_job_and_its_flow_run_are_made_to_agree(kind, before, after, told, launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(kind or StateType.RUNNING)
+
+    reconciling.settle(record(tmp_path, run, intent=before), run if kind else None)
+
+    left = read_record(tmp_path / "run")
+    assert events == ([told] if told else [])
+    assert launcher.stopped == (told == "mswitch.job.stopped")
+    assert (left.intent, left.last.outcome) == (after, "resume" if launcher.stopped else None)
+
+
+def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, server):
+    launcher, events = launched
+    run, other = flow_run(StateType.FAILED), flow_run(StateType.RUNNING)
+    wanted_by = [owner_of(one) for one in (other.id, uuid4(), run.id)]
+
+    def read(run_id: UUID) -> FlowRun:
+        if run_id != other.id:
+            raise ObjectNotFound(Exception("deleted"))
+        return other
+
+    server(read_flow_run=read)
+    reconciling.settle(record(tmp_path, run, wanted_by=wanted_by), run)
+
+    after = read_record(tmp_path / "run")
+    assert (after.owner, after.wanted_by) == (owner_of(other.id), [owner_of(other.id)])
+    assert not events
+    assert not launcher.stopped
+
+
+def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
+    launched, tmp_path, monkeypatch
+):
+    again: list[FlowRun] = []
+    monkeypatch.setattr(reconciling, "start_again", again.append)
+    run = flow_run(StateType.CRASHED)
+    made = record(tmp_path, run)
+
+    reconciling.revive(run, [made])
+    assert again == [run]
+    reconciling.revive(run, [dataclasses.replace(made, intent="cancel")])
+    reconciling.revive(run, [dataclasses.replace(made, owner="by hand", intent="pause")])
+    with follow_alone(made.job.out, print, time.sleep):
+        reconciling.revive(run, [made])
+    assert again == [run]
+    reconciling.revive(run, [dataclasses.replace(made, owner="by hand", intent="cancel")])
+    assert again == [run]
+    # Suspended and resumed, it has come to the first job, and not to the second.
+    reconciling.revive(run, [made, dataclasses.replace(made, intent="pause")])
+    assert again == [run, run]
+    # It had asked for no job yet.
+    reconciling.revive(
+        run, [dataclasses.replace(made, wanted_by=[owner_of(uuid4())], intent="cancel")]
+    )
+    assert again == [run, run, run]
+
+
+def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):
+    ages = {("CRASHED", 0): True, ("PENDING", 30): False, ("PENDING", 200): True}
+    runs = []
+    for kind, secs in ages:
+        then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=secs)
+        state = State(type=StateType(kind), name="Submitting", timestamp=then)
+        runs.append(FlowRun(flow_id=uuid4(), state=state))
+    server(read_flow_runs=lambda **_: runs)
+
+    lost = reconciling.lost_flow_runs()
+
+    assert lost == [run for run, wanted in zip(runs, ages.values(), strict=True) if wanted]
+
+
+def test_a_flow_run_that_cancels_without_a_process_is_cancelled(launched, tmp_path, monkeypatch):
+    ended: list[FlowRun] = []
+    monkeypatch.setattr(reconciling, "finish_cancelling", lambda run, _: ended.append(run))
+    run = flow_run(StateType.CANCELLING)
+
+    reconciling.settle(record(tmp_path, run), run)
+    assert not ended
+    reconciling.settle(read_record(tmp_path / "run"), run)
+    assert ended == [run]
+
+
+def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(
+    launched, tmp_path, monkeypatch, server
+):
+    """Its process had ended, and that of its flow run too."""
+    called: list[tuple[str, ...]] = []
+
+    def call(*words: str, where: str) -> subprocess.CompletedProcess[str]:
+        called.append(words)
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    ended: list[FlowRun] = []
+    server(set_flow_run_state=lambda run, *_, **__: ended.append(run))
+    monkeypatch.setattr("mswitch.flows.jobs.controller.call", call)
+    run = flow_run(StateType.CANCELLING)
+    build = Job(("corpus", "build", "--runner=dataflow"), tmp_path / "run")
+    record(tmp_path, run, job=build, attempts=[Attempt(1, 0.0, 0, outcome="resume")])
+
+    cancel_jobs(Operators(storage=tmp_path), run.id)
+    reconciling.settle(read_record(tmp_path / "run"), run)
+
+    assert [words[-1] for words in called] == ["--cancel", "--cancel"]
+    assert ended == [run.id]
+
+
+def test_a_job_that_writes_nothing_for_half_an_hour_is_told_once(launched, tmp_path, monkeypatch):
+    launcher, events = launched
+    made = record(tmp_path, flow_run(StateType.RUNNING))
+    log = made.job.file(1, ".log")
+    log.touch()
+    os.utime(log, (1000, 1000))
+    monkeypatch.setattr(launcher, "poll", lambda *_: Status("running", started=500.0))
+
+    reconciling.report_stall(made, 1000 + 1799)
+    assert not events
+    reconciling.report_stall(made, 1000 + 1801)
+    reconciling.report_stall(made, 1000 + 1900)
+    assert events == [reconciling.STALLED]
+
+    # A newer file of the output is progress; what follows is told anew.
+    made.job.out.mkdir()
+    (made.job.out / "metrics.jsonl").touch()
+    os.utime(made.job.out / "metrics.jsonl", (2500, 2500))
+    reconciling.report_stall(made, 2500 + 1799)
+    assert len(events) == 1
+    reconciling.report_stall(made, 2500 + 1801)
+    assert len(events) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (Status("pending"), ()),
+        (Status("ended"), ()),
+        (Status("running", started=1500.0), ()),  # it waited long, and has just begun
+        (Status("running", started=1.0), ("--watch",)),
+        (Status("running", started=1.0), ("--runner=dataflow",)),
+        (Status("running", started=1.0), ("--runner", "dataflow")),
+    ],
+)
+def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
+    status, words, launched, tmp_path, monkeypatch
+):
+    launcher, events = launched
+    made = record(tmp_path, flow_run(StateType.RUNNING))
+    made.job = dataclasses.replace(made.job, argv=(*made.job.argv, *words))
+    monkeypatch.setattr(launcher, "poll", lambda *_: status)
+    reconciling.report_stall(made, 3000.0)
+    assert not events
