@@ -10,8 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from mswitch.flows.jobs.job import Job, Status
-from mswitch.flows.prefect import follow, owners
-from mswitch.flows.prefect.flows import reconcile as reconciling
+
+# By name, for Prefect keeps the standard error that is there when it is imported, which while
+# conftest.py is read is one of pytest's that it closes.
+FOLLOW, OWNERS = "mswitch.flows.prefect.follow", "mswitch.flows.prefect.owners"
+RECONCILE = "mswitch.flows.prefect.flows.reconcile"
 
 
 @dataclasses.dataclass
@@ -41,7 +44,7 @@ def launched(monkeypatch, tmp_path):
     launcher = Launched()
     monkeypatch.setattr("mswitch.flows.jobs.launchers.LAUNCHERS", {"here": lambda: launcher})
     events: list[str] = []
-    monkeypatch.setattr(reconciling, "emit_event", lambda event, *_, **__: events.append(event))
+    monkeypatch.setattr(f"{RECONCILE}.emit_event", lambda event, *_, **__: events.append(event))
     return launcher, events
 
 
@@ -51,9 +54,9 @@ def server(monkeypatch):
 
     def answers(run: UUID | None = None, **methods: Callable[..., Any]) -> None:
         client = SimpleNamespace(**methods)
-        for module in (follow, owners, reconciling):
-            monkeypatch.setattr(module, "get_client", lambda **_: contextlib.nullcontext(client))
-        monkeypatch.setattr(follow, "this_flow_run", SimpleNamespace(id=str(run or uuid4())))
-        monkeypatch.setattr(follow, "STATE_SECS", 0.0)
+        for module in (FOLLOW, OWNERS, RECONCILE):
+            monkeypatch.setattr(f"{module}.get_client", lambda **_: contextlib.nullcontext(client))
+        monkeypatch.setattr(f"{FOLLOW}.this_flow_run", SimpleNamespace(id=str(run or uuid4())))
+        monkeypatch.setattr(f"{FOLLOW}.STATE_SECS", 0.0)
 
     return answers

@@ -20,7 +20,6 @@ from mswitch.flows.jobs.job import Job, Status, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import follower, read_record
 from mswitch.flows.prefect import follow as following
-from mswitch.flows.prefect import owners
 from mswitch.flows.prefect.follow import follow
 from mswitch.flows.prefect.owners import cancel_jobs, owner_of
 from mswitch.flows.prefect.parameters import JobCancelledError
@@ -50,15 +49,10 @@ class FlowRuns:
 
 
 @pytest.fixture
-def runs(tmp_path, monkeypatch):
+def runs(tmp_path, monkeypatch, server):
     world, states, this = World(Local(), tmp_path / "out"), {}, threading.local()
-    client = SimpleNamespace(
-        read_flow_run=lambda run: SimpleNamespace(state=State(type=states[run], name="Any"))
-    )
-    for module in (following, owners):
-        monkeypatch.setattr(module, "get_client", lambda **_: contextlib.nullcontext(client))
+    server(read_flow_run=lambda run: SimpleNamespace(state=State(type=states[run], name="Any")))
     monkeypatch.setattr(following, "this_flow_run", this)
-    monkeypatch.setattr(following, "STATE_SECS", 0.0)
     monkeypatch.setattr(Local, "poll_secs", 0.1)
     with ThreadPoolExecutor(2) as threads:
         yield FlowRuns(world, world.job("steady"), states, this, threads)
