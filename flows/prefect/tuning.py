@@ -10,7 +10,7 @@ from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.settings import FinetuneSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
-from mswitch.flows.reports.downstream_text import with_interval
+from mswitch.flows.reports.downstream_sentences import with_interval
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
 from mswitch.models.config import JobConfig, PredictConfig

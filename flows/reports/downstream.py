@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports import downstream_text as text
+from mswitch.flows.reports import downstream_sentences as sentences
 from mswitch.flows.reports.downstream_data import pair_data, run_data, to_csv
 from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
@@ -167,7 +167,9 @@ def _render_pair(data: Mapping[str, Any], csv: str) -> str:
             for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
         ]
         figure = _curves(curves, "steps of pretraining (log scale)", log=True)
-    return render_page("downstream.html.j2", data, text=text, figure=figure, csv=csv_link(csv))
+    return render_page(
+        "downstream.html.j2", data, sentences=sentences, figure=figure, csv=csv_link(csv)
+    )
 
 
 def _render_run(data: Mapping[str, Any]) -> str:
@@ -179,7 +181,7 @@ def _render_run(data: Mapping[str, Any]) -> str:
         values = [{"value": value, "ci": None} for _, value in points]
         curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
         figure = _curves([curve], "steps of fine-tuning", log=False)
-    return render_page("run.html.j2", data, text=text, figure=figure)
+    return render_page("run.html.j2", data, sentences=sentences, figure=figure)
 
 
 def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports import downstream_text as text
+from mswitch.flows.reports import downstream_sentences as sentences
 from mswitch.flows.reports.pages import csv_text, language_fields, rounded
 from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.speedup import SpeedUp
@@ -50,8 +50,10 @@ def pair_data(
         "languages_judged": sum(each["p_value"] is not None for each in scores),
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
-        "verdict": text.verdict(data["results"][0], pair, data["task"]["name"], len(models[0])),
-        "cautions": text.cautions(models, gains, with_interval, _best(lead)),
+        "verdict": sentences.verdict(
+            data["results"][0], pair, data["task"]["name"], len(models[0])
+        ),
+        "cautions": sentences.cautions(models, gains, with_interval, _best(lead)),
         "gains_of_pretraining": gains,
     }
     data["speed_up"] = None
@@ -64,7 +66,7 @@ def pair_data(
             "candidate": [each.as_json() for each in by_step.models[count:]],
             **found.as_json(),
         }
-        data["speed_up"]["sentence"] = text.speed_up(data["speed_up"], pair)
+        data["speed_up"]["sentence"] = sentences.speed_up(data["speed_up"], pair)
     return rounded(data)
 
 
@@ -76,7 +78,7 @@ def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, 
     with_interval = sum(each["models"][0]["ci"] is not None for each in scores)
     data["summary"] |= {
         "languages_with_interval": with_interval,
-        "cautions": text.cautions([[run]], (), with_interval, _best(lead)),
+        "cautions": sentences.cautions([[run]], (), with_interval, _best(lead)),
     }
     chosen = run.validation
     data["validation"] = chosen and {key: chosen[key] for key in ("metric", "step", "values")}
@@ -118,7 +120,7 @@ def _data(
             "languages": len(lead.languages),
             "rows": table.num_rows,
             "groups": len(table["group"].unique()),  # languages may share some
-            "confidence_percent": text.CONFIDENCE_PERCENT,
+            "confidence_percent": sentences.CONFIDENCE_PERCENT,
         },
         "results": [_result(result) for result in results],
         "languages": [_language(results, lang, first) for lang in lead.languages],
@@ -180,7 +182,7 @@ def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
     """What the page says of a model's runs; nothing that depends on where they lie."""
     run = seeds[0]
-    reads = "; ".join(dict.fromkeys(map(text.reads, seeds)))
+    reads = "; ".join(dict.fromkeys(map(sentences.reads, seeds)))
     config, taught = run.config, run.config.get("teacher")
     return {
         "name": name,

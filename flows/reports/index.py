@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 from pydantic_core import from_json
 
-from mswitch.flows.reports import text
+from mswitch.flows.reports import sentences
 from mswitch.flows.reports.pages import template_environment
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -45,7 +45,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
             f"{directory} has an {PAGE} that is not one of reports: give another directory"
         )
     environment = template_environment()
-    environment.globals["text"] = text
+    environment.globals["sentences"] = sentences
     show: Any = environment.get_template("index_rows.html.j2").module
     # Of several candidates, the marker is that of the report above.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)

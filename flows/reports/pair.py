@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports import sentences
 from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
 from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
@@ -198,7 +198,7 @@ def _make_all(
         made[DATA] = storage.json_text(reports[folder])
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)
-    return report, {**files, PAGE: render_page("overview.html.j2", report, text=report_text)}
+    return report, {**files, PAGE: render_page("overview.html.j2", report, sentences=sentences)}
 
 
 def measure(
@@ -223,7 +223,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "languages_in_headline": summary["languages_in_headline"],
         "median_step_speedup": median and median["value"],
-        "median_step_speedup_censored": median and report_text.figure_mark(median),
+        "median_step_speedup_censored": median and sentences.figure_mark(median),
         "pooled_step_speedup": pooled and pooled["step_speedup"],
         "pooled_step_speedup_censored": pooled and pooled["censored"],
     }

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports import sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
 from mswitch.flows.reports.horizon import last_doubling
 from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
@@ -64,14 +64,14 @@ def report_data(
         "median_wall_speedup": _scaled_figure(median, factors["wall"]),
         "pooled": _pooled_json(pooled, factors, percent),
     }
-    summary["verdict"] = report_text.verdict(summary, *names)
+    summary["verdict"] = sentences.verdict(summary, *names)
     seen_tokens = runs[0].config["tokens_per_step"] * runs[0].steps[-1]
-    summary["cautions"] = report_text.caution(summary, min(train_tokens, seen_tokens))
+    summary["cautions"] = sentences.caution(summary, min(train_tokens, seen_tokens))
     if runs[0].steps_before:
-        summary["cautions"].insert(0, report_text.continued_caution(runs[0].steps_before))
+        summary["cautions"].insert(0, sentences.continued_caution(runs[0].steps_before))
     if unfinished:
-        summary["verdict"] = report_text.so_far(summary, *names)
-        summary["cautions"].insert(0, report_text.so_far_caution(unfinished["step"]))
+        summary["verdict"] = sentences.so_far(summary, *names)
+        summary["cautions"].insert(0, sentences.so_far_caution(unfinished["step"]))
     return rounded(
         {
             "summary": summary,
@@ -270,7 +270,7 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     baseline = first["runs"]["baseline"]
     return {
         "summary": {
-            "verdict": report_text.overview_verdict(candidates, baseline["name"]),
+            "verdict": sentences.overview_verdict(candidates, baseline["name"]),
             "languages": first["summary"]["languages"],
             "unfinished": first["summary"]["unfinished"],
         },

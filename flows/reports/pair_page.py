@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import figures, panels
-from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports import figures, panels, sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
@@ -122,7 +121,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
         return []
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
-    label = f"median {report_text.bounded(value, report_text.figure_mark(median))}" if value else ""
+    label = f"median {sentences.bounded(value, sentences.figure_mark(median))}" if value else ""
     return [
         figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
         figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),
@@ -156,7 +155,7 @@ def _curve_pair(
     speed_up = result.speed_up
     return figures.CurvePair(
         label=label,
-        note=report_text.bounded(speed_up.value, speed_up.censored),
+        note=sentences.bounded(speed_up.value, speed_up.censored),
         steps=steps,
         baseline=result.curves[0],
         candidate=result.curves[1],
@@ -176,7 +175,7 @@ def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
     return render_page(
         "pair.html.j2",
         report,
-        text=report_text,
+        sentences=sentences,
         **report["runs"],
         figures=svgs,
         layer=report["routing"] and most_informative_layer(report["routing"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.reports.numbers import NOT_AVAILABLE, number
-from mswitch.flows.reports.text import bounded, figure_interval, figure_mark
+from mswitch.flows.reports.sentences import bounded, figure_interval, figure_mark
 
 HEAD = (
     "pair",

@@ -9,8 +9,8 @@ from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from, result_of
 
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import Estimate, clear_after_holm, holm_rejections
+from mswitch.flows.reports.sentences import verdict
 from mswitch.flows.reports.speedup import SpeedUp
-from mswitch.flows.reports.text import verdict
 
 
 def test_holm_steps_down():

@@ -6,7 +6,7 @@ from loss_curves import CONFIG, result_of
 from made_reports import make_report
 
 from mswitch.flows.reports.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
-from mswitch.flows.reports.text import horizon_note
+from mswitch.flows.reports.sentences import horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
 #: What the losses in nats per token fall to.

@@ -4,17 +4,16 @@ import re
 
 import pytest
 
-from mswitch.flows.reports import numbers
-from mswitch.flows.reports import text as report_text
+from mswitch.flows.reports import numbers, sentences
 
 
 def test_numbers_are_written_for_readers():
-    assert report_text.bounded(4.236) == "4.24×"
-    assert report_text.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
-    assert report_text.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
-    assert report_text.bounded(None) == "n/a"
-    assert report_text.ratio(9.996) == "10.0"
-    assert report_text.ratio(99.96) == "100"
+    assert sentences.bounded(4.236) == "4.24×"
+    assert sentences.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
+    assert sentences.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
+    assert sentences.bounded(None) == "n/a"
+    assert sentences.ratio(9.996) == "10.0"
+    assert sentences.ratio(99.96) == "100"
     assert numbers.signed(-0.0004) == "−0.0004"
     assert (numbers.number(-0.011, 1), numbers.signed(1e-5, 1)) == ("−0.01", "0.0")
     assert numbers.number(0.0) == numbers.signed(-0.0) == "0.000"
@@ -64,7 +63,7 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
             "value": value, "ci": ci, "ci_censored": ("none", "none"), "range": reach
         },
     }  # fmt: skip
-    verdict = report_text.verdict(summary, "a", "b")
+    verdict = sentences.verdict(summary, "a", "b")
     assert re.search(words_, verdict)
     assert "× fewer" not in verdict
 
@@ -76,22 +75,22 @@ def test_what_skewness_leaves_out_is_told():
         "languages_on_a_plateau": 0,
         "improved": {"skewness": 1.52, "languages_after_holm": None},
     }
-    [reason] = report_text.caution(summary, 1e12)
+    [reason] = sentences.caution(summary, 1e12)
     assert "are skewed (+1.5 in the mean over languages)" in reason
-    assert report_text.after_holm(summary["improved"]) == "no count after Holm’s correction"
+    assert sentences.after_holm(summary["improved"]) == "no count after Holm’s correction"
     counted = {**summary["improved"], "languages_after_holm": 0}
-    assert report_text.after_holm(counted) == "0 after Holm’s correction"
+    assert sentences.after_holm(counted) == "0 after Holm’s correction"
     for improved in (counted, None):
-        assert report_text.caution({**summary, "improved": improved}, 1e12) == []
+        assert sentences.caution({**summary, "improved": improved}, 1e12) == []
 
 
 def test_a_share_says_what_bounds_leave_open_and_of_none_or_all_has_no_interval():
-    assert report_text.share_interval([0.1, 0.25]) == "10 to 25%"
-    assert report_text.share_interval([0.0, 0.0]) is None
-    assert report_text.share_interval(None) is None
+    assert sentences.share_interval([0.1, 0.25]) == "10 to 25%"
+    assert sentences.share_interval([0.0, 0.0]) is None
+    assert sentences.share_interval(None) is None
     known = {"value": 0.13, "range": [0.13, 0.13]}
-    assert report_text.fourfold_scope(known) == "of these languages"
-    found = report_text.fourfold_scope({**known, "range": [0.13, 0.4]})
+    assert sentences.fourfold_scope(known) == "of these languages"
+    found = sentences.fourfold_scope({**known, "range": [0.13, 0.4]})
     assert found == "of these languages; of some only a bound is known, so it may be up to 40%"
 
 
@@ -106,14 +105,14 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         "confidence_percent": "95",
     }
     said = "the step speed-up is 1.00×, the same number of steps (95% interval 0.90 to 1.10)"
-    assert report_text.pooled_sentence(pooled, "a", 1).endswith(said)
+    assert sentences.pooled_sentence(pooled, "a", 1).endswith(said)
     never = {**pooled, "step_speedup": 1.0, "censored": "upper"}
-    assert "is less than 1.00× (95%" in report_text.pooled_sentence(never, "a", 1)
+    assert "is less than 1.00× (95%" in sentences.pooled_sentence(never, "a", 1)
     undefined = {**pooled, "step_speedup": None}
     said = "not defined, because a was never better than at its first evaluation"
-    assert report_text.pooled_sentence(undefined, "a", 1).endswith(said)
+    assert sentences.pooled_sentence(undefined, "a", 1).endswith(said)
     said += ", or seeds are at opposite bounds"
-    assert report_text.pooled_sentence(undefined, "a", 2).endswith(said)
+    assert sentences.pooled_sentence(undefined, "a", 2).endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +130,9 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
     figure = {"value": value, "ci": ci, "ci_censored": None, "range": reach}
     thin = "\N{NARROW NO-BREAK SPACE}"
-    made = report_text.bounded(value, report_text.figure_mark(figure))
+    made = sentences.bounded(value, sentences.figure_mark(figure))
     assert made == shown.replace(" ", thin)
-    made = report_text.figure_interval(figure)
+    made = sentences.figure_interval(figure)
     assert made == (interval and interval.replace("< ", f"<{thin}"))
 
 
@@ -149,9 +148,9 @@ def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
 )
 def test_an_end_that_is_a_bound_says_so(ci, marks, shown):
     shown = re.sub("([<>]) ", "\\1\N{NARROW NO-BREAK SPACE}", shown)
-    assert report_text.speed_up_interval(ci, marks) == shown
+    assert sentences.speed_up_interval(ci, marks) == shown
 
 
 def test_weights_take_the_place_of_alpha():
     mixture = {"weights": {"de": 3.0, "sw": 1.0}, "alpha": 0.3, "max_epochs": None}
-    assert report_text.mixture(mixture) == "weights = de 3.0, sw 1.0"
+    assert sentences.mixture(mixture) == "weights = de 3.0, sw 1.0"
