@@ -62,6 +62,7 @@ def predict(
         vocab: the vocabulary for gaps to be filled, a directory or a SentencePiece model file such
             as mT5's own; by default that of --tasks.
     """
+    from mswitch.models.inference import best_checkpoint
     from mswitch.models.inference import predict as of_run
     from mswitch.models.inference.infill import SENTINEL, infill
     from mswitch.models.inference.scores import format_scores
@@ -94,7 +95,7 @@ def predict(
     if select:
         if step is not None or split != "validation":
             raise UserError("--select looks at every step on validation: leave out --step, --split")
-        found = of_run.select(run, tasks, config)
+        found = best_checkpoint.select(run, tasks, config)
         head = f"{run}: step {found['step']:,} is selected\n"
     else:
         found = of_run.predict(run, tasks, split, config, step=step, again=again)

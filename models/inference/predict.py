@@ -1,9 +1,8 @@
-"""Predictions of a run for supervised examples, and the choice of its checkpoint.
+"""Predictions of a run for supervised examples.
 
 `predictions/<task>/<split>-<step>-<decode>.parquet` has what the model writes for each example,
 the JSON file beside it the metrics, with those of its own that a task of seqio has.
-`selected.json` is the step that was best on validation, from which test is read;
-`predictions/<task>/test_reads.json` is how often it was.
+`predictions/<task>/test_reads.json` is how often test was read.
 """
 
 import contextlib
@@ -33,8 +32,7 @@ from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.tables import is_made, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, read_json_object
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.outputs import read_json_object
 from mswitch.pipelines.special_tokens import EOS_ID
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.metrics.registry import make_metric
@@ -81,58 +79,17 @@ def predict(
         tasks: a directory of supervised examples; None takes those the run was trained on.
         split: which of them.
         config: how to predict.
-        step: the checkpoint; by default the one that `select` chose, or the newest.
+        step: the checkpoint; by default the one in selected.json, or the newest.
         again: read test from another step than before.
 
     Returns:
         Summary: stage, out, reused, step, what `score_predictions` gives, and test_reads.
     """
     with open_files(run, PREDICTIONS) as files:
-        reader = _Reader(files, tasks, config)
+        reader = Predictor(files, tasks, config)
         step = reader.step(step, split)
         with reader.lock():
             return reader.scores(split, step, again=again)
-
-
-@memory_explained()
-def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
-    """Predict validation with every kept checkpoint, and write which is best to selected.json.
-
-    That is the one with the highest first metric of the task that has a mean over languages; of
-    equal ones the earliest.
-
-    Returns:
-        Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
-    """
-    with open_files(run, PREDICTIONS) as files:
-        reader = _Reader(files, tasks, config)
-        steps = reader.described["eval_steps"]
-        if not (reader.run / MARKER).is_file():
-            raise UserError(
-                f"{run} is still in training: let it end, and then choose its checkpoint"
-            )
-        with reader.lock():
-            found = {step: reader.scores("validation", step) for step in steps}
-            means = found[steps[0]]["mean"]
-            metric = next((name for name, mean in means.items() if mean is not None), None)
-            if metric is None:
-                raise UserError(
-                    f"each language of {reader.task['name']} has one true class, so "
-                    f"{', '.join(means)} has no mean to choose by: give --step in place of --select"
-                )
-            values = {step: found[step]["mean"][metric] for step in steps}
-            best = max(steps, key=lambda step: (values[step], -step))
-            chosen = {
-                "step": best,
-                "metric": metric,
-                "value": values[best],
-                "values": {str(step): value for step, value in values.items()},
-                "tasks": reader.examples.manifest["config_hash"],
-                "decode": reader.settings,
-            }
-            reader.write(SELECTED, chosen)
-    say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
-    return {**found[best], **chosen, "out": storage.join(files.place, SELECTED)}
 
 
 @memory_explained()
@@ -150,7 +107,7 @@ def answer(
         Summary: stage, step, texts (a list of text, prediction, score).
     """
     with open_files(run) as files:
-        reader = _Reader(files, tasks, config)
+        reader = Predictor(files, tasks, config)
         step = reader.step(step, "validation")
         longest = reader.examples.lengths.inputs_length - 1
         inputs = [[*reader.processor.EncodeAsIds(text)[:longest], EOS_ID] for text in texts]
@@ -163,7 +120,7 @@ def answer(
     }
 
 
-class _Reader:
+class Predictor:
     """A run, the examples of a task, and what they need to meet."""
 
     def __init__(self, files: RunFiles, tasks: str | Path | None, config: PredictConfig):

@@ -1,6 +1,6 @@
 """Fine-tuning: training that begins with the parameters of another run.
 
-`mswitch.models.inference.predict.select` chooses a checkpoint on validation.
+`mswitch.models.inference.best_checkpoint.select` chooses a checkpoint on validation.
 """
 
 import dataclasses

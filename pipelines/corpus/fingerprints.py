@@ -4,7 +4,6 @@ All are MD5, as in mC4's code: the split and the owner of a line follow from the
 MD5 does not protect here: whoever can craft collisions can make two of their own lines equal.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,17 +19,6 @@ except ImportError:  # built without
 md5: Callable[..., Any] = _hashes.md5
 
 FINGERPRINT_BYTES = 16
-_SCHEME = re.compile(r"https?:\/\/(www\.)?")
-_TRACKING = re.compile(r"\?(utm_|ref|feed).*")
-
-
-def normalize_url(url: str) -> str:
-    """Return the form of `url` under which pages count as the same (c4_utils.normalize_url).
-
-    Drops the scheme and `www.` (wherever they occur), a query that starts with utm_, ref or
-    feed, and trailing slashes. Case stays.
-    """
-    return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
 
 
 def fingerprint(text: str | bytes) -> bytes:

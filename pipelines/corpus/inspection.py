@@ -9,10 +9,10 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.dedup.base import Dedup
-from mswitch.pipelines.corpus.fingerprints import normalize_url
 from mswitch.pipelines.corpus.ledger import RULE_ERROR
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.rules.base import Edit, Rule
+from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.crawl.files import find_crawl_files
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.errors import UserError, printable

@@ -10,8 +10,9 @@ import urllib.parse
 from collections.abc import Iterable
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
+from mswitch.pipelines.corpus.fingerprints import fingerprint
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host, hosts_of
+from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.errors import UserError
 
 REMOVALS, KEY = "removals", "key"

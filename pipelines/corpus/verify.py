@@ -14,12 +14,12 @@ from mswitch.pipelines.corpus.change import (
     listed_files,
     unfinished_changes,
 )
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import call_each
 from mswitch.pipelines.outputs import file_sha256, read_manifest
@@ -91,7 +91,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
                 *(batch[n].to_pylist() for n in batch.schema.names), strict=True
             ):
                 wrong["language"] += lang != entry["lang"]
-                wrong["id"] += page_id != fingerprint(normalize_url(url)).hex()
+                wrong["id"] += page_id != document_id(url).hex()
                 wrong["order"] += page_id <= last
                 wrong["removed"] += bool(removed and removed.found(url, page_id))
                 last, rows = page_id, rows + 1

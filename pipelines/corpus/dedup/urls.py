@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack, unpack_column
+from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack, unpack_column
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import check_fields
 
@@ -43,7 +44,7 @@ class UrlDedup(Dedup):
         """Return fingerprints of URL and text."""
         return [
             {
-                "id": fingerprint(normalize_url(page.url)),
+                "id": document_id(page.url),
                 "url_hash": fingerprint(page.url),
                 "text_hash": fingerprint(page.utf8),
             }

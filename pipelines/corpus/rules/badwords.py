@@ -17,9 +17,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json
@@ -199,7 +199,7 @@ class BadWords(Rule):
     def reason(self, page: Page) -> str | None:
         if not self._patterns or not has_bad_words(self._patterns, page.lang, page.text):
             return None
-        url_hash = fingerprint(normalize_url(page.url))
+        url_hash = document_id(page.url)
         return "bad_words" if in_fraction(url_hash, self.badwords_filter_fraction) else None
 
 

@@ -26,10 +26,10 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.rules.base import Rule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 from mswitch.pipelines.validation import check_fields
@@ -248,7 +248,7 @@ class Decontaminate(Rule):
         for found in self.index.check([page.text for page in pages]):
             page, reasons[found.page] = pages[found.page], "evaluation_item"
             item = {k: v for k, v in dataclasses.asdict(found).items() if k != "page"}
-            page_id = fingerprint(normalize_url(page.url)).hex()
+            page_id = document_id(page.url).hex()
             page.columns.setdefault("_items", []).append({**item, "id": page_id, "url": page.url})
         return reasons
 

@@ -21,10 +21,11 @@ from trained_runs import parameters_of, skeleton_of
 
 from mswitch.flows.cli.app import run as run_command
 from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
+from mswitch.models.inference.best_checkpoint import select
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.generate import bucket
 from mswitch.models.inference.labels import make_label_scorer
-from mswitch.models.inference.predict import answer, predict, select
+from mswitch.models.inference.predict import answer, predict
 from mswitch.models.inference.scores import format_scores
 from mswitch.models.training.run_directory import MARKER
 from mswitch.models.training.train import make_plan, train_prepared

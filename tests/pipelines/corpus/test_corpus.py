@@ -13,9 +13,9 @@ from trees import data_bytes
 
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.build import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url
 from mswitch.pipelines.corpus.recipes import MC4
 from mswitch.pipelines.corpus.stats import format_stats, language_totals, load_stats
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
@@ -51,7 +51,7 @@ def test_hostile_crawl(tmp_path, hostile_crawl):
     assert newest["timestamp"] == "2025-01-01T00:00:00Z"
     assert newest["source"] == "b.warc.wet.gz@0"
     for row in found.values():
-        assert row["id"] == fingerprint(normalize_url(row["url"])).hex()
+        assert row["id"] == document_id(row["url"]).hex()
         assert row["lang"] == ("de" if "de.example" in row["url"] or "copy" in row["url"] else "en")
         assert row["lang_score"] >= 0.7
         assert row["record_id"].startswith("<urn:uuid:")

@@ -18,8 +18,9 @@ from trees import data_bytes
 from mswitch.flows.stages.common import finish
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.dedup.key_files import read_keys
-from mswitch.pipelines.corpus.fingerprints import fingerprint, normalize_url, unpack
+from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack
 from mswitch.pipelines.corpus.survey import rejected_samples
+from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import CHANGE_POINTS
 from mswitch.pipelines.outputs import file_sha256
@@ -90,7 +91,7 @@ def test_a_second_crawl(tmp_path, months, corpus):
     lines = [line.lower() for row in after.values() for line in row["text"].split("\n")]
     assert len(lines) == len(set(lines))
     assert keys(corpus, "lines") == sorted(map(fingerprint, lines))
-    ids = [fingerprint(normalize_url(row["url"])) for row in after.values()]
+    ids = [document_id(row["url"]) for row in after.values()]
     assert keys(corpus, "urls") == sorted(ids)
     assert stages(corpus)["url_dedup"] == {"duplicate_url": 10}
     assert not list(tmp_path.glob(".corpus.partial-*"))

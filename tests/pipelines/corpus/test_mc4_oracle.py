@@ -4,8 +4,8 @@ import random
 
 import crawl_files as crawl
 
-from mswitch.pipelines.corpus.fingerprints import normalize_url
 from mswitch.pipelines.corpus.rules.length_and_paragraphs import Paragraphs
+from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.records import Page
 

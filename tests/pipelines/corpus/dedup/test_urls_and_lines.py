@@ -23,9 +23,10 @@ from mswitch.pipelines.corpus.dedup.key_files import best_of_each, shared_bits
 from mswitch.pipelines.corpus.dedup.lines import LineDedup, own_lines
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
-from mswitch.pipelines.corpus.fingerprints import normalize_url, unpack
+from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
 from mswitch.pipelines.corpus.shard_work import _rows
+from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.file_tasks import Tasks, do_task

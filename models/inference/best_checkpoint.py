@@ -1,0 +1,58 @@
+"""The checkpoint that answers for a run: the best of those kept, chosen on validation.
+
+`selected.json` in the run says which step that is. Test is read from it alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mswitch.models.config import PredictConfig
+from mswitch.models.devices import memory_explained
+from mswitch.models.inference.predict import Predictor
+from mswitch.models.training.run_directory import PREDICTIONS, SELECTED
+from mswitch.models.training.run_files import open_files
+from mswitch.pipelines import storage
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER
+from mswitch.pipelines.progress import say
+
+
+@memory_explained()
+def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
+    """Predict validation with every kept checkpoint, and write which is best to selected.json.
+
+    That is the one with the highest first metric of the task that has a mean over languages; of
+    equal ones the earliest.
+
+    Returns:
+        Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
+    """
+    with open_files(run, PREDICTIONS) as files:
+        reader = Predictor(files, tasks, config)
+        steps = reader.described["eval_steps"]
+        if not (reader.run / MARKER).is_file():
+            raise UserError(
+                f"{run} is still in training: let it end, and then choose its checkpoint"
+            )
+        with reader.lock():
+            found = {step: reader.scores("validation", step) for step in steps}
+            means = found[steps[0]]["mean"]
+            metric = next((name for name, mean in means.items() if mean is not None), None)
+            if metric is None:
+                raise UserError(
+                    f"each language of {reader.task['name']} has one true class, so "
+                    f"{', '.join(means)} has no mean to choose by: give --step in place of --select"
+                )
+            values = {step: found[step]["mean"][metric] for step in steps}
+            best = max(steps, key=lambda step: (values[step], -step))
+            chosen = {
+                "step": best,
+                "metric": metric,
+                "value": values[best],
+                "values": {str(step): value for step, value in values.items()},
+                "tasks": reader.examples.manifest["config_hash"],
+                "decode": reader.settings,
+            }
+            reader.write(SELECTED, chosen)
+    say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
+    return {**found[best], **chosen, "out": storage.join(files.place, SELECTED)}
