@@ -11,8 +11,8 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mswitch.flows.chains.machine_settings import LANGUAGE_OF, Setting, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
-from mswitch.flows.chains.settings import LANGUAGE_OF, Setting, find_setting, setting_for
 from mswitch.flows.devices import find_devices
 from mswitch.flows.stages import (
     corpus,
@@ -29,8 +29,9 @@ from mswitch.flows.stages.disk_space import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
 from mswitch.flows.supervision import run_with_restarts
 from mswitch.models.config import padded_vocabulary
+from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics
-from mswitch.models.training.run_directory import CHECKPOINTS, log_spaced_steps, read_run
+from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.pipelines.outputs import MARKER, lock_directory, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE

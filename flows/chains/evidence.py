@@ -78,8 +78,8 @@ def evidence(
         dry_run: print the plan, and do nothing.
         prepare_only: make the examples, and train nothing.
     """
+    from mswitch.flows.chains.machine_settings import find_setting
     from mswitch.flows.chains.plan import Request, make_plan
-    from mswitch.flows.chains.settings import find_setting
     from mswitch.pipelines.errors import UserError
 
     texts = {"--sample": sample, "--corpus": corpus, "--examples": examples}

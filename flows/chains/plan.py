@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.chains.settings import (
+from mswitch.flows.chains.machine_settings import (
     FINETUNE,
     SETTINGS,
     SampleName,

@@ -16,13 +16,8 @@ from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.presets import preset
-from mswitch.models.training.run_directory import (
-    CHECKPOINTS,
-    CONFIG,
-    check_vocabulary,
-    evaluation_steps,
-    read_run,
-)
+from mswitch.models.training.evaluation_steps import evaluation_steps
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, read_manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
-from mswitch.flows.chains.settings import FINETUNE, SETTINGS, SampleName
+from mswitch.flows.chains.machine_settings import FINETUNE, SETTINGS, SampleName
 from mswitch.flows.prefect.profile import Name, OptionalName, RunName
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig

@@ -11,6 +11,7 @@ from mswitch.models.nn.flops import recomputed_flops, training_step_flops
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.environment import compile_elsewhere
+from mswitch.models.planning.memory import USABLE_SHARE
 from mswitch.models.planning.settings import Setting, rank_settings
 from mswitch.models.planning.topology import Topology, parse_topology
 from mswitch.models.presets import preset as find_preset
@@ -18,9 +19,6 @@ from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: Share of a device's memory that a setting may be predicted to take and still be tried: steps
-#: took up to 11 % more than predicted (docs/reference/tpu.md).
-MARGIN = 0.9
 SUGGESTIONS = 3
 NO_CHANGES = ModelChanges()
 
@@ -67,7 +65,7 @@ def make_plan(
     skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
-    fitting = [setting for setting in settings if setting.memory.total <= MARGIN * limit]
+    fitting = [setting for setting in settings if setting.memory.total <= USABLE_SHARE * limit]
     chosen = fitting[0] if fitting else min(settings, key=lambda one: one.memory.total)
     result = _compile(model, config, slice_, chosen)
     return {
@@ -126,7 +124,7 @@ def _smaller_batch(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> int | None:
     """Return the largest half, quarter and so on of the batch that is predicted to fit, if any."""
-    limit, size = MARGIN * topology.chip.hbm_bytes, config.batch_size
+    limit, size = USABLE_SHARE * topology.chip.hbm_bytes, config.batch_size
     while size % 2 == 0:
         size //= 2
         try:

@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from mswitch.flows.chains.settings import SETTINGS
+from mswitch.flows.chains.machine_settings import SETTINGS
 from mswitch.pipelines.supervised.build import build_supervised
 from mswitch.pipelines.supervised.samples.names import facts, write_facts
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE

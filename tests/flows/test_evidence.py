@@ -15,8 +15,8 @@ from processes import run_mswitch, start_mswitch
 
 from mswitch.flows.chains import plan as plans
 from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_left
+from mswitch.flows.chains.machine_settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, settled
-from mswitch.flows.chains.settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from mswitch.flows.cli.main import main
 from mswitch.flows.devices import Devices
 from mswitch.models.capacity import batch_groups
@@ -42,7 +42,7 @@ def on(monkeypatch):
         monkeypatch.setattr(plans, "find_devices", lambda: found)
 
     machine(CPU)
-    monkeypatch.setattr("mswitch.flows.chains.settings.available_cores", lambda: 2)
+    monkeypatch.setattr("mswitch.flows.chains.machine_settings.available_cores", lambda: 2)
     return machine
 
 

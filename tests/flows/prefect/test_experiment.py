@@ -18,7 +18,8 @@ from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.models.config import EvaluateConfig
-from mswitch.models.training.run_directory import CONFIG, evaluation_steps
+from mswitch.models.training.evaluation_steps import evaluation_steps
+from mswitch.models.training.run_directory import CONFIG
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 

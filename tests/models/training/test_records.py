@@ -28,10 +28,10 @@ from mswitch.models.training.checkpoint import (
     is_complete,
     restore_parameters,
 )
+from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.loop import Recorder
 from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
 from mswitch.models.training.optimizer import AdamMoments, FullMoment
-from mswitch.models.training.run_directory import log_spaced_steps
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import TrainState
 from mswitch.pipelines.errors import UserError

@@ -7,13 +7,12 @@ import pytest
 import train_child as child
 
 from mswitch.models.config import TrainConfig
+from mswitch.models.training.evaluation_steps import evaluation_steps, log_spaced_steps
 from mswitch.models.training.run_directory import (
     CONFIG,
     Claim,
     claim_run,
     describe_run,
-    evaluation_steps,
-    log_spaced_steps,
     model_of,
     read_run,
     train_config_of,

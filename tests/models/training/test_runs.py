@@ -14,8 +14,9 @@ from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
 from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
+from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics
-from mswitch.models.training.run_directory import SELECTED, claim_run, log_spaced_steps, read_run
+from mswitch.models.training.run_directory import SELECTED, claim_run, read_run
 from mswitch.models.training.train import train
 from mswitch.pipelines.errors import UserError
 

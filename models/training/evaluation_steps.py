@@ -1,0 +1,48 @@
+"""The steps of a run whose checkpoints are kept and evaluated."""
+
+import math
+from collections.abc import Sequence
+
+from mswitch.models.config import TrainConfig
+
+
+def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
+    """`count` different steps, evenly spaced in log(step), the last of them `steps`.
+
+    The first is about `steps / span`: a speed-up beyond `span` shows as a bound. Where whole
+    numbers are too sparse for that, neighbours take the next free step; a run shorter than
+    `count` is evaluated at every step.
+    """
+    if count == 1 or steps == 1:
+        return (steps,)
+    if steps <= count:
+        return tuple(range(1, steps + 1))
+    first = max(1.0, steps / span)
+    chosen: list[int] = []
+    for index in range(count):
+        ideal = first * math.exp(math.log(steps / first) * index / (count - 1))
+        earliest = chosen[-1] + 1 if chosen else 1
+        latest = steps - (count - 1 - index)
+        chosen.append(min(max(round(ideal), earliest), latest))
+    return tuple(chosen)
+
+
+def evaluation_steps(train: TrainConfig, horizons: Sequence[int] = ()) -> tuple[int, ...]:
+    """Steps whose checkpoints are kept and evaluated.
+
+    Args:
+        train: how the run is trained.
+        horizons: where it was to end before it was extended, ascending. Evaluated steps stay, and
+            those after them are as far apart, in log(step) or as `eval_every` says.
+    """
+    first, *later = *horizons, train.steps
+    if (every := train.eval_every) is not None:
+        return tuple(sorted({*range(every, train.steps, every), first, *later}))
+    chosen = list(log_spaced_steps(first, train.evaluations))
+    distance = math.log(first / chosen[0]) / max(1, len(chosen) - 1)
+    for end in later:
+        start = chosen[-1]
+        count = max(1, round(math.log(end / start) / distance)) if distance else 1
+        spaced = (round(start * (end / start) ** (index / count)) for index in range(1, count + 1))
+        chosen += sorted(set(spaced) - {start})
+    return tuple(chosen)
