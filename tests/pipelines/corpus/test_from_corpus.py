@@ -180,6 +180,7 @@ def test_the_new_corpus_grows_and_forgets_nothing(tmp_path, pages, modern, sets)
     assert found["held_by"] == [str(tmp_path / "again")]
 
 
+@pytest.mark.kill
 def test_killed_and_continued(tmp_path, modern, sets):
     again(modern, tmp_path / "whole" / "corpus", modern_settings(sets))
     for fault in ("corpus.after_finish", "corpus.after_shards", "corpus.after_fingerprints"):
