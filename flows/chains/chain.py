@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from mswitch.flows.chains.machine_settings import LANGUAGE_OF, Setting, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
+from mswitch.flows.child_processes import run_with_restarts
 from mswitch.flows.devices import find_devices
 from mswitch.flows.stages import (
     corpus,
@@ -27,7 +28,6 @@ from mswitch.flows.stages import (
 from mswitch.flows.stages import train as train_stage
 from mswitch.flows.stages.disk_space import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
-from mswitch.flows.supervision import run_with_restarts
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics

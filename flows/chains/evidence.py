@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
+from mswitch.flows.child_processes import is_supervised, supervise
 from mswitch.flows.stages.common import Json, finish, prefect_for_one_flow, print_result
-from mswitch.flows.supervision import is_supervised, supervise
 from mswitch.pipelines.progress import say
 
 if TYPE_CHECKING:

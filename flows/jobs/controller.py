@@ -1,7 +1,7 @@
 """The one loop that brings a job to its end, whoever runs it: a person's command or a flow.
 
 `mswitch demo` and `mswitch evidence` do without: their trainers end with them
-(`mswitch.flows.supervision`).
+(`mswitch.flows.child_processes`).
 
 `run_job` may be killed at any moment, and run again anywhere where the output and the launcher are
 in reach: it takes over the attempt that lives, or judges the one that ended, or starts the next.

@@ -13,7 +13,7 @@ from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
 from mswitch.flows.reports.pages import csv_text, language_fields, rounded
 from mswitch.flows.reports.routing import routing_data
 from mswitch.flows.reports.runs import EvaluatedRun
-from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.speedup_by_cost import cost_factors, scaled_figure, speed_up_json
 
 #: What a page of several candidates says of a language of each.
 OF_CANDIDATES = (
@@ -60,8 +60,8 @@ def report_data(
             r.speed_up.baseline_steps is not None and r.speed_up.baseline_steps < last * (1 - 1e-9)
             for r in results
         ),
-        "median_flop_speedup": _scaled_figure(median, factors["flop"]),
-        "median_wall_speedup": _scaled_figure(median, factors["wall"]),
+        "median_flop_speedup": scaled_figure(median, factors["flop"]),
+        "median_wall_speedup": scaled_figure(median, factors["wall"]),
         "pooled": _pooled_json(pooled, factors, percent),
     }
     summary["verdict"] = sentences.verdict(summary, *names)
@@ -95,46 +95,6 @@ def run_names(baseline: str, candidate: str) -> tuple[str, str]:
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
 
 
-def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
-    """What turns a step speed-up into one of FLOPs and one of time, None where not comparable.
-
-    Time is compared on the same kind of device only.
-    """
-    wall = None
-    same_device = baseline.config["device"] == candidate.config["device"]
-    if same_device and baseline.step_secs and candidate.step_secs:
-        wall = baseline.step_secs / candidate.step_secs
-    return {
-        "flop": baseline.flops_per_step / candidate.flops_per_step,
-        "wall": wall,
-    }
-
-
-def _scaled(value: Any, factor: float | None) -> Any:
-    """Multiply a number, or each number of a list, unless one side is missing."""
-    if value is None or factor is None:
-        return None
-    if isinstance(value, (list, tuple)):
-        return [_scaled(item, factor) for item in value]
-    return value * factor
-
-
-def _scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
-    if figure is None or factor is None:
-        return None
-    return {**figure, **{key: _scaled(figure[key], factor) for key in ("value", "ci", "range")}}
-
-
-def _speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:
-    return {
-        **speed_up.as_json(),
-        "flop_speedup": _scaled(speed_up.value, factors["flop"]),
-        "wall_speedup": _scaled(speed_up.value, factors["wall"]),
-        "baseline_steps": speed_up.baseline_steps,
-        "candidate_steps": speed_up.candidate_steps,
-    }
-
-
 def _language_json(
     result: LanguageResult, run: EvaluatedRun, factors: Mapping[str, float | None]
 ) -> dict[str, Any]:
@@ -155,7 +115,7 @@ def _language_json(
         "delta": result.delta.value,
         "delta_ci": result.delta.ci,
         "delta_p_value": result.delta.p_value,
-        **_speed_up_json(result.speed_up, factors),
+        **speed_up_json(result.speed_up, factors),
         "baseline_last_doubling": last_doubling(result.curves[0], steps),
         "in_headline": result.in_headline,
     }
@@ -173,7 +133,7 @@ def _pooled_json(
         "candidate_nll": float(pooled.curves[1][-1]),
         "delta": pooled.delta.value,
         "delta_ci": pooled.delta.ci,
-        **_speed_up_json(pooled.speed_up, factors),
+        **speed_up_json(pooled.speed_up, factors),
         "confidence_percent": percent,
     }
 

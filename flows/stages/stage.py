@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_type_hints
 
 from cyclopts import App, Parameter
 
+from mswitch.flows.child_processes import is_supervised, supervise_in_job
 from mswitch.flows.jobs.command import parts
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.stages.common import (
@@ -32,7 +33,6 @@ from mswitch.flows.stages.common import (
     finish,
     print_result,
 )
-from mswitch.flows.supervision import is_supervised, supervise_in_job
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.storage import is_remote, join
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from mswitch.flows.child_processes import is_supervised, supervise
 from mswitch.flows.stages.common import Json, print_result
-from mswitch.flows.supervision import is_supervised, supervise
 from mswitch.pipelines.errors import UserError
 
 app = App(name="deploy")

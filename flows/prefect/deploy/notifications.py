@@ -13,8 +13,8 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
-from mswitch.flows.prefect.flows.reconcile import STALLED
 from mswitch.flows.prefect.profile import FILE, TAG, TAGS, Notifications
+from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 
 #: The block's name. Apprise, with which it sends, takes Slack's and many other addresses.

@@ -16,10 +16,8 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.events import emit_event
 from prefect.states import AwaitingRetry, Cancelled, Crashed
 
-from mswitch.flows.jobs.command import cancel_command
 from mswitch.flows.jobs.controller import ask, end_elsewhere, run_job
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
@@ -33,13 +31,11 @@ from mswitch.flows.prefect.owners import (
     wants_jobs,
 )
 from mswitch.flows.prefect.profile import TAGS, read_operators
+from mswitch.flows.prefect.stalled_jobs import report_stall, tell
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: The event of a job that runs and has written nothing for so long.
-STALLED = "mswitch.job.stalled"
-STALL_SECS = 30 * 60.0
 #: How often a flow run that crashes is started.
 MAX_RUNS = 20
 #: How long a worker may take to start the process of a flow run.
@@ -91,7 +87,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         _stop(record, "cancel")
     else:
         say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
-        _tell("mswitch.job.orphaned", record)
+        tell("mswitch.job.orphaned", record)
 
 
 def lost_flow_runs() -> list[FlowRun]:
@@ -129,32 +125,6 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
         start_again(flow_run)
 
 
-def report_stall(record: Record, now: float) -> None:
-    """Say once that a job runs and has written nothing for half an hour, into log or output.
-
-    An evaluation that watches a training waits for it, and a job of Dataflow works elsewhere.
-
-    Raises:
-        Unreachable: the scheduler does not answer.
-    """
-    alive = record.alive
-    if alive is None or "--watch" in record.job.argv or cancel_command(record.job) is not None:
-        return
-    last = record.job.last_sign(alive.number, now - STALL_SECS)
-    if now - last < STALL_SECS:
-        return
-    status = make_launcher(record.launcher).poll(record.job, alive.number)
-    said = record.job.directory / "stalled"
-    if status.phase != "running" or now - (status.started or now) < STALL_SECS:
-        return
-    if said.exists() and said.read_text() == str(last):
-        return
-    message = f"{record.job.out}: no progress for {(now - last) / 60:.0f} minutes"
-    say("reconcile", message)
-    _tell(STALLED, record, message)
-    said.write_text(str(last))
-
-
 def start_again(flow_run: FlowRun) -> None:
     """Have a worker run it again, unless it crashed too often."""
     if flow_run.run_count >= MAX_RUNS:
@@ -183,14 +153,9 @@ def _stop(record: Record, intent: Intent) -> None:
     if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":
         run_job(record.job, launcher, on_poll=_leave)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
-        _tell("mswitch.job.stopped", record)
+        tell("mswitch.job.stopped", record)
 
 
 def _leave(text: str) -> None:
     """Do not wait: the next round looks again."""
     raise Unreachable(text)
-
-
-def _tell(event: str, record: Record, message: str = "") -> None:
-    resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
-    emit_event(event, resource, payload={"message": message})

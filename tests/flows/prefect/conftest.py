@@ -44,7 +44,10 @@ def launched(monkeypatch, tmp_path):
     launcher = Launched()
     monkeypatch.setattr("mswitch.flows.jobs.launchers.LAUNCHERS", {"here": lambda: launcher})
     events: list[str] = []
-    monkeypatch.setattr(f"{RECONCILE}.emit_event", lambda event, *_, **__: events.append(event))
+    monkeypatch.setattr(
+        "mswitch.flows.prefect.stalled_jobs.emit_event",
+        lambda event, *_, **__: events.append(event),
+    )
     return launcher, events
 
 

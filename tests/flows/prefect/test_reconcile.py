@@ -17,6 +17,7 @@ from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
 from mswitch.flows.prefect.flows import reconcile as reconciling
 from mswitch.flows.prefect.owners import cancel_jobs, owner_of
 from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
 
 
 @pytest.mark.parametrize(
@@ -148,19 +149,19 @@ def test_a_job_that_writes_nothing_for_half_an_hour_is_told_once(launched, tmp_p
     os.utime(log, (1000, 1000))
     monkeypatch.setattr(launcher, "poll", lambda *_: Status("running", started=500.0))
 
-    reconciling.report_stall(made, 1000 + 1799)
+    report_stall(made, 1000 + 1799)
     assert not events
-    reconciling.report_stall(made, 1000 + 1801)
-    reconciling.report_stall(made, 1000 + 1900)
-    assert events == [reconciling.STALLED]
+    report_stall(made, 1000 + 1801)
+    report_stall(made, 1000 + 1900)
+    assert events == [STALLED]
 
     # A newer file of the output is progress; what follows is told anew.
     made.job.out.mkdir()
     (made.job.out / "metrics.jsonl").touch()
     os.utime(made.job.out / "metrics.jsonl", (2500, 2500))
-    reconciling.report_stall(made, 2500 + 1799)
+    report_stall(made, 2500 + 1799)
     assert len(events) == 1
-    reconciling.report_stall(made, 2500 + 1801)
+    report_stall(made, 2500 + 1801)
     assert len(events) == 2
 
 
@@ -182,5 +183,5 @@ def test_a_job_that_has_a_reason_to_write_nothing_is_not_told(
     made = record(tmp_path, flow_run(StateType.RUNNING))
     made.job = dataclasses.replace(made.job, argv=(*made.job.argv, *words))
     monkeypatch.setattr(launcher, "poll", lambda *_: status)
-    reconciling.report_stall(made, 3000.0)
+    report_stall(made, 3000.0)
     assert not events

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from mswitch.flows import supervision
-from mswitch.flows.supervision import run_with_restarts
+from mswitch.flows import child_processes
+from mswitch.flows.child_processes import run_with_restarts
 from mswitch.pipelines.errors import UserError
 
 #: A stand-in for `python -m mswitch.flows.cli.main`: the first argument says what it does.
@@ -57,7 +57,7 @@ def child(tmp_path, monkeypatch):
     package.mkdir(parents=True)
     for directory in (package, package.parent):
         (directory / "__init__.py").write_text("")
-    rest = str(Path(supervision.__file__).parents[1])
+    rest = str(Path(child_processes.__file__).parents[1])
     (package.parents[1] / "__init__.py").write_text(f"__path__.append({rest!r})\n")
     (package / "main.py").write_text(CHILD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
@@ -93,7 +93,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 
     It heeds SIGINT, which a shell has its background jobs ignore.
     """
-    root = str(Path(supervision.__file__).resolve().parents[1])
+    root = str(Path(child_processes.__file__).resolve().parents[1])
     start = (
         f"import signal, sys; sys.path.insert(0, {root!r})\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -104,7 +104,7 @@ def script_that(body: str) -> subprocess.Popen[bytes]:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_flow_that_is_ended_leaves_no_trainer_that_writes(how, child):
     launcher = script_that(
-        "from mswitch.flows.supervision import run_with_restarts\n"
+        "from mswitch.flows.child_processes import run_with_restarts\n"
         f"run_with_restarts(['beat', {str(child)!r}])"
     )
     wait_for((child / "beat").exists)
@@ -118,7 +118,7 @@ def test_a_flow_that_is_ended_leaves_no_trainer_that_writes(how, child):
 def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
     flow = script_that(
         "from mswitch.flows.cli.interrupts import leave_on_interrupt\n"
-        "from mswitch.flows.supervision import run_with_restarts\n"
+        "from mswitch.flows.child_processes import run_with_restarts\n"
         "leave_on_interrupt()\n"
         f"run_with_restarts(['saves', {str(child)!r}])"
     )
@@ -130,7 +130,7 @@ def test_ctrl_c_ends_a_flow_after_its_trainer_has_saved(child):
 
 def supervised(child: Path, lasts: float) -> subprocess.Popen[bytes]:
     return script_that(
-        "from mswitch.flows.supervision import supervise\n"
+        "from mswitch.flows.child_processes import supervise\n"
         f"sys.exit(supervise(['with-server', {str(child)!r}, '{lasts}']))"
     )
 

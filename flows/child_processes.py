@@ -1,4 +1,4 @@
-"""The processes of `mswitch`: a command that supervises itself, and trainers that a flow starts.
+"""`mswitch` in child processes: a command that supervises itself, and trainers that a flow starts.
 
 - `supervise` runs a command in a child and leaves nothing of it behind. It never restarts it.
 - `run_with_restarts` runs a trainer or an evaluation for a flow, and starts one that was preempted

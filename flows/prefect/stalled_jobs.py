@@ -1,0 +1,44 @@
+"""Jobs that run and show no progress: after how long they are told of, and by which event."""
+
+from prefect.events import emit_event
+
+from mswitch.flows.jobs.command import cancel_command
+from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.record import Record
+from mswitch.pipelines.progress import say
+
+#: The event of a job that runs and has written nothing for so long.
+STALLED = "mswitch.job.stalled"
+STALL_SECS = 30 * 60.0
+
+
+def report_stall(record: Record, now: float) -> None:
+    """Say once that a job runs and has written nothing for half an hour, into log or output.
+
+    An evaluation that watches a training waits for it, and a job of Dataflow works elsewhere.
+
+    Raises:
+        Unreachable: the scheduler does not answer.
+    """
+    alive = record.alive
+    if alive is None or "--watch" in record.job.argv or cancel_command(record.job) is not None:
+        return
+    last = record.job.last_sign(alive.number, now - STALL_SECS)
+    if now - last < STALL_SECS:
+        return
+    status = make_launcher(record.launcher).poll(record.job, alive.number)
+    said = record.job.directory / "stalled"
+    if status.phase != "running" or now - (status.started or now) < STALL_SECS:
+        return
+    if said.exists() and said.read_text() == str(last):
+        return
+    message = f"{record.job.out}: no progress for {(now - last) / 60:.0f} minutes"
+    say("reconcile", message)
+    tell(STALLED, record, message)
+    said.write_text(str(last))
+
+
+def tell(event: str, record: Record, message: str = "") -> None:
+    """Emit an event of a job."""
+    resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
+    emit_event(event, resource, payload={"message": message})
