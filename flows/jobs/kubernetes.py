@@ -2,7 +2,7 @@
 
 `kubectl` talks to the cluster. The output is in a bucket, or on a volume that the pods see at the
 same path as the submitter; beside it each of them leaves its log and its exit code
-(`mswitch.flows.jobs.pod`), because a pod that was told to stop is gone when it has ended.
+(`mswitch.flows.jobs.pod_command`), because a pod that was told to stop is gone when it has ended.
 Kubernetes replaces no pod: processes of a training start again together, as the next attempt, which
 is a new Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a
 queue, Kueue sets it.
@@ -32,7 +32,7 @@ from mswitch.flows.jobs.job import (
     whole_lines,
 )
 from mswitch.flows.jobs.kubernetes_status import JOB_NAME, Json, read_status
-from mswitch.flows.jobs.pod import TASK
+from mswitch.flows.jobs.pod_command import TASK
 from mswitch.flows.jobs.programs import call
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -225,7 +225,14 @@ class Kubernetes:
 
     def _command(self, job: Job, attempt: int) -> list[str]:
         prefix = job.left(attempt, "")
-        words = [self.python, "-P", "-m", "mswitch.flows.jobs.pod", prefix, *self._program(job)]
+        words = [
+            self.python,
+            "-P",
+            "-m",
+            "mswitch.flows.jobs.pod_command",
+            prefix,
+            *self._program(job),
+        ]
         meet = [
             f"--coordinator-address={job.name(attempt)}-0.{SERVICE}:{PORT}",
             f"--num-processes={job.hosts}",

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import find_records, read_record
-from mswitch.flows.prefect.artifacts import last_metrics
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.profile import Operators, Price
+from mswitch.flows.prefect.training_progress import last_metrics, step_secs
 from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.hardware import peak_flops
 from mswitch.models.nn.flops import recomputed_flops, training_step_flops
@@ -25,9 +24,6 @@ from mswitch.pipelines.outputs import read_json_object
 
 #: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
 ASSUMED_UTILIZATION = 0.3
-#: Steps after which their median is taken for the rest.
-MEASURED_STEPS = 20
-_RECENT_STEPS = 100
 #: Commands that leave metrics of training.
 _TRAININGS = ("train", "finetune")
 #: Settings of training that do not change how long a step takes.
@@ -134,7 +130,7 @@ class CostGuard:
 
     def _step_secs(self, one: Planned) -> tuple[float, str] | None:
         """Seconds of a step, and where they come from: measured, of a like run, or by its FLOPs."""
-        own = _median_secs(one.out)
+        own = step_secs(one.out)
         if own is not None:
             return own, "as measured"
         if one.place not in self._before:
@@ -151,7 +147,7 @@ class CostGuard:
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
             with contextlib.suppress(UserError):  # another flow's run, which cannot be read
-                secs = _median_secs(run)
+                secs = step_secs(run)
                 if secs is None:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
@@ -184,13 +180,6 @@ class CostGuard:
     def _lengths(self, config: TrainConfig) -> tuple[int, int]:
         inputs, targets = (self.manifest[f"{name}_length"] for name in ("inputs", "targets"))
         return config.row_examples * inputs, config.row_examples * targets
-
-
-def _median_secs(run: Path | str) -> float | None:
-    """The median of the last steps of a run; None before there are some."""
-    found = [one.get("train/step_secs") for one in last_metrics(run, _RECENT_STEPS)]
-    secs = [one for one in found if one is not None]
-    return statistics.median(secs) if len(secs) >= MEASURED_STEPS else None
 
 
 def _timed(config: TrainConfig) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from prefect.runtime import flow_run as this_flow_run
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.approval import within_limit
-from mswitch.flows.prefect.artifacts import TrainingProgress
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import follow, jobs_followed
 from mswitch.flows.prefect.owners import cancel, owner_of
@@ -21,6 +20,7 @@ from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.reports import write_page_so_far
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import step
+from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import BucketError

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.prefect.artifacts import TrainingProgress, key_of, show_page, show_table
+from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
 from mswitch.flows.prefect.cost import CostGuard
 from mswitch.flows.prefect.follow import follow
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.settings import FinetuneSettings
 from mswitch.flows.prefect.steps import step
+from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
 from mswitch.flows.reports.downstream_sentences import with_interval
 from mswitch.flows.stages.finetune import finetune as finetune_stage

@@ -19,7 +19,7 @@ from processes import wait_for
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
-from mswitch.flows.jobs import pod, record
+from mswitch.flows.jobs import pod_command, record
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.kubernetes import Kubernetes
@@ -188,7 +188,7 @@ def test_a_pod_without_a_volume_leaves_log_and_code_in_the_bucket(either, tmp_pa
         program = f"import sys; print('é {code}'); sys.exit({code})"
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "mswitch.flows.jobs.pod", job.left(1, "")),
+                *(sys.executable, "-m", "mswitch.flows.jobs.pod_command", job.left(1, "")),
                 *(sys.executable, "-c", program),
             ],
             env={**os.environ, "JOB_COMPLETION_INDEX": "0"},
@@ -215,7 +215,7 @@ def test_what_a_pod_cannot_send_keeps_nothing_else_back(bucket, monkeypatch):
         upload(path, url)
 
     monkeypatch.setattr(objects, "upload", refuse_the_log)
-    with pod._sent(place) as file:
+    with pod_command._sent(place) as file:
         file.with_suffix(".log").write_text("said")
         file.write_text("75")
     assert storage.read_bytes(place) == b"75"
@@ -223,7 +223,7 @@ def test_what_a_pod_cannot_send_keeps_nothing_else_back(bucket, monkeypatch):
     monkeypatch.setattr(objects, "upload", upload)
 
     def fail():
-        with pod._sent(place) as file:
+        with pod_command._sent(place) as file:
             file.with_suffix(".log").write_text("said")
             raise OSError("disk full")
 

@@ -1,6 +1,6 @@
 """What runs in a pod of Kubernetes: the command of one process.
 
-    python -m mswitch.flows.jobs.pod PREFIX COMMAND...
+    python -m mswitch.flows.jobs.pod_command PREFIX COMMAND...
 
 PREFIX is the path of the files of the attempt, on a volume or in a bucket: `.task<i>.log` gets what
 the command says, as the pod's own log does, and `.task<i>` its exit code.

@@ -16,7 +16,15 @@ def start(tmp_path):
     prefix = tmp_path / "mswitch-key-1"
 
     def start(code: str, prefix=prefix, program=sys.executable):
-        words = ("-m", "mswitch.flows.jobs.pod", str(prefix), str(program), "-u", "-c", code)
+        words = (
+            "-m",
+            "mswitch.flows.jobs.pod_command",
+            str(prefix),
+            str(program),
+            "-u",
+            "-c",
+            code,
+        )
         return subprocess.Popen(
             [sys.executable, *words],
             env={**os.environ, "JOB_COMPLETION_INDEX": "3"},
