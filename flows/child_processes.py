@@ -22,6 +22,7 @@ from types import FrameType
 
 from mswitch.models import lifeline
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME, USER_ERROR
 from mswitch.pipelines.progress import say
 
 SUPERVISED = "MSWITCH_SUPERVISED"
@@ -70,7 +71,7 @@ def supervise_in_job(argv: Sequence[str]) -> int:
     if code not in reasons:
         return code
     say(argv[0], f"{reasons[code]}: start the same commands again, and what is saved is not redone")
-    return lifeline.EXIT_RESUME
+    return RESUME
 
 
 def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
@@ -90,10 +91,10 @@ def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
         code = _run_once(argv)
         if code == 0:
             return
-        if code == 2:
+        if code == USER_ERROR:
             raise UserError(f"`mswitch {argv[0]}` cannot go on: see the line above")
         end = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
-        preempted = code == lifeline.EXIT_RESUME or code < 0
+        preempted = code == RESUME or code < 0
         if not preempted or not restarts_left:
             raise RuntimeError(f"`mswitch {' '.join(argv)}` {end}")
         say(argv[0], f"{end}; continuing from its last checkpoint")

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.validation import Count, check_fields
 
 #: Rows of the embedding and columns of the logits are a multiple of this (T5's padding rule:
 #: 250,100 pieces of mT5 give 250,112 rows; it lets the axis be sharded up to 128 ways).

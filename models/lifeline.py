@@ -12,10 +12,6 @@ import threading
 #: process group holds nothing else than the two and what they start.
 VARIABLE = "MSWITCH_LIFELINE"
 
-#: Exit code that means: start the same command again (EX_TEMPFAIL). After SIGTERM everything is
-#: saved; after the loss of another process of the job, what the last checkpoint holds.
-EXIT_RESUME = 75
-
 
 def exit_with_parent() -> None:
     """Watch standard input in a daemon thread; at its end, kill this process.

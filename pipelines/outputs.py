@@ -8,20 +8,19 @@ store, which has no directories to rename, the marker is written last (`RemoteOu
 
 import collections
 import contextlib
-import fcntl
 import glob
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.errors import UserError, is_disk_full
+from mswitch.pipelines.directory_lock import follow_link, lock_directory
+from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.lease import LEASE
 
@@ -36,7 +35,6 @@ _DIRECTORIES = {
 }
 #: On an object store: with which settings an output is being made.
 CLAIM = "_BUILDING.json"
-LOCK_PATIENCE_SECS = 10.0
 #: So many changed settings of a table are named one by one.
 _MOST_NAMED = 3
 #: A glob for what `config_hash` returns.
@@ -163,62 +161,6 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
         inner = f"{name}.{key}" if name else key
         found |= setting_changes(before.get(key), after.get(key), inner)
     return found
-
-
-def follow_link(out: str | Path) -> Path:
-    """Return the directory that `out` is a symbolic link to, or `out` itself.
-
-    Staging and lock lie beside that one: a link cannot be replaced by a rename.
-    """
-    return Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)
-
-
-@contextlib.contextmanager
-def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
-    """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
-
-    Args:
-        out: the directory.
-        option: what names it, for messages; "" where no other can be chosen.
-    """
-    link, out = out, follow_link(out)
-    if os.path.islink(link) and not out.exists():
-        raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make that")
-    elsewhere = f", or choose another {option}" if option else ""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out.parent / f".{out.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {out.parent}: {error.strerror}; make that possible{elsewhere}"
-        ) from error
-    try:
-        deadline = time.monotonic() + LOCK_PATIENCE_SECS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                    raise UserError(
-                        f"{out} is in use by another run (process {holder or 'unknown'}): "
-                        f"wait for it to end or stop it{elsewhere}"
-                    ) from None
-                time.sleep(0.1)
-        os.ftruncate(descriptor, 0)
-        try:
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            yield
-        except Exception as error:
-            if is_disk_full(error):
-                raise UserError(
-                    f"no space left on the disk of {out}: free some{elsewhere}, and run the same "
-                    "command again; it continues"
-                ) from error
-            raise
-    finally:
-        os.close(descriptor)
 
 
 class StagedOutput:

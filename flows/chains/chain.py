@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from mswitch.flows.chains.machine_settings import LANGUAGE_OF, Setting, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
 from mswitch.flows.child_processes import run_with_restarts
-from mswitch.flows.devices import find_devices
+from mswitch.flows.devices_found import find_devices
 from mswitch.flows.stages import (
     corpus,
     evaluate,
@@ -26,13 +26,14 @@ from mswitch.flows.stages import (
     vocab,
 )
 from mswitch.flows.stages import train as train_stage
-from mswitch.flows.stages.disk_space import check_disk, state_bytes
+from mswitch.flows.stages.disk_needed import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
-from mswitch.pipelines.outputs import MARKER, lock_directory, read_manifest
+from mswitch.pipelines.directory_lock import lock_directory
+from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE
 from mswitch.pipelines.vocabulary.model import MODEL_FILE

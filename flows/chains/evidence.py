@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
+from mswitch.flows.chains.ephemeral_prefect import prefect_for_one_flow
 from mswitch.flows.child_processes import is_supervised, supervise
-from mswitch.flows.stages.common import Json, finish, prefect_for_one_flow, print_result
+from mswitch.flows.stages.common import Json, finish, print_result
 from mswitch.pipelines.progress import say
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def run_supervised(
 ) -> int:
     """Run the chain in a child of this command, which leaves nothing behind however it ends."""
     from mswitch.flows.chains.plan import settled
-    from mswitch.pipelines.outputs import lock_directory
+    from mswitch.pipelines.directory_lock import lock_directory
 
     if not is_supervised(name):
         # The flow settles it again; a refusal need not wait for Prefect.

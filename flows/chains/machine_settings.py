@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from mswitch.flows.devices import Devices
+from mswitch.flows.devices_found import Devices
 from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, TuningConfig
 from mswitch.models.hardware import GIB, peak_flops
 from mswitch.models.presets import preset

@@ -18,7 +18,7 @@ from mswitch.flows.chains.machine_settings import (
     flops_per_sec,
     setting_for,
 )
-from mswitch.flows.devices import find_devices
+from mswitch.flows.devices_found import find_devices
 from mswitch.flows.reports.numbers import large
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, padded_vocabulary

@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from cyclopts import App, CycloptsError, Parameter, Token, ValidationError, convert
 
+from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.validation import check_value
 
 SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from mswitch.flows.devices import find_devices
+from mswitch.flows.devices_found import find_devices
 from mswitch.pipelines.errors import UserError
 
 Status = Literal["ok", "missing", "wrong"]

@@ -9,7 +9,7 @@ import signal
 import threading
 from types import FrameType
 
-EXIT_INTERRUPTED = 128 + signal.SIGINT
+from mswitch.pipelines.exit_codes import INTERRUPTED
 
 _once = threading.Lock()
 
@@ -42,4 +42,4 @@ def _watch(reading: int) -> None:
 def _leave(_number: int = signal.SIGINT, _frame: FrameType | None = None) -> None:
     if _once.acquire(blocking=False):
         os.write(2, b"mswitch: interrupted; the same command continues\n")
-        os._exit(EXIT_INTERRUPTED)
+        os._exit(INTERRUPTED)

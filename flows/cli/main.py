@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 from mswitch.flows.cli.interrupts import leave_on_interrupt
 from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full, printable
+from mswitch.pipelines.exit_codes import DEFECT, USER_ERROR
 from mswitch.pipelines.garbage import collect_rarely
-
-EXIT_DEFECT = 1
-EXIT_USER_ERROR = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except BrokenPipeError:
         _discard_output()
-        return EXIT_DEFECT
+        return DEFECT
     except Exception as error:
         output = output_error()
         readable = missing_part(error) or as_user_error(error)
@@ -43,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if readable is None:
             raise
         print(f"mswitch: {printable(str(readable))}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return USER_ERROR
 
 
 def output_error() -> UserError | None:

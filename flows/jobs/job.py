@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from mswitch.pipelines import objects, storage
+from mswitch.pipelines.directory_lock import follow_link
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, canonical_json, follow_link
+from mswitch.pipelines.outputs import MARKER, canonical_json
 
 #: What runs the arguments of a job.
 MSWITCH = (sys.executable, "-P", "-m", "mswitch.flows.cli.main")

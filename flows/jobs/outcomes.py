@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines.exit_codes import RESUME
 
 #: `done` and `resume` (start the command again) speak for themselves. `refused`: the command says
 #: that its input is wrong. `cancelled`: by a person, in the scheduler. `failed`: anything else.
@@ -38,7 +38,7 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
     signals = bool(codes) and all(code > 128 for code in codes if code)
     ends = [f"signal {code - 128}" if code > 128 else f"code {code}" for code in codes if code]
     shown = ", ".join(dict.fromkeys(ends))
-    failures = [code for code in codes if code and code != EXIT_RESUME and code < 128]
+    failures = [code for code in codes if code and code != RESUME and code < 128]
     table: list[tuple[object, Outcome, str]] = [
         (marker, "done", "done"),
         (2 in codes, "refused", "refused its input (code 2)"),

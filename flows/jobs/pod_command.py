@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mswitch.flows.jobs.host import run_command, write_code
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.pipelines import objects, storage
+from mswitch.pipelines.exit_codes import RESUME
 
 TASK = ".task"
 #: How often a log is sent to a bucket.
@@ -36,7 +36,7 @@ def main(prefix: str, command: list[str]) -> int:
             return _run(file, command)
     except objects.BucketError as error:
         print(f"mswitch: {error}")
-        return EXIT_RESUME
+        return RESUME
 
 
 def _run(file: Path, command: list[str]) -> int:

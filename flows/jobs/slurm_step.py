@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from mswitch.flows.jobs.host import run_command, write_code
-from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.pipelines.exit_codes import RESUME
 
 CLAIM, STOP, TASK = ".claim", ".stop", ".task"
 _LOOK_SECS = 0.5
@@ -35,7 +35,7 @@ def run_batch(prefix: str, command: list[str]) -> int:
     stop = Path(prefix + STOP)
     signal.signal(signal.SIGTERM, lambda *_: stop.touch())
     if stop.exists():
-        return EXIT_RESUME
+        return RESUME
     step = [sys.executable, "-P", "-m", "mswitch.flows.jobs.slurm_step", "task", prefix, *command]
     # A task that fails does not end the others: they save, or notice the loss themselves.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]

@@ -10,7 +10,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from mswitch.flows.prefect.profile import read_operators
+from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 
 

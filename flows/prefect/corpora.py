@@ -8,12 +8,12 @@ from prefect.events import emit_event
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.operators_toml import FILE, Dataflow, Operators
 from mswitch.flows.prefect.preflight import check_capacity
-from mswitch.flows.prefect.profile import FILE, Dataflow, Operators
 from mswitch.flows.prefect.steps import step
-from mswitch.flows.reports.corpus import write_page
+from mswitch.flows.reports.corpus_page import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage
-from mswitch.flows.stages.disk_space import check_disk
+from mswitch.flows.stages.disk_needed import check_disk
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.stats import language_totals, load_stats
 from mswitch.pipelines.crawl.files import find_crawl_files

@@ -9,8 +9,8 @@ from typing import Any
 
 from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import find_records, read_record
+from mswitch.flows.prefect.operators_toml import Operators, Price
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.profile import Operators, Price
 from mswitch.flows.prefect.training_progress import last_metrics, step_secs
 from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.hardware import peak_flops

@@ -16,7 +16,7 @@ from mswitch.flows.jobs.controller import ask, goes_on
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import edit_record, find_records, read_record
-from mswitch.flows.prefect.profile import Operators, read_operators
+from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say

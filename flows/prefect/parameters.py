@@ -6,7 +6,7 @@
 
 The flow has a parameter for every field of `ExamplesSettings` and of the configuration classes in
 it, with the description from its docstring, its bounds and choices, and its default. Prefect's form
-and API so refuse what `mswitch.pipelines.validation.check_fields` refuses. A rule that concerns
+and API so refuse what `mswitch.pipelines.config_checks.check_fields` refuses. A rule that concerns
 several fields is checked when the classes are made, before the flow does anything.
 """
 

@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
-from mswitch.flows.stages.disk_space import check_disk, state_bytes
+from mswitch.flows.stages.disk_needed import check_disk, state_bytes
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.presets import preset
 from mswitch.models.training.evaluation_steps import evaluation_steps
-from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, check_vocabulary, read_run
+from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.outputs import MARKER, read_manifest
+from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.mixtures import find_mixture
 
@@ -71,40 +71,6 @@ def check_trainings(
         f"{len(planned)} trainings of {planned[0].config.steps:,} steps, "
         f"{need / GIB:,.1f} GiB of checkpoints to come",
     )
-
-
-@step("origin of {planned.place.name}")
-def going_on(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
-    """Let a training go on from another run: where it began already, else from its last step."""
-    option = f"begin_with: {origin}"
-    with open_files(origin) as files:
-        files.refresh()
-        if not (files.directory / CONFIG).exists():
-            raise UserError(f"{option} is not there: name a pair with both of these presets")
-        before = read_run(files.directory)
-        finished = (files.directory / MARKER).exists()
-    manifest = read_manifest(examples, "examples")
-    check_vocabulary(origin, before, examples, manifest)
-    same_seed = before["train"]["seed"] == planned.config.seed
-    if before["examples"]["config_hash"] == manifest["config_hash"] and same_seed:
-        raise UserError(
-            f"{option} was trained on {examples} with this seed: give that pair more steps, or "
-            "other examples here"
-        )
-    if before["train"]["optimizer"] != planned.config.optimizer:
-        raise UserError(
-            f"{option} has moments of {before['train']['optimizer']}: give that as optimizer"
-        )
-    with open_files(planned.out) as files:
-        files.refresh()
-        if (files.directory / CONFIG).exists():
-            begun = read_run(files.directory).get("origin")
-            if begun is None:
-                raise UserError(f"{planned.out} was begun without begin_with: choose another name")
-            return dataclasses.replace(planned, origin=(origin, begun["step"]))
-    if not finished:
-        raise UserError(f"{option} is still in training: start this when it has ended")
-    return dataclasses.replace(planned, origin=(origin, before["train"]["steps"]))
 
 
 def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mswitch.flows.prefect.artifacts import key_of, show_markdown, show_page
+from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import started_by
-from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.index import write_index
 from mswitch.flows.reports.intervals import ReportConfig

@@ -1,6 +1,6 @@
 """What a person may set of each flow. The defaults run as they are: they are those of the demo.
 
-Names are of directories below the storage of all runs (`mswitch.flows.prefect.profile`).
+Names are of directories below the storage of all runs (`mswitch.flows.prefect.operators_toml`).
 """
 
 import dataclasses
@@ -11,16 +11,16 @@ from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from mswitch.flows.chains.machine_settings import FINETUNE, SETTINGS, SampleName
-from mswitch.flows.prefect.profile import Name, OptionalName, RunName
+from mswitch.flows.prefect.operators_toml import Name, OptionalName, RunName
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
+from mswitch.pipelines.config_checks import Count, Share, check_fields
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.runners import RunnerName
 from mswitch.pipelines.samples.common_crawl import CrawlFormat
-from mswitch.pipelines.validation import Count, Share, check_fields
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.mixtures import DEFAULT
 

@@ -14,9 +14,9 @@ from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import follow, jobs_followed
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel, owner_of
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.reports import write_page_so_far
 from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import step

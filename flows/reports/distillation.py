@@ -27,8 +27,8 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     widened,
 )
-from mswitch.flows.reports.numbers import number, percent
-from mswitch.flows.reports.pages import language_fields, publish, render_page, rounded
+from mswitch.flows.reports.numbers import number, percent, rounded
+from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
     check_seeds,

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports import downstream_sentences as sentences
-from mswitch.flows.reports.pages import csv_text, language_fields, rounded
+from mswitch.flows.reports.numbers import rounded
+from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun

@@ -3,8 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.numbers import between, number, plural, signed
-from mswitch.flows.reports.sentences import bounded, speed_up_interval
+from mswitch.flows.reports.numbers import (
+    between,
+    bounded,
+    number,
+    plural,
+    signed,
+    speed_up_interval,
+)
 from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.tasks.metric_intervals import MIN_GROUPS
 

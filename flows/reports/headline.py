@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mswitch.flows.reports.final_difference import delta_over_seeds
 from mswitch.flows.reports.intervals import (
     MINIMUM_UNITS,
     Estimate,
@@ -27,7 +28,6 @@ from mswitch.flows.reports.speedup import (
     Curves,
     LanguageLosses,
     SpeedUp,
-    delta_over_seeds,
     mean_losses,
     resample_curves,
     speed_up_over_seeds,

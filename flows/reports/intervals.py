@@ -19,7 +19,7 @@ from annotated_types import Ge, Le, Lt
 from scipy.optimize import brentq
 from scipy.special import ndtri, stdtr, stdtrit
 
-from mswitch.pipelines.validation import check_fields
+from mswitch.pipelines.config_checks import check_fields
 
 #: Fewer units than this give no interval: documents of a language, languages of an average.
 MINIMUM_UNITS = 5

@@ -1,6 +1,11 @@
 """How the pages write numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mswitch.flows.reports.speedup import Censoring
+
+SIGNIFICANT_DIGITS = 6
 
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
@@ -73,3 +78,45 @@ def plural(count: int, noun: str) -> str:
 def significant(value: float | None) -> str:
     """A measured number to three figures."""
     return NOT_AVAILABLE if value is None else f"{value:.3g}"
+
+
+def ratio(value: float) -> str:
+    """A speed-up to three figures."""
+    for limit, digits in ((9.995, 2), (99.95, 1)):
+        if value < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
+
+
+def bounded(value: float | None, censored: Censoring = "none") -> str:
+    """A speed-up, or its bound as `> x` or `< x`."""
+    if value is None:
+        return NOT_AVAILABLE
+    mark = {"none": "", "lower": f">{THIN}", "upper": f"<{THIN}"}[censored]
+    return f"{mark}{ratio(value)}{TIMES}"
+
+
+def speed_up_interval(
+    ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
+) -> str | None:
+    """An interval of speed-ups; an end that is a bound says so."""
+    if ci is None:
+        return None
+    low, high = (
+        bounded(end, mark).removesuffix(TIMES)
+        for end, mark in zip(ci, marks or ("none", "none"), strict=True)
+    )
+    if marks and marks[0] == marks[1] != "none":
+        return f"{low} throughout"
+    return f"{low} to {high}"
+
+
+def rounded(value: Any) -> Any:
+    """Round every float to six significant digits, which hides differences between libraries."""
+    if isinstance(value, Mapping):
+        return {str(key): rounded(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value

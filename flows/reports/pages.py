@@ -25,7 +25,6 @@ _INVISIBLE = re.compile(
 )
 #: Characters of a heading that fit a line of 320 px.
 PHONE_CHARS = 18
-SIGNIFICANT_DIGITS = 6
 
 
 def template_environment() -> jinja2.Environment:
@@ -88,17 +87,6 @@ def language_fields(code: str) -> dict[str, str]:
         "direction": known.direction,
         "script": known.script,
     }
-
-
-def rounded(value: Any) -> Any:
-    """Round every float to six significant digits, which hides differences between libraries."""
-    if isinstance(value, Mapping):
-        return {str(key): rounded(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-    return value
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -10,7 +10,8 @@ from mswitch.flows.reports import sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
 from mswitch.flows.reports.horizon import last_doubling
 from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
-from mswitch.flows.reports.pages import csv_text, language_fields, rounded
+from mswitch.flows.reports.numbers import rounded
+from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.routing import routing_data
 from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup_by_cost import cost_factors, scaled_figure, speed_up_json

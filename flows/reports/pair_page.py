@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import figures, panels, sentences
+from mswitch.flows.reports import figures, figures_by_language, numbers, sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
@@ -66,7 +66,7 @@ def draw(
     if routing is not None:
         layer = most_informative_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
-        heat = panels.routing_panels(routing, layer, english, count)
+        heat = figures_by_language.routing_panels(routing, layer, english, count)
     return {
         "speedup": _draw_histograms(report),
         "quality": _draw_quality(report, count),
@@ -121,7 +121,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
         return []
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
-    label = f"median {sentences.bounded(value, sentences.figure_mark(median))}" if value else ""
+    label = f"median {numbers.bounded(value, sentences.figure_mark(median))}" if value else ""
     return [
         figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
         figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),
@@ -131,14 +131,14 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
 def _draw_quality(report: Mapping[str, Any], count: int) -> list[Drawing]:
     """The dot plot, the best quality of the baseline first."""
     rows = [
-        panels.QualityRow(
+        figures_by_language.QualityRow(
             row["name"], -row["baseline_nll"], -row["candidate_nll"], _quality_interval(row)
         )
         for row in sorted(report["languages"], key=lambda row: (row["baseline_nll"], row["lang"]))
     ]
     runs = report["runs"]
     names = (runs["baseline"]["name"], runs["candidate"]["name"])
-    return panels.quality_panels(rows, names, count)
+    return figures_by_language.quality_panels(rows, names, count)
 
 
 def _quality_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -155,7 +155,7 @@ def _curve_pair(
     speed_up = result.speed_up
     return figures.CurvePair(
         label=label,
-        note=sentences.bounded(speed_up.value, speed_up.censored),
+        note=numbers.bounded(speed_up.value, speed_up.censored),
         steps=steps,
         baseline=result.curves[0],
         candidate=result.curves[1],

@@ -292,7 +292,7 @@ def measure_difference(
 ) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
-    As `mswitch.flows.reports.speedup.measure_delta`: the standard error is the delete-one
+    As `mswitch.flows.reports.final_difference.measure_delta`: the standard error is the delete-one
     jackknife's, with the effective number of groups less one as degrees of freedom; of a metric
     that jumps, `_exchange_error`.
 

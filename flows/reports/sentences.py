@@ -5,35 +5,20 @@ from typing import Any
 
 from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
-    NOT_AVAILABLE,
-    THIN,
     TIMES,
+    bounded,
     fine_percent,
     large,
     percent,
     plural,
+    ratio,
     signed,
+    speed_up_interval,
 )
 from mswitch.flows.reports.speedup import Censoring
 
 #: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
-
-
-def ratio(value: float) -> str:
-    """A speed-up to three figures."""
-    for limit, digits in ((9.995, 2), (99.95, 1)):
-        if value < limit:
-            return f"{value:.{digits}f}"
-    return f"{value:,.0f}"
-
-
-def bounded(value: float | None, censored: Censoring = "none") -> str:
-    """A speed-up, or its bound as `> x` or `< x`."""
-    if value is None:
-        return NOT_AVAILABLE
-    mark = {"none": "", "lower": f">{THIN}", "upper": f"<{THIN}"}[censored]
-    return f"{mark}{ratio(value)}{TIMES}"
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
@@ -51,21 +36,6 @@ def speed_up_words(value: float, censored: Censoring = "none") -> str:
 def fewer_steps(value: float, censored: Censoring = "none") -> str:
     """What a speed-up above one, or a lower bound, saves: of 1.25, `20.0% fewer steps`."""
     return f"{'more than ' * (censored == 'lower')}{fine_percent(1 - 1 / value)} fewer steps"
-
-
-def speed_up_interval(
-    ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
-) -> str | None:
-    """An interval of speed-ups; an end that is a bound says so."""
-    if ci is None:
-        return None
-    low, high = (
-        bounded(end, mark).removesuffix(TIMES)
-        for end, mark in zip(ci, marks or ("none", "none"), strict=True)
-    )
-    if marks and marks[0] == marks[1] != "none":
-        return f"{low} throughout"
-    return f"{low} to {high}"
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:

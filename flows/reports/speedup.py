@@ -19,7 +19,6 @@ error bars; these are ours:
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -29,12 +28,9 @@ from scipy.optimize import isotonic_regression
 from mswitch.flows.reports.intervals import (
     TOLERANCE,
     WEIGHT_CELLS,
-    Estimate,
     document_weights,
-    errors_of_seeds,
     language_generator,
     resample_seeds,
-    t_test,
 )
 
 Censoring = Literal["none", "lower", "upper"]
@@ -254,49 +250,6 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
-def measure_delta(
-    losses: LanguageLosses,
-    confidence: float | None,
-    of_seeds: Sequence[float] | np.ndarray = (),
-) -> Estimate:
-    """Compare both models at the last step, with documents, and seeds, as clusters.
-
-    The standard error is the delete-one jackknife's, the root of the sum of squares of how much
-    the difference moves when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
-    Webb, "Cluster-robust inference", 2023). Degrees of freedom are Kish's effective number of
-    documents less one, so a few long documents among short ones count as few (docs/decisions/0024).
-
-    Args:
-        losses: the evaluations of one language, the mean of all seeds.
-        confidence: of the interval; None gives neither interval nor p value.
-        of_seeds: [K] the difference with each seed, where there are several.
-    """
-    baseline, candidate = (float(curve[-1]) for curve in losses.curves())
-    value = candidate - baseline
-    if confidence is None:
-        return Estimate(value, None, None)
-    total = losses.tokens.sum()
-    weights = losses.tokens / total
-    freedom = float(1 / np.sum(weights**2) - 1)
-    if freedom < 1:
-        return Estimate(value, None, 1.0)
-    differences = losses.candidate[:, -1] - losses.baseline[:, -1]
-    moves = (differences - value * losses.tokens) / total / (1 - weights)
-    error = float(np.sqrt(np.sum(moves**2)))
-    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
-    found = t_test(value, errors, confidence, scale=baseline)
-    if error <= TOLERANCE * baseline:
-        return found
-    return dataclasses.replace(found, skewness=_skewness(moves))
-
-
-def _skewness(moves: np.ndarray) -> float:
-    """Skewness of a sum of independent terms like these [D], corrected for its bias."""
-    count = len(moves)
-    correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
-    return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)
-
-
 def _exact_sums(
     losses: LanguageLosses, weights: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
@@ -373,16 +326,6 @@ def speed_up_over_seeds(
         candidate_steps=_geometric_mean([found.candidate_steps for found in each]),
         of_seeds=tuple(values),
     )
-
-
-def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Estimate:
-    """Compare both models at the last step, with documents and seeds as clusters.
-
-    What a seed does to single documents counts twice, so the interval is rather too wide.
-    """
-    ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
-    deltas = [candidate - baseline for baseline, candidate in ends]
-    return measure_delta(mean_losses(seeds), confidence, deltas)
 
 
 def _geometric_mean(values: Sequence[float | None]) -> float | None:

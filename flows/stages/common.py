@@ -1,7 +1,6 @@
 """What the subcommands share: their options' types, and how they print what they did."""
 
 import json as json_module
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -21,19 +20,6 @@ Cancel = Annotated[
     ),
 ]
 
-_PREFECT_DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # The flow uses no blocks; looking for kinds of them takes a second.
-    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-    # The command prints errors itself, once and readably.
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
-    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    # The first start migrates a fresh database: Prefect's own 20 s are too tight.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-}
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: What comes before a figure that is a bound.
@@ -61,11 +47,6 @@ def print_result(result: Mapping[str, Any], text: str, json: bool) -> int:
 
 def _parts(counts: Mapping[str, int] | None) -> str:
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts.items())})" if counts else ""
-
-
-def prefect_for_one_flow() -> None:
-    """Set Prefect up for a flow in this process, with an API that ends with it."""
-    os.environ.update({k: v for k, v in _PREFECT_DEFAULTS.items() if k not in os.environ})
 
 
 def leave_accelerators_alone() -> None:

@@ -195,7 +195,7 @@ def fit(
         max_weight=max_weight,
     )
     if html is not None:
-        from mswitch.flows.reports.fit import write_page
+        from mswitch.flows.reports.fit_page import write_page
 
         write_page(found, html)
     return print_result(found, format_fit(found), json)
@@ -293,7 +293,7 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
 
     summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
     if html is not None:
-        from mswitch.flows.reports.corpus import write_page
+        from mswitch.flows.reports.corpus_page import write_page
 
         summary |= {"html": str(html), "survey": write_page(corpus, html)}
     more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""

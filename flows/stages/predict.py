@@ -65,7 +65,7 @@ def predict(
     from mswitch.models.inference import best_checkpoint
     from mswitch.models.inference import predict as of_run
     from mswitch.models.inference.infill import SENTINEL, infill
-    from mswitch.models.inference.scores import format_scores
+    from mswitch.models.inference.prediction_scores import format_scores
 
     texts = list(text or [])
     check_texts(texts)

@@ -8,20 +8,24 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int
 
 from mswitch.models.capacity import Groups, batch_groups, expert_capacity
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
 from mswitch.models.training.run_directory import BORDER_NATS, DENOISER, model_of, train_config_of
 from mswitch.models.training.state import Parameters, Skeleton
-from mswitch.models.training.step import BORDERS, FEATURES, EvaluationResult, make_evaluation_step
+from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
 from mswitch.tasks.batches.prefetch import ahead
@@ -48,6 +52,77 @@ ROUTING_SCHEMA = pa.schema(
 #: Sequences of a batch where the mesh divides that many.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
+
+
+class EvaluationResult(NamedTuple):
+    """Sums per sequence, and whether routing fitted.
+
+    Attributes:
+        nats: cross-entropy over the sequence's real target tokens.
+        target_tokens: their number.
+        peaks: most tokens a group gave one expert, in encoder and decoder.
+        dropped: tokens without a slot, over all layers.
+        loads: tokens per sequence and expert, in every sparse layer, encoder's first.
+        border_nats: the part of `nats` that is of sentinels and ends, where the batch has BORDERS.
+    """
+
+    nats: Float[Array, " B"]
+    target_tokens: Float[Array, " B"]
+    peaks: Int[Array, "2"]
+    dropped: Int[Array, ""]
+    loads: Int[Array, "layers B E"]
+    border_nats: Float[Array, " B"] | None = None
+
+
+def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
+    """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
+
+    def evaluation_step(
+        parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
+    ) -> EvaluationResult:
+        with skeleton.matmul_precision():
+            head, stats = run_model(
+                skeleton, parameters, batch, groups=groups, capacities=capacities
+            )
+            losses, _ = chunked_token_losses(
+                *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
+            )
+        weights = batch["decoder_loss_weights"]
+        nats, target_tokens = (losses * weights).sum(axis=-1), weights.sum(axis=-1)
+        rows = head.x.shape[0]
+        borders = (losses * batch[BORDERS]).sum(axis=-1) if BORDERS in batch else None
+        if stats is None:
+            none = jnp.zeros((), jnp.int32)
+            return EvaluationResult(
+                nats,
+                target_tokens,
+                jnp.zeros(2, jnp.int32),
+                none,
+                jnp.zeros((0, rows, 0), int),
+                borders,
+            )
+        return EvaluationResult(
+            nats,
+            target_tokens,
+            peaks=jnp.stack([part.peak.max() for part in stats]),
+            dropped=jnp.asarray(sum(part.dropped.sum() for part in stats)),
+            loads=jnp.concatenate(
+                [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
+            ),
+            border_nats=borders,
+        )
+
+    # On a mesh too each device, and so each process, has the whole result.
+    whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
+    return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
+
+
+def sequence_loads(
+    expert: Int[Array, "layers G S"], rows: int, experts: int
+) -> Int[Array, "layers B E"]:
+    """Count the tokens of every sequence that chose each expert."""
+    of_rows = expert.reshape(expert.shape[0], rows, -1)
+    return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
 
 
 def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.devices import memory_explained
+from mswitch.models.device_errors import memory_explained
 from mswitch.models.inference.predict import Predictor
 from mswitch.models.training.run_directory import PREDICTIONS, SELECTED
 from mswitch.models.training.run_files import open_files

@@ -10,7 +10,7 @@ from typing import Any
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.devices import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, memory_explained
 from mswitch.models.inference.generate import Generator, own_examples
 from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.devices import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, memory_explained
 from mswitch.models.inference.generate import Generator, own_examples
-from mswitch.models.inference.scores import score_predictions
+from mswitch.models.inference.prediction_scores import score_predictions
 from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import (
     PREDICTIONS,

@@ -91,7 +91,8 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     from mswitch.models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
     from mswitch.models.training.optimizer import optimizer_of
     from mswitch.models.training.state import Skeleton
-    from mswitch.models.training.step import FEATURES, make_train_step
+    from mswitch.models.training.step import make_train_step
+    from mswitch.models.training.total_loss import FEATURES
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)

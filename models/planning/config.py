@@ -3,7 +3,7 @@
 import dataclasses
 
 from mswitch.models.config import Remat
-from mswitch.pipelines.validation import Count, check_fields
+from mswitch.pipelines.config_checks import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)

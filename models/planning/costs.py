@@ -5,7 +5,9 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from mswitch.models.hardware import Chip
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 #: Collectives, and how many times its result's bytes a ring of n devices makes one device send.
@@ -289,3 +291,33 @@ def _bytes_written(module: Module, inside: Computation, root: Instruction) -> in
         nested = module.computations[root.called()[0]]
         return sum(_bytes_written(module, nested, one) for one in nested.values() if one.is_root)
     return _in_hbm(root)
+
+
+@dataclasses.dataclass(frozen=True)
+class Roofline:
+    """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
+
+    Attributes:
+        compute_secs: matrix products at the bfloat16 peak, those in several passes as often.
+        memory_secs: what instructions read and write in HBM.
+        network_secs: what a device sends, with all its links in use.
+    """
+
+    compute_secs: float
+    memory_secs: float
+    network_secs: float
+
+    @property
+    def step_secs(self) -> float:
+        """The longest of the three: as if they overlapped perfectly, so a step takes longer."""
+        return max(self.compute_secs, self.memory_secs, self.network_secs)
+
+
+def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
+    """The bound for a program's costs (`mswitch.models.planning.costs.Costs` as a dictionary)."""
+    sent = sum(collective["bytes"] for collective in costs["collectives"].values())
+    return Roofline(
+        costs["bfloat16_flops"] / chip.flops_per_sec,
+        costs["memory_bytes"] / chip.hbm_bytes_per_sec,
+        sent / chip.link_bytes_per_sec,
+    )

@@ -6,13 +6,14 @@ from typing import Any
 
 from mswitch.models.capacity import small_group_warnings
 from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig
-from mswitch.models.hardware import GIB, Chip
+from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import recomputed_flops, training_step_flops
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
+from mswitch.models.planning.costs import roofline
 from mswitch.models.planning.environment import compile_elsewhere
 from mswitch.models.planning.memory import USABLE_SHARE
-from mswitch.models.planning.settings import Setting, rank_settings
+from mswitch.models.planning.mesh_ranking import Setting, rank_settings
 from mswitch.models.planning.topology import Topology, parse_topology
 from mswitch.models.presets import preset as find_preset
 from mswitch.models.training.state import Skeleton, parameter_counts
@@ -21,26 +22,6 @@ from mswitch.pipelines.progress import say
 
 SUGGESTIONS = 3
 NO_CHANGES = ModelChanges()
-
-
-@dataclasses.dataclass(frozen=True)
-class Roofline:
-    """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
-
-    Attributes:
-        compute_secs: matrix products at the bfloat16 peak, those in several passes as often.
-        memory_secs: what instructions read and write in HBM.
-        network_secs: what a device sends, with all its links in use.
-    """
-
-    compute_secs: float
-    memory_secs: float
-    network_secs: float
-
-    @property
-    def step_secs(self) -> float:
-        """The longest of the three: as if they overlapped perfectly, so a step takes longer."""
-        return max(self.compute_secs, self.memory_secs, self.network_secs)
 
 
 def make_plan(
@@ -229,13 +210,3 @@ def _distinct(settings: list[Setting]) -> list[Setting]:
         mesh = (train.data_parallel, train.expert_parallel, train.model_parallel)
         best.setdefault(mesh, setting)
     return list(best.values())[:SUGGESTIONS]
-
-
-def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
-    """The bound for a program's costs (`mswitch.models.planning.costs.Costs` as a dictionary)."""
-    sent = sum(collective["bytes"] for collective in costs["collectives"].values())
-    return Roofline(
-        costs["bfloat16_flops"] / chip.flops_per_sec,
-        costs["memory_bytes"] / chip.hbm_bytes_per_sec,
-        sent / chip.link_bytes_per_sec,
-    )

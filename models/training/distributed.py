@@ -21,9 +21,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mswitch.models.config import JobConfig
-from mswitch.models.devices import check_devices, memory_explained
-from mswitch.models.lifeline import EXIT_RESUME
+from mswitch.models.device_errors import check_devices, memory_explained
 from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full
+from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.lease import LeaseLostError
 from mswitch.pipelines.objects import BucketError
 from mswitch.pipelines.progress import say
@@ -82,8 +82,8 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
             reason = str(error).strip().splitlines()[0]
             say("job", f"a step failed ({reason}): another process may be lost; start again")
         if _is_of_devices(error) or isinstance(error, LeaseLostError):
-            _leave_without_waiting(EXIT_RESUME)
-            sys.exit(EXIT_RESUME)
+            _leave_without_waiting(RESUME)
+            sys.exit(RESUME)
         _leave_without_waiting(_exit_code(error))
         raise
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
-from mswitch.models.training.beginning import check_moments, find_origin
+from mswitch.models.training.initial_parameters import check_moments, find_origin
 from mswitch.models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.train import ALONE, make_plan, train_prepared

@@ -11,20 +11,21 @@ import jax
 
 from mswitch.models.capacity import Groups
 from mswitch.models.hardware import peak_flops
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.partitioning import put_batch
 from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
-from mswitch.models.training.beginning import teaching_of, values_after
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
+from mswitch.models.training.initial_parameters import teaching_of, values_after
 from mswitch.models.training.metrics import METRICS, MetricsWriter, written
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import CHECKPOINTS, RunPlan, read_run
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.signals import stop_requests
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import FEATURES, SEGMENTS, make_train_step
+from mswitch.models.training.step import make_train_step
+from mswitch.models.training.total_loss import FEATURES, SEGMENTS
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import Progress
 from mswitch.tasks.batches.prefetch import ahead
@@ -102,7 +103,7 @@ def run_training(
                     f"stopped after step {step:,} of {steps:,}; the same command continues from "
                     "there",
                 )
-                sys.exit(EXIT_RESUME)
+                sys.exit(RESUME)
         checkpoints.wait()
         checkpoints.prune()
         return recorder.final_loss()

@@ -24,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.metrics import METRICS
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
@@ -36,10 +35,12 @@ from mswitch.models.training.run_directory import (
     SELECTED,
 )
 from mswitch.pipelines import objects, storage
+from mswitch.pipelines.directory_lock import lock_directory
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
-from mswitch.pipelines.outputs import CLAIM, MARKER, lock_directory
+from mswitch.pipelines.outputs import CLAIM, MARKER
 from mswitch.pipelines.progress import say
 
 TENSORBOARD = "tensorboard"
@@ -383,7 +384,7 @@ def open_files(
             say("run", f"{error}; the same command continues from what the bucket holds")
             if shared:  # the others are not at this point
                 raise LeaseLostError(str(error)) from error
-            sys.exit(EXIT_RESUME)
+            sys.exit(RESUME)
         except UserError as error:
             # All processes of a job may raise what one of them found in its copy.
             other = rf"[^\s'\"]*/{name}\.\d+-\w{{8}}"

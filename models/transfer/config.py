@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Le
 
 from mswitch.models.config import Positive, RouterInit
+from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.validation import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)

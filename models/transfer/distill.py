@@ -18,8 +18,8 @@ from mswitch.models.config import (
     TuningChanges,
 )
 from mswitch.models.partitioning import check_divisible
-from mswitch.models.training.beginning import find_origin
 from mswitch.models.training.finetune import is_same, prepare_tuning
+from mswitch.models.training.initial_parameters import find_origin
 from mswitch.models.training.run_directory import (
     RunPlan,
     Teacher,

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.devices import memory_explained
+from mswitch.models.device_errors import memory_explained
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
-from mswitch.models.training.beginning import find_origin
 from mswitch.models.training.checkpoint import restore_parameters
+from mswitch.models.training.initial_parameters import find_origin
+from mswitch.models.training.routing_metrics import routing_sums
 from mswitch.models.training.run_directory import (
     check_vocabulary,
     model_of,
@@ -37,8 +38,8 @@ from mswitch.models.training.state import (
     parameter_counts,
     unrolled,
 )
-from mswitch.models.training.step import FEATURES, routing_sums, run_model
 from mswitch.models.training.step_zero import stage_run, write_step_zero
+from mswitch.models.training.total_loss import FEATURES, run_model
 from mswitch.models.transfer.config import UpcycleConfig
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError

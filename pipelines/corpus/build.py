@@ -19,6 +19,12 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.append import grown, open_grown
+from mswitch.pipelines.corpus.build_warnings import (
+    describe_nothing,
+    say_what_dropped_half,
+    warn_of_drops,
+    warn_of_files,
+)
 from mswitch.pipelines.corpus.card import CARD, data_card
 from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
@@ -33,34 +39,22 @@ from mswitch.pipelines.corpus.change import (
     staging_of,
 )
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.findings import (
-    describe_nothing,
-    say_what_dropped_half,
-    warn_of_drops,
-    warn_of_files,
-)
 from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, open_source, shard_inputs
 from mswitch.pipelines.corpus.job import prepare_job
 from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
 from mswitch.pipelines.corpus.phases import Build
-from mswitch.pipelines.corpus.reader import say_without_validation
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.results import dropped_records, empty_ledger
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
+from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.languages import UNDETERMINED
 from mswitch.pipelines.local_pool import start_server
-from mswitch.pipelines.outputs import (
-    MANIFEST,
-    config_hash,
-    follow_link,
-    lock_directory,
-    stage_output_anywhere,
-    write_atomically,
-)
+from mswitch.pipelines.outputs import MANIFEST, config_hash, stage_output_anywhere, write_atomically
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 

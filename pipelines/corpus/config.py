@@ -8,17 +8,17 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from annotated_types import Ge, Le
 
+from mswitch.pipelines.config_checks import Share, check_fields, parse_value
 from mswitch.pipelines.corpus.dedup.lines import DedupScope
 from mswitch.pipelines.corpus.dedup.urls import UrlWinner
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.recipe_source import RecipeSource, read_source
 from mswitch.pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from mswitch.pipelines.corpus.rules.badwords import Mc4Release
-from mswitch.pipelines.corpus.rules.base import LanguageRule
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import parse_codes
-from mswitch.pipelines.validation import Share, check_fields, parse_value
 
 T = TypeVar("T")
 AtLeastZero = Annotated[int, Ge(0)]

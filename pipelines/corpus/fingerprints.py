@@ -69,14 +69,3 @@ def sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:
 def key_order(keys: np.ndarray) -> np.ndarray:
     """Return the indices of 128-bit keys [n, 2] in numeric order."""
     return np.lexsort((keys[:, 1], keys[:, 0]))
-
-
-def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
-    """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
-    high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)
-    return (high * np.uint64((1 << 64) % divisor) + low) % np.uint64(divisor)
-
-
-def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
-    """Tell by URL fingerprint which pages are validation (mC4: md5 mod 1000 == 0)."""
-    return modulo(halves, 1000) < per_mille

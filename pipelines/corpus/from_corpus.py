@@ -24,8 +24,9 @@ from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import KEY, REMOVALS
 from mswitch.pipelines.corpus.results import counters
-from mswitch.pipelines.corpus.rules.base import LanguageRule, Rule
+from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, merge_reports
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.shard_work import write_run
 from mswitch.pipelines.crawl.pages import blocked_page
 from mswitch.pipelines.errors import UserError

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import is_validation, unpack
+from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import LanguageIndex
+from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.outputs import file_sha256
 

@@ -102,27 +102,6 @@ class Corpus:
             )
 
 
-def say_without_validation(
-    stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
-) -> None:
-    """Say which languages have no validation text, and what gives them some.
-
-    Args:
-        stage: who says it.
-        languages: figures by language and split; `documents` is one.
-    """
-    known = sorted(lang for lang in languages if lang != UNDETERMINED)
-    without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
-    if without:
-        named = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
-        say(
-            stage,
-            f"no validation text in {len(without):,} of {len(known):,} languages ({named}): too "
-            "few pages for --validation-per-mille; built with --min-validation-documents 5, a "
-            "corpus has some in each language of two documents or more",
-        )
-
-
 def corpus_identity(shards: Sequence[Mapping[str, Any]]) -> str:
     """Return the hash of a corpus, by the entries of its shards in the manifest."""
     named = sorted([one["path"], one["sha256"]] for one in shards)

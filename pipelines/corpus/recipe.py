@@ -11,7 +11,8 @@ import pyarrow as pa
 from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.dedup.lines import LineDedup
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
-from mswitch.pipelines.corpus.rules.base import Edit, LanguageRule, Rule, Step
+from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 

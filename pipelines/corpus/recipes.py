@@ -14,13 +14,14 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.badwords import BadWords, Mc4Release
-from mswitch.pipelines.corpus.rules.base import Edit, LanguageRule, Rule
+from mswitch.pipelines.corpus.rules.base import Edit, Rule
 from mswitch.pipelines.corpus.rules.blocklist import Blocklist
 from mswitch.pipelines.corpus.rules.charset import KeepCharset
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate
 from mswitch.pipelines.corpus.rules.langid import IdentifyLanguageAndScript
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
 from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.length_and_paragraphs import (
     MaxLength,
     Paragraphs,

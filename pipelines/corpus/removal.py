@@ -61,17 +61,11 @@ from mswitch.pipelines.corpus.removed import (
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 from mswitch.pipelines.local_pool import call_each
-from mswitch.pipelines.outputs import (
-    canonical_json,
-    config_hash,
-    file_sha256,
-    follow_link,
-    lock_directory,
-    write_atomically,
-)
+from mswitch.pipelines.outputs import canonical_json, config_hash, file_sha256, write_atomically
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 

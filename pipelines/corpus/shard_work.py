@@ -18,12 +18,13 @@ from mswitch.pipelines.corpus.apply_rules import ask, make_edit, pass_rules, rea
 from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, write_keys
-from mswitch.pipelines.corpus.fingerprints import is_validation, key_order, unpack
+from mswitch.pipelines.corpus.fingerprints import key_order, unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.words import chunks
+from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED
 from mswitch.pipelines.errors import UserError

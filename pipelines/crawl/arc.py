@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
     Members,
     open_input,
 )
+from mswitch.pipelines.crawl.warc import Damage, Record
 
 _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _HEAD = re.compile(

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from mswitch.pipelines.crawl import dates
-from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.charsets import Decoded
 from mswitch.pipelines.crawl.html.text import UnreadableError, decode_html, html_to_text
-from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
+from mswitch.pipelines.crawl.page_source import is_source
+from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.warc import Damage, Record
 from mswitch.pipelines.records import Page, Rejected
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")

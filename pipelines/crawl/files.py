@@ -14,13 +14,13 @@ from typing import BinaryIO, Literal
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl.arc import begins_arc
-from mswitch.pipelines.crawl.archives import find_gzip_record
 from mswitch.pipelines.crawl.decompression import (
     RECORD_START,
     DamagedStreamError,
     Members,
     find_members,
 )
+from mswitch.pipelines.crawl.warc import find_gzip_record
 from mswitch.pipelines.errors import UserError
 
 DIGEST_BYTES = 64 << 10

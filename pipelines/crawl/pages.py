@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.crawl import json_lines, tables
+from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
-from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
 from mswitch.pipelines.crawl.extract import Reserved, record_to_page
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
+from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected
 
 #: Formats of a file that hold no page, and the reason that counts them.
@@ -58,7 +58,7 @@ def read_pages(
             yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
             return
         if format in ("jsonl", "parquet"):
-            read = json_lines.read_json_lines if format == "jsonl" else tables.read_table
+            read = json_lines.read_json_lines if format == "jsonl" else parquet.read_table
             for page in read(
                 str(path),
                 file.name,
@@ -88,7 +88,7 @@ def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
     """Return the fields of a JSONL or Parquet file that `read_pages` found pages in."""
     with storage.fetch(file.path) as path:
         if (file.format or format_of(path)) == "parquet":
-            return tables.read_column_names(str(path))
+            return parquet.read_column_names(str(path))
         return json_lines.read_field_names(str(path), max_record_bytes)
 
 

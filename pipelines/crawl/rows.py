@@ -5,7 +5,8 @@ from typing import Any
 
 from mswitch.pipelines.crawl import dates
 from mswitch.pipelines.crawl.fields import describe_missing, field_names, find_value
-from mswitch.pipelines.crawl.text_lines import is_source, normalize_lines
+from mswitch.pipelines.crawl.page_source import is_source
+from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.records import Page, Rejected
 
 #: A page without a date that is understood: every dated page of its URL is newer.

@@ -11,10 +11,6 @@ _METADATA_PREFIXES = (b"WARC", b"CONTENT-", b"Content-")
 _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
-#: A text is the source of a page if it has so many signs of markup and script, by themselves and
-#: of its bytes; or fewer, where half of it is lines that end as those of a script do.
-_MIN_SIGNS, _MARKUP_SHARE, _SCRIPT_SHARE = 20, 0.05, 0.02
-_SIGNS, _SCRIPT_ENDS = b"<>{};=", (b";", b"{", b"}", b">")
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
 #: The bits of a byte that tell one within a character of UTF-8, and what they are there.
 _MARK, _WITHIN = 0xC0, 0x80
@@ -31,23 +27,6 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
     target = np.empty(len(source) + 1, np.uint8)
     prefixes = _BOUNDS if drop_metadata_lines else _BOUNDS[:1]
     return target[: _copy_lines(source, prefixes, target)].tobytes()
-
-
-def is_source(utf8: bytes) -> bool:
-    """Tell whether text is HTML or script that somebody should have read, and is no prose."""
-    least, count = max(_MIN_SIGNS, _SCRIPT_SHARE * len(utf8)), utf8.count
-    if len(utf8) - len(utf8.translate(None, _SIGNS)) < least:  # one look at nearly every text
-        return False
-    # What quotes a mail has no other end, and a rule under a heading is one sign many times.
-    signs = 2 * min(count(b"<"), count(b">")) + count(b"{") + count(b"}") + count(b";")
-    signs += count(b"=") - 2 * count(b"==")
-    if signs < least:
-        return False
-    if signs >= _MARKUP_SHARE * len(utf8):
-        return True
-    # In Greek, a question ends as a statement of a script does.
-    script = sum(len(line) for line in utf8.split(b"\n") if line.endswith(_SCRIPT_ENDS))
-    return b"{" in utf8 and 2 * script >= len(utf8)
 
 
 def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:

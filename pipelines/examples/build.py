@@ -14,13 +14,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.reader import (
-    Corpus,
-    open_corpus,
-    open_shard,
-    say_without_validation,
-)
+from mswitch.pipelines.config_checks import Count, check_fields
+from mswitch.pipelines.corpus.reader import Corpus, open_corpus, open_shard
 from mswitch.pipelines.corpus.rules.base import file_digest
+from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import (
     STAGE,
@@ -42,7 +39,6 @@ from mswitch.pipelines.outputs import stage_output_anywhere
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.records import SPLITS
 from mswitch.pipelines.runners import use_runner
-from mswitch.pipelines.validation import Count, check_fields
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 FEATURES = ("inputs", "targets")

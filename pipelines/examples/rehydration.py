@@ -8,11 +8,17 @@ the best ones of a crawl, by how few of them filters drop: training text gets th
 import bisect
 import collections
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import operator
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mswitch.pipelines.corpus.rules.list_files import ALL, read_table
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.span_corruption import (
+    Tokens,
+    stream_key,
+)
 
 MOST = 100
 
@@ -57,3 +63,17 @@ def read_weights(path: str | Path) -> Rehydration:
     if not found:
         raise UserError(f"{path} has no weights: give lines of lang, cluster_size and weight")
     return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in found.items()})
+
+
+def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
+    """Put documents into an order in which copies of one, which follow each other, are far apart.
+
+    Else a segment would hold several, and a model would learn to copy a span from its twin.
+    """
+    keyed = []
+    for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
+        first, alike = stream_key(document), list(copies)
+        keyed += [
+            ((first + (n << 64) // len(alike)) % (1 << 64), copy) for n, copy in enumerate(alike)
+        ]
+    return [copy for _, copy in sorted(keyed, key=operator.itemgetter(0))]

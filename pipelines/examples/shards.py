@@ -13,9 +13,8 @@ document, are permuted. (Crawls that were added to a corpus follow in their own 
 import dataclasses
 import functools
 import itertools
-import operator
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import CorpusShard
 from mswitch.pipelines.examples.byte_spans import byte_examples
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.rehydration import Rehydration
+from mswitch.pipelines.examples.rehydration import Rehydration, _apart
 from mswitch.pipelines.examples.segments import Chain, lossless, split_tokens, t5
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
@@ -208,20 +207,6 @@ def training_records(
         else:
             counts.add_example(None, targets)
             yield encode_example({"targets": targets, "document_starts": starts})
-
-
-def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
-    """Put documents into an order in which copies of one, which follow each other, are far apart.
-
-    Else a segment would hold several, and a model would learn to copy a span from its twin.
-    """
-    keyed = []
-    for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
-        first, alike = stream_key(document), list(copies)
-        keyed += [
-            ((first + (n << 64) // len(alike)) % (1 << 64), copy) for n, copy in enumerate(alike)
-        ]
-    return [copy for _, copy in sorted(keyed, key=operator.itemgetter(0))]
 
 
 def _corrupted(

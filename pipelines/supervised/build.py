@@ -18,6 +18,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import STAGE, ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
@@ -34,7 +35,6 @@ from mswitch.pipelines.supervised.shards import (
     write_shard,
 )
 from mswitch.pipelines.supervised.split import count_overlap, overlapping
-from mswitch.pipelines.validation import check_fields
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 #: Rows that are left out of a split for a later one has something of them.

@@ -18,7 +18,7 @@ import numpy as np
 import sentencepiece
 
 from mswitch.pipelines.corpus.reader import open_corpus
-from mswitch.pipelines.corpus.rules.scripts import UNSPACED
+from mswitch.pipelines.corpus.rules.script_factors import UNSPACED
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import Language, language_of
 from mswitch.pipelines.progress import Progress

@@ -24,12 +24,12 @@ from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.capped_budget import capped_budget, normalised
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
-from mswitch.pipelines.validation import check_fields
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"

@@ -6,6 +6,10 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
+#: What is read, and indexes, stays in memory up to so many bytes, for all languages together. Of
+#: 107 languages that are read at a time, it holds two blocks each and more.
+CACHE_BYTES = 512 << 20
+
 
 class ByteCache:
     """Keeps what was used last, as much as the budget holds, and at least the newest thing.

@@ -18,8 +18,8 @@ from mswitch.pipelines.examples.ul2 import UL2
 from mswitch.pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import checked_size
-from mswitch.tasks.batches.byte_cache import ByteCache
-from mswitch.tasks.batches.records import CACHE_BYTES, RecordSource
+from mswitch.tasks.batches.byte_cache import CACHE_BYTES, ByteCache
+from mswitch.tasks.batches.record_blocks import RecordSource
 
 STAGE = "examples"
 SPLITS = ("train", "validation")

@@ -26,9 +26,9 @@ from annotated_types import Ge, Gt
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.capped_budget import normalised
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.pipelines.validation import check_fields
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
 #: The task of a mixture that has no other: its leaves are its languages.

@@ -16,7 +16,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.examples.tfrecord import lengths_path
 from mswitch.tasks.batches.examples import Examples
-from mswitch.tasks.batches.records import RecordSource
+from mswitch.tasks.batches.record_blocks import RecordSource
 
 
 class PackedRows(Sequence[range]):

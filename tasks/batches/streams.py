@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import ExampleKey, Lengths, Tokens
-from mswitch.tasks.batches.byte_cache import ByteCache
+from mswitch.tasks.batches.byte_cache import CACHE_BYTES, ByteCache
 from mswitch.tasks.batches.collate import Example, Segment
 from mswitch.tasks.batches.examples import Examples, open_examples
 from mswitch.tasks.batches.multitask import TaskMixture
 from mswitch.tasks.batches.order import RecordOrder
 from mswitch.tasks.batches.packing import PackedRows
-from mswitch.tasks.batches.records import CACHE_BYTES
 
 
 def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:

@@ -21,11 +21,10 @@ from timing import options
 
 from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.evaluation.evaluator import fitting_capacity
+from mswitch.models.evaluation.evaluator import fitting_capacity, make_evaluation_step
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.presets import preset
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import make_evaluation_step
 
 ROWS = 32
 TINY = preset("mswitch-tiny").model

@@ -29,6 +29,7 @@ from scipy.special import stdtr
 from timing import options
 
 from mswitch.flows.reports import intervals
+from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
 from mswitch.flows.reports.headline import headline, measure_language
 from mswitch.flows.reports.intervals import (
     Estimate,
@@ -39,8 +40,6 @@ from mswitch.flows.reports.intervals import (
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
     SpeedUp,
-    delta_over_seeds,
-    measure_delta,
     measure_speed_up,
     resample_curves,
     speed_up_over_seeds,

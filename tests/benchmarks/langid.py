@@ -20,10 +20,10 @@ import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 from timing import ROOT, cpu_secs
 
-from mswitch.pipelines.corpus.rules.base import LanguageRule
 from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
 from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.south_slavic import LANGUAGES as SOUTH_SLAVIC
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, languages, mc4_codes

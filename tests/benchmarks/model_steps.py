@@ -36,7 +36,8 @@ from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.training.metrics import MetricsWriter
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import batch_loss, make_train_step
+from mswitch.models.training.step import make_train_step
+from mswitch.models.training.total_loss import batch_loss
 
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")

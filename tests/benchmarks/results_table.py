@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports.numbers import NOT_AVAILABLE, number
-from mswitch.flows.reports.sentences import bounded, figure_interval, figure_mark
+from mswitch.flows.reports.numbers import NOT_AVAILABLE, bounded, number
+from mswitch.flows.reports.sentences import figure_interval, figure_mark
 
 HEAD = (
     "pair",

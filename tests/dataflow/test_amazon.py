@@ -9,7 +9,7 @@ from trees import put, send
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.batches.records import BLOCK_BYTES
+from mswitch.tasks.batches.record_blocks import BLOCK_BYTES
 from mswitch.tasks.batches.training import TrainBatches
 
 MEGABYTE = 1 << 20

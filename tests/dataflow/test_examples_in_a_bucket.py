@@ -17,7 +17,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.tfrecord import INDEX_SUFFIX
 from mswitch.tasks.batches.examples import open_examples
 from mswitch.tasks.batches.mixtures import Mixture
-from mswitch.tasks.batches.records import BLOCK_BYTES
+from mswitch.tasks.batches.record_blocks import BLOCK_BYTES
 from mswitch.tasks.batches.training import TrainBatches
 
 RECORDS = {"de": (900, 700), "en": (800,), "sw": (20,), "yo": (1,)}

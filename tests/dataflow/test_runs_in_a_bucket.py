@@ -32,12 +32,12 @@ from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.run_files import EVALUATION, BucketFiles, open_files
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.faults import BUCKET_POINTS
 
 PRESET, STEPS = "mt5-tiny", 7
@@ -103,7 +103,7 @@ def test_sigterm_saves_into_the_bucket_and_a_second_training_is_refused(either, 
     errors = end(start(run, steps=5000), 2)
     assert f"{run} is in use by another run (process {first.pid} on " in errors
     first.terminate()
-    errors = end(first, EXIT_RESUME)
+    errors = end(first, RESUME)
     assert "the same command continues" in errors
     saved = max(steps_in(run))
     assert f"stopped after step {saved:,}" in errors
@@ -124,13 +124,13 @@ def test_a_training_that_was_away_too_long_replaces_nothing(requests, start):
         other = start(run, "checkpoint_every=50", steps=5000)
         wait_for(has_saved(run, other, after=reached), 200)
         other.terminate()
-        assert "was in use by process" in end(other, EXIT_RESUME)
+        assert "was in use by process" in end(other, RESUME)
         before = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
     finally:
         away.send_signal(signal.SIGCONT)
     # It finds out by its clock, or where a request was under way, by the store.
     lost = f"could not be renewed for {LEASE_SECS} s|was written by another process"
-    assert re.search(lost, end(away, EXIT_RESUME))
+    assert re.search(lost, end(away, RESUME))
     after = {name: objects.read_version(f"{run}/{name}") for name in storage.file_sizes(run)}
     assert before.items() <= after.items()
     # A request that was under way may add a file of a checkpoint, which nothing refers to, or of
@@ -220,7 +220,7 @@ def test_without_credentials_is_one_line(requests, monkeypatch):
 def resumes():
     with pytest.raises(SystemExit) as caught:
         yield
-    assert caught.value.code == EXIT_RESUME
+    assert caught.value.code == RESUME
 
 
 def test_a_bucket_that_fails_later_is_tried_again_later(bucket, monkeypatch, capsys):

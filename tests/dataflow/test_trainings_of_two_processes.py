@@ -15,17 +15,17 @@ from bucket_runs import SCRIPT, assert_same_runs, copied, has_saved, metrics, st
 from example_files import write_examples
 from processes import end, free_port, wait_for
 
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.pipelines import objects, storage
+from mswitch.pipelines.exit_codes import RESUME
 
 #: Who follows a lease notices renewals later than its holder sends them.
 LEASE_SECS = 24
 PRESET, STEPS = "mswitch-tiny", 7
 #: Experts are divided, so that no process has all of the state.
 MESH = ("expert_parallel=2",)
-#: Of a process that JAX ends because another is lost; `mswitch` makes EXIT_RESUME of it.
-ENDED = (EXIT_RESUME, -signal.SIGABRT)
+#: Of a process that JAX ends because another is lost; `mswitch` makes RESUME of it.
+ENDED = (RESUME, -signal.SIGABRT)
 
 Pair = tuple[subprocess.Popen[str], subprocess.Popen[str]]
 
@@ -109,7 +109,7 @@ def test_sigterm_saves_all_parts_and_a_lost_lease_stops_all_members(bucket, star
     second = processes.start(SCRIPT, PRESET, run, 5000, f"lease_secs={LEASE_SECS}")
     assert f"in use by another run (process {members[0].pid} on " in end(second, 2)
     members[1].terminate()
-    said, _ = end_both(members, (EXIT_RESUME,), (EXIT_RESUME,))
+    said, _ = end_both(members, (RESUME,), (RESUME,))
     saved = max(steps_in(run))
     assert f"stopped after step {saved:,}" in said
     assert complete_steps(copied(run, tmp_path / "stopped") / "checkpoints")[-1] == saved

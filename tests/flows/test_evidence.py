@@ -18,7 +18,7 @@ from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_le
 from mswitch.flows.chains.machine_settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, settled
 from mswitch.flows.cli.main import main
-from mswitch.flows.devices import Devices
+from mswitch.flows.devices_found import Devices
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB

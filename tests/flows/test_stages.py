@@ -14,7 +14,7 @@ from cyclopts import App
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
 from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
-from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.distill import distill
 from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from processes import end, free_port, has_steps, start_mswitch, wait_for
 
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME
 
 pytestmark = pytest.mark.training
 
@@ -54,7 +54,7 @@ def test_a_lost_process_ends_the_others_and_asks_for_the_job_to_be_resumed(
     wait_for(has_steps(out / "metrics.jsonl", first, second), 200)
     second.kill()
     second.communicate()
-    assert "another process" in end(first, EXIT_RESUME).splitlines()[-1]
+    assert "another process" in end(first, RESUME).splitlines()[-1]
     assert not (out / "_COMPLETED").exists()
 
 
@@ -80,7 +80,7 @@ def test_sigterm_while_a_job_is_joined_asks_for_it_to_be_resumed(tmp_path, examp
         connection, _ = silent.accept()
         with connection:
             process.terminate()
-            errors = end(process, EXIT_RESUME)
+            errors = end(process, RESUME)
     assert errors.splitlines()[-1].startswith("[train] ended by SIGTERM at once: start the same")
 
 
@@ -94,7 +94,7 @@ def test_two_processes_evaluate_a_run_and_a_lost_one_ends_the_other(tmp_path, ex
         time.sleep(0.05)
     lost.kill()
     lost.communicate()
-    assert "another process" in end(first, EXIT_RESUME).splitlines()[-1]
+    assert "another process" in end(first, RESUME).splitlines()[-1]
     for process in [start_mswitch(*command, *member(number, port)) for number in range(2)]:
         end(process)
     assert {path.name for path in (out / "eval").glob("*.parquet")} == {"1.parquet", "2.parquet"}

@@ -9,10 +9,11 @@ import pytest
 
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
+from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.nn.experts import gated
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import make_evaluation_step, make_gradients
+from mswitch.models.training.step import make_gradients
 
 ROWS, INPUTS, TARGETS = 32, 128, 16
 

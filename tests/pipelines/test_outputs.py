@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import end, start
 
-from mswitch.pipelines import outputs, storage
+from mswitch.pipelines import directory_lock, outputs, storage
+from mswitch.pipelines.directory_lock import lock_directory
 from mswitch.pipelines.errors import UserError
 
 
@@ -51,7 +52,7 @@ def test_a_link_stands_for_its_directory(tmp_path, exists):
 def test_a_link_to_nothing_is_refused_where_no_stage_makes_it(tmp_path):
     (tmp_path / "run").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"symbolic link to .*nowhere, which does not exist"):
-        outputs.lock_directory(tmp_path / "run").__enter__()
+        lock_directory(tmp_path / "run").__enter__()
 
 
 @pytest.mark.parametrize("out", ["gs://bucket/out", Path("gs://bucket/out")])
@@ -133,18 +134,18 @@ def test_foreign_directories_are_refused(tmp_path, marker):
     [("--out", "wait for it to end or stop it, or choose another --out"), ("", "or stop it")],
 )
 def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch, option, advice):
-    monkeypatch.setattr(outputs, "LOCK_PATIENCE_SECS", 0.2)
+    monkeypatch.setattr(directory_lock, "LOCK_PATIENCE_SECS", 0.2)
     with (
-        outputs.lock_directory(tmp_path / "corpus"),
+        lock_directory(tmp_path / "corpus"),
         pytest.raises(UserError, match=f"in use by another run .process {os.getpid()}.*{advice}$"),
-        outputs.lock_directory(tmp_path / "corpus", option),
+        lock_directory(tmp_path / "corpus", option),
     ):
         pass
 
 
 def test_a_killed_writer_leaves_no_lock(tmp_path):
     script = (
-        "import sys, time\nfrom mswitch.pipelines.outputs import lock_directory\n"
+        "import sys, time\nfrom mswitch.pipelines.directory_lock import lock_directory\n"
         f"with lock_directory({str(tmp_path / 'corpus')!r}):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
@@ -152,7 +153,7 @@ def test_a_killed_writer_leaves_no_lock(tmp_path):
     assert child.stdout.readline() == "held\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
-    with outputs.lock_directory(tmp_path / "corpus"):
+    with lock_directory(tmp_path / "corpus"):
         pass
 
 

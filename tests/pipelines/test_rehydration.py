@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.corpus.fit import fit_weights
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.rehydration import read_weights
-from mswitch.pipelines.examples.shards import _apart
+from mswitch.pipelines.examples.rehydration import _apart, read_weights
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
 from mswitch.tasks.batches.multitask import task_mixture

@@ -11,11 +11,13 @@ from mappings import DENSE, SPARSE, STEPS, TRAIN, Languages
 
 from mswitch.models.capacity import Groups, batch_groups
 from mswitch.models.config import ModelConfig
+from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.training.beginning import in_dense_places
+from mswitch.models.training.initial_parameters import in_dense_places
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
-from mswitch.models.training.step import Teaching, make_evaluation_step, make_train_step
+from mswitch.models.training.step import make_train_step
+from mswitch.models.training.total_loss import Teaching
 
 #: Languages and noise with which a dense model has room for some of the gain, and with none.
 ROOM, NO_ROOM = (32, 0.5), (128, 0.0)

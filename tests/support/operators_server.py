@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import MSWITCH, free_port
 
-from mswitch.flows.prefect.profile import deployment_path
+from mswitch.flows.prefect.operators_toml import deployment_path
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400

@@ -24,7 +24,8 @@ from mswitch.models.partitioning import make_mesh, put_batch  # noqa: E402
 from mswitch.models.presets import preset  # noqa: E402
 from mswitch.models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
 from mswitch.models.training.state import Skeleton  # noqa: E402
-from mswitch.models.training.step import FEATURES, make_train_step  # noqa: E402
+from mswitch.models.training.step import make_train_step  # noqa: E402
+from mswitch.models.training.total_loss import FEATURES  # noqa: E402
 
 ROWS, STEPS = 64, 10
 #: Elements of an array that no device may hold as a whole.

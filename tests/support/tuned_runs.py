@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from mswitch.flows.reports.downstream import write_downstream
 from mswitch.models.config import TuningConfig
 from mswitch.models.inference.predict import SCHEMA
-from mswitch.models.inference.scores import score_predictions
+from mswitch.models.inference.prediction_scores import score_predictions
 from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.outputs import MARKER, config_hash

@@ -40,7 +40,7 @@ def deploy(
             does.
         serve: also run a server, its UI and a worker on this machine, until Ctrl-C.
     """
-    from mswitch.flows.prefect.profile import FILE, read_operators
+    from mswitch.flows.prefect.operators_toml import FILE, read_operators
 
     if sum((dry_run, check, serve)) > 1:
         raise UserError("--dry-run, --check and --serve exclude each other: give one of them")

@@ -29,6 +29,7 @@ from mswitch.flows.jobs.summary import FINAL, Summary, as_json, summarise
 from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.stages.stage import job_of_command
+from mswitch.pipelines import exit_codes
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
 from mswitch.pipelines.progress import say
@@ -42,7 +43,13 @@ app = App(
 )
 
 #: Exit codes of a command that waits for the end of a job.
-EXIT_CODES = {"done": 0, "failed": 1, "refused": 2, "paused": 75, "cancelled": 130}
+EXIT_CODES = {
+    "done": 0,
+    "failed": exit_codes.DEFECT,
+    "refused": exit_codes.USER_ERROR,
+    "paused": exit_codes.RESUME,
+    "cancelled": exit_codes.INTERRUPTED,
+}
 
 Out = Annotated[
     Path,
@@ -265,7 +272,7 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
     """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
-    from mswitch.flows.prefect.profile import read_operators
+    from mswitch.flows.prefect.operators_toml import read_operators
 
     price, hours = read_operators().price_of(record), summary.host_hours
     if price is None:
@@ -287,7 +294,9 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _launcher_of_operators(name: str) -> Launcher:
-    from mswitch.flows.prefect.profile import read_operators  # it knows all settings of flows
+    from mswitch.flows.prefect.operators_toml import (
+        read_operators,  # it knows all settings of flows
+    )
 
     return read_operators().launcher(name)
 

@@ -43,7 +43,7 @@ def serve(
     """
     import uvicorn
 
-    from mswitch.flows.prefect.profile import read_operators
+    from mswitch.flows.prefect.operators_toml import read_operators
     from mswitch.flows.reports.page_server import is_loopback, page_app
 
     place = storage or str(read_operators().storage)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
@@ -18,17 +17,14 @@ from prefect.client.schemas.actions import (
     WorkPoolCreate,
     WorkPoolUpdate,
 )
-from prefect.client.schemas.objects import ConcurrencyOptions, StateType
+from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from mswitch.flows.prefect.approval import AWAITING_APPROVAL
 from mswitch.flows.prefect.deploy.deployments import (
     DEPLOYMENTS,
-    HEARTBEAT_SECS,
     QUEUE,
     Deployment,
     check_schedules,
@@ -38,6 +34,7 @@ from mswitch.flows.prefect.deploy.deployments import (
     schema_of,
     tags_of,
 )
+from mswitch.flows.prefect.deploy.heartbeats import zombies
 from mswitch.flows.prefect.deploy.notifications import (
     NAME,
     address,
@@ -45,7 +42,7 @@ from mswitch.flows.prefect.deploy.notifications import (
     find_block,
     save_block,
 )
-from mswitch.flows.prefect.profile import HOUSEKEEPING, TAG, TAGS, Operators, deployment_path
+from mswitch.flows.prefect.operators_toml import HOUSEKEEPING, Operators, deployment_path
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
 
@@ -286,37 +283,6 @@ def _found_schedule(schedules: Any) -> Any:
         for one in schedules
     ]
     return found[0] if len(found) == 1 else found or None
-
-
-def zombies() -> AutomationCore:
-    """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
-    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
-    ends = (*ends, AWAITING_APPROVAL)
-    heartbeat = "prefect.flow-run.heartbeat"
-    crash: ActionTypesOrUnknown = ChangeFlowRunState(
-        state=StateType.CRASHED,
-        name="Crashed",
-        message="No sign of life: its process died.",
-        force=False,
-    )
-    return AutomationCore(
-        name=f"{TAG}-zombies",
-        description="Flow runs whose process died are Crashed.",
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={
-                "prefect.resource.role": "tag",
-                "prefect.resource.id": [f"prefect.tag.{tag}" for tag in TAGS],
-            },
-            for_each={"prefect.resource.id"},
-            after={heartbeat},
-            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
-        ),
-        actions=[crash],
-    )
 
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:

@@ -11,6 +11,7 @@ from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
+from mswitch.flows.prefect.deploy.heartbeats import HEARTBEAT_SECS
 from mswitch.flows.prefect.flows.append_crawl import append_crawl
 from mswitch.flows.prefect.flows.corpus import corpus
 from mswitch.flows.prefect.flows.evaluate import evaluate_run
@@ -22,9 +23,7 @@ from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
-from mswitch.flows.prefect.owners import OWNER_TAG
-from mswitch.flows.prefect.parameters import flat_values, parameters_of
-from mswitch.flows.prefect.profile import (
+from mswitch.flows.prefect.operators_toml import (
     FILE,
     HOUSEKEEPING,
     TAG,
@@ -33,6 +32,8 @@ from mswitch.flows.prefect.profile import (
     Operators,
     Schedule,
 )
+from mswitch.flows.prefect.owners import OWNER_TAG
+from mswitch.flows.prefect.parameters import flat_values, parameters_of
 from mswitch.flows.prefect.settings import (
     AppendSettings,
     CorpusSettings,
@@ -50,8 +51,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
-#: Seconds between the signs of life of a flow run.
-HEARTBEAT_SECS = 30
 #: Prefect's name of the queue that every work pool has.
 QUEUE = "default"
 NOTHING = Further()

@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from prefect.exceptions import ObjectNotFound
 
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
-from mswitch.flows.prefect.profile import FILE, TAG, TAGS, Notifications
+from mswitch.flows.prefect.operators_toml import FILE, TAG, TAGS, Notifications
 from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 

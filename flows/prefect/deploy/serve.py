@@ -13,7 +13,7 @@ import httpx
 
 from mswitch.flows.prefect.deploy.apply import deploy
 from mswitch.flows.prefect.deploy.deployments import check_schedules
-from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 

@@ -8,9 +8,9 @@ from prefect import flow
 from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.prefect.artifacts import key_of, show_table
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.parameters import flat
-from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import ExamplesSettings
 from mswitch.flows.prefect.steps import step

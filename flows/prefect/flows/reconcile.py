@@ -23,6 +23,7 @@ from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Intent, Record, find_records, follower
 from mswitch.flows.prefect.follow import lift_time_limit
+from mswitch.flows.prefect.operators_toml import TAGS, read_operators
 from mswitch.flows.prefect.owners import (
     flow_run_of,
     leave_to_others,
@@ -30,7 +31,6 @@ from mswitch.flows.prefect.owners import (
     read_flow_run,
     wants_jobs,
 )
-from mswitch.flows.prefect.profile import TAGS, read_operators
 from mswitch.flows.prefect.stalled_jobs import report_stall, tell
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError

@@ -2,8 +2,8 @@
 
 from prefect import flow
 
+from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.parameters import flat
-from mswitch.flows.prefect.profile import read_operators
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.settings import ReportSettings

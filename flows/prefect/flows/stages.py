@@ -11,14 +11,14 @@ from prefect import Flow, flow
 from mswitch.flows import stages
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.parameters import entries, flat
-from mswitch.flows.prefect.profile import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import JobConfig
-from mswitch.pipelines.validation import check_fields
+from mswitch.pipelines.config_checks import check_fields
 
 NAME = "name of what is made, and of the directory that it goes to."
 RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mswitch.pipelines.compiled import compiled, random_seed, table_size
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.dedup.base import Dedup, binary
 from mswitch.pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
@@ -18,7 +19,6 @@ from mswitch.pipelines.corpus.fingerprints import (
 )
 from mswitch.pipelines.crawl.text_lines import keep_lines
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 DedupScope = Literal["global", "language", "none"]
 

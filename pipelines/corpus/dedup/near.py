@@ -24,11 +24,11 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge, Le
 
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
 from mswitch.pipelines.corpus.fingerprints import md5, unpack
 from mswitch.pipelines.corpus.rules.words import Words, mix, words_of
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

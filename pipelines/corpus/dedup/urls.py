@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack, unpack_column
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 UrlWinner = Literal["largest_hash", "newest"]
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
 from mswitch.pipelines.corpus.url_normalization import document_id
@@ -24,7 +25,6 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 Mc4Release = Literal["3.0.1", "3.1.0"]
 

@@ -11,14 +11,13 @@ import hashlib
 import os
 import shutil
 import types
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.local_pool import note
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.records import Page
@@ -186,70 +185,6 @@ class Edit(Step):
     def mask(self, beginning: str) -> str:
         """Return the beginning of a text, of a page that is dropped, as samples may show it."""
         return beginning
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageRule(Rule):
-    """Labels pages with their language and drops those in others; define `identify`.
-
-    Attributes:
-        languages: codes to keep (an entry may name several, with commas; aliases are understood);
-            None keeps all in `known`.
-        keep_und: keep pages whose language is uncertain, as language `und`; by default unless
-            languages are chosen.
-    """
-
-    name: ClassVar[str] = "language"
-    find: ClassVar[Callable[[str], str | None]] = staticmethod(find_code)
-    languages: tuple[str, ...] | None = None
-    keep_und: bool | None = None
-
-    def __post_init__(self):
-        if self.languages is not None:
-            given = [code for entry in self.languages for code in entry.split(",") if code]
-            object.__setattr__(self, "languages", parse_codes(given, self.find))
-        if not self.kept:
-            raise UserError("no language is chosen: give at least one, or keep_und")
-
-    @functools.cached_property
-    def kept(self) -> frozenset[str]:
-        """The labels that a page may be written under."""
-        kept = self.known() if self.languages is None else self.languages
-        keep_und = self.languages is None if self.keep_und is None else self.keep_und
-        return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
-
-    def known(self) -> Iterable[str]:
-        """Return the codes that are kept unless some are chosen."""
-        return languages()
-
-    def identify(self, page: Page) -> tuple[str, float]:
-        """Return the language of a page, `und` where it is uncertain, and a score from 0 to 1."""
-        raise NotImplementedError
-
-    def reason(self, page: Page) -> str | None:
-        """Label a page; drop it if its language is not wanted."""
-        page.lang, page.lang_score = self.identify(page)
-        return self._by_label(page)
-
-    def known_reasons(
-        self, pages: Sequence[Page], changed: Collection[str]
-    ) -> Sequence[str | None] | None:
-        """Judge by the label, if only the languages that are wanted have changed."""
-        labelled = {*changed} <= {"languages", "keep_und"}
-        return [self._by_label(page) for page in pages] if labelled else None
-
-    def _by_label(self, page: Page) -> str | None:
-        if page.lang in self.kept:
-            return None
-        return "undetermined_language" if page.lang == UNDETERMINED else "other_language"
-
-    def detail(self, page: Page) -> str:
-        """Return the guess with its score, then the text."""
-        return f"{page.lang} {page.lang_score:.3f}: {page.text}"
-
-    def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the guess and what else is known of it."""
-        return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}
 
 
 def file_digest(path: str, what: str) -> str:

@@ -26,13 +26,13 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from mswitch.pipelines import storage
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import Rule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 NGRAM_WORDS = 13
 MIN_ITEM_WORDS = 8

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
-from mswitch.pipelines.corpus.rules.base import LanguageRule
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page

@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import gcld3
 from annotated_types import Ge, Le
 
-from mswitch.pipelines.corpus.rules.base import LanguageRule, Limits
+from mswitch.pipelines.config_checks import check_fields
+from mswitch.pipelines.corpus.rules.base import Limits
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

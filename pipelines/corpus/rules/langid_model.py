@@ -14,13 +14,14 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.rules.base import LanguageRule, Limits
+from mswitch.pipelines.config_checks import Share, check_fields
+from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.langid import sample
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import Share, check_fields
 
 _PREFIX = "__label__"
 #: How many of a model's guesses are added up.

@@ -9,12 +9,12 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
+from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
-from mswitch.pipelines.corpus.rules.scripts import LEAST_LENGTH_FACTOR, length_factor
+from mswitch.pipelines.corpus.rules.script_factors import LEAST_LENGTH_FACTOR, length_factor
 from mswitch.pipelines.corpus.rules.text_script import writing_system
 from mswitch.pipelines.crawl.text_lines import third_longest_line
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import check_fields
 
 #: How much of a page tells its script.
 _SCRIPT_CHARACTERS = 4000

@@ -15,6 +15,7 @@ import numpy as np
 from annotated_types import Ge
 
 from mswitch.pipelines.compiled import random_seed
+from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
 from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.repetition import repeated_characters
@@ -33,7 +34,6 @@ from mswitch.pipelines.corpus.rules.words import (
 )
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
-from mswitch.pipelines.validation import Share, check_fields
 
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)

@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 
 from mswitch.pipelines.compiled import compiled
-from mswitch.pipelines.corpus.rules.scripts import LETTERS_PER_WORD, UNSPACED, unspaced_blocks
+from mswitch.pipelines.corpus.rules.script_factors import (
+    LETTERS_PER_WORD,
+    UNSPACED,
+    unspaced_blocks,
+)
 from mswitch.pipelines.records import Page
 
 #: Text that is cut up at a time: its arrays (about 60 bytes a character) stay near the caches.

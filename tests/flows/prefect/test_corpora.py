@@ -10,7 +10,7 @@ from mswitch.flows.jobs.record import Record, read_record
 from mswitch.flows.prefect.corpora import build_job
 from mswitch.flows.prefect.flows.append_crawl import has_dump, options_of_build
 from mswitch.flows.prefect.flows.examples import check_limit
-from mswitch.flows.prefect.profile import Dataflow, Operators
+from mswitch.flows.prefect.operators_toml import Dataflow, Operators
 from mswitch.pipelines.errors import UserError
 
 

@@ -6,7 +6,7 @@ import example_files
 from tuned_runs import right_of_ten, write_tuned
 
 from mswitch.flows.prefect.flows.finetune import finetune_run
-from mswitch.flows.prefect.profile import Operators
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.tuning import show_scores
 
 

@@ -10,13 +10,13 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schema_of
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.parameters import (
     JobCancelledError,
     configured,
     flat,
     flat_values,
 )
-from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import (
     CorpusSettings,
     PairSettings,
@@ -24,10 +24,10 @@ from mswitch.flows.prefect.settings import (
 )
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
+from mswitch.pipelines.config_checks import constraints
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
-from mswitch.pipelines.validation import constraints
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 FLOWS = {type(one.settings): one.flow for one in DEPLOYMENTS if one.settings is not None}

@@ -9,7 +9,8 @@ import pytest
 
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.prefect import preflight
+from mswitch.flows.prefect import begin_with, preflight
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import (
     check_capacity,
@@ -18,9 +19,8 @@ from mswitch.flows.prefect.preflight import (
     checkpoint_bytes,
     missing_bytes,
 )
-from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.settings import PairSettings
-from mswitch.flows.stages import disk_space
+from mswitch.flows.stages import disk_needed
 from mswitch.models.config import TrainConfig
 from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
@@ -127,7 +127,7 @@ def write_run(run, made_of, finished=True, **changes):
 
 
 def continued(planned, origin, examples):
-    return preflight.going_on._task.fn.__wrapped__(planned, origin, examples)
+    return begin_with.going_on._task.fn.__wrapped__(planned, origin, examples)
 
 
 def test_a_training_goes_on_from_where_it_began(planned, examples, tmp_path):
@@ -173,7 +173,7 @@ def test_disk_that_is_too_small_is_refused_before_anything_is_built(
 ):
     asked = []
     usage = SimpleNamespace(free=100_000_000)
-    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: asked.append(path) or usage)
+    monkeypatch.setattr(disk_needed.shutil, "disk_usage", lambda path: asked.append(path) or usage)
     with pytest.raises(UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: make room, or"):
         check(SETTINGS, planned, examples)
     # It is that of the first directory that is there.

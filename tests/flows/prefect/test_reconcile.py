@@ -15,8 +15,8 @@ from prefect.exceptions import ObjectNotFound
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
 from mswitch.flows.prefect.flows import reconcile as reconciling
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel_jobs, owner_of
-from mswitch.flows.prefect.profile import Operators
 from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
 
 

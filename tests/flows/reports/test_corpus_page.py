@@ -10,7 +10,7 @@ import pytest
 from made_reports import assert_inert, parse_page, visible_words
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.reports.corpus import write_page
+from mswitch.flows.reports.corpus_page import write_page
 from mswitch.flows.reports.numbers import fine_percent
 from mswitch.flows.reports.pages import visible
 from mswitch.pipelines import storage

@@ -23,7 +23,7 @@ from mswitch.flows.reports.downstream_section import read_downstream
 from mswitch.flows.reports.index import write_index
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
-from mswitch.models.inference.scores import format_scores
+from mswitch.models.inference.prediction_scores import format_scores
 from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines.errors import UserError
 

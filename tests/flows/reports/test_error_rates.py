@@ -20,7 +20,7 @@ from interval_coverage import (
     welch_p_value,
 )
 
-from mswitch.flows.reports.speedup import measure_delta
+from mswitch.flows.reports.final_difference import measure_delta
 
 
 @pytest.mark.parametrize("noise", [normal, heavy, per_token])

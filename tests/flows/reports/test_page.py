@@ -13,7 +13,7 @@ from made_reports import assert_inert, make_report, parse_page, visible_words
 from report_runs import Scenario, edit_config, read_config, write_runs
 from tuned_runs import compare_tuned_from
 
-from mswitch.flows.reports import numbers, sentences
+from mswitch.flows.reports import numbers
 from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.languages import languages
 
@@ -142,7 +142,7 @@ def test_table_csv_and_json_agree(full):
         shown = visible_words(cells[8])
         mark = {"none": "", "lower": ">", "upper": "<"}[row["censored"]]
         assert shown.startswith("n/apoint " + mark if few else mark)
-        assert sentences.ratio(row["step_speedup"]) in shown
+        assert numbers.ratio(row["step_speedup"]) in shown
         if row["step_speedup_ci"] is None:
             assert lines[lang]["step_speedup_ci_low"] == ""
         else:

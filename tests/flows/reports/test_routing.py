@@ -9,7 +9,7 @@ import pytest
 from made_reports import make_report
 from report_runs import Scenario, write_runs
 
-from mswitch.flows.reports.panels import routing_panels
+from mswitch.flows.reports.figures_by_language import routing_panels
 from mswitch.flows.reports.routing import (
     Routing,
     entropy_bits,

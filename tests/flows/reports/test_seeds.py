@@ -8,12 +8,11 @@ from interval_coverage import seeds_called_better, seeds_coverage
 from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 
 from mswitch.flows.reports import intervals
+from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import resample_seeds, widened
 from mswitch.flows.reports.speedup import (
-    delta_over_seeds,
     mean_losses,
-    measure_delta,
     measure_speed_up,
     resample_curves,
     speed_up_over_seeds,

@@ -8,12 +8,12 @@ from mswitch.flows.reports import numbers, sentences
 
 
 def test_numbers_are_written_for_readers():
-    assert sentences.bounded(4.236) == "4.24×"
-    assert sentences.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
-    assert sentences.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
-    assert sentences.bounded(None) == "n/a"
-    assert sentences.ratio(9.996) == "10.0"
-    assert sentences.ratio(99.96) == "100"
+    assert numbers.bounded(4.236) == "4.24×"
+    assert numbers.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
+    assert numbers.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
+    assert numbers.bounded(None) == "n/a"
+    assert numbers.ratio(9.996) == "10.0"
+    assert numbers.ratio(99.96) == "100"
     assert numbers.signed(-0.0004) == "−0.0004"
     assert (numbers.number(-0.011, 1), numbers.signed(1e-5, 1)) == ("−0.01", "0.0")
     assert numbers.number(0.0) == numbers.signed(-0.0) == "0.000"
@@ -130,7 +130,7 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
     figure = {"value": value, "ci": ci, "ci_censored": None, "range": reach}
     thin = "\N{NARROW NO-BREAK SPACE}"
-    made = sentences.bounded(value, sentences.figure_mark(figure))
+    made = numbers.bounded(value, sentences.figure_mark(figure))
     assert made == shown.replace(" ", thin)
     made = sentences.figure_interval(figure)
     assert made == (interval and interval.replace("< ", f"<{thin}"))
@@ -148,7 +148,7 @@ def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
 )
 def test_an_end_that_is_a_bound_says_so(ci, marks, shown):
     shown = re.sub("([<>]) ", "\\1\N{NARROW NO-BREAK SPACE}", shown)
-    assert sentences.speed_up_interval(ci, marks) == shown
+    assert numbers.speed_up_interval(ci, marks) == shown
 
 
 def test_weights_take_the_place_of_alpha():

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
+from mswitch.flows.reports.final_difference import measure_delta
 from mswitch.flows.reports.intervals import document_weights, language_generator
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
     isotonic_fit,
     isotonic_fits,
     log_speed_ups,
-    measure_delta,
     measure_speed_up,
     percentile_interval,
     resample_curves,

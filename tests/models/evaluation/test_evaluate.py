@@ -20,7 +20,7 @@ from mswitch.models.evaluation.evaluate import evaluate, evaluate_run
 from mswitch.models.evaluation.evaluator import SCHEMA
 from mswitch.models.huggingface.convert import export_hf, import_hf
 from mswitch.models.training.run_directory import read_run
-from mswitch.pipelines import outputs
+from mswitch.pipelines import directory_lock
 from mswitch.pipelines.errors import UserError
 
 CONFIG = EvaluateConfig(batch_size=8)
@@ -222,7 +222,7 @@ def test_watching_evaluates_what_comes_and_ends_with_the_run(
     def act():
         seen.append({path.name for path in (in_training / "eval").iterdir()})
         with monkeypatch.context() as patched:
-            patched.setattr(outputs, "LOCK_PATIENCE_SECS", 0.0)
+            patched.setattr(directory_lock, "LOCK_PATIENCE_SECS", 0.0)
             with pytest.raises(UserError, match=r"eval is in use by another run \(process \d+\)"):
                 evaluate_on(in_training)
         if len(seen) == 2:

@@ -22,7 +22,7 @@ from mswitch.models.huggingface.convert import _tensor, read_parameters
 from mswitch.models.huggingface.files import WeightFiles
 from mswitch.models.huggingface.tensors import pieces
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import batch_loss
+from mswitch.models.training.total_loss import batch_loss
 from mswitch.pipelines.outputs import read_json_object
 
 #: Of the largest logit.

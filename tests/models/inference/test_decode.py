@@ -7,12 +7,12 @@ import train_child as child
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import TrainConfig
+from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.beam import NEVER, make_beam_decoder
 from mswitch.models.inference.decode import likeliest, make_decoder
 from mswitch.models.inference.labels import make_label_scorer, prefix_tree
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import make_evaluation_step
 
 FLOAT32 = TrainConfig(dtype="float32")
 LENGTH = 9

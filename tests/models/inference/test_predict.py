@@ -26,7 +26,7 @@ from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.generate import bucket
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.inference.predict import answer, predict
-from mswitch.models.inference.scores import format_scores
+from mswitch.models.inference.prediction_scores import format_scores
 from mswitch.models.training.run_directory import MARKER
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError

@@ -8,7 +8,7 @@ from mswitch.models.config import TrainConfig
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.presets import preset
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import batch_loss
+from mswitch.models.training.total_loss import batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 

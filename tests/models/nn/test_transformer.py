@@ -11,7 +11,8 @@ from mswitch.models.config import TrainConfig
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton, unrolled
-from mswitch.models.training.step import batch_loss, make_train_step
+from mswitch.models.training.step import make_train_step
+from mswitch.models.training.total_loss import batch_loss
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 

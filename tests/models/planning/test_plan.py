@@ -15,8 +15,8 @@ from mswitch.models.planning import plan as plan_module
 from mswitch.models.planning.compile import CompileRequest, CompileResult, memory_wanted
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.planning.mesh_ranking import rank_settings
 from mswitch.models.planning.plan import make_pair, make_plan
-from mswitch.models.planning.settings import rank_settings
 from mswitch.models.planning.text import format_pair, format_plan, train_options
 from mswitch.models.planning.topology import parse_topology
 from mswitch.models.presets import preset

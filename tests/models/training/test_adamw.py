@@ -13,7 +13,8 @@ from mswitch.models.config import TrainConfig
 from mswitch.models.training import optimizer as module
 from mswitch.models.training.optimizer import AdamMoments, AdamW, moment_axes, optimizer_of
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import FEATURES, make_train_step
+from mswitch.models.training.step import make_train_step
+from mswitch.models.training.total_loss import FEATURES
 from mswitch.pipelines.errors import UserError
 
 AXES = {

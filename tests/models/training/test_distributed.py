@@ -10,7 +10,7 @@ import pytest
 from processes import free_port
 
 from mswitch.models.config import JobConfig
-from mswitch.models.devices import memory_explained
+from mswitch.models.device_errors import memory_explained
 from mswitch.models.training.distributed import membership
 from mswitch.pipelines.errors import UserError
 

@@ -28,13 +28,14 @@ from mswitch.models.config import (
     TuningConfig,
 )
 from mswitch.models.evaluation.evaluate import evaluate
-from mswitch.models.training.beginning import find_origin, state_of_origin
 from mswitch.models.training.finetune import finetune
+from mswitch.models.training.initial_parameters import find_origin, state_of_origin
 from mswitch.models.training.optimizer import Adafactor, AdamW, optimizer_of
 from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Skeleton, unrolled
-from mswitch.models.training.step import FEATURES, batch_loss, make_gradients
+from mswitch.models.training.step import make_gradients
+from mswitch.models.training.total_loss import FEATURES, batch_loss
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths

@@ -19,8 +19,8 @@ import pytest
 from processes import end, free_port, on_devices
 from trained_runs import lines
 
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
+from mswitch.pipelines.exit_codes import RESUME
 
 SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
 #: Seven processes begin, each of which has a program of eight devices to trace.
@@ -128,9 +128,9 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     job = [f"coordinator_address={free_address()}", "num_processes=2"]
     first = start(out, 4, *MESH, *job, "process_id=0")
     second = start(out, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
-    errors = end(first, EXIT_RESUME)
+    errors = end(first, RESUME)
     assert "the same command continues" in errors
-    assert "[train]" not in end(second, EXIT_RESUME)  # process 0 speaks for all
+    assert "[train]" not in end(second, RESUME)  # process 0 speaks for all
     stopped = complete_steps(out / "checkpoints")[-1]
     assert begun < stopped == lines(out)[-1]["step"] < STEPS
     errors = end(start(out, 4, *HALF, "remat=layers"), 0)
@@ -198,6 +198,6 @@ def test_a_process_that_is_lost_between_two_steps_ends_the_other():
         processes.start("-c", LOSE, json.dumps({**job, "process_id": number}))
         for number in range(2)
     )
-    errors = end(first, EXIT_RESUME)
+    errors = end(first, RESUME)
     assert "another process may be lost; start again" in errors
     end(lost, -signal.SIGKILL)

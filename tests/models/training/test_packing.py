@@ -13,7 +13,7 @@ from mswitch.models.config import JobConfig, TrainConfig
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.step import FEATURES, SEGMENTS, batch_loss
+from mswitch.models.training.total_loss import FEATURES, SEGMENTS, batch_loss
 from mswitch.models.training.train import train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths

@@ -12,13 +12,13 @@ from trained_runs import equal, lines, state
 
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.lifeline import EXIT_RESUME
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import SELECTED, claim_run, read_run
 from mswitch.models.training.train import train
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import RESUME
 
 pytestmark = pytest.mark.training
 
@@ -146,7 +146,7 @@ def test_sigterm_saves_and_asks_to_be_resumed(tmp_path):
     process = start("mt5-tiny", out, steps=5000)
     wait_for(has_steps(out / "metrics.jsonl", process))
     process.terminate()
-    errors = end(process, EXIT_RESUME)
+    errors = end(process, RESUME)
     assert "the same command continues" in errors
     written = lines(out)
     assert complete_steps(out / "checkpoints")[-1] == written[-1]["step"] == len(written)

@@ -24,10 +24,10 @@ from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.nn.flops import forward_flops, training_step_flops
 from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
-from mswitch.models.training import beginning as module
+from mswitch.models.training import initial_parameters as module
 from mswitch.models.training.run_directory import MARKER, model_of, read_run
 from mswitch.models.training.state import Parameters, Skeleton, unrolled
-from mswitch.models.training.step import FEATURES, Teaching, batch_loss
+from mswitch.models.training.total_loss import FEATURES, Teaching, batch_loss
 from mswitch.models.training.train import train
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.models.transfer.distill import distill

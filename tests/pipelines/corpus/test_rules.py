@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from mswitch.flows.prefect.parameters import attribute_docs
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import (
-    fingerprint,
-    is_validation,
-    line_fingerprints,
-    modulo,
-    unpack,
-)
+from mswitch.pipelines.corpus.fingerprints import fingerprint, line_fingerprints, unpack
 from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
@@ -29,6 +23,7 @@ from mswitch.pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
+from mswitch.pipelines.corpus.validation_split import is_validation, modulo
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import mc4_codes

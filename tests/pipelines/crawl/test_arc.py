@@ -15,7 +15,7 @@ from corpus_builds import LENIENT
 from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.crawl import arc, decompression
 from mswitch.pipelines.crawl.arc import read_arc
-from mswitch.pipelines.crawl.archives import Damage
+from mswitch.pipelines.crawl.warc import Damage
 from mswitch.pipelines.records import Page, Rejected
 
 LIMIT = 1 << 16

@@ -5,10 +5,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from resiliparse.parse.encoding import bytes_to_str
 
-from mswitch.pipelines.crawl.archives import Record
 from mswitch.pipelines.crawl.charsets import decode
 from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.html.text import decode_html
+from mswitch.pipelines.crawl.warc import Record
 
 #: Articles 1 and 2 of the Universal Declaration of Human Rights, in part.
 RUSSIAN = (

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.crawl.archives import Damage, Record
 from mswitch.pipelines.crawl.extract import parse_timestamp, record_to_page
 from mswitch.pipelines.crawl.html.text import (
     UnreadableError,
     html_to_text,
 )
 from mswitch.pipelines.crawl.text_lines import normalize_lines
+from mswitch.pipelines.crawl.warc import Damage, Record
 from mswitch.pipelines.records import Page, Rejected
 
 PROSE = "In the morning Anna walked through the old garden and talked about the long year."

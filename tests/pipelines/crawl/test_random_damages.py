@@ -7,8 +7,8 @@ import crawl_files as crawl
 import numpy as np
 import pytest
 
-from mswitch.pipelines.crawl.archives import Record, read_archive
 from mswitch.pipelines.crawl.decompression import GZIP_MAGIC
+from mswitch.pipelines.crawl.warc import Record, read_archive
 
 BODY_BYTES = (60, 300, 2_000, 5_000, 70_000)
 NUMBERS = {b"http://a.example/%d" % i: i for i in range(5)}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.corpus.rules.scripts import length_factor
+from mswitch.pipelines.corpus.rules.script_factors import length_factor
 from mswitch.pipelines.corpus.rules.words import SpanHashes, chunks, cut
 
 

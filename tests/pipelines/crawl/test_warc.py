@@ -8,9 +8,9 @@ import crawl_files as crawl
 import pytest
 import zstandard
 
-from mswitch.pipelines.crawl import archives, decompression
-from mswitch.pipelines.crawl.archives import Damage, Record, read_archive
+from mswitch.pipelines.crawl import decompression, warc
 from mswitch.pipelines.crawl.files import find_crawl_files
+from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 
 LIMIT = 1 << 20
 write = partial(crawl.write, compress=False)
@@ -128,7 +128,7 @@ def test_many_lying_lengths_in_a_plain_file(tmp_path, monkeypatch, within):
     liar = crawl.record("liar", "http://a.example/liar", length=length)
     path = write(tmp_path / "a.warc", [liar * liars, *numbered()])
     if within:
-        monkeypatch.setattr(archives, "_RETRY_BYTES", 0)
+        monkeypatch.setattr(warc, "_RETRY_BYTES", 0)
     count = collections.Counter(type(one) for one in read_archive(path, LIMIT))
     if within:  # after a time, what a liar claims is given up with it
         assert 1 <= count[Damage] < 100

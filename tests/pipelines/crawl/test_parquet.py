@@ -12,10 +12,10 @@ from crawl_files import reasons
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mswitch.pipelines.crawl import tables
+from mswitch.pipelines.crawl import parquet
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, map_fields
+from mswitch.pipelines.crawl.parquet import read_table
 from mswitch.pipelines.crawl.rows import UNDATED
-from mswitch.pipelines.crawl.tables import read_table
 from mswitch.pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
 
 LIMIT = 1 << 20
@@ -225,8 +225,8 @@ def test_a_damaged_footer_does_not_abort_the_process(tmp_path):
     path.write_bytes(content)
     script = (
         "import sys\n"
-        "from mswitch.pipelines.crawl import fields, tables\n"
-        "found = tables.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
+        "from mswitch.pipelines.crawl import fields, parquet\n"
+        "found = parquet.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
         " max_bytes=1 << 20, drop_metadata_lines=True)\n"
         "print(*(getattr(one, 'reason', 'page') for one in found))"
     )
@@ -253,11 +253,11 @@ def test_any_damage_is_survived(tmp_path, data):
     noise = data.draw(st.binary(min_size=1, max_size=20))
     content[at : at + len(noise)] = noise
     path.write_bytes(content)
-    assert len(read(path)) <= 60 + 3 + len(content) // tables.MIN_ROW_BYTES
+    assert len(read(path)) <= 60 + 3 + len(content) // parquet.MIN_ROW_BYTES
 
 
 def test_a_column_that_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 100_000)
+    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 100_000)
     table = numbered(20)
     table["text"][10:] = [f"{i}" * 20_000 for i in range(10)]
     path = write(tmp_path / "a", table, row_group_size=10, use_dictionary=False)
@@ -268,7 +268,7 @@ def test_a_column_that_is_too_large_is_not_read(tmp_path, monkeypatch):
 
 def test_rows_that_a_file_cannot_hold_are_not_counted_singly(tmp_path, monkeypatch):
     path = write(tmp_path / "a", {"text": ["x" * 10] * 10**6, "url": ["u"] * 10**6})
-    monkeypatch.setattr(tables, "MAX_COLUMN_BYTES", 10)
+    monkeypatch.setattr(parquet, "MAX_COLUMN_BYTES", 10)
     [only] = read(path)
     assert (only.reason, only.source) == ("too_large", "f@0")
     assert only.detail.startswith("1000000 rows: ")
@@ -284,7 +284,7 @@ def shared_values(path: Path, size: int, rows: int) -> Path:
 
 
 def test_a_bomb_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(parquet, "BOMB_BYTES", 1 << 20)
     found = read(shared_values(tmp_path / "a", 10_000, 50_000))
     assert reasons(found)[-1] == "damaged"
     assert set(reasons(found)[:-1]) == {""}

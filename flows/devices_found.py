@@ -10,7 +10,7 @@ from mswitch.pipelines.errors import UserError
 _USER_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 _SCRIPT = """
 import json, jax
-from mswitch.models.devices import check_devices
+from mswitch.models.device_errors import check_devices
 check_devices()
 device = jax.devices()[0]
 memory = (device.memory_stats() or {}).get("bytes_limit", 0)

@@ -26,7 +26,7 @@ from mswitch.models.training.run_directory import (
 )
 from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
-from mswitch.models.training.step import Teaching
+from mswitch.models.training.total_loss import Teaching
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 

@@ -16,9 +16,6 @@ from mswitch.tasks.batches.byte_cache import ByteCache
 
 #: Bytes of neighbouring records that are read at once, in the mean of a language.
 BLOCK_BYTES = 1 << 20
-#: What is read, and indexes, stays in memory up to so many bytes, for all languages together. Of
-#: 107 languages that are read at a time, it holds two blocks each and more.
-CACHE_BYTES = 512 << 20
 
 
 class Piece(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
+from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.validation import Count, check_fields
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ from mswitch.pipelines.corpus.ledger import (
     drops_by_reason,
 )
 from mswitch.pipelines.corpus.recipe import READ, Recipe
-from mswitch.pipelines.corpus.rules.base import LanguageRule, Rule
+from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.dates import ACCEPTED
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile

@@ -1,0 +1,47 @@
+"""Flow runs whose process died without a word, told by heartbeats that stay away."""
+
+import datetime
+
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+from mswitch.flows.prefect.approval import AWAITING_APPROVAL
+from mswitch.flows.prefect.operators_toml import (
+    TAG,
+    TAGS,
+)
+
+#: Seconds between the signs of life of a flow run.
+HEARTBEAT_SECS = 30
+
+
+def zombies() -> AutomationCore:
+    """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
+    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
+    ends = (*ends, AWAITING_APPROVAL)
+    heartbeat = "prefect.flow-run.heartbeat"
+    crash: ActionTypesOrUnknown = ChangeFlowRunState(
+        state=StateType.CRASHED,
+        name="Crashed",
+        message="No sign of life: its process died.",
+        force=False,
+    )
+    return AutomationCore(
+        name=f"{TAG}-zombies",
+        description="Flow runs whose process died are Crashed.",
+        trigger=EventTrigger(
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            match_related={
+                "prefect.resource.role": "tag",
+                "prefect.resource.id": [f"prefect.tag.{tag}" for tag in TAGS],
+            },
+            for_each={"prefect.resource.id"},
+            after={heartbeat},
+            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
+        ),
+        actions=[crash],
+    )

@@ -1,0 +1,43 @@
+"""What routers did in a step, as the metrics that are written down."""
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mswitch.models.nn.router import RoutingStats
+
+
+def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
+    """Routing of all sparse layers, encoder's first: sums over the tokens that were routed.
+
+    Parts of a batch may be added up; `routing_metrics` divides.
+    """
+    tokens = jnp.concatenate([(part.expert >= 0).sum(axis=(1, 2)) for part in stats])
+
+    def times_tokens(name: str) -> Array:
+        means = jnp.concatenate([getattr(part, name) for part in stats])
+        return means * tokens.reshape(-1, *[1] * (means.ndim - 1))
+
+    means = ("drop_fraction", "entropy", "confidence", "load")
+    return {"tokens": tokens, **{name: times_tokens(name) for name in means}}
+
+
+def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
+    """What is logged of routing; the first `encoder_layers` sparse layers are the encoder's.
+
+    `drop_fraction`, `entropy` and `confidence` are means over layers, `drop_fraction_encoder` and
+    `drop_fraction_decoder` those of one stack, `max_load` the largest share any layer gives one
+    expert, as a multiple of an even share. `layer_...` has a value of each layer, and `load` its
+    experts' shares.
+    """
+    tokens = jnp.maximum(sums["tokens"], 1)
+    load = sums["load"] / tokens[:, None]
+    layers = {name: sums[name] / tokens for name in ("drop_fraction", "entropy", "confidence")}
+    layers["max_load"] = load.max(axis=-1) * load.shape[-1]
+    return {
+        **{name: values.mean() for name, values in layers.items()},
+        "drop_fraction_encoder": layers["drop_fraction"][:encoder_layers].mean(),
+        "drop_fraction_decoder": layers["drop_fraction"][encoder_layers:].mean(),
+        "max_load": layers["max_load"].max(),
+        **{f"layer_{name}": values for name, values in layers.items()},
+        "load": load,
+    }

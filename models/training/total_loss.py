@@ -1,0 +1,146 @@
+"""The loss of a batch: cross-entropy, the z-loss, those of routers, and a teacher's share."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mswitch.models.capacity import Groups
+from mswitch.models.nn.experts import DROPLESS
+from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.router import RoutingStats
+from mswitch.models.training.routing_metrics import routing_sums
+from mswitch.models.training.state import Parameters, Skeleton
+
+Batch = Mapping[str, Array]
+#: Features of a batch that reach the device.
+FEATURES = (
+    "encoder_input_tokens",
+    "decoder_input_tokens",
+    "decoder_target_tokens",
+    "decoder_loss_weights",
+)
+#: The one that does besides where an evaluation counts bytes.
+BORDERS = "decoder_border_weights"
+#: Those that do besides where rows are packed.
+SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
+
+
+class LossParts(NamedTuple):
+    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too.
+
+    Only with a teacher is there a soft loss.
+    """
+
+    loss: Float[Array, ""]
+    z_loss: Float[Array, ""]
+    balance_loss: Float[Array, ""]
+    router_z_loss: Float[Array, ""]
+    routing: dict[str, Array]
+    soft_loss: Float[Array, ""] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Teaching:
+    """A teacher without its values, and what its predictions weigh.
+
+    Attributes:
+        skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
+        soft_weight: share of the cross-entropy with its predictions; the rest is of the targets.
+        temperature: of both predictions, in that share.
+    """
+
+    skeleton: Skeleton
+    soft_weight: float
+    temperature: float
+
+    def head(self, parameters: Parameters, batch: Batch) -> Head:
+        """The hidden states of a batch, and what makes logits of them."""
+        rows = batch["encoder_input_tokens"].shape[0]
+        how = {"groups": Groups(rows, rows), "capacities": (DROPLESS, DROPLESS)}
+        with self.skeleton.matmul_precision():
+            return run_model(self.skeleton, parameters, batch, **how)[0]
+
+
+def run_model(
+    skeleton: Skeleton, parameters: Parameters, batch: Batch, **how: Any
+) -> tuple[Head, tuple[RoutingStats, RoutingStats] | None]:
+    """What makes logits of a batch, and how encoder and decoder of a sparse model routed it.
+
+    Args:
+        skeleton: the model.
+        parameters: its values.
+        batch: with `SEGMENTS` where rows are packed.
+        how: the model's groups, capacities and key.
+    """
+    model = skeleton.merge(parameters)
+    x, stats = model(
+        batch["encoder_input_tokens"],
+        batch["decoder_input_tokens"],
+        batch["decoder_target_tokens"],
+        **{name: batch.get(name) for name in SEGMENTS},
+        **how,
+    )
+    return Head(x, *model.logits_kernel()), stats
+
+
+def batch_loss(
+    skeleton: Skeleton,
+    parameters: Parameters,
+    batch: Batch,
+    *,
+    groups: Groups,
+    target_tokens: Float[Array, ""],
+    parts: int = 1,
+    key: Any = None,
+    teaching: Teaching | None = None,
+    teacher: Parameters | None = None,
+) -> tuple[Float[Array, ""], LossParts]:
+    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all.
+
+    With `teaching`, `teacher` are the values of its model.
+    """
+    train = skeleton.train
+    with skeleton.matmul_precision():
+        head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)
+        targets, soft = batch["decoder_target_tokens"], None
+        if teaching is None:
+            losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
+        else:
+            assert teacher is not None
+            losses, log_z_squared, soft = distilled_token_losses(
+                head,
+                teaching.head(teacher, batch),
+                targets,
+                teaching.temperature,
+                train.loss_chunks,
+            )
+    weights = batch["decoder_loss_weights"]
+    loss = (losses * weights).sum() / target_tokens
+    z_loss = train.z_loss * (log_z_squared * weights).sum() / target_tokens
+    balance, router_z, routing = jnp.zeros(()), jnp.zeros(()), {}
+    if stats is not None:
+        config, (encoder, decoder) = skeleton.config, stats
+        balance = encoder.balance_loss.sum() + decoder.balance_loss.sum()
+        balance = config.balance_weight * balance / parts
+        router_z = encoder.z_loss.sum() + decoder.z_loss.sum()
+        router_z = config.router_z_weight * router_z / parts
+        routing = routing_sums(stats)
+    total = loss + z_loss + balance + router_z
+    if teaching is not None and soft is not None:
+        soft = (soft * weights).sum() / target_tokens
+        total += teaching.soft_weight * (soft - loss)
+    return total, LossParts(loss, z_loss, balance, router_z, routing, soft)
+
+
+def weights_per_sequence(batch: Batch) -> Float[Array, "B T"]:
+    """Loss weights of a batch, padded or packed, that add up to 1 over each target sequence."""
+    weights, segments = batch["decoder_loss_weights"], batch.get("decoder_segment_ids")
+    if segments is None:
+        in_sequence = weights.sum(axis=-1, keepdims=True)
+    else:
+        same = segments[:, :, None] == segments[:, None, :]
+        in_sequence = (same * weights[:, None, :]).sum(axis=-1)
+    return weights / jnp.maximum(in_sequence, 1.0)

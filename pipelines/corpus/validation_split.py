@@ -1,0 +1,41 @@
+"""Which pages of a corpus are validation, and the languages that have none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mswitch.pipelines.languages import UNDETERMINED
+from mswitch.pipelines.progress import say
+
+
+def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
+    """Tell by URL fingerprint which pages are validation (mC4: md5 mod 1000 == 0)."""
+    return modulo(halves, 1000) < per_mille
+
+
+def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
+    """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
+    high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)
+    return (high * np.uint64((1 << 64) % divisor) + low) % np.uint64(divisor)
+
+
+def say_without_validation(
+    stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> None:
+    """Say which languages have no validation text, and what gives them some.
+
+    Args:
+        stage: who says it.
+        languages: figures by language and split; `documents` is one.
+    """
+    known = sorted(lang for lang in languages if lang != UNDETERMINED)
+    without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
+    if without:
+        named = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+        say(
+            stage,
+            f"no validation text in {len(without):,} of {len(known):,} languages ({named}): too "
+            "few pages for --validation-per-mille; built with --min-validation-documents 5, a "
+            "corpus has some in each language of two documents or more",
+        )

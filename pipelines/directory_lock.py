@@ -1,0 +1,68 @@
+"""The lock that keeps two commands from writing one output directory."""
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mswitch.pipelines.errors import UserError, is_disk_full
+
+LOCK_PATIENCE_SECS = 10.0
+
+
+def follow_link(out: str | Path) -> Path:
+    """Return the directory that `out` is a symbolic link to, or `out` itself.
+
+    Staging and lock lie beside that one: a link cannot be replaced by a rename.
+    """
+    return Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)
+
+
+@contextlib.contextmanager
+def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
+    """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
+
+    Args:
+        out: the directory.
+        option: what names it, for messages; "" where no other can be chosen.
+    """
+    link, out = out, follow_link(out)
+    if os.path.islink(link) and not out.exists():
+        raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make that")
+    elsewhere = f", or choose another {option}" if option else ""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out.parent / f".{out.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {out.parent}: {error.strerror}; make that possible{elsewhere}"
+        ) from error
+    try:
+        deadline = time.monotonic() + LOCK_PATIENCE_SECS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+                    raise UserError(
+                        f"{out} is in use by another run (process {holder or 'unknown'}): "
+                        f"wait for it to end or stop it{elsewhere}"
+                    ) from None
+                time.sleep(0.1)
+        os.ftruncate(descriptor, 0)
+        try:
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            yield
+        except Exception as error:
+            if is_disk_full(error):
+                raise UserError(
+                    f"no space left on the disk of {out}: free some{elsewhere}, and run the same "
+                    "command again; it continues"
+                ) from error
+            raise
+    finally:
+        os.close(descriptor)
