@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 
 from mswitch.flows.prefect.artifacts import key_of
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
-from mswitch.flows.prefect.parameters import JobCancelledError
+from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.

@@ -24,8 +24,8 @@ from prefect.states import Suspended
 from mswitch.flows.jobs.controller import ask, run_job
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
+from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.owners import flow_run_of, leave_to_others, owner_of, started_by
-from mswitch.flows.prefect.parameters import JobCancelledError
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say

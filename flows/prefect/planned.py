@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.jobs.job import Job
-from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.stages import evaluate, finetune, train
 from mswitch.models.config import (
     EvaluateConfig,

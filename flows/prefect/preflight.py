@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes

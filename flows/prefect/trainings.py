@@ -14,11 +14,11 @@ from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import follow, jobs_followed
+from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel, owner_of
 from mswitch.flows.prefect.planned import Planned, evaluation, training
 from mswitch.flows.prefect.reports import write_page_so_far
-from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.models.training.run_files import EVALUATION

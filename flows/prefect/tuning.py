@@ -6,8 +6,8 @@ from typing import Any
 from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
 from mswitch.flows.prefect.cost import CostGuard
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.form_defaults import FinetuneSettings
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.settings import FinetuneSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page

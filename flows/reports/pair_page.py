@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import figures, figures_by_language, numbers, sentences
+from mswitch.flows.reports import figures, figures_by_language, numbers, routing_map, sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
@@ -66,7 +66,7 @@ def draw(
     if routing is not None:
         layer = most_informative_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
-        heat = figures_by_language.routing_panels(routing, layer, english, count)
+        heat = routing_map.routing_panels(routing, layer, english, count)
     return {
         "speedup": _draw_histograms(report),
         "quality": _draw_quality(report, count),

@@ -11,7 +11,7 @@ import sentencepiece
 
 from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, memory_explained
-from mswitch.models.inference.generate import Generator, own_examples
+from mswitch.models.inference.decoding_batches import Generator, own_examples
 from mswitch.models.training.checkpoint import chosen_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
 from mswitch.models.training.run_files import open_files

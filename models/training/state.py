@@ -22,6 +22,7 @@ from jaxtyping import Array, Int
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.transformer import Transformer
 from mswitch.models.partitioning import parameter_spec
+from mswitch.models.training.frozen_parameters import group_of, is_frozen
 from mswitch.models.training.optimizer import Moment, Optimizer, moment_axes
 
 Parameters = dict[str, Array]
@@ -75,11 +76,7 @@ class Skeleton:
     def trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Those of the values by parameter name whose parameters are not frozen."""
         freeze = self.train.freeze
-        return {
-            name: value
-            for name, value in values.items()
-            if freeze == "none" or (_group(name) == "experts") != (freeze == "experts")
-        }
+        return {name: value for name, value in values.items() if not is_frozen(name, freeze)}
 
     def merge(self, parameters: Mapping[str, Array]) -> Transformer:
         """Give the model with these values."""
@@ -213,21 +210,6 @@ def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
     """Number of parameters by group: embedding, logits, attention, experts and so on."""
     counts: dict[str, int] = {}
     for name, shape in skeleton.shapes.items():
-        group = _group(name)
+        group = group_of(name)
         counts[group] = counts.get(group, 0) + math.prod(shape.shape)
     return counts
-
-
-def _group(name: str) -> str:
-    parts = name.split(".")
-    if parts[0] in ("embedding", "logits"):
-        return parts[0]
-    if "router" in parts:
-        return "routers"
-    if "switch" in parts:
-        return "experts"
-    if any(part.endswith("norm") for part in parts):
-        return "norms"
-    if "feed_forward" in parts:
-        return "feed_forward"
-    return "attention"

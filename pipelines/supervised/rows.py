@@ -22,7 +22,7 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK, PARQUET_MAGIC
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
-from mswitch.pipelines.supervised.formats import Numbered, read_squad, read_wikiann
+from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad, read_wikiann
 
 #: A longer row is refused; no task of mT5 or T5 has one of a tenth of it.
 MAX_ROW_BYTES = 4 << 20

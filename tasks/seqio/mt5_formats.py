@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.pipelines.supervised.formats import pad_punctuation, question_row
+from mswitch.pipelines.supervised.squad_and_wikiann import pad_punctuation, question_row
 
 #: What a task reads: `inputs`, `targets`, `id` and `group` of text, and `answers`, texts.
 Row = Mapping[str, Any]

@@ -31,7 +31,7 @@ from mswitch.models.config import (
     TuningConfig,
 )
 from mswitch.models.inference import predict as predicting
-from mswitch.models.inference.generate import Generator
+from mswitch.models.inference.decoding_batches import Generator
 from mswitch.models.presets import preset
 from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.tasks.batches.mixtures import Mixture

@@ -29,7 +29,7 @@ from processes import MSWITCH, free_port
 from trained_runs import lines
 
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.prefect.settings import PairSettings
+from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.stages.stage import options_of
 
 OPERATORS = """

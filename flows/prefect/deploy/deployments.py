@@ -23,18 +23,7 @@ from mswitch.flows.prefect.flows.reconcile import reconcile
 from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
-from mswitch.flows.prefect.operators_toml import (
-    FILE,
-    HOUSEKEEPING,
-    TAG,
-    VARIABLE,
-    Further,
-    Operators,
-    Schedule,
-)
-from mswitch.flows.prefect.owners import OWNER_TAG
-from mswitch.flows.prefect.parameters import flat_values, parameters_of
-from mswitch.flows.prefect.settings import (
+from mswitch.flows.prefect.form_defaults import (
     AppendSettings,
     CorpusSettings,
     EvaluateSettings,
@@ -45,6 +34,17 @@ from mswitch.flows.prefect.settings import (
     RefreshSettings,
     ReportSettings,
 )
+from mswitch.flows.prefect.form_fields import flat_values, parameters_of
+from mswitch.flows.prefect.operators_toml import (
+    FILE,
+    HOUSEKEEPING,
+    TAG,
+    VARIABLE,
+    Further,
+    Operators,
+    Schedule,
+)
+from mswitch.flows.prefect.owners import OWNER_TAG
 from mswitch.models.config import TrainConfig
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError

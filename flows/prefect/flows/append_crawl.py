@@ -17,11 +17,11 @@ from mswitch.flows.prefect.corpora import (
     crawl_of,
     show_statistics,
 )
+from mswitch.flows.prefect.form_defaults import AppendSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import AppendSettings
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest

@@ -2,12 +2,12 @@
 
 from prefect import flow
 
+from mswitch.flows.prefect.form_defaults import EvaluateSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.planned import evaluation
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import EvaluateSettings
 from mswitch.flows.prefect.trainings import evaluate
 
 

@@ -9,14 +9,14 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from mswitch.flows.jobs.job import output_below
+from mswitch.flows.prefect.form_defaults import ExperimentSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import ExperimentSettings
 from mswitch.flows.prefect.trainings import Sides, train_within_limit
 from mswitch.flows.stages.stage import options_of
 from mswitch.pipelines.errors import UserError

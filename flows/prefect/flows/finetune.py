@@ -5,12 +5,12 @@ from prefect.states import Completed
 
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard
+from mswitch.flows.prefect.form_defaults import FinetuneSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import FinetuneSettings
 from mswitch.flows.prefect.tuning import finetune, predict, preset_of, show_scores
 from mswitch.models.training.run_directory import PREDICTIONS
 from mswitch.pipelines.errors import UserError

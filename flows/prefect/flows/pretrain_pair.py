@@ -4,14 +4,14 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from mswitch.flows.prefect.begin_with import going_on
+from mswitch.flows.prefect.form_defaults import PairSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import train_within_limit
 
 

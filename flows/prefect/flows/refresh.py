@@ -21,11 +21,11 @@ from prefect.states import Cancelled, Cancelling, Completed
 
 from mswitch.flows.prefect.flows.append_crawl import newest_dump
 from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
+from mswitch.flows.prefect.form_defaults import RefreshSettings
+from mswitch.flows.prefect.form_fields import JobCancelledError, flat
 from mswitch.flows.prefect.operators_toml import deployment_path, read_operators
 from mswitch.flows.prefect.owners import cancel_jobs
-from mswitch.flows.prefect.parameters import JobCancelledError, flat
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import RefreshSettings
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say

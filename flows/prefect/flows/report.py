@@ -2,11 +2,11 @@
 
 from prefect import flow
 
+from mswitch.flows.prefect.form_defaults import ReportSettings
+from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.parameters import flat
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.settings import ReportSettings
 
 
 @flow(name="report", flow_run_name=named("report {name}: {candidate} against {baseline}"))

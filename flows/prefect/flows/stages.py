@@ -11,9 +11,9 @@ from prefect import Flow, flow
 from mswitch.flows import stages
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.form_fields import entries, flat
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.parameters import entries, flat
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.stage import Stage

@@ -17,10 +17,10 @@ from mswitch.flows.jobs.record import Attempt, Record, read_record
 from mswitch.flows.prefect import approval
 from mswitch.flows.prefect.approval import Approval, approve
 from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudgetError
+from mswitch.flows.prefect.form_defaults import PairSettings
+from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators, Price
-from mswitch.flows.prefect.parameters import JobCancelledError
 from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import train_within_limit
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.nn.flops import training_step_flops

@@ -13,10 +13,10 @@ from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.prefect import trainings
 from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, sides
+from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned, evaluation
 from mswitch.flows.prefect.preflight import check_trainings
-from mswitch.flows.prefect.settings import ExperimentSettings, PairSettings
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.run_directory import CONFIG

@@ -21,9 +21,9 @@ from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import follower, read_record
 from mswitch.flows.prefect import follow as following
 from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel_jobs, owner_of
-from mswitch.flows.prefect.parameters import JobCancelledError
 from mswitch.pipelines.progress import lines_to
 
 

@@ -19,13 +19,13 @@ from mswitch.flows.prefect.deploy.deployments import (
     schedule_of,
     tags_of,
 )
+from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.operators_toml import (
     VARIABLE,
     Operators,
     deployment_path,
     read_operators,
 )
-from mswitch.flows.prefect.settings import RefreshSettings
 from mswitch.pipelines.errors import UserError
 
 

@@ -10,6 +10,7 @@ import pytest
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.prefect import begin_with, preflight
+from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import (
@@ -19,7 +20,6 @@ from mswitch.flows.prefect.preflight import (
     checkpoint_bytes,
     missing_bytes,
 )
-from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.stages import disk_needed
 from mswitch.models.config import TrainConfig
 from mswitch.models.presets import preset

@@ -12,8 +12,8 @@ from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
 from mswitch.flows.prefect import artifacts, trainings
+from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.settings import PairSettings
 from mswitch.flows.prefect.trainings import Trainings
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import lines_to

@@ -23,7 +23,7 @@ from mswitch.flows.cli.app import run as run_command
 from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
 from mswitch.models.inference.best_checkpoint import select
 from mswitch.models.inference.decode import make_decoder
-from mswitch.models.inference.generate import bucket
+from mswitch.models.inference.decoding_batches import bucket
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.inference.predict import answer, predict
 from mswitch.models.inference.prediction_scores import format_scores

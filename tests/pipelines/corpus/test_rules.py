@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.flows.prefect.parameters import attribute_docs
+from mswitch.flows.prefect.form_fields import attribute_docs
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import fingerprint, line_fingerprints, unpack
 from mswitch.pipelines.corpus.recipes import (

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.supervised.formats import read_wikiann
+from mswitch.pipelines.supervised.squad_and_wikiann import read_wikiann
 from mswitch.tasks import metric_intervals
 from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.classes import NEED_LABELS

@@ -11,8 +11,8 @@ import tensorflow as tf
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.definition import RowError, read_task
-from mswitch.pipelines.supervised.formats import pad_punctuation
 from mswitch.pipelines.supervised.rows import read_rows
+from mswitch.pipelines.supervised.squad_and_wikiann import pad_punctuation
 from mswitch.tasks.batches.examples import open_examples
 
 QUESTION = "Whose portrait by François Clouet was included in the Jones bequest of 1882?"

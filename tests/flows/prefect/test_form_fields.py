@@ -10,18 +10,18 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schema_of
-from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.parameters import (
+from mswitch.flows.prefect.form_defaults import (
+    CorpusSettings,
+    PairSettings,
+    RefreshSettings,
+)
+from mswitch.flows.prefect.form_fields import (
     JobCancelledError,
     configured,
     flat,
     flat_values,
 )
-from mswitch.flows.prefect.settings import (
-    CorpusSettings,
-    PairSettings,
-    RefreshSettings,
-)
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.pipelines.config_checks import constraints
