@@ -41,7 +41,10 @@ from mswitch.pipelines.supervised.split import key64
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
 from mswitch.tasks.seqio.own_metrics import example_id, metrics_of
-from mswitch.tasks.seqio.registered import Registered, check_task, draws_randomly, preprocessed
+from mswitch.tasks.seqio.registered import Registered, check_task, preprocessed
+
+#: So many examples tell whether a task draws.
+TRIED = 32
 
 MULTITASK = "multitask.toml"
 _SIDES = ("inputs", "targets")
@@ -392,3 +395,26 @@ def write_ids(
                 yield row, inputs, targets
 
     return write_rows(shard, directory, rows())
+
+
+def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
+    """Whether the first examples differ with the seed of what comes after the cache."""
+
+    def first(draw: int) -> list[list[np.ndarray]]:
+        found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
+        return [[example[name] for name in _SIDES] for example in found]
+
+    def same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> bool:
+        return len(one) == len(other) and all(
+            np.array_equal(a, b)
+            for x, y in zip(one, other, strict=True)
+            for a, b in zip(x, y, strict=True)
+        )
+
+    one = first(0)
+    if not same(one, first(0)):
+        raise UserError(
+            f"{task.name} gives other examples each time, which no seed repeats: let its "
+            "preprocessors take theirs from seqio.map_over_dataset"
+        )
+    return not same(one, first(1))

@@ -15,10 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mswitch.models.config import EvaluateConfig, JobConfig
-from mswitch.models.evaluation.evaluator import Evaluator, dispatch_of, training_like
+from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
+from mswitch.models.evaluation.evaluator import Evaluator
 from mswitch.models.training.checkpoint import complete_steps, restore_parameters
-from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
+from mswitch.models.training.distributed import (
+    agree,
+    membership,
+    on_first,
+    say_once,
+    together,
+)
 from mswitch.models.training.run_directory import (
     BORDER_NATS,
     CHECKPOINTS,
@@ -27,6 +33,7 @@ from mswitch.models.training.run_directory import (
     EVALUATION_SETTINGS,
     check_vocabulary,
     read_run,
+    train_config_of,
 )
 from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
 from mswitch.models.training.tables import is_made, write_table
@@ -37,6 +44,11 @@ from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
+
+#: Sequences of a batch where the mesh divides that many.
+USUAL_BATCH = 32
+
+_AXES = ("data_parallel", "expert_parallel", "model_parallel")
 
 _ALONE = JobConfig()
 #: How often `--watch` looks for a new checkpoint.
@@ -281,3 +293,40 @@ def _write_step(
         f"step {step:,}: {nats.sum() / tokens.sum():.4f} nats a token over {tokens.sum():,} target "
         f"tokens of {table.num_rows:,} documents",
     )
+
+
+def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
+    """The run's configuration with what the evaluation has otherwise.
+
+    The mesh is the one asked for, else the training's, or one device where that needs more than
+    there are. A batch that is not asked for is the usual one, or the next that the mesh divides.
+    """
+    train = train_config_of(described)
+    asked = {axis: getattr(config, axis) for axis in _AXES}
+    if any(asked.values()):
+        axes = {axis: size or 1 for axis, size in asked.items()}
+    elif jax.process_count() > 1 and train.devices != jax.device_count():
+        raise UserError(
+            f"the run was trained on {train.devices} devices, and the processes have "
+            f"{jax.device_count()}: give a mesh of them all, such as --data-parallel "
+            f"{jax.device_count()}"
+        )
+    elif train.devices <= jax.device_count():
+        axes = {axis: getattr(train, axis) for axis in _AXES}
+    else:
+        axes = dict.fromkeys(_AXES, 1)
+    shards = axes["data_parallel"] * axes["expert_parallel"]
+    return dataclasses.replace(
+        train,
+        dtype=config.dtype or train.dtype,
+        batch_size=config.batch_size or -(-USUAL_BATCH // shards) * shards,
+        pack=1,
+        microbatches=1,
+        **axes,
+    )
+
+
+def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
+    """What the configuration says, or what suits: one CPU device takes blocks in turn anyway."""
+    one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
+    return config.dispatch or ("blocks" if one_cpu else "queues")

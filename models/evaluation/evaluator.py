@@ -6,7 +6,6 @@ not depend on what else is in its batch, nor on how the batch is spread.
 
 import collections
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,12 +17,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from mswitch.models.capacity import Groups, batch_groups, expert_capacity
-from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.models.config import TrainConfig
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import BORDER_NATS, DENOISER, model_of, train_config_of
+from mswitch.models.training.run_directory import BORDER_NATS, DENOISER, model_of
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
@@ -49,9 +48,6 @@ ROUTING_SCHEMA = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
-#: Sequences of a batch where the mesh divides that many.
-USUAL_BATCH = 32
-_AXES = ("data_parallel", "expert_parallel", "model_parallel")
 
 
 class EvaluationResult(NamedTuple):
@@ -123,43 +119,6 @@ def sequence_loads(
     """Count the tokens of every sequence that chose each expert."""
     of_rows = expert.reshape(expert.shape[0], rows, -1)
     return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
-
-
-def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
-    """The run's configuration with what the evaluation has otherwise.
-
-    The mesh is the one asked for, else the training's, or one device where that needs more than
-    there are. A batch that is not asked for is the usual one, or the next that the mesh divides.
-    """
-    train = train_config_of(described)
-    asked = {axis: getattr(config, axis) for axis in _AXES}
-    if any(asked.values()):
-        axes = {axis: size or 1 for axis, size in asked.items()}
-    elif jax.process_count() > 1 and train.devices != jax.device_count():
-        raise UserError(
-            f"the run was trained on {train.devices} devices, and the processes have "
-            f"{jax.device_count()}: give a mesh of them all, such as --data-parallel "
-            f"{jax.device_count()}"
-        )
-    elif train.devices <= jax.device_count():
-        axes = {axis: getattr(train, axis) for axis in _AXES}
-    else:
-        axes = dict.fromkeys(_AXES, 1)
-    shards = axes["data_parallel"] * axes["expert_parallel"]
-    return dataclasses.replace(
-        train,
-        dtype=config.dtype or train.dtype,
-        batch_size=config.batch_size or -(-USUAL_BATCH // shards) * shards,
-        pack=1,
-        microbatches=1,
-        **axes,
-    )
-
-
-def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
-    """What the configuration says, or what suits: one CPU device takes blocks in turn anyway."""
-    one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
-    return config.dispatch or ("blocks" if one_cpu else "queues")
 
 
 class Evaluator:

@@ -19,7 +19,7 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import LanguageIndex
-from mswitch.pipelines.corpus.validation_split import is_validation
+from mswitch.pipelines.corpus.validation_split import is_validation, moved_to_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.outputs import file_sha256
 
@@ -83,7 +83,7 @@ def plan_shards(
     for lang, index in sorted(languages.items()):
         totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
-        moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
+        moved = index.smallest[: moved_to_validation(lacking, totals["train"][0])]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
         for split, sign in (("train", -1), ("validation", 1)):

@@ -14,6 +14,16 @@ def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
     return modulo(halves, 1000) < per_mille
 
 
+def moved_to_validation(lacking: int, train: int) -> int:
+    """How many of a language's training documents become validation; one at least stays.
+
+    Args:
+        lacking: validation documents that the language has too few of.
+        train: its training documents.
+    """
+    return max(0, min(lacking, train - 1))
+
+
 def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
     """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
     high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)

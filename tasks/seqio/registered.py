@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import seqio
 import tensorflow as tf
 
@@ -20,8 +19,6 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, without_sentinels
 
 FEATURES = ("inputs", "targets")
-#: So many examples tell whether a task draws.
-TRIED = 32
 #: Draws of a shard before seeds are those of the next one.
 _SEEDS = 10_000
 #: What TensorFlow adds to the reason of an error.
@@ -164,26 +161,3 @@ def preprocessed(
             f"{task.name}: {split} cannot be preprocessed ({type(error).__name__}: {reason}): mend "
             "the task or its files"
         ) from error
-
-
-def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Whether the first examples differ with the seed of what comes after the cache."""
-
-    def first(draw: int) -> list[list[np.ndarray]]:
-        found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
-        return [[example[name] for name in FEATURES] for example in found]
-
-    def same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> bool:
-        return len(one) == len(other) and all(
-            np.array_equal(a, b)
-            for x, y in zip(one, other, strict=True)
-            for a, b in zip(x, y, strict=True)
-        )
-
-    one = first(0)
-    if not same(one, first(0)):
-        raise UserError(
-            f"{task.name} gives other examples each time, which no seed repeats: let its "
-            "preprocessors take theirs from seqio.map_over_dataset"
-        )
-    return not same(one, first(1))

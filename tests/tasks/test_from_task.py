@@ -21,8 +21,15 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.batches.multitask import read_task_mixture
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
-from mswitch.tasks.from_task import FromTaskConfig, _check, _identity, _language, build_from_task
-from mswitch.tasks.seqio.registered import Registered, check_task, draws_randomly, preprocessed
+from mswitch.tasks.from_task import (
+    FromTaskConfig,
+    _check,
+    _identity,
+    _language,
+    build_from_task,
+    draws_randomly,
+)
+from mswitch.tasks.seqio.registered import Registered, check_task, preprocessed
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
