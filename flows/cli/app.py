@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, Token, ValidationError, conv
 
 from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import USER_ERROR
 
 SUBCOMMANDS = {
     "demo": "The whole chain on a small real sample, from crawl to report.",
@@ -109,7 +110,7 @@ def run(argv: Sequence[str]) -> int:
         print(f"mswitch: {str(error).strip()}", file=sys.stderr)
         words = " ".join(["mswitch", *(error.command_chain or ())])
         print(f"mswitch: see `{words} --help`", file=sys.stderr)
-        return 2
+        return USER_ERROR
     return int(code or 0)
 
 

@@ -36,6 +36,7 @@ from mswitch.flows.jobs.record import (
     record_of,
     take_over,
 )
+from mswitch.pipelines.exit_codes import USER_ERROR
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
 
@@ -248,7 +249,7 @@ def end_elsewhere(job: Job) -> None:
     done = call(*job.program, *words, where="with mswitch")
     record = read_record(job.place)
     attempts = record.attempts if record is not None else []
-    if done.returncode == 2 and all(one.outcome == "refused" for one in attempts):
+    if done.returncode == USER_ERROR and all(one.outcome == "refused" for one in attempts):
         return  # the options are wrong: nothing was started with them
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")

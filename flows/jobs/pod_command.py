@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mswitch.flows.jobs.host import run_command, write_code
 from mswitch.pipelines import objects, storage
-from mswitch.pipelines.exit_codes import RESUME
+from mswitch.pipelines.exit_codes import RESUME, USER_ERROR
 
 TASK = ".task"
 #: How often a log is sent to a bucket.
@@ -42,7 +42,7 @@ def main(prefix: str, command: list[str]) -> int:
 def _run(file: Path, command: list[str]) -> int:
     if not file.parent.exists():
         print(f"mswitch: {file.parent} is not there: mount the volume of the output at its path")
-        return 2
+        return USER_ERROR
     file.unlink(missing_ok=True)  # a queue may have suspended the Job, and resumed it
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]

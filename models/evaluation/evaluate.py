@@ -47,9 +47,7 @@ from mswitch.tasks.batches.validation import ValidationBatches
 
 #: Sequences of a batch where the mesh divides that many.
 USUAL_BATCH = 32
-
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
-
 _ALONE = JobConfig()
 #: How often `--watch` looks for a new checkpoint.
 WATCH_SECS = 5.0

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.exit_codes import USER_ERROR
 
 #: Those of the template; metadata.json describes them.
 PARAMETERS = ("input", "out", "append", "badwords", "set")
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         launch(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         print(f"mswitch: {error}", file=sys.stderr)
-        return 2
+        return USER_ERROR
     return 0
 
 

@@ -294,9 +294,8 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
 
 
 def _launcher_of_operators(name: str) -> Launcher:
-    from mswitch.flows.prefect.operators_toml import (
-        read_operators,  # it knows all settings of flows
-    )
+    # It knows all settings of flows.
+    from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators().launcher(name)
 
