@@ -5,7 +5,7 @@ The pooled figure is for runs too small to have a headline.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,27 +135,30 @@ def _figure(
 ) -> dict[str, Any]:
     """One headline figure: value with bounds counted as bounds, range, interval over languages.
 
-    `draws` are which languages [R, L] each resample has, and `over_drawn` their values over drawn
-    seeds, if there are several. These are widened on a scale that two functions go to and come
-    back from.
+    The interval holds wherever the languages at a bound lie; an end that they leave open is itself
+    a bound, and marked. `draws` are which languages [R, L] each resample has, and `over_drawn`
+    their values over drawn seeds, if there are several. These are widened on a scale that two
+    functions go to and come back from.
     """
     ci = ci_censored = None
     if draws is not None:
+        to, back = scale
         of_all = resampled = statistic(values[draws])
         if over_drawn is not None:
-            to, back = scale
             resampled = back(widened(to(of_all), to(statistic(over_drawn)), seeds, confidence))
-        ci = list(percentiles(resampled, confidence))
-        # An end is a bound where it would move if languages at a bound lay at the far ends.
-        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-        least, at, most = (
-            np.sort(part)[[round(tail * (len(draws) - 1)) for tail in tails]]
-            for part in (statistic(limits[0][draws]), of_all, statistic(limits[1][draws]))
+        ends = np.array(percentiles(resampled, confidence))
+        at, least, most = (
+            np.quantile(of_draws, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
+            for of_draws in (of_all, *(statistic(limit[draws]) for limit in limits))
         )
-        ci_censored = [
-            "upper" if least[0] < at[0] else "lower" if most[0] > at[0] else "none",
-            "lower" if most[1] > at[1] else "upper" if least[1] < at[1] else "none",
+        open_ends: list[Censoring] = [
+            "upper" if least[0] == 0 < at[0] else "lower" if np.isinf(most[0]) else "none",
+            "lower" if np.isinf(most[1]) else "upper" if least[1] == 0 < at[1] else "none",
         ]
+        far = np.array([least[0], most[1]])
+        moved = (far != at) & (far != 0) & np.isfinite(far)
+        ends[moved] = back(to(ends[moved]) + to(far[moved]) - to(at[moved]))
+        ci, ci_censored = ends.tolist(), open_ends
     low, high = (float(statistic(limit)) for limit in limits)
     return {
         "value": float(statistic(values)),
@@ -163,6 +166,12 @@ def _figure(
         "ci_censored": ci_censored,
         "range": [low, high if np.isfinite(high) else None],
     }
+
+
+def is_bound(figure: Mapping[str, Any]) -> bool:
+    """Whether languages at a bound leave a figure open on one side."""
+    low, high = figure["range"]
+    return not low or high is None
 
 
 def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[str, Any]:

@@ -8,13 +8,14 @@ after 10^12 tokens. Beside it stand what it is made of: how far the candidate's 
 baseline's at the horizon, and how much the baseline gained by its last doubling of steps.
 """
 
+import bisect
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.headline import LanguageResult, headline, pool
+from mswitch.flows.reports.headline import LanguageResult, headline, is_bound, pool
 from mswitch.flows.reports.intervals import ReportConfig, language_generator
 from mswitch.flows.reports.speedup import Curves, isotonic_fit, speed_up_over_seeds
 
@@ -50,6 +51,30 @@ def measure_horizons(
             }
         )
     return horizons
+
+
+def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What the median would be after twice the steps if it grew on as in the last doubling.
+
+    Returns:
+        `step`, `since` and `median_step_speedup`; None where horizons begin later than at half of
+        the steps, or the median is a bound at either end of the doubling.
+    """
+    steps = [each["step"] for each in horizons]
+    if not steps or steps[0] > steps[-1] / 2:
+        return None
+    first = bisect.bisect_right(steps, steps[-1] / 2) - 1
+    figures = [each["median_step_speedup"] for each in horizons[first:]]
+    if any(figure is None or is_bound(figure) for figure in figures):
+        return None
+    logs = np.log([figure["value"] for figure in figures])
+    half = float(np.interp(np.log(steps[-1] / 2), np.log(steps[first:]), logs))
+    grown = float(np.exp(2 * logs[-1] - half))
+    return {
+        "step": 2 * steps[-1],
+        "since": round(steps[-1] / 2),
+        "median_step_speedup": grown,
+    }
 
 
 def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:

@@ -1,6 +1,7 @@
 """Everything the report says, as the data of report.json and per_language.csv."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from mswitch.flows.reports import sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled, headline
-from mswitch.flows.reports.horizon import last_doubling
+from mswitch.flows.reports.horizon import extrapolate_doubling, last_doubling
 from mswitch.flows.reports.intervals import MINIMUM_UNITS, ReportConfig
 from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import csv_text, language_fields
@@ -77,6 +78,8 @@ def report_data(
         {
             "summary": summary,
             "horizons": horizons,
+            "after_twice_the_steps": extrapolate_doubling(horizons),
+            "sizes": _sizes(results, runs[0], config),
             "languages": [_language_json(r, runs[0], factors) for r in results],
             "method": {**dataclasses.asdict(config), **_method(runs, factors)},
             "routing": _routing_json(runs[1]),
@@ -120,6 +123,28 @@ def _language_json(
         "baseline_last_doubling": last_doubling(result.curves[0], steps),
         "in_headline": result.in_headline,
     }
+
+
+def _sizes(
+    results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
+) -> list[dict[str, Any]]:
+    """The headline's languages in thirds, by how much text of each there was to train on."""
+
+    def tokens(result: LanguageResult) -> int:
+        return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))
+
+    chosen = sorted((result for result in results if result.in_headline), key=tokens)
+    if len(chosen) < 3 * MINIMUM_UNITS:
+        return []
+    ends = [round(third * len(chosen) / 3) for third in range(4)]
+    return [
+        {
+            "languages": end - start,
+            "train_tokens": [tokens(chosen[start]), tokens(chosen[end - 1])],
+            "median_step_speedup": headline(chosen[start:end], config)["median_step_speedup"],
+        }
+        for start, end in itertools.pairwise(ends)
+    ]
 
 
 def _pooled_json(

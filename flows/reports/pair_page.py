@@ -121,7 +121,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
         return []
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
-    label = f"median {numbers.bounded(value, sentences.figure_mark(median))}" if value else ""
+    label = f"median {sentences.figure_words(median)}" if median else ""
     return [
         figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
         figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),

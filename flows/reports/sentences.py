@@ -5,6 +5,7 @@ from typing import Any
 
 from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
+    NOT_AVAILABLE,
     TIMES,
     bounded,
     fine_percent,
@@ -39,12 +40,28 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Whether a figure over languages is itself a bound, by its range."""
+    """Whether a figure over languages is itself a bound: its range has no end on one side."""
     low, high = figure["range"]
-    less, more = low < figure["value"], high is None or high > figure["value"]
-    if less and more:
+    if (low > 0) == (high is not None):
         return "none"
-    return "upper" if less else "lower" if more else "none"
+    if high is None:
+        return "lower" if low == figure["value"] else "none"
+    return "upper" if high == figure["value"] else "none"
+
+
+def figure_words(figure: Mapping[str, Any] | None) -> str:
+    """A figure over languages: a number, a bound, or between which it lies."""
+    if figure is None:
+        return NOT_AVAILABLE
+    return _figure_range(figure) or bounded(figure["value"], figure_mark(figure))
+
+
+def _figure_range(figure: Mapping[str, Any]) -> str | None:
+    """Between which languages at a bound leave a figure, where its digits show it."""
+    low, high = figure["range"]
+    if not low or high is None or ratio(low) == ratio(high):
+        return None
+    return f"{ratio(low)} to {ratio(high)}{TIMES}"
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
@@ -72,8 +89,8 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             "documents, training text and a baseline that improved."
         )
     figure = summary["median_step_speedup"]
-    mark = figure_mark(figure)
-    shown = speed_up_words(figure["value"], mark)
+    mark, spread = figure_mark(figure), _figure_range(figure)
+    shown = spread or speed_up_words(figure["value"], mark)
     if figure["ci"] is None:
         return (
             f"Too few languages to judge: over {plural(count, 'language')} with enough documents, "
@@ -81,21 +98,23 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             "interval."
         )
     ci, ends = figure["ci"], figure["ci_censored"]
+    least = figure["range"][0] if spread else figure["value"]
     interval = f"{summary['confidence_percent']}% interval {figure_interval(figure)}"
     if mark != "none" and ratio(ci[0]) == ratio(ci[1]):
         interval = f"the same bound in {summary['confidence_percent']}% of resamples"
     sure = f"{interval}, over {plural(count, 'language')}"
-    if same_steps(figure["value"], mark):
+    if same_steps(figure["value"], mark) and not spread:
         clear = "" if ratio(ci[0]) == ratio(ci[1]) else "clear "
         found = (
             f"No {clear}difference: in the median language, {candidate} and {baseline} took the "
             f"same number of steps to {baseline}’s final quality (step speed-up "
             f"{ratio(1)}{TIMES}, {sure})"
         )
-    elif "upper" not in (mark, ends[0]) and ci[0] > 1 and ratio(figure["value"]) != ratio(1):
+    elif "upper" not in (mark, ends[0]) and ci[0] > 1 and ratio(least) != ratio(1):
+        fewer = fewer_steps(least, "lower" if spread else mark)
         found = (
-            f"In the median language, {candidate} reached {baseline}’s final quality in "
-            f"{fewer_steps(figure['value'], mark)} (step speed-up {shown}, {sure})"
+            f"In the median language, {candidate} reached {baseline}’s final quality in {fewer} "
+            f"(step speed-up {shown}, {sure})"
         )
     elif ("lower" not in (mark, ends[1]) and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
         found = (
@@ -116,9 +135,9 @@ def so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
     figure, count = summary["median_step_speedup"], summary["languages_in_headline"]
     found = "no language has a step speed-up yet"
     if figure:
+        shown = _figure_range(figure) or speed_up_words(figure["value"], figure_mark(figure))
         found = (
-            f"the median step speed-up of {candidate} over {baseline} is "
-            f"{speed_up_words(figure['value'], figure_mark(figure))} so far, over "
+            f"the median step speed-up of {candidate} over {baseline} is {shown} so far, over "
             f"{plural(count, 'language')}"
         )
     return f"Up to step {step:,} of {steps:,}, {found}. There is no verdict before the end."
@@ -149,7 +168,7 @@ def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
         shown = "none"
         if figure:
             interval = figure_interval(figure)
-            shown = bounded(figure["value"], figure_mark(figure))
+            shown = figure_words(figure)
             shown += f" ({interval})" if interval else ", without an interval"
         found.append(f"{candidate['name']} {shown}")
     unfinished = candidates[0]["summary"]["unfinished"]
@@ -287,6 +306,15 @@ def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
         f"{confidence}% interval over languages (log scales). {trained} A horizon has only the "
         "evaluations up to it. A run of that length would be evaluated earlier and more often: "
         "where “>” marks a bound here, it may measure more."
+    )
+
+
+def extrapolation(doubled: Mapping[str, Any]) -> str:
+    """What twice the steps would bring, named as what it is."""
+    return (
+        f"If the median went on as since step {doubled['since']:,}, it would be "
+        f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
+        "an extrapolation, which nothing here measures."
     )
 
 

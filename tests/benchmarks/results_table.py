@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.reports.numbers import NOT_AVAILABLE, bounded, number
-from mswitch.flows.reports.sentences import figure_interval, figure_mark
+from mswitch.flows.reports.sentences import figure_interval, figure_words
 
 HEAD = (
     "pair",
@@ -58,7 +58,7 @@ def figure(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
     interval = figure_interval(found)
-    return bounded(found["value"], figure_mark(found)) + (f" ({interval})" if interval else "")
+    return figure_words(found) + (f" ({interval})" if interval else "")
 
 
 def row(directory: Path) -> tuple[str, ...]:

@@ -137,3 +137,31 @@ def test_an_undefined_speed_up_is_not_zero(tmp_path):
     cells = dict(made.table_rows())["yo"]
     assert [visible_words(cell) for cell in cells[8:]] == ["n/a"] * 3
     assert all(cell.get("data-v") is None for cell in cells[8:])
+
+
+def test_languages_are_in_thirds_by_how_much_text_they_have(tmp_path):
+    speed_ups = {
+        **dict.fromkeys(("ar", "bg", "cs", "da", "de"), 3.0),
+        **dict.fromkeys(("en", "es", "fi", "fr", "he"), 1.5),
+        **dict.fromkeys(("it", "ja", "ko", "nl", "pl", "sw"), 2.0),
+    }
+    runs = write_runs(tmp_path, Scenario(dict.fromkeys(speed_ups, 9), speed_ups))
+    tokens = {1.5: 900, 2.0: 1_200_000, 3.0: 70_000}
+    for run in runs:
+        before = read_config(run)["languages"]
+        texts = {
+            lang: {**of, "train_tokens": tokens[speed_ups[lang]] + at}
+            for at, (lang, of) in enumerate(before.items())
+        }
+        edit_config(run, languages=texts)
+    made = make_report(runs, tmp_path / "out")
+    found = made.report["sizes"]
+    assert [each["languages"] for each in found] == [5, 6, 5]
+    medians = [each["median_step_speedup"] for each in found]
+    assert [round(2 * each["value"]) / 2 for each in medians] == [1.5, 3.0, 2.0]
+    assert all(each["ci"][0] <= each["value"] <= each["ci"][1] for each in medians)
+    low, high = found[0]["train_tokens"]
+    assert 900 <= low < high < 1000
+    section = made.html.split('id="sizes-h"')[1].split("</section>")[0]
+    assert section.count('<th scope="row">') == 3
+    assert "1.2 million" in section

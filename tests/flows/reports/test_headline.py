@@ -79,6 +79,15 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     assert (median["ci"], median["ci_censored"]) == ([1.6, 1.7], ["upper", "none"])
     assert verdict(summary, "a", "b").startswith("No clear difference")
     assert headline(exact, CONFIG)["median_step_speedup"]["ci_censored"] == ["none", "none"]
+    # Too few bounds to move the median to the other side of 1 leave an interval without a bound.
+    near = [at(lang, 1.5, "none") for lang in ("de", "en", "fr", "sw", "yo", "zu")]
+    summary = {**headline([*exact, *near, bounds[0]], CONFIG), "confidence_percent": "95"}
+    median = summary["median_step_speedup"]
+    assert (median["value"], median["range"]) == (1.6, [1.5, 1.6])
+    assert (median["ci"], median["ci_censored"]) == ([1.5, 1.7], ["none", "none"])
+    assert "in more than 33.3% fewer steps (step speed-up 1.50 to 1.60×" in verdict(
+        summary, "a", "b"
+    )
 
 
 def test_headline_leaves_out_what_cannot_be_judged():

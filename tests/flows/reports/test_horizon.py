@@ -5,8 +5,13 @@ import pytest
 from loss_curves import CONFIG, result_of
 from made_reports import make_report
 
-from mswitch.flows.reports.horizon import LEAST_EVALUATIONS, last_doubling, measure_horizons
-from mswitch.flows.reports.sentences import horizon_note
+from mswitch.flows.reports.horizon import (
+    LEAST_EVALUATIONS,
+    extrapolate_doubling,
+    last_doubling,
+    measure_horizons,
+)
+from mswitch.flows.reports.sentences import extrapolation, horizon_note
 
 STEPS = np.round(np.geomspace(100, 6400, 13))
 #: What the losses in nats per token fall to.
@@ -43,6 +48,20 @@ def test_a_candidate_that_pulls_away_is_faster_the_later_one_looks():
     assert values == sorted(values)
     for each in found:  # t^1.2 = T, so that T / t = T^(1 - 1/1.2)
         assert each["pooled_step_speedup"] == pytest.approx(each["step"] ** (1 - 1 / 1.2), rel=0.02)
+    doubled = extrapolate_doubling(found)
+    assert (doubled["step"], doubled["since"]) == (12800, 3200)
+    assert doubled["median_step_speedup"] == pytest.approx(12800 ** (1 - 1 / 1.2), rel=0.02)
+    said = extrapolation({**doubled, "median_step_speedup": 4.844})
+    assert "it would be 4.84× after 12,800 steps. That is an extrapolation" in said
+
+
+def test_nothing_is_extrapolated_from_a_bound_or_from_less_than_a_doubling():
+    found = horizons_of(law(STEPS**1.2))
+    assert extrapolate_doubling(found[-2:]) is None
+    assert extrapolate_doubling([]) is None
+    open_ended = {**found[-2]["median_step_speedup"], "range": [4.0, None]}
+    bound = {**found[-2], "median_step_speedup": open_ended}
+    assert extrapolate_doubling([*found[:-2], bound, found[-1]]) is None
 
 
 def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more(full):

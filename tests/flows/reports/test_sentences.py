@@ -46,6 +46,8 @@ def test_numbers_are_written_for_readers():
         # A bound is not on the other side of 1 than what it bounds may be.
         ([1.08, 1.72], [0.0, 1.47], 1.47, "No clear difference: .* is less than 1.47×"),
         ([0.6, 0.9], [0.8, None], 0.8, "No clear difference: .* is more than 0.80×"),
+        ([1.2, 1.7], [1.4, 1.5], 1.5, "in more than 28.6% fewer steps .* 1.40 to 1.50×, 95%"),
+        ([0.9, 1.7], [0.97, 1.5], 1.5, "No clear difference: .* is 0.97 to 1.50× "),
         (
             [50.0, 90.0],
             [90.0, None],
@@ -125,13 +127,16 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         (None, [0.0, 1.0], 1.0, "< 1.00×", None),
         # As a mean is where some languages are at a lower bound and others at an upper one.
         ([2.0, 5.0], [1.0, None], 3.0, "3.00×", "2.00 to 5.00"),
+        # As a median is that few languages at a bound move.
+        ([1.4, 2.1], [1.6, 1.606], 1.606, "1.60 to 1.61×", "1.40 to 2.10"),
+        ([1.4, 2.1], [1.604, 1.602], 1.602, "1.60×", "1.40 to 2.10"),
     ],
 )
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
     figure = {"value": value, "ci": ci, "ci_censored": None, "range": reach}
     thin = "\N{NARROW NO-BREAK SPACE}"
-    made = numbers.bounded(value, sentences.figure_mark(figure))
-    assert made == shown.replace(" ", thin)
+    made = sentences.figure_words(figure)
+    assert made == re.sub("([<>]) ", f"\\1{thin}", shown)
     made = sentences.figure_interval(figure)
     assert made == (interval and interval.replace("< ", f"<{thin}"))
 
