@@ -149,20 +149,19 @@ def ask(
         end_elsewhere(job)
 
 
+@dataclasses.dataclass
 class _Loop:
-    def __init__(
-        self,
-        job: Job,
-        launcher: Launcher,
-        on_lines: Callable[[list[str]], None],
-        on_poll: Callable[[str], None],
-        timing: Timing,
-        clock: Callable[[], float],
-    ):
-        self.job, self.wanted = job, launcher
-        self.on_lines, self.on_poll = on_lines, on_poll
-        self.timing, self.clock = timing, clock
-        self.poll_secs = launcher.poll_secs if timing.poll_secs is None else timing.poll_secs
+    job: Job
+    wanted: Launcher
+    on_lines: Callable[[list[str]], None]
+    on_poll: Callable[[str], None]
+    timing: Timing
+    clock: Callable[[], float]
+
+    @property
+    def poll_secs(self) -> float:
+        own = self.timing.poll_secs
+        return self.wanted.poll_secs if own is None else own
 
     def round(self) -> Result | float:
         """Look at the job once, and act; the result, or the seconds to wait."""

@@ -7,7 +7,7 @@ from prefect.events import emit_event
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
-from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.operators_toml import FILE, Dataflow, Operators
 from mswitch.flows.prefect.preflight import check_capacity
 from mswitch.flows.prefect.steps import step
@@ -23,19 +23,13 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import pipeline_options
 
 
-@step("fetch {out.name}")
-def fetch(argv: Sequence[str], out: Path, launcher: Launcher) -> None:
-    """Fetch real text as a crawl."""
-    follow(Job((*argv, f"--out={out}"), out), launcher)
-
-
 def crawl_of(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
     """Fetch real text as a crawl; to where the build of these options can read it."""
     crawl = operators.directory("crawls", name)
     bucket = dataflow_of(options, operators)
-    fetch(argv, crawl, launcher)
+    follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)
     if bucket is None:
         return crawl
     url = bucket.place("crawls", name)
@@ -114,12 +108,6 @@ def build_job(
     argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
     # The marker of a corpus that grows says nothing of the addition.
     return corpus_stage.job_of(argv, out, record=place)
-
-
-@step("build {job.place.name}")
-def build(job: Job, launcher: Launcher) -> None:
-    """Build a corpus, or add to it."""
-    follow(job, launcher)
 
 
 @step("statistics of {job.place.name}")

@@ -37,10 +37,11 @@ class OverBudgetError(UserError):
     """Jobs were paused because they have cost what they may."""
 
 
+@dataclasses.dataclass
 class CostGuard:
     """Adds up what trainings and their evaluations cost, and estimates what they will.
 
-    Args:
+    Attributes:
         planned: the trainings.
         hosts: of each.
         launcher: where they run.
@@ -51,20 +52,16 @@ class CostGuard:
         beside: the part of a run that the job beside its training makes.
     """
 
-    def __init__(
-        self,
-        planned: Sequence[Planned],
-        hosts: int,
-        launcher: Launcher,
-        operators: Operators,
-        manifest: Mapping[str, Any],
-        price: Price | None,
-        limit: float | None,
-        beside: str = EVALUATION,
-    ):
-        self.planned, self.hosts, self.launcher = planned, hosts, launcher
-        self.operators, self.manifest = operators, manifest
-        self.price, self.limit, self.beside = price, limit, beside
+    planned: Sequence[Planned]
+    hosts: int
+    launcher: Launcher
+    operators: Operators
+    manifest: Mapping[str, Any]
+    price: Price | None
+    limit: float | None
+    beside: str = EVALUATION
+
+    def __post_init__(self) -> None:
         self._before: dict[Path, tuple[float, str] | None] = {}
 
     def spent(self) -> float:

@@ -6,6 +6,7 @@ early: Cancel and Suspend of the flow run, and `mswitch jobs`.
 
 import contextlib
 import contextvars
+import dataclasses
 import datetime
 import threading
 import time
@@ -26,7 +27,7 @@ from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.owners import flow_run_of, leave_to_others, owner_of, started_by
-from mswitch.flows.prefect.steps import SERVER_ERRORS
+from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say
 
@@ -105,17 +106,28 @@ def follow(
         raise UserError(result.message)
 
 
+@step("{title}")
+def follow_job(
+    title: str,
+    job: Job,
+    launcher: Launcher,
+    refuse: Callable[[], UserError | None] = lambda: None,
+) -> None:
+    """`follow` a job in a task run of that title."""
+    del title
+    follow(job, launcher, refuse=refuse)
+
+
+@dataclasses.dataclass
 class _Follower:
     """Reads the state of this flow run, and asks the job for what it says."""
 
-    def __init__(
-        self,
-        job: Job,
-        launcher: Launcher,
-        on_poll: Callable[[], None],
-        refuse: Callable[[], UserError | None],
-    ):
-        self.job, self.launcher, self.on_poll, self._refuse = job, launcher, on_poll, refuse
+    job: Job
+    launcher: Launcher
+    on_poll: Callable[[], None]
+    refuse: Callable[[], UserError | None]
+
+    def __post_init__(self) -> None:
         self.refused: UserError | None = None
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
@@ -142,7 +154,7 @@ class _Follower:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + STATE_SECS
-        if not self._asked and (refused := self._refuse()):
+        if not self._asked and (refused := self.refuse()):
             self.refused = refused
             say(self.job.argv[0], str(refused))
             self._ask("pause")

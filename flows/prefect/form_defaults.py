@@ -143,28 +143,55 @@ class ExamplesSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairSettings(_Checked):
+class _TrainingSettings(_Checked):
+    """Of flows that train.
+
+    Attributes:
+        hosts: processes of each training, each on a node.
+        launcher: where all of it runs: a launcher of operators.toml.
+        max_cost_usd: what all of it may cost, over all attempts: a higher estimate has to be
+            approved first, and at the limit it is saved and paused. The launcher needs a price in
+            operators.toml.
+    """
+
+    hosts: Count = 1
+    launcher: Name = "local"
+    max_cost_usd: Usd | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonSettings(_TrainingSettings):
+    """Of flows that train models, evaluate them and compare them with a baseline.
+
+    Attributes:
+        examples: name of the examples.
+        baseline: preset of the dense model.
+        evaluate_while_training: evaluate each checkpoint as it is saved.
+        config: of all trainings.
+        evaluate: of the evaluations.
+        report: of the report.
+    """
+
+    examples: Name = "sample"
+    baseline: PresetName = "mt5-tiny"
+    evaluate_while_training: bool = True
+    config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
+    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    report: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings(ComparisonSettings):
     """Of flow `pretrain-pair`.
 
     Attributes:
         name: name of the pair: its runs and report are in a directory of that name.
-        examples: name of the examples.
-        baseline: preset of the dense model.
         candidate: preset of the model that is meant to learn faster.
         begin_with: name of a finished pair whose runs the trainings go on from, with their moments
             and counts of steps, on these examples: such as those of a corpus that grew since.
             Empty to begin with random parameters.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
-        evaluate_while_training: evaluate each checkpoint as it is saved.
-        hosts: processes of each training, each on a node.
-        launcher: where trainings and evaluations run: a launcher of operators.toml.
-        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
-            estimate has to be approved first, and at the limit they are saved and paused. The
-            launcher needs a price in operators.toml.
-        config: of both trainings.
-        evaluate: of the evaluations.
-        report: of the report.
     """
 
     everyday: ClassVar[tuple[str, ...]] = (
@@ -181,18 +208,9 @@ class PairSettings(_Checked):
     )
 
     name: Name = "sample"
-    examples: Name = "sample"
-    baseline: PresetName = "mt5-tiny"
     candidate: PresetName = "mswitch-tiny"
     begin_with: OptionalName = ""
     mixture: str = DEFAULT
-    evaluate_while_training: bool = True
-    hosts: Count = 1
-    launcher: Name = "local"
-    max_cost_usd: Usd | None = None
-    config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
-    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
-    report: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -232,29 +250,18 @@ class RefreshSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExperimentSettings(_Checked):
+class ExperimentSettings(ComparisonSettings):
     """Of flow `experiment`.
 
     Attributes:
         name: name of the experiment: its report is in a directory of that name.
-        examples: name of the examples.
-        baseline: preset of the dense model.
         candidates: presets to compare with the baseline, each on its own.
-        seeds: each model is trained once with each seed.
+        seeds: each model is trained once with each seed; they take the place of the field `seed`.
         mixtures: each model is trained once with each seed on each mixture, and each mixture has a
             report. A mixture says how often each language comes: a name that `mswitch mixture list`
             shows, a seqio task such as mc4.de, or a TOML file.
         max_parallel: how many trainings run at a time; by default as many as `trainings` of
             operators.toml says on this machine, and all where a scheduler queues them.
-        evaluate_while_training: evaluate each checkpoint as it is saved.
-        hosts: processes of each training, each on a node.
-        launcher: where trainings and evaluations run: a launcher of operators.toml.
-        max_cost_usd: what all trainings and evaluations may cost, over all attempts: a higher
-            estimate has to be approved first, and at the limit they are saved and paused. The
-            launcher needs a price in operators.toml.
-        config: of all trainings; `seeds` take the place of its seed.
-        evaluate: of the evaluations.
-        report: of the report.
     """
 
     everyday: ClassVar[tuple[str, ...]] = (
@@ -271,46 +278,14 @@ class ExperimentSettings(_Checked):
     )
 
     name: Name = "sample"
-    examples: Name = "sample"
-    baseline: PresetName = "mt5-tiny"
     candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
     seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
     mixtures: Annotated[tuple[str, ...], Field(min_length=1)] = (DEFAULT,)
     max_parallel: Count | None = None
-    evaluate_while_training: bool = True
-    hosts: Count = 1
-    launcher: Name = "local"
-    max_cost_usd: Usd | None = None
-    config: TrainConfig = PairSettings.config
-    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
-    report: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(_Checked):
-    """Of flow `evaluate`.
-
-    Attributes:
-        run: the run: pairs/NAME/PRESET, runs/NAME or finetuned/NAME.
-        examples: name of the examples.
-        launcher: where it runs: a launcher of operators.toml.
-        config: of the evaluation.
-    """
-
-    everyday: ClassVar[tuple[str, ...]] = (
-        "run",
-        "examples",
-        "launcher",
-    )
-
-    run: RunName = "pairs/sample/mt5-tiny"
-    examples: Name = "sample"
-    launcher: Name = "local"
-    config: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(_Checked):
+class FinetuneSettings(_TrainingSettings):
     """Of flow `finetune`.
 
     Attributes:
@@ -321,11 +296,6 @@ class FinetuneSettings(_Checked):
         tasks: name of the task's examples, which `mswitch examples supervised` made.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
-        hosts: processes of the training, each on a node.
-        launcher: where training and predictions run: a launcher of operators.toml.
-        max_cost_usd: what training and predictions may cost, over all attempts: a higher estimate
-            has to be approved first, and at the limit they are saved and paused. The launcher
-            needs a price in operators.toml.
         config: of the training.
         predict: of the predictions.
     """
@@ -348,9 +318,6 @@ class FinetuneSettings(_Checked):
     keep_moments: bool = False
     tasks: Name = "language-of"
     mixture: str = DEFAULT
-    hosts: Count = 1
-    launcher: Name = "local"
-    max_cost_usd: Usd | None = None
     config: TuningConfig = FINETUNE
     predict: PredictConfig = PredictConfig()  # noqa: RUF009
 

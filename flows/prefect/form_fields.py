@@ -96,16 +96,17 @@ for _name in ("flow_runs", "task_runs", "engine"):
 def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
     """Return name, type and description of each parameter that a class of settings has.
 
-    Those of its `everyday` first, which a form then shows on its first screen. The titles of all
-    others begin with what they are of, such as `Evaluation: dtype`. They are not grouped in
-    Prefect's way, by nested models: what a schedule or a call of the API sets replaces a
-    deployment's parameters one by one, and would replace a group as a whole.
+    Those of its `everyday` first, which a form then shows on its first screen, then other fields
+    of its own. The titles of all others begin with what they are of, such as `Evaluation: dtype`.
+    They are not grouped in Prefect's way, by nested models: what a schedule or a call of the API
+    sets replaces a deployment's parameters one by one, and would replace a group as a whole.
     """
     everyday = getattr(settings, "everyday", ())
     found = {name: (name, hint, field) for name, hint, field in _flatten(settings(), "", "")}
     for name in everyday:
         found[name][2].title = _words(name)
-    return [found.pop(name) for name in everyday] + [*found.values()]
+    first = [found.pop(name) for name in everyday]
+    return first + sorted(found.values(), key=lambda one: ": " in (one[2].title or ""))
 
 
 def _words(name: str) -> str:
@@ -135,8 +136,11 @@ def _flatten(default: Any, prefix: str, group: str) -> Iterator[tuple[str, Any, 
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """Return the `Attributes:` of a Google-style docstring: one paragraph for each name."""
-    return entries(inspect.getdoc(cls) or "", "Attributes:")
+    """Return the `Attributes:` of Google-style docstrings, with those of what a class extends."""
+    docs: dict[str, str] = {}
+    for one in reversed(cls.__mro__[:-1]):
+        docs |= entries(one.__doc__ or "", "Attributes:")
+    return docs
 
 
 def entries(text: str, section: str) -> dict[str, str]:

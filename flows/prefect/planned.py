@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.jobs.job import Job
-from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.stages import evaluate, finetune, train
 from mswitch.models.config import (
     EvaluateConfig,
@@ -72,10 +72,14 @@ class Planned:
         with objects.reaching(str(self.out)):
             return storage.exists(storage.join(self.out, name))
 
+    def evaluation(self, examples: Path | str, config: EvaluateConfig, *, watch: bool) -> Job:
+        """The job that evaluates it; with `watch`, each checkpoint until the training has ended."""
+        return evaluate.evaluate.job(
+            record=self.record, run=self.out, examples=examples, config=config, watch=watch
+        )
 
-def training(
-    planned: Planned, settings: PairSettings | ExperimentSettings, examples: Path | str
-) -> Job:
+
+def training(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
     """The job that pretrains one model, from random parameters or on from another run."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,
@@ -102,26 +106,4 @@ def training(
         config=TuningConfig(**values),
         changes=TuningChanges(**rates),
         **known,
-    )
-
-
-def evaluation(
-    run: Path | str,
-    examples: Path | str,
-    config: EvaluateConfig,
-    *,
-    watch: bool,
-    record: Path | None = None,
-) -> Job:
-    """The job that evaluates a run, and watches it until its training ends.
-
-    Args:
-        run: the run directory, or its URL.
-        examples: their directory, or its URL.
-        config: of the evaluation.
-        watch: whether the run still trains.
-        record: where `run` is a URL, as `Job.record` of its training.
-    """
-    return evaluate.evaluate.job(
-        record=record, run=run, examples=examples, config=config, watch=watch
     )

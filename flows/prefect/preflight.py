@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
-from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.planned import Planned, evaluation, training
+from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes
@@ -27,7 +27,7 @@ from mswitch.tasks.batches.mixtures import find_mixture
 
 @step("preflight")
 def check_trainings(
-    settings: PairSettings | ExperimentSettings,
+    settings: ComparisonSettings,
     planned: Sequence[Planned],
     examples: Path | str,
     operators: Operators,
@@ -58,10 +58,7 @@ def check_trainings(
         operators.evaluator(settings.launcher),
     )
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
-    evaluations = (
-        evaluation(one.out, examples, settings.evaluate, watch=True, record=one.record)
-        for one in planned
-    )
+    evaluations = (one.evaluation(examples, settings.evaluate, watch=True) for one in planned)
     check_capacity(evaluator, evaluations)
     need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
     if isinstance(planned[0].out, Path):

@@ -11,7 +11,6 @@ from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.index import write_index
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
-from mswitch.pipelines.progress import lines_to
 
 
 @step("report {out.parent.name}")
@@ -27,32 +26,11 @@ def write_page(
     """
     who = started_by()
     summary = write_report(baselines, candidates, out, config, replace=True, started_by=who)
-    _show(out, summary["verdict"])
+    show_report(out, summary["verdict"])
     return summary["verdict"]
 
 
-def write_page_so_far(
-    baselines: Sequence[Path | str],
-    candidates: Sequence[Path | str],
-    out: Path,
-    config: ReportConfig,
-) -> None:
-    """Write the report of the steps at which all are evaluated, and show it where it is new."""
-    with lines_to(lambda lines: None):
-        summary = write_report(
-            baselines,
-            candidates,
-            out,
-            config,
-            unfinished=True,
-            replace=True,
-            started_by=started_by(),
-        )
-    if not summary["reused"]:
-        _show(out, summary["verdict"])
-
-
-def _show(out: Path, verdict: str) -> None:
+def show_report(out: Path, verdict: str) -> None:
     """Show what a report says, where it lies, and its loss curves; those of every candidate."""
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), verdict)

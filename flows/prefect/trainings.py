@@ -1,8 +1,9 @@
 """Trainings of a flow, beside each other, with evaluations as their checkpoints appear."""
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,21 @@ from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
-from mswitch.flows.prefect.follow import follow, jobs_followed
-from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
+from mswitch.flows.prefect.follow import follow, follow_job, jobs_followed
+from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, owner_of
-from mswitch.flows.prefect.planned import Planned, evaluation, training
-from mswitch.flows.prefect.reports import write_page_so_far
+from mswitch.flows.prefect.owners import cancel, owner_of, started_by
+from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.preflight import check_trainings
+from mswitch.flows.prefect.reports import index_reports, show_report, write_page
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.prefect.training_progress import TrainingProgress
+from mswitch.flows.reports.pair import write_report
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import BucketError
 from mswitch.pipelines.outputs import MARKER, read_manifest
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.progress import lines_to, say
 
 #: How often it is seen whether there is more to report.
 REPORT_SECS = 60.0
@@ -37,8 +40,34 @@ Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
 LOOK_SECS = 5.0
 
 
+def compare(
+    settings: ComparisonSettings,
+    planned: Sequence[Planned],
+    reports: Mapping[Path, Sides],
+    operators: Operators,
+    at_a_time: int | None = None,
+) -> dict[Path, str]:
+    """Train and evaluate all, and report; return the verdict of each report.
+
+    Args:
+        settings: what the trainings have in common.
+        planned: in the order in which they start.
+        reports: what is compared, by where the report goes.
+        operators: with the launchers.
+        at_a_time: how many trainings run at a time; None for what the launcher gets.
+    """
+    examples = operators.output("examples", settings.examples)
+    check_trainings(settings, planned, examples, operators)
+    if at_a_time is None:
+        at_a_time = operators.trainings_at_a_time(operators.launcher(settings.launcher))
+    train_within_limit(settings, planned, examples, operators, reports, at_a_time)
+    verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
+    index_reports(operators.storage)
+    return verdicts
+
+
 def train_within_limit(
-    settings: PairSettings | ExperimentSettings,
+    settings: ComparisonSettings,
     planned: Sequence[Planned],
     examples: Path | str,
     operators: Operators,
@@ -63,10 +92,11 @@ def train_within_limit(
     within_limit(guard, train)
 
 
+@dataclasses.dataclass
 class Trainings:
     """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
 
-    Args:
+    Attributes:
         planned: in the order in which they start.
         settings: what they have in common.
         examples: their data.
@@ -76,18 +106,15 @@ class Trainings:
         guard: of what they cost.
     """
 
-    def __init__(
-        self,
-        planned: Sequence[Planned],
-        settings: PairSettings | ExperimentSettings,
-        examples: Path | str,
-        launcher: Launcher,
-        evaluator: Launcher,
-        reports: Mapping[Path, Sides],
-        guard: CostGuard,
-    ):
-        self.planned, self.settings, self.reports, self.guard = planned, settings, reports, guard
-        self.examples, self.launcher, self.evaluator = examples, launcher, evaluator
+    planned: Sequence[Planned]
+    settings: ComparisonSettings
+    examples: Path | str
+    launcher: Launcher
+    evaluator: Launcher
+    reports: Mapping[Path, Sides]
+    guard: CostGuard
+
+    def __post_init__(self) -> None:
         self.trainings: dict[Path, PrefectFuture[Any]] = {}
         self.evaluations: dict[Path, PrefectFuture[Any]] = {}
         self._done: set[PrefectFuture[Any]] = set()
@@ -103,8 +130,14 @@ class Trainings:
         try:
             while self._next() or self._going_on():
                 while (following := self._next()) and len(self._going_on()) < at_a_time:
+                    job = training(following, self.settings, self.examples)
                     self.trainings[following.place] = train.submit(
-                        following, self.settings, self.examples, self.launcher, self.guard
+                        f"train {following.place.name}",
+                        job,
+                        self.launcher,
+                        following.config.steps,
+                        self.guard.note,
+                        self.guard.refuse,
                     )
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
@@ -132,7 +165,7 @@ class Trainings:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()
             elif not self._is_evaluated(one):
-                evaluate(self._evaluation(one, watch=False), self.evaluator, guard=self.guard)
+                follow_job(*self._evaluated(one, watch=False))
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
         return [one for one in self.trainings.values() if one not in self._done]
@@ -147,9 +180,8 @@ class Trainings:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
             if to_evaluate and _described(one) and not self._is_evaluated(one):
-                self.evaluations[one.place] = evaluate.submit(
-                    self._evaluation(one, watch=True), self.evaluator, guard=self.guard
-                )
+                following = self._evaluated(one, watch=True)
+                self.evaluations[one.place] = follow_job.submit(*following)
 
     def _is_evaluated(self, one: Planned) -> bool:
         """Whether a finished run was evaluated in this way, so that no job has to find that out."""
@@ -164,8 +196,12 @@ class Trainings:
         return bool(steps) and _has(one, MARKER, *evaluated)
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
-        config = self.settings.evaluate
-        return evaluation(one.out, self.examples, config, watch=watch, record=one.record)
+        return one.evaluation(self.examples, self.settings.evaluate, watch=watch)
+
+    def _evaluated(self, one: Planned, *, watch: bool) -> tuple[Any, ...]:
+        """What `follow_job` takes to evaluate a run."""
+        job, title = self._evaluation(one, watch=watch), f"evaluate {one.place.name}"
+        return title, job, self.evaluator, self.guard.refuse
 
     def _report_so_far(self) -> None:
         """Report on what is evaluated, once all runs of a report have begun; never raise."""
@@ -178,7 +214,12 @@ class Trainings:
             if not all(_described(one) for one in self.planned if one.out in runs):
                 continue
             try:
-                write_page_so_far(*sides, out, self.settings.report)
+                of, who = self.settings.report, started_by()
+                options: Any = {"unfinished": True, "replace": True, "started_by": who}
+                with lines_to(lambda lines: None):
+                    summary = write_report(*sides, out, of, **options)
+                if not summary["reused"]:
+                    show_report(out, summary["verdict"])
             except Exception as error:  # whatever it is, trainings go on
                 problem = str(error) if isinstance(error, UserError) else repr(error)
                 if problem != self._problems.get(out):
@@ -200,25 +241,26 @@ def _has(one: Planned, *names: str) -> bool:
     return False
 
 
-@step("train {planned.place.name}")
+@step("{title}")
 def train(
-    planned: Planned,
-    settings: PairSettings | ExperimentSettings,
-    examples: Path | str,
+    title: str,
+    job: Job,
     launcher: Launcher,
-    guard: CostGuard,
+    steps: int,
+    note: Callable[[], str],
+    refuse: Callable[[], UserError | None],
 ) -> None:
-    """Pretrain one model, as a job."""
-    job = training(planned, settings, examples)
-    progress = TrainingProgress(job, planned.config.steps, guard.note)
-    follow(job, launcher, progress.update, guard.refuse)
+    """Train a model by a job, and show how far it is of so many steps.
+
+    Args:
+        title: of the task run.
+        job: the training.
+        launcher: where it runs.
+        steps: of the training.
+        note: gives what is said besides.
+        refuse: see `follow`.
+    """
+    del title
+    progress = TrainingProgress(job, steps, note)
+    follow(job, launcher, progress.update, refuse)
     progress.finish()
-
-
-@step("evaluate {job.place.parent.name}")
-def evaluate(job: Job, launcher: Launcher, guard: CostGuard | None = None) -> None:
-    """Evaluate one model's checkpoints, as a job."""
-    if guard is None:
-        follow(job, launcher)
-    else:
-        follow(job, launcher, refuse=guard.refuse)

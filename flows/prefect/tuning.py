@@ -1,20 +1,11 @@
-"""Steps of a fine-tuning: the training, its predictions, and the page of both."""
+"""What a fine-tuned run is of, and its page."""
 
 from pathlib import Path
-from typing import Any
 
 from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
-from mswitch.flows.prefect.cost import CostGuard
-from mswitch.flows.prefect.follow import follow
-from mswitch.flows.prefect.form_defaults import FinetuneSettings
-from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.steps import step
-from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
 from mswitch.flows.reports.downstream_sentences import with_interval
-from mswitch.flows.stages.finetune import finetune as finetune_stage
-from mswitch.flows.stages.predict import predict as predict_stage
-from mswitch.models.config import JobConfig, PredictConfig
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.outputs import read_json_object
@@ -25,39 +16,6 @@ def preset_of(run: Path | str) -> str:
     with open_files(run) as files:
         files.refresh()
         return read_run(files.directory)["preset"]
-
-
-@step("finetune {planned.place.name}")
-def finetune(
-    settings: FinetuneSettings,
-    origin: Path | str,
-    tasks: Path | str,
-    planned: Planned,
-    guard: CostGuard,
-) -> None:
-    """Train on with the parameters of a run, as a job."""
-    job = finetune_stage.job(
-        hosts=settings.hosts,
-        record=planned.record,
-        from_=origin,
-        tasks=tasks,
-        out=planned.out,
-        mixture=planned.mixture,
-        step=settings.step,
-        keep_moments=settings.keep_moments,
-        config=planned.config,
-        job=JobConfig(distributed=settings.hosts > 1),
-    )
-    progress = TrainingProgress(job, planned.config.steps, guard.note)
-    follow(job, guard.launcher, progress.update, guard.refuse)
-    progress.finish()
-
-
-@step("predict {planned.place.name}")
-def predict(planned: Planned, config: PredictConfig, guard: CostGuard, **what: Any) -> None:
-    """Predict a split of the task, as a job."""
-    job = predict_stage.job(record=planned.place, run=planned.out, config=config, **what)
-    follow(job, guard.launcher, refuse=guard.refuse)
 
 
 @step("page of {place.name}")

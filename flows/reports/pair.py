@@ -35,7 +35,7 @@ STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
 #: and not taken for this one.
-STATISTICS = 5
+STATISTICS = 6
 
 
 def write_report(

@@ -16,6 +16,7 @@ app = App(name="evaluate")
     part="eval",
     marked=False,
     accelerator=True,
+    form=True,
 )
 def evaluate(
     *,

@@ -16,6 +16,7 @@ from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, sc
 from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.distill import distill
+from mswitch.flows.stages.evaluate import evaluate
 from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.pipelines.outputs import stage_output_anywhere
@@ -80,7 +81,7 @@ def test_the_job_has_the_options_that_are_not_defaults(tmp_path):
 def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds():
     schema = schema_of(Deployment(stage_flow(tokens), "run"), Operators())
     properties = schema["properties"]
-    assert list(properties) == ["name", "corpus", "least", "launcher"]
+    assert list(properties) == ["name", "corpus", "launcher", "least"]
     assert properties["corpus"]["description"].startswith("Name in `corpora` of the storage: a")
     assert properties["least"]["minimum"] == 0
 
@@ -97,6 +98,15 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     words = job_of(distill, settings, operators).argv
     assert words[:2] == ("distill", f"--teacher={tmp_path}/pairs/t/big")
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
+    # What adds to a run has no name of its own.
+    settings = settings_of(evaluate)(run="pairs/t/big", examples="e")
+    job = job_of(evaluate, settings, operators)
+    where = f"--run={tmp_path}/pairs/t/big", f"--examples={tmp_path}/examples/e"
+    assert (job.argv, job.place) == (
+        ("evaluate", *where),
+        tmp_path / "pairs" / "t" / "big" / "eval",
+    )
+    assert stage_flow(evaluate).flow_run_name == "evaluate {run}"
 
 
 def test_stages_that_ask_for_a_form_are_deployed():

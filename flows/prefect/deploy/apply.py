@@ -197,6 +197,10 @@ def _work_queue(
     )
 
 
+#: What the client takes in other words.
+_MADE_OF_SEVERAL = ("form", "concurrency", "schedule")
+
+
 def _deployment(
     client: SyncPrefectClient,
     deployment: Deployment,
@@ -233,17 +237,10 @@ def _deployment(
             schedules=[_schedule_of(schedule)] if schedule is not None else [],
             concurrency_limit=limit,
             concurrency_options=options,
-            parameters=wanted["parameters"],
-            description=wanted["description"],
-            work_pool_name=operators.pool,
-            work_queue_name=deployment.queue,
-            tags=wanted["tags"],
             path=".",
-            entrypoint=deployment.entrypoint,
             parameter_openapi_schema=schema,
             pull_steps=[],
-            enforce_parameter_schema=True,
-            job_variables=wanted["job_variables"],
+            **{key: wanted[key] for key in wanted if key not in _MADE_OF_SEVERAL},
         )
 
     name, before = f"deployment {deployment.name}", None

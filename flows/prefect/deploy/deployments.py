@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from mswitch.flows.prefect.deploy.heartbeats import HEARTBEAT_SECS
 from mswitch.flows.prefect.flows.append_crawl import append_crawl
 from mswitch.flows.prefect.flows.corpus import corpus
-from mswitch.flows.prefect.flows.evaluate import evaluate_run
 from mswitch.flows.prefect.flows.examples import examples
 from mswitch.flows.prefect.flows.experiment import experiment
 from mswitch.flows.prefect.flows.finetune import finetune_run
@@ -26,7 +25,6 @@ from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.form_defaults import (
     AppendSettings,
     CorpusSettings,
-    EvaluateSettings,
     ExamplesSettings,
     ExperimentSettings,
     FinetuneSettings,
@@ -157,7 +155,6 @@ DEPLOYMENTS: Sequence[Deployment] = (
         (1, ConcurrencyLimitStrategy.CANCEL_NEW),
     ),
     Deployment(experiment, "sample", ExperimentSettings()),
-    Deployment(evaluate_run, "run", EvaluateSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
     *(Deployment(one, "run") for one in STAGE_FLOWS),
@@ -192,16 +189,12 @@ def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
 def check_schedules(operators: Operators) -> None:
     """Check that tables of operators.toml are of deployments, and their schedules valid."""
     names = [deployment.name for deployment in DEPLOYMENTS]
-    for name in operators.deployments:
-        if name not in names:
+    for table in ("deployments", "schedules"):
+        for name in set(getattr(operators, table)).difference(names):
             raise UserError(
-                f"[deployments.{name!r}] is of no deployment: choose among {', '.join(names)}"
+                f"[{table}.{name!r}] is of no deployment: choose among {', '.join(names)}"
             )
     for name, schedule in operators.schedules.items():
-        if name not in names:
-            raise UserError(
-                f"[schedules.{name!r}] is of no deployment: choose among {', '.join(names)}"
-            )
         try:
             CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
         except ValidationError as error:

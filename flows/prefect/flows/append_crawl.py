@@ -10,18 +10,17 @@ from prefect import flow
 from mswitch.flows.jobs.command import parts
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.corpora import (
-    build,
     build_job,
     check_build,
     corpus_is_ready,
     crawl_of,
     show_statistics,
 )
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import AppendSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
@@ -33,7 +32,7 @@ _OF_ADDITION = ("--input=", "--append", "--out=")
 
 @flow(
     name="append-crawl",
-    flow_run_name=named("append {dump} to {name}"),
+    flow_run_name="append {dump} to {name}",
     on_cancellation=[cancel_hook],
 )
 @flat
@@ -58,7 +57,7 @@ def append_crawl(settings: AppendSettings) -> None:
     inputs = (f"{crawl}/{settings.format}/*.gz",)
     job = build_job(inputs, place, options, operators, append=True)
     check_build(job, inputs, launcher)
-    build(job, launcher)
+    follow_job(f"build {place.name}", job, launcher)
     show_statistics(job)
     corpus_is_ready(settings.name)
 

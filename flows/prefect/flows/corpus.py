@@ -3,22 +3,21 @@
 from prefect import flow
 
 from mswitch.flows.prefect.corpora import (
-    build,
     build_job,
     check_build,
     corpus_is_ready,
     crawl_of,
     show_statistics,
 )
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import CorpusSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.run_names import named
 from mswitch.flows.stages.stage import options_of
 
 
-@flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])
+@flow(name="corpus", flow_run_name="corpus {name}", on_cancellation=[cancel_hook])
 @flat
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""
@@ -34,6 +33,6 @@ def corpus(settings: CorpusSettings) -> None:
         inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
     job = build_job(inputs, place, options, operators, append=settings.append)
     check_build(job, inputs, launcher)
-    build(job, launcher)
+    follow_job(f"build {place.name}", job, launcher)
     show_statistics(job)
     corpus_is_ready(settings.name)

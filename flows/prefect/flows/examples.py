@@ -5,14 +5,12 @@ from typing import Any
 
 from prefect import flow
 
-from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.prefect.artifacts import key_of, show_table
-from mswitch.flows.prefect.follow import follow
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
 from mswitch.flows.stages.vocab import train as vocabulary_stage
@@ -23,7 +21,7 @@ from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name=named("examples {name}"), on_cancellation=[cancel_hook])
+@flow(name="examples", flow_run_name="examples {name}", on_cancellation=[cancel_hook])
 @flat
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, see how it suits each language, and write the examples."""
@@ -34,18 +32,15 @@ def examples(settings: ExamplesSettings) -> None:
     vocabulary: str | Path = settings.vocabulary_file
     if not vocabulary:
         vocabulary = operators.directory("vocabularies", settings.name)
-        train_vocabulary(settings, corpus, vocabulary, launcher)
+        job = vocabulary_stage.job(corpus=corpus, out=vocabulary, config=settings.vocabulary)
+        follow_job(f"vocabulary {settings.name}", job, launcher)
     check_vocabulary(settings, corpus, vocabulary)
     place = operators.directory("examples", settings.name)
-    build(settings, corpus, vocabulary, operators.destination(place), place, launcher)
-
-
-@step("vocabulary {out.name}")
-def train_vocabulary(
-    settings: ExamplesSettings, corpus: str | Path, out: Path, launcher: Launcher
-) -> None:
-    """Train the SentencePiece model."""
-    follow(vocabulary_stage.job(corpus=corpus, out=out, config=settings.vocabulary), launcher)
+    out = operators.destination(place)
+    job = examples_stage.job(
+        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.config
+    )
+    follow_job(f"examples {settings.name}", job, launcher)
 
 
 @step("gate of {settings.name}")
@@ -73,19 +68,3 @@ def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: s
             f"{worst['lang']} with {worst[column]:.3g}: train a larger vocabulary, cover more "
             f"characters, or raise {option}"
         )
-
-
-@step("examples {place.name}")
-def build(
-    settings: ExamplesSettings,
-    corpus: str | Path,
-    vocabulary: str | Path,
-    out: Path | str,
-    place: Path,
-    launcher: Launcher,
-) -> None:
-    """Write the seqio cache."""
-    job = examples_stage.job(
-        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.config
-    )
-    follow(job, launcher)

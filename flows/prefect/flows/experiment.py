@@ -14,17 +14,14 @@ from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.preflight import check_trainings
-from mswitch.flows.prefect.reports import index_reports, write_page
-from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.trainings import Sides, train_within_limit
+from mswitch.flows.prefect.trainings import Sides, compare
 from mswitch.flows.stages.stage import options_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
-@flow(name="experiment", flow_run_name=named("experiment {name}"), on_cancellation=[cancel_hook])
+@flow(name="experiment", flow_run_name="experiment {name}", on_cancellation=[cancel_hook])
 @flat
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
@@ -34,23 +31,15 @@ def experiment(settings: ExperimentSettings) -> State:
     found, or waited for, and not trained again.
     """
     operators = read_operators()
-    launcher = operators.launcher(settings.launcher)
-    examples = operators.output("examples", settings.examples)
     places = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
-    check_trainings(settings, planned, examples, operators)
     reports = {
         out: sides([one for one in planned if one.mixture == mixture], settings.baseline)
         for mixture, out in places.items()
     }
-    at_a_time = settings.max_parallel or operators.trainings_at_a_time(launcher)
-    train_within_limit(settings, planned, examples, operators, reports, at_a_time)
-    verdicts = []
-    for out, compared in reports.items():
-        verdict = write_page(*compared, out, settings.report)
-        verdicts.append(f"{out.name}: {verdict}" if len(reports) > 1 else verdict)
-    index_reports(operators.storage)
-    return Completed(message="\n".join(verdicts))
+    verdicts = compare(settings, planned, reports, operators, settings.max_parallel)
+    lines = [f"{out.name}: {verdict}" for out, verdict in verdicts.items()]
+    return Completed(message="\n".join(lines if len(lines) > 1 else verdicts.values()))
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:

@@ -1,17 +1,23 @@
 """The flow that fine-tunes a run on a task, and shows what it is worth there."""
 
+from typing import Any
+
 from prefect import State, flow
 from prefect.states import Completed
 
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import FinetuneSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.tuning import finetune, predict, preset_of, show_scores
+from mswitch.flows.prefect.trainings import train
+from mswitch.flows.prefect.tuning import preset_of, show_scores
+from mswitch.flows.stages.finetune import finetune as finetune_stage
+from mswitch.flows.stages.predict import predict as predict_stage
+from mswitch.models.config import JobConfig
 from mswitch.models.training.run_directory import PREDICTIONS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
@@ -19,7 +25,7 @@ from mswitch.pipelines.outputs import read_manifest
 
 @flow(
     name="finetune",
-    flow_run_name=named("finetune {name}: {run}"),
+    flow_run_name="finetune {name}: {run}",
     on_cancellation=[cancel_hook],
 )
 @flat
@@ -47,10 +53,25 @@ def finetune_run(settings: FinetuneSettings) -> State:
     split = "test" if "test" in splits else "validation"
 
     def tune() -> None:
-        finetune(settings, origin, tasks, planned, guard)
-        predict(planned, settings.predict, guard, select=True)
-        if split == "test":
-            predict(planned, settings.predict, guard, split="test")
+        job = finetune_stage.job(
+            hosts=settings.hosts,
+            record=place,
+            from_=origin,
+            tasks=tasks,
+            out=out,
+            mixture=settings.mixture,
+            step=settings.step,
+            keep_moments=settings.keep_moments,
+            config=settings.config,
+            job=JobConfig(distributed=settings.hosts > 1),
+        )
+        title, steps = f"finetune {settings.name}", settings.config.steps
+        train(title, job, launcher, steps, guard.note, guard.refuse)
+        predictions: list[dict[str, Any]] = [{"select": True}]
+        predictions += [{"split": "test"}] if split == "test" else []
+        for what in predictions:
+            job = predict_stage.job(record=place, run=out, config=settings.predict, **what)
+            follow_job(f"predict {settings.name}", job, launcher, guard.refuse)
 
     within_limit(guard, tune)
     return Completed(message=show_scores(out, place, split))

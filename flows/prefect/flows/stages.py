@@ -9,13 +9,11 @@ from typing import Any
 from prefect import Flow, flow
 
 from mswitch.flows import stages
-from mswitch.flows.jobs.job import Job, Launcher
-from mswitch.flows.prefect.follow import follow
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_fields import entries, flat
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
-from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
@@ -25,16 +23,12 @@ RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
 LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
-@step("{job.place.name}")
-def run_job(job: Job, launcher: Launcher) -> None:
-    """Bring a job to its end."""
-    follow(job, launcher)
-
-
 def settings_of(stage: Stage) -> type:
     """The settings of a flow that runs a stage: names of what it reads and makes, and all else."""
     docs = entries(stage.function.__doc__ or "", "Args:")
-    fields: list[tuple[str, Any, Any]] = [("name", Name, "sample")]
+    fields: list[tuple[str, Any, Any]] = []
+    if stage.output not in stage.reads:
+        fields.append(("name", Name, "sample"))
     for name, parameter in stage.parameters.items():
         if (kind := stage.reads.get(name)) is not None:
             of_run = kind == "runs"
@@ -63,16 +57,17 @@ def settings_of(stage: Stage) -> type:
 
 def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
     """The job that settings of a stage's flow mean."""
-    place = operators.directory(stage.makes, settings.name)
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in ("name", "launcher")
     }
+    made = values.get(stage.output) or f"{stage.makes}/{settings.name}"
+    place = operators.directory(*made.split("/"))
     for name, kind in stage.reads.items():
         source = values[name] if kind == "runs" else f"{kind}/{values[name]}"
         values[name] = str(operators.output(*source.split("/")))
-    values[stage.output] = operators.destination(place)
+    values.setdefault(stage.output, operators.destination(place))
     return stage.job(record=place, **values)
 
 
@@ -82,14 +77,14 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
 
     def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
         operators = read_operators()
-        run_job(job_of(stage, settings, operators), operators.launcher(settings.launcher))
+        job = job_of(stage, settings, operators)
+        follow_job(stage.name, job, operators.launcher(settings.launcher))
 
     run.__name__ = run.__qualname__ = stage.function.__name__
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     name = stage.name.replace(" ", "-")
-    return flow(name=name, flow_run_name=named(f"{name} {{name}}"), on_cancellation=[cancel_hook])(
-        flat(run)
-    )
+    of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
+    return flow(name=name, flow_run_name=of, on_cancellation=[cancel_hook])(flat(run))
 
 
 def stages_with_forms() -> Iterator[Stage]:

@@ -20,7 +20,7 @@ from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudge
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators, Price
-from mswitch.flows.prefect.planned import Planned, evaluation, training
+from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.trainings import train_within_limit
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.nn.flops import training_step_flops
@@ -82,7 +82,7 @@ def test_hours_of_all_attempts_and_hosts_are_added_up(operators, planned, tmp_pa
     settings = dataclasses.replace(SETTINGS, hosts=2)
     train = training(planned[0], settings, tmp_path)
     recorded(train, held(1.5), held(0.5, 2, outcome="resume"), Attempt(3, 0.0, 0))
-    recorded(evaluation(planned[0].out, tmp_path, EvaluateConfig(), watch=False), held(0.25))
+    recorded(planned[0].evaluation(tmp_path, EvaluateConfig(), watch=False), held(0.25))
 
     assert guard_of(operators, planned).spent() == pytest.approx(2 * (2 * 2.0 + 0.25))
 
@@ -244,7 +244,7 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     recorded(training(one, SETTINGS, tmp_path), held(2))
     one.out.mkdir()
     (one.out / "_COMPLETED").touch()
-    watched = evaluation(one.out, tmp_path, EvaluateConfig(), watch=True)
+    watched = one.evaluation(tmp_path, EvaluateConfig(), watch=True)
 
     approve(guard_of(operators, [one], limit=4.0))  # it is still to be evaluated
     assert len(person.asked) == 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import example_files
@@ -15,7 +16,7 @@ from mswitch.flows.prefect import trainings
 from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, sides
 from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.planned import Planned, evaluation
+from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.training.evaluation_steps import evaluation_steps
@@ -99,7 +100,7 @@ def test_a_machine_trains_one_at_a_time_and_a_scheduler_gets_all():
 def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkeypatch):
     settings = PairSettings()
     one = Planned(operators.storage / "run", "mt5-tiny", settings.config, settings.mixture)
-    job = evaluation(one.out, "examples", settings.evaluate, watch=True)
+    job = one.evaluation("examples", settings.evaluate, watch=True)
     of_run = evaluation_steps(one.config)
     steps = [one.out / "eval" / f"{step}.parquet" for step in of_run]
     one.out.mkdir(parents=True)
@@ -111,10 +112,10 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
     attempt = Attempt(1, 0.0, 0, ended=1.0, outcome="done")
     write_record(Record(job, Local().profile, attempts=[attempt]))
     started = []
-    monkeypatch.setattr(trainings, "evaluate", lambda job, *_, **__: started.append(job.argv))
+    monkeypatch.setattr(trainings, "follow_job", lambda title, job, *_: started.append(job.argv))
 
     def evaluate(settings: PairSettings) -> int:
-        guard: Any = None
+        guard: Any = SimpleNamespace(refuse=None)
         planned = trainings.Trainings([one], settings, "examples", Local(), Local(), {}, guard)
         planned.evaluate()
         return len(started)

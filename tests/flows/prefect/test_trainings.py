@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -32,7 +33,8 @@ def trainings_of(runs, out) -> Trainings:
     settings = PairSettings(config=dataclasses.replace(PairSettings.config, steps=100))
     planned = [Planned(run, run.name, settings.config, settings.mixture) for run in runs]
     reports = {out: ([runs[0]], [runs[1]])}
-    return Trainings(planned, settings, out, Local(), Local(), reports, None)  # type: ignore[arg-type]
+    guard: Any = SimpleNamespace(note=str, refuse=lambda: None)
+    return Trainings(planned, settings, out, Local(), Local(), reports, guard)
 
 
 def test_what_is_evaluated_is_reported_while_runs_train(tmp_path, shown):
@@ -86,7 +88,7 @@ def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, mo
     futures = SimpleNamespace(submit=lambda *_, **__: Failed())
     monkeypatch.setattr("mswitch.flows.jobs.launchers.LAUNCHERS", {"local": Silent})
     monkeypatch.setattr(trainings, "train", futures)
-    monkeypatch.setattr(trainings, "evaluate", futures)
+    monkeypatch.setattr(trainings, "follow_job", futures)
     monkeypatch.setattr(trainings, "wait", lambda these, **_: SimpleNamespace(done={*these}))
     monkeypatch.setattr(trainings, "this_flow_run", SimpleNamespace(id=str(uuid4())))
     made = trainings_of(runs, tmp_path / "report")
