@@ -8,9 +8,9 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
-from mswitch.pipelines.crawl.extract import Reserved
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.pages import Blocked, read_pages
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import note

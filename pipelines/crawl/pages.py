@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
-from mswitch.pipelines.crawl.extract import Reserved, record_to_page
+from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
+from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected
 

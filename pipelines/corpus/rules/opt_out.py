@@ -35,8 +35,8 @@ _DIRECTIVES_WITH_VALUES = (
 class OptOut(Rule):
     """Drops HTTP responses whose publisher reserves such use, by HTTP header or meta tag.
 
-    It judges a response before its text is extracted (`mswitch.pipelines.crawl.extract` asks), and
-    so drops it at stage `read`.
+    It judges a response before its text is extracted (`mswitch.pipelines.crawl.http_response`
+    asks), and so drops it at stage `read`.
 
     The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
     TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved), `noai`
