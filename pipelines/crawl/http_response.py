@@ -5,6 +5,7 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 
+import zstandard
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
 from mswitch.pipelines.crawl.charsets import Decoded
@@ -18,6 +19,8 @@ _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
 #: Sniffing, "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
+#: The largest that HTTP allows (RFC 9659).
+_ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 #: Takes the headers and the HTML of a response; names why it must not be used, or None.
@@ -69,7 +72,7 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     if encoding not in ("", "identity"):
         try:
             body = _decompressed(body, encoding, max_bytes)
-        except (OSError, zlib.error) as error:
+        except (OSError, zlib.error, zstandard.ZstdError) as error:
             if _BINARY.search(body, 0, _SNIFFED_BYTES):
                 raise UnreadableError("bad_encoding", str(error)) from error
     if len(body) > max_bytes:
@@ -78,9 +81,12 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
 
 
 def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decompress, to one byte more than `max_bytes` at most; zlib.error or OSError if it fails."""
+    """Decompress, to one byte more than `max_bytes` at most; fails as its library does."""
     if encoding == "br":
         return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
+    if encoding == "zstd":
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        return decompressor.stream_reader(body).read(max_bytes + 1)
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise OSError(f"content encoding {encoding}")
     # 47: gzip or zlib by its header.

@@ -13,6 +13,7 @@ from pathlib import Path
 import brotli
 import crawl_files as crawl
 import pytest
+import zstandard
 
 #: Far more than may be held.
 HUGE = 1 << 28
@@ -72,6 +73,12 @@ def brotli_zeros() -> bytes:
     return b"".join([*pieces, compressor.finish()])
 
 
+def zstd_zeros() -> bytes:
+    compressor = zstandard.ZstdCompressor().compressobj()
+    pieces = [compressor.compress(b"a" * (1 << 20)) for _ in range(256)]
+    return b"".join([*pieces, compressor.flush()])
+
+
 def cut_and_joined() -> list[bytes]:
     [sound] = crawl.members([crawl.record("text " * 100, "http://a.org")])
     return [sound[:60], sound[:12], sound[:-3]]
@@ -117,6 +124,7 @@ CASES: dict[str, tuple[Make, dict[str, int]]] = {
     "endless header": (lambda: [member(HUGE, b"WARC/1.0\r\nX: ")], {"damaged": 1}),
     "huge body": (lambda: bomb("gzip", member(HUGE)), {"too_large": 1}),
     "brotli": (lambda: bomb("br", brotli_zeros()), {"too_large": 1}),
+    "zstd": (lambda: bomb("zstd", zstd_zeros()), {"too_large": 1}),
     "bomb in a bomb": (
         lambda: bomb("gzip, gzip", gzip.compress(member(HUGE), mtime=0)),
         {"bad_encoding": 1},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import crawl_files as crawl
 import pytest
+import zstandard
 
 from mswitch.pipelines.records import Page
 
@@ -15,6 +16,10 @@ HTML = "<!DOCTYPE html>\r\n<html><body><p>Grüße aus Köln.\r\n\r\n<p>日本語
 TEXT = "Grüße aus Köln.\n日本語"
 #: HTML in Brotli, of which Python has no writer.
 BROTLI = b"\x8b\x05\x80<p>Hello</p>\x03"
+#: Of a window that no browser accepts.
+_WIDE = zstandard.ZstdCompressionParameters(window_log=24)
+_COMPRESSOR = zstandard.ZstdCompressor(compression_params=_WIDE).compressobj()
+WIDE = _COMPRESSOR.compress(HTML) + _COMPRESSOR.flush()
 LONG = "".join(f"<p>Line {i} has {i * i} words.</p>" for i in range(1000)).encode()
 
 
@@ -64,6 +69,7 @@ def test_a_decoded_body_under_its_old_headers(tmp_path, head):
         ("Content-Encoding: gzip\r\n", zlib.compress),
         ("Content-Encoding: deflate\r\n", zlib.compress),
         ("Content-Encoding: deflate\r\n", bare),
+        ("Content-Encoding: zstd\r\n", zstandard.compress),
         (
             "Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n",
             lambda data: chunks(gzip.compress(data)),
@@ -92,8 +98,9 @@ def test_brotli(tmp_path):
         ("Content-Encoding: deflate\r\n", broken(bare(LONG))),
         ("Content-Encoding: br\r\n", BROTLI[:3] + b"\xff" * 20),
         ("Content-Encoding: zstd\r\n", b"\x28\xb5\x2f\xfd\x04\x00" + HTML),
+        ("Content-Encoding: zstd\r\n", WIDE),
     ],
-    ids=["cut", "size", "gzip", "zlib", "bare", "brotli", "zstd"],
+    ids=["cut", "size", "gzip", "zlib", "bare", "brotli", "zstd", "window"],
 )
 def test_a_body_that_is_damaged_half_way_is_no_text(tmp_path, head, body):
     assert outcome(tmp_path, head, body) == "dropped: bad_encoding"
