@@ -21,6 +21,7 @@ from mswitch.flows.prefect.form_defaults import AppendSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
@@ -32,7 +33,7 @@ _OF_ADDITION = ("--input=", "--append", "--out=")
 
 @flow(
     name="append-crawl",
-    flow_run_name="append {dump} to {name}",
+    flow_run_name=named("append {dump} to {name}"),
     on_cancellation=[cancel_hook],
 )
 @flat

@@ -13,6 +13,7 @@ from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.trainings import train
 from mswitch.flows.prefect.tuning import preset_of, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
@@ -25,7 +26,7 @@ from mswitch.pipelines.outputs import read_manifest
 
 @flow(
     name="finetune",
-    flow_run_name="finetune {name}: {run}",
+    flow_run_name=named("finetune {name}: {run}"),
     on_cancellation=[cancel_hook],
 )
 @flat

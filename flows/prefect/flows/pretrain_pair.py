@@ -9,12 +9,13 @@ from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.planned import Planned
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.trainings import compare
 
 
 @flow(
     name="pretrain-pair",
-    flow_run_name="pretrain {name}: {candidate} against {baseline}, seed {seed}",
+    flow_run_name=named("pretrain {name}: {candidate} against {baseline}, seed {seed}"),
     on_cancellation=[cancel_hook],
 )
 @flat

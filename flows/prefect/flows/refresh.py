@@ -25,6 +25,7 @@ from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError, flat
 from mswitch.flows.prefect.operators_toml import deployment_path, read_operators
 from mswitch.flows.prefect.owners import cancel_jobs
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
@@ -45,7 +46,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
                 client.set_flow_run_state(run.id, Cancelling())
 
 
-@flow(name="refresh", flow_run_name="refresh {corpus}", on_cancellation=[cancel_stages])
+@flow(name="refresh", flow_run_name=named("refresh {corpus}"), on_cancellation=[cancel_stages])
 @flat
 def refresh(settings: RefreshSettings) -> State:
     """Add the newest dump to a corpus; make examples of it, train a pair on them, and report.

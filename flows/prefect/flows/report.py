@@ -6,9 +6,10 @@ from mswitch.flows.prefect.form_defaults import ReportSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.reports import index_reports, write_page
+from mswitch.flows.prefect.run_names import named
 
 
-@flow(name="report", flow_run_name="report {name}: {candidate} against {baseline}")
+@flow(name="report", flow_run_name=named("report {name}: {candidate} against {baseline}"))
 @flat
 def report(settings: ReportSettings) -> None:
     """Compare two evaluated runs language by language."""

@@ -14,6 +14,7 @@ from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_fields import entries, flat
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.run_names import named
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
@@ -84,7 +85,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     name = stage.name.replace(" ", "-")
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=of, on_cancellation=[cancel_hook])(flat(run))
+    return flow(name=name, flow_run_name=named(of), on_cancellation=[cancel_hook])(flat(run))
 
 
 def stages_with_forms() -> Iterator[Stage]:

@@ -1,0 +1,38 @@
+"""Names of flow runs: after their parameters, unless a person gave one."""
+
+import re
+from collections.abc import Callable
+
+from coolname.data import config as words
+from prefect.runtime import flow_run
+
+#: Of names that Prefect's form makes up, such as `zeta3-lyrae-vector`, and its newer form, such as
+#: `Rustic-Zebu`.
+_OF_A_FORM = re.compile(
+    r"(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
+    r"|tau|upsilon|phi|chi|psi|omega)\d*-[a-z-]+"
+    r"|(Awesome|Rustic|Small|Gorgeous|Fantastic|Sleek|Intelligent|Unbranded|Refined|Licensed|Generic"
+    r"|Practical|Ergonomic|Handcrafted|Tasty|Handmade|Incredible)-.{1,6}"
+)
+
+
+def named(template: str) -> Callable[[], str]:
+    """Name the runs of a flow, as its `flow_run_name`.
+
+    Args:
+        template: the name, with fields for the flow's parameters, such as `report {name}`.
+    """
+
+    def name() -> str:
+        given = flow_run.get_name() or ""
+        return template.format(**flow_run.get_parameters()) if is_made_up(given) else given
+
+    return name
+
+
+def is_made_up(name: str) -> bool:
+    """Whether Prefect thought of a name: its server, such as `brave-owl`, or one of its forms."""
+    adjective, _, animal = name.partition("-")
+    kinds = ("animal", "animal_breed", "animal_legendary")
+    of_the_server = adjective and any(animal in words[kind]["words"] for kind in kinds)
+    return not name or bool(of_the_server) or _OF_A_FORM.fullmatch(name) is not None
