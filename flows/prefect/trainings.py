@@ -130,15 +130,11 @@ class Trainings:
         try:
             while self._next() or self._going_on():
                 while (following := self._next()) and len(self._going_on()) < at_a_time:
+                    title = f"train {following.place.name}"
                     job = training(following, self.settings, self.examples)
-                    self.trainings[following.place] = train.submit(
-                        f"train {following.place.name}",
-                        job,
-                        self.launcher,
-                        following.config.steps,
-                        self.guard.note,
-                        self.guard.refuse,
-                    )
+                    progress = TrainingProgress(job, following.config.steps, self.guard.note)
+                    future = train.submit(title, job, self.launcher, progress, self.guard.refuse)
+                    self.trainings[following.place] = future
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
                     self._report_so_far()
@@ -165,7 +161,7 @@ class Trainings:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()
             elif not self._is_evaluated(one):
-                follow_job(*self._evaluated(one, watch=False))
+                self._evaluate(one, follow_job, watch=False)
 
     def _going_on(self) -> list[PrefectFuture[Any]]:
         return [one for one in self.trainings.values() if one not in self._done]
@@ -180,8 +176,7 @@ class Trainings:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
             if to_evaluate and _described(one) and not self._is_evaluated(one):
-                following = self._evaluated(one, watch=True)
-                self.evaluations[one.place] = follow_job.submit(*following)
+                self.evaluations[one.place] = self._evaluate(one, follow_job.submit, watch=True)
 
     def _is_evaluated(self, one: Planned) -> bool:
         """Whether a finished run was evaluated in this way, so that no job has to find that out."""
@@ -198,10 +193,10 @@ class Trainings:
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
         return one.evaluation(self.examples, self.settings.evaluate, watch=watch)
 
-    def _evaluated(self, one: Planned, *, watch: bool) -> tuple[Any, ...]:
-        """What `follow_job` takes to evaluate a run."""
+    def _evaluate(self, one: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
+        """Evaluate a run by `follow_job`, or its `submit`."""
         job, title = self._evaluation(one, watch=watch), f"evaluate {one.place.name}"
-        return title, job, self.evaluator, self.guard.refuse
+        return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:
         """Report on what is evaluated, once all runs of a report have begun; never raise."""
@@ -246,21 +241,10 @@ def train(
     title: str,
     job: Job,
     launcher: Launcher,
-    steps: int,
-    note: Callable[[], str],
+    progress: TrainingProgress,
     refuse: Callable[[], UserError | None],
 ) -> None:
-    """Train a model by a job, and show how far it is of so many steps.
-
-    Args:
-        title: of the task run.
-        job: the training.
-        launcher: where it runs.
-        steps: of the training.
-        note: gives what is said besides.
-        refuse: see `follow`.
-    """
+    """`follow` a training in a task run of that title, and show how far it is."""
     del title
-    progress = TrainingProgress(job, steps, note)
     follow(job, launcher, progress.update, refuse)
     progress.finish()

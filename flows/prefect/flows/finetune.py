@@ -14,6 +14,7 @@ from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.flows.prefect.trainings import train
 from mswitch.flows.prefect.tuning import preset_of, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
@@ -66,8 +67,8 @@ def finetune_run(settings: FinetuneSettings) -> State:
             config=settings.config,
             job=JobConfig(distributed=settings.hosts > 1),
         )
-        title, steps = f"finetune {settings.name}", settings.config.steps
-        train(title, job, launcher, steps, guard.note, guard.refuse)
+        progress = TrainingProgress(job, settings.config.steps, guard.note)
+        train(f"finetune {settings.name}", job, launcher, progress, guard.refuse)
         predictions: list[dict[str, Any]] = [{"select": True}]
         predictions += [{"split": "test"}] if split == "test" else []
         for what in predictions:

@@ -188,6 +188,9 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     options = ["--preset", "mt5-tiny", "--steps", "2", "--batch-size", "4", "--evaluations", "1"]
     end(start_mswitch("train", *options, "--examples", toy, "--out", origin))
 
+    ended = server.finish("evaluate-run", run="pairs/tiny/mt5-tiny", examples="toy")
+    assert ended.name == "evaluate pairs/tiny/mt5-tiny"
+    assert (origin / "eval" / "2.parquet").is_file()
     wanted = {
         "run": "pairs/tiny/mt5-tiny",
         "tasks": "toy",
