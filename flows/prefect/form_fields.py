@@ -96,8 +96,8 @@ for _name in ("flow_runs", "task_runs", "engine"):
 def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
     """Return name, type and description of each parameter that a class of settings has.
 
-    Those of its `everyday` first, which a form then shows on its first screen, then other fields
-    of its own. The titles of all others begin with what they are of, such as `Evaluation: dtype`.
+    Those of its `everyday` first, which a form then shows on its first screen, then what else is
+    the flow's own. Titles of a configuration's fields begin with it, such as `Evaluation: dtype`.
     They are not grouped in Prefect's way, by nested models: what a schedule or a call of the API
     sets replaces a deployment's parameters one by one, and would replace a group as a whole.
     """

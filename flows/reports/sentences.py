@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mswitch.flows.reports.headline import is_bound
 from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
     NOT_AVAILABLE,
@@ -59,7 +60,7 @@ def figure_words(figure: Mapping[str, Any] | None) -> str:
 def _figure_range(figure: Mapping[str, Any]) -> str | None:
     """Between which languages at a bound leave a figure, where its digits show it."""
     low, high = figure["range"]
-    if not low or high is None or ratio(low) == ratio(high):
+    if is_bound(figure) or ratio(low) == ratio(high):
         return None
     return f"{ratio(low)} to {ratio(high)}{TIMES}"
 

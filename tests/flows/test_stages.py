@@ -98,7 +98,7 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     words = job_of(distill, settings, operators).argv
     assert words[:2] == ("distill", f"--teacher={tmp_path}/pairs/t/big")
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
-    # What adds to a run has no name of its own.
+    # A stage that adds to a run has no field `name`.
     settings = settings_of(evaluate)(run="pairs/t/big", examples="e")
     job = job_of(evaluate, settings, operators)
     where = f"--run={tmp_path}/pairs/t/big", f"--examples={tmp_path}/examples/e"

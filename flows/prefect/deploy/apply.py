@@ -197,8 +197,8 @@ def _work_queue(
     )
 
 
-#: What the client takes in other words.
-_MADE_OF_SEVERAL = ("form", "concurrency", "schedule")
+#: Settings that the client takes by other names.
+_OTHER_NAMES = ("form", "concurrency", "schedule")
 
 
 def _deployment(
@@ -240,7 +240,7 @@ def _deployment(
             path=".",
             parameter_openapi_schema=schema,
             pull_steps=[],
-            **{key: wanted[key] for key in wanted if key not in _MADE_OF_SEVERAL},
+            **{key: wanted[key] for key in wanted if key not in _OTHER_NAMES},
         )
 
     name, before = f"deployment {deployment.name}", None

@@ -190,7 +190,7 @@ def check_schedules(operators: Operators) -> None:
     """Check that tables of operators.toml are of deployments, and their schedules valid."""
     names = [deployment.name for deployment in DEPLOYMENTS]
     for table in ("deployments", "schedules"):
-        for name in set(getattr(operators, table)).difference(names):
+        for name in sorted(set(getattr(operators, table)).difference(names)):
             raise UserError(
                 f"[{table}.{name!r}] is of no deployment: choose among {', '.join(names)}"
             )

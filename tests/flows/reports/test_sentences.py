@@ -129,7 +129,7 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         ([2.0, 5.0], [1.0, None], 3.0, "3.00×", "2.00 to 5.00"),
         # As a median is that few languages at a bound move.
         ([1.4, 2.1], [1.6, 1.606], 1.606, "1.60 to 1.61×", "1.40 to 2.10"),
-        ([1.4, 2.1], [1.604, 1.602], 1.602, "1.60×", "1.40 to 2.10"),
+        ([1.4, 2.1], [1.601, 1.604], 1.604, "1.60×", "1.40 to 2.10"),
     ],
 )
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
