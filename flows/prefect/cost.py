@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import find_records, read_record
-from mswitch.flows.prefect.operators_toml import Operators, Price
+from mswitch.flows.prefect.form_defaults import TrainingSettings
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.training_progress import last_metrics, step_secs
 from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
@@ -43,25 +43,23 @@ class CostGuard:
 
     Attributes:
         planned: the trainings.
-        hosts: of each.
-        launcher: where they run.
+        settings: where they run, and what they may cost.
         operators: with the prices.
         manifest: of their examples.
-        price: of the launcher; None where it has none.
-        limit: what they may cost, in USD; None for any amount.
         beside: the part of a run that the job beside its training makes.
     """
 
     planned: Sequence[Planned]
-    hosts: int
-    launcher: Launcher
+    settings: TrainingSettings
     operators: Operators
     manifest: Mapping[str, Any]
-    price: Price | None
-    limit: float | None
     beside: str = EVALUATION
 
     def __post_init__(self) -> None:
+        self.limit = self.settings.max_cost_usd
+        self.launcher = self.operators.launcher(self.settings.launcher)
+        limited = self.limit is not None
+        self.price = self.operators.price(self.settings.launcher, limited=limited)
         self._before: dict[Path, tuple[float, str] | None] = {}
 
     def spent(self) -> float:
@@ -112,7 +110,7 @@ class CostGuard:
                 lines.append(f"{one.place.name}: {steps:,} steps, of which no time is known")
                 continue
             secs, basis = rate
-            total += self.price.usd(self.hosts * steps * secs / 3600)
+            total += self.price.usd(self.settings.hosts * steps * secs / 3600)
             lines.append(f"{one.place.name}: {steps:,} steps of {secs:.3g} s, {basis}")
         return total if known else None, "; ".join(lines)
 
@@ -137,10 +135,10 @@ class CostGuard:
     def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
         """The newest run with this model and these settings on the same launcher and hosts."""
         tokens = one.config.rows * sum(self._lengths(one.config))
-        found = []
+        found, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):
             run, last = record.job.out, record.last
-            same_place = (record.launcher, record.job.hosts) == (self.launcher.profile, self.hosts)
+            same_place = (record.launcher, record.job.hosts) == here
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
             with contextlib.suppress(UserError):  # another flow's run, which cannot be read

@@ -5,7 +5,7 @@ Names are of directories below the storage of all runs (`mswitch.flows.prefect.o
 
 import dataclasses
 import zoneinfo
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
@@ -63,19 +63,6 @@ class CorpusSettings(_Checked):
         config: of the build.
     """
 
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "inputs",
-        "sample",
-        "profile",
-        "languages",
-        "min_validation_documents",
-        "badwords",
-        "append",
-        "runner",
-        "launcher",
-    )
-
     name: Name = "sample"
     inputs: tuple[str, ...] = ()
     sample: SampleName = "gflanguages"
@@ -123,15 +110,6 @@ class ExamplesSettings(_Checked):
         config: of the examples.
     """
 
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "corpus",
-        "vocabulary_file",
-        "vocabulary_size",
-        "inputs_length",
-        "launcher",
-    )
-
     name: Name = "sample"
     corpus: Name = "sample"
     vocabulary_file: str = ""
@@ -143,7 +121,7 @@ class ExamplesSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _TrainingSettings(_Checked):
+class TrainingSettings(_Checked):
     """Of flows that train.
 
     Attributes:
@@ -160,7 +138,7 @@ class _TrainingSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ComparisonSettings(_TrainingSettings):
+class ComparisonSettings(TrainingSettings):
     """Of flows that train models, evaluate them and compare them with a baseline.
 
     Attributes:
@@ -193,19 +171,6 @@ class PairSettings(ComparisonSettings):
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
     """
-
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "examples",
-        "baseline",
-        "candidate",
-        "steps",
-        "batch_size",
-        "seed",
-        "mixture",
-        "launcher",
-        "max_cost_usd",
-    )
 
     name: Name = "sample"
     candidate: PresetName = "mswitch-tiny"
@@ -264,19 +229,6 @@ class ExperimentSettings(ComparisonSettings):
             operators.toml says on this machine, and all where a scheduler queues them.
     """
 
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "examples",
-        "baseline",
-        "candidates",
-        "seeds",
-        "steps",
-        "batch_size",
-        "mixtures",
-        "launcher",
-        "max_cost_usd",
-    )
-
     name: Name = "sample"
     candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
     seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
@@ -285,7 +237,7 @@ class ExperimentSettings(ComparisonSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(_TrainingSettings):
+class FinetuneSettings(TrainingSettings):
     """Of flow `finetune`.
 
     Attributes:
@@ -299,18 +251,6 @@ class FinetuneSettings(_TrainingSettings):
         config: of the training.
         predict: of the predictions.
     """
-
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "run",
-        "tasks",
-        "steps",
-        "batch_size",
-        "seed",
-        "mixture",
-        "launcher",
-        "max_cost_usd",
-    )
 
     name: Name = "sample"
     run: RunName = "pairs/sample/mt5-tiny"
@@ -332,12 +272,6 @@ class ReportSettings(_Checked):
         candidate: the run to compare with the baseline: pairs/NAME/PRESET or runs/NAME.
         config: of the report.
     """
-
-    everyday: ClassVar[tuple[str, ...]] = (
-        "name",
-        "baseline",
-        "candidate",
-    )
 
     name: Name = "sample"
     baseline: RunName = "pairs/sample/mt5-tiny"

@@ -15,7 +15,7 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, get_type_hints
 
 from prefect.exceptions import CancelledRun, FailedRun
@@ -41,6 +41,14 @@ GROUPS = {
 }
 #: The field of a flow's settings whose own fields are parameters without a prefix.
 CONFIG = "config"
+#: What a person sets from day to day, in the order of forms, which show it on their first screen.
+EVERYDAY = (
+    *("name", "run", "tasks", "corpus", "examples", "pair", "inputs", "sample", "dump"),
+    *("profile", "languages", "min_validation_documents", "badwords", "append", "runner"),
+    *("vocabulary_file", "vocabulary_size", "inputs_length", "baseline", "candidate"),
+    *("candidates", "seeds", "steps", "batch_size", "seed", "mixture", "mixtures", "launcher"),
+    "max_cost_usd",
+)
 
 
 class JobCancelledError(UserError):
@@ -96,17 +104,22 @@ for _name in ("flow_runs", "task_runs", "engine"):
 def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
     """Return name, type and description of each parameter that a class of settings has.
 
-    Those of its `everyday` first, which a form then shows on its first screen, then what else is
-    the flow's own. Titles of a configuration's fields begin with it, such as `Evaluation: dtype`.
+    What is for every day comes first, then what else is the flow's own. Titles of a configuration's
+    further fields begin with it, such as `Evaluation: dtype`.
     They are not grouped in Prefect's way, by nested models: what a schedule or a call of the API
     sets replaces a deployment's parameters one by one, and would replace a group as a whole.
     """
-    everyday = getattr(settings, "everyday", ())
-    found = {name: (name, hint, field) for name, hint, field in _flatten(settings(), "", "")}
-    for name in everyday:
-        found[name][2].title = _words(name)
-    first = [found.pop(name) for name in everyday]
+    found = {one[0]: one for one in _flatten(settings(), "", "")}
+    first = [found.pop(name) for name in everyday(found)]
+    for name, _, field in first:
+        field.title = _words(name)
     return first + sorted(found.values(), key=lambda one: ": " in (one[2].title or ""))
+
+
+def everyday(names: Collection[str]) -> list[str]:
+    """Those of a flow's parameters that are for every day: of seeds, those of trainings."""
+    other = "" if "steps" in names and "seeds" not in names else "seed"
+    return [name for name in EVERYDAY if name in names and name != other]
 
 
 def _words(name: str) -> str:
@@ -171,16 +184,10 @@ def _replaced(default: Any, values: Mapping[str, Any], prefix: str) -> Any:
     return dataclasses.replace(default, **changes)
 
 
-def flat_values(settings: Any, prefix: str = "") -> dict[str, Any]:
+def flat_values(settings: Any) -> dict[str, Any]:
     """The values of parameters that mean these settings, as JSON has them."""
-    values = {}
-    for field in dataclasses.fields(settings):
-        value = value_of(settings, field)
-        if dataclasses.is_dataclass(value):
-            values |= flat_values(value, _inner(prefix, field.name))
-        else:
-            values[f"{prefix}{field.name}"] = list(value) if isinstance(value, tuple) else value
-    return values
+    values = {name: field.default for name, _, field in _flatten(settings, "", "")}
+    return {name: list(of) if isinstance(of, tuple) else of for name, of in values.items()}
 
 
 def _inner(prefix: str, name: str) -> str:

@@ -53,10 +53,10 @@ def check_trainings(
         with open_files(one.out) as files:
             files.refresh()
             _check_examples(files.directory, manifest, examples)
-    launcher, evaluator = (
-        operators.launcher(settings.launcher),
-        operators.evaluator(settings.launcher),
-    )
+    launcher = operators.launcher(settings.launcher)
+    evaluator = operators.evaluator(settings.launcher)
+    for name in (settings.launcher, operators.evaluations.get(settings.launcher)):
+        operators.price(name or settings.launcher, limited=settings.max_cost_usd is not None)
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
     evaluations = (one.evaluation(examples, settings.evaluate, watch=True) for one in planned)
     check_capacity(evaluator, evaluations)

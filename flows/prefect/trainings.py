@@ -58,38 +58,20 @@ def compare(
     """
     examples = operators.output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
-    if at_a_time is None:
-        at_a_time = operators.trainings_at_a_time(operators.launcher(settings.launcher))
-    train_within_limit(settings, planned, examples, operators, reports, at_a_time)
-    verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
-    index_reports(operators.storage)
-    return verdicts
-
-
-def train_within_limit(
-    settings: ComparisonSettings,
-    planned: Sequence[Planned],
-    examples: Path | str,
-    operators: Operators,
-    reports: Mapping[Path, Sides],
-    at_a_time: int,
-) -> None:
-    """Train and evaluate all, for at most what they may cost."""
-    launcher, limit = operators.launcher(settings.launcher), settings.max_cost_usd
-    price = operators.price(settings.launcher, limited=limit is not None)
-    evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
-    operators.price(evaluates, limited=limit is not None)
-    manifest = read_manifest(examples, "examples")
-    guard = CostGuard(planned, settings.hosts, launcher, operators, manifest, price, limit)
+    launcher = operators.launcher(settings.launcher)
+    evaluator = operators.evaluator(settings.launcher)
+    guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
         with jobs_followed():
-            evaluator = operators.evaluator(settings.launcher)
             trainings = Trainings(planned, settings, examples, launcher, evaluator, reports, guard)
-            trainings.train(at_a_time)
+            trainings.train(at_a_time or operators.trainings_at_a_time(launcher))
             trainings.evaluate()
 
     within_limit(guard, train)
+    verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
+    index_reports(operators.storage)
+    return verdicts
 
 
 @dataclasses.dataclass

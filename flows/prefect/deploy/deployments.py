@@ -32,7 +32,7 @@ from mswitch.flows.prefect.form_defaults import (
     RefreshSettings,
     ReportSettings,
 )
-from mswitch.flows.prefect.form_fields import flat_values, parameters_of
+from mswitch.flows.prefect.form_fields import everyday, flat_values, parameters_of
 from mswitch.flows.prefect.operators_toml import (
     FILE,
     HOUSEKEEPING,
@@ -93,9 +93,8 @@ class Deployment:
     def required(self) -> list[str]:
         """The everyday parameters that have to have a value: forms do not call them optional."""
         values = {} if self.settings is None else flat_values(self.settings)
-        everyday = getattr(self.settings, "everyday", ())
         empty = ("None", "''", "[]", "False")
-        return [name for name in everyday if repr(values[name]) not in empty]
+        return [name for name in everyday(values) if repr(values[name]) not in empty]
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -46,12 +46,9 @@ def finetune_run(settings: FinetuneSettings) -> State:
     splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
-    out, limit = operators.destination(place), settings.max_cost_usd
+    out = operators.destination(place)
     planned = Planned(out, preset_of(origin), settings.config, settings.mixture, place)
-    price = operators.price(settings.launcher, limited=limit is not None)
-    guard = CostGuard(
-        *([planned], settings.hosts, launcher, operators, manifest, price, limit), PREDICTIONS
-    )
+    guard = CostGuard([planned], settings, operators, manifest, PREDICTIONS)
     split = "test" if "test" in splits else "validation"
 
     def tune() -> None:

@@ -5,7 +5,6 @@ import json
 import time
 from pathlib import Path
 
-import example_files
 import pytest
 from job_world import write_record
 
@@ -21,7 +20,6 @@ from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators, Price
 from mswitch.flows.prefect.planned import Planned, training
-from mswitch.flows.prefect.trainings import train_within_limit
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.presets import preset
@@ -46,9 +44,11 @@ def planned(tmp_path):
     ]
 
 
-def guard_of(operators, planned, limit=None, hosts=1, price=None):
-    known = price or operators.prices.get("local")
-    return CostGuard(planned, hosts, Local(), operators, MANIFEST, known, limit)
+def guard_of(operators, planned, limit=None, hosts=1, price=None, **beside):
+    if price:
+        operators = operators.model_copy(update={"prices": {"local": price}})
+    settings = dataclasses.replace(SETTINGS, hosts=hosts, max_cost_usd=limit)
+    return CostGuard(planned, settings, operators, MANIFEST, **beside)
 
 
 def recorded(job, *attempts: Attempt):
@@ -263,25 +263,11 @@ def test_a_limit_without_a_price_is_refused():
     assert Operators().price("local", limited=False) is None
 
 
-def test_the_launcher_of_evaluations_needs_a_price_too(planned, tmp_path):
-    examples = example_files.write_examples(tmp_path / "examples", {"sw": (4,)}, 64, 500)
-    operators = Operators(
-        storage=tmp_path,
-        launchers={"cpu": {"launcher": "slurm"}},
-        evaluations={"local": "cpu"},
-        prices={"local": Price(host_hour=2.0)},
-    )
-    settings = dataclasses.replace(SETTINGS, max_cost_usd=1.0)
-    with pytest.raises(UserError, match=r"give host_hour in \[prices.cpu\] of operators.toml"):
-        train_within_limit(settings, planned, examples, operators, {}, 1)
-
-
 def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):
     one = planned[0]
     recorded(Job(("finetune", f"--out={one.out}"), one.out), held(2, outcome="done"))
     recorded(Job(("predict",), one.out / "predictions", marked=False), held(1))
-    limited = (operators, MANIFEST, operators.prices["local"], 6.0, "predictions")
-    guard = CostGuard([one], 1, Local(), *limited)
+    guard = guard_of(operators, [one], 6.0, beside="predictions")
     assert str(guard.refuse()) == "saved and paused: 6.00 USD are spent, and 6.00 is the limit"
     train_some(one, tmp_path, 400, 1.0)
     (one.out / "_COMPLETED").touch()

@@ -11,7 +11,7 @@ from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.prefect import begin_with, preflight
 from mswitch.flows.prefect.form_defaults import PairSettings
-from mswitch.flows.prefect.operators_toml import Operators
+from mswitch.flows.prefect.operators_toml import Operators, Price
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import (
     check_capacity,
@@ -46,6 +46,17 @@ def planned(tmp_path):
 def check(settings, planned, examples, operators=None):
     """The step, without a flow around it."""
     check_trainings._task.fn.__wrapped__(settings, planned, examples, operators or Operators())
+
+
+def test_the_launcher_of_evaluations_needs_a_price_too(planned, examples):
+    operators = Operators(
+        launchers={"cpu": {"launcher": "slurm"}},
+        evaluations={"local": "cpu"},
+        prices={"local": Price(host_hour=2.0)},
+    )
+    settings = dataclasses.replace(SETTINGS, max_cost_usd=1.0)
+    with pytest.raises(UserError, match=r"give host_hour in \[prices.cpu\] of operators.toml"):
+        check(settings, planned, examples, operators)
 
 
 def test_evaluations_need_a_launcher_for_one_host(planned, examples, tmp_path, monkeypatch):
