@@ -5,10 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_table_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.steps import SERVER_ERRORS

@@ -308,12 +308,8 @@ def read_operators(path: str | Path | None = None) -> Operators:
     # A worker may run in another directory.
     root = Path(os.path.abspath(file)).parent
     operators = operators.model_copy(update={"storage": root / operators.storage})
-    for name in operators.launchers:
-        operators.launcher(name)
-    for pair in operators.evaluations.items():
-        for name in pair:
-            operators.launcher(name)
-    for name in operators.prices:
+    evaluations = (name for pair in operators.evaluations.items() for name in pair)
+    for name in (*operators.launchers, *evaluations, *operators.prices):
         operators.launcher(name)
     return operators
 

@@ -168,9 +168,11 @@ class Trainings:
             return False
         if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
             return False
-        steps = _described(one).get("eval_steps", ())
-        evaluated = (f"{EVALUATION}/{step}.parquet" for step in steps)
-        return bool(steps) and _has(one, MARKER, *evaluated)
+        with contextlib.suppress(BucketError):
+            steps = one.described().get("eval_steps", ())
+            evaluated = (f"{EVALUATION}/{step}.parquet" for step in steps)
+            return bool(steps) and all(map(one.has, (MARKER, *evaluated)))
+        return False
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
         return one.evaluation(self.examples, self.settings.evaluate, watch=watch)
@@ -209,13 +211,6 @@ def _described(one: Planned) -> dict[str, Any]:
     with contextlib.suppress(BucketError):
         return one.described()
     return {}
-
-
-def _has(one: Planned, *names: str) -> bool:
-    """Whether a run has these files; not while its bucket does not answer."""
-    with contextlib.suppress(BucketError):
-        return all(map(one.has, names))
-    return False
 
 
 @step("{title}")

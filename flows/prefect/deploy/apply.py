@@ -177,24 +177,16 @@ def _work_queue(
     client: SyncPrefectClient, operators: Operators, name: str, limit: int | None
 ) -> Thing:
     pool, wanted = operators.pool, {"concurrency_limit": limit}
+    shown = f"work queue {pool}/{name}"
     try:
         queue = client.read_work_queue_by_name(name, pool)
     except ObjectNotFound:
-        return Thing(
-            f"work queue {pool}/{name}",
-            wanted,
-            None,
-            lambda: client.create_work_queue(name, concurrency_limit=limit, work_pool_name=pool),
-        )
-    return Thing(
-        f"work queue {pool}/{name}",
-        wanted,
-        {"concurrency_limit": queue.concurrency_limit},
-        # Prefect's synchronous client has no method for it.
-        lambda: client.request(
-            "PATCH", "/work_queues/{id}", path_params={"id": queue.id}, json=wanted
-        ),
-    )
+        create = functools.partial(client.create_work_queue, work_pool_name=pool, **wanted)
+        return Thing(shown, wanted, None, lambda: create(name))
+    found = {"concurrency_limit": queue.concurrency_limit}
+    # Prefect's synchronous client has no method for it.
+    update = functools.partial(client.request, "PATCH", "/work_queues/{id}", json=wanted)
+    return Thing(shown, wanted, found, lambda: update(path_params={"id": queue.id}))
 
 
 #: Settings that the client takes by other names.
@@ -283,19 +275,14 @@ def _found_schedule(schedules: Any) -> Any:
 
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
-    settings = wanted.model_dump(mode="json", exclude={"owner_resource"})
-    before = client.read_automations_by_name(wanted.name)
+    def settings(one: AutomationCore) -> Any:
+        return _sorted(one.model_dump(mode="json", exclude={"owner_resource"}))
+
+    name, before = f"automation {wanted.name}", client.read_automations_by_name(wanted.name)
     if not before:
-        return Thing(
-            f"automation {wanted.name}", settings, None, lambda: client.create_automation(wanted)
-        )
-    found = before[0].model_dump(mode="json", exclude={"id", "owner_resource"})
-    return Thing(
-        f"automation {wanted.name}",
-        {key: _sorted(value) for key, value in settings.items()},
-        {key: _sorted(value) for key, value in found.items()},
-        lambda: client.update_automation(before[0].id, wanted),
-    )
+        return Thing(name, settings(wanted), None, lambda: client.create_automation(wanted))
+    update = functools.partial(client.update_automation, before[0].id, wanted)
+    return Thing(name, settings(wanted), settings(before[0]), update)
 
 
 def _sorted(value: Any) -> Any:

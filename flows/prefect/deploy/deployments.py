@@ -80,11 +80,6 @@ class Deployment:
         return f"{self.flow.name}-{self.kind}"
 
     @property
-    def tags(self) -> list[str]:
-        """Of the deployment and its runs."""
-        return [HOUSEKEEPING if self.housekeeping else TAG]
-
-    @property
     def queue(self) -> str:
         """The queue of the work pool that its runs wait in."""
         return HOUSEKEEPING if self.housekeeping else QUEUE
@@ -182,7 +177,7 @@ def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
     """The tags of a deployment and its runs."""
     further = further_of(deployment, operators)
     owner = [f"{OWNER_TAG}{further.owner}"] if further.owner else []
-    return [*deployment.tags, *owner, *further.tags]
+    return [HOUSEKEEPING if deployment.housekeeping else TAG, *owner, *further.tags]
 
 
 def check_schedules(operators: Operators) -> None:
@@ -204,20 +199,12 @@ def check_schedules(operators: Operators) -> None:
             ) from error
 
 
-def environment(operators_file: Path | None) -> dict[str, str]:
-    """What the process of a flow run needs to know."""
-    known = {
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS),
-        "DO_NOT_TRACK": "1",
-    }
-    if operators_file is not None:
-        known[VARIABLE] = str(operators_file.absolute())
-    return known
-
-
 def job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
     """How a worker starts a flow run: in this directory, from which relative paths start."""
-    known = {**further.environment, **environment(operators_file)}
+    heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS)}
+    known = {**further.environment, **heartbeat, "DO_NOT_TRACK": "1"}
+    if operators_file is not None:
+        known[VARIABLE] = str(operators_file.absolute())
     return {"env": known, "working_dir": os.getcwd()}
 
 

@@ -1,16 +1,15 @@
 """Flow runs whose process died without a word, told by heartbeats that stay away."""
 
 import datetime
+from collections.abc import Sequence
+from typing import Any
 
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ActionTypesOrUnknown, ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
-from mswitch.flows.prefect.operators_toml import (
-    TAG,
-    TAGS,
-)
+from mswitch.flows.prefect.operators_toml import TAG, TAGS
 
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30
@@ -19,8 +18,6 @@ HEARTBEAT_SECS = 30
 def zombies() -> AutomationCore:
     """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
-    ends = (*ends, AWAITING_APPROVAL)
-    heartbeat = "prefect.flow-run.heartbeat"
     crash: ActionTypesOrUnknown = ChangeFlowRunState(
         state=StateType.CRASHED,
         name="Crashed",
@@ -30,18 +27,23 @@ def zombies() -> AutomationCore:
     return AutomationCore(
         name=f"{TAG}-zombies",
         description="Flow runs whose process died are Crashed.",
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related={
-                "prefect.resource.role": "tag",
-                "prefect.resource.id": [f"prefect.tag.{tag}" for tag in TAGS],
-            },
+        trigger=of_flow_runs(
+            ("heartbeat", *ends, AWAITING_APPROVAL),
+            after={"prefect.flow-run.heartbeat"},
             for_each={"prefect.resource.id"},
-            after={heartbeat},
-            expect={heartbeat, *(f"prefect.flow-run.{name}" for name in ends)},
             posture=Posture.Proactive,
-            threshold=1,
             within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
         ),
         actions=[crash],
+    )
+
+
+def of_flow_runs(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
+    """A trigger by events of our flow runs, which are most often called after states."""
+    tags = [f"prefect.tag.{tag}" for tag in TAGS]
+    return EventTrigger(
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related=[{"prefect.resource.role": "tag", "prefect.resource.id": tags}, *related],
+        expect={f"prefect.flow-run.{name}" for name in expect},
+        **options,
     )

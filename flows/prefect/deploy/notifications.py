@@ -1,19 +1,17 @@
 """Messages that Prefect sends: a block with the address, and automations that use it."""
 
-import datetime
 import os
-from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.actions import SendNotification
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
-from mswitch.flows.prefect.operators_toml import FILE, TAG, TAGS, Notifications
+from mswitch.flows.prefect.deploy.heartbeats import of_flow_runs
+from mswitch.flows.prefect.operators_toml import FILE, TAG, Notifications
 from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 
@@ -52,47 +50,23 @@ def save_block(url: str) -> None:
 
 def automations(block: UUID) -> list[AutomationCore]:
     """One for what went wrong or waits for a person, one for verdicts, one for jobs that stall."""
-    trouble = ("Failed", "Crashed", AWAITING_APPROVAL)
-    compared = [
-        {"prefect.resource.role": "flow", "prefect.resource.name": ["pretrain-pair", "experiment"]}
-    ]
+    trouble = of_flow_runs(("Failed", "Crashed", AWAITING_APPROVAL))
+    compared = {
+        "prefect.resource.role": "flow",
+        "prefect.resource.name": ["pretrain-pair", "experiment"],
+    }
+    verdict = of_flow_runs(("Completed",), compared)
+    stalled = EventTrigger(match={"prefect.resource.id": "mswitch.job.*"}, expect={STALLED})
     return [
-        _automation(block, "trouble", "Flow runs that failed, crashed or wait.", trouble, []),
-        _automation(block, "verdict", "Pairs and experiments.", ("Completed",), compared),
         AutomationCore(
-            name=f"{TAG}-notify-stalled",
-            description="Jobs without progress.",
-            trigger=EventTrigger(
-                match={"prefect.resource.id": "mswitch.job.*"},
-                expect={STALLED},
-                posture=Posture.Reactive,
-                threshold=1,
-                within=datetime.timedelta(0),
-            ),
-            actions=[_send(block, "{{ event.payload.message }}")],
-        ),
+            name=f"{TAG}-notify-{name}",
+            description=description,
+            trigger=trigger,
+            actions=[SendNotification(block_document_id=block, subject=TAG, body=body)],
+        )
+        for name, description, trigger, body in (
+            ("trouble", "Flow runs that failed, crashed or wait.", trouble, _ABOUT_RUN),
+            ("verdict", "Pairs and experiments.", verdict, _ABOUT_RUN),
+            ("stalled", "Jobs without progress.", stalled, "{{ event.payload.message }}"),
+        )
     ]
-
-
-def _automation(
-    block: UUID, name: str, description: str, states: Sequence[str], related: Sequence[Any]
-) -> AutomationCore:
-    tags = [f"prefect.tag.{tag}" for tag in TAGS]
-    tagged: Any = {"prefect.resource.role": "tag", "prefect.resource.id": tags}
-    return AutomationCore(
-        name=f"{TAG}-notify-{name}",
-        description=description,
-        trigger=EventTrigger(
-            match={"prefect.resource.id": "prefect.flow-run.*"},
-            match_related=[tagged, *related],
-            expect={f"prefect.flow-run.{state}" for state in states},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=datetime.timedelta(0),
-        ),
-        actions=[_send(block, _ABOUT_RUN)],
-    )
-
-
-def _send(block: UUID, body: str) -> SendNotification:
-    return SendNotification(block_document_id=block, subject=TAG, body=body)
