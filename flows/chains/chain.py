@@ -23,9 +23,9 @@ from mswitch.flows.stages import (
     predict,
     report,
     sample,
+    train,
     vocab,
 )
-from mswitch.flows.stages import train as train_stage
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import padded_vocabulary
@@ -120,7 +120,15 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             else:
                 say(name, f"{run.name}: {time_left(plan, number, len(runs), took)}")
                 start = time.monotonic()
-                train(chain, setting, plan, model, seed, data, run)
+                chain.run(
+                    f"train {run.name}",
+                    train.train,
+                    preset=setting.models[model].preset,
+                    examples=data,
+                    out=run,
+                    changes=setting.models[model].changes,
+                    config=plan.train_config(seed),
+                )
                 chain.run(f"evaluate {run.name}", evaluate.evaluate, run=run, examples=data)
                 took.append(time.monotonic() - start)
             keep_last_checkpoint(run)
@@ -163,28 +171,8 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
     return made
 
 
-def train(
-    chain: Chain, setting: Setting, plan: Plan, name: str, seed: int, data: str, run: Path
-) -> None:
-    """Pretrain one model."""
-    model = setting.models[name]
-    chain.run(
-        f"train {run.name}",
-        train_stage.train,
-        preset=model.preset,
-        examples=data,
-        out=run,
-        changes=model.changes,
-        config=plan.train_config(name, seed),
-    )
-
-
 def tune(
-    chain: Chain,
-    request: Request,
-    setting: Setting,
-    out: Path,
-    runs_of: dict[str, list[Path]],
+    chain: Chain, request: Request, setting: Setting, out: Path, runs_of: dict[str, list[Path]]
 ) -> list[Path]:
     """Fine-tune what the first report compares on telling languages apart, and compare that.
 

@@ -1,13 +1,13 @@
 """`mswitch evidence`: the speed-up that a machine can show in a given time."""
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from mswitch.flows.chains.ephemeral_prefect import prefect_for_one_flow
 from mswitch.flows.child_processes import is_supervised, supervise
 from mswitch.flows.stages.common import Json, finish, print_result
 from mswitch.pipelines.progress import say
@@ -19,6 +19,21 @@ app = App(name="evidence")
 
 AtLeastOne = Parameter(validator=validators.Number(gte=1))
 Flag = Parameter(negative="")
+
+#: Of Prefect for a flow in this process, with a server that ends with it.
+_PREFECT_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # The flow uses no blocks; looking for kinds of them takes a second.
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+    # The command prints errors itself, once and readably.
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
+    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    # The first start migrates a fresh database: Prefect's own 20 s are too tight.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
 
 
 @app.default
@@ -117,7 +132,7 @@ def run_supervised(
             with lock_directory(out):
                 print(settled(request, out).summary, file=sys.stderr)
         return supervise(sys.argv[1:])
-    prefect_for_one_flow()
+    os.environ.update({k: v for k, v in _PREFECT_DEFAULTS.items() if k not in os.environ})
     from mswitch.flows.chains.chain import run_chain
 
     summary = run_chain(name, request, out, prepare_only)

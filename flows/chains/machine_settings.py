@@ -49,12 +49,10 @@ class Model:
     Attributes:
         preset: its name.
         changes: of the preset.
-        base_learning_rate: its own, in place of the setting's.
     """
 
     preset: str
     changes: ModelChanges = ModelChanges()  # noqa: RUF009, it is frozen
-    base_learning_rate: float | None = None
 
     def config(self, vocabulary_size: int) -> ModelConfig:
         """The model as it is trained."""
@@ -76,8 +74,7 @@ class Setting:
     """Models, their data and their training, for a kind of machine.
 
     Attributes:
-        accelerator: whether it is for one.
-        memory_gib: what JAX has at least of the memory of a device.
+        memory_gib: what JAX has at least of the memory of an accelerator; 0 where it is for none.
         devices: how many there are at least.
         models: by name. There are a `dense` and a `sparse` one.
         reports: by directory, which model is the baseline, and which are compared with it. The
@@ -98,7 +95,6 @@ class Setting:
         measured: where its choices were measured.
     """
 
-    accelerator: bool = True
     memory_gib: int = 0
     devices: int = 1
     models: Mapping[str, Model]
@@ -120,7 +116,7 @@ class Setting:
     def fits(self, found: Devices) -> bool:
         """Whether the machine has what it takes."""
         return (
-            self.accelerator == (found.platform != "cpu")
+            (self.memory_gib > 0) == (found.platform != "cpu")
             and found.memory_bytes >= self.memory_gib * GIB
             and found.count >= self.devices
         )
@@ -150,7 +146,6 @@ _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 SETTINGS = {
     # The demo: minutes on two cores. What differs from mC4's settings has its reason beside it.
     "demo": Setting(
-        accelerator=False,
         models=pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
             # A page is a few sentences: mC4's rule (3 lines, the third longest of 200 characters)
@@ -174,7 +169,6 @@ SETTINGS = {
         measured="docs/experiments/2026-11-24-the-demos-pair.md",
     ),
     "demo-debian": Setting(
-        accelerator=False,
         models=pair("mt5-tiny", "mswitch-tiny"),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
@@ -185,7 +179,6 @@ SETTINGS = {
     ),
     # Text that is all knowledge: there a wider layer pays from the start.
     "names": Setting(
-        accelerator=False,
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
         names=SupervisedConfig(inputs_length=16, targets_length=28, allow_overlap=True),
@@ -204,7 +197,6 @@ SETTINGS = {
     ),
     # Text as it comes. Experts gain late: after some 4,000 steps, and then more and more.
     "prose": Setting(
-        accelerator=False,
         models={
             "dense": _DENSE,
             "sparse": _TIGHT,
@@ -247,7 +239,6 @@ SETTINGS = {
         measured="docs/experiments/2026-11-29-prose-trained-on.md",
     ),
     "cpu": Setting(
-        accelerator=False,
         # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
         models=pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mswitch.flows.chains.machine_settings import (
     FINETUNE,
@@ -93,14 +92,10 @@ class Plan:
     secs: float | None
     summary: str
 
-    def train_config(self, model: str, seed: int) -> TrainConfig:
-        """How one of the setting's models is trained with a seed."""
-        setting = find_setting(self.setting)
-        of_run: dict[str, Any] = {"steps": self.steps, "seed": seed}
-        of_run["expert_parallel"] = self.devices
-        if (rate := setting.models[model].base_learning_rate) is not None:
-            of_run["base_learning_rate"] = rate
-        return dataclasses.replace(setting.train, **of_run)
+    def train_config(self, seed: int) -> TrainConfig:
+        """How the setting's models are trained with a seed."""
+        train = find_setting(self.setting).train
+        return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
 
 def settled(request: Request, out: Path) -> Plan:

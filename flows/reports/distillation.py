@@ -9,6 +9,7 @@ A student that begins with its teacher's parameters has the teacher's steps behi
 run of as many steps as both, the long baseline, has a share in the same sense.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from mswitch.flows.reports.numbers import number, percent, rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
-    check_seeds,
+    losses_of_seeds,
     merged,
     model_names,
     pair_students,
@@ -44,7 +45,6 @@ from mswitch.flows.reports.runs import (
     are_trained,
     check_alike,
     open_runs,
-    pair_losses,
     read_evaluated_run,
 )
 from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
@@ -82,16 +82,32 @@ def write_distillation(
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
     """
-    with (
-        open_runs(baseline) as baselines,
-        open_runs(teacher) as teachers,
-        open_runs(student) as students,
-        open_runs(long_baseline) as longs,
-    ):
-        places = {"baseline": baselines, "teacher": teachers, "student": students}
-        places |= {"long-baseline": longs} if longs else {}
-        sides = {role: [_read(run, role) for run in of_role] for role, of_role in places.items()}
-        data, summary = _publish(sides, out, config)
+    given = {"baseline": baseline, "teacher": teacher, "student": student}
+    given |= {"long-baseline": long_baseline} if long_baseline else {}
+    with contextlib.ExitStack() as stack:
+        opened = {role: stack.enter_context(open_runs(places)) for role, places in given.items()}
+        sides = {role: [_read(run, role) for run in runs] for role, runs in opened.items()}
+        baselines, teachers, students, *longs = sides.values()
+        runs_of_one_model(teachers)
+        [of_teacher] = pair_up(baselines, teachers)
+        of_students = pair_students(of_teacher, students)
+        of_long = None
+        if longs:
+            runs_of_one_model(longs[0])
+            [of_long] = pair_up(baselines, longs[0], longer=True)
+            _check_long(of_teacher, of_long)
+        identity = {
+            "distillation": dataclasses.asdict(config),
+            "statistics": STATISTICS,
+            **{role: [run.identity for run in runs] for role, runs in sides.items()},
+        }
+
+        def make() -> tuple[dict[str, Any], dict[str, str]]:
+            data = rounded(_data(of_teacher, of_students, of_long, config))
+            models = [*data["students"], *filter(None, [data["long_baseline"]])]
+            return data, {PAGE: render_page("distillation.html.j2", data, models=models)}
+
+        data, summary = publish(out, STAGE, identity, DATA, make)
     return {
         **summary,
         "verdict": data["summary"]["verdict"],
@@ -112,31 +128,6 @@ def _read(run: Path, role: str) -> EvaluatedRun:
             "evaluate it on the examples that it was trained on"
         )
     return dataclasses.replace(found, steps=found.steps[-1:], tables=found.tables[-1:])
-
-
-def _publish(
-    sides: Mapping[str, Sequence[EvaluatedRun]], out: str | Path, config: ReportConfig
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    baselines, teachers, students, *longs = sides.values()
-    runs_of_one_model(teachers)
-    [of_teacher] = pair_up(baselines, teachers)
-    of_students = pair_students(of_teacher, students)
-    of_long = None
-    if longs:
-        runs_of_one_model(longs[0])
-        [of_long] = pair_up(baselines, longs[0], longer=True)
-        _check_long(of_teacher, of_long)
-    identity = {
-        "distillation": dataclasses.asdict(config),
-        "statistics": STATISTICS,
-        **{role: [run.identity for run in runs] for role, runs in sides.items()},
-    }
-
-    def make() -> tuple[dict[str, Any], dict[str, str]]:
-        data = rounded(_data(of_teacher, of_students, of_long, config))
-        return data, {PAGE: _render(data)}
-
-    return publish(out, STAGE, identity, DATA, make)
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
@@ -201,8 +192,7 @@ def measure_share(
         if resamples is None:
             return Estimate(value)
         of_all, of_drawn = map(statistic, resamples)
-        if len(losses) > 1:
-            of_all = widened(of_all, of_drawn, len(losses), confidence)
+        of_all = widened(of_all, of_drawn, len(losses), confidence)
         return Estimate(value, percentiles(of_all, confidence))
 
     gain = figure(lambda x: x[..., 0] - x[..., 1])
@@ -214,11 +204,6 @@ def measure_share(
 
 def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
     """Losses of each language; documents are drawn alike for both pairs (`resample_curves`)."""
-    sides = []
-    for pairs in (of_teacher, of_student):
-        by_seed = [pair_losses(*pair) for pair in pairs]
-        check_seeds(by_seed, pairs[0])
-        sides.append(zip(*by_seed, strict=True))
     runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
 
     def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
@@ -236,7 +221,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
             losses=last(LanguageLosses.curves, *both),
             drawn=last(lambda x: resample_curves(x, config.resamples, config.seed), *both),
         )
-        for both in zip(*sides, strict=True)
+        for both in zip(losses_of_seeds(of_teacher), losses_of_seeds(of_student), strict=True)
     ]
 
 
@@ -292,11 +277,7 @@ def _data(
         "students": measured,
         "long_baseline": long,
         "languages": [
-            {
-                **language_fields(each.lang),
-                "documents": each.documents,
-                "trained": each.trained,
-            }
+            {**language_fields(each.lang), "documents": each.documents, "trained": each.trained}
             for each in losses[0]
         ],
         "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
@@ -414,8 +395,3 @@ def _share_interval(figures: Mapping[str, Any]) -> str:
 
 def _with_zero(low: float, high: float) -> str:
     return ", which includes zero" if low <= 0 <= high else ""
-
-
-def _render(data: Mapping[str, Any]) -> str:
-    models = [*data["students"], *filter(None, [data["long_baseline"]])]
-    return render_page("distillation.html.j2", data, models=models)

@@ -11,13 +11,7 @@ from mswitch.flows.reports.downstream_section import DATA, PAGE, STAGE
 from mswitch.flows.reports.figures import Line, step_panel
 from mswitch.flows.reports.pages import csv_link, publish, render_page
 from mswitch.flows.reports.pair_data import run_names
-from mswitch.flows.reports.scores import (
-    Average,
-    Result,
-    Rows,
-    measure_downstream_speed_up,
-)
-from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.scores import Result, Rows, measure_downstream_speed_up
 from mswitch.flows.reports.svg import SCREENS, inline_svgs, on_screens
 from mswitch.flows.reports.tuned_runs import (
     TunedRun,
@@ -143,12 +137,19 @@ def _measure(
 
 def _speed_up(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
-) -> tuple[list[int], Average, SpeedUp]:
+) -> dict[str, Any]:
+    """The scores of both models by steps of pretraining, and the speed-up."""
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.decode).average(lead.metric)
     assert average is not None  # as of `lead`
-    return steps, average, measure_downstream_speed_up(steps, average)
+    scores = [each.as_json() for each in average.models]
+    return {
+        "steps": steps,
+        "baseline": scores[: len(steps)],
+        "candidate": scores[len(steps) :],
+        **measure_downstream_speed_up(steps, average).as_json(),
+    }
 
 
 def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:

@@ -7,7 +7,6 @@ from mswitch.flows.reports import downstream_sentences as sentences
 from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.scores import Average, Result, Rows
-from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
 from mswitch.tasks.batches.multitask import leaf_name
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
@@ -21,7 +20,7 @@ def pair_data(
     models: Sequence[Sequence[TunedRun]],
     names: Sequence[str],
     results: Sequence[Result],
-    speed_up: tuple[Sequence[int], Average, SpeedUp] | None,
+    speed_up: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """What downstream.json holds of a pair.
 
@@ -30,7 +29,7 @@ def pair_data(
             random parameters.
         names: what the page calls them.
         results: of each way of decoding and metric; the first leads.
-        speed_up: steps of pretraining, the averages of both models from them, and the speed-up.
+        speed_up: by steps of pretraining, with the scores of both models from them.
     """
     data = _data(models, names, results)
     runs = [seeds[0] for seeds in models]
@@ -59,15 +58,7 @@ def pair_data(
     }
     data["speed_up"] = None
     if speed_up is not None:
-        steps, by_step, found = speed_up
-        count = len(steps)
-        data["speed_up"] = {
-            "steps": list(steps),
-            "baseline": [each.as_json() for each in by_step.models[:count]],
-            "candidate": [each.as_json() for each in by_step.models[count:]],
-            **found.as_json(),
-        }
-        data["speed_up"]["sentence"] = sentences.speed_up(data["speed_up"], pair)
+        data["speed_up"] = {**speed_up, "sentence": sentences.speed_up(speed_up, pair)}
     return rounded(data)
 
 

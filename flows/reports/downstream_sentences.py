@@ -18,7 +18,7 @@ from mswitch.tasks.metric_intervals import MIN_GROUPS
 TASK_NOTES = {
     "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
     "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
-    "from end to end, not what a pretrained model is worth.",
+    "from end to end, not what a pretrained model is worth."
 }
 #: Below so many points a single fine-tuning seed proves little.
 SEED_POINTS = 2

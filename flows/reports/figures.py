@@ -7,38 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports.numbers import TIMES, fine_percent, number
-from mswitch.flows.reports.speedup import Censoring
+from mswitch.flows.reports.headline import LanguageResult, Pooled
+from mswitch.flows.reports.numbers import TIMES, bounded, fine_percent, number
+from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
 #: Up to this width a loss curve is one of many: small dots, few labels.
 SMALL_PANEL = 200
 #: What the bar of a bound takes: one bin, and one of air, so that labels below do not touch.
 BOUND_BINS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Bar:
-    """One language of the histogram: its speed-up or bound, and whether it is in the headline."""
-
-    speed_up: float
-    censored: Censoring
-    in_headline: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class CurvePair:
-    """Loss curves of both models in one language (or pooled): raw evaluations and fits, [S]."""
-
-    label: str
-    note: str
-    steps: np.ndarray
-    baseline: np.ndarray
-    candidate: np.ndarray
-    baseline_fit: np.ndarray
-    candidate_fit: np.ndarray
-    baseline_steps: float | None
-    candidate_steps: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,24 +38,30 @@ class Line:
 
 
 def speedup_histogram(
-    bars: Sequence[Bar], median: float | None, median_label: str, *, width: int, name: str
+    rows: Sequence[Mapping[str, Any]],
+    median: float | None,
+    median_label: str,
+    *,
+    width: int,
+    name: str,
 ) -> Drawing:
     """Count languages by step speed-up, on a log axis, with 1x, 4x and the median marked.
 
-    Bounds stand apart from the axis, hatched, on the side on which the truth lies. `name` makes the
-    hatching's id unique in a page.
+    They are `rows` of the report. Bounds stand apart from the axis, hatched, on the side on which
+    the truth lies. `name` makes the hatching's id unique in a page.
     """
-    exact = [bar for bar in bars if bar.censored == "none"]
-    logs = [math.log2(bar.speed_up) for bar in exact] + [-0.5, 2.5]
+    bars = [row for row in rows if row["step_speedup"] is not None]
+    exact = [bar for bar in bars if bar["censored"] == "none"]
+    logs = [math.log2(bar["step_speedup"]) for bar in exact] + [-0.5, 2.5]
     unit = 0.5 if max(logs) - min(logs) <= 8 else 1.0
     counts: dict[int, list[int]] = {}
     for bar in exact:
-        index = math.floor(round(math.log2(bar.speed_up) / unit, 9))
-        counts.setdefault(index, [0, 0])[0 if bar.in_headline else 1] += 1
+        index = math.floor(round(math.log2(bar["step_speedup"]) / unit, 9))
+        counts.setdefault(index, [0, 0])[0 if bar["in_headline"] else 1] += 1
     first = min([*counts, math.floor(min(logs) / unit)])
     last = max([*counts, math.floor(max(logs) / unit)]) + 1
-    below = [bar for bar in bars if bar.censored == "upper"]
-    above = [bar for bar in bars if bar.censored == "lower"]
+    below = [bar for bar in bars if bar["censored"] == "upper"]
+    above = [bar for bar in bars if bar["censored"] == "lower"]
     bins = last - first + BOUND_BINS * (bool(below) + bool(above))
     edge, top, floor = 14, 46, 216
     bin_width = min((width - 2 * edge) / bins, 90)
@@ -127,7 +110,7 @@ def speedup_histogram(
 
 
 def _bound_bars(
-    group: Sequence[Bar],
+    group: Sequence[Mapping[str, Any]],
     sign: str,
     place: tuple[float, float],
     floor: float,
@@ -138,10 +121,10 @@ def _bound_bars(
     if not group:
         return
     x, bin_width = place
-    inside = sum(bar.in_headline for bar in group)
+    inside = sum(bar["in_headline"] for bar in group)
     kinds = {f"box {name}": inside, f"thin {name}": len(group) - inside}
     yield from _stack(x, bin_width, floor, rise, kinds)
-    bounds = [bar.speed_up for bar in group]
+    bounds = [bar["step_speedup"] for bar in group]
     bound = min(bounds) if sign == ">" else max(bounds)
     yield line(x, floor, x + bin_width, floor, "axis")
     yield text(x + bin_width / 2, floor + 17, f"{sign} {bound:,.4g}{TIMES}", "mid")
@@ -269,48 +252,52 @@ def step_panel(
     return Drawing(width, height, title, desc, "".join(parts))
 
 
-def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
-    """Loss over steps (log) of both models, their fits, the target and where each met it."""
+def curve_panel(
+    found: LanguageResult | Pooled, label: str, steps: np.ndarray, *, width: int, height: int
+) -> Drawing:
+    """Loss over `steps` [S] (log) of both models, their fits, the target and where each met it."""
     left, right, top, floor = 34, width - 8, 24, height - 20
-    steps = np.log(curves.steps)
-    everything = np.concatenate([curves.baseline, curves.candidate])
-    low, high = float(everything.min()), float(everything.max())
+    first, last = math.log(steps[0]), math.log(steps[-1])
+    low, high = float(np.min(found.curves)), float(np.max(found.curves))
     low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
 
     def x_of(step: float) -> float:
-        share = (math.log(step) - steps[0]) / (steps[-1] - steps[0])
-        return left + float(share) * (right - left)
+        return left + (math.log(step) - first) / (last - first) * (right - left)
 
     def y_of(loss: float) -> float:
         return floor - (loss - low) / (high - low) * (floor - top)
 
     def path(losses: np.ndarray) -> str:
-        points = zip(curves.steps, losses, strict=True)
+        points = zip(steps, losses, strict=True)
         return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
 
     ticks, digits = nice_ticks(low, high, max(3, height // 50))
-    parts = [text(0, 11, curves.label, "head"), text(right, 11, curves.note, "end ink")]
+    speed_up, fits = found.speed_up, [isotonic_fit(curve) for curve in found.curves]
+    note = bounded(speed_up.value, speed_up.censored)
+    parts = [text(0, 11, label, "head"), text(right, 11, note, "end ink")]
     for tick in ticks:
         parts.append(line(left, y_of(tick), right, y_of(tick), "rule"))
         parts.append(text(left - 5, y_of(tick) + 4, number(tick, digits), "end"))
-    target = y_of(float(curves.baseline_fit[-1]))
+    target = y_of(float(fits[0][-1]))
     parts.append(line(left, target, right, target, "ref"))
-    for step, css in ((curves.baseline_steps, "bl"), (curves.candidate_steps, "cl")):
+    for step, css in ((speed_up.baseline_steps, "bl"), (speed_up.candidate_steps, "cl")):
         if step is not None:
             parts.append(line(x_of(step), target - 5, x_of(step), target + 5, css))
-    parts.append(f'<path class="bl" d="{path(curves.baseline_fit)}"/>')
-    parts.append(f'<path class="cl" d="{path(curves.candidate_fit)}"/>')
+    parts += [
+        f'<path class="{css}" d="{path(fit)}"/>'
+        for fit, css in zip(fits, ("bl", "cl"), strict=True)
+    ]
     radius = 2.5 if width > SMALL_PANEL else 1.5
     arc = f"a{radius} {radius} 0 1 0"
     circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
-    for losses, css in ((curves.baseline, "bp"), (curves.candidate, "c")):
+    for losses, css in zip(found.curves, ("bp", "c"), strict=True):
         dots = "".join(
             f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
-            for step, loss in zip(curves.steps, losses, strict=True)
+            for step, loss in zip(steps, losses, strict=True)
         )
         parts.append(f'<path class="{css}" d="{dots}"/>')
-    parts.append(text(left, height - 5, f"{int(curves.steps[0]):,}"))
-    parts.append(text(right, height - 5, f"{int(curves.steps[-1]):,} steps", "end"))
+    parts.append(text(left, height - 5, f"{int(steps[0]):,}"))
+    parts.append(text(right, height - 5, f"{int(steps[-1]):,} steps", "end"))
     for power in range(20) if width > SMALL_PANEL else ():
         x = x_of(10**power)
         if left + 40 < x < right - 90:
@@ -318,7 +305,7 @@ def curve_panel(curves: CurvePair, *, width: int, height: int) -> Drawing:
     return Drawing(
         width,
         height,
-        f"Loss curves, {curves.label}",
+        f"Loss curves, {label}",
         "Validation loss of both models over training steps, with their monotone fits.",
         "".join(parts),
     )

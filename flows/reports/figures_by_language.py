@@ -1,10 +1,9 @@
 """Figures with a row for each language: of final quality, and what all of them share."""
 
-import dataclasses
 import html
 import math
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from mswitch.flows.reports.numbers import number
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, text
@@ -16,36 +15,28 @@ LABEL_CHARS = 19
 Row = TypeVar("Row")
 
 
-@dataclasses.dataclass(frozen=True)
-class QualityRow:
-    """One language of the quality plot, in negative log perplexity (higher is better).
-
-    Attributes:
-        label: the language's name.
-        baseline: final quality of the baseline.
-        candidate: final quality of the candidate.
-        interval: paired interval of the difference, added to the baseline, or None.
-    """
-
-    label: str
-    baseline: float
-    candidate: float
-    interval: tuple[float, float] | None
-
-
 def quality_panels(
-    rows: Sequence[QualityRow], names: tuple[str, str], panels: int
+    rows: Sequence[Mapping[str, Any]], names: tuple[str, str], panels: int
 ) -> list[Drawing]:
-    """Final quality of both models per language, split over `panels` columns of one scale."""
-    ends = [value for row in rows for value in (row.baseline, row.candidate)]
-    ends += [end for row in rows for end in row.interval or ()]
+    """Final quality of both models in `rows` of the report, the baseline's best first.
+
+    It is minus the loss, in `panels` columns of one scale.
+    """
+    rows = sorted(rows, key=lambda row: (row["baseline_nll"], row["lang"]))
+    ends = [-row[loss] for row in rows for loss in ("baseline_nll", "candidate_nll")]
+    ends += [end for row in rows for end in _interval(row)]
     margin = 0.02 * (max(ends) - min(ends)) + 1e-6
     low, high = min(ends) - margin, max(ends) + margin
     return [_quality_panel(part, (low, high), names) for part in split_rows(rows, panels)]
 
 
+def _interval(row: Mapping[str, Any]) -> Sequence[float]:
+    """The paired interval of the difference, added to the baseline's quality, if there is one."""
+    return [-row["baseline_nll"] - end for end in reversed(row["delta_ci"] or ())]
+
+
 def _quality_panel(
-    rows: Sequence[QualityRow], limits: tuple[float, float], names: tuple[str, str]
+    rows: Sequence[Mapping[str, Any]], limits: tuple[float, float], names: tuple[str, str]
 ) -> Drawing:
     right, top = 336, 22
     low, high = limits
@@ -59,15 +50,14 @@ def _quality_panel(
     parts += [text(x_of(tick), top - 8, number(tick, digits), "mid") for tick in ticks]
     for index, row in enumerate(rows):
         y = top + QUALITY_ROW * (index + 0.5)
-        base, cand = x_of(row.baseline), x_of(row.candidate)
-        shown = (
-            f"{row.label}: {names[0]} {number(row.baseline, 3)}, "
-            f"{names[1]} {number(row.candidate, 3)}"
-        )
-        css = "end ink" if row.interval else "end"
-        parts.append(f"<g>{label_of(row.label, y + 4, shown, css)}")
-        if row.interval:
-            parts.append(line(x_of(row.interval[0]), y, x_of(row.interval[1]), y, "ci"))
+        name, qualities = row["name"], (-row["baseline_nll"], -row["candidate_nll"])
+        base, cand = map(x_of, qualities)
+        shown = ", ".join(f"{n} {number(q)}" for n, q in zip(names, qualities, strict=True))
+        interval = _interval(row)
+        css = "end ink" if interval else "end"
+        parts.append(f"<g>{label_of(name, y + 4, f'{name}: {shown}', css)}")
+        if interval:
+            parts.append(line(x_of(interval[0]), y, x_of(interval[1]), y, "ci"))
         parts.append(
             line(base, y, cand, y, "link")
             + f'<circle class="b" cx="{px(base)}" cy="{px(y)}" r="3.2"/>'
@@ -76,7 +66,7 @@ def _quality_panel(
     return Drawing(
         WIDTH,
         int(floor + 4),
-        f"Final quality of {len(rows)} languages, {rows[0].label} to {rows[-1].label}",
+        f"Final quality of {len(rows)} languages, {rows[0]['name']} to {rows[-1]['name']}",
         "Minus the loss of both models per language; the table holds every value.",
         "".join(parts),
     )

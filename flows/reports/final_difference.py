@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.flows.reports.intervals import (
-    TOLERANCE,
-    Estimate,
-    errors_of_seeds,
-    t_test,
-)
+from mswitch.flows.reports.intervals import TOLERANCE, Estimate, errors_of_seeds, t_test
 from mswitch.flows.reports.speedup import LanguageLosses, mean_losses
 
 
 def measure_delta(
-    losses: LanguageLosses,
-    confidence: float | None,
-    of_seeds: Sequence[float] | np.ndarray = (),
+    losses: LanguageLosses, confidence: float | None, of_seeds: Sequence[float] | np.ndarray = ()
 ) -> Estimate:
     """Compare both models at the last step, with documents, and seeds, as clusters.
 

@@ -70,11 +70,7 @@ def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any
     logs = np.log([figure["value"] for figure in figures])
     half = float(np.interp(np.log(steps[-1] / 2), np.log(steps[first:]), logs))
     grown = float(np.exp(2 * logs[-1] - half))
-    return {
-        "step": 2 * steps[-1],
-        "since": round(steps[-1] / 2),
-        "median_step_speedup": grown,
-    }
+    return {"step": 2 * steps[-1], "since": round(steps[-1] / 2), "median_step_speedup": grown}
 
 
 def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:

@@ -5,7 +5,7 @@ One self-contained HTML page, the same numbers as JSON and CSV, and the figures 
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,14 @@ import numpy as np
 
 from mswitch.flows.reports import sentences
 from mswitch.flows.reports.downstream_section import Downstream, check_downstream, read_downstream
-from mswitch.flows.reports.headline import LanguageResult, Pooled, measure_language, pool
+from mswitch.flows.reports.headline import measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
 from mswitch.flows.reports.pages import publish, render_page
 from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
 from mswitch.flows.reports.pair_page import alone, draw, render
-from mswitch.flows.reports.pairs import Pairs, check_seeds, merged, model_names, pair_up
-from mswitch.flows.reports.runs import (
-    EvaluatedRun,
-    are_trained,
-    common_steps,
-    open_runs,
-    pair_losses,
-    read_evaluated_run,
-)
+from mswitch.flows.reports.pairs import Pairs, losses_of_seeds, merged, model_names, pair_up
+from mswitch.flows.reports.runs import are_trained, common_steps, open_runs, read_evaluated_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.progress import Progress
 
@@ -36,6 +29,9 @@ PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
 #: and not taken for this one.
 STATISTICS = 6
+
+#: What report.json holds, and the text of the other files by name.
+Made = tuple[dict[str, Any], Mapping[str, str]]
 
 
 def write_report(
@@ -75,61 +71,46 @@ def write_report(
     """
     tuned = read_downstream(downstream)
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
-        sides = {"baseline": baselines, "candidate": candidates}
-        return _write_report(sides, out, config, unfinished, tuned, timed, replace, started_by)
+        steps = common_steps([*baselines, *candidates]) if unfinished else None
+        sides = {
+            role: [read_evaluated_run(directory, role, steps) for directory in directories]
+            for role, directories in (("baseline", baselines), ("candidate", candidates))
+        }
+        if not timed:
+            for role, runs in sides.items():
+                sides[role] = [dataclasses.replace(run, step_secs=None) for run in runs]
+        compared = pair_up(*sides.values())
+        check_downstream(tuned, compared)
+        identity = {
+            "report": dataclasses.asdict(config),
+            "statistics": STATISTICS,
+            **{role: merged(runs).identity for role, runs in sides.items()},
+        }
+        if not timed:
+            identity["timed"] = False
+        if tuned:
+            identity["downstream"] = sorted(one.hash for one in tuned)
+        if steps is not None:
+            planned = compared[0][0][0].config["eval_steps"]
+            identity["unfinished"] = {"step": steps[-1], "steps": max(planned)}
 
+        def is_superseded(manifest: Mapping[str, Any]) -> bool:
+            before = manifest["config"]
+            return replace or (
+                "unfinished" in before
+                and all(before[role]["run"] == identity[role]["run"] for role in sides)
+            )
 
-def _write_report(
-    sides: Mapping[str, Sequence[Path]],
-    out: str | Path,
-    config: ReportConfig,
-    unfinished: bool,
-    downstream: Sequence[Downstream],
-    timed: bool,
-    replace: bool,
-    started_by: str,
-) -> dict[str, Any]:
-    steps = common_steps([*sides["baseline"], *sides["candidate"]]) if unfinished else None
-    baselines, candidates = (
-        [read_evaluated_run(directory, role, steps) for directory in directories]
-        for role, directories in sides.items()
-    )
-    if not timed:
-        baselines, candidates = (
-            [dataclasses.replace(run, step_secs=None) for run in runs]
-            for runs in (baselines, candidates)
-        )
-    comparisons = [Comparison.of(pairs) for pairs in pair_up(baselines, candidates)]
-    check_downstream(downstream, [each.pairs for each in comparisons])
-    first = comparisons[0].runs[0]
-    identity = {
-        "report": dataclasses.asdict(config),
-        "statistics": STATISTICS,
-        "baseline": merged(baselines).identity,
-        "candidate": merged(candidates).identity,
-    }
-    if not timed:
-        identity["timed"] = False
-    if downstream:
-        identity["downstream"] = sorted(one.hash for one in downstream)
-    if steps is not None:
-        identity["unfinished"] = {"step": steps[-1], "steps": max(first.config["eval_steps"])}
+        def make_one(pairs: Pairs, names: tuple[str, str]) -> Made:
+            so_far = identity.get("unfinished")
+            return _make(pairs, names, config, so_far, tuned, started_by)
 
-    def is_superseded(manifest: Mapping[str, Any]) -> bool:
-        before = manifest["config"]
-        return replace or (
-            "unfinished" in before
-            and all(before[role]["run"] == identity[role]["run"] for role in sides)
-        )
+        def make() -> Made:
+            if len(compared) > 1:
+                return _make_all(compared, make_one)
+            return make_one(compared[0], run_names(*(run.name for run in compared[0][0])))
 
-    def make() -> tuple[dict[str, Any], Mapping[str, str]]:
-        so_far = identity.get("unfinished")
-        if len(comparisons) == 1:
-            names = run_names(*(run.name for run in comparisons[0].runs))
-            return _make(comparisons[0], names, config, so_far, downstream, started_by)
-        return _make_all(comparisons, config, so_far, downstream, started_by)
-
-    report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
+        report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
     summary |= {key: report["summary"][key] for key in ("verdict", "languages")}
     if "candidates" not in report:
         return {**summary, **_figures(report["summary"])}
@@ -137,42 +118,30 @@ def _write_report(
     return {**summary, "candidates": figures}
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """One candidate against the baseline.
-
-    Attributes:
-        pairs: the runs of each seed.
-        runs: what stands for baseline and candidate over all seeds.
-    """
-
-    pairs: Pairs
-    runs: tuple[EvaluatedRun, EvaluatedRun]
-
-    @classmethod
-    def of(cls, pairs: Pairs) -> "Comparison":
-        """Merge the runs of each side."""
-        baselines, candidates = zip(*pairs, strict=True)
-        return cls(pairs, (merged(baselines), merged(candidates)))
-
-
 def _make(
-    comparison: Comparison,
+    pairs: Pairs,
     names: tuple[str, str],
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
     started_by: str,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """What report.json holds of one candidate, and the text of the other files."""
-    runs = comparison.runs
-    results, pooled, horizons = measure(comparison, config)
+) -> Made:
+    """Compare one candidate with the baseline."""
+    baseline, candidate = map(merged, zip(*pairs, strict=True))
+    runs, steps = (baseline, candidate), np.array(baseline.steps, dtype=float)
+    of_languages = losses_of_seeds(pairs)
+    progress = Progress(STAGE, "bootstrap", len(of_languages), "languages")
+    results = []
+    for seeds in of_languages:
+        results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
+        progress.add()
+    pooled = pool(results, steps, config)
+    horizons = measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= {"started_by": started_by} if started_by else {}
-    tuned = [one for one in downstream if one.is_of(comparison.pairs)]
+    tuned = [one for one in downstream if one.is_of(pairs)]
     report["downstream"] = [one.section for one in tuned]
-    steps = np.array(runs[0].steps, dtype=float)
-    drawings = draw(report, results, pooled, runs[1].routing, steps)
+    drawings = draw(report, results, pooled, candidate.routing, steps)
     csv = to_csv(report["languages"])
     files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **alone(drawings)}
     for one in tuned:
@@ -181,41 +150,18 @@ def _make(
 
 
 def _make_all(
-    comparisons: Sequence[Comparison],
-    config: ReportConfig,
-    so_far: Mapping[str, int] | None,
-    downstream: Sequence[Downstream],
-    started_by: str,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The same of several candidates; each one's files are in a directory below."""
-    baseline, *names = model_names([comparisons[0].runs[0], *(c.runs[1] for c in comparisons)])
+    compared: Sequence[Pairs], make_one: Callable[[Pairs, tuple[str, str]], Made]
+) -> Made:
+    """Compare several candidates; each one's files are in a directory below."""
+    baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
-    for number, (name, comparison) in enumerate(zip(names, comparisons, strict=True), start=1):
+    for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):
         folder = f"{number}-{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-')}"
-        reports[folder], made = _make(
-            comparison, (baseline, name), config, so_far, downstream, started_by
-        )
-        made[DATA] = storage.json_text(reports[folder])
+        reports[folder], made = make_one(pairs, (baseline, name))
+        made = {**made, DATA: storage.json_text(reports[folder])}
         files |= {f"{folder}/{file}": text for file, text in made.items()}
     report = overview_data(reports)
     return report, {**files, PAGE: render_page("overview.html.j2", report, sentences=sentences)}
-
-
-def measure(
-    comparison: Comparison, config: ReportConfig
-) -> tuple[list[LanguageResult], Pooled | None, list[dict[str, Any]]]:
-    """Measure every language, the pooled average, and what both were at earlier steps."""
-    runs = comparison.runs
-    steps = np.array(runs[0].steps, dtype=float)
-    by_seed = [pair_losses(*pair) for pair in comparison.pairs]
-    check_seeds(by_seed, runs)
-    progress = Progress(STAGE, "bootstrap", len(by_seed[0]), "languages")
-    results = []
-    for seeds in zip(*by_seed, strict=True):
-        trained = are_trained(runs, seeds[0].lang)
-        results.append(measure_language(seeds, steps, trained, config))
-        progress.add()
-    return results, pool(results, steps, config), measure_horizons(results, steps, config)
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:

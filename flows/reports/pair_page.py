@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import figures, figures_by_language, numbers, routing_map, sentences
+from mswitch.flows.reports import figures, figures_by_language, routing_map, sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
-from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import (
     SCREENS,
     Drawing,
@@ -58,10 +57,11 @@ def draw(
     rows = report["languages"]
     count = math.ceil(len(rows) / ROWS_PER_PANEL)
     most = sorted(zip(results, rows, strict=True), key=lambda p: (-p[1]["documents"], p[1]["lang"]))
+    names = report["runs"]["baseline"]["name"], report["runs"]["candidate"]["name"]
     average: list[Drawing] = []
     if pooled is not None:
-        pair = _curve_pair(pooled, f"Mean of {pooled.languages} languages", steps)
-        average = on_screens(functools.partial(figures.curve_panel, pair))
+        label = f"Mean of {pooled.languages} languages"
+        average = on_screens(functools.partial(figures.curve_panel, pooled, label, steps))
     heat: list[Drawing] = []
     if routing is not None:
         layer = most_informative_layer(report["routing"])["layer"]
@@ -69,10 +69,10 @@ def draw(
         heat = routing_map.routing_panels(routing, layer, english, count)
     return {
         "speedup": _draw_histograms(report),
-        "quality": _draw_quality(report, count),
+        "quality": figures_by_language.quality_panels(rows, names, count),
         "pooled": average,
         "curves": [
-            figures.curve_panel(_curve_pair(result, row["name"], steps), width=172, height=136)
+            figures.curve_panel(result, row["name"], steps, width=172, height=136)
             for result, row in most[:CURVES_SHOWN]
         ],
         "routing": heat,
@@ -112,58 +112,16 @@ def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
 
 def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
     """The histogram for a wide and for a narrow screen."""
-    bars = [
-        figures.Bar(row["step_speedup"], row["censored"], row["in_headline"])
-        for row in report["languages"]
-        if row["step_speedup"] is not None
-    ]
-    if not bars:
+    rows = report["languages"]
+    if all(row["step_speedup"] is None for row in rows):
         return []
     median = report["summary"]["median_step_speedup"]
     value = median and median["value"]
     label = f"median {sentences.figure_words(median)}" if median else ""
     return [
-        figures.speedup_histogram(bars, value, label, width=720, name="speedup"),
-        figures.speedup_histogram(bars, value, label, width=340, name="speedup-narrow"),
+        figures.speedup_histogram(rows, value, label, width=720, name="speedup"),
+        figures.speedup_histogram(rows, value, label, width=340, name="speedup-narrow"),
     ]
-
-
-def _draw_quality(report: Mapping[str, Any], count: int) -> list[Drawing]:
-    """The dot plot, the best quality of the baseline first."""
-    rows = [
-        figures_by_language.QualityRow(
-            row["name"], -row["baseline_nll"], -row["candidate_nll"], _quality_interval(row)
-        )
-        for row in sorted(report["languages"], key=lambda row: (row["baseline_nll"], row["lang"]))
-    ]
-    runs = report["runs"]
-    names = (runs["baseline"]["name"], runs["candidate"]["name"])
-    return figures_by_language.quality_panels(rows, names, count)
-
-
-def _quality_interval(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    """The paired interval of the difference, added to the baseline's quality."""
-    if row["delta_ci"] is None:
-        return None
-    low, high = row["delta_ci"]
-    return -row["baseline_nll"] - high, -row["baseline_nll"] - low
-
-
-def _curve_pair(
-    result: LanguageResult | Pooled, label: str, steps: np.ndarray
-) -> figures.CurvePair:
-    speed_up = result.speed_up
-    return figures.CurvePair(
-        label=label,
-        note=numbers.bounded(speed_up.value, speed_up.censored),
-        steps=steps,
-        baseline=result.curves[0],
-        candidate=result.curves[1],
-        baseline_fit=isotonic_fit(result.curves[0]),
-        candidate_fit=isotonic_fit(result.curves[1]),
-        baseline_steps=speed_up.baseline_steps,
-        candidate_steps=speed_up.candidate_steps,
-    )
 
 
 def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:

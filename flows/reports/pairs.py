@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.flows.reports.runs import EvaluatedRun, check_alike, differences
+from mswitch.flows.reports.runs import EvaluatedRun, check_alike, differences, pair_losses
 from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
@@ -21,11 +21,7 @@ Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]
 
 
 def check_pair(
-    baseline: EvaluatedRun,
-    candidate: EvaluatedRun,
-    *,
-    longer: bool = False,
-    any_seed: bool = False,
+    baseline: EvaluatedRun, candidate: EvaluatedRun, *, longer: bool = False, any_seed: bool = False
 ) -> None:
     """Check that the runs differ in the model alone, or also in steps (`longer`) or seed."""
     if baseline.directory.resolve() == candidate.directory.resolve():
@@ -216,17 +212,18 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
     return names
 
 
-def check_seeds(
-    by_seed: Sequence[Sequence[LanguageLosses]], runs: tuple[EvaluatedRun, EvaluatedRun]
-) -> None:
-    """Check that all seeds were evaluated on the same documents."""
+def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
+    """The losses of each language with each seed, all on the same documents."""
 
     def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
         return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]
 
+    by_seed = [pair_losses(*pair) for pair in pairs]
     first, *others = map(documents, by_seed)
     if any(other != first for other in others):
+        one, other = pairs[0]
         raise UserError(
-            f"the seeds of {runs[0].name} and {runs[1].name} were evaluated on different "
-            "documents: evaluate all with the same --examples"
+            f"the seeds of {one.name} and {other.name} were evaluated on different documents: "
+            "evaluate all with the same --examples"
         )
+    return list(zip(*by_seed, strict=True))

@@ -24,13 +24,11 @@ class Routing:
 
 def routing_from_table(table: pa.Table) -> Routing:
     """Arrange the rows (lang, layer, expert, tokens) that evaluation writes."""
-    langs = sorted(set(table["lang"].to_pylist()))
-    place = {lang: index for index, lang in enumerate(langs)}
+    langs, rows = np.unique(table["lang"].to_pylist(), return_inverse=True)
     layers, experts = (table[name].to_numpy() for name in ("layer", "expert"))
-    tokens = np.zeros((len(langs), int(layers.max()) + 1, int(experts.max()) + 1), np.int64)
-    rows = np.array([place[lang] for lang in table["lang"].to_pylist()])
+    tokens = np.zeros((len(langs), layers.max() + 1, experts.max() + 1), np.int64)
     np.add.at(tokens, (rows, layers, experts), table["tokens"].to_numpy())
-    return Routing(tuple(langs), tokens)
+    return Routing(tuple(langs.tolist()), tokens)
 
 
 def entropy_bits(counts: np.ndarray) -> float:

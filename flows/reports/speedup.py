@@ -173,10 +173,7 @@ def log_speed_ups(
 
 
 def measure_speed_up(
-    steps: np.ndarray,
-    curves: Curves,
-    resampled: Curves | None,
-    confidence: float,
+    steps: np.ndarray, curves: Curves, resampled: Curves | None, confidence: float
 ) -> SpeedUp:
     """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
 

@@ -16,10 +16,7 @@ def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, f
     same_device = baseline.config["device"] == candidate.config["device"]
     if same_device and baseline.step_secs and candidate.step_secs:
         wall = baseline.step_secs / candidate.step_secs
-    return {
-        "flop": baseline.flops_per_step / candidate.flops_per_step,
-        "wall": wall,
-    }
+    return {"flop": baseline.flops_per_step / candidate.flops_per_step, "wall": wall}
 
 
 def _scaled(value: Any, factor: float | None) -> Any:

@@ -179,13 +179,6 @@ def _read_predictions(directory: Path, name: str, option: str) -> Iterator[tuple
         yield decode, Predictions(settings, read_table(path, option, PREDICTED), file_sha256(path))
 
 
-def same_rows(runs: Sequence[TunedRun], decode: str) -> bool:
-    """Whether all runs predicted the same rows."""
-    keys = ["id", "language", "group", "answers"]
-    first, *others = (run.predictions[decode].table.select(keys) for run in runs)
-    return all(other.equals(first) for other in others)
-
-
 def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
     """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
     return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
@@ -264,17 +257,14 @@ def check_tuned(
             f"--baseline and --candidate were fine-tuned {what} {sides[0]} and {sides[1]}: give "
             "both with the same ones"
         )
+    free = (*FREE_TUNING, "train.seed") if of_seeds else FREE_TUNING
+    fix = "fine-tune both alike, so that they differ in the model alone"
     for run in others:
-        _check_tuned_alike(first, run, free=("train.seed",) if of_seeds else ())
+        _check_predicted_alike(first, run)
+        check_alike(first, run, FAIR_TUNING, fix, free)
     for run in beside:
         _check_predicted_alike(first, run)
     return _common_decodes([first, *others, *beside])
-
-
-def _check_tuned_alike(first: TunedRun, other: TunedRun, free: Sequence[str]) -> None:
-    _check_predicted_alike(first, other)
-    fix = "fine-tune both alike, so that they differ in the model alone"
-    check_alike(first, other, FAIR_TUNING, fix, (*FREE_TUNING, *free))
 
 
 def _check_predicted_alike(first: TunedRun, other: TunedRun) -> None:
@@ -299,8 +289,10 @@ def _common_decodes(runs: Sequence[TunedRun]) -> list[str]:
         raise UserError(
             "the runs have no way of decoding in common: predict all with the same --decode"
         )
+    keys = ["id", "language", "group", "answers"]
     for decode, run in itertools.product(decodes, runs[1:]):
-        if not same_rows([runs[0], run], decode):
+        first, other = (each.predictions[decode].table.select(keys) for each in (runs[0], run))
+        if not other.equals(first):
             raise UserError(
                 f"{runs[0].option} and {run.option} predicted different rows: predict both with "
                 "the same --tasks"

@@ -147,14 +147,7 @@ def distillation(
 
 
 @stage(app, "report run", makes="reports", reads={"run": "runs"})
-def run(
-    run: str,
-    /,
-    *,
-    out: Path,
-    task: str | None = None,
-    split: Split = "test",
-) -> Summary:
+def run(run: str, /, *, out: Path, task: str | None = None, split: Split = "test") -> Summary:
     """Write a page of one fine-tuned run, run.html, and run.json.
 
     It has the curve on validation, the score of each language with its interval, and the worst

@@ -13,12 +13,7 @@ app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits
 
 
 @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
-def train(
-    *,
-    corpus: str,
-    out: str,
-    config: VocabularyConfig = VocabularyConfig(),
-) -> Summary:
+def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
     """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
 
     Languages are sampled with the mixture's rates; an unknown character falls into its bytes.

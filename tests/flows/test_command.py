@@ -72,10 +72,7 @@ def test_the_help_of_a_command_has_an_example(name, capsys):
         ),
         (["demo", "--steps", "2.x"], 'unable to convert "2.x" into int'),
         (["demo", "--steps", "0.0"], "for --steps. Must be >= 1"),
-        (
-            ["predict", "--run", "run", "--text"],
-            "there is no text to answer: give --text",
-        ),
+        (["predict", "--run", "run", "--text"], "there is no text to answer: give --text"),
         (["demo", "--stpes", "3"], "Unknown option: --stpes. Did you mean --steps?"),
         (
             ["corpus", "build", "--input=crawl.gz", "--out=corpus", "--cancel"],

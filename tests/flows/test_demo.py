@@ -11,10 +11,7 @@ import pytest
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import read_manifest
 
-pytestmark = [
-    pytest.mark.end_to_end,
-    pytest.mark.timeout(900),
-]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 RUNS = ("dense-seed-0", "sparse-seed-0")
 

@@ -17,7 +17,7 @@ from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.distill import distill
 from mswitch.flows.stages.evaluate import evaluate
-from mswitch.flows.stages.stage import Stage, Summary, job_of_command, stage
+from mswitch.flows.stages.stage import Summary, job_of_command, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.pipelines.outputs import stage_output_anywhere
 from mswitch.pipelines.storage import join, write_json
@@ -142,9 +142,6 @@ def test_a_command_line_is_the_job_of_its_stage(argv, out, marked, tmp_path, mon
 
 
 def test_what_a_stage_has_not_is_named():
-    from mswitch.flows.stages.evaluate import evaluate
-
-    assert isinstance(evaluate, Stage)
     words = evaluate.argv(run="r", examples="e", config=EvaluateConfig(batch_size=7))
     assert words == ("evaluate", "--run=r", "--examples=e", "--batch-size=7")
     with pytest.raises(TypeError, match="evaluate has no settings"):

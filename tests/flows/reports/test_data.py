@@ -13,28 +13,11 @@ from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 
-FIELDS = {
-    "lang",
-    "name",
-    "baseline_nll",
-    "candidate_nll",
-    "delta",
-    "delta_ci",
-    "step_speedup",
-    "step_speedup_ci",
-    "censored",
-    "flop_speedup",
-    "wall_speedup",
-    "documents",
-    "target_tokens",
-}
 
-
-def test_every_language_has_every_field_and_flops_and_time_scale_the_steps(full):
+def test_every_language_has_a_row_and_flops_and_time_scale_the_steps(full):
     rows = full.by_lang()
     assert set(rows) == {code for code, language in languages().items() if language.mc4}
     for lang, row in rows.items():
-        assert set(row) >= FIELDS
         assert row["name"] == languages()[lang].name
         assert row["censored"] in ("none", "lower", "upper")
         assert row["delta"] == pytest.approx(row["candidate_nll"] - row["baseline_nll"], abs=2e-5)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interval_coverage import seeds_called_better, seeds_coverage
+from interval_coverage import seeds_coverage
 from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 
-from mswitch.flows.reports import intervals
 from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import resample_seeds, widened
@@ -48,24 +47,6 @@ def test_it_is_the_geometric_mean():
     assert found.censored == "none"
     assert found.candidate_steps == pytest.approx(np.sqrt(10**2.5 * 10))
     assert found.baseline_steps / found.candidate_steps == pytest.approx(found.value)
-
-
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=2, max_size=4))
-@settings(max_examples=25)
-def test_it_lies_between_those_of_its_seeds_whatever_their_order(numbers):
-    curves = []
-    for number in numbers:
-        generator = np.random.default_rng(number)
-        curves.append([np.sort(generator.uniform(1, 9, 5))[::-1] for _ in range(2)])
-    found, turned = value_of(*curves), value_of(*curves[::-1])
-    assert (found.value is None) == (turned.value is None)
-    each = [measure_speed_up(STEPS, pair, None, 0.95) for pair in pairs_of(*curves)]
-    if found.value is None:
-        assert {"lower", "upper"} <= {one.censored for one in each}
-    else:
-        values = [one.value for one in each]
-        assert found.value == pytest.approx(turned.value)
-        assert min(values) * (1 - 1e-9) <= found.value <= max(values) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -167,13 +148,3 @@ def test_a_lucky_seed_is_in_the_headline_of_all_languages(lucky):
 def test_the_interval_of_three_seeds_holds_the_truth(spread):
     """Nominal are 95 %."""
     assert seeds_coverage(3, spread, 30, 4.0, languages=100) >= 0.9
-
-
-def test_seeds_that_are_only_drawn_do_not_hold_it(monkeypatch):
-    monkeypatch.setattr(intervals, "widened", lambda _all, drawn, _seeds, _confidence: drawn)
-    assert seeds_coverage(3, 0.5, 30, 4.0, languages=100) <= 0.88
-
-
-def test_equal_models_are_seldom_told_apart_by_their_seeds():
-    """Nominal are 5 %."""
-    assert seeds_called_better(3, 0.3, 30, languages=300) <= 0.07

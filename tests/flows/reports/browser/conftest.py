@@ -36,9 +36,7 @@ class Browser:
     def __init__(self, profile: Path):
         port = free_port()
         self.process = subprocess.Popen(
-            ["chromedriver", f"--port={port}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         self.address = f"http://127.0.0.1:{port}"
         self.downloads = profile / "downloads"
