@@ -143,15 +143,12 @@ bench-examples: $(READY)  ## Span corruption, examples against bare SentencePiec
 	@$(BIN)/python tests/benchmarks/examples.py
 	@$(BIN)/python tests/benchmarks/batches.py
 
-bench-transfer: $(READY) .venv-parity/ready  ## Fine-tuning: packing, building, steps, predictions, transformers' generate
-	@$(BIN)/python tests/benchmarks/packing.py
+bench-transfer: $(READY) .venv-parity/ready  ## Building supervised examples, and decoding against transformers' generate
 	@$(BIN)/python tests/benchmarks/supervised.py
-	@$(BIN)/python tests/benchmarks/tuning.py
 	@$(BIN)/python tests/benchmarks/decoding.py
 
-bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline, no drops
+bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
 	@$(BIN)/python tests/benchmarks/model_steps.py
-	@$(BIN)/python tests/benchmarks/dropless.py
 
 bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
 	@$(MAKE) --no-print-directory setup-plan

@@ -4,20 +4,19 @@
 
 The text of the crawl is dealt out to mC4's 107 codes, as many documents as rates of n ** 0.3 on its
 page counts say, and built into full-length examples (1,024 inputs) once. Each side then runs in a
-process of its own and reports start-up (imports, opening, the first batch), examples a second by
-wall clock and by CPU time, and peak memory. Rounds alternate. seqio uses as many tf.data threads as
-it likes; it runs as its defaults have it (a shuffle buffer per language), and unshuffled.
+process of its own and reports start-up (imports, opening, the first batch), and examples a second
+by wall clock and by CPU time. Rounds alternate. seqio uses as many tf.data threads as it likes; it
+runs as its defaults have it (a shuffle buffer per language).
 """
 
+import itertools
 import json
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from examples import prepare
 from timing import ROOT, mswitch, options
@@ -26,7 +25,6 @@ ROUNDS = 3
 BATCH_SIZE = 256
 SECONDS = 10.0
 DOCUMENTS = 40_000
-MSWITCH_BASE_TOKENS = 1024 + 256  # positions of a sequence, encoder and decoder
 
 
 def prepare_examples(crawl: Path) -> Path:
@@ -65,79 +63,45 @@ def mswitch_side(examples: Path) -> dict[str, float]:
     begin = time.perf_counter()
     from mswitch.tasks.batches.training import TrainBatches
 
-    imported = time.perf_counter()
     batches = TrainBatches(examples, BATCH_SIZE, seed=0)
     batches.batch(0)
     started = time.perf_counter()
-    absent = not {"seqio", "tensorflow"} & sys.modules.keys()
-
-    def far(start: int) -> float:
-        fresh = TrainBatches(examples, BATCH_SIZE, seed=0)
-        begin = time.process_time()
-        for step in range(start, start + 8):
-            fresh.batch(step)
-        return time.process_time() - begin
-
-    near_secs, far_secs = far(0), far(1_000_000)
-    steps = iter(range(1, 1 << 60))
-    return {
-        "import_secs": imported - begin,
-        "start_secs": started - begin,
-        "without_seqio": float(absent),
-        "far_over_near": far_secs / near_secs,
-        **pace(lambda: len(batches.batch(next(steps))["language"])),
-    }
+    steps = itertools.count(1)
+    found = pace(lambda: len(batches.batch(next(steps))["language"]))
+    return {"start_secs": started - begin, **found}
 
 
-def seqio_side(examples: Path, *, shuffle: bool) -> dict[str, float]:
+def seqio_side(examples: Path) -> dict[str, float]:
     """Figures of seqio's `get_dataset` over the mixture of the same tasks."""
     begin = time.perf_counter()
     import seqio
 
     import mswitch.tasks.seqio.pretrain  # noqa: F401 (registers)
 
-    imported = time.perf_counter()
     seqio.add_global_cache_dirs([str(examples)])
     dataset = seqio.get_mixture_or_task("mc4").get_dataset(
-        {"inputs": 1024, "targets": 256}, split="train", use_cached=True, shuffle=shuffle
+        {"inputs": 1024, "targets": 256}, split="train", use_cached=True
     )
-    found: Iterator[Any] = dataset.as_numpy_iterator()
+    found = dataset.as_numpy_iterator()
     next(found)
     started = time.perf_counter()
-
-    def some() -> int:
-        next(found)
-        return 1
-
-    return {
-        "import_secs": imported - begin,
-        "start_secs": started - begin,
-        **pace(some),
-    }
+    return {"start_secs": started - begin, **pace(lambda: bool(next(found)))}
 
 
 def pace(produce: Callable[[], int]) -> dict[str, float]:
-    """Call for some seconds; examples a second, and this process's peak memory."""
+    """Call for some seconds; examples a second."""
     wall, cpu, examples = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - wall < SECONDS:
         examples += produce()
     return {
         "per_sec": examples / (time.perf_counter() - wall),
         "per_cpu_sec": examples / (time.process_time() - cpu),
-        "peak_mb": peak_mb(),
     }
-
-
-def peak_mb() -> float:
-    """Peak memory of this process (getrusage would give that of its parent, if it was higher)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 SIDES: dict[str, Callable[[Path], dict[str, float]]] = {
     "mswitch": mswitch_side,
-    "seqio": partial(seqio_side, shuffle=True),
-    "seqio-unshuffled": partial(seqio_side, shuffle=False),
+    "seqio": seqio_side,
 }
 
 
@@ -157,15 +121,10 @@ def main() -> None:
     for side, figures in found.items():
         median = {name: statistics.median(one[name] for one in figures) for name in figures[0]}
         print(side, json.dumps({name: round(value, 3) for name, value in median.items()}))
-    for side in found.keys() - {"mswitch"}:
-        for name in ("per_sec", "per_cpu_sec"):
-            pairs = zip(found["mswitch"], found[side], strict=True)
-            ratio = statistics.median(ours[name] / theirs[name] for ours, theirs in pairs)
-            print(f"examples {name}: x {ratio:.0f} of {side}'s")
-    tokens = statistics.median(one["per_sec"] for one in found["mswitch"]) * MSWITCH_BASE_TOKENS
-    print(
-        f"{tokens / 1e6:.1f} million positions a second (1,024 inputs and 256 targets a sequence)"
-    )
+    for name in ("per_sec", "per_cpu_sec"):
+        pairs = zip(*found.values(), strict=True)
+        ratio = statistics.median(ours[name] / theirs[name] for ours, theirs in pairs)
+        print(f"examples {name}: x {ratio:.0f} of seqio's")
 
 
 if __name__ == "__main__":

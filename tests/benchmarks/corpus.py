@@ -8,10 +8,8 @@ how long each phase of a build took. With `--copies` (profile `mc4`), the crawl 
 other URLs and lines, to see how time and memory grow: start-up, and the rate beyond it.
 """
 
-import argparse
 import contextlib
 import gzip
-import json
 import os
 import re
 import shutil
@@ -23,8 +21,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 from crawl_data import write_crawl
-from timing import ROOT, mswitch
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from timing import ROOT, mswitch, options
+
+from mswitch.pipelines.samples.crawl_writer import SamplePage, wet_record
 
 HERE = Path(__file__).parent
 DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
@@ -53,15 +55,17 @@ def measure(command: list[str], memory: bool = False) -> Measured:
     peak, cpu = 0.0, dict[int, float]()
     with tempfile.TemporaryFile("w+") as output:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT)
         ended = False
         while not ended:
             total = 0.0
-            for child in _tree(process.pid):
-                total += _pss_mb(child) if memory else 0
-                cpu[child] = max(cpu.get(child, 0.0), _cpu_secs(child))
+            for child in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    times = child.cpu_times()
+                    cpu[child.pid] = times.user + times.system
+                    total += child.memory_full_info().pss / 1e6 if memory else 0
             peak = max(peak, total)
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with contextlib.suppress(psutil.TimeoutExpired):
                 process.wait(0.5)
                 ended = True
         wall = time.perf_counter() - start
@@ -73,34 +77,6 @@ def measure(command: list[str], memory: bool = False) -> Measured:
     return Measured(wall, sum(cpu.values()), peak, phases)
 
 
-def _tree(root: int) -> list[int]:
-    found = [root]
-    for process in found:
-        try:
-            for task in os.listdir(f"/proc/{process}/task"):
-                children = Path(f"/proc/{process}/task/{task}/children").read_text()
-                found += map(int, children.split())
-        except OSError:
-            continue
-    return found
-
-
-def _pss_mb(process: int) -> float:
-    try:
-        text = Path(f"/proc/{process}/smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1e3
-
-
-def _cpu_secs(process: int) -> float:
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def copies_of(wet: Path, out: Path, copies: int) -> Path:
     """Repeat a crawl: each copy has URLs and lines of its own, and duplicates as the original."""
     if out.exists():
@@ -108,23 +84,16 @@ def copies_of(wet: Path, out: Path, copies: int) -> Path:
     partial = out.with_name(f"{out.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
     for path in sorted(wet.glob("*.warc.wet.gz")):
-        from fastwarc.warc import ArchiveIterator, WarcRecordType
-
         with open(path, "rb") as file:
             records = [
                 (r.headers["WARC-Target-URI"], r.reader.read())
                 for r in ArchiveIterator(file, record_types=WarcRecordType.conversion)
             ]
         for copy in range(copies):
-            with gzip.open(partial / f"copy{copy:02d}-{path.name}", "wb", 3) as target:
+            with open(partial / f"copy{copy:02d}-{path.name}", "wb") as target:
                 for url, text in records:
                     body = text.replace(b"\n", b" %d\n" % copy)
-                    head = (
-                        "WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Date: 2024-01-01T00:00:00Z\r\n"
-                        f"WARC-Target-URI: {url}?copy={copy}\r\nContent-Type: text/plain\r\n"
-                        f"Content-Length: {len(body)}\r\n\r\n"
-                    )
-                    target.write(head.encode() + body + b"\r\n\r\n")
+                    target.write(wet_record(SamplePage(f"{url}?copy={copy}", body, "")))
     partial.rename(out)
     return out
 
@@ -141,27 +110,20 @@ def text_bytes(crawl: Path) -> int:
 
 
 def build(profile: str, inputs: str, out: Path) -> list[str]:
-    options = ("--profile", profile, "--input", inputs, "--out", out)
-    return mswitch("corpus", "build", *options, "--", f"--direct_num_workers={WORKERS}")
+    words = ("--profile", profile, "--input", inputs, "--out", out)
+    return mswitch("corpus", "build", *words, "--", f"--direct_num_workers={WORKERS}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--crawl", type=Path, default=ROOT / "runs" / "bench")
-    parser.add_argument("--megabytes", type=float, default=300.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=0)
-    parser.add_argument("--profile", choices=("mc4", "modern"), default="mc4")
-    arguments = parser.parse_args()
-    if arguments.copies and arguments.profile != "mc4":
-        parser.error("--copies repeats WET files: it goes with --profile mc4")
+    crawl = ROOT / "runs" / "bench"
+    defaults = {"crawl": crawl, "megabytes": 300.0, "rounds": 3, "copies": 0, "profile": "mc4"}
+    arguments = options(__doc__, **defaults)
     write_crawl(arguments.crawl, arguments.megabytes)
     kind = {"mc4": "wet", "modern": "warc"}[arguments.profile]
     crawl = arguments.crawl / kind
     size = text_bytes(crawl) / 1e6
     with tempfile.TemporaryDirectory(dir=arguments.crawl) as work:
         results: dict[str, list[Measured]] = {}
-        stats = {}
         peaks: dict[str, float] = {}
         # The first round is for memory; it warms the files too.
         for number in range(arguments.rounds + 1):
@@ -173,10 +135,8 @@ def main() -> None:
                 else:
                     results.setdefault(name, []).append(found)
                 print(f"[bench] round {number}: {name}, {found.wall:.1f} s", file=sys.stderr)
-            stats = json.loads((out / "stats.json").read_text())
             shutil.rmtree(out)
         report(results, peaks, size)
-        describe(stats, size)
         if arguments.copies:
             big = copies_of(crawl, arguments.crawl / f"x{arguments.copies}", arguments.copies)
             runs = [
@@ -195,15 +155,13 @@ def main() -> None:
 
 def contenders(profile: str, crawl: Path, out: Path) -> dict[str, list[str]]:
     """Return the commands that compete, by name; the builder is the first."""
-    name = {"mc4": "corpus", "modern": "extract"}[profile]
-    limit = {"mc4": "plain process", "modern": f"bare extractor, {WORKERS} processes"}[profile]
-    bare = [sys.executable, str(HERE / f"{name}_bare.py"), str(crawl)]
-    found = {
-        f"mswitch, {WORKERS} workers": build(profile, f"{crawl}/*.gz", out),
-        limit: bare if profile == "mc4" else [*bare, str(WORKERS)],
-    }
+    found = {f"mswitch, {WORKERS} workers": build(profile, f"{crawl}/*.gz", out)}
+    if profile == "modern":
+        bare = [sys.executable, str(HERE / "extract_bare.py"), str(crawl), str(WORKERS)]
+        return {**found, f"bare extractor, {WORKERS} processes": bare}
+    found["plain process"] = [sys.executable, str(HERE / "corpus_bare.py"), str(crawl)]
     if DATATROVE.exists():
-        peer = [str(DATATROVE), str(HERE / f"{name}_datatrove.py"), str(crawl), f"{out}-peer"]
+        peer = [str(DATATROVE), str(HERE / "corpus_datatrove.py"), str(crawl), f"{out}-peer"]
         found[f"datatrove, {WORKERS} workers"] = [*peer, str(WORKERS)]
     return found
 
@@ -224,19 +182,6 @@ def report(results: dict[str, list[Measured]], peaks: dict[str, float], size: fl
         )
     phases = statistics.median_low(first).phases
     print("phases: " + ", ".join(f"{name} {secs:.1f} s" for name, secs in phases.items()))
-
-
-def describe(stats: dict, size: float) -> None:
-    """Print what is needed to judge the shuffled bytes."""
-    lines = stats["lines"]
-    if not lines["in"]:
-        return
-    duplicates = 1 - lines["out"] / lines["in"]
-    shuffled = sum(stats["shuffled_bytes"].values()) / 1e6
-    print(
-        f"shuffled {shuffled:.1f} MB of fingerprints = {shuffled / size:.1%} of the text "
-        f"({lines['in']:,} lines of pages with paragraphs, {duplicates:.0%} of them duplicates)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Greedy decoding against transformers' `generate`, same weights and tokens, float32, on CPU.
 
-    python tests/benchmarks/decoding.py [--rounds 5] [NAME ...]
+    python tests/benchmarks/decoding.py [--rounds 5]
 
 mT5-Small and Switch-Base-8 with random weights, 32 rows of 64 inputs, 32 tokens written of each.
 Both sides decode a batch each, in turn, with huge pages, and must write the same tokens. The ratios
 to read are those of CPU time. Compiling is timed apart.
 """
 
-import argparse
 import functools
 import os
 import statistics
@@ -21,7 +20,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import numpy as np
 from model_steps import Peer, Side, compare, timed
-from timing import Figure, show
+from timing import judge, options
 
 from mswitch.models.config import TrainConfig
 from mswitch.models.huggingface.config import read_config
@@ -36,7 +35,7 @@ ROWS, INPUTS, LENGTH = 32, 64, 32
 BARS = {"mt5-small": 1.0, "switch-base-8": 2.0}
 
 
-def measure(name: str, directory: Path, rounds: int) -> Figure:
+def measure(name: str, directory: Path, rounds: int) -> None:
     with closing(
         Peer("decoding_hf.py", name, directory, *map(str, (ROWS, INPUTS, LENGTH)))
     ) as peer:
@@ -55,19 +54,14 @@ def measure(name: str, directory: Path, rounds: int) -> Figure:
         theirs.cpu / ours.cpu
         for ours, theirs in zip(found["mswitch"], found["transformers"], strict=True)
     )
-    return Figure(f"greedy tokens a second over transformers', {name}", ratio, least=BARS[name])
+    judge(f"greedy tokens a second over transformers', {name}", ratio, least=BARS[name])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BARS)}")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    figures = []
-    for name in arguments.names or BARS:
+    rounds = options(__doc__, rounds=5).rounds
+    for name in BARS:
         with tempfile.TemporaryDirectory() as directory:
-            figures.append(measure(name, Path(directory), arguments.rounds))
-    show(figures)
+            measure(name, Path(directory), rounds)
 
 
 if __name__ == "__main__":

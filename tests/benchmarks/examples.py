@@ -1,12 +1,11 @@
-"""The examples stage against bare SentencePiece encoding, and on one worker against two.
+"""The examples stage against bare SentencePiece encoding.
 
     python tests/benchmarks/examples.py --crawl runs/bench
 
-First in one process, by CPU time: all texts of some corpus shards through `EncodeAsIds`, one call
-for each text or for many, and the same shards through `write_shard`, which also reads and checks
+In one process, by CPU time: all texts of some corpus shards through `EncodeAsIds`, one call for
+each text or for many, and the same shards through `write_shard`, which also reads and checks
 Parquet, cuts, permutes and writes records with checksums. Rounds alternate; ratios are medians of
-the rounds' own. Then the whole command with one worker process and with two. Corpus and vocabulary
-(32,000 ids) are built from the crawl once, beside it.
+the rounds' own. Corpus and vocabulary (32,000 ids) are built from the crawl once, beside it.
 """
 
 import statistics
@@ -15,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from corpus import measure
 from crawl_data import write_crawl
 from timing import ROOT, cpu_secs, mswitch, options
 
@@ -108,24 +106,11 @@ def compare(
         )
 
 
-def command(corpus: Path, vocabulary: Path, workers: int) -> None:
-    with tempfile.TemporaryDirectory() as out:
-        words = ("--corpus", corpus, "--vocab", vocabulary, "--out", f"{out}/examples")
-        line = mswitch("examples", "build", *words, "--", f"--direct_num_workers={workers}")
-        taken = measure(line)
-    print(
-        f"examples build, {workers} workers: {taken.wall:.1f} s, CPU {taken.cpu:.1f} s, "
-        f"peak {taken.peak_mb:.0f} MB"
-    )
-
-
 def main() -> None:
     arguments = options(__doc__, crawl=ROOT / "runs" / "bench", megabytes=30.0)
     corpus, vocabulary = prepare(arguments.crawl)
     units, texts = choose(plan_shards(open_corpus(corpus)), arguments.megabytes)
     compare(units, texts, str(vocabulary / MODEL_FILE))
-    for workers in (1, 2):
-        command(corpus, vocabulary, workers)
 
 
 if __name__ == "__main__":

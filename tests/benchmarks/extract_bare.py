@@ -11,20 +11,9 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding
 
-
-def text_of(html: str) -> str:
-    """Extract text as profile `modern` does (mswitch.pipelines.crawl.html.text)."""
-    return extract_plain_text(
-        html,
-        preserve_formatting=True,
-        main_content=True,
-        list_bullets=False,
-        alt_texts=False,
-        links=False,
-        form_fields=False,
-        noscript=False,
-        comments=False,
-    )
+#: What profile `modern` asks of it (mswitch.pipelines.crawl.html.text).
+OPTIONS = {"preserve_formatting": True, "main_content": True, "list_bullets": False}
+OPTIONS |= dict.fromkeys(("alt_texts", "links", "form_fields", "noscript", "comments"), False)
 
 
 def extract(path: Path) -> tuple[int, int]:
@@ -35,8 +24,7 @@ def extract(path: Path) -> tuple[int, int]:
             html = record.reader.read()
             html_bytes += len(html)
             decoded = bytes_to_str(html, detect_encoding(html, from_html_meta=True) or "utf-8")
-            text = text_of(decoded)
-            characters += len(text)
+            characters += len(extract_plain_text(decoded, **OPTIONS))
     return html_bytes, characters
 
 

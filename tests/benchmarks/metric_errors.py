@@ -9,10 +9,10 @@ method calls any language of a family different (nominal 5 %). In `language` eac
 true class, as where the label is the language.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from timing import options
 
 from mswitch.flows.reports.intervals import holm_rejections
 from mswitch.flows.reports.scores import measure_difference
@@ -152,12 +152,10 @@ def errors(
     return held / families / FAMILY, rejected / families
 
 
-def table(names: Sequence[str], families: int) -> None:
+def table(families: int) -> None:
     heads = [f"{what}, {groups} groups" for groups in GROUPS for what in ("held", "any called")]
     print(f"| metric | {' | '.join(heads)} |\n{'|---' * (1 + len(heads))}|")
     for name, (metric, row) in worlds().items():
-        if names and name not in names:
-            continue
         stored = store(metric, row, np.random.default_rng(0))
         cells = []
         for groups in GROUPS:
@@ -167,11 +165,7 @@ def table(names: Sequence[str], families: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--families", type=int, default=200, help="of 100 languages each")
-    parser.add_argument("--metrics", nargs="*", default=[], help="by default all")
-    options = parser.parse_args()
-    table(options.metrics, options.families)
+    table(options(__doc__, families=200).families)
 
 
 if __name__ == "__main__":

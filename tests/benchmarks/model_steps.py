@@ -16,7 +16,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -33,7 +32,6 @@ from timing import ROOT, options
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.flops import training_step_flops
-from mswitch.models.training.metrics import MetricsWriter
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
@@ -74,11 +72,11 @@ def timed(work: Callable[[], object]) -> Secs:
     return Secs(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def batch(vocabulary: int, rows: int, inputs: int, length: int) -> dict[str, np.ndarray]:
-    """Random tokens without padding: `inputs` and `length` of targets in each of the rows."""
+def batch(vocabulary: int) -> dict[str, np.ndarray]:
+    """Random tokens without padding."""
     rng = np.random.default_rng(0)
-    source = rng.integers(3, vocabulary, (rows, inputs)).astype(np.int32)
-    targets = rng.integers(3, vocabulary, (rows, length)).astype(np.int32)
+    source = rng.integers(3, vocabulary, (ROWS, INPUTS)).astype(np.int32)
+    targets = rng.integers(3, vocabulary, (ROWS, TARGETS)).astype(np.int32)
     return {
         "encoder_input_tokens": source,
         "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
@@ -90,33 +88,23 @@ def batch(vocabulary: int, rows: int, inputs: int, length: int) -> dict[str, np.
 class Training:
     """Whole steps of a model, or only their forward and backward pass."""
 
-    def __init__(self, config: ModelConfig, train: TrainConfig = TRAIN):
-        self.config = config
-        self.batch = batch(config.vocabulary_size, ROWS, INPUTS, TARGETS)
-        self.skeleton = Skeleton.of(config, train)
+    def __init__(self, config: ModelConfig):
+        self.config, self.batch = config, batch(config.vocabulary_size)
+        self.skeleton = Skeleton.of(config, TRAIN)
         self.groups = batch_groups(config, ROWS, INPUTS, TARGETS)
-        self.optimizer = optimizer_of(train)
+        self.optimizer = optimizer_of(TRAIN)
         self.state = self.skeleton.initial_state(self.optimizer)
-        self.metrics: dict[str, jax.Array] = {}
 
-    def steps(self, name: str, *, only_loss: bool = False) -> Side:
-        """A training step; with `only_loss`, XLA leaves out what other metrics need."""
-        step = whole = make_train_step(self.skeleton, self.optimizer, self.groups)
-        if only_loss:
-
-            @functools.partial(jax.jit, donate_argnums=0)
-            def bare(state, batch):
-                state, metrics = whole(state, batch)
-                return state, {"train/loss": metrics["train/loss"]}
-
-            step = bare
+    def steps(self, name: str) -> Side:
+        """A training step."""
+        step = make_train_step(self.skeleton, self.optimizer, self.groups)
         begin = time.perf_counter()
         compiled = step.lower(self.state, self.batch).compile()
         print(f"{name}: compiled in {time.perf_counter() - begin:.1f} s", flush=True)
 
         def work():
-            self.state, self.metrics = compiled(self.state, self.batch)
-            return self.metrics
+            self.state, metrics = compiled(self.state, self.batch)
+            return metrics
 
         return lambda: timed(work)
 
@@ -246,19 +234,6 @@ def roofline_sides(training: Training) -> dict[str, Side]:
     }
 
 
-def metrics_cost(training: Training, rounds: int) -> None:
-    """What the loop does for metrics on the host, of the metrics of a real step."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        closing(MetricsWriter(Path(directory), 0)) as telemetry,
-    ):
-        secs = [
-            timed(lambda step=step: telemetry.write(step, jax.device_get(training.metrics)))
-            for step in range(1, 5 * rounds)
-        ]
-    print(f"  writing them down: {1e3 * statistics.median(s.cpu for s in secs):.2f} ms of CPU")
-
-
 def main() -> None:
     rounds = options(__doc__, rounds=7).rounds
 
@@ -282,12 +257,7 @@ def main() -> None:
             ]
             print(f"  over the roofline by {clock}: {statistics.median(ratios):.3f}")
 
-    print("metrics")
-    bare = Training(switch(32)).steps("without metrics", only_loss=True)
-    compare({"with metrics": steps["Switch-32"], "without": bare}, 2 * rounds)
-    metrics_cost(sparse, rounds)
-
-    del sparse, dense, steps, bare
+    del sparse, dense, steps
     print("forward and backward, equal tokens")
     compare({f"{e} experts": Training(switch(e)).passes() for e in (128, 8)}, rounds)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from timing import mswitch, options
+from timing import markdown, mswitch, options
 
 from mswitch.models.planning.plan import ratios
 from mswitch.pipelines.outputs import write_atomically
@@ -56,9 +56,7 @@ def main() -> None:
         (PAIR_COLUMNS, pair_row, pairs),
     )
     for columns, row, rows in tables:
-        print(f"\n| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
-        for plan in rows:
-            print(f"| {' | '.join(row(plan))} |")
+        print("", *markdown(columns, map(row, rows)), sep="\n")
 
 
 def planned(out: Path, preset: str, topology: str, more: tuple[str, ...]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from timing import markdown
+
 from mswitch.flows.reports.numbers import NOT_AVAILABLE, bounded, number
 from mswitch.flows.reports.sentences import figure_interval, figure_words
 
@@ -100,16 +102,11 @@ def horizon_rows(directory: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The table of docs/results.md, from reports.")
     parser.add_argument("reports", nargs="+", type=Path)
     reports = parser.parse_args().reports
-    print(table(HEAD, [PAPER, *map(row, reports)]))
+    print(*markdown(HEAD, [PAPER, *map(row, reports)]), sep="\n")
     head = (
         "step",
         "median",
@@ -119,7 +116,7 @@ def main() -> None:
     )
     for report in reports:
         if rows := horizon_rows(report):
-            print(f"\n{report}\n\n{table(head, rows)}")
+            print(f"\n{report}\n", *markdown(head, rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from timing import ROOT, Figure, cpu_secs, options, show
+from timing import ROOT, cpu_secs, judge, options
 
 from mswitch.pipelines.examples.directory import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
@@ -80,7 +80,7 @@ def main() -> None:
     for name, taken in zip(names, secs, strict=True):
         print(f"{name}: {1e6 * median(taken) / rows:.1f} CPU microseconds a row")
     ratio = median(bare / (one + two) for bare, one, two in zip(*secs, strict=True))
-    show([Figure(f"building {rows:,} rows over SentencePiece alone", ratio, least=0.6)])
+    judge(f"building {rows:,} rows over SentencePiece alone", ratio, least=0.6)
 
 
 if __name__ == "__main__":

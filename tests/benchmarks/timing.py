@@ -1,12 +1,10 @@
-"""CPU time in turns, figures beside their bars, commands to time, and options of benchmarks."""
+"""CPU time in turns, figures beside their bars, tables, commands, and options of benchmarks."""
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +17,10 @@ def options(doc: str | None, **defaults: object) -> argparse.Namespace:
     """Options of the command line; a value is of the type of its default."""
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
     for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+        if default is False:
+            parser.add_argument(f"--{name}", action="store_true")
+        else:
+            parser.add_argument(f"--{name}", type=type(default), default=default)
     return parser.parse_args()
 
 
@@ -35,34 +36,12 @@ def cpu_secs(*functions: Callable[[], object], rounds: int = 5) -> list[list[flo
     return found
 
 
-class Figure(NamedTuple):
-    """A figure, and the least or the most that it should be."""
-
-    name: str
-    value: float
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def bar(self) -> str:
-        """What it is held against."""
-        least = "" if self.least is None else f"at least {self.least:,g}"
-        most = "" if self.most is None else f"at most {self.most:,g}"
-        return ", ".join(filter(None, (least, most)))
-
-    @property
-    def missed(self) -> bool:
-        """Whether it is beyond its bar."""
-        return (self.least is not None and self.value < self.least) or (
-            self.most is not None and self.value > self.most
-        )
+def judge(name: str, value: float, least: float) -> None:
+    """Print a figure beside the least that it should be."""
+    print(f"{name}: {value:.3f}, at least {least:g}{' (missed)' if value < least else ''}")
 
 
-def show(figures: list[Figure]) -> None:
-    width = max(len(figure.name) for figure in figures)
-    print()
-    for figure in figures:
-        digits = 0 if figure.value >= 100 else 3
-        line = f"{figure.name:{width}}  {figure.value:>10,.{digits}f}  {figure.bar}"
-        print(f"{line}{' (missed)' if figure.missed else ''}".rstrip())
-    print(json.dumps([figure._asdict() for figure in figures]), flush=True)
+def markdown(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Lines of a table."""
+    for cells in (head, ("---",) * len(head), *rows):
+        yield f"| {' | '.join(map(str, cells))} |"

@@ -9,10 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from http.server import HTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler
-from types import ModuleType
 from typing import Any
 
 import boto3
@@ -29,9 +28,10 @@ from moto.moto_server.werkzeug_app import (
     MotoRequestHandler,
     create_backend_app,
 )
-from processes import free_port
+from processes import free_port, run_python
 from trees import data_bytes, send
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 
@@ -41,7 +41,9 @@ BUCKET, LAKE, READ_ONLY = "mswitch-test", "lake", "mswitch-read-only"
 @pytest.fixture(scope="session")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give the key file of a service account, whose tokens a server on loopback hands out."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Tokens) as server:
+    token = {"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}
+    answer = Response(json.dumps(token), mimetype="application/json")
+    with make_server("127.0.0.1", 0, answer, threaded=True) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = key.private_bytes(
@@ -64,20 +66,6 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         server.shutdown()
 
 
-class _Tokens(BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = b'{"access_token": "token", "expires_in": 3600, "token_type": "Bearer"}'
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object):
-        pass
-
-
 @pytest.fixture(scope="session")
 def storage_server(account: Path) -> Iterator[str]:
     """Serve gs:// from memory; give the server's address. Children inherit the environment."""
@@ -86,7 +74,7 @@ def storage_server(account: Path) -> Iterator[str]:
         patch.setattr(HTTPServer, "request_queue_size", 128)
         # Each answer is two small packets: without this the second waits 40 ms.
         patch.setattr(StreamRequestHandler, "disable_nagle_algorithm", True)
-        for name in ("gcp_storage_emulator.server", "api.object", "api.bucket"):
+        for name in ("gcp_storage_emulator.server", "api.object", "api.bucket", "werkzeug"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         for name in ("_multipart_upload", "_create_resumable_upload"):
             patch.setattr(objects, name, conditional(getattr(objects, name)))
@@ -176,13 +164,6 @@ def either(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def peer_module() -> ModuleType:
-    import peer
-
-    return peer
-
-
-@pytest.fixture(scope="session")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python with what the template's image installs, and without mswitch."""
     venv = tmp_path_factory.mktemp("worker") / "venv"
@@ -198,21 +179,20 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def peer(
-    python: Path,
-    peer_module: ModuleType,
-    storage_server: str,
-    tmp_path_factory: pytest.TempPathFactory,
+    python: Path, storage_server: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[object]:
     """A peer with two images: Beam's own, and one in which mswitch is installed."""
+    import peer as dataflow
+
     folder = tmp_path_factory.mktemp("peer")
     source = folder / "source"
     leave_out = shutil.ignore_patterns(".*", "runs", "build", "*.egg-info")
     shutil.copytree(ROOT, source, ignore=leave_out, symlinks=True)
     (folder / "beam").mkdir()
-    peer_module.install(UV, source, folder / "mswitch")
-    images = {peer_module.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
-    peer = peer_module.Peer(python, UV, images, folder)
-    with peer_module.serve(peer) as address:
+    dataflow.install(UV, source, folder / "mswitch")
+    images = {dataflow.DEFAULT_IMAGE: folder / "beam", IMAGE: folder / "mswitch"}
+    peer = dataflow.Peer(python, UV, images, folder)
+    with dataflow.serve(peer) as address:
         peer.address = address
         yield peer
 
@@ -288,7 +268,6 @@ def build(command: Callable[..., list[str]]) -> Callable[..., subprocess.Complet
     """Give a function that runs the command."""
 
     def run(*options: str, **settings: Any) -> subprocess.CompletedProcess[str]:
-        words = command(*options, **settings)
-        return subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+        return run_python(*command(*options, **settings)[1:], cwd=ROOT)
 
     return run

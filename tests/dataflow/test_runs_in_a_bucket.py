@@ -13,18 +13,11 @@ from pathlib import Path
 import processes
 import pytest
 import train_child as child
-from bucket_runs import (
-    LEASE_SECS,
-    SCRIPT,
-    assert_same_runs,
-    copied,
-    has_saved,
-    metrics,
-    steps_in,
-)
+from bucket_runs import LEASE_SECS, SCRIPT, assert_same_runs, copied, has_saved, steps_in
 from example_files import write_examples
 from processes import end, wait_for
 from report_runs import Scenario, write_runs
+from trained_runs import lines
 from trees import data_bytes, put, send
 
 from mswitch.flows.cli.main import main
@@ -77,17 +70,12 @@ def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
         complete = set(complete_steps(copied(run, tmp_path / point) / "checkpoints"))
         left = steps_in(run).keys() - complete
         assert bool(left) == (point == "train.during_upload")
-        steps = (
-            [line["step"] for line in metrics((tmp_path / point / "metrics.jsonl").read_bytes())]
-            if complete
-            else []
-        )
-        assert len(steps) >= max(complete, default=0)
+        assert not complete or len(lines(tmp_path / point)) >= max(complete)
     errors = end(start(run), 0)
     assert f"continuing after step {STEPS}, from {run}/checkpoints/{STEPS}" in errors
     made = copied(run, tmp_path / "made")
     assert read_run(made)["examples"]["path"] == "/examples"
-    assert_same_runs(made, undisturbed, PRESET, STEPS)
+    assert_same_runs(made, undisturbed, STEPS)
     kept = sorted(int(path.name) for path in (undisturbed / "checkpoints").iterdir())
     files = sum(path.is_file() for path in (undisturbed / "checkpoints" / "1").rglob("*"))
     assert steps_in(run) == dict.fromkeys(kept, files)
@@ -107,8 +95,7 @@ def test_sigterm_saves_into_the_bucket_and_a_second_training_is_refused(either, 
     assert "the same command continues" in errors
     saved = max(steps_in(run))
     assert f"stopped after step {saved:,}" in errors
-    lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
-    assert [line["step"] for line in lines] == list(range(1, saved + 1))
+    assert [line["step"] for line in lines(run)] == list(range(1, saved + 1))
     assert json.loads(storage.read_bytes(f"{run}/_LEASE.json"))["holder"] == ""
 
 
@@ -137,8 +124,7 @@ def test_a_training_that_was_away_too_long_replaces_nothing(requests, start):
     # its own events.
     added = after.keys() - before.keys()
     assert all("/d/" in name or name.startswith("tensorboard/") for name in added), added
-    lines = metrics(storage.read_bytes(f"{run}/metrics.jsonl"))
-    assert [line["step"] for line in lines] == list(range(1, max(steps_in(run)) + 1))
+    assert [line["step"] for line in lines(run)] == list(range(1, max(steps_in(run)) + 1))
 
 
 @pytest.mark.slow

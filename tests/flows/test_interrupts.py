@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from processes import run_python, wait_for
 
@@ -23,7 +23,7 @@ def started(*words: str) -> Iterator[Any]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     try:
-        process = subprocess.Popen([sys.executable, *words], process_group=0, **pipes)
+        process = psutil.Popen([sys.executable, *words], process_group=0, **pipes)
     finally:
         signal.signal(signal.SIGINT, before)
     try:
@@ -34,19 +34,15 @@ def started(*words: str) -> Iterator[Any]:
         process.communicate()
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def workers_began(pid: int) -> bool:
+def workers_began(command: psutil.Process) -> bool:
     """Tell whether the server of workers has forked some, and each has its second thread.
 
     That thread waits for the end of the parent. A worker that has none yet would report it.
     """
     try:
-        workers = [worker for child in children(pid) for worker in children(child)]
-        threads = [len(os.listdir(f"/proc/{worker}/task")) for worker in workers]
-    except FileNotFoundError:  # one has ended since
+        workers = [worker for child in command.children() for worker in child.children()]
+        threads = [worker.num_threads() for worker in workers]
+    except psutil.NoSuchProcess:  # one has ended since
         return False
     return min(threads, default=0) > 1
 
@@ -61,9 +57,9 @@ def test_a_build_ends_with_one_line(tmp_path, moment):
     with started("-m", "mswitch.flows.cli.main", "corpus", "build", *arguments) as process:
         if moment == "phases run":
             wait_for(lambda: list(tmp_path.glob(".corpus.partial-*/work/pages")))
-            wait_for(lambda: workers_began(process.pid))
+            wait_for(lambda: workers_began(process))
         else:
-            wait_for(lambda: len(children(process.pid)) == 2)
+            wait_for(lambda: len(process.children()) == 2)
             time.sleep(0.3)  # in the midst of its imports
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)

@@ -4,17 +4,18 @@ Not part of `make test`: it runs the whole demo three times. MSWITCH_KILL_STEPS 
 steps of each model (the demo's default otherwise), MSWITCH_KILL_SEED the random moments.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from processes import wait_for
 
@@ -55,34 +56,10 @@ def fingerprints(out: Path) -> dict[str, str]:
     return found
 
 
-def children(pid: int) -> list[int]:
-    """All living descendants of a process."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(stat.parent.name)] = int(fields[1])
-    found, queue = [], [pid]
-    while queue:
-        parent = queue.pop()
-        below = [child for child, its_parent in parents.items() if its_parent == parent]
-        found += below
-        queue += below
-    return found
-
-
-def writers(out: Path) -> list[int]:
+def writers(out: Path) -> list[psutil.Process]:
     """Processes whose command line names `out`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(out).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if any(str(out) in word for word in one.info["cmdline"] or ())]
 
 
 @pytest.fixture(scope="module")
@@ -109,21 +86,19 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
     moments = random.Random(SEED)
     kill = 0
     while kill < RANDOM_KILLS:
-        process = subprocess.Popen(command(out), env=ENVIRONMENT)
+        process = psutil.Popen(command(out), env=ENVIRONMENT)
         time.sleep(moments.uniform(15, 60))
         if process.poll() is not None:
             # With few steps, or most of the work done, it can end first: begin again.
             assert process.returncode == 0
             shutil.rmtree(out)
             continue
-        below = children(process.pid)
+        below = process.children(recursive=True)
         whole_tree = kill % 2 == 0
         # Alternately everything at once, and the flow's process alone.
-        for pid in [process.pid, *below] if whole_tree else below[:1]:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        for one in (process, *below) if whole_tree else below[:1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait(30)
         wait_for(lambda: not writers(out), 10)
         print(f"killed {'the whole tree' if whole_tree else 'the flow alone'}", flush=True)

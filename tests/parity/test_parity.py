@@ -49,10 +49,7 @@ PEERS = {
     "5": HERE.parents[1] / ".venv-parity5" / "bin" / "python",
 }
 TOLERANCE = 1e-5
-TINY = (
-    *("mt5-tiny", "umt5-tiny", "t5-tiny", "t5.1.1-tiny", "switch-tiny", "switch-untied-tiny"),
-    *("switch-all-tiny", "switch-drops-tiny"),
-)
+TINY = tuple(sorted(path.name for path in FIXTURES.iterdir()))
 LARGE = ("mt5-large", "mt5-xl", "mt5-xxl") if os.environ.get("MSWITCH_PARITY") == "all" else ()
 NAMES = (*TINY, "mt5-small", "umt5-small", "switch-base-8", "mt5-base", *LARGE)
 THERE_AND_BACK = (*TINY, "mt5-small", "umt5-small")

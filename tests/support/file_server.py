@@ -4,7 +4,6 @@ import collections
 import hashlib
 import re
 import threading
-import types
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -153,10 +152,8 @@ class FileServer:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self.status, self.close_after, self.both = status, close_after, both
         self.hang_up, self.ignore_range = hang_up, otherwise(parts=False)
-        self.corrupt, self.without_length = (
-            otherwise(corrupted=True),
-            otherwise(states_length=False),
-        )
+        self.corrupt = otherwise(corrupted=True)
+        self.without_length = otherwise(states_length=False)
 
     @staticmethod
     def etag(content: bytes) -> str:
@@ -167,11 +164,6 @@ class FileServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()

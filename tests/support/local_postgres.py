@@ -7,15 +7,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import free_port
+from processes import free_port, wait_for
 
-START_SECS = 60.0
 #: Debian keeps one version beside another, outside of PATH.
 _DEBIAN = Path("/usr/lib/postgresql")
 
@@ -68,11 +66,8 @@ def postgres() -> Iterator[str]:
             )
         try:
             ready = [programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
-            deadline = time.monotonic() + START_SECS
-            while subprocess.call(ready):
-                assert process.poll() is None, (top / "log").read_text()
-                assert time.monotonic() < deadline, (top / "log").read_text()
-                time.sleep(0.2)
+            wait_for(lambda: process.poll() is not None or not subprocess.call(ready), every=0.2)
+            assert process.poll() is None, (top / "log").read_text()
             yield f"postgresql+asyncpg://prefect:{password}@127.0.0.1:{port}/postgres"
         finally:
             process.send_signal(signal.SIGINT)  # ends its connections

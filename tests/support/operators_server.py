@@ -5,11 +5,11 @@ Its database is SQLite, or where $MSWITCH_TEST_POSTGRES is set, a PostgreSQL ser
 
 import contextlib
 import dataclasses
+import functools
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,13 +20,15 @@ from local_postgres import postgres
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from processes import MSWITCH, free_port
+from processes import MSWITCH, free_port, wait_for
 
 from mswitch.flows.prefect.operators_toml import deployment_path
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
 ENDS = {"Completed", "Failed", "Crashed"}
+#: Looks seldom: the server answers the flow runs too.
+until = functools.partial(wait_for, every=0.5)
 #: Runs a command as a script's `&` does.
 _IGNORING_SIGINT = 'trap \'\' INT; exec "$0" "$@"'
 TOML = """
@@ -129,16 +131,6 @@ class Served:
         """The newest artifacts of a kind by key."""
         answer = self.post("artifacts/latest/filter", artifacts={"type": {"any_": [kind]}})
         return {one["key"]: one for one in answer.json()}
-
-
-def until(look: Callable[[], Any], secs: float, why: Callable[[], str] = lambda: "") -> Any:
-    """What `look` returns once it is true."""
-    deadline = time.monotonic() + secs
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not within {secs} s: {why()}")
 
 
 def processes() -> dict[int, tuple[list[str], list[str]]]:

@@ -11,18 +11,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
+from flask import Flask, request
+from werkzeug.serving import make_server
 
 from mswitch.pipelines import storage
 
@@ -34,10 +33,6 @@ TIME = "2026-01-01T00:00:00Z"
 #: `ListJobsRequest.Filter.ACTIVE`, `JobView.JOB_VIEW_DESCRIPTION` and `JOB_STATE_CANCELLED`.
 ACTIVE, DESCRIPTION, CANCELLED = "3", "3", 5
 JOBS_PER_PAGE = 2
-_PATH = re.compile(
-    r"/v1b3/projects/(?P<project>[^/]+)/locations/(?P<region>[^/]+)/jobs"
-    r"(/(?P<job>[^/?]+)(/(?P<what>messages|metrics))?)?"
-)
 
 
 class FailedJobError(Exception):
@@ -198,81 +193,59 @@ def install(uv: Path, package: Path, target: Path) -> None:
 @contextlib.contextmanager
 def serve(peer: Peer) -> Iterator[str]:
     """Serve the jobs API of Dataflow on loopback; give its address."""
+    app, jobs = Flask("dataflow"), "/v1b3/projects/<project>/locations/<region>/jobs"
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self._read()
-            job = peer.submit(body)
-            is_other = job.spec["clientRequestId"] != json.loads(body)["clientRequestId"]
-            if is_other and peer.answers_conflict:
-                text = f"There is already an active job named {job.spec['name']}."
-                error = {"code": 409, "message": text, "status": "ALREADY_EXISTS"}
-                self._answer({"error": error}, 409)
-            else:
-                self._answer({**job.spec, "currentState": "JOB_STATE_PENDING"})
+    def job_of(name: str) -> Job:
+        [job] = [job for job in peer.jobs if job.spec["id"] == name]
+        return job
 
-        def do_PUT(self):
-            assert json.loads(self._read()) == {"requestedState": CANCELLED}
-            job = self._job()
-            job.cancel()
-            self._answer(job.summary())
+    @app.post(jobs)
+    def submit(**_: str):
+        job = peer.submit(request.data)
+        is_other = job.spec["clientRequestId"] != request.json["clientRequestId"]
+        if is_other and peer.answers_conflict:
+            text = f"There is already an active job named {job.spec['name']}."
+            return {"error": {"code": 409, "message": text, "status": "ALREADY_EXISTS"}}, 409
+        return {**job.spec, "currentState": "JOB_STATE_PENDING"}
 
-        def do_GET(self):
-            found = _PATH.match(self.path)
-            assert found, self.path
-            query = parse_qs(urlsplit(self.path).query)
-            if found["job"] is None:
-                assert query["filter"] == [ACTIVE]
-                start = int(query.get("pageToken", ["0"])[0])
-                end = start + JOBS_PER_PAGE
-                listed = [job.summary() for job in peer.active()]
-                more = {"nextPageToken": str(end)} if end < len(listed) else {}
-                self._answer({"jobs": listed[start:end], **more})
-                return
-            job = self._job()
-            if found["what"] == "messages":
-                importance = "JOB_MESSAGE_ERROR" if job.error else "JOB_MESSAGE_BASIC"
-                message = {
-                    "id": "1",
-                    "time": TIME,
-                    "messageText": job.error or "Worker configuration: loopback.",
-                    "messageImportance": importance,
-                }
-                self._answer({"jobMessages": [message]})
-            elif found["what"] == "metrics":
-                metrics = [
-                    _metric(counter, tentative)
-                    for counter in job.result["counters"]
-                    for tentative in (True, False)
-                ]
-                self._answer({"metrics": metrics})
-            elif query.get("view") == [DESCRIPTION]:
-                self._answer({**job.spec, "currentState": job.state})
-            else:
-                job.finished.wait(PATIENCE_SECS)
-                self._answer(job.summary())
+    @app.get(jobs)
+    def find(**_: str):
+        assert request.args["filter"] == ACTIVE
+        start = int(request.args.get("pageToken", "0"))
+        end = start + JOBS_PER_PAGE
+        listed = [job.summary() for job in peer.active()]
+        more = {"nextPageToken": str(end)} if end < len(listed) else {}
+        return {"jobs": listed[start:end], **more}
 
-        def _job(self) -> Job:
-            found = _PATH.match(self.path)
-            assert found, self.path
-            [job] = [job for job in peer.jobs if job.spec["id"] == found["job"]]
-            return job
+    @app.put(f"{jobs}/<name>")
+    def cancel(name: str, **_: str):
+        assert request.json == {"requestedState": CANCELLED}
+        job = job_of(name)
+        job.cancel()
+        return job.summary()
 
-        def _read(self) -> bytes:
-            return self.rfile.read(int(self.headers["Content-Length"]))
+    @app.get(f"{jobs}/<name>")
+    def look(name: str, **_: str):
+        job = job_of(name)
+        if request.args.get("view") == DESCRIPTION:
+            return {**job.spec, "currentState": job.state}
+        job.finished.wait(PATIENCE_SECS)
+        return job.summary()
 
-        def _answer(self, value: dict[str, Any], code: int = 200):
-            body = json.dumps(value).encode()
-            self.send_response(code)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    @app.get(f"{jobs}/<name>/messages")
+    def say(name: str, **_: str):
+        error = job_of(name).error
+        kind = f"JOB_MESSAGE_{'ERROR' if error else 'BASIC'}"
+        text = error or "Worker configuration: loopback."
+        message = {"id": "1", "time": TIME, "messageText": text, "messageImportance": kind}
+        return {"jobMessages": [message]}
 
-        def log_message(self, format: str, *args: object):
-            pass
+    @app.get(f"{jobs}/<name>/metrics")
+    def count(name: str, **_: str):
+        counters = job_of(name).result["counters"]
+        return {"metrics": [_metric(counter, one) for counter in counters for one in (True, False)]}
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with make_server("127.0.0.1", 0, app, threaded=True) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # By the word localhost the client knows that it is to speak REST.
         yield f"http://localhost:{server.server_port}"

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 MSWITCH = (sys.executable, "-m", "mswitch.flows.cli.main")
 
@@ -61,12 +61,18 @@ def end(process: subprocess.Popen[str], code: int = 0) -> str:
     return errors
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Look until the condition holds; fail after these seconds."""
+def wait_for(
+    look: Callable[[], Any],
+    seconds: float = 60,
+    why: Callable[[], object] = lambda: "",
+    every: float = 0.02,
+) -> Any:
+    """What `look` returns once it is true; fail after these seconds, and say why."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {why()}"
+        time.sleep(every)
+    return found
 
 
 def is_alive(process: int) -> bool:

@@ -12,6 +12,7 @@ from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.run_directory import model_of, read_run, train_config_of
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
+from mswitch.pipelines import storage
 
 #: Ends of the names of metrics that differ from run to run.
 TIMES = ("_secs", "_per_sec")
@@ -38,10 +39,10 @@ def equal(one: Any, other: Any) -> bool:
     return all(jax.tree.leaves(same))
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
+def lines(run: str | Path) -> list[dict[str, Any]]:
     def refuse(constant: str):
         raise AssertionError(f"{constant} is not JSON")
 
-    text = (run / "metrics.jsonl").read_text()
+    text = storage.read_bytes(storage.join(run, "metrics.jsonl"))
     found = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
     return [{k: v for k, v in line.items() if not k.endswith(TIMES)} for line in found]

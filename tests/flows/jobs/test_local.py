@@ -7,13 +7,13 @@ import subprocess
 import sys
 
 import pytest
-from job_world import World
+from job_world import World, write_record
 from processes import is_alive, run_python
 
 from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, all_logs, output_below
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import find_records, read_record
+from mswitch.flows.jobs.record import Record, find_records, read_record
 from mswitch.pipelines.errors import UserError
 
 
@@ -80,7 +80,7 @@ def test_the_record_holds_no_secret_and_lies_on_this_machine(tmp_path):
 
 def test_a_record_that_is_damaged_is_named(world):
     job = world.job("finish")
-    assert world.run(job).outcome == "done"
+    write_record(Record(job, Local().profile))
     (job.directory / "record.json").write_text('{"key": "x"}')
     with pytest.raises(UserError, match=r"record.json is not the record of a job"):
         world.run(job)
@@ -100,26 +100,26 @@ def test_a_record_that_is_damaged_is_named(world):
         {"job": {"argv": [1], "out": "a"}},
     ],
 )
-def test_a_record_with_a_damaged_part_is_named_and_hides_no_other(world, capfd, part):
-    job = world.job("finish")
-    assert world.run(job).outcome == "done"
-    directory = world.out.with_name(".damaged.job")
+def test_a_record_with_a_damaged_part_is_named_and_hides_no_other(tmp_path, capfd, part):
+    job = Job(("x",), tmp_path / "out")
+    write_record(Record(job, Local().profile))
+    directory = tmp_path / ".damaged.job"
     directory.mkdir()
     before = json.loads((job.directory / "record.json").read_text())
     (directory / "record.json").write_text(json.dumps({**before, **part}))
     with pytest.raises(UserError, match=r"record.json is not the record of a job"):
-        read_record(world.out.with_name("damaged"))
-    assert [record.job.out for record in find_records(world.out.parent)] == [world.out]
+        read_record(tmp_path / "damaged")
+    assert [record.job.out for record in find_records(tmp_path)] == [job.out]
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 1
     assert said[0].startswith(f"[jobs] left out: {directory}/record.json is not the record")
 
 
-def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(world, tmp_path):
-    job = world.job("finish")
-    assert world.run(job).outcome == "done"
+def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(tmp_path):
+    job = Job(("x",), tmp_path / "out")
+    write_record(Record(job, Local().profile))
     shutil.copytree(job.directory, tmp_path / "copy" / job.directory.name)
-    with pytest.raises(UserError, match=f"was moved or copied, .* makes {world.out}: move it back"):
+    with pytest.raises(UserError, match=f"was moved or copied, .* makes {job.out}: move it back"):
         read_record(tmp_path / "copy" / "out")
 
 

@@ -125,7 +125,7 @@ class Scheduler:
             raise Killed
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(events=EVENTS)
 def test_no_sequence_of_events_makes_two_living_jobs_or_repeats_what_failed(events):
     with tempfile.TemporaryDirectory() as top, pytest.MonkeyPatch.context() as patch:

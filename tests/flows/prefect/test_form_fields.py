@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt
 from cyclopts import App, Parameter
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
@@ -32,8 +32,6 @@ from mswitch.pipelines.examples.build import ExamplesConfig
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 FLOWS = {type(one.settings): one.flow for one in DEPLOYMENTS if one.settings is not None}
-#: Where a schema says a bound.
-KEYWORDS = {Ge: "minimum", Gt: "exclusiveMinimum", Le: "maximum", Lt: "exclusiveMaximum"}
 
 
 def check(values: dict[str, Any], schema: dict[str, Any]) -> None:
@@ -69,24 +67,6 @@ def bounded_fields(value: Any, prefix: str = ""):
             yield from bounded_fields(inner, prefix if name == "config" else f"{prefix}{name}_")
         else:
             yield f"{prefix}{name}", bounds, choices
-
-
-@pytest.mark.parametrize("settings", FLOWS)
-def test_the_schema_has_the_bounds_and_choices_of_the_classes(settings):
-    properties = schema_for(settings)["properties"]
-    compared = 0
-    for name, bounds, choices in bounded_fields(settings()):
-        alternatives = [properties[name], *properties[name].get("anyOf", ())]
-        for bound in bounds:
-            [limit] = dataclasses.astuple(bound)
-            keyword = KEYWORDS[type(bound)]
-            assert any(one.get(keyword) == limit for one in alternatives), (name, bound)
-            compared += 1
-        if choices:
-            given = [one.get("enum") or [one.get("const")] for one in alternatives]
-            assert list(choices) in given, name
-            compared += 1
-    assert compared >= 1 or settings is RefreshSettings
 
 
 def wrong_values(settings: type):
