@@ -15,6 +15,7 @@ The annotations are those of annotated-types, so Pydantic and its forms read the
 import dataclasses
 import functools
 import math
+import operator
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,13 @@ Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 Share = Annotated[float, Ge(0), Le(1)]
 
 _Bound = Ge | Gt | Le | Lt
+#: What has to hold between a value and a bound, and what that is called.
+_BOUNDS = {
+    Ge: (operator.ge, "at least"),
+    Gt: (operator.gt, "above"),
+    Le: (operator.le, "at most"),
+    Lt: (operator.lt, "below"),
+}
 
 
 def check_fields(config: Any, table: str | None = None) -> None:
@@ -102,24 +110,10 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _holds(bound: _Bound, value: Any) -> bool:
-    match bound:
-        case Ge():
-            return value >= bound.ge
-        case Gt():
-            return value > bound.gt
-        case Le():
-            return value <= bound.le
-        case Lt():
-            return value < bound.lt
+    [limit] = dataclasses.astuple(bound)
+    return _BOUNDS[type(bound)][0](value, limit)
 
 
 def _words(bound: _Bound) -> str:
-    match bound:
-        case Ge():
-            return f"at least {bound.ge:,}"
-        case Gt():
-            return f"above {bound.gt:,}"
-        case Le():
-            return f"at most {bound.le:,}"
-        case Lt():
-            return f"below {bound.lt:,}"
+    [limit] = dataclasses.astuple(bound)
+    return f"{_BOUNDS[type(bound)][1]} {limit:,}"

@@ -27,17 +27,8 @@ MODERN_POINTS = (
     "corpus.after_bands_fingerprints",
 )
 
-#: Where `modern` comes by where a language may have very many near-duplicates.
-STAR_POINTS = tuple(
-    f"corpus.after_near_{what}"
-    for what in [
-        *("languages", "edges", "rest", "labels", "best", "winners"),
-        *(f"stars{step}" for step in range(17)),
-    ]
-)
-
 #: Where only supervised examples come by, between reading rows and writing shards.
-SUPERVISED_POINTS = ("examples.after_files", "examples.after_parts", "examples.after_rows")
+SUPERVISED_POINTS = ("examples.after_rows",)
 
 #: Where a training comes by whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
@@ -99,7 +90,7 @@ def fault_point(name: str, *, of_any_stage: bool = False) -> None:
         of_any_stage: whatever the name is; lists of file tasks have such points in every stage.
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
-    known += REMOVAL_POINTS + STAR_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
+    known += REMOVAL_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
     known += _publication(name.partition(".")[0])
     if name not in known and not of_any_stage:
         raise ValueError(

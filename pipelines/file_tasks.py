@@ -20,7 +20,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.local_pool import call_each, longest_note
 from mswitch.pipelines.progress import INTERVAL_SECS, Progress
-from mswitch.pipelines.runners import run_pipeline
+from mswitch.pipelines.runners import Engine, run_pipeline
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -29,25 +29,6 @@ if TYPE_CHECKING:
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
 #: Items of a file that an engine's workers read: as part of the job, a list could be too large.
 _ITEMS_PER_FILE = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class Engine:
-    """Where lists are done, and for what.
-
-    Attributes:
-        stage: what is built, such as `corpus`.
-        out: where, by which the jobs of an engine are found and cancelled.
-        identity: settings and input of what is built.
-        runner: see `mswitch.pipelines.runners`.
-        beam_options: Beam's own options.
-    """
-
-    stage: str
-    out: str
-    identity: str
-    runner: str
-    beam_options: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +94,8 @@ def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
             return
         run_pipeline(
             functools.partial(_build, lists=lists, stage=engine.stage),
-            engine.runner,
-            engine.beam_options,
-            job_name=f"mswitch-{engine.stage}-{job or lists[-1].name}",
-            directory=engine.out,
-            identity=engine.identity,
+            engine,
+            f"mswitch-{engine.stage}-{job or lists[-1].name}",
         )
     for tasks in lists:
         if left := tasks.todo():

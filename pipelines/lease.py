@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -171,44 +172,31 @@ def _field(data: bytes, name: str) -> str:
         return ""
 
 
-@contextlib.contextmanager
-def hold_lease(directory: str, stage: str) -> Iterator[Lease]:
+def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """Keep every other writer away from `directory` as long as the body runs.
 
     Args:
         directory: a gs:// or s3:// URL.
         stage: who waits, for messages.
 
-    Yields:
-        The lease: `check` it before each write.
+    Returns:
+        What gives the lease: `check` it before each write.
     """
     lease = Lease(directory)
     lease.take(stage)
-    with _kept(lease):
-        yield lease
+    return _kept(lease)
+
+
+def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
+    """Follow a lease that another process of the job holds, whose `key` this is; as above."""
+    return _kept(FollowedLease(directory, key))
 
 
 @contextlib.contextmanager
-def follow_lease(directory: str, key: str) -> Iterator[Lease]:
-    """Follow a lease that another process of the job holds, as long as the body runs.
-
-    Args:
-        directory: a gs:// or s3:// URL.
-        key: of the holder's `Lease`.
-
-    Yields:
-        The lease: `check` it before each write.
-    """
-    lease = FollowedLease(directory, key)
-    with _kept(lease):
-        yield lease
-
-
-@contextlib.contextmanager
-def _kept(lease: Lease) -> Iterator[None]:
+def _kept(lease: Lease) -> Iterator[Lease]:
     keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
     keeper.start()
     try:
-        yield
+        yield lease
     finally:
         lease.release(keeper)

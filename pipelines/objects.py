@@ -6,16 +6,15 @@ which send large ones in parts and try again.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.storage import (
-    amazon_client,
+    amazon_object,
     file_systems,
-    google_client,
+    google_bucket,
     innermost_reason,
     join,
 )
@@ -71,7 +70,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
         if url.startswith("gs://"):
             from google.api_core.exceptions import NotFound
 
-            bucket, name = _google_bucket(url)
+            bucket, name = google_bucket(url)
             if (blob := bucket.get_blob(name)) is None:
                 return None
             version = str(blob.generation)
@@ -79,7 +78,7 @@ def read_version(url: str) -> tuple[bytes, str] | None:
                 return blob.download_as_bytes(), version
             except NotFound:  # removed in between
                 return None
-        client, place = _amazon_object(url)
+        client, place = amazon_object(url)
         try:
             found = client.get_object(**place)
         except client.exceptions.NoSuchKey:
@@ -106,7 +105,7 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
             from google.api_core.exceptions import PreconditionFailed
             from google.cloud.storage.retry import DEFAULT_RETRY
 
-            bucket, name = _google_bucket(url)
+            bucket, name = google_bucket(url)
             blob = bucket.blob(name)
             try:
                 blob.upload_from_string(
@@ -126,7 +125,7 @@ def _amazon_put(url: str, body: bytes | BinaryIO, **condition: str) -> str:
     """Write an object on a condition; give its new version."""
     from botocore.exceptions import ClientError
 
-    client, place = _amazon_object(url)
+    client, place = amazon_object(url)
     try:
         return client.put_object(**place, Body=body, **condition)["ETag"]
     except ClientError as error:
@@ -142,10 +141,10 @@ def upload(path: Path, url: str) -> None:
     """Make an object of a file, which may grow meanwhile: what it holds now is sent."""
     with reaching(url):
         if url.startswith("gs://"):
-            bucket, name = _google_bucket(url)
+            bucket, name = google_bucket(url)
             bucket.blob(name).upload_from_filename(str(path))
         else:
-            client, place = _amazon_object(url)
+            client, place = amazon_object(url)
             client.upload_file(str(path), place["Bucket"], place["Key"])
 
 
@@ -161,7 +160,7 @@ def create(path: Path, url: str) -> None:
         if url.startswith("gs://"):
             from google.api_core.exceptions import PreconditionFailed
 
-            bucket, name = _google_bucket(url)
+            bucket, name = google_bucket(url)
             try:
                 bucket.blob(name).upload_from_filename(str(path), if_generation_match=0)
             except PreconditionFailed as error:
@@ -177,18 +176,8 @@ def download(url: str, path: Path) -> None:
     """Make a file of an object; its directory must exist."""
     with reaching(url):
         if url.startswith("gs://"):
-            bucket, name = _google_bucket(url)
+            bucket, name = google_bucket(url)
             bucket.blob(name).download_to_filename(str(path))
         else:
-            client, place = _amazon_object(url)
+            client, place = amazon_object(url)
             client.download_file(place["Bucket"], place["Key"], str(path))
-
-
-def _google_bucket(url: str) -> tuple[Any, str]:
-    bucket, _, name = url.removeprefix("gs://").partition("/")
-    return google_client(os.getpid()).bucket(bucket), name
-
-
-def _amazon_object(url: str) -> tuple[Any, dict[str, str]]:
-    bucket, _, name = url.removeprefix("s3://").partition("/")
-    return amazon_client(os.getpid()), {"Bucket": bucket, "Key": name}

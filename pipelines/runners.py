@@ -1,6 +1,7 @@
 """Where builds run: names a user gives, and the options Beam needs for engines."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import os
@@ -28,6 +29,25 @@ _CLASSES = {
 #: What a worker process needs at most, a bucket or a shard in memory
 #: (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where work is done, and for what.
+
+    Attributes:
+        stage: what is built, such as `corpus`.
+        out: where, by which the jobs of an engine are found and cancelled.
+        identity: settings and input of what is built.
+        runner: local, flink, prism or dataflow.
+        beam_options: Beam's own options.
+    """
+
+    stage: str
+    out: str
+    identity: str
+    runner: str
+    beam_options: tuple[str, ...] = ()
 
 
 def pipeline_options(
@@ -84,43 +104,28 @@ def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
     storage.use_options(given)
 
 
-def run_pipeline(
-    build: Callable[["beam.Pipeline"], object],
-    runner: str,
-    beam_options: Sequence[str] = (),
-    *,
-    job_name: str,
-    directory: str,
-    identity: str,
-) -> None:
-    """Build a pipeline, run it on an engine and wait for its end; see `pipeline_options`.
+def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job_name: str) -> None:
+    """Build a pipeline by adding its steps, run it on an engine and wait for its end.
 
-    On Dataflow, a job of the same name, directory and identity that runs is not submitted again.
-
-    Args:
-        build: adds the steps.
-        runner: see `pipeline_options`, as the next.
-        beam_options: Beam's own options.
-        job_name: what an engine shows.
-        directory: where the job writes to.
-        identity: of what is built there: its settings and input.
+    On Dataflow, a job of the same name, place and identity that runs is not submitted again.
     """
     import apache_beam as beam
 
-    if runner == "dataflow":
-        label = dataflow_jobs.job_label(job_name, directory, identity)
-        beam_options = [*beam_options, f"--labels={label}"]
-        job_name = dataflow_jobs.job_name(job_name, directory)
+    beam_options = engine.beam_options
+    if engine.runner == "dataflow":
+        label = dataflow_jobs.job_label(job_name, engine.out, engine.identity)
+        beam_options = (*beam_options, f"--labels={label}")
+        job_name = dataflow_jobs.job_name(job_name, engine.out)
 
     def options() -> "PipelineOptions":
-        return pipeline_options(runner, beam_options, job_name=job_name)
+        return pipeline_options(engine.runner, beam_options, job_name=job_name)
 
     def submit() -> "PipelineResult":
         pipeline = beam.Pipeline(options=options())
         build(pipeline)
         return pipeline.run()
 
-    if runner == "dataflow":
+    if engine.runner == "dataflow":
         dataflow_jobs.run_job(submit, options())
     else:
         submit().wait_until_finish()

@@ -103,18 +103,10 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
 
 def find(directory: str | Path, name: str) -> list[FileStatus]:
     """Return the files called `name` anywhere below `directory`."""
-    if is_remote(directory):
-        found = match(join(directory, "**"))
-        return [file for file in found if os.path.basename(file.path) == name]
-    if not os.path.isdir(directory):
+    if not is_remote(directory) and not os.path.isdir(directory):
         raise UserError(f"{directory} is not a directory: check the path")
-    paths = [join(folder, name) for folder, _, names in os.walk(directory) if name in names]
-    found = []
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
-            status = os.stat(path)
-            found.append(FileStatus(path, status.st_size, status.st_mtime))
-    return found
+    below = files_below(directory).values()
+    return [file for file in below if os.path.basename(file.path) == name]
 
 
 def make_directory(path: str | Path) -> None:
@@ -226,7 +218,7 @@ def files_below(directory: str | Path) -> dict[str, FileStatus]:
     for folder, _, names in os.walk(directory):
         for name in names:
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
                 found = os.stat(path)
                 status = FileStatus(path, found.st_size, found.st_mtime)
                 files[os.path.relpath(path, directory)] = status
@@ -307,11 +299,12 @@ def _open_remote(path: str) -> Any:
 def _read_google_range(url: str, start: int, stop: int) -> bytes:
     from google.api_core.exceptions import RequestRangeNotSatisfiable
 
-    bucket, _, name = url.removeprefix("gs://").partition("/")
-    blob = google_client(os.getpid()).bucket(bucket).blob(name)
+    bucket, name = google_bucket(url)
     try:
         # The checksum Google sends is that of the whole object.
-        return blob.download_as_bytes(start=start, end=stop - 1, raw_download=True, checksum=None)
+        return bucket.blob(name).download_as_bytes(
+            start=start, end=stop - 1, raw_download=True, checksum=None
+        )
     except RequestRangeNotSatisfiable:
         return b""
 
@@ -319,11 +312,9 @@ def _read_google_range(url: str, start: int, stop: int) -> bytes:
 def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
     from botocore.exceptions import ClientError
 
-    bucket, _, name = url.removeprefix("s3://").partition("/")
-    wanted = f"bytes={start}-{stop - 1}"
+    client, place = amazon_object(url)
     try:
-        found = amazon_client(os.getpid()).get_object(Bucket=bucket, Key=name, Range=wanted)
-        return found["Body"].read()
+        return client.get_object(**place, Range=f"bytes={start}-{stop - 1}")["Body"].read()
     except ClientError as error:
         if error.response["Error"]["Code"] != "InvalidRange":
             raise
@@ -350,6 +341,18 @@ def amazon_client(_process: int) -> Any:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     return S3IO(options=PipelineOptions.from_dictionary(_options)).client.client
+
+
+def google_bucket(url: str) -> tuple[Any, str]:
+    """Return the bucket of a gs:// URL, and the name in it."""
+    bucket, _, name = url.removeprefix("gs://").partition("/")
+    return google_client(os.getpid()).bucket(bucket), name
+
+
+def amazon_object(url: str) -> tuple[Any, dict[str, str]]:
+    """Return Amazon's client, and what names the object of an s3:// URL to it."""
+    bucket, _, name = url.removeprefix("s3://").partition("/")
+    return amazon_client(os.getpid()), {"Bucket": bucket, "Key": name}
 
 
 def _create_remote(path: str) -> Any:

@@ -20,7 +20,7 @@ import seqio
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.directory import STAGE, ShardStore
+from mswitch.pipelines.examples.directory import STAGE
 from mswitch.pipelines.examples.shards import vocabulary_of
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.languages import any_code, find_code, parse_codes
@@ -288,9 +288,7 @@ def _build(
 
 
 def _examine(
-    name: str,
-    described: Sequence[Mapping[str, Any]],
-    parts: ShardStore,
+    name: str, described: Sequence[Mapping[str, Any]], _parts: str
 ) -> tuple[dict[str, Any], str]:
     dropped: Counter[str] = Counter()
     for part in described:

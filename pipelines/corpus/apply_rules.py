@@ -8,7 +8,7 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
-from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.crawl.fields import Reading, map_fields
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.pages import Blocked, read_pages
@@ -146,15 +146,13 @@ def read_file(
     blocked: Blocked | None = None,
 ) -> Iterator[Page | Rejected]:
     """Read a file as a build's settings say; see `read_pages`."""
-    return read_pages(
-        file,
-        max_record_bytes=config.max_record_bytes,
-        drop_metadata_lines=config.drop_metadata_lines,
-        html_main_content=config.html_main_content,
-        fields=map_fields(config.field),
-        reserved=reserved,
-        blocked=blocked,
+    reading = Reading(
+        config.max_record_bytes,
+        config.drop_metadata_lines,
+        config.html_main_content,
+        map_fields(config.field),
     )
+    return read_pages(file, reading, reserved, blocked)
 
 
 def read_allowed(

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
@@ -32,14 +32,6 @@ _SKIP_BYTES = 1 << 20
 _RETRY_BYTES = 4 << 30
 
 
-class _Line(NamedTuple):
-    """The line before a record: its URL, its date in ISO 8601, and how many bytes follow."""
-
-    url: bytes
-    timestamp: bytes
-    length: int
-
-
 def begins_arc(start: bytes) -> bool:
     """Tell whether a file that begins so is in ARC."""
     return start.startswith(b"filedesc://") or _parse(start.partition(b"\n")[0] + b"\n") is not None
@@ -52,9 +44,6 @@ def read_arc(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damag
     begins. After damage, reading continues at the next gzip member that begins with a URL (of a
     plain file, at the next line that begins a record); of a zstd file nothing more is read. No more
     than one record is held in memory, and none that is larger than `max_record_bytes`.
-
-    Raises:
-        OSError: the file cannot be opened, or the disk cannot be read.
     """
     with open_input(str(path)) as file:
         size = file.seek(0, os.SEEK_END)
@@ -144,11 +133,11 @@ def _skip_blank(content: BinaryIO) -> bytes:
     return line
 
 
-def _parse(line: bytes) -> _Line | None:
-    """Read the line before a record, None if it is no such line."""
+def _parse(line: bytes) -> tuple[bytes, bytes, int] | None:
+    """Return URL, date in ISO 8601 and length that a line before a record states; else None."""
     head, _, length = line.rstrip().rpartition(b" ")
     match = _HEAD.match(head) if re.fullmatch(rb"\d{1,18}", length) else None
     if match is None or not line.endswith(b"\n"):
         return None
     url, *date = match.groups()
-    return _Line(url, b"%s-%s-%sT%s:%s:%sZ" % tuple(date), int(length))
+    return url, b"%s-%s-%sT%s:%s:%sZ" % tuple(date), int(length)

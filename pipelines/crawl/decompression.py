@@ -102,7 +102,7 @@ def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
     return zstandard.ZstdCompressionDict(data)
 
 
-class DecompressedStream:
+class DecompressedStream(io.RawIOBase):
     """Reads a file from an offset on, decompressed; knows where its members begin.
 
     A member is a gzip member or a zstd frame.
@@ -175,14 +175,18 @@ class DecompressedStream:
 
     def buffered(self) -> BinaryIO:
         """The stream as a file that has lines."""
-        return io.BufferedReader(_Raw(self), _READ_BYTES)
+        return io.BufferedReader(self, _READ_BYTES)
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Refuse; fastwarc requires the method."""
-        raise OSError("a decompressed stream cannot seek")
+    def readable(self) -> bool:
+        """Tell Python's own readers."""
+        return True
 
-    def close(self) -> None:
-        """Do nothing: the file belongs to the caller."""
+    def readinto(self, buffer: Any) -> int:
+        """Read for them."""
+        data = self.read(len(buffer))
+        self.locate(self._position)  # forgets the members before: there may be millions
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes: at least one and at most `size`, none at the end.
@@ -269,25 +273,6 @@ class DecompressedStream:
 
     def _damaged(self, error: str) -> DamagedStreamError:
         return DamagedStreamError(self._members[-1], error)
-
-
-class _Raw(io.RawIOBase):
-    """A stream as Python's own readers take one."""
-
-    def __init__(self, stream: DecompressedStream):
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._stream.read(len(buffer))
-        self._stream.locate(self._stream.tell())  # forgets the members before
-        buffer[: len(data)] = data
-        return len(data)
 
 
 class Members:

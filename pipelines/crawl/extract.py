@@ -4,6 +4,7 @@ import datetime
 
 from mswitch.pipelines.crawl import dates
 from mswitch.pipelines.crawl.charsets import Decoded
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.html.text import UnreadableError, html_to_text
 from mswitch.pipelines.crawl.http_response import Reserved, html_of
 from mswitch.pipelines.crawl.page_source import is_source
@@ -29,25 +30,17 @@ def parse_timestamp(timestamp: str) -> int | None:
 
 
 def record_to_page(
-    record: Record | Damage,
-    file_name: str,
-    *,
-    max_bytes: int = 16 << 20,
-    drop_metadata_lines: bool = True,
-    html_main_content: bool = True,
-    reserved: Reserved | None = None,
+    record: Record | Damage, file_name: str, reading: Reading, reserved: Reserved | None = None
 ) -> Page | Rejected:
     """Return the page in a record as plain text, or why there is none.
 
     Args:
         record: what `read_archive` yields.
         file_name: base name of the archive, for the page's `source`.
-        max_bytes: limit on an HTTP body after its content encoding is undone.
-        drop_metadata_lines: see `CorpusConfig`.
-        html_main_content: see `CorpusConfig`.
+        reading: how; the limit is also on an HTTP body after its content encoding is undone.
         reserved: names the reason to drop an HTTP response by its headers and HTML, or None.
     """
-    source = f"{file_name}@{record.offset}"
+    source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):
         return _rejected("damaged", source, "", record.error)
     if record.kind == "other":
@@ -65,12 +58,12 @@ def record_to_page(
             utf8.decode()
         else:
             html = html_of(utf8, max_bytes, reserved)
-            utf8 = html_to_text(html.text, html_main_content).encode() if html.text else b""
+            utf8 = html_to_text(html.text, reading.html_main_content).encode() if html.text else b""
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))
     except UnreadableError as error:
         return _rejected(error.reason, source, url, str(error))
-    utf8 = normalize_lines(utf8, drop_metadata_lines)
+    utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     micros = parse_timestamp(timestamp)
     for lacks, reason in (
         (not url, "no_url"),

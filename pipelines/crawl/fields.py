@@ -1,8 +1,8 @@
-"""Which fields of a JSONL object or a Parquet row hold its text, URL, date and record id."""
+"""How files are read, and where rows have the text, URL, date and record id of a page."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mswitch.pipelines.errors import UserError
 
@@ -18,6 +18,22 @@ STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "record_id": ("record_id", "id"),
     }
 )
+
+
+class Reading(NamedTuple):
+    """How files are read; `CorpusConfig` says what each of these is for.
+
+    Attributes:
+        max_record_bytes: larger records, lines and rows are rejected.
+        drop_metadata_lines: whether lines of a text that look like headers of WARC are dropped.
+        html_main_content: whether of HTML only the main content is taken.
+        fields: where JSONL and Parquet have each part of a page; see `map_fields`.
+    """
+
+    max_record_bytes: int = 16 << 20
+    drop_metadata_lines: bool = True
+    html_main_content: bool = True
+    fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import zstandard
 from fastwarc.stream_io import BrotliReader, ChunkedReader
 
-from mswitch.pipelines.crawl.charsets import Decoded
-from mswitch.pipelines.crawl.html.text import UnreadableError, decode_html
+from mswitch.pipelines.crawl.charsets import Decoded, decode
+from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
@@ -49,7 +49,9 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
         raise UnreadableError("not_html", f"content type {media_type}")
     body = _decode_body(body, headers, max_bytes)
     charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
-    html = decode_html(body, charset[1] if charset else "")
+    html = decode(body, charset[1] if charset else "")
+    if html is None:
+        raise UnreadableError("bad_charset", "its encoding cannot be determined")
     if reserved and (reason := reserved(pairs, html.text)):
         raise UnreadableError(reason, "reserved by its publisher")
     return html

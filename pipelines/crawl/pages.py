@@ -1,12 +1,12 @@
 """The one way from an input file to its pages, whatever its format."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.extract import record_to_page
-from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
@@ -27,25 +27,18 @@ Blocked = Callable[[str], str | None]
 
 def read_pages(
     file: CrawlFile,
-    *,
-    max_record_bytes: int,
-    drop_metadata_lines: bool,
-    html_main_content: bool,
-    fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS,
+    reading: Reading,
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
 ) -> Iterator[Page | Rejected]:
     """Yield the page in every record, line or row of a file, or the reason that there is none.
 
     A remote file is read from a local copy, which lasts as long as the reading. Memory: two
-    records of at most `max_record_bytes`; for Parquet also a batch of rows.
+    records of the largest size; for Parquet also a batch of rows.
 
     Args:
         file: what `find_crawl_files` found.
-        max_record_bytes: larger records are rejected.
-        drop_metadata_lines: see `CorpusConfig`.
-        html_main_content: see `CorpusConfig`.
-        fields: where JSONL and Parquet have each part of a page; see `map_fields`.
+        reading: how.
         reserved: see `record_to_page`; concerns WARC and ARC.
         blocked: names the list that blocks a URL. An archive's record is not extracted then.
 
@@ -60,29 +53,16 @@ def read_pages(
             return
         if format in ("jsonl", "parquet"):
             read = json_lines.read_json_lines if format == "jsonl" else parquet.read_table
-            for page in read(
-                str(path),
-                file.name,
-                fields=fields,
-                max_bytes=max_record_bytes,
-                drop_metadata_lines=drop_metadata_lines,
-            ):
+            for page in read(str(path), file.name, reading):
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
                 yield blocked_page(listed, page.source, page.url) if listed else page
             return
         read_records = read_arc if format == "arc" else read_archive
-        for record in read_records(path, max_record_bytes):
+        for record in read_records(path, reading.max_record_bytes):
             if blocked and (url := _url(record)) and (listed := blocked(url)):
                 yield blocked_page(listed, f"{file.name}@{record.offset}", url)
-                continue
-            yield record_to_page(
-                record,
-                file.name,
-                max_bytes=max_record_bytes,
-                drop_metadata_lines=drop_metadata_lines,
-                html_main_content=html_main_content,
-                reserved=reserved,
-            )
+            else:
+                yield record_to_page(record, file.name, reading, reserved)
 
 
 def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
-from mswitch.pipelines.crawl.fields import describe_missing
+from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
@@ -26,14 +26,7 @@ MIN_ROW_BYTES = 4
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
-def read_table(
-    path: str,
-    name: str,
-    *,
-    fields: Mapping[str, Sequence[str]],
-    max_bytes: int,
-    drop_metadata_lines: bool,
-) -> Iterator[Page | Rejected]:
+def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every row.
 
     Each row of a row group that cannot be read is a rejection (all together one, where there
@@ -43,13 +36,9 @@ def read_table(
     Args:
         path: where to open the file.
         name: its base name; a page's `source` adds the number of its row.
-        fields: where each part of a page is looked for; see `map_fields`.
-        max_bytes: rows whose strings are longer, all together, are rejected.
-        drop_metadata_lines: see `CorpusConfig`.
-
-    Raises:
-        OSError: the file cannot be opened, or the disk cannot be read.
+        reading: how; of a row, the strings count together.
     """
+    fields, max_bytes = reading.fields, reading.max_record_bytes
     with open_input(path) as raw:
         try:
             file = _open(raw)
@@ -96,7 +85,7 @@ def read_table(
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
                         yield _rejected("damaged", source, "it expands beyond reason")
                         return
-                    yield _page(row, source, fields, max_bytes, drop_metadata_lines)
+                    yield _page(row, source, reading)
                 if at < first + rows:
                     lacking = first + rows - at
                     yield from unread.rejected("damaged", at, lacking, f"{lacking} rows lack")
@@ -159,24 +148,12 @@ def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     return ""
 
 
-def _page(
-    row: Mapping[str, Any],
-    source: str,
-    fields: Mapping[str, Sequence[str]],
-    max_bytes: int,
-    drop_metadata_lines: bool,
-) -> Page | Rejected:
+def _page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     try:
         values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, str(error))
-    return page_from_fields(
-        values,
-        source,
-        fields=fields,
-        max_bytes=max_bytes,
-        drop_metadata_lines=drop_metadata_lines,
-    )
+    return page_from_fields(values, source, reading)
 
 
 def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:

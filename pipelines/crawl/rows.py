@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.pipelines.crawl import dates
-from mswitch.pipelines.crawl.fields import describe_missing, field_names, find_value
+from mswitch.pipelines.crawl.fields import Reading, describe_missing, field_names, find_value
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.records import Page, Rejected
@@ -13,14 +13,7 @@ from mswitch.pipelines.records import Page, Rejected
 UNDATED = dates.format_date(dates.EPOCH)
 
 
-def page_from_fields(
-    row: Mapping[str, Any],
-    source: str,
-    *,
-    fields: Mapping[str, Sequence[str]],
-    max_bytes: int,
-    drop_metadata_lines: bool,
-) -> Page | Rejected:
+def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     """Return the page that a row describes, or the reason that there is none.
 
     Text and URL are required. The date is the first that `parse_date` understands, and is written
@@ -30,10 +23,9 @@ def page_from_fields(
     Args:
         row: what the row holds; unknown values may be None.
         source: "<file name>@<offset or row>", for the page.
-        fields: where each part of a page is looked for; see `map_fields`.
-        max_bytes: limit on the text.
-        drop_metadata_lines: see `CorpusConfig`.
+        reading: where each part of a page is looked for, and the limit on its text.
     """
+    fields = reading.fields
     _, address = _first_value(row, fields["url"])
     url = _clean(address)
 
@@ -50,9 +42,9 @@ def page_from_fields(
         utf8 = text.encode()
     except UnicodeEncodeError as error:  # JSON can name half a character, as "\ud83d"
         return rejected("lone_surrogate", str(error))
-    if len(utf8) > max_bytes:
-        return rejected("too_large", f"more than {max_bytes} bytes")
-    utf8 = normalize_lines(utf8, drop_metadata_lines)
+    if len(utf8) > reading.max_record_bytes:
+        return rejected("too_large", f"more than {reading.max_record_bytes} bytes")
+    utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     if not (url and utf8) or is_source(utf8):
         missing = describe_missing("url", fields["url"], field_names(row))
         reason = "page_source" if utf8 else "no_content"

@@ -62,15 +62,14 @@ class _Archive:
 
     def __init__(self, file: BinaryIO):
         self._file = file
-        self._members = Members(file)
+        self.members = Members(file)
         self._retried = 0
         self._size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        plain = self._members.compression == "none" and not _VERSION_LINE.match(file.read(64))
+        plain = self.members.compression == "none" and not _VERSION_LINE.match(file.read(64))
         if plain and find_gzip_record(file, 0) is not None:
             # The very first bytes are damaged, whatever they look like: what comes later tells.
-            self._members.compression = "gzip"
-        self.compression = self._members.compression
+            self.members.compression = "gzip"
 
     def single_records(self, max_bytes: int) -> Iterator[Record]:
         """Read a gzip file as long as each member is one record; ends early, and silently.
@@ -78,7 +77,7 @@ class _Archive:
         fastwarc reads gzip twice as fast as Python, but tells the offset only of a record that
         begins a member.
         """
-        if self.compression != "gzip":
+        if self.members.compression != "gzip":
             return
         self._file.seek(0)
         number = self._file.fileno()
@@ -96,13 +95,9 @@ class _Archive:
         except (OSError, EOFError) as error:
             describe_damage(error)
 
-    def open(self, start: int) -> DecompressedStream:
-        """Read from an offset on."""
-        return self._members.open(start)
-
     def records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
         """Read the records of a stream; an exception where it is not possible to read on."""
-        if self.compression == "none":
+        if self.members.compression == "none":
             for found in ArchiveIterator(self._file, parse_http=False):
                 offset, length = found.stream_pos, found.content_length
                 if length > self._size - offset:
@@ -113,7 +108,7 @@ class _Archive:
         # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
         held: Record | None = None
         try:
-            for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):
+            for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):  # pyright: ignore[reportArgumentType]
                 if held:
                     yield held
                     held = None
@@ -134,12 +129,14 @@ class _Archive:
 
         A damaged gzip header can make a member swallow the ones after it.
         """
-        return find_gzip_record(self._file, after + 1) if self.compression == "gzip" else None
+        if self.members.compression != "gzip":
+            return None
+        return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
         """Find where to read on after damage behind the record, or in the member, at `after`."""
-        if self.compression != "none":
-            return self._members.find_next(stream, after + 1, _begins_record)
+        if self.members.compression != "none":
+            return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
         again = self._retried <= max(_RETRY_BYTES, 2 * self._size)
         start = after + 1 if again else self._file.tell()
@@ -169,9 +166,6 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
     at the next line `WARC/1.x`; nothing more is read of a zstd file, nor of what a damaged member
     still holds. A record that no other follows in its member comes out if the member is sound. No
     more than two records are held in memory, and none that is larger than `max_record_bytes`.
-
-    Raises:
-        OSError: the file cannot be opened, or the disk cannot be read.
     """
     with open_input(str(path)) as file:
         yield from _read(_Archive(file), max_record_bytes)
@@ -186,7 +180,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
     nothing_found = not known
     unreported: Damage | None = None
     while start is not None:
-        stream = archive.open(start)
+        stream = archive.members.open(start)
         after, came_far, error = start, bool(known), None
         try:
             for record in itertools.islice(archive.records(stream, max_bytes), known, None):

@@ -5,7 +5,6 @@ A finished shard leaves a description beside the output; after a kill, only shar
 written again.
 """
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,8 @@ from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
+#: Working files: which shards are finished, and their descriptions.
+NOTES = "units"
 #: The seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"
 #: Features as seqio's `info.<split>.json` describes them.
@@ -42,34 +43,13 @@ class Shard(Protocol):
 Write = Callable[..., dict[str, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
-class ShardStore:
-    """Where shards and the descriptions of finished ones lie.
+def working_files(directory: str, name: str) -> str:
+    """Return where working files lie: beside a local directory, of which they leave no trace.
 
-    Attributes:
-        directory: the examples directory that is being made.
-        descriptions: one JSON file per finished shard.
+    Within it in a bucket.
     """
-
-    directory: str
-    descriptions: str
-
-
-def shard_store(staged: StagedOutput | RemoteOutput, work: str = "") -> ShardStore:
-    """Return where shards and their descriptions lie.
-
-    Beside a local output, of which they leave no trace; within it in a bucket.
-
-    Args:
-        staged: the output.
-        work: name of a folder of working files in place of the output itself.
-    """
-    directory = str(staged.directory)
-    if storage.is_remote(directory):
-        own = storage.join(directory, f"_{work}") if work else directory
-        return ShardStore(own, storage.join(directory, f"_{work}_units" if work else "_units"))
-    own = f"{directory}.{work}" if work else directory
-    return ShardStore(own, f"{own}.units")
+    remote = storage.is_remote(directory)
+    return storage.join(directory, f"_{name}") if remote else f"{directory}.{name}"
 
 
 def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
@@ -81,22 +61,22 @@ def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
 
 
 def write_missing(
-    planned: Sequence[Shard], store: ShardStore, write: Write, engine: Engine, noun: str
+    planned: Sequence[Shard], directory: str, write: Write, engine: Engine, noun: str
 ) -> list[dict[str, Any]]:
     """Write what an earlier run did not finish; return all descriptions in the order of `planned`.
 
     Args:
         planned: all shards.
-        store: where they lie.
+        directory: where they lie.
         write: writes one of them.
         engine: where that runs.
         noun: what people call what is written.
     """
     tasks = Tasks(
         noun,
-        functools.partial(write, directory=store.directory),
+        functools.partial(write, directory=directory),
         planned,
-        store.descriptions,
+        working_files(directory, NOTES),
         [shard.size_bytes for shard in planned],
     )
     done = len(planned) - len(tasks.todo())
@@ -106,78 +86,96 @@ def write_missing(
     return list(tasks.read())
 
 
-def describe(finished: Sequence[dict[str, Any]], directory: str) -> dict[str, Any]:
-    """`languages` of the manifest; a split without any record is removed and left out."""
-    languages: dict[str, dict[str, Any]] = {}
-    folders = {shard["lang"]: os.path.dirname(shard["path"]) for shard in finished}
-    counted = ("records", "tokens", "documents", "copies", "bytes")
-    for shard in finished:
-        entry = languages.setdefault(shard["lang"], {}).setdefault(
-            shard["split"], {**dict.fromkeys(counted, 0), "shards": []}
-        )
-        entry["records"] += shard["records"]
-        for name in ("tokens", "documents", "bytes"):
-            entry[name] += shard["counts"][name]
-        entry["copies"] += shard["counts"].get("copies", 0)
-        entry["shards"].append(
-            {
-                "path": shard["path"],
-                "records": shard["records"],
-                "bytes": shard["size_bytes"],
-                "sha256": shard["sha256"],
-            }
-        )
-    for lang, splits in list(languages.items()):
-        for split in [name for name, entry in splits.items() if not entry["records"]]:
-            paths = [
-                storage.join(directory, shard["path"]) for shard in splits.pop(split)["shards"]
-            ]
-            named = [*paths, *map(index_path, paths)]
-            storage.remove([path for path in named if storage.exists(path)])
-        if not splits:
-            storage.remove_tree(storage.join(directory, folders[lang]))
-            del languages[lang]
-        for entry in splits.values():
-            if entry["copies"] in (0, entry["documents"]):
-                del entry["copies"]
+def publish(
+    staged: StagedOutput | RemoteOutput,
+    finished: Sequence[Mapping[str, Any]],
+    vocabulary: VocabularyModel,
+    features: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    said: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what seqio's own caching does beside shards, and publish the directory.
+
+    Args:
+        staged: the directory.
+        finished: descriptions of all shards.
+        vocabulary: of the examples.
+        features: by split, the features that seqio reads, with shape and type.
+        said: what else the manifest says.
+
+    Returns:
+        `languages` of the manifest.
+    """
+    directory = str(staged.directory)
+    languages = _describe(finished, directory, features)
+    of_vocabulary = {
+        "vocabulary_size": vocabulary.size,
+        "vocabulary_sha256": vocabulary.model_sha256,
+    }
+    staged.publish({**of_vocabulary, "languages": languages, **said})
+    storage.remove_tree(working_files(directory, NOTES))
     return languages
 
 
-def write_cache_metadata(
-    finished: Sequence[dict[str, Any]],
-    described: dict[str, Any],
+def _describe(
+    finished: Sequence[Mapping[str, Any]],
     directory: str,
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
-) -> None:
-    """Write info, stats and COMPLETED of every seqio task, as seqio's own caching does.
+) -> dict[str, Any]:
+    """Describe each language, here and in seqio's files; a split without records is removed."""
+    by_split: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for shard in finished:
+        by_split.setdefault(shard["lang"], {}).setdefault(shard["split"], []).append(shard)
+    languages: dict[str, dict[str, Any]] = {}
+    for lang, splits in by_split.items():
+        [[first, *_], *_] = splits.values()
+        task = storage.join(directory, os.path.dirname(first["path"]))
+        for split, shards in splits.items():
+            entry = _entry(shards)
+            if entry["records"]:
+                languages.setdefault(lang, {})[split] = entry
+                _write_cache_metadata(task, split, shards, features[split])
+            else:
+                paths = [storage.join(directory, shard["path"]) for shard in shards]
+                named = [*paths, *map(index_path, paths)]
+                storage.remove([path for path in named if storage.exists(path)])
+        if lang in languages:
+            write_atomically(storage.join(task, "COMPLETED"), b"")
+        else:
+            storage.remove_tree(task)
+    return languages
 
-    Args:
-        finished: descriptions of all shards.
-        described: `languages` of the manifest.
-        directory: the examples directory.
-        features: by split, the features that seqio reads, with shape and type.
-    """
-    folders = {shard["lang"]: os.path.dirname(shard["path"]) for shard in finished}
-    for lang, splits in described.items():
-        task = storage.join(directory, folders[lang])
-        for split, entry in splits.items():
-            info = {
-                "num_shards": len(entry["shards"]),
-                "features": {name: dict(kind) for name, kind in features[split].items()},
-                "seqio_version": SEQIO_VERSION,
-            }
-            counts = [
-                shard["counts"]
-                for shard in finished
-                if shard["lang"] == lang and shard["split"] == split
-            ]
-            stats = {"examples": entry["records"]}
-            for name in (name for name, kind in features[split].items() if kind == TOKENS):
-                stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
-                stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
-            storage.write_json(storage.join(task, f"info.{split}.json"), info)
-            storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
-        write_atomically(storage.join(task, "COMPLETED"), b"")
+
+def _entry(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the manifest says of a split; of copies, where there are any."""
+    entry: dict[str, Any] = {"records": sum(shard["records"] for shard in shards)}
+    for name in ("tokens", "documents", "copies", "bytes"):
+        entry[name] = sum(shard["counts"][name] for shard in shards)
+    if entry["copies"] in (0, entry["documents"]):
+        del entry["copies"]
+    names = {"path": "path", "records": "records", "bytes": "size_bytes", "sha256": "sha256"}
+    entry["shards"] = [{name: shard[own] for name, own in names.items()} for shard in shards]
+    return entry
+
+
+def _write_cache_metadata(
+    task: str,
+    split: str,
+    shards: Sequence[Mapping[str, Any]],
+    features: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Write info and stats of a split."""
+    info = {
+        "num_shards": len(shards),
+        "features": {name: dict(kind) for name, kind in features.items()},
+        "seqio_version": SEQIO_VERSION,
+    }
+    stats = {"examples": sum(shard["records"] for shard in shards)}
+    counts = [shard["counts"] for shard in shards]
+    for name in (name for name, kind in features.items() if kind == TOKENS):
+        stats[f"{name}_tokens"] = sum(count[f"{name}_tokens"] for count in counts)
+        stats[f"{name}_max_tokens"] = max(count[f"{name}_max_tokens"] for count in counts)
+    storage.write_json(storage.join(task, f"info.{split}.json"), info)
+    storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
 
 
 def summary_of(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:

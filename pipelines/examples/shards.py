@@ -14,8 +14,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,9 +24,10 @@ import sentencepiece
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import CorpusShard
 from mswitch.pipelines.examples.byte_spans import byte_examples
+from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.example_proto import encode_example
 from mswitch.pipelines.examples.rehydration import Rehydration, _apart
-from mswitch.pipelines.examples.segments import Chain, lossless, split_tokens, t5
+from mswitch.pipelines.examples.segments import lossless, split_tokens, t5
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Mask,
@@ -73,31 +73,6 @@ class ExampleShard:
     def size_bytes(self) -> int:
         """Bytes of the corpus shard."""
         return self.corpus_shard.size_bytes
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardSettings:
-    """What all shards share.
-
-    Attributes:
-        lengths: noise parameters and lengths.
-        seed: of the masks of validation examples and of the order of training segments.
-        separate_documents: whether an EOS stands after each document of a training stream.
-        validation_segments: at most so many examples of a validation document; None for all.
-        chain: how documents become training segments.
-        finished: whether training records are corrupted when they are written.
-        rehydration: how often each training document comes; None for once.
-        window_bytes: of validation examples whose spans are of raw text; 0 if they are of tokens.
-    """
-
-    lengths: SpanCorruption
-    seed: int
-    separate_documents: bool
-    validation_segments: int | None = None
-    chain: Chain = "lossless"
-    finished: bool = False
-    rehydration: Rehydration | None = None
-    window_bytes: int = 0
 
 
 @dataclasses.dataclass
@@ -178,29 +153,31 @@ def tokenised(
 def training_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
-    settings: ShardSettings,
+    config: ExamplesConfig,
     counts: ShardCounts,
+    rehydration: Rehydration | None = None,
 ) -> Iterator[bytes]:
     """Segments of the joined documents, permuted.
 
     A record holds `targets` (at most raw_length tokens) and `document_starts`, the positions in
     it at which a document begins; a finished one `inputs` and `targets`.
     """
-    documents = tokenised(shard.corpus_shard, vocabulary, counts, settings.rehydration)
-    if settings.rehydration:
+    documents = tokenised(shard.corpus_shard, vocabulary, counts, rehydration)
+    if rehydration:
         documents = _apart(documents)
-    length, stream = settings.lengths.raw_length, stream_key(shard.path)
-    if settings.chain == "t5":
-        segments = list(t5(documents, length, seed=settings.seed))
+    lengths, stream = config.lengths(), stream_key(shard.path)
+    if config.chain == "t5":
+        segments = list(t5(documents, lengths.raw_length, seed=config.seed))
     else:
-        segments = list(lossless(documents, length, separate=settings.separate_documents))
+        separate = config.separate_documents
+        segments = list(lossless(documents, lengths.raw_length, separate=separate))
     # The second word keeps the order apart from the masks of the same stream (`draws`).
-    generator = np.random.Generator(philox([0, 1, 0, 0], [settings.seed, stream]))
+    generator = np.random.Generator(philox([0, 1, 0, 0], [config.seed, stream]))
     for number in generator.permutation(len(segments)).tolist():
         targets, starts = segments[number]
-        if settings.finished:
-            key = ExampleKey(settings.seed, stream, number, epoch=0)
-            kind = settings.lengths.kinds[settings.lengths.choose(key)]
+        if config.finished:
+            key = ExampleKey(config.seed, stream, number, epoch=0)
+            kind = lengths.kinds[lengths.choose(key)]
             inputs, targets, _ = _corrupted(targets, key, vocabulary, kind)
             counts.add_example(inputs, targets)
             yield encode_example({"inputs": inputs, "targets": targets})
@@ -224,7 +201,7 @@ def _corrupted(
 def validation_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
-    settings: ShardSettings,
+    config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
     """Frozen corrupted examples, document by document, each mask keyed by document and segment.
@@ -233,17 +210,17 @@ def validation_records(
     bytes of the masked text. Where there are several kinds of corruption, each segment has a record
     of each, with its number as `denoiser`.
     """
-    sizes = bytes_per_id(vocabulary)
-    kinds = settings.lengths.kinds
+    sizes, lengths = bytes_per_id(vocabulary), config.lengths()
+    kinds = lengths.kinds
     for document, tokens in tokenised(shard.corpus_shard, vocabulary, counts):
         stream = stream_key(document)
-        segments = split_tokens(tokens, settings.lengths.raw_length)
+        segments = split_tokens(tokens, lengths.raw_length)
         chosen = itertools.product(
-            enumerate(segments[: settings.validation_segments]), range(len(kinds))
+            enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
             # As if it were read again; the first kind has the masks that it would have alone.
-            key = ExampleKey(settings.seed, stream, number, epoch=kind)
+            key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupted(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
             record = {
@@ -258,10 +235,11 @@ def validation_records(
 def byte_validation_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
-    settings: ShardSettings,
+    config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
     """Frozen examples whose spans are of raw text (`byte_spans`), with features as the others."""
+    lengths = config.lengths()
     for row in shard.corpus_shard.documents():
         document, text = row["id"], row["text"]
         counts.documents += 1
@@ -270,11 +248,11 @@ def byte_validation_records(
             document,
             text,
             vocabulary,
-            settings.lengths,
-            seed=settings.seed,
-            window_bytes=settings.window_bytes,
+            lengths,
+            seed=config.seed,
+            window_bytes=config.window,
         )
-        for inputs, targets, size in itertools.islice(examples, settings.validation_segments):
+        for inputs, targets, size in itertools.islice(examples, config.validation_segments):
             counts.tokens += inputs.size + targets.size
             counts.add_example(inputs, targets)
             yield encode_example(
@@ -292,7 +270,12 @@ vocabulary_of = functools.lru_cache(maxsize=1)(load_vocabulary)
 
 
 def write_shard(
-    shard: ExampleShard, directory: str | Path, *, model: str, settings: ShardSettings
+    shard: ExampleShard,
+    directory: str,
+    *,
+    model: str,
+    config: ExamplesConfig,
+    rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
     """Write one shard with its index; the same shard always gives the same bytes.
 
@@ -300,22 +283,31 @@ def write_shard(
         shard: what to read, and what it becomes.
         directory: of the examples.
         model: the vocabulary's model file.
-        settings: what all shards share.
+        config: of the directory.
+        rehydration: how often each training document comes; None for once.
 
     Returns:
-        Its description: lang, split, number, path, records, size_bytes, sha256, and the counts.
+        What `write_records` gives.
     """
-    path = storage.join(directory, shard.path)
-    storage.make_directory(os.path.dirname(path))
-    counts = ShardCounts()
-    make = byte_validation_records if settings.window_bytes else validation_records
-    make = training_records if shard.corpus_shard.split == "train" else make
-    written = write_tfrecord(path, make(shard, vocabulary_of(model), settings, counts))
-    return {
-        "lang": shard.corpus_shard.lang,
-        "split": shard.corpus_shard.split,
-        "number": shard.number,
-        "path": shard.path,
-        **written._asdict(),
-        "counts": dataclasses.asdict(counts),
-    }
+    counts, vocabulary, lang = ShardCounts(), vocabulary_of(model), shard.corpus_shard.lang
+    if shard.corpus_shard.split == "train":
+        records = training_records(shard, vocabulary, config, counts, rehydration)
+        return write_records(shard.path, directory, records, counts, lang, "train")
+    make = byte_validation_records if config.window else validation_records
+    records = make(shard, vocabulary, config, counts)
+    return write_records(shard.path, directory, records, counts, lang, "validation")
+
+
+def write_records(
+    path: str, directory: str, records: Iterable[bytes], counts: ShardCounts, lang: str, split: str
+) -> dict[str, Any]:
+    """Write a shard's records, which count themselves, and its index.
+
+    Returns:
+        Its description: lang, split, path, records, size_bytes, sha256, counts.
+    """
+    whole = storage.join(directory, path)
+    storage.make_directory(os.path.dirname(whole))
+    written = write_tfrecord(whole, records)._asdict()
+    counted = dataclasses.asdict(counts)
+    return {"lang": lang, "split": split, "path": path, **written, "counts": counted}

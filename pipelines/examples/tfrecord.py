@@ -8,7 +8,6 @@ tokens of every record's inputs and targets as uint32.
 
 import dataclasses
 import hashlib
-import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -98,11 +97,7 @@ class Records:
         return self.edges.size - 1
 
     def __getitem__(self, index: int) -> bytes:
-        """A record, checksums verified.
-
-        Raises:
-            IndexError: there is no such record.
-        """
+        """A record, checksums verified."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, end = int(self.edges[index]), int(self.edges[index + 1])
@@ -129,23 +124,9 @@ class TFRecordFile:
         size_bytes: its size.
     """
 
-    def __init__(self, path: str | Path, sizes: tuple[int, int] | None = None):
-        """Check the file's size against that of its index; neither is read.
-
-        Args:
-            path: of the file.
-            sizes: bytes of the file and of its index, where they are known.
-        """
-        self.path = str(path)
-        try:
-            self.size_bytes, index_bytes = sizes or (
-                os.stat(path).st_size,
-                os.stat(index_path(path)).st_size,
-            )
-        except OSError as error:
-            raise UserError(
-                f"cannot read {error.filename}: {error.strerror}; build the examples again"
-            ) from error
+    def __init__(self, path: str | Path, size_bytes: int, index_bytes: int):
+        """Check the file's size against that of its index; neither is read."""
+        self.path, self.size_bytes = str(path), size_bytes
         if index_bytes % 8:
             raise _damaged(index_path(path), "its size is not a multiple of 8")
         self._records = index_bytes // 8
@@ -175,11 +156,7 @@ class TFRecordFile:
         )
 
     def __getitem__(self, index: int) -> bytes:
-        """Record number `index`, alone: two reads.
-
-        Raises:
-            IndexError: there is no such record.
-        """
+        """Record number `index`, alone: two reads."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.read(self.edges(index, index + 1))[0]

@@ -141,12 +141,9 @@ def _fetch_list(
         ) from error
     try:
         with open_input(str(path)) as file:
-            stream = DecompressedStream(file, "gzip")
-            content = b""
-            while block := stream.read():
-                content += block
-                if len(content) > MAX_LIST_BYTES:
-                    raise UserError(f"{url} is too large for a list of files")
+            content = DecompressedStream(file, "gzip").buffered().read(MAX_LIST_BYTES + 1)
+        if len(content) > MAX_LIST_BYTES:
+            raise UserError(f"{url} is too large for a list of files")
         listed = content.decode("ascii").split()
     except (DamagedStreamError, UnicodeDecodeError) as error:
         path.unlink()

@@ -86,18 +86,14 @@ def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
 def group_evenly(paragraphs: Sequence[str], most: int) -> list[list[str]]:
     """Put neighbouring paragraphs together so that there are at most `most` groups."""
     count = min(len(paragraphs), most)
-    edges = [round(i * len(paragraphs) / count) for i in range(count + 1)]
+    edges = [round(i * len(paragraphs) / max(count, 1)) for i in range(count + 1)]
     return [list(paragraphs[a:b]) for a, b in itertools.pairwise(edges)]
-
-
-def _gflanguages_pages(language: Language, texts: Iterable[str]) -> Iterable[list[str]]:
-    paragraphs = split_longest(distinct_paragraphs(texts), MIN_PAGES)
-    return group_evenly(paragraphs, MAX_PAGES) if paragraphs else []
 
 
 def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str]) -> None:
     neighbours = [languages()[code].autonym for code in mc4_codes() if "-" not in code]
-    for number, paragraphs in enumerate(_gflanguages_pages(language, texts)):
+    all_paragraphs = split_longest(distinct_paragraphs(texts), MIN_PAGES)
+    for number, paragraphs in enumerate(group_evenly(all_paragraphs, MAX_PAGES)):
         url = f"https://udhr.example/{language.code}/{number}"
         if bucket(url, 2, "format"):
             text = "\n".join(paragraphs)

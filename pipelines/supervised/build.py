@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.directory import STAGE, ShardStore
+from mswitch.pipelines.examples.directory import STAGE
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json, file_sha256
@@ -140,7 +140,7 @@ def _examine(
     config: SupervisedConfig,
     files: Sequence[InputFile],
     described: Sequence[Mapping[str, Any]],
-    parts: ShardStore,
+    parts: str,
 ) -> tuple[dict[str, Any], str]:
     keys, left_out = _keys(files, parts), ""
     rows: dict[str, Any] = {"kept": len(keys), "dropped": {}}
@@ -212,11 +212,11 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
         say(STAGE, f"languages that mswitch does not know keep their codes: {named}{more}")
 
 
-def _keys(files: Sequence[InputFile], parts: ShardStore) -> pa.Table:
+def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
     """What the rows of all files are held against each other by, and where they stand."""
     tables = []
     for file in files:
-        with storage.fetch(storage.join(parts.directory, file.path)) as local:
+        with storage.fetch(storage.join(parts, file.path)) as local:
             table = pq.read_table(local, columns=["lang", "split", *KEYS]).sort_by("number")
         for name, value in (("part", file.path), ("file", storage.name_of(file.source))):
             table = table.append_column(name, pa.repeat(value, len(table)))
@@ -239,7 +239,7 @@ def _overlap_of(
     return f"{own} ({other} has its {what})"
 
 
-def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: ShardStore) -> tuple[pa.Table, str]:
+def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
     """Leave out the rows of which a later split has the inputs or group; count them in `rows`.
 
     Returns:
@@ -252,7 +252,7 @@ def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: ShardStore) -> tuple
         rows["dropped"][OVERLAP] = count
         first = _overlap_of(keys, SPLITS[::-1], marked)
         say(STAGE, f"{count:,} rows dropped as {OVERLAP}, the first at {first}")
-    path = storage.join(parts.directory, "left_out.parquet")
+    path = storage.join(parts, "left_out.parquet")
     with storage.publish(path) as temporary:
         pq.write_table(keys.filter(pa.array(shared)).select(["part", "number"]), temporary)
     return keys.filter(pa.array(~shared)), path

@@ -83,11 +83,7 @@ class Template:
         self.fields = tuple(field for _, field in self._parts if field is not None)
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Put the values of a row in.
-
-        Raises:
-            RowError: a field is missing, or is neither text nor a number.
-        """
+        """Put the values of a row in; RowError if one is missing, or no text and no number."""
         return "".join(
             literal if field is None else literal + _text(row, field)
             for literal, field in self._parts
@@ -193,11 +189,7 @@ class Renderer:
         self.fields = tuple(dict.fromkeys([*named, *answers]))
 
     def render(self, row: Mapping[str, Any]) -> Row:
-        """Make text of a row.
-
-        Raises:
-            RowError: it cannot become an example.
-        """
+        """Make text of a row; RowError if it cannot become an example."""
         code = self._language.render(row)
         lang = any_code(code)
         if lang is None:

@@ -15,14 +15,13 @@ from typing import Any
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import (
+    NOTES,
     STAGE,
     TOKENS,
     Shard,
-    ShardStore,
-    describe,
-    shard_store,
+    publish,
     summary_of,
-    write_cache_metadata,
+    working_files,
     write_missing,
     write_vocabulary,
 )
@@ -77,7 +76,7 @@ class RowSource:
     noun: str
     read: Callable[..., dict[str, Any]]
     write: Callable[..., dict[str, Any]]
-    examine: Callable[[Sequence[Mapping[str, Any]], ShardStore], tuple[dict[str, Any], str]]
+    examine: Callable[[Sequence[Mapping[str, Any]], str], tuple[dict[str, Any], str]]
     summarise: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]] = lambda finished: {}
     check: Callable[[Mapping[str, Any]], None] = lambda manifest: None
 
@@ -93,13 +92,15 @@ def build_directory(
     """Write the examples directory of a source, and return what there is of each split."""
     name = source.task["name"]
     with stage_output_anywhere(out, stage=STAGE, config=source.settings) as staged:
-        store, parts = shard_store(staged), shard_store(staged, "rows")
+        directory = str(staged.directory)
+        parts = working_files(directory, "rows")
         if staged.complete:
             source.check(read_manifest(out, STAGE))
             say(STAGE, f"already complete: {out}, nothing to do")
-            _forget_work(store, parts)
+            storage.remove_tree(working_files(directory, NOTES))
+            _forget_parts(parts)
             return summary_of(out, SPLITS, reused=True)
-        model = write_vocabulary(store.directory, vocabulary)
+        model = write_vocabulary(directory, vocabulary)
         check_labels(source, model)
         engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         read = functools.partial(source.read, model=model)
@@ -110,34 +111,26 @@ def build_directory(
         if not planned:
             raise UserError(f"{name} has no row that can be used: give other input")
         write = functools.partial(source.write, model=model, left_out=left_out)
-        finished = write_missing(planned, store, write, engine, "shards")
-        of_shards = source.summarise(finished)
-        by_lang = describe(finished, store.directory)
-        write_cache_metadata(finished, by_lang, store.directory, dict.fromkeys(SPLITS, FEATURES))
-        staged.publish(
-            {
-                "kind": KIND,
-                "finished": True,
-                "inputs_length": source.lengths.inputs_length,
-                "targets_length": source.lengths.targets_length,
-                "vocabulary_size": vocabulary.size,
-                "vocabulary_sha256": vocabulary.model_sha256,
-                "languages": by_lang,
-                "task": source.task,
-                **of_rows,
-                **of_shards,
-            }
-        )
-        _forget_work(store, parts)
+        finished = write_missing(planned, directory, write, engine, "shards")
+        said = {
+            "kind": KIND,
+            "finished": True,
+            "inputs_length": source.lengths.inputs_length,
+            "targets_length": source.lengths.targets_length,
+            "task": source.task,
+            **of_rows,
+            **source.summarise(finished),
+        }
+        publish(staged, finished, vocabulary, dict.fromkeys(SPLITS, FEATURES), said)
+        _forget_parts(parts)
     summary = summary_of(out, SPLITS, reused=False)
     counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
     say(STAGE, f"{counts} examples of {name} in {summary['languages']} languages in {out}")
     return summary
 
 
-def _forget_work(store: ShardStore, parts: ShardStore) -> None:
-    """Remove working files, once the output is published."""
-    for directory in (store.descriptions, parts.descriptions, parts.directory):
+def _forget_parts(parts: str) -> None:
+    for directory in (working_files(parts, NOTES), parts):
         storage.remove_tree(directory)
 
 
@@ -168,7 +161,7 @@ def check_labels(source: RowSource, model: str) -> None:
 
 
 def plan_shards(
-    task: str, described: Sequence[Mapping[str, Any]], parts: ShardStore
+    task: str, described: Sequence[Mapping[str, Any]], parts: str
 ) -> list[SupervisedShard]:
     """Divide the rows of parts among shards.
 
@@ -183,7 +176,7 @@ def plan_shards(
         for lang, by_split in part["rows"].items():
             for split, count in by_split.items():
                 rows[lang, split] += count
-                path = storage.join(parts.directory, part["path"])
+                path = storage.join(parts, part["path"])
                 where.setdefault((lang, split), []).append(path)
     planned = []
     for (lang, split), count in sorted(rows.items()):

@@ -46,7 +46,7 @@ def read_rows(
     wanted: Sequence[str] = (),
     file_format: str = "",
 ) -> Iterator[Numbered]:
-    """Yield the rows of a file.
+    """Yield the rows of a file; RowError at the first that cannot be read.
 
     Args:
         path: a local file.
@@ -54,9 +54,6 @@ def read_rows(
         columns: names of columns where TSV and CSV have no header.
         wanted: fields to read of Parquet; by default all.
         file_format: of a file that is none of these: `squad` or `wikiann`.
-
-    Raises:
-        RowError: a row cannot be read.
     """
     with open_input(path) as file:
         number = 0

@@ -7,7 +7,6 @@ records as a whole, once.
 
 import dataclasses
 import itertools
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -16,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import sentencepiece
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.shards import ShardCounts, vocabulary_of
+from mswitch.pipelines.examples.shards import ShardCounts, vocabulary_of, write_records
 from mswitch.pipelines.examples.span_corruption import Lengths, Tokens
-from mswitch.pipelines.examples.tfrecord import lengths_path, write_tfrecord
+from mswitch.pipelines.examples.tfrecord import lengths_path
 from mswitch.pipelines.languages import language_of
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.special_tokens import EOS_ID
@@ -232,41 +230,8 @@ class SupervisedShard:
         return pa.concat_tables(tables).sort_by("order")
 
 
-@dataclasses.dataclass
-class _Trimmed:
-    """What did not fit: inputs and targets that were cut, and how long targets are."""
-
-    inputs: int = 0
-    targets: int = 0
-    targets_lengths: Counter[int] = dataclasses.field(default_factory=Counter)
-
-
 #: A row of a part, and the tokens of its inputs and targets.
 Tokenised = tuple[Mapping[str, Any], Tokens, Tokens]
-
-
-def _tokenised(
-    table: pa.Table,
-    vocabulary: sentencepiece.SentencePieceProcessor,
-    lengths: Lengths,
-    trimmed: _Trimmed,
-) -> Iterator[Tokenised]:
-    def end(tokens: list[int], length: int) -> Tokens:
-        return np.array([*tokens[: length - 1], EOS_ID], np.int32)
-
-    for batch in table.to_batches(CALL_ROWS):
-        rows = batch.to_pylist()
-        encoded = [
-            vocabulary.EncodeAsIds([row[name] for row in rows], num_threads=1)
-            for name in ("inputs", "targets")
-        ]
-        for row, all_inputs, all_targets in zip(rows, *encoded, strict=True):
-            inputs = end(all_inputs, lengths.inputs_length)
-            targets = end(all_targets, lengths.targets_length)
-            trimmed.inputs += inputs.size <= len(all_inputs)
-            trimmed.targets += targets.size <= len(all_targets)
-            trimmed.targets_lengths[len(all_targets) + 1] += 1
-            yield row, inputs, targets
 
 
 def write_shard(
@@ -285,12 +250,26 @@ def write_shard(
         What `write_rows` gives; `trimmed` by feature; and `targets_lengths`, how many targets have
         how many tokens before the cut.
     """
-    trimmed = _Trimmed()
-    rows = _tokenised(shard.read(left_out), vocabulary_of(model), lengths, trimmed)
+    vocabulary = vocabulary_of(model)
+    limits = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
+    found: dict[str, Counter[int]] = {side: Counter() for side in limits}
+
+    def tokenised() -> Iterator[Tokenised]:
+        for batch in shard.read(left_out).to_batches(CALL_ROWS):
+            rows, sides = batch.to_pylist(), []
+            for side, limit in limits.items():
+                encoded = vocabulary.EncodeAsIds([row[side] for row in rows], num_threads=1)
+                found[side].update(len(tokens) + 1 for tokens in encoded)
+                sides.append([np.array([*ids[: limit - 1], EOS_ID], np.int32) for ids in encoded])
+            yield from zip(rows, *sides, strict=True)
+
     return {
-        **write_rows(shard, directory, rows),
-        "trimmed": {"inputs": trimmed.inputs, "targets": trimmed.targets},
-        "targets_lengths": {str(size): n for size, n in sorted(trimmed.targets_lengths.items())},
+        **write_rows(shard, directory, tokenised()),
+        "trimmed": {
+            side: sum(n for size, n in found[side].items() if size > limit)
+            for side, limit in limits.items()
+        },
+        "targets_lengths": {str(size): n for size, n in sorted(found["targets"].items())},
     }
 
 
@@ -298,10 +277,8 @@ def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]
     """Write a shard of rows, as the contract of `mswitch.tasks.batches.examples` has them.
 
     Returns:
-        Its description: lang, split, number, path, records, size_bytes, sha256, counts.
+        What `mswitch.pipelines.examples.shards.write_records` gives.
     """
-    path = storage.join(directory, shard.path)
-    storage.make_directory(os.path.dirname(path))
     counts = ShardCounts()
     lengths: list[tuple[int, int]] = []
 
@@ -326,13 +303,7 @@ def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]
                 }
             )
 
-    written = write_tfrecord(path, records())
-    write_atomically(lengths_path(path), np.array(lengths, "<u4").tobytes())
-    return {
-        "lang": shard.lang,
-        "split": shard.split,
-        "number": shard.number,
-        "path": shard.path,
-        **written._asdict(),
-        "counts": dataclasses.asdict(counts),
-    }
+    described = write_records(shard.path, directory, records(), counts, shard.lang, shard.split)
+    path = storage.join(directory, lengths_path(shard.path))
+    write_atomically(path, np.array(lengths, "<u4").tobytes())
+    return described

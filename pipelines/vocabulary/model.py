@@ -86,11 +86,7 @@ def checked_size(model: bytes, path: str | Path) -> int:
 
     That takes 0.01 s for a vocabulary as large as mT5's, and loading 1.5 s.
     """
-    try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    except DecodeError as error:
-        raise _no_model(path) from error
-    size = len(proto.pieces)
+    proto = _parsed(model, path)
     matches = [_SENTINEL.fullmatch(piece.piece) for piece in proto.pieces[-SENTINELS:]]
     numbers = [int(match[1]) for match in matches if match]
     if numbers != list(reversed(range(SENTINELS))):
@@ -99,7 +95,14 @@ def checked_size(model: bytes, path: str | Path) -> int:
             f"{SENTINELS} ids: build the examples again, `mswitch examples build --vocab FILE` "
             "adds them"
         )
-    return size
+    return len(proto.pieces)
+
+
+def _parsed(model: bytes, path: str | Path) -> Any:
+    try:
+        return sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    except DecodeError as error:
+        raise _no_model(path) from error
 
 
 def sentinel_numbers(proto: Any) -> dict[int, int]:
@@ -114,10 +117,7 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     Where text could spell a sentinel (mT5's are user-defined pieces), it no longer can: an id that
     stands for a masked span must not come from a page.
     """
-    try:
-        proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    except DecodeError as error:
-        raise _no_model(path) from error
+    proto = _parsed(model, path)
     size = len(proto.pieces)
     sentinels = sentinel_numbers(proto)
     if not sentinels:

@@ -134,9 +134,13 @@ def _ended_by_interrupt() -> Iterator[None]:
 
 
 def train_model(lines: Iterable[str], config: VocabularyConfig) -> bytes:
-    """Train a SentencePiece model, with sentinels, on lines of text."""
+    """Train a SentencePiece model, with sentinels, on lines of text; it is the same wherever."""
     with _ended_by_interrupt():
-        return _finish_model(_train_pieces(lines, config))
+        model = _train_pieces(lines, config)
+    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
+    proto.trainer_spec.ClearField("input")
+    proto.trainer_spec.ClearField("model_prefix")
+    return add_sentinels(proto.SerializeToString(deterministic=True))
 
 
 def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
@@ -186,14 +190,6 @@ def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
     if errors:
         raise errors[0]
     return model.getvalue()
-
-
-def _finish_model(model: bytes) -> bytes:
-    """Append the sentinels to a trained model and clear what says where it was trained."""
-    proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
-    proto.trainer_spec.ClearField("input")
-    proto.trainer_spec.ClearField("model_prefix")
-    return add_sentinels(proto.SerializeToString(deterministic=True))
 
 
 def train_vocabulary(

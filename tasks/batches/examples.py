@@ -196,7 +196,7 @@ def _open_shard(
     for name in (shard["path"], index_path(shard["path"])):
         if name not in sizes:
             raise UserError(f"{storage.join(directory, name)} is missing: build the examples again")
-    file = TFRecordFile(path, (sizes[shard["path"]], sizes[index_path(shard["path"])]))
+    file = TFRecordFile(path, sizes[shard["path"]], sizes[index_path(shard["path"])])
     if len(file) != shard["records"] or file.size_bytes != shard["bytes"]:
         raise UserError(
             f"{path} has {len(file)} records in {file.size_bytes} bytes where the manifest says "

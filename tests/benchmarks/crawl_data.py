@@ -8,7 +8,8 @@ WET record of its text.
 import tempfile
 from pathlib import Path
 
-from mswitch.pipelines.crawl.html.text import decode_html, html_to_text
+from mswitch.pipelines.crawl.charsets import decode
+from mswitch.pipelines.crawl.html.text import html_to_text
 from mswitch.pipelines.outputs import stage_output
 from mswitch.pipelines.samples import debian
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage
@@ -59,7 +60,7 @@ def _write_package(writer: CrawlWriter, archive: Path, package: str) -> None:
             continue
         url = f"https://{package}.debian.example/{name}"
         lang = language_of_path(name, package)
-        text = html_to_text(decode_html(data).text, main_content=False)
+        text = html_to_text(decode(data).text, main_content=False)
         if text.strip():
             writer.write("warc", SamplePage(url, data, lang))
             writer.write("wet", SamplePage(url, text.encode("utf-8", "replace"), lang))

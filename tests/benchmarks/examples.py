@@ -21,7 +21,6 @@ from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
 from mswitch.pipelines.examples.shards import (
     ExampleShard,
-    ShardSettings,
     bytes_per_id,
     vocabulary_of,
     write_shard,
@@ -69,8 +68,6 @@ def compare(
     model: str,
 ) -> None:
     """Print speeds by CPU time, and ratios to bare encoding."""
-    lengths = ExamplesConfig().lengths()
-    settings = ShardSettings(lengths, seed=0, separate_documents=False)
     vocabulary = vocabulary_of(model)  # once in the life of a worker
     bytes_per_id(vocabulary)  # likewise, and for validation only
 
@@ -88,7 +85,7 @@ def compare(
     def write_all() -> None:
         with tempfile.TemporaryDirectory() as out:
             for unit in units:
-                write_shard(unit, out, model=model, settings=settings)
+                write_shard(unit, out, model=model, config=ExamplesConfig())
 
     jobs: dict[str, Callable[[], None]] = {
         "EncodeAsIds, one text a call": encode_each,

@@ -15,7 +15,6 @@ from statistics import median
 
 from timing import ROOT, cpu_secs, judge, options
 
-from mswitch.pipelines.examples.directory import ShardStore
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.supervised.definition import SupervisedTask, read_task
 from mswitch.pipelines.supervised.directory import plan_shards
@@ -54,8 +53,8 @@ def main() -> None:
     task, files, model = prepare(data)
     vocabulary = load_vocabulary(model)
     with tempfile.TemporaryDirectory() as out:
-        parts = ShardStore(f"{out}/parts", f"{out}/described")
-        described = [read_file(file, parts.directory, task=task) for file in files]
+        parts = f"{out}/parts"
+        described = [read_file(file, parts, task=task) for file in files]
         shards = plan_shards(task.name, described, parts)
         tables = [shard.read() for shard in shards]
         texts = [[t[name].to_pylist() for name in ("inputs", "targets")] for t in tables]
@@ -68,7 +67,7 @@ def main() -> None:
 
         def read() -> None:
             for file in files:
-                read_file(file, parts.directory, task=task)
+                read_file(file, parts, task=task)
 
         def write() -> None:
             for shard in shards:

@@ -82,17 +82,6 @@ def test_what_is_downloaded_is_input_of_a_corpus(dump, tmp_path):
     assert result["documents"] == 12
 
 
-def test_a_bad_day_gives_the_same_bytes(dump, tmp_path):
-    sample(dump, tmp_path / "good")
-    first, second, third = (f"/{dump.paths[n]}" for n in (1, 4, 7))
-    dump.moods[LIST].extend([dump.status(503, "0"), dump.close_after(20)])
-    dump.moods[first].extend([dump.close_after(100), dump.status(429, "1")])
-    dump.moods[second].extend([dump.hang_up, dump.corrupt, dump.close_after(200)])
-    dump.moods[third].extend([dump.without_length, dump.status(500)])
-    sample(dump, tmp_path / "bad")
-    assert data_bytes(tmp_path / "bad") == data_bytes(tmp_path / "good")
-
-
 @pytest.mark.parametrize("concurrency", [1, 3])
 def test_no_more_downloads_at_a_time_than_allowed(dump, tmp_path, concurrency):
     def slow(handler: Any) -> bool:
@@ -103,19 +92,6 @@ def test_no_more_downloads_at_a_time_than_allowed(dump, tmp_path, concurrency):
         dump.moods[f"/{path}"].append(slow)
     sample(dump, tmp_path / "crawl", segments=9, concurrency=concurrency)
     assert dump.most_active <= concurrency
-
-
-def test_a_run_that_gave_up_keeps_the_files_that_are_complete(dump, tmp_path):
-    second = f"/{dump.paths[4]}"
-    dump.moods[second].extend([dump.hang_up] * 4)
-    with pytest.raises(UserError, match="the same command begins with this file again"):
-        sample(dump, tmp_path / "crawl", concurrency=1)
-    assert not (tmp_path / "crawl").exists()
-    dump.requests.clear()
-    sample(dump, tmp_path / "crawl", concurrency=1)
-    assert [path for path, _ in dump.requests] == [second, f"/{dump.paths[7]}"]
-    sample(dump, tmp_path / "calm", concurrency=1)
-    assert data_bytes(tmp_path / "crawl") == data_bytes(tmp_path / "calm")
 
 
 def test_a_killed_run_goes_on(dump, tmp_path):

@@ -27,22 +27,17 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return make_mirror(tmp_path, monkeypatch)
 
 
-def fill_docs(tree: Path) -> None:
-    doc = tree / "usr/share/doc/x-docs-de"
-    doc.mkdir(parents=True)
-    (doc / "a.html").write_text("<html><body><p>Hallo Welt</p></body></html>")
-    (doc / "latin1.html").write_bytes("<p>für</p>".encode("latin-1"))
-    (doc / "link.html").symlink_to("/etc/hostname")
-    (doc / "outside").symlink_to("/etc")
-    (doc / "binary.png").write_bytes(b"\x89PNG")
-    help_folder = tree / "usr/share/help/cs/app"
-    help_folder.mkdir(parents=True)
-    (help_folder / "mouse.page").write_text(MALLARD)
-    messages = tree / "usr/share/app/i18n"
-    messages.mkdir(parents=True)
-    remarks = {"a": "Remarks to translators, which are English."}
-    (messages / "es.json").write_text(json.dumps({"@metadata": {}, "a": SPANISH, "b": "corto"}))
-    (messages / "qqq.json").write_text(json.dumps(remarks))
+DOC, I18N = "usr/share/doc/x-docs-de", "usr/share/app/i18n"
+DOCS: dict[str, bytes | Path] = {
+    f"{DOC}/a.html": b"<html><body><p>Hallo Welt</p></body></html>",
+    f"{DOC}/latin1.html": "<p>für</p>".encode("latin-1"),
+    f"{DOC}/link.html": Path("/etc/hostname"),
+    f"{DOC}/outside": Path("/etc"),
+    f"{DOC}/binary.png": b"\x89PNG",
+    "usr/share/help/cs/app/mouse.page": MALLARD.encode(),
+    f"{I18N}/es.json": json.dumps({"@metadata": {}, "a": SPANISH, "b": "corto"}).encode(),
+    f"{I18N}/qqq.json": b'{"a": "Remarks to translators, which are English."}',
+}
 
 
 def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
@@ -58,7 +53,7 @@ def pages(sample: Path) -> dict[str, tuple[str, bytes]]:
 
 @needs_dpkg
 def test_pages_of_a_package(mirror, tmp_path):
-    add_package(mirror, "x-docs-de", fill_docs)
+    add_package(mirror, "x-docs-de", DOCS)
     summary = write_sample(tmp_path / "out", ["x-docs-de"])
     assert (summary["wet_records"], summary["warc_records"]) == (1, 3)
     base = "https://x-docs-de.debian.example"
@@ -80,12 +75,12 @@ def test_pages_of_a_package(mirror, tmp_path):
 
 @needs_dpkg
 def test_a_later_run_keeps_what_was_fetched(mirror, tmp_path):
-    add_package(mirror, "x-docs-de", fill_docs)
-    add_package(mirror, "empty", lambda tree: (tree / "usr").mkdir())
+    add_package(mirror, "x-docs-de", DOCS)
+    add_package(mirror, "empty", {})
     with pytest.raises(UserError, match="empty holds no HTML"):
         write_sample(tmp_path / "out", ["x-docs-de", "empty"])
     assert not (tmp_path / "out").exists()
-    add_package(mirror, "empty-2", fill_docs)
+    add_package(mirror, "empty-2", DOCS)
     (mirror / "empty-2_1_all.deb").rename(mirror / "empty_1_all.deb")
     write_sample(tmp_path / "out", ["x-docs-de", "empty"])
     assert (mirror / "fetched").read_text().split() == ["x-docs-de", "empty", "empty"]
@@ -94,7 +89,7 @@ def test_a_later_run_keeps_what_was_fetched(mirror, tmp_path):
 
 @needs_dpkg
 def test_same_packages_give_the_same_bytes(mirror, tmp_path):
-    add_package(mirror, "x-docs-de", fill_docs)
+    add_package(mirror, "x-docs-de", DOCS)
     for name in ("one", "two"):
         write_sample(tmp_path / name, ["x-docs-de"])
     for shard in read_manifest(tmp_path / "one", "sample")["files"]:

@@ -149,8 +149,7 @@ def test_no_two_draws_of_a_shard_share_their_random_numbers(small_corpus, vocabu
     for module in (shards, span_corruption):
         monkeypatch.setattr(module, "philox", noted)
     config = ExamplesConfig(inputs_length=32, finished=True)
-    settings = shards.ShardSettings(config.lengths(), 0, separate_documents=False, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
     unit = shards.ExampleShard(corpus_shard, 0, 1)
-    made = list(shards.training_records(unit, vocabulary, settings, shards.ShardCounts()))
+    made = list(shards.training_records(unit, vocabulary, config, shards.ShardCounts()))
     assert len(set(used)) == len(used) == len(made) + 1

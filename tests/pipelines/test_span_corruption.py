@@ -52,19 +52,13 @@ def test_lengths_are_those_of_t5(arguments, expected):
 
 
 @pytest.mark.parametrize(
-    ("inputs_length", "counts"),
-    [(128, (21, 7)), (256, (43, 14)), (512, (85, 28)), (1024, (171, 57)), (2048, (341, 114))],
+    ("length", "counts"),  # full segments, and short ones, which round half to even
+    [
+        *((141, (21, 7)), (284, (43, 14)), (568, (85, 28)), (1137, (171, 57)), (2274, (341, 114))),
+        *((2, (1, 1)), (10, (2, 1)), (20, (3, 1)), (32, (5, 2)), (50, (8, 3)), (100, (15, 5))),
+    ],
 )
-def test_noise_of_full_segments(inputs_length, counts):
-    raw_length, _ = random_spans_helper(inputs_length)
-    assert noise_counts(raw_length, 0.15, 3.0) == counts
-
-
-@pytest.mark.parametrize(
-    ("length", "counts"),  # a segment of one token is treated as one of two
-    [(2, (1, 1)), (10, (2, 1)), (20, (3, 1)), (32, (5, 2)), (50, (8, 3)), (100, (15, 5))],
-)
-def test_noise_of_short_segments_rounds_half_to_even(length, counts):
+def test_noise_of_segments(length, counts):
     assert noise_counts(length, 0.15, 3.0) == counts
 
 

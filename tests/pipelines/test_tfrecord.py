@@ -1,14 +1,12 @@
-import multiprocessing
-import pickle
 from pathlib import Path
 
 import pytest
+from example_files import open_tfrecord
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.tfrecord import (
-    TFRecordFile,
     frame,
     index_path,
     masked_crc32c,
@@ -37,29 +35,16 @@ def test_checksum_is_that_of_tensorflow():
 def test_records_follow_one_another_as_the_index_says(tmp_path_factory, records):
     path = tmp_path_factory.mktemp("scan") / "shard"
     write_tfrecord(path, records)
-    file = TFRecordFile(path)
+    file = open_tfrecord(path)
     assert path.read_bytes() == b"".join(map(frame, records))
     assert list(file) == records
 
 
 def test_no_record_beyond_the_ends(shard):
-    file = TFRecordFile(shard)
+    file = open_tfrecord(shard)
     for index in (-1, len(RECORDS)):
         with pytest.raises(IndexError):
             file[index]
-
-
-def read_in_child(file: TFRecordFile, index: int) -> bytes:
-    return file[index]
-
-
-def test_other_processes_open_the_file_themselves(shard):
-    file = TFRecordFile(shard)
-    assert file[1] == b"one"
-    assert pickle.loads(pickle.dumps(file))[2] == RECORDS[2]
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.starmap(read_in_child, [(file, index) for index in range(4)]) == RECORDS
-    assert file[0] == b""
 
 
 DAMAGED = [(byte, None) for byte in (0, 9, 12 + 3 + 5, -5, -1)]
@@ -72,17 +57,14 @@ def test_damage_and_a_cut_name_the_file(shard, byte, kept):
         data[byte] ^= 1
     shard.write_bytes(data)
     with pytest.raises(UserError, match=f"{shard.name} is damaged .*build the examples again"):
-        list(TFRecordFile(shard))
+        list(open_tfrecord(shard))
 
 
 def test_a_missing_or_foreign_index_is_noticed(shard):
     for content, message in ((b"1234567", "multiple of 8"), (b"", "does not belong")):
         Path(index_path(shard)).write_bytes(content)
         with pytest.raises(UserError, match=message):
-            TFRecordFile(shard)
-    Path(index_path(shard)).unlink()
-    with pytest.raises(UserError, match=r"cannot read .*index: No such file"):
-        TFRecordFile(shard)
+            open_tfrecord(shard)
 
 
 def test_a_failing_writer_leaves_nothing(tmp_path):

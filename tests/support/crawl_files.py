@@ -7,6 +7,7 @@ import gzip
 from collections.abc import Iterable
 from pathlib import Path
 
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
 from mswitch.pipelines.crawl.pages import read_pages
 from mswitch.pipelines.records import Page, Rejected
@@ -82,8 +83,8 @@ def read(
     """What a file gives; of a path, which has to be one of ours."""
     if isinstance(file, Path):
         [file] = find_crawl_files([str(file)])
-    options = {"drop_metadata_lines": True, "html_main_content": html_main_content}
-    return list(read_pages(file, max_record_bytes=max_record_bytes, **options))
+    reading = Reading(max_record_bytes, html_main_content=html_main_content)
+    return list(read_pages(file, reading))
 
 
 def contents(found: Iterable[Page | Rejected]) -> list[str]:

@@ -4,7 +4,7 @@ import random
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -40,21 +40,21 @@ def make_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def add_package(mirror: Path, name: str, fill: Callable[[Path], None]) -> None:
+def add_package(mirror: Path, name: str, files: Mapping[str, bytes | Path]) -> None:
+    """Add a package of these files; a path is what a link leads to."""
     tree = mirror.parent / f"tree-{name}"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(
         f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: A <a@b.example>\n"
         "Description: test\n"
     )
-    fill(tree)
-    command = [
-        "dpkg-deb",
-        "--build",
-        "--root-owner-group",
-        str(tree),
-        str(mirror / f"{name}_1_all.deb"),
-    ]
+    for path, content in files.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            (tree / path).symlink_to(content)
+        else:
+            (tree / path).write_bytes(content)
+    command = ["dpkg-deb", "--build", "--root-owner-group", tree, mirror / f"{name}_1_all.deb"]
     subprocess.run(command, check=True, capture_output=True)
 
 
@@ -66,21 +66,15 @@ def add_cldr(mirror: Path, locales: Sequence[str], concepts: int) -> None:
     def word() -> str:
         return "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5))
 
-    def write_names(tree: Path) -> None:
-        folder = tree / "usr/share/unicode/cldr/common/annotations"
-        folder.mkdir(parents=True)
-        for locale in locales:
-            lines = [
-                f'<annotation cp="{emoji}" type="tts">{word()} {word()}</annotation>\n'
-                for emoji in emojis
-            ]
-            (folder / f"{locale}.xml").write_text("".join(lines), "utf-8")
-
-    def write_groups(tree: Path) -> None:
-        path = tree / "usr/share/unicode/emoji/emoji-test.txt"
-        path.parent.mkdir(parents=True)
-        lines = [f"{ord(emoji):X} ; fully-qualified\n" for emoji in emojis]
-        path.write_text("# group: Things\n" + "".join(lines))
-
-    add_package(mirror, "unicode-cldr-core", write_names)
-    add_package(mirror, "unicode-data", write_groups)
+    names = {}
+    for locale in locales:
+        lines = [
+            f'<annotation cp="{emoji}" type="tts">{word()} {word()}</annotation>\n'
+            for emoji in emojis
+        ]
+        path = f"usr/share/unicode/cldr/common/annotations/{locale}.xml"
+        names[path] = "".join(lines).encode()
+    lines = [f"{ord(emoji):X} ; fully-qualified\n" for emoji in emojis]
+    groups = ("# group: Things\n" + "".join(lines)).encode()
+    add_package(mirror, "unicode-cldr-core", names)
+    add_package(mirror, "unicode-data", {"usr/share/unicode/emoji/emoji-test.txt": groups})

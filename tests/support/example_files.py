@@ -15,7 +15,7 @@ from sentencepiece_models import train_model
 from mswitch.pipelines import storage
 from mswitch.pipelines.examples.example_proto import decode_example, encode_example
 from mswitch.pipelines.examples.span_corruption import span_corruption
-from mswitch.pipelines.examples.tfrecord import TFRecordFile, write_tfrecord
+from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
 from mswitch.pipelines.languages import task_name
 from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
@@ -23,11 +23,15 @@ from mswitch.pipelines.vocabulary.model import add_sentinels
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 
+def open_tfrecord(path: Path) -> TFRecordFile:
+    return TFRecordFile(path, path.stat().st_size, Path(index_path(path)).stat().st_size)
+
+
 def stored(examples: Path, lang: str, split: str, shard: int | None = None) -> list[dict[str, Any]]:
     """The records of one of mC4's languages, in the order of its shards, or of one of these."""
     number = "*" if shard is None else f"{shard:05}"
     paths = sorted((examples / f"mc4.{lang}").glob(f"{split}.tfrecord-{number}-of-0000?"))
-    return [decode_example(data) for path in paths for data in TFRecordFile(path)]
+    return [decode_example(data) for path in paths for data in open_tfrecord(path)]
 
 
 def change_manifest(examples: Path, change: Callable[[dict[str, Any]], object]) -> None:

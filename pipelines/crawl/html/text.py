@@ -2,7 +2,6 @@
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from mswitch.pipelines.crawl.charsets import Decoded, decode
 from mswitch.pipelines.crawl.html.limits import MAX_COST, parser_cost
 
 
@@ -12,18 +11,6 @@ class UnreadableError(ValueError):
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
         self.reason = reason
-
-
-def decode_html(html: bytes, http_charset: str = "") -> Decoded:
-    """Decode HTML by `charsets.decode`.
-
-    Raises:
-        UnreadableError: its encoding cannot be determined.
-    """
-    decoded = decode(html, http_charset)
-    if decoded is None:
-        raise UnreadableError("bad_charset", "its encoding cannot be determined")
-    return decoded
 
 
 def html_to_text(html: str, main_content: bool = True) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
+from mswitch.pipelines.corpus.reader import Corpus, open_corpus
 from mswitch.pipelines.supervised.definition import SPLITS
 from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample, write_task
 from mswitch.pipelines.supervised.split import fold, key64
@@ -65,7 +65,8 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
 def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]]:
     for lang, shards in corpus.select("train" if split == "train" else "validation").items():
         taken = 0
-        for number, document in enumerate(_documents(shards)):
+        documents = (document for shard in shards for document in shard.documents())
+        for number, document in enumerate(documents):
             if split != "train" and (number % 2 == 1) != (split == "test"):
                 continue
             if taken >= MAX_WINDOWS[split]:
@@ -78,8 +79,3 @@ def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]
                     taken += 1
                     name = f"{document['id']}:{place}"
                     yield {"id": name, "lang": lang, "document": document["id"], "text": text}
-
-
-def _documents(shards: list[CorpusShard]) -> Iterator[dict[str, Any]]:
-    for shard in shards:
-        yield from shard.documents()

@@ -22,6 +22,7 @@ import mswitch.pipelines.corpus.rules.warm_up
 import mswitch.pipelines.corpus.warm_up  # noqa: F401
 
 with atheris.instrument_imports(include=["mswitch.pipelines.crawl"]):
+    from mswitch.pipelines.crawl.fields import Reading
     from mswitch.pipelines.crawl.files import find_crawl_files
     from mswitch.pipelines.crawl.pages import read_pages
 
@@ -122,10 +123,10 @@ def check(data: bytes, path: Path) -> None:
         [file] = find_crawl_files([str(path)])
     except UserError:
         return  # none of our formats: refused by name
-    options = {"drop_metadata_lines": True, "html_main_content": bool(len(data) % 2)}
-    outcomes = list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
+    reading = Reading(MAX_RECORD_BYTES, html_main_content=bool(len(data) % 2))
+    outcomes = list(read_pages(file, reading))
     assert outcomes, "a file vanished from the accounts"
-    assert outcomes == list(read_pages(file, max_record_bytes=MAX_RECORD_BYTES, **options))
+    assert outcomes == list(read_pages(file, reading))
     ledger = Ledger(stages=("read",))
     for outcome in outcomes:
         name, _, offset = outcome.source.rpartition("@")

@@ -7,7 +7,7 @@ from resiliparse.parse.encoding import bytes_to_str
 
 from mswitch.pipelines.crawl.charsets import decode
 from mswitch.pipelines.crawl.extract import record_to_page
-from mswitch.pipelines.crawl.html.text import decode_html
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.warc import Record
 
 #: Articles 1 and 2 of the Universal Declaration of Human Rights, in part.
@@ -31,7 +31,7 @@ ENGLISH = "All human beings are born free and equal in dignity and rights. It\x9
 
 
 def read(html: bytes, http_charset: str = "") -> str:
-    return decode_html(html, http_charset).text
+    return decode(html, http_charset).text
 
 
 def page(text: bytes, meta: str = "") -> bytes:
@@ -231,7 +231,7 @@ def test_what_nobody_can_tell_is_a_counted_drop(header):
     body = page(bytes([0xFF, 0x81, 0xFE, 0x8D, 0x90] * 60), "utf-8")
     head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset={header}\r\n\r\n".encode()
     record = Record(7, "http", b"http://a/", b"2024-01-01T00:00:00Z", b"<id>", head + body)
-    dropped = record_to_page(record, "f.gz")
+    dropped = record_to_page(record, "f.gz", Reading())
     assert (dropped.reason, dropped.source, dropped.stage) == ("bad_charset", "f.gz@7", "read")
 
 
@@ -239,7 +239,7 @@ def test_a_page_of_mojibake_becomes_russian():
     """The case that a user met: header UTF-8, bytes windows-1251; it passed as Vietnamese."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=UTF-8\r\n\r\n"
     body = head + page(RUSSIAN.encode("cp1251"))
-    found = record_to_page(Record(0, "http", b"u", b"2024-01-01", b"", body), "f")
+    found = record_to_page(Record(0, "http", b"u", b"2024-01-01", b"", body), "f", Reading())
     assert found.text == RUSSIAN
 
 

@@ -24,6 +24,7 @@ GZIP_HEAD = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 
 CHILD = f"""
 import collections, json, re, resource, sys
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.files import find_crawl_files
 from mswitch.pipelines.crawl.pages import read_pages
 def peak():
@@ -35,8 +36,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 for path in sys.argv[1:]:
     counts = collections.Counter()
     for file in find_crawl_files([path]):
-        for page in read_pages(file, max_record_bytes={RECORD_LIMIT}, drop_metadata_lines=True,
-                               html_main_content=True):
+        for page in read_pages(file, Reading({RECORD_LIMIT})):
             counts[getattr(page, "reason", "page")] += 1
     print(json.dumps({{"counts": counts, "kib": peak() - before}}), flush=True)
 """

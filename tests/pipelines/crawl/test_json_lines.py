@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.crawl import decompression
 from mswitch.pipelines.crawl.decompression import Compression, DecompressedStream
-from mswitch.pipelines.crawl.fields import STANDARD_FIELDS
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.json_lines import read_json_lines, read_lines
 from mswitch.pipelines.records import Page, Rejected
 
@@ -43,8 +43,7 @@ def read(path: Path, data: bytes | None = None) -> list[Page | Rejected]:
     """What a file gives, with these bytes if there are any."""
     if data is not None:
         path.write_bytes(data)
-    options = {"fields": STANDARD_FIELDS, "max_bytes": LIMIT, "drop_metadata_lines": True}
-    return list(read_json_lines(str(path), "f", **options))
+    return list(read_json_lines(str(path), "f", Reading(LIMIT)))
 
 
 def padded(first: int, count: int) -> bytes:
@@ -207,7 +206,7 @@ def test_lines_are_those_between_newlines(parts, limit):
     ]
     for compression, packed in packings:
         stream = DecompressedStream(io.BytesIO(packed), compression)
-        found = [(one.offset, one.content) for one in read_lines(stream, limit)]
+        found = list(read_lines(stream.buffered(), limit))
         starts = [sum(map(len, parts[:i])) + i for i in range(len(parts))]
         expected = [
             (start, part if len(part) <= limit else None)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.files import find_crawl_files
 from mswitch.pipelines.crawl.pages import read_pages
 from mswitch.pipelines.records import Page
@@ -43,17 +44,12 @@ def parquet(path: Path) -> Path:
 @pytest.mark.parametrize("make", [wet, warc, jsonl, parquet])
 def test_a_blocked_url_is_a_counted_drop(tmp_path, make):
     [file] = find_crawl_files([str(make(tmp_path / "file"))])
-    options = {
-        "max_record_bytes": 1 << 20,
-        "drop_metadata_lines": True,
-        "html_main_content": True,
-    }
-    kept, dropped = read_pages(file, blocked=blocked, **options)
+    kept, dropped = read_pages(file, Reading(), blocked=blocked)
     assert isinstance(kept, Page)
     assert (dropped.stage, dropped.reason, dropped.url) == ("read", "blocked_url", BAD)
     assert "spam" in dropped.detail
     assert dropped.source.startswith("file@")
-    unblocked = list(read_pages(file, **options))
+    unblocked = list(read_pages(file, Reading()))
     assert kept == unblocked[0]
     assert unblocked[1].source == dropped.source
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mswitch.pipelines.crawl import parquet
-from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, map_fields
+from mswitch.pipelines.crawl.fields import STANDARD_FIELDS, Reading, map_fields
 from mswitch.pipelines.crawl.parquet import read_table
 from mswitch.pipelines.crawl.rows import UNDATED
 from mswitch.pipelines.records import DOCUMENT_SCHEMA, Page, Rejected
@@ -29,8 +29,7 @@ def write(path: Path, columns: Any, **options: Any) -> Path:
 def read(
     path: Path, max_bytes: int = LIMIT, fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
 ) -> list[Page | Rejected]:
-    options = {"fields": fields, "max_bytes": max_bytes, "drop_metadata_lines": True}
-    return list(read_table(str(path), "f", **options))
+    return list(read_table(str(path), "f", Reading(max_bytes, fields=fields)))
 
 
 def numbered(count: int) -> dict[str, list[str]]:
@@ -226,8 +225,7 @@ def test_a_damaged_footer_does_not_abort_the_process(tmp_path):
     script = (
         "import sys\n"
         "from mswitch.pipelines.crawl import fields, parquet\n"
-        "found = parquet.read_table(sys.argv[1], 'f', fields=fields.STANDARD_FIELDS,"
-        " max_bytes=1 << 20, drop_metadata_lines=True)\n"
+        "found = parquet.read_table(sys.argv[1], 'f', fields.Reading())\n"
         "print(*(getattr(one, 'reason', 'page') for one in found))"
     )
     done = subprocess.run(

@@ -1,6 +1,5 @@
 """Input by URL: over HTTP, and through Beam's file systems."""
 
-import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -147,14 +146,6 @@ def test_a_url_that_does_not_exist(file_server, memory):
         find_crawl_files([f"{file_server.url}/missing.gz"])
     with pytest.raises(UserError, match="does not exist: give WARC"):
         find_crawl_files(["memory://bucket/missing.gz"])
-
-
-def test_an_interrupted_download_of_input_begins_again(file_server):
-    content = gzip.compress(lines(20_000), mtime=0)
-    file_server.files["/a.gz"] = content
-    [file] = find_crawl_files([f"{file_server.url}/a.gz"])
-    file_server.moods["/a.gz"].append(file_server.close_after(len(content) // 2))
-    assert len(read(file)) == 20_000
 
 
 def test_a_corpus_from_a_url(tmp_path, file_server):

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from corpus_files import read_json
+from example_files import open_tfrecord
 from supervised_files import ALL_KINDS, LABELS, TASK, json_lines, rows, write_kinds, write_task
 from trees import data_bytes
 
 from mswitch.flows.cli.app import run
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import decode_example
-from mswitch.pipelines.examples.tfrecord import TFRecordFile
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.supervised import directory, shards
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
@@ -66,7 +66,7 @@ def records(directory: Path) -> list[tuple[str, str, dict]]:
         for split, entry in splits.items():
             for shard in entry["shards"]:
                 assert file_sha256(directory / shard["path"]) == shard["sha256"]
-                file = TFRecordFile(directory / shard["path"])
+                file = open_tfrecord(directory / shard["path"])
                 found += [(lang, split, decode_example(data)) for data in file]
     return found
 

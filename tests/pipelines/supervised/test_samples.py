@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from corpus_files import read_json
@@ -144,23 +143,15 @@ def test_names_of_things_all_train_and_some_are_evaluated(tmp_path, monkeypatch)
 @needs_dpkg
 def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
     mirror = make_mirror(tmp_path, monkeypatch)
-
-    def fill(files: dict[str, bytes], package: str):
+    unicode = "usr/share/unicode"
+    files = {
+        "mediawiki": catalogues(),
+        "unicode-cldr-core": {f"{unicode}/cldr/common/annotations/de.xml": NAMES.encode()},
+        "unicode-data": {f"{unicode}/emoji/emoji-test.txt": EMOJI.encode()},
+    }
+    for package, contents in files.items():
         licence = {f"usr/share/doc/{package}/copyright": b"Licence: GPL"}
-
-        def write(tree: Path) -> None:
-            for name, data in {**files, **licence}.items():
-                (tree / name).parent.mkdir(parents=True, exist_ok=True)
-                (tree / name).write_bytes(data)
-
-        return write
-
-    add_package(mirror, "mediawiki", fill(catalogues(), "mediawiki"))
-    folder = "usr/share/unicode"
-    names = {f"{folder}/cldr/common/annotations/de.xml": NAMES.encode()}
-    add_package(mirror, "unicode-cldr-core", fill(names, "unicode-cldr-core"))
-    groups = {f"{folder}/emoji/emoji-test.txt": EMOJI.encode()}
-    add_package(mirror, "unicode-data", fill(groups, "unicode-data"))
+        add_package(mirror, package, contents | licence)
     samples = (("emoji-group", "unicode-data", 2), ("ui-translate", "mediawiki", 8))
     for sample, package, expected in samples:
         out = tmp_path / package

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from example_files import change_manifest, restore
+from example_files import change_manifest, open_tfrecord, restore
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
+from mswitch.pipelines.examples.tfrecord import index_path, write_tfrecord
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.tasks.batches.collate import Batch
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
@@ -45,7 +45,7 @@ def refused(examples: Path, match: str) -> None:
 def test_a_record_that_does_not_suit_is_named(copy, record):
     """No example; an id, a length or a feature that training segments do not have."""
     shard = copy / "mc4.bg" / "train.tfrecord-00001-of-00002"
-    records, size, _ = write_tfrecord(shard, [record, *list(TFRecordFile(shard))[1:]])
+    records, size, _ = write_tfrecord(shard, [record, *list(open_tfrecord(shard))[1:]])
 
     def change(manifest: dict[str, Any]) -> None:
         manifest["languages"]["bg"]["train"]["shards"][1].update(records=records, bytes=size)

@@ -97,10 +97,25 @@ def test_the_parser_does_no_more_than_is_told(before, formatting, unit):
     assert 25 * nodes + depths <= 3 * (cost.elements + 2_000)
 
 
+LEFT_OPEN = "<p>" + "".join(f"<b id={i}>" for i in range(1500))
+BLOCKS = "<p>x" * 3000
+
+
 @pytest.mark.parametrize(
     "html",
     [
         "<div>" * 10_000,
+        *("<div>" * 10_000 + "</div>" * 10_000, "<div x='</div>'>" * 10_000),
+        *("<div><!-- </div> -->" * 10_000, "<div><title></div></title>" * 10_000),
+        *("<div></p></span>" * 10_000, "<b</b>" * 20_000, "<optgroup>" * 20_000 + "x"),
+        LEFT_OPEN.replace("<b", "<p x='</b>'><b") + BLOCKS,
+        LEFT_OPEN + BLOCKS,
+        LEFT_OPEN + "<table><td>" + "</b>" * 1500 + "</table>" + BLOCKS,
+        LEFT_OPEN + "<!--" + "</b>" * 1500 + "-->" + BLOCKS,
+        LEFT_OPEN.replace("id=", "id='>'i") + BLOCKS,
+        "<x-y><div>" + "<span>" * 4000 + "</x-y>" * 100_000,
+        "<p><b><i><u><s><tt><em>" * 3 + "<p>x" * 20_000,
+        "<div " + "/".join(f"a{i}='>'" for i in range(25_000)),
         "<div>" * 2_500 + "<b>x</b> " * 20_000,  # no deeper than many pages, and 2.5 s
         "<span>" * 10_000 + "</x>" * 10_000,
         "<p>" + "".join(f"<b id={i}>" for i in range(300)) + "<p>x" * 3_000,

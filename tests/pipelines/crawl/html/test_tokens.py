@@ -104,6 +104,11 @@ def test_tags_are_those_of_the_standard(html):
     ]
 
 
-@given(st.integers(0, 20), st.sampled_from([" a", ' b="c > d"', "/e='f'", " g = h"]))
+@given(
+    st.integers(0, 20),
+    st.sampled_from(
+        [" a", ' b="c > d"', "/e='f'", " g = h", ' a="\'>"', " a = '\">'", "/a=\n'>>'"]
+    ),
+)
 def test_attributes_are_counted(count, attribute):
     assert tags_of(f"<p x><q{attribute * count}>") == [("<p", 1), ("<q", count)]
