@@ -7,7 +7,7 @@ left of these is appended as further shards. Pages that were taken out (`removal
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,13 @@ from mswitch.pipelines.corpus.change import DECONTAMINATION, STATS, Base, open_b
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
+from mswitch.pipelines.corpus.stats import added_up
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MANIFEST, setting_changes
 
 
 def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
-    """Read the corpus to add to.
-
-    Args:
-        out: the corpus.
-        config: the settings of the addition; they must be those of the corpus.
-        recipe: of the addition; the accounts of its stages are added up.
-    """
+    """Read the corpus to add to, whose settings must be those of the addition."""
     base = open_base(out, recipe)
     manifest = base.manifest
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -68,13 +63,7 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
 
 
 def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
-    """Return manifest, statistics and report of the corpus with an addition.
-
-    Args:
-        base: the corpus.
-        staging: where manifest, statistics and report of the addition are.
-        inputs_hash: identifies its input.
-    """
+    """Return manifest, statistics and report of the corpus with the addition in `staging`."""
     addition = storage.read_json(storage.join(staging, MANIFEST))
     stats = storage.read_json(storage.join(staging, STATS))
     manifest = dict(base.manifest)
@@ -82,19 +71,8 @@ def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
         manifest[key] = [*manifest[key], *addition[key]]
     added = {"inputs": addition["inputs"], "inputs_hash": inputs_hash}
     manifest["additions"] = [*base.additions, added]
-    merged = {"manifest": manifest, "stats": _sum(base.stats, stats)}
+    merged = {"manifest": manifest, "stats": added_up(base.stats, stats)}
     if storage.exists(report := storage.join(staging, DECONTAMINATION)):
         before = storage.read_json(storage.join(base.directory, DECONTAMINATION))
         merged["decontamination"] = merge_reports(before, storage.read_json(report))
     return merged
-
-
-def _sum(one: Any, other: Any) -> Any:
-    """Add the numbers of two JSON values of one form; what only one of them has stays."""
-    if one is None or other is None or isinstance(one, str):
-        return other if one is None else one
-    if isinstance(one, Mapping):
-        return {key: _sum(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])}
-    if isinstance(one, Sequence):
-        return [_sum(*rows) for rows in zip(one, other, strict=True)]
-    return one + other

@@ -208,7 +208,7 @@ def _assemble(
     names = [file.name for file in build.files]
     _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
     if rule := recipe.first(Decontaminate):
-        report = contamination_report(rule.index, ledger.notes[rule.name])
+        report = contamination_report(rule.loaded, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
     if not build.base:
         card = data_card(settings, manifest, stats, recipe)
@@ -218,18 +218,14 @@ def _assemble(
     storage.write_json(storage.join(staging, MANIFEST), manifest)
 
 
-def _write_dropped(directory: str, dropped: Iterator[tuple[str, str, int, list[int]]]) -> None:
+def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
     """Write `records.parquet`: where the records are that could not be read, or must not be."""
     with (
         storage.publish(storage.join(directory, "records.parquet")) as temporary,
         pq.ParquetWriter(temporary, _DROPPED, compression="zstd") as writer,
     ):
         while rows := list(itertools.islice(dropped, _ROW_GROUP)):
-            columns = [
-                pa.array(column, field.type)
-                for column, field in zip(zip(*rows, strict=True), _DROPPED, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(columns, schema=_DROPPED))
+            writer.write_table(pa.Table.from_pylist(rows, _DROPPED))
 
 
 def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -310,11 +306,7 @@ def _absolute(directory: str | Path) -> str:
 
 
 def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
-    return {
-        "path": _relative(file.path, str(out)),
-        "bytes": file.size_bytes,
-        "digest": file.digest,
-    }
+    return {"path": _relative(file.path, str(out)), "bytes": file.size_bytes, "digest": file.digest}
 
 
 def _relative(path: str, out: str) -> str:

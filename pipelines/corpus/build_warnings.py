@@ -59,13 +59,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
 def warn_of_files(
     files: Sequence[CrawlFile], statuses: Sequence[Mapping[str, Any]], config: CorpusConfig
 ) -> None:
-    """Print a line for the files that cannot be read in whole, and one for those without dates.
-
-    Args:
-        files: the input.
-        statuses: what `read_ingested` says of each file.
-        config: of the build.
-    """
+    """Print a line for the files that cannot be read in whole, and one for those without dates."""
     known = list(zip(files, statuses, strict=True))
     unread = [
         f"{file.name} ({status['status']}, {status['pages']:,} pages read)"

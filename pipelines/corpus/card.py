@@ -24,20 +24,6 @@ _ISO_639 = {"iw": "he"}
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
 CARD = "README.md"
 _MARKDOWN = re.compile(f"[{re.escape(string.punctuation)}]")
-#: The steps of a recipe that the card speaks of.
-_SPOKEN_OF = (
-    recipes.BadWords,
-    recipes.Blocklist,
-    recipes.Decontaminate,
-    recipes.GopherQuality,
-    recipes.IdentifyLanguage,
-    recipes.IdentifyLanguageAndScript,
-    recipes.LanguageRule,
-    recipes.LineDedup,
-    recipes.MaskPersonalData,
-    recipes.NearDedup,
-    recipes.OptOut,
-)
 
 
 def data_card(
@@ -84,7 +70,7 @@ def data_card(
         stages=[*stats["stages"], {"name": "lines", **stats["lines"]}],
         settings=config,
         recipe=recipe,
-        steps={kind.__name__: recipe.first(kind) for kind in _SPOKEN_OF},
+        rules=recipes,
     )
 
 

@@ -12,6 +12,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus import recipes
 from mswitch.pipelines.corpus.card import CARD, data_card
 from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.removed import Records
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import (
@@ -60,8 +62,8 @@ class Base:
         return self.manifest.get("additions", [])
 
     @property
-    def removals(self) -> tuple[tuple[str, str], ...]:
-        """The records of what was taken out before, in order: paths, and their SHA-256."""
+    def removals(self) -> Records:
+        """The records of what was taken out before, in order."""
         return tuple(
             (storage.join(self.directory, entry["path"]), entry["sha256"])
             for entry in self.manifest.get("removals", [])
@@ -112,12 +114,7 @@ def listed_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def open_base(out: str | Path, recipe: Recipe | None = None) -> Base:
-    """Read the corpus to change; its files must be those of its manifest.
-
-    Args:
-        out: the corpus.
-        recipe: its recipe, if that is known.
-    """
+    """Read the corpus to change; its files must be those of its manifest."""
     manifest = read_manifest(out, "corpus")
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     _check_files(directory, manifest)
@@ -213,10 +210,7 @@ def finish_interrupted(out: str | Path) -> None:
 def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
     """Make the staging of a change; one that was begun before continues.
 
-    Args:
-        base: the corpus.
-        staging: where the change is prepared.
-        claim: what it is, for people who look into it.
+    `claim` is for people who look into it.
     """
     path = storage.join(staging, _CLAIM)
     if storage.exists(path):
@@ -240,9 +234,7 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
 def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
     """Note what the corpus will be with a finished change, which is published from now on.
 
-    Args:
-        staging: where files of the change are that a rename brings into a local corpus.
-        whole: its `manifest` and `stats`, and `decontamination` if it has that.
+    That is its `manifest` and `stats`, `decontamination` if it has that, and what is `gone`.
     """
     storage.write_json(storage.join(staging, _DECIDED), whole, scratch=True)
     fault_point("corpus.after_deciding_change")
@@ -297,14 +289,17 @@ def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe)
 
 def _follow(text: str, before: str, after: str) -> str | None:
     """Make the changes between two versions of a text in a third; None if a line is not there."""
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
-    matcher = difflib.SequenceMatcher(a=old, b=new, autojunk=False)
-    for tag, start, stop, new_start, new_stop in matcher.get_opcodes():
+    old, new, mine = (one.splitlines(keepends=True) for one in (before, after, text))
+    match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
+    blocks = match(mine).get_matching_blocks()
+    there = {a + n: b + n for a, b, size in blocks for n in range(size)}
+    for tag, start, stop, new_start, new_stop in reversed(match(new).get_opcodes()):
         if tag == "equal":
             continue
-        anchor = old[start - 1] if tag == "insert" else ""
-        lines = anchor + "".join(old[start:stop])
-        if text.count(lines) != 1:
+        # What is inserted comes after a line that stays.
+        first = start - (tag == "insert")
+        places = [there.get(line, -1) for line in range(first, stop)]
+        if places[0] < 0 or places != [*range(places[0], places[0] + len(places))]:
             return None
-        text = text.replace(lines, anchor + "".join(new[new_start:new_stop]))
-    return text
+        mine[places[0] + start - first : places[-1] + 1] = new[new_start:new_stop]
+    return "".join(mine)

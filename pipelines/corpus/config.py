@@ -155,12 +155,7 @@ class CorpusConfig:
         return None if self.recipe is None else read_source(self.recipe)
 
     def load(self, source: RecipeSource | None = None, badwords: str = "") -> Recipe:
-        """Return the recipe with the options that are given.
-
-        Args:
-            source: what `source` returns.
-            badwords: a directory of lists of bad words, or its URL.
-        """
+        """Return the recipe (of `source`, if it is the user's) with the options that are given."""
         if source:
             recipe = source.load()
             if recipe.name in PROFILES:
@@ -195,12 +190,7 @@ class CorpusConfig:
         return recipe.change(changes)
 
     def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
-        """Say which settings of a user's recipe the options replace.
-
-        Args:
-            recipe: what `load` returns.
-            source: the source of the user's recipe.
-        """
+        """Say which settings of a user's recipe the options replace in what `load` returns."""
         for step, own in zip(recipe.steps, source.load().steps, strict=True):
             for option in STEP_OPTIONS:
                 value, before = getattr(self, option), getattr(own, option, None)
@@ -215,9 +205,7 @@ class CorpusConfig:
     ) -> dict[str, Any]:
         """Return all settings by name, those of the recipe's steps filled in.
 
-        Args:
-            recipe: what `load` returns; by default without lists of bad words.
-            source: the source of a user's recipe.
+        By default the recipe is what `load` returns without lists of bad words.
         """
         recipe = recipe or self.load(source)
         settings = dataclasses.asdict(self)

@@ -4,7 +4,7 @@ All are MD5, as in mC4's code: the split and the owner of a line follow from the
 MD5 does not protect here: whoever can craft collisions can make two of their own lines equal.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,12 +58,6 @@ def unpack(hashes: bytes) -> np.ndarray:
 def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
     """Return the fingerprints in a column of a table, one after the other; see `unpack`."""
     return unpack(b"".join(column.to_pylist()))
-
-
-def sorted_keys(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return arrays of 128-bit keys [n, 2] as one, in numeric order."""
-    keys = np.concatenate([np.zeros((0, 2), np.uint64), *parts])
-    return keys[key_order(keys)]
 
 
 def key_order(keys: np.ndarray) -> np.ndarray:

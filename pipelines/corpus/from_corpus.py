@@ -27,13 +27,13 @@ from mswitch.pipelines.corpus.results import counters
 from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.shard_work import write_run
+from mswitch.pipelines.corpus.shard_work import page_of, write_run
 from mswitch.pipelines.crawl.pages import blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.records import DOCUMENT_SCHEMA, Page
+from mswitch.pipelines.records import Page
 
 #: Settings that decide what is read of a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
@@ -79,19 +79,22 @@ class BuildFromCorpus(Build):
 
     def key_tasks(self) -> list[Tasks]:
         """Copy the keys: those of a document that is dropped stay, so that no twin returns."""
-        return [self._copies("fingerprints")]
+        # By names that those of no addition will have.
+        entries = [
+            (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
+            for number, entry in enumerate(self.source.manifest["fingerprints"])
+        ]
+        copy = partial(_copy_entry, source=self.source.directory, directory=self.directory)
+        return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def also(self) -> dict[str, Any]:
         """Take over what was taken out of the corpus, and what was found of benchmarks."""
-        copies = self._copies("removals")
-        run_tasks([copies], self.engine)
-        key = storage.join(self.source.directory, REMOVALS, KEY)
-        if copies.items:
-            _copy(key, storage.join(self.directory, REMOVALS, KEY), secret=True)
-        return {
-            "built_from": corpus_identity(self.source.manifest["shards"]),
-            **({"removals": list(copies.read())} if copies.items else {}),
-        }
+        found: dict[str, Any] = {"built_from": corpus_identity(self.source.manifest["shards"])}
+        if removals := self.source.manifest.get("removals"):
+            for path in (*(entry["path"] for entry in removals), f"{REMOVALS}/{KEY}"):
+                _copy(self.source.directory, path, self.directory, path)
+            found["removals"] = removals
+        return found
 
     def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add what the corpus knows already, if the rule is the same."""
@@ -105,28 +108,11 @@ class BuildFromCorpus(Build):
         """Nothing is shuffled."""
         return {}
 
-    def _copies(self, kind: str) -> Tasks:
-        entries = [(entry, entry["path"]) for entry in self.source.manifest.get(kind, [])]
-        if kind == "fingerprints":
-            # By names that those of no addition will have.
-            entries = [
-                (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
-                for number, (entry, _) in enumerate(entries)
-            ]
-        copy = partial(_copy_entry, source=self.source.directory, directory=self.directory)
-        return Tasks(kind, copy, entries, storage.join(self.work.root, kind))
-
 
 def open_source(
     corpus: str | Path, settings: Mapping[str, Any], recipe: Recipe
 ) -> tuple[Base, Changed]:
-    """Read the corpus to build from; return which of its rules have other settings now.
-
-    Args:
-        corpus: path or URL.
-        settings: of the build.
-        recipe: of the build.
-    """
+    """Read the corpus to build from; return which of its rules have other settings now."""
     base = open_base(corpus, recipe)
     before = base.manifest["config"]
     if "steps" not in before:
@@ -197,18 +183,9 @@ def shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Judge the documents of a shard again; store those that stay, and return accounts.
+    """Judge the documents of a shard again; store those that stay.
 
-    Memory: a row group.
-
-    Args:
-        numbered: number of the shard, and its entry in the manifest.
-        job: settings, and where runs are.
-        directory: the corpus.
-        changed: which rules judge.
-
-    Returns:
-        As `finish_group`.
+    Memory: a row group. Returns accounts, as `finish_group` does.
     """
     number, entry = numbered
     ledger = Ledger(job.config.rejected_per_reason, job.recipe.stages)
@@ -223,19 +200,7 @@ def judge_shard(
 
 
 def _page(row: dict[str, Any]) -> Page:
-    columns = {name: value for name, value in row.items() if name not in DOCUMENT_SCHEMA.names}
-    columns["id"] = bytes.fromhex(row["id"])
-    return Page(
-        row["url"],
-        row["text"].encode(),
-        row["timestamp"],
-        0,
-        row["source"],
-        row["record_id"],
-        row["lang"],
-        row["lang_score"],
-        columns,
-    )
+    return page_of({**row, "id": bytes.fromhex(row["id"]), "text": row["text"].encode()})
 
 
 def _judge(
@@ -272,12 +237,13 @@ def _copy_entry(
     named: tuple[Mapping[str, Any], str], source: str, directory: str
 ) -> Mapping[str, Any]:
     entry, path = named
-    _copy(storage.join(source, entry["path"]), storage.join(directory, path))
+    _copy(source, entry["path"], directory, path)
     return {**entry, "path": path}
 
 
-def _copy(source: str, target: str, *, secret: bool = False) -> None:
+def _copy(source: str, path: str, directory: str, new: str) -> None:
+    target = storage.join(directory, new)
     storage.make_directory(os.path.dirname(target))
     with storage.publish(target, sync=True) as temporary:
-        temporary.touch(0o600 if secret else 0o644)
-        temporary.write_bytes(storage.read_bytes(source))
+        temporary.touch(0o600 if path == f"{REMOVALS}/{KEY}" else 0o644)
+        temporary.write_bytes(storage.read_bytes(storage.join(source, path)))

@@ -10,6 +10,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.recipe_source import RecipeSource
+from mswitch.pipelines.corpus.removed import Records
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 
@@ -29,7 +30,7 @@ class Job:
     config: CorpusConfig
     source: RecipeSource | None = None
     prepared: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    removals: tuple[tuple[str, str], ...] = ()
+    removals: Records = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -49,17 +50,9 @@ def prepare_job(
     config: CorpusConfig,
     recipe: Recipe,
     source: RecipeSource | None = None,
-    removals: tuple[tuple[str, str], ...] = (),
+    removals: Records = (),
 ) -> Job:
-    """Make a work directory, with the files of the recipe's steps in it.
-
-    Args:
-        work: where.
-        config: see `CorpusConfig`.
-        recipe: what `CorpusConfig.load` returns.
-        source: its source, if it is a user's.
-        removals: see `Job`.
-    """
+    """Make a work directory, with the files in it of the steps that `CorpusConfig.load` gives."""
     for kind in ("pages", "rules"):
         storage.make_directory(work.directory(kind))
     directory = work.directory("rules")

@@ -55,13 +55,7 @@ class Ledger:
         stages: Sequence[str] = (),
         mask: Callable[[str], str] | None = None,
     ):
-        """Make an empty one.
-
-        Args:
-            samples_per_reason: how many rejections are kept of each reason.
-            stages: names, in order.
-            mask: what is done to the details that are kept.
-        """
+        """Make an empty one, of these stages in order; `mask` is done to details of samples."""
         self.samples_per_reason = samples_per_reason
         self._mask = mask
         self.kept: collections.Counter[str] = collections.Counter()
@@ -80,13 +74,7 @@ class Ledger:
     def sort_out(
         self, step: Rule | Dedup, pages: Sequence[Page], reasons: Sequence[str | None]
     ) -> list[int]:
-        """Keep and drop pages as a step says; return the positions of those that are kept.
-
-        Args:
-            step: whose reasons they are.
-            pages: some pages.
-            reasons: why to drop each, or None.
-        """
+        """Keep and drop pages by a step's reasons; return the positions of those that are kept."""
         kept = []
         for number, (page, reason) in enumerate(zip(pages, reasons, strict=True)):
             if reason is None:

@@ -19,7 +19,7 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import LanguageIndex
-from mswitch.pipelines.corpus.validation_split import is_validation, moved_to_validation
+from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.outputs import file_sha256
 
@@ -70,20 +70,16 @@ def plan_shards(
     """Decide the shards of a corpus from what its shards hold.
 
     The number of shards follows from bytes of text. Depends on the documents only, not on how
-    they are spread over shards.
-
-    Args:
-        languages: the documents of each language.
-        config: see `CorpusConfig`.
-        prefix: see `ShardSpec`.
-        validation_documents: how many each language has already, in a corpus that grows.
+    they are spread over shards, and on how many `validation_documents` each language has already
+    in a corpus that grows.
     """
     existing = validation_documents or {}
     shards = []
     for lang, index in sorted(languages.items()):
         totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
-        moved = index.smallest[: moved_to_validation(lacking, totals["train"][0])]
+        # One at least stays for training.
+        moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
         for split, sign in (("train", -1), ("validation", 1)):
@@ -110,14 +106,9 @@ def write_documents(
 ) -> dict[str, Any]:
     """Sort a shard's documents by id and write Parquet; return its manifest entry and statistics.
 
-    Shard i of n holds the ids in the i-th n-th of the 128-bit space, so the shards in order are
-    sorted as a whole. Memory: one shard, and a row group of it once more.
-
-    Args:
-        spec: the shard.
-        batches: its documents, with the columns of `Recipe.runs`, in any order.
-        directory: the corpus.
-        job: its recipe.
+    Its batches have the columns of `Recipe.runs`, in any order. Shard i of n holds the ids in the
+    i-th n-th of the 128-bit space, so the shards in order are sorted as a whole. Memory: one shard,
+    and a row group of it once more.
     """
     schema = job.recipe.documents
     texts = [batch["text"] for batch in batches]

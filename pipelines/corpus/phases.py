@@ -9,7 +9,7 @@ from typing import Any
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.change import Base
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
-from mswitch.pipelines.corpus.dedup.fingerprint_store import FingerprintStore
+from mswitch.pipelines.corpus.dedup.fingerprint_store import gather_keys
 from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, bits_for, shared_bits
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.near import NearDedup
@@ -158,7 +158,7 @@ class Build:
 
     def key_tasks(self) -> list[Tasks]:
         """Gather the keys of all documents; the notes are entries of the manifest."""
-        return [self._store(kind).tasks() for kind in self.job.recipe.kinds]
+        return [self._gathering(kind) for kind in self.job.recipe.kinds]
 
     def also(self) -> dict[str, Any]:
         """What else there is to say in the manifest."""
@@ -186,8 +186,10 @@ class Build:
         kinds = self.job.recipe.kinds
         return chosen | {f"kept_{kind}": keys[kind] * FINGERPRINT_BYTES for kind in kinds}
 
-    def _store(self, kind: str) -> FingerprintStore:
+    def _gathering(self, kind: str) -> Tasks:
         bits = bits_for(self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes)
         prefix = self.base.prefix if self.base else ""
-        groups = len(self.groups)
-        return FingerprintStore(kind, self.work, groups, self.directory, prefix, bits)
+        cut = {"kind": kind, "groups": len(self.groups), "prefix": prefix, "bits": bits}
+        gather = partial(gather_keys, work=self.work, directory=self.directory, **cut)
+        notes = self.work.directory(f"{kind}_fingerprints")
+        return Tasks(f"{kind} fingerprints", gather, range(1 << bits), notes)

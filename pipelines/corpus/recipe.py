@@ -168,7 +168,8 @@ class Recipe:
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
         stored = [field for step in self.dedups for field in step.stored]
-        return pa.schema([*_STORED, *stored, *self.found])
+        # Of a page that is marked, what comes after its mark is not known.
+        return pa.schema([*_STORED, *(f.with_nullable(True) for f in (*stored, *self.found))])
 
     @functools.cached_property
     def found(self) -> list[pa.Field]:

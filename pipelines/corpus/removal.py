@@ -11,7 +11,6 @@ lost to it, and near-duplicates that it stood for, do not return; ids and split 
 
 import collections
 import contextlib
-import dataclasses
 import datetime
 import functools
 import hashlib
@@ -61,6 +60,7 @@ from mswitch.pipelines.corpus.removed import (
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.list_files import open_list
+from mswitch.pipelines.corpus.stats import added_up
 from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
@@ -141,9 +141,7 @@ def remove_pages(
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of this was removed from {out} before, nothing to do")
-            found = frozenset(record.get("found", before.hashes))
-            removed = dataclasses.replace(before, hashes=found)
-            return _summary(out, record, removed, asked, holders)
+            return _summary(out, record, before, asked, holders)
         change = config_hash(
             "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
         )
@@ -153,7 +151,8 @@ def remove_pages(
         identity = f"{base.state}-{change}"
         engine = Engine(STAGE, base.directory, identity, runner, tuple(beam_options))
         with worker_processes(runner, beam_options):
-            record, removed = _remove(base, staging, request, engine)
+            record = _remove(base, staging, request, engine)
+        removed, _ = _read_request(request)
         publish_change(base, staging)
     say(
         STAGE,
@@ -204,7 +203,7 @@ def _names_of_id(entry: str, where: str) -> list[str]:
 
 
 def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
-    """Return what a removal would record, and what it would find."""
+    """Return what a removal would record, and what it would look for."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
@@ -215,11 +214,8 @@ def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
             languages[entry["lang"]] += sum(map(bool, found))
             hashes.update(*found)
         removed, _ = _read_request(request)
-    record = {
-        "documents": languages.total(),
-        "languages": {k: n for k, n in languages.items() if n},
-    }
-    return record, dataclasses.replace(removed, hashes=frozenset(hashes))
+    found = {k: n for k, n in languages.items() if n}
+    return {"found": hashes, "documents": languages.total(), "languages": found}, removed
 
 
 def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
@@ -276,10 +272,8 @@ def _read_request(request: Request) -> tuple[Removed, dict[str, Any]]:
     return Removed(bytes.fromhex(content["key"]), hashes, record["requested"]["sites"] > 0), record
 
 
-def _remove(
-    base: Base, staging: str, request: Request, engine: Engine
-) -> tuple[dict[str, Any], Removed]:
-    """Prepare the removal and decide it; return its record, and what was found."""
+def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[str, Any]:
+    """Prepare the removal and decide it; return its record."""
     removed, record = _read_request(request)
     # Objects cannot be moved by a rename: there, files are written where they belong.
     directory = base.directory if storage.is_remote(staging) else staging
@@ -338,22 +332,15 @@ def _remove(
         matches = [match for match in found["matches"] if not removed.found(match["url"])]
         whole["decontamination"] = merge_reports({**found, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
-    return record, dataclasses.replace(removed, hashes=frozenset(hashes))
+    return record
 
 
 def remove_from_shard(
     entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: Request
 ) -> dict[str, Any]:
-    """Write a shard again without what is removed, if it has any of that.
+    """Write a shard of `source` again without what is removed, if it has any of that.
 
     Memory: a row group, and the URLs.
-
-    Args:
-        entry: of the manifest.
-        source: the corpus.
-        directory: where the new shard is written.
-        suffix: what its name ends with.
-        request: what `_write_request` wrote.
 
     Returns:
         entry (of the shard as it is then; None if nothing is left), found (hashes), and documents,
@@ -447,35 +434,28 @@ def _stats_without(
     languages: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return stats.json of a corpus without what left its shards: a drop of the last stage."""
-    left = {lang: dict(splits) for lang, splits in stats["languages"].items()}
+    gone: dict[str, dict[str, collections.Counter[str]]] = {lang: {} for lang in languages}
     for entry, note in changed:
-        of_lang = left[entry["lang"]]
-        of_split = {name: of_lang[entry["split"]][name] - note[name] for name in _COUNTS}
-        of_lang[entry["split"]] = of_split
+        of_split = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
+        of_split.subtract({name: note[name] for name in _COUNTS})
+    total = sum(languages.values())
+    before = [{} for _ in stats["stages"][:-1]]
+    without = added_up(
+        stats,
+        {
+            "languages": gone,
+            "stages": [*before, {"out": -total, "dropped": {REMOVED: total}}],
+            "dropped_languages": {lang: {REMOVED: count} for lang, count in languages.items()},
+        },
+    )
     left = {
         lang: {split: counts for split, counts in splits.items() if counts["documents"]}
-        for lang, splits in left.items()
+        for lang, splits in without["languages"].items()
     }
-    left = {lang: splits for lang, splits in left.items() if splits}
-    *stages, write = stats["stages"]
-    dropped = stats["dropped_languages"]
-    for lang, count in languages.items():
-        dropped = {**dropped, lang: _with_removed(dropped.get(lang, {}), count)}
-    total = sum(languages.values())
-    write = {
-        **write,
-        "out": write["out"] - total,
-        "dropped": _with_removed(write["dropped"], total),
-    }
+    without["languages"] = {lang: splits for lang, splits in left.items() if splits}
     documents = sum(n["documents"] for splits in left.values() for n in splits.values())
-    check_accounts([*stages, write], documents)
-    return {
-        **stats, "languages": left, "stages": [*stages, write], "dropped_languages": dropped
-    }  # fmt: skip
-
-
-def _with_removed(dropped: Mapping[str, int], count: int) -> dict[str, int]:
-    return {**dropped, REMOVED: dropped.get(REMOVED, 0) + count}
+    check_accounts(without["stages"], documents)
+    return without
 
 
 def _summary(
@@ -485,10 +465,11 @@ def _summary(
     asked: Mapping[str, Sequence[str]],
     holders: Sequence[str],
 ) -> dict[str, Any]:
+    found = {*record.get("found", removed.hashes)}
     missing = [
         entry
         for entry, names in asked.items()
-        if not removed.hashes.intersection(keyed_hash(removed.key, name) for name in names)
+        if not found.intersection(keyed_hash(removed.key, name) for name in names)
     ]
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")

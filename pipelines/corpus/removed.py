@@ -7,7 +7,6 @@ import hmac
 import json
 import os
 import urllib.parse
-from collections.abc import Iterable
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.fingerprints import fingerprint
@@ -16,8 +15,8 @@ from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.errors import UserError
 
 REMOVALS, KEY = "removals", "key"
-#: What is hashed to tell whether a key is that of a record.
-_PROBE = "key"
+#: Path and SHA-256 of the record of each removal.
+Records = tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,20 +34,11 @@ class Removed:
     sites: bool
 
     def found(self, url: str, page_id: str = "") -> set[str]:
-        """Return the hashes that stand for a page: its own, and those of its site.
-
-        Args:
-            url: of the page.
-            page_id: of its document, if it is one.
-        """
+        """Return the hashes that stand for a page or document: its own, and those of its site."""
         names = {*page_names(url), *([page_name(page_id)] if page_id else [])}
         if self.sites:
             names.update(site_name(host) for host in hosts_of(url) if "." in host)
         return {keyed_hash(self.key, name) for name in names} & self.hashes
-
-    def fits(self, probe: str) -> bool:
-        """Tell whether the key is that of a record, by the record's `probe`."""
-        return keyed_hash(self.key, _PROBE) == probe
 
 
 def keyed_hash(key: bytes, name: str) -> str:
@@ -57,8 +47,8 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def probe_of(key: bytes) -> str:
-    """Return what a record says of its key."""
-    return keyed_hash(key, _PROBE)
+    """Return what a record says of its key, to tell whether a key is that of the record."""
+    return keyed_hash(key, "key")
 
 
 def page_name(page_id: str) -> str:
@@ -86,17 +76,9 @@ def site_name(host: str) -> str:
     return f"site:{host}"
 
 
-def load_removed(records: Iterable[tuple[str, str]]) -> Removed | None:
-    """Read what some records of removals name; None if there is no record.
-
-    Args:
-        records: path and SHA-256 of each.
-    """
-    return _load(tuple(records))
-
-
 @functools.lru_cache(maxsize=1)
-def _load(records: tuple[tuple[str, str], ...]) -> Removed | None:
+def load_removed(records: Records) -> Removed | None:
+    """Read what some records of removals name; None if there is no record."""
     if not records:
         return None
     found = []
@@ -112,7 +94,7 @@ def _load(records: tuple[tuple[str, str], ...]) -> Removed | None:
         )
     hashes = frozenset(one for record in found for one in record["hashes"])
     sites = any(record["requested"]["sites"] for record in found)
-    removed = Removed(storage.read_bytes(path), hashes, sites)
-    if not all(removed.fits(record["probe"]) for record in found):
+    key = storage.read_bytes(path)
+    if not all(probe_of(key) == record["probe"] for record in found):
         raise UserError(f"{path} is not the key of this corpus' removals: restore it")
-    return removed
+    return Removed(key, hashes, sites)

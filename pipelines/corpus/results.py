@@ -82,13 +82,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
-    """Add up what `finish_group` noted of each group of shards.
-
-    Args:
-        notes: by group.
-        job: settings.
-        pieces: whether the places of all documents are wanted.
-    """
+    """Add up what `finish_group` noted of each group; places of documents if `pieces` is set."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = empty_ledger(job)
@@ -108,17 +102,12 @@ def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool)
 
 def dropped_records(
     names: Iterable[str], notes: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[str, str, int, list[int]]]:
-    """Yield what each file's reader dropped: its name, reason, how many records, the first places.
-
-    Args:
-        names: of the files, shard by shard.
-        notes: what `ingest_shard` noted of each.
-    """
+) -> Iterator[dict[str, Any]]:
+    """Yield what each file's reader dropped: rows of `rejected/records.parquet`."""
     for name, accounts in zip(names, notes, strict=True):
         dropped = accounts["ledger"]["dropped"][READ]
         for reason, places in accounts["places"].items():
-            yield name, reason, dropped[reason], places
+            yield {"file": name, "reason": reason, "records": dropped[reason], "offsets": places}
 
 
 def counters(accounts: Mapping[str, Any]) -> dict[str, int]:

@@ -7,6 +7,7 @@ leaves documents.
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, SPLITS, Page, Rejected
 
 BATCH_BYTES = 16 << 20
 BATCH_PAGES = 20_000
+
+#: Columns that are attributes of a page.
+_ATTRIBUTES = ("url", "lang", "lang_score", "timestamp", "source", "record_id")
 
 #: How columns of stored pages are compressed; hashes do not compress.
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
@@ -145,25 +149,13 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             _add_keys(step, pages, rows, recipe)
     names = set(recipe.pages.names)
     for page, row in zip(pages, rows, strict=True):
-        row |= {
-            "url": page.url,
-            "text": page.utf8,
-            "timestamp": page.timestamp,
-            "timestamp_micros": page.timestamp_micros,
-            "source": page.source,
-            "record_id": page.record_id,
-            "lang": page.lang,
-            "lang_score": page.lang_score,
-            **page.columns,
-        }
+        row |= {**_fields(page, page.utf8), "timestamp_micros": page.timestamp_micros}
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
             # Such a page stands for its URL alone: of its text a sample is kept.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
-            for name in names - row.keys():
-                row[name] = _any_value(recipe.pages.field(name).type)
         yield row
 
 
@@ -191,14 +183,6 @@ def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
     return marks
 
 
-def _any_value(kind: pa.DataType) -> Any:
-    """Return a value for a column that must have one, of a page that is dropped."""
-    if pa.types.is_nested(kind):
-        return []
-    zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
-    return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
-
-
 def _beginning(utf8: bytes) -> bytes:
     """Return of a text what samples show."""
     longest = 4 * DETAIL_CHARACTERS
@@ -207,7 +191,7 @@ def _beginning(utf8: bytes) -> bytes:
 
 def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
     """Return rows of `Recipe.pages` as a table."""
-    _check_columns(rows, recipe.found, recipe)
+    _check_columns([row for row in rows if not row["marked_by"]], recipe.found, recipe)
     try:
         return pa.Table.from_pylist(rows, recipe.pages)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -231,14 +215,9 @@ def _check_columns(
 
 
 def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[str, Any]:
-    """Apply deduplication and the last rules; store documents, one sorted run per batch.
+    """Apply deduplication and the last rules to a group; store documents, a sorted run per batch.
 
     The keys of the documents are kept too, for corpora that grow.
-
-    Args:
-        number: of a group of shards.
-        job: where they are, and settings.
-        exchanges: what has chosen, one for each deduplication.
 
     Returns:
         Accounts, and where each language lies in the run: `languages.<lang>` has `pieces` (batch,
@@ -261,7 +240,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
     index = write_run(number, kept(), job)
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     for kind in keys if config.keep_fingerprints else ():
-        ordered = _in_order(keys[kind], sizes[kind])
+        ordered = in_key_order(partial(iter, keys[kind]), 2, sizes[kind], key_order)
         write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
     return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
 
@@ -269,12 +248,9 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store documents, each batch sorted by language and id; return where each language lies.
+    """Store a group's documents, each batch sorted by language and id.
 
-    Args:
-        number: of the group that they are of.
-        kept: batches of them.
-        job: where runs are.
+    Returns where each language lies.
     """
     recipe = job.recipe
     index: dict[str, dict[str, Any]] = collections.defaultdict(
@@ -288,7 +264,8 @@ def write_run(
         batches = 0
         for pages in kept:
             documents = sorted(
-                (_document(page) for page in pages), key=lambda row: (row["lang"], row["id"])
+                (_fields(page, page.text) for page in pages),
+                key=lambda row: (row["lang"], row["id"]),
             )
             if documents:
                 _check_columns(documents, recipe.documents, recipe)
@@ -298,15 +275,6 @@ def write_run(
     return index
 
 
-def _in_order(parts: Sequence[np.ndarray], rows: int) -> Iterator[np.ndarray]:
-    """Yield 128-bit keys [n, 2] in numeric order, a range after the other."""
-
-    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return ((part, np.arange(len(part))) for part in parts)
-
-    return (keys for keys, _ in in_key_order(read, rows, 2, key_order))
-
-
 def _page_groups(
     group: Group, job: Job, exchanges: Sequence[Exchange]
 ) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
@@ -314,31 +282,20 @@ def _page_groups(
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
     again = {"id", "line_hashes", "band_keys"} & stored
-    labels = [name for name in ("lang", "lang_score") if name in recipe.pages.names]
-    found = [field.name for field in recipe.found if field.name not in labels]
-    kept_columns = ["marked_by", "marked", *sorted(again), *found]
+    found = [field.name for field in recipe.found]
+    names = ["url", "text", "timestamp", "source", "record_id", "marked_by", "marked"]
+    names += [*sorted(again), *found]
     lines = np.zeros(group.pages, np.int64)
     if "lines" in stored:
         parts = [table["lines"].to_numpy() for table in exchanges[0].tables(group, ["lines"])]
         lines = np.concatenate([lines[:0], *parts])
     chosen = {exchange.step.name: exchange.chosen(group, lines) for exchange in exchanges}
-    names = ["url", "text", "timestamp", "source", "record_id", *labels, *kept_columns]
     start = 0
     for table in exchanges[0].tables(group, names):
         # Most texts are dropped: bytes are enough.
         texts = table["text"].cast(pa.binary())
-        columns = {name: (texts if name == "text" else table[name]).to_pylist() for name in names}
-        rows = zip(*(columns[name] for name in kept_columns), strict=True)
-        nothing = [None] * len(table)
-        pages = [
-            Page(url, text, timestamp, 0, source, record_id, lang or "", score or 0.0,
-                 dict(zip(kept_columns, row, strict=True)))
-            for url, text, timestamp, source, record_id, lang, score, row in zip(
-                *(columns[name] for name in names[:5]),
-                columns.get("lang", nothing), columns.get("lang_score", nothing), rows,
-                strict=True,
-            )
-        ]  # fmt: skip
+        rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
+        pages = list(map(page_of, rows))
         stop = start + len(pages)
         yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
         start = stop
@@ -364,17 +321,24 @@ def _finish(
     return pass_rules(recipe.finish, pages, recipe, ledger)
 
 
-def _document(page: Page) -> dict[str, Any]:
-    return {
-        **page.columns,
-        "url": page.url,
-        "text": page.text,
-        "lang": page.lang,
-        "lang_score": page.lang_score,
-        "timestamp": page.timestamp,
-        "source": page.source,
-        "record_id": page.record_id,
-    }
+def page_of(row: dict[str, Any]) -> Page:
+    """Return the page of a row, whose text is UTF-8; what else it has become the page's columns."""
+    return Page(
+        row.pop("url"),
+        row.pop("text"),
+        row.pop("timestamp"),
+        0,
+        row.pop("source"),
+        row.pop("record_id"),
+        row.pop("lang", None) or "",
+        row.pop("lang_score", None) or 0.0,
+        row,
+    )
+
+
+def _fields(page: Page, text: bytes | str) -> dict[str, Any]:
+    """Return a page as a row, with its text in this form."""
+    return page.columns | {"text": text} | {name: getattr(page, name) for name in _ATTRIBUTES}
 
 
 def _index_batch(

@@ -28,15 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks, do_task
 def shuffle_documents(
     root: beam.Pipeline, tasks: Tasks, *, finished: Tasks, directory: str, job: Job
 ) -> Any:
-    """Write output shards; gives the number of each.
-
-    Args:
-        root: a pipeline.
-        tasks: a list of `ShardSpec`s.
-        finished: the groups of shards that have the documents.
-        directory: the corpus.
-        job: the job.
-    """
+    """Write output shards (`ShardSpec`s) of `finished` groups; gives the number of each."""
     specs = {number: tasks.items[number] for number in tasks.todo()}
     cut = (
         root

@@ -18,6 +18,19 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
     return read_json_object(storage.join(corpus, "stats.json"))
 
 
+def added_up(one: Any, other: Any) -> Any:
+    """Add the numbers of two JSON values of one form; what only one of them has stays."""
+    if one is None or other is None or isinstance(one, str):
+        return other if one is None else one
+    if isinstance(one, Mapping):
+        return {
+            key: added_up(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])
+        }
+    if isinstance(one, Sequence):
+        return [added_up(*rows) for rows in zip(one, other, strict=True)]
+    return one + other
+
+
 def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 

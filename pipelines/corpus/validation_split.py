@@ -14,16 +14,6 @@ def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
     return modulo(halves, 1000) < per_mille
 
 
-def moved_to_validation(lacking: int, train: int) -> int:
-    """How many of a language's training documents become validation; one at least stays.
-
-    Args:
-        lacking: validation documents that the language has too few of.
-        train: its training documents.
-    """
-    return max(0, min(lacking, train - 1))
-
-
 def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
     """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
     high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)
@@ -33,11 +23,9 @@ def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
 def say_without_validation(
     stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Say which languages have no validation text, and what gives them some.
+    """Say which languages, by their figures of each split, have no validation text.
 
-    Args:
-        stage: who says it.
-        languages: figures by language and split; `documents` is one.
+    And what gives them some.
     """
     known = sorted(lang for lang in languages if lang != UNDETERMINED)
     without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import (
-    DECONTAMINATION,
-    Base,
-    listed_files,
-    unfinished_changes,
-)
+from mswitch.pipelines.corpus.change import DECONTAMINATION, Base, listed_files, unfinished_changes
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.removed import load_removed
+from mswitch.pipelines.corpus.removed import Records, load_removed
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
@@ -27,8 +22,6 @@ from mswitch.pipelines.runners import worker_processes
 
 #: Folders whose files the manifest names, all of them.
 _FOLDERS = ("data/", "fingerprints/", "removals/")
-
-Records = tuple[tuple[str, str], ...]
 
 
 def verify_corpus(corpus: str | Path) -> dict[str, Any]:

@@ -216,16 +216,8 @@ def waiting(peer: Any) -> Iterator[Callable[[str], threading.Event]]:
 @pytest.fixture
 def crawl_files(tmp_path: Path) -> list[Path]:
     texts = [(crawl.GERMAN, "de"), (crawl.ENGLISH, "en"), (crawl.GERMAN, "copy")]
-    return [
-        crawl.write(
-            tmp_path / "crawl" / f"{n}.warc.wet.gz",
-            [
-                crawl.record(crawl.prose(text, page), f"http://{site}.example/{page}")
-                for page in range(9)
-            ],
-        )
-        for n, (text, site) in enumerate(texts)
-    ]
+    crawls = [crawl.pages(text, range(9), f"{site}.example") for text, site in texts]
+    return crawl.write_all(tmp_path / "crawl", crawls)
 
 
 @pytest.fixture

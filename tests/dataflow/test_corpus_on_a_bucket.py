@@ -26,10 +26,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A damaged, an empty and two sound files."""
     folder = tmp_path_factory.mktemp("crawl")
     pages = [
-        [crawl.record(crawl.prose(crawl.GERMAN, n), f"http://de.example/{n}") for n in range(9)],
-        [crawl.record(crawl.prose(crawl.ENGLISH, n), f"http://en.example/{n}") for n in range(9)],
+        crawl.pages(crawl.GERMAN, range(9), "de.example"),
+        crawl.pages(crawl.ENGLISH, range(9), "en.example"),
     ]
-    paths = [crawl.write(folder / f"{n}.warc.wet.gz", part) for n, part in enumerate(pages)]
+    paths = crawl.write_all(folder, pages)
     damaged = folder / "2.warc.wet.gz"
     damaged.write_bytes(b"".join(crawl.members(pages[0][:2]))[:-30])
     empty = folder / "3.warc.wet.gz"

@@ -37,10 +37,8 @@ def dump(file_server: Any) -> Any:
     """A dump of 9 WET files with four German pages each, whose ETags say nothing."""
     paths = [f"crawl-data/{DUMP}/segments/{n // 3}.0/wet/CC-{n:05}.warc.wet.gz" for n in range(9)]
     for number, path in enumerate(paths):
-        pages = [
-            crawl.record(crawl.prose(crawl.GERMAN, 10 * number + i), f"http://{number}.example/{i}")
-            for i in range(4)
-        ]
+        seeds = range(10 * number, 10 * number + 4)
+        pages = crawl.pages(crawl.GERMAN, seeds, f"{number}.example")
         file_server.files[f"/{path}"] = b"".join(crawl.members(pages))
         file_server.headers[f"/{path}"] = {"ETag": f'"{number:032x}-38"'}
     file_server.files[LIST] = list_of(paths)

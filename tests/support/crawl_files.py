@@ -57,6 +57,13 @@ def record(
     return head + b"Content-Length: " + claimed + b"\r\n\r\n" + body + b"\r\n\r\n"
 
 
+def pages(
+    sentences: tuple[str, ...], seeds: Iterable[int], host: str, lines: int = 3
+) -> list[bytes]:
+    """A record of prose for each seed, whose URL ends with it."""
+    return [record(prose(sentences, seed, lines), f"http://{host}/{seed}") for seed in seeds]
+
+
 def hash_of(url: str | bytes | None, body: bytes) -> str:
     import hashlib
 
@@ -117,6 +124,11 @@ def write(path: Path, records: Iterable[bytes], *, compress: bool = True) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(members(records) if compress else records))
     return path
+
+
+def write_all(folder: Path, crawls: Iterable[Iterable[bytes]]) -> list[Path]:
+    """A WET file for each list of records, named by its number."""
+    return [write(folder / f"{n}.warc.wet.gz", records) for n, records in enumerate(crawls)]
 
 
 def dictionary_frame(content: bytes) -> bytes:

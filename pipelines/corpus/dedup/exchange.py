@@ -15,11 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.dedup.key_files import (
-    MOST_SORTING_BYTES,
-    SORTING_BYTES,
-    read_keys,
-)
+from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, SORTING_BYTES, read_keys
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
@@ -68,14 +64,8 @@ def group_shards(
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
     """Write a file with what all exchanges share: in the job itself it could be too large for one.
 
-    Args:
-        work: where.
-        groups: how shards are joined.
-        known: by `Dedup.kind` the files of keys that come before all others: those of a corpus that
-            is added to.
-
-    Returns:
-        Its path.
+    Known by `Dedup.kind` are the files of keys that come before all others: those of a corpus that
+    is added to. Returns its path.
     """
     rows = [[one.shards.start, one.shards.stop, one.pages, one.lines] for one in groups]
     shared = {"groups": rows, "known": dict(known)}

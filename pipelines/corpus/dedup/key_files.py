@@ -127,32 +127,30 @@ def best_of_each(candidates: np.ndarray) -> np.ndarray:
 
 
 def in_key_order(
-    read: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
+    read: Callable[[], Iterable[np.ndarray]],
+    columns: int,
     rows: int,
-    width: int,
     order: Callable[[np.ndarray], np.ndarray],
     most_bytes: int = MOST_SORTING_BYTES,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Sort candidates of any number in bounded memory: yield them a range of keys at a time.
+) -> Iterator[np.ndarray]:
+    """Sort rows of any number in bounded memory: yield them a range of keys at a time.
 
     Args:
-        read: yields candidates (uint64 [n, width], the upper half of the key first) and what each
-            stands for (int64 [n]), part by part; called once for each range.
-        rows: how many candidates there are in all.
-        width: columns of a candidate.
+        read: yields rows (uint64 [n, columns]), part by part; called once for each range.
+        columns: of a row.
+        rows: how many there are in all.
         order: returns the indices of those that stay, in the order of their keys.
         most_bytes: what those that are sorted at once may take.
     """
     bits = bits_for(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):
-        parts = [(np.zeros((0, width), np.uint64), np.zeros(0, np.int64))]
-        for part, places in read():
-            inside = slice(None)
+        parts = [np.zeros((0, columns), np.uint64)]
+        for part in read():
+            inside = part
             if bits:
-                inside = np.flatnonzero(part[:, 0] >> np.uint64(64 - bits) == number)
+                inside = part[part[:, 0] >> np.uint64(64 - bits) == number]
                 # A single line, repeated, may be all there is.
-                inside = inside[order(part[inside])]
-            parts.append((part[inside], places[inside]))
-        candidates, positions = map(np.concatenate, zip(*parts, strict=True))
-        chosen = order(candidates)
-        yield candidates[chosen], positions[chosen]
+                inside = inside[order(inside)]
+            parts.append(inside)
+        found = np.concatenate(parts)
+        yield found[order(found)]

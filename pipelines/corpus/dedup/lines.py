@@ -87,28 +87,16 @@ class LineDedup(Dedup):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the candidates among lines of some pages, the line that each is, and all lines.
 
-        (Pages without paragraphs have none here.)
+        (Pages without paragraphs have none here.) Ranked by the upper 64 bits of the md5 of the raw
+        URL. (That two pages with one line in common agree in them is as good as impossible; their
+        order would then settle it.)
         """
-        candidates, positions = line_candidates(table, come)
-        return candidates, positions, int(table["lines"].to_numpy().sum(dtype=np.int64))
-
-
-def line_candidates(table: pa.Table, competes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the candidates for lines of some pages, and the line of these that each is.
-
-    Ranked by the upper 64 bits of the md5 of the raw URL. (That two pages with one line in common
-    agree in them is as good as impossible; their order would then settle it.)
-
-    Args:
-        table: columns url_hash, lines, line_hashes.
-        competes: bool [pages] which pages take part.
-    """
-    counts = table["lines"].to_numpy()
-    lines = unpack_column(table["line_hashes"])
-    page_of_line = np.repeat(np.arange(len(counts)), counts)
-    positions = np.flatnonzero(competes[page_of_line])
-    owners = unpack_column(table["url_hash"])[page_of_line[positions], 0]
-    return np.column_stack([lines[positions], owners]), positions
+        counts = table["lines"].to_numpy()
+        lines = unpack_column(table["line_hashes"])
+        page_of_line = np.repeat(np.arange(len(counts)), counts)
+        positions = np.flatnonzero(come[page_of_line])
+        owners = unpack_column(table["url_hash"])[page_of_line[positions], 0]
+        return np.column_stack([lines[positions], owners]), positions, len(lines)
 
 
 def own_lines(

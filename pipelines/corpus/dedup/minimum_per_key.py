@@ -45,23 +45,21 @@ class MinimumPerKey(Exchange):
         ):
 
             def candidates() -> Iterator[np.ndarray]:
-                for part, positions in in_key_order(
-                    read, rows, self.step.width, best_of_each, self.sorting_bytes
-                ):
-                    places.write(positions.data)
-                    yield part
+                width = self.step.width + 1
+                for part in in_key_order(read, width, rows, best_of_each, self.sorting_bytes):
+                    places.write(np.ascontiguousarray(part[:, -1]).data)
+                    yield part[:, :-1]
 
             path = self.file("keys", number, "keys")
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
-    def _candidates(
-        self, group: Group, come: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield candidates, each with its place among the group's pages or lines."""
         page = place = 0
         for table in self.tables(group, self.step.reads):
             of_table = come[page : page + len(table)]
             candidates, positions, places = self.step.candidates_in(table, of_table)
-            yield candidates, positions + place
+            yield np.column_stack([candidates, (positions + place).astype(np.uint64)])
             page += len(table)
             place += places
 

@@ -72,12 +72,8 @@ class NearDedup(Dedup):
         rows: list[dict[str, Any]] = []
         cut = [(*page.words, page.lang) for page in pages if page.words]
         for _, group in itertools.groupby(cut, lambda one: id(one[0])):
-            some = list(group)
-            words: Words = some[0][0]
-            langs, chosen = [""] * (len(words.first) - 1), np.zeros(len(words.first) - 1, bool)
-            for _, number, lang in some:
-                langs[number], chosen[number] = lang, True
-            keys = self.band_keys(words, langs, chosen).astype(">u8")
+            words, numbers, langs = zip(*group, strict=True)
+            keys = self.band_keys(words[0], langs, numbers).astype(">u8")
             rows += [{"band_keys": of_page.tobytes()} for of_page in keys]
         return rows
 
@@ -98,8 +94,8 @@ class NearDedup(Dedup):
         """Return how likely pages of this Jaccard similarity match."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
-    def signatures(self, words: Words, chosen: np.ndarray | None = None) -> np.ndarray:
-        """Return uint32 [pages, bands x rows], of the pages `chosen` (bool [pages]) or of all."""
+    def signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
+        """Return uint32 [pages, bands x rows], of the pages `chosen` or of all."""
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
         signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
@@ -118,20 +114,18 @@ class NearDedup(Dedup):
         return functions
 
     def band_keys(
-        self, words: Words, langs: Sequence[str], chosen: np.ndarray | None = None
+        self, words: Words, langs: Sequence[str], chosen: Sequence[int] | None = None
     ) -> np.ndarray:
         """Return the keys under which pages look for near-duplicates.
 
         Args:
             words: the pages.
-            langs: the language of each; only pages of one language can match.
-            chosen: bool [pages] whether a page's keys are wanted; all are by default.
+            langs: the language of each that is chosen; only pages of one language can match.
+            chosen: the numbers of those whose keys are wanted, in order; by default of all.
 
         Returns:
             uint64 [chosen pages, bands, 2], halves of 128 bits.
         """
-        if chosen is not None:
-            langs = [langs[page] for page in np.flatnonzero(chosen).tolist()]
         rows = 4 * self.rows
         keys = []
         for lang, signature in zip(langs, self.signatures(words, chosen), strict=True):
@@ -145,7 +139,7 @@ class NearDedup(Dedup):
 
 
 def _shingles(
-    words: Words, length: int, chosen: np.ndarray | None
+    words: Words, length: int, pages: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the shingles of pages (uint32) and where each page's begin; none has none.
 
@@ -153,19 +147,19 @@ def _shingles(
     has no word.
     """
     counts = np.diff(words.first)
-    if chosen is None:
-        chosen = np.ones(len(counts), bool)
+    numbers = np.arange(len(counts))
+    chosen = np.isin(numbers, numbers if pages is None else pages)
     starts, _, hashes = words.ngrams(length, np.flatnonzero(chosen[words.page_of_unit]))
     short = np.flatnonzero(chosen & (counts > 0) & (counts < words.units(length)))
     wordless = np.flatnonzero(chosen & (counts == 0))
-    pages = np.concatenate([words.page_of_unit[starts], short, wordless])
+    owners = np.concatenate([words.page_of_unit[starts], short, wordless])
     whole = words.spans.of(words.first[short], words.first[short + 1])
     raw = words.characters.of(words.page_starts[wordless], words.page_starts[wordless + 1])
     hashes = np.concatenate([hashes, whole, raw])
     if len(short) or len(wordless):
-        order = np.argsort(pages, kind="stable")
-        pages, hashes = pages[order], hashes[order]
-    return (hashes >> np.uint64(32)).astype(np.uint32), np.flatnonzero(np.diff(pages, prepend=-1))
+        order = np.argsort(owners, kind="stable")
+        owners, hashes = owners[order], hashes[order]
+    return (hashes >> np.uint64(32)).astype(np.uint32), np.flatnonzero(np.diff(owners, prepend=-1))
 
 
 def matches(candidates: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Group
@@ -65,14 +66,11 @@ class NearDuplicates(Stars):
         rows = self.step.candidates(int(come.sum()), 0)
         read = partial(self._candidates, group, come)
         sort = lambda rows: np.lexsort(rows.T[::-1])  # noqa: E731
-        ordered = in_key_order(read, rows, 3, sort, self.sorting_bytes)
-        parts = (part for part, _ in ordered)
-        return {"rows": write_keys(self.file("keys", number, "keys"), parts, rows, self.bits)}
+        ordered = in_key_order(read, 3, rows, sort, self.sorting_bytes)
+        return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
-    def _candidates(
-        self, group: Group, come: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield candidates of some pages after the other, and the pages they are."""
+    def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield candidates of some pages after the other."""
         start = 0
         for table in self.tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -86,10 +84,9 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            keys = unpack_column(table["band_keys"])
-            keys = keys.reshape(-1, self.step.bands, 2)[chosen].reshape(-1, 2)
-            candidates = np.column_stack([keys, np.repeat(numbers, self.step.bands)])
-            yield candidates, np.repeat(pages, self.step.bands)
+            # A page that was marked before has none.
+            keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
+            yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
     def match(self, number: int) -> dict[str, Any]:
         """Write the matches in a bucket, in the order of their pages: language by language."""

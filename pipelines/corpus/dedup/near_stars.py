@@ -151,10 +151,8 @@ class Stars(Exchange):
         self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
         """Write edges in the order of their pages."""
-        given = lambda: ((part, np.zeros(len(part), np.int64)) for part in read())  # noqa: E731
-        ordered = in_key_order(given, rows, 2, _by_page, self.sorting_bytes // 4)
-        path = self.file(what, number, "keys")
-        return write_keys(path, (part for part, _ in ordered), rows, self._part_bits)
+        ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
+        return write_keys(self.file(what, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
         """Do the rounds that remain; tell the step behind which all are stars."""

@@ -65,19 +65,15 @@ class UrlDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the candidates among some pages, the page that each is, and how many these are."""
+        """Return the candidates among some pages, the page that each is, and how many these are.
+
+        Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
+        smallest md5 of the raw URL; of the hashes, the upper 64 bits. What is left, pages equal in
+        all of these, shard and position settle: either choice gives the same document.
+        """
+        ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
+        urls = unpack_column(table["url_hash"])[:, 0]
+        ranks = [newest_first(table["timestamp_micros"].to_numpy()), ~texts]
+        ranks = ranks if self.url_winner == "newest" else ranks[::-1]
         pages = np.flatnonzero(come)
-        return page_candidates(table, self.url_winner)[pages], pages, len(table)
-
-
-def page_candidates(table: pa.Table, url_winner: UrlWinner = "newest") -> np.ndarray:
-    """Return the candidate that each page is for its URL.
-
-    Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
-    smallest md5 of the raw URL; of the hashes, the upper 64 bits. What is left, pages equal in all
-    of these, shard and position settle: either choice gives the same document.
-    """
-    ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
-    urls = unpack_column(table["url_hash"])[:, 0]
-    ranks = [newest_first(table["timestamp_micros"].to_numpy()), ~texts]
-    return np.column_stack([ids, *(ranks if url_winner == "newest" else ranks[::-1]), urls])
+        return np.column_stack([ids, *ranks, urls])[pages], pages, len(table)

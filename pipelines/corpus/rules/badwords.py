@@ -18,8 +18,8 @@ from annotated_types import Ge, Le
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.rules.base import Rule
-from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.corpus.rules.base import ListRule
+from mswitch.pipelines.corpus.rules.list_files import open_list, sizes_below
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
@@ -91,22 +91,16 @@ def identity(lists: WordLists) -> dict[str, Any]:
 
 def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
     """Return name, path and size (of files) of what is right below a directory."""
-    if storage.is_remote(directory):
-        files = remote_files(str(directory).rstrip("/"))
-        sizes = {
-            path.partition("/")[0]: size if "/" not in path else None
-            for path, size in files.items()
-        }
-        return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
-    path = Path(directory)
-    if not path.is_dir():
+    if not storage.is_remote(directory) and not Path(directory).is_dir():
         raise UserError(
-            f"bad words {path} is not a directory: give one with LDNOOBW's lists, such as a clone"
+            f"bad words {directory} is not a directory: give one with LDNOOBW's lists, such as a "
+            "clone"
         )
-    return [
-        (file.name, str(file), file.stat().st_size if file.is_file() else None)
-        for file in sorted(path.iterdir())
-    ]
+    sizes = {
+        path.partition("/")[0]: size if "/" not in path else None
+        for path, size in sizes_below(directory).items()
+    }
+    return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
 
 
 def _read_list(file: str) -> set[str]:
@@ -152,7 +146,7 @@ def in_fraction(url_hash: bytes, fraction: float) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class BadWords(Rule):
+class BadWords(ListRule):
     """Drops pages with a word of their language's list.
 
     Attributes:
@@ -160,14 +154,12 @@ class BadWords(Rule):
         badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
             the URL's hash (1 in mC4 3.0.1, 0.999 in 3.1.0).
         mc4_release: how words match.
-        saved: where a build keeps the lists for its workers.
     """
 
     name: ClassVar[str] = "badwords"
     badwords: str = ""
     badwords_filter_fraction: Annotated[float, Ge(0), Le(1)] = 0.999
     mc4_release: Mc4Release = "3.1.0"
-    saved: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
         check_fields(self)
@@ -181,20 +173,16 @@ class BadWords(Rule):
         }
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        """Write the lists where every worker can read them."""
-        if not self.badwords:
-            return {}
-        saved = storage.join(directory, "badwords.json")
-        storage.write_json(saved, load_badwords(self.badwords), scratch=True)
-        return {"badwords": self.badwords, "saved": saved}
+        # An option has set the directory, which is no part of a recipe.
+        return {**super().prepare(directory), "badwords": self.badwords}
+
+    def load(self) -> WordLists:
+        """Read the lists."""
+        return load_badwords(self.badwords) if self.badwords else ()
 
     @functools.cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        if self.saved:
-            lists = tuple((lang, tuple(words)) for lang, words in storage.read_json(self.saved))
-        else:
-            lists = load_badwords(self.badwords) if self.badwords else ()
-        return word_patterns(lists, self.mc4_release)
+        return word_patterns(self.loaded, self.mc4_release)
 
     def reason(self, page: Page) -> str | None:
         if not self._patterns or not has_bad_words(self._patterns, page.lang, page.text):

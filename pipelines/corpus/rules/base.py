@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import pickle
 import shutil
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -175,6 +176,39 @@ class Rule(Step):
         return getattr(type(self), method) is not getattr(Rule, method)
 
 
+@dataclasses.dataclass(frozen=True)
+class ListRule(Rule):
+    """A rule with lists of the user's; define `load`.
+
+    Attributes:
+        saved: where a build keeps what it has read for its workers.
+    """
+
+    saved: str = dataclasses.field(default="", repr=False, kw_only=True)
+
+    def load(self) -> Any:
+        """Read the lists."""
+        raise NotImplementedError
+
+    def prepare(self, directory: str) -> dict[str, Any]:
+        """Write what is read where every worker can read it."""
+        saved = storage.join(directory, f"{self.name}.pickle")
+        with storage.publish(saved) as path:
+            path.write_bytes(pickle.dumps(self.load()))
+        return {"saved": saved}
+
+    @functools.cached_property
+    def loaded(self) -> Any:
+        """What `load` returned where the build was started, or does here."""
+        return _read_saved(self.saved) if self.saved else self.load()
+
+
+@functools.lru_cache(maxsize=3)
+def _read_saved(path: str) -> Any:
+    """Read what `prepare` wrote; the threads of a process share it."""
+    return pickle.loads(storage.read_bytes(path))  # noqa: S301, of this build's own directory
+
+
 class Edit(Step):
     """Changes what is stored of a page. Edits come last in the ingest of a recipe."""
 
@@ -188,11 +222,6 @@ class Edit(Step):
 
 
 def file_digest(path: str, what: str) -> str:
-    """Return the SHA-256 of a file.
-
-    Args:
-        path: its path or URL.
-        what: what an error calls it.
-    """
+    """Return the SHA-256 of a file, by path or URL; `what` is what an error calls it."""
     with open_list(path, what) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

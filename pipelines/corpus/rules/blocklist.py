@@ -14,8 +14,8 @@ import idna
 import numpy as np
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.rules.base import Rule
-from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.corpus.rules.base import ListRule
+from mswitch.pipelines.corpus.rules.list_files import open_list, sizes_below
 from mswitch.pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
@@ -105,16 +105,12 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 def _files_below(path: str | Path) -> list[str] | None:
     """Return the lists below a directory, in one order wherever it lies; None for a file."""
-    kinds = (_DOMAINS, _URLS)
-    if not storage.is_remote(path):
-        if not Path(path).is_dir():
-            return None
-        files = sorted(file for kind in kinds for file in Path(path).glob(f"**/{kind}"))
-        return [str(file) for file in files]
     # Of https:// nothing can be listed.
-    found = {} if storage.is_http(path) else remote_files(str(path).rstrip("/"))
+    found = {} if storage.is_http(path) else sizes_below(path)
+    if not found and (storage.is_remote(path) or not Path(path).is_dir()):
+        return None
     names = sorted(name.split("/") for name in found)
-    return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
+    return [storage.join(path, *name) for name in names if name[-1] in (_DOMAINS, _URLS)]
 
 
 def _read_entries(file: str) -> Iterator[tuple[int, str]]:
@@ -174,44 +170,26 @@ def _entries_that_block(url: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Blocklist(Rule):
+class Blocklist(ListRule):
     """Drops pages of blocked domains, URL prefixes and URLs; an archive's record is not read then.
 
     Attributes:
         blocklists: files of domains, or directories with one directory a category, by path or
             URL; see `load_blocklist`.
-        saved: where a build keeps the entries for its workers.
     """
 
     name: ClassVar[str] = "blocklist"
     is_stage: ClassVar[bool] = False
     blocklists: tuple[str, ...] = ()
-    saved: str = dataclasses.field(default="", repr=False)
 
     def settings(self) -> dict[str, Any]:
         """Return a hash of all entries."""
         entries = load_blocklist(self.blocklists).digest if self.blocklists else None
         return {"blocklists": entries}
 
-    def prepare(self, directory: str) -> dict[str, Any]:
-        """Write the entries where every worker can read them."""
-        blocked = load_blocklist(self.blocklists)
-        saved = storage.join(directory, "blocklist.npz")
-        with storage.publish(saved) as path, open(path, "wb") as file:
-            names = np.array(blocked.names, np.str_)
-            np.savez(file, names=names, hashes=blocked.hashes, lists=blocked.lists)
-        return {"saved": saved}
-
-    @functools.cached_property
-    def _blocked(self) -> BlockedUrls:
-        return _read(self.saved) if self.saved else load_blocklist(self.blocklists)
+    def load(self) -> BlockedUrls:
+        """Read the entries."""
+        return load_blocklist(self.blocklists)
 
     def url_reason(self, url: str) -> str | None:
-        return self._blocked.match(url)
-
-
-@functools.lru_cache(maxsize=1)
-def _read(path: str) -> BlockedUrls:
-    """Read what `prepare` wrote; the threads of a process share it."""
-    with np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False) as arrays:
-        return BlockedUrls(tuple(arrays["names"].tolist()), arrays["hashes"], arrays["lists"])
+        return self.loaded.match(url)

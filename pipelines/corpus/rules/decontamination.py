@@ -13,7 +13,6 @@ search.
 
 import collections
 import dataclasses
-import functools
 import gzip
 import io
 import json
@@ -25,9 +24,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Gt, Le
 
-from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.rules.base import Rule, file_digest
+from mswitch.pipelines.corpus.rules.base import ListRule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
 from mswitch.pipelines.corpus.url_normalization import document_id
@@ -203,19 +201,17 @@ class EvaluationIndex:
 
 
 @dataclasses.dataclass(frozen=True)
-class Decontaminate(Rule):
+class Decontaminate(ListRule):
     """Drops pages that contain an item of an evaluation set.
 
     Attributes:
         evaluation_sets: .jsonl and .txt files, by path or URL; see `read_evaluation_sets`.
         contamination_share: the share of an item's n-grams from which a page contains it.
-        saved: where a build keeps the items for its workers.
     """
 
     name: ClassVar[str] = "decontamination"
     evaluation_sets: tuple[str, ...] = ()
     contamination_share: Annotated[float, Gt(0), Le(1)] = 0.5
-    saved: str = dataclasses.field(default="", repr=False)
 
     def __post_init__(self):
         check_fields(self, self.name)
@@ -229,23 +225,14 @@ class Decontaminate(Rule):
             ),
         }
 
-    def prepare(self, directory: str) -> dict[str, Any]:
-        """Write the items where every worker can read them."""
-        items = [dataclasses.astuple(item) for item in read_evaluation_sets(self.evaluation_sets)]
-        saved = storage.join(directory, "evaluation_items.json")
-        storage.write_json(saved, items, scratch=True)
-        return {"saved": saved}
-
-    @functools.cached_property
-    def index(self) -> EvaluationIndex:
-        if self.saved:
-            return _read(self.saved, self.contamination_share)
+    def load(self) -> EvaluationIndex:
+        """Read the items."""
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Return `evaluation_item` for pages with an item; what was found is noted."""
         reasons: list[str | None] = [None] * len(pages)
-        for found in self.index.check([page.text for page in pages]):
+        for found in self.loaded.check([page.text for page in pages]):
             page, reasons[found.page] = pages[found.page], "evaluation_item"
             item = {k: v for k, v in dataclasses.asdict(found).items() if k != "page"}
             page_id = document_id(page.url).hex()
@@ -257,13 +244,6 @@ class Decontaminate(Rule):
 
     def describe(self, page: Page) -> dict[str, Any]:
         return {"items": self.notes(page)}
-
-
-@functools.lru_cache(maxsize=1)
-def _read(path: str, min_share: float) -> EvaluationIndex:
-    """Read what `prepare` wrote; the threads of a process share it."""
-    items = (EvaluationItem(*item) for item in storage.read_json(path))
-    return EvaluationIndex(items, min_share)
 
 
 def contamination_report(

@@ -8,10 +8,8 @@ and in legal prose, and relatives reach about half of it. `language_policy.csv` 
 with who decides. docs/explain/language-identification.md has the measurements.
 """
 
-import csv
 import dataclasses
 import functools
-import importlib.resources
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,6 +19,7 @@ import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.corpus.rules.list_files import own_table
 from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
@@ -74,7 +73,7 @@ class LanguagePolicy:
         cld2_points: CLD2's usual points per kB for text in this language.
     """
 
-    decided_by: Literal["cld2", "cld3", "cues"]
+    decided_by: str
     cld3_probability: float
     cld2_points: float
 
@@ -82,19 +81,14 @@ class LanguagePolicy:
 @functools.cache
 def language_policies() -> Mapping[str, LanguagePolicy]:
     """The table, by code of languages.csv; every language has a row."""
-    folder = importlib.resources.files("mswitch.pipelines.corpus.rules")
-    text = folder.joinpath("language_policy.csv").read_text("utf-8")
-    table: dict[str, LanguagePolicy] = {}
-    for row in csv.DictReader(text.splitlines()):
-        decided_by = row["decided_by"]
-        if decided_by not in ("cld2", "cld3", "cues"):
-            raise ValueError(f"language_policy.csv: bad row for {row['code']!r}")
-        table[row["code"]] = LanguagePolicy(
-            decided_by, float(row["cld3_probability"]), float(row["cld2_points"])
-        )
-    if table.keys() != languages().keys():
-        raise ValueError(f"language_policy.csv: rows {table.keys() ^ languages().keys()}")
-    return MappingProxyType(table)
+    return MappingProxyType(
+        {
+            row["code"]: LanguagePolicy(
+                row["decided_by"], float(row["cld3_probability"]), float(row["cld2_points"])
+            )
+            for row in own_table("language_policy.csv")
+        }
+    )
 
 
 class Identification(NamedTuple):

@@ -1,11 +1,9 @@
 """Language identification by a fastText model of the user's, such as GlotLID or OpenLID."""
 
 import collections
-import csv
 import dataclasses
 import functools
 import importlib
-import importlib.resources
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -18,9 +16,10 @@ from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.langid import sample
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.corpus.rules.list_files import own_table
 from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import UNDETERMINED, any_code, languages
+from mswitch.pipelines.languages import UNDETERMINED, any_code
 from mswitch.pipelines.records import Page
 
 _PREFIX = "__label__"
@@ -110,15 +109,8 @@ def code_of_label(label: str, text: str = "") -> str:
 
 @functools.cache
 def _labels() -> Mapping[str, str]:
-    table = (
-        importlib.resources.files("mswitch.pipelines.corpus.rules")
-        .joinpath("model_labels.csv")
-        .read_text("utf-8")
-    )
-    labels = {row["label"]: row["code"] for row in csv.DictReader(table.splitlines())}
-    if strange := set(labels.values()) - languages().keys():
-        raise ValueError(f"model_labels.csv: unknown codes {strange}")
-    return MappingProxyType(labels)
+    rows = own_table("model_labels.csv")
+    return MappingProxyType({row["label"]: row["code"] for row in rows})
 
 
 @functools.lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.resources
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -14,25 +15,26 @@ from mswitch.pipelines.languages import any_code
 ALL = "*"
 
 
-def remote_files(url: str) -> dict[str, int]:
-    """Return the sizes of the files below a URL by their path relative to it."""
-    if set(url) & set("*?["):
+def own_table(name: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV that stands beside the rules."""
+    file = importlib.resources.files("mswitch.pipelines.corpus.rules").joinpath(name)
+    return list(csv.DictReader(file.read_text("utf-8").splitlines()))
+
+
+def sizes_below(directory: str | Path) -> dict[str, int]:
+    """Return the sizes of the files below a directory, or its URL, by path relative to it."""
+    if storage.is_remote(directory) and set(str(directory)) & set("*?["):
         raise UserError(
-            f"{url} is a pattern: give each list, or their directory, without *, ? or ["
+            f"{directory} is a pattern: give each list, or their directory, without *, ? or ["
         )
-    sizes = storage.file_sizes(url)
+    sizes = storage.file_sizes(str(directory).rstrip("/"))
     # Tools that show buckets as folders make an object of no bytes for each.
     return {path: size for path, size in sizes.items() if path and not path.endswith("/")}
 
 
 @contextlib.contextmanager
 def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
-    """Open a list; a remote one is a local copy while it is open.
-
-    Args:
-        path: a file's path or URL.
-        what: what an error calls it.
-    """
+    """Open a list, which an error calls `what`; a remote one is a local copy while it is open."""
     with contextlib.ExitStack() as stack:
         try:
             local = stack.enter_context(storage.fetch(path))

@@ -19,19 +19,9 @@ from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
 from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.repetition import repeated_characters
-from mswitch.pipelines.corpus.rules.stop_words import (
-    STOP_WORDS,
-    read_stop_words,
-    stop_word_hashes,
-)
+from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, read_stop_words, stop_word_hashes
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
-from mswitch.pipelines.corpus.rules.words import (
-    CLOSER,
-    TERMINAL,
-    Words,
-    mix,
-    words_of,
-)
+from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, mix, words_of
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 

@@ -12,12 +12,12 @@ Bosnian has few forms to itself and is what shares forms with both neighbours, s
 is the weakest of the three.
 """
 
-import csv
 import functools
-import importlib.resources
 import math
 import re
 from typing import NamedTuple
+
+from mswitch.pipelines.corpus.rules.list_files import own_table
 
 LANGUAGES = ("bs", "hr", "sr-Latn")
 #: How much likelier a cue is in a language that uses it, per unit of weight.
@@ -37,15 +37,13 @@ class Cue(NamedTuple):
 @functools.cache
 def cues() -> tuple[Cue, ...]:
     """The table, compiled."""
-    folder = importlib.resources.files("mswitch.pipelines.corpus.rules")
-    text = folder.joinpath("south_slavic_cues.csv").read_text("utf-8")
     return tuple(
         Cue(
             frozenset(row["languages"].split()),
             float(row["weight"]),
             re.compile(rf"\b(?:{row['pattern']})\b"),
         )
-        for row in csv.DictReader(text.splitlines())
+        for row in own_table("south_slavic_cues.csv")
     )
 
 

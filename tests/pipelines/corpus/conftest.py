@@ -60,11 +60,7 @@ def hostile_corpus(hostile_files: list[Path]) -> Path:
 def hostile_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three archives: sound pages, duplicates, and most things that can be wrong."""
     work = tmp_path_factory.mktemp("hostile")
-    sound = [crawl.warcinfo()]
-    sound += [
-        crawl.record(crawl.prose(crawl.GERMAN, seed), f"http://de.example/{seed}")
-        for seed in range(12)
-    ]
+    sound = [crawl.warcinfo(), *crawl.pages(crawl.GERMAN, range(12), "de.example")]
     sound += [
         crawl.record(crawl.prose(crawl.ENGLISH, seed), f"https://www.en.example/{seed}/?utm_x=1")
         for seed in range(12)
@@ -107,21 +103,15 @@ def hostile_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     """Eight German pages; three English ones in capitals and six that are not."""
-    german = [
-        crawl.record(crawl.prose(crawl.GERMAN, page), f"http://de.example/{page}")
-        for page in range(8)
-    ]
     loud = [
         crawl.record(crawl.prose(crawl.ENGLISH, page).upper(), f"http://en.example/{page}")
         for page in range(3)
     ]
-    english = [
-        crawl.record(crawl.prose(crawl.ENGLISH, page), f"http://en.example/{page}")
-        for page in range(10, 16)
-    ]
+    german = crawl.pages(crawl.GERMAN, range(8), "de.example")
+    loud += crawl.pages(crawl.ENGLISH, range(10, 16), "en.example")
     return [
         crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)
-        for name, records in {"a": german, "b": [*loud, *english]}.items()
+        for name, records in {"a": german, "b": loud}.items()
     ]
 
 

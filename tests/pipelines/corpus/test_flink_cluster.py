@@ -78,16 +78,9 @@ def test_a_cluster_gives_the_local_runners_bytes(tmp_path, sample, cluster):
     assert restarted(cluster) == set()
 
 
-def written_inputs(work: Path, by_unit: list[list[bytes]]) -> list[str]:
-    return [
-        str(crawl.write(work / "in" / f"{number}.warc.wet.gz", records))
-        for number, records in enumerate(by_unit)
-    ]
-
-
 def built_alike(work: Path, cluster: LocalFlinkCluster, by_unit, config) -> dict[str, dict]:
     """Build here and on the cluster, to the same bytes; give what each stage dropped."""
-    inputs = written_inputs(work, by_unit)
+    inputs = list(map(str, crawl.write_all(work / "in", by_unit)))
     build_corpus(inputs, work / "local", config)
     options = {"runner": "flink", "beam_options": cluster.beam_options}
     build_corpus(inputs, work / "flink", config, **options)
@@ -133,7 +126,7 @@ def test_task_managers_killed_on_the_way_change_nothing(tmp_path, cluster):
         ]
         for unit in range(UNITS)
     ]
-    inputs = written_inputs(tmp_path, by_unit)
+    inputs = list(map(str, crawl.write_all(tmp_path / "in", by_unit)))
     build_corpus(inputs, tmp_path / "local", LENIENT)
     out = tmp_path / "flink"
     options = {"runner": "flink", "beam_options": cluster.beam_options}

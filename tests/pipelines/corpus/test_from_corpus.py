@@ -36,7 +36,6 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    work = tmp_path_factory.mktemp("in")
     first = [crawl.record(english(n), f"http://en.example/{n}") for n in range(12)]
     first += [
         crawl.record(f"{english(20)} {ITEM}", "http://en.example/leak"),
@@ -47,10 +46,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         crawl.record(crawl.prose(crawl.GERMAN, n, 8).replace("\n", " "), f"http://de.example/{n}")
         for n in range(6)
     ]
-    return [
-        crawl.write(work / f"{number}.warc.wet.gz", records)
-        for number, records in enumerate((first, second))
-    ]
+    return crawl.write_all(tmp_path_factory.mktemp("in"), (first, second))
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +151,8 @@ def test_rules_of_ones_own_judge_again_when_their_code_changes(tmp_path, pages):
 
 def test_the_new_corpus_grows_and_forgets_nothing(tmp_path, pages, modern, sets):
     source = Path(shutil.copytree(modern, tmp_path / "corpus"))
-    later = [
-        crawl.write(
-            tmp_path / f"{month}.warc.wet.gz",
-            [crawl.record(english(month), f"http://en.example/{month}")],
-        )
-        for month in (201, 202)
-    ]
+    new = [[crawl.record(english(n), f"http://en.example/{n}")] for n in (201, 202)]
+    later = crawl.write_all(tmp_path / "later", new)
     build(later[:1], source, modern_settings(), append=True)
     (tmp_path / "ids.txt").write_text(documents(source)["http://en.example/5"]["id"])
     remove_pages(source, ids=str(tmp_path / "ids.txt"))

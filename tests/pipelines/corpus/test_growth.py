@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trees import data_bytes
 
 from mswitch.flows.stages.common import finish
 from mswitch.pipelines.corpus.build import CorpusConfig
+from mswitch.pipelines.corpus.change import _follow
 from mswitch.pipelines.corpus.dedup.key_files import read_keys
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack
 from mswitch.pipelines.corpus.survey import rejected_samples
@@ -31,22 +33,14 @@ CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300)
 @pytest.fixture(scope="module")
 def months(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three crawls: the second repeats pages and lines of the first, the third of both."""
-    work = tmp_path_factory.mktemp("months")
-
-    def page(seed: int, lines: int = 3, host: str = "a") -> bytes:
-        return crawl.record(crawl.prose(crawl.GERMAN, seed, lines), f"http://{host}.example/{seed}")
-
-    first = [page(seed) for seed in range(20)]
-    second = [page(seed, 5) for seed in range(10)]  # known URLs, with two more lines
-    second += [page(seed, 4, "copy") for seed in range(5, 15)]  # three known lines, one new
-    second += [page(seed) for seed in range(30, 40)]
-    second += [crawl.record(crawl.prose(crawl.ENGLISH, 1), "http://en.example/1")]
-    third = [*first, *second, page(50)]
-    names = ("one", "two", "three")
-    return [
-        crawl.write(work / f"{name}.warc.wet.gz", records)
-        for name, records in zip(names, (first, second, third), strict=True)
-    ]
+    german = partial(crawl.pages, crawl.GERMAN)
+    first = german(range(20), "a.example")
+    second = german(range(10), "a.example", 5)  # known URLs, with two more lines
+    second += german(range(5, 15), "copy.example", 4)  # three known lines, one new
+    second += german(range(30, 40), "a.example")
+    second += crawl.pages(crawl.ENGLISH, [1], "en.example")
+    third = [*first, *second, *german([50], "a.example")]
+    return crawl.write_all(tmp_path_factory.mktemp("months"), (first, second, third))
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +117,12 @@ def test_an_edited_card_gets_the_figures(months, corpus, capsys):
     add(corpus, months[2])
     assert card.read_text() == "Ours.\n"
     assert "README.md was edited and stays" in capsys.readouterr().err
+
+
+def test_figures_follow_beside_lines_that_repeat():
+    before, after = "a\nx\n1\nx\nz\n", "a\nx\nnew\n1\nx\n2\nz\n"
+    assert _follow(f"Mine\n{before}Ours\n", before, after) == f"Mine\n{after}Ours\n"
+    assert _follow(before.replace("x", "y"), before, after) is None
 
 
 @pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])

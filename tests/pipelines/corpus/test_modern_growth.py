@@ -57,10 +57,7 @@ def months(tmp_path: Path) -> list[Path]:
         crawl.record(f"{english(9)} {ITEM}", "http://b.example/leak"),
     ]
     third = [*first, *second, crawl.record(english(300), "http://c.example/300")]
-    return [
-        crawl.write(tmp_path / "in" / f"{name}.warc.wet.gz", records)
-        for name, records in zip(("one", "two", "three"), (first, second, third), strict=True)
-    ]
+    return crawl.write_all(tmp_path / "in", (first, second, third))
 
 
 def band_keys(corpus: Path) -> np.ndarray:

@@ -21,14 +21,11 @@ from mswitch.pipelines.errors import UserError
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Files of one size whose pages have nothing in common."""
-    found = []
-    for first in (100, 200, 300):
-        pages = [
-            crawl.record(crawl.prose(crawl.GERMAN, page, 8), f"http://de.example/{page}")
-            for page in range(first, first + 40)
-        ]
-        found.append(str(crawl.write(tmp_path / f"{first}.warc.wet.gz", pages)))
-    return found
+    crawls = [
+        crawl.pages(crawl.GERMAN, range(first, first + 40), "de.example", 8)
+        for first in (100, 200, 300)
+    ]
+    return list(map(str, crawl.write_all(tmp_path, crawls)))
 
 
 def test_a_plan_foresees_the_build(files, tmp_path):

@@ -127,16 +127,17 @@ def test_order_of_steps_is_checked():
             Recipe("mine", *lists)
 
 
-def test_rules_may_stand_between_deduplications(files, tmp_path, recipe):
-    text = SHOUTING.replace(", Shouting()]", "]").replace(
-        "[UrlDedup(),", "[UrlDedup(), Shouting(),"
+@pytest.mark.parametrize("dedup", ["LineDedup", "NearDedup"])
+def test_rules_may_stand_between_deduplications(files, tmp_path, recipe, dedup):
+    first = SHOUTING.replace('LineDedup("language")', f"{dedup}()").replace(
+        "LineDedup,", f"{dedup},"
     )
-    out = tmp_path / "second"
-    assert build_with(files, out, recipe(text)) == build_with(
-        files, tmp_path / "first", recipe(SHOUTING)
-    )
-    assert list(stages(out))[3:6] == ["url_dedup", "shouting", "line_dedup"]
-    assert stages(out)["shouting"] == {"shouting": 3}
+    text = first.replace(", Shouting()]", "]").replace("[UrlDedup(),", "[UrlDedup(), Shouting(),")
+    rows = build_with(files, tmp_path / "second", recipe(text))
+    assert rows == build_with(files, tmp_path / "first", recipe(first))
+    found = stages(tmp_path / "second")
+    assert list(found)[3:5] == ["url_dedup", "shouting"]
+    assert found["shouting"] == {"shouting": 3}
 
 
 def test_a_model_given_as_a_path_travels_to_workers(files, tmp_path, recipe):

@@ -16,6 +16,7 @@ from mswitch.pipelines.corpus.fingerprints import fingerprint, line_fingerprints
 from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
+    Decontaminate,
     GopherQuality,
     IdentifyLanguage,
     MaxLength,
@@ -122,6 +123,7 @@ def test_languages():
         (lambda: CorpusConfig(validation_per_mille=1000), "--validation-per-mille must be"),
         (lambda: CorpusConfig(max_record_bytes=-1), "--max-record-bytes must be"),
         (lambda: CorpusConfig(badwords_filter_fraction=1.01), "--badwords-filter-fraction must be"),
+        (lambda: Decontaminate(contamination_share=0), "decontamination.contamination_share must"),
         (lambda: NearDedup(bands=0), "near_dedup.bands must be at least 1 and at most 255"),
         (lambda: GopherQuality(max_words=math.nan), "quality.max_words must be a finite"),
     ],

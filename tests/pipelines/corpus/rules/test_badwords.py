@@ -94,7 +94,8 @@ def test_odd_files_are_named(tmp_path, name, data, message):
 
 def test_odd_directories_are_named(tmp_path):
     write_lists(tmp_path / "empty", {"README.md": "lists"})
-    (tmp_path / "nested" / "de").mkdir(parents=True)
+    (tmp_path / "nested").mkdir()
+    write_lists(tmp_path / "nested" / "de", {"de": "word"})
     for place, message in (
         (tmp_path / "nowhere", "is not a directory"),
         (tmp_path / "empty", "holds no list"),

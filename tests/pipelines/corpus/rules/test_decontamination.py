@@ -152,9 +152,3 @@ def test_damaged_sets_are_named(tmp_path, name, content):
         list(read_evaluation_sets([tmp_path / name]))
     with pytest.raises(UserError, match=r"gone\.txt \(No such file.*: give a file"):
         list(read_evaluation_sets([tmp_path / "gone.txt"]))
-
-
-@pytest.mark.parametrize("share", [0, 1.1, float("nan")])
-def test_the_share_is_checked(share):
-    with pytest.raises(UserError, match=r"^decontamination\.contamination_share must be"):
-        Decontaminate(contamination_share=share)

@@ -197,5 +197,6 @@ def test_every_language_has_a_policy():
     by_cues = {code for code, policy in policies.items() if policy.decided_by == "cues"}
     assert by_cues == {"hr", "bs", "sr-Latn"}
     for code, policy in policies.items():
+        assert policy.decided_by in ("cld2", "cld3", "cues")
         assert 0 <= policy.cld3_probability <= 1
         assert (policy.cld2_points > 0) == (policy.decided_by != "cld3"), code

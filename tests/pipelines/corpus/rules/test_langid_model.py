@@ -1,8 +1,5 @@
 """Languages by a fastText model, and languages that only a recipe knows."""
 
-import csv
-import importlib.resources
-
 import gflanguages
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.recipes import IdentifyLanguageByModel
 from mswitch.pipelines.corpus.rules.langid_model import code_of_label
+from mswitch.pipelines.corpus.rules.list_files import own_table
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.languages import UNDETERMINED, languages
@@ -119,8 +117,7 @@ def test_labels_have_codes(label, text, code):
 
 
 def test_every_row_of_the_table_is_a_language():
-    table = importlib.resources.files("mswitch.pipelines.corpus.rules") / "model_labels.csv"
-    rows = list(csv.DictReader(table.read_text("utf-8").splitlines()))
+    rows = own_table("model_labels.csv")
     assert len({row["label"] for row in rows}) == len(rows)
     assert {row["code"] for row in rows} <= languages().keys()
     assert len({code_of_label(row["label"]) for row in rows}) > 100
