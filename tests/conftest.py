@@ -36,7 +36,7 @@ os.environ.setdefault(
 # tries the same ones each time: what it finds shall come from the change. Elsewhere each run tries
 # others, so a few are enough.
 settings.register_profile("mswitch", deadline=None, database=None, max_examples=30)
-settings.register_profile("ci", settings.get_profile("mswitch"), max_examples=100, derandomize=True)
+settings.register_profile("ci", settings.get_profile("mswitch"), max_examples=50, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "mswitch")
 
 RunDemo = Callable[..., subprocess.CompletedProcess[str]]
