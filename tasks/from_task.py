@@ -398,21 +398,14 @@ def write_ids(
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
     """Whether the first examples differ with the seed of what comes after the cache."""
 
-    def first(draw: int) -> list[list[np.ndarray]]:
+    def first(draw: int) -> list[list[list[int]]]:
         found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
-        return [[example[name] for name in _SIDES] for example in found]
-
-    def same(one: list[list[np.ndarray]], other: list[list[np.ndarray]]) -> bool:
-        return len(one) == len(other) and all(
-            np.array_equal(a, b)
-            for x, y in zip(one, other, strict=True)
-            for a, b in zip(x, y, strict=True)
-        )
+        return [[example[name].tolist() for name in _SIDES] for example in found]
 
     one = first(0)
-    if not same(one, first(0)):
+    if one != first(0):
         raise UserError(
             f"{task.name} gives other examples each time, which no seed repeats: let its "
             "preprocessors take theirs from seqio.map_over_dataset"
         )
-    return not same(one, first(1))
+    return one != first(1)

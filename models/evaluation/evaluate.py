@@ -129,7 +129,9 @@ def evaluate_run(
     """`evaluate` of a run that is described, with data of a batch size, in every process."""
     train = together(lambda: training_like(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    dispatch = dispatch_of(train, config)
+    # One CPU device takes blocks in turn anyway.
+    one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
+    dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
         "run": described["config_hash"],
         "dtype": train.dtype,
@@ -322,9 +324,3 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
         microbatches=1,
         **axes,
     )
-
-
-def dispatch_of(train: TrainConfig, config: EvaluateConfig) -> str:
-    """What the configuration says, or what suits: one CPU device takes blocks in turn anyway."""
-    one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
-    return config.dispatch or ("blocks" if one_cpu else "queues")

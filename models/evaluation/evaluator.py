@@ -88,25 +88,15 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
         rows = head.x.shape[0]
         borders = (losses * batch[BORDERS]).sum(axis=-1) if BORDERS in batch else None
         if stats is None:
-            none = jnp.zeros((), jnp.int32)
-            return EvaluationResult(
-                nats,
-                target_tokens,
-                jnp.zeros(2, jnp.int32),
-                none,
-                jnp.zeros((0, rows, 0), int),
-                borders,
-            )
-        return EvaluationResult(
-            nats,
-            target_tokens,
-            peaks=jnp.stack([part.peak.max() for part in stats]),
-            dropped=jnp.asarray(sum(part.dropped.sum() for part in stats)),
-            loads=jnp.concatenate(
+            peaks, dropped = jnp.zeros(2, jnp.int32), jnp.zeros((), jnp.int32)
+            loads = jnp.zeros((0, rows, 0), int)
+        else:
+            peaks = jnp.stack([part.peak.max() for part in stats])
+            dropped = jnp.asarray(sum(part.dropped.sum() for part in stats))
+            loads = jnp.concatenate(
                 [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
-            ),
-            border_nats=borders,
-        )
+            )
+        return EvaluationResult(nats, target_tokens, peaks, dropped, loads, borders)
 
     # On a mesh too each device, and so each process, has the whole result.
     whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
@@ -138,7 +128,6 @@ class Evaluator:
         dispatch: str,
         batches: ValidationBatches,
     ):
-        self._train = train
         self._model = model_of(described)
         self._in_blocks = self._model.sparse and dispatch == "blocks"
         if self._in_blocks and train.devices > 1:

@@ -30,12 +30,7 @@ _FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
 
 
 def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
-    """The model that a config.json describes.
-
-    Args:
-        config: its content.
-        where: its path, for errors.
-    """
+    """The model that a config.json describes; `where` is its path, for errors."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise UserError(

@@ -22,15 +22,11 @@ _SPELT = r"<(?=(0x[0-9A-F]{2}|extra_id_[0-9]+|/s|unk|pad)>)"
 
 
 def write_tokenizer(directory: Path, model: bytes) -> None:
-    """Write the files of a tokenizer with the ids of a SentencePiece model, and the model beside.
+    """Write the files of a tokenizer with the ids of a model that has its sentinels, and the model.
 
     Examples spell out sentinels that a page has in its text. A text that this tokenizer is given
     may have them, as users of T5 write them: `<extra_id_0>`, whatever the model calls them. What
     follows a sentinel begins with a space mark, as where gaps are filled.
-
-    Args:
-        directory: where to write.
-        model: the model, with its sentinels.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     trained = proto.trainer_spec

@@ -5,6 +5,7 @@ little padding is computed. What is written for a text depends on no other text 
 """
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -175,9 +176,5 @@ def bucket(length: int) -> int:
 
 def _batches(order: Sequence[int], size: int, kind: Callable[[int], int]) -> list[Sequence[int]]:
     """Cut an order into batches of at most `size` rows of one kind."""
-    batches: list[list[int]] = []
-    for row in order:
-        if not batches or len(batches[-1]) == size or kind(batches[-1][0]) != kind(row):
-            batches.append([])
-        batches[-1].append(row)
-    return list(batches)
+    kinds = (list(rows) for _, rows in itertools.groupby(order, kind))
+    return [rows[first : first + size] for rows in kinds for first in range(0, len(rows), size)]

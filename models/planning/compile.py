@@ -31,15 +31,7 @@ ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class CompileRequest:
-    """What to compile.
-
-    Attributes:
-        topology: a slice's name, such as v5p:4x4x4.
-        model: architecture.
-        train: batch, mesh and memory settings.
-        inputs_length: encoder positions of a sequence.
-        targets_length: decoder positions of a sequence.
-    """
+    """A training step to compile for a slice, such as v5p:4x4x4, and sequences of these lengths."""
 
     topology: str
     model: ModelConfig

@@ -42,19 +42,6 @@ _FREE = frozenset(
 )
 
 
-@dataclasses.dataclass
-class Collective:
-    """All collectives of one kind in one step.
-
-    Attributes:
-        count: how many run.
-        bytes: what one device sends, if each is done as a ring.
-    """
-
-    count: int = 0
-    bytes: int = 0
-
-
 @dataclasses.dataclass(frozen=True)
 class Costs:
     """What one device does in one step, loops counted as often as they run.
@@ -63,20 +50,19 @@ class Costs:
         flops: of matrix products, a multiply-add being two.
         bfloat16_flops: the same, each product times the bfloat16 passes that a TPU makes of it.
         memory_bytes: read from and written to HBM by the instructions as scheduled.
-        collectives: by kind, such as all-to-all.
+        collectives: by kind, such as all-to-all: `count`, how many run, and `bytes`, what one
+            device sends, if each is done as a ring.
     """
 
     flops: int
     bfloat16_flops: int
     memory_bytes: int
-    collectives: Mapping[str, Collective]
+    collectives: Mapping[str, Mapping[str, int]]
 
 
 def costs_of(text: str) -> Costs:
     """Count the costs of optimised HLO."""
     module = Module.parse(text)
-    own = {name: _product_flops(module, name) for name in module.computations}
-    passes = {name: _product_flops(module, name, passes=True) for name in module.computations}
     fused = {
         name
         for computation in module.computations.values()
@@ -89,13 +75,16 @@ def costs_of(text: str) -> Costs:
     for name, times in module.runs():
         runs[name] += times
     for name, times in runs.items():
-        flops += own[name] * times
-        in_passes += passes[name] * times
         if name not in fused:
             memory += _memory_bytes(module, name) * times
-        for instruction in module.computations[name].values():
+        computation = module.computations[name]
+        for instruction in computation.values():
             kind = instruction.opcode.removesuffix("-start")
-            if kind in _SENT:
+            if kind in _PRODUCTS:
+                product = _PRODUCTS[kind](instruction, computation) * times
+                flops += product
+                in_passes += product * _passes(instruction, computation)
+            elif kind in _SENT:
                 channel = re.search(r"channel_id=(\d+)", instruction.attributes)
                 # One collective stands in each of the fusions that it overlaps with.
                 key = channel[1] if channel and name in fused else instruction.name
@@ -103,8 +92,8 @@ def costs_of(text: str) -> Costs:
     return Costs(flops, in_passes, memory, _collectives(channels.values()))
 
 
-def _collectives(found) -> dict[str, Collective]:
-    kinds: dict[str, Collective] = {}
+def _collectives(found) -> dict[str, dict[str, int]]:
+    kinds: dict[str, dict[str, int]] = {}
     for kind, instruction, times in found:
         size = instruction.bytes
         if instruction.opcode in ("all-gather-start", "collective-permute-start"):
@@ -112,9 +101,9 @@ def _collectives(found) -> dict[str, Collective]:
             parts = [array for array in instruction.arrays if array.shape]
             size = sum(array.bytes for array in parts[len(parts) // 2 :])
         devices = group_size(instruction.attributes)
-        entry = kinds.setdefault(kind, Collective())
-        entry.count += times
-        entry.bytes += round(size * _SENT[kind](devices)) * times
+        entry = kinds.setdefault(kind, {"count": 0, "bytes": 0})
+        entry["count"] += times
+        entry["bytes"] += round(size * _SENT[kind](devices)) * times
     return kinds
 
 
@@ -133,20 +122,6 @@ def group_size(attributes: str) -> int:
     if listed:
         return len(listed[1].split(","))
     raise ValueError(f"unknown replica groups: {attributes[:120]}")
-
-
-def _product_flops(module: Module, name: str, *, passes: bool = False) -> int:
-    computation = module.computations[name]
-    return sum(
-        (
-            convolution_flops(instruction, computation)
-            if instruction.opcode == "convolution"
-            else dot_flops(instruction, computation)
-        )
-        * (_passes(instruction, computation) if passes else 1)
-        for instruction in computation.values()
-        if instruction.opcode in ("convolution", "dot")
-    )
 
 
 def _passes(product: Instruction, computation: Computation) -> int:
@@ -214,6 +189,10 @@ def _valid_positions(
         positions = range(offset, offset + out * stride, stride)
         valid += sum(0 <= position <= last and position % dilation == 0 for position in positions)
     return valid
+
+
+#: Matrix products, and what counts their FLOPs.
+_PRODUCTS = {"dot": dot_flops, "convolution": convolution_flops}
 
 
 def _memory_bytes(module: Module, name: str) -> int:
@@ -293,31 +272,16 @@ def _bytes_written(module: Module, inside: Computation, root: Instruction) -> in
     return _in_hbm(root)
 
 
-@dataclasses.dataclass(frozen=True)
-class Roofline:
+def roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
     """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
 
-    Attributes:
-        compute_secs: matrix products at the bfloat16 peak, those in several passes as often.
-        memory_secs: what instructions read and write in HBM.
-        network_secs: what a device sends, with all its links in use.
+    Matrix products count as often as they have passes; all links of a device are in use. A step
+    takes longer than the longest of the three, which is as if they overlapped perfectly. `costs`
+    are a program's `Costs` as a dictionary.
     """
-
-    compute_secs: float
-    memory_secs: float
-    network_secs: float
-
-    @property
-    def step_secs(self) -> float:
-        """The longest of the three: as if they overlapped perfectly, so a step takes longer."""
-        return max(self.compute_secs, self.memory_secs, self.network_secs)
-
-
-def roofline(costs: Mapping[str, Any], chip: Chip) -> Roofline:
-    """The bound for a program's costs (`mswitch.models.planning.costs.Costs` as a dictionary)."""
     sent = sum(collective["bytes"] for collective in costs["collectives"].values())
-    return Roofline(
-        costs["bfloat16_flops"] / chip.flops_per_sec,
-        costs["memory_bytes"] / chip.hbm_bytes_per_sec,
-        sent / chip.link_bytes_per_sec,
-    )
+    return {
+        "compute_secs": costs["bfloat16_flops"] / chip.flops_per_sec,
+        "memory_secs": costs["memory_bytes"] / chip.hbm_bytes_per_sec,
+        "network_secs": sent / chip.link_bytes_per_sec,
+    }

@@ -7,7 +7,7 @@ compiled programs.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh
@@ -42,12 +42,7 @@ USABLE_SHARE = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class StateMemory:
-    """A run's state at rest, on each device of a mesh.
-
-    Attributes:
-        parameters: bytes of the parameters.
-        optimizer: bytes of the optimizer's moments.
-    """
+    """Bytes of a run's parameters and moments at rest, on each device of a mesh."""
 
     parameters: int
     optimizer: int
@@ -104,19 +99,17 @@ def step_memory(
     targets_length: int,
 ) -> StepMemory:
     """Estimate the peak on each device."""
-    part = _Part.of(model, train, inputs_length, targets_length)
-    stacks = (False, True)
-    periods = [_period_kept(model, train, part, decoder=decoder) for decoder in stacks]
+    parts = _parts(model, train, inputs_length, targets_length)
+    periods = [_period_kept(model, train, part) for part in parts]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
-    lengths = (inputs_length, targets_length)
     if train.remat == "layers":
-        carries = (2 * model.d_model * part.sequences * length for length in lengths)
+        carries = (2 * model.d_model * part.tokens for part in parts)
         kept, recomputed = sum(n * x for n, x in zip(counts, carries, strict=True)), max(periods)
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
         if train.remat == "attention":
-            recomputed = max(_attention_weights(model, train, part, decoder=d) for d in stacks)
-    rows = part.sequences * targets_length / train.loss_chunks
+            recomputed = max(_attention_weights(model, train, part) for part in parts)
+    rows = parts[1].tokens / train.loss_chunks
     values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
@@ -127,76 +120,60 @@ def step_memory(
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """One device's share of one microbatch: sequences, their lengths, and expert slots."""
+class _Part(NamedTuple):
+    """One device's share of one microbatch in a stack; a decoder attends to a memory besides."""
 
     sequences: float
-    inputs_length: int
-    targets_length: int
-    encoder_slots: float
-    decoder_slots: float
+    length: int
+    memory_length: int
+    slots: float
 
-    @classmethod
-    def of(cls, model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> "_Part":
-        shards = train.data_parallel * train.expert_parallel * train.microbatches
-        groups = batch_groups(model, train.batch_size, inputs, targets)
+    @property
+    def tokens(self) -> float:
+        return self.sequences * self.length
 
-        def slots(length: int, groups: int) -> float:
-            if not model.sparse:
-                return 0.0
-            positions = train.batch_size * length // groups
+
+def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
+    """Those of encoder and decoder."""
+    shards = train.data_parallel * train.expert_parallel * train.microbatches
+    groups = batch_groups(model, train.batch_size, inputs, targets)
+    parts = []
+    for length, memory_length, count in zip((inputs, targets), (0, inputs), groups, strict=True):
+        positions = train.batch_size * length // count
+        slots = 0.0
+        if model.sparse:
             capacity = expert_capacity(model.capacity_factor, positions, model.experts)
-            return groups * model.experts * capacity / shards
-
-        return cls(
-            train.batch_size / shards,
-            inputs,
-            targets,
-            slots(inputs, groups.encoder),
-            slots(targets, groups.decoder),
-        )
+            slots = count * model.experts * capacity / shards
+        parts.append(_Part(train.batch_size / shards, length, memory_length, slots))
+    return parts
 
 
-def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool) -> float:
+def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Bytes that one period of a stack keeps for its backward pass."""
-    dense = _block_kept(model, train, part, decoder=decoder, sparse=False)
+    dense = _block_kept(model, train, part, sparse=False)
     if not model.sparse:
         return dense
-    sparse = _block_kept(model, train, part, decoder=decoder, sparse=True)
-    return (model.period - 1) * dense + sparse
+    return (model.period - 1) * dense + _block_kept(model, train, part, sparse=True)
 
 
-def _block_kept(
-    model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool, sparse: bool
-) -> float:
-    width = train.model_parallel
-    length = part.targets_length if decoder else part.inputs_length
-    tokens = part.sequences * length
+def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: bool) -> float:
+    width, tokens, decoder = train.model_parallel, part.tokens, part.memory_length > 0
     residual = tokens * model.d_model * (DECODER_KEPT_BYTES if decoder else ENCODER_KEPT_BYTES)
     projections = 2 * model.joined_kv / width * tokens * (4 if decoder else 3)
-    if decoder:
-        projections += 2 * model.joined_kv / width * part.sequences * part.inputs_length * 2
-    attention = 0.0
-    if train.remat != "attention":
-        attention = _attention_weights(model, train, part, decoder=decoder)
+    projections += 2 * model.joined_kv / width * part.sequences * part.memory_length * 2
+    attention = _attention_weights(model, train, part) if train.remat != "attention" else 0.0
     feed_forward = 2 * FEED_FORWARD_KEPT[model.activation] * model.d_ff / width
     if not sparse:
         return residual + projections + attention + feed_forward * tokens
-    slots = part.decoder_slots if decoder else part.encoder_slots
-    experts = slots * (feed_forward + QUEUE_KEPT_BYTES * model.d_model)
+    experts = part.slots * (feed_forward + QUEUE_KEPT_BYTES * model.d_model)
     router = tokens * (ROUTER_INPUT_KEPT_BYTES * model.d_model + ROUTER_KEPT_BYTES * model.experts)
     return residual + projections + attention + experts + router
 
 
-def _attention_weights(
-    model: ModelConfig, train: TrainConfig, part: _Part, *, decoder: bool
-) -> float:
+def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Bytes of the attention weights of one block: self-attention's, and a decoder's own."""
-    length = part.targets_length if decoder else part.inputs_length
-    keys = length + (part.inputs_length if decoder else 0)
-    heads = model.heads / train.model_parallel
-    return part.sequences * length * keys * heads * ATTENTION_KEPT_BYTES
+    keys, heads = part.length + part.memory_length, model.heads / train.model_parallel
+    return part.tokens * keys * heads * ATTENTION_KEPT_BYTES
 
 
 def _period_weights(model: ModelConfig, train: TrainConfig) -> float:

@@ -75,10 +75,7 @@ def _dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int
 def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:
     """Say what is wrong with a mesh that is given as a whole."""
     asked = (config.data_parallel, config.expert_parallel, config.model_parallel)
-    product = 1
-    for size in asked:
-        product *= size or 1
-    devices = topology.devices
+    product, devices = math.prod(size or 1 for size in asked), topology.devices
     if devices % product or (None not in asked and product != devices):
         raise UserError(
             f"--data-parallel x --expert-parallel x --model-parallel is {product}, and "

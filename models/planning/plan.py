@@ -27,17 +27,7 @@ NO_CHANGES = ModelChanges()
 def make_plan(
     preset: str, topology: str, config: PlanConfig, changes: ModelChanges
 ) -> dict[str, Any]:
-    """Plan one preset on one slice.
-
-    Args:
-        preset: name of the model.
-        topology: name of the slice.
-        config: the batch, and what is decided already.
-        changes: what to change of the preset.
-
-    Returns:
-        What `mswitch plan --json` prints.
-    """
+    """Plan one preset on one slice; gives what `mswitch plan --json` prints."""
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
     for warning in small_group_warnings(model, *config.shape):
@@ -73,14 +63,7 @@ def make_plan(
 def make_pair(
     preset: str, pair: str, topology: str, config: PlanConfig, changes: ModelChanges
 ) -> dict[str, Any]:
-    """Plan two presets for the same batch on one slice.
-
-    Args:
-        preset: name of the model.
-        pair: name of the model that it is compared with, such as its dense twin.
-        topology: name of the slice.
-        config: the batch, and what is decided already, for both.
-        changes: what to change of `preset`; the other stays as it is.
+    """Plan two presets for the same batch on one slice; changes are of `preset` alone.
 
     Returns:
         Both plans, `pair` as it is and `plan`, and `ratios` of the second to the first.
@@ -196,8 +179,8 @@ def _measured(
             "flops_per_step": flops,
             "flops_ratio": flops / (analytic + again),
             "collectives": result.costs["collectives"],
-            "estimated_step_secs": bound.step_secs,
-            "estimate": dataclasses.asdict(bound),
+            "estimated_step_secs": max(bound.values()),
+            "estimate": bound,
         }
     return made
 

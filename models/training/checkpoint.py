@@ -261,13 +261,9 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str = "") -> Parameters:
-    """Load a checkpoint's parameters without its optimizer state.
+    """Load a checkpoint's parameters without its optimizer state, as `like` has them placed.
 
-    Args:
-        files: of the run.
-        step: which checkpoint.
-        like: shapes, and the devices that are to hold them.
-        run: the `config_hash` of the run it must be of, if it says; empty where any will do.
+    `run` is the `config_hash` of the run that it must be of, if it says; empty where any will do.
     """
     checkpoint = files.directory.absolute() / CHECKPOINTS / str(step)
     with files.checkpoint(step):

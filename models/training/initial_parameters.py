@@ -32,13 +32,7 @@ from mswitch.pipelines.outputs import MARKER
 
 
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
-    """Choose the checkpoint to begin with.
-
-    Args:
-        files: a run.
-        step: its checkpoint; None takes the newest of a run that is finished.
-        keep_moments: whether the optimizer keeps its moments.
-    """
+    """Choose the checkpoint to begin with; None takes the newest of a run that is finished."""
     described = read_run(files.directory)
     found = find_step(files, step)
     if step is None and not (files.directory / MARKER).is_file():
@@ -67,10 +61,7 @@ def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
 def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
     """Check that a run that is trained so can take over the moments of its origin, if it is to.
 
-    Args:
-        origin: the origin.
-        described: its config.json.
-        train: how the run is trained.
+    `described` is the origin's config.json.
     """
     if not origin.keep_moments:
         return

@@ -35,18 +35,7 @@ from mswitch.tasks.batches.training import TaskBatches
 def run_training(
     plan: RunPlan, batches: TaskBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
-    """Train to the last step, or until a signal: then save, and exit with code 75.
-
-    Args:
-        plan: the run.
-        batches: its data.
-        files: where it lies.
-        skeleton: its model, on the mesh.
-        groups: routing groups of a batch.
-
-    Returns:
-        The last loss.
-    """
+    """Train to the last step, and give its loss; or until a signal: save, and exit with code 75."""
     steps, optimizer, out = plan.train.steps, optimizer_of(plan.train), files.directory
     # Of a run that is extended, that of the shorter one.
     identity = on_first(lambda: read_run(out)["config_hash"])

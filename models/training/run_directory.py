@@ -259,12 +259,7 @@ def describe_run(
 ) -> None:
     """Write config.json; one that is there only takes over settings that may change.
 
-    Args:
-        out: the run directory.
-        plan: the run.
-        examples: its data.
-        measured: counts and costs to note.
-        is_copy: whether the run is in a bucket, from where no relative path leads here.
+    From a run in a bucket, of which `out` is a copy, no relative path leads here.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)

@@ -373,7 +373,11 @@ def open_files(
     digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
     name = f"mswitch-{'read-' if part is None else ''}{digest}"
     # Processes of one machine have a copy each.
-    prefix = f"{name}.{_process_index()}-" if shared else f"{name}-"
+    prefix = f"{name}-"
+    if shared:
+        import jax
+
+        prefix = f"{name}.{jax.process_index()}-"
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as copy:
         run = BucketFiles(url, Path(copy))
         try:
@@ -390,9 +394,3 @@ def open_files(
             other = rf"[^\s'\"]*/{name}\.\d+-\w{{8}}"
             text = re.sub(other, lambda _: url, str(error).replace(copy, url))
             raise type(error)(text) from error
-
-
-def _process_index() -> int:
-    import jax
-
-    return jax.process_index()

@@ -44,10 +44,7 @@ def stage_run(
 ) -> Iterator[StagedOutput | BucketRun]:
     """Give the output of a stage that makes a run, on a file system or in a bucket.
 
-    Args:
-        out: a path, or a gs:// or s3:// URL.
-        stage: its name.
-        config: everything that the bytes depend on.
+    `config` is everything that the bytes depend on.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:

@@ -69,11 +69,8 @@ def run_model(
 ) -> tuple[Head, tuple[RoutingStats, RoutingStats] | None]:
     """What makes logits of a batch, and how encoder and decoder of a sparse model routed it.
 
-    Args:
-        skeleton: the model.
-        parameters: its values.
-        batch: with `SEGMENTS` where rows are packed.
-        how: the model's groups, capacities and key.
+    The batch has `SEGMENTS` where rows are packed; `how` are the model's groups, capacities and
+    key.
     """
     model = skeleton.merge(parameters)
     x, stats = model(

@@ -202,9 +202,7 @@ def sparse_layers(model: ModelConfig) -> list[str]:
 def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
     """The dense model's parameters in a sparse one's places, experts being copies; routers drawn.
 
-    Args:
-        dense: unscanned parameters of a model that differs in experts alone.
-        skeleton: the sparse model, unscanned.
+    Both are unscanned, and differ in experts alone.
     """
     period = skeleton.config.period
     # All are drawn, for a router's values depend on what is drawn before.

@@ -152,11 +152,7 @@ def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
 
 
 def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Check that manifest, marker and vocabulary belong together.
-
-    Raises:
-        KeyError: something is not in the manifest.
-    """
+    """Check that manifest, marker and vocabulary belong together."""
     marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
     described = config_hash(manifest["stage"], manifest["config"])
     if not marker == described == manifest["config_hash"]:

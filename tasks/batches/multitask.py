@@ -104,11 +104,7 @@ class TaskMixture:
         return {"tasks": described}
 
     def shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-        """Normalised rates of the tasks that take part.
-
-        Args:
-            records: training examples by task and language.
-        """
+        """Normalised rates of the tasks that take part; `records` are by task and language."""
         weights = {}
         for name, task in self.tasks.items():
             count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))

@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -23,18 +23,8 @@ def ahead(
         numbers: may be endless; taken from `prefetch` ahead.
         prefetch: how many things wait, ready or being made; 0 makes each when it is asked for.
         workers: threads.
-
-    Raises:
-        ValueError: `prefetch` is negative or `workers` less than 1.
     """
-    if prefetch < 0 or workers < 1:
-        raise ValueError(f"prefetch is {prefetch} and workers {workers}: give 0 and 1 or more")
-    return _ahead(make, iter(numbers), prefetch, workers)
-
-
-def _ahead(
-    make: Callable[[int], T], numbers: Iterator[int], prefetch: int, workers: int
-) -> Generator[T, None, None]:
+    numbers = iter(numbers)
     if not prefetch:
         yield from map(make, numbers)
         return

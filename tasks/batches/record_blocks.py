@@ -46,12 +46,7 @@ class RecordSource:
     """
 
     def __init__(self, files: Sequence[TFRecordFile], cache: ByteCache):
-        """Put shards together.
-
-        Args:
-            files: the shards, in order.
-            cache: what is read is kept in it; sources may share one.
-        """
+        """Put shards together, in order; what is read is kept in a cache that sources may share."""
         self.files = tuple(files)
         self._starts = list(itertools.accumulate((len(file) for file in self.files), initial=0))
         size = sum(file.size_bytes for file in self.files)
@@ -66,11 +61,7 @@ class RecordSource:
         return self.read(index)
 
     def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:
-        """Features of one record, or those of them that are in `names`.
-
-        Raises:
-            IndexError: there is no such record.
-        """
+        """Features of one record, or those of them that are in `names`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         piece = self.piece(index)

@@ -197,11 +197,7 @@ class TaskBatches:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        """`batch(step)`, for Grain.
-
-        Raises:
-            IndexError: the training has no such step.
-        """
+        """`batch(step)`, for Grain; an IndexError beyond the training."""
         if not 0 <= step < self._steps:
             raise IndexError(step)
         return self.batch(int(step))

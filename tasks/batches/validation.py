@@ -25,8 +25,6 @@ class ValidationBatches:
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
-        inputs_length: encoder positions.
-        targets_length: decoder positions.
         vocabulary_size: all ids, sentinels included.
         in_bytes: whether losses are to be counted by the byte: spans are of raw text.
         config_hash: of the examples.
@@ -39,8 +37,6 @@ class ValidationBatches:
         self._examples = opened = open_examples(examples)
         self.batch_size = batch_size
         self.languages = opened.languages
-        self.inputs_length = opened.validation_lengths.inputs_length
-        self.targets_length = opened.validation_lengths.targets_length
         self.vocabulary_size = opened.vocabulary_size
         self.config_hash = opened.manifest["config_hash"]
         self.in_bytes = opened.manifest.get("validation_spans") == "bytes"
@@ -59,11 +55,7 @@ class ValidationBatches:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number`.
-
-        Raises:
-            IndexError: there is no such batch.
-        """
+        """Batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         places = self._rows[number :: len(self)]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from train_child import features
 
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
@@ -27,12 +28,7 @@ def skewed_batch(vocabulary_size: int) -> dict[str, np.ndarray]:
         return np.where(rng.random((ROWS, length)) < 0.1, rare, 3).astype(np.int32)
 
     targets = tokens(TARGETS)
-    return {
-        "encoder_input_tokens": tokens(INPUTS),
-        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-        "decoder_target_tokens": targets,
-        "decoder_loss_weights": np.ones(targets.shape, np.float32),
-    }
+    return features(tokens(INPUTS), targets)
 
 
 @pytest.mark.parametrize("name", ["dense", "sparse"])

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
+from hf_logits import FIXTURES, compute_cached_logits, compute_logits
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
 from task_files import vocabulary, write_supervised
@@ -39,7 +40,6 @@ from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_para
 from mswitch.pipelines.special_tokens import EOS_ID, UNK_ID
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
-from tests.models.huggingface.conftest import FIXTURES, compute_cached_logits, compute_logits
 
 pytestmark = pytest.mark.parity
 

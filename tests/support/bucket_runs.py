@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from trained_runs import equal, lines, state
+from trained_runs import assert_same
 
 from mswitch.pipelines import objects, storage
 
@@ -42,8 +42,7 @@ def assert_same_runs(made: Path, undisturbed: Path, steps: int) -> None:
         for described in (ours, theirs) if name == "config.json" else ():
             described["examples"].pop("path")
         assert ours == theirs
-    assert lines(made) == lines(undisturbed)
-    assert equal(state(made, steps), state(undisturbed, steps))
+    assert_same(made, undisturbed, steps)
 
 
 def copied(run: str, out: Path) -> Path:

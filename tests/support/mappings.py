@@ -6,6 +6,7 @@ Every language is a random permutation of the same 64 tokens; a text walks along
 import dataclasses
 
 import numpy as np
+from train_child import features
 
 from mswitch.models.config import ModelConfig, TrainConfig
 
@@ -55,12 +56,6 @@ class Languages:
                 following = np.where(anywhere, rng.integers(0, TOKENS, following.shape), following)
             walk = np.concatenate([walk, following])
         targets = (walk.T + FIRST_TOKEN).astype(np.int32)
-        weights = np.ones(targets.shape, np.float32)
-        weights[:, 0] = 0
-        features = {
-            "encoder_input_tokens": (lang[:, None] + FIRST_TOKEN + TOKENS).astype(np.int32),
-            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-            "decoder_target_tokens": targets,
-            "decoder_loss_weights": weights,
-        }
-        return features, lang
+        batch = features((lang[:, None] + FIRST_TOKEN + TOKENS).astype(np.int32), targets)
+        batch["decoder_loss_weights"][:, 0] = 0
+        return batch, lang

@@ -78,38 +78,60 @@ def switch_model(
 def switch(
     weights: Weights, name: str, x: np.ndarray, real: np.ndarray, groups: int, capacity: int
 ) -> tuple[np.ndarray, int, float, float]:
+    """What the experts make of the tokens, how many were dropped, and the balance and z-loss."""
+    router = weights[f"{name}.router.classifier.weight"].astype(np.float64)
+    tokens = x.reshape(groups, -1, x.shape[-1])
+    slots, gates, stats = route(tokens @ router.T, real.reshape(groups, -1), capacity)
+    out = np.zeros_like(tokens)
+    for place in zip(*np.nonzero(slots >= 0), strict=True):
+        expert = f"{name}.experts.expert_{stats['expert'][place]}"
+        out[place] = gates[place] * feed_forward(weights, expert, tokens[place])
+    return out.reshape(x.shape), stats["dropped"], stats["balance_loss"], stats["z_loss"]
+
+
+def route(logits: np.ndarray, real: np.ndarray, capacity: int):
     """Top-1 routing: tokens of a group in their order, until an expert's slots are taken.
 
-    Gives what the experts make of the tokens, how many were dropped, and the balance and z-loss:
-    of each group's real tokens, dropped or not; then the mean over groups.
+    Gives, for logits [G, S, E], slots [G, S], -1 for none, gates [G, S], and statistics: the
+    balance and z-loss are of each group's real tokens, dropped or not; then the mean over groups.
     """
-    router = weights[f"{name}.router.classifier.weight"].astype(np.float64)
-    experts = router.shape[0]
-    out = np.zeros_like(x)
-    dropped = 0
-    balance_losses, z_losses = [], []
-    rows = x.shape[0] // groups
-    for group in range(groups):
-        taken, chosen = np.zeros(experts, int), np.zeros(experts)
-        mass, squares = np.zeros(experts), 0.0
-        for row in range(group * rows, (group + 1) * rows):
-            for position in np.flatnonzero(real[row]):
-                token = x[row, position]
-                probabilities = softmax(router @ token)
-                expert = int(probabilities.argmax())
-                chosen[expert] += 1
-                mass += probabilities
-                squares += np.log(np.exp(router @ token).sum()) ** 2
-                if taken[expert] == capacity:
-                    dropped += 1
-                    continue
-                taken[expert] += 1
-                y = feed_forward(weights, f"{name}.experts.expert_{expert}", token)
-                out[row, position] = probabilities[expert] * y
-        tokens = chosen.sum()
-        balance_losses.append(experts * (chosen / tokens) @ (mass / tokens))
-        z_losses.append(squares / tokens)
-    return out, dropped, float(np.mean(balance_losses)), float(np.mean(z_losses))
+    groups, positions, experts = logits.shape
+    slots, expert = np.full((2, groups, positions), -1)
+    gates = np.zeros((groups, positions))
+    counts, mass = np.zeros((2, groups, experts))
+    squares, entropy = np.zeros(groups), 0.0
+    for g, s in np.ndindex(groups, positions):
+        p = np.exp(logits[g, s].astype(float))
+        z = p.sum()
+        p /= z
+        chosen = int(np.argmax(p))
+        gates[g, s] = p[chosen]
+        if not real[g, s]:
+            continue
+        expert[g, s] = chosen
+        if counts[g, chosen] < capacity:
+            slots[g, s] = chosen * capacity + counts[g, chosen]
+        counts[g, chosen] += 1
+        mass[g] += p
+        squares[g] += np.log(z) ** 2
+        entropy -= (p * np.log(p)).sum()
+    tokens, total = np.maximum(real.sum(axis=1), 1), max(real.sum(), 1)
+    dropped = (real & (slots < 0)).sum()
+    return (
+        slots,
+        gates,
+        {
+            "balance_loss": (experts * (counts * mass).sum(axis=1) / tokens**2).mean(),
+            "z_loss": (squares / tokens).mean(),
+            "drop_fraction": dropped / total,
+            "entropy": entropy / total,
+            "confidence": (gates * real).sum() / total,
+            "load": counts.sum(axis=0) / total,
+            "peak": counts.max(),
+            "dropped": dropped,
+            "expert": expert,
+        },
+    )
 
 
 def feed_forward(weights: Weights, name: str, x: np.ndarray) -> np.ndarray:

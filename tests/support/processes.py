@@ -49,6 +49,13 @@ def run_python(
     )
 
 
+def output_of(*words: object, cwd: Path | None = None, **variables: str) -> str:
+    """Run Python with these words to its end, which must be a good one; what it printed."""
+    done = run_python(*words, cwd=cwd, **variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
 def run_mswitch(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of mswitch."""
     return run_python("-m", "mswitch.flows.cli.main", *words, **variables)

@@ -18,6 +18,16 @@ import numpy as np
 INPUTS, TARGETS, VOCABULARY = 12, 8, 128
 
 
+def features(inputs: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
+    """What a model takes of inputs and targets that are padded with 0."""
+    return {
+        "encoder_input_tokens": inputs,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": (targets > 0).astype(np.float32),
+    }
+
+
 class MemoryBatches:
     """Batches as `mswitch.tasks.batches.training` gives them: a function of (seed, step)."""
 
@@ -33,14 +43,8 @@ class MemoryBatches:
         targets = inputs[:, :TARGETS][:, ::-1].copy()
         inputs[np.arange(INPUTS) >= rng.integers(6, INPUTS + 1, (rows, 1))] = 0
         targets[np.arange(TARGETS) >= rng.integers(4, TARGETS + 1, (rows, 1))] = 0
-        features = {
-            "encoder_input_tokens": inputs,
-            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-            "decoder_target_tokens": targets,
-            "decoder_loss_weights": (targets > 0).astype(np.float32),
-            "language": np.zeros(rows, np.int32),
-        }
-        return {name: values[self.mine] for name, values in features.items()}
+        made = {**features(inputs, targets), "language": np.zeros(rows, np.int32)}
+        return {name: values[self.mine] for name, values in made.items()}
 
 
 class TerminatingBatches(MemoryBatches):

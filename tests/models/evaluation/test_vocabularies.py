@@ -41,6 +41,11 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
+def evaluate(place: Path, trained: int, examples: int, spans: str) -> int:
+    run, examples_of = place / f"run-{trained}", place / f"examples-{examples}-{spans}"
+    return main(["evaluate", "--run", str(run), "--examples", str(examples_of)])
+
+
 def report(place: Path, *options: str | Path) -> int:
     runs = ("--baseline", place / "run-500", "--candidate", place / "run-600")
     return main(["report", *map(str, (*runs, *options))])
@@ -48,28 +53,15 @@ def report(place: Path, *options: str | Path) -> int:
 
 def test_losses_a_token_are_refused_and_bits_a_byte_compared(place, capsys):
     for size in (500, 600):
-        run(
-            "evaluate",
-            "--run",
-            place / f"run-{size}",
-            "--examples",
-            f"{place}/examples-{size}-tokens",
-        )
+        assert evaluate(place, size, size, "tokens") == 0
     assert report(place, "--out", place / "tokens") == 2
     assert "differ in examples.config_hash" in capsys.readouterr().err
-    other = ("--run", place / "run-500", "--examples", place / "examples-500-bytes")
-    assert main(["evaluate", *map(str, other)]) == 2
+    assert evaluate(place, 500, 500, "bytes") == 2
     assert "remove the eval directory" in capsys.readouterr().err
     for size in (500, 600):
         for path in (place / f"run-{size}" / "eval").iterdir():
             path.unlink()
-        run(
-            "evaluate",
-            "--run",
-            place / f"run-{size}",
-            "--examples",
-            f"{place}/examples-{size}-bytes",
-        )
+        assert evaluate(place, size, size, "bytes") == 0
     assert "bits a byte" in capsys.readouterr().err
     assert report(place, "--out", place / "bytes") == 0
     found = json.loads((place / "bytes" / "report.json").read_text())
@@ -87,6 +79,5 @@ def test_losses_a_token_are_refused_and_bits_a_byte_compared(place, capsys):
 
 
 def test_other_vocabularies_are_refused(place, capsys):
-    given = ("--run", place / "run-500", "--examples", place / "examples-600-bytes")
-    assert main(["evaluate", *map(str, given)]) == 2
+    assert evaluate(place, 500, 600, "bytes") == 2
     assert "vocabulary_sha256 differs" in capsys.readouterr().err

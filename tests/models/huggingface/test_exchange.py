@@ -1,13 +1,11 @@
 """Weights there and back: nothing changes on the way, and a killed import or export leaves none."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -17,8 +15,10 @@ import pytest
 import sentencepiece
 import train_child as child
 import trained_runs
+from hf_logits import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import run_mswitch
 from safetensors.numpy import load_file, save_file
 from sentencepiece import sentencepiece_model_pb2
 from sentencepiece_models import train_model
@@ -70,19 +70,19 @@ def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> Non
         "switch-all-tiny",
     ],
 )
-def test_hugging_face_to_run_and_back_is_the_identity(fixtures, tmp_path, name):
+def test_hugging_face_to_run_and_back_is_the_identity(tmp_path, name):
     run, back = tmp_path / "run", tmp_path / "back"
-    summary = import_hf(fixtures / name, run)
+    summary = import_hf(FIXTURES / name, run)
     assert summary["reused"] is False
     made = export_hf(run, back)
     assert made["parameters"] == summary["parameters"]
-    original = tensors(fixtures / name)
+    original = tensors(FIXTURES / name)
     # Without these copies, Hugging Face's class would make them up at random.
     copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     wanted = dict.fromkeys(copies if "untied" in name else (), original["shared.weight"])
     assert_same(tensors(back), original | wanted)
     assert summary["parameters"] == sum(values.size for values in original.values())
-    assert config_of(back) == config_of(fixtures / name)
+    assert config_of(back) == config_of(FIXTURES / name)
 
 
 @pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -106,24 +106,6 @@ def test_run_to_hugging_face_and_back_is_the_identity(tmp_path, scan_layers):
     assert export_hf(run, tmp_path / "first")["reused"]
 
 
-def test_shards_are_full_and_indexed(fixtures, tmp_path):
-    import_hf(fixtures / "mt5-tiny", tmp_path / "run")
-    export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=10_000)
-    index = json.loads((tmp_path / "hf" / "model.safetensors.index.json").read_text())
-    files = sorted(path.name for path in (tmp_path / "hf").glob("*.safetensors"))
-    assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
-    assert sorted(set(index["weight_map"].values())) == files
-    total = 0
-    for name in files:
-        shard = load_file(tmp_path / "hf" / name)
-        assert sorted(shard) == sorted(k for k, v in index["weight_map"].items() if v == name)
-        size = sum(values.nbytes for values in shard.values())
-        assert size <= 10_000
-        total += size
-    assert index["metadata"]["total_size"] == total
-    assert_same(tensors(tmp_path / "hf"), tensors(fixtures / "mt5-tiny"))
-
-
 @given(
     st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=3), min_size=1, max_size=9),
     st.integers(1, 900),
@@ -140,6 +122,10 @@ def test_any_tensors_in_any_shards_come_back(tmp_path_factory, shapes, max_shard
     for name in names:
         shard = load_file(directory / name)
         assert len(shard) == 1 or sum(v.nbytes for v in shard.values()) <= max_shard_bytes
+    if len(names) > 1:
+        assert names[0] == f"model-00001-of-{len(names):05d}.safetensors"
+        index = json.loads((directory / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == sum(value.nbytes for value in values.values())
     files = WeightFiles(directory)
     assert_same({name: files.read(name, shape) for name, shape in shapes.items()}, values)
 
@@ -199,8 +185,8 @@ def test_an_imported_preset_is_recognised():
 
 
 @pytest.mark.parametrize("half", [ml_dtypes.bfloat16, np.float16])
-def test_half_precision_is_read(fixtures, tmp_path, half):
-    source = copy(fixtures / "t5-tiny", tmp_path)
+def test_half_precision_is_read(tmp_path, half):
+    source = copy(FIXTURES / "t5-tiny", tmp_path)
     rounded = {name: v.astype(half) for name, v in tensors(source).items()}
     save_file(rounded, source / "model.safetensors", metadata={"format": "pt"})
     import_hf(source, tmp_path / "run")
@@ -209,8 +195,8 @@ def test_half_precision_is_read(fixtures, tmp_path, half):
     assert_same(tensors(tmp_path / "back"), wanted)
 
 
-def test_older_checkpoints_with_copies_of_the_embedding(fixtures, tmp_path):
-    source = copy(fixtures / "t5-tiny", tmp_path)
+def test_older_checkpoints_with_copies_of_the_embedding(tmp_path):
+    source = copy(FIXTURES / "t5-tiny", tmp_path)
     values = tensors(source)
     for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
         values[name] = values["shared.weight"]
@@ -218,7 +204,7 @@ def test_older_checkpoints_with_copies_of_the_embedding(fixtures, tmp_path):
     values[unused] = np.zeros((32, 2), np.float32)
     save_file(values, source / "model.safetensors")
     import_hf(source, tmp_path / "run")
-    import_hf(fixtures / "t5-tiny", tmp_path / "plain")
+    import_hf(FIXTURES / "t5-tiny", tmp_path / "plain")
     assert_same(parameters_of(tmp_path / "run"), parameters_of(tmp_path / "plain"))
 
 
@@ -226,18 +212,18 @@ def copy(directory: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(directory, tmp_path / "source"))
 
 
-def test_again_does_nothing_and_another_source_is_refused(fixtures, tmp_path):
+def test_again_does_nothing_and_another_source_is_refused(tmp_path):
     for _ in range(2):
-        imported = import_hf(fixtures / "t5-tiny", tmp_path / "run")
+        imported = import_hf(FIXTURES / "t5-tiny", tmp_path / "run")
         exported = export_hf(tmp_path / "run", tmp_path / "hf")
     assert imported["reused"] is exported["reused"] is True
     with pytest.raises(UserError, match=r"made with other settings or inputs.*sha256"):
-        import_hf(fixtures / "mt5-tiny", tmp_path / "run")
+        import_hf(FIXTURES / "mt5-tiny", tmp_path / "run")
     with pytest.raises(UserError, match=r"other settings or inputs \(changed: max_shard_bytes\)"):
         export_hf(tmp_path / "run", tmp_path / "hf", max_shard_bytes=9999)
 
 
-def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
+def test_a_vocabulary_is_exported_as_a_tokenizer(tmp_path):
     run, out, given = tmp_path / "run", tmp_path / "hf", tmp_path / "given.model"
     model = add_sentinels(train_model(["a cab", "a bad cad"] * 20, 16, byte_fallback=False))
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)
@@ -269,7 +255,7 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(fixtures, tmp_path):
         UserError, match=r"other settings or inputs \(changed: tokenizer, vocabulary\)"
     ):
         export_hf(run, out)
-    import_hf(fixtures / "mt5-tiny", tmp_path / "small")
+    import_hf(FIXTURES / "mt5-tiny", tmp_path / "small")
     with pytest.raises(UserError, match=r"small has 40 rows for the \d+ pieces of"):
         export_hf(tmp_path / "small", tmp_path / "no", vocab=given)
 
@@ -280,33 +266,25 @@ def test_a_vocabulary_that_is_no_unigram_model_is_refused(tmp_path):
         write_tokenizer(tmp_path, model)
 
 
-COMMAND = "import sys; from mswitch.flows.cli.main import main; sys.exit(main())"
-
-
 @pytest.mark.kill
-def test_the_commands_killed_and_run_again(fixtures, tmp_path):
+def test_the_commands_killed_and_run_again(tmp_path):
     """Whatever the moment, the directory appears as a whole or not at all."""
-
-    def call(*arguments: str, fault: str = "") -> subprocess.CompletedProcess[str]:
-        # Accelerators are left alone: that there is none goes unnoticed.
-        environment = {**os.environ, "MSWITCH_FAULT": fault, "JAX_PLATFORMS": "nowhere"}
-        command = [sys.executable, "-c", COMMAND, *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-    source = str(fixtures / "switch-all-tiny")
+    # Accelerators are left alone: that there is none goes unnoticed.
+    call = functools.partial(run_mswitch, JAX_PLATFORMS="nowhere")
+    source = FIXTURES / "switch-all-tiny"
     run, back = tmp_path / "run", tmp_path / "back"
-    importing = ("import-hf", source, "--out", str(run), "--json")
-    assert call(*importing, fault="import-hf.before_publish").returncode == -9
+    importing = ("import-hf", source, "--out", run, "--json")
+    assert call(*importing, MSWITCH_FAULT="import-hf.before_publish").returncode == -9
     assert not run.exists()
     done = call(*importing)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["preset"] == "imported"
-    exporting = ("export-hf", str(run), "--out", str(back), "--max-shard-bytes", "30000")
-    assert call(*exporting, fault="export-hf.before_marker").returncode == -9
+    exporting = ("export-hf", run, "--out", back, "--max-shard-bytes", 30_000)
+    assert call(*exporting, MSWITCH_FAULT="export-hf.before_marker").returncode == -9
     assert not back.exists()
     assert call(*exporting).returncode == 0
-    assert_same(tensors(back), tensors(Path(source)))
+    assert_same(tensors(back), tensors(source))
     assert sorted(path.name for path in tmp_path.iterdir() if "partial" in path.name) == []
-    refused = call("export-hf", str(tmp_path), "--out", str(tmp_path / "no"))
+    refused = call("export-hf", tmp_path, "--out", tmp_path / "no")
     assert refused.returncode == 2
     assert "is not a training run" in refused.stderr

@@ -6,13 +6,13 @@ the files here.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from types import EllipsisType
 
 import jax
 import numpy as np
 import numpy_switch as reference
 import pytest
+from hf_logits import FIXTURES, compute_cached_logits, compute_logits
 from safetensors.numpy import load_file
 
 from mswitch.models.capacity import Groups, expert_capacity
@@ -29,16 +29,11 @@ from mswitch.pipelines.outputs import read_json_object
 TOLERANCE = 1e-5
 
 
-@pytest.fixture
-def loaded(fixtures) -> Callable[..., tuple[ModelConfig, dict, dict]]:
-    """Give a function that reads a model, its parameters, and a batch with its logits."""
-
-    def read(name: str) -> tuple[ModelConfig, dict, dict]:
-        model = read_config(read_json_object(fixtures / name / "config.json"), name)
-        with np.load(fixtures / name / "expected.npz") as file:
-            return model, read_parameters(WeightFiles(fixtures / name), model), dict(file)
-
-    return read
+def load(name: str) -> tuple[ModelConfig, dict, dict]:
+    """A model, its parameters, and a batch with its logits."""
+    model = read_config(read_json_object(FIXTURES / name / "config.json"), name)
+    with np.load(FIXTURES / name / "expected.npz") as file:
+        return model, read_parameters(WeightFiles(FIXTURES / name), model), dict(file)
 
 
 def differ(made: np.ndarray, wanted: np.ndarray, where: np.ndarray | EllipsisType = ...) -> float:
@@ -60,9 +55,9 @@ def differ(made: np.ndarray, wanted: np.ndarray, where: np.ndarray | EllipsisTyp
         ("switch-drops-tiny", {"groups": 3, "capacity": 9}),
     ],
 )
-def test_logits_equal_hugging_faces(loaded, logits, name, setting):
-    model, parameters, expected = loaded(name)
-    made = logits(model, parameters, expected, **setting)
+def test_logits_equal_hugging_faces(name, setting):
+    model, parameters, expected = load(name)
+    made = compute_logits(model, parameters, expected, **setting)
     # Hugging Face routes padding, and mswitch does not; no real position sees the difference.
     real = expected["targets"] > 0
     assert differ(made, expected["logits"], real) < 1
@@ -76,18 +71,18 @@ def test_logits_equal_hugging_faces(loaded, logits, name, setting):
     "name",
     ["mt5-tiny", "umt5-tiny", "t5-tiny", "switch-tiny", "switch-untied-tiny", "switch-all-tiny"],
 )
-def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(loaded, cached_logits, name):
-    model, parameters, expected = loaded(name)
-    made = cached_logits(model, parameters, expected)
+def test_cached_decoding_equals_hugging_faces_and_teacher_forcing(name):
+    model, parameters, expected = load(name)
+    made = compute_cached_logits(model, parameters, expected)
     for kind in ("cached_logits", "logits"):
         assert differ(made, expected[kind], expected["targets"] > 0) < 1
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(1, 20), (3, 7)])
-def test_dropping_logits_equal_plain_numpy(fixtures, loaded, logits, groups, capacity):
+def test_dropping_logits_equal_plain_numpy(groups, capacity):
     """Hugging Face has no groups and routes padding: where tokens drop, NumPy is the reference."""
-    model, parameters, batch = loaded("switch-tiny")
-    weights = load_file(fixtures / "switch-tiny" / "model.safetensors")
+    model, parameters, batch = load("switch-tiny")
+    weights = load_file(FIXTURES / "switch-tiny" / "model.safetensors")
     real = batch["targets"] > 0
     outcome = reference.switch_model(
         weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
@@ -95,7 +90,7 @@ def test_dropping_logits_equal_plain_numpy(fixtures, loaded, logits, groups, cap
     wanted, dropped = outcome.logits, sum(outcome.dropped)
     routed = model.encoder_layers // 2 * (batch["inputs"] > 0).sum() + 2 * real.sum()
     assert dropped > 0.2 * routed
-    made = logits(model, parameters, batch, groups=groups, capacity=capacity)
+    made = compute_logits(model, parameters, batch, groups=groups, capacity=capacity)
     assert differ(made, wanted, real) < 1
     everything = (batch["inputs"].size,) * 2
     without = reference.switch_model(
@@ -106,9 +101,9 @@ def test_dropping_logits_equal_plain_numpy(fixtures, loaded, logits, groups, cap
 
 
 @pytest.mark.parametrize(("groups", "capacity"), [(3, 450), (3, 7)])
-def test_mswitch_equals_plain_numpy(loaded, logits, groups, capacity):
+def test_mswitch_equals_plain_numpy(groups, capacity):
     """GEGLU, and embeddings of their own: what Hugging Face's Switch has not."""
-    config, _, batch = loaded("switch-tiny")
+    config, _, batch = load("switch-tiny")
     model = dataclasses.replace(config, activation="geglu", tied_embeddings=False)
     drawn = np.random.default_rng(0)
     # Larger weights would make attention so sharp that what float32 rounds off grows to 1e-5.
@@ -122,14 +117,16 @@ def test_mswitch_equals_plain_numpy(loaded, logits, groups, capacity):
     )
     wanted, dropped = outcome.logits, sum(outcome.dropped)
     assert (dropped > 0) == (capacity == 7)
-    made = logits(model, parameters, batch, groups=groups, capacity=capacity if dropped else None)
+    made = compute_logits(
+        model, parameters, batch, groups=groups, capacity=capacity if dropped else None
+    )
     assert differ(made, wanted, batch["targets"] > 0) < 1
 
 
 @pytest.mark.parametrize("capacity_factor", [0.5, 8.0])
-def test_the_training_loss_equals_plain_numpy(fixtures, loaded, capacity_factor):
+def test_the_training_loss_equals_plain_numpy(capacity_factor):
     """Cross-entropy with its z-loss, and of every sparse layer a balance and a z-loss, summed."""
-    model, parameters, batch = loaded("switch-tiny")
+    model, parameters, batch = load("switch-tiny")
     weights = {"balance_weight": 0.3, "router_z_weight": 0.05, "router_jitter": 0.0}
     model = dataclasses.replace(model, capacity_factor=capacity_factor, **weights)
     train = TrainConfig(dtype="float32", z_loss=0.02)
@@ -137,7 +134,7 @@ def test_the_training_loss_equals_plain_numpy(fixtures, loaded, capacity_factor)
     sizes = [batch[name].size // groups for name in ("inputs", "targets")]
     capacities = [expert_capacity(capacity_factor, size, model.experts) for size in sizes]
     outcome = reference.switch_model(
-        load_file(fixtures / "switch-tiny" / "model.safetensors"),
+        load_file(FIXTURES / "switch-tiny" / "model.safetensors"),
         batch,
         heads=model.heads,
         groups=groups,
@@ -174,20 +171,20 @@ def test_the_training_loss_equals_plain_numpy(fixtures, loaded, capacity_factor)
     assert float(total) == pytest.approx(sum(parts.values()), rel=1e-5)
 
 
-def test_plain_numpy_equals_hugging_face(fixtures, loaded):
+def test_plain_numpy_equals_hugging_face():
     for name in ("switch-tiny", "switch-untied-tiny", "switch-all-tiny"):
-        _, _, batch = loaded(name)
-        weights = load_file(fixtures / name / "model.safetensors")
+        _, _, batch = load(name)
+        weights = load_file(FIXTURES / name / "model.safetensors")
         made = reference.switch_model(weights, batch, heads=2, groups=1, capacities=(450, 450))
         assert differ(made.logits, batch["logits"], batch["targets"] > 0) < 1
 
 
-def test_fixtures_are_not_trivial(fixtures):
+def test_fixtures_are_not_trivial():
     """A model that ignores its input would pass a comparison of constants."""
-    for directory in fixtures.iterdir():
+    for directory in FIXTURES.iterdir():
         with np.load(directory / "expected.npz") as file:
             made = file["logits"]
             assert made.std(axis=1).mean() > 0.3
             padded = bool((file["inputs"] == 0).any())
         assert padded == ("drops" not in directory.name)
-    assert len(list(fixtures.iterdir())) == 8
+    assert len(list(FIXTURES.iterdir())) == 8

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hf_logits import FIXTURES
 from safetensors.numpy import load_file, save_file
 
 from mswitch.models.huggingface.config import read_config, write_config
@@ -16,15 +17,15 @@ from mswitch.pipelines.errors import UserError
 
 
 @pytest.fixture
-def source(fixtures, tmp_path, request) -> Path:
+def source(tmp_path, request) -> Path:
     """A copy of these files, of T5 unless others are named."""
     name = getattr(request, "param", "t5-tiny")
-    return Path(shutil.copytree(fixtures / name, tmp_path / "source"))
+    return Path(shutil.copytree(FIXTURES / name, tmp_path / "source"))
 
 
 @pytest.fixture
-def sharded(fixtures, tmp_path) -> Path:
-    return Path(shutil.copytree(fixtures / "mt5-tiny", tmp_path / "sharded"))
+def sharded(tmp_path) -> Path:
+    return Path(shutil.copytree(FIXTURES / "mt5-tiny", tmp_path / "sharded"))
 
 
 def refuse(directory: Path, message: str) -> None:
@@ -155,9 +156,9 @@ def change_index(index: Path, text: str, tensor: str, file: str) -> None:
     index.write_text(json.dumps(content))
 
 
-def test_geglu_experts_have_no_class(fixtures, tmp_path):
+def test_geglu_experts_have_no_class(tmp_path):
     run = tmp_path / "run"
-    import_hf(fixtures / "switch-all-tiny", run)
+    import_hf(FIXTURES / "switch-all-tiny", run)
     config = json.loads((run / "config.json").read_text())
     config["model"]["activation"] = "geglu"
     (run / "config.json").write_text(json.dumps(config))
@@ -180,8 +181,8 @@ def test_other_layers_have_no_class(changes, message):
         write_config(dataclasses.replace(preset("switch-base-8").model, **changes))
 
 
-def test_exports_without_their_checkpoint(fixtures, tmp_path):
-    import_hf(fixtures / "t5-tiny", tmp_path / "run")
+def test_exports_without_their_checkpoint(tmp_path):
+    import_hf(FIXTURES / "t5-tiny", tmp_path / "run")
     with pytest.raises(UserError, match="no checkpoint of step 7: choose among 0"):
         export_hf(tmp_path / "run", tmp_path / "hf", step=7)
     with pytest.raises(UserError, match="--max-shard-bytes must be at least 1"):

@@ -10,12 +10,11 @@ import time
 import numpy as np
 import pytest
 from task_files import vocabulary, write_supervised
+from trained_runs import train_model
 
-from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
+from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.predict import predict
 from mswitch.models.presets import preset
-from mswitch.models.training.train import make_plan, train_prepared
-from mswitch.tasks.batches.mixtures import Mixture
 
 pytestmark = pytest.mark.learning
 
@@ -55,12 +54,7 @@ def test_copies_and_reversals_are_exact(tmp_path, name):
         **{"base_learning_rate": 0.3, "warmup_steps": 100},
     )
     clock = time.process_time()
-    summary = train_prepared(
-        lambda: make_plan(name, model, tasks, config, Mixture()),
-        tasks,
-        tmp_path / "run",
-        JobConfig(),
-    )
+    summary = train_model(name, model, tasks, tmp_path / "run", config)
     found = predict(tmp_path / "run", tasks, "validation", PredictConfig(batch_size=128))
     print(f"{name}: loss {summary['final_loss']:.4f}, {found['mean']['exact_match']:.1f} % exact, ")
     print(f"{time.process_time() - clock:.0f} CPU s")

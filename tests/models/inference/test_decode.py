@@ -166,12 +166,7 @@ def check_scores(skeleton, parameters, inputs):
     for number, label in enumerate(labels):
         targets = np.zeros((8, 6), np.int32)
         targets[:, : len(label)] = label
-        batch = {
-            "encoder_input_tokens": inputs,
-            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-            "decoder_target_tokens": targets,
-            "decoder_loss_weights": (targets > 0).astype(np.float32),
-        }
+        batch = child.features(inputs, targets)
         loss = evaluate(parameters, batch, Groups(1, 1), (DROPLESS, DROPLESS)).nats
         np.testing.assert_allclose(scores[:, number], -np.asarray(loss), rtol=1e-5)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 from sentencepiece_models import train_model
+from train_child import features
 
 from mswitch.flows.cli.main import main
 from mswitch.models.capacity import batch_groups
@@ -55,17 +56,11 @@ def write_run(config, directory, vocabulary, steps):
     last = opened.size - 1
     source = [*encode("the cat"), last, *encode("on the"), last - 1, *encode("again"), 1]
     target = [last, *encode(SPANS[0]), last - 1, *encode(SPANS[1]), 1]
-    targets = np.tile(np.array(target, np.int32), (8, 1))
-    batch = {
-        "encoder_input_tokens": np.tile(np.array(source, np.int32), (8, 1)),
-        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-        "decoder_target_tokens": targets,
-        "decoder_loss_weights": np.ones(targets.shape, np.float32),
-    }
+    batch = features(*(np.tile(np.array(ids, np.int32), (8, 1)) for ids in (source, target)))
     config = dataclasses.replace(config, vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
     skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-    groups = batch_groups(config, 8, len(source), targets.shape[1])
+    groups = batch_groups(config, 8, len(source), len(target))
     step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)
     for _ in range(steps):

@@ -17,10 +17,10 @@ import train_child as child
 from example_files import write_examples
 from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
-from trained_runs import parameters_of, skeleton_of
+from trained_runs import parameters_of, skeleton_of, train_model
 
 from mswitch.flows.cli.app import run as run_command
-from mswitch.models.config import JobConfig, PredictConfig, TrainConfig
+from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.best_checkpoint import select
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.decoding_batches import bucket
@@ -28,10 +28,8 @@ from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.inference.predict import answer, predict
 from mswitch.models.inference.prediction_scores import format_scores
 from mswitch.models.training.run_directory import MARKER
-from mswitch.models.training.train import make_plan, train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.special_tokens import EOS_ID
-from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.registry import make_metric
 
@@ -79,9 +77,7 @@ def run(tmp_path_factory, tasks) -> Path:
     model = child.plan("mswitch-tiny", 3).model
     model = dataclasses.replace(model, vocabulary_size=rows + 3, init_scale=2.0)
     config = TrainConfig(steps=3, batch_size=4, dtype="float32", eval_every=1, warmup_steps=1)
-    train_prepared(
-        lambda: make_plan("mswitch-tiny", model, tasks, config, Mixture()), tasks, out, JobConfig()
-    )
+    train_model("mswitch-tiny", model, tasks, out, config)
     return out
 
 

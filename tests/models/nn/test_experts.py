@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from mswitch.models.capacity import expert_capacity
 from mswitch.models.nn.experts import (
     DROPLESS,
     MIN_BLOCK,
@@ -83,60 +82,25 @@ def test_index_dispatch_equals_one_hot_einsums_with_gradients(sparse, capacity, 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), made, wanted)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def there_and_back(x, logits, real, experts: int, capacity: int):
-    slot = assign(logits, real, capacity).slot
-    queues = dispatch(x, slot, experts, capacity)
-    return slot, queues, combine(queues, slot)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    # Each pair is compiled once.
-    st.sampled_from([(2, 1), (2, 5), (5, 3), (5, 16)]),
-    st.floats(0.0, 1.0),
-    st.integers(0, 2**32 - 1),
-)
-def test_dispatch_and_combine_are_inverse_for_kept_tokens(sizes, share, seed):
-    experts, capacity = sizes
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize(("experts", "capacity"), [(2, 1), (2, 5), (5, 3), (5, 16)])
+def test_dispatch_and_combine_are_inverse_for_kept_tokens(experts, capacity):
+    """And a place that no token takes is zeros."""
+    rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 16, 3)).astype(np.float32)
-    real = rng.random((2, 16)) < share
     logits = rng.normal(size=(2, 16, experts)).astype(np.float32)
-    slot, queues, back = there_and_back(x, logits, real, experts, capacity)
-    kept = np.asarray(slot) < experts * capacity
-    np.testing.assert_array_equal(np.asarray(back)[kept], x[kept])
-    assert not np.asarray(back)[~kept].any()
-    assert float(np.abs(queues).sum()) == pytest.approx(np.abs(x[kept]).sum(), rel=1e-5)
+    real = rng.random((2, 16)) < 0.8
 
+    @jax.jit
+    def there_and_back(x, logits, real):
+        slot = assign(logits, real, capacity).slot
+        queues = dispatch(x, slot, experts, capacity)
+        return slot, queues, combine(queues, slot)
 
-def test_dropped_tokens_and_padding_give_zero_so_the_residual_passes(sparse):
-    layer = layer_of(sparse)
-    x = jnp.broadcast_to(jax.random.normal(jax.random.key(0), (sparse.d_model,)), (1, 8, 32))
-    real = jnp.arange(8)[None] != 1
-    y, stats = applied(layer, x, real, groups=1, capacity=4)
-    # All tokens are equal, so all choose one expert: 0, 2, 3, 4 fit.
-    assert np.abs(np.asarray(y)[0, [0, 2, 3, 4]]).min() > 0
-    assert not np.asarray(y)[0, [1, 5, 6, 7]].any()
-    assert int(stats.dropped) == 3
-
-
-@pytest.mark.slow
-def test_groups_are_routed_on_their_own(sparse):
-    layer = layer_of(sparse)
-    x = jax.random.normal(jax.random.key(0), (4, 8, sparse.d_model))
-    real = jnp.ones((4, 8), bool)
-    both, _ = applied(layer, x, real, groups=2)
-    halves = [applied(layer, x[i : i + 2], real[i : i + 2], groups=1)[0] for i in (0, 2)]
-    np.testing.assert_allclose(both, jnp.concatenate(halves), atol=1e-6)
-
-
-def test_capacity_comes_from_the_factor_unless_given(sparse):
-    layer = layer_of(sparse)
-    x = jnp.broadcast_to(jnp.ones(sparse.d_model), (1, 32, sparse.d_model))
-    _, stats = applied(layer, x, jnp.ones((1, 32), bool), groups=1)
-    capacity = expert_capacity(sparse.capacity_factor, 32, sparse.experts)
-    assert int(stats.dropped) == 32 - capacity == 22
+    slot, queues, back = map(np.asarray, there_and_back(x, logits, real))
+    kept = slot < experts * capacity
+    np.testing.assert_array_equal(back[kept], x[kept])
+    assert not back[~kept].any()
+    assert np.abs(queues).sum() == pytest.approx(np.abs(x[kept]).sum(), rel=1e-5)
 
 
 def test_expert_dropout_acts_in_training_only(sparse):

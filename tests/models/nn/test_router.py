@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy_switch import route
 
 from mswitch.models.capacity import expert_capacity
 from mswitch.models.nn.router import Router, assign, expert_of_id
@@ -31,35 +32,6 @@ BFLOAT16 = jnp.dtype(jnp.bfloat16)
 )
 def test_capacity(factor, positions, experts, capacity):
     assert expert_capacity(factor, positions, experts) == capacity
-
-
-def reference(logits: np.ndarray, real: np.ndarray, capacity: int):
-    """One token at a time."""
-    groups, positions, experts = logits.shape
-    slots = np.full((groups, positions), -1)
-    gates = np.zeros((groups, positions))
-    balance = []
-    dropped = 0
-    for g in range(groups):
-        queues = [0] * experts
-        assigned, probabilities = np.zeros(experts), np.zeros(experts)
-        for s in range(positions):
-            p = np.exp(logits[g, s] - logits[g, s].max())
-            p /= p.sum()
-            chosen = int(np.argmax(p))
-            gates[g, s] = p[chosen]
-            if not real[g, s]:
-                continue
-            assigned[chosen] += 1
-            probabilities += p
-            if queues[chosen] < capacity:
-                slots[g, s] = chosen * capacity + queues[chosen]
-                queues[chosen] += 1
-            else:
-                dropped += 1
-        tokens = max(int(real[g].sum()), 1)
-        balance.append(experts * np.sum(assigned / tokens * probabilities / tokens))
-    return slots, gates, float(np.mean(balance)), dropped
 
 
 # Each operation on its own would be compiled on its own.
@@ -88,7 +60,7 @@ def test_assignment_equals_one_token_at_a_time(shape, capacity, share, seed):
     logits = rng.normal(size=shape).astype(np.float32)
     real = rng.random((groups, positions)) < share
     routing = jitted_assign(logits, real, capacity)
-    slots, gates, balance, dropped = reference(logits, real, capacity)
+    slots, gates, stats = route(logits, real, capacity)
     made = np.asarray(routing.slot)
     kept = slots >= 0
     np.testing.assert_array_equal(made[kept], slots[kept])
@@ -96,9 +68,9 @@ def test_assignment_equals_one_token_at_a_time(shape, capacity, share, seed):
     for row in made:
         assert len(set(row.tolist())) == positions
     np.testing.assert_allclose(routing.gate, gates, rtol=1e-5)
-    assert float(routing.stats.balance_loss) == pytest.approx(balance, rel=1e-5, abs=1e-6)
-    assert int(routing.stats.dropped) == dropped
-    assert float(routing.stats.load.sum()) == pytest.approx(1.0 if real.any() else 0.0)
+    for name, wanted in stats.items():
+        made = getattr(routing.stats, name)
+        np.testing.assert_allclose(made, wanted, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @settings(max_examples=30, deadline=None)
@@ -112,19 +84,11 @@ def test_global_balance_is_that_of_one_large_group(shape, share, seed):
     real = rng.random(shape[:2]) < share
     made = jitted_assign(logits, real, 4, "global")
     by_group = jitted_assign(logits, real, 4, "group")
-    _, _, wanted, _ = reference(logits.reshape(1, -1, shape[-1]), real.reshape(1, -1), 4)
+    wanted = route(logits.reshape(1, -1, shape[-1]), real.reshape(1, -1), 4)[2]["balance_loss"]
     assert float(made.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     np.testing.assert_array_equal(made.slot, by_group.slot)
     if shape[0] == 1:
         assert float(by_group.stats.balance_loss) == pytest.approx(wanted, rel=1e-5, abs=1e-6)
-
-
-def test_groups_of_one_language_may_specialise_by_global_balance_alone():
-    """Each group has an expert of its own: evenly used as a whole, and not in any group."""
-    logits = 50 * jnp.repeat(jnp.eye(2)[:, None], 6, axis=1)
-    real = jnp.ones((2, 6), bool)
-    assert float(jitted_assign(logits, real, 6, "group").stats.balance_loss) == pytest.approx(2.0)
-    assert float(jitted_assign(logits, real, 6, "global").stats.balance_loss) == pytest.approx(1.0)
 
 
 def test_the_balance_loss_pushes_an_overfull_expert_down():
@@ -137,41 +101,6 @@ def test_the_balance_loss_pushes_an_overfull_expert_down():
         np.testing.assert_array_equal(*slopes)
         assert not slopes[0][0, 9:].any()
         assert (np.asarray(slopes[0])[0, :9, 1] > 0).all()
-
-
-def test_padding_is_never_routed_and_takes_no_place():
-    logits = jnp.zeros((1, 6, 2)).at[..., 0].set(5.0)
-    real = jnp.array([[False, True, False, True, True, False]])
-    routing = jitted_assign(logits, real, capacity=2)
-    assert np.asarray(routing.slot)[0, [1, 3]].tolist() == [0, 1]
-    assert (np.asarray(routing.slot)[0, [0, 2, 4, 5]] >= 4).all()
-    assert int(routing.stats.dropped) == 1
-    assert float(routing.stats.drop_fraction) == pytest.approx(1 / 3)
-    assert int(routing.stats.peak) == 3
-    assert np.asarray(routing.stats.expert)[0].tolist() == [-1, 0, -1, 0, 0, -1]
-
-
-def test_statistics_ignore_what_is_in_padding():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(2, 8, 4)).astype(np.float32)
-    real = np.arange(8) < 5
-    other = logits.copy()
-    other[:, 5:] = rng.normal(size=(2, 3, 4)) * 9
-    one, two = (
-        jitted_assign(jnp.array(x), jnp.array(np.stack([real, real])), 4).stats
-        for x in (logits, other)
-    )
-    for name in ("balance_loss", "z_loss", "entropy", "confidence", "load", "drop_fraction"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
-
-
-def test_balance_loss_is_one_when_even_and_experts_when_collapsed():
-    real = jnp.ones((1, 4), bool)
-    even = jitted_assign(jnp.eye(4)[None] * 1e-4, real, 4).stats
-    assert float(even.balance_loss) == pytest.approx(1.0)
-    stats = jitted_assign(jnp.zeros((1, 4, 4)).at[..., 2].set(50.0), real, 4).stats
-    assert float(stats.balance_loss) == pytest.approx(4.0)
-    assert float(stats.entropy) == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
@@ -187,13 +116,6 @@ def test_a_bfloat16_router_rounds_what_a_float32_router_does_not(sparse):
     np.testing.assert_array_equal(coarse, coarse.astype(jnp.bfloat16))
     assert not np.array_equal(fine, fine.astype(jnp.bfloat16))
     np.testing.assert_allclose(fine, coarse, rtol=0.03)
-
-
-def test_z_loss_is_the_mean_square_of_log_sum_exp():
-    logits = np.random.default_rng(1).normal(size=(2, 5, 3)).astype(np.float32)
-    stats = jitted_assign(jnp.array(logits), jnp.ones((2, 5), bool), 4).stats
-    wanted = np.mean(np.log(np.exp(logits).sum(-1)) ** 2)
-    assert float(stats.z_loss) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_router_is_float32_inside_bfloat16(sparse):

@@ -17,71 +17,10 @@ from mswitch.models.training.total_loss import batch_loss
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 
 
-@pytest.fixture(scope="module", params=["dense", "sparse"])
-def logits(request):
-    """The logits of a float32 model that drops no token."""
-    skeleton = Skeleton.of(request.getfixturevalue(request.param), FLOAT32)
-    parameters = jax.jit(skeleton.initial_parameters)()
-
-    @jax.jit
-    def compiled(source, decoder_input, target):
-        model = skeleton.merge(parameters)
-        x, _ = model(source, decoder_input, target, groups=Groups(), capacities=(96, 64))
-        kernel, scale = model.logits_kernel()
-        return x * scale @ kernel
-
-    def evaluate(*arrays):
-        # Waits for the result: on CPU, JAX may read these very arrays, which tests change next.
-        return np.asarray(compiled(*arrays))
-
-    return evaluate
-
-
-@pytest.fixture
-def tokens() -> list[np.ndarray]:
-    """Inputs, decoder inputs and targets of a batch; tests change them."""
-    batch = child.MemoryBatches(8).batch(0)
-    return [
-        batch[f"{kind}_tokens"] for kind in ("encoder_input", "decoder_input", "decoder_target")
-    ]
-
-
 def batch_of_features() -> dict[str, np.ndarray]:
     batch = child.MemoryBatches(8).batch(0)
     del batch["language"]
     return batch
-
-
-def test_a_later_target_changes_nothing_before_it(logits, tokens):
-    source, decoder_input, target = tokens
-    before = logits(source, decoder_input, target)
-    decoder_input[:, 4] = 99
-    after = logits(source, decoder_input, target)
-    np.testing.assert_allclose(before[:, :4], after[:, :4], atol=1e-6)
-    assert np.abs(before[:, 4] - after[:, 4]).max() > 1e-4
-
-
-def test_padding_changes_nothing(logits, tokens):
-    """A longer padding of the input gives the same logits: no one attends to it, nor routes it."""
-    source, decoder_input, target = tokens
-    source[:, 8:] = 0
-    before = logits(source, decoder_input, target)
-    after = logits(source[:, :8], decoder_input, target)
-    real = target > 0
-    np.testing.assert_allclose(np.asarray(before)[real], np.asarray(after)[real], atol=1e-5)
-
-
-def test_an_input_token_changes_the_output(logits, tokens):
-    before = logits(*tokens)
-    tokens[0][:, 0] = 57
-    after = logits(*tokens)
-    assert np.abs(before - after).max() > 1e-4
-
-
-def test_without_drops_a_sequence_does_not_depend_on_its_batch(logits, tokens):
-    together, apart = logits(*tokens), logits(*(values[::-1] for values in tokens))
-    real = tokens[2] > 0
-    np.testing.assert_allclose(together[real], apart[::-1][real], atol=1e-5)
 
 
 def gradients(config, train, batch, groups=None):

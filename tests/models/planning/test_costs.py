@@ -1,11 +1,10 @@
 """Counting FLOPs, loops and collectives in compiled programs."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import output_of
 
 from mswitch.models.planning.costs import costs_of
 from mswitch.models.planning.hlo import Module
@@ -38,15 +37,8 @@ print(json.dumps(dataclasses.asdict(costs_of(step.lower(shape).compile().as_text
 
 
 def test_collectives_of_a_loop_are_counted_by_kind_with_what_a_device_sends():
-    done = subprocess.run(
-        [sys.executable, "-c", COLLECTIVES],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])["collectives"]
+    printed = output_of("-c", COLLECTIVES, cwd=Path(__file__).parents[3])
+    found = json.loads(printed.splitlines()[-1])["collectives"]
     own = 8 * 16 * 4  # bytes of a device's share
     assert found == {
         "all-to-all": {"count": 3, "bytes": 3 * own * 3 // 4},
@@ -112,7 +104,7 @@ def test_programs_for_tpus_are_read():
     projection, logits = 2 * 4 * 8 * 8, 2 * (4 * 12) * 16 * 16 * 8
     assert costs.flops == 12 * projection + logits
     gather = costs.collectives["all-gather"]
-    assert (gather.count, gather.bytes) == (12, 12 * 32 * 8 * 2 * 3 // 4)
+    assert gather == {"count": 12, "bytes": 12 * 32 * 8 * 2 * 3 // 4}
     # In the loop x is read and y written; what is marked S(1) stays on the chip.
     in_loop, outside = 2 * 4 * 8 * 2, 2 * (2 * 4 * 16 * 12 * 8 + 4 * 12 * 16 * 16)
     assert costs.memory_bytes == 12 * in_loop + outside

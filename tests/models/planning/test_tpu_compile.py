@@ -2,10 +2,9 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import pytest
+from processes import run_mswitch
 
 from mswitch.models.config import TrainConfig
 from mswitch.models.hardware import CHIPS
@@ -68,13 +67,8 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 
 def test_what_does_not_fit_is_said_by_the_command():
     """The state alone would fit, so it is compiled; with its gradients it does not."""
-    done = subprocess.run(
-        [sys.executable, "-m", "mswitch.flows.cli.main", "plan", "--preset", "mswitch-base",
-         "--topology", "v5e:2x2", "--batch-size", "12", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
+    options = "--preset mswitch-base --topology v5e:2x2 --batch-size 12 --json"
+    done = run_mswitch("plan", *options.split())
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout.splitlines()[-1])
     assert not plan["fits"]

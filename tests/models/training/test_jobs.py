@@ -7,7 +7,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import evaluate_child
@@ -16,8 +15,8 @@ import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from processes import end, free_port, on_devices
-from trained_runs import lines
+from processes import end, free_port, on_devices, output_of
+from trained_runs import assert_close, lines
 
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.pipelines.exit_codes import RESUME
@@ -106,15 +105,8 @@ def test_a_run_on_eight_devices_that_was_killed_goes_on_to_the_bit(undisturbed, 
 
 
 def test_what_eight_devices_saved_is_the_same_on_four_two_and_one(undisturbed):
-    done = subprocess.run(
-        [sys.executable, "-c", RESTORE, str(SCRIPT.parent), str(undisturbed)],
-        env=on_devices(8),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    devices, digests = zip(*map(json.loads, done.stdout.splitlines()), strict=True)
+    printed = output_of("-c", RESTORE, SCRIPT.parent, undisturbed, **on_devices(8))
+    devices, digests = zip(*map(json.loads, printed.splitlines()), strict=True)
     assert devices == (8, 4, 2, 1)
     assert len(set(digests)) == 1
 
@@ -136,10 +128,7 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
     errors = end(start(out, 4, *HALF, "remat=layers"), 0)
     assert "continues with other settings: data_parallel, remat" in errors
     assert json.loads((out / "config.json").read_text())["train"]["data_parallel"] == 1
-    for one, other in zip(lines(out), lines(undisturbed), strict=True):
-        for name, value in other.items():
-            said = f"{name}, step {one['step']}"
-            np.testing.assert_allclose(one[name], value, rtol=1e-5, atol=1e-7, err_msg=said)
+    assert_close(out, undisturbed, rtol=1e-5, atol=1e-7)
 
 
 def start_evaluation(runs: list[Path], **config) -> list[subprocess.Popen[str]]:

@@ -2,11 +2,10 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from processes import output_of
 
 SCRIPT = Path(__file__).parents[2] / "support" / "sharded_child.py"
 SAVING = {"scan_layers": True, "remat": "layers", "microbatches": 2, "loss_chunks": 3}
@@ -27,14 +26,8 @@ pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def reports() -> list[dict]:
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), json.dumps(CASES)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = output_of(SCRIPT, json.dumps(CASES))
+    return [json.loads(line) for line in printed.splitlines()]
 
 
 def test_sharded_runs_equal_a_single_device(reports):

@@ -120,25 +120,23 @@ def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded,
         np.testing.assert_allclose(values, packed_gradient[name], atol=2e-6, err_msg=name)
 
 
-class PackedBatches:
+class PackedBatches(child.MemoryBatches):
     """What `TrainBatches(pack=PACK)` gives."""
 
-    def __init__(self, batches):
-        self.batches = batches
-        self.inputs_length = PACK * batches.inputs_length
-        self.targets_length = PACK * batches.targets_length
+    def __init__(self):
+        super().__init__(EXAMPLES)
+        self.inputs_length *= PACK
+        self.targets_length *= PACK
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
-        return pack_rows(self.batches.batch(step), PACK)
+        return pack_rows(super().batch(step), PACK)
 
 
 def test_training_packed_is_training_padded(tmp_path):
     """Same examples, same losses; rows, cost and settings are recorded."""
     configs, found = [], []
-    for pack in (1, PACK):
-        plan = child.plan("mt5-tiny", steps=4, pack=pack)
-        padded = child.MemoryBatches(8)
-        prepared = plan, padded if pack == 1 else PackedBatches(padded)
+    for pack, batches in ((1, child.MemoryBatches(EXAMPLES)), (PACK, PackedBatches())):
+        prepared = child.plan("mt5-tiny", steps=4, pack=pack), batches
         out = tmp_path / str(pack)
         train_prepared(lambda prepared=prepared: prepared, "examples", out, JobConfig())
         configs.append(read_run(out))

@@ -8,16 +8,16 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import processes
 import pyarrow.parquet as pq
 import pytest
 from example_files import write_examples
 from processes import end, start_mswitch
-from trained_runs import equal, lines, skeleton_of, state
+from trained_runs import assert_close, assert_same, lines, skeleton_of, state
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
@@ -138,8 +138,7 @@ def test_without_weight_and_initialisation_it_is_plain_training(teacher, example
     nothing = DistillConfig(soft_weight=0, init=False)
     distill(teacher, "mt5-tiny", examples, tmp_path / "run", CONFIG, nothing, changes=SMALL)
     train("mt5-tiny", examples, tmp_path / "plain", CONFIG, changes=SMALL)
-    assert lines(tmp_path / "run") == lines(tmp_path / "plain")
-    assert equal(state(tmp_path / "run", STEPS), state(tmp_path / "plain", STEPS))
+    assert_same(tmp_path / "run", tmp_path / "plain", STEPS)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
@@ -268,14 +267,14 @@ def test_a_teacher_is_deterministic_and_drops_nothing(teacher, examples):
     np.testing.assert_allclose(together[:1], alone, rtol=1e-4, atol=1e-5)
 
 
-def start(teacher: Path, examples: Path, out: Path, **variables: str) -> subprocess.Popen:
+def start(teacher: Path, examples: Path, out: Path, *words: object, **how: Any) -> subprocess.Popen:
     options = (
         "--preset mt5-tiny --d-ff 64 --encoder-layers 2 --decoder-layers 2 --steps 4 --batch-size 8"
         " --warmup-steps 50 --dtype float32 --evaluations 3 --checkpoint-every 2 --seed 3"
         " --soft-weight 0.5 --temperature 2"
     )
     places = ("--teacher", teacher, "--examples", examples, "--out", out)
-    return start_mswitch("distill", *places, *options.split(), **variables)
+    return start_mswitch("distill", *places, *options.split(), *words, **how)
 
 
 @pytest.mark.timeout(600)
@@ -287,36 +286,19 @@ def test_killed_at_every_fault_point_it_is_the_undisturbed_one(
     for point in (*points, "before_marker"):
         end(start(teacher, examples, out, MSWITCH_FAULT=f"train.{point}"), -signal.SIGKILL)
     end(start(teacher, examples, out))
-    assert lines(out) == lines(student)
-    assert equal(state(out, STEPS), state(student, STEPS))
+    assert_same(out, student, STEPS)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "mesh",
-    [{"data_parallel": 2, "expert_parallel": 2}, {"expert_parallel": 2, "model_parallel": 2}],
+    ["--data-parallel 2 --expert-parallel 2", "--expert-parallel 2 --model-parallel 2"],
 )
 def test_on_a_mesh_it_is_the_run_of_one_device(teacher, student, examples, tmp_path, mesh):
     out = tmp_path / "run"
-    saving = {"microbatches": 2, "loss_chunks": 3}
-    script = (
-        "import json, sys; from mswitch.models.transfer.distill import distill;"
-        "from mswitch.models.config import ModelChanges, TrainConfig;"
-        "from mswitch.models.transfer.config import DistillConfig;"
-        "config, half, changes = map(json.loads, sys.argv[4:]);"
-        "distill(sys.argv[1], 'mt5-tiny', *sys.argv[2:4], TrainConfig(**config),"
-        " DistillConfig(**half), changes=ModelChanges(**changes))"
-    )
-    settings = [
-        dataclasses.asdict(dataclasses.replace(CONFIG, **mesh, **saving)),
-        dataclasses.asdict(HALF),
-        {name: value for name, value in dataclasses.asdict(SMALL).items() if value is not None},
-    ]
-    words = ("-c", script, teacher, examples, out, *map(json.dumps, settings))
-    end(processes.start(*words, devices=4))
-    for one, other in zip(lines(out), lines(student), strict=True):
-        for name, value in other.items():
-            np.testing.assert_allclose(one[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    saving = "--microbatches 2 --loss-chunks 3"
+    end(start(teacher, examples, out, *f"{mesh} {saving}".split(), devices=4))
+    assert_close(out, student)
 
 
 def test_what_does_not_fit_is_refused(teacher, student, examples, tmp_path):

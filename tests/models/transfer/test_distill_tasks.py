@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from example_files import write_examples
 from task_files import vocabulary, write_supervised
-from trained_runs import equal, lines, state
+from trained_runs import assert_same, equal, lines, state
 
 from mswitch.flows.cli.main import main
 from mswitch.models.config import ModelChanges, TrainConfig, TuningConfig
@@ -58,8 +58,7 @@ def test_a_dense_run_trains_on_with_a_tuned_teacher(runs, tasks, tmp_path):
     nothing = DistillConfig(soft_weight=0)
     call(tmp_path / "alone", CONFIG, nothing)
     finetune(runs["dense"], tasks, plain, CONFIG)
-    assert lines(tmp_path / "alone") == lines(plain)
-    assert equal(state(tmp_path / "alone", 3), state(plain, 3))
+    assert_same(tmp_path / "alone", plain, 3)
     first, alone = lines(out)[0], lines(plain)[0]
     assert first["train/loss"] == pytest.approx(alone["train/loss"], rel=1e-6)
     assert first["train/soft_loss"] > 0

@@ -1,11 +1,10 @@
 import math
-import subprocess
-import sys
 
 import corpus_files
 import numpy as np
 import pytest
 from example_files import change_manifest, restore, stored
+from processes import output_of
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
@@ -142,15 +141,16 @@ def test_validation_gives_every_example_once_and_spreads_the_languages(small_exa
         batches[len(batches)]
 
 
-def test_nothing_here_imports_seqio_or_tensorflow(small_examples):
+def test_another_process_makes_the_same_batch_and_imports_no_seqio_nor_tensorflow(small_examples):
     code = (
-        "import sys, mswitch.tasks.batches.training\n"
-        f"mswitch.tasks.batches.training.TrainBatches({str(small_examples)!r}, 4).batch(0)\n"
+        "import sys, mswitch.tasks.batches.training as training\n"
+        f"batch = training.TrainBatches({str(small_examples)!r}, 4, seed=5).batch(3)\n"
         "heavy = {'seqio', 'tensorflow', 'apache_beam', 'prefect', 'jax', 'grain'}\n"
-        "print(sorted(heavy & sys.modules.keys()))"
+        "print(sorted(heavy & sys.modules.keys()), {k: v.tolist() for k, v in batch.items()})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    batch = TrainBatches(small_examples, 4, seed=5).batch(3)
+    wanted = {name: values.tolist() for name, values in batch.items()}
+    assert output_of("-c", code) == f"[] {wanted}\n"
 
 
 def test_unfinished_directories_and_bad_numbers_are_refused(copy, tmp_path):
@@ -200,8 +200,7 @@ def test_many_shards_need_few_open_files(small_examples):
         "records = [s[n] for by in sources.values() for s in by.values() for n in range(len(s))]\n"
         "print(sum(len(s.files) for by in sources.values() for s in by.values()), len(records))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    shards, records = map(int, done.stdout.split())
+    shards, records = map(int, output_of("-c", code).split())
     assert records > shards > 16
 
 

@@ -3,9 +3,6 @@
 import hashlib
 import itertools
 import pickle
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,6 @@ from mswitch.tasks.batches.training import TrainBatches
 
 BATCH_SIZE, STEPS = 16, 24
 HOST_COUNTS = (1, 2, 4, 8)
-PACK = 2
 
 
 def digest(batch: Batch) -> str:
@@ -45,28 +41,19 @@ def expected(examples: Path) -> list[str]:
     return [digest(whole.batch(step)) for step in range(STEPS)]
 
 
+@pytest.mark.parametrize("pack", [1, 2])
 @pytest.mark.parametrize("hosts", HOST_COUNTS)
-def test_hosts_put_together_are_the_global_batch(examples, expected, hosts):
-    parts = [TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts) for n in range(hosts)]
-    assert {part.rows for part in parts} == {BATCH_SIZE // hosts}
-    for step in (*range(STEPS), 7, 0):
-        made = [part.batch(step) for part in parts]
-        assert {batch["language"].shape for batch in made} == {(BATCH_SIZE // hosts,)}
-        assert digest(joined(made)) == expected[step]
-
-
-@pytest.mark.parametrize("hosts", HOST_COUNTS)
-def test_packed_rows_of_all_hosts_are_the_global_batch_packed(examples, expected, hosts):
-    padded = TrainBatches(examples, BATCH_SIZE, seed=5)
+def test_hosts_put_together_are_the_global_batch(examples, expected, hosts, pack):
+    whole = TrainBatches(examples, BATCH_SIZE, seed=5)
     parts = [
-        TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts, pack=PACK) for n in range(hosts)
+        TrainBatches(examples, BATCH_SIZE, 5, host=n, hosts=hosts, pack=pack) for n in range(hosts)
     ]
-    assert {part.rows for part in parts} == {BATCH_SIZE // PACK // hosts}
+    assert {part.rows for part in parts} == {BATCH_SIZE // pack // hosts}
     for step in (*range(STEPS), 7, 0):
-        batch = padded.batch(step)
+        batch = whole.batch(step)
         assert digest(batch) == expected[step]
         made = [part.batch(step) for part in parts]
-        assert digest(joined(made)) == digest(pack_rows(batch, PACK))
+        assert digest(joined(made)) == digest(batch if pack == 1 else pack_rows(batch, pack))
     elsewhere = pickle.loads(pickle.dumps(parts[-1]))
     assert digest(elsewhere.batch(3)) == digest(parts[-1].batch(3))
 
@@ -79,59 +66,6 @@ def test_prefetch_workers_and_restarts_change_nothing(examples, expected, prefet
         steps = itertools.islice(found, STEPS - start)
         assert [digest(batch) for batch in steps] == expected[start:]
         found.close()
-
-
-HOST_PROCESS = """
-import sys
-from mswitch.tasks.batches.training import TrainBatches
-import pickle
-examples, size, start, stop, host, hosts, prefetch, workers = sys.argv[1:2] + [
-    int(argument) for argument in sys.argv[2:]
-]
-batches = TrainBatches(examples, size, 5, host=host, hosts=hosts)
-found = batches.iterate(start, prefetch=prefetch, workers=workers)
-sys.stdout.buffer.write(pickle.dumps([next(found) for _ in range(start, stop)]))
-"""
-
-
-@pytest.mark.parametrize(("hosts", "threads"), [(2, (2, 1)), (8, (3, 2))])
-def test_processes_that_are_killed_and_started_elsewhere_go_on_with_the_same_bytes(
-    small_examples, hosts, threads
-):
-    whole = TrainBatches(small_examples, BATCH_SIZE, seed=5)
-    start, stop = 3, 7  # the first life ended before step 3
-    numbers = (BATCH_SIZE, start, stop)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", HOST_PROCESS, small_examples]
-            + [str(number) for number in (*numbers, host, hosts, *threads)],
-            stdout=subprocess.PIPE,
-        )
-        for host in range(hosts)
-    ]
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert {process.returncode for process in processes} == {0}
-    lives = [pickle.loads(output) for output in outputs]
-    for step, parts in zip(range(start, stop), zip(*lives, strict=True), strict=True):
-        assert digest(joined(list(parts))) == digest(whole.batch(step))
-
-
-def test_threads_share_one_reader(small_examples):
-    batches = TrainBatches(small_examples, BATCH_SIZE, seed=5)
-    alone = TrainBatches(small_examples, BATCH_SIZE, seed=5)
-    found: dict[int, list[str]] = {}
-
-    def read(offset: int) -> None:
-        found[offset] = [digest(batches.batch(step)) for step in range(offset, 200, 4)]
-
-    threads = [threading.Thread(target=read, args=(offset,)) for offset in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for offset in range(4):
-        expected = [digest(alone.batch(step)) for step in range(offset, 200, 4)]
-        assert found[offset] == expected
 
 
 def test_hosts_that_do_not_fit_are_refused(small_examples):

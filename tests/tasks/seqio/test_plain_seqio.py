@@ -1,12 +1,10 @@
 """A cache that mswitch wrote, read by seqio alone: nothing of ours can be imported there."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from example_files import stored
+from processes import output_of
 
 pytestmark = [pytest.mark.timeout(600)]
 
@@ -43,17 +41,8 @@ print(json.dumps(found))
 
 
 def test_seqio_alone_reads_the_cache(small_examples, tmp_path):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", READ, small_examples, "mc4.sw"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    printed = output_of("-P", "-c", READ, small_examples, "mc4.sw", cwd=tmp_path)
+    found = json.loads(printed.splitlines()[-1])
     features = ("inputs", "targets")
     for split in ("train", "validation"):
         records = stored(small_examples, "sw", split)

@@ -1,9 +1,6 @@
 """seqio reads what the examples stage wrote."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import seqio
 from example_files import restore, stored
+from processes import run_python
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
@@ -79,14 +77,7 @@ def as_pairs(examples: Iterable[dict]) -> set[tuple[tuple[int, ...], ...]]:
 
 def read_mixture(examples: Path, *mixture: str) -> dict:
     """What READ_MIXTURE prints; a mixture's name, and its languages where it is a new one."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", READ_MIXTURE, str(examples), *mixture],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
+    done = run_python("-c", READ_MIXTURE, examples, *mixture)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "skipping" not in done.stderr  # languages that the directory lacks
     return json.loads(done.stdout.splitlines()[-1])

@@ -13,7 +13,6 @@ from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.batches.training import TrainBatches
 from mswitch.tasks.batches.validation import ValidationBatches
-from mswitch.tasks.metrics.registry import make_metric
 from mswitch.tasks.seqio.supervised import register
 
 
@@ -91,36 +90,6 @@ def test_seqio_reads_the_same_pairs(reviews, use_cached):
             ]
             assert found == expected
             assert task.num_input_examples(split) == len(source)
-
-
-def test_seqios_evaluator_has_our_metrics(reviews):
-    """Predictions that are right in some rows: its metrics are ours of the same rows."""
-    register(reviews)
-    evaluator = seqio.Evaluator(
-        "reviews.en",
-        feature_converter=seqio.EncDecFeatureConverter(pack=False),
-        eval_split="test",
-        sequence_length=SEQIO_LENGTHS,
-        logger_cls=(),
-        use_memory_cache=False,
-    )
-    source = open_examples(reviews).sources["test"]["en"]
-    targets = [source.read(row)["targets"].tolist() for row in range(len(source))]
-    words = [source.read(row)["targets_pretokenized"][0].decode() for row in range(len(source))]
-    assert set(words) == set(LABELS)
-    predicted = [targets[0] for _ in targets]
-
-    def predict(dataset, model_feature_shapes=None):
-        return [(index, predicted[index]) for index, _ in dataset.as_numpy_iterator()]
-
-    metrics, *_ = evaluator.evaluate(
-        compute_metrics=True, predict_fn=predict, score_fn=lambda *_: []
-    )
-    found = metrics.result() if hasattr(metrics, "result") else metrics
-    for name in ("accuracy", "macro_f1"):
-        expected = make_metric(name, LABELS)([[word] for word in words], [words[0]] * len(words))
-        assert 0 < expected < 100
-        assert found["reviews.en"][name] == pytest.approx(expected)
 
 
 def test_what_seqio_cannot_have(reviews, small_examples, tmp_path):

@@ -1,37 +1,18 @@
 """Hugging Face's weights and logits, and the logits mswitch makes of the same."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.inference.decode import CachedDecoder
 from mswitch.models.training.state import Skeleton
 
-FIXTURES = Path(__file__).with_name("fixtures")
+FIXTURES = Path(__file__).parents[1] / "models/huggingface/fixtures"
 FLOAT32 = TrainConfig(dtype="float32")
-
-Logits = Callable[..., np.ndarray]
-
-
-@pytest.fixture(scope="session")
-def fixtures() -> Path:
-    return FIXTURES
-
-
-@pytest.fixture(scope="session")
-def logits() -> Logits:
-    return compute_logits
-
-
-@pytest.fixture(scope="session")
-def cached_logits() -> Logits:
-    return compute_cached_logits
 
 
 def compute_logits(
