@@ -119,6 +119,8 @@ def test_killed_at_random_moments(tmp_path, sample, grows, engine):
             # What was finished is not done again.
             both = before.keys() & after.keys()
             assert {path: after[path] for path in both} == {path: before[path] for path in both}
+        if after.keys() <= before.keys():
+            seconds *= 1.1  # The machine may be slower by now: reach further.
         before = after
         phases |= {path.parent.name for path in after}
         print(f"after {kills} kills: {len(after)} units are finished", flush=True)
