@@ -78,7 +78,7 @@ def site_name(host: str) -> str:
 
 @functools.lru_cache(maxsize=1)
 def load_removed(records: Records) -> Removed | None:
-    """Read what some records of removals name; None if there is no record."""
+    """Read what these records of removals name; None if there are none."""
     if not records:
         return None
     found = []

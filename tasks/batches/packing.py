@@ -23,7 +23,7 @@ class PackedRows(Sequence[range]):
     """The records of each row."""
 
     def __init__(self, examples: Examples, source: RecordSource, room: Lengths):
-        """Plan the rows of a source, of whose records none is longer than the room of a row."""
+        """Plan the rows of a source whose records all fit into a row."""
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
             self._starts = next_fit(self._lengths, room.inputs_length, room.targets_length)

@@ -87,9 +87,8 @@ class LineDedup(Dedup):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the candidates among lines of some pages, the line that each is, and all lines.
 
-        (Pages without paragraphs have none here.) Ranked by the upper 64 bits of the md5 of the raw
-        URL. (That two pages with one line in common agree in them is as good as impossible; their
-        order would then settle it.)
+        The smallest upper 64 bits of the md5 of the raw URL win. Two pages with a line in common
+        hardly ever agree in them; the first would win. Pages without paragraphs have no lines here.
         """
         counts = table["lines"].to_numpy()
         lines = unpack_column(table["line_hashes"])

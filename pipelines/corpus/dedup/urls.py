@@ -67,9 +67,9 @@ class UrlDedup(Dedup):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Return the candidates among some pages, the page that each is, and how many these are.
 
-        Ranked by: newest timestamp and largest md5 of the text (`url_winner` names the first), then
-        smallest md5 of the raw URL; of the hashes, the upper 64 bits. What is left, pages equal in
-        all of these, shard and position settle: either choice gives the same document.
+        The newest timestamp and the largest md5 of the text win, `url_winner` first, then the
+        smallest md5 of the raw URL. Of hashes the upper 64 bits count. Pages that are equal in all
+        of these give the same document, and the first of them wins.
         """
         ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
         urls = unpack_column(table["url_hash"])[:, 0]

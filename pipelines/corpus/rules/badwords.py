@@ -173,7 +173,7 @@ class BadWords(ListRule):
         }
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        # An option has set the directory, which is no part of a recipe.
+        # `--badwords` sets the directory; a recipe does not hold it.
         return {**super().prepare(directory), "badwords": self.badwords}
 
     def load(self) -> WordLists:
