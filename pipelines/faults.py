@@ -86,7 +86,7 @@ def fault_point(name: str, *, of_any_stage: bool = False) -> None:
     In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
 
     Args:
-        name: one of the points above, or of `publish`.
+        name: such as the points above, or one of `publish`.
         of_any_stage: whatever the name is; lists of file tasks have such points in every stage.
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS

@@ -188,7 +188,10 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
-    """Follow a lease that another process of the job holds, whose `key` this is; as above."""
+    """Follow a lease that another process of the job holds, whose `key` this is.
+
+    It gives what `hold_lease` gives.
+    """
     return _kept(FollowedLease(directory, key))
 
 

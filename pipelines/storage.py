@@ -105,8 +105,7 @@ def find(directory: str | Path, name: str) -> list[FileStatus]:
     """Return the files called `name` anywhere below `directory`."""
     if not is_remote(directory) and not os.path.isdir(directory):
         raise UserError(f"{directory} is not a directory: check the path")
-    below = files_below(directory).values()
-    return [file for file in below if os.path.basename(file.path) == name]
+    return list(files_below(directory, name).values())
 
 
 def make_directory(path: str | Path) -> None:
@@ -209,14 +208,21 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
         ) from error
 
 
-def files_below(directory: str | Path) -> dict[str, FileStatus]:
-    """Return every file below `directory` by its path relative to it."""
+def files_below(directory: str | Path, called: str | None = None) -> dict[str, FileStatus]:
+    """Return every file below `directory`, or each of one name, by its path relative to it."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
-        return {found.path[prefix:]: found for found in match(join(directory, "**"))}
+        found = match(join(directory, "**"))
+        return {
+            file.path[prefix:]: file
+            for file in found
+            if called in (None, os.path.basename(file.path))
+        }
     files = {}
     for folder, _, names in os.walk(directory):
         for name in names:
+            if called not in (None, name):
+                continue
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
                 found = os.stat(path)

@@ -20,7 +20,7 @@ app = App(name="evidence")
 AtLeastOne = Parameter(validator=validators.Number(gte=1))
 Flag = Parameter(negative="")
 
-#: Of Prefect for a flow in this process, with a server that ends with it.
+#: Prefect's settings for a flow in this process, whose server ends with it.
 _PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -105,9 +105,9 @@ def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
     """Return name, type and description of each parameter that a class of settings has.
 
     What is for every day comes first, then what else is the flow's own. Titles of a configuration's
-    further fields begin with it, such as `Evaluation: dtype`.
-    They are not grouped in Prefect's way, by nested models: what a schedule or a call of the API
-    sets replaces a deployment's parameters one by one, and would replace a group as a whole.
+    further fields begin with it, such as `Evaluation: dtype`. They are not grouped in Prefect's
+    way, by nested models: what a schedule or a call of the API sets replaces a deployment's
+    parameters one by one, and would replace a group as a whole.
     """
     found = {one[0]: one for one in _flatten(settings(), "", "")}
     first = [found.pop(name) for name in everyday(found)]
@@ -117,7 +117,10 @@ def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
 
 
 def everyday(names: Collection[str]) -> list[str]:
-    """Those of a flow's parameters that are for every day: of seeds, those of trainings."""
+    """Those of a flow's parameters that are for every day.
+
+    `seed` is one where it is a training's: there are `steps`, and no `seeds` that take its place.
+    """
     other = "" if "steps" in names and "seeds" not in names else "seed"
     return [name for name in EVERYDAY if name in names and name != other]
 

@@ -32,7 +32,7 @@ def check_trainings(
     examples: Path | str,
     operators: Operators,
 ) -> None:
-    """Check models against meshes and examples, the mixture, free disk, and the launchers."""
+    """Check models against meshes and examples, the mixture, free disk, launchers and prices."""
     manifest = read_manifest(examples, "examples")
     outs = [one.out for one in planned]
     for one in planned:
@@ -55,8 +55,11 @@ def check_trainings(
             _check_examples(files.directory, manifest, examples)
     launcher = operators.launcher(settings.launcher)
     evaluator = operators.evaluator(settings.launcher)
-    for name in (settings.launcher, operators.evaluations.get(settings.launcher)):
-        operators.price(name or settings.launcher, limited=settings.max_cost_usd is not None)
+    for name in {
+        settings.launcher,
+        operators.evaluations.get(settings.launcher, settings.launcher),
+    }:
+        operators.price(name, limited=settings.max_cost_usd is not None)
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
     evaluations = (one.evaluation(examples, settings.evaluate, watch=True) for one in planned)
     check_capacity(evaluator, evaluations)

@@ -121,7 +121,11 @@ def step_memory(
 
 
 class _Part(NamedTuple):
-    """One device's share of one microbatch in a stack; a decoder attends to a memory besides."""
+    """One device's share of one microbatch in a stack.
+
+    `memory_length` is that of the inputs a decoder attends to, 0 in an encoder. `slots` are those
+    of its experts, 0 in a dense model.
+    """
 
     sequences: float
     length: int
@@ -134,7 +138,7 @@ class _Part(NamedTuple):
 
 
 def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """Those of encoder and decoder."""
+    """The shares of encoder and decoder, for `inputs` and `targets` positions a sequence."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = batch_groups(model, train.batch_size, inputs, targets)
     parts = []

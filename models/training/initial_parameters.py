@@ -32,7 +32,11 @@ from mswitch.pipelines.outputs import MARKER
 
 
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
-    """Choose the checkpoint to begin with; None takes the newest of a run that is finished."""
+    """Choose the checkpoint to begin with.
+
+    Without a `step` it is the newest of a run that is finished. Steps that came before are counted
+    where the optimizer's moments are kept, for its schedule goes on.
+    """
     described = read_run(files.directory)
     found = find_step(files, step)
     if step is None and not (files.directory / MARKER).is_file():

@@ -44,7 +44,8 @@ def stage_run(
 ) -> Iterator[StagedOutput | BucketRun]:
     """Give the output of a stage that makes a run, on a file system or in a bucket.
 
-    `config` is everything that the bytes depend on.
+    `out` is a directory, or a `gs://` or `s3://` URL; `config` is everything that the bytes depend
+    on.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:

@@ -293,13 +293,20 @@ def _follow(text: str, before: str, after: str) -> str | None:
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
     there = {a + n: b + n for a, b, size in blocks for n in range(size)}
-    for tag, start, stop, new_start, new_stop in reversed(match(new).get_opcodes()):
+    edits = []
+    for tag, start, stop, new_start, new_stop in match(new).get_opcodes():
         if tag == "equal":
             continue
         # What is inserted comes after a line that stays.
         first = start - (tag == "insert")
-        places = [there.get(line, -1) for line in range(first, stop)]
-        if places[0] < 0 or places != [*range(places[0], places[0] + len(places))]:
+        lines = old[first:stop]
+        places = [there.get(first, -1)]
+        if mine[places[0] : places[0] + len(lines)] != lines:  # moved: there must be one such place
+            places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
+        if len(places) != 1:
             return None
-        mine[places[0] + start - first : places[-1] + 1] = new[new_start:new_stop]
+        place = places[0] + start - first
+        edits.append((place, place + stop - start, new[new_start:new_stop]))
+    for start, stop, lines in sorted(edits, reverse=True):
+        mine[start:stop] = lines
     return "".join(mine)

@@ -52,7 +52,7 @@ def prepare_job(
     source: RecipeSource | None = None,
     removals: Records = (),
 ) -> Job:
-    """Make a work directory, with the files in it of the steps that `CorpusConfig.load` gives."""
+    """Make a work directory, in which steps of the recipe store what their workers read."""
     for kind in ("pages", "rules"):
         storage.make_directory(work.directory(kind))
     directory = work.directory("rules")

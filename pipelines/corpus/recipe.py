@@ -167,9 +167,9 @@ class Recipe:
     @functools.cached_property
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
-        stored = [field for step in self.dedups for field in step.stored]
-        # Of a page that is marked, what comes after its mark is not known.
-        return pa.schema([*_STORED, *(f.with_nullable(True) for f in (*stored, *self.found))])
+        # A page that is marked has none of them.
+        stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
+        return pa.schema([*_STORED, *stored, *self.found])
 
     @functools.cached_property
     def found(self) -> list[pa.Field]:

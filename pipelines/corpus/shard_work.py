@@ -24,6 +24,7 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
+from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.crawl.files import CrawlFile
@@ -156,6 +157,8 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             # Such a page stands for its URL alone: of its text a sample is kept.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
+            for field in recipe.found:
+                row.setdefault(field.name, _any_value(field.type))
         yield row
 
 
@@ -183,6 +186,14 @@ def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
     return marks
 
 
+def _any_value(kind: pa.DataType) -> Any:
+    """Return a value for a column that must have one, of a page that is dropped."""
+    if pa.types.is_nested(kind):
+        return []
+    zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
+    return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
+
+
 def _beginning(utf8: bytes) -> bytes:
     """Return of a text what samples show."""
     longest = 4 * DETAIL_CHARACTERS
@@ -191,7 +202,7 @@ def _beginning(utf8: bytes) -> bytes:
 
 def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
     """Return rows of `Recipe.pages` as a table."""
-    _check_columns([row for row in rows if not row["marked_by"]], recipe.found, recipe)
+    _check_columns(rows, recipe.found, recipe)
     try:
         return pa.Table.from_pylist(rows, recipe.pages)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -203,11 +214,12 @@ def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
 def _check_columns(
     rows: Sequence[dict[str, Any]], fields: Sequence[pa.Field], recipe: Recipe
 ) -> None:
-    names = {field.name for field in fields}
+    names = sorted(field.name for field in fields if not field.nullable)
     for row in rows:
-        if missing := names - row.keys():
-            column = min(missing)
-            rule = next(step.name for step in recipe.steps if column in step.columns)
+        column = next((name for name in names if row.get(name) is None), None)
+        if column is not None:
+            named = recipe.first(LanguageRule) if column in ("lang", "lang_score") else None
+            rule = (named or next(step for step in recipe.steps if column in step.columns)).name
             raise UserError(
                 f"rule {rule} of recipe {recipe.name} did not set its column {column} for "
                 f"{row['url']}: set page.columns[{column!r}] for every page that it keeps"

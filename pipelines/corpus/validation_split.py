@@ -23,10 +23,7 @@ def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
 def say_without_validation(
     stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Say which languages, by their figures of each split, have no validation text.
-
-    And what gives them some.
-    """
+    """Say which languages, by their figures of each split, have no validation text, and the fix."""
     known = sorted(lang for lang in languages if lang != UNDETERMINED)
     without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
     if without:

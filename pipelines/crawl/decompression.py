@@ -182,7 +182,7 @@ class DecompressedStream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read for them."""
+        """Read into a buffer, as Python's own readers do."""
         data = self.read(len(buffer))
         self.locate(self._position)  # forgets the members before: there may be millions
         buffer[: len(data)] = data

@@ -44,9 +44,9 @@ Write = Callable[..., dict[str, Any]]
 
 
 def working_files(directory: str, name: str) -> str:
-    """Return where working files lie: beside a local directory, of which they leave no trace.
+    """Return where working files lie.
 
-    Within it in a bucket.
+    They lie beside a local directory, in which they leave no trace, and within one in a bucket.
     """
     remote = storage.is_remote(directory)
     return storage.join(directory, f"_{name}") if remote else f"{directory}.{name}"

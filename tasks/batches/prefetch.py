@@ -23,7 +23,12 @@ def ahead(
         numbers: may be endless; taken from `prefetch` ahead.
         prefetch: how many things wait, ready or being made; 0 makes each when it is asked for.
         workers: threads.
+
+    Raises:
+        ValueError: `prefetch` is negative or `workers` less than 1.
     """
+    if prefetch < 0 or workers < 1:
+        raise ValueError(f"prefetch is {prefetch} and workers {workers}: give 0 and 1 or more")
     numbers = iter(numbers)
     if not prefetch:
         yield from map(make, numbers)

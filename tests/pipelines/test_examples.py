@@ -252,6 +252,14 @@ def test_bad_input_is_named(small_corpus, small_vocabulary, tmp_path):
         build_examples(small_corpus, small_corpus, tmp_path / "e", CONFIG)
 
 
+def test_a_damaged_corpus_shard_stops_the_job_by_name(small_vocabulary, tmp_path):
+    corpus = corpus_files.write_corpus(tmp_path / "corpus", {"es": {"train": ["hola mundo"]}})
+    shard = next((corpus / "data" / "es").iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(UserError, match=f"{shard.name} is damaged"):
+        build_examples(corpus, small_vocabulary, tmp_path / "e", CONFIG)
+
+
 def test_what_there_is_none_of_is_said(small_vocabulary, tmp_path, capsys):
     texts = {
         "en": {"train": ["a page of text"] * 3, "validation": ["another page"]},

@@ -66,7 +66,11 @@ def postgres() -> Iterator[str]:
             )
         try:
             ready = [programs / "pg_isready", "--quiet", "--host=127.0.0.1", f"--port={port}"]
-            wait_for(lambda: process.poll() is not None or not subprocess.call(ready), every=0.2)
+            wait_for(
+                lambda: process.poll() is not None or not subprocess.call(ready),
+                every=0.2,
+                why=(top / "log").read_text,
+            )
             assert process.poll() is None, (top / "log").read_text()
             yield f"postgresql+asyncpg://prefect:{password}@127.0.0.1:{port}/postgres"
         finally:

@@ -98,10 +98,11 @@ class Deployment:
             return {}
         defaults = flat_values(type(self.settings)())
         values = flat_values(self.settings)
+        required = self.required
         return {
             name: value
             for name, value in values.items()
-            if value != defaults[name] or name in self.required
+            if value != defaults[name] or name in required
         }
 
     @property

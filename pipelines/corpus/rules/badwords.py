@@ -19,7 +19,7 @@ from annotated_types import Ge, Le
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import ListRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, sizes_below
+from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
@@ -91,16 +91,21 @@ def identity(lists: WordLists) -> dict[str, Any]:
 
 def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
     """Return name, path and size (of files) of what is right below a directory."""
-    if not storage.is_remote(directory) and not Path(directory).is_dir():
+    if storage.is_remote(directory):
+        sizes = {
+            path.partition("/")[0]: size if "/" not in path else None
+            for path, size in remote_files(str(directory)).items()
+        }
+        return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
+    path = Path(directory)
+    if not path.is_dir():
         raise UserError(
-            f"bad words {directory} is not a directory: give one with LDNOOBW's lists, such as a "
-            "clone"
+            f"bad words {path} is not a directory: give one with LDNOOBW's lists, such as a clone"
         )
-    sizes = {
-        path.partition("/")[0]: size if "/" not in path else None
-        for path, size in sizes_below(directory).items()
-    }
-    return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
+    return [
+        (file.name, str(file), file.stat().st_size if file.is_file() else None)
+        for file in sorted(path.iterdir())
+    ]
 
 
 def _read_list(file: str) -> set[str]:

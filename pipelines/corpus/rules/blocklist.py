@@ -15,7 +15,7 @@ import numpy as np
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.rules.base import ListRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, sizes_below
+from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
 from mswitch.pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
@@ -105,12 +105,15 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
 
 def _files_below(path: str | Path) -> list[str] | None:
     """Return the lists below a directory, in one order wherever it lies; None for a file."""
+    kinds = (_DOMAINS, _URLS)
+    if not storage.is_remote(path):
+        if not Path(path).is_dir():
+            return None
+        return [str(file) for file in sorted(Path(path).glob("**/*")) if file.name in kinds]
     # Of https:// nothing can be listed.
-    found = {} if storage.is_http(path) else sizes_below(path)
-    if not found and (storage.is_remote(path) or not Path(path).is_dir()):
-        return None
+    found = {} if storage.is_http(path) else remote_files(str(path))
     names = sorted(name.split("/") for name in found)
-    return [storage.join(path, *name) for name in names if name[-1] in (_DOMAINS, _URLS)]
+    return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
 
 
 def _read_entries(file: str) -> Iterator[tuple[int, str]]:

@@ -21,13 +21,13 @@ def own_table(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(file.read_text("utf-8").splitlines()))
 
 
-def sizes_below(directory: str | Path) -> dict[str, int]:
-    """Return the sizes of the files below a directory, or its URL, by path relative to it."""
-    if storage.is_remote(directory) and set(str(directory)) & set("*?["):
+def remote_files(url: str) -> dict[str, int]:
+    """Return the sizes of the files below a URL by their path relative to it."""
+    if set(url) & set("*?["):
         raise UserError(
-            f"{directory} is a pattern: give each list, or their directory, without *, ? or ["
+            f"{url} is a pattern: give each list, or their directory, without *, ? or ["
         )
-    sizes = storage.file_sizes(str(directory).rstrip("/"))
+    sizes = storage.file_sizes(url.rstrip("/"))
     # Tools that show buckets as folders make an object of no bytes for each.
     return {path: size for path, size in sizes.items() if path and not path.endswith("/")}
 

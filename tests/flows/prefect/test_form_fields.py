@@ -1,10 +1,11 @@
 """Forms and API refuse what the command refuses, and their values reach it as they are."""
 
 import dataclasses
+from dataclasses import astuple
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from cyclopts import App, Parameter
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import ValidationError, validate
@@ -16,6 +17,7 @@ from mswitch.flows.prefect.form_defaults import (
     RefreshSettings,
 )
 from mswitch.flows.prefect.form_fields import (
+    EVERYDAY,
     JobCancelledError,
     configured,
     everyday,
@@ -59,6 +61,10 @@ def test_every_field_is_described_and_has_a_default(settings):
     check({}, schema_for(settings))
 
 
+def test_each_name_of_the_everyday_fields_is_one_of_some_flow():
+    assert set(EVERYDAY) <= {name for settings in FLOWS for name in flat_values(settings())}
+
+
 def bounded_fields(value: Any, prefix: str = ""):
     """Each field of settings: its parameter's name, its bounds and its choices."""
     for name, (bounds, choices) in constraints(type(value)).items():
@@ -73,7 +79,7 @@ def wrong_values(settings: type):
     """Of each field one value beyond each bound, and one that is none of the choices."""
     for name, bounds, choices in bounded_fields(settings()):
         for bound in bounds:
-            [limit] = dataclasses.astuple(bound)
+            [limit] = astuple(bound)
             yield name, limit - 1 if isinstance(bound, Ge | Gt) else limit + 1
         if choices:
             yield name, "none-of-them"
@@ -82,6 +88,10 @@ def wrong_values(settings: type):
 @pytest.mark.parametrize("settings", FLOWS)
 def test_what_is_out_of_bounds_is_refused_by_both(settings):
     schema = schema_for(settings)
+    for name, bounds, choices in bounded_fields(settings()):
+        within = [one for bound in bounds if isinstance(bound, Ge | Le) for one in astuple(bound)]
+        for value in (*within, *choices):
+            check({name: value}, schema)
     values = list(wrong_values(settings))
     assert values or settings is RefreshSettings
     for name, value in values:

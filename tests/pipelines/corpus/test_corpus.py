@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_hostile_crawl(tmp_path, hostile_crawl):
     found = documents(out)
     assert stats["stages"][0]["in"] == 25 + 13 + 9
     assert summary["documents"] == len(found) == 12 + 12 + 6 + 1
+    assert document_id("http://www.a.example/1/") == hashlib.md5(b"a.example/1").digest()
     newest = found["http://en.example/3"]
     assert newest["timestamp"] == "2025-01-01T00:00:00Z"
     assert newest["source"] == "b.warc.wet.gz@0"

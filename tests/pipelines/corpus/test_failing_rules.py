@@ -25,6 +25,7 @@ from mswitch.pipelines.errors import UserError
             "^rule mine of recipe mine_too gives 1 reasons for 8 pages",
         ),
         ("def reason(self, page): return None", "did not set its column mine"),
+        ("def reason(self, page): page.columns['mine'] = None", "did not set its column mine"),
         ("def reason(self, page): page.columns['mine'] = 'x'", "another type"),
         (
             "def reason(self, page): page.columns |= {'mine': 1, '_own': 2, 'more': 3}",
@@ -35,6 +36,13 @@ from mswitch.pipelines.errors import UserError
 def test_a_rule_that_fails_ends_the_build(rule, error, files, tmp_path, recipe):
     with pytest.raises(UserError, match=error):
         build_with(files[:1], tmp_path / "corpus", recipe(FRAME.format(rule=rule, options="")))
+
+
+def test_a_score_of_the_language_that_is_none_ends_the_build(files, tmp_path, recipe):
+    rule = "def reason(self, page): page.columns['mine'], page.lang_score = 1, None"
+    text = FRAME.replace("Mine(), Ident", "Ident").replace("=0.7)]", "=0.7), Mine()]")
+    with pytest.raises(UserError, match="did not set its column lang_score"):
+        build_with(files[:1], tmp_path / "corpus", recipe(text.format(rule=rule, options="")))
 
 
 def test_a_rule_that_fails_may_drop_the_page(files, tmp_path, recipe):

@@ -168,7 +168,7 @@ def test_names_suit_seqio_and_are_no_tasks():
 def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
     assert find_mixture("mc4.unimax.1") == Mixture(mc4_only=True, alpha=0, max_epochs=1)
     assert find_mixture("mc4.bg_Latn").members() == ("bg-Latn",)
-    assert find_mixture("mswitch") == Mixture()
+    assert find_mixture("mswitch") == Mixture(alpha=0.3)
     path = tmp_path / "slavic.toml"
     path.write_text('families = ["Slavic"]\ntemperature = 2\nmax_epochs = 4\n')
     assert find_mixture(str(path)) == Mixture(families=("Slavic",), alpha=0.5, max_epochs=4)

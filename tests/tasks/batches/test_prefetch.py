@@ -75,6 +75,6 @@ def test_a_process_that_forgets_to_close_ends_all_the_same():
 
 
 def test_numbers_out_of_range_are_refused():
-    for prefetch, workers in ((-1, 1), (1, 0)):
-        with pytest.raises(ValueError, match="must be"):
+    for prefetch, workers in ((-1, 1), (1, 0), (0, -3)):
+        with pytest.raises(ValueError, match="give 0 and 1 or more"):
             next(ahead(str, range(3), prefetch=prefetch, workers=workers))

@@ -94,12 +94,14 @@ def test_odd_files_are_named(tmp_path, name, data, message):
 
 def test_odd_directories_are_named(tmp_path):
     write_lists(tmp_path / "empty", {"README.md": "lists"})
-    (tmp_path / "nested").mkdir()
-    write_lists(tmp_path / "nested" / "de", {"de": "word"})
+    (tmp_path / "nested" / "de").mkdir(parents=True)
+    write_lists(tmp_path / "linked", {"en": "word"})
+    (tmp_path / "linked" / "de").symlink_to("nowhere")
     for place, message in (
         (tmp_path / "nowhere", "is not a directory"),
         (tmp_path / "empty", "holds no list"),
         (tmp_path / "nested", "is not a list"),
+        (tmp_path / "linked", "is not a list"),
         ("gs://bucket/*", r"^gs://bucket/\* is a pattern"),
         ("https://example.org/lists", r"https://.*cannot be reached: give a path, a gs://"),
     ):
