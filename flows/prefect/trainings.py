@@ -58,14 +58,13 @@ def compare(
     """
     examples = operators.output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
-    launcher = operators.launcher(settings.launcher)
     evaluator = operators.evaluator(settings.launcher)
     guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
         with jobs_followed():
-            trainings = Trainings(planned, settings, examples, launcher, evaluator, reports, guard)
-            trainings.train(at_a_time or operators.trainings_at_a_time(launcher))
+            trainings = Trainings(planned, settings, examples, evaluator, reports, guard)
+            trainings.train(at_a_time or operators.trainings_at_a_time(guard.launcher))
             trainings.evaluate()
 
     within_limit(guard, train)
@@ -82,16 +81,14 @@ class Trainings:
         planned: in the order in which they start.
         settings: what they have in common.
         examples: their data.
-        launcher: where they run.
         evaluator: where their evaluations run.
         reports: what is compared, by where the report goes.
-        guard: of what they cost.
+        guard: of what they cost, with the launcher that runs them.
     """
 
     planned: Sequence[Planned]
     settings: ComparisonSettings
     examples: Path | str
-    launcher: Launcher
     evaluator: Launcher
     reports: Mapping[Path, Sides]
     guard: CostGuard
@@ -115,7 +112,9 @@ class Trainings:
                     title = f"train {following.place.name}"
                     job = training(following, self.settings, self.examples)
                     progress = TrainingProgress(job, following.config.steps, self.guard.note)
-                    future = train.submit(title, job, self.launcher, progress, self.guard.refuse)
+                    future = train.submit(
+                        title, job, self.guard.launcher, progress, self.guard.refuse
+                    )
                     self.trainings[following.place] = future
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()

@@ -115,8 +115,8 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
     monkeypatch.setattr(trainings, "follow_job", lambda title, job, *_: started.append(job.argv))
 
     def evaluate(settings: PairSettings) -> int:
-        guard: Any = SimpleNamespace(refuse=None)
-        planned = trainings.Trainings([one], settings, "examples", Local(), Local(), {}, guard)
+        guard: Any = SimpleNamespace(launcher=Local(), refuse=None)
+        planned = trainings.Trainings([one], settings, "examples", Local(), {}, guard)
         planned.evaluate()
         return len(started)
 

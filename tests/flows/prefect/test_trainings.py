@@ -33,8 +33,8 @@ def trainings_of(runs, out) -> Trainings:
     settings = PairSettings(config=dataclasses.replace(PairSettings.config, steps=100))
     planned = [Planned(run, run.name, settings.config, settings.mixture) for run in runs]
     reports = {out: ([runs[0]], [runs[1]])}
-    guard: Any = SimpleNamespace(note=str, refuse=lambda: None)
-    return Trainings(planned, settings, out, Local(), Local(), reports, guard)
+    guard: Any = SimpleNamespace(launcher=Local(), note=str, refuse=lambda: None)
+    return Trainings(planned, settings, out, Local(), reports, guard)
 
 
 def test_what_is_evaluated_is_reported_while_runs_train(tmp_path, shown):
