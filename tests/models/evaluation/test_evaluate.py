@@ -178,7 +178,7 @@ def test_an_imported_run_is_evaluated_as_the_one_it_came_from(tmp_path):
         for run, step in ((imported, 0), (trained, 2))
     )
     assert made == wanted
-    manifest = {"stage": "examples", "vocabulary_size": 129}
+    manifest = {"stage": "examples", "vocabulary_size": 129, "vocabulary_sha256": "v"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     (tmp_path / "_COMPLETED").write_text("")
     with pytest.raises(UserError, match="128 rows for the 129 pieces of"):
