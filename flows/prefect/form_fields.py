@@ -117,10 +117,7 @@ def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
 
 
 def everyday(names: Collection[str]) -> list[str]:
-    """Those of a flow's parameters that are for every day.
-
-    `seed` is one where it is a training's: there are `steps`, and no `seeds` that take its place.
-    """
+    """Those of a flow's parameters that are for every day; `seed` only of a single training."""
     other = "" if "steps" in names and "seeds" not in names else "seed"
     return [name for name in EVERYDAY if name in names and name != other]
 

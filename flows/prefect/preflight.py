@@ -55,10 +55,8 @@ def check_trainings(
             _check_examples(files.directory, manifest, examples)
     launcher = operators.launcher(settings.launcher)
     evaluator = operators.evaluator(settings.launcher)
-    for name in {
-        settings.launcher,
-        operators.evaluations.get(settings.launcher, settings.launcher),
-    }:
+    evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
+    for name in {settings.launcher, evaluates}:
         operators.price(name, limited=settings.max_cost_usd is not None)
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
     evaluations = (one.evaluation(examples, settings.evaluate, watch=True) for one in planned)
