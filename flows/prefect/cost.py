@@ -47,9 +47,9 @@ class CostGuard:
         operators: with the prices.
         manifest: of their examples.
         beside: the part of a run that the job beside its training makes.
-        limit: USD that all may cost, of which a person may approve more.
-        launcher: of the trainings.
-        price: of an hour there, None where none is known and none is needed.
+        limit: what all may cost, in USD; a person may raise it.
+        launcher: where the trainings run.
+        price: what an hour costs there; None if operators.toml does not say.
     """
 
     planned: Sequence[Planned]

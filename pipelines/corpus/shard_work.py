@@ -24,7 +24,6 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
-from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
 from mswitch.pipelines.crawl.files import CrawlFile
@@ -218,11 +217,11 @@ def _check_columns(
     for row in rows:
         column = next((name for name in names if row.get(name) is None), None)
         if column is not None:
-            named = recipe.first(LanguageRule) if column in ("lang", "lang_score") else None
-            rule = (named or next(step for step in recipe.steps if column in step.columns)).name
+            owner = next((step.name for step in recipe.steps if column in step.columns), None)
+            place = f"page.columns[{column!r}]" if owner else f"page.{column}"
             raise UserError(
-                f"rule {rule} of recipe {recipe.name} did not set its column {column} for "
-                f"{row['url']}: set page.columns[{column!r}] for every page that it keeps"
+                f"rule {owner or 'of languages'} of recipe {recipe.name} did not set its column "
+                f"{column} for {row['url']}: set {place} for every page that it keeps"
             )
 
 

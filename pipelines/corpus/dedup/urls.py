@@ -68,8 +68,8 @@ class UrlDedup(Dedup):
         """Return the candidates among some pages, the page that each is, and how many these are.
 
         The newest timestamp and the largest md5 of the text win, `url_winner` first, then the
-        smallest md5 of the raw URL. Of hashes the upper 64 bits count. Pages that are equal in all
-        of these give the same document, and the first of them wins.
+        smallest md5 of the raw URL. Only the upper 64 bits of each hash are compared. Pages that
+        are equal in all of this give the same document, and the first of them wins.
         """
         ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
         urls = unpack_column(table["url_hash"])[:, 0]

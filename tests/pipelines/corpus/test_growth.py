@@ -125,6 +125,13 @@ def test_figures_follow_beside_lines_that_repeat():
     assert _follow(before.replace("x", "y"), before, after) is None
 
 
+def test_figures_follow_into_sections_that_a_person_moved():
+    card = "# T\nx docs {}\n\n## A\nfigures {}\n\n## B\nfigures of {}\n".format
+    moved = "# T\n## B\nfigures of {2}\n\nx docs {0}\n\n## A\nfigures {1}\n".format
+    assert _follow(moved(10, 1, 2), card(10, 1, 2), card(11, 9, 8)) == moved(11, 9, 8)
+    assert _follow("# T\n", card(10, 1, 2), card(11, 9, 8)) is None
+
+
 @pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])
 @pytest.mark.parametrize("change", ["edited", "flipped", "removed"])
 def test_a_corpus_that_was_edited_is_refused(months, corpus, kind, change):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.corpus.rules.blocklist import BlockedUrls, load_blocklist
 from mswitch.pipelines.corpus.rules.opt_out import OptOut, opt_out_signals
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.storage import find
 
 
 @pytest.fixture
@@ -25,6 +26,9 @@ def blocklist(tmp_path: Path) -> BlockedUrls:
         "https://other.example:8080/a\n"
     )
     (tmp_path / "ut1" / "adult" / "usage").write_text("black\n")
+    # Nothing else below the directory is looked at.
+    (tmp_path / "ut1" / "loop").symlink_to("loop")
+    assert [file.size_bytes for file in find(tmp_path, "usage")] == [6]
     return load_blocklist([mine, tmp_path / "ut1"])
 
 
