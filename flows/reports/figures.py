@@ -26,7 +26,8 @@ class Line:
         label: what they are of.
         kind: CSS class of the dots; that of the line has an `l` at the end.
         steps: increasing.
-        points: at each step a `value` and the interval `ci`, either of which may be None, or None.
+        points: at each step a `value` and the interval `ci`, either of which may be None, or None;
+            of speed-ups also a `mark`, see `Censoring`.
         chosen: the step that is marked; None for none.
     """
 
@@ -193,7 +194,8 @@ def step_panel(
 ) -> Drawing:
     """Figures with their intervals over common steps, which `label` names.
 
-    They are scores, or with `ratios` speed-ups on a log scale; with `log`, steps have one too.
+    They are scores, or with `ratios` speed-ups on a log scale; with `log`, steps have one too. A
+    point whose `mark` says that it is a bound is an arrow head, to where the speed-up lies.
     """
     left, right, top, floor = 40, width - 12, 30, height - 34
     known = [p for each in lines for p in each.points if p and p["value"] is not None]
@@ -227,21 +229,26 @@ def step_panel(
     for index, each in enumerate(lines):
         aside = 3 * (index - (len(lines) - 1) / 2)
         found = [
-            (x_of(step) + aside, y_of(scale(point["value"])), point["ci"])
+            (x_of(step) + aside, y_of(scale(point["value"])), point)
             for step, point in zip(each.steps, each.points, strict=True)
             if point and point["value"] is not None
         ]
         parts += [
-            line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis") for x, _, ci in found if ci
+            line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis")
+            for x, _, point in found
+            if (ci := point["ci"])
         ]
         if each.chosen is not None:
             parts.append(line(x_of(each.chosen), top, x_of(each.chosen), floor, "median"))
         if found:
             path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in found)
             parts.append(f'<path class="{each.kind}l" d="M{path}"/>')
-        parts += [
-            f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y)}" r="3.2"/>' for x, y, _ in found
-        ]
+        for x, y, point in found:
+            if (down := {"upper": 1, "lower": -1}.get(point.get("mark", "none"))) is None:
+                parts.append(f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y)}" r="3.2"/>')
+            else:
+                head = f"M{px(x - 4)} {px(y)}h8l-4 {6 * down}z"
+                parts.append(f'<path class="{each.kind}" d="{head}"/>')
         parts.append(f'<circle class="{each.kind}" cx="{px(key + 4)}" cy="9" r="3.2"/>')
         parts.append(text(key + 13, 13, each.label, "ink"))
         key += 30 + 7 * len(each.label)

@@ -85,14 +85,19 @@ def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
         return []
     steps = [each["step"] for each in horizons]
     medians = [each["median_step_speedup"] for each in horizons]
+    marked = [figure and {**figure, "mark": sentences.figure_mark(figure)} for figure in medians]
     lines = (
-        figures.Line("median language", "c", steps, medians),
+        figures.Line("median language", "c", steps, marked),
         figures.Line(
             "pooled",
             "b",
             steps,
             [
-                {"value": each["pooled_step_speedup"], "ci": each["pooled_step_speedup_ci"]}
+                {
+                    "value": each["pooled_step_speedup"],
+                    "ci": each["pooled_step_speedup_ci"],
+                    "mark": each["pooled_censored"],
+                }
                 for each in horizons
             ],
         ),

@@ -304,9 +304,10 @@ def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
     )
     return (
         "Step speed-up as if training had ended at each evaluated step, with its "
-        f"{confidence}% interval over languages (log scales). {trained} A horizon has only the "
-        "evaluations up to it. A run of that length would be evaluated earlier and more often: "
-        "where “>” marks a bound here, it may measure more."
+        f"{confidence}% interval over languages (log scales); an arrow head is a bound, and points "
+        f"to where the speed-up lies. {trained} A horizon has only the evaluations up to it. A run "
+        "of that length would be evaluated earlier and more often: where “>” marks a bound here, "
+        "it may measure more."
     )
 
 

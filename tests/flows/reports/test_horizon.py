@@ -1,5 +1,7 @@
 """The speed-up by horizon: as if training had ended at each evaluated step."""
 
+import re
+
 import numpy as np
 import pytest
 from loss_curves import CONFIG, result_of
@@ -104,7 +106,10 @@ def test_each_horizon_has_a_row_and_a_point_and_the_last_is_the_report(full):
     section = full.html.split('id="horizons-h"')[1].split("</section>")[0]
     assert section.count('<th scope="row">') == len(horizons)
     figure = (full.out / "horizons.svg").read_text()
-    assert figure.count("<circle") == 2 * len(horizons) + 2  # two of the key
+    bounds = section.count("<td>&lt;") + section.count("<td>&gt;")
+    assert bounds > 0
+    assert figure.count("<circle") == 2 * len(horizons) + 2 - bounds  # two of the key
+    assert len(re.findall(r'<path class="[bc]" d="M[\d.]+ [\d.]+h8l-4 -?6z"/>', figure)) == bounds
 
 
 def test_a_short_run_has_none(pair, tmp_path, monkeypatch, few):
