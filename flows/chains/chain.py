@@ -105,7 +105,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             setting = find_setting(request.setting or setting_for(find_devices()))
             return {"stage": name, "out": prepare(chain, request, setting, out)}
         plan = settled(request, out)
-        setting = find_setting(plan.setting)
+        setting = request.setting_of(plan.setting)
         data = prepare(chain, request, setting, out)
         runs = [
             (model, seed, out / "runs" / f"{model}-seed-{seed}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter, validators
 
 from mswitch.flows.child_processes import is_supervised, supervise
-from mswitch.flows.stages.common import Json, finish, print_result
+from mswitch.flows.stages.common import Json, finish, print_result, split_commas
 from mswitch.pipelines.progress import say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def evidence(
     examples: str = "",
     setting: str = "",
     seeds: Annotated[int, AtLeastOne] = 3,
+    models: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     steps: Annotated[int | None, AtLeastOne] = None,
     dry_run: Annotated[bool, Flag] = False,
     prepare_only: Annotated[bool, Flag] = False,
@@ -67,7 +68,7 @@ def evidence(
 
     On prose they gain late, after some thousand steps. More steps extend the runs that are there:
 
-        mswitch evidence --setting prose --steps 10000 --seeds 1 --out runs/prose
+        mswitch evidence --setting prose --models dense,sparse --steps 10000 --out runs/prose
 
     Kill it at any moment and give the same command again: it continues, and on a CPU the report is
     the same to the byte. It has no wall-clock speed-up, which would differ.
@@ -89,6 +90,8 @@ def evidence(
             CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
             prose, which trains three controls besides.
         seeds: how often each model is trained, each time with another seed.
+        models: which of the setting's models are trained, by default all: --dry-run names them.
+            Models and seeds may be added later.
         steps: steps of each training, in place of what the budget holds. More steps than before
             extend the trainings.
         dry_run: print the plan, and do nothing.
@@ -104,7 +107,8 @@ def evidence(
     for options in (texts, lengths, modes):
         if len(given := [name for name, value in options.items() if value]) > 1:
             raise UserError(f"{' and '.join(given)}: give one of them")
-    unused = [name for name, value in {"--examples": examples, **lengths}.items() if value]
+    unused = {"--examples": examples, "--models": models, **lengths}
+    unused = [name for name, value in unused.items() if value]
     if prepare_only and unused:
         raise UserError(f"--prepare-only makes examples alone: leave out {unused[0]}")
     if setting and find_setting(setting).names and (sample or corpus):
@@ -112,7 +116,16 @@ def evidence(
             f"--setting {setting} fetches names of things, not text: leave out "
             f"{'--sample' if sample else '--corpus'}"
         )
-    request = Request(sample or "debian", corpus, examples, setting, budget or "3h", steps, seeds)
+    request = Request(
+        sample or "debian",
+        corpus,
+        examples,
+        setting,
+        budget or "3h",
+        steps,
+        seeds,
+        split_commas(models) or (),
+    )
     if dry_run:
         plan = make_plan(request)
         return print_result({"stage": "evidence", **dataclasses.asdict(plan)}, plan.summary, json)

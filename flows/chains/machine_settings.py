@@ -1,7 +1,7 @@
 """What is trained on which machine, and where each choice was measured."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from mswitch.flows.devices_found import Devices
@@ -120,6 +120,23 @@ class Setting:
             and found.memory_bytes >= self.memory_gib * GIB
             and found.count >= self.devices
         )
+
+    def only(self, names: Collection[str]) -> "Setting":
+        """The setting with the models of these names, and the reports that compare them."""
+        if unknown := [name for name in names if name not in self.models]:
+            raise UserError(f"--models: no {unknown[0]!r}: choose among {', '.join(self.models)}")
+        reports = {
+            folder: (baseline, compared)
+            for folder, (baseline, candidates) in self.reports.items()
+            if baseline in names and (compared := tuple(c for c in candidates if c in names))
+        }
+        if not reports:
+            pairs = [f"{of},{c}" for of, others in self.reports.values() for c in others]
+            raise UserError(
+                f"--models {','.join(names)}: no report compares these: give {' or '.join(pairs)}"
+            )
+        models = {name: model for name, model in self.models.items() if name in names}
+        return dataclasses.replace(self, models=models, reports=reports)
 
 
 #: 131,072 input tokens a step.

@@ -49,6 +49,7 @@ class Request:
         budget: time for all runs, such as 3h.
         steps: of each training, in place of what the budget holds.
         seeds: how often each model is trained, each time with another seed.
+        models: those of the setting that are trained; empty for all.
         finetune_steps: steps of fine-tuning, in place of the setting's; 0 leaves it out.
     """
 
@@ -59,7 +60,13 @@ class Request:
     budget: str = "3h"
     steps: int | None = None
     seeds: int = 3
+    models: tuple[str, ...] = ()
     finetune_steps: int | None = None
+
+    def setting_of(self, name: str) -> Setting:
+        """A setting with the models that were asked for."""
+        setting = find_setting(name)
+        return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
         """How models are fine-tuned, if they are: it takes the text of the examples."""
@@ -101,13 +108,13 @@ class Plan:
 def settled(request: Request, out: Path) -> Plan:
     """The plan that was made for `out`, which the caller has locked, or a new one.
 
-    Seeds may be added to those of an earlier plan, or left out, and steps be added: all else of
-    runs stays as it was. Fine-tuned runs are of the steps that their origin had.
+    Seeds and models may be added to those of an earlier plan, or left out, and steps be added: all
+    else of runs stays as it was. Fine-tuned runs are of the steps that their origin had.
     """
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
         saved = json.loads(path.read_text())
-        before, free = Plan(**saved["plan"]), ("seeds", "steps")
+        before, free = Plan(**saved["plan"]), ("seeds", "steps", "models")
         if {**saved["asked"], **{name: asked[name] for name in free}} != asked or (
             request.steps is None and saved["asked"]["steps"] is not None
         ):
@@ -120,7 +127,8 @@ def settled(request: Request, out: Path) -> Plan:
             raise UserError(
                 f"{out} is of {before.steps:,} steps: give --steps {before.steps}, or more"
             )
-        if (before.seeds, before.steps) == (request.seeds, steps):
+        same_models = set(saved["asked"].get("models", ())) == set(request.models)
+        if same_models and (before.seeds, before.steps) == (request.seeds, steps):
             return before
         if steps > before.steps and request.finetune(find_setting(before.setting)) is not None:
             raise UserError(
@@ -142,7 +150,7 @@ def make_plan(request: Request) -> Plan:
     """Choose the setting for this machine, and the steps that the budget holds."""
     found = find_devices()
     name = request.setting or setting_for(found)
-    setting = find_setting(name)
+    setting = request.setting_of(name)
     lengths, vocabulary_size, validation, tokens = _data(request, setting)
     train = setting.train
     models = [model.config(vocabulary_size) for model in setting.models.values()]

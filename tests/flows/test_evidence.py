@@ -166,6 +166,25 @@ def test_steps_are_added_to_a_plan_and_not_taken_away(on, tmp_path):
         settled(Request(seeds=1), tmp_path)
 
 
+def test_models_are_left_out_and_added_later(on, tmp_path):
+    pair = Request(setting="prose", steps=200, seeds=1, models=("sparse", "dense-equal-flops"))
+    before = settled(pair, tmp_path)
+    assert "2 models x 1 seeds" in before.summary
+    setting = pair.setting_of("prose")
+    assert setting.reports == {"report": ("dense-equal-flops", ("sparse",))}
+    assert list(setting.models) == ["sparse", "dense-equal-flops"]
+    every = dataclasses.replace(pair, models=())
+    assert settled(every, tmp_path) == make_plan(every)
+    assert every.setting_of("prose") is SETTINGS["prose"]
+    assert settled(pair, tmp_path) == before
+    # A directory from before there was a choice has all models.
+    settled(every, tmp_path)
+    kept = json.loads((tmp_path / "chain.json").read_text())
+    del kept["asked"]["models"]
+    (tmp_path / "chain.json").write_text(json.dumps(kept))
+    assert settled(every, tmp_path) == make_plan(every)
+
+
 def test_the_devices_of_a_slice_share_experts_and_batch(on):
     on(Devices("tpu", "TPU v5 lite", 8, 15 * GIB))
     config = make_plan(Request()).train_config(seed=2)
@@ -225,6 +244,8 @@ def test_the_newest_checkpoint_stays(tmp_path):
         (["--budget", "3h", "--steps", "9"], "--budget and --steps: give one of them"),
         (["--prepare-only"], "--dry-run and --prepare-only: give one of them"),
         (["--examples", "nowhere"], "nowhere"),
+        (["--models", "dense,spare"], "--models: no 'spare': choose among dense, sparse"),
+        (["--models", "sparse"], "no report compares these: give dense,sparse"),
         (["--corpus", "nowhere"], "nowhere does not exist"),
     ],
 )
@@ -234,7 +255,9 @@ def test_what_is_wrong_is_said_in_one_line(options, message, on, capsys):
     assert message in line
 
 
-@pytest.mark.parametrize("option", [("--budget", "3h"), ("--steps", "9"), ("--examples", "a")])
+@pytest.mark.parametrize(
+    "option", [("--budget", "3h"), ("--steps", "9"), ("--examples", "a"), ("--models", "dense")]
+)
 def test_what_examples_do_not_depend_on_is_refused(option, capsys):
     assert main(["evidence", "--prepare-only", *option]) == 2
     assert f"makes examples alone: leave out {option[0]}\n" in capsys.readouterr().err
