@@ -1,5 +1,6 @@
 """The chain as one flow: text, examples, models over seeds, fine-tuning, reports."""
 
+import dataclasses
 import itertools
 import shutil
 import time
@@ -11,7 +12,13 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from mswitch.flows.chains.machine_settings import LANGUAGE_OF, Setting, find_setting, setting_for
+from mswitch.flows.chains.machine_settings import (
+    LANGUAGE_OF,
+    Model,
+    Setting,
+    find_setting,
+    setting_for,
+)
 from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
 from mswitch.flows.child_processes import run_with_restarts
 from mswitch.flows.devices_found import find_devices
@@ -29,7 +36,7 @@ from mswitch.flows.stages import (
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import padded_vocabulary
-from mswitch.models.training.evaluation_steps import log_spaced_steps
+from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.pipelines.directory_lock import lock_directory
@@ -111,8 +118,8 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             (model, seed, out / "runs" / f"{model}-seed-{seed}")
             for seed, model in itertools.product(range(plan.seeds), setting.models)
         ]
-        if not (out / "runs").exists():
-            check_room(plan, setting, data, out)
+        left = [model for model, _, run in runs if not is_evaluated(run, plan.steps)]
+        check_room(plan, [setting.models[model] for model in left], data, out)
         took: list[float] = []
         for number, (model, seed, run) in enumerate(runs):
             if is_evaluated(run, plan.steps):
@@ -120,15 +127,16 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             else:
                 say(name, f"{run.name}: {time_left(plan, number, len(runs), took)}")
                 start = time.monotonic()
-                chain.run(
-                    f"train {run.name}",
-                    train.train,
-                    preset=setting.models[model].preset,
-                    examples=data,
-                    out=run,
-                    changes=setting.models[model].changes,
-                    config=plan.train_config(seed),
-                )
+                for end in plan.ends(run):
+                    chain.run(
+                        f"train {run.name} to step {end:,}",
+                        train.train,
+                        preset=setting.models[model].preset,
+                        examples=data,
+                        out=run,
+                        changes=setting.models[model].changes,
+                        config=dataclasses.replace(plan.train_config(seed), steps=end),
+                    )
                 chain.run(f"evaluate {run.name}", evaluate.evaluate, run=run, examples=data)
                 took.append(time.monotonic() - start)
             keep_last_checkpoint(run)
@@ -204,12 +212,15 @@ def tune(
     return [compared]
 
 
-def check_room(plan: Plan, setting: Setting, examples: str, out: Path) -> None:
+def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
     """See that checkpoints fit the disk: those of the run that trains, one of each before it."""
+    if not left:
+        return
     size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
-    sizes = [state_bytes(model.config(size), setting.train) for model in setting.models.values()]
-    of_a_run = len(log_spaced_steps(plan.steps, setting.train.evaluations)) + 1
-    need = plan.seeds * sum(sizes) + of_a_run * max(sizes)
+    train = plan.train_config(seed=0)
+    sizes = {model: state_bytes(model.config(size), train) for model in {*left}}
+    of_a_run = len(evaluation_steps(train, plan.horizons)) + 1
+    need = sum(sizes[model] for model in left) + of_a_run * max(sizes.values())
     check_disk(out, need, "checkpoints of these runs", "--out on a larger disk")
 
 

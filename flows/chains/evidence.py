@@ -148,11 +148,11 @@ def run_supervised(
     os.environ.update({k: v for k, v in _PREFECT_DEFAULTS.items() if k not in os.environ})
     from mswitch.flows.chains.chain import run_chain
 
-    summary = run_chain(name, request, out, prepare_only)
+    ended = finish(run_chain(name, request, out, prepare_only), json)
     if name == "demo":
         say(
             name,
             "experts gain on text that is all facts: `mswitch evidence --setting names --steps "
             "2400` shows it in 45 minutes",
         )
-    return finish(summary, json)
+    return ended

@@ -91,6 +91,7 @@ class Setting:
             out.
         tokens: about how many there are to train on of the text that it fetches; larger
             vocabularies make fewer of them.
+        row_tokens: about how many of them a row of a batch holds, where it packs pairs.
         validation_records: about how many sequences an evaluation reads.
         measured: where its choices were measured.
     """
@@ -110,6 +111,7 @@ class Setting:
     timed: bool = False
     finetune: TuningConfig | None = None
     tokens: int = 19_300_000
+    row_tokens: float = 0.0
     validation_records: int = 2000
     measured: str = NOT_MEASURED
 
@@ -209,6 +211,7 @@ SETTINGS = {
             dtype="float32",
         ),
         tokens=131_000,
+        row_tokens=28.4,
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),

@@ -5,8 +5,9 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mswitch.flows.chains.machine_settings import (
     FINETUNE,
@@ -22,6 +23,7 @@ from mswitch.flows.reports.numbers import large
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, padded_vocabulary
 from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
+from mswitch.models.training.run_directory import CONFIG, can_end_at, read_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
@@ -90,6 +92,7 @@ class Plan:
         steps: of each training.
         secs: expected of all runs; None where the machine's speed is unknown.
         summary: what a person reads first, in a few lines.
+        horizons: where trainings were to end before they were extended, ascending.
     """
 
     setting: str
@@ -98,11 +101,21 @@ class Plan:
     steps: int
     secs: float | None
     summary: str
+    horizons: tuple[int, ...] = ()
 
     def train_config(self, seed: int) -> TrainConfig:
         """How the setting's models are trained with a seed."""
         train = find_setting(self.setting).train
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
+
+    def ends(self, run: Path) -> Iterator[int]:
+        """Where a run still has to end, one after another.
+
+        Those that begin later are extended as others were: runs that are compared are evaluated at
+        the same steps.
+        """
+        planned = read_run(run)["train"]["steps"] if (run / CONFIG).is_file() else 0
+        return (end for end in (*self.horizons, self.steps) if end > planned or end == self.steps)
 
 
 def settled(request: Request, out: Path) -> Plan:
@@ -114,7 +127,7 @@ def settled(request: Request, out: Path) -> Plan:
     path, asked = out / FILE, dataclasses.asdict(request)
     if path.is_file():
         saved = json.loads(path.read_text())
-        before, free = Plan(**saved["plan"]), ("seeds", "steps", "models")
+        before, free = _saved(saved["plan"]), ("seeds", "steps", "models")
         if {**saved["asked"], **{name: asked[name] for name in free}} != asked or (
             request.steps is None and saved["asked"]["steps"] is not None
         ):
@@ -123,7 +136,8 @@ def settled(request: Request, out: Path) -> Plan:
                 "choose another --out"
             )
         steps = before.steps if request.steps is None else request.steps
-        if steps < before.steps:
+        runs = [file.parent for file in out.glob(f"runs/*/{CONFIG}")]
+        if steps < before.steps and not all(can_end_at(run, steps) for run in runs):
             raise UserError(
                 f"{out} is of {before.steps:,} steps: give --steps {before.steps}, or more"
             )
@@ -136,7 +150,8 @@ def settled(request: Request, out: Path) -> Plan:
                 f"{before.steps}, or choose another --out"
             )
         request = dataclasses.replace(request, setting=before.setting, steps=steps)
-        plan = dataclasses.replace(make_plan(request), devices=before.devices)
+        horizons = tuple(end for end in (*before.horizons, before.steps) if end < steps)
+        plan = dataclasses.replace(make_plan(request), devices=before.devices, horizons=horizons)
     else:
         if out.exists() and not (out.is_dir() and PREPARED.issuperset(os.listdir(out))):
             raise UserError(f"{out} holds something else: choose another --out")
@@ -146,12 +161,16 @@ def settled(request: Request, out: Path) -> Plan:
     return plan
 
 
+def _saved(plan: Mapping[str, Any]) -> Plan:
+    return Plan(**{**plan, "horizons": tuple(plan.get("horizons", ()))})
+
+
 def make_plan(request: Request) -> Plan:
     """Choose the setting for this machine, and the steps that the budget holds."""
     found = find_devices()
     name = request.setting or setting_for(found)
     setting = request.setting_of(name)
-    lengths, vocabulary_size, validation, tokens = _data(request, setting)
+    lengths, vocabulary_size, validation, tokens, in_a_row = _data(request, setting)
     train = setting.train
     models = [model.config(vocabulary_size) for model in setting.models.values()]
     devices = usable_devices(models, train, lengths, found.count)
@@ -183,7 +202,7 @@ def make_plan(request: Request) -> Plan:
     text = "names of things" if setting.names else request.sample
     read = ""
     if tokens:
-        times = _about(seen * sum(lengths) / tokens)
+        times = _about(seen * in_a_row / tokens)
         read = f", about {large(tokens)} tokens, read {times} times"
     trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
     summary = [
@@ -223,12 +242,17 @@ def data_setting(request: Request, setting: Setting) -> Setting:
     return SETTINGS["demo"] if small else setting
 
 
-def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int, int | None]:
-    """Lengths, rows of the embedding, validation sequences and training tokens; or a guess."""
+def _data(
+    request: Request, setting: Setting
+) -> tuple[tuple[int, int], int, int, int | None, float]:
+    """Lengths, rows of the embedding, validation sequences, training tokens; or a guess.
+
+    And how many of these tokens a row of a batch holds, without sentinels and padding.
+    """
     if not request.examples and setting.names:
         lengths = setting.names.inputs_length, setting.names.targets_length
         size = padded_vocabulary(setting.vocabulary.size)
-        return lengths, size, setting.validation_records, setting.tokens
+        return lengths, size, setting.validation_records, setting.tokens, setting.row_tokens
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
@@ -236,14 +260,19 @@ def _data(request: Request, setting: Setting) -> tuple[tuple[int, int], int, int
         spans = data.examples.lengths()
         lengths, rows = (spans.inputs_length, spans.targets_length), data.vocabulary.size
         tokens = None if request.corpus else data.tokens
-        return lengths, padded_vocabulary(rows), setting.validation_records, tokens
+        validation = setting.validation_records
+        return lengths, padded_vocabulary(rows), validation, tokens, spans.raw_length
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()
+    training = [splits.get("train", {}) for splits in languages]
+    tokens = sum(split.get("tokens", 0) for split in training)
+    in_a_row = tokens / max(1, sum(split.get("records", 0) for split in training))
     return (
         (manifest["inputs_length"], manifest["targets_length"]),
         padded_vocabulary(manifest["vocabulary_size"]),
         sum(splits.get("validation", {}).get("records", 0) for splits in languages),
-        sum(splits.get("train", {}).get("tokens", 0) for splits in languages),
+        tokens,
+        manifest.get("raw_length") or setting.row_tokens or in_a_row,
     )
 
 

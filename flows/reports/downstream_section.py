@@ -38,21 +38,28 @@ class Downstream:
 
     def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
         """Whether its runs began with those of a pair, of any seed."""
-        baseline, candidate = (set(_origins(run["origin"])) for run in self.data["runs"][:2])
-        return any(
-            ours.config["config_hash"] in baseline and theirs.config["config_hash"] in candidate
-            for ours, theirs in pairs
-        )
+        return any(None not in self._begun_at(pair) for pair in pairs)
 
-    @property
-    def section(self) -> dict[str, Any]:
-        """What the report says of it."""
+    def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
+        """The step of each run of a pair that its runs began with; None where they did not."""
+        began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
+        hashes = [run.config["config_hash"] for run in pair]
+        return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
+
+    def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
+        """What the report of the pairs says of it."""
         summary, runs = self.data["summary"], self.data["runs"]
+        begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
+        last = pairs[0][0].steps[-1]
+        cautions = list(summary["cautions"])
+        if begun != {last}:
+            steps = " and ".join(f"{step:,}" for step in sorted(begun))
+            cautions.append(f"Fine-tuned from step {steps}; pretraining above is to step {last:,}.")
         return {
             "path": f"{self.folder}/{PAGE}",
             "task": self.data["task"]["name"],
             "verdict": summary["verdict"],
-            "cautions": summary["cautions"],
+            "cautions": cautions,
             "models": [run["name"] for run in runs],
             "reads": "; ".join(f"{run['name']}: {run['reads']}" for run in runs[:2]),
             "results": [
@@ -101,7 +108,7 @@ def check_downstream(
                 raise UserError(f"{other.option} and {one.option} are of the same task: give one")
 
 
-def _origins(origin: Mapping[str, Any] | None) -> Iterator[str]:
+def _origins(origin: Mapping[str, Any] | None) -> Iterator[tuple[str, int]]:
     while origin is not None:
-        yield origin["config_hash"]
+        yield origin["config_hash"], origin["step"]
         origin = origin["origin"]

@@ -140,7 +140,7 @@ def _make(
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= {"started_by": started_by} if started_by else {}
     tuned = [one for one in downstream if one.is_of(pairs)]
-    report["downstream"] = [one.section for one in tuned]
+    report["downstream"] = [one.section(pairs) for one in tuned]
     drawings = draw(report, results, pooled, candidate.routing, steps)
     csv = to_csv(report["languages"])
     files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **alone(drawings)}

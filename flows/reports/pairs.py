@@ -50,6 +50,8 @@ def check_pair(
             f"{candidate.option} after {theirs:,}: begin both with runs of as many steps"
         )
     fix = "train and evaluate both on the same examples, with the same options"
+    if baseline.config.get("horizons") != candidate.config.get("horizons"):
+        fix += "; where one was extended, extend the other from the same step"
     check_alike(baseline, candidate, (*FAIR, *FAIR_TRAINING), fix, free)
 
 

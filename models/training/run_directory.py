@@ -188,7 +188,7 @@ class Claim(NamedTuple):
     Attributes:
         marker: what marks it as finished; None where steps are left.
         horizons: as in `RunPlan`.
-        extends: whether it was to end earlier until now.
+        extends: whether it was to end at another step until now.
     """
 
     marker: dict[str, Any] | None = None
@@ -197,10 +197,11 @@ class Claim(NamedTuple):
 
 
 def claim_run(out: Path, plan: RunPlan) -> Claim:
-    """Check that `out` is new or holds this very run, or one of fewer steps.
+    """Check that `out` is new or holds this very run, or one of other steps that this continues.
 
     A step depends on no later one, so a run of more steps continues one of fewer: unless the rates
-    of languages follow from the number of steps, as `max_epochs` makes them.
+    of languages follow from the number of steps, as `max_epochs` makes them. One of fewer steps
+    continues one of more, as long as that is not further and kept the same checkpoints.
     """
     if not out.exists():
         return Claim()
@@ -212,10 +213,10 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
         raise UserError(f"{out} holds files that are not a training run: choose a new --out")
     before = read_run(out)
     after = {"origin": None, "teacher": None, **json.loads(canonical_json(plan.identity))}
-    horizons, steps = tuple(before.get("horizons", ())), plan.train.steps
-    planned = steps
+    steps = planned = plan.train.steps
+    horizons: tuple[int, ...] = ()
     if isinstance(before["train"], dict):
-        planned = before["train"].get("steps", steps)
+        planned, horizons = before["train"].get("steps", steps), _horizons(before, steps)
         before["train"] = _identifying(before["train"]) | {"steps": steps}
     changed = []
     for part, wanted in after.items():
@@ -229,20 +230,43 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
             "choose another --out, or give the settings it began with"
         )
-    if steps < planned:
+    if steps == planned:
+        return Claim(read_marker(out), horizons)
+    if not can_end_at(out, steps):
         raise UserError(
             f"{out} is a run of {planned:,} steps: give --steps {planned}, or more to extend it, "
             "or choose another --out"
         )
-    if steps == planned:
-        return Claim(read_marker(out), horizons)
     rates, others = (_rates(languages) for languages in (before["languages"], plan.languages))
     if rates != others:
         raise UserError(
             f"{out} is a run of {planned:,} steps, on which the rates of its languages depend "
-            "(max_epochs): more steps need another --out"
+            "(max_epochs): other steps need another --out"
         )
-    return Claim(None, (*horizons, planned), extends=True)
+    return Claim(None, horizons, extends=True)
+
+
+def can_end_at(out: Path, steps: int) -> bool:
+    """Whether a run may end at a step: no later one is trained, and checkpoints so far are kept."""
+    before = read_run(out)
+    train = dataclasses.replace(train_config_of(before), steps=steps)
+    if before["train"]["steps"] <= steps:
+        return True
+    newest = max(
+        (int(path.name) for path in (out / CHECKPOINTS).glob("*") if path.name.isdecimal()),
+        default=0,
+    )
+    kept, wanted = (
+        [step for step in planned if step <= newest]
+        for planned in (before["eval_steps"], evaluation_steps(train, _horizons(before, steps)))
+    )
+    return newest <= steps and kept == wanted and not (out / MARKER).exists()
+
+
+def _horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
+    """Where a run was to end before it was to end at a step."""
+    ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
+    return tuple(end for end in ends if end < steps)
 
 
 def _rates(languages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -269,7 +293,7 @@ def describe_run(
         if changed:
             say("train", f"continues with other settings: {', '.join(changed)}")
         if now.steps != plan.train.steps:
-            say("train", f"extends a run of {now.steps:,} steps to {plan.train.steps:,}")
+            say("train", f"was to end at step {now.steps:,}, and now at {plan.train.steps:,}")
             after |= {"eval_steps": list(plan.evaluation_steps), "horizons": list(plan.horizons)}
         if after != before:
             storage.write_json(out / CONFIG, after)

@@ -81,6 +81,11 @@ def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
     assert steps_in(run) == dict.fromkeys(kept, files)
     assert list((made / "tensorboard").iterdir())
     assert "already complete" in end(start(run), 0)
+    end(start(run, steps=9, MSWITCH_FAULT="train.after_reopening"), -signal.SIGKILL)
+    assert f"continuing after step {STEPS}" in end(start(run, steps=9), 0)
+    extended = copied(run, tmp_path / "extended")
+    assert lines(extended)[:STEPS] == lines(undisturbed)
+    assert read_run(extended)["horizons"] == [STEPS]
 
 
 @pytest.mark.slow

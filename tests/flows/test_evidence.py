@@ -24,6 +24,7 @@ from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.partitioning import AXES, check_divisible
 from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
@@ -155,11 +156,22 @@ def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     assert settled(request, tmp_path).train_config(0) == before.train_config(0)
 
 
-def test_steps_are_added_to_a_plan_and_not_taken_away(on, tmp_path):
+def test_steps_are_added_to_a_plan_and_taken_away_as_long_as_none_is_trained(on, tmp_path):
     request = Request(steps=200, seeds=1)
-    before = settled(request, tmp_path)
-    longer = dataclasses.replace(request, steps=400)
-    assert settled(longer, tmp_path) == make_plan(longer) != before
+    settled(request, tmp_path)
+    longer, run = dataclasses.replace(request, steps=400), tmp_path / "runs" / "sparse-seed-0"
+    plan = settled(longer, tmp_path)
+    assert plan == dataclasses.replace(make_plan(longer), horizons=(200,))
+    assert list(plan.ends(run)) == [200, 400]
+    assert settled(longer, tmp_path) == plan
+    assert settled(request, tmp_path) == make_plan(request)
+    assert settled(longer, tmp_path) == plan
+    train = plan.train_config(seed=0)
+    steps = {"eval_steps": evaluation_steps(train, (200,)), "horizons": [200]}
+    described = {"model": {}, "train": dataclasses.asdict(train), "examples": {}, **steps}
+    (run / "checkpoints" / "300").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({**described, "config_hash": ""}))
+    assert list(plan.ends(run)) == [400]
     with pytest.raises(UserError, match="is of 400 steps: give --steps 400, or more"):
         settled(request, tmp_path)
     with pytest.raises(UserError, match="is of a command with other options"):
@@ -207,11 +219,12 @@ def test_as_many_devices_are_used_as_divide_all(on, name, count):
 
 def test_a_disk_that_is_too_small_is_named_before_any_training(tmp_path, monkeypatch):
     examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
-    plan = Plan("cpu", 1, 2, 100, None, "")
-    check_room(plan, find_setting("cpu"), str(examples), tmp_path)
+    plan, left = Plan("cpu", 1, 2, 100, None, ""), [*find_setting("cpu").models.values()] * 2
+    check_room(plan, left, str(examples), tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 9 << 20))
     with pytest.raises(UserError, match=r"checkpoints of these runs need .* give --out on a large"):
-        check_room(plan, find_setting("cpu"), str(examples), tmp_path)
+        check_room(plan, left, str(examples), tmp_path)
+    check_room(plan, [], str(examples), tmp_path)
 
 
 def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
@@ -275,9 +288,9 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monk
 def test_the_setting_for_names_plans_with_names(on, capsys):
     assert main(["evidence", "--dry-run", "--setting=names", "--steps=2400"]) == 0
     summary = capsys.readouterr().out
-    assert "text     names of things, about 131,000 tokens, read 52 times" in summary
+    assert "text     names of things, about 131,000 tokens, read 33 times" in summary
     assert "64 x (16 + 28)" in summary
-    assert "read 860 times" in make_plan(Request(setting="names", steps=40_000)).summary
+    assert "read 560 times" in make_plan(Request(setting="names", steps=40_000)).summary
 
 
 class Study:
@@ -360,6 +373,22 @@ def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
     done = run_mswitch(*words, f"--examples={study.examples}")
     assert done.returncode == 2
     assert "is of a command with other options" in done.stderr
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+def test_a_seed_added_after_an_extension_is_evaluated_as_the_others(study, undisturbed, tmp_path):
+    out = tmp_path / "extended"
+    shutil.copytree(undisturbed, out)
+    for seeds in (2, 3):
+        words = [f"--seeds={seeds}", "--steps=12"]
+        done = run_mswitch(*study.words(out)[:-3], *words, PREFECT_HOME=study.home)
+        assert done.returncode == 0, done.stderr
+    report = json.loads((out / "report" / "report.json").read_text())
+    assert [side["seeds"] for side in report["runs"].values()] == [[0, 1, 2]] * 2
+    configs = [json.loads(path.read_text()) for path in out.glob("runs/*/config.json")]
+    assert [config["horizons"] for config in configs] == [[6]] * 6
+    assert report["horizons"][-1]["step"] == 12
 
 
 @pytest.mark.training

@@ -48,7 +48,7 @@ def compare_tuned_from(
     runs: Sequence[Path],
     place: Path,
     rights: Sequence[int] = (5, 6),
-    origins: Sequence[int] = (400,),
+    origins: Sequence[int] = (200,),
     **options: Any,
 ) -> Path:
     """Write a comparison of runs fine-tuned from these, of whose rows so many of ten are right."""

@@ -111,6 +111,24 @@ def test_an_extended_run_is_the_one_that_was_longer_from_the_start(tmp_path, und
         child.run("mswitch-tiny", out, STEPS)
 
 
+def test_too_many_steps_are_taken_back_as_long_as_they_are_not_trained(tmp_path, undisturbed):
+    out, words = tmp_path / "run", ("mswitch-tiny", tmp_path / "run", "checkpoint_every=4")
+    killed = {"steps": 5000, "MSWITCH_FAULT": "train.after_checkpoint"}
+    child.run("mswitch-tiny", out, 3, checkpoint_every=4)
+    end(start(*words, **killed), -signal.SIGKILL)
+    assert complete_steps(out / "checkpoints") == [1, 3, 4]
+    with pytest.raises(UserError, match="a run of 5,000 steps: give --steps 5000, or more"):
+        child.run("mswitch-tiny", out, 3, checkpoint_every=4)
+    child.run("mswitch-tiny", out, STEPS, checkpoint_every=4)
+    assert (read_run(out)["horizons"], read_run(out)["eval_steps"]) == ([3], [1, 3, STEPS])
+    assert_same(out, undisturbed, STEPS)
+    # Without the first end, step 1 would have been kept.
+    other = tmp_path / "other"
+    end(start("mswitch-tiny", other, "checkpoint_every=4", **killed), -signal.SIGKILL)
+    with pytest.raises(UserError, match="a run of 5,000 steps"):
+        child.run("mswitch-tiny", other, STEPS, checkpoint_every=4)
+
+
 def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed):
     out = tmp_path / "run"
     words = ("mswitch-tiny", out, "expert_parallel=2")

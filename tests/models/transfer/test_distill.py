@@ -278,10 +278,12 @@ def start(teacher: Path, examples: Path, out: Path, *words: object, **how: Any) 
 
 
 @pytest.mark.timeout(600)
-def test_killed_at_every_fault_point_it_is_the_undisturbed_one(
+def test_extended_and_killed_at_every_fault_point_it_is_the_undisturbed_one(
     teacher, student, examples, tmp_path
 ):
     out = tmp_path / "run"
+    short = dataclasses.replace(CONFIG, steps=1)
+    distill(teacher, "mt5-tiny", examples, out, short, HALF, changes=SMALL)
     points = ("before_checkpoint", "during_checkpoint", "after_checkpoint", "after_metrics")
     for point in (*points, "before_marker"):
         end(start(teacher, examples, out, MSWITCH_FAULT=f"train.{point}"), -signal.SIGKILL)
