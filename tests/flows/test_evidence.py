@@ -290,7 +290,7 @@ def test_the_setting_for_names_plans_with_names(on, capsys):
     summary = capsys.readouterr().out
     assert "text     names of things, about 131,000 tokens, read 33 times" in summary
     assert "64 x (16 + 28)" in summary
-    assert "read 560 times" in make_plan(Request(setting="names", steps=40_000)).summary
+    assert "read 550 times" in make_plan(Request(setting="names", steps=40_000)).summary
 
 
 class Study:
