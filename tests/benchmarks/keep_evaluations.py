@@ -28,7 +28,8 @@ def main(runs: list[Path], out: Path) -> None:
             steps = read_run(run)["eval_steps"]
             files = [CONFIG, MARKER, *(f"eval/{step}.parquet" for step in steps)]
             files += [f"routing/{steps[-1]}.parquet"] if (run / "routing").is_dir() else []
-            for file in files:
+            # A run that still trains has fewer: `mswitch report --unfinished` reads those.
+            for file in filter(lambda file: (run / file).is_file(), files):
                 add(f"{run.name}/{file}", (run / file).read_bytes())
             *_, last = read_metrics(run)
             last.pop("train/step_secs", None)
