@@ -227,7 +227,7 @@ SETTINGS = {
             "hash": _TIGHT.changed(routing="hash"),
         },
         reports={
-            "report": ("dense-equal-flops", ("sparse",)),
+            "report": ("dense-equal-flops", ("sparse", "hash")),
             "report-twin": (
                 "dense",
                 ("sparse", "dense-equal-flops", "dense-equal-parameters", "hash"),
