@@ -16,8 +16,8 @@ from mswitch.pipelines.supervised.build import SupervisedConfig
 from mswitch.pipelines.supervised.samples.names import VOCABULARY as NAMES_VOCABULARY
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
-#: FLOPs a second of a CPU core in training. Two cores gave 32 to 46 GFLOP/s to these models
-#: together, and one 24 to 32 (docs/experiments/2026-11-29-prose-trained-on.md).
+#: FLOPs a second of a CPU core in training. Two cores gave 30 to 46 GFLOP/s to the models of
+#: `prose` together, and one 24 to 32 (docs/experiments/2026-11-29-prose-trained-on.md).
 CPU_CORE_FLOPS = 20e9
 #: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
 #: Less than estimates of cost assume (`mswitch.flows.prefect.cost`), for the models here are
