@@ -170,13 +170,12 @@ def make_plan(request: Request) -> Plan:
     found = find_devices()
     name = request.setting or setting_for(found)
     setting = request.setting_of(name)
-    lengths, vocabulary_size, validation, tokens, in_a_row = _data(request, setting)
-    train = setting.train
-    models = [model.config(vocabulary_size) for model in setting.models.values()]
-    devices = usable_devices(models, train, lengths, found.count)
-    flops = sum(training_step_flops(model, train.rows, *lengths) for model in models)
+    data, train = _data(request, setting), setting.train
+    models = [model.config(data.vocabulary_size) for model in setting.models.values()]
+    devices = usable_devices(models, train, data.lengths, found.count)
+    flops = sum(training_step_flops(model, train.rows, *data.lengths) for model in models)
     # What evaluations cost, as so many steps.
-    evaluated = train.evaluations * validation / train.rows / FORWARD_AND_BACKWARD
+    evaluated = train.evaluations * data.validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(dataclasses.replace(found, count=devices))
     steps, starts = request.steps, len(models) * START_SECS
     if setting.fixed and steps is None:
@@ -198,19 +197,19 @@ def make_plan(request: Request) -> Plan:
             )
     secs = rate and request.seeds * ((steps + evaluated) * flops / rate + starts)
     unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
-    seen = steps * train.rows
+    seen, (inputs, targets) = steps * train.rows, data.lengths
     text = "names of things" if setting.names else request.sample
     read = ""
-    if tokens:
-        times = _about(seen * in_a_row / tokens)
-        read = f", about {large(tokens)} tokens, read {times} times"
+    if data.tokens:
+        times = _about(seen * data.row_tokens / data.tokens)
+        read = f", about {large(data.tokens)} tokens, read {times} times"
     trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
     summary = [
         f"setting  {name}: {', '.join(trained)}; {setting.measured}",
         f"devices  {devices} x {found.kind}{unused}",
         f"text     {request.examples or request.corpus or text}{read}",
         f"runs     {len(models)} models x {request.seeds} seeds, each {steps:,} steps of "
-        f"{train.rows} x ({lengths[0]} + {lengths[1]}), {large(seen * lengths[0])} input tokens",
+        f"{train.rows} x ({inputs} + {targets}), {large(seen * inputs)} input tokens",
         f"hours    {f'about {_about(secs / 3600)}' if secs else 'unknown'}, without text and "
         "examples",
     ]
@@ -242,37 +241,57 @@ def data_setting(request: Request, setting: Setting) -> Setting:
     return SETTINGS["demo"] if small else setting
 
 
-def _data(
-    request: Request, setting: Setting
-) -> tuple[tuple[int, int], int, int, int | None, float]:
-    """Lengths, rows of the embedding, validation sequences, training tokens; or a guess.
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    """What a training reads, or a guess where that is not there yet.
 
-    And how many of these tokens a row of a batch holds, without sentinels and padding.
+    Attributes:
+        lengths: of inputs and targets, in tokens.
+        vocabulary_size: rows of the embedding.
+        validation: sequences that are held out.
+        tokens: of the training text; None where that is unknown.
+        row_tokens: how many of these a row of a batch holds, without sentinels and padding.
     """
+
+    lengths: tuple[int, int]
+    vocabulary_size: int
+    validation: int
+    tokens: int | None
+    row_tokens: float
+
+
+def _data(request: Request, setting: Setting) -> _Data:
     if not request.examples and setting.names:
-        lengths = setting.names.inputs_length, setting.names.targets_length
-        size = padded_vocabulary(setting.vocabulary.size)
-        return lengths, size, setting.validation_records, setting.tokens, setting.row_tokens
+        return _Data(
+            lengths=(setting.names.inputs_length, setting.names.targets_length),
+            vocabulary_size=padded_vocabulary(setting.vocabulary.size),
+            validation=setting.validation_records,
+            tokens=setting.tokens,
+            row_tokens=setting.row_tokens,
+        )
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
-        data = data_setting(request, setting)
-        spans = data.examples.lengths()
-        lengths, rows = (spans.inputs_length, spans.targets_length), data.vocabulary.size
-        tokens = None if request.corpus else data.tokens
-        validation = setting.validation_records
-        return lengths, padded_vocabulary(rows), validation, tokens, spans.raw_length
+        text = data_setting(request, setting)
+        spans = text.examples.lengths()
+        return _Data(
+            lengths=(spans.inputs_length, spans.targets_length),
+            vocabulary_size=padded_vocabulary(text.vocabulary.size),
+            validation=setting.validation_records,
+            tokens=None if request.corpus else text.tokens,
+            row_tokens=spans.raw_length,
+        )
     manifest = read_manifest(request.examples, "examples")
     languages = manifest["languages"].values()
     training = [splits.get("train", {}) for splits in languages]
     tokens = sum(split.get("tokens", 0) for split in training)
     in_a_row = tokens / max(1, sum(split.get("records", 0) for split in training))
-    return (
-        (manifest["inputs_length"], manifest["targets_length"]),
-        padded_vocabulary(manifest["vocabulary_size"]),
-        sum(splits.get("validation", {}).get("records", 0) for splits in languages),
-        tokens,
-        manifest.get("raw_length") or setting.row_tokens or in_a_row,
+    return _Data(
+        lengths=(manifest["inputs_length"], manifest["targets_length"]),
+        vocabulary_size=padded_vocabulary(manifest["vocabulary_size"]),
+        validation=sum(splits.get("validation", {}).get("records", 0) for splits in languages),
+        tokens=tokens,
+        row_tokens=manifest.get("raw_length") or setting.row_tokens or in_a_row,
     )
 
 
