@@ -66,9 +66,10 @@ def evidence(
 
         mswitch evidence --setting names --steps 2400 --out runs/names
 
-    On prose they gain late, after some thousand steps. More steps extend the runs that are there:
+    On prose routers gain late, after some thousand steps, and experts that a hash of the token
+    chooses sooner. More steps extend the runs that are there:
 
-        mswitch evidence --setting prose --models dense,sparse --steps 10000 --out runs/prose
+        mswitch evidence --setting prose --models dense,hash-32 --steps 10000 --out runs/prose
 
     Kill it at any moment and give the same command again: it continues, and on a CPU the report is
     the same to the byte. It has no wall-clock speed-up, which would differ.
@@ -88,7 +89,7 @@ def evidence(
         examples: a finished examples directory in place of text, or its URL.
         setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or, for a
             CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
-            prose, which trains three controls besides.
+            prose, which trains two dense controls and experts that a hash chooses besides.
         seeds: how often each model is trained, each time with another seed.
         models: which of the setting's models are trained, by default all: --dry-run names them.
             Models and seeds may be added later.

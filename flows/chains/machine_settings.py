@@ -224,13 +224,15 @@ SETTINGS = {
             # Of as many FLOPs a step as the sparse one, and of as many parameters.
             "dense-equal-flops": _DENSE.changed(d_ff=69),
             "dense-equal-parameters": _DENSE.changed(d_ff=1024),
+            # A token chooses by itself, among as many experts, and among more at no more FLOPs.
             "hash": _TIGHT.changed(routing="hash"),
+            "hash-32": _TIGHT.changed(routing="hash", experts=32),
         },
         reports={
-            "report": ("dense-equal-flops", ("sparse", "hash")),
+            "report": ("dense-equal-flops", ("sparse", "hash", "hash-32")),
             "report-twin": (
                 "dense",
-                ("sparse", "dense-equal-flops", "dense-equal-parameters", "hash"),
+                ("sparse", "dense-equal-flops", "dense-equal-parameters", "hash", "hash-32"),
             ),
         },
         corpus=CorpusConfig(
