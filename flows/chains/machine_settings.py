@@ -224,7 +224,7 @@ SETTINGS = {
             # Of as many FLOPs a step as the sparse one, and of as many parameters.
             "dense-equal-flops": _DENSE.changed(d_ff=69),
             "dense-equal-parameters": _DENSE.changed(d_ff=1024),
-            # A token chooses by itself, among as many experts, and among more at no more FLOPs.
+            # A hash chooses among as many experts, and among twice as many for the same FLOPs.
             "hash": _TIGHT.changed(routing="hash"),
             "hash-32": _TIGHT.changed(routing="hash", experts=32),
         },
