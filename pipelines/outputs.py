@@ -26,6 +26,8 @@ from mswitch.pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
+#: Key of a manifest: SHA-256 of the rest of it.
+SEAL = "manifest_sha256"
 #: What a user is asked for, by stage.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
@@ -33,7 +35,7 @@ _DIRECTORIES = {
     "examples": "an examples directory (from `mswitch examples build`)",
     "downstream": "a comparison of fine-tuned runs (from `mswitch report downstream`)",
 }
-#: On an object store: with which settings an output is being made.
+#: With which settings an output is being made.
 CLAIM = "_BUILDING.json"
 #: So many changed settings of a table are named one by one.
 _MOST_NAMED = 3
@@ -56,6 +58,17 @@ def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's bytes in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_entry(path: str, content: bytes) -> dict[str, Any]:
+    """Return the entry of a manifest for a file: path, bytes, sha256."""
+    return {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def seal_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the SHA-256 of its text, so that a changed character is noticed."""
+    rest = {key: value for key, value in manifest.items() if key != SEAL}
+    return {**rest, SEAL: hashlib.sha256(storage.json_text(rest).encode()).hexdigest()}
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -92,9 +105,9 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
             f"{directory} {what}: give {_DIRECTORIES.get(stage, f'an output of {stage}')}"
         )
     names = storage.list_names(directory)
-    if MARKER not in names or MANIFEST not in names:
+    if missing := {MARKER, MANIFEST} - names:
         raise UserError(
-            f"{directory} is not a finished {stage} output (no {MARKER}): "
+            f"{directory} is not a finished {stage} output (no {min(missing)}): "
             "run the stage that makes it, or give another directory"
         )
     manifest = read_json_object(storage.join(directory, MANIFEST))
@@ -110,13 +123,14 @@ def full_manifest(
     stage: str, config: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what stands in `manifest.json`: who made the output from what, and `manifest`."""
-    return {
+    full = {
         "stage": stage,
         "config": dict(config),
         "config_hash": config_hash(stage, config),
         "code_version": importlib.metadata.version("mswitch"),
         **manifest,
     }
+    return seal_manifest(full)
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
@@ -191,6 +205,7 @@ class StagedOutput:
             self._remove_leftovers()
         else:
             self.directory.mkdir(parents=True, exist_ok=True)
+            _write_claim(self, self.directory / CLAIM)
 
     def _check_existing(self, replaces: Callable[[Mapping[str, Any]], bool]) -> bool:
         if not self.out.exists():
@@ -221,6 +236,7 @@ class StagedOutput:
         storage.write_json(self.directory / MANIFEST, full)
         fault_point(f"{self.stage}.before_marker")
         write_atomically(self.directory / MARKER, canonical_json({"config_hash": self.hash}) + "\n")
+        (self.directory / CLAIM).unlink(missing_ok=True)
         fault_point(f"{self.stage}.before_publish")
         if self._replaced:
             os.rename(self.out, self.out.parent / f".{self.out.name}.partial-{self._replaced}")
@@ -281,7 +297,7 @@ class RemoteOutput:
 
     def claim(self) -> None:
         """Name the settings of what is being made."""
-        storage.write_json(self._claim, {"config_hash": self.hash}, scratch=True)
+        _write_claim(self, self._claim)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write the manifest, then the marker."""
@@ -293,6 +309,11 @@ class RemoteOutput:
         fault_point(f"{self.stage}.after_publish")
         storage.remove([self._claim])
         return full
+
+
+def _write_claim(staged: StagedOutput | RemoteOutput, path: str | Path) -> None:
+    described = {"stage": staged.stage, "config": staged.config, "config_hash": staged.hash}
+    storage.write_json(path, described, scratch=True)
 
 
 @contextlib.contextmanager

@@ -261,6 +261,7 @@ def verify(corpus: str, *, json: Json = False) -> int:
     """Read a whole corpus and compare it with its manifest; exit with 1 if they differ.
 
     Sizes and checksums, files too many or too few, the rows of every shard, accounts, removals.
+    Files that it does not check, such as the data card, which people edit, are named.
 
         mswitch corpus verify corpus
 
@@ -271,8 +272,10 @@ def verify(corpus: str, *, json: Json = False) -> int:
 
     found = verify_corpus(corpus)
     counts = f"{found['files']:,} files, {found['documents']:,} documents"
-    text = "\n".join([*found["problems"], f"{corpus}: {len(found['problems'])} problems, {counts}"])
-    print_result(found, text, json)
+    lines = [*found["problems"], f"{corpus}: {len(found['problems'])} problems, {counts}"]
+    if found["unchecked"]:
+        lines.append(f"not checked, without a checksum: {', '.join(found['unchecked'])}")
+    print_result(found, "\n".join(lines), json)
     return 1 if found["problems"] else 0
 
 

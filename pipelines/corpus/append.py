@@ -69,6 +69,8 @@ def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
     manifest = dict(base.manifest)
     for key in ("shards", "fingerprints"):
         manifest[key] = [*manifest[key], *addition[key]]
+    if "files" in manifest:
+        manifest["files"] = [*manifest["files"], *addition["files"]]
     added = {"inputs": addition["inputs"], "inputs_hash": inputs_hash}
     manifest["additions"] = [*base.additions, added]
     merged = {"manifest": manifest, "stats": added_up(base.stats, stats)}

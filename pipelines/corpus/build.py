@@ -54,7 +54,13 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine
 from mswitch.pipelines.languages import UNDETERMINED
 from mswitch.pipelines.local_pool import start_server
-from mswitch.pipelines.outputs import MANIFEST, config_hash, stage_output_anywhere, write_atomically
+from mswitch.pipelines.outputs import (
+    MANIFEST,
+    config_hash,
+    file_entry,
+    stage_output_anywhere,
+    write_atomically,
+)
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
@@ -202,14 +208,23 @@ def _assemble(
     }
     stats = {**_statistics(ledger, shards), "shuffled_bytes": build.shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
-    prefix = build.base.prefix.rstrip("-") if build.base else ""
-    rejected = storage.join(build.directory, "rejected", *filter(None, [prefix]))
+    folder = f"rejected/{build.base.prefix.rstrip('-')}" if build.base else "rejected"
+    rejected = storage.join(build.directory, folder)
     ledger.write_samples(rejected)
     names = [file.name for file in build.files]
     _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
     if rule := recipe.first(Decontaminate):
         report = contamination_report(rule.loaded, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
+    # A killed writer may have left files whose names begin with a dot.
+    names = [name for name in storage.file_sizes(rejected) if not name.startswith(".")]
+    written = {f"{folder}/{name}": storage.join(rejected, name) for name in names}
+    written |= {name: storage.join(staging, name) for name in (STATS, DECONTAMINATION)}
+    manifest["files"] = [
+        file_entry(path, storage.read_bytes(file))
+        for path, file in sorted(written.items())
+        if storage.exists(file)
+    ]
     if not build.base:
         card = data_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)

@@ -26,8 +26,11 @@ from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import (
     MANIFEST,
     config_hash,
+    file_entry,
     file_sha256,
+    read_json_object,
     read_manifest,
+    seal_manifest,
     write_atomically,
 )
 from mswitch.pipelines.progress import say
@@ -109,7 +112,10 @@ def addition_name(number: int) -> str:
 
 
 def listed_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the entries of all files that a manifest names: path, bytes, sha256."""
+    """Return the entries of data, keys and records of removals: path, bytes, sha256.
+
+    A change never writes one of these again under its name, as it does with `manifest["files"]`.
+    """
     return [entry for key in _LISTS for entry in manifest.get(key, [])]
 
 
@@ -118,7 +124,7 @@ def open_base(out: str | Path, recipe: Recipe | None = None) -> Base:
     manifest = read_manifest(out, "corpus")
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     _check_files(directory, manifest)
-    stats = storage.read_json(storage.join(directory, STATS))
+    stats = read_json_object(storage.join(directory, STATS))
     if recipe is None:
         own = manifest["config"].get("recipe")
         name = own["name"] if own else manifest["config"]["profile"]
@@ -236,6 +242,14 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
 
     That is its `manifest` and `stats`, `decontamination` if it has that, and what is `gone`.
     """
+    manifest = whole["manifest"]
+    if "files" in manifest:  # which corpora of earlier versions lack
+        again = {STATS: whole["stats"], DECONTAMINATION: whole.get("decontamination")}
+        texts = {path: storage.json_text(value) for path, value in again.items() if value}
+        entries = {entry["path"]: entry for entry in manifest["files"]}
+        entries |= {path: file_entry(path, text.encode()) for path, text in texts.items()}
+        files = [entries[path] for path in sorted(entries)]
+        whole = {**whole, "manifest": seal_manifest({**manifest, "files": files})}
     storage.write_json(storage.join(staging, _DECIDED), whole, scratch=True)
     fault_point("corpus.after_deciding_change")
 

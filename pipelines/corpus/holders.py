@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.change import Base, addition_name
 from mswitch.pipelines.corpus.reader import corpus_identity
-from mswitch.pipelines.outputs import MANIFEST
+from mswitch.pipelines.outputs import CLAIM, MANIFEST
 from mswitch.pipelines.progress import say
 
 _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
@@ -28,16 +28,23 @@ def identities(base: Base) -> set[str]:
 
 
 def find_holders(base: Base, search: Sequence[str]) -> list[str]:
-    """Return the corpora, vocabularies, examples and runs that were made from it, or from such."""
+    """Return the corpora, vocabularies, examples and runs that were made from it, or from such.
+
+    Those that are being made, or whose command was killed, are among them.
+    """
     described: dict[str, tuple[set[str], set[str]]] = {}
     for directory in search:
-        for name in (MANIFEST, "config.json"):
+        for name in (MANIFEST, "config.json", CLAIM):
             for file in storage.find(directory, name):
                 text = storage.read_bytes(file.path).decode(errors="replace")
                 with contextlib.suppress(ValueError, AttributeError, LookupError, TypeError):
                     own = json.loads(text)
                     folder, stage = os.path.dirname(file.path), own.get("stage", "")
-                    if stage == "corpus" and "built_from" in own:
+                    if stage == "corpus" and name == CLAIM:
+                        inputs = own["config"]["inputs"]  # shards, if it is built from a corpus
+                        shards = [{"path": one["path"], "sha256": one["digest"]} for one in inputs]
+                        described[folder] = {corpus_identity(shards)}, set()
+                    elif stage == "corpus" and "built_from" in own:
                         derived = dataclasses.replace(base, directory=folder, manifest=own)
                         described[folder] = {own["built_from"]}, identities(derived)
                     elif stage not in ("corpus", "report", "downstream"):
@@ -50,5 +57,8 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
         found |= new
         known = known.union(*(described[path][1] for path in new))
     for path in sorted(found):
-        say("corpus", f"{path} was made from the corpus as it was")
+        unfinished = storage.exists(storage.join(path, CLAIM))
+        say(
+            "corpus", f"{path} {'is being' if unfinished else 'was'} made from the corpus as it was"
+        )
     return sorted(found)

@@ -221,7 +221,10 @@ def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:
     """
     for stage in stages:
         if stage["in"] != stage["out"] + sum(stage["dropped"].values()):
-            raise RuntimeError(f"accounts do not balance at stage {stage}")
+            raise RuntimeError(
+                f"accounts do not balance at stage {stage['name']}: in {stage['in']}, "
+                f"out {stage['out']}, dropped {describe_drops(stage['dropped']) or 'none'}"
+            )
     for before, after in itertools.pairwise(stages):
         if before["out"] != after["in"]:
             raise RuntimeError(

@@ -17,7 +17,6 @@ import hashlib
 import importlib.metadata
 import io
 import itertools
-import json
 import os
 import re
 import secrets
@@ -55,6 +54,7 @@ from mswitch.pipelines.corpus.removed import (
     page_name,
     page_names,
     probe_of,
+    sample_urls,
     site_name,
 )
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host
@@ -65,7 +65,14 @@ from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 from mswitch.pipelines.local_pool import call_each
-from mswitch.pipelines.outputs import canonical_json, config_hash, file_sha256, write_atomically
+from mswitch.pipelines.outputs import (
+    canonical_json,
+    config_hash,
+    file_entry,
+    file_sha256,
+    read_json_object,
+    write_atomically,
+)
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
@@ -298,6 +305,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
     for entry, note in changed:
         languages[entry["lang"]] += note["documents"]
     hashes = {one for _, note in changed for one in note["found"]}
+    samples = _clean_samples(base.directory, directory, staging, removed)
     record = {
         **record,
         "found": sorted(hashes),
@@ -311,7 +319,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
             }
             for entry, note in changed
         ],
-        "samples": _clean_samples(base.directory, directory, staging, removed),
+        "samples": samples["count"],
         "corpus": sorted(identities(base)),
     }
     whole = {
@@ -326,9 +334,11 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
         "stats": _stats_without(base.stats, changed, languages),
         "gone": [entry["path"] for entry, _ in changed],
     }
+    if "files" in base.manifest:
+        whole["manifest"]["files"] = [*base.manifest["files"], *samples["files"]]
     report = storage.join(base.directory, DECONTAMINATION)
     if storage.exists(report):
-        found = storage.read_json(report)
+        found = read_json_object(report)
         matches = [match for match in found["matches"] if not removed.found(match["url"])]
         whole["decontamination"] = merge_reports({**found, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
@@ -393,27 +403,31 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
         pa.default_memory_pool().release_unused()
 
 
-def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> int:
-    """Write samples of dropped pages again without those of what is removed; return how many."""
-    cleaned, count = {}, 0
+def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> dict[str, Any]:
+    """Write samples of dropped pages again without those of what is removed.
+
+    Returns:
+        count (of samples that are gone), files (entries of the manifest).
+    """
+    cleaned, count = dict[str, bytes](), 0
     for path in storage.file_sizes(source):
         if path.startswith("rejected/") and path.endswith(".jsonl"):
-            lines = storage.read_bytes(storage.join(source, path)).decode().splitlines(True)
-            kept = [line for line in lines if not removed.found(json.loads(line).get("url", ""))]
+            lines = storage.read_bytes(storage.join(source, path)).splitlines(True)
+            urls = sample_urls(storage.join(source, path))
+            kept = [line for line, url in zip(lines, urls, strict=True) if not removed.found(url)]
             if len(kept) < len(lines):
-                cleaned[path] = "".join(kept)
+                cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket they are written where they are: after a kill, the count would be less.
-    noted = storage.join(staging, WORK, "samples.json")
-    if storage.exists(noted):
-        count = storage.read_json(noted)
-    else:
-        storage.write_json(noted, count, scratch=True)
-    for path, text in cleaned.items():
+    # In a bucket they are written where they are: after a kill, there would be less to do.
+    noted = storage.join(staging, WORK, "cleaned.json")
+    if not storage.exists(noted):
+        files = [file_entry(path, content) for path, content in sorted(cleaned.items())]
+        storage.write_json(noted, {"count": count, "files": files}, scratch=True)
+    for path, content in cleaned.items():
         final = storage.join(directory, path)
         storage.make_directory(os.path.dirname(final))
-        write_atomically(final, text)
-    return count
+        write_atomically(final, content)
+    return storage.read_json(noted)
 
 
 def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[str, Any]:
@@ -424,8 +438,7 @@ def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[
     text = storage.json_text(record).encode()
     name = f"{number:03d}.json"
     write_atomically(storage.join(folder, name), text)
-    sha256 = hashlib.sha256(text).hexdigest()
-    return {"path": f"{REMOVALS}/{name}", "bytes": len(text), "sha256": sha256}
+    return file_entry(f"{REMOVALS}/{name}", text)
 
 
 def _stats_without(

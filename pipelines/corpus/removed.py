@@ -76,6 +76,16 @@ def site_name(host: str) -> str:
     return f"site:{host}"
 
 
+def sample_urls(path: str) -> list[str]:
+    """Return the URL in each line of a file of samples."""
+    try:
+        return [json.loads(line).get("url", "") for line in storage.read_bytes(path).splitlines()]
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged (not JSON Lines): restore it, or remove it if there is no copy"
+        ) from error
+
+
 @functools.lru_cache(maxsize=1)
 def load_removed(records: Records) -> Removed | None:
     """Read what these records of removals name; None if there are none."""

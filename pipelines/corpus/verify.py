@@ -1,27 +1,42 @@
-"""Checks a finished corpus: is every file as the manifest says, and does it say all?"""
+"""Check a finished corpus: is every file as the manifest says, and does it say all?"""
 
-import itertools
-import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import DECONTAMINATION, Base, listed_files, unfinished_changes
+from mswitch.pipelines.corpus.change import (
+    DECONTAMINATION,
+    STATS,
+    Base,
+    listed_files,
+    unfinished_changes,
+)
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.removed import Records, load_removed
-from mswitch.pipelines.corpus.stats import load_stats
+from mswitch.pipelines.corpus.removed import Records, load_removed, sample_urls
 from mswitch.pipelines.corpus.url_normalization import document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import call_each
-from mswitch.pipelines.outputs import file_sha256, read_manifest
+from mswitch.pipelines.outputs import (
+    MANIFEST,
+    MARKER,
+    SEAL,
+    canonical_json,
+    file_sha256,
+    read_json_object,
+    read_manifest,
+    seal_manifest,
+)
 from mswitch.pipelines.runners import worker_processes
 
-#: Folders whose files the manifest names, all of them.
-_FOLDERS = ("data/", "fingerprints/", "removals/")
+#: Files of which earlier versions recorded no checksum.
+_BESIDE = (STATS, DECONTAMINATION, "rejected/")
+#: Files that are part of a corpus only if the manifest names them.
+_OWN = (*_BESIDE, "data/", "fingerprints/", "removals/")
 
 
 def verify_corpus(corpus: str | Path) -> dict[str, Any]:
@@ -35,43 +50,73 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         corpus: its directory, or its URL.
 
     Returns:
-        stage, out, files, documents, and problems: a sentence each, none if all is well.
+        stage, out, files, documents, problems (a sentence each, none if all is well), unchecked
+        (files and folders of which the manifest has no checksum).
     """
     manifest = read_manifest(corpus, "corpus")
-    base = Base(str(corpus), manifest, load_stats(corpus), MC4)
-    entries = listed_files(manifest)
-    problems, removals = [], base.removals
+    directory = str(corpus) if storage.is_remote(corpus) else os.path.abspath(corpus)
+    result = {"stage": "corpus", "out": str(corpus), "files": 0, "documents": 0, "unchecked": []}
+    text = storage.read_bytes(storage.join(corpus, MANIFEST)).decode()
+    recorded = "files" in manifest
+    if (recorded or SEAL in manifest) and text != storage.json_text(seal_manifest(manifest)):
+        problem = f"{MANIFEST} is damaged (its SHA-256 is not as it says): restore it"
+        return {**result, "problems": [problem]}
+    entries = [*listed_files(manifest), *manifest.get("files", [])]
+    removals, problems = Base(directory, manifest, {}, MC4).removals, []
+    known = {MANIFEST, MARKER, *(entry["path"] for entry in entries)}
+    others = storage.file_sizes(directory).keys() - known - {"removals/key" if removals else ""}
+    own = {path for path in others if path.startswith(_OWN)}
+    without = set() if recorded else {path for path in own if path.startswith(_BESIDE)}
+    entries += [{"path": path} for path in sorted(without)]
     try:
         load_removed(removals)
     except (UserError, OSError) as error:
         problems.append(f"{error}; nothing is said about what was removed")
         removals = ()
-    check = partial(_check_file, directory=str(corpus), removals=removals)
+    check = partial(_check_file, directory=directory, removals=removals)
     with worker_processes("local"):
-        problems += itertools.chain(*call_each(check, entries))
-    problems += [*_unlisted(base), *_samples(base, removals), *_accounts(base), *_chain(base)]
+        problems += [each for found in call_each(check, entries) for each in found]
+    problems += [f"{path} is not in the manifest" for path in sorted(own - without)]
+    marker = canonical_json({"config_hash": manifest["config_hash"]}) + "\n"
+    if storage.read_bytes(storage.join(directory, MARKER)) != marker.encode():
+        problems.append(f"{MARKER} is damaged (its hash is not the manifest's)")
+    for path in unfinished_changes(directory):
+        problems.append(
+            f"{path} was left by a command that was killed: give that again, or remove it"
+        )
+    problems += [*_chain(removals), *_accounts(directory, manifest["shards"])]
     return {
-        "stage": "corpus",
-        "out": str(corpus),
+        **result,
         "files": len(entries),
         "documents": sum(one["rows"] for one in manifest["shards"]),
         "problems": problems,
+        "unchecked": sorted({path.partition("/")[0] for path in others - own | without}),
     }
 
 
 def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) -> list[str]:
-    path = storage.join(directory, entry["path"])
+    name = entry["path"]
+    path = storage.join(directory, name)
     if not storage.exists(path):
-        return [f"{entry['path']} is missing"]
+        return [f"{name} is missing"]
     with storage.fetch(path) as local:
-        if local.stat().st_size != entry["bytes"] or file_sha256(local) != entry["sha256"]:
-            return [f"{entry['path']} is damaged (its SHA-256 is not the manifest's)"]
-        if "rows" not in entry:
-            return []
+        if "sha256" in entry and (
+            local.stat().st_size != entry["bytes"] or file_sha256(local) != entry["sha256"]
+        ):
+            return [f"{name} is damaged (its SHA-256 is not the manifest's)"]
         try:
-            return [f"{entry['path']} {what}" for what in _rows(str(local), entry, removals)]
+            if "rows" in entry:
+                return [f"{name} {what}" for what in _rows(str(local), entry, removals)]
+            urls = []
+            if name.endswith(".jsonl"):
+                urls = sample_urls(path)
+            elif name == DECONTAMINATION:
+                urls = [match["url"] for match in read_json_object(path)["matches"]]
         except UserError as error:
             return [str(error)]
+    removed = load_removed(removals)
+    count = sum(bool(removed and removed.found(url)) for url in urls)
+    return [f"{name} names {count} pages that were removed"] if count else []
 
 
 def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
@@ -104,59 +149,37 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
             yield f"has {count} {what}"
 
 
-def _unlisted(base: Base) -> Iterator[str]:
-    listed = {entry["path"] for entry in listed_files(base.manifest)} | {"removals/key"}
-    for path in sorted(storage.file_sizes(base.directory).keys() - listed):
-        if path.startswith(_FOLDERS):
-            yield f"{path} is not in the manifest"
-
-
-def _samples(base: Base, removals: Records) -> Iterator[str]:
-    """Yield what names a removed page beside the shards, and changes that were not finished."""
-    removed = load_removed(removals)
-    for path in sorted(storage.file_sizes(base.directory)):
-        if path.startswith("rejected/") and path.endswith(".jsonl"):
-            lines = storage.read_bytes(storage.join(base.directory, path)).splitlines()
-            urls = [json.loads(line).get("url", "") for line in lines]
-        elif path == DECONTAMINATION:
-            report = storage.read_json(storage.join(base.directory, path))
-            urls = [match["url"] for match in report["matches"]]
-        else:
-            continue
-        if removed and (count := sum(bool(removed.found(url)) for url in urls)):
-            yield f"{path} names {count} pages that were removed"
-    for path in unfinished_changes(base.directory):
-        yield f"{path} was left by a command that was killed: give that again, or remove it"
-
-
-def _accounts(base: Base) -> Iterator[str]:
+def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield where statistics and manifest differ."""
     documents: dict[tuple[str, str], int] = {}
-    for one in base.manifest["shards"]:
+    for one in shards:
         key = (one["lang"], one["split"])
         documents[key] = documents.get(key, 0) + one["rows"]
-    counted = {
-        (lang, split): counts["documents"]
-        for lang, splits in base.stats["languages"].items()
-        for split, counts in splits.items()
-    }
-    for lang, split in sorted(documents.keys() | counted.keys()):
-        key = (lang, split)
-        if documents.get(key, 0) != counted.get(key, 0):
-            yield (
-                f"stats.json counts {counted.get(key, 0)} documents of {lang} in {split}; "
-                f"the shards have {documents.get(key, 0)}"
-            )
     try:
-        check_accounts(base.stats["stages"], sum(documents.values()))
-    except RuntimeError as error:
-        yield f"stats.json: {error}"
+        stats = read_json_object(storage.join(directory, STATS))
+        counted = {
+            (lang, split): counts["documents"]
+            for lang, splits in stats["languages"].items()
+            for split, counts in splits.items()
+        }
+        for lang, split in sorted(documents.keys() | counted.keys()):
+            key = (lang, split)
+            if documents.get(key, 0) != counted.get(key, 0):
+                yield (
+                    f"{STATS} counts {counted.get(key, 0)} documents of {lang} in {split}; "
+                    f"the shards have {documents.get(key, 0)}"
+                )
+        check_accounts(stats["stages"], sum(documents.values()))
+    except UserError as error:
+        yield str(error)
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        yield f"{STATS}: {error}"
 
 
-def _chain(base: Base) -> Iterator[str]:
+def _chain(removals: Records) -> Iterator[str]:
     """Yield where the records of removals do not follow from each other."""
     before = ""
-    for path, sha256 in base.removals:
-        if storage.exists(path) and storage.read_json(path)["previous"] != before:
+    for path, sha256 in removals:
+        if storage.read_json(path)["previous"] != before:
             yield f"{path} does not name the record before it"
         before = sha256

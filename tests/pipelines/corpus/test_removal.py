@@ -19,12 +19,13 @@ from processes import run_mswitch
 from trees import data_bytes
 
 from mswitch.flows.cli.main import main
+from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import CHANGE_POINTS, REMOVAL_POINTS
-from mswitch.pipelines.outputs import stage_output
+from mswitch.pipelines.outputs import SEAL, seal_manifest, stage_output
 
 CONFIG = dataclasses.replace(LENIENT, validation_per_mille=300, shard_bytes=1500)
 
@@ -191,6 +192,29 @@ def test_an_addition_that_was_decided_goes_in_first(tmp_path, months, corpus):
     remove_pages(corpus, **lists(tmp_path, sites="a.example"))
     assert verify_corpus(corpus)["problems"] == []
     assert any("c.example/3" in url for url in documents(corpus))
+
+
+def test_what_is_being_made_of_it_is_named(tmp_path, corpus, months, capsys):
+    """Examples whose build runs, and a corpus whose build was killed."""
+    from mswitch.pipelines.corpus.reader import open_corpus
+
+    build_elsewhere([], tmp_path / "x/again", CONFIG, "corpus.after_shards", source_corpus=corpus)
+    build_elsewhere(months[1:], tmp_path / "x/other", CONFIG, "corpus.after_shards")
+    config = {"corpus": open_corpus(corpus).identity}
+    with stage_output(tmp_path / "x/examples", stage="examples", config=config) as staged:
+        given = lists(tmp_path, sites="a.example")
+        held = remove_pages(corpus, **given, search=[str(tmp_path / "x")])["held_by"]
+        assert [Path(path).name.partition(".partial")[0] for path in held] == [
+            ".again",
+            ".examples",
+        ]
+        assert f"{staged.directory} is being made from the corpus" in capsys.readouterr().err
+        staged.publish({})
+    held = remove_pages(corpus, **given, search=[str(tmp_path / "x")])["held_by"]
+    assert str(tmp_path / "x/examples") in held
+    assert [path.name for path in (tmp_path / "x/examples").iterdir()] in (
+        ["manifest.json", "_COMPLETED"], ["_COMPLETED", "manifest.json"],
+    )  # fmt: skip
 
 
 def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
@@ -366,6 +390,10 @@ def test_samples_that_name_a_removed_page_are_a_problem(tmp_path, corpus):
     remove_pages(corpus, **lists(tmp_path, sites="a.example"))
     [sample, *_] = corpus.glob("rejected/*.jsonl")
     sample.write_text(json.dumps({"url": "http://a.example/3"}) + "\n")
+    manifest = read_json(corpus / "manifest.json")
+    for key in ("files", SEAL):  # an earlier version has no checksum of it
+        del manifest[key]
+    storage.write_json(corpus / "manifest.json", manifest)
     [problem] = verify_corpus(corpus)["problems"]
     assert problem == f"rejected/{sample.name} names 1 pages that were removed"
 
@@ -394,6 +422,7 @@ def test_a_corpus_is_verified(tmp_path, corpus, capsys):
     wanted = [
         f"{shards[1].relative_to(corpus)} is damaged",
         f"{shards[2].relative_to(corpus)} is missing",
+        "stats.json is damaged",
         "data/de/train-more.parquet is not in the manifest",
         "stats.json counts 2 documents of en in train; the shards have 1",
         "stats.json: accounts do not balance",
@@ -414,7 +443,7 @@ def test_rows_are_verified(tmp_path, corpus):
     pq.write_table(table.from_pylist(rows, table.schema), path)
     entry |= {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     entry["rows"] += 1
-    (corpus / "manifest.json").write_text(json.dumps(manifest))
+    storage.write_json(corpus / "manifest.json", seal_manifest(manifest))
     found = " ".join(verify_corpus(corpus)["problems"])
     assert f"has {len(rows)} rows; the manifest says {len(rows) + 1}" in found
     assert "has 1 rows of another language than de" in found
