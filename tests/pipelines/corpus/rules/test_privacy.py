@@ -52,6 +52,36 @@ def test_phone_numbers(number):
         assert mask_personal_data(f"{before}{number}").text == f"{before}{PHONE}"
 
 
+#: Digits as Arabic, Persian, Hindi and Thai have them, and full-width with its signs.
+WRITTEN = [str.maketrans("0123456789", digits) for digits in (
+    "٠١٢٣٤٥٦٧٨٩", "۰۱۲۳۴۵۶۷۸۹", "०१२३४५६७८९", "๐๑๒๓๔๕๖๗๘๙", "０１２３４５６７８９",
+)] + [str.maketrans("0123456789+()-./", "０１２３４５６７８９＋（）－．／")]  # fmt: skip
+
+
+@pytest.mark.parametrize("digits", WRITTEN)
+@given(text=st.text(st.sampled_from("0123456789+() -a%"), max_size=40))
+@example(text="a +49 30 1234567, 030 / 123 45 67, (11) 98765-4321, 0049 30 1234567")
+@example(text="in 1998-2003, 200 300 4000 and 500 10000")
+def test_phone_numbers_in_other_digits(digits, text):
+    """What is one in ASCII is one, and nothing else; the text around stays as it is."""
+    plain = mask_personal_data(text)
+    assert mask_personal_data(text.translate(digits)) == plain._replace(
+        text=PHONE.join(part.translate(digits) for part in plain.text.split(PHONE))
+    )
+
+
+def test_a_full_width_address():
+    assert (
+        mask_personal_data("ｊａｎｅ＠ｅｘａｍｐｌｅ．ｏｒｇ, joe＠example.org").text
+        == f"{EMAIL}, {EMAIL}"
+    )
+
+
+@pytest.mark.parametrize("price", ["١٢٣٤٥٦٧٫٨٩", "٢٠٠ ٣٠٠ ٤٠٠٠", "٠٣٠ ١٢٣٤٥٦٧٪"])
+def test_prices_and_shares_in_other_digits_stay(price):
+    assert mask_personal_data(price).text == price
+
+
 @pytest.mark.parametrize(
     "text",
     [
