@@ -161,14 +161,12 @@ def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None
             f"settings do not have the hash {marker} of {MARKER}: build the examples again"
         )
     path = storage.join(directory, VOCABULARY_PATH)
-    try:
-        model = storage.read_bytes(path)
-    except OSError:
-        model = b""
+    back = "copy it back, from the vocabulary directory or another copy of these examples"
+    if not storage.exists(path):
+        raise UserError(f"{path} is missing: {back}")
+    model = storage.read_bytes(path)
     if hashlib.sha256(model).hexdigest() != manifest["vocabulary_sha256"]:
-        raise UserError(
-            f"{path} is not the vocabulary these examples were made with: build them again"
-        )
+        raise UserError(f"{path} is not the vocabulary these examples were made with: {back}")
     size = checked_size(model, path)
     if size != manifest["vocabulary_size"]:
         raise UserError(
@@ -191,7 +189,10 @@ def _open_shard(
     path = storage.join(directory, shard["path"])
     for name in (shard["path"], index_path(shard["path"])):
         if name not in sizes:
-            raise UserError(f"{storage.join(directory, name)} is missing: build the examples again")
+            raise UserError(
+                f"{storage.join(directory, name)} is missing: copy it back, or build the examples "
+                "again"
+            )
     file = TFRecordFile(path, sizes[shard["path"]], sizes[index_path(shard["path"])])
     if len(file) != shard["records"] or file.size_bytes != shard["bytes"]:
         raise UserError(

@@ -106,7 +106,7 @@ def test_a_vocabulary_that_does_not_suit_is_named(copy):
     path.write_bytes(b"x")
     refused(copy, rf"{VOCABULARY_PATH} is not the vocabulary")
     path.unlink()
-    refused(copy, rf"{VOCABULARY_PATH} is not the vocabulary")
+    refused(copy, rf"{VOCABULARY_PATH} is missing: copy it back")
 
 
 def test_a_vocabulary_of_another_size_is_named(copy):
