@@ -28,8 +28,8 @@ COLUMN_MEANINGS = {
     "url": "address of the page, as the crawl has it",
     "text": "text of the page, one paragraph a line",
     "lang": "language code, mC4's (Hebrew is iw); und where the language is uncertain",
-    "lang_score": "score of the language identifier, 0 to 1: CLD3's probability, or in profile modern "
-    "mostly the share of the language's usual CLD2 points",
+    "lang_score": "score of the language identifier, 0 to 1: CLD3's probability, or in profile "
+    "modern mostly the share of the language's usual CLD2 points",
     "timestamp": "when the page was fetched (WARC-Date)",
     "source": "crawl file and byte offset of the record, as name@offset",
     "record_id": "WARC-Record-ID, empty where the record has none",
