@@ -361,6 +361,10 @@ class JobConfig:
         return self.distributed or self.coordinator_address is not None
 
 
+#: A part of `EvaluateConfig.steps`.
+_STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
     """How kept checkpoints are evaluated.
@@ -372,6 +376,10 @@ class EvaluateConfig:
         dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
             until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
             block after another, on one device. By default blocks on a CPU and queues elsewhere.
+        steps: checkpoints to evaluate, parted by commas: a step, a range such as 1000-5000, or
+            `last`. By default all that are kept.
+        max_documents: evaluate only the first so many documents of each language, the same for
+            every model and step; evaluations of other documents are not mixed.
         data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is that of
             the training, or one device where there are fewer; an axis that alone is not given is 1.
         expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
@@ -381,12 +389,31 @@ class EvaluateConfig:
     batch_size: Count | None = None
     dtype: Precision | None = None
     dispatch: Literal["queues", "blocks"] | None = None
+    steps: str = ""
+    max_documents: Count | None = None
     data_parallel: Count | None = None
     expert_parallel: Count | None = None
     model_parallel: Count | None = None
 
     def __post_init__(self):
         check_fields(self)
+        for part in self.steps.split(",") if self.steps else ():
+            if not _STEPS.fullmatch(part.strip()):
+                raise UserError(f"--steps {part}: give a step, a range such as 1000-5000, or last")
+
+    def choose_steps(self, kept: Sequence[int], place: str) -> list[int]:
+        """Return those of the steps that a run keeps that `steps` names, all by default."""
+        chosen = set[int]() if self.steps else {*kept}
+        for part in self.steps.split(",") if self.steps else ():
+            first, _, last = part.strip().replace("last", str(kept[-1])).partition("-")
+            named = {step for step in kept if int(first) <= step <= int(last or first)}
+            if not named:
+                raise UserError(
+                    f"--steps {part}: {place} keeps no such checkpoint, but those of "
+                    f"{', '.join(map(str, kept))}"
+                )
+            chosen |= named
+        return sorted(chosen)
 
 
 @dataclasses.dataclass(frozen=True)

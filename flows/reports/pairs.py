@@ -226,6 +226,6 @@ def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
         one, other = pairs[0]
         raise UserError(
             f"the seeds of {one.name} and {other.name} were evaluated on different documents: "
-            "evaluate all with the same --examples"
+            "evaluate all with the same --examples and --max-documents"
         )
     return list(zip(*by_seed, strict=True))

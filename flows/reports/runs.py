@@ -170,7 +170,7 @@ class EvaluatedRun(CompletedRun):
         """Those of its training, and how it was evaluated."""
         found = {
             f"evaluation.{name}": ", ".join(sorted(map(str, self._evaluated(name))))
-            for name in ("dtype", "spans")
+            for name in ("dtype", "spans", "max_documents")
         }
         return {**super().settings, **found, "evaluation.steps": _planned(self.config)}
 
@@ -309,7 +309,7 @@ def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[Languag
     if keys != other_keys or not np.array_equal(tokens, other_tokens):
         raise UserError(
             f"{baseline.option} and {candidate.option} were evaluated on different documents: "
-            "evaluate both with the same --examples"
+            "evaluate both with the same --examples and --max-documents"
         )
     langs = np.array([lang for lang, _ in keys])
     losses = []

@@ -91,7 +91,7 @@ def evaluate(
         def open_batches(batch_size: int) -> ValidationBatches:
             manifest = read_manifest(examples, "examples")
             _check_examples(run, described, examples, manifest)
-            return ValidationBatches(examples, batch_size)
+            return ValidationBatches(examples, batch_size, config.max_documents)
 
         return evaluate_run(files, described, open_batches, config, watch=watch)
 
@@ -139,10 +139,12 @@ def evaluate_run(
         # Of tokens, the run itself says which examples they are of.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
+        **({"max_documents": config.max_documents} if config.max_documents else {}),
     }
-    agree(canonical_json([settings, dataclasses.asdict(train), watch]))
+    agree(canonical_json([settings, dataclasses.asdict(train), config.steps, watch]))
     files = place if isinstance(place, RunFiles) else RunFiles(place, place)
     run = files.directory
+    wanted = config.choose_steps(described["eval_steps"], str(files.place))
     with contextlib.ExitStack() as stack:
         stack.enter_context(files.lock(EVALUATION))
 
@@ -155,7 +157,7 @@ def evaluate_run(
         def find() -> tuple[list[int], list[int], bool]:
             files.refresh()
             done = _finished_steps(files, settings)
-            return sorted(done), *_steps_to_evaluate(files, described["eval_steps"], done, watch)
+            return sorted(done), *_steps_to_evaluate(files, wanted, done, watch)
 
         done, steps, more = on_first(begin)
         summary = {"stage": "evaluate", "out": storage.join(files.place, EVALUATION)}
@@ -211,8 +213,8 @@ def _rows(run: Path, step: int) -> int:
 
 def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     fix = (
-        "--examples, --batch-size, --dtype, --dispatch, which goes by the number of devices, or "
-        "the run itself): remove the eval directory to evaluate again"
+        "--examples, --max-documents, --batch-size, --dtype, --dispatch, which goes by the number "
+        "of devices, or the run itself): remove the eval directory to evaluate again"
     )
     return {
         int(path.stem)
@@ -245,7 +247,7 @@ def _steps_to_evaluate(
     steps = [step for step in wanted if step in there and step not in done]
     if missing and watch:
         return steps, True
-    if not steps and not done:
+    if not steps and not done.intersection(wanted):
         raise UserError(f"{files.place} has no checkpoint to evaluate yet: train it first")
     if missing:
         say(

@@ -1,7 +1,7 @@
 """Validation examples in batches, the same ones for every model and step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,8 @@ class ValidationBatches:
         config_hash: of the examples.
     """
 
-    def __init__(self, examples: str | Path, batch_size: int):
-        """Open the directory."""
+    def __init__(self, examples: str | Path, batch_size: int, max_documents: int | None = None):
+        """Open the directory; of each language, take the first `max_documents` documents."""
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}: give at least 1")
         self._examples = opened = open_examples(examples)
@@ -43,10 +43,24 @@ class ValidationBatches:
         self._rows = [
             (lang, index)
             for lang, source in opened.sources["validation"].items()
-            for index in range(len(source))
+            for index in self._first(lang, len(source), max_documents)
         ]
         if not self._rows:
             raise UserError(f"{examples} has no validation examples: build a corpus that has some")
+
+    def _first(self, lang: str, records: int, max_documents: int | None) -> Iterable[int]:
+        """Return the numbers of the records of the first documents."""
+        if max_documents is None:
+            return range(records)
+        chosen, documents = list[int](), set[str]()
+        for index in range(records):
+            document = self._read(lang, index)[1]
+            if document in documents or len(documents) < max_documents:
+                documents.add(document)
+                chosen.append(index)
+            elif not self._examples.supervised:  # a corpus' document has all its records in a row
+                break
+        return chosen
 
     def __len__(self) -> int:
         return math.ceil(len(self._rows) / self.batch_size)

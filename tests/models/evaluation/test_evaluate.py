@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -124,6 +125,52 @@ def test_evaluation_again_does_nothing(evaluated, capsys):
 def test_other_settings_are_not_mixed_in(evaluated):
     with pytest.raises(UserError, match="made with other settings"):
         evaluate_on(evaluated, EvaluateConfig(batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("steps", "chosen"),
+    [
+        ("last", [90]),
+        ("10", [10]),
+        ("20-90", [20, 90]),
+        ("20-last", [20, 90]),
+        ("last, 5-15", [10, 90]),
+        ("", [10, 20, 90]),
+    ],
+)
+def test_steps_are_chosen(steps, chosen):
+    assert EvaluateConfig(steps=steps).choose_steps([10, 20, 90], "run") == chosen
+
+
+@pytest.mark.parametrize("steps", ["first", "1-2-3", "10,,20", "-5", "1,", "lastly"])
+def test_steps_that_name_nothing(steps):
+    with pytest.raises(UserError, match="give a step, a range such as 1000-5000, or last"):
+        EvaluateConfig(steps=steps)
+    with pytest.raises(
+        UserError, match="--steps 30-80: run keeps no such checkpoint, but those of 9"
+    ):
+        EvaluateConfig(steps="90,30-80").choose_steps([9, 90], "run")
+
+
+def test_chosen_steps_are_evaluated(evaluated, copy):
+    first, last = read_run(copy)["eval_steps"]
+    assert evaluate_on(copy, dataclasses.replace(CONFIG, steps="last"))["steps"] == 1
+    assert [path.name for path in (copy / "eval").iterdir()] == [f"{last}.parquet"]
+    assert evaluate_on(copy, dataclasses.replace(CONFIG, steps="last"))["reused"] is True
+    (copy / "_COMPLETED").unlink()  # as of a run in training, whose other checkpoint is to come
+    (copy / "checkpoints" / str(first)).rename(copy / "later")
+    with pytest.raises(UserError, match="no checkpoint to evaluate yet"):
+        evaluate_on(copy, dataclasses.replace(CONFIG, steps=str(first)))
+    (copy / "later").rename(copy / "checkpoints" / str(first))
+    assert evaluate_on(copy)["steps"] == 2
+    for name in (f"{first}.parquet", f"{last}.parquet"):
+        made, wanted = ((path / "eval" / name).read_bytes() for path in (copy, evaluated))
+        assert made == wanted
+
+
+def test_evaluations_of_fewer_documents_are_not_mixed_in(evaluated):
+    with pytest.raises(UserError, match=r"made with other settings \(--examples, --max-documents"):
+        evaluate_on(evaluated, dataclasses.replace(CONFIG, max_documents=3))
 
 
 def test_blocks_give_the_losses_of_queues(evaluated, run, copy):

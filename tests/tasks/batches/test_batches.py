@@ -141,6 +141,28 @@ def test_validation_gives_every_example_once_and_spreads_the_languages(small_exa
         batches[len(batches)]
 
 
+@pytest.mark.parametrize("most", [1, 2, 1000])
+def test_validation_of_the_first_documents(small_examples, most):
+    """All records of so many documents of each language, whatever the batch."""
+    found = []
+    for batch_size in (3, 8):
+        batches = ValidationBatches(small_examples, batch_size, most)
+        read = [
+            (batches.languages[lang], document)
+            for batch in batches
+            for lang, document in zip(batch["language"], batch["document"], strict=True)
+            if lang >= 0
+        ]
+        found.append(sorted(read))
+    wanted = []
+    for lang in batches.languages:
+        records = [r["document"][0].decode() for r in stored(small_examples, lang, "validation")]
+        first = list(dict.fromkeys(records))[:most]
+        wanted += [(lang, document) for document in records if document in first]
+    assert found == [sorted(wanted)] * 2
+    assert len(wanted) < len(list(ValidationBatches(small_examples, 1))) or most == 1000
+
+
 def test_another_process_makes_the_same_batch_and_imports_no_seqio_nor_tensorflow(small_examples):
     code = (
         "import sys, mswitch.tasks.batches.training as training\n"
