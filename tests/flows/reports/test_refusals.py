@@ -57,6 +57,11 @@ def evaluated_in(dtype):
     return lambda table: table.replace_schema_metadata(settings)
 
 
+def evaluated_on(count):
+    settings = {b"mswitch.evaluation": json.dumps({"max_documents": count})}
+    return lambda table: table.replace_schema_metadata(settings)
+
+
 def without(key):
     return lambda text: json.dumps(
         {name: value for name, value in json.loads(text).items() if name != key}
@@ -85,6 +90,7 @@ REFUSED = [
     (config(1, mixture={"alpha": 0.7}), r"mixture.alpha \(None and 0.7\)" + FIX),
     (config(1, eval_steps=[1, 2, 200]), r"evaluation.steps \(15 from 1 to 200 and 3 from 1"),
     (tables(0, "eval/*", evaluated_in("float32")), r"evaluation.dtype \(float32 and None\)" + FIX),
+    (tables(0, "eval/*", evaluated_on(9)), r"evaluation.max_documents \(9 and None\)" + FIX),
     (remove(0, "config.json"), "is not a training run .* give what `train --out` made"),
     (
         rewrite(0, "config.json", without("flops_per_step")),

@@ -28,7 +28,7 @@ def refused(examples: Path, match: str) -> None:
         with pytest.raises(UserError, match=match) as caught:
             kind(examples, 4)
         assert "\n" not in str(caught.value)
-        assert any(fix in str(caught.value) for fix in ("again", "give one"))
+        assert any(fix in str(caught.value) for fix in ("again", "give one", "copy it back"))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_validation_gives_every_example_once_and_spreads_the_languages(small_exa
         batches[len(batches)]
 
 
-@pytest.mark.parametrize("most", [1, 2, 1000])
+@pytest.mark.parametrize("most", [1, 1000])
 def test_validation_of_the_first_documents(small_examples, most):
     """All records of so many documents of each language, whatever the batch."""
     found = []
@@ -160,7 +160,7 @@ def test_validation_of_the_first_documents(small_examples, most):
         first = list(dict.fromkeys(records))[:most]
         wanted += [(lang, document) for document in records if document in first]
     assert found == [sorted(wanted)] * 2
-    assert len(wanted) < len(list(ValidationBatches(small_examples, 1))) or most == 1000
+    assert (len(wanted) < len(list(ValidationBatches(small_examples, 1)))) == (most == 1)
 
 
 def test_another_process_makes_the_same_batch_and_imports_no_seqio_nor_tensorflow(small_examples):
