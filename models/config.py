@@ -376,10 +376,10 @@ class EvaluateConfig:
         dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
             until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
             block after another, on one device. By default blocks on a CPU and queues elsewhere.
-        steps: checkpoints to evaluate, parted by commas: a step, a range such as 1000-5000, or
-            `last`. By default all that are kept.
-        max_documents: evaluate only the first so many documents of each language, the same for
-            every model and step; evaluations of other documents are not mixed.
+        steps: checkpoints to evaluate: steps, ranges such as 1000-5000, and `last`, separated by
+            commas. By default all that are kept.
+        max_documents: number of documents of each language, the first ones, which are the same for
+            every model and step. By default all.
         data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is that of
             the training, or one device where there are fewer; an axis that alone is not given is 1.
         expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.

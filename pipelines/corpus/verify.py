@@ -114,6 +114,8 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
                 urls = [match["url"] for match in read_json_object(path)["matches"]]
         except UserError as error:
             return [str(error)]
+        except (LookupError, TypeError) as error:
+            return [f"{name} is not as a build writes it ({error!r}): restore it"]
     removed = load_removed(removals)
     count = sum(bool(removed and removed.found(url)) for url in urls)
     return [f"{name} names {count} pages that were removed"] if count else []

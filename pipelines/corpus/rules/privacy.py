@@ -7,7 +7,8 @@ Found by form, so both kinds of error occur. Kept on purpose:
 - numbers that could as well be years, prices, dates, ISBNs or post codes.
 
 A phone number counts if it is written internationally (`+49 30 1234567`), with a trunk zero and
-separators (`030 / 123 45 67`), with an area code in parentheses, or as in North America. Of the
+separators (`030 / 123 45 67`), with an area code in parentheses, or as in North America. Digits may
+be of any script up to U+FFFF, and signs full-width; in IP addresses they are ASCII. Of the
 examples that the phonenumbers library 9.0 has for 245 regions, all are found in the international
 form and half in the national one, which in many regions is six to eight digits like any
 number. That library's own matcher takes twice the time for phones alone and needs to know the

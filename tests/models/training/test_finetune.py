@@ -277,7 +277,12 @@ def test_several_tasks_are_tuned_on_together(origin, tasks, tmp_path):
     assert paths == {"a": tasks.resolve(), "b": longer.resolve()}
     batches = TaskBatches(task_mixture(file), 8)
     assert described["tokens_per_step"] == 8 * (batches.inputs_length + batches.targets_length)
-    assert evaluate(out, tasks, EvaluateConfig())["steps"] == 1
+    few = evaluate(out, tasks, EvaluateConfig(max_documents=1, steps="last"))
+    assert (few["steps"], few["documents"]) == (1, 2)
+    with pytest.raises(UserError, match="made with other settings"):
+        evaluate(out, tasks, EvaluateConfig())
+    shutil.rmtree(out / "eval")
+    assert evaluate(out, tasks, EvaluateConfig())["documents"] > 2
     other = write_examples(tmp_path / "other", {"de": (9,)}, 16, ROWS - 12, validation=1)
     with pytest.raises(UserError, match=r"config_hash differs\): give .* or .*longer"):
         evaluate(out, other, EvaluateConfig())

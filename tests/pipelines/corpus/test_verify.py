@@ -139,11 +139,12 @@ def test_a_corpus_of_an_earlier_version(corpus, capsys):
     found = verify.verify_corpus(corpus)
     unchecked = ["README.md", "decontamination.json", "rejected", "stats.json"]
     assert (found["problems"], found["unchecked"]) == ([], unchecked)
-    for name, content in {
-        "decontamination.json": "",
-        "rejected/no_content.jsonl": '{"url": "http://x',
-        "stats.json": "{}",
-    }.items():
+    for name, content in [
+        ("decontamination.json", ""),
+        ("decontamination.json", "{}"),
+        ("rejected/no_content.jsonl", '{"url": "http://x'),
+        ("stats.json", "{}"),
+    ]:
         before = (corpus / name).read_text()
         (corpus / name).write_text(content)
         assert main(["corpus", "verify", str(corpus)]) == 1
