@@ -53,8 +53,8 @@ test: WORKERS := $(if $(CI),2,3)
 test: $(READY)  ## The tests, but for what takes long (the test-* targets)
 	@$(PYTEST)
 
-test-base: $(READY)  ## Build a corpus in an environment that has the base dependencies alone
-	@$(BIN)/python -m pytest -m base_environment tests/pipelines
+test-base: $(READY)  ## Commands of a wheel in an environment that has only the base dependencies
+	@$(BIN)/python -m pytest -m base_environment tests/flows
 
 test-browser: $(READY)  ## The report's pages in a browser (needs chromium and chromedriver)
 	@$(BIN)/python -m pytest -m browser tests/flows/reports/browser -rs

@@ -6,9 +6,11 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from typing import Literal
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from mswitch.flows.devices_found import find_devices
 from mswitch.pipelines.errors import UserError
@@ -36,9 +38,7 @@ class Finding:
 def check_packages() -> list[Finding]:
     """Compare installed packages with what mswitch's metadata asks for, extra by extra."""
     findings = []
-    for line in importlib.metadata.requires("mswitch") or []:
-        requirement = Requirement(line)
-        extra = _extra_of(requirement)
+    for requirement, extra in _requirements():
         group = extra or "pipelines"
         how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
         if extra == "plan":
@@ -54,13 +54,25 @@ def check_packages() -> list[Finding]:
     return findings
 
 
-def _extra_of(requirement: Requirement) -> str | None:
-    """Name the extra that asks for `requirement`, or None for a base dependency."""
-    for extra in importlib.metadata.metadata("mswitch").get_all("Provides-Extra") or []:
-        marker = requirement.marker
-        if marker and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""}):
+def find_extra(module: str) -> str | None:
+    """Name the extra that brings a module, or None if it is a base dependency or unknown."""
+    name = canonicalize_name(module)
+    for requirement, extra in _requirements():
+        # Such as `orbax` of orbax-checkpoint.
+        if f"{canonicalize_name(requirement.name)}-".startswith(f"{name}-"):
             return extra
     return None
+
+
+def _requirements() -> Iterator[tuple[Requirement, str | None]]:
+    """Yield what mswitch's metadata asks for, and the extra of each, None for a base dependency."""
+    extras = importlib.metadata.metadata("mswitch").get_all("Provides-Extra") or []
+    for line in importlib.metadata.requires("mswitch") or []:
+        requirement = Requirement(line)
+        marker = requirement.marker
+        conditional = marker is not None and not marker.evaluate({"extra": ""})
+        chosen = (extra for extra in extras if marker and marker.evaluate({"extra": extra}))
+        yield requirement, next(chosen, None) if conditional else None
 
 
 def check_devices() -> list[Finding]:
@@ -84,7 +96,7 @@ def check_runners() -> list[Finding]:
         ("local", "processes of this machine, nothing else needed", ""),
         ("flink", flink, "install a Java runtime (17 or newer)"),
         ("prism", shutil.which("prism"), "give -- --prism_location=BINARY"),
-        ("dataflow", dataflow, "pip install 'apache-beam[gcp]'"),
+        ("dataflow", dataflow, "pip install 'mswitch[gcp]'"),
     )
     return [
         Finding("runners", name, "ok" if found else "missing", found or how)

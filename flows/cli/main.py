@@ -73,10 +73,11 @@ def missing_part(error: Exception) -> UserError | None:
     name = (missing.name or "").partition(".")[0]
     if name == "mswitch":
         return None
-    return UserError(
-        f"the module {name} is not installed: pip install 'mswitch[train,flows]' brings it "
-        "(`mswitch doctor` lists what is missing)"
-    )
+    from mswitch.flows.cli.doctor_checks import find_extra
+
+    extra = find_extra(name)
+    how = f"pip install 'mswitch[{extra}]' brings it" if extra else "`pip check` says what needs it"
+    return UserError(f"the module {name} is not installed: {how}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.reports.figures import score_histogram, share_bars
+from mswitch.flows.reports.corpus_figures import score_histogram, share_bars
 from mswitch.flows.reports.pages import language_fields, render_page
 from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs, on_screens
 from mswitch.pipelines import storage

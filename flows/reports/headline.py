@@ -23,8 +23,8 @@ from mswitch.flows.reports.intervals import (
     resample_seeds,
     widened,
 )
+from mswitch.flows.reports.numbers import Censoring
 from mswitch.flows.reports.speedup import (
-    Censoring,
     Curves,
     LanguageLosses,
     SpeedUp,

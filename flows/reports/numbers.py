@@ -1,9 +1,9 @@
 """How the pages write numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from mswitch.flows.reports.speedup import Censoring
+Censoring = Literal["none", "lower", "upper"]
 
 SIGNIFICANT_DIGITS = 6
 

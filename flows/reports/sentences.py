@@ -8,6 +8,7 @@ from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
     NOT_AVAILABLE,
     TIMES,
+    Censoring,
     bounded,
     fine_percent,
     large,
@@ -17,7 +18,6 @@ from mswitch.flows.reports.numbers import (
     signed,
     speed_up_interval,
 )
-from mswitch.flows.reports.speedup import Censoring
 
 #: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9

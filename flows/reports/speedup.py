@@ -20,7 +20,7 @@ error bars; these are ours:
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.optimize import isotonic_regression
@@ -32,8 +32,7 @@ from mswitch.flows.reports.intervals import (
     language_generator,
     resample_seeds,
 )
-
-Censoring = Literal["none", "lower", "upper"]
+from mswitch.flows.reports.numbers import Censoring
 
 #: Codes of how a target was met: never (the true speed-up is smaller than its bound), met, already
 #: at the first evaluation (it is larger).

@@ -1,3 +1,5 @@
+import ast
+import importlib.metadata
 import json
 import os
 import shutil
@@ -7,25 +9,28 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from processes import run_mswitch, run_python
 from setuptools import find_packages
 
 from mswitch.flows.cli import app as cli
-from mswitch.flows.cli.doctor_checks import check_runners
+from mswitch.flows.cli.doctor_checks import check_runners, find_extra
 from mswitch.flows.cli.main import main
 from mswitch.flows.stages.common import check_beam_options, finish, split_commas
 from mswitch.pipelines.errors import UserError
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_one_package_is_installed_with_all_there_is():
-    root = Path(__file__).parents[2]
-    find = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    find = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     packages = {
-        ".".join(("mswitch", *path.parent.relative_to(root).parts))
+        ".".join(("mswitch", *path.parent.relative_to(ROOT).parts))
         for top in ("flows", "models", "pipelines", "tasks")
-        for path in (root / top).rglob("__init__.py")
+        for path in (ROOT / top).rglob("__init__.py")
     }
-    assert {"mswitch", *packages} == set(find_packages(str(root), **find["find"]))
+    assert {"mswitch", *packages} == set(find_packages(str(ROOT), **find["find"]))
 
 
 def test_help_teaches_without_loading_the_stages():
@@ -179,11 +184,43 @@ def test_beam_options_and_lists():
     assert split_commas(["de,sw", "yo"]) == ("de", "sw", "yo")
 
 
-def test_a_missing_part_is_named(tmp_path):
-    (tmp_path / "cyclopts.py").write_text("raise ModuleNotFoundError(name='cyclopts')")
-    done = run_mswitch("--help", PYTHONPATH=str(tmp_path))
+@pytest.mark.parametrize(
+    ("module", "how"),
+    [
+        ("scipy", "pip install 'mswitch[flows]' brings it"),
+        ("cyclopts", "`pip check` says what needs it"),
+    ],
+)
+def test_a_missing_part_is_named(tmp_path, module, how):
+    (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError(name={module!r})")
+    done = run_mswitch("report", "--help", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert "mswitch: the module cyclopts is not installed: pip install" in done.stderr
+    assert done.stderr == f"mswitch: the module {module} is not installed: {how}\n"
+
+
+def imported_modules():
+    """The modules of others that the packages import anywhere, however late."""
+    for package in ("pipelines", "tasks", "models", "flows"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name.partition(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    yield node.module.partition(".")[0]
+
+
+def test_every_module_comes_with_the_base_or_with_the_extra_that_is_named():
+    distributions = importlib.metadata.packages_distributions()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = {None: project["dependencies"], **project["optional-dependencies"]}
+    declared = {
+        (canonicalize_name(Requirement(line).name), extra)
+        for extra, lines in extras.items()
+        for line in lines
+    }
+    for module in set(imported_modules()) - set(sys.stdlib_module_names) - {"mswitch"}:
+        owners = {canonicalize_name(name) for name in distributions[module]}
+        assert {(name, find_extra(module)) for name in owners} & declared, module
 
 
 def test_doctor_lists_every_part():
@@ -205,7 +242,7 @@ def test_doctor_says_how_to_get_googles_client_where_nothing_of_it_is_installed(
     monkeypatch.delitem(sys.modules, "google.cloud.dataflow_v1beta3", raising=False)
     monkeypatch.setitem(sys.modules, "google.cloud", None)
     (dataflow,) = [finding for finding in check_runners() if finding.name == "dataflow"]
-    assert (dataflow.status, dataflow.detail) == ("missing", "pip install 'apache-beam[gcp]'")
+    assert (dataflow.status, dataflow.detail) == ("missing", "pip install 'mswitch[gcp]'")
 
 
 def test_a_platform_that_jax_cannot_use_is_named():
