@@ -26,6 +26,7 @@ from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
 from mswitch.models.training.run_directory import CONFIG, can_end_at, read_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 
 FILE = "chain.json"
@@ -124,7 +125,7 @@ def settled(request: Request, out: Path) -> Plan:
     Seeds and models may be added to those of an earlier plan, or left out, and steps be added: all
     else of runs stays as it was. Fine-tuned runs are of the steps that their origin had.
     """
-    path, asked = out / FILE, dataclasses.asdict(request)
+    path, asked = out / FILE, identifying_settings(request)
     if path.is_file():
         saved = json.loads(path.read_text())
         before, free = _saved(saved["plan"]), ("seeds", "steps", "models")

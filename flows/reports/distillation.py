@@ -49,6 +49,7 @@ from mswitch.flows.reports.runs import (
 )
 from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
@@ -97,7 +98,7 @@ def write_distillation(
             [of_long] = pair_up(baselines, longs[0], longer=True)
             _check_long(of_teacher, of_long)
         identity = {
-            "distillation": dataclasses.asdict(config),
+            "distillation": identifying_settings(config),
             "statistics": STATISTICS,
             **{role: [run.identity for run in runs] for role, runs in sides.items()},
         }

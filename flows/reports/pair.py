@@ -22,6 +22,7 @@ from mswitch.flows.reports.pair_page import alone, draw, render
 from mswitch.flows.reports.pairs import Pairs, losses_of_seeds, merged, model_names, pair_up
 from mswitch.flows.reports.runs import are_trained, common_steps, open_runs, read_evaluated_run
 from mswitch.pipelines import storage
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
@@ -82,7 +83,7 @@ def write_report(
         compared = pair_up(*sides.values())
         check_downstream(tuned, compared)
         identity = {
-            "report": dataclasses.asdict(config),
+            "report": identifying_settings(config),
             "statistics": STATISTICS,
             **{role: merged(runs).identity for role, runs in sides.items()},
         }

@@ -12,6 +12,7 @@ from mswitch.models.nn.flops import forward_flops, training_step_flops
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying, identifying_settings
 from mswitch.pipelines.outputs import (
     MARKER,
     canonical_json,
@@ -102,7 +103,7 @@ class Teacher:
     @property
     def identity(self) -> dict[str, Any]:
         """What a student's numbers depend on."""
-        settings = ("soft_weight", "temperature", "init", "gather")
+        settings = (name for name in identifying(self) if name not in ("origin", "model", "train"))
         return {
             "step": self.origin.step,
             **self.origin.chain,
@@ -148,8 +149,8 @@ class RunPlan:
         """What makes two runs the same."""
         return {
             "preset": self.preset,
-            "model": dataclasses.asdict(self.model),
-            "train": _identifying(dataclasses.asdict(self.train)),
+            "model": identifying_settings(self.model),
+            "train": _without_free(identifying_settings(self.train)),
             "examples": dict(self.examples),
             "mixture": dict(self.mixture),
             **({} if self.origin is None else {"origin": self.origin.identity}),
@@ -177,8 +178,8 @@ class RunPlan:
         return evaluation_steps(self.train, self.horizons)
 
 
-def _identifying(train: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of training, as JSON, that make two runs different."""
+def _without_free(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out settings of training that may change."""
     return {name: value for name, value in train.items() if name not in FREE}
 
 
@@ -217,14 +218,16 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     horizons: tuple[int, ...] = ()
     if isinstance(before["train"], dict):
         planned, horizons = before["train"].get("steps", steps), _horizons(before, steps)
-        before["train"] = _identifying(before["train"]) | {"steps": steps}
+        before["train"] = _without_free(before["train"]) | {"steps": steps}
     changed = []
     for part, wanted in after.items():
         found = before.get(part)
         if not isinstance(wanted, dict) or not isinstance(found, dict):
             changed += [part] if found != wanted else []
             continue
-        changed += [f"{part}.{key}" for key in wanted if found.get(key) != wanted[key]]
+        # Where its inputs are is no setting.
+        keys = [*wanted, *sorted(found.keys() - wanted.keys() - {"path", "paths"})]
+        changed += [f"{part}.{key}" for key in keys if found.get(key) != wanted.get(key)]
     if changed:
         raise UserError(
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
@@ -287,7 +290,7 @@ def describe_run(
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
-        after = {**before, "train": dataclasses.asdict(plan.train)}
+        after = {**before, "train": identifying_settings(plan.train)}
         now = train_config_of(before)
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
@@ -313,7 +316,7 @@ def describe_run(
         out / CONFIG,
         {
             **identity,
-            "train": dataclasses.asdict(plan.train),
+            "train": identifying_settings(plan.train),
             "config_hash": plan.hash,
             "languages": {lang: dict(counts) for lang, counts in plan.languages.items()},
             "eval_steps": list(plan.evaluation_steps),

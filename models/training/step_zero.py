@@ -1,7 +1,6 @@
 """A run that was not trained here: one checkpoint, of step 0, with parameters from elsewhere."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
 from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.state import Parameters, Skeleton, TrainState, parameter_counts
 from mswitch.pipelines import storage
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, stage_output
 
 
@@ -88,8 +88,8 @@ def write_step_zero(
         directory / CONFIG,
         {
             "preset": preset,
-            "model": dataclasses.asdict(skeleton.config),
-            "train": dataclasses.asdict(skeleton.train),
+            "model": identifying_settings(skeleton.config),
+            "train": identifying_settings(skeleton.train),
             "examples": examples,
             "languages": languages or {},
             "eval_steps": [0],

@@ -43,6 +43,7 @@ from mswitch.models.training.total_loss import FEATURES, run_model
 from mswitch.models.transfer.config import UpcycleConfig
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import MANIFEST, read_json_object, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.mixtures import Mixture
@@ -111,7 +112,7 @@ def _upcycle(
     identity = {
         "origin": origin.identity,
         "examples": manifest["config_hash"],
-        **dataclasses.asdict(config),
+        **identifying_settings(config),
     }
     train = TrainConfig(dtype="float32", seed=config.seed)
     skeleton = Skeleton.of(sparse, train)

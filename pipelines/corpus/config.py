@@ -18,6 +18,7 @@ from mswitch.pipelines.corpus.rules.badwords import Mc4Release
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.languages import parse_codes
 
 T = TypeVar("T")
@@ -208,11 +209,9 @@ class CorpusConfig:
         By default the recipe is what `load` returns without lists of bad words.
         """
         recipe = recipe or self.load(source)
-        settings = dataclasses.asdict(self)
+        settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
             del settings[name]
-        if self.field is None:
-            del settings["field"]
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
             settings = {name: value for name, value in settings.items() if name not in _CHOICES}

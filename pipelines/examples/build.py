@@ -30,14 +30,15 @@ from mswitch.pipelines.examples.directory import (
 from mswitch.pipelines.examples.rehydration import read_weights
 from mswitch.pipelines.examples.shards import ExampleShard, write_shard
 from mswitch.pipelines.file_tasks import Engine
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import stage_output_anywhere
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.records import SPLITS
 from mswitch.pipelines.runners import use_runner
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
-#: Settings that are not noted where they are as they have always been.
-_NEWER = ("weights", "objective", "validation_spans", "window_bytes")
+#: Settings that the manifest has at its top level, unless they are at their default.
+_NOTED = ("weights", "objective", "validation_spans", "window_bytes")
 
 
 def plan_shards(corpus: Corpus) -> list[ExampleShard]:
@@ -93,14 +94,12 @@ def build_examples(
     if config.weights:
         _check_clustered(source)
     settings = {
-        **dataclasses.asdict(config),
+        **identifying_settings(config),
         "corpus": source.identity,
         "vocabulary": opened.sha256,
-        "weights": config.weights and file_digest(config.weights, "the weights"),
     }
-    for name in _NEWER:
-        if getattr(config, name) == getattr(ExamplesConfig, name):
-            del settings[name]
+    if config.weights:
+        settings["weights"] = file_digest(config.weights, "the weights")
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
         directory = str(staged.directory)
         if staged.complete:
@@ -122,7 +121,7 @@ def build_examples(
         said = {
             **dataclasses.asdict(config.lengths()),
             "finished": config.finished,
-            **{name: settings[name] for name in _NEWER if name in settings},
+            **{name: settings[name] for name in _NOTED if name in settings},
             **_longest_targets(config, finished),
         }
         languages = publish(staged, finished, opened, features, said)

@@ -22,6 +22,7 @@ from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import STAGE
 from mswitch.pipelines.examples.span_corruption import Lengths
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json, file_sha256
 from mswitch.pipelines.progress import say
@@ -93,7 +94,8 @@ def build_supervised(
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _input_files(defined)
-    definition = defined.definition()
+    definition, settings = defined.definition(), identifying_settings(config)
+    settings.pop("allow_overlap", None)  # it decides whether there is an output, not which
     source = RowSource(
         task={
             **{name: definition[name] for name in ("name", "inputs", "targets")},
@@ -105,12 +107,10 @@ def build_supervised(
         length_option="--targets-length ",
         settings={
             "kind": KIND,
-            "inputs_length": config.inputs_length,
-            "targets_length": config.targets_length,
+            **settings,
             "task": definition,
             "files": identities,
             "vocabulary": opened.sha256,
-            **({"drop_overlap": True} if config.drop_overlap else {}),
         },
         units=files,
         noun="files",

@@ -28,6 +28,7 @@ from typing import Any
 from mswitch.pipelines import storage
 from mswitch.pipelines.crawl.fields import field_names, find_value
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
@@ -145,7 +146,7 @@ class SupervisedTask:
 
     def definition(self) -> dict[str, Any]:
         """All but the files, for manifests and hashes."""
-        definition = dataclasses.asdict(self)
+        definition = identifying_settings(self)
         del definition["files"], definition["file_languages"]
         return definition
 

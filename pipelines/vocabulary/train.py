@@ -27,6 +27,7 @@ from mswitch.pipelines.capped_budget import capped_budget, normalised
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest, stage_output_anywhere, write_atomically
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, SENTINELS, UNK_ID
@@ -197,7 +198,7 @@ def train_vocabulary(
 ) -> dict[str, Any]:
     """Train the vocabulary of a corpus (training split only) into `out`; both may be URLs."""
     source = open_corpus(corpus)
-    settings = {**dataclasses.asdict(config), "corpus": source.identity}
+    settings = {**identifying_settings(config), "corpus": source.identity}
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")

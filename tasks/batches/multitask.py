@@ -28,6 +28,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.capped_budget import normalised
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
@@ -96,7 +97,7 @@ class TaskMixture:
     @property
     def definition(self) -> dict[str, Any]:
         """What identifies it as JSON, without paths."""
-        described = {name: dataclasses.asdict(task) for name, task in self.tasks.items()}
+        described = identifying_settings(self.tasks)
         if ALONE in described:
             return described[ALONE]["mixture"]
         for fields in described.values():

@@ -18,6 +18,7 @@ from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.trainings import Sides, compare
 from mswitch.flows.stages.stage import options_of
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
@@ -65,7 +66,7 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
         identity = {
             "preset": name,
             "options": options_of(config),
-            "mixture": dataclasses.asdict(find_mixture(mixture)),
+            "mixture": identifying_settings(find_mixture(mixture)),
             "examples": examples["config_hash"],
         }
         run = f"{name}-seed-{seed}-{config_hash('train', identity)[:8]}"

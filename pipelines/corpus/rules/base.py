@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.identities import identifying
 from mswitch.pipelines.local_pool import note
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.records import Page
@@ -58,7 +59,7 @@ class Step:
         """Return what identifies this step besides its code: files by their content."""
         settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
-            settings = {field.name: settings[field.name] for field in dataclasses.fields(self)}
+            settings = {name: settings[name] for name in identifying(self)}
         # A function is code, which is part of a recipe's source.
         settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
         what = f"the file of rule {self.name}"

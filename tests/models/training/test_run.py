@@ -67,6 +67,29 @@ def test_unknown_settings_are_named(run):
             of(described)
 
 
+@pytest.mark.parametrize("part", ["model", "train"])
+def test_a_setting_that_is_added_is_a_change_only_if_it_is_set(run, plan, part):
+    config = getattr(plan, part)
+    field = ("shared_expert", int, dataclasses.field(default=0, kw_only=True))
+    kind = dataclasses.make_dataclass("Grown", [field], bases=(type(config),), frozen=True)
+
+    def changed(value):
+        grown = kind(**vars(config), shared_expert=value)
+        return dataclasses.replace(plan, **{part: grown})
+
+    assert changed(0).hash == plan.hash
+    assert claim_run(run, changed(0)) == Claim()
+    describe_run(run, changed(0), run.parent / "examples", {})
+    assert "shared_expert" not in read_run(run)[part]
+    message = rf"other settings \({part}.shared_expert changed\)"
+    with pytest.raises(UserError, match=message):
+        claim_run(run, changed(1))
+    other = run.with_name("other")
+    describe_run(other, changed(1), run.parent / "examples", {})
+    with pytest.raises(UserError, match=message):
+        claim_run(other, changed(0))
+
+
 def test_steps_of_an_extended_run_are_as_far_apart_as_before():
     train = TrainConfig(steps=3200, evaluations=16)
     steps = evaluation_steps(train, (400, 800))

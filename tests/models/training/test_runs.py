@@ -9,7 +9,7 @@ import train_child as child
 from processes import end, has_steps, wait_for
 from trained_runs import assert_close, assert_same, lines
 
-from mswitch.models.config import EvaluateConfig, TrainConfig
+from mswitch.models.config import EvaluateConfig, ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.models.training.evaluation_steps import log_spaced_steps
@@ -179,6 +179,22 @@ def test_sigterm_before_the_first_step_ends_at_once_and_costs_nothing(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in (out / "checkpoints").rglob("*")}
     end(start("mt5-tiny", out))
     assert [line["step"] for line in lines(out)] == list(range(1, STEPS + 1))
+
+
+def test_a_run_continues_where_the_model_has_got_an_option(tmp_path, undisturbed, monkeypatch):
+    out = tmp_path / "run"
+    end(start("mswitch-tiny", out, MSWITCH_FAULT="train.after_checkpoint"), -signal.SIGKILL)
+    planned = child.plan
+
+    def plan_with_option(*words, **options):
+        plan = planned(*words, **options)
+        field = ("shared_expert", int, dataclasses.field(default=0, kw_only=True))
+        kind = dataclasses.make_dataclass("Grown", [field], bases=(ModelConfig,), frozen=True)
+        return dataclasses.replace(plan, model=kind(**vars(plan.model)))
+
+    monkeypatch.setattr(child, "plan", plan_with_option)
+    child.run("mswitch-tiny", out, STEPS)
+    assert_same(out, undisturbed, STEPS)
 
 
 def test_finished_run_does_nothing_and_other_settings_are_refused(undisturbed, capsys):

@@ -1,0 +1,48 @@
+"""Settings that identify an output: a field added since is left out at its default."""
+
+import csv
+import dataclasses
+import functools
+import importlib.resources
+from collections.abc import Mapping
+from typing import Any
+
+
+def identifying_settings(value: Any) -> Any:
+    """Return a configuration as a table, without fields at their default.
+
+    Outputs and runs then stay what they are if a class gets a field. The fields in first_fields.csv
+    are always in the table: hashes of earlier outputs have them.
+    """
+    if dataclasses.is_dataclass(value):
+        return {name: identifying_settings(getattr(value, name)) for name in identifying(value)}
+    if isinstance(value, Mapping):
+        return {key: identifying_settings(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [identifying_settings(item) for item in value]
+    return value
+
+
+def identifying(config: Any) -> list[str]:
+    """Return the names of the fields of a dataclass that identify an output."""
+    kinds = type(config).__mro__
+    listed = next((names for kind in kinds if (names := _first_fields().get(kind.__name__))), None)
+    # The source of a user's rule is part of its identity.
+    own = listed is None and not type(config).__module__.startswith("mswitch.")
+    return [
+        field.name
+        for field in dataclasses.fields(config)
+        if own or field.name in (listed or ()) or getattr(config, field.name) != _default(field)
+    ]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+@functools.cache
+def _first_fields() -> dict[str, list[str]]:
+    file = importlib.resources.files("mswitch.pipelines").joinpath("first_fields.csv")
+    rows = csv.DictReader(file.read_text("utf-8").splitlines())
+    return {row["class"]: row["fields"].split() for row in rows}
