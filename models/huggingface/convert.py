@@ -136,6 +136,7 @@ def _export(
     }
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.of(model, _TRAIN)
+    _check_pieces(model, skeleton)
     summary["parameters"] = sum(parameter_counts(skeleton).values())
     with stage_output(out, stage="export-hf", config=identity) as output:
         if output.complete:
@@ -161,6 +162,7 @@ def _export(
 def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:
     """All parameters of a model, in float32."""
     skeleton = Skeleton.of(model, _TRAIN)
+    _check_pieces(model, skeleton)
     values = {name: np.empty(s.shape, np.float32) for name, s in skeleton.shapes.items()}
     unused = set(files.file_of) - set(UNUSED)
     if HEAD not in files.file_of and not model.tied_embeddings:
@@ -188,6 +190,19 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
             f"{CONFIG}, such as {some}: it is another model, or {CONFIG} belongs to another"
         )
     return values
+
+
+def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
+    """Refuse a model if its parameters and those that tensors hold are not the same."""
+    ours, theirs = set(skeleton.shapes), {piece.parameter for piece in pieces(model)}
+    sides = ((ours - theirs, "without a tensor"), (theirs - ours, "that the model has not"))
+    for names, what in sides:
+        if names:
+            raise UserError(
+                f"{len(names)} parameters {what} in Hugging Face's layout: "
+                f"{', '.join(sorted(names))}: transformers has no such model, leave the option "
+                "out that makes the difference"
+            )
 
 
 def tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:

@@ -5,14 +5,20 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from hf_logits import FIXTURES
 from safetensors.numpy import load_file, save_file
 
+from mswitch.models.huggingface import convert
 from mswitch.models.huggingface.config import read_config, write_config
 from mswitch.models.huggingface.convert import export_hf, import_hf
+from mswitch.models.huggingface.tensors import Piece, pieces
+from mswitch.models.nn.experts import SwitchFeedForward
+from mswitch.models.nn.layers import parameter
 from mswitch.models.presets import preset
+from mswitch.models.training.state import _tree
 from mswitch.pipelines.errors import UserError
 
 
@@ -196,3 +202,43 @@ def test_a_config_is_refused_before_weights_are_read(tmp_path):
     sizes = {"num_layers": 1, "vocab_size": 9, "d_model": 4, "d_ff": 4, "num_heads": 1}
     with pytest.raises(UserError, match="d_kv is None"):
         read_config({"model_type": "mt5", **sizes}, "c")
+
+
+@pytest.fixture
+def shared_expert(monkeypatch):
+    """Sparse layers that have a dense one beside the routed experts."""
+    build = SwitchFeedForward.__init__
+
+    def build_more(self, config, *, rngs, **options):
+        build(self, config, rngs=rngs, **options)
+        shape = (config.d_model, config.d_ff)
+        self.shared_wi = parameter(rngs, jax.nn.initializers.ones, shape, ("embed", "mlp"))
+
+    def patch():
+        monkeypatch.setattr(SwitchFeedForward, "__init__", build_more)
+        _tree.cache_clear()
+
+    yield patch
+    _tree.cache_clear()
+
+
+def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_expert):
+    import_hf(FIXTURES / "switch-tiny", tmp_path / "run")
+    shared_expert()
+    message = (
+        r"parameters without a tensor in Hugging Face's layout: "
+        r"decoder\.periods\.0\.blocks\.1\.switch\.shared_wi, .*encoder\S+shared_wi: "
+    )
+    with pytest.raises(UserError, match=message):
+        export_hf(tmp_path / "run", tmp_path / "hf")
+    with pytest.raises(UserError, match=message):
+        import_hf(FIXTURES / "switch-tiny", tmp_path / "other")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_tensors_without_a_parameter_are_named(tmp_path, monkeypatch):
+    import_hf(FIXTURES / "switch-tiny", tmp_path / "run")
+    extra = Piece("encoder.shared.weight", "encoder.shared.kernel")
+    monkeypatch.setattr(convert, "pieces", lambda model: [*pieces(model), extra])
+    with pytest.raises(UserError, match=r"that the model has not .*: encoder\.shared\.kernel: "):
+        export_hf(tmp_path / "run", tmp_path / "hf")
