@@ -19,7 +19,6 @@ app = App(name="distill")
     makes="runs",
     reads={"teacher": "runs", "examples": "examples"},
     accelerator=True,
-    form=True,
 )
 def distill(
     *,

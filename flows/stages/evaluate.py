@@ -16,7 +16,6 @@ app = App(name="evaluate")
     part="eval",
     marked=False,
     accelerator=True,
-    form=True,
 )
 def evaluate(
     *,

@@ -53,7 +53,6 @@ class Stage:
         part: the directory that it adds to a run, where `output` names one.
         marked: whether a finished output has a marker.
         accelerator: whether it computes with JAX, and so is never inside a flow's own process.
-        form: whether Prefect has a form of its parameters (`mswitch.flows.prefect.flows.stages`).
     """
 
     name: str
@@ -64,7 +63,6 @@ class Stage:
     part: str = ""
     marked: bool = True
     accelerator: bool = False
-    form: bool = False
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:

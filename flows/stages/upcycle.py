@@ -14,7 +14,6 @@ app = App(name="upcycle")
     makes="runs",
     reads={"from_": "runs", "examples": "examples"},
     accelerator=True,
-    form=True,
 )
 def upcycle(
     *,

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from cyclopts import App
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
+from mswitch.flows.prefect.flows import stages
 from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.distill import distill
@@ -108,8 +109,22 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     )
 
 
-def test_stages_that_ask_for_a_form_are_deployed():
-    assert {"distill-run", "upcycle-run"} <= {one.name for one in DEPLOYMENTS}
+def test_each_flow_of_a_stage_is_deployed_and_found_by_the_words_of_its_command():
+    names = [deployment.name for deployment in DEPLOYMENTS]
+    assert len(names) == len(set(names))
+    for flow in stages.STAGE_FLOWS:
+        assert getattr(stages, flow.fn.__name__) is flow
+        assert f"{flow.name}-run" in names
+        assert flow.fn.__name__ == flow.name.replace("-", "_")
+
+
+def test_stages_of_one_function_name_have_flows_of_their_own():
+    words = ("train", "vocab train")
+    flows = [stage_flow(dataclasses.replace(tokens, name=name)) for name in words]
+    assert [(flow.name, flow.fn.__name__) for flow in flows] == [
+        ("train", "train"),
+        ("vocab-train", "vocab_train"),
+    ]
 
 
 def test_each_field_of_a_form_is_described_by_words_that_stand_alone():

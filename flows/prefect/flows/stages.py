@@ -1,21 +1,20 @@
 """Flows that run one stage: its form has names in place of paths."""
 
 import dataclasses
-import importlib
-import pkgutil
-from collections.abc import Iterator
 from typing import Any
 
 from prefect import Flow, flow
 
-from mswitch.flows import stages
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_fields import entries, flat
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import cancel_hook
 from mswitch.flows.prefect.run_names import named
+from mswitch.flows.stages.distill import distill as distill_stage
+from mswitch.flows.stages.evaluate import evaluate as evaluate_stage
 from mswitch.flows.stages.stage import Stage
+from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
 
@@ -81,21 +80,16 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
         job = job_of(stage, settings, operators)
         follow_job(stage.name, job, operators.launcher(settings.launcher))
 
-    run.__name__ = run.__qualname__ = stage.function.__name__
-    run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     name = stage.name.replace(" ", "-")
+    run.__name__ = run.__qualname__ = name.replace("-", "_")
+    run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
     return flow(name=name, flow_run_name=named(of), on_cancellation=[cancel_hook])(flat(run))
 
 
-def stages_with_forms() -> Iterator[Stage]:
-    """Every stage that asks for a form."""
-    for found in pkgutil.iter_modules(stages.__path__, f"{stages.__name__}."):
-        for value in vars(importlib.import_module(found.name)).values():
-            if isinstance(value, Stage) and value.form:
-                yield value
+# Prefect looks a flow up by these names, which are the words of its command.
+distill = stage_flow(distill_stage)
+evaluate = stage_flow(evaluate_stage)
+upcycle = stage_flow(upcycle_stage)
 
-
-STAGE_FLOWS = tuple(map(stage_flow, stages_with_forms()))
-# Prefect looks a flow up by the name of its function.
-globals().update({one.fn.__name__: one for one in STAGE_FLOWS})
+STAGE_FLOWS = (distill, evaluate, upcycle)
