@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mswitch.pipelines.errors import UserError, is_disk_full
+from mswitch.pipelines.errors import UserError, full_disk, is_disk_full
 
 LOCK_PATIENCE_SECS = 10.0
 
@@ -58,11 +58,8 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             yield
         except Exception as error:
-            if is_disk_full(error):
-                raise UserError(
-                    f"no space left on the disk of {out}: free some{elsewhere}, and run the same "
-                    "command again; it continues"
-                ) from error
+            if is_disk_full(error) and not isinstance(error, UserError):
+                raise full_disk(out) from error
             raise
     finally:
         os.close(descriptor)

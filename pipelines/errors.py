@@ -1,8 +1,12 @@
 """The one error a user is meant to read."""
 
 import errno
+import math
+import os
 import re
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 #: A UserError (or one of its subclasses here) that Beam has made text of, as a traceback ends.
 _FLATTENED = re.compile(
@@ -47,6 +51,27 @@ def is_disk_full(error: BaseException) -> bool:
     )
 
 
+def full_disk(place: str | Path | None, needed_bytes: int = 0) -> UserError:
+    """Explain that a disk is full.
+
+    Args:
+        place: a file or directory on it; None if it is not known.
+        needed_bytes: size of what is to be written; 0 if it is not known.
+    """
+    if place is None:
+        return UserError("no space left on a disk that this writes to: free some")
+    mount = os.path.realpath(place)
+    while not os.path.ismount(mount):
+        mount = os.path.dirname(mount)
+    usage = shutil.disk_usage(mount)
+    amount = f"{math.ceil(needed_bytes / 2**20):,} MiB" if needed_bytes else "some"
+    return UserError(
+        f"no space left on the disk of {place} ({mount}, {usage.free >> 20:,} of "
+        f"{usage.total >> 20:,} MiB free): free {amount}, and give the same command again, or "
+        "Retry its flow run; it continues"
+    )
+
+
 def as_user_error(error: BaseException) -> UserError | None:
     """Find the readable cause inside `error`, or return None when it is a defect of ours.
 
@@ -61,4 +86,5 @@ def as_user_error(error: BaseException) -> UserError | None:
             return UserError(f"{cause.filename} is on a read-only disk: choose another path")
         if isinstance(cause, RuntimeError) and (flattened := _FLATTENED.findall(str(cause))):
             return UserError(_STEP.sub("", flattened[-1]))
-    return None
+    named = (getattr(cause, "filename", None) for cause in causes(error))
+    return full_disk(next(filter(None, named), None)) if is_disk_full(error) else None

@@ -164,6 +164,9 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, final)
+    except OSError as error:
+        error.filename = error.filename or str(final)  # an error of a write names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from mswitch.flows.cli.interrupts import leave_on_interrupt
-from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full, printable
+from mswitch.pipelines.errors import UserError, as_user_error, printable
 from mswitch.pipelines.exit_codes import DEFECT, USER_ERROR
 from mswitch.pipelines.garbage import collect_rarely
 
@@ -34,10 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DEFECT
     except Exception as error:
         output = output_error()
-        readable = missing_part(error) or as_user_error(error)
-        if readable is None and isinstance(error, OSError):
-            readable = output
-        readable = readable or disk_full(error)
+        of_output = output if isinstance(error, OSError) else None
+        readable = missing_part(error) or of_output or as_user_error(error)
         if readable is None:
             raise
         print(f"mswitch: {printable(str(readable))}", file=sys.stderr)
@@ -56,13 +54,6 @@ def output_error() -> UserError | None:
 
 def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def disk_full(error: Exception) -> UserError | None:
-    """Explain an error of a full disk on which no stage's output is."""
-    if not is_disk_full(error):
-        return None
-    return UserError("no space left where a file or standard output goes: free some")
 
 
 def missing_part(error: Exception) -> UserError | None:

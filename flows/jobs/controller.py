@@ -36,6 +36,8 @@ from mswitch.flows.jobs.record import (
     record_of,
     take_over,
 )
+from mswitch.flows.jobs.reserve import has_no_room
+from mswitch.pipelines.errors import full_disk
 from mswitch.pipelines.exit_codes import USER_ERROR
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
@@ -174,13 +176,13 @@ class _Loop:
             status = launcher.poll(self.job, last.number)
             self._pass_on_lines(launcher, last)
             if status.phase != "ended":
-                return self._watch(launcher, last, status)
+                return self._watch(launcher, record, status)
             self._judge(launcher, last, status)
         return self._decide()
 
-    def _watch(self, launcher: Launcher, last: Attempt, status: Status) -> float:
-        with edit_record(self.job.place) as record:
-            alive = record.attempts[last.number - 1]
+    def _watch(self, launcher: Launcher, before: Record, status: Status) -> float:
+        with edit_record(self.job.place, minor=before.intent == "run") as record:
+            alive = record.attempts[len(before.attempts) - 1]
             # What is known of pods may be gone while their job stands.
             alive.started, alive.where = status.started or alive.started, status.where
             if record.intent != "run":
@@ -193,13 +195,15 @@ class _Loop:
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
         for lines, end in all_logs(launcher, self.job, last.number, last.log_bytes):
             self.on_lines(lines)
-            with edit_record(self.job.place) as record:
+            with edit_record(self.job.place, minor=True) as record:
                 record.attempts[last.number - 1].log_bytes = end
 
     def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
         marker = self.job.has_marker() if self.job.marked and not last.had_marker else None
         outcome, message = classify(status.codes, status.reason, marker)
         if outcome in ("refused", "failed"):
+            if has_no_room(self.job.directory):  # then its log may lack the last line
+                message = str(full_disk(self.job.place))
             for lines, _ in all_logs(launcher, self.job, last.number):
                 said = [line for line in lines if line.startswith("mswitch: ")]
                 message = said[-1].removeprefix("mswitch: ") if said else message

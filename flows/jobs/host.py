@@ -16,8 +16,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from mswitch.flows.jobs.reserve import write_reserved
 from mswitch.models import lifeline
-from mswitch.pipelines.outputs import write_atomically
 
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
     os.write(lock, json.dumps(about).encode())
     try:
         code = run_command(command, keep=[lock])
-        write_atomically(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
+        write_reserved(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
     except Exception:
         traceback.print_exc()  # into the log, before all ends
     os.killpg(0, signal.SIGKILL)
@@ -63,7 +63,7 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
 
 def write_code(file: Path, code: int) -> None:
     """Leave the exit code of one process of a job, for those who look at the job from elsewhere."""
-    write_atomically(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
+    write_reserved(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
 
 
 def read_code(file: Path) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from mswitch.flows.jobs.command import differences
 from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.outcomes import Outcome
-from mswitch.pipelines.errors import UserError
+from mswitch.flows.jobs.reserve import keep_room, write_reserved
+from mswitch.pipelines.errors import UserError, is_disk_full
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, write_atomically
 from mswitch.pipelines.progress import say
 
@@ -175,13 +176,17 @@ def find_records(top: Path) -> list[Record]:
 
 @contextlib.contextmanager
 def edit_record(
-    place: Path, new: Callable[[Record | None], Record] | None = None
+    place: Path,
+    new: Callable[[Record | None], Record] | None = None,
+    *,
+    minor: bool = False,
 ) -> Iterator[Record]:
     """Give the record to change, and keep every other writer waiting meanwhile.
 
     Args:
         place: `Job.place`.
         new: makes the record of what stands there; without it there must be one.
+        minor: whether the change is left out if the disk is full.
     """
     directory = job_directory(place)
     if new is None and not directory.exists():
@@ -197,7 +202,19 @@ def edit_record(
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:
-            write_atomically(directory / RECORD, changed + "\n")
+            _write(directory, changed + "\n", minor)
+
+
+def _write(directory: Path, text: str, minor: bool) -> None:
+    try:
+        write_atomically(directory / RECORD, text)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        if not minor:  # else a living attempt would take the room
+            write_reserved(directory / RECORD, text)
+    else:
+        keep_room(directory)
 
 
 def record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:

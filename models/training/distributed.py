@@ -22,7 +22,7 @@ from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mswitch.models.config import JobConfig
 from mswitch.models.device_errors import check_devices, memory_explained
-from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full
+from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.lease import LeaseLostError
 from mswitch.pipelines.objects import BucketError
@@ -228,8 +228,4 @@ def _gather(value: Any) -> list[Any]:
 
 def _user_message(error: Exception) -> str:
     """What a user is to read of an error; nothing of a defect."""
-    if readable := as_user_error(error):
-        return str(readable)
-    if is_disk_full(error):
-        return f"the disk is full ({getattr(error, 'filename', None) or 'process 0'}): free some"
-    return ""
+    return str(as_user_error(error) or "")

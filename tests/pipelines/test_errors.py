@@ -4,10 +4,11 @@ import traceback
 import pytest
 
 from mswitch.pipelines.download import MissingError
-from mswitch.pipelines.errors import UserError, as_user_error, is_disk_full
+from mswitch.pipelines.errors import UserError, as_user_error, full_disk, is_disk_full
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.local_pool import WorkerDiedError
 from mswitch.pipelines.objects import BucketError
+from mswitch.pipelines.storage import publish
 
 
 def test_a_full_disk_is_recognised_even_through_beam():
@@ -51,3 +52,21 @@ def test_a_defect_stays_a_defect():
 def test_fault_points_are_known_by_name():
     with pytest.raises(ValueError, match="unknown fault point"):
         fault_point("corpus.nowhere")
+
+
+def test_a_full_disk_is_named_with_what_is_needed(tmp_path):
+    error = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "record.json"))
+    said = str(as_user_error(error))
+    assert said.startswith(f"no space left on the disk of {tmp_path}/record.json (/")
+    assert said.endswith(
+        "free some, and give the same command again, or Retry its flow run; it continues"
+    )
+    assert "free 3 MiB, and" in str(full_disk(tmp_path, (2 << 20) + 1))
+    flattened = RuntimeError("OSError: [Errno 28] No space left on device [while running 'x']")
+    assert str(as_user_error(flattened)).startswith("no space left on a disk")
+
+
+def test_a_write_that_fails_names_its_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as raised, publish(tmp_path / "a.json"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as a write does
+    assert f"the disk of {tmp_path}/a.json (" in str(as_user_error(raised.value))

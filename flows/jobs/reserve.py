@@ -1,0 +1,35 @@
+"""Room beside a job's record, so that it can say how the job ended if its disk is full."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from mswitch.pipelines.errors import is_disk_full
+from mswitch.pipelines.outputs import write_atomically
+
+RESERVE, RESERVE_BYTES = "reserve", 1 << 18
+
+
+def keep_room(directory: Path) -> None:
+    """Take the room, unless the disk is full."""
+    reserve = directory / RESERVE
+    if not reserve.exists():
+        with contextlib.suppress(OSError):
+            write_atomically(reserve, os.urandom(RESERVE_BYTES))
+
+
+def write_reserved(path: Path, text: str) -> None:
+    """Write a file of a job that appears as a whole; if the disk is full, into the room for it."""
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        path.with_name(RESERVE).unlink(missing_ok=True)
+        write_atomically(path, text)
+
+
+def has_no_room(directory: Path) -> bool:
+    """Whether the disk had no more than this room."""
+    return shutil.disk_usage(directory).free < 2 * RESERVE_BYTES
