@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from orbax import checkpoint as v0
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.serialization import tensorstore_utils
 
 from mswitch.models.training.distributed import WAITED, JobError, is_first, say_once, together
 from mswitch.models.training.run_directory import (
@@ -35,7 +36,7 @@ from mswitch.models.training.run_directory import (
 )
 from mswitch.models.training.state import Parameters, TrainState
 from mswitch.pipelines import storage
-from mswitch.pipelines.errors import UserError, causes
+from mswitch.pipelines.errors import UserError, causes, full_disk, is_disk_full
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import read_json_object
 
@@ -45,9 +46,12 @@ if TYPE_CHECKING:
 #: End of the name of a checkpoint that lacks a part.
 INCOMPLETE = "incomplete"
 
-#: What to do where a checkpoint cannot be read.
-_TRAIN_ON = "remove it, and training continues from the checkpoint before"
+#: What to do if a checkpoint cannot be read.
 _RESTORE_IT = "restore it from a copy, or train again into another --out"
+#: What TensorStore says of an array whose bytes are not those that were written.
+_DAMAGED = re.compile(
+    r'in (?:"([^"]+)" in OCDBT database at )?local file "([^"]+)"[^"]*: Digest mismatch'
+)
 
 #: Characters of a reason that a library gives.
 MAX_REASON = 400
@@ -57,6 +61,22 @@ RAISED_TOO = ("_SignalingThread.run() raised", "Failed to get metadata for check
 logging.getLogger("absl").addFilter(
     lambda record: not any(text in str(record.msg) for text in RAISED_TOO)
 )
+
+_build_zarr3_metadata = tensorstore_utils._build_zarr3_metadata
+
+
+def _build_checked_metadata(*shape: Any, **options: Any) -> dict[str, Any]:
+    """Give each chunk of an array a CRC-32C, which is checked when it is read.
+
+    Zarr has a codec for this. Orbax has no option for it: it only protects the index of the chunks.
+    """
+    metadata = _build_zarr3_metadata(*shape, **options)
+    for codec in metadata["codecs"]:
+        codec["configuration"]["codecs"].append({"name": "crc32c"})
+    return metadata
+
+
+tensorstore_utils._build_zarr3_metadata = _build_checked_metadata
 
 STEP = re.compile(r"0|[1-9][0-9]*")
 #: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
@@ -133,6 +153,7 @@ class Checkpoints:
         self.kept = frozenset(kept)
         self.run = run
         self._pending: tuple[int, Callable[[], Any]] | None = None
+        self._bytes = 0
 
     @property
     def _is_apart(self) -> bool:
@@ -185,6 +206,7 @@ class Checkpoints:
         if jax.default_backend() == "cpu":
             # The next step reuses the state's memory, of which a host copy here is a mere view.
             state = jax.tree.map(jnp.copy, state)
+        self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         parts, path = _parts(state), self.directory / str(step)
         notes: dict[str, Any] = {"run": self.run}
         if self._is_apart:
@@ -199,7 +221,12 @@ class Checkpoints:
         if self._pending is None:
             return
         step, wait = self._pending
-        wait()
+        try:
+            wait()
+        except Exception as error:
+            if is_disk_full(error):
+                raise full_disk(self.directory, self._bytes) from error
+            raise
         self._pending = None
         assert is_complete(self.directory / str(step))
         fault_point("train.after_checkpoint")
@@ -223,11 +250,21 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Load the whole state, onto the devices `like` names."""
         checkpoint = self.directory / str(step)
-        loaded = _load(checkpoint, _parts(like), self.run, _TRAIN_ON)
+        fix = self._advise(step)
+        loaded = _load(checkpoint, _parts(like), self.run, fix)
         optimizer = loaded[OPTIMIZER]
         if int(optimizer["step"]) != step:
-            raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {_TRAIN_ON}")
+            raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {fix}")
         return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
+
+    def _advise(self, step: int) -> str:
+        """Say what to do if the checkpoint of a step cannot be read."""
+        steps = set(self._files.steps if self._files else ())
+        with contextlib.suppress(UserError):  # which reading it will raise
+            steps.update(complete_steps(self.directory))
+        if before := [other for other in steps if other < step]:
+            return f"remove it, and training continues from the checkpoint of step {max(before):,}"
+        return _RESTORE_IT
 
 
 def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Callable[[], Any]:
@@ -241,7 +278,9 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:
-        part = v0.PyTreeCheckpointHandler(use_ocdbt=False, multiprocessing_options=options)
+        part = v0.PyTreeCheckpointHandler(
+            use_ocdbt=False, use_zarr3=True, multiprocessing_options=options
+        )
         registry.add(name, v0.args.PyTreeSave, part)
     handler = v0.CompositeCheckpointHandler(
         handler_registry=registry,
@@ -303,6 +342,9 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
         reason = _innermost_reason(error)
         if any("barrier" in str(cause).lower().split() for cause in causes(error)):
             raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
+        if damaged := _DAMAGED.search(" ".join(map(str, causes(error)))):
+            chunk = f"{damaged[2]}{damaged[1] or ''}".removeprefix(f"{checkpoint}/")
+            reason = f"{chunk.rpartition('/c')[0]} has other bytes than were written"
         raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
 
 

@@ -1,6 +1,7 @@
 """`mswitch train` and `evaluate` as two processes, as a person or a cluster would start them."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -139,7 +140,9 @@ def test_a_disk_that_is_full_when_saving_is_one_line_and_with_room_the_run_goes_
     if "exit code" not in done.stderr:
         pytest.skip(f"this kernel lets no user mount a small disk: {done.stderr.strip()}")
     full, resumed = done.stderr.split("exit code 2\n")
-    assert "mswitch: no space left on the disk of" in full.splitlines()[-1]
+    said = r"mswitch: no space left on the disk of \S+/checkpoints \(\S+/disk, \d of 2 MiB free\): "
+    said += r"free \d+ MiB, and give the same command again, or Retry its flow run; it continues"
+    assert re.fullmatch(said, full.splitlines()[-1])
     assert "Traceback" not in full
     assert done.returncode == 0, resumed
     assert "complete: step 3" in resumed

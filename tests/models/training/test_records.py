@@ -21,8 +21,11 @@ from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
 from mswitch.models.hardware import peak_flops
+from mswitch.models.training import checkpoint
 from mswitch.models.training.checkpoint import (
     Checkpoints,
+    _parts,
+    _save_apart,
     complete_steps,
     find_step,
     is_complete,
@@ -263,6 +266,84 @@ def test_a_damaged_checkpoint_is_named(tmp_path, state, like):
     assert "andler" not in str(error.value)  # Orbax's
 
 
+def flip(path, at, count=256):
+    """Turn over all bits of some bytes."""
+    data = bytearray(path.read_bytes())
+    data[at : at + count] = bytes(byte ^ 0xFF for byte in data[at : at + count])
+    path.write_bytes(data)
+
+
+def wide(state):
+    """A state with enough random values that most bytes of a checkpoint are of arrays."""
+    values = jax.random.normal(jax.random.key(0), (64, 64))
+    return state._replace(parameters={"a.kernel": values})
+
+
+@pytest.mark.parametrize("part", ["parameters", "optimizer"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_flipped_bytes_of_an_array_are_found(tmp_path, state, part, apart):
+    values = wide(state).parameters
+    made = state._replace(parameters=values, moments={"a.kernel": FullMoment(values["a.kernel"])})
+    checkpoints = Checkpoints(tmp_path / "checkpoints", kept=(3, 5))
+    for step in (3, 5):
+        saved = made._replace(step=jnp.int32(step))
+        if apart:
+            _save_apart(checkpoints.directory / str(step), _parts(saved), {})()
+        else:
+            checkpoints.save(saved, step)
+            checkpoints.wait()
+    checkpoints.restore(5, made)
+    files = [path for path in (checkpoints.directory / "5" / part).rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    flip(largest, largest.stat().st_size // 2)
+    with pytest.raises(
+        UserError,
+        match=rf"checkpoints/5 cannot be read \({part}/\S*a\.kernel\S* has other bytes than were "
+        r"written\): remove it, and training continues from the checkpoint of step 3$",
+    ):
+        checkpoints.restore(5, made)
+    checkpoints.restore(3, made)
+
+
+def test_checkpoints_without_checksums_are_read(tmp_path, state, monkeypatch):
+    made = wide(state)
+    with monkeypatch.context() as patch:
+        plain = checkpoint._build_zarr3_metadata
+        patch.setattr(checkpoint.tensorstore_utils, "_build_zarr3_metadata", plain)
+        checkpoints = save(tmp_path, made)
+    restored = checkpoints.restore(5, made)
+    np.testing.assert_array_equal(restored.parameters["a.kernel"], made.parameters["a.kernel"])
+
+
+def test_the_checkpoint_before_may_be_in_the_bucket_only(tmp_path, state, like):
+    files = RunFiles("gs://bucket/run", tmp_path)
+    files.steps = {3, 4, 5}
+    save(tmp_path, state)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", (), files=files)
+    (tmp_path / "checkpoints" / "5" / "parameters" / "_METADATA").write_text("garbage")
+    with pytest.raises(UserError, match=r"continues from the checkpoint of step 4$"):
+        checkpoints.restore(5, like)
+
+
+def test_flipped_bytes_anywhere_are_named_or_change_nothing(tmp_path, state):
+    made = wide(state)
+    checkpoints = save(tmp_path, made)
+    wanted = checkpoints.restore(5, made)
+    named, files = 0, (checkpoints.directory / "5").rglob("*")
+    for path in sorted(path for path in files if path.stat().st_size):
+        before = path.read_bytes() if path.is_file() else b""
+        for at in range(0, len(before), max(1, len(before) // 3)):
+            flip(path, at, 3)
+            try:
+                restored = checkpoints.restore(5, made)
+            except UserError:
+                named += 1
+            else:
+                jax.tree.map(np.testing.assert_array_equal, restored, wanted)
+            path.write_bytes(before)
+    assert named > 9
+
+
 def test_parameters_are_restored_without_the_optimizers_arrays(tmp_path, state, like, caplog):
     """A working copy of a run in a bucket lacks them; nothing shall complain of it."""
     moments = {f"{number}.kernel": state.moments["a.kernel"] for number in range(20)}
@@ -281,9 +362,9 @@ def test_a_checkpoint_of_another_run_or_step_is_named(tmp_path, state, like):
     checkpoints = save(tmp_path, state, "one")
     shutil.copytree(directory / "5", directory / "8")
     checkpoints.restore(5, like)
-    with pytest.raises(UserError, match=r"checkpoints/8 is a checkpoint of step 5: remove it"):
+    with pytest.raises(UserError, match=r"8 is a checkpoint of step 5: remove it, .* of step 5$"):
         checkpoints.restore(8, like)
-    with pytest.raises(UserError, match=r"checkpoints/5 is a checkpoint of another run: remove it"):
+    with pytest.raises(UserError, match=r"checkpoints/5 is a checkpoint of another run: restore"):
         Checkpoints(directory, (), "other").restore(5, like)
     for run in ("one", ""):
         restore_parameters(RunFiles(tmp_path, tmp_path), 5, like.parameters, run)
