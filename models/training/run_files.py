@@ -71,11 +71,14 @@ class RunFiles:
         place: where it lies, for messages.
         directory: the files of the run, or the working copy of those that are needed.
         is_copy: which of them.
-        steps: steps of the checkpoints in a bucket.
     """
 
     is_copy = False
-    steps: Collection[int] = ()
+
+    @property
+    def steps(self) -> Collection[int]:
+        """Steps of the checkpoints in a bucket."""
+        return ()
 
     def __init__(self, place: str | Path, directory: Path):
         self.place, self.directory = str(place), directory
@@ -137,7 +140,7 @@ class BucketFiles(RunFiles):
         super().__init__(place, directory)
         self._is_first = True
         self._lease: Lease | None = None
-        self.steps: set[int] = set()
+        self._steps: set[int] = set()
         self._versions: dict[str, str] = {}
         self._saver = ThreadPoolExecutor(1)
 
@@ -170,6 +173,11 @@ class BucketFiles(RunFiles):
             yield
 
     @property
+    def steps(self) -> Collection[int]:
+        """Steps of the checkpoints in the bucket."""
+        return self._steps
+
+    @property
     def begun(self) -> bool:
         """Whether the run is locked, and the bucket was seen to work."""
         return self._lease is not None
@@ -194,13 +202,13 @@ class BucketFiles(RunFiles):
         parts: dict[int, set[str]] = {}
         for match in filter(None, map(_CHECKPOINT.fullmatch, names)):
             parts.setdefault(int(match[1]), set()).add(match[2])
-        self.steps = {step for step, those in parts.items() if those >= _DESCRIPTIONS}
+        self._steps = {step for step, those in parts.items() if those >= _DESCRIPTIONS}
         if self._is_first:
-            for step in parts.keys() - self.steps:
+            for step in parts.keys() - self._steps:
                 self._remove(step)
         wanted = {CONFIG, MARKER, METRICS} & names
-        if MARKER not in names and self.steps:
-            newest = f"{CHECKPOINTS}/{max(self.steps)}/"
+        if MARKER not in names and self._steps:
+            newest = f"{CHECKPOINTS}/{max(self._steps)}/"
             wanted |= {name for name in names if name.startswith(newest)}
         self._fetch(wanted)
         if found := objects.read_version(storage.join(self.place, METRICS)):
@@ -308,7 +316,7 @@ class BucketFiles(RunFiles):
             meet_in_background(f"{self.place}: step {step} is sent")
             if self._is_first:
                 self._create(metadata)
-            self.steps.add(step)
+            self._steps.add(step)
             fault_point("train.after_upload")
 
         return self._saver.submit(send).result
@@ -319,11 +327,11 @@ class BucketFiles(RunFiles):
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
         """Remove older checkpoints from the bucket; here the newest is enough."""
-        for old in sorted(self.steps)[:-1] if self._is_first else ():
+        for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()
                 self._remove(old)
-                self.steps.remove(old)
+                self._steps.remove(old)
         return ()
 
     def _remove(self, step: int) -> None:

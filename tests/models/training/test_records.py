@@ -35,7 +35,7 @@ from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.loop import Recorder
 from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
 from mswitch.models.training.optimizer import AdamMoments, FullMoment
-from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.run_files import BucketFiles, RunFiles
 from mswitch.models.training.state import TrainState
 from mswitch.pipelines.errors import UserError
 
@@ -316,8 +316,8 @@ def test_checkpoints_without_checksums_are_read(tmp_path, state, monkeypatch):
 
 
 def test_the_checkpoint_before_may_be_in_the_bucket_only(tmp_path, state, like):
-    files = RunFiles("gs://bucket/run", tmp_path)
-    files.steps = {3, 4, 5}
+    files = BucketFiles("gs://bucket/run", tmp_path)
+    files._steps = {3, 4, 5}
     save(tmp_path, state)
     checkpoints = Checkpoints(tmp_path / "checkpoints", (), files=files)
     (tmp_path / "checkpoints" / "5" / "parameters" / "_METADATA").write_text("garbage")
