@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,45 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     """Write a file that appears as a whole, forced to disk."""
     with storage.publish(path, sync=True) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def check_output_files(**files: str | Path | None) -> None:
+    """Refuse files that cannot be written, before the work begins; make their directories.
+
+    Args:
+        files: paths or URLs by the names of their options; None where there is none.
+    """
+    places: dict[str, str] = {}
+    for name, file in files.items():
+        if file is None:
+            continue
+        option, problem = f"--{name.replace('_', '-')}", ""
+        place = str(file) if storage.is_remote(file) else os.path.realpath(file)
+        if place in places:
+            problem = f"{file} is given for {places[place]} too:"
+        elif storage.is_http(file):
+            problem = f"{file} can only be read:"
+        elif not storage.is_remote(file):
+            problem = _find_obstacle(str(file), Path(place))
+        if problem:
+            raise UserError(f"{problem} choose another {option}")
+        places[place] = option
+
+
+def _find_obstacle(given: str, file: Path) -> str:
+    """Return why a file cannot be written on this machine, or ""; make its directory."""
+    if file.is_dir() or given.endswith("/"):
+        return f"{given or '.'} is a directory:"
+    if file.exists() and not file.is_file():
+        return f"{given} is no regular file:"
+    if published := next((place for place in file.parents if (place / MARKER).exists()), None):
+        return f"{given} is inside {published}, which stays as published:"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        return f"cannot write to {file.parent}: {error.strerror}; make that possible, or"
+    return ""
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:

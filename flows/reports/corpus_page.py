@@ -1,6 +1,5 @@
 """The statistics page: numbers in a form that the template shows."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 from mswitch.flows.reports.corpus_figures import score_histogram, share_bars
 from mswitch.flows.reports.pages import language_fields, render_page
 from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs, on_screens
-from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.ledger import UNSAMPLED
 from mswitch.pipelines.corpus.rules.text_script import share_in_script
 from mswitch.pipelines.corpus.stats import language_totals, load_stats
 from mswitch.pipelines.corpus.survey import rejected_samples, survey
-from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages, script_name
-from mswitch.pipelines.outputs import read_manifest, write_atomically
+from mswitch.pipelines.outputs import check_output_files, read_manifest, write_atomically
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
@@ -23,27 +20,18 @@ SCRIPTS_SHOWN = 12
 LEAST_SHARE = 0.001
 
 
-def write_page(corpus: str | Path, file: Path) -> dict[str, Any]:
+def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     """Survey a corpus and write its statistics as one self-contained HTML page.
 
     Args:
         corpus: a finished corpus directory.
-        file: the page; not in the corpus, which stays as it was published.
+        file: the page, by path or URL; not in the corpus, which stays as it was published.
 
     Returns:
         The survey (`mswitch.pipelines.corpus.survey.survey`).
     """
     stats = load_stats(corpus)
-    if not storage.is_remote(corpus) and file.resolve().is_relative_to(Path(corpus).resolve()):
-        raise UserError(
-            f"{file} is inside {corpus}, which stays as published: choose another --html"
-        )
-    if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"cannot write {file}: --html needs a file name in a directory that exists")
-    try:  # before the shards are read, which takes long
-        tempfile.TemporaryFile(dir=file.parent).close()
-    except OSError as error:
-        raise UserError(f"cannot write {file} ({error.strerror}): choose another --html") from error
+    check_output_files(html=file)
     found = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
     samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)

@@ -8,12 +8,12 @@ from mswitch.flows.reports.pages import language_fields, render_page
 from mswitch.pipelines.outputs import write_atomically
 
 
-def write_page(found: Mapping[str, Any], html: Path) -> None:
+def write_page(found: Mapping[str, Any], html: str | Path) -> None:
     """Write the page.
 
     Args:
         found: what `fit_thresholds` returns.
-        html: where.
+        html: where, by path or URL.
     """
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())

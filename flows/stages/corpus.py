@@ -1,6 +1,5 @@
 """`mswitch corpus`: build a corpus, inspect its rules, show its statistics."""
 
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -157,7 +156,7 @@ def fit(
     stop_words: str = "",
     weights: str = "",
     max_weight: Annotated[int, Ge(2), Le(100)] = 5,
-    html: Path | None = None,
+    html: str = "",
     json: Json = False,
 ) -> int:
     """Fit limits on quality to each language, by corpora that were measured and not filtered.
@@ -181,10 +180,14 @@ def fit(
         weights: another CSV to write, for `examples build --weights`: documents of clusters of a
             size of which these limits drop fewer than of all come more often in training.
         max_weight: how often at most.
-        html: a page to write, with what each rule drops of each language before and after.
+        html: a page to write, or its URL, with what each rule drops of each language before and after.
     """
     from mswitch.pipelines.corpus.fit import fit_thresholds, format_fit
+    from mswitch.pipelines.outputs import check_output_files
 
+    check_output_files(
+        out=out, stop_words=stop_words or None, weights=weights or None, html=html or None
+    )
     found = fit_thresholds(
         corpus,
         out,
@@ -194,7 +197,7 @@ def fit(
         weights=weights,
         max_weight=max_weight,
     )
-    if html is not None:
+    if html:
         from mswitch.flows.reports.fit_page import write_page
 
         write_page(found, html)
@@ -280,7 +283,7 @@ def verify(corpus: str, *, json: Json = False) -> int:
 
 
 @app.command
-def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
+def stats(corpus: str, *, html: str = "", json: Json = False) -> int:
     """Print documents, characters and bytes per language, and drops per stage.
 
     With `--html`, read the shards too and write a page: sites, scripts, language scores, and
@@ -290,14 +293,14 @@ def stats(corpus: str, *, html: Path | None = None, json: Json = False) -> int:
 
     Args:
         corpus: a corpus directory or its URL.
-        html: the page to write, outside the corpus directory.
+        html: the page to write, or its URL, outside the corpus directory.
     """
     from mswitch.pipelines.corpus.stats import format_stats, load_stats
 
     summary = {"stage": "corpus", "out": corpus, **load_stats(corpus)}
-    if html is not None:
+    if html:
         from mswitch.flows.reports.corpus_page import write_page
 
-        summary |= {"html": str(html), "survey": write_page(corpus, html)}
-    more = f"\n\n{html}: sites, scripts, scores and samples" if html is not None else ""
+        summary |= {"html": html, "survey": write_page(corpus, html)}
+    more = f"\n\n{html}: sites, scripts, scores and samples" if html else ""
     return print_result(summary, f"{format_stats(corpus)}{more}", json)

@@ -213,3 +213,39 @@ def test_the_hash_does_not_depend_on_key_order(config):
     assert outputs.config_hash("corpus", config) == outputs.config_hash("corpus", turned)
     assert outputs.config_hash("corpus", config) != outputs.config_hash("vocabulary", config)
     assert json.loads(outputs.canonical_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (".", r"^\. is a directory: choose another --out$"),
+        ("", r"^\. is a directory: choose another --out$"),
+        ("folder", "^folder is a directory: choose another --out$"),
+        ("new/", "^new/ is a directory: choose another --out$"),
+        ("corpus/deep/f.csv", "is inside .*corpus, which stays as published: choose another --out"),
+        ("file/f.csv", r"^cannot write to .*file: File exists; .*, or choose another --out$"),
+        ("/proc/f.csv", "^cannot write to /proc: .*; make that possible, or choose another --out$"),
+        ("pipe", "^pipe is no regular file: choose another --out$"),
+        ("https://example.org/f.csv", "can only be read: choose another --out"),
+        ("./other.csv", "^./other.csv is given for --weights too: choose another --out$"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused(tmp_path, monkeypatch, file, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe")
+    publish(tmp_path / "corpus", {})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        outputs.check_output_files(weights="other.csv", html=None, out=file)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_directories_of_files_are_made(tmp_path):
+    (tmp_path / "old.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to("old.csv")
+    outputs.check_output_files(out=tmp_path / "a" / "b" / "f.csv", html=tmp_path / "link.csv")
+    outputs.check_output_files(out="gs://bucket/f.csv", weights="gs://bucket/g.csv")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert (tmp_path / "old.csv").read_text() == "old"

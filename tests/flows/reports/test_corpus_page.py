@@ -144,12 +144,10 @@ def test_a_corpus_that_is_the_working_directory_has_its_name(corpus, tmp_path, m
 
 
 def test_a_place_that_takes_no_page_is_named_first(corpus, tmp_path, capsys):
-    for file in (corpus / "stats.html", tmp_path, tmp_path / "none" / "stats.html"):
-        with pytest.raises(UserError, match="--html"):
+    for file in (corpus / "stats.html", tmp_path, Path("/proc/stats.html")):
+        with pytest.raises(UserError, match="choose another --html"):
             write_page(corpus, file)
     assert not (corpus / "stats.html").exists()
-    with pytest.raises(UserError, match=r"cannot write /proc/stats.html .*: choose another --html"):
-        write_page(corpus, Path("/proc/stats.html"))
     assert "survey" not in capsys.readouterr().err
 
 

@@ -168,6 +168,14 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
         fit_thresholds(measured, tmp_path / "again.csv", min_documents=500)
 
 
+@pytest.mark.parametrize("option", ["--out", "--stop-words", "--weights", "--html"])
+def test_files_are_refused_before_the_corpus_is_read(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    given = [] if option == "--out" else ["--out", "new/fitted.csv"]
+    assert main(["corpus", "fit", "no-corpus", *given, option, "."]) == 2
+    assert f". is a directory: choose another {option}" in capsys.readouterr().err
+
+
 def test_a_least_score_is_a_deviation_below_the_median(tmp_path):
     scores = np.random.default_rng(0).normal(0.8, 0.1, 4000).clip(0, 1).astype(np.float32)
     of_other = np.full(200, 0.1, np.float32)
