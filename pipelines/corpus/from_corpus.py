@@ -6,10 +6,11 @@ deduplication, the documents are those of a build from the crawl. A rule that co
 drop a page here whose twin would have stayed, and no rule brings a page back.
 """
 
+import collections
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import KEY, REMOVALS
 from mswitch.pipelines.corpus.results import counters
-from mswitch.pipelines.corpus.rules.base import Rule
-from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, merge_reports
+from mswitch.pipelines.corpus.rules.base import ITS_CODE, THE_LANGUAGE, Rule, Step
+from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.shard_work import page_of, write_run
-from mswitch.pipelines.crawl.pages import blocked_page
+from mswitch.pipelines.crawl.pages import BLOCKED, blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
 from mswitch.pipelines.outputs import canonical_json
@@ -37,6 +38,9 @@ from mswitch.pipelines.records import Page
 
 #: Settings that decide what is read of a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
+
+#: Of a value, this much is shown.
+_MOST_SHOWN = 60
 
 #: Names of the settings that are others, by rule.
 Changed = Mapping[str, frozenset[str]]
@@ -89,7 +93,10 @@ class BuildFromCorpus(Build):
 
     def also(self) -> dict[str, Any]:
         """Take over what was taken out of the corpus, and what was found of benchmarks."""
-        found: dict[str, Any] = {"built_from": corpus_identity(self.source.manifest["shards"])}
+        found: dict[str, Any] = {
+            "built_from": corpus_identity(self.source.manifest["shards"]),
+            "dropped_before": count_drops(self.source),
+        }
         if removals := self.source.manifest.get("removals"):
             for path in (*(entry["path"] for entry in removals), f"{REMOVALS}/{KEY}"):
                 _copy(self.source.directory, path, self.directory, path)
@@ -97,12 +104,13 @@ class BuildFromCorpus(Build):
         return found
 
     def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add what the corpus knows already, if the rule is the same."""
+        """Add what the corpus knows already of the sets that are checked."""
         before = storage.join(self.source.directory, DECONTAMINATION)
-        rule = self.job.recipe.first(Decontaminate)
-        if rule is None or rule.name in self.changed or not storage.exists(before):
+        if not storage.exists(before):
             return found
-        return merge_reports(storage.read_json(before), found)
+        matches = storage.read_json(before)["matches"]
+        known = [match for match in matches if match["set"] in found["sets"]]
+        return merge_reports(found, {"matches": known})
 
     def shuffled_bytes(self) -> dict[str, int]:
         """Nothing is shuffled."""
@@ -112,64 +120,136 @@ class BuildFromCorpus(Build):
 def open_source(
     corpus: str | Path, settings: Mapping[str, Any], recipe: Recipe
 ) -> tuple[Base, Changed]:
-    """Read the corpus to build from; return which of its rules have other settings now."""
+    """Read the corpus to build from; return which of its rules have other settings now.
+
+    Raises:
+        UserError: its documents cannot tell what a rule would have done.
+    """
     base = open_base(corpus, recipe)
-    before = base.manifest["config"]
+    before, after = base.manifest["config"], json.loads(canonical_json(settings))
     if "steps" not in before:
         raise UserError(f"{corpus} was built by another version of mswitch: build it again")
-    after = json.loads(canonical_json(settings))
-    changed: dict[str, frozenset[str]] = {}
+    was, now = map(_name_origin, (before, after))
+    if was != now:
+        raise UserError(
+            f"--from {corpus}: it was built with {was}, and {now} has other rules, which would "
+            f"need the text as it was crawled: give {was} with stricter settings of its rules, or "
+            "build from the crawl with --input"
+        )
+    changes = _find_changes(before, after, recipe)
+    for step in recipe.steps:
+        if step.name in changes and (found := _find_obstacle(step, changes[step.name], base)):
+            why, values = found
+            raise _undone(corpus, f"rule {step.name}", values, after["steps"][step.name], why)
+    for name in before["steps"].keys() - after["steps"].keys():
+        raise _undone(corpus, f"rule {name}", {}, {}, "it is in the recipe no more")
+    for name in _READING:
+        if before.get(name) != after.get(name):
+            why = "it decides what is read of a crawl"
+            raise _undone(corpus, "the input", {name: before.get(name)}, after, why)
+    _say_what_is_judged(changes, recipe)
+    return base, {name: frozenset(was) for name, was in changes.items()}
+
+
+def _name_origin(config: Mapping[str, Any]) -> str:
+    return "--recipe" if "recipe" in config else f"--profile {config['profile']}"
+
+
+def _find_changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], recipe: Recipe
+) -> dict[str, dict[str, Any]]:
+    """Return the former values of changed settings by rule; none for a rule that is new."""
+    changes: dict[str, dict[str, Any]] = {}
+    relabels = False
     for step in recipe.steps:
         was, now = before["steps"].get(step.name, {}), after["steps"][step.name]
-        names = {name for name in was.keys() | now.keys() if was.get(name) != now.get(name)}
+        names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+        changed = {name: was.get(name) for name in names}
         # Its code may have changed, too, where it is the user's.
         own = not type(step).__module__.startswith("mswitch.")
         if own and before.get("recipe") != after.get("recipe"):
-            names.add("its code")
-        if names or step.name not in before["steps"]:
-            changed[step.name] = frozenset(names)
-            if not isinstance(step, Rule) or step.defines("response_reason"):
-                fields = [f"{step.name}.{name}" for name in sorted(names)]
-                raise _undone(corpus, ", ".join(fields) or step.name)
-    _judge_after_relabelling(recipe, changed)
-    other = [name for name in before["steps"] if name not in after["steps"]]
-    other += [name for name in _READING if before.get(name) != after.get(name)]
-    if other:
-        raise _undone(corpus, other[0])
-    _say_what_is_judged(base, changed, recipe)
-    return base, changed
+            changed[ITS_CODE] = None
+        if relabels and isinstance(step, Rule) and step.is_stage:
+            changed[THE_LANGUAGE] = None
+        if changed or step.name not in before["steps"]:
+            changes[step.name] = changed
+            if isinstance(step, LanguageRule) and step.known_reasons([], changed) is None:
+                relabels = True
+    return changes
 
 
-def _judge_after_relabelling(recipe: Recipe, changed: dict[str, frozenset[str]]) -> None:
-    """Have rules judge again that come after one that may give documents another language."""
-    relabels = False
-    for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
-        if relabels and isinstance(step, Rule):
-            changed[step.name] = changed.get(step.name, frozenset()) | {"the language"}
-        if isinstance(step, LanguageRule) and step.name in changed:
-            relabels = not changed[step.name] <= {"languages", "keep_und"}
+def _find_obstacle(
+    step: Step, was: Mapping[str, Any], base: Base
+) -> tuple[str, Mapping[str, Any]] | None:
+    """Return why stored documents cannot answer changed settings, and which of these."""
+    recipe, manifest = base.recipe, base.manifest
+    if not isinstance(step, Rule) or step.defines("response_reason"):
+        return "it is done once, when a crawl is read", was
+    known = step.name in manifest["config"]["steps"] and step.known_reasons([], was) is not None
+    changers = [other.name for other in recipe.steps if other.changes_text]
+    if not known and step.is_stage and step not in recipe.finish and changers:
+        textual = [name for name in was if step.known_reasons([], {name}) is None]
+        columns = [
+            f"rule {rule.name} has a limit on the same as a column"
+            for rule in recipe.rules
+            for value in {value for name in was for value in step.find_moved(name, was[name])}
+            if f"q_{value}" in rule.columns
+        ]
+        why = f"the text that it judged was changed later ({', '.join(changers)})"
+        return "; ".join([why, *columns]), {name: was[name] for name in textual}
+    by_language = [dedup.name for dedup in recipe.dedups if dedup.needs_language]
+    if isinstance(step, LanguageRule) and not known and step in recipe.ingest and by_language:
+        return f"{by_language[0]} compared documents within the languages that they had", was
+    dropped = count_drops(base)
+    lost = dropped[step.name] + step.defines("url_reason") * dropped[BLOCKED]
+    unknown = "built_from" in manifest and "dropped_before" not in manifest
+    if (lost or unknown) and (looser := step.find_looser(was)):
+        count = f"{lost:,} " if lost else ""
+        why = f"it might keep some of the {count}pages that it dropped, which are not in the corpus"
+        return why, {name: was[name] for name in looser}
+    return None
 
 
-def _undone(corpus: str | Path, what: str) -> UserError:
+def _undone(
+    corpus: str | Path, what: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
+) -> UserError:
+    """Return the error of settings that stored documents cannot answer."""
+    shown = [
+        f"{name} is {_shown(now.get(name))}, and {_shown(value)} in the corpus"
+        if name in now or value is not None
+        else f"{name} may be another"
+        for name, value in was.items()
+    ]
     return UserError(
-        f"--from {corpus}: {what} is not as the corpus was built, whose documents cannot tell what "
-        "it would have done: give it as it was, or build from the crawl with --input"
+        f"--from {corpus}: {': '.join([what, *filter(None, [', '.join(shown)])])}: {why}: give it "
+        "as it was, or build from the crawl with --input"
     )
 
 
-def _say_what_is_judged(base: Base, changed: Changed, recipe: Recipe) -> None:
-    if not changed:
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def count_drops(base: Base) -> collections.Counter[str]:
+    """Return how many pages each stage dropped, in the corpora that this one was built from too."""
+    counts = collections.Counter[str](base.manifest.get("dropped_before", {}))
+    for stage in base.stats["stages"]:
+        counts[stage["name"]] += sum(stage["dropped"].values())
+    counts[BLOCKED] += base.stats["stages"][0]["dropped"].get(BLOCKED, 0)
+    return counts
+
+
+def _say_what_is_judged(changes: Mapping[str, Collection[str]], recipe: Recipe) -> None:
+    if not changes:
         say("corpus", "no rule has other settings: all documents stay")
     last = recipe.dedup.index(recipe.dedups[-1])
     late = {step.name for step in (*recipe.dedup[last:], *recipe.finish)}
-    dropped = {stage["name"]: sum(stage["dropped"].values()) for stage in base.stats["stages"]}
-    for name, fields in changed.items():
-        words = [f"rule {name} judges again ({', '.join(sorted(fields)) or 'it is new'})"]
-        if count := dropped.get(name, 0):
-            words.append(f"{count:,} pages that it dropped before are not there to be judged")
+    for name, fields in changes.items():
+        words = f"rule {name} judges again ({', '.join(sorted(fields)) or 'it is new'})"
         if name not in late:
-            words.append("from the crawl, twins of what it drops might have stayed")
-        say("corpus", "; ".join(words))
+            words += "; from the crawl, twins of what it drops might have stayed"
+        say("corpus", words)
 
 
 def shard_inputs(base: Base) -> list[dict[str, Any]]:

@@ -21,6 +21,9 @@ UNREAD = {
     "other": "unknown_format",
 }
 
+#: The reason of pages whose URL is on a list.
+BLOCKED = "blocked_url"
+
 #: Takes a URL; names the list that blocks it, or None.
 Blocked = Callable[[str], str | None]
 
@@ -82,4 +85,4 @@ def _url(record: Record | Damage) -> str:
 
 def blocked_page(listed: str, source: str, url: str) -> Rejected:
     """What becomes of a page whose URL is on a list."""
-    return Rejected("read", "blocked_url", source, url, f"blocked by {listed}")
+    return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")

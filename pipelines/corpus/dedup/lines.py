@@ -50,6 +50,10 @@ class LineDedup(Dedup):
         check_fields(self)
 
     @property
+    def changes_text(self) -> bool:
+        return True
+
+    @property
     def needs_language(self) -> bool:
         """Whether only lines of one language can be equal."""
         return self.dedup_scope == "language"

@@ -177,6 +177,13 @@ class BadWords(ListRule):
             "mc4_release": self.mc4_release,
         }
 
+    def find_looser(self, was: Mapping[str, Any]) -> list[str]:
+        """Name all but the fraction, if that drops every page now: fractions do not nest."""
+        all_dropped = (
+            was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1
+        )
+        return [] if all_dropped else [*was]
+
     def prepare(self, directory: str) -> dict[str, Any]:
         # `--badwords` sets the directory; a recipe does not hold it.
         return {**super().prepare(directory), "badwords": self.badwords}

@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 import pickle
 import shutil
@@ -27,6 +28,10 @@ from mswitch.pipelines.records import Page
 #: Least and most of values, by name; None where there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
+#: What may be another beside a rule's settings: the code of a user's rule, and what language rules
+#: before it find.
+ITS_CODE, THE_LANGUAGE = "its code", "the language"
+
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -45,6 +50,11 @@ class Step:
     columns: ClassVar[Mapping[str, str]] = _NO_COLUMNS
     files: ClassVar[tuple[str, ...]] = ()
     preload: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether it may change the text of a page that stays."""
+        return False
 
     def __getstate__(self) -> dict[str, Any]:
         # What a cached property holds is loaded again where the step arrives.
@@ -157,6 +167,35 @@ class Rule(Step):
         """
         return None
 
+    def find_looser(self, was: Mapping[str, Any]) -> list[str]:
+        """Name the changed settings by which it may keep a page that it dropped before.
+
+        By default all but those that move nothing but `limits`, and these inwards.
+
+        Args:
+            was: the changed settings with their former values, files by their content; `ITS_CODE`
+                and `THE_LANGUAGE` if these may be another.
+        """
+        return [
+            name
+            for name, value in was.items()
+            if not (moved := self.find_moved(name, value)) or not all(moved.values())
+        ]
+
+    def find_moved(self, name: str, was: Any) -> dict[str, bool]:
+        """Return which `limits` a setting moved from its former value, and whether inwards."""
+        if not hasattr(self, name):
+            return {}
+        before, after = self.change({name: was}).limits(), self.limits()
+        pairs = {
+            value: (after.get(value, (None, None)), limits) for value, limits in before.items()
+        }
+        return {value: _is_within(*pair) for value, pair in pairs.items() if pair[0] != pair[1]}
+
+    def find_settings(self, reason: str) -> Sequence[str]:
+        """Return the settings that a reason to drop a page depends on, where that is known."""
+        return ()
+
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
         """Return what to note of a page that was dropped, as JSON."""
         return ()
@@ -187,6 +226,9 @@ class ListRule(Rule):
 
     saved: str = dataclasses.field(default="", repr=False, kw_only=True)
 
+    def settings(self) -> dict[str, Any]:
+        return {name: value for name, value in super().settings().items() if name != "saved"}
+
     def load(self) -> Any:
         """Read the lists."""
         raise NotImplementedError
@@ -204,7 +246,7 @@ class ListRule(Rule):
         return _read_saved(self.saved) if self.saved else self.load()
 
 
-@functools.lru_cache(maxsize=3)
+@functools.lru_cache(maxsize=4)
 def _read_saved(path: str) -> Any:
     """Read what `prepare` wrote; the threads of a process share it."""
     return pickle.loads(storage.read_bytes(path))  # noqa: S301, of this build's own directory
@@ -213,6 +255,10 @@ def _read_saved(path: str) -> Any:
 class Edit(Step):
     """Changes what is stored of a page. Edits come last in the ingest of a recipe."""
 
+    @property
+    def changes_text(self) -> bool:
+        return True
+
     def edit(self, page: Page) -> None:
         """Change a page: `utf8` and `columns`."""
         raise NotImplementedError
@@ -220,6 +266,13 @@ class Edit(Step):
     def mask(self, beginning: str) -> str:
         """Return the beginning of a text, of a page that is dropped, as samples may show it."""
         return beginning
+
+
+def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
+    """Return whether all that is within some limits is within others."""
+    lows = [-math.inf if low is None else low for low, _ in (inner, outer)]
+    highs = [math.inf if high is None else high for _, high in (inner, outer)]
+    return lows[0] >= lows[1] and highs[0] <= highs[1]
 
 
 def file_digest(path: str, what: str) -> str:

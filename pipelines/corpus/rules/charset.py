@@ -15,6 +15,10 @@ class KeepCharset(Edit):
     name: ClassVar[str] = "charset"
     columns: ClassVar[Mapping[str, str]] = {"charset": "string", "declared_charset": "string"}
 
+    @property
+    def changes_text(self) -> bool:
+        return False
+
     def edit(self, page: Page) -> None:
         """Copy both from the page."""
         page.columns |= {name: getattr(page, name) for name in self.columns}

@@ -25,7 +25,7 @@ import numpy as np
 from annotated_types import Gt, Le
 
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.rules.base import ListRule, file_digest
+from mswitch.pipelines.corpus.rules.base import THE_LANGUAGE, ListRule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
 from mswitch.pipelines.corpus.url_normalization import document_id
@@ -75,6 +75,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
         named[name] = path
     for path in paths:
         name, kind = _name_and_kind(Path(path))
+        items = 0
         with open_list(path, "the evaluation set") as file:
             plain = gzip.GzipFile(fileobj=file) if Path(path).suffix == ".gz" else file
             try:
@@ -83,9 +84,12 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
                     if text and kind == "jsonl":
                         text = "\n".join(_strings(json.loads(text)))
                     if text:
+                        items += 1
                         yield EvaluationItem(name, number, text)
             except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
                 raise UserError(f"cannot read the evaluation set {path}: {error}") from error
+        if not items:
+            raise UserError(f"the evaluation set {path} has no item: give one a line")
 
 
 def _name_and_kind(path: Path) -> tuple[str, str]:
@@ -224,6 +228,15 @@ class Decontaminate(ListRule):
                 file_digest(path, "the evaluation set") for path in self.evaluation_sets
             ),
         }
+
+    def find_looser(self, was: Mapping[str, Any]) -> list[str]:
+        """Name the share if it is larger, and the sets if one of them is gone."""
+        now, looser = self.settings(), {*was} - {THE_LANGUAGE}
+        if now["contamination_share"] <= was.get("contamination_share", 1):
+            looser.discard("contamination_share")
+        if {*was.get("evaluation_sets", ())} <= {*now["evaluation_sets"]}:
+            looser.discard("evaluation_sets")
+        return sorted(looser)
 
     def load(self) -> EvaluationIndex:
         """Read the items."""

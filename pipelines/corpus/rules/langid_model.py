@@ -16,13 +16,15 @@ from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.langid import sample
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import own_table
+from mswitch.pipelines.corpus.rules.list_files import open_list, own_table
 from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, any_code
 from mswitch.pipelines.records import Page
 
 _PREFIX = "__label__"
+#: What every model begins with.
+_MAGIC = (793712314).to_bytes(4, "little")
 #: How many of a model's guesses are added up.
 _LABELS = 5
 #: What models call text in no language, or in several.
@@ -60,6 +62,12 @@ class IdentifyLanguageByModel(LanguageRule):
         super().__post_init__()
         check_fields(self)
 
+    def prepare(self, directory: str) -> dict[str, Any]:
+        with open_list(self.model, "the model") as file:
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise UserError(f"{self.model} is no fastText model: give a .bin or .ftz")
+        return super().prepare(directory)
+
     @functools.cached_property
     def _predict(self) -> Any:
         with _loading:
@@ -83,10 +91,9 @@ class IdentifyLanguageByModel(LanguageRule):
         page.columns["lang_margin"] = first - second
         return (code if first >= self.language_threshold else UNDETERMINED), first
 
-    def reason(self, page: Page) -> str | None:
-        reason = super().reason(page)
-        chosen = self.other_languages and self.languages is None
-        return None if chosen and page.lang != UNDETERMINED else reason
+    def _by_label(self, page: Page) -> str | None:
+        every = self.other_languages and self.languages is None
+        return None if every and page.lang != UNDETERMINED else super()._by_label(page)
 
     def limits(self, page: Page | None = None) -> Limits:
         return {"lang_score": (self.language_threshold, None)}

@@ -134,6 +134,10 @@ class MaskPersonalData(Edit):
     }
     mask_personal_data: bool = True
 
+    @property
+    def changes_text(self) -> bool:
+        return self.mask_personal_data
+
     def edit(self, page: Page) -> None:
         masked = Masked(page.text, 0, 0, 0)
         if self.mask_personal_data:

@@ -38,6 +38,7 @@ CONFIG = dataclasses.replace(
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     first = [crawl.record(english(n), f"http://en.example/{n}") for n in range(12)]
     first += [
+        crawl.record(f"{english(4, 1)} " * 20, "http://en.example/again"),
         crawl.record(f"{english(20)} {ITEM}", "http://en.example/leak"),
         crawl.record(f"{english(21)} {english(22, 1) * 4}", "http://en.example/twice"),
         crawl.record(english(3), "http://blocked.example/", date=crawl.LATER),
@@ -139,14 +140,24 @@ def test_columns_and_urls_are_enough(tmp_path, modern, capsys):
 
 def test_rules_of_ones_own_judge_again_when_their_code_changes(tmp_path, pages):
     recipe = tmp_path / "calm.py"
-    recipe.write_text(SHOUTING)
     config = CorpusConfig(recipe=str(recipe))
+    late = SHOUTING.replace(", Shouting()]", "]").replace(
+        '"language")])', '"language")], [Shouting()])'
+    )
+    recipe.write_text(late)
     build(pages, tmp_path / "corpus", config)
-    recipe.write_text(SHOUTING.replace("> 0.3", "> 0.02"))
+    recipe.write_text(late.replace("> 0.3", "> 0.02"))
     again(tmp_path / "corpus", tmp_path / "again", config)
     before, after = documents(tmp_path / "corpus"), documents(tmp_path / "again")
     assert after == {url: row for url, row in before.items() if row["capitals"] <= 0.02}
     assert 0 < len(after) < len(before)
+    # What it dropped since is gone, and what it judged before lines went is not there.
+    recipe.write_text(late)
+    with pytest.raises(UserError, match=r"rule shouting: its code may be another: .*it dropped"):
+        again(tmp_path / "again", tmp_path / "back", config)
+    recipe.write_text(SHOUTING)
+    with pytest.raises(UserError, match=r"rule shouting: .*changed later \(line_dedup\)"):
+        again(tmp_path / "corpus", tmp_path / "early", config)
 
 
 def test_the_new_corpus_grows_and_forgets_nothing(tmp_path, pages, modern, sets):
@@ -186,11 +197,29 @@ def test_killed_and_continued(tmp_path, modern, sets):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (modern_settings("near_dedup.bands=7"), "near_dedup.bands is not as the corpus was built"),
-        (modern_settings("personal_data.mask_personal_data=false"), "personal_data"),
-        (modern_settings("opt_out.honour=noai"), "opt_out.honour"),
-        (dataclasses.replace(modern_settings(), html_main_content=False), "html_main_content"),
-        (LENIENT, "line_dedup.dedup_scope"),
+        (
+            modern_settings("near_dedup.bands=7"),
+            "rule near_dedup: bands is 7, and 14 in the corpus: it is done once, when a crawl is "
+            "read: give it as it was, or build from the crawl with --input",
+        ),
+        (modern_settings("personal_data.mask_personal_data=false"), "rule personal_data: mask"),
+        (modern_settings("opt_out.honour=noai"), r'rule opt_out: honour is \["noai"\], and \["tdm'),
+        (
+            dataclasses.replace(modern_settings(), html_main_content=False),
+            "the input: html_main_content is false, and true in the corpus: ",
+        ),
+        (
+            dataclasses.replace(modern_settings(), min_long_line_characters=200),
+            r"rule paragraphs: min_long_line_characters is 200, and 100 in the corpus: the text "
+            r"that it judged was changed later \(personal_data\); rule quality has a limit on the "
+            "same as a column: ",
+        ),
+        (
+            modern_settings("quality.min_words=10"),
+            "rule quality: min_words is 10, and 20 in the co",
+        ),
+        (modern_settings("quality.drop=false"), "rule quality: .* 1 pages that it dropped, which"),
+        (LENIENT, "it was built with --profile modern, and --profile mc4 has other rules, which"),
     ],
 )
 def test_what_documents_cannot_tell_is_refused(tmp_path, modern, config, message):
@@ -200,7 +229,7 @@ def test_what_documents_cannot_tell_is_refused(tmp_path, modern, config, message
 
 
 def test_nothing_left_and_unclear_sources_are_refused(tmp_path, modern, capsys):
-    config = modern_settings("length.max_page_characters=1")
+    config = modern_settings("quality.min_words=99999")
     with pytest.raises(UserError, match="no document survived"):
         again(modern, tmp_path / "again", config)
     for options in (["--from", str(modern), "--append"], []):
