@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.flows.reports.pages import language_fields, render_page
+from mswitch.pipelines.corpus.fit import SAMPLES
 from mswitch.pipelines.outputs import write_atomically
 
 
@@ -18,5 +19,7 @@ def write_page(found: Mapping[str, Any], html: str | Path) -> None:
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())
     ]
-    name = Path(found["changes"]["thresholds"]).name
-    write_atomically(html, render_page("fit.html.j2", {"languages": languages}, name=name))
+    name = Path(found["changes"].get("thresholds", "nothing is fitted")).name
+    write_atomically(
+        html, render_page("fit.html.j2", {"languages": languages}, name=name, most=SAMPLES)
+    )

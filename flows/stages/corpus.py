@@ -164,7 +164,7 @@ def fit(
     What the limits for English cut there is the yardstick. Languages with little text keep the
     limits for all. The table shows what is dropped of each, with those and with its own.
 
-        mswitch corpus fit measured --out fitted.csv
+        mswitch corpus fit measured --reference good --out fitted.csv
 
     A corpus is measured by `--profile modern --set quality.drop=false`; another is filtered by
     `--set quality.thresholds=fitted.csv`.
@@ -173,16 +173,18 @@ def fit(
         corpus: a corpus of a crawl that was built so, or its URL.
         out: the CSV to write.
         reference: another, of good text, such as of an encyclopedia, on which lengths of words
-            and lines, ends of lines and stop words are fitted; by default the same.
+            and lines, ends of lines and stop words are fitted. Without it they are fitted on the
+            crawl, with its spam.
         min_documents: fewest documents of a language.
         stop_words: another CSV to write, for `--set quality.stop_words=`: the most frequent words
             of each language, of which a page needs two.
         weights: another CSV to write, for `examples build --weights`: documents of clusters of a
             size of which these limits drop fewer than of all come more often in training.
         max_weight: how often at most.
-        html: a page to write, or its URL, with what each rule drops of each language before and after.
+        html: a page to write, or its URL: what each rule drops of each language before and after,
+            and pages that a limit newly drops or keeps.
     """
-    from mswitch.pipelines.corpus.fit import fit_thresholds, format_fit
+    from mswitch.pipelines.corpus.fit import SAMPLES, fit_thresholds, format_fit
     from mswitch.pipelines.outputs import check_output_files
 
     check_output_files(
@@ -196,6 +198,7 @@ def fit(
         stop_words=stop_words,
         weights=weights,
         max_weight=max_weight,
+        samples=SAMPLES if html else 0,
     )
     if html:
         from mswitch.flows.reports.fit_page import write_page

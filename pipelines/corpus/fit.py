@@ -8,8 +8,10 @@ al. 2025, section 4.4.2): what the limit for English cuts there is the yardstick
 import collections
 import csv
 import dataclasses
+import decimal
 import io
 import itertools
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from mswitch.pipelines.corpus.rules.quality import (
 from mswitch.pipelines.corpus.rules.words import chunks, cut
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
-from mswitch.pipelines.progress import Progress
+from mswitch.pipelines.progress import Progress, say
 
 #: The language whose limits are known.
 ENGLISH = "en"
@@ -45,9 +47,21 @@ _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Words of a language that may be stop words.
 _FREQUENT_WORDS = 10_000
+#: Of a language whose units are letters to a larger share, no words are known.
+_UNSPACED_SHARE = 0.5
+#: Format characters that are part of words, as in Persian and Hindi.
+_JOINERS = "\u200c\u200d"
 _CLUSTER_SIZE = "cluster_size"
 #: A share of fewer documents is chance.
-_FEWEST_OF_SIZE = 30
+_FEWEST_OF_SIZE = 100
+#: Chi squared (one degree of freedom) of which chance gives as much once in 1,000 tests: there are
+#: as many tests as sizes.
+_CERTAIN = 10.83
+
+#: Documents that a page shows of each reason.
+SAMPLES = 3
+#: So many languages are named in a line; of a document, so many characters are shown.
+_NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
 Limits = dict[str, dict[str, tuple[float, float]]]
@@ -62,6 +76,7 @@ def fit_thresholds(
     stop_words: str | Path = "",
     weights: str | Path = "",
     max_weight: int = 5,
+    samples: int = 0,
 ) -> dict[str, Any]:
     """Write limits by language as a CSV for `GopherQuality.thresholds`, and more if asked to.
 
@@ -80,10 +95,13 @@ def fit_thresholds(
         weights: another CSV: how often documents are to be trained on, by language and size of
             their cluster of near-duplicates (`fit_weights`), with the new limits.
         max_weight: the largest of these.
+        samples: show so many of the documents that a limit newly drops or keeps.
 
     Returns:
-        stage, changes to the rule's settings, and languages: of each its documents and the share
-        of them that is dropped, with the limits for all and with its own, by reason.
+        stage, changes to the rule's settings, and languages: of each its documents, whether it has
+        limits of its own, and the share that is dropped with the limits for all (`before`) and with
+        its own (`after`), by reason; with samples, what each reason `newly_dropped` and
+        `newly_kept`.
     """
     policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
@@ -93,21 +111,41 @@ def fit_thresholds(
                 f"{place} has fewer than {min_documents} documents in English, whose limits are "
                 "the yardstick: give a larger one"
             )
-    write_thresholds(out, fit_limits(policy, crawl, good, min_documents))
+    fitted = fit_limits(policy, crawl, good, min_documents)
+    write_thresholds(out, fitted)
+    changes = {"thresholds": str(out)} if fitted else {}
     if stop_words:
+        if not reference:
+            say("fit", "warning: stop words of a crawl have its spam: give --reference, good text")
         texts = _texts(reference or corpus, min(min_documents, _MOST_TEXTS))
         write_stop_words(stop_words, fit_stop_words(texts))
+        changes["stop_words"] = str(stop_words)
+    own = dataclasses.replace(policy, thresholds=str(out)) if fitted else policy
+    reasons = {
+        lang: [rule.judge(columns, [lang] * len(columns["words"])) for rule in (policy, own)]
+        for lang, columns in sorted(crawl.items())
+    }
     if weights:
-        judge = dataclasses.replace(policy, thresholds=str(out)).judge
         rows = [("lang", "cluster_size", "weight")]
-        for lang, columns in sorted(crawl.items()):
-            sizes = columns[_CLUSTER_SIZE]
-            dropped = np.array([bool(one) for one in judge(columns, [lang] * len(sizes))])
+        for lang, (_, after) in reasons.items():
+            sizes, dropped = crawl[lang][_CLUSTER_SIZE], np.array([bool(one) for one in after])
             if len(sizes) >= min_documents:
                 rows += [(lang, *step) for step in fit_weights(sizes, dropped, max_weight)]
         write_atomically(weights, _csv(rows))
-    changes = {"thresholds": str(out)} | ({"stop_words": str(stop_words)} if stop_words else {})
-    return {"stage": "fit", "changes": changes, "languages": _effect(policy, crawl, str(out))}
+    languages = {
+        lang: {
+            "documents": len(before),
+            "own_limits": lang in fitted,
+            "before": _count(before),
+            "after": _count(after),
+        }
+        for lang, (before, after) in reasons.items()
+    }
+    _say_what_keeps_limits(languages, min_documents)
+    if samples:
+        for lang, news in _sample(corpus, reasons, samples).items():
+            languages[lang] |= news
+    return {"stage": "fit", "changes": changes, "languages": languages}
 
 
 def fit_limits(
@@ -143,9 +181,16 @@ def write_thresholds(path: str | Path, fitted: Limits) -> None:
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
-            shown = f"{low:.4g}" if low > 0 else "", f"{high:.4g}" if np.isfinite(high) else ""
-            rows.append((lang, name, *shown))
+            least = _rounded(low, decimal.ROUND_FLOOR) if low > 0 else ""
+            most = _rounded(high, decimal.ROUND_CEILING) if np.isfinite(high) else ""
+            rows.append((lang, name, least, most))
     write_atomically(path, _csv(rows))
+
+
+def _rounded(limit: float, rounding: str) -> str:
+    """Write a limit with four digits, so that it cuts no more than it does."""
+    context = decimal.Context(prec=4, rounding=rounding)
+    return f"{context.create_decimal(repr(float(limit))):.4g}"
 
 
 def write_stop_words(path: str | Path, lists: Mapping[str, str]) -> None:
@@ -162,9 +207,9 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    Where as many are dropped as of all, or more, the weight is 1; where fewest are, it is `most`;
-    between them, it is in proportion (Penedo et al. 2025, section 4.5). Shares are smoothed over
-    five sizes, of too few documents say nothing, and the largest 0.1 % of clusters are one size.
+    Where as many are dropped as of all, or more, the weight is 1; where none is, it is `most`;
+    between them, it is in proportion. Sizes whose shares no test tells apart have one share.
+    (Penedo et al. 2025, section 4.5, give `most` where fewest are dropped, however few fewer.)
 
     Args:
         sizes: pages that each document stands for, [documents].
@@ -174,18 +219,34 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     Returns:
         The sizes from which on a weight holds, and these, from size 1 on.
     """
-    sizes = np.minimum(sizes, int(np.quantile(sizes, 0.999, method="higher")))
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    window = np.ones(min(5, (len(kinds) - 1) | 1))
-    near, lost_near = (np.convolve(of, window, "same") for of in (counts, lost))
+    # First size, documents, and how many of them are dropped.
+    groups: list[np.ndarray] = []
+    for row in zip(kinds, counts, lost, strict=True):
+        if groups and groups[-1][1] < _FEWEST_OF_SIZE:
+            groups[-1][1:] += row[1:]
+        else:
+            groups.append(np.array(row))
+    while len(groups) > 1 and min(shown := list(map(_difference, groups, groups[1:]))) < _CERTAIN:
+        first = int(np.argmin(shown))
+        groups[first][1:] += groups.pop(first + 1)[1:]
     whole = float(dropped.mean())
-    shares = np.where(near >= _FEWEST_OF_SIZE, lost_near / near, whole)
-    gain = np.maximum(0, whole - shares)
-    scaled = 1 + (most - 1) * gain / (gain.max() or 1)
-    weights = np.rint(scaled).astype(int).tolist()
-    changes = [n for n in range(len(kinds)) if n == 0 or weights[n] != weights[n - 1]]
-    return [(int(kinds[n]) if n else 1, weights[n]) for n in changes]
+    shares = np.array([part / count for _, count, part in groups])
+    gain = np.maximum(0, whole - shares) / (whole or 1)
+    weights = np.rint(1 + (most - 1) * gain).astype(int).tolist()
+    changes = [n for n in range(len(groups)) if n == 0 or weights[n] != weights[n - 1]]
+    return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Return chi squared of two groups' shares; 0 where one has too few documents."""
+    counts, lost = np.array([one[1:], other[1:]]).T
+    share = lost.sum() / counts.sum()
+    if counts.min() < _FEWEST_OF_SIZE or not 0 < share < 1:
+        return 0.0
+    gap = lost[0] / counts[0] - lost[1] / counts[1]
+    return float(gap**2 / (share * (1 - share) * (1 / counts).sum()))
 
 
 def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
@@ -201,11 +262,7 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     english = collections.Counter(shares[ENGLISH])
     lists = {}
     for lang, own in sorted(shares.items()):
-        words = [
-            word
-            for word, share in own.items()
-            if (lang == ENGLISH or share > english[word]) and not any(map(str.isnumeric, word))
-        ]
+        words = [word for word, share in own.items() if lang == ENGLISH or share > english[word]]
         words.sort(key=lambda word: (-own[word], word))
         most = sum(own[word] >= _STOP_WORD_SHARE for word in words)
         if len(words) >= _FEWEST_STOP_WORDS:
@@ -214,16 +271,28 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
 
 
 def _word_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Return which share of a document frequent words are, on average."""
+    """Return which share of a document frequent words are, on average.
+
+    In scripts without spaces, where rules count letters, no words are known.
+    """
     found: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
         words = cut(texts[start:stop])
         letters = words.codes.tobytes().decode("utf-32-le", "surrogatepass")
-        spans = [letters[a:b] for a, b in zip(words.starts, words.ends, strict=True)]
+        units = zip(words.starts, words.ends, words.unspaced, strict=True)
+        spans = ["" if unspaced else letters[a:b] for a, b, unspaced in units]
         for first, last in itertools.pairwise(words.first):
             for word, count in collections.Counter(spans[first:last]).items():
                 found[word] += count / ((last - first) * len(texts))
-    return dict(found.most_common(_FREQUENT_WORDS))
+    if found.pop("", 0) > _UNSPACED_SHARE:
+        return {}
+    return {word: share for word, share in found.most_common(_FREQUENT_WORDS) if _is_word(word)}
+
+
+def _is_word(text: str) -> bool:
+    """Tell a word from numbers, and from what characters hide in that shape nothing."""
+    hidden = any(unicodedata.category(char) == "Cf" and char not in _JOINERS for char in text)
+    return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
 
 def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
@@ -346,29 +415,75 @@ def _clamped(name: str, low: float, high: float) -> tuple[float, float]:
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 
 
-def _effect(policy: GopherQuality, crawl: Mapping[str, Columns], thresholds: str) -> dict[str, Any]:
-    """Return which share of each language is dropped with and without its own limits."""
-    languages: dict[str, Any] = {}
-    for lang in sorted(crawl):
-        count = len(crawl[lang]["words"])
-        languages[lang] = {"documents": count}
-        own = dataclasses.replace(policy, thresholds=thresholds)
-        for what, judge in (("before", policy.judge), ("after", own.judge)):
-            reasons = collections.Counter(judge(crawl[lang], [lang] * count))
-            del reasons[None]
-            languages[lang][what] = {
-                "dropped": reasons.total() / count,
-                "by_reason": {reason: n / count for reason, n in reasons.most_common() if reason},
-            }
-    return languages
+def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
+    """Return which share of documents is dropped, in all and by reason."""
+    counts = collections.Counter(reason for reason in reasons if reason)
+    shares = {reason: n / len(reasons) for reason, n in counts.most_common()}
+    return {"dropped": counts.total() / len(reasons), "by_reason": shares}
+
+
+def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
+    """Warn of languages that keep the limits for all, and say what would help."""
+    kept = {
+        lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
+        for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])
+        if not row["own_limits"]
+    }
+    say(
+        "fit",
+        f"warning: the limits for all hold for {ENGLISH}, the yardstick, and keep "
+        f"{kept.pop(ENGLISH)} documents: if these are too few, measure with other limits "
+        "(--set quality.NAME=VALUE) and fit again",
+    )
+    if kept:
+        named = [f"{lang} {words}" for lang, words in kept.items()]
+        more = f" and {len(named) - _NAMED:,} more" if len(named) > _NAMED else ""
+        say(
+            "fit",
+            f"warning: {len(kept):,} languages have fewer than {min_documents:,} documents, in the "
+            "corpus or the reference, and keep the limits for all, by which documents stay: "
+            f"{', '.join(named[:_NAMED])}{more}: more text in these languages would help, or a "
+            "lower --min-documents",
+        )
+
+
+def _sample(
+    corpus: str | Path, reasons: Mapping[str, Sequence[Sequence[str | None]]], most: int
+) -> dict[str, Any]:
+    """Return by language how many documents each reason newly drops and keeps, and some of them."""
+    found: dict[str, Any] = {}
+    wanted: dict[str, dict[int, dict[str, str]]] = collections.defaultdict(dict)
+    for lang, (before, after) in reasons.items():
+        found[lang] = {"newly_dropped": {}, "newly_kept": {}}
+        for number, (was, now) in enumerate(zip(before, after, strict=True)):
+            if reason := (now or was if bool(was) != bool(now) else None):
+                news = found[lang]["newly_dropped" if now else "newly_kept"]
+                row = news.setdefault(reason, {"documents": 0, "pages": []})
+                row["documents"] += 1
+                if len(row["pages"]) < most:
+                    wanted[lang][number] = {}
+                    row["pages"].append(wanted[lang][number])
+    first: collections.Counter[str] = collections.Counter()
+    # Documents are in the order of a hash: the first ones are a random sample.
+    for shard in open_corpus(corpus).shards:
+        pages = wanted[shard.lang]
+        last = max((n - first[shard.lang] for n in pages), default=-1)
+        rows = itertools.islice(shard.documents(("url", "text")), last + 1) if last >= 0 else ()
+        for number, row in enumerate(rows, first[shard.lang]):
+            if number in pages:
+                pages[number] |= {"url": row["url"], "text": row["text"][:_SHOWN]}
+        first[shard.lang] += shard.rows
+    return found
 
 
 def format_fit(found: Mapping[str, Any]) -> str:
     """Return what `fit_thresholds` returns as a table, a language a line."""
-    lines = [f"{'':8}{'documents':>10}{'dropped':>10}{'fitted':>9}  by reason, with its own limits"]
+    head = f"{'':8}{'documents':>10}{'dropped':>10}{'fitted':>9}  by reason, with its own limits"
+    lines = [f"{head}; * has none"]
     for lang, row in found["languages"].items():
         before, after = row["before"]["dropped"], row["after"]["dropped"]
         reasons = ", ".join(f"{name} {n:.1%}" for name, n in row["after"]["by_reason"].items())
-        lines.append(f"{lang:8}{row['documents']:>10,}{before:>10.1%}{after:>9.1%}  {reasons}")
+        name = lang if row["own_limits"] else f"{lang} *"
+        lines.append(f"{name:8}{row['documents']:>10,}{before:>10.1%}{after:>9.1%}  {reasons}")
     changes = " ".join(f"--set quality.{name}={path}" for name, path in found["changes"].items())
-    return "\n".join([*lines, f"build with them: {changes}"])
+    return "\n".join([*lines, f"build with them: {changes}" if changes else "nothing is fitted"])

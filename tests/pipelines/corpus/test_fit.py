@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.flows.cli.main import main
+from mswitch.pipelines.corpus import fit
 from mswitch.pipelines.corpus.fit import (
     fit_limits,
     fit_stop_words,
     fit_thresholds,
     write_thresholds,
 )
+from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.corpus.rules.quality import (
     COLUMNS,
     LANG_SCORE,
@@ -41,6 +43,19 @@ def columns(seed: int, documents: int = 200, scale: float = 1.0) -> dict[str, np
         if "duplicate" in name or name.startswith("top_"):
             found[name] = draws.uniform(0, 0.3, documents) * scale
     return {name: values.astype(COLUMNS[name]) for name, values in found.items()}
+
+
+@given(st.lists(st.fractions(0, 1, max_denominator=40).filter(bool), min_size=3, max_size=60))
+def test_written_limits_cut_no_more_than_fitted_ones(tmp_path_factory, shares):
+    values = np.array(shares, np.float32)
+    path, name = tmp_path_factory.mktemp("limits") / "own.csv", "terminal_line_share"
+    low, high = (float(np.quantile(values, q)) for q in (0.1, 0.9))
+    write_thresholds(path, {"de": {name: (low, high)}})
+    least, most = np.float32(read_thresholds(str(path))["de"][name])
+    assert np.sum(values < least) <= np.sum(values < low)
+    assert np.sum(values > most) <= np.sum(values > high)
+    assert least == pytest.approx(low, rel=1e-3)
+    assert most == pytest.approx(high, rel=1e-3)
 
 
 @given(st.floats(0.25, 2.5))
@@ -99,7 +114,10 @@ def test_each_page_is_judged_by_its_language(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n", "line 2: KeyError"),
+        ("a,b\n1,2\n", "line 1: .*no header with column, lang, least, most"),
+        ("", "line 0: .*no header with column, lang, least, most"),
+        ("fi,words,60,\n", "line 1: .*no header with column, lang, least, most"),
+        ("lang,column,least,most\n", "line 1: .*no row after the header"),
         ("lang,column,least,most\nfi,letters,1,2\n", "line 2: .*letters.*columns among words"),
         ("lang,column,least,most\nfi,words,x,\n", "line 2: .*could not convert"),
         ("lang,column,least,most\nfi,words,3,2\n", "line 2: .*from 3.0 to 2.0"),
@@ -144,10 +162,27 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
     assert found["en"]["before"] == found["en"]["after"]
     assert found["de"]["before"]["dropped"] != found["de"]["after"]["dropped"]
     assert main([*command, "--html", str(tmp_path / "fit.html")]) == 0
-    assert "not_alphabetic" in (tmp_path / "fit.html").read_text()
-    assert "build with them: --set quality.thresholds=" in capsys.readouterr().out
+    page = (tmp_path / "fit.html").read_text()
+    assert all(reason in page for reason in found["de"]["after"]["by_reason"])
+    said = capsys.readouterr()
+    assert "warning: the limits for all hold for en, the yardstick, and keep " in said.err
+    assert "build with them: --set quality.thresholds=" in said.out
     limits = read_thresholds(str(fitted))
     assert set(limits) == {"de"}
+    # The page shows what the limits newly drop and keep, as many as there are.
+    fitted_now = fit_thresholds(measured, fitted, min_documents=40, samples=2)["languages"]["de"]
+    texts = {url: row["text"] for url, row in documents(measured).items()}
+    counts = {}
+    for news in ("newly_dropped", "newly_kept"):
+        counts[news] = sum(row["documents"] for row in fitted_now[news].values())
+        for row in fitted_now[news].values():
+            assert len(row["pages"]) == min(2, row["documents"])
+            for shown in row["pages"]:
+                assert shown["text"]
+                assert texts[shown["url"]].startswith(shown["text"])
+                assert shown["url"] in page
+    difference = found["de"]["after"]["dropped"] - found["de"]["before"]["dropped"]
+    assert counts["newly_dropped"] - counts["newly_kept"] == round(60 * difference) != 0
     # What is dropped then is what was foretold, with the limits for all that the file leaves.
     filtered = tmp_path / "filtered"
     build([pages], filtered, measuring(f"quality.thresholds={fitted}"))
@@ -214,14 +249,15 @@ def test_stop_words_are_the_most_frequent_of_a_language():
 
 def test_stop_words_of_ones_own(tmp_path, pages, capsys):
     """A list replaces ours, or is the first of a language; the rule measures again."""
+    unmasked = "personal_data.mask_personal_data=false"
     measured, lists = tmp_path / "measured", tmp_path / "words.csv"
-    build([pages], measured, measuring("quality.drop=false"))
+    build([pages], measured, measuring("quality.drop=false", unmasked))
     options = ["--out", str(tmp_path / "fitted.csv"), "--min-documents", "40"]
     assert main(["corpus", "fit", str(measured), *options, "--stop-words", str(lists)]) == 0
     assert f"--set quality.stop_words={lists}" in capsys.readouterr().out
     assert {"the", "and"} <= {*read_stop_words(str(lists))["en"].split()}
     lists.write_text("lang,words\nen,nowhere nobody\nde,-\n")
-    config = measuring(f"quality.stop_words={lists}", "quality.min_stop_words=1")
+    config = measuring(f"quality.stop_words={lists}", "quality.min_stop_words=1", unmasked)
     again, built = tmp_path / "again", tmp_path / "built"
     build([], again, config, source_corpus=measured)
     build([pages], built, config)
@@ -233,7 +269,9 @@ def test_stop_words_of_ones_own(tmp_path, pages, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lang,word\nen,the\n", "line 2: KeyError.*give lang and words"),
+        ("lang,word\nen,the\n", "line 1: .*no header with words.*give lang and words"),
+        ("en,the and of\n", "line 1: .*no header with lang, words"),
+        ("", "line 0: .*no header"),
         ("lang,words\nde\n", "line 2: .*not 2 cells"),
         ("lang,words\nde,der,die,und\n", "line 2: .*not 2 cells"),
         ("lang,words\nde,der\n", r"de has fewer words than a page needs \(.*is 2\)"),
@@ -242,17 +280,55 @@ def test_stop_words_of_ones_own(tmp_path, pages, capsys):
 def test_stop_words_that_are_refused(tmp_path, text, message):
     (tmp_path / "words.csv").write_text(text)
     with pytest.raises(UserError, match=rf"words.csv.*{message}"):
-        _ = GopherQuality(stop_words=str(tmp_path / "words.csv")).stop_word_lists
+        GopherQuality(stop_words=str(tmp_path / "words.csv")).load()
 
 
 def test_two_files_of_one_name_stay_two(tmp_path):
-    paths = {"thresholds": tmp_path / "a" / "v.csv", "stop_words": tmp_path / "b" / "v.csv"}
+    @dataclasses.dataclass(frozen=True)
+    class Two(Rule):
+        name = "two"
+        files = ("one", "other")
+        one: str
+        other: str
+
+    paths = {"one": tmp_path / "a" / "v.csv", "other": tmp_path / "b" / "v.csv"}
     for name, path in paths.items():
         path.parent.mkdir()
         path.write_text(name)
-    rule = GopherQuality(**{name: str(path) for name, path in paths.items()})
-    for name, path in rule.prepare(str(tmp_path)).items():
+    for name, path in (
+        Two(**{name: str(path) for name, path in paths.items()}).prepare(str(tmp_path)).items()
+    ):
         assert Path(path).read_text() == name
+
+
+def test_neither_letters_of_unspaced_scripts_nor_hidden_characters_are_stop_words():
+    thai = [
+        "\u200bการ\u200bเดินทางท่องเที่ยวในประเทศ brand shop cheap best sale offer deal price order now\u200b"
+    ] * 9
+    persian = [f"\u200b \ufeffاو می\u200cشود و در به از که این را با {n} 12" for n in range(9)]
+    lists = fit_stop_words([("en", ["the and of"] * 9), ("th", thai), ("fa", persian)])
+    assert sorted(lists) == ["fa"]
+    assert "می\u200cشود" in lists["fa"].split()
+    assert not any("\u200b" in word or "\ufeff" in word for word in lists["fa"].split())
+
+
+def test_languages_with_the_limits_for_all_are_named(tmp_path, monkeypatch, capsys):
+    found = {lang: columns(n, count) for n, (lang, count) in enumerate(
+        [("en", 200), ("de", 100), ("zh", 99), ("th", 7)])}  # fmt: skip
+    for of_lang in found.values():
+        of_lang["words"] = np.arange(len(of_lang["words"]))
+    monkeypatch.setattr(fit, "read_columns", lambda *_: (GopherQuality(), found))
+    languages = fit_thresholds("measured", tmp_path / "own.csv")["languages"]
+    assert [lang for lang, row in languages.items() if row["own_limits"]] == ["de"]
+    kept = {lang: f"{1 - row['after']['dropped']:.0%}" for lang, row in languages.items()}
+    said = capsys.readouterr().err
+    assert f"for en, the yardstick, and keep {kept['en']} of 200 documents: " in said
+    assert "warning: 2 languages have fewer than 100 documents, in the corpus or the ref" in said
+    assert f"documents stay: zh {kept['zh']} of 99, th {kept['th']} of 7: more text" in said
+    fit_thresholds("measured", tmp_path / "none.csv", min_documents=101)
+    text = fit.format_fit(fit_thresholds("measured", tmp_path / "none.csv", min_documents=101))
+    assert text.endswith("nothing is fitted")
+    assert "\nde *" in text
 
 
 def test_a_language_of_few_words_gets_no_list():
