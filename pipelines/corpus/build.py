@@ -192,7 +192,7 @@ def _assemble(
         storage.remove_tree(staging)
         ledger.write_all_samples(rejected_if_empty)
         raise UserError(
-            f"no document survived: {describe_nothing(ledger, len(inputs))}; "
+            f"no document survived: {describe_nothing(ledger, recipe, len(inputs))}; "
             f"{rejected_if_empty} has samples of what was dropped"
         )
     warn_of_drops(ledger)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.config import STEP_OPTIONS, CorpusConfig
 from mswitch.pipelines.corpus.ledger import (
     RULE_ERROR,
     UNSAMPLED,
@@ -11,8 +11,8 @@ from mswitch.pipelines.corpus.ledger import (
     describe_drops,
     drops_by_reason,
 )
-from mswitch.pipelines.corpus.recipe import READ, Recipe
-from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.recipe import Recipe
+from mswitch.pipelines.corpus.rules.base import Rule, Step
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.dates import ACCEPTED
 from mswitch.pipelines.crawl.fields import map_fields
@@ -23,11 +23,6 @@ from mswitch.pipelines.progress import say
 
 #: Reasons whose detail is our own message and says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
-#: What to do about short texts.
-_LOOSENED: dict[str, str] = dict.fromkeys(
-    ("too_few_lines", "short_lines"),
-    "lower --min-lines and --min-long-line-characters (of a recipe: its rule's fields)",
-)
 #: So many files are named in a line.
 _NAMED = 5
 
@@ -52,7 +47,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
                 "corpus",
                 f"rule {rule.name} dropped {lost:,} of the {came:,} pages that came to it "
                 f"({100 * lost / came:.3g} %, {describe_drops(dict(dropped.most_common()))}): "
-                f"{_loosened(rule.name, most)}",
+                f"{_loosened(rule, most)}",
             )
 
 
@@ -83,16 +78,17 @@ def warn_of_files(
         )
 
 
-def describe_nothing(ledger: Ledger, files: int) -> str:
+def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
     """Say why no document survived, and what to do about the most frequent reason."""
     reasons = drops_by_reason(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
-    stage = next((name for name, dropped in ledger.dropped.items() if dropped[first]), READ)
+    stage = max(ledger.dropped, key=lambda name: ledger.dropped[name][first])
+    rules = [step for step in recipe.steps if step.name == stage]
     advice = _hint(ledger, first)
     if not advice:
         advice = "give other input"
-        if stage != READ:
-            advice += f", or {_loosened(stage, first)}"
+        if rules:
+            advice += f", or {_loosened(rules[0], first)}"
         elif example := _example(ledger, first):
             advice += f" ({example})"
     counts = describe_drops(reasons) or "there were none"
@@ -100,9 +96,16 @@ def describe_nothing(ledger: Ledger, files: int) -> str:
     return f"all {records} were dropped ({counts}): {advice}"
 
 
-def _loosened(stage: str, reason: str) -> str:
-    """Say what to do about a rule."""
-    return _LOOSENED.get(reason, f"loosen rule {stage} (`mswitch corpus inspect` shows its limits)")
+def _loosened(step: Step, reason: str) -> str:
+    """Say which settings of a rule to change, as far as it knows them."""
+    verbs = {"min": "lower", "max": "raise"}
+    words = [
+        f"{verbs.get(name[:3], 'edit')} "
+        + (f"--{name.replace('_', '-')}" if name in STEP_OPTIONS else f"--set {step.name}.{name}")
+        for name in (step.find_settings(reason) if isinstance(step, Rule) else ())
+    ]
+    looser = f"loosen rule {step.name} (`mswitch corpus inspect` shows its limits)"
+    return ", or ".join(words) or looser
 
 
 def _hint(ledger: Ledger, reason: str) -> str:

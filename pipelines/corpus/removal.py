@@ -178,10 +178,12 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
             continue
         with open_list(path, "the list") as opened:
             lines = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace")
-            for number, line in enumerate(lines, 1):
-                entry = line.strip()
-                if entry and not entry.startswith("#"):
-                    asked.setdefault(entry, names(entry, f"{path}, line {number}"))
+            numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+        entries = {entry: number for number, entry in numbered if entry and entry[0] != "#"}
+        if not entries:
+            raise UserError(f"the list {path} has no entry: give one a line, or leave it out")
+        for entry, number in entries.items():
+            asked.setdefault(entry, names(entry, f"{path}, line {number}"))
     if not asked:
         raise UserError("nothing to remove: give --urls, --sites or --ids, files with entries")
     return asked

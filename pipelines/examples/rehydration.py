@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mswitch.pipelines.corpus.rules.list_files import ALL, read_table
-from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import (
     Tokens,
     stream_key,
@@ -58,10 +57,9 @@ def read_weights(path: str | Path) -> Rehydration:
         "the weights",
         take,
         f"lang or {ALL}, cluster_size (each once, from 1) and weight (a whole number, 1 to {MOST})",
+        columns=("cluster_size", "weight"),
         all_languages=True,
     )
-    if not found:
-        raise UserError(f"{path} has no weights: give lines of lang, cluster_size and weight")
     return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in found.items()})
 
 

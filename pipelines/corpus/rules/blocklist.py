@@ -71,6 +71,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
     for name, file, whole_hosts in _list_files(paths):
         if name not in names:
             names.append(name)
+        number = 0
         for number, entry in _read_entries(file):
             if whole_hosts and (re.search("[/: ]", entry) or "." not in entry):
                 raise UserError(
@@ -83,6 +84,8 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 raise UserError(f"{file}, line {number}: {entry[:80]!r} has no host: remove it")
             key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             entries.setdefault(_hash(key), names.index(name))
+        if not number and file in map(str, paths):  # in directories of others, some are empty
+            raise UserError(f"the blocklist {file} has no entry: give one domain a line")
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
     hashes = np.array(sorted(entries), np.uint64)

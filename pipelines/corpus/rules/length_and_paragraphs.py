@@ -5,6 +5,7 @@ long as it takes to say what three lines of 200 characters of English say.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
@@ -33,6 +34,9 @@ class MaxLength(Rule):
 
     def __post_init__(self):
         check_fields(self)
+
+    def find_settings(self, reason: str) -> Sequence[str]:
+        return ("max_page_characters",)
 
     def reason(self, page: Page) -> str | None:
         most = self.max_page_characters
@@ -63,6 +67,9 @@ class Paragraphs(Rule):
 
     def __post_init__(self):
         check_fields(self)
+
+    def find_settings(self, reason: str) -> Sequence[str]:
+        return ("min_lines" if reason == "too_few_lines" else "min_long_line_characters",)
 
     def reason(self, page: Page) -> str | None:
         if page.utf8.count(b"\n") + 1 < self.min_lines:

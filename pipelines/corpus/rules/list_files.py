@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import importlib.resources
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from mswitch.pipelines.languages import any_code
 
 #: In a column of languages: all that have no rows of their own.
 ALL = "*"
+#: A header, and a row.
+_FEWEST_LINES = 2
 
 
 def own_table(name: str) -> list[dict[str, str]]:
@@ -56,20 +58,24 @@ def read_table(
     take: Callable[[str, Mapping[str, str]], None],
     give: str,
     *,
+    columns: Sequence[str],
     all_languages: bool = False,
 ) -> None:
-    """Read a CSV whose column `lang` has a code in each row.
+    """Read a CSV whose column `lang` has a code in each row; one without a row is refused.
 
     Args:
         path: a file's path or URL.
         what: what an error calls it.
         take: is given code and row; a KeyError, TypeError or ValueError refuses the file.
         give: the columns that it may have, as an error names them.
+        columns: names that its first line must have, beside `lang`.
         all_languages: allow `ALL` as a code.
     """
     with open_list(path, what) as file:
         rows = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig"))
         try:
+            if missing := {"lang", *columns} - {*(rows.fieldnames or ())}:
+                raise ValueError(f"no header with {', '.join(sorted(missing))}")
             for row in rows:
                 is_all = all_languages and row["lang"] == ALL
                 lang = ALL if is_all else any_code(row["lang"])
@@ -78,5 +84,7 @@ def read_table(
                 if None in row or None in row.values():
                     raise ValueError(f"not {len(rows.fieldnames or ())} cells")
                 take(lang, row)
+            if rows.line_num < _FEWEST_LINES:
+                raise ValueError("no row after the header")
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise UserError(f"{path}, line {rows.line_num}: {error!r}: give {give}") from error

@@ -7,7 +7,7 @@ second.
 """
 
 import dataclasses
-import functools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +16,7 @@ from annotated_types import Ge
 
 from mswitch.pipelines.compiled import random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
-from mswitch.pipelines.corpus.rules.base import Limits, Rule
+from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.repetition import repeated_characters
 from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, read_stop_words, stop_word_hashes
@@ -60,6 +60,10 @@ COLUMNS: Mapping[str, type] = {
     "digit_share": np.float32,
 }
 
+#: Least and most of columns, by language.
+ByLanguage = dict[str, dict[str, tuple[float, float]]]
+
+_NGRAM_SHARE = re.compile("[0-9]+gram_share")
 _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-–—"]
 _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
@@ -189,7 +193,7 @@ _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GopherQuality(Rule):
+class GopherQuality(ListRule):
     """Drops pages outside a limit on quality, for the first that they miss; figures are columns.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
@@ -288,10 +292,24 @@ class GopherQuality(Rule):
         for n, most in zip(DUPLICATE_NGRAMS, self.max_duplicate_ngram_shares, strict=True):
             yield "repeated_ngrams", f"duplicate_{n}gram_share", 0, most
 
+    def find_settings(self, reason: str) -> Sequence[str]:
+        """Return the limits of a reason, and the file that may have others."""
+        columns = sorted(
+            {
+                _NGRAM_SHARE.sub("ngram_shares", name)
+                for of, name, *_ in self.each_limit()
+                if of == reason
+            }
+        )
+        one_side = {"too_few_words": ("min",), "too_many_words": ("max",)}
+        bounds = one_side.get(reason, ("min", "max"))
+        names = [f"{bound}_{column}" for column in columns for bound in bounds]
+        return [name for name in (*names, "thresholds") if getattr(self, name, None)]
+
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Measure some pages; return for each the reason to drop it, or None to keep it."""
         langs = [page.lang for page in pages]
-        columns = quality_columns(words_of(pages), langs, self.stop_word_lists)
+        columns = quality_columns(words_of(pages), langs, self.loaded[0])
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
         for page, of_page in zip(pages, values, strict=True):
             page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
@@ -321,9 +339,8 @@ class GopherQuality(Rule):
         scores = np.array([page.lang_score for page in pages], np.float32)
         return self.judge({**columns, LANG_SCORE: scores}, [page.lang for page in pages])
 
-    @functools.cached_property
-    def stop_word_lists(self) -> Mapping[str, str]:
-        """Stop words by language, separated by spaces."""
+    def load(self) -> tuple[Mapping[str, str], ByLanguage]:
+        """Read stop words by language, separated by spaces, and limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(stop_word_hashes(words)) < self.min_stop_words:
@@ -331,11 +348,8 @@ class GopherQuality(Rule):
                     f"{self.stop_words}: {lang} has fewer words than a page needs "
                     f"(quality.min_stop_words is {self.min_stop_words}): give more, or none"
                 )
-        return {**STOP_WORDS, **own}
-
-    @functools.cached_property
-    def _by_language(self) -> Mapping[str, Mapping[str, tuple[float, float]]]:
-        return read_thresholds(self.thresholds) if self.thresholds else {}
+        limits = read_thresholds(self.thresholds) if self.thresholds else {}
+        return {**STOP_WORDS, **own}, limits
 
     def judge(
         self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
@@ -347,7 +361,8 @@ class GopherQuality(Rule):
             langs: their languages, for limits by language.
         """
         found: list[str | None] = [None] * len(columns["words"])
-        own = [self._by_language.get(lang, {}) for lang in langs] if self._by_language else []
+        by_language = self.loaded[1]
+        own = [by_language.get(lang, {}) for lang in langs] if by_language else []
         limits = [*self.each_limit()]
         if own and LANG_SCORE in columns:
             limits.append(("low_language_score", LANG_SCORE, 0, np.inf))
@@ -375,7 +390,7 @@ class GopherQuality(Rule):
     def limits(self, page: Page | None = None) -> Limits:
         """Return what is allowed; of stop words and lengths of words, where these are known."""
         found: dict[str, tuple[float | None, float | None]] = {}
-        own = self._by_language.get(page.lang, {}) if page else {}
+        own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():
             low, high = own.get(column, limits)
             least, most = found.get(f"q_{column}", (None, None))
@@ -385,13 +400,13 @@ class GopherQuality(Rule):
         return found
 
 
-def read_thresholds(path: str) -> dict[str, dict[str, tuple[float, float]]]:
+def read_thresholds(path: str) -> ByLanguage:
     """Read limits by language and column: least and most; without one there is none.
 
     Args:
         path: a CSV with lang, column, least and most, by path or URL.
     """
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: ByLanguage = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
         least = float(row["least"]) if row["least"] else 0.0
@@ -400,8 +415,6 @@ def read_thresholds(path: str) -> dict[str, dict[str, tuple[float, float]]]:
             raise ValueError(f"{row['column']} from {least} to {most}")
         found.setdefault(lang, {})[row["column"]] = least, most
 
-    names = ", ".join([*COLUMNS, LANG_SCORE])
-    read_table(
-        path, "the thresholds", take, f"lang, column, least and most, with columns among {names}"
-    )
+    give = f"lang, column, least and most, with columns among {', '.join([*COLUMNS, LANG_SCORE])}"
+    read_table(path, "the thresholds", take, give, columns=("column", "least", "most"))
     return found

@@ -85,5 +85,6 @@ def read_stop_words(path: str) -> dict[str, str]:
         words = row["words"]
         found[lang] = words if len(stop_word_hashes(words)) else ""
 
-    read_table(path, "the stop words", take, "lang and words, which spaces part")
+    give = "lang and words, which spaces part"
+    read_table(path, "the stop words", take, give, columns=("words",))
     return found

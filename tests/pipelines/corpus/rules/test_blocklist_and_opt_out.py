@@ -125,9 +125,15 @@ def test_missing_lists_are_named(tmp_path):
 def test_more_lists_than_a_byte_tells_apart_are_refused(tmp_path):
     paths = [tmp_path / f"{number}.txt" for number in range(256)]
     for path in paths:
-        path.touch()
+        path.write_text("a.example\n")
     with pytest.raises(UserError, match=r"^256 blocklists: give at most 255"):
         load_blocklist(paths)
+
+
+def test_a_list_without_an_entry_is_refused(tmp_path):
+    (tmp_path / "none.txt").write_text("# nothing\n")
+    with pytest.raises(UserError, match=r"the blocklist .*none\.txt has no entry: give one domain"):
+        load_blocklist([tmp_path / "none.txt"])
 
 
 def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
