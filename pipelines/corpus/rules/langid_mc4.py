@@ -11,6 +11,7 @@ from annotated_types import Ge, Le
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
 from mswitch.pipelines.records import Page
 
@@ -36,6 +37,11 @@ class IdentifyLanguage(LanguageRule):
     def __post_init__(self):
         super().__post_init__()
         check_fields(self)
+        if self.language_min_bytes >= self.language_max_bytes:  # which would end the process
+            raise UserError(
+                f"--language-max-bytes {self.language_max_bytes} must be above "
+                f"--language-min-bytes {self.language_min_bytes}: CLD3 needs text to look at"
+            )
 
     def known(self) -> Iterable[str]:
         return mc4_codes()

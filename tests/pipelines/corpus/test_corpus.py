@@ -9,7 +9,15 @@ from pathlib import Path
 import crawl_files as crawl
 import pyarrow.parquet as pq
 import pytest
-from corpus_builds import LENIENT, build, build_elsewhere, documents, stages
+from corpus_builds import (
+    LENIENT,
+    build,
+    build_elsewhere,
+    documents,
+    english,
+    modern_settings,
+    stages,
+)
 from trees import data_bytes
 
 from mswitch.pipelines.corpus import output_shards
@@ -216,6 +224,25 @@ def test_advice_fits_what_was_dropped(tmp_path):
         UserError, match=r"too_long 1\): give .* input, or raise --max-page-characters; "
     ):
         build([crawl.write(tmp_path / "b", [page])], tmp_path / "corpus", long)
+
+
+def test_advice_names_the_rule_that_dropped_the_pages(tmp_path):
+    """Two rules may give one reason."""
+    texts = [*map(english, range(3)), english(3)[:60]]
+    pages = [crawl.record(text, f"http://a.example/{n}") for n, text in enumerate(texts)]
+    file = crawl.write(tmp_path / "a", pages)
+    with pytest.raises(UserError, match=r"or lower --set quality\.min_third_longest_line; "):
+        build([file], tmp_path / "out", modern_settings("quality.min_third_longest_line=9999"))
+
+
+def test_a_bad_list_is_named_by_its_own_path_before_the_crawl_is_read(tmp_path, hostile_crawl):
+    (tmp_path / "words.csv").write_text("lang,words\nde,der\n")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/words.csv: de has fewer words than a page"):
+        build(
+            hostile_crawl,
+            tmp_path / "out",
+            modern_settings(f"quality.stop_words={tmp_path}/words.csv"),
+        )
 
 
 def test_a_rule_that_drops_half_or_more_is_a_line(tmp_path, capsys):

@@ -116,6 +116,12 @@ def test_sets_are_read_by_what_their_names_say(tmp_path):
     ]
 
 
+def test_a_set_without_an_item_is_refused(tmp_path):
+    (tmp_path / "none.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"none\.txt has no item: give one a line"):
+        list(read_evaluation_sets([tmp_path / "none.txt"]))
+
+
 def test_sets_of_one_name_are_refused(tmp_path):
     for name in ("xnli", "squad"):
         (tmp_path / name).mkdir()

@@ -1,5 +1,7 @@
 """Languages by a fastText model, and languages that only a recipe knows."""
 
+import dataclasses
+
 import gflanguages
 import pyarrow.parquet as pq
 import pytest
@@ -127,6 +129,9 @@ def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "no.bin").write_bytes(b"text")
     with pytest.raises(UserError, match=r"no\.bin is no fastText model .*: give a \.bin"):
         IdentifyLanguageByModel(model=str(tmp_path / "no.bin")).reason(page("text"))
+    # Before it is copied to where workers see it, under another name.
+    with pytest.raises(UserError, match=rf"^{tmp_path}/no\.bin is no fastText model: give a \.bin"):
+        IdentifyLanguageByModel(model=str(tmp_path / "no.bin")).prepare(str(tmp_path / "work"))
     monkeypatch.setitem(__import__("sys").modules, "fasttext", None)
     with pytest.raises(UserError, match=r"pip install 'mswitch\[fasttext\]'"):
         IdentifyLanguageByModel(model=str(tmp_path / "other.bin")).reason(page("text"))
@@ -142,6 +147,13 @@ MINE = Recipe(
     [UrlDedup(), NearDedup()],
 )
 """
+
+
+def test_unlisted_languages_stay_when_labels_alone_judge(model):
+    """As `reason` keeps them, where only what is kept has changed since the corpus was built."""
+    pages = [dataclasses.replace(page("text"), lang=lang) for lang in ("ast-Latn", "de", "und")]
+    rule = IdentifyLanguageByModel(model=model, other_languages=True, keep_und=False)
+    assert rule.known_reasons(pages, {"keep_und"}) == [None, None, "undetermined_language"]
 
 
 def test_a_language_that_mc4_lacks_has_a_directory_and_a_task(tmp_path, model):

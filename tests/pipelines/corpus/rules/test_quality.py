@@ -205,3 +205,16 @@ def test_a_hostile_page_takes_no_longer_than_its_length():
     same, different = "a " * 95_000, " ".join(map(str, itertools.islice(itertools.count(), 30_000)))
     found = quality_columns(cut([same, different]), ["en", "en"])
     assert found["duplicate_10gram_share"].tolist() == [pytest.approx(1, abs=1e-3), 0]
+
+
+def test_each_reason_knows_the_settings_that_decide_it():
+    rule = GopherQuality(min_terminal_line_share=0.5, min_third_longest_line=8)
+    for reason in {reason for reason, *_ in rule.each_limit()}:
+        moved = set()
+        for name in rule.find_settings(reason):
+            value = getattr(rule, name)
+            half = tuple(x / 2 for x in value) if isinstance(value, tuple) else value / 2
+            moved |= rule.find_moved(name, half).keys()
+        assert moved == {f"q_{column}" for of, column, *_ in rule.each_limit() if of == reason}
+    assert GopherQuality().find_settings("short_lines") == []
+    assert GopherQuality(thresholds="a.csv").find_settings("short_lines") == ["thresholds"]
