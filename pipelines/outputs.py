@@ -82,7 +82,7 @@ def check_output_files(**files: str | Path | None) -> None:
     """Refuse files that cannot be written, before the work begins; make their directories.
 
     Args:
-        files: paths or URLs by the names of their options; None where there is none.
+        files: paths or URLs by the names of their options; None for one that is not given.
     """
     places: dict[str, str] = {}
     for name, file in files.items():
@@ -106,7 +106,7 @@ def _find_obstacle(given: str, file: Path) -> str:
     if file.is_dir() or given.endswith("/"):
         return f"{given or '.'} is a directory:"
     if file.exists() and not file.is_file():
-        return f"{given} is no regular file:"
+        return f"{given} is not a regular file:"
     if published := next((place for place in file.parents if (place / MARKER).exists()), None):
         return f"{given} is inside {published}, which stays as published:"
     try:

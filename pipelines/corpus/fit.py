@@ -54,8 +54,8 @@ _JOINERS = "\u200c\u200d"
 _CLUSTER_SIZE = "cluster_size"
 #: A share of fewer documents is chance.
 _FEWEST_OF_SIZE = 100
-#: Chi squared (one degree of freedom) of which chance gives as much once in 1,000 tests: there are
-#: as many tests as sizes.
+#: Chance gives a larger chi squared (one degree of freedom) once in 1,000 tests; each size has a
+#: test.
 _CERTAIN = 10.83
 
 #: Documents that a page shows of each reason.
@@ -128,23 +128,23 @@ def fit_thresholds(
     if weights:
         rows = [("lang", "cluster_size", "weight")]
         for lang, (_, after) in reasons.items():
-            sizes, dropped = crawl[lang][_CLUSTER_SIZE], np.array([bool(one) for one in after])
-            if len(sizes) >= min_documents:
-                rows += [(lang, *step) for step in fit_weights(sizes, dropped, max_weight)]
+            if len(after) >= min_documents:
+                dropped = np.array([reason is not None for reason in after])
+                steps = fit_weights(crawl[lang][_CLUSTER_SIZE], dropped, max_weight)
+                rows += [(lang, *step) for step in steps]
         write_atomically(weights, _csv(rows))
+    news = _sample(corpus, reasons, samples) if samples else {}
     languages = {
         lang: {
             "documents": len(before),
             "own_limits": lang in fitted,
             "before": _count(before),
             "after": _count(after),
+            **news.get(lang, {}),
         }
         for lang, (before, after) in reasons.items()
     }
     _say_what_keeps_limits(languages, min_documents)
-    if samples:
-        for lang, news in _sample(corpus, reasons, samples).items():
-            languages[lang] |= news
     return {"stage": "fit", "changes": changes, "languages": languages}
 
 
@@ -207,9 +207,9 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    Where as many are dropped as of all, or more, the weight is 1; where none is, it is `most`;
-    between them, it is in proportion. Sizes whose shares no test tells apart have one share.
-    (Penedo et al. 2025, section 4.5, give `most` where fewest are dropped, however few fewer.)
+    The weight is 1 if as many are dropped as of all, or more, `most` if none is, and in proportion
+    between. Neighbouring sizes whose shares no test tells apart are one group. (Penedo et al. 2025,
+    section 4.5, give `most` to the size of which fewest are dropped, however small the difference.)
 
     Args:
         sizes: pages that each document stands for, [documents].
@@ -228,6 +228,9 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
             groups[-1][1:] += row[1:]
         else:
             groups.append(np.array(row))
+    if len(groups) > 1 and groups[-1][1] < _FEWEST_OF_SIZE:
+        last = groups.pop()
+        groups[-1][1:] += last[1:]
     while len(groups) > 1 and min(shown := list(map(_difference, groups, groups[1:]))) < _CERTAIN:
         first = int(np.argmin(shown))
         groups[first][1:] += groups.pop(first + 1)[1:]
@@ -239,11 +242,11 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
 
 
-def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Return chi squared of two groups' shares; 0 where one has too few documents."""
-    counts, lost = np.array([one[1:], other[1:]]).T
+def _difference(group: np.ndarray, other: np.ndarray) -> float:
+    """Return chi squared of two groups' shares."""
+    counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
-    if counts.min() < _FEWEST_OF_SIZE or not 0 < share < 1:
+    if not 0 < share < 1:
         return 0.0
     gap = lost[0] / counts[0] - lost[1] / counts[1]
     return float(gap**2 / (share * (1 - share) * (1 / counts).sum()))
@@ -451,14 +454,14 @@ def _sample(
     corpus: str | Path, reasons: Mapping[str, Sequence[Sequence[str | None]]], most: int
 ) -> dict[str, Any]:
     """Return by language how many documents each reason newly drops and keeps, and some of them."""
-    found: dict[str, Any] = {}
+    news: dict[str, Any] = {}
     wanted: dict[str, dict[int, dict[str, str]]] = collections.defaultdict(dict)
     for lang, (before, after) in reasons.items():
-        found[lang] = {"newly_dropped": {}, "newly_kept": {}}
+        news[lang] = {"newly_dropped": {}, "newly_kept": {}}
         for number, (was, now) in enumerate(zip(before, after, strict=True)):
             if reason := (now or was if bool(was) != bool(now) else None):
-                news = found[lang]["newly_dropped" if now else "newly_kept"]
-                row = news.setdefault(reason, {"documents": 0, "pages": []})
+                of_kind = news[lang]["newly_dropped" if now else "newly_kept"]
+                row = of_kind.setdefault(reason, {"documents": 0, "pages": []})
                 row["documents"] += 1
                 if len(row["pages"]) < most:
                     wanted[lang][number] = {}
@@ -473,7 +476,7 @@ def _sample(
             if number in pages:
                 pages[number] |= {"url": row["url"], "text": row["text"][:_SHOWN]}
         first[shard.lang] += shard.rows
-    return found
+    return news
 
 
 def format_fit(found: Mapping[str, Any]) -> str:

@@ -138,8 +138,8 @@ def open_source(
         )
     changes = _find_changes(before, after, recipe)
     for step in recipe.steps:
-        if step.name in changes and (found := _find_obstacle(step, changes[step.name], base)):
-            why, values = found
+        if step.name in changes and (obstacle := _find_obstacle(step, changes[step.name], base)):
+            why, values = obstacle
             raise _undone(corpus, f"rule {step.name}", values, after["steps"][step.name], why)
     for name in before["steps"].keys() - after["steps"].keys():
         raise _undone(corpus, f"rule {name}", {}, {}, "it is in the recipe no more")

@@ -225,7 +225,7 @@ def test_the_hash_does_not_depend_on_key_order(config):
         ("corpus/deep/f.csv", "is inside .*corpus, which stays as published: choose another --out"),
         ("file/f.csv", r"^cannot write to .*file: File exists; .*, or choose another --out$"),
         ("/proc/f.csv", "^cannot write to /proc: .*; make that possible, or choose another --out$"),
-        ("pipe", "^pipe is no regular file: choose another --out$"),
+        ("pipe", "^pipe is not a regular file: choose another --out$"),
         ("https://example.org/f.csv", "can only be read: choose another --out"),
         ("./other.csv", "^./other.csv is given for --weights too: choose another --out$"),
     ],

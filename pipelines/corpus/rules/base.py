@@ -193,7 +193,7 @@ class Rule(Step):
         return {value: _is_within(*pair) for value, pair in pairs.items() if pair[0] != pair[1]}
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the settings that a reason to drop a page depends on, where that is known."""
+        """Return the settings that a reason to drop a page depends on, as far as it is known."""
         return ()
 
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:

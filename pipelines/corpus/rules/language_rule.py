@@ -65,10 +65,10 @@ class LanguageRule(Rule):
         """Name what lets more labels pass, or may give a dropped page a label that passes."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
-        found = [] if self.kept <= before.kept else labels
+        wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
         # A page whose language is no longer certain is `und`, which may be kept.
-        return found + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
+        return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:
         if page.lang in self.kept:

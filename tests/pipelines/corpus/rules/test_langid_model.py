@@ -130,7 +130,9 @@ def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no\.bin is no fastText model .*: give a \.bin"):
         IdentifyLanguageByModel(model=str(tmp_path / "no.bin")).reason(page("text"))
     # Before it is copied to where workers see it, under another name.
-    with pytest.raises(UserError, match=rf"^{tmp_path}/no\.bin is no fastText model: give a \.bin"):
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}/no\.bin is not a fastText model: give a \.bin"
+    ):
         IdentifyLanguageByModel(model=str(tmp_path / "no.bin")).prepare(str(tmp_path / "work"))
     monkeypatch.setitem(__import__("sys").modules, "fasttext", None)
     with pytest.raises(UserError, match=r"pip install 'mswitch\[fasttext\]'"):
