@@ -190,7 +190,7 @@ def _find_obstacle(
     if not known and step.is_stage and step not in recipe.finish and changers:
         textual = [name for name in was if step.known_reasons([], {name}) is None]
         columns = [
-            f"rule {rule.name} has a limit on the same as a column"
+            f"rule {rule.name} can judge the same by its column q_{value}"
             for rule in recipe.rules
             for value in {value for name in was for value in step.find_moved(name, was[name])}
             if f"q_{value}" in rule.columns
