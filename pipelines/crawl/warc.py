@@ -3,11 +3,11 @@
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
-from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
+from fastwarc.warc import ArchiveIterator
 
 from mswitch.pipelines.crawl.decompression import (
     GZIP_MAGIC,
@@ -22,7 +22,14 @@ from mswitch.pipelines.crawl.decompression import (
 
 _RECORD_LINE = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
-_SCAN_BYTES = 1 << 20
+#: By WARC-Type, in lower case.
+_KINDS: dict[bytes, Literal["text", "http"]] = {b"conversion": "text", b"response": "http"}
+#: As fastwarc has it.
+_BLANK = (b"\r\n", b"\n")
+#: A name, and a value that goes on in the next line where that begins with white space.
+_HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
+_MOST_HEADER_BYTES = 32 << 10
+_SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
 #: What of a plain file may be read again to look for sound records within damaged ones (at least
 #: twice its size); after that what a damaged record claims is given up with it.
@@ -74,8 +81,8 @@ class _Archive:
     def single_records(self, max_bytes: int) -> Iterator[Record]:
         """Read a gzip file as long as each member is one record; ends early, and silently.
 
-        fastwarc reads gzip twice as fast as Python, but tells the offset only of a record that
-        begins a member.
+        fastwarc reads gzip twice as fast as Python. But it tells the offset only of a record that
+        begins a member, and knows lengths only under the standard's own spelling, before CR LF.
         """
         if self.members.compression != "gzip":
             return
@@ -84,7 +91,11 @@ class _Archive:
         before: Record | None = None
         try:
             for found in ArchiveIterator(self._file, parse_http=False):
-                record = _record(found, found.stream_pos, max_bytes)
+                size = found.content_length
+                headers = found.headers.items_bytes()
+                record = _record(headers, found.reader, found.stream_pos, max_bytes, size)
+                if found.reader.read(1):  # there are two lengths
+                    return
                 if before:
                     if record.offset <= before.offset:
                         return
@@ -98,23 +109,24 @@ class _Archive:
     def records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
         """Read the records of a stream; an exception where it is not possible to read on."""
         if self.members.compression == "none":
-            for found in ArchiveIterator(self._file, parse_http=False):
-                offset, length = found.stream_pos, found.content_length
-                if length > self._size - offset:
-                    # Told without reading on to the end of the file.
-                    raise EOFError(f"the record states {length} bytes, more than the file has left")
-                yield _record(found, offset, max_bytes)
+            while line := _find_record(self._file):
+                offset = self._file.tell() - len(line)
+                headers = _read_headers(self._file)
+                # Told without reading on to the end of the file.
+                left = self._size - self._file.tell()
+                yield _record(headers, self._file, offset, max_bytes, left)
             return
-        # fastwarc reads zstd too, but gives a dictionary all the memory that it asks for.
         held: Record | None = None
+        content = stream.buffered()
         try:
-            for found in ArchiveIterator(stream, parse_http=False, stream_detect=False):  # pyright: ignore[reportArgumentType]
+            while line := _find_record(content):
                 if held:
                     yield held
                     held = None
-                member = stream.locate(found.stream_pos)
+                member = stream.locate(content.tell() - len(line))
+                headers = _read_headers(content)
                 stream.in_record = True
-                held = _record(found, member, max_bytes)
+                held = _record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
             # If something else follows in its member, the checksum of that was not reached.
@@ -213,19 +225,49 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
         yield unreported
 
 
-def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
-    """Read fastwarc's record whole; EOFError where it ends too early."""
-    kind = _kind(found.record_type)
-    # All at once, which takes less time than one by its name. Of a repeated name, the first.
-    headers = {name.lower(): value for name, value in reversed(found.headers.items_bytes())}
-    stated = headers.get(b"content-length", b"").strip()
-    size, payload = found.content_length, None
-    if not stated.isdigit() or len(stated) > 20 or int(stated) != size:
+def _find_record(content: BinaryIO) -> bytes:
+    """Read on to the line that begins a record, past blank ones; return it, b"" at the end."""
+    line = content.readline(_MOST_HEADER_BYTES)
+    while line.isspace():
+        line = content.readline(_MOST_HEADER_BYTES)
+    if line and not _VERSION_LINE.fullmatch(line):
+        raise EOFError("no record begins here")
+    return line
+
+
+def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
+    """Read the names and values of a record's headers, up to the blank line."""
+    lines, left, read_line = [], _MOST_HEADER_BYTES, content.readline
+    while (line := read_line(left)) not in _BLANK:
+        left -= len(line)
+        lines.append(line)
+        if not line.endswith(b"\n"):
+            raise EOFError("the headers of the record do not end")
+    return _HEADER.findall(b"".join(lines))
+
+
+def _record(
+    pairs: Sequence[tuple[bytes, bytes]],
+    content: Any,
+    offset: int,
+    max_bytes: int,
+    left: int | None = None,
+) -> Record:
+    """Read a record whole; EOFError where it ends too early, or its length is more than `left`."""
+    # Of a repeated name, the first.
+    headers = {name.rstrip().lower(): value.strip() for name, value in reversed(pairs)}
+    kind = _KINDS.get(headers.get(b"warc-type", b"").lower(), "other")
+    stated = headers.get(b"content-length", b"")
+    if not stated.isdigit() or len(stated) > 20:
         raise EOFError(f"the record states its length as {stated[:40]!r}")
+    size, got, payload = int(stated), 0, None
+    if left is not None and size > left:
+        raise EOFError(f"the record states {size} bytes, more than the file has left")
     if kind == "other" or size > max_bytes:
-        got = found.reader.consume(size)
+        while data := content.read(min(size - got, _SKIP_BYTES)):
+            got += len(data)
     else:
-        payload = found.reader.read(size)
+        payload = content.read(size)
         got = len(payload)
     if got < size:
         raise EOFError(f"the record ends after {got} of {size} bytes")
@@ -237,9 +279,3 @@ def _record(found: WarcRecord, offset: int, max_bytes: int) -> Record:
         record_id=headers.get(b"warc-record-id", b""),
         payload=payload,
     )
-
-
-def _kind(record_type: WarcRecordType) -> Literal["text", "http", "other"]:
-    if record_type == WarcRecordType.conversion:
-        return "text"
-    return "http" if record_type == WarcRecordType.response else "other"

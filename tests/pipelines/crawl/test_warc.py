@@ -130,8 +130,8 @@ def test_many_lying_lengths_in_a_plain_file(tmp_path, monkeypatch, within):
     if within:
         monkeypatch.setattr(warc, "_RETRY_BYTES", 0)
     count = collections.Counter(type(one) for one in read_archive(path, LIMIT))
-    if within:  # after a time, what a liar claims is given up with it
-        assert 1 <= count[Damage] < 100
+    if within:  # after a time, what a liar claims is given up with it, if the file has as much
+        assert 1 <= count[Damage] <= liars / 2
     else:
         assert count == {Damage: liars, Record: 5}
 

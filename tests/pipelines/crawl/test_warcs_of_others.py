@@ -1,8 +1,11 @@
-"""Archives as other programs write them: bodies that are not what their headers say."""
+"""Archives as other programs write them: headers, and bodies that are not what these say."""
 
+import dataclasses
 import gzip
+import re
 import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import crawl_files as crawl
@@ -36,6 +39,48 @@ def chunks(data: bytes, size: int = 40) -> bytes:
 def broken(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + b"\xff" * 50 + data[middle + 50 :]
+
+
+def respell(record: bytes, spell: Callable[[bytes], bytes], end: bytes) -> bytes:
+    """Spell the names of a record's headers, those of HTTP too, and end their lines otherwise."""
+    head, http, body = record.split(b"\r\n\r\n", 2)
+    http = re.sub(rb"(?m)^[\w-]+(?=:)", lambda name: spell(name[0]), http).replace(b"\r\n", end)
+    block = http + 2 * end + body.removesuffix(b"\r\n\r\n")
+    head = re.sub(rb"(Content-Length): \d+", rb"\1: %d" % len(block), head)
+    head = re.sub(rb"(?m)^[\w-]+(?=:)", lambda name: spell(name[0]), head)
+    return head.replace(b"\r\n", end) + 2 * end + block + 2 * end
+
+
+def one_by_one(name: bytes) -> bytes:
+    return b"".join((c.upper(), c.lower())[i % 2] for i, c in enumerate(map(bytes, zip(name))))
+
+
+SPELLINGS = {"lower": bytes.lower, "upper": bytes.upper, "mixed": one_by_one, "standard": bytes}
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\n"], ids=["CRLF", "LF"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("every", [1, 3])
+def test_headers_in_any_case_and_with_any_line_ends(tmp_path, end, spelling, compress, every):
+    records = [
+        crawl.response(f"<p>Page {n} <p>has\r\n\r\n two lines.", f"http://a.example/{n}")
+        for n in range(20)
+    ]
+    usual = crawl.write(tmp_path / "a", records, compress=False)
+    for n in range(0, 20, every):
+        records[n] = respell(records[n], SPELLINGS[spelling], end)
+    path = crawl.write(tmp_path / "b", map(compress, records), compress=False)
+    for expected, page in zip(crawl.read(usual), crawl.read(path), strict=True):
+        assert isinstance(page, Page)
+        assert dataclasses.replace(page, source="b") == dataclasses.replace(expected, source="b")
+
+
+def test_arc_whose_http_headers_are_in_lower_case_and_end_in_lf(tmp_path):
+    http = b"HTTP/1.1 200 OK\ncontent-type: text/html\ncontent-encoding: gzip\n\n"
+    record = crawl.arc_record(http + gzip.compress(HTML), "HTTP://a.example/")
+    path = crawl.write(tmp_path / "a", [crawl.arc_version(), record], compress=False)
+    assert crawl.contents(crawl.read(path, LIMIT, False)) == ["not_a_page", TEXT]
 
 
 def outcome(tmp_path: Path, head: str, body: bytes) -> str:
