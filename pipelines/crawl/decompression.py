@@ -114,6 +114,8 @@ class DecompressedStream(io.RawIOBase):
         dictionary: what `zstd_dictionary` found.
         one_member: end where the first member does.
         damage: why nothing can be read, if that is known.
+        max_window: a zstd frame with a larger window is damaged, and no more than half as much
+            comes out at a time; 0 allows what zstd does.
     """
 
     def __init__(
@@ -124,11 +126,15 @@ class DecompressedStream(io.RawIOBase):
         dictionary: zstandard.ZstdCompressionDict | None = None,
         one_member: bool = False,
         damage: DamagedStreamError | None = None,
+        max_window: int = 0,
     ):
         file.seek(start)
         self._file = file
         self._compression = compression
-        self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+        self._decompressor = zstandard.ZstdDecompressor(
+            dict_data=dictionary, max_window_size=max_window
+        )
+        self._zstd_input_bytes = max_window >> 16 or _ZSTD_INPUT_BYTES
         self._decoder: Any = None
         self._input = b""
         self._input_offset = start
@@ -255,7 +261,7 @@ class DecompressedStream(io.RawIOBase):
         decoder, given = self._decoder, self._input
         try:
             if self._compression == "zstd":
-                given = given[:_ZSTD_INPUT_BYTES]
+                given = given[: self._zstd_input_bytes]
                 output, left = decoder.decompress(given), decoder.unused_data
             else:
                 output = decoder.decompress(given, _GZIP_OUTPUT_BYTES)

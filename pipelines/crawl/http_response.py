@@ -5,16 +5,27 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 
-import zstandard
-from fastwarc.stream_io import BrotliReader, ChunkedReader
+from fastwarc.stream_io import BrotliReader
 
 from mswitch.pipelines.crawl.charsets import Decoded, decode
+from mswitch.pipelines.crawl.decompression import (
+    Compression,
+    DamagedStreamError,
+    DecompressedStream,
+    compression_of,
+)
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
+#: A response such as `100 Continue` precedes the one that was asked for.
+_INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
+_MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-#: What a chunked body begins with; an extension may follow the size.
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]+[ \t]*(?:;[^\r\n]*)?\r?\n")
+#: As much as browsers take.
+_MOST_HEADER_BYTES = 256 << 10
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
+#: What a chunk begins with; an extension may follow the size.
+_CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
 #: What text has none of among its first bytes, and whatever is compressed has (WHATWG: MIME
 #: Sniffing, "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
@@ -33,8 +44,10 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
     Raises:
         UnreadableError: it has none, or `reserved` gives a reason to drop it.
     """
-    head, *rest = _BLANK_LINE.split(response, maxsplit=1)
-    body = rest[0] if rest else b""
+    head, body = _split_head(response)
+    for _ in range(_MOST_INTERIM):
+        if _INTERIM.match(head) and body:
+            head, body = _split_head(body)
     status = _STATUS.match(head)
     if status is None:
         raise UnreadableError("bad_http", "no HTTP status line")
@@ -44,17 +57,27 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # of a repeated name, the first
-    media_type, _, parameters = headers.get("content-type", "text/html").partition(";")
-    if media_type.strip() not in _HTML_TYPES:
-        raise UnreadableError("not_html", f"content type {media_type}")
+    # Of several types, the last, as in browsers.
+    stated = headers.get("content-type", "text/html")
+    media_type = stated.rpartition(",")[2].partition(";")[0].strip(" \t\"'")
+    if media_type not in _HTML_TYPES:
+        raise UnreadableError("not_html", f"content type {stated}")
     body = _decode_body(body, headers, max_bytes)
-    charset = re.search(r"charset\s*=\s*[\"']?([\w.:-]+)", parameters)
-    html = decode(body, charset[1] if charset else "")
+    charsets = _CHARSET.findall(stated)
+    html = decode(body, charsets[-1] if charsets else "")
     if html is None:
         raise UnreadableError("bad_charset", "its encoding cannot be determined")
     if reserved and (reason := reserved(pairs, html.text)):
         raise UnreadableError(reason, "reserved by its publisher")
     return html
+
+
+def _split_head(response: bytes) -> tuple[bytes, bytes]:
+    """Return what precedes the first blank line of a response, and what follows it."""
+    blank = _BLANK_LINE.search(response, 0, _MOST_HEADER_BYTES)
+    if blank is None and len(response) > _MOST_HEADER_BYTES:
+        raise UnreadableError("bad_http", f"headers of more than {_MOST_HEADER_BYTES} bytes")
+    return (response[: blank.start()], response[blank.end() :]) if blank else (response, b"")
 
 
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
@@ -67,14 +90,14 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     body = body.removeprefix(b"\r\n")
     if headers.get("transfer-encoding") == "chunked" and _CHUNK_SIZE.match(body):
         try:
-            body = ChunkedReader(io.BytesIO(body)).read(max_bytes + 1)
-        except OSError as error:
+            body = _join_chunks(body)
+        except EOFError as error:
             raise UnreadableError("bad_encoding", str(error)) from error
     encoding = headers.get("content-encoding", "")
     if encoding not in ("", "identity"):
         try:
             body = _decompressed(body, encoding, max_bytes)
-        except (OSError, zlib.error, zstandard.ZstdError) as error:
+        except (OSError, zlib.error, DamagedStreamError) as error:
             if _BINARY.search(body, 0, _SNIFFED_BYTES):
                 raise UnreadableError("bad_encoding", str(error)) from error
     if len(body) > max_bytes:
@@ -82,17 +105,32 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     return body
 
 
+def _join_chunks(body: bytes) -> bytes:
+    """Return the content of a chunked body; EOFError if its last chunk, of no bytes, is absent."""
+    pieces, at = [], 0
+    while size := _CHUNK_SIZE.match(body, at):
+        at = size.end() + int(size[1], 16)
+        if at == size.end():
+            return b"".join(pieces)
+        pieces.append(body[size.end() : at])
+    raise EOFError("a chunk is cut off")
+
+
 def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decompress, to one byte more than `max_bytes` at most; fails as its library does."""
+    """Decompress all members, to one byte more than `max_bytes` at most.
+
+    Raises an error of the library, or DamagedStreamError, if there is no end.
+    """
     if encoding == "br":
         return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
-    if encoding == "zstd":
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        return decompressor.stream_reader(body).read(max_bytes + 1)
-    if encoding not in ("gzip", "x-gzip", "deflate"):
+    if encoding not in ("gzip", "x-gzip", "deflate", "zstd"):
         raise OSError(f"content encoding {encoding}")
-    # 47: gzip or zlib by its header.
-    decompressor = zlib.decompressobj(wbits=47)
+    compression = compression_of(body)
+    if (encoding == "zstd") != (compression == "zstd"):
+        raise OSError(f"it is not {encoding}")
+    if compression != "none":
+        return _read_members(body, compression, max_bytes)
+    decompressor = zlib.decompressobj()
     try:
         found = decompressor.decompress(body, max_bytes + 1)
     except zlib.error:
@@ -101,8 +139,21 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
         # Some servers send it bare. Its beginning proves nothing, so it has to come to an end.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         found = decompressor.decompress(body, max_bytes + 1)
-        if not decompressor.eof and len(found) <= max_bytes:
-            raise
-    if not found and not decompressor.eof:
-        raise zlib.error("nothing to decompress")
+    if not decompressor.eof and len(found) <= max_bytes:
+        raise zlib.error("it ends too early")
     return found
+
+
+def _read_members(body: bytes, compression: Compression, max_bytes: int) -> bytes:
+    """Decompress every gzip member or zstd frame; DamagedStreamError if one is cut off."""
+    stream = DecompressedStream(io.BytesIO(body), compression, max_window=_ZSTD_WINDOW)
+    pieces, left = [], max_bytes + 1
+    try:
+        while left and (piece := stream.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    except DamagedStreamError as damaged:
+        # Browsers too ignore what follows the last member.
+        if not damaged.offset or compression_of(body[damaged.offset :][:4]) == compression:
+            raise
+    return b"".join(pieces)

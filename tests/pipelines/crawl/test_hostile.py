@@ -122,6 +122,10 @@ CASES: dict[str, tuple[Make, dict[str, int]]] = {
     "endless line": (lambda: [endless_line()], {"too_large": 1}),
     "cut line": (lambda: [endless_line()[:-100_000]], {"damaged": 1}),
     "endless header": (lambda: [member(HUGE, b"WARC/1.0\r\nX: ")], {"damaged": 1}),
+    "many HTTP headers": (
+        lambda: crawl.members([crawl.response("<p>x", "http://h.org", headers="a\n" * (7 << 20))]),
+        {"bad_http": 1},
+    ),
     "huge body": (lambda: bomb("gzip", member(HUGE)), {"too_large": 1}),
     "brotli": (lambda: bomb("br", brotli_zeros()), {"too_large": 1}),
     "zstd": (lambda: bomb("zstd", zstd_zeros()), {"too_large": 1}),

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import brotli
 import crawl_files as crawl
 import pytest
 import zstandard
@@ -23,6 +24,7 @@ BROTLI = b"\x8b\x05\x80<p>Hello</p>\x03"
 _WIDE = zstandard.ZstdCompressionParameters(window_log=24)
 _COMPRESSOR = zstandard.ZstdCompressor(compression_params=_WIDE).compressobj()
 WIDE = _COMPRESSOR.compress(HTML) + _COMPRESSOR.flush()
+pack, zstd = gzip.compress, zstandard.compress
 LONG = "".join(f"<p>Line {i} has {i * i} words.</p>" for i in range(1000)).encode()
 
 
@@ -86,7 +88,11 @@ def test_arc_whose_http_headers_are_in_lower_case_and_end_in_lf(tmp_path):
 def outcome(tmp_path: Path, head: str, body: bytes) -> str:
     """Read a WARC file of one response; return its text, or "dropped: " and the reason."""
     http = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n{head}\r\n".encode()
-    record = crawl.record(http + body, "http://a.example/", kind="response")
+    return read_response(tmp_path, http + body)
+
+
+def read_response(tmp_path: Path, http: bytes) -> str:
+    record = crawl.record(http, "http://a.example/", kind="response")
     [one] = crawl.read(crawl.write(tmp_path / "a.warc.gz", [record]), LIMIT, False)
     return one.text if isinstance(one, Page) else f"dropped: {one.reason}"
 
@@ -127,6 +133,83 @@ def test_a_decoded_body_under_its_old_headers(tmp_path, head):
 def test_an_encoded_body_is_decoded(tmp_path, head, encode, extra):
     head += f"Content-Length: {len(encode(HTML))}\r\n"  # which the other line end is not in
     assert outcome(tmp_path, head, extra + encode(HTML)) == TEXT
+
+
+LONG_TEXT = "\n".join(f"Line {i} has {i * i} words." for i in range(1000))
+
+
+@pytest.mark.parametrize(("encoding", "encode"), [("gzip", gzip.compress), ("zstd", zstd)])
+@pytest.mark.parametrize("cuts", [[0], [0, 1], [0, 500, 10_000], [*range(0, len(LONG), 3000)]])
+@pytest.mark.parametrize("rest", [b"", b"\0" * 20, b"junk"])
+def test_all_members_of_an_encoded_body_are_read(tmp_path, encoding, encode, cuts, rest):
+    pieces = [LONG[start:stop] for start, stop in zip(cuts, [*cuts[1:], None], strict=True)]
+    body = b"".join(map(encode, pieces)) + rest
+    assert outcome(tmp_path, f"Content-Encoding: {encoding}\r\n", body) == LONG_TEXT
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        *(("gzip", encode) for encode in (gzip.compress, zlib.compress, lambda d: pack(d) * 2)),
+        *(("deflate", encode) for encode in (bare, zlib.compress)),
+        *(("zstd", encode) for encode in (zstd, lambda d: zstd(d) * 2)),
+        ("br", brotli.compress),
+    ],
+)
+def test_a_body_that_is_cut_off_is_counted(tmp_path, encoding, encode):
+    for cut in (1, 4, 10, 200):
+        head = f"Content-Encoding: {encoding}\r\n"
+        assert outcome(tmp_path, head, encode(LONG)[:-cut]) == "dropped: bad_encoding", cut
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+def test_chunks_with_extensions(tmp_path, end):
+    parts = [HTML[i : i + 20] for i in range(0, len(HTML), 20)]
+    ends = ["", ";a", ' ; name="quoted value"', ";a=b;c=d"]
+    chunked = b"".join(
+        f"{len(part):X}{ends[i % 4]}{end}".encode() + part + end.encode()
+        for i, part in enumerate(parts)
+    )
+    for last in (f"0{end}{end}", f"000;last{end}X-Trailer: 1{end}{end}"):
+        body = chunked + last.encode()
+        assert outcome(tmp_path, "Transfer-Encoding: chunked\r\n", body) == TEXT
+    assert outcome(tmp_path, "Transfer-Encoding: chunked\r\n", chunked) == "dropped: bad_encoding"
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        ('"text/html"', TEXT),
+        ("'text/html; charset=utf-8'", TEXT),
+        ('"text/html"; charset="utf-8"', TEXT),
+        ("text/html, text/html; charset=utf-8", TEXT),
+        ("text/html; charset=utf-8, text/html", TEXT),
+        ("text/plain, text/html", TEXT),
+        ("text/html, application/pdf", "dropped: not_html"),
+    ],
+)
+def test_content_types_in_quotes_and_lists(tmp_path, stated, found):
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: {stated}\r\n\r\n".encode() + HTML
+    assert read_response(tmp_path, http) == found
+
+
+def test_a_charset_in_a_list_of_content_types(tmp_path):
+    page = "<p>Ein schöner Tag für Äpfel, Öl und Übermut: Straße, Größe, süß.".encode("iso8859-2")
+    for stated in (
+        "text/html; charset=latin2, text/html",
+        "text/html, text/html; charset=latin2",
+    ):
+        http = f"HTTP/1.1 200 OK\r\nContent-Type: {stated}\r\n\r\n".encode() + page
+        assert "schöner" in read_response(tmp_path, http)
+
+
+@pytest.mark.parametrize("interim", ["100 Continue", "103 Early Hints\r\nLink: </a.css>"])
+def test_interim_responses_are_passed_over(tmp_path, interim):
+    http = f"HTTP/1.1 {interim}\r\n\r\n".encode()
+    final = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + HTML
+    assert read_response(tmp_path, http * 2 + final) == TEXT
+    assert read_response(tmp_path, http) == "dropped: http_status"
+    assert read_response(tmp_path, http * 10_000) == "dropped: http_status"
 
 
 def test_brotli(tmp_path):
