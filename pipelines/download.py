@@ -22,6 +22,7 @@ from urllib3 import Retry
 
 from mswitch.pipelines.errors import UserError, causes
 from mswitch.pipelines.progress import say
+from mswitch.pipelines.storage import SECRETS, hide_secrets
 
 CHUNK_BYTES = 256 << 10
 #: For a connection, and without a byte until a connection counts as broken.
@@ -118,7 +119,8 @@ class Downloader:
                     return 0, b""
                 if response.status_code != 206 or not size:
                     raise UserError(
-                        f"{url}: the server gives no parts of files; download it and give its path"
+                        f"{hide_secrets(url)}: the server gives no parts of files; download it and "
+                        "give its path"
                     )
                 return int(size[1]), response.raw.read(count, decode_content=False)
 
@@ -133,36 +135,41 @@ class Downloader:
             try:
                 return request()
             except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-                raise UserError(f"{url} is not a URL to download from ({error})") from error
+                reason = SECRETS.sub("", str(error))
+                raise UserError(
+                    f"{hide_secrets(url)} is not a URL to download from ({reason})"
+                ) from error
             except (_TransientError, requests.RequestException, urllib3.exceptions.HTTPError) as e:
                 retry, wait_secs = self._next_try(url, e, retry)
         raise CancelledError
 
     def _next_try(self, url: str, error: Exception, retry: Retry) -> tuple[Retry, float]:
         """What is left of the retries after `error`, and seconds to wait."""
-        reason = str([*causes(error)][-1]) or type(error).__name__
+        reason = SECRETS.sub("", str([*causes(error)][-1])) or type(error).__name__
+        shown = hide_secrets(url)
         try:
             retry = retry.increment("GET", url, error=error)
         except urllib3.exceptions.MaxRetryError:
             raise UserError(
-                f"cannot download {url} ({reason}; {len(retry.history) + 1} attempts): check the "
+                f"cannot download {shown} ({reason}; {len(retry.history) + 1} attempts): check the "
                 "network or try later; the same command begins with this file again"
             ) from error
         asked_secs = getattr(error, "pause_secs", 0.0)
         if asked_secs > LONGEST_PAUSE_SECS:
             raise UserError(
-                f"{url}: the server is busy and asks to wait {asked_secs:,.0f} s: run the same "
+                f"{shown}: the server is busy and asks to wait {asked_secs:,.0f} s: run the same "
                 "command then"
             )
         wait_secs = asked_secs + retry.get_backoff_time()
         if wait_secs >= 1:
-            say("download", f"{url}: {reason}; once more in {wait_secs:.0f} s")
+            say("download", f"{shown}: {reason}; once more in {wait_secs:.0f} s")
         return retry, wait_secs
 
     @contextlib.contextmanager
     def _request(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
         """Send one GET; raise for a status that promises no data."""
         # Bytes as they are stored: offsets and checksums are theirs.
+        shown = hide_secrets(url)
         own = {"User-Agent": self.user_agent, "Accept-Encoding": "identity"}
         with requests.get(
             url, headers={**own, **headers}, stream=True, timeout=TIMEOUTS_SECS
@@ -172,9 +179,9 @@ class Downloader:
                 pause_secs = self._retry.get_retry_after(response.raw) or 0.0
                 raise _TransientError(f"HTTP {status}", pause_secs)
             if status in MISSING_STATUS:
-                raise MissingError(f"{url} does not exist on the server (HTTP {status})")
+                raise MissingError(f"{shown} does not exist on the server (HTTP {status})")
             if status not in (200, 206, 416):
-                raise UserError(f"{url}: the server answers HTTP {status} ({response.reason})")
+                raise UserError(f"{shown}: the server answers HTTP {status} ({response.reason})")
             yield response
 
     def _receive(self, url: str, path: Path) -> Mapping[str, str]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: A URL of which `pathlib` has folded the slashes.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
+#: User and password of a URL, or its query, where signatures stand.
+SECRETS = re.compile(r"(?<=://)[^/?#\s]*@|[?#][^\s'\")]*")
 #: Requests in flight when many small remote objects are read.
 _REQUESTS = 32
 
@@ -54,6 +56,11 @@ def is_remote(path: str | Path) -> bool:
 def is_http(path: str | Path) -> bool:
     """Tell an http:// or https:// URL, which can only be read."""
     return str(path).startswith(("http://", "https://"))
+
+
+def hide_secrets(path: str | Path) -> str:
+    """Return a path; a URL on a web server without user, password and query."""
+    return SECRETS.sub("", str(path)) if is_http(path) else str(path)
 
 
 def name_of(path: str | Path) -> str:

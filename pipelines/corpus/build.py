@@ -109,9 +109,9 @@ def build_corpus(
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
-        dropped_by_reason (most frequent first), undated_pages and unread_inputs (damaged, or not
-        understood) by path. Of an addition, before these: new_records, new_documents,
-        newly_dropped and newly_dropped_by_reason.
+        dropped_by_reason (most frequent first), made_urls (pages without one), undated_pages and
+        unread_inputs (damaged, or not understood) by path. Of an addition, before these:
+        new_records, new_documents, newly_dropped and newly_dropped_by_reason.
 
     Raises:
         RuntimeError: the accounts do not balance; nothing is published.
@@ -325,9 +325,12 @@ def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
 
 
 def _relative(path: str, out: str) -> str:
-    """Name an input so that moving both input and output changes nothing, where that can be."""
+    """Name an input so that moving both input and output changes nothing, where that can be.
+
+    A URL that is signed anew is the same input as long as its content is (`digest`).
+    """
     local = not storage.is_remote(path) and not storage.is_remote(out)
-    return os.path.relpath(path, out) if local else path
+    return os.path.relpath(path, out) if local else storage.hide_secrets(path)
 
 
 def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -358,6 +361,7 @@ def _summary(out: str) -> dict[str, Any]:
         "records": stats["stages"][0]["in"],
         "dropped": sum(reasons.values()),
         "dropped_by_reason": reasons,
+        "made_urls": {e["path"]: e["made_urls"] for e in inputs if "made_urls" in e},
         "undated_pages": {e["path"]: e["undated"] for e in inputs if "undated" in e},
         "unread_inputs": {e["path"]: e["status"] for e in inputs if e["status"] != "read"},
     }

@@ -79,7 +79,11 @@ def find_page(
                 order = {rule.name: number for number, rule in enumerate(rules)}
                 return page, sorted(asked, key=lambda found: order[found["step"]])
             asked.clear()
-    raise UserError(f"no page {wanted} in {', '.join(inputs)}: give a URL or offset that is there")
+    shown = [storage.hide_secrets(path) for path in (*inputs, *([wanted] if place else []))]
+    raise UserError(
+        f"no page {shown.pop() if place else wanted} in {', '.join(shown)}: give a URL or offset "
+        "that is there"
+    )
 
 
 def inspect_page(

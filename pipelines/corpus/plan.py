@@ -107,7 +107,8 @@ def plan_build(
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
     source = config.source()
     recipe = config.load(source)
-    say("corpus", f"builds {middle.path} ({middle.size_bytes:,} bytes) to see what it takes")
+    shown = storage.hide_secrets(middle.path)
+    say("corpus", f"builds {shown} ({middle.size_bytes:,} bytes) to see what it takes")
     start_server(recipe.preload)
     build = functools.partial(build_sample, config=config, source=source)
     with local_pool(1):
@@ -116,7 +117,7 @@ def plan_build(
             [sample] = call_each(build, [middle])
     if not sample["documents"]:
         raise UserError(
-            f"{middle.path} has no page that survives ({describe_drops(sample['dropped'])}): "
+            f"{shown} has no page that survives ({describe_drops(sample['dropped'])}): "
             "`mswitch corpus build` of it says why"
         )
     bytes_in = sum(file.size_bytes for file in files)
@@ -143,7 +144,7 @@ def plan_build(
         "stage": "corpus-plan",
         "files": len(files),
         "bytes_in": bytes_in,
-        "sampled": middle.path,
+        "sampled": shown,
         "workers": workers,
         "mb_per_second": round(rate, 3),
         "estimated": estimated,

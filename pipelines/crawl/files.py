@@ -90,7 +90,8 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     A path that is named twice counts once, a file under each name that links give it. `**` in a
     glob matches any depth, and a file once however many links lead to it.
 
-    Paths may be URLs: gs:// and s3:// with globs, https:// without.
+    Paths may be URLs: gs:// and s3:// with globs, https:// without. What a web server has under one
+    path counts once for each content, whatever the query: signatures are renewed.
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
@@ -103,14 +104,18 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
                 what = "matches no file" if glob.has_magic(given) else "does not exist"
                 raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
             for file in files:
-                found.setdefault(_identity(file.path), file)
-    return sorted(found.values(), key=lambda f: (f.name, f.size_bytes, f.digest, f.path))
+                found.setdefault(_identity(file), file)
+    return sorted(
+        found.values(),
+        key=lambda f: (f.name, f.size_bytes, f.digest, storage.hide_secrets(f.path)),
+    )
 
 
-def _identity(path: str) -> tuple[str, str]:
+def _identity(file: CrawlFile) -> tuple[str, str]:
     """Return what a path names, and the path: behind a link, `..` may lead elsewhere."""
-    remote = storage.is_remote(path)
-    return (path, path) if remote else (os.path.realpath(path), os.path.abspath(path))
+    if storage.is_remote(file.path):
+        return storage.hide_secrets(file.path), file.digest
+    return os.path.realpath(file.path), os.path.abspath(file.path)
 
 
 def _files(given: str) -> list[CrawlFile]:
@@ -119,13 +124,14 @@ def _files(given: str) -> list[CrawlFile]:
         files = _listed_files(given)
     else:
         files = [_inspect(path) for path in _paths(given)]
+    shown = storage.hide_secrets(given)
     if [file.path for file in files] == [given]:
         format = files[0].format or _inspect(given).format
         if format and format in CONVERT:
-            raise UserError(f"input {given} is {CONVERT[format]}")
+            raise UserError(f"input {shown} is {CONVERT[format]}")
         if format == "other":
             raise UserError(
-                f"input {given} is none of {FORMATS}: its content begins with neither WARC/, {{ "
+                f"input {shown} is none of {FORMATS}: its content begins with neither WARC/, {{ "
                 "nor PAR1"
             )
     return files
@@ -135,7 +141,9 @@ def _paths(given: str) -> list[str]:
     """Return the local paths, or the URL on a web server, that an input names."""
     if storage.is_http(given):
         if not storage.name_of(given):
-            raise UserError(f"input {given} names no file: give the URL of one")
+            raise UserError(
+                f"input {storage.hide_secrets(given)} names no file: give the URL of one"
+            )
         return [given]
     if os.path.exists(given):
         return [given]
@@ -181,7 +189,8 @@ def _inspect(path: str) -> CrawlFile:
         size, head, tail = storage.head_and_tail(path, _HEAD_BYTES)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"cannot read input {path}: {reason}; check its permissions") from error
+        shown = storage.hide_secrets(path)
+        raise UserError(f"cannot read input {shown}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
     return CrawlFile(path, storage.name_of(path), size, digest, _format(head))
 

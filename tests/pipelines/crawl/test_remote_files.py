@@ -3,16 +3,22 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import crawl_files as crawl
 import pytest
 from apache_beam.io.filesystem import FileMetadata, FileSystem
 from corpus_builds import LENIENT
+from file_server import hang_up, status
+from urllib3 import Retry
 
 from mswitch.pipelines.corpus.build import build_corpus
+from mswitch.pipelines.corpus.plan import plan_build
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.download import Downloader
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import read_manifest
 
 
 class MemoryFileSystem(FileSystem):
@@ -156,3 +162,57 @@ def test_a_corpus_from_a_url(tmp_path, file_server):
     assert result["documents"] == 6
     manifest = json.loads((tmp_path / "corpus" / "manifest.json").read_text())
     assert manifest["inputs"][0]["path"] == url
+
+
+SECRETS = ("anna", "p@ss", "X-Amz-Signature", "5ec7e7")
+
+
+def signed(server: Any, name: str, signature: str, content: bytes) -> str:
+    path = f"/{name}?X-Amz-Signature={signature}&part=1"
+    server.files[path] = content
+    return f"{server.url}{path}".replace("://", "://anna:p@ss@")
+
+
+def everything_written(folder: Path) -> str:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return b"\n".join(path.read_bytes() for path in files).decode(errors="replace")
+
+
+def test_secrets_of_a_url_are_neither_written_nor_printed(file_server, tmp_path, capfd):
+    wet = b"".join(crawl.members(crawl.pages(crawl.GERMAN, range(3), "de.example")))
+    url = signed(file_server, "a.warc.wet.gz", "5ec7e7-1", wet)
+    out = tmp_path / "corpus"
+    build_corpus([url], out, LENIENT)
+    [entry] = read_manifest(out, "corpus")["inputs"]
+    assert entry["path"] == f"{file_server.url}/a.warc.wet.gz"
+    # Signed anew it is the same input, and counts once.
+    again = signed(file_server, "a.warc.wet.gz", "5ec7e7-2", wet)
+    assert build_corpus([again, url], out, LENIENT)["reused"]
+    # What a server has under one path and several queries is several inputs.
+    more = b"".join(crawl.members(crawl.pages(crawl.GERMAN, range(3, 5), "de.example")))
+    other = signed(file_server, "a.warc.wet.gz", "5ec7e7-3", more)
+    assert build_corpus([url, other], tmp_path / "both", LENIENT)["documents"] == 5
+    build_corpus([other], out, LENIENT, append=True)
+    assert build_corpus([other], out, LENIENT, append=True)["reused"]
+    broken = signed(file_server, "b.jsonl", "5ec7e7", b'{"text": 1}')
+    with pytest.raises(UserError, match="no document survived") as caught:
+        build_corpus([broken], tmp_path / "broken", LENIENT)
+    plan_build([url], LENIENT)
+    said = "".join([*capfd.readouterr(), str(caught.value)])
+    assert "b.jsonl" in said
+    text = everything_written(tmp_path) + said
+    assert not [secret for secret in SECRETS if secret in text]
+
+
+@pytest.mark.parametrize("mood", [status(404), status(500), status(418), hang_up])
+@pytest.mark.parametrize("name", ["a.warc.gz", "", "a.csv"])
+def test_errors_name_a_url_without_its_secrets(file_server, monkeypatch, capfd, mood, name):
+    monkeypatch.setattr(Downloader.__init__, "__defaults__", (Retry(1), lambda count: None))
+    url = signed(file_server, name, "5ec7e7", b"a,b\n1,2\n")
+    if name != "a.csv":
+        file_server.moods[url.partition(file_server.url.partition("//")[2])[2]].extend([mood] * 9)
+    with pytest.raises(UserError) as caught:
+        find_crawl_files([url])
+    text = str(caught.value) + "".join(capfd.readouterr())
+    assert f"{file_server.url}/{name}" in text
+    assert not [secret for secret in SECRETS if secret in text]
