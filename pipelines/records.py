@@ -81,6 +81,7 @@ class Page:
         lang_score: how sure that rule is, from 0 to 1.
         charset: the encoding that its HTML was decoded by, "" if it was none.
         declared_charset: the encoding that its HTML declares, "" if none.
+        form: the published corpus whose fields the page was read from, "" if it is none.
         columns: values of the columns that rules add, by name; names that begin with _ are notes
             of a rule, which are not stored.
         words: its words once a rule has cut them (`mswitch.pipelines.corpus.rules.words`): those of
@@ -99,6 +100,7 @@ class Page:
     words: tuple[Any, int] | None = dataclasses.field(default=None, compare=False, repr=False)
     charset: str = ""
     declared_charset: str = ""
+    form: str = ""
 
     @property
     def text(self) -> str:

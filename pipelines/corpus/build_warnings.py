@@ -15,7 +15,7 @@ from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Rule, Step
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.crawl.dates import ACCEPTED
-from mswitch.pipelines.crawl.fields import map_fields
+from mswitch.pipelines.crawl.fields import PUBLISHED, map_fields
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile
 from mswitch.pipelines.crawl.pages import UNREAD, read_field_names
 from mswitch.pipelines.errors import printable
@@ -63,6 +63,16 @@ def warn_of_files(
     ]
     if unread:
         say("corpus", f"warning: damaged or not understood: {_some(unread)}")
+    _say_forms(known)
+    made = [(file.name, status["made_urls"]) for file, status in known if "made_urls" in status]
+    if made:
+        looked_for = ", ".join(map_fields(config.field)["url"])
+        say(
+            "corpus",
+            f"warning: {sum(count for _, count in made):,} pages have no URL and got one made of "
+            f"file and row ({_some([name for name, _ in made])}): looked for {looked_for}; map one "
+            "with --field url=NAME",
+        )
     undated = [(file, status["undated"]) for file, status in known if "undated" in status]
     if undated:
         first = undated[0][0]
@@ -76,6 +86,16 @@ def warn_of_files(
             f"of {first.name} are {names}; map one with --field timestamp=NAME; accepted are "
             f"{ACCEPTED}",
         )
+
+
+def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
+    """Print a line for each published corpus whose fields files have."""
+    for form in PUBLISHED:
+        names = [file.name for file, status in known if status.get("form") == form.name]
+        mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
+        if names:
+            mapped = f" ({mapped})" if mapped else ""
+            say("corpus", f"has the fields of {form.name}{mapped}: {_some(names)}")
 
 
 def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:

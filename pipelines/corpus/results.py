@@ -14,6 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
+#: Pages of these kinds in a file; the published corpus whose fields it has.
+_NOTED = ("undated", "made_urls", "corrected_charsets", "form")
+
 
 @dataclasses.dataclass(frozen=True)
 class Ingested:
@@ -24,8 +27,7 @@ class Ingested:
         lines: how many lines they have, as far as these have keys.
         text_bytes: their text.
         statuses: of each shard its `status` (read, damaged, or why nothing was read: `UNREAD`),
-            `records`, `pages`, and `undated` pages and `corrected_charsets` if it has any, for the
-            manifest.
+            `records`, `pages`, and what it has of `_NOTED`, for the manifest.
         ledger: the accounts of all shards.
     """
 
@@ -144,5 +146,5 @@ def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
         "status": status or ("damaged" if damaged else "read"),
         "records": pages + sum(dropped.values()),
         "pages": pages,
-        **{name: accounts[name] for name in ("undated", "corrected_charsets") if accounts[name]},
+        **{name: accounts[name] for name in _NOTED if accounts[name]},
     }

@@ -26,6 +26,7 @@ from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
+from mswitch.pipelines.crawl.fields import MADE_URL
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED
 from mswitch.pipelines.errors import UserError
@@ -50,7 +51,8 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     shard, file = numbered
     recipe = job.recipe
     ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _mask(recipe))
-    pages = lines = text_bytes = undated = corrected = 0
+    pages = lines = text_bytes = undated = made = corrected = 0
+    form = ""
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
     with (
         storage.publish(job.work.pages(shard)) as temporary,
@@ -65,6 +67,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     ):
         for batch in _batches(_read(file, job, ledger)):
             corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
+            form = form or batch[0].form
             rows = list(_ingest(batch, recipe, ledger))
             if not rows:
                 continue
@@ -74,11 +77,14 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
             lines += sum(row.get("lines", 0) for row in rows)
             text_bytes += table["text"].nbytes
             undated += sum(row["timestamp"] == UNDATED for row in rows)
+            made += sum(row["url"].startswith(MADE_URL) for row in rows)
     sizes = {
         "pages": pages,
         "lines": lines,
         "text_bytes": text_bytes,
         "undated": undated,
+        "made_urls": made,
+        "form": form,
         "corrected_charsets": corrected,
     }
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}

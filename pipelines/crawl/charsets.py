@@ -39,6 +39,12 @@ _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 #: Every second byte of this much markup is 0 in UTF-16: of so many, a quarter are enough.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
+_WIDE = (["utf-16-le"], ["utf-16-be"])
+#: How a tag begins in UTF-16.
+_WIDE_TAGS = {
+    "utf-16-le": re.compile(rb"(?:..)*?<\0[A-Za-z!/]\0", re.S),
+    "utf-16-be": re.compile(rb"(?:..)*?\0<\0[A-Za-z!/]", re.S),
+}
 _REPLACEMENT = "\ufffd".encode()
 _BEYOND_ASCII = bytes(range(0x80, 0x100))
 _CONTROLS = bytes(range(0x20)) + b"\x7f"
@@ -113,7 +119,8 @@ def decode(html: bytes, http_charset: str = "") -> Decoded | None:
     It is in the first of these in which at most `MAX_BROKEN_SHARE` of the characters beyond ASCII
     are broken (they become U+FFFD; one that is cut off at the end is left out):
 
-    1. UTF-8 or UTF-16 with a byte order mark; UTF-16 by the zeros of its markup.
+    1. UTF-8 or UTF-16 with a byte order mark; UTF-16 by the zeros of its markup, or where the
+       header declares it and there is a tag in it.
     2. UTF-8; below `_MIN_UTF8_CHARACTERS` only where no encoding is declared that is like it.
     3. What the HTTP header declares, then the meta tag, windows-1252 aside. Where CLD2 cannot read
        it, what uchardet takes the bytes for comes first, if it is another alphabet and can be read.
@@ -139,7 +146,7 @@ def _encodings(
     html: bytes, declared: Sequence[str], read: Callable[[str], tuple[str, float]]
 ) -> Iterator[str]:
     """Yield what HTML may be in, the best reason first."""
-    if marked := _marked(html):
+    if marked := _marked(html, declared):
         yield marked
     if html.isascii():
         yield from _of_seven_bits(html, declared)
@@ -213,9 +220,12 @@ def _meta_charset(html: bytes) -> str | None:
     return "utf-8" if found.startswith("utf-16") else found
 
 
-def _marked(html: bytes) -> str | None:
+def _marked(html: bytes, declared: Sequence[str]) -> str | None:
     for mark, encoding in _MARKS.items():
         if html.startswith(mark):
+            return encoding
+    for encoding, tag in _WIDE_TAGS.items() if declared[:1] in _WIDE else ():
+        if tag.match(html):
             return encoding
     head = html[:_HEAD_BYTES]
     even, odd = head[::2].count(0), head[1::2].count(0)

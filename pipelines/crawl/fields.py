@@ -1,6 +1,7 @@
 """How files are read, and where rows have the text, URL, date and record id of a page."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -20,6 +21,51 @@ STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 
+class Form(NamedTuple):
+    """The fields of a published corpus.
+
+    Attributes:
+        name: what people call the corpus.
+        marks: fields that tell it; all of them must be there.
+        fields: where it has parts of a page, as far as these are not `STANDARD_FIELDS`.
+        only: whether it has no other fields.
+    """
+
+    name: str
+    marks: frozenset[str]
+    fields: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    only: bool = False
+
+
+def _form(
+    name: str, marks: str, fields: Mapping[str, str] = MappingProxyType({}), *, only: bool = False
+) -> Form:
+    paths = {part: (path,) for part, path in fields.items()}
+    return Form(name, frozenset(marks.split()), MappingProxyType(paths), only)
+
+
+_WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id": "warc-record-id"}
+_OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
+_OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
+
+#: The first that fits is taken.
+PUBLISHED = (
+    _form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
+    _form("FineWeb", "text id dump url date file_path language_score token_count"),
+    _form("HPLT", "text id f o s u ts", {"url": "u", "timestamp": "ts"}),
+    _form("HPLT 1.2", "text id document_lang langs url collection"),
+    _form("OSCAR", "content warc_headers metadata", {"text": "content", **_OSCAR}),
+    _form("OSCAR of Hugging Face", "text id meta meta.warc_headers", _OSCAR_HF),
+    _form("OSCAR 2019", "text id", only=True),
+    _form("CulturaX", "text timestamp url source", only=True),
+    _form("mC4", "text timestamp url", only=True),
+    _form("MADLAD-400", "text", only=True),
+    _form("datatrove", "text id metadata"),
+)
+#: What the URL of a row begins with that has none: the file and the row follow.
+MADE_URL = "file:///made/"
+
+
 class Reading(NamedTuple):
     """How files are read; `CorpusConfig` says what each of these is for.
 
@@ -28,12 +74,31 @@ class Reading(NamedTuple):
         drop_metadata_lines: whether lines of a text that look like headers of WARC are dropped.
         html_main_content: whether of HTML only the main content is taken.
         fields: where JSONL and Parquet have each part of a page; see `map_fields`.
+        made_url: what the URL of a row in the file begins with that has none.
+        form: the published corpus whose fields the file has, "" if it is none.
     """
 
     max_record_bytes: int = 16 << 20
     drop_metadata_lines: bool = True
     html_main_content: bool = True
     fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
+    made_url: str = MADE_URL
+    form: str = ""
+
+    def recognize(self, names: Iterable[str]) -> "Reading":
+        """Return how to read rows with these fields: what the user did not map, by `PUBLISHED`."""
+        present = {outer for name in names for outer in _outer(name)}
+        for form in PUBLISHED:
+            if form.marks <= present and not (form.only and present - form.marks):
+                own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
+                found = {part: form.fields[part] for part in own}
+                return self._replace(form=form.name, fields={**self.fields, **found})
+        return self
+
+
+def _outer(path: str) -> Iterator[str]:
+    """Yield a path such as `a.b.c`, and those of what it lies in."""
+    return itertools.accumulate(path.split("."), "{}.{}".format)
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:

@@ -16,6 +16,8 @@ from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _SKIP_BYTES = 1 << 20
+#: Lists and objects in a line: as Python's, each takes up to thirty times its bytes.
+_MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 
 
@@ -32,6 +34,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
     """
     with open_input(path) as file:
         stream = Members(file).open()
+        known: Reading | None = None
         try:
             for offset, line in read_lines(stream.buffered(), reading.max_record_bytes):
                 source = f"{name}@{offset}"
@@ -41,7 +44,8 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
                 elif isinstance(row := _parse(line, source), Rejected):
                     yield row
                 else:
-                    yield page_from_fields(row, source, reading)
+                    known = known or reading.recognize(field_names(row))
+                    yield page_from_fields(row, source, known)
         except DamagedStreamError as damaged:
             detail = f"what follows byte {damaged.offset} of the file is not read: {damaged}"
             yield Rejected("read", "damaged", f"{name}@{stream.tell()}", detail=detail)
@@ -73,6 +77,9 @@ def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | No
 
 
 def _parse(line: bytes, source: str) -> dict[str, Any] | Rejected:
+    if line.count(b"[") + line.count(b"{") > _MOST_VALUES:
+        detail = f"more than {_MOST_VALUES} lists and objects in a line"
+        return Rejected("read", "too_large", source, detail=detail)
     try:
         value = json.loads(line.removeprefix(BYTE_ORDER_MARK).decode())
     except UnicodeDecodeError as error:

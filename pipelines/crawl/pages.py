@@ -6,7 +6,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.extract import record_to_page
-from mswitch.pipelines.crawl.fields import Reading
+from mswitch.pipelines.crawl.fields import MADE_URL, Reading
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
@@ -55,6 +55,7 @@ def read_pages(
             yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
             return
         if format in ("jsonl", "parquet"):
+            reading = reading._replace(made_url=f"{MADE_URL}{file.digest[:16]}/")
             read = json_lines.read_json_lines if format == "jsonl" else parquet.read_table
             for page in read(str(path), file.name, reading):
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None

@@ -1,8 +1,10 @@
 """Reads pages from Parquet, row group by row group."""
 
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +15,15 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
-#: Rows that are decoded at a time.
+#: Rows that are decoded at a time; fewer if dictionaries make them larger than this.
 BATCH_ROWS = 100
+BATCH_BYTES = 64 << 20
+#: How much of the file is read at a time to look at a row group's first pages.
+_LOOK_BYTES = 64 << 10
+#: The beginning of a page's header, in Thrift's compact form: its type (4 for a dictionary), its
+#: size once decompressed.
+_PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])")
+_DICTIONARY_PAGE = b"\x04"
 #: A column of a row group that is larger (once decompressed) is rejected unread, with the rows of
 #: its row group: Arrow itself stops at 2 GiB a page.
 MAX_COLUMN_BYTES = 2 << 30
@@ -38,12 +47,14 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
         name: its base name; a page's `source` adds the number of its row.
         reading: how; of a row, the strings count together.
     """
-    fields, max_bytes = reading.fields, reading.max_record_bytes
+    max_bytes = reading.max_record_bytes
     with open_input(path) as raw:
         try:
             file = _open(raw)
             columns = file.schema
             names = _paths(columns)
+            reading = reading.recognize(names)
+            fields = reading.fields
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
             wanted = [path for path in looked_for if path in names]
             strings = [
@@ -57,15 +68,14 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             return
         size = raw.seek(0, os.SEEK_END)
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
-        for part, usable in (("text", strings), ("url", wanted)):
-            if not set(fields[part]) & set(usable):
-                given = [
-                    f"{path} is of type {kinds[path]:.60}" for path in fields[part] if path in kinds
-                ]
-                wrong = f"{given[0]}, not text" if given else ""
-                detail = describe_missing(part, fields[part], names, wrong)
-                yield from unread.rejected(f"no_{part}", 0, file.metadata.num_rows, detail)
-                return
+        if not set(fields["text"]) & set(strings):
+            given = [
+                f"{path} is of type {kinds[path]:.60}" for path in fields["text"] if path in kinds
+            ]
+            wrong = f"{given[0]}, not text" if given else ""
+            detail = describe_missing("text", fields["text"], names, wrong)
+            yield from unread.rejected("no_text", 0, file.metadata.num_rows, detail)
+            return
         first = text_bytes = 0
         for number in range(file.num_row_groups):
             rows = max(0, file.metadata.row_group(number).num_rows)
@@ -74,7 +84,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
                 if error := _too_large(file, number, wanted):
                     yield from unread.rejected("too_large", first, rows, error)
                     continue
-                for row in _rows(file, number, wanted):
+                for row in _rows(file, raw, number, wanted):
                     source = f"{name}@{at}"
                     at += 1
                     row_bytes = sum(len(v) for v in row.values() if isinstance(v, bytes))
@@ -156,12 +166,42 @@ def _page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejec
     return page_from_fields(values, source, reading)
 
 
-def _rows(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]) -> int:
+    """Return how many rows of a row group to decode at a time, whatever values they share.
+
+    No value is larger than the dictionary of its column. Where each is the beginning of the next,
+    none is larger than its column once decompressed.
+    """
+    # Columns with damaged metadata raise an error here, and would abort the process below.
+    first = pq.ParquetFile(raw, metadata=file.metadata, pre_buffer=False, buffer_size=_LOOK_BYTES)
+    next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
+    group, largest = file.metadata.row_group(number), 1
+    for column in map(group.column, range(group.num_columns)):
+        if column.path_in_schema not in wanted:
+            continue
+        if "DELTA_BYTE_ARRAY" in column.encodings:
+            largest += column.total_uncompressed_size
+            continue
+        raw.seek(min(column.data_page_offset, column.dictionary_page_offset or sys.maxsize))
+        header = _PAGE_HEADER.match(raw.read(8))
+        if header is None:
+            largest += column.total_uncompressed_size
+        elif header[1] == _DICTIONARY_PAGE:
+            bits = "".join(f"{byte & 0x7F:07b}" for byte in reversed(header[2]))
+            largest += int(bits, 2) // 2
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))
+
+
+def _rows(
+    file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a row group by the paths of columns; text as bytes: it may be no UTF-8."""
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=[number], columns=list(wanted)):
+    size = _batch_rows(file, raw, number, wanted)
+    for batch in file.iter_batches(size, row_groups=[number], columns=list(wanted)):
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _leaves(name, column)
+        # A value becomes Python's one row at a time: it may be large, and in all of them.
         for values in zip(*map(_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 
@@ -176,8 +216,8 @@ def _leaves(path: str, column: pa.Array) -> dict[str, pa.Array]:
     return leaves
 
 
-def _values(column: pa.Array) -> list[Any]:
-    """The values of a column; a moment that Python lacks, as its type and number."""
+def _values(column: pa.Array) -> Iterator[Any]:
+    """Yield the values of a column; a moment that Python lacks, as its type and number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):
@@ -189,7 +229,7 @@ def _values(column: pa.Array) -> list[Any]:
         column = column.cast(pa.timestamp(unit), safe=False)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
-    return [_value(scalar) for scalar in column]
+    yield from map(_value, column)
 
 
 def _value(scalar: Any) -> Any:

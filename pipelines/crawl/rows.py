@@ -1,14 +1,24 @@
 """A page from named fields: what JSONL objects and Parquet rows have in common."""
 
+import re
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.pipelines.crawl import dates
-from mswitch.pipelines.crawl.fields import Reading, describe_missing, field_names, find_value
+from mswitch.pipelines.crawl.fields import (
+    STANDARD_FIELDS,
+    Reading,
+    describe_missing,
+    field_names,
+    find_value,
+)
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.records import Page, Rejected
 
+#: What some corpora have as the `id` of a document.
+_HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
 #: A page without a date that is understood: every dated page of its URL is newer.
 UNDATED = dates.format_date(dates.EPOCH)
 
@@ -16,9 +26,9 @@ UNDATED = dates.format_date(dates.EPOCH)
 def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     """Return the page that a row describes, or the reason that there is none.
 
-    Text and URL are required. The date is the first that `parse_date` understands, and is written
-    in one form; a page without any counts as older than all others (1970). A field `dump` that does
-    not name a Common Crawl dump is ignored.
+    Text is required; a row without a URL gets one that names its file and itself. The date is the
+    first that `parse_date` understands, and is written in one form; a page without any counts as
+    older than all others (1970). A field `dump` that does not name a Common Crawl dump is ignored.
 
     Args:
         row: what the row holds; unknown values may be None.
@@ -26,11 +36,11 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
         reading: where each part of a page is looked for, and the limit on its text.
     """
     fields = reading.fields
-    _, address = _first_value(row, fields["url"])
-    url = _clean(address)
+    given = next(filter(None, (_find_url(row, path, reading) for path in fields["url"])), "")
+    url = given or reading.made_url + urllib.parse.quote(source, safe="@")
 
     def rejected(reason: str, detail: str = "") -> Rejected:
-        return Rejected("read", reason, source, url, detail)
+        return Rejected("read", reason, source, given.encode("utf-8", "replace").decode(), detail)
 
     field, text = _first_value(row, fields["text"])
     if not isinstance(text, str):
@@ -38,23 +48,32 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
         names = field_names(row)
         return rejected("no_text", describe_missing("text", fields["text"], names, wrong))
     try:
-        str(address).encode()
+        given.encode()
         utf8 = text.encode()
     except UnicodeEncodeError as error:  # JSON can name half a character, as "\ud83d"
         return rejected("lone_surrogate", str(error))
     if len(utf8) > reading.max_record_bytes:
         return rejected("too_large", f"more than {reading.max_record_bytes} bytes")
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
-    if not (url and utf8) or is_source(utf8):
-        missing = describe_missing("url", fields["url"], field_names(row))
-        reason = "page_source" if utf8 else "no_content"
-        return rejected(reason, utf8.decode()) if url else rejected("no_url", missing)
+    if not utf8 or is_source(utf8):
+        return rejected("page_source" if utf8 else "no_content", utf8.decode())
     dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
     found = (dates.parse_date(find_value(row, path)) for path in dated)
     moment = next(filter(None, found), dates.EPOCH)
     _, record_id = _first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
-    return Page(url, utf8, timestamp, dates.micros(moment), source, _clean(record_id))
+    micros = dates.micros(moment)
+    return Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
+
+
+def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
+    """Return the URL in a field, "" if there is none: a hash or a number of a row is not one."""
+    value = find_value(row, path)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    url = str(value).strip()
+    unasked = path == "id" and reading.fields["url"] == STANDARD_FIELDS["url"]
+    return "" if _HASH.fullmatch(url) or (unasked and "://" not in url) else url
 
 
 def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:

@@ -23,7 +23,7 @@ from mswitch.pipelines.crawl.decompression import (
 _RECORD_LINE = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
 #: By WARC-Type, in lower case.
-_KINDS: dict[bytes, Literal["text", "http"]] = {b"conversion": "text", b"response": "http"}
+_KINDS: dict[bytes, Literal["text", "http", "other"]] = {b"conversion": "text", b"response": "http"}
 #: As fastwarc has it.
 _BLANK = (b"\r\n", b"\n")
 #: A name, and a value that goes on in the next line where that begins with white space.

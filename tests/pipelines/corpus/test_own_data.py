@@ -98,6 +98,75 @@ def test_fields_of_a_parquet_without_dates(tmp_path, rows, capfd):
     assert "the fields of a.parquet are text, url, a?t.day; map one" in capfd.readouterr().err
 
 
+def warc_headers(url: str) -> dict[str, str]:
+    return {
+        "warc-record-id": "<urn:uuid:1>",
+        "warc-date": "2022-11-28T12:00:00Z",
+        "warc-target-uri": url,
+        "warc-type": "conversion",
+    }
+
+
+URL = "http://de.example/1"
+HASH = "d41d8cd98f00b204e9800998ecf8427e"
+WEB = {"id": "<urn:uuid:1>", "dump": "CC-MAIN-2022-49", "url": URL, "date": "2022-11-28T12:00:00Z"}
+WEB |= {"file_path": "s3://a", "language_score": 0.9}
+HPLT = {"f": "a.warc", "o": 7, "s": 9, "rs": 9, "u": URL, "c": "text/html", "id": HASH}
+HPLT |= {"ts": "2022-11-28T12:00:00Z", "lang": ["deu_Latn"], "seg_langs": ["deu_Latn"]}
+#: Rows without their text, as these corpora are published.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "FineWeb2": {**WEB, "language_script": "Latn", "minhash_cluster_size": 3, "top_langs": "{}"},
+    "FineWeb": {**WEB, "language": "en", "token_count": 7},
+    "HPLT": HPLT,
+    "OSCAR of Hugging Face": {"id": 7, "meta": {"warc_headers": warc_headers(URL)}},
+    "OSCAR": {"warc_headers": warc_headers(URL), "metadata": {"identification": {"prob": 1.0}}},
+    "CulturaX": {"timestamp": "2022/11/28 12:00:00", "url": URL, "source": "mC4"},
+    "mC4": {"timestamp": "2022-11-28T12:00:00Z", "url": URL},
+    "datatrove": {"id": HASH, "metadata": {"url": URL, "date": "2022-11-28T12:00:00Z"}},
+}
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_corpora_are_recognised(tmp_path, capfd, rows, name, form):
+    row = {**PUBLISHED[name], "content" if name == "OSCAR" else "text": rows[0]["text"]}
+    path = tmp_path / f"a.{form}"
+    if form == "jsonl":
+        jsonl(path, [row])
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), path)
+    summary = build_corpus([str(path)], tmp_path / "out", LENIENT)
+    assert texts(tmp_path / "out") == {URL: (rows[0]["text"], "2022-11-28T12:00:00Z")}
+    assert not summary["made_urls"]
+    [line] = [line for line in capfd.readouterr().err.splitlines() if "has the fields of" in line]
+    assert line.startswith(f"[corpus] has the fields of {name}")
+    assert line.endswith(": " + path.name)
+
+
+def test_documents_without_a_url_get_one_and_are_counted(tmp_path, capfd, rows):
+    """Those of MADLAD-400, whose files have the same names in each language's directory."""
+    for number, folder in enumerate("ab"):
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / "c.jsonl", [{"text": r["text"]} for r in rows[number::2]])
+    jsonl(tmp_path / "d.jsonl", [{"id": n, "text": "\n".join(rows[n]["text"])} for n in (0, 1)])
+    out, inputs = tmp_path / "out", [str(tmp_path / "?" / "*"), str(tmp_path / "*.jsonl")]
+    summary = build_corpus(inputs, out, LENIENT)
+    assert summary["made_urls"] == {"../a/c.jsonl": 2, "../b/c.jsonl": 2, "../d.jsonl": 2}
+    assert summary["documents"] >= 4
+    assert "duplicate_url" not in summary["dropped_by_reason"]
+    assert {url.partition("/made/")[0] for url in texts(out)} == {"file://"}
+    forms = [entry["form"] for entry in read_manifest(out, "corpus")["inputs"]]
+    assert forms == ["MADLAD-400", "MADLAD-400", "OSCAR 2019"]
+    error = capfd.readouterr().err
+    assert "has the fields of MADLAD-400: c.jsonl, c.jsonl" in error
+    assert "6 pages have no URL and got one made of file and row (c.jsonl, c.jsonl, " in error
+    # The same files elsewhere are the same documents.
+    (tmp_path / "a" / "c.jsonl").rename(tmp_path / "e.jsonl")
+    again = tmp_path / "again"
+    build_corpus([str(tmp_path / "e.jsonl")], again, LENIENT)
+    assert {url.split("/")[4] for url in texts(again)} < {url.split("/")[4] for url in texts(out)}
+
+
 def test_what_was_lost_is_named(tmp_path, rows, capfd):
     folder = tmp_path / "in"
     folder.mkdir()

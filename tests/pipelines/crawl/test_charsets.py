@@ -269,3 +269,22 @@ CHARSETS = [
 def test_any_bytes_are_text_or_nothing(html, charset):
     found = decode(html, charset)
     assert found is None or found.text.encode().decode() == found.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("declared", ["utf-16", "utf-16le", "UTF-16BE"])
+@pytest.mark.parametrize(
+    "html",
+    ["<p>Hi</p>", "<!doctype html><p>日本語の文章がここにあります。" * 9, "一" * 3000 + "<br>二"],
+)
+def test_utf16_without_a_mark_that_the_header_declares(encoding, declared, html):
+    found = decode(html.encode(encoding), declared)
+    assert found is not None
+    assert found.text == html
+
+
+@pytest.mark.parametrize("html", ["<p>Grüße aus Köln</p>", "<p>plain</p>", "<p>日本語の文章</p>"])
+def test_utf16_that_is_declared_falsely(html):
+    found = decode(html.encode(), "utf-16")
+    assert found is not None
+    assert found.text == html

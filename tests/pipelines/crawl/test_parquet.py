@@ -157,12 +157,13 @@ def test_fields_of_other_names_at_any_depth(tmp_path):
     page, other = read(path, fields=fields)
     assert (page.text, page.url) == ("one", "http://a.example/")
     assert page.timestamp == "2024-01-01T00:00:00Z"
-    assert reasons([other]) == ["no_url"]
+    assert other.url == "file:///made/f@1"
     # Every row is counted, although none is read.
     found = read(path)
     assert reasons(found) == ["no_text", "no_text"]
     assert found[0].detail.endswith("the fields are content, meta.link, meta.crawl.day")
-    assert reasons(read(path, fields=map_fields(["text=content"]))) == ["no_url", "no_url"]
+    found = read(path, fields=map_fields(["text=content"]))
+    assert [page.url for page in found] == ["file:///made/f@0", "file:///made/f@1"]
 
 
 @pytest.mark.parametrize(
@@ -287,6 +288,51 @@ def test_a_bomb_is_given_up(tmp_path, monkeypatch):
     assert reasons(found)[-1] == "damaged"
     assert set(reasons(found)[:-1]) == {""}
     assert len(found) < 10_000
+
+
+MIB = 1 << 20
+
+
+def shared(path: Path) -> Path:
+    """A value of 4 MiB that all rows share."""
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 100, pa.int32()), ["x" * 4 * MIB])
+    return write(path, {"text": text, "url": ["u"] * 100}, dictionary_pagesize_limit=64 * MIB)
+
+
+def repeated(path: Path) -> Path:
+    """A value of 4 MiB that each row takes from the row before it."""
+    table = {"text": ["x" * 4 * MIB] * 100, "url": ["u"] * 100}
+    encodings = {"text": "DELTA_BYTE_ARRAY", "url": "PLAIN"}
+    options = {"use_dictionary": False, "write_statistics": False, "compression": "zstd"}
+    return write(path, table, column_encoding=encodings, **options)
+
+
+def brackets(path: Path) -> Path:
+    path.write_bytes(b'{"text":"t","url":"u","a":[%s0]}' % (b"[0]," * (4 * MIB - 20)))
+    return path
+
+
+@pytest.mark.parametrize(("make", "most_mib"), [(shared, 320), (repeated, 320), (brackets, 150)])
+def test_what_rows_share_is_not_held_for_each(tmp_path, make, most_mib):
+    """In a child whose memory is measured; all rows at a time would take 800 MiB and more."""
+    script = (
+        "import re, sys\n"
+        "from mswitch.pipelines.crawl import fields, files, pages\n"
+        "[file] = files.find_crawl_files(sys.argv[1:])\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        "before = peak()\n"
+        "reading = fields.Reading(1 << 20 if file.format == 'parquet' else 16 << 20)\n"
+        "print(*{getattr(one, 'reason', '') for one in pages.read_pages(file, reading)})\n"
+        "print(peak() - before)"
+    )
+    path = make(tmp_path / "a")
+    assert path.stat().st_size < 17 * MIB
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True
+    )
+    reasons, kib = done.stdout.splitlines()
+    assert reasons == "too_large"
+    assert int(kib) < most_mib << 10
 
 
 def test_errors_of_the_disk_are_no_damage(tmp_path):

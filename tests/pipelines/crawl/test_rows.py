@@ -18,7 +18,7 @@ def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
     [
         ({"url": "u", "id": "i", "metadata": {"url": "m"}}, "u", "i"),
         ({"url": None, "id": "i", "metadata": {"url": "m"}}, "m", "i"),
-        ({"url": "", "id": "i", "metadata": None}, "i", "i"),
+        ({"url": "", "id": "http://i/", "metadata": None}, "http://i/", "http://i/"),
         ({"url": "u", "id": "i", "record_id": "r"}, "u", "r"),
         ({"url": " u\n", "id": 7}, "u", "7"),
         ({"url": "u", "id": None}, "u", ""),
@@ -28,6 +28,18 @@ def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
 def test_where_url_and_record_id_come_from(fields, url, record_id):
     found = page(**fields)
     assert (found.url, found.record_id) == (url, record_id)
+
+
+HASHES = ["<urn:uuid:0f8fad5b-d9cb-469f-a165-70867728950e>", "d41d8cd98f00b204e9800998ecf8427e", 7]
+
+
+@pytest.mark.parametrize("value", [*HASHES, None, "", ["u"], {"a": 1}, True])
+@pytest.mark.parametrize("field", ["url", "id"])
+def test_a_row_without_a_url_gets_one_and_a_hash_is_none(field, value):
+    fields = {"url": None, field: value}
+    found = page(**fields)
+    assert found.url == ("7" if (field, value) == ("url", 7) else "file:///made/f@1")
+    assert page(("url=id",), **{**fields, "id": "doc-7"}).url == "doc-7"
 
 
 def test_html_where_text_belongs():
@@ -99,12 +111,6 @@ def test_fields_of_other_names():
             {"text": ["a", "b"], "url": 7},
             "no_text",
             "text is of type list, not text: map a field with --field text=NAME; the fields are",
-        ),
-        (
-            {"url": None},
-            "no_url",
-            "no url or metadata.url or id: map a field with --field url=NAME; "
-            "the fields are text, url",
         ),
     ],
 )
