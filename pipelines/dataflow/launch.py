@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import USER_ERROR
 
@@ -89,8 +90,8 @@ def _check_urls(name: str, urls: Sequence[str], schemes: tuple[str, ...]) -> Non
     for url in urls or [""]:
         if not url.startswith(schemes):
             raise UserError(
-                f"--{name}: {url or 'it is missing'}: give a URL that begins with "
-                f"{' or '.join(schemes)}"
+                f"--{name}: {storage.hide_secrets(url) or 'it is missing'}: give a URL that "
+                f"begins with {' or '.join(schemes)}"
             )
 
 
