@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Literal, TypeVar
 
 from prefect import get_client, get_run_logger
 from prefect.exceptions import Abort, Pause
-from prefect.input import RunInput
-from prefect.input.run_input import keyset_from_paused_state
+from prefect.input import RunInput, delete_flow_run_input, read_flow_run_input
+from prefect.input.run_input import keyset_from_base_key
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
@@ -26,14 +26,14 @@ Made = TypeVar("Made")
 
 
 class Approval(RunInput):
-    """What Prefect asks when such a flow run is resumed.
+    """Form that Prefect shows when a person resumes such a flow run.
 
     Attributes:
-        approve: go on; otherwise the flow run is cancelled.
+        decision: whether to continue or to cancel the flow run.
         max_cost_usd: the new limit, for all of it.
     """
 
-    approve: bool
+    decision: Literal["yes", "no"]
     max_cost_usd: float
 
 
@@ -64,34 +64,43 @@ def approve(guard: CostGuard) -> None:
         if limit is None or guard.is_finished() or (spent < limit and expected <= limit):
             return
         proposed = math.ceil(_MARGIN * max(expected, limit))
-        answer = _ask(
-            key_of("cost-above", str(limit)), f"The limit is {limit:,.2f} USD: {text}", proposed
-        )
-        if not answer.approve or answer.max_cost_usd <= limit:
+        answer = _ask(limit, f"The limit is {limit:,.2f} USD: {text}", proposed)
+        if answer.decision == "no":
             raise JobCancelledError(f"a cost above {limit:,.2f} USD was not approved: {text}")
         guard.limit = answer.max_cost_usd
         log.info(f"approved: at most {guard.limit:,.2f} USD")
 
 
-def _ask(key: str, text: str, proposed: float) -> Approval:
-    """The answer to a question, once there is one; `suspend_flow_run` with a state that says why.
+def _ask(limit: float, text: str, proposed: float) -> Approval:
+    """Return a person's answer, or suspend the flow run until there is one.
+
+    The server keeps an approval, for a flow that starts again. It forgets a refusal, so that Retry
+    asks again.
 
     Raises:
-        Pause: there is none yet.
+        Pause: nobody has answered yet.
     """
-    approve = Field(description=f"{text}. Go on? Otherwise the flow run is cancelled.")
-    limit = Field(proposed, gt=0, description="The new limit, with what is spent, in USD.")
+    question = f"{text}. `yes` continues with the new limit below, `no` cancels the flow run."
     form = create_model(
-        "Approval", __base__=Approval, approve=(bool, approve), max_cost_usd=(float, limit)
+        "Approval",
+        __base__=Approval,
+        decision=(Literal["yes", "no"], Field(description=question)),
+        max_cost_usd=(
+            float,
+            Field(proposed, gt=limit, description="The new limit, with what is spent, in USD."),
+        ),
     )
-    wanted = Suspended(pause_key=key, message=text)
+    keys = keyset_from_base_key(key_of("cost-above", str(limit)))
+    given = read_flow_run_input(keys["response"])
+    if given:
+        if given["decision"] == "no":
+            delete_flow_run_input(keys["response"])
+        return form(**given)
+    wanted = Suspended(message=text)
     wanted.name = AWAITING_APPROVAL
-    keys = keyset_from_paused_state(wanted)
     wanted.state_details.run_input_keyset = {**keys}
     with get_client(sync_client=True) as client:
         state = propose_state_sync(client, wanted, this_flow_run.id)
-    if state.is_running():  # it was asked before, and the flow run resumed
-        return cast("Approval", form.load(keys))  # a coroutine only in one
     if not state.is_paused():
         raise Abort(f"the flow run is {state.name}")
     form.save(keys)

@@ -82,13 +82,14 @@ class Schedule(_Table):
     Attributes:
         cron: such as `0 6 5 * *`.
         timezone: of the cron line.
-        active: whether it runs; else the schedule is there to be switched on.
+        active: whether it runs; None to keep what a person switched in Prefect. A new schedule is
+            off, except that of the reconciler.
         parameters: of its runs, in place of the deployment's.
     """
 
     cron: str
     timezone: str = "UTC"
-    active: bool = False
+    active: bool | None = None
     parameters: dict[str, Any] = {}
 
 

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,13 +12,8 @@ from uuid import UUID
 import httpx
 from prefect import get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import (
-    DeploymentScheduleCreate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
-)
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import ConcurrencyOptions
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -30,7 +25,7 @@ from mswitch.flows.prefect.deploy.deployments import (
     check_schedules,
     further_of,
     job_variables,
-    schedule_of,
+    schedules_of,
     schema_of,
     tags_of,
 )
@@ -190,7 +185,7 @@ def _work_queue(
 
 
 #: Settings that the client takes by other names.
-_OTHER_NAMES = ("form", "concurrency", "schedule")
+_OTHER_NAMES = ("form", "concurrency", "schedules")
 
 
 def _deployment(
@@ -199,8 +194,12 @@ def _deployment(
     operators: Operators,
     operators_file: Path | None,
 ) -> Thing:
+    name, before = f"deployment {deployment.name}", None
+    with contextlib.suppress(ObjectNotFound):
+        before = client.read_deployment_by_name(deployment_path(deployment.name))
+    present = before.schedules if before is not None else []
     schema = schema_of(deployment, operators)
-    schedule = schedule_of(deployment, operators)
+    schedules = schedules_of(deployment, operators, present)
     wanted: dict[str, Any] = {
         "entrypoint": deployment.entrypoint,
         "work_pool_name": operators.pool,
@@ -212,12 +211,12 @@ def _deployment(
         "form": _digest(schema),
         "enforce_parameter_schema": True,
         "concurrency": deployment.concurrency,
-        "schedule": schedule.model_dump() if schedule is not None else None,
+        "schedules": _shown_schedules(schedules),
     }
 
     def write() -> None:
-        if before is not None and (schedule is None or not schedule.active):
-            for one in before.schedules:  # with its late runs, which replacing it would leave
+        if before is not None and not any(one.active for one in schedules):
+            for one in present:  # with its late runs, which replacing it would leave
                 client.delete_deployment_schedule(before.id, one.id)
         limit, options = None, None
         if deployment.concurrency is not None:
@@ -226,7 +225,7 @@ def _deployment(
         client.create_deployment(
             flow_id=client.create_flow_from_name(deployment.flow.name),
             name=deployment.name,
-            schedules=[_schedule_of(schedule)] if schedule is not None else [],
+            schedules=schedules,
             concurrency_limit=limit,
             concurrency_options=options,
             path=".",
@@ -235,10 +234,7 @@ def _deployment(
             **{key: wanted[key] for key in wanted if key not in _OTHER_NAMES},
         )
 
-    name, before = f"deployment {deployment.name}", None
-    try:
-        before = client.read_deployment_by_name(deployment_path(deployment.name))
-    except ObjectNotFound:
+    if before is None:
         return Thing(name, wanted, None, write)
     found = {key: getattr(before, key, None) for key in wanted}
     found["form"] = _digest(before.parameter_openapi_schema)
@@ -248,30 +244,18 @@ def _deployment(
         if limit is not None and options is not None
         else None
     )
-    found["schedule"] = _found_schedule(before.schedules)
+    found["schedules"] = _shown_schedules(present)
     return Thing(name, wanted, found, write)
 
 
-def _schedule_of(schedule: Any) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(
-        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone),
-        active=schedule.active,
-        parameters=schedule.parameters,
-    )
-
-
-def _found_schedule(schedules: Any) -> Any:
-    """The one schedule as operators.toml has it; all of them where there are others."""
-    found = [
-        {
-            "cron": getattr(one.schedule, "cron", str(one.schedule)),
-            "timezone": one.schedule.timezone,
-            "active": one.active,
-            "parameters": one.parameters,
-        }
+def _shown_schedules(schedules: Sequence[Any]) -> list[str]:
+    """Schedules in words, the same on both sides."""
+    return sorted(
+        f"{getattr(one.schedule, 'cron', one.schedule)} {one.schedule.timezone}, "
+        f"{'on' if one.active else 'off'}, from {one.slug or 'a person'}"
+        + (f", with {canonical_json(one.parameters)}" if one.parameters else "")
         for one in schedules
-    ]
-    return found[0] if len(found) == 1 else found or None
+    )
 
 
 def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
@@ -281,6 +265,7 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
     name, before = f"automation {wanted.name}", client.read_automations_by_name(wanted.name)
     if not before:
         return Thing(name, settings(wanted), None, lambda: client.create_automation(wanted))
+    wanted.enabled = before[0].enabled
     update = functools.partial(client.update_automation, before[0].id, wanted)
     return Thing(name, settings(wanted), settings(before[0]), update)
 

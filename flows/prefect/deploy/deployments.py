@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect import Flow
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy, DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
 from pydantic import ValidationError
 
@@ -52,6 +53,8 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig
 #: Prefect's name of the queue that every work pool has.
 QUEUE = "default"
 NOTHING = Further()
+#: Slugs of schedules on the server: of operators.toml, and of the table below.
+SLUGS = (FROM_FILE, FROM_TABLE) = ("operators-toml", "mswitch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Deployment:
         flow: the flow.
         kind: which of the deployments of this flow.
         settings: what its form shows; None for a flow without parameters.
-        schedule: when it runs, unless operators.toml says otherwise; None for by hand only.
+        schedule: when it runs, unless operators.toml or a person in Prefect says otherwise; None
+            for by hand only.
         concurrency: how many of its runs work at a time, and what becomes of a further one.
         housekeeping: whether its runs do no work of their own, and wait for no other run.
     """
@@ -164,9 +168,44 @@ DEPLOYMENTS: Sequence[Deployment] = (
 )
 
 
-def schedule_of(deployment: Deployment, operators: Operators) -> Schedule | None:
-    """When a deployment runs by itself."""
-    return operators.schedules.get(deployment.name, deployment.schedule)
+def schedules_of(
+    deployment: Deployment, operators: Operators, present: Sequence[DeploymentSchedule] = ()
+) -> list[DeploymentScheduleCreate]:
+    """Return the schedules that a deployment should have.
+
+    Only a table of operators.toml replaces what a person set in Prefect. When that table goes, so
+    does its schedule.
+
+    Args:
+        deployment: the deployment.
+        operators: with the tables.
+        present: the schedules that the server has of it.
+    """
+    given, table = operators.schedules.get(deployment.name), deployment.schedule
+    if given is None:
+        kept = [_as_action(one) for one in present if one.slug != FROM_FILE]
+        return kept or ([_made(table, FROM_TABLE)] if table is not None else [])
+    last = min(present, key=lambda one: one.slug not in SLUGS, default=None)
+    if given.active is None:
+        active = last.active if last is not None else table is not None and table.active
+        given = given.model_copy(update={"active": active})
+    others = [_as_action(one) for one in present if one is not last]
+    return [_made(given, FROM_FILE), *others]
+
+
+def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone),
+        active=bool(schedule.active),
+        parameters=schedule.parameters,
+        slug=slug,
+    )
+
+
+def _as_action(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+    """The schedule as it is, for an update of its deployment, which replaces all schedules."""
+    names = ("schedule", "active", "parameters", "slug")
+    return DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in names})
 
 
 def further_of(deployment: Deployment, operators: Operators) -> Further:

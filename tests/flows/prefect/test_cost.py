@@ -184,8 +184,8 @@ def test_at_the_limit_nothing_more_is_computed_and_a_note_says_how_far_it_is(
 class Person:
     """Answers questions, and remembers what was asked."""
 
-    def __init__(self, monkeypatch, *answers: tuple[bool, float]):
-        self.asked: list[tuple[str, str, float]] = []
+    def __init__(self, monkeypatch, *answers: tuple[str, float]):
+        self.asked: list[tuple[float, str, float]] = []
         self.answers = list(answers)
         monkeypatch.setattr(approval, "_ask", self.answer)
         monkeypatch.setattr(approval, "get_run_logger", lambda: self)
@@ -193,10 +193,10 @@ class Person:
     def info(self, text: str):
         pass
 
-    def answer(self, key: str, text: str, proposed: float) -> Approval:
-        self.asked.append((key, text, proposed))
-        approved, limit = self.answers.pop(0)
-        return Approval(approve=approved, max_cost_usd=limit)
+    def answer(self, limit: float, text: str, proposed: float) -> Approval:
+        self.asked.append((limit, text, proposed))
+        decision, raised = self.answers.pop(0)
+        return Approval(decision=decision, max_cost_usd=raised)
 
 
 def test_an_estimate_below_the_limit_asks_nobody(operators, planned, tmp_path, monkeypatch):
@@ -211,26 +211,22 @@ def test_an_estimate_below_the_limit_asks_nobody(operators, planned, tmp_path, m
 def test_an_estimate_above_the_limit_is_approved_with_a_higher_one(
     operators, planned, tmp_path, monkeypatch
 ):
-    person = Person(monkeypatch, (True, 9.0), (True, 12.0))
+    person = Person(monkeypatch, ("yes", 9.0), ("yes", 12.0))
     train_some(planned[0], tmp_path, 100, 60.0)
     guard = guard_of(operators, planned[:1], limit=8.0)
 
     approve(guard)
 
     assert guard.limit == 12
-    assert [(key, proposed) for key, _, proposed in person.asked] == [
-        ("cost-above-8-0", 12),
-        ("cost-above-9-0", 12),
-    ]
+    assert [(limit, proposed) for limit, _, proposed in person.asked] == [(8.0, 12), (9.0, 12)]
     assert person.asked[0][1] == (
         "The limit is 8.00 USD: 0.00 USD spent, about 10.00 USD in all "
         "(mt5-tiny: 300 steps of 60 s, as measured)"
     )
 
 
-@pytest.mark.parametrize("answer", [(False, 100.0), (True, 8.0)])
-def test_who_does_not_approve_cancels(answer, operators, planned, tmp_path, monkeypatch):
-    Person(monkeypatch, answer)
+def test_who_does_not_approve_cancels(operators, planned, tmp_path, monkeypatch):
+    Person(monkeypatch, ("no", 100.0))
     train_some(planned[0], tmp_path, 100, 60.0)
     with pytest.raises(JobCancelledError, match=r"a cost above 8\.00 USD was not approved"):
         approve(guard_of(operators, planned[:1], limit=8.0))
@@ -239,7 +235,7 @@ def test_who_does_not_approve_cancels(answer, operators, planned, tmp_path, monk
 def test_who_has_spent_all_is_asked_unless_nothing_is_left(
     operators, planned, tmp_path, monkeypatch
 ):
-    person = Person(monkeypatch, (True, 6.0))
+    person = Person(monkeypatch, ("yes", 6.0))
     one = planned[0]
     recorded(training(one, SETTINGS, tmp_path), held(2))
     one.out.mkdir()

@@ -6,6 +6,8 @@ from collections import deque
 import pytest
 from file_server import FileServer, status
 from job_world import write_record
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import CronSchedule
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs.job import Job
@@ -16,7 +18,7 @@ from mswitch.flows.prefect.deploy.deployments import (
     DEPLOYMENTS,
     further_of,
     job_variables,
-    schedule_of,
+    schedules_of,
     tags_of,
 )
 from mswitch.flows.prefect.form_defaults import RefreshSettings
@@ -108,14 +110,54 @@ def test_examples_and_runs_go_to_the_bucket_and_are_found_where_they_were_made(t
         there.directory("pairs", "a", "../b")
 
 
-def test_schedules_are_inactive_unless_asked_for(tmp_path):
-    [monthly] = [one for one in DEPLOYMENTS if one.name == "append-crawl-monthly"]
-    asked = '[schedules."append-crawl-monthly"]\ncron = "0 5 1 * *"\nactive = true'
+ASKED = '[schedules."append-crawl-monthly"]\ncron = "0 5 1 * *"\n'
 
-    assert not schedule_of(monthly, Operators()).active
-    assert schedule_of(monthly, read_operators(written(tmp_path, asked))).active
+
+def deployed(name: str, operators: Operators, *present: tuple[str, bool, str | None]):
+    """The schedules of a deployment after one of these, as (cron, active, slug)."""
+    [deployment] = [one for one in DEPLOYMENTS if one.name == name]
+    there = [
+        DeploymentSchedule(schedule=CronSchedule(cron=cron), active=active, slug=slug)
+        for cron, active, slug in present
+    ]
+    made = schedules_of(deployment, operators, there)
+    return [(one.schedule.cron, one.active, one.slug) for one in made]
+
+
+def test_schedules_are_inactive_unless_asked_for(tmp_path):
+    monthly = "append-crawl-monthly"
+    assert deployed(monthly, Operators()) == [("0 6 5 * *", False, "mswitch")]
+    assert deployed("reconcile-all", Operators()) == [("*/2 * * * *", True, "mswitch")]
     active = [one.name for one in DEPLOYMENTS if one.schedule and one.schedule.active]
     assert active == ["reconcile-all"]
+    asked = read_operators(written(tmp_path, ASKED))
+    assert deployed(monthly, asked) == [("0 5 1 * *", False, "operators-toml")]
+    asked = read_operators(written(tmp_path, f"{ASKED}active = true"))
+    assert deployed(monthly, asked) == [("0 5 1 * *", True, "operators-toml")]
+    # As the reconciler always was, though the table says nothing of it.
+    often = read_operators(written(tmp_path, '[schedules.reconcile-all]\ncron = "* * * * *"'))
+    assert deployed("reconcile-all", often) == [("* * * * *", True, "operators-toml")]
+
+
+def test_schedules_that_a_person_set_stay_unless_the_file_says_otherwise(tmp_path):
+    silent = Operators()
+    asked = read_operators(written(tmp_path, ASKED))
+    off = read_operators(written(tmp_path, f"{ASKED}active = false"))
+    monthly, pair = "append-crawl-monthly", "pretrain-pair-base"
+    clicked = [("0 6 5 * *", True, "mswitch"), ("0 3 * * *", True, None)]
+
+    assert deployed(monthly, silent, *clicked) == clicked
+    assert deployed(pair, silent, clicked[1]) == [clicked[1]]
+    # The file's takes the place of mswitch's own, and of none that a person added.
+    given = ("0 5 1 * *", True, "operators-toml")
+    for order in (clicked, clicked[::-1]):
+        assert deployed(monthly, asked, *order) == [given, clicked[1]]
+    assert deployed(monthly, asked, given) == [given]
+    assert deployed(monthly, off, given) == [("0 5 1 * *", False, "operators-toml")]
+    # Once it is out of the file, it goes.
+    assert deployed(monthly, silent, given) == [("0 6 5 * *", False, "mswitch")]
+    assert deployed(monthly, silent, given, clicked[1]) == [clicked[1]]
+    assert deployed(pair, silent, given) == []
 
 
 @pytest.mark.parametrize(
