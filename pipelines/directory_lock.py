@@ -31,6 +31,11 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     link, out = out, follow_link(out)
     if os.path.islink(link) and not out.exists():
         raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make that")
+    if not _is_utf8(out):
+        raise UserError(
+            f"the name of {option or 'the directory'} {os.fspath(out)!a} is not UTF-8: choose "
+            "another, or set LC_ALL=C.UTF-8 if this terminal writes UTF-8"
+        )
     elsewhere = f", or choose another {option}" if option else ""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,3 +68,11 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
             raise
     finally:
         os.close(descriptor)
+
+
+def _is_utf8(path: Path) -> bool:
+    """Return whether a path's bytes are those of its text in UTF-8, as libraries take them to be."""
+    try:
+        return os.fsencode(path) == str(path).encode()
+    except UnicodeEncodeError:
+        return False

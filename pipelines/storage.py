@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 import urllib.parse
@@ -236,6 +237,8 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
                 found = os.stat(path)
+                if not stat.S_ISREG(found.st_mode):
+                    continue  # to read a pipe would wait for a writer
                 status = FileStatus(path, found.st_size, found.st_mtime)
                 files[os.path.relpath(path, directory)] = status
     return files

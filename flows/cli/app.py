@@ -102,7 +102,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError(f"unknown command {argv[0]!r}: {hint}")
     quieten_beam()
     try:
-        code = build_app(argv[0] if argv else None)(list(argv))
+        command, bound, _ = build_app(argv[0] if argv else None).parse_args(list(argv))
     except CycloptsError as error:
         if isinstance(error, ValidationError) and (argument := error.argument):
             # Where Pydantic is imported, cyclopts lets it check bounds before our classes do.
@@ -111,7 +111,10 @@ def run(argv: Sequence[str]) -> int:
         words = " ".join(["mswitch", *(error.command_chain or ())])
         print(f"mswitch: see `{words} --help`", file=sys.stderr)
         return USER_ERROR
-    return int(code or 0)
+    for name, value in bound.arguments.items():
+        option = f"--{name.replace('_', '-')}"
+        check_value(option, value, bound.signature.parameters[name].annotation)
+    return int(command(*bound.args, **bound.kwargs) or 0)
 
 
 def quieten_beam() -> None:
