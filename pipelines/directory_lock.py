@@ -71,7 +71,7 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Return whether a path's bytes are those of its text in UTF-8, as libraries take them to be."""
+    """Return whether the bytes of a path are its text in UTF-8, as libraries read it."""
     try:
         return os.fsencode(path) == str(path).encode()
     except UnicodeEncodeError:

@@ -79,6 +79,7 @@ class AppendSettings(_Checked):
 
     Attributes:
         name: name of the corpus that grows; it keeps the settings it was built with.
+        inputs: files to add in place of a dump: paths, globs or URLs, as of flow `corpus`.
         dump: a crawl such as CC-MAIN-2024-10, or `latest`.
         segments: number of files of the crawl to take, spread evenly over it.
         format: WET (text) or WARC (HTML).
@@ -86,6 +87,7 @@ class AppendSettings(_Checked):
     """
 
     name: Name = "sample"
+    inputs: tuple[str, ...] = ()
     dump: Dump = "latest"
     segments: Annotated[int, Ge(1), Le(100_000)] = 1
     format: CrawlFormat = "wet"
@@ -187,19 +189,24 @@ class RefreshSettings(_Checked):
         examples: name of the examples that are made of it. In names, `{dump}` stands for the dump
             that is added, and `{date}` for the day for which the run is scheduled.
         pair: name of the pair that is trained on them.
+        inputs: files to add in place of a dump: paths, globs or URLs, in which `{date}` stands for
+            the day.
         dump: the dump to add, such as CC-MAIN-2024-10, or `latest`.
         timezone: the time zone of `{date}`, such as Europe/Berlin.
-        append_deployment: the deployment that adds the dump; empty to add none.
+        append_deployment: the deployment that adds the dump or inputs; empty to add none.
         examples_deployment: the deployment that makes the examples.
         pair_deployment: the deployment that trains the pair and reports.
         examples_parameters: further parameters of the deployment that makes the examples, by the
             names of its form.
-        pair_parameters: further parameters of the deployment that trains the pair.
+        pair_parameters: further parameters of the deployment that trains the pair. Its
+            `begin_with` may be `{previous}`: the last finished pair before this one with a name of
+            the same form, or random parameters if there is none.
     """
 
     corpus: Name = "mc4"
     examples: Template = "mc4-{dump}"
     pair: Template = "base-{dump}"
+    inputs: tuple[str, ...] = ()
     dump: Dump = "latest"
     timezone: str = "UTC"
     append_deployment: str = "append-crawl-monthly"
@@ -212,6 +219,8 @@ class RefreshSettings(_Checked):
         super().__post_init__()
         if self.timezone not in zoneinfo.available_timezones():
             raise UserError(f"timezone {self.timezone!r} is unknown: give such as Europe/Berlin")
+        if self.inputs and "{dump}" in f"{self.examples}{self.pair}":
+            raise UserError("{dump} in names is of a dump, and inputs take its place: give {date}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -276,12 +276,19 @@ class Operators(_Table):
         """Where a run of that name (`RunName`) was made."""
         return self.output(*name.split("/"))
 
-    def link(self, page: Path) -> str:
-        """A page in Markdown: a link where it is served, else its path."""
+    def address(self, page: Path) -> str:
+        """Return the URL of a page if pages are served, else its path."""
         if self.pages is None or not page.is_relative_to(self.storage):
-            return f"`{page.absolute()}`"
+            return str(page.absolute())
         path = page.relative_to(self.storage).as_posix()
-        return f"[{path}]({str(self.pages).rstrip('/')}/{quote(path)})"
+        return f"{str(self.pages).rstrip('/')}/{quote(path)}"
+
+    def link(self, page: Path) -> str:
+        """Return a page in Markdown: a link if pages are served, else its path."""
+        address = self.address(page)
+        if address == str(page.absolute()):
+            return f"`{address}`"
+        return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
         """Where examples or a run with that `Job.place` go."""

@@ -1,4 +1,4 @@
-"""Which flow runs own a job: who asked for it, who wants it still, and how it is cancelled."""
+"""Which flow runs own a job: who asked for it, who wants it still, and how they end."""
 
 import contextlib
 from pathlib import Path
@@ -11,6 +11,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as this_deployment
 from prefect.runtime import flow_run as this_flow_run
+from prefect.states import Crashed
 
 from mswitch.flows.jobs.controller import ask, goes_on
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
@@ -22,6 +23,8 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 _OWNER = "flow run "
+#: How often a flow run that crashes is started.
+MAX_RUNS = 20
 #: Tags of runs of a deployment whose owner operators.toml names.
 OWNER_TAG = "owner:"
 #: Types of state of flow runs that go on, by themselves or once `reconcile` starts them again.
@@ -123,3 +126,20 @@ def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
 def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
     """Cancel the jobs of a flow run that was cancelled; Prefect calls it by these names."""
     cancel_jobs(read_operators(), flow_run.id)
+
+
+def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
+    """Say what a crash means in the state of a flow run; Prefect calls it by these names."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(flow_run.id)
+        if run.state is None or not run.state.is_crashed():
+            return
+        after = f"it starts again within two minutes, time {run.run_count + 1} of {MAX_RUNS}"
+        if run.run_count >= MAX_RUNS:
+            after = "it does not start again by itself: mend the cause, then press Retry"
+        message = f"The process of this flow run ended. Its jobs keep running; {after}."
+        client.set_flow_run_state(run.id, Crashed(message=f"{message} Prefect: {state.message}"))
+
+
+#: Hooks of flows that have jobs, for Prefect.
+HOOKS: dict[str, Any] = {"on_cancellation": [cancel_hook], "on_crashed": [crash_hook]}

@@ -5,6 +5,7 @@ from prefect.events import emit_event
 from mswitch.flows.jobs.command import cancel_command
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Record
+from mswitch.flows.prefect.owners import flow_run_of
 from mswitch.pipelines.progress import say
 
 #: The event of a job that runs and has written nothing for so long.
@@ -41,4 +42,6 @@ def report_stall(record: Record, now: float) -> None:
 def tell(event: str, record: Record, message: str = "") -> None:
     """Emit an event of a job."""
     resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
-    emit_event(event, resource, payload={"message": message})
+    run = flow_run_of(record.owner)
+    of_run = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
+    emit_event(event, resource, related=[of_run] if run else [], payload={"message": message})

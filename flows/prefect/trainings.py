@@ -17,13 +17,18 @@ from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.follow import follow, follow_job, jobs_followed
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, owner_of, started_by
+from mswitch.flows.prefect.owners import cancel, owner_of
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import check_trainings
-from mswitch.flows.prefect.reports import index_reports, show_report, write_page
+from mswitch.flows.prefect.reports import (
+    index_reports,
+    report_runs,
+    show_report,
+    so_far,
+    write_page,
+)
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.prefect.training_progress import TrainingProgress
-from mswitch.flows.reports.pair import write_report
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import BucketError
@@ -192,12 +197,11 @@ class Trainings:
             if not all(_described(one) for one in self.planned if one.out in runs):
                 continue
             try:
-                of, who = self.settings.report, started_by()
-                options: Any = {"unfinished": True, "replace": True, "started_by": who}
+                place, of = so_far(out), self.settings.report
                 with lines_to(lambda lines: None):
-                    summary = write_report(*sides, out, of, **options)
+                    summary = report_runs(*sides, place, of, unfinished=True)
                 if not summary["reused"]:
-                    show_report(out, summary["verdict"])
+                    show_report(place, summary["verdict"])
             except Exception as error:  # whatever it is, trainings go on
                 problem = str(error) if isinstance(error, UserError) else repr(error)
                 if problem != self._problems.get(out):

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import re
 import urllib.parse
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -57,7 +58,7 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         rows=[shown for _, shown in reports],
         downstream=[shown for _, shown in downstream],
         data=data,
-        name=storage.name_of(str(directory).rstrip("/")) or str(directory),
+        name=_shown(storage.name_of(str(directory).rstrip("/")) or str(directory)),
     )
     write_atomically(storage.join(directory, PAGE), page)
     storage.write_json(storage.join(directory, DATA), data)
@@ -137,13 +138,20 @@ def _pick(found: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     path = f"{_relative(file.path, directory).removesuffix('.json')}.html"
+    # Of `pairs/NAME/report` or `experiments/NAME/MIXTURE`, what a person named.
+    name = re.sub(r"/report(-so-far)?$", "", os.path.dirname(path))
     written = datetime.datetime.fromtimestamp(file.updated, datetime.UTC)
     return {
-        "path": os.fsencode(path).decode(errors="replace"),
+        "name": _shown(name.partition("/")[2] or name),
+        "path": _shown(path),
         # With a dot in front no name of a directory is taken for a scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
+
+
+def _shown(path: str) -> str:
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _relative(path: str, directory: str) -> str:

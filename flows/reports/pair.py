@@ -46,6 +46,7 @@ def write_report(
     timed: bool = True,
     replace: bool = False,
     started_by: str = "",
+    flow_run: str = "",
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
@@ -66,11 +67,14 @@ def write_report(
         timed: compare wall-clock times too. Without, the report depends on no machine's speed.
         replace: write over a report of other runs or settings that is there.
         started_by: who started it, for the page.
+        flow_run: address of the flow run that makes it, for the page.
 
     Returns:
         The stage's summary: the verdict, how many languages it rests on, and the medians.
     """
     tuned = read_downstream(downstream)
+    maker = {"started_by": started_by, "flow_run": flow_run}
+    maker = {key: text for key, text in maker.items() if text}
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
         steps = common_steps([*baselines, *candidates]) if unfinished else None
         sides = {
@@ -104,11 +108,11 @@ def write_report(
 
         def make_one(pairs: Pairs, names: tuple[str, str]) -> Made:
             so_far = identity.get("unfinished")
-            return _make(pairs, names, config, so_far, tuned, started_by)
+            return _make(pairs, names, config, so_far, tuned, maker)
 
         def make() -> Made:
             if len(compared) > 1:
-                return _make_all(compared, make_one)
+                return _make_all(compared, make_one, maker)
             return make_one(compared[0], run_names(*(run.name for run in compared[0][0])))
 
         report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
@@ -125,7 +129,7 @@ def _make(
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
-    started_by: str,
+    maker: Mapping[str, str],
 ) -> Made:
     """Compare one candidate with the baseline."""
     baseline, candidate = map(merged, zip(*pairs, strict=True))
@@ -139,7 +143,7 @@ def _make(
     pooled = pool(results, steps, config)
     horizons = measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
-    report |= {"started_by": started_by} if started_by else {}
+    report |= maker
     tuned = [one for one in downstream if one.is_of(pairs)]
     report["downstream"] = [one.section(pairs) for one in tuned]
     drawings = draw(report, results, pooled, candidate.routing, steps)
@@ -151,7 +155,9 @@ def _make(
 
 
 def _make_all(
-    compared: Sequence[Pairs], make_one: Callable[[Pairs, tuple[str, str]], Made]
+    compared: Sequence[Pairs],
+    make_one: Callable[[Pairs, tuple[str, str]], Made],
+    maker: Mapping[str, str],
 ) -> Made:
     """Compare several candidates; each one's files are in a directory below."""
     baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
@@ -161,7 +167,7 @@ def _make_all(
         reports[folder], made = make_one(pairs, (baseline, name))
         made = {**made, DATA: storage.json_text(reports[folder])}
         files |= {f"{folder}/{file}": text for file, text in made.items()}
-    report = overview_data(reports)
+    report = {**overview_data(reports), **maker}
     return report, {**files, PAGE: render_page("overview.html.j2", report, sentences=sentences)}
 
 

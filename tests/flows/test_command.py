@@ -285,6 +285,21 @@ def test_a_full_disk_is_one_line_and_nothing_is_published(tmp_path):
     assert "sample" not in done.stdout.split()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("serve --port 80000", "--port must be at least 0 and at most 65,535, not 80000"),
+        ("serve --port=-5", "--port must be at least 0 and at most 65,535, not -5"),
+        ("corpus fit x --out y --max-weight 1", "--max-weight must be at least 2 and at most 100"),
+        ("corpus fit x --out y --min-documents 0", "--min-documents must be at least 1, not 0"),
+    ],
+)
+def test_bounds_of_options_that_no_class_has_are_refused_without_pydantic(words, message):
+    done = run_mswitch(*words.split())
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert done.stderr.startswith(f"mswitch: {message}")
+
+
 def test_bounds_are_refused_in_our_words_also_beside_pydantic(capsys):
     import pydantic  # noqa: F401  # cyclopts uses it to check what it finds imported
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -141,6 +142,17 @@ def test_a_second_writer_is_kept_out_with_the_holder_named(tmp_path, monkeypatch
         lock_directory(tmp_path / "corpus", option),
     ):
         pass
+
+
+def test_a_name_that_libraries_would_not_find_is_refused(tmp_path, monkeypatch):
+    """They take names to be UTF-8, whatever the locale says."""
+    for name, wrong in ((b"caf\xc3\xa9", False), (b"caf\xe9", True)):
+        with contextlib.nullcontext() if not wrong else pytest.raises(UserError, match="not UTF-8"):
+            lock_directory(tmp_path / os.fsdecode(name)).__enter__()
+    monkeypatch.setattr(os, "fsencode", lambda path: str(path).encode("latin-1"))
+    with pytest.raises(UserError, match=r"the name of --out '.*caf\\xe9' is not UTF-8: choose"):
+        lock_directory(tmp_path / "café").__enter__()
+    lock_directory(tmp_path / "coffee").__enter__()
 
 
 def test_a_killed_writer_leaves_no_lock(tmp_path):

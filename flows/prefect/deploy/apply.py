@@ -31,9 +31,12 @@ from mswitch.flows.prefect.deploy.deployments import (
 )
 from mswitch.flows.prefect.deploy.heartbeats import zombies
 from mswitch.flows.prefect.deploy.notifications import (
-    NAME,
+    FORMER_AUTOMATIONS,
+    FORMER_BLOCKS,
+    SEVERITIES,
     address,
     automations,
+    block_name,
     find_block,
     save_block,
 )
@@ -125,29 +128,39 @@ def _things(
     for deployment in DEPLOYMENTS:
         yield _deployment(client, deployment, operators, operators_file)
     yield _automation(client, zombies())
+    yield from _notifications(client, operators)
+
+
+def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[Thing]:
+    blocks, names = dict.fromkeys(SEVERITIES, UUID(int=0)), [*FORMER_AUTOMATIONS]
+    gone = [*FORMER_BLOCKS]
     if operators.notifications is None:
-        yield from _former_notifications(client)
-    else:
-        url, found = address(operators.notifications), find_block(client)
-        # The address itself is shown nowhere.
-        state = {"url": f"as in ${operators.notifications.url_variable}"}
-        before = None if found is None else state if found[1] == url else {"url": "another"}
-        yield Thing(f"block {NAME}", state, before, lambda: save_block(url))
-        # In a dry run there may be none.
-        block = find_block(client)
-        for automation in automations(block[0] if block else UUID(int=0)):
-            yield _automation(client, automation)
-
-
-def _former_notifications(client: SyncPrefectClient) -> Iterator[Thing]:
-    """What is left of [notifications] that is not in operators.toml any more."""
-    for one in automations(UUID(int=0)):
-        for before in client.read_automations_by_name(one.name):
+        names += [one.name for one in automations(blocks)]
+        gone += map(block_name, SEVERITIES)
+    for name in names:
+        for before in client.read_automations_by_name(name):
             delete = functools.partial(client.delete_automation, before.id)
-            yield Thing(f"automation {one.name}", None, {}, delete)
-    if (block := find_block(client)) is not None:
-        delete = functools.partial(client.delete_block_document, block[0])
-        yield Thing(f"block {NAME}", None, {}, delete)
+            yield Thing(f"automation {name}", None, {}, delete)
+    for name in gone:
+        if (block := find_block(client, name)) is not None:
+            delete = functools.partial(client.delete_block_document, block[0])
+            yield Thing(f"block {name}", None, {}, delete)
+    if operators.notifications is None:
+        return
+    # The address itself is shown nowhere.
+    url, state = address(operators.notifications), f"as in ${operators.notifications.url_variable}"
+    for severity in SEVERITIES:
+        name = block_name(severity)
+        before = find_block(client, name)
+        shown = None if before is None else {"url": state if before[1] == url else "another"}
+        yield Thing(
+            f"block {name}", {"url": state}, shown, functools.partial(save_block, severity, url)
+        )
+        # In a dry run there may be none.
+        block = find_block(client, name)
+        blocks |= {severity: block[0]} if block else {}
+    for automation in automations(blocks):
+        yield _automation(client, automation)
 
 
 def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:

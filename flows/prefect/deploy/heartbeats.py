@@ -13,6 +13,8 @@ from mswitch.flows.prefect.operators_toml import TAG, TAGS
 
 #: Seconds between the signs of life of a flow run.
 HEARTBEAT_SECS = 30
+#: How long they may stay away.
+SILENT_SECS = 3 * HEARTBEAT_SECS
 
 
 def zombies() -> AutomationCore:
@@ -21,18 +23,19 @@ def zombies() -> AutomationCore:
     crash: ActionTypesOrUnknown = ChangeFlowRunState(
         state=StateType.CRASHED,
         name="Crashed",
-        message="No sign of life: its process died.",
+        message=f"No sign of life for {SILENT_SECS} seconds: its process ended, or could not reach "
+        "the server. Its jobs keep running; it starts again within two minutes.",
         force=False,
     )
     return AutomationCore(
         name=f"{TAG}-zombies",
-        description="Flow runs whose process died are Crashed.",
+        description="Flow runs without a sign of life are Crashed.",
         trigger=of_flow_runs(
             ("heartbeat", *ends, AWAITING_APPROVAL),
             after={"prefect.flow-run.heartbeat"},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            within=datetime.timedelta(seconds=3 * HEARTBEAT_SECS),
+            within=datetime.timedelta(seconds=SILENT_SECS),
         ),
         actions=[crash],
     )

@@ -1,6 +1,9 @@
-"""Messages that Prefect sends: a block with the address, and automations that use it."""
+"""Messages that Prefect sends: blocks with the address, and automations that use them."""
 
+import datetime
 import os
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from prefect.blocks.notifications import SlackWebhook
@@ -12,12 +15,26 @@ from prefect.exceptions import ObjectNotFound
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
 from mswitch.flows.prefect.deploy.heartbeats import of_flow_runs
 from mswitch.flows.prefect.operators_toml import FILE, TAG, Notifications
+from mswitch.flows.prefect.owners import MAX_RUNS
 from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 
-#: The block's name. Apprise, with which it sends, takes Slack's and many other addresses.
+#: Apprise, with which a block of this type sends, takes Slack's and many other addresses.
 NAME = f"{TAG}-notifications"
-_ABOUT_RUN = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
+#: Severities, as Apprise has them; each needs a block of its own.
+SEVERITIES = ("failure", "warning", "success")
+#: Names of earlier versions.
+FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
+#: A process, its hook and its worker may each report one crash.
+_ONE_CRASH = datetime.timedelta(minutes=1)
+_LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
+_STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
+_CRASH = (
+    "{{ flow_run.name }} crashed at {{ event.occurred.strftime('%H:%M:%S') }} UTC: its process "
+    f"ended. Nothing is lost: its jobs keep running. {{% if flow_run.run_count < {MAX_RUNS} %}}It "
+    f"starts again within two minutes, time {{{{ flow_run.run_count + 1 }}}} of {MAX_RUNS}."
+    "{% endif %}"
+)
 
 
 def address(settings: Notifications) -> str:
@@ -34,39 +51,65 @@ def address(settings: Notifications) -> str:
     return given
 
 
-def find_block(client: SyncPrefectClient) -> tuple[UUID, str] | None:
+def block_name(severity: str) -> str:
+    """Return the name of the block for messages of a severity."""
+    return f"{NAME}-{severity}"
+
+
+def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
     """The block's id and address, if the server has it."""
     try:
-        found = client.read_block_document_by_name(NAME, SlackWebhook.get_block_type_slug())
+        found = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
     except ObjectNotFound:
         return None
     return found.id, found.data["url"]
 
 
-def save_block(url: str) -> None:
+def save_block(severity: str, url: str) -> None:
     """Give the server the address, which it keeps encrypted."""
-    SlackWebhook(url=url).save(NAME, overwrite=True)  # pyright: ignore[reportArgumentType]
+    block: Any = SlackWebhook(url=url, notify_type=severity)  # pyright: ignore[reportArgumentType]
+    block.save(block_name(severity), overwrite=True)
 
 
-def automations(block: UUID) -> list[AutomationCore]:
-    """One for what went wrong or waits for a person, one for verdicts, one for jobs that stall."""
-    trouble = of_flow_runs(("Failed", "Crashed", AWAITING_APPROVAL))
+def automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
+    """Return the automations that send messages.
+
+    Args:
+        blocks: ids of blocks by severity.
+    """
     compared = {
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],
     }
-    verdict = of_flow_runs(("Completed",), compared)
-    stalled = EventTrigger(match={"prefect.resource.id": "mswitch.job.*"}, expect={STALLED})
+    crash = of_flow_runs(("Crashed",), for_each={"prefect.resource.id"}, within=_ONE_CRASH)
+    stall = EventTrigger(match={"prefect.resource.id": "mswitch.job.*"}, expect={STALLED})
+    waits = of_flow_runs((AWAITING_APPROVAL,))
+    done = of_flow_runs(("Completed",), compared)
+    goes_on = "flow_run.state_type.value in ['CRASHED', 'SCHEDULED', 'PENDING', 'RUNNING']"
+    rows = (
+        ("failed", "failure", of_flow_runs(("Failed",)), _is_still("FAILED"), _STATE),
+        ("crashed", "warning", crash, goes_on, _CRASH),
+        ("approval", "warning", waits, _is_still("PAUSED"), _STATE),
+        ("verdict", "success", done, _is_still("COMPLETED"), _STATE),
+        ("stalled", "warning", stall, "true", "{{ event.payload.message }}"),
+    )
+
+    def message(severity: str, condition: str, *texts: str) -> SendNotification:
+        # Apprise sends nothing without subject and body: such a notice comes too late, as from a
+        # server that was restarted.
+        subject, body = (f"{{% if {condition} %}}{text}{{% endif %}}" for text in texts)
+        return SendNotification(block_document_id=blocks[severity], subject=subject, body=body)
+
     return [
         AutomationCore(
             name=f"{TAG}-notify-{name}",
-            description=description,
+            description=f"Messages of mswitch: {name}.",
             trigger=trigger,
-            actions=[SendNotification(block_document_id=block, subject=TAG, body=body)],
+            actions=[message(severity, condition, f"{TAG}: {name}", f"{text}{_LINK}")],
         )
-        for name, description, trigger, body in (
-            ("trouble", "Flow runs that failed, crashed or wait.", trouble, _ABOUT_RUN),
-            ("verdict", "Pairs and experiments.", verdict, _ABOUT_RUN),
-            ("stalled", "Jobs without progress.", stalled, "{{ event.payload.message }}"),
-        )
+        for name, severity, trigger, condition, text in rows
     ]
+
+
+def _is_still(state: str) -> str:
+    return f"flow_run.state_type.value == '{state}'"

@@ -1,4 +1,4 @@
-"""The flow that adds a crawl to a corpus."""
+"""The flow that adds a crawl, or files of one's own, to a corpus."""
 
 import json
 import re
@@ -6,8 +6,10 @@ import urllib.request
 from pathlib import Path
 
 from prefect import flow
+from prefect.runtime import flow_run as this_flow_run
 
 from mswitch.flows.jobs.command import parts
+from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.corpora import (
     build_job,
@@ -19,8 +21,8 @@ from mswitch.flows.prefect.corpora import (
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import AppendSettings
 from mswitch.flows.prefect.form_fields import flat
-from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.operators_toml import Operators, read_operators
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
@@ -31,36 +33,45 @@ from mswitch.pipelines.progress import say
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 
-@flow(
-    name="append-crawl",
-    flow_run_name=named("append {dump} to {name}"),
-    on_cancellation=[cancel_hook],
-)
+def _name() -> str:
+    given = this_flow_run.get_parameters().get("inputs")
+    return named(f"append {'files' if given else '{dump}'} to {{name}}")()
+
+
+@flow(name="append-crawl", flow_run_name=_name, **HOOKS)
 @flat
 def append_crawl(settings: AppendSettings) -> None:
-    """Add a crawl to a corpus that flow `corpus` built; the newest, unless the corpus has it."""
+    """Add a crawl or files to a corpus that flow `corpus` built; by default the newest crawl."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     place = operators.directory("corpora", settings.name)
+    inputs = settings.inputs or _fetch_dump(settings, operators, launcher, place)
+    if not inputs:
+        return
+    job = build_job(inputs, place, options_of_build(place), operators, append=True)
+    check_build(job, inputs, launcher)
+    follow_job(f"build {place.name}", job, launcher)
+    show_statistics(job)
+    corpus_is_ready(settings.name)
+
+
+def _fetch_dump(
+    settings: AppendSettings, operators: Operators, launcher: Launcher, place: Path
+) -> tuple[str, ...]:
+    """Fetch a part of a dump; return the glob of its files, or nothing if the corpus has it."""
     out = operators.output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
         dump = newest_dump(str(operators.common_crawl_list))
     if has_dump(out, dump):
         say("corpus", f"{out} has {dump}: nothing to do")
-        return
-    options = options_of_build(place)
+        return ()
     what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
     # Other corpora may take other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
-    crawl = crawl_of(what, crawls, options, operators, launcher)
-    inputs = (f"{crawl}/{settings.format}/*.gz",)
-    job = build_job(inputs, place, options, operators, append=True)
-    check_build(job, inputs, launcher)
-    follow_job(f"build {place.name}", job, launcher)
-    show_statistics(job)
-    corpus_is_ready(settings.name)
+    crawl = crawl_of(what, crawls, options_of_build(place), operators, launcher)
+    return (f"{crawl}/{settings.format}/*.gz",)
 
 
 @step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])

@@ -13,12 +13,12 @@ from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import CorpusSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.stages.stage import options_of
 
 
-@flow(name="corpus", flow_run_name=named("corpus {name}"), on_cancellation=[cancel_hook])
+@flow(name="corpus", flow_run_name=named("corpus {name}"), **HOOKS)
 @flat
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""

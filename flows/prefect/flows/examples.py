@@ -10,7 +10,7 @@ from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
@@ -22,7 +22,7 @@ from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name=named("examples {name}"), on_cancellation=[cancel_hook])
+@flow(name="examples", flow_run_name=named("examples {name}"), **HOOKS)
 @flat
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, see how it suits each language, and write the examples."""

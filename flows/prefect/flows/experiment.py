@@ -12,7 +12,7 @@ from mswitch.flows.jobs.job import output_below
 from mswitch.flows.prefect.form_defaults import ExperimentSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.trainings import Sides, compare
@@ -23,7 +23,7 @@ from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
-@flow(name="experiment", flow_run_name=named("experiment {name}"), on_cancellation=[cancel_hook])
+@flow(name="experiment", flow_run_name=named("experiment {name}"), **HOOKS)
 @flat
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.

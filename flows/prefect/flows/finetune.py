@@ -11,7 +11,7 @@ from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import FinetuneSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.training_progress import TrainingProgress
@@ -25,11 +25,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
 
-@flow(
-    name="finetune",
-    flow_run_name=named("finetune {name}: {run}"),
-    on_cancellation=[cancel_hook],
-)
+@flow(name="finetune", flow_run_name=named("finetune {name}: {run}"), **HOOKS)
 @flat
 def finetune_run(settings: FinetuneSettings) -> State:
     """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""

@@ -7,7 +7,7 @@ from mswitch.flows.prefect.begin_with import going_on
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.trainings import compare
@@ -16,7 +16,7 @@ from mswitch.flows.prefect.trainings import compare
 @flow(
     name="pretrain-pair",
     flow_run_name=named("pretrain {name}: {candidate} against {baseline}, seed {seed}"),
-    on_cancellation=[cancel_hook],
+    **HOOKS,
 )
 @flat
 def pretrain_pair(settings: PairSettings) -> State:

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.states import AwaitingRetry, Cancelled, Crashed
+from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
 from mswitch.flows.jobs.controller import ask, end_elsewhere, run_job
 from mswitch.flows.jobs.job import Unreachable
@@ -25,6 +25,7 @@ from mswitch.flows.jobs.record import Intent, Record, find_records, follower
 from mswitch.flows.prefect.follow import lift_time_limit
 from mswitch.flows.prefect.operators_toml import TAGS, read_operators
 from mswitch.flows.prefect.owners import (
+    MAX_RUNS,
     flow_run_of,
     leave_to_others,
     owner_of,
@@ -36,8 +37,6 @@ from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: How often a flow run that crashes is started.
-MAX_RUNS = 20
 #: How long a worker may take to start the process of a flow run.
 START_SECS = 180
 
@@ -127,13 +126,19 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
 
 def start_again(flow_run: FlowRun) -> None:
     """Have a worker run it again, unless it crashed too often."""
-    if flow_run.run_count >= MAX_RUNS:
-        say("reconcile", f"{flow_run.name} crashed {flow_run.run_count} times: left as it is")
-        return
-    say("reconcile", f"{flow_run.name} crashed: it is started again")
+    crashed = flow_run.state is not None and flow_run.state.is_crashed()
     with get_client(sync_client=True) as client:
-        # Gives back the places that it had in the work pool and of its deployment.
-        client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
+        if flow_run.run_count >= MAX_RUNS:
+            message = f"It crashed {flow_run.run_count} times: see its log, mend that, then Retry."
+            say("reconcile", f"{flow_run.name}: {message}")
+            client.set_flow_run_state(flow_run.id, Failed(message=message))
+            return
+        say("reconcile", f"{flow_run.name} crashed: restarting it")
+        # Gives back the places that it had in the work pool and of its deployment. What was told
+        # once as Crashed is not told again.
+        name = "Restarting" if crashed else "Crashed"
+        message = "No process was started."
+        client.set_flow_run_state(flow_run.id, Crashed(name=name, message=message))
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 
 

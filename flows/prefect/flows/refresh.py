@@ -4,9 +4,12 @@ Each stage is a run of a deployment, with jobs, retries, costs and suspending of
 This flow starts one after the other, and waits.
 """
 
+import contextlib
 import datetime
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -24,14 +27,17 @@ from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError, flat
 from mswitch.flows.prefect.operators_toml import deployment_path, read_operators
-from mswitch.flows.prefect.owners import cancel_jobs
+from mswitch.flows.prefect.owners import cancel_jobs, crash_hook
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.steps import SERVER_ERRORS
+from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
 #: A stage that is crashed for longer is not started again by `reconcile`, every two minutes.
 CRASHED_SECS = 1800
+#: In place of the name of a pair to begin with: the one before.
+PREVIOUS = "{previous}"
 
 
 def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
@@ -46,10 +52,15 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
                 client.set_flow_run_state(run.id, Cancelling())
 
 
-@flow(name="refresh", flow_run_name=named("refresh {corpus}"), on_cancellation=[cancel_stages])
+@flow(
+    name="refresh",
+    flow_run_name=named("refresh {corpus}"),
+    on_cancellation=[cancel_stages],
+    on_crashed=[crash_hook],
+)
 @flat
 def refresh(settings: RefreshSettings) -> State:
-    """Add the newest dump to a corpus; make examples of it, train a pair on them, and report.
+    """Add the newest dump, or files, to a corpus; make examples of it, train a pair, and report.
 
     What is finished is found: with `{dump}` in the names, a night without a new dump does nothing.
     """
@@ -59,16 +70,19 @@ def refresh(settings: RefreshSettings) -> State:
             "flow_runs of operators.toml is 1: this flow takes a place, and its stages another: "
             "give at least 2"
         )
-    dump = settings.dump
-    if dump == "latest":
-        dump = newest_dump(str(operators.common_crawl_list))
+    check_vocabulary_stays(settings)
     scheduled = this_flow_run.get_scheduled_start_time()
     date = scheduled.astimezone(ZoneInfo(settings.timezone)).date().isoformat()
+    dump = settings.dump
+    added: dict[str, Any] = {"inputs": [one.replace("{date}", date) for one in settings.inputs]}
+    if not settings.inputs:
+        dump = newest_dump(str(operators.common_crawl_list)) if dump == "latest" else dump
+        added = {"dump": dump}
     last: FlowRun | None = None
     if settings.append_deployment:
-        last = finished(settings.append_deployment, {"name": settings.corpus, "dump": dump})
+        last = finished(settings.append_deployment, {"name": settings.corpus, **added})
         # Continued on another day, it may have begun with an older one.
-        dump = last.parameters["dump"]
+        dump = last.parameters.get("dump", dump)
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
     )
@@ -78,40 +92,86 @@ def refresh(settings: RefreshSettings) -> State:
         examples = last.parameters["name"]
     if settings.pair_deployment:
         own = {**settings.pair_parameters, "name": pair, "examples": examples}
+        if own.get("begin_with") == PREVIOUS:
+            own["begin_with"] = previous_pair(operators.storage, settings.pair, pair)
         last = finished(settings.pair_deployment, own)
     return Completed(message=last.state.message if last and last.state else "nothing to do")
+
+
+@step("preflight")
+def check_vocabulary_stays(settings: RefreshSettings) -> None:
+    """Refuse a pair that begins with another whose vocabulary its examples would not have."""
+    if not (settings.examples_deployment and settings.pair_deployment):
+        return
+    pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
+    examples = _read_parameters(settings.examples_deployment) | settings.examples_parameters
+    if pair.get("begin_with") and not examples.get("vocabulary_file"):
+        raise UserError(
+            f"begin_with {pair['begin_with']} needs examples with the vocabulary of that pair, and "
+            "each night would train its own: give vocabulary_file in examples_parameters"
+        )
+
+
+def _read_parameters(deployment: str) -> dict[str, Any]:
+    with _known(deployment), get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(deployment_path(deployment)).parameters
+
+
+@contextlib.contextmanager
+def _known(deployment: str) -> Iterator[None]:
+    try:
+        yield
+    except ObjectNotFound as error:
+        raise UserError(
+            f"there is no deployment {deployment}: `mswitch deploy` makes it"
+        ) from error
+
+
+def previous_pair(storage: Path, template: str, name: str) -> str:
+    """Return the last finished pair before this one by name; empty if there is none.
+
+    Dates and dumps have the order of their names.
+
+    Args:
+        storage: the directory of all outputs.
+        template: the form of names.
+        name: of the pair.
+    """
+    known = {r"\{date\}": r"\d{4}-\d\d-\d\d", r"\{dump\}": r"CC-MAIN-[\d-]+"}
+    pattern = re.escape(template)
+    for field, value in known.items():
+        pattern = pattern.replace(field, value)
+    reports = (storage / "pairs").glob(f"*/report/{MARKER}")
+    names = (path.parents[1].name for path in reports)
+    return max((one for one in names if one < name and re.fullmatch(pattern, one)), default="")
 
 
 def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
     """Run a deployment once in this flow run, whoever continues it, and wait for its good end."""
     # The same run is found again by its key.
     key = f"{this_flow_run.id}-{deployment}"
-    try:
-        found: Any = run_deployment(
+    with _known(deployment):
+        run: Any = run_deployment(
             deployment_path(deployment), parameters=dict(parameters), timeout=0, idempotency_key=key
         )
-    except ObjectNotFound as error:
-        raise UserError(
-            f"there is no deployment {deployment}: `mswitch deploy` makes it"
-        ) from error
-    say("refresh", f"{deployment}: {found.name}")
+    say("refresh", f"started {deployment}")
     while True:
         try:
             with get_client(sync_client=True) as client:
                 _obey(client)
-                run = client.read_flow_run(found.id)
+                run = client.read_flow_run(run.id)
         except ObjectNotFound as error:
-            raise UserError(f"{deployment} was deleted ({found.name})") from error
+            raise UserError(f"{deployment} was deleted ({run.name})") from error
         except SERVER_ERRORS:
-            run = found
+            pass  # the server does not answer now
         state = run.state
         if state is not None and state.is_final() and not _starts_again(state):
             break
         time.sleep(STATE_SECS)
     if state.is_cancelled():
-        raise JobCancelledError(f"{deployment} was cancelled ({found.name})")
+        raise JobCancelledError(f"{deployment} was cancelled ({run.name})")
     if not state.is_completed():
-        raise UserError(f"{deployment} failed ({found.name}): {state.message}")
+        raise UserError(f"{deployment} failed ({run.name}): {state.message}")
     return run
 
 

@@ -1,20 +1,27 @@
 """The flow that compares two evaluated runs."""
 
-from prefect import flow
+from prefect import State, flow
+from prefect.states import Completed
 
 from mswitch.flows.prefect.form_defaults import ReportSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
+from mswitch.flows.prefect.owners import crash_hook
 from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
 
 
-@flow(name="report", flow_run_name=named("report {name}: {candidate} against {baseline}"))
+@flow(
+    name="report",
+    flow_run_name=named("report {name}: {candidate} against {baseline}"),
+    on_crashed=[crash_hook],
+)
 @flat
-def report(settings: ReportSettings) -> None:
+def report(settings: ReportSettings) -> State:
     """Compare two evaluated runs language by language."""
     operators = read_operators()
     baseline, candidate = map(operators.run, (settings.baseline, settings.candidate))
     out = operators.directory("reports", settings.name, "report")
-    write_page([baseline], [candidate], out, settings.config)
+    verdict = write_page([baseline], [candidate], out, settings.config)
     index_reports(operators.storage)
+    return Completed(message=verdict)

@@ -9,7 +9,7 @@ from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_fields import entries, flat
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
-from mswitch.flows.prefect.owners import cancel_hook
+from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.evaluate import evaluate as evaluate_stage
@@ -84,7 +84,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     run.__name__ = run.__qualname__ = name.replace("-", "_")
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=named(of), on_cancellation=[cancel_hook])(flat(run))
+    return flow(name=name, flow_run_name=named(of), **HOOKS)(flat(run))
 
 
 # Prefect looks a flow up by these names, which are the words of its command.

@@ -1,5 +1,7 @@
 """operators.toml and the table of deployments."""
 
+import contextlib
+import dataclasses
 import re
 from collections import deque
 
@@ -21,6 +23,8 @@ from mswitch.flows.prefect.deploy.deployments import (
     schedules_of,
     tags_of,
 )
+from mswitch.flows.prefect.flows import refresh as refresh_flow
+from mswitch.flows.prefect.flows.refresh import previous_pair
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.operators_toml import (
     VARIABLE,
@@ -246,6 +250,47 @@ def test_names_of_a_refresh_may_hold_fields(name):
     assert RefreshSettings(examples=name).examples == name
 
 
+def previous(tmp_path, template: str, name: str, *finished: str) -> str:
+    for pair in finished:
+        (tmp_path / "pairs" / pair / "report").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pairs" / pair / "report" / "_COMPLETED").touch()
+    return previous_pair(tmp_path, template, name)
+
+
+def test_a_night_begins_with_the_pair_before_it(tmp_path):
+    assert previous(tmp_path, "base-{date}", "base-2026-03-02") == ""
+    there = ("base-2026-03-01", "base-2026-02-28", "base-2026-03-02", "base-2026-03-03", "base-0")
+    assert previous(tmp_path, "base-{date}", "base-2026-03-02", *there) == "base-2026-03-01"
+    assert previous(tmp_path, "base-{date}", "base-2026-02-28") == ""
+    (tmp_path / "pairs" / "base-2026-03-04").mkdir()  # it did not finish
+    assert previous(tmp_path, "base-{date}", "base-2026-03-05") == "base-2026-03-03"
+    dumps = ("base.CC-MAIN-2024-10", "base.CC-MAIN-2024-18", "baseXCC-MAIN-2024-11")
+    found = previous(tmp_path, "base.{dump}", "base.CC-MAIN-2024-22", *dumps)
+    assert found == "base.CC-MAIN-2024-18"
+
+
+@pytest.mark.parametrize(
+    ("pair", "examples", "refused"),
+    [
+        ({"begin_with": "{previous}"}, {}, True),
+        ({"begin_with": "base"}, {"vocabulary_file": ""}, True),
+        ({"begin_with": "base"}, {"vocabulary_file": "mt5.model"}, False),
+        ({}, {}, False),
+    ],
+)
+def test_a_chain_of_nights_needs_one_vocabulary(pair, examples, refused, monkeypatch):
+    monkeypatch.setattr(refresh_flow, "_read_parameters", lambda _: {"steps": 3})
+    settings = RefreshSettings(pair_parameters=pair, examples_parameters=examples)
+    expected = pytest.raises(UserError, match="give vocabulary_file in examples_parameters")
+    with expected if refused else contextlib.nullcontext():
+        refresh_flow.check_vocabulary_stays._task.fn.__wrapped__(settings)
+    alone = dataclasses.replace(settings, examples_deployment="")
+    refresh_flow.check_vocabulary_stays._task.fn.__wrapped__(alone)
+
+
 def test_a_wrong_refresh_is_refused():
+    with pytest.raises(UserError, match=r"inputs take its place: give \{date\}"):
+        RefreshSettings(inputs=("a/{date}/*.gz",), examples="a-{date}")
+    assert RefreshSettings(inputs=("a/*.gz",), examples="a-{date}", pair="b-{date}").inputs
     with pytest.raises(UserError, match="timezone 'Mars' is unknown: give such as Europe/Berlin"):
         RefreshSettings(timezone="Mars")

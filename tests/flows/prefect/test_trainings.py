@@ -6,16 +6,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from corpus_files import read_json
 from job_world import write_record
 from report_runs import Scenario, edit_config, write_runs
+from trees import data_bytes
 
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect import artifacts, trainings
+from mswitch.flows.prefect import artifacts, reports, trainings
 from mswitch.flows.prefect.form_defaults import PairSettings
+from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.trainings import Trainings
+from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import lines_to
 
@@ -45,15 +49,43 @@ def test_what_is_evaluated_is_reported_while_runs_train(tmp_path, shown):
     made._report_so_far()
     verdict, page = shown
     assert verdict.startswith("Up to step 100 of 100, ")
-    assert str(tmp_path / "report" / "report.html") in page
+    assert str(tmp_path / "report-so-far" / "report.html") in page
     assert "![Loss curves](data:image/svg+xml;base64," in page
+
+
+def test_a_finished_report_stays_until_the_next_is_finished(tmp_path, shown, monkeypatch):
+    def runs_of(name, steps):
+        (tmp_path / name).mkdir()
+        return write_runs(tmp_path / name, Scenario({"de": 6}, {"de": 2.0}, steps=steps))
+
+    def written(runs) -> str:
+        write = reports.write_page._task.fn.__wrapped__
+        return write([runs[0]], [runs[1]], out, ReportConfig(resamples=100))
+
+    monkeypatch.setattr(reports, "read_operators", lambda: Operators(storage=tmp_path))
+    monkeypatch.setattr(artifacts, "read_operators", lambda: Operators(storage=tmp_path))
+    out = tmp_path / "pairs" / "nightly" / "report"
+    before = written(runs_of("first", 50))
+    finished = data_bytes(out)
+    runs = runs_of("longer", 100)
+    marker = (runs[1] / "_COMPLETED").rename(tmp_path / "marker")
+    trainings_of(runs, out)._report_so_far()
+    assert data_bytes(out) == finished
+    assert read_json(out.with_name("report-so-far") / "report.json")["summary"]["unfinished"]
+
+    marker.rename(runs[1] / "_COMPLETED")
+    after = written(runs)
+    assert data_bytes(out) != finished
+    assert not out.with_name("report-so-far").exists()
+    for verdict in (before, after):
+        assert verdict.endswith(f" {out}/report.html")
 
 
 def test_a_run_that_is_to_be_extended_is_not_reported_on_yet(tmp_path, shown):
     runs = write_runs(tmp_path, Scenario({"de": 6}, {"de": 2.0}, steps=50))
     trainings_of(runs, tmp_path / "report")._report_so_far()
     assert not shown
-    assert not (tmp_path / "report").exists()
+    assert not list(tmp_path.glob("report*"))
 
 
 def test_a_report_that_goes_wrong_is_logged_once_and_stops_nothing(tmp_path, shown):

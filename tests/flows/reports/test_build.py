@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from made_reports import make_report
+from made_reports import make_report, parse_page
 from report_runs import edit_config, read_config
 from trees import data_bytes
 
@@ -57,10 +57,14 @@ def test_other_settings_or_inputs_are_refused(pair, tmp_path):
     ):
         make_report(pair, tmp_path / "out", seed=1)
     few = ReportConfig(resamples=100)
+    address = "http://127.0.0.1:4200/flow-runs/flow-run/1?a&b"
     options = {"replace": True, "started_by": "nights of ana, by its <schedule>"}
+    options["flow_run"] = address
     assert not write_report(*pair, tmp_path / "out", few, **options)["reused"]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Started by nights of ana, by its &lt;schedule&gt;." in page
+    [link] = parse_page(page).findall(".//header//a")
+    assert link.get("href") == address
     # That is no setting: whoever asks for the same again gets what is there.
     assert write_report(*pair, tmp_path / "out", few, started_by="another")["reused"]
     edit_config(pair[1], parameters=1)

@@ -48,6 +48,7 @@ def test_it_lists_reports_at_any_depth_the_newest_first(place, full, few, capsys
     }
     page, rows = read(place)
     assert [row["path"] for row in rows] == ["few/report.html", "experiments/full/report.html"]
+    assert [row["name"] for row in rows] == ["few", "full"]
     assert [row["date"] for row in rows] == ["1970-01-04T00:00:00Z", "1970-01-02T00:00:00Z"]
     for row, made in zip(rows, (few, full), strict=True):
         summary = made.report["summary"]
@@ -99,7 +100,7 @@ def test_comparisons_of_fine_tuned_runs_are_listed_too(place, tmp_path, capsys):
     assert (row["baseline"]["value"], row["candidate"]["value"]) == (70, 90)
     assert row["difference"]["value"] == pytest.approx(20)
     line = page.findall(".//tbody/tr")[-1]
-    assert visible_words(line).startswith("mswitch-tiny against mt5-tinytasks/toy")
+    assert visible_words(line).startswith("toymswitch-tiny against mt5-tiny · tasks/toy")
     assert (place / line.find(".//a").get("href")).resolve().is_file()
     for name in ("few", "experiments", "damaged"):
         shutil.rmtree(place / name)
@@ -170,6 +171,32 @@ def test_what_is_unfinished_hidden_or_vanishes_meanwhile_is_not_listed(place):
     assert write_index(place)["reports"] == 2
     (place / "few" / "_COMPLETED").unlink()
     assert write_index(place)["reports"] == 1
+
+
+def test_a_report_is_called_by_what_a_person_named(place):
+    names = {
+        "pairs/nightly/report": "nightly",
+        "pairs/nightly/report-so-far": "nightly",
+        "experiments/width/mswitch": "width/mswitch",
+    }
+    for path in names:
+        shutil.copytree(place / "few", place / path)
+    write_index(place)
+    page, rows = read(place)
+    shown = {row["path"].removesuffix("/report.html"): row["name"] for row in rows}
+    assert names.items() <= shown.items()
+    links = {urllib.parse.unquote(a.get("href")): a for a in page.iterfind(".//tbody//a")}
+    assert visible_words(links["./pairs/nightly/report/report.html"]) == "nightly"
+
+
+def test_a_place_that_is_not_utf8_has_an_index_and_a_pipe_does_not_hold_it_up(place, tmp_path):
+    """Opening a pipe would wait for somebody to write to it."""
+    strange = place.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    (strange / "pipe").mkdir()
+    os.mkfifo(strange / "pipe" / "report.json")
+    (strange / "pipe" / "_COMPLETED").touch()
+    assert write_index(strange)["reports"] == 2
+    assert "Reports in caf\ufffd" in (strange / "index.html").read_text(encoding="utf-8")
 
 
 def test_wrong_places_are_named(place, tmp_path):

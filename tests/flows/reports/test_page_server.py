@@ -93,6 +93,13 @@ def test_pages_and_nothing_else(place):
     assert "mswitch report index" in client.get("/").text
 
 
+def test_a_pipe_is_no_page(place):
+    """To read it would wait for somebody who writes."""
+    os.mkfifo(place / "pairs/one/report/index.html")
+    found = TestClient(page_app(place), HERE).get("/pairs/one/report/index.html")
+    assert found.status_code == 404
+
+
 def test_without_a_token_this_machine_by_name_alone(place):
     for host in ("localhost:9", "127.0.0.1", "127.0.0.2:80", "[::1]:4280"):
         assert TestClient(page_app(place), HERE).get("/", headers={"host": host}).is_success
