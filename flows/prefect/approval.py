@@ -80,14 +80,14 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
     Raises:
         Pause: nobody has answered yet.
     """
-    question = f"{text}. `yes` continues with the new limit below, `no` cancels the flow run."
+    question = f"{text}. Yes continues with the new limit below, no cancels the flow run."
     form = create_model(
         "Approval",
         __base__=Approval,
         decision=(Literal["yes", "no"], Field(description=question)),
         max_cost_usd=(
             float,
-            Field(proposed, gt=limit, description="The new limit, with what is spent, in USD."),
+            Field(proposed, gt=limit, title="New limit", description="In USD, with what is spent."),
         ),
     )
     keys = keyset_from_base_key(key_of("cost-above", str(limit)))

@@ -138,7 +138,9 @@ def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
         if run.run_count >= MAX_RUNS:
             after = "it does not start again by itself: mend the cause, then press Retry"
         message = f"The process of this flow run ended. Its jobs keep running; {after}."
-        client.set_flow_run_state(run.id, Crashed(message=f"{message} Prefect: {state.message}"))
+        crashed = Crashed(message=f"{message} Prefect: {state.message}")
+        # The server takes no other message of a state that stays, unless it is forced.
+        client.set_flow_run_state(run.id, crashed, force=True)
 
 
 #: Hooks of flows that have jobs, for Prefect.

@@ -26,7 +26,7 @@ SEVERITIES = ("failure", "warning", "success")
 #: Names of earlier versions.
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
 #: A process, its hook and its worker may each report one crash.
-_ONE_CRASH = datetime.timedelta(minutes=1)
+_ONE_CRASH = datetime.timedelta(minutes=2)
 _LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
 _STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
 _CRASH = (

@@ -126,19 +126,15 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
 
 def start_again(flow_run: FlowRun) -> None:
     """Have a worker run it again, unless it crashed too often."""
-    crashed = flow_run.state is not None and flow_run.state.is_crashed()
     with get_client(sync_client=True) as client:
         if flow_run.run_count >= MAX_RUNS:
             message = f"It crashed {flow_run.run_count} times: see its log, mend that, then Retry."
             say("reconcile", f"{flow_run.name}: {message}")
-            client.set_flow_run_state(flow_run.id, Failed(message=message))
+            client.set_flow_run_state(flow_run.id, Failed(message=message), force=True)
             return
         say("reconcile", f"{flow_run.name} crashed: restarting it")
-        # Gives back the places that it had in the work pool and of its deployment. What was told
-        # once as Crashed is not told again.
-        name = "Restarting" if crashed else "Crashed"
-        message = "No process was started."
-        client.set_flow_run_state(flow_run.id, Crashed(name=name, message=message))
+        # Gives back the places that it had in the work pool and of its deployment.
+        client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 
 

@@ -111,7 +111,12 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
         where = f"{server.api}/work_pools/mswitch{path}"
         until(lambda: httpx.patch(where, json=values).is_success, 60, lambda: server.log)
 
-    # The schedule that the test before switched off is an edit, as by hand.
+    # The schedule that the test before switched off is explicitly on. Of others and of paused
+    # deployments the file says nothing: those stay as a person clicked them.
+    monthly = server.client.read_deployment_by_name("append-crawl/append-crawl-monthly")
+    pair = server.client.read_deployment_by_name("pretrain-pair/pretrain-pair-base")
+    server.client.update_deployment_schedule(monthly.id, monthly.schedules[0].id, active=True)
+    server.client.pause_deployment(pair.id)
     patch("", concurrency_limit=3)
     patch("/queues/housekeeping", concurrency_limit=1)
     code, text = server.deploy("--check")
@@ -121,7 +126,11 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
         "~ work pool mswitch: concurrency_limit: 3 -> None",
         "~ work queue mswitch/housekeeping: concurrency_limit: 1 -> None",
     ]
-    assert schedule.startswith("~ deployment report-pair: schedule:")
+    assert schedule == (
+        "~ deployment report-pair: schedules: ['* * * * * UTC, off, from operators-toml'] -> "
+        "['* * * * * UTC, on, from operators-toml']"
+    )
+    assert len(text.splitlines()) == 3
     assert server.deploy("--dry-run") == (0, text)
     report = server.client.read_deployment_by_name("report/report-pair")
     assert [one.active for one in report.schedules] == [False]
@@ -136,6 +145,9 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
     file.write_text(file.read_text().replace("active = true", "active = false"))
     assert server.deploy()[0] == 0
     assert runs_of(server, report, "SCHEDULED") == []
+    assert server.client.read_deployment(monthly.id).schedules[0].active
+    assert server.client.read_deployment(pair.id).paused
+    server.client.update_deployment_schedule(monthly.id, monthly.schedules[0].id, active=False)
     patch("/queues/default", is_paused=False)
     code, text = server.deploy("--check")
     assert code == 0

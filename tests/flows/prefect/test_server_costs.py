@@ -53,14 +53,24 @@ def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
     keys = asked.state.state_details.run_input_keyset
     address = f"{server.api}/flow_runs/{run}/input/{keys['schema']}"
     form = until(lambda: (got := httpx.get(address)).is_success and got.json(), 30)
-    assert form["properties"].keys() == {"approve", "max_cost_usd"}
-    assert form["required"] == ["approve"]
+    assert form["properties"].keys() == {"decision", "max_cost_usd"}
+    assert form["required"] == ["decision"]
+    assert "default" not in form["properties"]["decision"]
     refusal = answer(server, run)
     assert refusal["status"] == "REJECT", refusal
-    assert answer(server, run, approve=True, max_cost_usd=-1)["status"] == "REJECT"
+    for wrong in ({"decision": "perhaps"}, {"decision": "yes", "max_cost_usd": 5}):
+        assert answer(server, run, **wrong)["status"] == "REJECT"
+
+    # Not approved: Cancelled. Retry, which the UI forces, asks again.
+    assert answer(server, run, decision="no")["status"] == "ACCEPT"
+    ended = server.wait(run, {"Cancelled", "Failed", "Crashed"})
+    assert ended.state_name == "Cancelled"
+    server.set_state(run, force=True, type="SCHEDULED", name="AwaitingRetry")
+    server.wait(run, {"AwaitingApproval", "Failed", "Crashed"})
+    assert read_record(server.storage / "pairs" / "dear" / "mt5-tiny") is None
 
     # Approved: it trains, and at the new limit it is saved and paused.
-    assert answer(server, run, approve=True, max_cost_usd=100)["status"] == "ACCEPT"
+    assert answer(server, run, decision="yes", max_cost_usd=100)["status"] == "ACCEPT"
     server.wait(run, {"Running"})
     paused = server.wait(run, {"AwaitingApproval", "Failed", "Crashed"}, 500)
     assert paused.state_name == "AwaitingApproval", server.log
@@ -74,7 +84,7 @@ def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
 
     # Not approved: Cancelled, and nothing was started meanwhile.
     attempts = [len(read_record(out).attempts) for out in begun]
-    assert answer(server, run, approve=False)["status"] == "ACCEPT"
+    assert answer(server, run, decision="no")["status"] == "ACCEPT"
     ended = server.wait(run, {"Cancelled", "Failed", "Crashed"})
     assert ended.state_name == "Cancelled"
     assert ended.state.message.startswith("a cost above 100.00 USD was not approved")

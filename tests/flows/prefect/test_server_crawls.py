@@ -1,5 +1,6 @@
 """Corpora that grow by crawls, on a real Prefect server, from dumps on this machine."""
 
+import datetime
 import json
 
 import crawl_files as crawl
@@ -7,6 +8,7 @@ import pytest
 from corpus_builds import documents
 from file_server import FileServer
 from operators_server import ENDS, Served, served
+from prefect.states import Scheduled
 
 from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines.outputs import read_manifest
@@ -74,6 +76,52 @@ def test_the_newest_dump_is_added_once(server, dumps):
     server.finish("append-crawl-monthly", name="grown")
     assert read_record(corpus) == before
     assert len(read_manifest(corpus, "corpus")["additions"]) == 1
+
+
+def test_files_are_added_in_place_of_a_dump(server, dumps):
+    corpus = server.storage / "corpora" / "grown"
+    before = len(read_manifest(corpus, "corpus").get("additions", []))
+    text = "Ein Satz mit genügend deutschen Wörtern für das Korpus von heute. " * 9
+    (server.directory / "2026-03-01").mkdir()
+    pages = [
+        {"url": f"https://own.de/{number}", "text": f"{number} {text}{number}.\n" * 4}
+        for number in range(9)
+    ]
+    file = server.directory / "2026-03-01" / "pages.jsonl"
+    file.write_text("\n".join(map(json.dumps, pages)))
+    found = server.client.read_deployment_by_name("refresh/refresh-nightly")
+    then = datetime.datetime(2026, 2, 28, 23, 30, tzinfo=datetime.UTC)
+    run = server.client.create_flow_run_from_deployment(
+        found.id,
+        parameters={
+            "corpus": "grown",
+            "inputs": [f"{server.directory}/{{date}}/*.jsonl"],
+            "examples": "own-{date}",
+            "pair": "own-{date}",
+            "timezone": "Europe/Berlin",
+            "examples_deployment": "",
+            "pair_deployment": "",
+        },
+        state=Scheduled(scheduled_time=then),
+    ).id
+    assert server.wait(run, ENDS, 400).state_name == "Completed", server.log
+    additions = read_manifest(corpus, "corpus")["additions"]
+    assert len(additions) == before + 1
+    assert additions[-1]["inputs"][0]["path"].endswith("2026-03-01/pages.jsonl")
+
+
+def test_a_stage_that_fails_is_called_by_its_present_name(server):
+    run = server.start("refresh-nightly", corpus="none", dump=OLD)
+    ended = server.wait(run, ENDS, 400)
+    assert ended.state.message.startswith(
+        f"append-crawl-monthly failed (append {OLD} to none): {server.storage}/corpora/none does"
+    )
+
+
+def test_a_chain_whose_vocabulary_changes_is_refused_at_once(server):
+    chain = {"begin_with": "{previous}"}
+    ended = server.wait(server.start("refresh-nightly", pair_parameters=chain), ENDS)
+    assert "give vocabulary_file in examples_parameters" in ended.state.message
 
 
 def test_a_corpus_of_no_flow_is_not_added_to(server):

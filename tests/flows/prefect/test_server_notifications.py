@@ -3,11 +3,12 @@
 import http.server
 import json
 import os
+import signal
 import threading
 import time
 
 import pytest
-from operators_server import served, until, with_examples
+from operators_server import engines, served, until, with_examples
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
@@ -49,17 +50,22 @@ def server(tmp_path_factory, received):
         yield made
 
 
-def message(received, part: str, secs: float = 120) -> str:
+def message(received, part: str, severity: str, secs: float = 120) -> str:
+    """The one message with a part, without the link to its flow run that ends it."""
     bodies, _ = received
     found = until(lambda: [one for one in bodies if part in one], secs, lambda: str(bodies))
     assert len(found) == 1, found
-    return json.loads(found[0])["message"]
+    told = json.loads(found[0])
+    assert told["type"] == severity
+    text, _, link = told["message"].partition("\n")
+    assert not link or "/flow-run/" in link
+    return text if link else f"{text} without a link"
 
 
 def test_a_flow_run_that_fails_is_told_with_its_reason(server, received):
     run = server.start("pretrain-pair-sample", name="wrong", examples="none")
     server.wait(run, {"Failed"})
-    assert message(received, "pretrain wrong") == (
+    assert message(received, "pretrain wrong", "failure") == (
         "pretrain wrong: mswitch-tiny against mt5-tiny, seed 0: Failed. "
         f"{server.storage}/examples/none does not exist: give an examples directory (from "
         "`mswitch examples build`)"
@@ -79,7 +85,8 @@ def test_a_job_without_progress_is_told(server, received):
         os.utime(job.file(1, ".log"), (hour_ago, hour_ago))
         server.wait(server.start("reconcile-all"), {"Completed"})
         server.wait(server.start("reconcile-all"), {"Completed"})
-        assert message(received, "stuck").startswith(f"{out}: no progress for 60 minutes")
+        told = message(received, "stuck", "warning")
+        assert told == f"{out}: no progress for 60 minutes without a link"  # nor a flow run
     finally:
         Local().stop(job, 1, kill=True)
 
@@ -96,9 +103,35 @@ def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received
         assert "step 6 of 6" in server.artifacts("progress")[f"train-short-{name}"]["description"]
 
     verdict = pages["verdict-short-report"]["data"]
-    assert message(received, "pretrain short") == f"{ended.name}: Completed. {verdict}"
+    page = server.storage / "pairs" / "short" / "report" / "report.html"
+    assert ended.state.message == f"{verdict} {page}"
+    told = message(received, "pretrain short", "success")
+    assert told == f"{ended.name}: Completed. {verdict} {page}"
+    report = json.loads(page.with_suffix(".json").read_text())
+    assert report["flow_run"].endswith(f"/flow-run/{ended.id}")
+    assert not page.parent.with_name("report-so-far").exists()
     # Flow runs that compare nothing are not told.
     assert not any("reconcile" in body for body in received[0])
+
+
+def test_a_crash_is_told_once_and_says_what_follows(server, received):
+    run = server.start("pretrain-pair-sample", name="long", steps=100_000, batch_size=2)
+    server.wait(run, {"Running"})
+    [engine] = until(lambda: engines(run), 60)
+    until(lambda: server.artifacts("progress").get("train-long-mt5-tiny"), 200)
+    os.kill(engine, signal.SIGTERM)
+
+    words = "The process of this flow run ended. Its jobs keep running; it starts again within"
+    until(lambda: (server.client.read_flow_run(run).state.message or "").startswith(words), 200)
+    told = message(received, "pretrain long", "warning")
+    assert "seed 0 crashed at " in told
+    assert told.endswith("It starts again within two minutes, time 2 of 20.")
+
+    # What comes when the run is over, as from a server that was restarted, is not sent.
+    server.set_state(run, force=True, type="CRASHED", name="Crashed")
+    server.set_state(run, force=True, type="CANCELLED", name="Cancelled")
+    server.wait(server.start("reconcile-all"), {"Completed"})
+    message(received, "pretrain long", "warning")
 
 
 def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
@@ -106,7 +139,7 @@ def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     assert (code, "nothing differs" in text) == (0, True), text
     code, text = server.deploy("--check", MSWITCH_TEST_URL=f"{received[1]}-2")
     assert code == 1
-    assert "block mswitch-notifications: url: another -> as in $MSWITCH_TEST_URL" in text
+    assert "block mswitch-notifications-failure: url: another -> as in $MSWITCH_TEST_URL" in text
     assert SECRET not in text
     code, text = server.deploy("--check")
     assert code == 2
@@ -119,8 +152,10 @@ def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     # Without [notifications] nothing of it stays on the server.
     file = server.directory / "operators.toml"
     file.write_text(file.read_text().replace(TOML, ""))
-    gone = [f"- automation mswitch-notify-{name}" for name in ("trouble", "verdict", "stalled")]
+    names = ("failed", "crashed", "approval", "verdict", "stalled")
+    gone = [f"- automation mswitch-notify-{name}" for name in names]
+    gone += [f"- block mswitch-notifications-{name}" for name in ("failure", "warning", "success")]
     assert server.deploy("--check")[0] == 1
-    assert server.deploy()[1].splitlines() == [*gone, "- block mswitch-notifications"]
+    assert server.deploy()[1].splitlines() == gone
     code, text = server.deploy("--check")
     assert (code, "nothing differs" in text) == (0, True), text
