@@ -5,18 +5,23 @@ import datetime
 import os
 import subprocess
 import time
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import pytest
+from apprise import Apprise
 from flow_runs import flow_run, record
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.server.events.actions import JinjaTemplateAction
+from prefect.server.utilities.user_templates import render_user_template_sync
 
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
+from mswitch.flows.prefect.deploy.notifications import SEVERITIES, automations
 from mswitch.flows.prefect.flows import reconcile as reconciling
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, owner_of
+from mswitch.flows.prefect.owners import cancel_jobs, crash_hook, owner_of
 from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
 
 
@@ -90,6 +95,72 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
         run, [dataclasses.replace(made, wanted_by=[owner_of(uuid4())], intent="cancel")]
     )
     assert again == [run, run, run]
+
+
+def test_a_flow_run_that_crashed_too_often_fails_and_the_others_start_again(server):
+    states: list[tuple[str, str | None]] = []
+    server(set_flow_run_state=lambda _, state, **__: states.append((state.name, state.message)))
+    run = flow_run(StateType.CRASHED)
+
+    reconciling.start_again(run.model_copy(update={"run_count": 19}))
+    assert [name for name, _ in states] == ["Crashed", "AwaitingRetry"]
+    reconciling.start_again(run.model_copy(update={"run_count": 20}))
+    assert states[2:] == [("Failed", "It crashed 20 times: see its log, mend that, then Retry.")]
+
+
+@pytest.mark.parametrize(
+    ("count", "after"), [(1, "starts again within two minutes, time 2 of 20"), (20, "press Retry")]
+)
+def test_a_crash_is_said_in_words(count, after, server):
+    states: list[State] = []
+    now = flow_run(StateType.CRASHED).model_copy(update={"run_count": count})
+    server(
+        read_flow_run=lambda _: now,
+        set_flow_run_state=lambda _, state, **__: states.append(state),
+    )
+    exited = State(type=StateType.CRASHED, message="Aborted by Python system exit call.")
+    crash_hook(None, now, exited)
+    assert states[0].message.startswith("The process of this flow run ended. Its jobs keep running")
+    assert after in states[0].message
+    assert states[0].message.endswith(exited.message)
+    # It was started again meanwhile.
+    now = flow_run(StateType.SCHEDULED)
+    crash_hook(None, now, exited)
+    assert len(states) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "sent"),
+    [
+        ("crashed", StateType.CRASHED, True),
+        ("crashed", StateType.SCHEDULED, True),
+        ("crashed", StateType.COMPLETED, False),
+        ("crashed", StateType.CANCELLED, False),
+        ("failed", StateType.FAILED, True),
+        ("failed", StateType.RUNNING, False),
+        ("approval", StateType.PAUSED, True),
+        ("verdict", StateType.COMPLETED, True),
+    ],
+)
+def test_a_message_that_comes_too_late_is_empty_and_so_not_sent(name, state, sent):
+    """As those of a server that was restarted, which keeps them for 15 minutes."""
+    [one] = [
+        made for made in automations(dict.fromkeys(SEVERITIES, uuid4())) if made.name.endswith(name)
+    ]
+    [action] = one.actions
+    run = FlowRun(flow_id=uuid4(), name="owl", run_count=3)
+    context = {
+        "flow_run": run.model_copy(update={"state_type": state, "state": State(type=state)}),
+        "event": SimpleNamespace(occurred=datetime.datetime(2026, 3, 1, 2, 3, 4)),
+    }
+    JinjaTemplateAction._register_filters_if_needed()
+    texts = [render_user_template_sync(text, context) for text in (action.subject, action.body)]
+    assert [bool(text) for text in texts] == [sent, sent]
+    if name == "crashed" and sent:
+        assert texts[1].startswith("owl crashed at 02:03:04 UTC: its process ended. Nothing is")
+        assert "It starts again within two minutes, time 4 of 20." in texts[1]
+    if not sent:
+        assert not Apprise("json://127.0.0.1:9").notify(texts[1], texts[0])
 
 
 def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):

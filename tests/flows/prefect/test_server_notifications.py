@@ -127,12 +127,6 @@ def test_a_crash_is_told_once_and_says_what_follows(server, received):
     assert "seed 0 crashed at " in told
     assert told.endswith("It starts again within two minutes, time 2 of 20.")
 
-    # What comes when the run is over, as from a server that was restarted, is not sent.
-    server.set_state(run, force=True, type="CRASHED", name="Crashed")
-    server.set_state(run, force=True, type="CANCELLED", name="Cancelled")
-    server.wait(server.start("reconcile-all"), {"Completed"})
-    message(received, "pretrain long", "warning")
-
 
 def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     code, text = server.deploy("--check", MSWITCH_TEST_URL=received[1])
