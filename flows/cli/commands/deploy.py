@@ -26,8 +26,9 @@ def deploy(
 ) -> int:
     """Give a Prefect server the work pool, automations, deployments and schedules of mswitch.
 
-    It prints what differed, and does nothing where nothing does. Schedules are inactive, but for
-    that of the reconciler, unless operators.toml says `active = true`.
+    It prints what differed, and does nothing where nothing does. New schedules are inactive, but
+    for that of the reconciler, unless operators.toml says `active = true`. What a person set in
+    Prefect, such as a schedule switched on, stays unless operators.toml says otherwise.
 
         mswitch deploy --serve
         mswitch deploy --operators operators.toml --check

@@ -27,7 +27,7 @@ SEVERITIES = ("failure", "warning", "success")
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
 #: A process, its hook and its worker may each report one crash.
 _ONE_CRASH = datetime.timedelta(minutes=2)
-_LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
+_LINK = "{% if flow_run and flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
 _STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
 _CRASH = (
     "{{ flow_run.name }} crashed at {{ event.occurred.strftime('%H:%M:%S') }} UTC: its process "
