@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from prefect import get_client, get_run_logger
 from prefect.exceptions import Abort, Pause
@@ -91,7 +91,7 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
         ),
     )
     keys = keyset_from_base_key(key_of("cost-above", str(limit)))
-    given = read_flow_run_input(keys["response"])
+    given: Any = read_flow_run_input(keys["response"])  # a coroutine only in one
     if given:
         if given["decision"] == "no":
             delete_flow_run_input(keys["response"])

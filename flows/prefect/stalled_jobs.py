@@ -1,6 +1,7 @@
 """Jobs that run and show no progress: after how long they are told of, and by which event."""
 
 from prefect.events import emit_event
+from prefect.settings import PREFECT_UI_URL
 
 from mswitch.flows.jobs.command import cancel_command
 from mswitch.flows.jobs.launchers import make_launcher
@@ -42,6 +43,6 @@ def report_stall(record: Record, now: float) -> None:
 def tell(event: str, record: Record, message: str = "") -> None:
     """Emit an event of a job."""
     resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
-    run = flow_run_of(record.owner)
-    of_run = {"prefect.resource.id": f"prefect.flow-run.{run}", "prefect.resource.role": "flow-run"}
-    emit_event(event, resource, related=[of_run] if run else [], payload={"message": message})
+    if run := flow_run_of(record.owner):
+        message += f"\n{PREFECT_UI_URL.value()}/runs/flow-run/{run}"
+    emit_event(event, resource, payload={"message": message})

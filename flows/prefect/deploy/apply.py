@@ -132,8 +132,8 @@ def _things(
 
 
 def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[Thing]:
-    blocks, names = dict.fromkeys(SEVERITIES, UUID(int=0)), [*FORMER_AUTOMATIONS]
-    gone = [*FORMER_BLOCKS]
+    blocks: dict[str, UUID] = dict.fromkeys(SEVERITIES, UUID(int=0))
+    names, gone = [*FORMER_AUTOMATIONS], [*FORMER_BLOCKS]
     if operators.notifications is None:
         names += [one.name for one in automations(blocks)]
         gone += map(block_name, SEVERITIES)

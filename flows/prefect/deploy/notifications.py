@@ -27,13 +27,13 @@ SEVERITIES = ("failure", "warning", "success")
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
 #: A process, its hook and its worker may each report one crash.
 _ONE_CRASH = datetime.timedelta(minutes=2)
-_LINK = "{% if flow_run and flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
-_STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}"
+_LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
+_STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}" + _LINK
 _CRASH = (
     "{{ flow_run.name }} crashed at {{ event.occurred.strftime('%H:%M:%S') }} UTC: its process "
     f"ended. Nothing is lost: its jobs keep running. {{% if flow_run.run_count < {MAX_RUNS} %}}It "
     f"starts again within two minutes, time {{{{ flow_run.run_count + 1 }}}} of {MAX_RUNS}."
-    "{% endif %}"
+    "{% endif %}" + _LINK
 )
 
 
@@ -105,7 +105,7 @@ def automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
             name=f"{TAG}-notify-{name}",
             description=f"Messages of mswitch: {name}.",
             trigger=trigger,
-            actions=[message(severity, condition, f"{TAG}: {name}", f"{text}{_LINK}")],
+            actions=[message(severity, condition, f"{TAG}: {name}", text)],
         )
         for name, severity, trigger, condition, text in rows
     ]

@@ -163,13 +163,6 @@ def test_a_message_that_comes_too_late_is_empty_and_so_not_sent(name, state, sen
         assert not Apprise("json://127.0.0.1:9").notify(texts[1], texts[0])
 
 
-def test_a_stalled_job_of_no_flow_run_is_told_without_a_link():
-    *_, stalled = automations(dict.fromkeys(SEVERITIES, uuid4()))
-    JinjaTemplateAction._register_filters_if_needed()
-    event = SimpleNamespace(payload={"message": "no progress"})
-    assert render_user_template_sync(stalled.actions[0].body, {"event": event}) == "no progress"
-
-
 def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):
     ages = {("CRASHED", 0): True, ("PENDING", 30): False, ("PENDING", 200): True}
     runs = []
