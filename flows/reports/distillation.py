@@ -26,7 +26,7 @@ from mswitch.flows.reports.intervals import (
     draw_seeds,
     language_generator,
     percentiles,
-    widened,
+    widening,
 )
 from mswitch.flows.reports.numbers import number, percent, rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
@@ -169,32 +169,28 @@ class _Language:
 
 
 def measure_share(
-    losses: Losses, drawn: Losses | None, confidence: float, generator: np.random.Generator
+    losses: Losses, drawn: Losses | None, config: ReportConfig
 ) -> dict[str, Estimate | None]:
     """The teacher's gain, what the student gained, and the share that it kept.
 
     Args:
         losses: [K, 3] of each seed.
         drawn: [R, K, 3] of resamples, the same documents for all; None gives no intervals.
-        confidence: of the intervals.
-        generator: draws seeds.
+        config: of the intervals.
 
     Returns:
         `gain`, `kept` and `share`; the last is None where the gain has no interval above zero.
     """
     resamples = None
     if drawn is not None:
-        count, seeds, _ = drawn.shape
-        chosen = draw_seeds(seeds, count, generator).T[..., None]
-        resamples = drawn.mean(axis=1), np.take_along_axis(drawn, chosen, axis=1).mean(axis=1)
+        wide = widening(len(losses) - 1, config.confidence)
+        resamples = drawn.mean(axis=1) + wide * draw_seeds(losses, config)
 
     def figure(statistic: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         value = float(statistic(losses.mean(axis=0)))
         if resamples is None:
             return Estimate(value)
-        of_all, of_drawn = map(statistic, resamples)
-        of_all = widened(of_all, of_drawn, len(losses), confidence)
-        return Estimate(value, percentiles(of_all, confidence))
+        return Estimate(value, percentiles(statistic(resamples), config.confidence))
 
     gain = figure(lambda x: x[..., 0] - x[..., 1])
     share = None
@@ -237,7 +233,7 @@ def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estim
         chosen = draw_languages(len(trained), config.resamples, generator)
         drawn = np.stack([each.drawn for each in trained])[chosen].mean(axis=1)
     losses = np.mean([each.losses for each in trained], axis=0)
-    return measure_share(losses, drawn, config.confidence, generator)
+    return measure_share(losses, drawn, config)
 
 
 def _data(
@@ -316,8 +312,7 @@ def _measured(
     by_language = {}
     for each in found:
         drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
-        generator = language_generator(f"seeds/{each.lang}", config.seed)
-        by_language[each.lang] = measure_share(each.losses, drawn, config.confidence, generator)
+        by_language[each.lang] = measure_share(each.losses, drawn, config)
     taught = run.config.get("teacher") or {}
     return {
         "name": name,

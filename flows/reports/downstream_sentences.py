@@ -165,7 +165,7 @@ def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
         )
     ends = speed_up_interval(data["step_speedup_ci"], data["step_speedup_ci_censored"])
     shown = f"{what}: {bounded(value, data['censored'])}"
-    shown += f" ({CONFIDENCE_PERCENT}% interval {ends})" if ends else ", without an interval"
+    shown += f" ({CONFIDENCE_PERCENT}%: {ends})" if ends else ", without an interval"
     return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
 
 

@@ -41,7 +41,7 @@ def measure_delta(
     found = t_test(value, errors, confidence, scale=baseline)
     if error <= TOLERANCE * baseline:
         return found
-    return dataclasses.replace(found, skewness=_skewness(moves))
+    return dataclasses.replace(found, skewness=_skewness(moves), error=error, freedom=freedom)
 
 
 def _skewness(moves: np.ndarray) -> float:

@@ -12,22 +12,27 @@ import numpy as np
 
 from mswitch.flows.reports.final_difference import delta_over_seeds
 from mswitch.flows.reports.intervals import (
+    LEVEL,
     MINIMUM_UNITS,
     Estimate,
     ReportConfig,
     clear_after_holm,
+    counts_by_chance,
     draw_languages,
     draw_seeds,
     language_generator,
     percentiles,
-    resample_seeds,
-    widened,
+    spread_documents,
+    widening,
 )
 from mswitch.flows.reports.numbers import Censoring
 from mswitch.flows.reports.speedup import (
     Curves,
     LanguageLosses,
+    Ranges,
     SpeedUp,
+    average,
+    draw_ranges,
     mean_losses,
     resample_curves,
     speed_up_over_seeds,
@@ -36,7 +41,7 @@ from mswitch.flows.reports.speedup import (
 FOURFOLD = 4.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
-#: Scales of intervals over seeds.
+#: Scales on which seeds change a figure: there, and back.
 RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
 SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
@@ -49,18 +54,22 @@ class LanguageResult:
         losses: its evaluations, the mean of all seeds.
         curves: [S] nats per token of baseline and candidate.
         of_seeds: the same of each seed.
-        drawn: [R, S] of each seed in each resample of documents.
+        drawn: [R, S] of the mean over seeds in each resample of documents.
         delta: difference at the last step.
         speed_up: step speed-up.
+        other_seeds: [R] speed-ups with drawn seeds; None for one seed.
+        worsened: whether the baseline was clearly better at half of its steps than at the end.
         trained: whether both models saw training text of it.
     """
 
     losses: LanguageLosses
     curves: Curves
     of_seeds: Sequence[Curves]
-    drawn: Sequence[Curves]
+    drawn: Curves
     delta: Estimate
     speed_up: SpeedUp
+    other_seeds: Ranges | None
+    worsened: bool
     trained: bool
 
     @property
@@ -80,9 +89,8 @@ def measure_language(
     """Measure a language from its evaluations with each seed at `steps` [S]."""
     losses = mean_losses(seeds)
     of_seeds = [each.curves() for each in seeds]
-    drawn = [resample_curves(each, config.resamples, config.seed) for each in seeds]
+    drawn = resample_curves(losses, config.resamples, config.seed)
     enough = losses.documents >= MINIMUM_UNITS
-    generator = language_generator(f"seeds/{losses.lang}", config.seed)
     return LanguageResult(
         losses,
         losses.curves(),
@@ -90,10 +98,38 @@ def measure_language(
         drawn,
         delta_over_seeds(seeds, config.confidence if enough else None),
         speed_up_over_seeds(
-            steps, of_seeds, drawn if enough else None, config.confidence, generator
+            steps, of_seeds, _spread(losses, drawn, config) if enough else None, config
         ),
+        draw_ranges(steps, of_seeds, config),
+        enough and _has_worsened(seeds, steps, config.confidence),
         trained,
     )
+
+
+def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence: float) -> bool:
+    """Test the baseline's loss at the end against that at half of the steps or just before.
+
+    Monotone fits end on a plateau by noise alone: a test has to say that a model stopped improving.
+    """
+    half = max(int(np.searchsorted(steps, steps[-1] / 2, side="right")) - 1, 0)
+    later = [
+        dataclasses.replace(
+            each, baseline=each.baseline[:, [half]], candidate=each.baseline[:, [-1]]
+        )
+        for each in seeds
+    ]
+    ci = delta_over_seeds(later, confidence).ci
+    return ci is not None and ci[0] > 0
+
+
+def _spread(losses: LanguageLosses, drawn: Curves, config: ReportConfig) -> Curves:
+    """Spread resampled curves as the effective number of documents asks for."""
+    units = float(losses.tokens.sum() ** 2 / np.sum(losses.tokens.astype(float) ** 2))
+    baseline, candidate = (
+        spread_documents(part, centre, units, config.confidence)
+        for part, centre in zip(drawn, losses.curves(), strict=True)
+    )
+    return baseline, candidate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,56 +151,67 @@ class Pooled:
     speed_up: SpeedUp
 
 
-def _bounds(speed_up: SpeedUp) -> tuple[float, float]:
-    """The range in which the true speed-up lies."""
+def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
+    """A speed-up, a bound as its value, and the least and the most that it may be."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value
-    return low, high
+    return speed_up.value, low, high
 
 
 def _figure(
-    values: np.ndarray,
-    limits: tuple[np.ndarray, np.ndarray],
-    statistic: Callable[[np.ndarray], np.ndarray],
+    ranges: np.ndarray,
     draws: np.ndarray | None,
-    over_drawn: np.ndarray | None,
-    seeds: int,
+    other_seeds: np.ndarray | None,
+    of_seeds: Sequence[np.ndarray],
+    statistic: Callable[[np.ndarray], np.ndarray],
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """One headline figure: value with bounds counted as bounds, range, interval over languages.
+    """One headline figure: value with bounds counted as bounds, range, interval.
 
     The interval holds wherever the languages at a bound lie; an end that they leave open is itself
-    a bound, and marked. `draws` are which languages [R, L] each resample has, and `over_drawn`
-    their values over drawn seeds, if there are several. These are widened on a scale that two
-    functions go to and come back from.
+    a bound, and marked. It adds, on a scale, what drawn seeds change of the figure to what drawn
+    languages do.
+
+    Args:
+        ranges: [3, L] of each language, as `_range` returns them.
+        draws: [R, L] which languages each resample has; None gives no interval.
+        other_seeds: [3, R, L] of all languages with drawn seeds; None for one seed.
+        of_seeds: of each seed, if there are several, the languages' values.
+        statistic: of languages, over the last axis.
+        scale: functions to it and back.
+        confidence: of the interval.
     """
     ci = ci_censored = None
     if draws is not None:
-        to, back = scale
-        of_all = resampled = statistic(values[draws])
-        if over_drawn is not None:
-            resampled = back(widened(to(of_all), to(statistic(over_drawn)), seeds, confidence))
-        ends = np.array(percentiles(resampled, confidence))
+        resampled = statistic(ranges[:, draws])
+        if other_seeds is not None:
+            to, back = scale
+            with np.errstate(divide="ignore"):
+                changes = to(statistic(other_seeds))
+                changes = changes - np.median(changes[0])
+                wide = widening(len(of_seeds) - 1, confidence)
+                resampled = back(to(resampled) + wide * changes)
+        tail = (1 - confidence) / 2
         at, least, most = (
-            np.quantile(of_draws, [(1 - confidence) / 2, (1 + confidence) / 2], method="nearest")
-            for of_draws in (of_all, *(statistic(limit[draws]) for limit in limits))
+            np.quantile(each, [tail, 1 - tail], method="nearest") for each in resampled
         )
-        open_ends: list[Censoring] = [
+        ci = [
+            float(least[0] if least[0] > 0 else at[0]),
+            float(most[1] if np.isfinite(most[1]) else at[1]),
+        ]
+        ci_censored: list[Censoring] | None = [
             "upper" if least[0] == 0 < at[0] else "lower" if np.isinf(most[0]) else "none",
             "lower" if np.isinf(most[1]) else "upper" if least[1] == 0 < at[1] else "none",
         ]
-        far = np.array([least[0], most[1]])
-        moved = (far != at) & (far != 0) & np.isfinite(far)
-        ends[moved] = back(to(ends[moved]) + to(far[moved]) - to(at[moved]))
-        ci, ci_censored = ends.tolist(), open_ends
-    low, high = (float(statistic(limit)) for limit in limits)
+    value, low, high = statistic(ranges).tolist()
     return {
-        "value": float(statistic(values)),
+        "value": value,
         "ci": ci,
         "ci_censored": ci_censored,
         "range": [low, high if np.isfinite(high) else None],
+        "seeds": [float(statistic(values)) for values in of_seeds],
     }
 
 
@@ -196,44 +243,49 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
     }
     if not chosen:
         return summary
-    values = np.array([result.speed_up.value for result in chosen], dtype=float)
-    lows, highs = np.array([_bounds(result.speed_up) for result in chosen]).T
-    seeds = len(chosen[0].of_seeds)
-    draws = over_drawn = None
+    ranges = np.array([_range(result.speed_up) for result in chosen]).T
+    draws = other_seeds = None
     if len(chosen) >= MINIMUM_UNITS:
         generator = language_generator("headline", config.seed)
         draws = generator.integers(0, len(chosen), (config.resamples, len(chosen)))
-        if seeds > 1:
-            logs = np.log(np.array([result.speed_up.of_seeds for result in chosen]).T)
-            averages = logs[draw_seeds(seeds, config.resamples, generator)].mean(axis=0)
-            over_drawn = np.exp(np.take_along_axis(averages, draws, axis=1))
+    if chosen[0].other_seeds is not None:
+        other_seeds = np.stack([result.other_seeds for result in chosen], axis=2)
+    with_seeds = zip(*(result.speed_up.of_seeds for result in chosen), strict=True)
+    of_seeds = [np.array([value for value in values if value]) for values in with_seeds]
 
     median, mean = (functools.partial(f, axis=-1) for f in (np.median, np.mean))
-    # Only languages known to be at 4x or more count; the range adds those that may be.
-    fours, perhaps = ((limit >= FOURFOLD).astype(float) for limit in (lows, highs))
-    drawn_fours = None
-    if over_drawn is not None:
-        drawn_fours = ((over_drawn >= FOURFOLD) & (lows > 0)[draws]).astype(float)
-    for name, array, limits, statistic, of_drawn, scale in (
-        ("median_step_speedup", values, (lows, highs), median, over_drawn, RATIOS),
-        ("mean_step_speedup", values, (lows, highs), mean, over_drawn, RATIOS),
-        ("share_at_least_4x", fours, (fours, perhaps), mean, drawn_fours, SHARES),
-    ):
+    for name, statistic in (("median_step_speedup", median), ("mean_step_speedup", mean)):
         summary[name] = _figure(
-            array, limits, statistic, draws, of_drawn, seeds, scale, config.confidence
+            ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
-    summary["improved"] = _improved(chosen, draws, config.confidence)
+
+    # Only languages known to be at 4x or more count; the range adds those that may be.
+    def fours(of: np.ndarray) -> np.ndarray:
+        return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
+
+    summary["share_at_least_4x"] = _figure(
+        fours(ranges),
+        draws,
+        None if other_seeds is None else fours(other_seeds),
+        [(values >= FOURFOLD).astype(float) for values in of_seeds],
+        mean,
+        SHARES,
+        config.confidence,
+    )
+    summary["improved"] = _improved(chosen, draws, config)
     return summary
 
 
 def _improved(
-    chosen: Sequence[LanguageResult], draws: np.ndarray | None, confidence: float
+    chosen: Sequence[LanguageResult], draws: np.ndarray | None, config: ReportConfig
 ) -> dict[str, Any]:
-    """Count languages whose final loss is clearly better, alone and after Holm's correction."""
+    """Count languages whose final loss is clearly better, by chance and after Holm's correction."""
     deltas = [result.delta for result in chosen]
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]
-    better_after_holm, worse_after_holm = clear_after_holm(deltas)
+    ends = [[pair[1][-1] - pair[0][-1] for pair in result.of_seeds] for result in chosen]
+    by_chance = counts_by_chance(deltas, np.array(ends).T, config)
+    better_after_holm, worse_after_holm = clear_after_holm(deltas, len(ends[0]))
     of_documents = [
         result.delta.skewness * result.losses.documents**0.5
         for result in chosen
@@ -242,9 +294,11 @@ def _improved(
     mean = functools.partial(np.mean, axis=-1)
     return {
         # Each language's own interval has the seeds in it.
-        **_figure(better, (better, better), mean, draws, None, 1, SHARES, confidence),
+        **_figure(np.stack([better] * 3), draws, None, (), mean, SHARES, config.confidence),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),
+        "most_by_chance": int(np.quantile(by_chance, 1 - LEVEL, method="higher")),
+        "count_p_value": float(np.mean(by_chance >= max(better.sum(), sum(worse)))),
         "skewness": float(np.mean(of_documents)) if of_documents else None,
         "languages_after_holm": better_after_holm,
         "languages_worse_after_holm": worse_after_holm,
@@ -267,32 +321,27 @@ def pool(
     trained = [result for result in results if result.trained]
     if not trained:
         return None
-    of_seeds = [_average(pairs) for pairs in zip(*(each.of_seeds for each in trained), strict=True)]
-    curves = _average(of_seeds)
-    generator = language_generator("pooled", config.seed)
-    drawn = None
-    delta_ci = None
+    of_seeds = [average(pairs) for pairs in zip(*(each.of_seeds for each in trained), strict=True)]
+    curves = average(of_seeds)
+    drawn = delta_ci = None
     if len(trained) >= MINIMUM_UNITS:
+        generator = language_generator("pooled", config.seed)
         chosen = draw_languages(len(trained), config.resamples, generator)
-
-        def draw(pairs: Sequence[Curves], model: int) -> np.ndarray:
-            return np.stack([pair[model] for pair in pairs])[chosen].mean(axis=1)
-
-        tables = list(zip(*(each.drawn for each in trained), strict=True))
-        drawn = [(draw(pairs, 0), draw(pairs, 1)) for pairs in tables]
-        deltas = np.stack([candidate[:, -1] - baseline[:, -1] for baseline, candidate in drawn])
-        delta_ci = percentiles(
-            resample_seeds(deltas, generator, config.confidence), config.confidence
+        sides = zip(*(each.drawn for each in trained), strict=True)
+        baseline, candidate = drawn = tuple(
+            spread_documents(
+                np.stack(side)[chosen].mean(axis=1), centre, len(trained), config.confidence
+            )
+            for side, centre in zip(sides, curves, strict=True)
         )
+        ends = np.array([pair[1][-1] - pair[0][-1] for pair in of_seeds])
+        wide = widening(len(ends) - 1, config.confidence)
+        deltas = candidate[:, -1] - baseline[:, -1] + wide * draw_seeds(ends, config)
+        delta_ci = percentiles(deltas, config.confidence)
     return Pooled(
         languages=len(trained),
         documents=sum(result.losses.documents for result in trained),
         curves=curves,
         delta=Estimate(float(curves[1][-1] - curves[0][-1]), delta_ci),
-        speed_up=speed_up_over_seeds(steps, of_seeds, drawn, config.confidence, generator),
+        speed_up=speed_up_over_seeds(steps, of_seeds, drawn, config),
     )
-
-
-def _average(pairs: Sequence[Curves]) -> Curves:
-    baselines, candidates = zip(*pairs, strict=True)
-    return np.mean(baselines, axis=0), np.mean(candidates, axis=0)

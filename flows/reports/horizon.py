@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mswitch.flows.reports.headline import LanguageResult, headline, is_bound, pool
-from mswitch.flows.reports.intervals import ReportConfig, language_generator
-from mswitch.flows.reports.speedup import Curves, isotonic_fit, speed_up_over_seeds
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.speedup import Curves, draw_ranges, isotonic_fit, speed_up_over_seeds
 
 #: Evaluations before a horizon: with fewer, the baseline's own curve has no shape yet.
 LEAST_EVALUATIONS = 4
@@ -89,15 +89,15 @@ def _until(
 ) -> LanguageResult:
     """A language's result at the step of evaluation `count`, without its intervals."""
 
-    def cut(pairs: Sequence[Curves]) -> list[Curves]:
-        return [(baseline[..., :count], candidate[..., :count]) for baseline, candidate in pairs]
+    def cut(pair: Curves) -> Curves:
+        return pair[0][..., :count], pair[1][..., :count]
 
-    of_seeds = cut(result.of_seeds)
-    generator = language_generator(f"seeds/{result.losses.lang}", 0)  # draws for intervals alone
+    of_seeds = [cut(pair) for pair in result.of_seeds]
     return dataclasses.replace(
         result,
-        curves=cut([result.curves])[0],
+        curves=cut(result.curves),
         of_seeds=of_seeds,
         drawn=cut(result.drawn),
-        speed_up=speed_up_over_seeds(steps[:count], of_seeds, None, config.confidence, generator),
+        speed_up=speed_up_over_seeds(steps[:count], of_seeds, None, config),
+        other_seeds=draw_ranges(steps[:count], of_seeds, config),
     )

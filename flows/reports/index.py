@@ -113,7 +113,8 @@ def _report(content: Mapping[str, Any]) -> dict[str, Any]:
         "steps": runs["baseline"]["steps"],
         "examples_config_hash": content["method"]["examples_config_hash"],
         **_pick(summary, "verdict", "languages", "languages_in_headline", "train_tokens"),
-        "median_step_speedup": median and _pick(median, "value", "ci", "ci_censored", "range"),
+        "median_step_speedup": median
+        and _pick(median, "value", "ci", "ci_censored", "range", "seeds"),
         "pooled": pooled and _pick(pooled, *figures),
         "unfinished": summary["unfinished"],
         "started_by": str(content.get("started_by", "")),

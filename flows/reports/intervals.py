@@ -1,11 +1,9 @@
 """Estimates with their intervals: bootstraps, Student's t over documents and seeds, and Holm.
 
-Several trainings of a model, one a seed, are resampled with the documents: documents as with one
-seed, the same ones for all seeds, and seeds with replacement. K seeds drawn so vary too little, by
-K - 1 in K of their variance, and the normal's quantiles are too small for few. `widened` makes up
-for both, as Hesterberg expands percentiles ("What Teachers Should Know About the Bootstrap", 2015),
-with degrees of freedom by Welch and Satterthwaite: where documents vary more than seeds, few seeds
-matter less.
+Documents are resampled, the same ones for all models, steps and seeds. To a resampled curve, the
+mean over seeds, a draw of what other seeds would change is added. Seeds are few, so draws are
+widened until percentiles are Student's. Variances of documents and seeds then add, and so do the
+squares of both margins, as in `margin` (docs/decisions/0043).
 """
 
 import dataclasses
@@ -29,8 +27,12 @@ WEIGHT_CELLS = 4_000_000
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: By how much skewness may thicken the tail that it judges by.
+#: By how much skewness may thicken the tail that Holm's method judges by.
 MOST_BY_SKEWNESS = 2.0
+#: Standard errors over seeds from which on Holm's method can judge nothing.
+MOST_ERRORS = 10.0
+#: How much larger skewness is taken to be than few documents show (docs/decisions/0043).
+HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]
 
@@ -68,12 +70,16 @@ class Estimate:
         skewness: of a difference's distribution over documents that might have been drawn, about
             that of a single document's over the root of their number; None where documents leave
             nothing to judge by.
+        error: standard error over documents, and `freedom`, its degrees of freedom; None like the
+            skewness.
     """
 
     value: float
     ci: Interval | None = None
     p_value: float | None = None
     skewness: float | None = None
+    error: float | None = None
+    freedom: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The value with its interval."""
@@ -100,24 +106,6 @@ def document_weights(documents: int, resamples: int, generator: np.random.Genera
     return counts.reshape(resamples, documents).astype(np.float64)
 
 
-def resample_seeds(
-    values: np.ndarray, generator: np.random.Generator, confidence: float
-) -> np.ndarray:
-    """Average over seeds that are drawn with replacement.
-
-    Args:
-        values: [K, R] of each seed in each resample of documents.
-        generator: of the draws.
-        confidence: of the interval that the result is for.
-
-    Returns:
-        [R], `widened`; of one seed, its values.
-    """
-    draws = draw_seeds(len(values), values.shape[1], generator)
-    drawn = np.take_along_axis(values, draws, axis=0).mean(axis=0)
-    return widened(values.mean(axis=0), drawn, len(values), confidence)
-
-
 def draw_languages(
     languages: int, resamples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,30 +114,52 @@ def draw_languages(
     return generator.integers(0, languages, shape), generator.integers(0, resamples, shape)
 
 
-def draw_seeds(seeds: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw which of the seeds are averaged in each resample, [seeds, resamples]."""
-    return generator.integers(0, seeds, (seeds, resamples))
-
-
-def widened(of_all: np.ndarray, of_drawn: np.ndarray, seeds: int, confidence: float) -> np.ndarray:
-    """Spread resamples so far from their mean that their percentiles suit so few seeds.
+def spread_documents(
+    drawn: np.ndarray, centre: np.ndarray, units: float, confidence: float
+) -> np.ndarray:
+    """Spread resamples of few documents or languages so that percentiles are Student's.
 
     Args:
-        of_all: [R] a figure over all seeds; each resample has drawn documents or languages.
-        of_drawn: [R] the same over drawn seeds.
-        seeds: how many there are.
+        drawn: [R, ...] a mean over drawn units in each resample.
+        centre: [...] the mean over all of them.
+        units: how many there are, or the effective number of unequal ones.
         confidence: of the interval.
     """
-    if seeds == 1:
-        return of_all
-    centre = of_all.mean()
-    by_seeds = math.sqrt(seeds / (seeds - 1)) * (of_drawn - of_all)
-    variances = float(of_all.var()), float(by_seeds.var())
-    if variances[1] == 0:
-        return of_all
-    freedom = (seeds - 1) * (sum(variances) / variances[1]) ** 2
+    if units <= 1:
+        return drawn
+    scale = math.sqrt(units / (units - 1)) * widening(units - 1, confidence)
+    return centre + scale * (drawn - centre)
+
+
+def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
+    """Draw what other seeds would change of a mean over seeds.
+
+    A draw is normal with the standard error over seeds; times `widening(K - 1)`, percentiles of a
+    mean are Student's. Draw r has the same weights of seeds whatever it is a mean of: a lucky seed
+    is lucky in all languages.
+
+    Args:
+        of_seeds: [K, ...] a figure or a curve of each seed.
+        config: number of draws and their seed.
+
+    Returns:
+        [R, ...] differences from the mean; zeros for one seed, which says nothing of others.
+    """
+    count = len(of_seeds)
+    if count == 1:
+        return np.zeros((config.resamples, *of_seeds.shape[1:]))
+    generator = language_generator("seeds", config.seed)
+    weights = generator.standard_normal((config.resamples, count))
+    scale = 1 / math.sqrt(count * (count - 1))
+    return scale * np.einsum("rk,k...->r...", weights, of_seeds - of_seeds.mean(axis=0))
+
+
+def widening(freedom: float, confidence: float) -> float:
+    """Return how much wider Student's interval is than the normal one; 1 without freedom."""
+    if freedom <= 0:
+        return 1.0
     tail = (1 + confidence) / 2
-    return centre + float(stdtrit(freedom, tail) / ndtri(tail)) * (of_all - centre + by_seeds)
+    return float(stdtrit(freedom, tail) / ndtri(tail))
 
 
 def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
@@ -198,7 +208,8 @@ def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
     def beyond(log_p: float) -> float:
         return margin(errors, math.exp(log_p) / 2) - abs(value)
 
-    least = math.log(np.finfo(float).tiny)
+    # Nearer to zero the quantiles of some degrees of freedom are not finite.
+    least = math.log(1e-100)
     if beyond(least) <= 0:
         return 0.0
     log_p = cast(float, brentq(beyond, least, 0))
@@ -216,22 +227,76 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
     return rejected
 
 
-def clear_after_holm(deltas: Sequence[Estimate]) -> tuple[int | None, int | None]:
-    """Count languages that are better and that are worse by Holm's method; None where unknown.
+def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
+    """Count languages that are better and that are worse by Holm's method; None if not testable.
 
-    Of a mean with skewness g, the tail of Student's t beyond z on the other side is too thick by
-    the factor exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large deviation", 2005),
-    and the one on its own side too thin. That side has no count where the factor is more than
-    `MOST_BY_SKEWNESS` at the z with which Holm's method begins, g being the mean over languages: of
-    one language a few documents do not tell it.
+    Few seeds are not, if their t asks for more than `MOST_ERRORS` standard errors. Nor are skewed
+    differences. If g is a mean's skewness, the tail of Student's t beyond z on the other side is
+    too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large deviation",
+    2005). At the z with which Holm's method begins, that may be `MOST_BY_SKEWNESS`.
     """
+    tail = LEVEL / len(deltas) / 2
+    if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
+        return None, None
+    size = np.sqrt(np.mean(shrunken_skewness(deltas) ** 2))
+    if size * (-ndtri(tail)) ** 3 / 3 > np.log(MOST_BY_SKEWNESS):
+        return None, None
     holm = holm_rejections([1.0 if each.p_value is None else each.p_value for each in deltas])
     better = np.array([each.value < 0 for each in deltas])
-    skewness = [each.skewness for each in deltas if each.skewness is not None]
-    z = -ndtri(LEVEL / len(deltas) / 2)
-    exponent = np.mean(skewness) * z**3 / 3 if skewness else 0.0
-    most = np.log(MOST_BY_SKEWNESS)
-    return (
-        None if exponent > most else int((holm & better).sum()),
-        None if exponent < -most else int((holm & ~better).sum()),
-    )
+    return int((holm & better).sum()), int((holm & ~better).sum())
+
+
+def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
+    """Estimate each language's skewness [L], towards the mean as far as noise explains the rest.
+
+    Languages may be skewed to opposite sides. Of normal differences of D documents the sample
+    skewness has a variance of about 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D that of the
+    mean's.
+    """
+    known = np.array([each.skewness is not None for each in deltas])
+    skewness = np.array([each.skewness or 0.0 for each in deltas])
+    if not known.any():
+        return skewness
+    d = np.array([max(each.freedom or 0.0, 2.0) + 1 for each in deltas])
+    noise = (6 * (d - 1) / ((d - 2) * (d + 1) * (d + 3)))[known].mean()
+    mean, variance = skewness[known].mean(), skewness[known].var()
+    kept = max(0.0, 1 - noise / variance) if variance > 0 else 0.0
+    return np.where(known, mean + kept * (skewness - mean), 0.0)
+
+
+def counts_by_chance(
+    deltas: Sequence[Estimate], of_seeds: np.ndarray, config: ReportConfig
+) -> np.ndarray:
+    """Draw how many languages are clearly better, or worse, if no language differs.
+
+    A draw has an error over documents for each language, and seeds with the covariance that the
+    given ones have over languages: a lucky seed is in all of them. Their scale is as uncertain as
+    so few seeds leave it. Then the report's own intervals count.
+
+    Args:
+        deltas: the differences of all languages.
+        of_seeds: [K, L] the differences with each seed.
+        config: number of draws, seed and confidence.
+
+    Returns:
+        [R] the larger of both counts.
+    """
+    generator = language_generator("counts", config.seed)
+    seeds, languages = of_seeds.shape
+    tail = (1 + config.confidence) / 2
+    error = np.array([each.error or 0.0 for each in deltas])
+    freedom = np.array([each.freedom or 1.0 for each in deltas])
+    t = generator.standard_t(freedom, (config.resamples, languages))
+    # Edgeworth's expansion of a studentized mean (Hall 1992).
+    values = error * (t - HIDDEN_SKEWNESS * shrunken_skewness(deltas) * (2 * t**2 + 1) / 6)
+    reach = np.broadcast_to(stdtrit(freedom, tail) * error, values.shape)
+    if seeds > 1:
+        scale = 1 / np.sqrt(generator.chisquare(seeds - 1, (config.resamples, 1, 1)))
+        weights = scale * generator.standard_normal((config.resamples, seeds, seeds))
+        drawn = np.einsum("rkj,jl->rkl", weights, of_seeds - of_seeds.mean(axis=0))
+        values = values + drawn.mean(axis=1)
+        by_seeds = drawn.std(axis=1, ddof=1) / math.sqrt(seeds)
+        reach = np.hypot(reach, stdtrit(seeds - 1, tail) * by_seeds)
+    judged = np.array([each.ci is not None for each in deltas])
+    clear = judged & (np.abs(values) > reach)
+    return np.maximum((clear & (values < 0)).sum(axis=1), (clear & (values > 0)).sum(axis=1))

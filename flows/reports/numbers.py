@@ -81,11 +81,9 @@ def significant(value: float | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """A speed-up to three figures."""
-    for limit, digits in ((9.995, 2), (99.95, 1)):
-        if value < limit:
-            return f"{value:.{digits}f}"
-    return f"{value:,.0f}"
+    """A speed-up to one decimal, or to two where these tell on which side of 1 it is."""
+    text = f"{value:.2f}" if value < 1.05 else f"{value:.1f}"
+    return "1.0" if text == "1.00" else text if value < 9.95 else f"{value:,.0f}"
 
 
 def bounded(value: float | None, censored: Censoring = "none") -> str:

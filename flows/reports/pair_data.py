@@ -62,6 +62,7 @@ def report_data(
             r.speed_up.baseline_steps is not None and r.speed_up.baseline_steps < last * (1 - 1e-9)
             for r in results
         ),
+        "languages_that_worsened": sum(result.worsened for result in results),
         "median_flop_speedup": scaled_figure(median, factors["flop"]),
         "median_wall_speedup": scaled_figure(median, factors["wall"]),
         "pooled": _pooled_json(pooled, factors, percent),
@@ -160,6 +161,7 @@ def _pooled_json(
         "delta": pooled.delta.value,
         "delta_ci": pooled.delta.ci,
         **speed_up_json(pooled.speed_up, factors),
+        "step_speedup_seeds": list(pooled.speed_up.of_seeds),
         "confidence_percent": percent,
     }
 
@@ -222,7 +224,7 @@ def _method(
         "wall_factor": factors["wall"],
         "fit": "isotonic in log step; crossing by linear interpolation in (log step, loss)",
         "target": "last fitted value of the baseline",
-        "interval": "paired percentile bootstrap over documents",
+        "interval": "paired percentile bootstrap over documents, widened for few; seeds added",
         "delta_interval": "t interval, jackknife over documents, effective documents - 1 df; "
         "in quadrature with that of seeds",
         "multiple_testing": "Holm",

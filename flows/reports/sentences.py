@@ -3,19 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mswitch.flows.reports.headline import is_bound
 from mswitch.flows.reports.intervals import MINIMUM_UNITS
 from mswitch.flows.reports.numbers import (
     NOT_AVAILABLE,
     TIMES,
     Censoring,
-    bounded,
-    fine_percent,
     large,
     percent,
     plural,
     ratio,
-    signed,
     speed_up_interval,
 )
 
@@ -30,14 +26,26 @@ def same_steps(value: float, censored: Censoring = "none") -> bool:
 
 def speed_up_words(value: float, censored: Censoring = "none") -> str:
     """A speed-up or its bound within a sentence; of one it says what that means."""
-    words = {"none": "", "lower": "more than ", "upper": "less than "}
+    words = {"none": "", "lower": "at least ", "upper": "at most "}
     meaning = ", the same number of steps" if same_steps(value, censored) else ""
     return f"{words[censored]}{ratio(value)}{TIMES}{meaning}"
 
 
+def in_brackets(confidence: str, interval: str | None, seeds: Sequence[float | None]) -> str:
+    """What stands in brackets behind a figure: its interval, and the figure of each seed."""
+    parts = [f"{confidence}%: {interval}" if interval else "no interval", seeds_words(seeds)]
+    return f"({'; '.join(filter(None, parts))})"
+
+
+def seeds_words(seeds: Sequence[float | None]) -> str:
+    """The figure of each seed alone, if there are several."""
+    shown = (NOT_AVAILABLE if value is None else ratio(value) for value in seeds)
+    return f"seeds {', '.join(shown)}" if seeds else ""
+
+
 def fewer_steps(value: float, censored: Censoring = "none") -> str:
-    """What a speed-up above one, or a lower bound, saves: of 1.25, `20.0% fewer steps`."""
-    return f"{'more than ' * (censored == 'lower')}{fine_percent(1 - 1 / value)} fewer steps"
+    """What a speed-up above one, or a lower bound, saves: of 1.25, `20% fewer steps`."""
+    return f"{'at least ' * (censored == 'lower')}{percent(1 - 1 / value)} fewer steps"
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
@@ -51,18 +59,12 @@ def figure_mark(figure: Mapping[str, Any]) -> Censoring:
 
 
 def figure_words(figure: Mapping[str, Any] | None) -> str:
-    """A figure over languages: a number, a bound, or between which it lies."""
-    if figure is None:
-        return NOT_AVAILABLE
-    return _figure_range(figure) or bounded(figure["value"], figure_mark(figure))
+    """A figure over languages, or its bound."""
+    return NOT_AVAILABLE if figure is None else speed_up_words(*_marked(figure)).partition(",")[0]
 
 
-def _figure_range(figure: Mapping[str, Any]) -> str | None:
-    """Between which languages at a bound leave a figure, where its digits show it."""
-    low, high = figure["range"]
-    if is_bound(figure) or ratio(low) == ratio(high):
-        return None
-    return f"{ratio(low)} to {ratio(high)}{TIMES}"
+def _marked(figure: Mapping[str, Any]) -> tuple[float, Censoring]:
+    return figure["value"], figure_mark(figure)
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
@@ -89,43 +91,34 @@ def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
             f"No verdict: none of {plural(total, 'language')} has {MINIMUM_UNITS} validation "
             "documents, training text and a baseline that improved."
         )
-    figure = summary["median_step_speedup"]
-    mark, spread = figure_mark(figure), _figure_range(figure)
-    shown = spread or speed_up_words(figure["value"], mark)
-    if figure["ci"] is None:
+    figure, percents = summary["median_step_speedup"], summary["confidence_percent"]
+    value, mark = _marked(figure)
+    ci, ends, shown = figure["ci"], figure["ci_censored"], figure_words(figure)
+    if ci is None:
         return (
             f"Too few languages to judge: over {plural(count, 'language')} with enough documents, "
-            f"the median step speed-up of {candidate} over {baseline} is {shown}, without an "
-            "interval."
+            f"the median step speed-up of {candidate} over {baseline} is "
+            f"{speed_up_words(value, mark)}, without an interval."
         )
-    ci, ends = figure["ci"], figure["ci_censored"]
-    least = figure["range"][0] if spread else figure["value"]
-    interval = f"{summary['confidence_percent']}% interval {figure_interval(figure)}"
-    if mark != "none" and ratio(ci[0]) == ratio(ci[1]):
-        interval = f"the same bound in {summary['confidence_percent']}% of resamples"
-    sure = f"{interval}, over {plural(count, 'language')}"
-    if same_steps(figure["value"], mark) and not spread:
+    sure = f"{shown} {in_brackets(percents, figure_interval(figure), figure['seeds'])}"
+    median = f"n the median of {plural(count, 'language')}"
+    if same_steps(value, mark):
         clear = "" if ratio(ci[0]) == ratio(ci[1]) else "clear "
         found = (
-            f"No {clear}difference: in the median language, {candidate} and {baseline} took the "
-            f"same number of steps to {baseline}’s final quality (step speed-up "
-            f"{ratio(1)}{TIMES}, {sure})"
+            f"No {clear}difference: i{median}, {candidate} and {baseline} took the same number of "
+            f"steps to {baseline}’s final quality, a speed-up of {sure}"
         )
-    elif "upper" not in (mark, ends[0]) and ci[0] > 1 and ratio(least) != ratio(1):
-        fewer = fewer_steps(least, "lower" if spread else mark)
+    elif "upper" not in (mark, ends[0]) and ci[0] > 1:
         found = (
-            f"In the median language, {candidate} reached {baseline}’s final quality in {fewer} "
-            f"(step speed-up {shown}, {sure})"
+            f"I{median}, {candidate} reached {baseline}’s final quality in "
+            f"{fewer_steps(value, mark)}, a speed-up of {sure}"
         )
     elif ("lower" not in (mark, ends[1]) and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
-        found = (
-            f"{candidate} was slower: in the median language its step speed-up over {baseline} is "
-            f"{shown} ({sure})"
-        )
+        found = f"{candidate} was slower: i{median}, its step speed-up over {baseline} is {sure}"
     else:
         found = (
-            f"No clear difference: in the median language, the step speed-up of {candidate} over "
-            f"{baseline} is {shown} ({sure})"
+            f"No clear difference: i{median}, the step speed-up of {candidate} over {baseline} is "
+            f"{sure}"
         )
     return f"{found}."
 
@@ -136,7 +129,7 @@ def so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
     figure, count = summary["median_step_speedup"], summary["languages_in_headline"]
     found = "no language has a step speed-up yet"
     if figure:
-        shown = _figure_range(figure) or speed_up_words(figure["value"], figure_mark(figure))
+        shown = speed_up_words(*_marked(figure))
         found = (
             f"the median step speed-up of {candidate} over {baseline} is {shown} so far, over "
             f"{plural(count, 'language')}"
@@ -168,9 +161,9 @@ def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
         figure = candidate["summary"]["median_step_speedup"]
         shown = "none"
         if figure:
-            interval = figure_interval(figure)
-            shown = figure_words(figure)
-            shown += f" ({interval})" if interval else ", without an interval"
+            percents = candidate["summary"]["confidence_percent"]
+            brackets = in_brackets(percents, figure_interval(figure), figure["seeds"])
+            shown = f"{figure_words(figure)} {brackets}"
         found.append(f"{candidate['name']} {shown}")
     unfinished = candidates[0]["summary"]["unfinished"]
     until = ""
@@ -179,7 +172,7 @@ def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
     return f"{until}Median step speed-up over {baseline}: {'; '.join(found)}."
 
 
-def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str, seeds: int) -> str:
+def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     """The pooled figure, named as what it is."""
     if pooled is None:
         return "There is no pooled figure: no language has both training and validation text."
@@ -190,21 +183,24 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str, seeds: int)
     value = pooled["step_speedup"]
     if value is None:
         return (
-            f"{what}: not defined, because {baseline} was never better than at its first "
-            f"evaluation{', or seeds are at opposite bounds' if seeds > 1 else ''}"
+            f"{what}: not defined, because {baseline} was never better than at its first evaluation"
         )
     interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
     shown = f"{what}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
     if interval is None:
         return f"{shown}, without an interval (fewer than {MINIMUM_UNITS} languages)"
-    return f"{shown} ({pooled['confidence_percent']}% interval {interval})"
+    seeds = pooled["step_speedup_seeds"]
+    return f"{shown} {in_brackets(pooled['confidence_percent'], interval, seeds)}"
 
 
 def seeds_note(seeds: Sequence[int]) -> str:
     """What the intervals know of other seeds."""
     if len(seeds) == 1:
         return f"One seed ({seeds[0]}): what another one would change is not in the intervals."
-    return f"Geometric means over {len(seeds)} seeds, which the intervals draw too."
+    return (
+        f"Curves are averaged over {len(seeds)} seeds; intervals contain what other seeds would "
+        "change."
+    )
 
 
 def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
@@ -225,35 +221,41 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
             f"{few} of {total} languages have fewer than {MINIMUM_UNITS} validation documents. "
             "Their numbers have no interval and are left out of the headline."
         )
-    plateaus = summary["languages_on_a_plateau"]
-    if plateaus:
+    worsened = summary["languages_that_worsened"]
+    if worsened:
         reasons.append(
-            f"In {plural(plateaus, 'language')} the baseline stopped improving before its last "
-            "evaluation. Its steps are counted up to where it was first as good as at the end."
-        )
-    improved = summary["improved"]
-    if improved and improved["languages_after_holm"] is None:
-        reasons.append(
-            "Documents’ differences in final loss are skewed "
-            f"({signed(improved['skewness'], 1)} in the mean over languages): a few in which the "
-            "candidate is worse may be missing. Holm’s correction would not keep its 5%, so there "
-            "is no count after it."
+            f"In {plural(worsened, 'language')} the baseline was clearly better at half of its "
+            "steps than at the end. Its steps are counted up to where it was first as good as at "
+            "the end."
         )
     return reasons
 
 
-def after_holm(improved: Mapping[str, Any]) -> str:
-    """How many languages stay clearly better when all are judged together."""
-    count = improved["languages_after_holm"]
-    return f"{'no count' if count is None else count} after Holm’s correction"
+def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
+    """How many clear differences chance gives, and how many stay if all are judged together."""
+    counts = improved["languages_after_holm"], improved["languages_worse_after_holm"]
+    words = f"{counts[0]} better and {counts[1]} worse after Holm’s correction"
+    if None in counts:
+        few = f"not testable with {plural(seeds, 'seed')}"
+        words = f"Holm’s correction: {few if seeds > 1 else 'not testable, differences are skewed'}"
+    p_value = improved["count_p_value"]
+    return (
+        f"by chance at most {improved['most_by_chance']} are clearly better, or worse "
+        f"(p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}); {words}"
+    )
 
 
-def mean_rule(censored: Mapping[str, int]) -> str:
-    """How censored languages count in the mean."""
-    bounds = censored["lower"] + censored["upper"]
-    if not bounds:
-        return "no language is at a bound"
-    return f"{plural(bounds, 'language')} at a bound, counted at that bound"
+def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
+    """How many languages are only known by a bound."""
+    told = [
+        f"in {plural(censored[mark], 'language')} {candidate} {what}"
+        for mark, what in (
+            ("upper", f"never reached the target (counted as 1.0{TIMES})"),
+            ("lower", "was there at its first evaluation (counted as there)"),
+        )
+        if censored[mark]
+    ]
+    return f"I{'; '.join(told)[1:]}." if told else ""
 
 
 def share_interval(ci: Sequence[float] | None) -> str | None:

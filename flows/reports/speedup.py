@@ -14,8 +14,8 @@ error bars; these are ours:
   it gives the upper bound T / T. Nothing is extrapolated.
 - Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
   difference has a t interval instead (`measure_delta`).
-- Over seeds it is the geometric mean of those of each seed, in which both models saw the same data
-  in the same order.
+- Curves are averaged over seeds first: a speed-up is not linear in losses, so a mean of speed-ups
+  leans, and a seed that never meets the target would count as none (docs/decisions/0043).
 """
 
 import dataclasses
@@ -28,9 +28,11 @@ from scipy.optimize import isotonic_regression
 from mswitch.flows.reports.intervals import (
     TOLERANCE,
     WEIGHT_CELLS,
+    ReportConfig,
     document_weights,
+    draw_seeds,
     language_generator,
-    resample_seeds,
+    widening,
 )
 from mswitch.flows.reports.numbers import Censoring
 
@@ -40,6 +42,8 @@ NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 Curves = tuple[np.ndarray, np.ndarray]
+#: [3, ...] speed-ups, a bound as its value, and the least and the most that they may be.
+Ranges = np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,7 @@ class SpeedUp:
     ci_censored: tuple[Censoring, Censoring] | None
     baseline_steps: float | None
     candidate_steps: float | None
-    of_seeds: tuple[float, ...] = ()
+    of_seeds: tuple[float | None, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """What every report says of it."""
@@ -276,54 +280,61 @@ def mean_losses(seeds: Sequence[LanguageLosses]) -> LanguageLosses:
     )
 
 
-def speed_up_over_seeds(
-    steps: np.ndarray,
-    curves: Sequence[Curves],
-    resampled: Sequence[Curves] | None,
-    confidence: float,
-    generator: np.random.Generator,
-) -> SpeedUp:
-    """Measure the geometric mean of the seeds' step speed-ups; with one seed, that one.
+def average(pairs: Sequence[Curves]) -> Curves:
+    """Average curves of both models, over seeds or languages."""
+    baselines, candidates = zip(*pairs, strict=True)
+    return np.mean(baselines, axis=0), np.mean(candidates, axis=0)
 
-    It is a bound if that of a seed is, and not defined where one of a seed is not, or where both
-    kinds of bounds meet.
 
-    Args:
-        steps: [S] evaluated steps.
-        curves: [S] of baseline and candidate, for each seed.
-        resampled: [R, S] of the same, the same documents for all seeds in a row; or None.
-        confidence: of the interval.
-        generator: draws the seeds.
+def draw_curves_of_seeds(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
+    """Draw what other seeds would change of both models' mean curves, [R, S] each."""
+    baseline, candidate = (
+        draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
+    )
+    return baseline, candidate
+
+
+def draw_ranges(
+    steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
+) -> Ranges | None:
+    """Draw step speed-ups that other seeds would give; None for one seed, which tells nothing.
+
+    Returns:
+        [3, R]: speed-ups, a bound as its value, and the least and the most that they may be.
     """
-    if len(curves) == 1:
-        return measure_speed_up(steps, curves[0], resampled[0] if resampled else None, confidence)
-    each = [measure_speed_up(steps, pair, None, confidence) for pair in curves]
-    values = [found.value for found in each if found.value is not None]
-    bounds: set[Censoring] = {found.censored for found in each if found.censored != "none"}
-    if len(values) < len(each) or len(bounds) > 1:
-        return UNDEFINED
-    ci = ci_censored = None
-    if resampled is not None:
-        log_steps = np.log(steps)
-        drawn = [log_speed_ups(log_steps, *map(isotonic_fits, pair))[:2] for pair in resampled]
-        logs, codes = (np.stack(part) for part in zip(*drawn, strict=True))
-        ci, ci_censored = percentile_interval(
-            resample_seeds(logs, generator, confidence),
-            (codes == NEVER).any(axis=0),
-            (codes == AT_FIRST).any(axis=0),
-            confidence,
+    if len(of_seeds) == 1:
+        return None
+    drawn = (
+        curve + changes
+        for curve, changes in zip(
+            average(of_seeds), draw_curves_of_seeds(of_seeds, config), strict=True
         )
-    return SpeedUp(
-        value=_geometric_mean(values),
-        censored=bounds.pop() if bounds else "none",
-        ci=ci,
-        ci_censored=ci_censored,
-        baseline_steps=_geometric_mean([found.baseline_steps for found in each]),
-        candidate_steps=_geometric_mean([found.candidate_steps for found in each]),
-        of_seeds=tuple(values),
+    )
+    logs, codes, _, _ = log_speed_ups(np.log(steps), *map(isotonic_fits, drawn))
+    values = np.exp(logs)
+    return np.stack(
+        [values, np.where(codes == NEVER, 0, values), np.where(codes == AT_FIRST, np.inf, values)]
     )
 
 
-def _geometric_mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.exp(np.mean(np.log(known)))) if len(known) == len(values) else None
+def speed_up_over_seeds(
+    steps: np.ndarray, of_seeds: Sequence[Curves], drawn: Curves | None, config: ReportConfig
+) -> SpeedUp:
+    """Measure the step speed-up of curves averaged over seeds.
+
+    Args:
+        steps: [S] evaluated steps.
+        of_seeds: [S] of baseline and candidate, for each seed.
+        drawn: [R, S] of their mean over seeds, with drawn documents; None gives no interval.
+        config: of the interval.
+    """
+    resampled = None
+    if drawn is not None:
+        wide = widening(len(of_seeds) - 1, config.confidence)
+        changes = draw_curves_of_seeds(of_seeds, config)
+        resampled = drawn[0] + wide * changes[0], drawn[1] + wide * changes[1]
+    found = measure_speed_up(steps, average(of_seeds), resampled, config.confidence)
+    if len(of_seeds) == 1:
+        return found
+    each = (measure_speed_up(steps, pair, None, config.confidence) for pair in of_seeds)
+    return dataclasses.replace(found, of_seeds=tuple(alone.value for alone in each))

@@ -32,7 +32,10 @@ def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any
     """A figure over languages, with its interval, in another unit than steps."""
     if figure is None or factor is None:
         return None
-    return {**figure, **{key: _scaled(figure[key], factor) for key in ("value", "ci", "range")}}
+    return {
+        **figure,
+        **{key: _scaled(figure[key], factor) for key in ("value", "ci", "range", "seeds")},
+    }
 
 
 def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:

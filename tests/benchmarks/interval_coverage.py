@@ -1,20 +1,28 @@
 """Coverage of the report's intervals and its family-wise error, by simulation.
 
-    python tests/benchmarks/interval_coverage.py [--families 500] [--languages 1000]
+    python tests/benchmarks/interval_coverage.py [--families 500] [--languages 1000] [--reports 100]
 
 Documents' lengths are log-normal: with a deviation of 0 all are equal, with 1.0 the longest of
 eight holds 36 % of the tokens on average. In the first table the models do not differ: how often a
 family of 100 languages has a rejection after Holm's correction, and how often a language is called
 clearly better (nominal 2.5 %). The second table says how often the interval of the step speed-up
-holds the truth (nominal 95 %), the third one the same of several seeds, whose true speed-ups
-differ. The fourth is of the headline's intervals over languages.
+holds the truth (nominal 95 %). The third says it of whole reports with several seeds: intervals of
+a language, of the median, of the pooled speed-up and of the pooled difference. A seed changes each
+model in all languages, in each language, and on each document; one seed is compared with its own
+truth. The fourth is of the headline's intervals over languages.
 
 Two tables are of Holm's far tail, where a language needs p < 0.0005. In the fifth, each seed makes
 one of two equal models better in a language, by so many standard errors over documents. In the
-sixth, documents' differences are log-normal less their mean: how often the report leaves the count
-out, what it finds where it does not, and how often a language's own interval misses the truth.
+sixth, documents' differences are log-normal less their mean, in half of the languages turned around
+where so named: how often the report does not test, what it finds where it does, and how often a
+language's own interval misses the truth.
+
+The seventh is of the number of languages that are clearly better, or worse: how often models that
+do not differ have more of them than chance explains at 5 %, and how often so many as differ by two
+standard errors.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,14 +30,16 @@ from itertools import product
 from typing import TypeVar
 
 import numpy as np
+from scipy.special import ndtri
 from timing import options
 
 from mswitch.flows.reports.final_difference import delta_over_seeds, measure_delta
-from mswitch.flows.reports.headline import headline, measure_language
+from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import (
     Estimate,
     ReportConfig,
     clear_after_holm,
+    counts_by_chance,
     holm_rejections,
 )
 from mswitch.flows.reports.speedup import (
@@ -37,7 +47,6 @@ from mswitch.flows.reports.speedup import (
     SpeedUp,
     measure_speed_up,
     resample_curves,
-    speed_up_over_seeds,
 )
 
 DOCUMENTS = (5, 8, 30, 100)
@@ -46,16 +55,21 @@ FAMILY = 100
 CONFIDENCE = 0.95
 MEDIAN_TOKENS = 100
 RESAMPLES = 500
+#: Of a language with several seeds; half of the languages of prose have as many or fewer.
+SEED_DOCUMENTS = 8
 STEPS = np.unique(np.rint(np.geomspace(1, 10_000, 16)))
 #: Of each table.
 COLUMNS = (
     "noise | deviation | documents | family-wise error | clearly better",
     "deviation | documents | equally fast | four times as fast",
-    "seeds | spread | documents | held | equal models told apart",
+    "seeds | true | evaluations | a seed's effect | language | median | pooled | pooled nats "
+    "| median found",
     "languages | median | mean",
     "seeds | a seed's effect | documents | family-wise error",
-    "skewness | documents | as measured | family-wise error of t | a count left out "
+    "skewness | documents | as measured | family-wise error of t | not tested "
     "| family-wise error of the report | intervals that miss",
+    "documents | skewness | seeds | a seed's effect in all | and in each | most by chance "
+    "| most seen | found without a difference | found of two standard errors",
 )
 
 #: Noise of a document's loss per token, [documents] from its tokens.
@@ -81,23 +95,43 @@ def per_token(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
     return generator.standard_normal(len(tokens)) / np.sqrt(tokens)
 
 
-def skewed(deviation: float) -> Noise:
-    """Log-normal less its mean, with this deviation of the logarithm."""
+def skewed(deviation: float, *, both: bool = False) -> Noise:
+    """Log-normal less its mean, with this deviation of the logarithm; both: or turned around."""
 
     def noise(generator: np.random.Generator, tokens: np.ndarray) -> np.ndarray:
         drawn = np.exp(deviation * generator.standard_normal(len(tokens)))
-        return 0.1 * (drawn - np.exp(deviation**2 / 2))
+        sign = generator.choice([-1, 1]) if both else 1
+        return 0.1 * sign * (drawn - np.exp(deviation**2 / 2))
 
     return noise
 
 
 #: Laws of a document's difference by their skewness.
-SKEWED: dict[float, Noise] = {
-    0.0: normal,
-    0.61: skewed(0.2),
-    1.75: skewed(0.5),
-    6.18: skewed(1.0),
+SKEWED: dict[str, Noise] = {
+    "0.0": normal,
+    "0.61": skewed(0.2),
+    "1.75": skewed(0.5),
+    "6.18": skewed(1.0),
+    "1.75 or -1.75": skewed(0.5, both=True),
+    "6.18 or -6.18": skewed(1.0, both=True),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedLaw:
+    """Standard deviations of what a seed adds to a model's loss, nats per token.
+
+    As measured on prose at step 20,000 (docs/decisions/0043).
+
+    Attributes:
+        shared: in all languages alike.
+        own: in each language.
+        document: on each document.
+    """
+
+    shared: float = 0.015
+    own: float = 0.02
+    document: float = 0.08
 
 
 def draw_tokens(generator: np.random.Generator, documents: int, deviation: float) -> np.ndarray:
@@ -191,56 +225,77 @@ def speed_up_coverage(
 
 
 def draw_seeds(
-    generator: np.random.Generator,
-    speed_ups: np.ndarray,
-    documents: int,
-    lang: str,
+    generator: np.random.Generator, speed_up: float, shared: np.ndarray, law: SeedLaw, lang: str
 ) -> list[LanguageLosses]:
-    """One language of several seeds; how a document suits a model is partly that of the seed."""
-    tokens = draw_tokens(generator, documents, 0.6)
-    difficulty = np.exp(0.25 * generator.standard_normal((documents, 1)) - 0.25**2 / 2)
-    suits = 0.1 * generator.standard_normal((2, documents, 1))
+    """One language with seeds, of which `shared` [K, 2] are the effects in all languages."""
+    tokens = draw_tokens(generator, SEED_DOCUMENTS, 0.6)
+    count = len(tokens)
+    difficulty = np.exp(0.25 * generator.standard_normal((count, 1)) - 0.25**2 / 2)
+    suits = 0.1 * generator.standard_normal((2, count, 1))
     seeds = []
-    for speed_up in speed_ups:
+    for effects in shared:
         nats = []
-        for curve, suit in zip(true_curves(speed_up), suits, strict=True):
-            noise = suit + 0.05 * generator.standard_normal((documents, 1))
-            noise = noise + 0.03 * generator.standard_normal((documents, len(STEPS)))
+        for curve, suit, effect in zip(true_curves(speed_up), suits, effects, strict=True):
+            noise = effect + law.own * generator.standard_normal()
+            noise = noise + suit + law.document * generator.standard_normal((count, 1))
+            noise = noise + 0.03 * generator.standard_normal((count, len(STEPS)))
             nats.append(np.maximum(curve * difficulty + noise, 0.01) * tokens[:, None])
         seeds.append(LanguageLosses(lang, tokens, 4 * tokens, *nats))
     return seeds
 
 
-def seeds_coverage(
-    seeds: int, spread: float, documents: int, speed_up: float, *, languages: int, seed: int = 0
-) -> float:
-    """How often the interval over seeds holds the truth, the geometric mean of all there could be.
+def cut(losses: LanguageLosses, count: int) -> LanguageLosses:
+    """Keep the first evaluations."""
+    return dataclasses.replace(
+        losses, baseline=losses.baseline[:, :count], candidate=losses.candidate[:, :count]
+    )
 
-    `spread` is the standard deviation of the logarithm of a seed's true speed-up.
+
+def report_coverage(
+    seeds: int,
+    speed_up: float,
+    law: SeedLaw,
+    *,
+    languages: int,
+    reports: int,
+    evaluations: int = len(STEPS),
+) -> dict[str, float]:
+    """How often intervals of whole reports hold the truth, and the median that they find.
+
+    The logarithms of the languages' true speed-ups have a deviation of 0.25. With one seed it has
+    no effect: its interval is of these two trainings.
     """
-    generator = np.random.default_rng(seed)
-    held = 0
-    for index in range(languages):
-        truths = speed_up * np.exp(spread * generator.standard_normal(seeds))
-        losses = draw_seeds(generator, truths, documents, f"x{index}")
-        drawn = [resample_curves(each, RESAMPLES, seed) for each in losses]
-        curves = [each.curves() for each in losses]
-        found = speed_up_over_seeds(STEPS, curves, drawn, CONFIDENCE, generator)
-        held += holds(found, speed_up)
-    return held / languages
-
-
-def seeds_called_better(
-    seeds: int, spread: float, documents: int, *, languages: int, seed: int = 0
-) -> float:
-    """How often one of two equal models is called better (nominal 5 %)."""
-    generator = np.random.default_rng(seed)
-    called = 0
-    for index in range(languages):
-        truths = np.exp(spread * generator.standard_normal(seeds))
-        losses = draw_seeds(generator, truths, documents, f"x{index}")
-        called += seeds_p_value(losses) < 1 - CONFIDENCE
-    return called / languages
+    steps = STEPS[:evaluations]
+    spread = np.exp(0.25 * ndtri((np.arange(200) + 0.5) / 200))
+    mean = [
+        np.mean(side, axis=0)[:evaluations]
+        for side in zip(*map(true_curves, speed_up * spread), strict=True)
+    ]
+    truth = measure_speed_up(steps, (mean[0], mean[1]), None, CONFIDENCE).value
+    law = law if seeds > 1 else SeedLaw(0, 0, law.document)
+    held: dict[str, list[float]] = collections.defaultdict(list)
+    for report in range(reports):
+        generator = np.random.default_rng([report, seeds])
+        config = ReportConfig(RESAMPLES // 2, report, CONFIDENCE)
+        shared = law.shared * generator.standard_normal((seeds, 2))
+        results = []
+        for index in range(languages):
+            own = speed_up * np.exp(0.25 * generator.standard_normal())
+            losses = draw_seeds(generator, own, shared, law, f"x{index}")
+            of_seeds = [cut(each, evaluations) for each in losses]
+            results.append(measure_language(of_seeds, steps, True, config))
+            if results[-1].speed_up.ci:
+                held["language"].append(holds(results[-1].speed_up, own))
+        median = headline(results, config)["median_step_speedup"]
+        pooled = pool(results, steps, config)
+        ends = median["ci"], median["ci_censored"]
+        held["median"].append(holds(SpeedUp(None, "none", *ends, None, None), speed_up))
+        held["pooled"].append(holds(pooled.speed_up, truth))
+        low, high = pooled.delta.ci
+        held["nats"].append(low <= mean[1][-1] - mean[0][-1] <= high)
+        held["found"].append(np.log(median["value"]))
+    found = {name: float(np.mean(values)) for name, values in held.items()}
+    return {**found, "found": float(np.exp(found["found"]))}
 
 
 def draw_null_seeds(
@@ -285,8 +340,8 @@ def skewed_shares(documents: int, noise: Noise, *, families: int) -> tuple[float
     """What skewed differences do, where models do not differ.
 
     Gives the skewness as the report measures it, and shares: of families in which Holm's method
-    finds a difference, in which the report leaves one of its counts out, and in which it counts a
-    language; of languages whose own interval misses zero.
+    finds a difference, in which the report does not test, and in which it counts a language; of
+    languages whose own interval misses zero.
     """
     found = []
     for deltas in draw_families(partial(draw_delta, documents=documents, noise=noise), families):
@@ -312,12 +367,68 @@ def far_tail_of_skewed(families: int) -> Iterator[Row]:
         yield [skewness, documents, f"{abs(measured):.2f}", *percent(*shares)]
 
 
-def seeds_table(languages: int) -> Iterator[Row]:
+def seeds_table(reports: int) -> Iterator[Row]:
     """Rows of the third table."""
-    for seeds, spread, documents in product((2, 3, 5, 10), (0.05, 0.2), (8, 30)):
-        held = seeds_coverage(seeds, spread, documents, 4.0, languages=languages)
-        better = seeds_called_better(seeds, spread, documents, languages=languages)
-        yield [seeds, spread, documents, *percent(held, better)]
+    usual, strong = SeedLaw(), SeedLaw(shared=0.045)
+    cases = [(seeds, true, len(STEPS), usual) for seeds in (1, 2, 3, 5) for true in (1.0, 1.5, 3.0)]
+    cases += [(3, 1.5, 8, usual), (3, 3.0, 8, usual), (2, 1.5, len(STEPS), strong)]
+    cases += [(3, true, len(STEPS), strong) for true in (1.5, 3.0)]
+    for seeds, true, count, law in cases:
+        held = report_coverage(seeds, true, law, languages=30, reports=reports, evaluations=count)
+        found = held.pop("found")
+        yield [seeds, true, count, law.shared, *percent(*held.values()), f"{found:.2f}"]
+
+
+def draw_family(
+    generator: np.random.Generator, documents: int, noise: Noise, effects: np.ndarray, gain: float
+) -> list[list[LanguageLosses]]:
+    """Languages with seeds, whose effects [K, L] and gain are in standard errors over documents."""
+    family = []
+    for of_language in effects.T:
+        losses = draw_null(generator, documents, 0.0, noise)
+        error = (losses.candidate - losses.baseline).std() / losses.tokens[0] / np.sqrt(documents)
+        family.append(
+            [
+                dataclasses.replace(
+                    losses,
+                    candidate=losses.candidate + (each - gain) * error * losses.tokens[:, None],
+                )
+                for each in of_language
+            ]
+        )
+    return family
+
+
+def count_of_family(family: Sequence[Sequence[LanguageLosses]]) -> tuple[int, int, bool]:
+    """Count better or worse languages, the most by chance, and test whether it is more."""
+    deltas = [delta_over_seeds(seeds, CONFIDENCE) for seeds in family]
+    ends = [[float(np.subtract(*each.curves()[::-1])[-1]) for each in seeds] for seeds in family]
+    drawn = counts_by_chance(deltas, np.array(ends).T, ReportConfig(300, 0, CONFIDENCE))
+    better = sum(each.ci is not None and each.ci[1] < 0 for each in deltas)
+    worse = sum(each.ci is not None and each.ci[0] > 0 for each in deltas)
+    count = max(better, worse)
+    most = int(np.quantile(drawn, 0.95, method="higher"))
+    return count, most, bool(np.mean(drawn >= count) <= 0.05)
+
+
+def counts_table(families: int) -> Iterator[Row]:
+    """Rows of the seventh table."""
+    laws = [(documents, skewness, 1, 0.0, 0.0) for skewness in SKEWED for documents in (8, 20, 100)]
+    effects = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.0), (2.0, 0.0), (5.0, 0.0))
+    laws += [(8, "0.0", seeds, *effect) for seeds in (2, 3, 5) for effect in effects]
+    for documents, skewness, seeds, shared, own in laws:
+        generator = np.random.default_rng(0)
+        found = []
+        for gain in [0.0] * families + [2.0] * (families // 4):
+            drawn = shared * generator.standard_normal((seeds, 1))
+            drawn = drawn + own * generator.standard_normal((seeds, FAMILY))
+            family = draw_family(generator, documents, SKEWED[skewness], drawn, gain)
+            found.append(count_of_family(family))
+        counts, most, more = (np.array(column) for column in zip(*found, strict=True))
+        shares = percent(more[:families].mean(), more[families:].mean())
+        most_by_chance = f"{most[:families].mean():.0f}"
+        most_seen = counts[:families].max()
+        yield [documents, skewness, seeds, shared, own, most_by_chance, most_seen, *shares]
 
 
 def figures_coverage(languages: int, *, reports: int, seed: int = 0) -> tuple[float, float]:
@@ -371,14 +482,15 @@ def coverage_table(languages: int) -> Iterator[Row]:
 
 
 def main() -> None:
-    given = options(__doc__, families=500, languages=1000)
+    given = options(__doc__, families=500, languages=1000, reports=100)
     tables = (
         null_table(given.families, given.languages),
         coverage_table(given.languages),
-        seeds_table(given.languages),
+        seeds_table(given.reports),
         figures_table(given.languages),
         far_tail_of_seeds(given.families),
         far_tail_of_skewed(given.families),
+        counts_table(given.families),
     )
     for names, table in zip(COLUMNS, tables, strict=True):
         print(f"| {names} |\n|{'---|' * (1 + names.count('|'))}")

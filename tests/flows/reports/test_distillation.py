@@ -290,7 +290,7 @@ def test_a_share_of_independent_noise_has_the_width_that_theory_says():
     generator = np.random.default_rng(0)
     truth, error, gain = np.array([1.636, 1.444, 1.580]), 0.005, 0.192
     drawn = truth + error * generator.standard_normal((20_000, 1, 3))
-    found = measure_share(truth[None], drawn, 0.95, generator)
+    found = measure_share(truth[None], drawn, ReportConfig(20_000))
     share = (truth[0] - truth[2]) / gain
     width = 1.96 * error / gain * np.sqrt((1 - share) ** 2 + share**2 + 1)
     assert found["share"].value == pytest.approx(share)

@@ -19,21 +19,27 @@ def test_holm_steps_down():
     assert holm_rejections([0.001, 0.01, 0.02, 0.04]).tolist() == [True] * 4
 
 
-def test_skewness_leaves_the_count_out_on_the_side_where_it_doubles_a_tail():
+def test_skewness_leaves_the_counts_out_where_it_doubles_a_tail():
     """Of 100 languages Holm's method begins at z = 3.48, and exp(0.05 z^3 / 3) is 2.0."""
 
-    def found(*skewness):
+    def found(*skewness, seeds=1):
         values = [-1.0, -1.0, 1.0, 1.0, 1.0] * (len(skewness) // 5)
         return clear_after_holm(
             [
-                Estimate(v, (v - 0.1, v + 0.1), 1e-9, g)
+                Estimate(v, (v - 0.1, v + 0.1), 1e-9, g, 0.05, 999.0)
                 for v, g in zip(values, skewness, strict=True)
-            ]
+            ],
+            seeds,
         )
 
     assert found(*[0.045] * 100) == (40, 60)
-    assert found(*[0.055] * 100) == (None, 60)
-    assert found(*[-0.055] * 100) == (40, None)
+    assert found(*[0.055] * 100) == (None, None)
+    assert found(*[-0.055] * 100) == (None, None)
+    # Languages that are skewed to opposite sides are skewed.
+    assert found(*[0.4, -0.4] * 50) == (None, None)
+    # Of 100 languages Holm's method asks for 45 standard errors over three seeds, for 8 over six.
+    assert found(*[0.0] * 100, seeds=3) == (None, None)
+    assert found(*[0.0] * 100, seeds=6) == (40, 60)
     # Fewer languages are judged nearer to the middle.
     assert found(*[0.055] * 5) == (2, 3)
     # Without an interval there is no skewness, nor a difference.
@@ -78,6 +84,7 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     assert (median["value"], median["range"]) == (1.7, [1.7, 1.7])
     assert (median["ci"], median["ci_censored"]) == ([1.6, 1.7], ["upper", "none"])
     assert verdict(summary, "a", "b").startswith("No clear difference")
+    assert median["seeds"] == []
     assert headline(exact, CONFIG)["median_step_speedup"]["ci_censored"] == ["none", "none"]
     # Too few bounds to move the median to the other side of 1 leave an interval without a bound.
     near = [at(lang, 1.5, "none") for lang in ("de", "en", "fr", "sw", "yo", "zu")]
@@ -85,9 +92,7 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     median = summary["median_step_speedup"]
     assert (median["value"], median["range"]) == (1.6, [1.5, 1.6])
     assert (median["ci"], median["ci_censored"]) == ([1.5, 1.7], ["none", "none"])
-    assert "in more than 33.3% fewer steps (step speed-up 1.50 to 1.60×" in verdict(
-        summary, "a", "b"
-    )
+    assert "in 38% fewer steps, a speed-up of 1.6× (95%: 1.5 to 1.7)" in verdict(summary, "a", "b")
 
 
 def test_headline_leaves_out_what_cannot_be_judged():
@@ -147,7 +152,7 @@ def test_pooling_takes_languages_as_clusters():
     ]
     found = pool(results, STEPS, CONFIG)
     assert found.delta.ci[0] < -0.6
-    assert found.delta.ci[1] == 0
+    assert found.delta.ci[1] >= 0
     assert pool(results[:2], STEPS, CONFIG).speed_up.ci is None
     untrained = [result_of("zu", (SLOW, FAST), trained=False)]
     assert pool(untrained, STEPS, CONFIG) is None

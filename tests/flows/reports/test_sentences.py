@@ -8,12 +8,12 @@ from mswitch.flows.reports import numbers, sentences
 
 
 def test_numbers_are_written_for_readers():
-    assert numbers.bounded(4.236) == "4.24×"
-    assert numbers.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.00×"
+    assert numbers.bounded(4.236) == "4.2×"
+    assert numbers.bounded(1.0, "upper") == "<\N{NARROW NO-BREAK SPACE}1.0×"
     assert numbers.bounded(1000.0, "lower") == ">\N{NARROW NO-BREAK SPACE}1,000×"
     assert numbers.bounded(None) == "n/a"
-    assert numbers.ratio(9.996) == "10.0"
-    assert numbers.ratio(99.96) == "100"
+    shown = [numbers.ratio(value) for value in (0.338, 0.96, 0.996, 1.004, 1.04, 1.06, 9.94, 9.96)]
+    assert shown == ["0.34", "0.96", "1.0", "1.0", "1.04", "1.1", "9.9", "10"]
     assert numbers.signed(-0.0004) == "−0.0004"
     assert (numbers.number(-0.011, 1), numbers.signed(1e-5, 1)) == ("−0.01", "0.0")
     assert numbers.number(0.0) == numbers.signed(-0.0) == "0.000"
@@ -29,31 +29,42 @@ def test_numbers_are_written_for_readers():
 @pytest.mark.parametrize(
     ("ci", "reach", "value", "words_"),
     [
-        ([2.0, 5.0], [3.0, 3.0], 3.0, "in 66.7% fewer steps .step speed-up 3.00×, 95%"),
-        ([0.5, 0.8], [0.6, 0.6], 0.6, "b was slower"),
+        (
+            [2.0, 5.0],
+            [3.0, 3.0],
+            3.0,
+            "in 67% fewer steps, a speed-up of 3.0× .95%: 2.0 to 5.0; se",
+        ),
+        ([0.5, 0.8], [0.6, 0.6], 0.6, "b was slower: in the median of 7 languages, .* is 0.60× "),
         ([0.8, 1.3], [1.1, 1.1], 1.1, "No clear difference"),
         (
             [0.8, 1.3],
             [1.004, 1.004],
             1.004,
-            "No clear difference: .* the same number of steps .*1.00×, 95% interval 0.80 to 1.30",
+            "No clear difference: .* the same number of steps .*1.0× .95%: 0.80 to 1.3; seeds 1.2",
         ),
         ([1.001, 1.003], [1.002, 1.002], 1.002, "No difference: .* the same number of steps"),
         ([0.996, 0.999], [0.998, 0.998], 0.998, "No difference: .* the same number of steps"),
-        ([1.001, 1.2], [1.003, None], 1.003, "No clear difference: .* is more than 1.00×"),
-        (None, [1.0, 1.0], 1.0, "Too few languages .* is 1.00×, the same number of steps, without"),
-        ([1.0, 1.0], [0.0, 1.0], 1.0, "less than 1.00×.*same bound in 95% of resamples"),
-        # A bound is not on the other side of 1 than what it bounds may be.
-        ([1.08, 1.72], [0.0, 1.47], 1.47, "No clear difference: .* is less than 1.47×"),
-        ([0.6, 0.9], [0.8, None], 0.8, "No clear difference: .* is more than 0.80×"),
-        ([1.2, 1.7], [1.4, 1.5], 1.5, "in more than 28.6% fewer steps .* 1.40 to 1.50×, 95%"),
-        ([0.9, 1.7], [0.97, 1.5], 1.5, "No clear difference: .* is 0.97 to 1.50× "),
         (
-            [50.0, 90.0],
-            [90.0, None],
-            90.0,
-            "in more than 98.9% fewer steps .step speed-up more than 90.0×",
+            [1.001, 1.2],
+            [1.003, None],
+            1.003,
+            "in at least 0.3% fewer steps, a speed-up of at least 1",
         ),
+        (
+            [1.01, 1.06],
+            [1.04, 1.04],
+            1.04,
+            "in 4% fewer steps, a speed-up of 1.04× .95%: 1.01 to 1.1",
+        ),
+        (None, [1.0, 1.0], 1.0, "Too few languages .* is 1.0×, the same number of steps, without"),
+        ([1.0, 1.0], [0.0, 1.0], 1.0, "at most 1.0× .95%: < 1.0 throughout"),
+        # A bound is not on the other side of 1 than what it bounds may be.
+        ([1.08, 1.72], [0.0, 1.47], 1.47, "No clear difference: .* is at most 1.5×"),
+        ([0.6, 0.9], [0.8, None], 0.8, "No clear difference: .* is at least 0.80×"),
+        ([1.2, 1.7], [1.4, 1.5], 1.5, "in 33% fewer steps, a speed-up of 1.5× .95%"),
+        ([0.9, 1.7], [0.97, 1.5], 1.5, "No clear difference: .* is 1.5× "),
+        ([50.0, 90.0], [90.0, None], 90.0, "in at least 99% fewer steps, .* of at least 90×"),
     ],
 )
 def test_the_verdict_follows_the_interval(ci, reach, value, words_):
@@ -62,28 +73,47 @@ def test_the_verdict_follows_the_interval(ci, reach, value, words_):
         "languages_in_headline": 7,
         "confidence_percent": "95",
         "median_step_speedup": {
-            "value": value, "ci": ci, "ci_censored": ("none", "none"), "range": reach
+            "value": value, "ci": ci, "ci_censored": ("none", "none"), "range": reach,
+            "seeds": [1.23, None],
         },
     }  # fmt: skip
     verdict = sentences.verdict(summary, "a", "b")
-    assert re.search(words_, verdict)
+    assert re.search(words_, verdict.replace("\N{NARROW NO-BREAK SPACE}", " "))
     assert "× fewer" not in verdict
 
 
-def test_what_skewness_leaves_out_is_told():
-    summary = {
-        "languages": 30,
-        "languages_under_minimum_documents": 0,
-        "languages_on_a_plateau": 0,
-        "improved": {"skewness": 1.52, "languages_after_holm": None},
+def test_what_chance_and_holm_say_of_clear_differences():
+    improved = {
+        "languages_after_holm": 12,
+        "languages_worse_after_holm": 0,
+        "most_by_chance": 6,
+        "count_p_value": 0.0,
     }
-    [reason] = sentences.caution(summary, 1e12)
-    assert "are skewed (+1.5 in the mean over languages)" in reason
-    assert sentences.after_holm(summary["improved"]) == "no count after Holm’s correction"
-    counted = {**summary["improved"], "languages_after_holm": 0}
-    assert sentences.after_holm(counted) == "0 after Holm’s correction"
-    for improved in (counted, None):
-        assert sentences.caution({**summary, "improved": improved}, 1e12) == []
+    said = sentences.by_chance(improved, 1)
+    assert said == (
+        "by chance at most 6 are clearly better, or worse (p < 0.001); 12 better and 0 worse after "
+        "Holm’s correction"
+    )
+    untested = {**improved, "languages_after_holm": None, "languages_worse_after_holm": None}
+    said = sentences.by_chance({**untested, "count_p_value": 0.0421}, 3)
+    assert said.endswith("(p = 0.042); Holm’s correction: not testable with 3 seeds")
+    assert sentences.by_chance(untested, 1).endswith("not testable, differences are skewed")
+
+
+def test_a_baseline_is_said_to_have_stopped_only_where_a_test_says_so():
+    summary = {"languages": 30, "languages_under_minimum_documents": 0}
+    assert sentences.caution({**summary, "languages_that_worsened": 0}, 1e12) == []
+    [reason] = sentences.caution({**summary, "languages_that_worsened": 2}, 1e12)
+    assert reason.startswith("In 2 languages the baseline was clearly better at half of its steps")
+
+
+def test_languages_at_a_bound_have_a_note():
+    note = sentences.bounds_note({"none": 3, "lower": 1, "upper": 2}, "b")
+    assert note == (
+        "In 2 languages b never reached the target (counted as 1.0×); in 1 language b was there at "
+        "its first evaluation (counted as there)."
+    )
+    assert sentences.bounds_note({"none": 3, "lower": 0, "upper": 0}, "b") == ""
 
 
 def test_a_share_says_what_bounds_leave_open_and_of_none_or_all_has_no_interval():
@@ -104,32 +134,31 @@ def test_a_pooled_speed_up_of_one_says_what_it_means():
         "step_speedup_ci": [0.9, 1.1],
         "step_speedup_ci_censored": ["none", "none"],
         "censored": "none",
+        "step_speedup_seeds": [],
         "confidence_percent": "95",
     }
-    said = "the step speed-up is 1.00×, the same number of steps (95% interval 0.90 to 1.10)"
-    assert sentences.pooled_sentence(pooled, "a", 1).endswith(said)
-    never = {**pooled, "step_speedup": 1.0, "censored": "upper"}
-    assert "is less than 1.00× (95%" in sentences.pooled_sentence(never, "a", 1)
+    said = "the step speed-up is 1.0×, the same number of steps (95%: 0.90 to 1.1)"
+    assert sentences.pooled_sentence(pooled, "a").endswith(said)
+    never = {**pooled, "step_speedup": 1.0, "censored": "upper", "step_speedup_seeds": [0.7, 2.06]}
+    said = "is at most 1.0× (95%: 0.90 to 1.1; seeds 0.70, 2.1)"
+    assert sentences.pooled_sentence(never, "a").endswith(said)
     undefined = {**pooled, "step_speedup": None}
     said = "not defined, because a was never better than at its first evaluation"
-    assert sentences.pooled_sentence(undefined, "a", 1).endswith(said)
-    said += ", or seeds are at opposite bounds"
-    assert sentences.pooled_sentence(undefined, "a", 2).endswith(said)
+    assert sentences.pooled_sentence(undefined, "a").endswith(said)
 
 
 @pytest.mark.parametrize(
     ("ci", "reach", "value", "shown", "interval"),
     [
-        ([2.0, 5.0], [3.0, 3.0], 3.0, "3.00×", "2.00 to 5.00"),
-        ([1.0, 1.0], [0.0, 1.0], 1.0, "< 1.00×", "< 1.00 throughout"),
-        ([0.9, 1.0], [0.0, 1.0], 1.0, "< 1.00×", "0.90 to 1.00"),
-        ([50.0, 90.0], [90.0, None], 90.0, "> 90.0×", "50.0 to 90.0"),
-        (None, [0.0, 1.0], 1.0, "< 1.00×", None),
+        ([2.0, 5.0], [3.0, 3.0], 3.0, "3.0×", "2.0 to 5.0"),
+        ([1.0, 1.0], [0.0, 1.0], 1.0, "at most 1.0×", "< 1.0 throughout"),
+        ([0.9, 1.0], [0.0, 1.0], 1.0, "at most 1.0×", "0.90 to 1.0"),
+        ([50.0, 90.0], [90.0, None], 90.0, "at least 90×", "50 to 90"),
+        (None, [0.0, 1.0], 1.0, "at most 1.0×", None),
         # As a mean is where some languages are at a lower bound and others at an upper one.
-        ([2.0, 5.0], [1.0, None], 3.0, "3.00×", "2.00 to 5.00"),
+        ([2.0, 5.0], [1.0, None], 3.0, "3.0×", "2.0 to 5.0"),
         # As a median is that few languages at a bound move.
-        ([1.4, 2.1], [1.6, 1.606], 1.606, "1.60 to 1.61×", "1.40 to 2.10"),
-        ([1.4, 2.1], [1.601, 1.604], 1.604, "1.60×", "1.40 to 2.10"),
+        ([1.4, 2.1], [1.2, 1.606], 1.606, "1.6×", "1.4 to 2.1"),
     ],
 )
 def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
@@ -144,11 +173,11 @@ def test_a_figure_that_is_a_bound_says_so(ci, reach, value, shown, interval):
 @pytest.mark.parametrize(
     ("ci", "marks", "shown"),
     [
-        ((1.0, 1.33), ("upper", "none"), "< 1.00 to 1.33"),
+        ((1.0, 1.33), ("upper", "none"), "< 1.0 to 1.3"),
         ((0.4, 0.4), ("upper", "upper"), "< 0.40 throughout"),
-        ((0.4, 3.0), ("none", "lower"), "0.40 to > 3.00"),
-        ((0.5, 3.0), ("upper", "lower"), "< 0.50 to > 3.00"),
-        ((1.0, 1.0), ("none", "none"), "1.00 to 1.00"),
+        ((0.4, 3.0), ("none", "lower"), "0.40 to > 3.0"),
+        ((0.5, 3.0), ("upper", "lower"), "< 0.50 to > 3.0"),
+        ((1.0, 1.0), ("none", "none"), "1.0 to 1.0"),
     ],
 )
 def test_an_end_that_is_a_bound_says_so(ci, marks, shown):

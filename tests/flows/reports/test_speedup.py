@@ -5,13 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loss_curves import FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
 from mswitch.flows.reports.final_difference import measure_delta
-from mswitch.flows.reports.intervals import document_weights, language_generator
+from mswitch.flows.reports.intervals import document_weights, language_generator, margin, t_test
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
     isotonic_fit,
@@ -266,3 +266,19 @@ def test_documents_that_all_differ_alike_have_no_interval(gain):
     assert by_seeds.ci[1] - by_seeds.value == pytest.approx(t.ppf(0.975, 1) * 0.1)
     assert by_seeds.p_value == pytest.approx(2 * t.sf(gain / 0.1, 1))
     assert by_seeds.skewness is None
+
+
+@given(
+    st.lists(st.tuples(st.floats(1e-6, 10), st.floats(1, 1e6)), min_size=2, max_size=3),
+    st.floats(-10, 10),
+)
+@example([(0.03, 2.8612625322502754), (0.02, 2)], -0.05)
+@settings(deadline=None, max_examples=300)
+def test_a_p_value_is_that_of_the_interval_which_ends_at_zero(errors, value):
+    """Quantiles of p as small as a float can be are not finite for some degrees of freedom."""
+    found = t_test(value, errors, 0.95, scale=1.0)
+    assert 0 <= found.p_value <= 1
+    alone = [2 * t.sf(abs(value) / error, freedom) for error, freedom in errors]
+    assert found.p_value >= max(alone) * (1 - 1e-6) or max(alone) < 1e-90
+    if 1e-90 < found.p_value < 1:
+        assert margin(errors, found.p_value / 2) == pytest.approx(abs(value), rel=1e-6, abs=1e-9)
