@@ -284,7 +284,11 @@ def _improved(
     better = np.array([each.ci is not None and each.ci[1] < 0 for each in deltas], dtype=float)
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]
     ends = [[pair[1][-1] - pair[0][-1] for pair in result.of_seeds] for result in chosen]
-    by_chance = counts_by_chance(deltas, np.array(ends).T, config)
+    most_by_chance = p_value = None
+    if len(ends[0]) != 2:  # one deviation does not tell how seeds vary over languages
+        by_chance = counts_by_chance(deltas, np.array(ends).T, config)
+        most_by_chance = int(np.quantile(by_chance, 1 - LEVEL, method="higher"))
+        p_value = float(np.mean(by_chance >= max(better.sum(), sum(worse))))
     better_after_holm, worse_after_holm = clear_after_holm(deltas, len(ends[0]))
     of_documents = [
         result.delta.skewness * result.losses.documents**0.5
@@ -297,8 +301,8 @@ def _improved(
         **_figure(np.stack([better] * 3), draws, None, (), mean, SHARES, config.confidence),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),
-        "most_by_chance": int(np.quantile(by_chance, 1 - LEVEL, method="higher")),
-        "count_p_value": float(np.mean(by_chance >= max(better.sum(), sum(worse)))),
+        "most_by_chance": most_by_chance,
+        "count_p_value": p_value,
         "skewness": float(np.mean(of_documents)) if of_documents else None,
         "languages_after_holm": better_after_holm,
         "languages_worse_after_holm": worse_after_holm,

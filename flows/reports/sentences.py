@@ -239,6 +239,8 @@ def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
         few = f"not testable with {plural(seeds, 'seed')}"
         words = f"Holm’s correction: {few if seeds > 1 else 'not testable, differences are skewed'}"
     p_value = improved["count_p_value"]
+    if p_value is None:
+        return f"chance and {words}"
     return (
         f"by chance at most {improved['most_by_chance']} are clearly better, or worse "
         f"(p {'< 0.001' if p_value < 0.001 else f'= {p_value:.3f}'}); {words}"

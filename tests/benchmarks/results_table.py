@@ -14,7 +14,7 @@ from typing import Any
 from timing import markdown
 
 from mswitch.flows.reports.numbers import bounded, number
-from mswitch.flows.reports.sentences import figure_interval, figure_words
+from mswitch.flows.reports.sentences import figure_interval, figure_words, in_brackets
 
 HEAD = (
     "pair",
@@ -24,7 +24,7 @@ HEAD = (
     "languages",
     "by steps, median",
     "by FLOPs",
-    "better, worse",
+    "better, worse (by chance)",
 )
 HORIZON_HEAD = (
     "step",
@@ -39,14 +39,14 @@ def figure(found: Mapping[str, Any] | None) -> str:
     """A figure over languages with its interval."""
     if found is None:
         return ""
-    interval = figure_interval(found)
-    return figure_words(found) + (f" ({interval})" if interval else "")
+    return f"{figure_words(found)} {in_brackets('95 ', figure_interval(found), found['seeds'])}"
 
 
 def row(report: Mapping[str, Any]) -> tuple[str, ...]:
     """What the report says at its end."""
     summary, (baseline, candidate) = report["summary"], report["runs"].values()
     improved = summary["improved"]
+    by_chance = improved["most_by_chance"] or "not testable"
     return (
         f"`{candidate['name']}`, `{baseline['name']}`",
         f"{baseline['steps']:,}",
@@ -55,7 +55,7 @@ def row(report: Mapping[str, Any]) -> tuple[str, ...]:
         str(summary["languages_in_headline"]),
         figure(summary["median_step_speedup"]),
         figure(summary["median_flop_speedup"]),
-        f"{improved['languages']}, {improved['languages_worse']}",
+        f"{improved['languages']}, {improved['languages_worse']} ({by_chance})",
     )
 
 

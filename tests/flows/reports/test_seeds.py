@@ -159,6 +159,19 @@ def test_chance_makes_one_in_forty_languages_better():
     assert np.quantile(by_chance(np.zeros((1, 100)), 0.2), 0.95) > 10
 
 
+def test_two_seeds_do_not_tell_what_chance_gives():
+    for count, tested in ((1, True), (2, False), (3, True)):
+        langs = ("de", "en", "fr", "sw", "yo")
+        pairs = [(SLOW, FAST)] * count
+        results = [
+            measure_language(seeds_of(*pairs, noise=0.01, lang=lang), STEPS, True, CONFIG)
+            for lang in langs
+        ]
+        improved = headline(results, CONFIG)["improved"]
+        assert (improved["count_p_value"] is not None) == tested
+        assert (improved["most_by_chance"] is not None) == tested
+
+
 def test_seeds_that_are_lucky_in_all_languages_make_many_better_by_chance():
     """One effect for all: all languages are better, or none, as in one t test."""
     shared = 100 * np.array([[-1.0], [0.2], [0.8]]) * np.ones((1, 100))

@@ -98,6 +98,8 @@ def test_what_chance_and_holm_say_of_clear_differences():
     said = sentences.by_chance({**untested, "count_p_value": 0.0421}, 3)
     assert said.endswith("(p = 0.042); Holm’s correction: not testable with 3 seeds")
     assert sentences.by_chance(untested, 1).endswith("not testable, differences are skewed")
+    said = sentences.by_chance({**untested, "count_p_value": None}, 2)
+    assert said == "chance and Holm’s correction: not testable with 2 seeds"
 
 
 def test_a_baseline_is_said_to_have_stopped_only_where_a_test_says_so():
