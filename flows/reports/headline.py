@@ -327,17 +327,19 @@ def pool(
         return None
     of_seeds = [average(pairs) for pairs in zip(*(each.of_seeds for each in trained), strict=True)]
     curves = average(of_seeds)
-    drawn = delta_ci = None
+    drawn: Curves | None = None
+    delta_ci = None
     if len(trained) >= MINIMUM_UNITS:
         generator = language_generator("pooled", config.seed)
         chosen = draw_languages(len(trained), config.resamples, generator)
         sides = zip(*(each.drawn for each in trained), strict=True)
-        baseline, candidate = drawn = tuple(
+        baseline, candidate = (
             spread_documents(
                 np.stack(side)[chosen].mean(axis=1), centre, len(trained), config.confidence
             )
             for side, centre in zip(sides, curves, strict=True)
         )
+        drawn = baseline, candidate
         ends = np.array([pair[1][-1] - pair[0][-1] for pair in of_seeds])
         wide = widening(len(ends) - 1, config.confidence)
         deltas = candidate[:, -1] - baseline[:, -1] + wide * draw_seeds(ends, config)

@@ -238,30 +238,36 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
         return None, None
-    size = np.sqrt(np.mean(shrunken_skewness(deltas) ** 2))
-    if size * (-ndtri(tail)) ** 3 / 3 > np.log(MOST_BY_SKEWNESS):
+    skewness, noise = _sample_skewness(deltas)
+    size = math.sqrt(max(0.0, float(np.mean(skewness**2)) - noise)) if len(skewness) else 0.0
+    if size * (-ndtri(tail)) ** 3 / 3 > math.log(MOST_BY_SKEWNESS):
         return None, None
     holm = holm_rejections([1.0 if each.p_value is None else each.p_value for each in deltas])
     better = np.array([each.value < 0 for each in deltas])
     return int((holm & better).sum()), int((holm & ~better).sum())
 
 
-def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
-    """Estimate each language's skewness [L], towards the mean as far as noise explains the rest.
+def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
+    """Return the skewness of languages that have one, and the variance that sampling gives it.
 
-    Languages may be skewed to opposite sides. Of normal differences of D documents the sample
-    skewness has a variance of about 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D that of the
-    mean's.
+    That of D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for their mean.
     """
-    known = np.array([each.skewness is not None for each in deltas])
-    skewness = np.array([each.skewness or 0.0 for each in deltas])
-    if not known.any():
-        return skewness
-    d = np.array([max(each.freedom or 0.0, 2.0) + 1 for each in deltas])
-    noise = (6 * (d - 1) / ((d - 2) * (d + 1) * (d + 3)))[known].mean()
-    mean, variance = skewness[known].mean(), skewness[known].var()
+    known = [each for each in deltas if each.skewness is not None]
+    d = np.array([max(each.freedom or 0.0, 2.0) + 1 for each in known])
+    noise = float(np.mean(6 * (d - 1) / ((d - 2) * (d + 1) * (d + 3)))) if known else 0.0
+    return np.array([each.skewness for each in known], dtype=float), noise
+
+
+def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
+    """Estimate each language's skewness [L]: nearer to the mean, the more of the rest is noise."""
+    skewness, noise = _sample_skewness(deltas)
+    if not len(skewness):
+        return np.zeros(len(deltas))
+    mean, variance = skewness.mean(), skewness.var()
     kept = max(0.0, 1 - noise / variance) if variance > 0 else 0.0
-    return np.where(known, mean + kept * (skewness - mean), 0.0)
+    return np.array(
+        [0.0 if each.skewness is None else mean + kept * (each.skewness - mean) for each in deltas]
+    )
 
 
 def counts_by_chance(
