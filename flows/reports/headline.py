@@ -248,8 +248,9 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
     if len(chosen) >= MINIMUM_UNITS:
         generator = language_generator("headline", config.seed)
         draws = generator.integers(0, len(chosen), (config.resamples, len(chosen)))
-    if chosen[0].other_seeds is not None:
-        other_seeds = np.stack([result.other_seeds for result in chosen], axis=2)
+    of_languages = [each.other_seeds for each in chosen if each.other_seeds is not None]
+    if of_languages:
+        other_seeds = np.stack(of_languages, axis=2)
     with_seeds = zip(*(result.speed_up.of_seeds for result in chosen), strict=True)
     of_seeds = [np.array([value for value in values if value]) for values in with_seeds]
 

@@ -376,7 +376,8 @@ def seeds_table(reports: int) -> Iterator[Row]:
     for seeds, true, count, law in cases:
         held = report_coverage(seeds, true, law, languages=30, reports=reports, evaluations=count)
         found = held.pop("found")
-        yield [seeds, true, count, law.shared, *percent(*held.values()), f"{found:.2f}"]
+        effect = law.shared if seeds > 1 else 0
+        yield [seeds, true, count, effect, *percent(*held.values()), f"{found:.2f}"]
 
 
 def draw_family(

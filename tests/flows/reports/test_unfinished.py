@@ -71,7 +71,7 @@ def test_what_a_candidate_has_not_reached_is_a_bound(tmp_path):
         stop_at(run, read_config(run)["eval_steps"][-4])
     made = make_report(runs, tmp_path / "out", unfinished=True, resamples=100)
     assert {row["censored"] for row in made.report["languages"]} == {"upper"}
-    assert "is less than 1.00× so far" in made.verdict
+    assert "is at most 1.0× so far" in made.verdict
 
 
 def test_a_later_report_replaces_it_and_the_last_is_the_usual_one(in_training, tmp_path, capsys):
