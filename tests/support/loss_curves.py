@@ -26,7 +26,15 @@ def losses_from(baseline, candidate, *, lang="de", documents=8, noise=0.0, seed=
     )
 
 
-def result_of(lang, *curves, documents=8, trained=True, noise=0.05, steps=STEPS) -> LanguageResult:
+def result_of(
+    lang, *curves, documents=8, trained=True, noise=0.05, steps=STEPS, first=0
+) -> LanguageResult:
     """What is measured of a language whose seeds follow these pairs of curves."""
-    seeds = [losses_from(*pair, lang=lang, documents=documents, noise=noise) for pair in curves]
+    options = {"lang": lang, "documents": documents, "noise": noise}
+    if first:  # seeds with noise of their own on the same documents
+        options |= {"tokens": 50}
+    seeds = [
+        losses_from(*pair, **options, seed=first * 10 + index if first else 0)
+        for index, pair in enumerate(curves)
+    ]
     return measure_language(seeds, steps, trained, CONFIG)

@@ -156,3 +156,23 @@ def test_pooling_takes_languages_as_clusters():
     assert pool(results[:2], STEPS, CONFIG).speed_up.ci is None
     untrained = [result_of("zu", (SLOW, FAST), trained=False)]
     assert pool(untrained, STEPS, CONFIG) is None
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_noise_makes_no_baseline_worse_and_overfitting_does(seeds):
+    """Some fits end level by noise alone, though losses only fall."""
+    falling, overfitted = [4, 3.6, 3.3, 3.1, 3.08], [4, 3.2, 3, 3.1, 3.6]
+
+    def count(baseline):
+        steps = np.array([100.0, 200, 400, 800, 1600])
+        results = [
+            result_of(f"x{n}", *[(baseline, falling)] * seeds, noise=0.1, steps=steps, first=n)
+            for n in range(1, 21)
+        ]
+        level = sum(each.speed_up.baseline_steps < 1600 for each in results)
+        return level, sum(each.worsened for each in results)
+
+    level, worsened = count(falling)
+    assert level >= 4
+    assert worsened <= 1
+    assert count(overfitted)[1] >= 18
