@@ -244,8 +244,8 @@ def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
     ("entries", "message"),
     [
         ({}, "nothing to remove: give --urls, --sites or --ids"),
-        ({"urls": "# "}, "the list .*urls has no entry: give one a line, or leave it out"),
-        ({"urls": "http://a.example/", "sites": ""}, "the list .*sites has no entry: give one"),
+        ({"urls": "# "}, "the list .*urls.txt has no entry: give one a line, or leave it out"),
+        ({"urls": "http://a.example/", "sites": ""}, "the list .*sites.txt has no entry: give one"),
         ({"sites": "http://a.example"}, r"sites.txt, line 1: 'http://a.example' is no host"),
         ({"sites": "localhost"}, "is no host"),
         ({"sites": "www.com"}, "'www.com' is no host of a site"),
