@@ -180,10 +180,11 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
             lines = io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace")
             numbered = [(number, line.strip()) for number, line in enumerate(lines, 1)]
         entries = {entry: number for number, entry in numbered if entry and entry[0] != "#"}
+        shown = storage.hide_secrets(path)
         if not entries:
-            raise UserError(f"the list {path} has no entry: give one a line, or leave it out")
+            raise UserError(f"the list {shown} has no entry: give one a line, or leave it out")
         for entry, number in entries.items():
-            asked.setdefault(entry, names(entry, f"{path}, line {number}"))
+            asked.setdefault(entry, names(entry, f"{shown}, line {number}"))
     if not asked:
         raise UserError("nothing to remove: give --urls, --sites or --ids, files with entries")
     return asked

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-import os
 import pickle
 import shutil
 import types
@@ -109,7 +108,7 @@ class Step:
             path = getattr(self, name)
             if not path or storage.is_remote(path):
                 continue
-            copy = f"{self.name}-{name}-{os.path.basename(path)}"
+            copy = f"{self.name}-{name}-{storage.name_of(path)}"
             fields[name] = storage.join(directory, copy)
             with (
                 open_list(path, f"the file of rule {self.name}") as file,

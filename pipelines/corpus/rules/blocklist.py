@@ -71,21 +71,22 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
     for name, file, whole_hosts in _list_files(paths):
         if name not in names:
             names.append(name)
-        number = 0
+        number, shown = 0, storage.hide_secrets(file)
         for number, entry in _read_entries(file):
             if whole_hosts and (re.search("[/: ]", entry) or "." not in entry):
                 raise UserError(
-                    f"{file}, line {number}: {entry[:80]!r} is not a domain: give one domain a line"
+                    f"{shown}, line {number}: {entry[:80]!r} is not a domain: give one domain a "
+                    "line"
                 )
             prefix, _, query = _SCHEME.sub("", entry).partition("?")
             host, slash, path = prefix.partition("/")
             host = canonical_host(host.partition(":")[0])
             if not host:
-                raise UserError(f"{file}, line {number}: {entry[:80]!r} has no host: remove it")
+                raise UserError(f"{shown}, line {number}: {entry[:80]!r} has no host: remove it")
             key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             entries.setdefault(_hash(key), names.index(name))
         if not number and file in map(str, paths):  # in directories of others, some are empty
-            raise UserError(f"the blocklist {file} has no entry: give one domain a line")
+            raise UserError(f"the blocklist {shown} has no entry: give one domain a line")
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
     hashes = np.array(sorted(entries), np.uint64)
@@ -98,7 +99,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
     for path in paths:
         below = _files_below(path)
         if below is None:
-            yield Path(path).stem, str(path), True
+            yield Path(storage.name_of(path)).stem, str(path), True
             continue
         if not below:
             raise UserError(f"{path} has no file called {_DOMAINS} or {_URLS} in it")

@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Gt, Le
 
+from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import THE_LANGUAGE, ListRule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
@@ -64,20 +65,20 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
         paths: `.jsonl` files, where an item is all strings in one object, however deep; or `.txt`
             files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
     """
-    named: dict[str, str | Path] = {}
+    named: dict[str, str] = {}
     for path in paths:
-        name, _ = _name_and_kind(Path(path))
+        name, _ = _name_and_kind(path)
         if name in named:
             raise UserError(
-                f"evaluation sets {named[name]} and {path} are both called {name}, by which the "
-                "report tells sets apart: rename one"
+                f"evaluation sets {named[name]} and {storage.hide_secrets(path)} are both called "
+                f"{name}, by which the report tells sets apart: rename one"
             )
-        named[name] = path
+        named[name] = storage.hide_secrets(path)
     for path in paths:
-        name, kind = _name_and_kind(Path(path))
-        items = 0
+        name, kind = _name_and_kind(path)
+        items, shown = 0, storage.hide_secrets(path)
         with open_list(path, "the evaluation set") as file:
-            plain = gzip.GzipFile(fileobj=file) if Path(path).suffix == ".gz" else file
+            plain = gzip.GzipFile(fileobj=file) if shown.endswith(".gz") else file
             try:
                 for number, line in enumerate(io.TextIOWrapper(plain, encoding="utf-8"), 1):
                     text = line.strip()
@@ -87,17 +88,20 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
                         items += 1
                         yield EvaluationItem(name, number, text)
             except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
-                raise UserError(f"cannot read the evaluation set {path}: {error}") from error
+                raise UserError(f"cannot read the evaluation set {shown}: {error}") from error
         if not items:
-            raise UserError(f"the evaluation set {path} has no item: give one a line")
+            raise UserError(f"the evaluation set {shown} has no item: give one a line")
 
 
-def _name_and_kind(path: Path) -> tuple[str, str]:
-    name = path.name.removesuffix(".gz")
+def _name_and_kind(path: str | Path) -> tuple[str, str]:
+    name = storage.name_of(path).removesuffix(".gz")
     for kind in ("jsonl", "txt"):
         if name.endswith(f".{kind}"):
             return name.removesuffix(f".{kind}"), kind
-    raise UserError(f"{path} is not an evaluation set: give .jsonl or .txt files, plain or gzip")
+    raise UserError(
+        f"{storage.hide_secrets(path)} is not an evaluation set: give .jsonl or .txt files, plain "
+        "or gzip"
+    )
 
 
 def _strings(value: Any) -> Iterator[str]:

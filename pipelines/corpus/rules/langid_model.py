@@ -65,7 +65,8 @@ class IdentifyLanguageByModel(LanguageRule):
     def prepare(self, directory: str) -> dict[str, Any]:
         with open_list(self.model, "the model") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
-                raise UserError(f"{self.model} is not a fastText model: give a .bin or .ftz")
+                shown = storage.hide_secrets(self.model)
+                raise UserError(f"{shown} is not a fastText model: give a .bin or .ftz")
         return super().prepare(directory)
 
     @functools.cached_property

@@ -46,7 +46,7 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
         except Exception as error:  # each file system has its own errors
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
-                f"cannot read {what} {path} ({' '.join(reason.split())}): "
+                f"cannot read {what} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
                 "give a file that is there and may be read"
             ) from error
         yield file
@@ -87,4 +87,5 @@ def read_table(
             if rows.line_num < _FEWEST_LINES:
                 raise ValueError("no row after the header")
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
-            raise UserError(f"{path}, line {rows.line_num}: {error!r}: give {give}") from error
+            shown = storage.hide_secrets(path)
+            raise UserError(f"{shown}, line {rows.line_num}: {error!r}: give {give}") from error

@@ -15,6 +15,10 @@ from urllib3 import Retry
 
 from mswitch.pipelines.corpus.build import build_corpus
 from mswitch.pipelines.corpus.plan import plan_build
+from mswitch.pipelines.corpus.rules.blocklist import load_blocklist
+from mswitch.pipelines.corpus.rules.decontamination import read_evaluation_sets
+from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
+from mswitch.pipelines.corpus.rules.stop_words import read_stop_words
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
 from mswitch.pipelines.download import Downloader
 from mswitch.pipelines.errors import UserError
@@ -216,3 +220,27 @@ def test_errors_name_a_url_without_its_secrets(file_server, monkeypatch, capfd, 
     text = str(caught.value) + "".join(capfd.readouterr())
     assert f"{file_server.url}/{name}" in text
     assert not [secret for secret in SECRETS if secret in text]
+
+
+@pytest.mark.parametrize(
+    ("read", "name", "content"),
+    [
+        (lambda url: load_blocklist([url]), "spam.txt", b"no domain"),
+        (lambda url: load_blocklist([url]), "spam.txt", b""),
+        (lambda url: [*read_evaluation_sets([url])], "set.jsonl", b"{"),
+        (lambda url: [*read_evaluation_sets([url, url])], "set.jsonl", b"{}"),
+        (lambda url: [*read_evaluation_sets([url])], "set.csv", b"{}"),
+        (read_stop_words, "words.csv", b"lang\nde"),
+        (lambda url: IdentifyLanguageByModel(model=url).prepare(""), "lid.bin", b"no model"),
+    ],
+)
+def test_errors_name_a_list_without_the_secrets_of_its_url(file_server, read, name, content):
+    url = signed(file_server, name, "5ec7e7", content)
+    with pytest.raises(UserError, match=f"{file_server.url}/{name}") as caught:
+        read(url)
+    assert not [secret for secret in SECRETS if secret in str(caught.value)]
+
+
+def test_a_blocklist_is_not_named_by_the_query_of_its_url(file_server):
+    url = signed(file_server, "spam", "5ec7e7.a", b"bad.example")
+    assert load_blocklist([url]).names == ("spam",)
