@@ -126,7 +126,10 @@ def test_languages():
         (lambda: Decontaminate(contamination_share=0), "decontamination.contamination_share must"),
         (lambda: NearDedup(bands=0), "near_dedup.bands must be at least 1 and at most 255"),
         (lambda: GopherQuality(max_words=math.nan), "quality.max_words must be a finite"),
-        (lambda: IdentifyLanguage(language_max_bytes=100), "--language-max-bytes 100 must be above"),
+        (
+            lambda: IdentifyLanguage(language_max_bytes=100),
+            "--language-max-bytes 100 must be above",
+        ),
     ],
 )
 def test_bounds_name_the_option(make, message):
