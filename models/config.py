@@ -21,7 +21,7 @@ VOCABULARY_MULTIPLE = 128
 BalanceScope = Literal["group", "global"]
 Precision = Literal["bfloat16", "float32"]
 RouterInit = Literal["flaxformer", "paper"]
-Routing = Literal["learned", "hash"]
+Routing = Literal["learned", "token", "hash"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
@@ -66,8 +66,10 @@ class ModelConfig:
         tied_embeddings: whether the logits reuse the embedding (then scaled by d_model^-0.5).
         experts: experts of a sparse layer; 0 makes every layer dense.
         sparse_every: the last of each `sparse_every` blocks is sparse; 1 makes all sparse.
-        routing: who chooses a token's expert: a `learned` router, as in the paper; or a `hash` of
-            the token's id (Roller et al. 2021), a control: experts then add parameters alone.
+        routing: who chooses a token's expert: a `learned` router, as in the paper; a `token`
+            router, also learned, which adds logits from a table with a row for each token id; or a
+            `hash` of the token's id (Roller et al. 2021), a control: experts then only add
+            parameters. The table has vocabulary_size x experts parameters in each sparse layer.
         capacity_factor: slots of all experts of a group over its token positions, in training.
         group_size: positions routed together, of the encoder or of the decoder; a group is whole
             sequences.

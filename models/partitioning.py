@@ -32,6 +32,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "heads": (),
     "buckets": (),
     "router_experts": (),
+    "router_columns": ("expert",),
 }
 #: Logical axes that no mesh axis divides: a loop takes layers one by one, and the rest are short.
 WHOLE = ("layers", "heads", "buckets")

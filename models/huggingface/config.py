@@ -136,10 +136,10 @@ def _check_exportable(model: ModelConfig) -> None:
             "experts (one input projection each, ReLU): it cannot compute this model. Presets "
             "with ReLU experts, mswitch-base-relu and switch-base-128 among them, can be exported"
         )
-    if model.routing == "hash":
+    if model.routing != "learned":
         raise UserError(
-            "a hash chooses this model's experts, and Hugging Face's SwitchTransformers has "
-            "learned routers alone: it cannot compute this model"
+            f"this model routes by --routing {model.routing}, and Hugging Face's "
+            "SwitchTransformers only has learned routers of hidden states: it cannot compute it"
         )
     if not model.shared_position_bias:
         raise UserError(

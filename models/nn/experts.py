@@ -167,7 +167,7 @@ class SwitchFeedForward(nnx.Module):
         into = (config.experts, config.d_model, config.d_ff)
         axes = ("expert", "embed", "mlp")
         back = (config.experts, config.d_ff, config.d_model)
-        self.router = Router(config, dtype=dtype, rngs=rngs)
+        self.router = Router(config, dtype=dtype, mesh=mesh, rngs=rngs)
         self.wi_0 = parameter(rngs, init, into, axes)
         self.wi_1 = parameter(rngs, init, into, axes) if config.activation == "geglu" else None
         self.wo = parameter(rngs, init, back, ("expert", "mlp", "embed"))
@@ -190,7 +190,7 @@ class SwitchFeedForward(nnx.Module):
         Args:
             x: input.
             real: false on padding.
-            ids: of the tokens that are read, where a hash of them chooses experts.
+            ids: of the tokens that are read, if the router takes notice of them.
             groups: parts of the batch, in order, that are routed on their own.
             capacity: slots per expert and group; by default what `capacity_factor` says.
                 `DROPLESS`: as many as it takes. On a mesh each device then takes its tokens to all

@@ -10,16 +10,20 @@ and take half the time, which counts: the router of `switch-c` multiplies as muc
 (docs/decisions/0026).
 """
 
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mswitch.models.config import BalanceScope, ModelConfig, RouterInit
 from mswitch.models.nn.layers import Initializer, fan_in_init, parameter
 from mswitch.models.nn.losses import balance_loss, router_z_loss
+from mswitch.models.partitioning import BATCH_AXES
 
 #: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
 ROUTER_INITS: dict[RouterInit, Initializer] = {
@@ -30,6 +34,8 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 
 #: A difference of logits that leaves no other expert any probability, in float32 and bfloat16.
 _CERTAIN = 256.0
+#: Probability that a new `token` router gives the expert that the hash chooses.
+_FIRST_GATE = 0.7
 
 
 class RoutingStats(NamedTuple):
@@ -77,19 +83,31 @@ class Routing(NamedTuple):
 class Router(nnx.Module):
     """A linear map to one logit per expert, softmax, argmax; or a hash of the token's id.
 
+    A `token` router adds the token's row of a learned table to the logits. Its linear map begins
+    with zeros and its table with the hash's choices, so that it first routes as the hash does.
+
     Args:
         config: the model's.
         dtype: compute type of the rest of the model; if float32, routing is exact too.
+        mesh: the devices, over whose `expert` axis the table's columns are sharded.
         rngs: randomness of initialisation.
     """
 
-    def __init__(self, config: ModelConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        init, shape = ROUTER_INITS[config.router_init], (config.d_model, config.experts)
+    def __init__(
+        self, config: ModelConfig, *, dtype: jnp.dtype, mesh: Mesh | None = None, rngs: nnx.Rngs
+    ):
+        by_token = config.routing == "token"
+        init = jax.nn.initializers.zeros if by_token else ROUTER_INITS[config.router_init]
+        shape, rows = (config.d_model, config.experts), (config.vocabulary_size, config.experts)
         self.kernel = (
             parameter(rngs, init, shape, ("embed", "router_experts"))
-            if config.routing == "learned"
+            if config.routing != "hash"
             else None
         )
+        self.table = (
+            parameter(rngs, _prefer_hash, rows, ("vocab", "router_columns")) if by_token else None
+        )
+        self.mesh = mesh
         self.experts = config.experts
         self.jitter = config.router_jitter
         self.dtype = jnp.dtype(config.router_dtype)
@@ -107,8 +125,8 @@ class Router(nnx.Module):
     ) -> Routing:
         """Route every real token; earlier tokens of a group take an expert's slots first.
 
-        `ids` are those of the tokens that are read, which a hash needs. With a key (training), the
-        input is multiplied by noise from 1 -+ jitter (appendix C).
+        `ids` are those of the tokens that are read, which a hash and a table need. With a key
+        (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
         """
         if self.kernel is None:
             assert ids is not None
@@ -121,12 +139,47 @@ class Router(nnx.Module):
         kernel = _rounded(self.kernel[...].astype(self.dtype))
         # By default a TPU takes a single pass.
         logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
+        if self.table is not None:
+            assert ids is not None
+            logits += look_up(self.table[...], ids, self.mesh).astype(self.dtype)
         return assign(logits, real, capacity, self.balance_scope)
 
 
 def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
     """The expert of a token's id: Fibonacci hashing (Knuth, volume 3, section 6.4)."""
     return ((ids.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)) >> 16).astype(jnp.int32) % experts
+
+
+def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+    """Make rows whose softmax is `_FIRST_GATE` for the hash's expert and even for all others."""
+    del key
+    tokens, experts = shape
+    chosen = jax.nn.one_hot(expert_of_id(jnp.arange(tokens), experts), experts, dtype=dtype)
+    return chosen * math.log(_FIRST_GATE / (1 - _FIRST_GATE) * max(experts - 1, 1))
+
+
+def look_up(
+    table: Float[Array, "V E"], ids: Int[Array, "G S"], mesh: Mesh | None
+) -> Float[Array, "G S E"]:
+    """Take the rows of `ids`, with groups sharded over data x expert and columns over `expert`.
+
+    Each device looks up its columns for the tokens of all devices along `expert`, and `all_to_all`
+    brings every token its whole row. The table itself is never gathered along that axis.
+    """
+    if mesh is None:
+        return table[ids]
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec(None, "expert"), PartitionSpec(BATCH_AXES, None)),
+        out_specs=PartitionSpec(BATCH_AXES, None, None),
+    )
+    def local(table: Array, ids: Array) -> Array:
+        columns = table[jax.lax.all_gather(ids, "expert", tiled=True)]
+        return jax.lax.all_to_all(columns, "expert", split_axis=0, concat_axis=2, tiled=True)
+
+    return local(table, ids)
 
 
 def _rounded(x: Array) -> Array:

@@ -187,4 +187,8 @@ def _period_weights(model: ModelConfig, train: TrainConfig) -> float:
     attention = 2 * 4 * model.d_model * model.joined_kv
     values = model.period * attention + feed_forward * (model.period - (1 if model.sparse else 0))
     experts = feed_forward * model.experts / train.expert_parallel
+    if model.sparse and model.routing == "token":
+        # The router's table is whole along `model` while a device looks rows up.
+        table = model.vocabulary_size * model.experts / train.expert_parallel
+        experts += table * train.model_parallel
     return (values + experts) / train.model_parallel

@@ -163,6 +163,35 @@ def test_the_papers_init_gives_logits_the_same_deviation_at_any_width(sparse, d_
     assert flaxformer.std() == pytest.approx(0.02, rel=0.05)
 
 
+def test_a_token_router_begins_as_the_hash_and_learns_from_token_and_context(sparse):
+    config = dataclasses.replace(sparse, routing="token")
+    router = Router(config, dtype=BFLOAT16, rngs=nnx.Rngs(0))
+    ids = jnp.arange(2 * 64).reshape(2, 64) % 96
+    x = jax.random.normal(jax.random.key(0), (2, 64, sparse.d_model), jnp.bfloat16)
+
+    graph, state = nnx.split(router)
+
+    @jax.jit
+    def route(table, kernel):
+        changed = state | {"table": nnx.Param(table), "kernel": nnx.Param(kernel)}
+        return nnx.merge(graph, nnx.State(changed))(x, ids > 0, 64, ids=ids)
+
+    values = router.table[...], router.kernel[...]
+    routing = route(*values)
+    hashed = np.asarray(expert_of_id(ids, sparse.experts))
+    np.testing.assert_array_equal(routing.stats.expert, np.where(ids > 0, hashed, -1))
+    np.testing.assert_allclose(routing.gate, 0.7, rtol=1e-5)
+    rows, kernel = jax.grad(lambda *values: route(*values).gate.sum(), argnums=(0, 1))(*values)
+    used = np.isin(np.arange(sparse.vocabulary_size), np.asarray(ids))
+    assert np.asarray(rows)[used].any(axis=1).all()
+    assert not np.asarray(rows)[~used].any()
+    assert np.asarray(kernel).any()
+    # What the hidden states say may outweigh the token.
+    aside = jnp.zeros_like(values[1]).at[0, 1].set(1e4)
+    expert = np.asarray(route(values[0], aside).stats.expert)
+    assert (expert == 1)[np.asarray((ids > 0) & (x[..., 0] > 0))].all()
+
+
 def test_a_hash_routes_every_occurrence_of_a_token_alike(sparse):
     """And has nothing to learn: no parameters, a gate of 1, no gradient of its losses."""
     router = Router(dataclasses.replace(sparse, routing="hash"), dtype=BFLOAT16, rngs=nnx.Rngs(0))

@@ -11,9 +11,10 @@ SCRIPT = Path(__file__).parents[2] / "support" / "sharded_child.py"
 SAVING = {"scan_layers": True, "remat": "layers", "microbatches": 2, "loss_chunks": 3}
 #: Dense layers between the sparse ones, and loops of more than one period.
 PERIODS = {"encoder_layers": 4, "decoder_layers": 2, "sparse_every": 2}
+TOKEN = PERIODS | {"routing": "token"}
 #: Mesh, changes of the model, the moments of matrices, and settings that save memory.
 CASES = [
-    [[1, 2, 2], PERIODS, "full", SAVING],
+    [[1, 2, 2], TOKEN, "full", SAVING],
     [[4, 1, 2], {"experts": 0}, "full", {"remat": "attention"}],
     [[2, 2, 2], {}, "full", {}],
     [[2, 4, 1], {"balance_scope": "global"}, "factored", {}],
