@@ -58,6 +58,23 @@ def debian(
     return write_sample(out, packages)
 
 
+@stage(app, "sample documentation", makes="crawls")
+def documentation(*, out: Path) -> Summary:
+    """Prose from Debian's packages: help, handbooks and manual pages in about 50 languages.
+
+    Fetched by package name with `apt-get download` (480 MB), so it needs Debian or Ubuntu;
+    nothing is installed. Manual pages are read by mandoc: `apt-get install mandoc`.
+
+        mswitch sample documentation --out crawl
+
+    Args:
+        out: the directory to make.
+    """
+    from mswitch.pipelines.samples.debian import write_documentation
+
+    return write_documentation(out)
+
+
 @stage(app, "sample common-crawl", makes="crawls")
 def common_crawl(
     *,

@@ -1,7 +1,7 @@
 """Real documentation by package name: `apt-get download`, read, write a crawl.
 
 A package is untrusted: its archive is read as a stream, regular files only, and nothing of it is
-unpacked or run. HTML files and GNOME's Mallard pages become WARC
+unpacked or run. HTML files, GNOME's Mallard pages and manual pages become WARC
 responses; message catalogues (MediaWiki's JSON) become WET records. The language in a URL is what
 file names say; the corpus identifies it itself.
 """
@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.parse
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ FILES_PER_FORMAT = 4
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
+#: Translated manual pages too, and no message catalogues.
+PROSE = re.compile(r".*\.(?:html|htm|page)|usr/share/man/[a-z]{2}[^/]*/man\d/[^/]+\.gz")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
@@ -49,6 +52,23 @@ DEFAULT_PACKAGES = (
     *(f"debian-faq-{lang}" for lang in ["de", "fr", "it", "nl", "ru"]),
     "gnome-user-docs",
     "mediawiki",
+)
+_MANUALS = (
+    "cs da de el es fi fr hu id it ja mk nb nl pl pt pt-br ro ru sr sv tr uk vi zh "
+    "cs-dev da-dev de-dev es-dev fr-dev it-dev ja-dev nl-dev pl-dev pt-br-dev ru-dev uk-dev"
+)
+#: Help, handbooks and manual pages: prose without interface messages, in about 50 languages.
+DOCUMENTATION_PACKAGES = (
+    *DEFAULT_PACKAGES[:-1],
+    *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
+    *(f"gimp-help-{lang}" for lang in ["fa", "hr", "lt", "nn", "ro"]),
+    *(f"manpages-{lang}" for lang in _MANUALS.split()),
+    *(f"debian-reference-{lang}" for lang in ["es", "id", "it", "pt", "pt-br", "zh-tw"]),
+    *(f"debian-faq-{lang}" for lang in ["ja", "ko", "pt", "zh-cn"]),
+    *(f"aptitude-doc-{lang}" for lang in ["cs", "es", "fi", "fr", "it", "ja", "nl", "ru"]),
+    "debian-handbook",
+    "installation-guide-amd64",
+    "mate-user-guide",
 )
 
 
@@ -190,9 +210,9 @@ def _pages_of_file(
         except UnicodeDecodeError:
             content_type = "text/html"
         return [("warc", SamplePage(url, data, lang, content_type), html_text_bytes(data))]
-    if name.endswith(".page"):
-        document = mallard_page(data, lang)
-        if document is None:
+    if name.endswith((".page", ".gz")):
+        document = _manual_page(data) if name.endswith(".gz") else mallard_page(data, lang)
+        if not document:
             return []
         return [("warc", SamplePage(url, document, lang), html_text_bytes(document))]
     if "/i18n/" in name:
@@ -203,14 +223,36 @@ def _pages_of_file(
     return []
 
 
+def _manual_page(compressed: bytes) -> bytes:
+    """Turn a manual page into HTML; empty if it is damaged, too large or only names another."""
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        source = unpacker.decompress(compressed, MAX_FILE_BYTES)
+    except zlib.error:
+        return b""
+    if not unpacker.eof or source.startswith(b".so "):
+        return b""
+    # Nothing lies in this directory that a page could include.
+    with tempfile.TemporaryDirectory() as empty:
+        return subprocess.run(
+            ["mandoc", "-T", "html", "-K", "utf-8"],
+            input=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=empty,
+            check=False,
+        ).stdout
+
+
 def pages_of_package(
-    files: Mapping[str, bytes], package: str
+    files: Mapping[str, bytes], package: str, max_text_bytes: int | None = MAX_TEXT_BYTES
 ) -> Iterator[tuple[Format, SamplePage]]:
-    """The pages of a package's files, at most `MAX_TEXT_BYTES` of text for each language."""
+    """Yield the pages of a package's files, at most so much text for each language."""
     taken: dict[str, int] = {}
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
         lang = language_of_path(name, package)
-        if lang == MESSAGE_DOCUMENTATION or taken.get(lang, 0) >= MAX_TEXT_BYTES:
+        full = max_text_bytes is not None and taken.get(lang, 0) >= max_text_bytes
+        if lang == MESSAGE_DOCUMENTATION or full:
             continue
         path = urllib.parse.quote(name.removeprefix("usr/share/"))
         url = f"https://{package}.debian.example/{path}"
@@ -220,20 +262,20 @@ def pages_of_package(
 
 
 def _write_packages(
-    directory: Path, packages: Sequence[str]
+    directory: Path, packages: Sequence[str], wanted: re.Pattern[str], max_text_bytes: int | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Fetch, read and write every package; return the crawl's manifest and the packages'."""
     progress = Progress(STAGE, "packages", len(packages), "packages")
     described = []
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
-        for download, files in open_packages(directory, packages):
+        for download, files in open_packages(directory, packages, wanted):
             before = sum(writer.records.values())
-            for form, page in pages_of_package(files, download.package):
+            for form, page in pages_of_package(files, download.package, max_text_bytes):
                 writer.write(form, page)
             pages = sum(writer.records.values()) - before
             if not pages:
                 raise UserError(
-                    f"package {download.package} holds no HTML, Mallard or message files: "
+                    f"package {download.package} holds no HTML, Mallard, manual or message files: "
                     "leave it out with --packages"
                 )
             described.append({**download._asdict(), "pages": pages})
@@ -243,15 +285,33 @@ def _write_packages(
 
 def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
     """Write documentation of Debian packages as a crawl; a killed run keeps what it fetched."""
-    chosen = list(dict.fromkeys(DEFAULT_PACKAGES if packages is None else packages))
+    chosen = DEFAULT_PACKAGES if packages is None else packages
+    return _write_sample(out, "debian", chosen, DOCUMENTS, MAX_TEXT_BYTES)
+
+
+def write_documentation(out: str | Path) -> dict[str, Any]:
+    """Write all help, handbooks and manual pages of Debian as a crawl, and no messages."""
+    if shutil.which("mandoc") is None:
+        raise UserError("this sample needs mandoc, which is not on PATH: `apt-get install mandoc`")
+    return _write_sample(out, "documentation", DOCUMENTATION_PACKAGES, PROSE, None)
+
+
+def _write_sample(
+    out: str | Path,
+    sample: str,
+    packages: Sequence[str],
+    wanted: re.Pattern[str],
+    max_text_bytes: int | None,
+) -> dict[str, Any]:
+    chosen = list(dict.fromkeys(packages))
     if not chosen:
         raise UserError("no packages were given: name at least one with --packages")
-    config = {"sample": "debian", "packages": chosen, "max_text_bytes": MAX_TEXT_BYTES}
+    config = {"sample": sample, "packages": chosen, "max_text_bytes": max_text_bytes}
     with stage_output(out, stage=STAGE, config=config) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
             return summary(out, reused=True)
-        crawl, described = _write_packages(staged.directory, chosen)
+        crawl, described = _write_packages(staged.directory, chosen, wanted, max_text_bytes)
         staged.publish({**crawl, "packages": described})
     result = summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {out}")

@@ -13,7 +13,9 @@ _CODE = r"[a-z]{2,3}(?:[-_@][A-Za-z]{2,8})*"
 _LANGUAGE_IN_PATH = (
     re.compile(rf"/help/({_CODE})/"),
     re.compile(rf"/i18n/(?:.*/)?({_CODE})\.json$"),
+    re.compile(rf"/man/({_CODE})(?:\.[A-Za-z0-9-]+)?/man\d/"),
     re.compile(rf"\.({_CODE})\.html?$"),
+    re.compile(rf"/doc/[^/]+/(?:html/)?({_CODE})/[^/]+\.html$"),
 )
 _LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)

@@ -1,4 +1,6 @@
+import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ from fastwarc.warc import ArchiveIterator
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import file_sha256, read_manifest
-from mswitch.pipelines.samples.debian import write_sample
+from mswitch.pipelines.samples import debian
+from mswitch.pipelines.samples.debian import write_documentation, write_sample
 from mswitch.pipelines.samples.documents import (
     language_of_path,
     mallard_page,
@@ -71,6 +74,45 @@ def test_pages_of_a_package(mirror, tmp_path):
     languages = read_manifest(tmp_path / "out", "sample")["pages_by_source_language"]
     assert languages == {"cs": 1, "de": 2, "es": 1}
     assert write_sample(tmp_path / "out", ["x-docs-de"])["reused"]
+
+
+MANUAL = ".TH KATZE 1\n.SH NAME\nkatze \\- gibt aus\n.SH TEXT\n\\fBkatze\\fR gibt für alle aus.\n"
+MAN = "usr/share/man/de/man1"
+MANUALS: dict[str, bytes | Path] = {
+    f"{MAN}/katze.1.gz": gzip.compress(MANUAL.encode()),
+    f"{MAN}/other.1.gz": gzip.compress(b".so /etc/hostname\n"),
+    f"{MAN}/cut.1.gz": gzip.compress(MANUAL.encode())[:-9],
+    f"{MAN}/broken.1.gz": b"\x1f\x8b" + bytes(40),
+    f"{MAN}/large.1.gz": gzip.compress(bytes(debian.MAX_FILE_BYTES + 1)),
+    "usr/share/man/man1/english.1.gz": gzip.compress(MANUAL.encode()),
+}
+
+
+@needs_dpkg
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="needs mandoc")
+def test_documentation_has_manual_pages_and_no_messages(mirror, tmp_path, monkeypatch):
+    monkeypatch.setattr(debian, "DOCUMENTATION_PACKAGES", ("x-docs-de", "manpages-de"))
+    monkeypatch.setattr(debian, "MAX_TEXT_BYTES", 1)
+    add_package(mirror, "x-docs-de", DOCS)
+    add_package(mirror, "manpages-de", MANUALS)
+    write_documentation(tmp_path / "out")
+    found = pages(tmp_path / "out")
+    assert sorted(url.rpartition("/")[2] for url in found) == [
+        "a.html",
+        "katze.1.gz",
+        "latin1.html",
+        "mouse.page",
+    ]
+    form, page = found["https://manpages-de.debian.example/man/de/man1/katze.1.gz"]
+    assert form == "warc"
+    assert "f&#x00FC;r alle aus" in page.decode()
+    assert read_manifest(tmp_path / "out", "sample")["pages_by_source_language"]["de"] == 3
+
+
+def test_documentation_needs_mandoc(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="apt-get install mandoc"):
+        write_documentation(tmp_path / "out")
 
 
 @needs_dpkg
