@@ -53,7 +53,7 @@ from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
 #: Raised when the same runs give other figures.
-STATISTICS = 2
+STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 
 #: Losses of baseline, teacher and student: [..., 3].
@@ -156,6 +156,7 @@ class _Language:
     Attributes:
         lang: mC4 code.
         documents: how many there are.
+        clusters: their number if near-duplicates count once.
         trained: whether all three saw training text of it.
         losses: [K, 3] nats per target token.
         drawn: [R, K, 3] of resampled documents.
@@ -163,6 +164,7 @@ class _Language:
 
     lang: str
     documents: int
+    clusters: int
     trained: bool
     losses: Losses
     drawn: Losses
@@ -214,6 +216,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
         _Language(
             lang=both[0][0].lang,
             documents=both[0][0].documents,
+            clusters=both[0][0].clusters,
             trained=are_trained(runs, both[0][0].lang),
             losses=last(LanguageLosses.curves, *both),
             drawn=last(lambda x: resample_curves(x, config.resamples, config.seed), *both),
@@ -311,7 +314,7 @@ def _measured(
     """What is reported of one student, or of the long baseline."""
     by_language = {}
     for each in found:
-        drawn = each.drawn if each.documents >= MINIMUM_UNITS else None
+        drawn = each.drawn if each.clusters >= MINIMUM_UNITS else None
         by_language[each.lang] = measure_share(each.losses, drawn, config)
     taught = run.config.get("teacher") or {}
     return {

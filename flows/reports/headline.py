@@ -75,7 +75,7 @@ class LanguageResult:
     @property
     def has_interval(self) -> bool:
         """Whether it has the documents that an interval needs."""
-        return self.losses.documents >= MINIMUM_UNITS
+        return self.losses.clusters >= MINIMUM_UNITS
 
     @property
     def in_headline(self) -> bool:
@@ -90,7 +90,7 @@ def measure_language(
     losses = mean_losses(seeds)
     of_seeds = [each.curves() for each in seeds]
     drawn = resample_curves(losses, config.resamples, config.seed)
-    enough = losses.documents >= MINIMUM_UNITS
+    enough = losses.clusters >= MINIMUM_UNITS
     return LanguageResult(
         losses,
         losses.curves(),
@@ -292,7 +292,7 @@ def _improved(
         p_value = float(np.mean(by_chance >= max(better.sum(), sum(worse))))
     better_after_holm, worse_after_holm = clear_after_holm(deltas, len(ends[0]))
     of_documents = [
-        result.delta.skewness * result.losses.documents**0.5
+        result.delta.skewness * result.losses.clusters**0.5
         for result in chosen
         if result.delta.skewness is not None
     ]

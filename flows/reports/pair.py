@@ -29,7 +29,7 @@ STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
 #: Raised when the same runs give other figures, so that a report by an older statistic is refused
 #: and not taken for this one.
-STATISTICS = 7
+STATISTICS = 8
 
 #: What report.json holds, and the text of the other files by name.
 Made = tuple[dict[str, Any], Mapping[str, str]]

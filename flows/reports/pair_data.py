@@ -29,7 +29,16 @@ OF_CANDIDATES = (
     "in_headline",
 )
 #: What is the same for all candidates.
-SHARED = ("lang", "name", "autonym", "direction", "script", "documents", "baseline_nll")
+SHARED = (
+    "lang",
+    "name",
+    "autonym",
+    "direction",
+    "script",
+    "documents",
+    "near_duplicates",
+    "baseline_nll",
+)
 
 
 def report_data(
@@ -50,6 +59,7 @@ def report_data(
     train_tokens = sum(row.get("train_tokens", 0) for row in runs[0].config["languages"].values())
     factors = cost_factors(*runs)
     summary = headline(results, config)
+    copies = [result.losses.near_duplicates for result in results]
     percent = f"{100 * config.confidence:g}"
     median = summary["median_step_speedup"]
     summary |= {
@@ -57,6 +67,7 @@ def report_data(
         "confidence_percent": percent,
         "train_tokens": train_tokens,
         "validation_documents": sum(result.losses.documents for result in results),
+        "near_duplicates": None if None in copies else sum(copies),
         "validation_target_tokens": sum(int(r.losses.tokens.sum()) for r in results),
         "languages_on_a_plateau": sum(
             r.speed_up.baseline_steps is not None and r.speed_up.baseline_steps < last * (1 - 1e-9)
@@ -109,6 +120,7 @@ def _language_json(
     return {
         **language_fields(losses.lang),
         "documents": losses.documents,
+        "near_duplicates": losses.near_duplicates,
         "target_tokens": None if run.in_bytes else int(losses.tokens.sum()),
         "target_bytes": int(losses.target_bytes.sum()),
         "train_records": int(trained.get("train_records", 0)),

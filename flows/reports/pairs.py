@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.flows.reports.runs import EvaluatedRun, check_alike, differences, pair_losses
+from mswitch.flows.reports.runs import (
+    EvaluatedRun,
+    check_alike,
+    differences,
+    pair_losses,
+    read_clusters,
+)
 from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
@@ -215,7 +221,10 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
 
 
 def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
-    """The losses of each language with each seed, all on the same documents."""
+    """The losses of each language with each seed, all on the same documents.
+
+    Near-duplicates count once, as the first baseline's evaluation has them.
+    """
 
     def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:
         return [(each.lang, each.tokens.tolist(), each.target_bytes.tolist()) for each in losses]
@@ -228,4 +237,7 @@ def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
             f"the seeds of {one.name} and {other.name} were evaluated on different documents: "
             "evaluate all with the same --examples and --max-documents"
         )
+    clusters = read_clusters(pairs[0][0])
+    if clusters is not None:
+        by_seed = [[each.sum_clusters(clusters[each.lang]) for each in seed] for seed in by_seed]
     return list(zip(*by_seed, strict=True))

@@ -18,6 +18,7 @@ from mswitch.flows.reports.speedup import LanguageLosses
 from mswitch.models.training.metrics import METRICS, read_metrics
 from mswitch.models.training.run_directory import (
     BORDER_NATS,
+    CLUSTER,
     CONFIG,
     DENOISER,
     EVALUATION_SETTINGS,
@@ -41,6 +42,8 @@ TRAINED = (
     "device",
 )
 LOSSES = ("lang", "document", "nats", "target_tokens", "target_bytes")
+#: Of documents.
+ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
 #: What a student takes of its teacher, in whichever seed.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
@@ -319,6 +322,15 @@ def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[Languag
     return losses
 
 
+def read_clusters(run: EvaluatedRun) -> dict[str, np.ndarray] | None:
+    """Return the cluster of each document by language, in order of ids, if the last step has it."""
+    if CLUSTER not in run.tables[-1].column_names:
+        return None
+    table = run.tables[-1].sort_by(ORDER)
+    langs, clusters = (table[name].to_numpy() for name in ("lang", CLUSTER))
+    return {lang: clusters[langs == lang] for lang in set(langs.tolist())}
+
+
 def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
     """Whether all runs saw training text of a language."""
     return all(run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs)
@@ -331,9 +343,7 @@ def _by_document(
 
     Of one that was evaluated by the byte, bytes in place of tokens, and bits.
     """
-    tables = [
-        table.sort_by([("lang", "ascending"), ("document", "ascending")]) for table in run.tables
-    ]
+    tables = [table.sort_by(ORDER) for table in run.tables]
     documents = tables[0].select(["lang", "document", "target_tokens"])
     keys = list(zip(*(documents[name].to_pylist() for name in ("lang", "document")), strict=True))
     again = f"remove the eval directory and run mswitch evaluate --run {run.directory} again"
@@ -354,7 +364,7 @@ def _by_document(
 
 def _read_losses(path: Path, option: str) -> pa.Table:
     """Read one evaluation and check what the statistics rely on."""
-    table = read_table(path, option, LOSSES, (BORDER_NATS,))
+    table = read_table(path, option, LOSSES, (BORDER_NATS, CLUSTER))
     if table.num_rows == 0:
         raise UserError(
             f"{option}: eval/{path.name} has no documents: the examples need a validation split"

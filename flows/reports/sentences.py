@@ -221,6 +221,13 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
             f"{few} of {total} languages have fewer than {MINIMUM_UNITS} validation documents. "
             "Their numbers have no interval and are left out of the headline."
         )
+    copies, documents = summary["near_duplicates"], summary["validation_documents"]
+    if copies:
+        reasons.append(
+            f"{copies:,} of {plural(documents, 'validation document')} are near-duplicates of "
+            "others in their language. In intervals, tests and minimum numbers of documents, each "
+            "cluster of near-duplicates counts once."
+        )
     worsened = summary["languages_that_worsened"]
     if worsened:
         reasons.append(

@@ -50,12 +50,15 @@ Ranges = np.ndarray
 class LanguageLosses:
     """The evaluations of one language: D documents, S steps, the same for both models.
 
+    Near-duplicate documents are one of D, with the sums of all (`sum_clusters`).
+
     Attributes:
         lang: mC4 code.
         tokens: [D] target tokens of each document.
         target_bytes: [D] UTF-8 bytes of each document's masked text.
         baseline: [D, S] nats of the baseline, rows in order of document id.
         candidate: [D, S] nats of the candidate, the same rows.
+        near_duplicates: documents that are not in D; None if the evaluation has no clusters.
     """
 
     lang: str
@@ -63,15 +66,28 @@ class LanguageLosses:
     target_bytes: np.ndarray
     baseline: np.ndarray
     candidate: np.ndarray
+    near_duplicates: int | None = None
 
     @property
     def documents(self) -> int:
         """Number of documents."""
+        return self.clusters + (self.near_duplicates or 0)
+
+    @property
+    def clusters(self) -> int:
+        """Number of documents without near-duplicates, which are independent of each other."""
         return len(self.tokens)
+
+    def sum_clusters(self, clusters: np.ndarray) -> "LanguageLosses":
+        """Sum documents of one cluster, by the number [D] of each document's."""
+        numbers = np.unique(clusters)
+        columns = self.tokens, self.target_bytes, self.baseline, self.candidate
+        sums = (np.array([x[clusters == n].sum(axis=0) for n in numbers]) for x in columns)
+        return LanguageLosses(self.lang, *sums, near_duplicates=len(clusters) - len(numbers))
 
     def curves(self) -> Curves:
         """Nats per target token of baseline and candidate, [S] each."""
-        sums, scale = _exact_sums(self, np.ones((1, self.documents)))
+        sums, scale = _exact_sums(self, np.ones((1, self.clusters)))
         return sums[0][0] / scale, sums[1][0] / scale
 
 
@@ -237,11 +253,11 @@ def resample_curves(losses: LanguageLosses, resamples: int, seed: int) -> Curves
         Nats per target token of baseline and candidate, [resamples, S] each.
     """
     generator = language_generator(losses.lang, seed)
-    chunk = max(1, WEIGHT_CELLS // losses.documents)
+    chunk = max(1, WEIGHT_CELLS // losses.clusters)
     parts: list[Curves] = []
     for start in range(0, resamples, chunk):
         count = min(chunk, resamples - start)
-        weights = document_weights(losses.documents, count, generator)
+        weights = document_weights(losses.clusters, count, generator)
         sums, scale = _exact_sums(losses, weights)
         tokens = weights @ losses.tokens.astype(np.float64)
         # `scale` carries the unweighted token count, which resampling replaces by its own.
@@ -262,7 +278,7 @@ def _exact_sums(
         The sums [R, S] of both models, and the number that turns them into nats per token.
     """
     largest = max(float(losses.baseline.max()), float(losses.candidate.max()), 1e-300)
-    bits = 52 - int(np.ceil(np.log2(largest * losses.documents)))
+    bits = 52 - int(np.ceil(np.log2(largest * losses.clusters)))
     baseline, candidate = (
         weights @ np.rint(np.ldexp(nats, bits)) for nats in (losses.baseline, losses.candidate)
     )

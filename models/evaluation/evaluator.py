@@ -18,15 +18,22 @@ from jaxtyping import Array, Float, Int
 
 from mswitch.models.capacity import Groups, batch_groups, expert_capacity
 from mswitch.models.config import TrainConfig
+from mswitch.models.evaluation.near_duplicates import (
+    Document,
+    number_clusters,
+    restore_tokens,
+    sign,
+)
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import BORDER_NATS, DENOISER, model_of
+from mswitch.models.training.run_directory import BORDER_NATS, CLUSTER, DENOISER, model_of
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
+from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.tasks.batches.prefetch import ahead
 from mswitch.tasks.batches.validation import ValidationBatches
 
@@ -37,9 +44,12 @@ SCHEMA = pa.schema(
         ("nats", pa.float64()),
         ("target_tokens", pa.int64()),
         ("target_bytes", pa.int64()),
+        (CLUSTER, pa.int64()),
     ]
 )
 _WHOLE = SCHEMA.append(pa.field(BORDER_NATS, pa.float64())).append(pa.field(DENOISER, pa.int64()))
+#: Features of a batch that hold its text.
+TEXT = ("encoder_input_tokens", "decoder_target_tokens")
 ROUTING_SCHEMA = pa.schema(
     [
         ("lang", pa.string()),
@@ -143,13 +153,14 @@ class Evaluator:
         self._step = make_evaluation_step(self._skeleton)
         self._compiled: dict[Any, Callable[..., EvaluationResult]] = {}
         self._batches = batches
+        self._clusters: dict[Document, int] = {}
 
     def abstract_parameters(self) -> Parameters:
         """Shapes to restore into, on the devices that evaluate."""
         return self._skeleton.abstract_parameters()
 
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
-        """Per document: nats, target tokens, bytes; per language: tokens of each expert.
+        """Per document: nats, target tokens, bytes, cluster; per language: tokens of each expert.
 
         Where examples are corrupted in several ways, a document has a row of each, `denoiser`.
 
@@ -159,12 +170,18 @@ class Evaluator:
             lambda: [0.0, 0, 0, 0.0]
         )
         loads: dict[str, np.ndarray] = {}
+        signatures: dict[Document, np.ndarray] = {}
+        first = self._batches.vocabulary_size - SENTINELS
         for batch, result in self._results(parameters, what):
             for row, index in enumerate(batch["language"]):
                 if index < 0:
                     continue
-                lang = self._batches.languages[index]
-                sums = documents[lang, str(batch["document"][row]), int(batch["denoiser"][row])]
+                lang, document = self._batches.languages[index], str(batch["document"][row])
+                if not self._clusters:  # they are those of every checkpoint
+                    signature = sign(restore_tokens(*(batch[name][row] for name in TEXT), first))
+                    least = signatures.setdefault((lang, document), signature)
+                    np.minimum(least, signature, out=least)
+                sums = documents[lang, document, int(batch["denoiser"][row])]
                 sums[0] += float(result.nats[row])
                 sums[1] += int(result.target_tokens[row])
                 sums[2] += int(batch["target_bytes"][row])
@@ -172,7 +189,11 @@ class Evaluator:
                     sums[3] += float(result.border_nats[row])
                 counts = np.asarray(result.loads[:, row], np.int64)
                 loads[lang] = loads[lang] + counts if lang in loads else counts
-        rows = [(lang, key, *found, kind) for (lang, key, kind), found in sorted(documents.items())]
+        self._clusters = self._clusters or number_clusters(signatures)
+        rows = [
+            (lang, key, *sums[:3], self._clusters[lang, key], sums[3], kind)
+            for (lang, key, kind), sums in sorted(documents.items())
+        ]
         table = _table(rows, _WHOLE)
         unused = [] if any(kind for *_, kind in documents) else [DENOISER]
         unused += [] if self._batches.in_bytes else [BORDER_NATS]

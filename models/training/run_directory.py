@@ -34,6 +34,8 @@ CHECKPOINTS = "checkpoints"
 EVALUATION_SETTINGS = b"mswitch.evaluation"
 #: Column of an evaluation: which of UL2's denoisers a row is of, where there are several.
 DENOISER = "denoiser"
+#: Column of one: number of the cluster of near-duplicates that a document is in.
+CLUSTER = "cluster"
 #: Column of one that counts bytes: what sentinels and ends cost.
 BORDER_NATS = "border_nats"
 #: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.

@@ -20,6 +20,10 @@ language's own interval misses the truth.
 The seventh is of the number of languages that are clearly better, or worse: how often models that
 do not differ have more of them than chance explains at 5 %, and how often so many as differ by two
 standard errors.
+
+The eighth is of near-duplicates: all documents have one, with which they share 90 % of the variance
+of their difference. It has the family-wise error of Holm's method if documents count as
+independent, as with an evaluation that has no clusters, and if each cluster counts once.
 """
 
 import collections
@@ -70,6 +74,7 @@ COLUMNS = (
     "| family-wise error of the report | intervals that miss",
     "documents | skewness | seeds | a seed's effect in all | and in each | most by chance "
     "| most seen | found without a difference | found of two standard errors",
+    "documents | deviation | error, documents apart | error, each cluster once",
 )
 
 #: Noise of a document's loss per token, [documents] from its tokens.
@@ -432,6 +437,34 @@ def counts_table(families: int) -> Iterator[Row]:
         yield [documents, skewness, seeds, shared, own, most_by_chance, most_seen, *shares]
 
 
+def draw_near_duplicates(
+    generator: np.random.Generator, pairs: int, deviation: float, *, clustered: bool
+) -> LanguageLosses:
+    """One language whose documents are pairs that share 90 % of their difference's variance."""
+    tokens = np.repeat(draw_tokens(generator, pairs, deviation), 2)
+    shared = np.repeat(normal(generator, tokens[::2]), 2)
+    difference = 0.9**0.5 * shared + 0.1**0.5 * normal(generator, tokens)
+    baseline = 3.0 * tokens[:, None]
+    candidate = baseline + (difference * tokens)[:, None]
+    losses = LanguageLosses("de", tokens, 4 * tokens, baseline, candidate)
+    return losses.sum_clusters(np.arange(2 * pairs) // 2) if clustered else losses
+
+
+def near_duplicates_error(pairs: int, deviation: float, *, clustered: bool, families: int) -> float:
+    draw = partial(draw_near_duplicates, pairs=pairs, deviation=deviation, clustered=clustered)
+    return family_wise_error(draw, reported_p_value, families=families)
+
+
+def near_duplicates_table(families: int) -> Iterator[Row]:
+    """Rows of the eighth table."""
+    for pairs, deviation in product((5, 10, 50), (0.0, 0.6)):
+        errors = (
+            near_duplicates_error(pairs, deviation, clustered=clustered, families=families)
+            for clustered in (False, True)
+        )
+        yield [2 * pairs, deviation, *percent(*errors)]
+
+
 def figures_coverage(languages: int, *, reports: int, seed: int = 0) -> tuple[float, float]:
     """How often the intervals of the median and the mean over languages hold the truth.
 
@@ -492,6 +525,7 @@ def main() -> None:
         far_tail_of_seeds(given.families),
         far_tail_of_skewed(given.families),
         counts_table(given.families),
+        near_duplicates_table(given.families),
     )
     for names, table in zip(COLUMNS, tables, strict=True):
         print(f"| {names} |\n|{'---|' * (1 + names.count('|'))}")

@@ -65,6 +65,8 @@ class MemoryValidation:
 
     languages = ("de", "sw")
     in_bytes = False
+    #: The validation examples have no sentinels.
+    vocabulary_size = VOCABULARY + 100
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size

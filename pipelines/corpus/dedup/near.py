@@ -99,13 +99,13 @@ class NearDedup(Dedup):
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
         signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
-        for row, (factor, summand) in zip(signatures, self._functions(), strict=True):
+        for row, (factor, summand) in zip(signatures, self.functions(), strict=True):
             np.multiply(shingles, factor, out=values)
             values += summand
             np.minimum.reduceat(values, firsts, out=row)
         return signatures.T
 
-    def _functions(self) -> np.ndarray:
+    def functions(self) -> np.ndarray:
         """Return uint32 [bands x rows, 2]: odd factors and summands, fixed by the seed."""
         count = 2 * self.bands * self.rows
         drawn = mix(np.arange(count, dtype=np.uint64) + mix(np.full(count, self.seed, np.uint64)))
@@ -126,9 +126,13 @@ class NearDedup(Dedup):
         Returns:
             uint64 [chosen pages, bands, 2], halves of 128 bits.
         """
+        return self.keys_of(self.signatures(words, chosen), langs)
+
+    def keys_of(self, signatures: np.ndarray, langs: Sequence[str]) -> np.ndarray:
+        """Return the keys of signatures, as `band_keys` does."""
         rows = 4 * self.rows
         keys = []
-        for lang, signature in zip(langs, self.signatures(words, chosen), strict=True):
+        for lang, signature in zip(langs, signatures, strict=True):
             packed = signature.astype("<u4").tobytes()
             salt = md5(lang.encode(), usedforsecurity=False)
             for band in range(self.bands):

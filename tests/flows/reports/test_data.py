@@ -55,6 +55,44 @@ def test_the_true_speed_ups_are_found(full):
     assert rows["eo"]["baseline_steps"] < 200
 
 
+def test_near_duplicates_count_once_and_the_page_says_how_many(pair, tmp_path):
+    alone = make_report(pair, tmp_path / "alone")
+    assert alone.report["summary"]["near_duplicates"] is None
+    limit = "Near-duplicate documents count as independent"
+    assert limit in alone.html
+    for path in [path for run in pair for path in run.glob("eval/*")]:
+        table = pq.read_table(path).sort_by([("lang", "ascending"), ("document", "ascending")])
+        table = table.append_column("cluster", pa.array(range(table.num_rows), pa.int64()))
+        copies = table.set_column(
+            1, "document", pa.array([f"{each}x" for each in table["document"].to_pylist()])
+        )
+        pq.write_table(pa.concat_tables([table, copies]), path)
+    doubled = make_report(pair, tmp_path / "doubled")
+    assert doubled.report["summary"]["near_duplicates"] == 16
+    assert "16 of 32 validation documents are near-duplicates" in doubled.html
+    assert limit not in doubled.html
+    counts = ("documents", "target_tokens", "target_bytes", "near_duplicates")
+    for lang, row in alone.by_lang().items():
+        found = doubled.by_lang()[lang]
+        assert found == {**row, **{name: found[name] for name in counts}}
+        assert [found[name] for name in counts[:3]] == [2 * row[name] for name in counts[:3]]
+        assert found["near_duplicates"] == row["documents"]
+    # Two documents of Yoruba and their copies are not four.
+    assert found["lang"] == "yo"
+    assert not found["in_headline"]
+    for figure in ("median_step_speedup", "improved", "share_at_least_4x"):
+        assert doubled.report["summary"][figure] == alone.report["summary"][figure]
+
+
+def test_clusters_are_read_where_the_first_checkpoints_lack_them(pair, tmp_path):
+    """A run that was evaluated in part before there were clusters, by two seeds."""
+    last = pair[0] / "eval" / "200.parquet"
+    table = pq.read_table(last)
+    clusters = pa.array([max(place, 1) for place in range(table.num_rows)], pa.int64())
+    pq.write_table(table.append_column("cluster", clusters), last)
+    assert make_report(pair, tmp_path / "out").report["summary"]["near_duplicates"] == 1
+
+
 def test_compiling_steps_do_not_count_as_training_time(pair, tmp_path):
     for run, secs in zip(pair, ([40, 40, 0.2, 0.3], [70, 70, 0.5, 0.5]), strict=True):
         lines = [

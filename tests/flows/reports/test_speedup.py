@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from loss_curves import FAST, SLOW, STEPS, losses_from
+from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from
 from scipy.stats import skew, t, ttest_1samp
 
 from mswitch.flows.reports.final_difference import measure_delta
+from mswitch.flows.reports.headline import measure_language
 from mswitch.flows.reports.intervals import document_weights, language_generator, margin, t_test
 from mswitch.flows.reports.speedup import (
     LanguageLosses,
@@ -164,6 +165,27 @@ def test_document_order_does_not_matter():
     shuffled = dataclasses.replace(losses, **changes)
     for one, other in zip(losses.curves(), shuffled.curves(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 30), st.integers(2, 4))
+@settings(deadline=None, max_examples=25)
+def test_copies_of_all_documents_change_no_interval(seed, documents, times):
+    """They are one cluster with their original, which has the sum of their tokens and losses."""
+    losses = losses_from(SLOW, FAST, noise=0.3, documents=documents, seed=seed)
+    of_documents = ("tokens", "target_bytes", "baseline", "candidate")
+    copies = {name: np.concatenate([getattr(losses, name)] * times) for name in of_documents}
+    copied = dataclasses.replace(losses, **copies)
+    summed = copied.sum_clusters(np.tile(np.arange(documents), times))
+    assert (summed.documents, summed.clusters) == (times * documents, documents)
+    found, wanted = (measure_language([each], STEPS, True, CONFIG) for each in (summed, losses))
+    assert found.has_interval == wanted.has_interval == (documents >= 5)
+    for one, other in ((found.delta, wanted.delta), (found.speed_up, wanted.speed_up)):
+        assert one.value == pytest.approx(other.value)
+        assert one.ci == pytest.approx(other.ci)
+    assert found.delta.p_value == pytest.approx(wanted.delta.p_value)
+    if documents >= 5:
+        apart = measure_language([copied], STEPS, True, CONFIG).delta
+        assert np.ptp(apart.ci) < np.ptp(found.delta.ci)
 
 
 def test_resampling_equals_a_plain_loop():

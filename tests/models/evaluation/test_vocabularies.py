@@ -26,6 +26,8 @@ def place(tmp_path_factory) -> Path:
         texts[lang]["validation"] = [
             *texts[lang]["validation"], *(text[:200] for text in texts[lang]["train"][:4])
         ]  # fmt: skip
+    near = texts["sw"]["validation"][0].rpartition(" ")[0]
+    texts["sw"]["validation"].append(f"{near} tena")
     corpus = write_corpus(place / "corpus", texts)
     for size in (500, 600):
         vocabulary, examples = place / f"vocabulary-{size}", place / f"examples-{size}"
@@ -71,6 +73,13 @@ def test_losses_a_token_are_refused_and_bits_a_byte_compared(place, capsys):
     one, other = (t.sort_by([("lang", "ascending"), ("document", "ascending")]) for t in tables)
     assert one["target_bytes"] == other["target_bytes"]
     assert one["target_tokens"] != other["target_tokens"]
+    # A sixth document of Swahili is nearly the first, whatever is masked and however it is cut.
+    assert one["cluster"] == other["cluster"]
+    assert [row["near_duplicates"] for row in found["languages"]] == [0, 0, 1]
+    assert (
+        "1 of 16 validation documents are near-duplicates"
+        in (place / "bytes" / "report.html").read_text()
+    )
     english = next(row for row in found["languages"] if row["lang"] == "en")
     rows = [row for row in one.to_pylist() if row["lang"] == "en"]
     bits = sum(row["nats"] for row in rows) / sum(row["target_bytes"] for row in rows) / 0.6931472
