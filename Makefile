@@ -13,7 +13,7 @@ BEAM_FLINK := 2.62.0
 KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
-.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
+.PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-plan-gpu setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
 	bench bench-examples bench-statistics bench-transfer bench-models bench-plan bench-langid bench-charsets fuzz \
 	test-base test-browser test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
@@ -91,12 +91,15 @@ bench: $(READY) .venv-bench/ready  ## The corpus builder against datatrove and a
 .venv-parity/ready: tests/parity/peers.txt
 .venv-parity5/ready: tests/parity/peers5.txt
 .venv-plan/ready: requirements-plan.txt
-.venv-bench/ready .venv-card/ready .venv-parity/ready .venv-parity5/ready .venv-plan/ready: | $(READY)
+.venv-plan-gpu/ready: requirements-plan-gpu.txt
+.venv-bench/ready .venv-card/ready .venv-parity/ready .venv-parity5/ready .venv-plan/ready .venv-plan-gpu/ready: | $(READY)
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(@D)/bin/python $<
 	@touch $@
 
 setup-plan: .venv-plan/ready  ## libtpu, to compile for TPUs without one, in .venv-plan
+
+setup-plan-gpu: .venv-plan-gpu/ready  ## XLA's compiler for GPUs, to compile without one, in .venv-plan-gpu
 
 test-training: $(READY)  ## Training: killed, packed, on meshes, in jobs, with bad losses
 	@$(PYTEST) -m training tests/flows tests/models
@@ -121,8 +124,9 @@ test-learning: $(READY)  ## What is learned: mappings, copies, languages of the 
 test-distill: $(READY)  ## Which share of a sparse model's gain its student keeps, on mappings (five CPU minutes)
 	@$(BIN)/python -m pytest -s -m learning tests/models/transfer
 
-test-plan: $(READY)  ## Compile the training step of small models for small TPU slices (minutes)
-	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: the tests will be skipped"
+test-plan: $(READY)  ## Compile the training step of small models for small TPU slices and GPUs (minutes)
+	@$(MAKE) --no-print-directory setup-plan || echo "[setup] no libtpu: its tests will be skipped"
+	@$(MAKE) --no-print-directory setup-plan-gpu || echo "[setup] no compiler for GPUs: its tests will be skipped"
 	@$(BIN)/python -m pytest -m tpu tests/models/planning -rs --timeout 3600
 
 test-card: $(READY) .venv-card/ready  ## Read corpora with the libraries of their data card, by its own code
@@ -248,8 +252,9 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	echo 'atheris==3.0.*' | $$compile - --output-file requirements-fuzz.txt && \
 	$$compile pyproject.toml --extra gcp --constraint requirements.txt --output-file requirements-gcp.txt && \
 	grep -E '^uv==' requirements.txt | sed 's/ .*//' | $$compile - --output-file requirements-setup.txt && \
-	sed -n 's/^plan = \["\(.*\)"\].*/\1\nannotated-types\nflax\njax\njaxtyping/p' pyproject.toml | $$compile - \
-		--constraint requirements.txt --output-file requirements-plan.txt && \
+	for extra in plan plan-gpu; do \
+		sed -n "s/^$$extra = \[\(.*\)\].*/\1,annotated-types,flax,jax,jaxtyping/p" pyproject.toml | tr -d '" ' | tr , '\n' | \
+			$$compile - --constraint requirements.txt --output-file requirements-$$extra.txt || exit 1; done && \
 	echo apache-flink-libraries==$(FLINK) | $$compile - --no-deps --output-file requirements-flink.txt && \
 	$$compile tests/benchmarks/peers.in --output-file tests/benchmarks/peers.txt && \
 	$$compile tests/card/peers.in --constraint requirements.txt --output-file tests/card/peers.txt && \
@@ -257,4 +262,4 @@ requirements: $(READY)  ## Pin again what pyproject.toml asks for
 	$$compile tests/parity/peers5.in --output-file tests/parity/peers5.txt
 
 clean:  ## Remove the environment and caches (runs/ stays)
-	@rm -rf .venv .venv-bench .venv-plan .venv-card .venv-parity .venv-parity5 .venv-fuzz .flink .prism .kubernetes build *.egg-info .ruff_cache .pytest_cache
+	@rm -rf .venv .venv-bench .venv-plan .venv-plan-gpu .venv-card .venv-parity .venv-parity5 .venv-fuzz .flink .prism .kubernetes build *.egg-info .ruff_cache .pytest_cache

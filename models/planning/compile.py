@@ -1,5 +1,6 @@
-"""Compile a training step for a TPU slice that is not there. Runs where libtpu is installed.
+"""Compile a training step for a TPU slice or for GPUs that are not there.
 
+Runs where libtpu is installed, or JAX's plugin for CUDA.
 `python -m mswitch.models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
 `CompileResult` as the last line of its output, and ends when its standard input does. libtpu needs
 its own process: with it installed, JAX looks for a TPU's metadata for a minute unless the
@@ -16,6 +17,8 @@ from typing import Any
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.lifeline import exit_with_parent
+from mswitch.models.planning.gpu_target import describe_gpu
+from mswitch.models.planning.topology import Topology, parse_topology
 
 #: What libtpu reads before it is loaded: there is no TPU, no metadata server, one host.
 ENVIRONMENT = {
@@ -27,11 +30,20 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
+#: What JAX's plugin for CUDA reads before it is loaded: there is no GPU. Triton's matrix products
+#: need tiles that only measuring on a GPU finds, so all products are cuBLAS's.
+GPU_ENVIRONMENT = {
+    "JAX_PLATFORMS": "",
+    "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "XLA_FLAGS": "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class CompileRequest:
-    """A training step to compile for a slice, such as v5p:4x4x4, and sequences of these lengths."""
+    """A training step to compile for a topology, and sequences of these lengths."""
 
     topology: str
     model: ModelConfig
@@ -62,8 +74,8 @@ class CompileResult:
         compile_secs: tracing and compiling.
         cpu_secs: processor time of that, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
-        costs: FLOPs, memory traffic and collectives (`mswitch.models.planning.costs.Costs`), if it
-            fits.
+        costs: FLOPs, memory traffic and collectives (`mswitch.models.planning.costs.Costs`), if
+            the compiler made a program.
     """
 
     fits: bool
@@ -103,17 +115,35 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     return step.lower(skeleton.abstract_state(optimizer), batch)  # pyright: ignore[reportArgumentType]
 
 
+def describe_devices(topology: Topology) -> list[Any]:
+    """Return JAX's devices of a topology that is not there."""
+    from jax.experimental import topologies
+
+    if topology.chip.gpu:
+        hosts = topology.devices // topology.linked
+        described = topologies.get_topology_desc(
+            platform="cuda",
+            target_config=describe_gpu(topology.chip),
+            topology=f"1x{hosts}x{topology.linked}",
+        )
+    else:
+        options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
+        described = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology.name, **options
+        )
+    return list(described.devices)
+
+
 def compile_step(request: CompileRequest) -> CompileResult:
     """Compile, and read off what it takes."""
     import jax
-    from jax.experimental import topologies
 
     from mswitch.models.planning.costs import costs_of
 
-    options = {"chip_config_name": "megacore"} if request.topology.startswith("v4:") else {}
-    slice_ = topologies.get_topology_desc(platform="tpu", topology_name=request.topology, **options)
+    topology = parse_topology(request.topology)
+    devices = describe_devices(topology)
     began, cpu_began = time.monotonic(), time.process_time()
-    lowered = lower_step(request, list(slice_.devices))
+    lowered = lower_step(request, devices)
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -124,8 +154,10 @@ def compile_step(request: CompileRequest) -> CompileResult:
         return CompileResult(False, wanted, secs, cpu_secs, _own_peak())
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
-    costs = dataclasses.asdict(costs_of(compiled.as_text()))
-    return CompileResult(True, peak, secs, cpu_secs, _own_peak(), costs)
+    costs = dataclasses.asdict(costs_of(compiled.as_text(), topology))
+    # The compiler for GPUs refuses nothing; libtpu has refused what does not fit.
+    fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
+    return CompileResult(fits, peak, secs, cpu_secs, _own_peak(), costs)
 
 
 def _own_peak() -> int:

@@ -4,11 +4,17 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from mswitch.models.hardware import Chip
-from mswitch.models.planning.hlo import Computation, Instruction, Module
+from mswitch.models.planning.hlo import Instruction, Module
+from mswitch.models.planning.parts import PARTS, REST, name_parts
+from mswitch.models.planning.products import count_products, name_kernel, read_estimate
+from mswitch.models.planning.topology import Topology, share_between_hosts
+from mswitch.models.planning.traffic import count_bytes
 
 #: Collectives, and how many times its result's bytes a ring of n devices makes one device send.
 _SENT = {
@@ -19,28 +25,6 @@ _SENT = {
     "collective-permute": lambda n: 1,
 }
 
-#: By an operand's precision; XLA says nothing where it is the default.
-_PASSES = {"default": 1, "high": 3, "highest": 6}
-
-#: Instructions that move nothing: names for memory, or parts that are counted on their own.
-_FREE = frozenset(
-    (
-        "",
-        "after-all",
-        "bitcast",
-        "call",
-        "conditional",
-        "constant",
-        "get-tuple-element",
-        "iota",
-        "optimization-barrier",
-        "parameter",
-        "partition-id",
-        "tuple",
-        "while",
-    )
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
@@ -48,240 +32,159 @@ class Costs:
 
     Attributes:
         flops: of matrix products, a multiply-add being two.
-        bfloat16_flops: the same, each product times the bfloat16 passes that a TPU makes of it.
+        bfloat16_flops: the same, each product times the bfloat16 passes that it takes on the chip.
         memory_bytes: read from and written to HBM by the instructions as scheduled.
         collectives: by kind, such as all-to-all: `count`, how many run, and `bytes`, what one
-            device sends, if each is done as a ring.
+            device sends, if each is done as a ring; with several hosts also `bytes_between_hosts`,
+            what of that leaves its host.
+        parts: by part of the step, such as attention: `flops`, `memory_bytes`, and `secs`, the sum
+            over its instructions of products or traffic at peak rates, whichever takes longer.
+        kernels: of custom calls that state their costs, by name: `count`, and the sums of `flops`,
+            `bytes_accessed` and `transcendentals`.
     """
 
     flops: int
     bfloat16_flops: int
     memory_bytes: int
     collectives: Mapping[str, Mapping[str, int]]
+    parts: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+    kernels: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
-def costs_of(text: str) -> Costs:
+def costs_of(text: str, topology: Topology) -> Costs:
     """Count the costs of optimised HLO."""
-    module = Module.parse(text)
-    fused = {
-        name
-        for computation in module.computations.values()
-        for instruction in computation.values()
-        if instruction.opcode == "fusion"
-        for name in instruction.called()
-    }
-    flops, in_passes, memory, channels = 0, 0, 0, {}
-    runs: collections.Counter[str] = collections.Counter()
-    for name, times in module.runs():
-        runs[name] += times
-    for name, times in runs.items():
-        if name not in fused:
-            memory += _memory_bytes(module, name) * times
+    module, chip = Module.parse(text), topology.chip
+    part_of = name_parts(module)
+    parts = {part: {"flops": 0, "memory_bytes": 0, "secs": 0.0} for part in (*PARTS, REST)}
+    kernels: dict[str, dict[str, int]] = {}
+    in_passes = 0
+    for name, instruction, times in _scheduled(module):
         computation = module.computations[name]
-        for instruction in computation.values():
-            kind = instruction.opcode.removesuffix("-start")
-            if kind in _PRODUCTS:
-                product = _PRODUCTS[kind](instruction, computation) * times
-                flops += product
-                in_passes += product * _passes(instruction, computation)
-            elif kind in _SENT:
-                channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-                # One collective stands in each of the fusions that it overlaps with.
-                key = channel[1] if channel and name in fused else instruction.name
-                channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
-    return Costs(flops, in_passes, memory, _collectives(channels.values()))
-
-
-def _collectives(found) -> dict[str, dict[str, int]]:
-    kinds: dict[str, dict[str, int]] = {}
-    for kind, instruction, times in found:
-        size = instruction.bytes
-        if instruction.opcode in ("all-gather-start", "collective-permute-start"):
-            # The result of such a start is operands, results, and further scalars.
-            parts = [array for array in instruction.arrays if array.shape]
-            size = sum(array.bytes for array in parts[len(parts) // 2 :])
-        devices = group_size(instruction.attributes)
-        entry = kinds.setdefault(kind, {"count": 0, "bytes": 0})
-        entry["count"] += times
-        entry["bytes"] += round(size * _SENT[kind](devices)) * times
-    return kinds
-
-
-def group_size(attributes: str) -> int:
-    """Devices that take part in one instance of a collective."""
-    if "source_target_pairs=" in attributes:
-        return 2
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]* \{([^}]*)\}", attributes)
-    if mesh:
-        sizes = dict(re.findall(r"'([^']+)'=(\d+)", mesh[1]))
-        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", mesh[2]))
-    tiled = re.search(r"replica_groups=\[\d+,(\d+)\]", attributes)
-    if tiled:
-        return int(tiled[1])
-    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
-    if listed:
-        return len(listed[1].split(","))
-    raise ValueError(f"unknown replica groups: {attributes[:120]}")
-
-
-def _passes(product: Instruction, computation: Computation) -> int:
-    """Products of bfloat16 parts that a TPU adds up for a product of float32 values."""
-    if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
-        return 1
-    precision = re.search(r"operand_precision=\{(\w+)", product.attributes)
-    return _PASSES[precision[1]] if precision else 1
-
-
-def dot_flops(dot: Instruction, computation: Computation) -> int:
-    """FLOPs of a `dot`: two for every result value and contracted position."""
-    left = computation[dot.operands[0]].arrays[0].shape
-    contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
-    sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
-    return 2 * math.prod(dot.arrays[0].shape) * math.prod(sizes)
-
-
-def convolution_flops(convolution: Instruction, computation: Computation) -> int:
-    """FLOPs of a `convolution`, as which TPUs run every matrix product.
-
-    Batch dimensions of a product become spatial ones, of which padding and dilation leave only
-    the positions where both operands have values: just those count.
-    """
-    left, kernel = (computation[name].arrays[0].shape for name in convolution.operands[:2])
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
-    if labels is None:
-        raise ValueError(f"a convolution without dim_labels: {convolution.name}")
-    window = re.search(r"window=\{([^}]*)\}", convolution.attributes)
-    fields = dict(re.findall(r"(\w+)=(\S+)", window[1])) if window else {}
-    result = convolution.arrays[0].shape
-
-    def field(name: str, dimension: int, default: str) -> str:
-        return fields[name].split("x")[dimension] if name in fields else default
-
-    positions = 1
-    for dimension in range(len(labels[1]) - 2):
-        low = int(field("pad", dimension, "0_0").split("_")[0])
-        positions *= _valid_positions(
-            out=result[labels[3].index(str(dimension))],
-            size=left[labels[1].index(str(dimension))],
-            window=kernel[labels[2].index(str(dimension))],
-            stride=int(field("stride", dimension, "1")),
-            low=low,
-            dilation=int(field("lhs_dilate", dimension, "1")),
-            window_dilation=int(field("rhs_dilate", dimension, "1")),
+        products = count_products(module, computation, instruction, chip.passes)
+        moved = count_bytes(module, computation, instruction)
+        part = parts[part_of(name, instruction)]
+        part["flops"] += products.flops * times
+        part["memory_bytes"] += moved * times
+        part["secs"] += times * max(
+            products.bfloat16_flops / chip.flops_per_sec, moved / chip.hbm_bytes_per_sec
         )
-    groups = re.search(r"batch_group_count=(\d+)", convolution.attributes)
-    # The kernel's `i` is already the share of one feature group.
-    batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
-    return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
-
-
-def _valid_positions(
-    *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
-) -> int:
-    """Pairs of output and window positions that meet a value of the input."""
-    last = (size - 1) * dilation
-    valid = 0
-    for tap in range(window):
-        offset = tap * window_dilation - low
-        if stride == 1 and dilation == 1:
-            valid += max(0, min(out, size - offset) - max(0, -offset))
-            continue
-        positions = range(offset, offset + out * stride, stride)
-        valid += sum(0 <= position <= last and position % dilation == 0 for position in positions)
-    return valid
-
-
-#: Matrix products, and what counts their FLOPs.
-_PRODUCTS = {"dot": dot_flops, "convolution": convolution_flops}
-
-
-def _memory_bytes(module: Module, name: str) -> int:
-    computation = module.computations[name]
-    total = 0
-    for instruction in computation.values():
-        opcode = instruction.opcode
-        if opcode in _FREE or opcode.endswith("-start"):
-            continue
-        if opcode == "custom-call" and not instruction.operands:
-            continue  # memory set aside, not yet written
-        if opcode in ("dynamic-slice", "gather"):
-            total += 2 * _in_hbm(instruction)
-        elif opcode == "dynamic-update-slice":
-            total += 2 * _in_hbm(computation[instruction.operands[1]])
-        elif opcode == "fusion":
-            total += _fusion_bytes(module, computation, instruction)
-        else:
-            total += _in_hbm(instruction)
-            if not opcode.endswith("-done"):
-                total += sum(_in_hbm(computation[name]) for name in instruction.operands)
-    return total
-
-
-def _in_hbm(instruction: Instruction) -> int:
-    return sum(array.bytes for array in instruction.arrays if array.in_hbm and array.shape)
-
-
-def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
-    """Bytes of a fusion: its operands and results, or the parts it touches of large ones."""
-    inside = module.computations[fusion.called()[0]]
-    total = 0
-    for parameter in inside.values():
-        if parameter.opcode == "parameter":
-            operand = computation[fusion.operands[int(parameter.literal)]]
-            total += min(_in_hbm(operand), _bytes_read(module, inside, parameter))
-    return total + sum(
-        _bytes_written(module, inside, one) for one in inside.values() if one.is_root
+        in_passes += products.bfloat16_flops * times
+        if estimate := read_estimate(instruction):
+            counted = {"count": 1, **estimate}
+            kernel = kernels.setdefault(name_kernel(instruction), dict.fromkeys(counted, 0))
+            for key, value in counted.items():
+                kernel[key] += value * times
+    return Costs(
+        flops=sum(part["flops"] for part in parts.values()),
+        bfloat16_flops=in_passes,
+        memory_bytes=sum(part["memory_bytes"] for part in parts.values()),
+        collectives=_count_collectives(module, topology),
+        parts={name: part for name, part in parts.items() if part["secs"]},
+        kernels=kernels,
     )
 
 
-def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Bytes that a fused computation reads of a value: of one it slices, only the slices."""
-    total = 0
-    for user in inside.values():
-        if value.name not in user.operands:
-            continue
-        if user.opcode in ("dynamic-slice", "gather", "slice"):
-            total += user.bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # written in place
-        elif user.opcode == "bitcast":
-            total += _bytes_read(module, inside, user)
-        elif user.opcode == "fusion":
-            nested = module.computations[user.called()[0]]
-            total += sum(
-                _bytes_read(module, nested, one)
-                for one in nested.values()
-                if one.opcode == "parameter" and user.operands[int(one.literal)] == value.name
+def _scheduled(module: Module) -> Iterator[tuple[str, Instruction, int]]:
+    """Yield what is not fused, with its computation's name, and how often it runs."""
+    fused = module.fused()
+    for name, times in _runs(module).items():
+        if name not in fused:
+            for instruction in module.computations[name].values():
+                yield name, instruction, times
+
+
+def _runs(module: Module) -> collections.Counter[str]:
+    runs: collections.Counter[str] = collections.Counter()
+    for name, times in module.runs():
+        runs[name] += times
+    return runs
+
+
+def _count_collectives(module: Module, topology: Topology) -> dict[str, dict[str, int]]:
+    channels: dict[str, tuple[str, Instruction, int]] = {}
+    fused = module.fused()
+    for name, times in _runs(module).items():
+        for instruction in module.computations[name].values():
+            kind = instruction.opcode.removesuffix("-start")
+            if kind in _SENT:
+                channel = re.search(r"channel_id=(\d+)", instruction.attributes)
+                # One collective stands in each of the fusions that it overlaps with.
+                key = channel[1] if channel and name in fused else instruction.name
+                seen = channels.get(key, (kind, instruction, 0))[2]
+                channels[key] = (kind, instruction, max(times, seen))
+    kinds: dict[str, dict[str, int]] = {}
+    for kind, instruction, times in channels.values():
+        entry = kinds.setdefault(kind, {"count": 0, "bytes": 0})
+        group = read_group(instruction.attributes)
+        sent = round(_result_bytes(instruction) * _SENT[kind](len(group)))
+        entry["count"] += times
+        entry["bytes"] += sent * times
+        if topology.linked < topology.devices:
+            linked = sum(
+                device // topology.linked == group[0] // topology.linked for device in group
             )
-        else:
-            return value.bytes
-    return min(total, value.bytes)
+            left = round(sent * share_between_hosts(kind, len(group), linked))
+            entry["bytes_between_hosts"] = entry.get("bytes_between_hosts", 0) + left * times
+    return kinds
 
 
-def _bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
-    """Bytes of a fused computation's result: of one it updates in place, only the update."""
-    if root.opcode == "tuple":
-        return sum(_bytes_written(module, inside, inside[name]) for name in root.operands)
-    if root.opcode == "bitcast":
-        return _bytes_written(module, inside, inside[root.operands[0]])
-    if root.opcode == "dynamic-update-slice":
-        return inside[root.operands[1]].bytes
-    if root.opcode == "fusion":
-        nested = module.computations[root.called()[0]]
-        return sum(_bytes_written(module, nested, one) for one in nested.values() if one.is_root)
-    return _in_hbm(root)
+def _result_bytes(collective: Instruction) -> int:
+    """Return the bytes of the results; a start's may come after its operands, before scalars."""
+    arrays = [array for array in collective.arrays if array.shape]
+    if len(arrays) > len(collective.operands):
+        arrays = arrays[len(collective.operands) :]
+    return sum(array.bytes for array in arrays)
+
+
+def read_group(attributes: str) -> list[int]:
+    """Read the devices of one instance of a collective; of pairs, those farthest apart."""
+    pairs = re.search(r"source_target_pairs=\{(\{[^}]*\}(?:,\{[^}]*\})*)\}", attributes)
+    if pairs:
+        ends = [[int(end) for end in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
+        return max(ends, key=lambda pair: abs(pair[0] - pair[1]))
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
+    if listed:
+        return [int(device) for device in listed[1].split(",")]
+    tiled = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]*)\](?:T\(([\d,]*)\))?", attributes)
+    if tiled:
+        return _arrange(tiled[3], tiled[4]).reshape(int(tiled[1]), int(tiled[2]))[0].tolist()
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]*)\](?:T\(([\d,]*)\))?\))?"
+        r"[^{]* \{([^}]*)\}",
+        attributes,
+    )
+    if mesh is None:
+        raise ValueError(f"unknown replica groups: {attributes[:120]}")
+    sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", mesh[1])}
+    taking = re.findall(r"'([^']+)'", mesh[4])
+    ids = _arrange(mesh[2], mesh[3]) if mesh[2] else np.arange(math.prod(sizes.values()))
+    where = tuple(slice(None) if axis in taking else 0 for axis in sizes)
+    return ids.reshape(tuple(sizes.values()))[where].ravel().tolist()
+
+
+def _arrange(shape: str, order: str | None) -> np.ndarray:
+    """Number devices along a shape, its dimensions then put in another order."""
+    sizes = [int(size) for size in shape.split(",")]
+    ids = np.arange(math.prod(sizes)).reshape(sizes)
+    return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids
 
 
 def roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
     """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
 
     Matrix products count as often as they have passes; all links of a device are in use. A step
-    takes longer than the longest of the three, which is as if they overlapped perfectly. `costs`
-    are a program's `Costs` as a dictionary.
+    takes longer than the longest of them, which is as if they overlapped perfectly. `costs` are a
+    program's `Costs` as a dictionary. The network is a slice's links, or a host's NVLink; between
+    several hosts there is another.
     """
-    sent = sum(collective["bytes"] for collective in costs["collectives"].values())
-    return {
+    collectives = costs["collectives"].values()
+    sent = sum(collective["bytes"] for collective in collectives)
+    left = sum(collective.get("bytes_between_hosts", 0) for collective in collectives)
+    secs = {
         "compute_secs": costs["bfloat16_flops"] / chip.flops_per_sec,
         "memory_secs": costs["memory_bytes"] / chip.hbm_bytes_per_sec,
-        "network_secs": sent / chip.link_bytes_per_sec,
+        "network_secs": (sent - left) / chip.link_bytes_per_sec,
     }
+    if left and chip.network_bytes_per_sec:
+        secs["between_hosts_secs"] = left / chip.network_bytes_per_sec
+    return secs

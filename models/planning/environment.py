@@ -1,32 +1,65 @@
-"""The Python that has libtpu: `.venv-plan` beside the sources, or this one."""
+"""The Python that has a compiler: an environment of its own beside the sources, or this one."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest, CompileResult
+from mswitch.models.planning.compile import (
+    ENVIRONMENT,
+    GPU_ENVIRONMENT,
+    CompileRequest,
+    CompileResult,
+)
+from mswitch.models.planning.topology import parse_topology
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = ".venv-plan/ready"
-PYTHON = ".venv-plan/bin/python"
 
 
-def planning_python() -> Path:
-    """Find a Python with libtpu; in a checkout, make `.venv-plan` where it is absent."""
-    if importlib.util.find_spec("libtpu") is not None:
+@dataclasses.dataclass(frozen=True)
+class Compiler:
+    """What compiles for a platform.
+
+    Attributes:
+        module: a module that comes with it.
+        extra: mswitch's extra that brings it.
+        size: disk that its environment takes.
+        variables: environment variables that it reads.
+    """
+
+    module: str
+    extra: str
+    size: str
+    variables: Mapping[str, str]
+
+
+COMPILERS = {
+    "tpu": Compiler("libtpu", "plan", "1.4 GB", ENVIRONMENT),
+    "gpu": Compiler("jax_cuda12_plugin", "plan-gpu", "1.3 GB", GPU_ENVIRONMENT),
+}
+
+
+def planning_python(compiler: Compiler) -> Path:
+    """Find a Python with a compiler; in a checkout, make its environment if it is absent."""
+    module, extra = compiler.module, compiler.extra
+    if importlib.util.find_spec(module) is not None:
         return Path(sys.executable)
     if not (ROOT / "Makefile").exists():
-        raise UserError("the module libtpu is not installed: pip install 'mswitch[plan]' brings it")
-    if (ROOT / READY).exists():
-        return ROOT / PYTHON
-    say("plan", "making .venv-plan, the environment with libtpu (1.4 GB of disk, once)")
+        raise UserError(
+            f"the module {module} is not installed: pip install 'mswitch[{extra}]' brings it"
+        )
+    environment = ROOT / f".venv-{extra}"
+    if (environment / "ready").exists():
+        return environment / "bin/python"
+    say("plan", f"making {environment.name}, the environment with {module} ({compiler.size}, once)")
     done = subprocess.run(
-        ["make", "--no-print-directory", "setup-plan"],
+        ["make", "--no-print-directory", f"setup-{extra}"],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -35,13 +68,14 @@ def planning_python() -> Path:
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"`make setup-plan` failed, which installs libtpu: {reason}")
-    return ROOT / PYTHON
+        raise UserError(f"`make setup-{extra}` failed, which installs {module}: {reason}")
+    return environment / "bin/python"
 
 
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
-    """`compile_step` in its own process, which has libtpu."""
-    python = planning_python()
+    """Run `compile_step` in its own process, which has the compiler."""
+    compiler = COMPILERS[parse_topology(request.topology).platform]
+    python = planning_python(compiler)
     # Nothing is written to it: the child ends when this process does, however that comes.
     lifeline, held = os.pipe()
     try:
@@ -52,7 +86,7 @@ def compile_elsewhere(request: CompileRequest) -> CompileResult:
             text=True,
             check=False,
             cwd=ROOT,
-            env={**os.environ, **ENVIRONMENT},
+            env={**os.environ, **compiler.variables},
         )
     finally:
         os.close(lifeline)

@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -18,6 +19,7 @@ _CALLED = re.compile(
     r"\b(?:calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)"
 )
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
+_FRAME = re.compile(r"\bstack_frame_id=(\d+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 #: Called computations that are a rule for combining two values, not separate work.
@@ -70,6 +72,8 @@ class Instruction:
         literal: what stands in the parentheses, for constants and parameters.
         attributes: the rest of the line.
         is_root: whether it is the computation's result.
+        frames: functions that it was traced in, such as attention.Attention.attend, innermost
+            first.
     """
 
     name: str
@@ -79,11 +83,18 @@ class Instruction:
     literal: str
     attributes: str
     is_root: bool
+    frames: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Bytes of the whole result."""
         return sum(array.bytes for array in self.arrays)
+
+    @property
+    def target(self) -> str:
+        """Name of what a custom call calls."""
+        match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
+        return match[1] if match else ""
 
     def called(self) -> list[str]:
         """Computations that run when this instruction does."""
@@ -115,6 +126,7 @@ class Module:
         """Read what `jax.stages.Compiled.as_text` gives."""
         computations: dict[str, Computation] = {}
         entry, current = None, None
+        frames = _parse_frames(text)
         for line in text.splitlines():
             header = _COMPUTATION.match(line)
             if header:
@@ -124,10 +136,24 @@ class Module:
             match = _INSTRUCTION.match(line)
             if match and current is not None:
                 instruction = _parse_instruction(match[2], match[3], bool(match[1]))
+                if frame := _FRAME.search(instruction.attributes):
+                    instruction = dataclasses.replace(
+                        instruction, frames=frames.get(int(frame[1]), ())
+                    )
                 current[instruction.name] = instruction
         if entry is None:
             raise ValueError("the HLO text has no ENTRY computation")
         return cls(computations, entry)
+
+    def fused(self) -> set[str]:
+        """Return the names of computations that are fused into one instruction."""
+        return {
+            name
+            for computation in self.computations.values()
+            for instruction in computation.values()
+            if instruction.opcode == "fusion"
+            for name in instruction.called()
+        }
 
     def runs(self) -> Iterator[tuple[str, int]]:
         """Each call of a computation, as its name and how often it runs; the entry is first."""
@@ -192,6 +218,29 @@ def _closing_parenthesis(text: str) -> int:
         if depth == 0:
             return index
     return len(text)
+
+
+def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
+    """Read the tables before the first computation: each stack's functions, innermost first."""
+    tables: dict[str, dict[int, str]] = {}
+    for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
+        match = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, re.MULTILINE)
+        rows = (row.split(" ", 1) for row in match[1].splitlines()) if match else ()
+        tables[title] = {int(number): row.strip('"') for number, row in rows}
+    stacks: dict[int, tuple[str, ...]] = {}
+    for number, row in sorted(tables["StackFrames"].items()):
+        frame = _parse_fields(row)
+        place = _parse_fields(tables["FileLocations"][frame["file_location_id"]])
+        module = Path(tables["FileNames"][place["file_name_id"]]).stem
+        function = tables["FunctionNames"][place["function_name_id"]]
+        # A frame comes after its parent, whose number XLA prints plus 1.
+        parent = stacks.get(frame.get("parent_frame_id", 0) - 1, ())
+        stacks[number] = (f"{module}.{function}", *parent)
+    return stacks
+
+
+def _parse_fields(row: str) -> dict[str, int]:
+    return {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", row)}
 
 
 def parse_arrays(text: str) -> Iterator[ArrayType]:

@@ -7,7 +7,7 @@ compiled programs.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jax.sharding import AbstractMesh
@@ -31,9 +31,9 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: At the peak there is one float32 array of the logits' size, and a vocabulary's table, gathered
-#: from all devices.
-LOGITS_BYTES = 4
+#: At the peak there are float32 arrays of the logits' size, and a vocabulary's table, gathered
+#: from all devices. A TPU's programs have one; a GPU's write the gradient of logits too.
+LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 GATHERED_TABLE_BYTES = 4
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
 #: took up to 11 % more than predicted (docs/reference/tpu.md).
@@ -97,6 +97,7 @@ def step_memory(
     state: StateMemory,
     inputs_length: int,
     targets_length: int,
+    platform: Literal["tpu", "gpu"] = "tpu",
 ) -> StepMemory:
     """Estimate the peak on each device."""
     parts = _parts(model, train, inputs_length, targets_length)
@@ -110,7 +111,7 @@ def step_memory(
         if train.remat == "attention":
             recomputed = max(_attention_weights(model, train, part) for part in parts)
     rows = parts[1].tokens / train.loss_chunks
-    values = rows * LOGITS_BYTES + model.d_model * GATHERED_TABLE_BYTES
+    values = rows * LOGITS_BYTES[platform] + model.d_model * GATHERED_TABLE_BYTES
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,

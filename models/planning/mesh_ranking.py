@@ -11,7 +11,7 @@ from mswitch.models.nn.flops import recomputed_flops, training_step_flops
 from mswitch.models.partitioning import check_divisible
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.memory import StepMemory, state_memory, step_memory
-from mswitch.models.planning.topology import Topology
+from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 
@@ -47,7 +47,7 @@ def rank_settings(
     for mesh in _meshes(model, config, topology.devices):
         state = state_memory(skeleton, mesh)
         for train in _memory_settings(model, config, mesh):
-            memory = step_memory(model, train, state, *lengths)
+            memory = step_memory(model, train, state, *lengths, topology.platform)
             secs = _analytic_secs(model, train, lengths, topology, counts)
             found.append(Setting(train, memory, secs))
     if not found:
@@ -167,22 +167,34 @@ def _analytic_secs(
     others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel
     passes = 3 if train.remat == "layers" else 2
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
-    gathered = others * (1 if train.data_parallel * train.expert_parallel > 1 else 0)
-    gathered += experts * (1 if train.data_parallel > 1 else 0)
-    sent = gathered * (2 * passes + 4) * parts
-    tokens = train.batch_size * sum(lengths) / (train.data_parallel * train.expert_parallel)
+    width, shards = train.model_parallel, train.data_parallel * train.expert_parallel
+    wire = (2 * passes + 4) * parts
+    sending = _sending_secs(topology, "all-gather", others * wire, shards, width)
+    stride = width * train.expert_parallel
+    sending += _sending_secs(topology, "all-gather", experts * wire, train.data_parallel, stride)
+    tokens = train.batch_size * sum(lengths) / shards
     layers = model.encoder_layers + model.decoder_layers
-    if model.sparse and train.expert_parallel > 1:
+    if model.sparse:
         there_and_back = 2 * (passes + 1) * model.capacity_factor
-        sent += layers // model.sparse_every * tokens * model.d_model * there_and_back
-    if train.model_parallel > 1:
-        # An all-reduce after attention and after feed-forward, forward and backward.
-        sent += 2 * layers * tokens * model.d_model * 2 * 2 * passes
+        sent = layers // model.sparse_every * tokens * model.d_model * there_and_back
+        sending += _sending_secs(topology, "all-to-all", sent, train.expert_parallel, width)
+    # An all-reduce after attention and after feed-forward, forward and backward.
+    sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
+    sending += _sending_secs(topology, "all-reduce", sent, width, 1)
     # A gradient is written and summed over devices; of parts, each is added to a sum.
     of_gradients = 12 if parts == 1 else 24
     traffic = (others + experts) * (2 * passes + of_gradients) * parts
     return (
-        flops / topology.devices / chip.flops_per_sec
-        + sent / chip.link_bytes_per_sec
-        + traffic / chip.hbm_bytes_per_sec
+        flops / topology.devices / chip.flops_per_sec + sending + traffic / chip.hbm_bytes_per_sec
     )
+
+
+def _sending_secs(topology: Topology, kind: str, sent: float, size: int, stride: int) -> float:
+    """Estimate one mesh axis' collectives: every `stride`-th device takes part, `size` of them."""
+    if size == 1:
+        return 0.0
+    linked = max(1, topology.linked // stride)
+    left = sent * share_between_hosts(kind, size, linked)
+    secs = (sent - left) / topology.chip.link_bytes_per_sec
+    network = topology.chip.network_bytes_per_sec
+    return max(secs, left / network) if network else secs

@@ -1,8 +1,8 @@
-"""`mswitch plan`: choose how to train on a slice, compile that, and report what it needs."""
+"""`mswitch plan`: choose how to train on a topology, compile that, and report what it needs."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_type_hints
 
 from mswitch.models.capacity import small_group_warnings
 from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig
@@ -17,17 +17,19 @@ from mswitch.models.planning.mesh_ranking import Setting, rank_settings
 from mswitch.models.planning.topology import Topology, parse_topology
 from mswitch.models.presets import preset as find_preset
 from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.config_checks import parse_value
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 SUGGESTIONS = 3
 NO_CHANGES = ModelChanges()
+T = TypeVar("T", PlanConfig, ModelChanges)
 
 
 def make_plan(
     preset: str, topology: str, config: PlanConfig, changes: ModelChanges
 ) -> dict[str, Any]:
-    """Plan one preset on one slice; gives what `mswitch plan --json` prints."""
+    """Plan one preset on one topology; return what `mswitch plan --json` prints."""
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
     for warning in small_group_warnings(model, *config.shape):
@@ -73,6 +75,44 @@ def make_pair(
         "plan": make_plan(preset, topology, config, changes),
     }
     return {"stage": "plan", **plans, "ratios": ratios(plans["plan"], plans["pair"])}
+
+
+def make_comparison(
+    preset: str, topology: str, config: PlanConfig, changes: ModelChanges, entries: Sequence[str]
+) -> dict[str, Any]:
+    """Plan twice, the second time with other options: `entries`, such as `remat=layers`.
+
+    Returns:
+        Both plans, `plan` and `compared`, what `changed`, and `ratios` of the second to the first.
+
+    Raises:
+        UserError: if `plan` has no such option, or it cannot have the value.
+    """
+    changed = dict(_parse_option(entry) for entry in entries)
+    named = {"preset": preset, "topology": topology}
+    named |= {name: changed[name] for name in named.keys() & changed.keys()}
+    other = _replace_known(config, changed), _replace_known(changes, changed)
+    plan = make_plan(preset, topology, config, changes)
+    compared = make_plan(**named, config=other[0], changes=other[1])
+    both = {"plan": plan, "compared": compared, "changed": changed}
+    return {"stage": "plan", **both, "ratios": ratios(compared, plan)}
+
+
+def _parse_option(entry: str) -> tuple[str, Any]:
+    hints: dict[str, Any] = {"preset": str, "topology": str}
+    for kind in (PlanConfig, ModelChanges):
+        hints |= get_type_hints(kind, include_extras=True)
+    option, equals, text = entry.removeprefix("--").partition("=")
+    name = option.replace("-", "_")
+    if not equals or name not in hints:
+        known = ", ".join(hint.replace("_", "-") for hint in hints)
+        raise UserError(f"--compare {entry}: give OPTION=VALUE, of {known}")
+    return name, parse_value(f"--compare {option}", text, hints[name])
+
+
+def _replace_known(config: T, values: Mapping[str, Any]) -> T:
+    names = {field.name for field in dataclasses.fields(config)} & values.keys()
+    return dataclasses.replace(config, **{name: values[name] for name in names})
 
 
 def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
@@ -171,16 +211,23 @@ def _measured(
         "collectives": {},
         "estimated_step_secs": None,
         "estimate": None,
+        "mfu_bound": None,
+        "parts": {},
+        "kernels": {},
     }
     if result.costs is not None:
         bound = roofline(result.costs, topology.chip)
         flops = result.costs["flops"] * topology.devices
+        secs = max(bound.values())
         made |= {
             "flops_per_step": flops,
             "flops_ratio": flops / (analytic + again),
             "collectives": result.costs["collectives"],
-            "estimated_step_secs": max(bound.values()),
+            "estimated_step_secs": secs,
             "estimate": bound,
+            "mfu_bound": analytic / secs / topology.chip.flops_per_sec / topology.devices,
+            "parts": result.costs["parts"],
+            "kernels": result.costs["kernels"],
         }
     return made
 

@@ -62,6 +62,63 @@ def format_pair(pair: dict[str, Any]) -> str:
     return "\n".join([format_plan(baseline), "", format_plan(plan), "", *lines])
 
 
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """Lay two plans out side by side."""
+    plans = [comparison["plan"], comparison["compared"]]
+    changed = " ".join(f"{name}={value}" for name, value in comparison["changed"].items())
+    names = list(dict.fromkeys(name for plan in plans for name in plan["parts"]))
+    columns = [_figures(plan, names) for plan in plans]
+    rows = [("", "as asked", changed)]
+    rows += [(name, *(column[name] for column in columns)) for name in columns[0]]
+    lines = [f"{name:18}{first:>24}{second:>24}" for name, first, second in rows]
+    for title, plan in zip(("as asked", changed), plans, strict=True):
+        lines += ["", title, f"  {train_options(plan)}"]
+    return "\n".join(lines)
+
+
+def _figures(plan: dict[str, Any], parts: list[str]) -> dict[str, str]:
+    """Return what is compared of a plan, by its name."""
+    estimate = plan["estimate"] or {}
+
+    def secs(value: float | None) -> str:
+        return "-" if value is None else estimate_secs(value)
+
+    return {
+        "preset": plan["preset"],
+        "topology": plan["topology"],
+        "fits": "yes" if plan["fits"] else "NO",
+        "peak, GiB": _gib(plan["peak_bytes_per_device"]).strip(),
+        "predicted, GiB": _gib(plan["predicted_bytes_per_device"]).strip(),
+        "FLOPs a step": "-" if plan["flops_per_step"] is None else f"{plan['flops_per_step']:.4g}",
+        "compute": secs(estimate.get("compute_secs")),
+        "memory": secs(estimate.get("memory_secs")),
+        "network": secs(estimate.get("network_secs")),
+        "step, at least": secs(plan["estimated_step_secs"]),
+        "MFU, at most": "-" if plan["mfu_bound"] is None else f"{plan['mfu_bound']:.0%}",
+        **{name: _part(plan["parts"].get(name)) for name in parts},
+    }
+
+
+def _part(part: dict[str, float] | None) -> str:
+    return "-" if part is None else f"{part['memory_bytes'] / 1e9:,.1f} GB, {part['secs']:.4f} s"
+
+
+def _parts(plan: dict[str, Any]) -> list[str]:
+    """Lay out what each part of the step costs one device."""
+    rows = list(plan["parts"].items())
+    keys = ("memory_bytes", "flops", "secs")
+    rows.append(("all", {key: sum(part[key] for _, part in rows) for key in keys}))
+    return [
+        "",
+        f"{'per step and device':18}{'GB':>10}{'TFLOP':>10}{'s':>10}",
+        *(
+            f"  {name:16}{part['memory_bytes'] / 1e9:10.1f}{part['flops'] / 1e12:10.2f}"
+            f"{part['secs']:10.4f}"
+            for name, part in rows
+        ),
+    ]
+
+
 def _costs(plan: dict[str, Any]) -> list[str]:
     estimate = plan["estimate"]
     lines = [
@@ -75,12 +132,16 @@ def _costs(plan: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {kind:15} {one['count']:,} times, each device sends {one['bytes'] / GIB:,.2f} GiB"
         )
+    resources = ", ".join(
+        f"{name.removesuffix('_secs').replace('_', ' ')} {estimate_secs(secs)}"
+        for name, secs in estimate.items()
+    )
     return [
         *lines,
-        f"  estimated time  at least {estimate_secs(plan['estimated_step_secs'])}: compute "
-        f"{estimate_secs(estimate['compute_secs'])}, memory "
-        f"{estimate_secs(estimate['memory_secs'])}, network "
-        f"{estimate_secs(estimate['network_secs'])}, each at its peak rate",
+        f"  estimated time  at least {estimate_secs(plan['estimated_step_secs'])}: {resources}, "
+        "each at its peak rate",
+        f"  MFU             at most {plan['mfu_bound']:.0%}",
+        *_parts(plan),
     ]
 
 

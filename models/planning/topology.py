@@ -1,8 +1,9 @@
-"""TPU slices by name, such as `v5p:4x4x4`."""
+"""Slices of TPUs by name, such as `v5p:4x4x4`, and hosts of GPUs, such as `h100:8x4`."""
 
 import dataclasses
 import math
 import re
+from typing import Literal
 
 from mswitch.models.hardware import CHIPS, Chip
 from mswitch.pipelines.errors import UserError
@@ -10,12 +11,12 @@ from mswitch.pipelines.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice.
+    """A slice, or hosts of GPUs.
 
     Attributes:
         name: as libtpu knows it.
         chip: figures of one device.
-        shape: chips along each dimension.
+        shape: chips along each dimension; GPUs of a host, and hosts if there are several.
     """
 
     name: str
@@ -27,17 +28,51 @@ class Topology:
         """JAX devices of the whole slice."""
         return math.prod(self.shape) * self.chip.devices
 
+    @property
+    def linked(self) -> int:
+        """Devices that fast links join: those of a slice, or GPUs of a host."""
+        return self.shape[0] if self.chip.gpu else self.devices
+
+    @property
+    def platform(self) -> Literal["tpu", "gpu"]:
+        """Kind of device."""
+        return "gpu" if self.chip.gpu else "tpu"
+
+
+def share_between_hosts(kind: str, size: int, linked: int) -> float:
+    """Return the share of what the devices of a collective send that leaves their hosts.
+
+    A ring leaves a host once, whatever its devices there. All-to-all sends to each device alike.
+
+    Args:
+        kind: such as all-to-all.
+        size: devices that take part.
+        linked: those of them on each host.
+    """
+    if size <= linked:
+        return 0.0
+    return (size - linked) / (size - 1) if kind == "all-to-all" else 1 / linked
+
 
 def parse_topology(name: str) -> Topology:
-    """Read a slice's name."""
+    """Read the name of a slice, or of hosts of GPUs."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if match is None or match[1] not in CHIPS:
         raise UserError(
             f"--topology {name} is unknown: give a generation ({', '.join(CHIPS)}) and its chips "
-            "along each dimension, such as v5e:16x16 or v5p:4x4x4"
+            "along each dimension, such as v5e:16x16 or v5p:4x4x4, or the GPUs of a host and "
+            "hosts, such as h100:8 or h100:8x4"
         )
     chip = CHIPS[match[1]]
     shape = tuple(int(size) for size in match[2].split("x"))
+    if chip.gpu:
+        gpus, *hosts = shape
+        if not 0 < gpus <= chip.largest[0] or len(hosts) > 1 or 0 in hosts:
+            raise UserError(
+                f"--topology {name}: give the GPUs of a host, 1 to {chip.largest[0]}, and how many "
+                f"hosts there are, such as {match[1]}:8x2"
+            )
+        return Topology(name, chip, shape)
     if len(shape) != len(chip.largest):
         raise UserError(
             f"--topology {name}: slices of {match[1]} have {len(chip.largest)} dimensions, not "

@@ -1,13 +1,17 @@
 """Counting FLOPs, loops and collectives in compiled programs."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from processes import output_of
 
-from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.costs import costs_of, read_group, roofline
 from mswitch.models.planning.hlo import Module
+from mswitch.models.planning.topology import parse_topology
+
+TPU = parse_topology("v5p:2x2x2")
 
 COLLECTIVES = """
 import json, jax
@@ -16,6 +20,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.topology import parse_topology
 import dataclasses
 
 mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -32,7 +37,8 @@ def program(x):
 
 shape = jax.ShapeDtypeStruct((32, 16), jnp.float32)
 step = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=P("x"), out_specs=P("x")))
-print(json.dumps(dataclasses.asdict(costs_of(step.lower(shape).compile().as_text()))))
+text = step.lower(shape).compile().as_text()
+print(json.dumps(dataclasses.asdict(costs_of(text, parse_topology("v5p:2x2x1")))))
 """
 
 
@@ -100,7 +106,7 @@ body=%body
 
 
 def test_programs_for_tpus_are_read():
-    costs = costs_of(TPU_HLO)
+    costs = costs_of(TPU_HLO, TPU)
     projection, logits = 2 * 4 * 8 * 8, 2 * (4 * 12) * 16 * 16 * 8
     assert costs.flops == 12 * projection + logits
     gather = costs.collectives["all-gather"]
@@ -117,10 +123,10 @@ def test_float32_products_count_the_passes_that_a_tpu_makes_of_them():
         text = TPU_HLO.replace("bf16[", "f32[")
         if precision:
             text = text.replace("->bf\n", f"->bf, operand_precision={{{precision},{precision}}}\n")
-        costs = costs_of(text)
+        costs = costs_of(text, TPU)
         logits = costs.flops - 12 * projection
         assert costs.bfloat16_flops == 12 * passes * projection + logits
-    assert costs_of(TPU_HLO).bfloat16_flops == costs_of(TPU_HLO).flops
+    assert costs_of(TPU_HLO, TPU).bfloat16_flops == costs_of(TPU_HLO, TPU).flops
 
 
 #: A layer's activations are sliced from all layers' and written back among them.
@@ -153,7 +159,7 @@ ENTRY %main (s.2: f32[12,64], i.2: s32[]) -> f32[12,64] {
 
 def test_of_what_all_layers_share_only_the_layers_own_part_moves():
     one_layer = 64 * 4
-    assert costs_of(STACKED_HLO).memory_bytes == 2 * one_layer
+    assert costs_of(STACKED_HLO, TPU).memory_bytes == 2 * one_layer
 
 
 def test_a_loop_that_cannot_be_read_is_an_error():
@@ -161,3 +167,140 @@ def test_a_loop_that_cannot_be_read_is_an_error():
     module = Module.parse(text)
     with pytest.raises(ValueError, match="trip count of the loop loop cannot be read"):
         list(module.runs())
+
+
+#: A Pallas kernel in attention, and a product of libtpu's, as compiled for v5e, shortened: the
+#: kernel's result stays on the chip.
+KERNEL_HLO = """HloModule step, is_scheduled=true
+
+FileNames
+1 "/code/mswitch/models/nn/block.py"
+2 "/code/mswitch/models/nn/attention.py"
+3 "/code/mswitch/models/nn/attention_kernel.py"
+
+FunctionNames
+1 "Block.__call__"
+2 "Attention.attend"
+3 "attend"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=91 end_line=91 column=12 end_column=12}
+2 {file_name_id=2 function_name_id=2 line=131 end_line=131 column=19 end_column=19}
+3 {file_name_id=3 function_name_id=3 line=40 end_line=40 column=11 end_column=11}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=3}
+
+ENTRY %main (x: bf16[256,512], y: bf16[512,128]) -> bf16[256,128] {
+  %x = bf16[256,512]{1,0:T(8,128)(2,1)} parameter(0)
+  %y = bf16[512,128]{1,0:T(8,128)(2,1)} parameter(1)
+  %weighted.1 = bf16[256,128]{1,0:T(8,128)(2,1)S(1)} custom-call(%x, %y), \\
+custom_call_target="tpu_custom_call", metadata={op_name="jit(f)/weighted/pallas_call" \\
+stack_frame_id=3}, backend_config={"flag_configs":[],"custom_call_config":{"body":"TUz{,}",\\
+"cost_estimate":{"flops":"33554432","transcendentals":"32768","bytes_accessed":"458752"}}}
+  %copied = bf16[256,128]{1,0:T(8,128)(2,1)S(1)} copy(%weighted.1)
+  ROOT %out = bf16[256,128]{1,0:T(8,128)(2,1)} convolution(%copied, %copied), \\
+dim_labels=bf_oi->bf, metadata={op_name="jit(f)/dot_general" stack_frame_id=2}
+}
+""".replace("\\\n", "")
+
+
+def test_a_kernel_counts_as_it_says_and_belongs_to_the_function_that_called_it():
+    costs = costs_of(KERNEL_HLO, TPU)
+    kernel, product = 2 * 256 * 512 * 128, 2 * 256 * 128 * 256
+    read, result = 2 * (256 * 512 + 512 * 128), 2 * 256 * 128
+    assert costs.flops == costs.bfloat16_flops == kernel + product
+    # What the kernel leaves on the chip is no traffic, nor is its copy there.
+    assert costs.memory_bytes == read + result
+    assert costs.kernels == {
+        "weighted": {
+            "count": 1,
+            "flops": kernel,
+            "bytes_accessed": read + result,
+            "transcendentals": 256 * 128,
+        }
+    }
+    secs = {
+        "attention": max(kernel / TPU.chip.flops_per_sec, read / TPU.chip.hbm_bytes_per_sec),
+        "projections": max(product / TPU.chip.flops_per_sec, result / TPU.chip.hbm_bytes_per_sec),
+    }
+    assert {name: part["secs"] for name, part in costs.parts.items()} == secs
+    assert costs.parts["attention"]["flops"] == kernel
+
+
+#: Products of a program for GPUs, shortened: XLA calls cuBLAS, which takes a workspace.
+GPU_HLO = """HloModule step, is_scheduled=true
+
+ENTRY %main (x: f32[64,32], w: f32[32,128], q: bf16[8,16,4], k: bf16[8,16,4]) -> bf16[8,16,16] {
+  %x = f32[64,32]{1,0} parameter(0)
+  %w = f32[32,128]{1,0} parameter(1)
+  %q = bf16[8,16,4]{2,1,0} parameter(2)
+  %k = bf16[8,16,4]{2,1,0} parameter(3)
+  %y = (f32[64,128]{1,0}, s8[33554432]{0}) custom-call(%x, %w), \\
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"alpha_real":1,\\
+"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"]},\\
+"precision_config":{"operand_precision":["DEFAULT","DEFAULT"]},"epilogue":"DEFAULT"}}
+  %logits = (bf16[8,16,16]{2,1,0}, s8[33554432]{0}) custom-call(%q, %k), \\
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":{"alpha_real":1,\\
+"dot_dimension_numbers":{"lhs_contracting_dimensions":["2"]},\\
+"precision_config":{"operand_precision":["DEFAULT","DEFAULT"]},"epilogue":"DEFAULT"}}
+  %sent = ((f32[64,32]{1,0}), f32[64,32]{1,0}) all-to-all-start(%x), channel_id=1, \\
+replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}
+  %received = f32[64,32]{1,0} all-to-all-done(%sent)
+  ROOT %result = bf16[8,16,16]{2,1,0} get-tuple-element(%logits), index=0
+}
+""".replace("\\\n", "")
+
+
+def test_programs_for_gpus_are_read():
+    hosts = parse_topology("h100:4x2")
+    costs = costs_of(GPU_HLO, hosts)
+    full, half = 2 * 64 * 128 * 32, 2 * 8 * 16 * 16 * 4
+    assert costs.flops == full + half
+    # A float32 product is TF32's, at half of bfloat16's rate; with full precision far slower.
+    assert costs.bfloat16_flops == 2 * full + half
+    exact = costs_of(GPU_HLO.replace("DEFAULT", "HIGHEST"), hosts)
+    assert exact.bfloat16_flops == 15 * full + half
+    products = 4 * (64 * 32 + 32 * 128 + 64 * 128) + 2 * (2 * 8 * 16 * 4 + 8 * 16 * 16)
+    assert costs.memory_bytes == products + 4 * 64 * 32
+    # Devices 0, 2, 4, 6: two of the three that a device sends to are on the other host.
+    sent = 4 * 64 * 32 * 3 // 4
+    assert costs.collectives == {
+        "all-to-all": {"count": 1, "bytes": sent, "bytes_between_hosts": sent * 2 // 3}
+    }
+    secs = roofline(dataclasses.asdict(costs), hosts.chip)
+    assert secs["network_secs"] == pytest.approx(sent / 3 / 450e9)
+    assert secs["between_hosts_secs"] == pytest.approx(sent * 2 / 3 / 50e9)
+    assert "between_hosts_secs" not in roofline(
+        dataclasses.asdict(costs_of(GPU_HLO, parse_topology("h100:8"))), hosts.chip
+    )
+
+
+def test_of_a_ring_one_device_a_host_sends_to_another_host():
+    text = GPU_HLO.replace("all-to-all", "all-reduce").replace("((f32[64,32]{1,0}), f32", "(f32")
+    [kind] = costs_of(text, parse_topology("h100:4x2")).collectives.values()
+    assert kind["bytes"] == 2 * 4 * 64 * 32 * 3 // 4
+    assert kind["bytes_between_hosts"] == kind["bytes"] // 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "group"),
+    [
+        ("replica_groups={{0,2},{1,3}}", [0, 2]),
+        ("replica_groups=[2,4]<=[8]", [0, 1, 2, 3]),
+        ("replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}", [0, 2, 4, 6]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'a'}", [0, 4]),
+        ("replica_groups=mesh['a'=2,'b'=4] {'b'}", [0, 1, 2, 3]),
+        ("replica_groups=mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'b'}", [0, 2, 4, 6]),
+        ("source_target_pairs={{0,1},{1,2},{3,0}}", [3, 0]),
+    ],
+)
+def test_the_devices_of_a_collective_are_read(attributes, group):
+    assert read_group(f"channel_id=1, {attributes}, use_global_device_ids=true") == group
+
+
+def test_unknown_groups_are_an_error():
+    with pytest.raises(ValueError, match="unknown replica groups"):
+        read_group("replica_groups={}")

@@ -5,20 +5,28 @@ import dataclasses
 import jax
 import pytest
 
+from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import TrainConfig
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.flops import (
+    feed_forward_flops,
+    logits_flops,
+    recomputed_flops,
+    training_step_flops,
+)
 from mswitch.models.planning.compile import CompileRequest, lower_step
-from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.costs import Costs, costs_of
+from mswitch.models.planning.topology import parse_topology
 
 pytestmark = pytest.mark.training
 
 ROWS, INPUTS, TARGETS = 8, 32, 16
 
 
-def step_flops(model, **settings) -> int:
+def step_costs(model, **settings) -> Costs:
     train = TrainConfig(batch_size=ROWS, dtype="float32", **settings)
     request = CompileRequest("cpu", model, train, INPUTS, TARGETS)
-    return costs_of(lower_step(request, jax.devices()[:1]).compile().as_text()).flops
+    text = lower_step(request, jax.devices()[:1]).compile().as_text()
+    return costs_of(text, parse_topology("v5p:2x2x1"))
 
 
 @pytest.fixture(scope="module")
@@ -47,4 +55,33 @@ def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
         loss_chunks=settings.get("loss_chunks", 1),
     )
     analytic = training_step_flops(deep_sparse, *lengths) + again
-    assert step_flops(deep_sparse, **settings) == pytest.approx(analytic, rel=1e-4)
+    assert step_costs(deep_sparse, **settings).flops == pytest.approx(analytic, rel=1e-4)
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+def test_the_products_of_each_part_are_its_analytic_ones(deep_sparse, scan_layers):
+    model, stacks = deep_sparse, (deep_sparse.encoder_layers, deep_sparse.decoder_layers)
+    parts = step_costs(model, scan_layers=scan_layers).parts
+    pairs = stacks[0] * INPUTS**2 + stacks[1] * TARGETS * (TARGETS + INPUTS)
+    rows = [(INPUTS, INPUTS), (TARGETS, TARGETS), (TARGETS, INPUTS)]
+    projected = sum(
+        layers * 2 * (queries + keys)
+        for layers, (queries, keys) in zip((*stacks, stacks[1]), rows, strict=True)
+    )
+    positions, slots = 0, 0
+    groups = batch_groups(model, ROWS, INPUTS, TARGETS)
+    for layers, length, count in zip(stacks, (INPUTS, TARGETS), groups, strict=True):
+        sparse = layers // model.sparse_every
+        capacity = expert_capacity(model.capacity_factor, ROWS * length // count, model.experts)
+        positions += (layers - sparse) * ROWS * length
+        slots += sparse * count * model.experts * capacity
+    forward = {
+        "attention": 2 * 2 * ROWS * model.joined_kv * pairs,
+        "projections": 2 * ROWS * model.d_model * model.joined_kv * projected,
+        "feed-forward": (positions + slots) * feed_forward_flops(model),
+        "loss": logits_flops(model, ROWS, TARGETS),
+    }
+    for part, flops in forward.items():
+        assert parts[part]["flops"] == pytest.approx(3 * flops, rel=1e-3), part
+    assert {"dispatch", "norms", "optimizer"} <= parts.keys()
+    assert all(part["memory_bytes"] for part in parts.values())

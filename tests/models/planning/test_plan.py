@@ -10,15 +10,17 @@ import pytest
 from mswitch.flows.cli.main import main
 from mswitch.flows.stages.train import app as train_command
 from mswitch.models.config import ModelChanges, TrainConfig
+from mswitch.models.hardware import CHIPS
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.planning import plan as plan_module
 from mswitch.models.planning.compile import CompileRequest, CompileResult, memory_wanted
 from mswitch.models.planning.config import PlanConfig
+from mswitch.models.planning.gpu_target import describe_gpu
 from mswitch.models.planning.memory import state_memory, step_memory
 from mswitch.models.planning.mesh_ranking import rank_settings
-from mswitch.models.planning.plan import make_pair, make_plan
-from mswitch.models.planning.text import format_pair, format_plan, train_options
-from mswitch.models.planning.topology import parse_topology
+from mswitch.models.planning.plan import make_comparison, make_pair, make_plan
+from mswitch.models.planning.text import format_comparison, format_pair, format_plan, train_options
+from mswitch.models.planning.topology import parse_topology, share_between_hosts
 from mswitch.models.presets import preset
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
@@ -39,6 +41,11 @@ def compiled(_request: CompileRequest) -> CompileResult:
         "bfloat16_flops": 2 * 197_000_000_000_000,
         "memory_bytes": 819_000_000_000 // 2,
         "collectives": collectives,
+        "parts": {
+            "attention": {"flops": 150e12, "memory_bytes": 300e9, "secs": 1.7},
+            "loss": {"flops": 47e12, "memory_bytes": 109.5e9, "secs": 0.5},
+        },
+        "kernels": {},
     }
     return CompileResult(True, 9 * 2**30, 12.3, 11.2, 2**30, costs)
 
@@ -213,6 +220,10 @@ def test_what_is_asked_for_is_kept():
         ("--pair t6", "unknown preset 't6': choose among"),
         ("--topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
         ("--topology v5e", "--topology v5e is unknown"),
+        ("--topology h100:16", "give the GPUs of a host, 1 to 8, and how many hosts"),
+        ("--topology h100:8x0", "give the GPUs of a host, 1 to 8, and how many hosts"),
+        ("--topology h100:8x2x2", "such as h100:8x2"),
+        ("--pair t5-base --compare remat=layers", "--pair and --compare make two plans each"),
         ("--topology v5p:4x4", "v5p have 3 dimensions, not 2"),
         ("--topology v5e:3x4", "its first two dimensions are even"),
         ("--topology v5e:32x16", "the largest slice of v5e is 16x16"),
@@ -257,3 +268,124 @@ def test_memory_is_read_off_the_compilers_refusals():
 def test_requests_travel_as_json(sparse, train_config):
     request = CompileRequest("v5e:2x2", sparse, train_config, 12, 6)
     assert CompileRequest.from_json(request.as_json()) == request
+
+
+def test_a_comparison_has_two_columns(monkeypatch):
+    """The second plan differs in what is asked, and the fake compiler makes that cheaper."""
+
+    def cheaper_if_recomputed(request: CompileRequest) -> CompileResult:
+        result = compiled(request)
+        assert result.costs is not None
+        if request.train.remat == "none":
+            return result
+        attention = {"flops": 150e12, "memory_bytes": 20e9, "secs": 0.8}
+        parts = {**result.costs["parts"], "attention": attention}
+        costs = {**result.costs, "bfloat16_flops": 197_000_000_000_000, "parts": parts}
+        return dataclasses.replace(result, peak_bytes=5 * 2**30, costs=costs)
+
+    monkeypatch.setattr(plan_module, "compile_elsewhere", cheaper_if_recomputed)
+    asked = ("mt5-small", "v5e:4x4", PlanConfig(batch_size=256, remat="none"), ModelChanges())
+    both = make_comparison(*asked, ["remat=layers", "d-ff=2048", "topology=v5e:2x4"])
+    assert both["changed"] == {"remat": "layers", "d_ff": 2048, "topology": "v5e:2x4"}
+    assert (both["plan"]["remat"], both["compared"]["remat"]) == ("none", "layers")
+    assert (both["plan"]["devices"], both["compared"]["devices"]) == (16, 8)
+    assert both["compared"]["parameters"] > both["plan"]["parameters"]
+    assert both["ratios"]["estimated_step_secs"] == pytest.approx(0.5)
+    rows = {line[:18].strip(): line[18:].split() for line in format_comparison(both).splitlines()}
+    assert rows["peak, GiB"] == ["9.00", "5.00"]
+    assert rows["step, at least"] == ["2", "s", "1", "s"]
+    assert rows["attention"] == ["300.0", "GB,", "1.7000", "s", "20.0", "GB,", "0.8000", "s"]
+    assert json.loads(json.dumps(both)) == both
+
+
+def test_plans_that_do_not_fit_are_compared_by_what_is_known(monkeypatch):
+    monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
+    asked = ("switch-c", "v5e:4x4", PlanConfig(batch_size=256), ModelChanges())
+    both = make_comparison(*asked, ["preset=t5-base"])
+    rows = {line[:18].strip(): line[18:].split() for line in format_comparison(both).splitlines()}
+    assert rows["fits"] == ["NO", "yes"]
+    assert rows["MFU, at most"][0] == "-"
+    assert rows["attention"][0] == "-"
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("remat", "--compare remat: give OPTION=VALUE, of preset, topology, batch-size"),
+        ("attenton=xla", "--compare attenton=xla: give OPTION=VALUE, of preset"),
+        ("remat=some", "--remat some is unknown: choose none or attention or layers"),
+        ("loss-chunks=two", "--compare loss-chunks=two: give a whole number"),
+        ("loss-chunks=0", "--loss-chunks must be at least 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_before_anything_is_compiled(entry, complaint, capsys):
+    options = ["--preset", "mt5-base", "--topology", "v5e:4x4", "--compare", entry]
+    assert main(["plan", *options]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_bound_on_mfu_follows_from_the_step(plan):
+    peak = 16 * 197e12 * plan["estimated_step_secs"]
+    assert plan["mfu_bound"] == pytest.approx(plan["analytic_flops_per_step"] / peak)
+    assert f"MFU             at most {plan['mfu_bound']:.0%}" in format_plan(plan)
+
+
+def test_parts_of_a_step_are_printed(plan):
+    lines = [line.split() for line in format_plan(plan).splitlines()]
+    assert ["attention", "300.0", "150.00", "1.7000"] in lines
+    assert ["all", "409.5", "197.00", "2.2000"] in lines
+
+
+def test_gpus_have_the_devices_of_all_hosts_and_links_within_one():
+    for name, devices, linked in (("h100:8", 8, 8), ("a100:4x2", 8, 4), ("b200:8x4", 32, 8)):
+        hosts = parse_topology(name)
+        assert (hosts.devices, hosts.linked, hosts.platform) == (devices, linked, "gpu")
+    assert parse_topology("v5p:4x4x4").linked == 64
+
+
+def test_a_gpus_peak_decides_whether_a_plan_fits_and_costs_are_known_either_way(monkeypatch):
+    """XLA refuses no program for GPUs, so that of one that does not fit is counted too."""
+
+    def too_large(request: CompileRequest) -> CompileResult:
+        return dataclasses.replace(compiled(request), fits=False, peak_bytes=70 * 2**30)
+
+    monkeypatch.setattr(plan_module, "compile_elsewhere", too_large)
+    plan = make_plan("mt5-base", "h100:8", PlanConfig(batch_size=256), ModelChanges())
+    assert plan["hbm_bytes_per_device"] == int(0.75 * 84_942_979_072)
+    assert plan["estimated_step_secs"] == pytest.approx(2 * 197 / 989)
+    assert "mt5-base on h100:8 (8 devices): DOES NOT FIT" in format_plan(plan)
+
+
+def test_what_crosses_to_other_hosts_takes_longer():
+    """The same meshes on hosts of eight GPUs and of two: axes that one host held now cross."""
+
+    def secs_of_widths(topology: str) -> dict[int, float]:
+        settings = ranked("mt5-base", topology, microbatches=1, loss_chunks=1, remat="layers")
+        return {setting.train.model_parallel: setting.secs for setting in settings}
+
+    eight, two = secs_of_widths("h100:8x2"), secs_of_widths("h100:2x8")
+    assert two[4] > 2 * eight[4]
+    assert two[2] < 1.5 * eight[2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "linked", "share"),
+    [
+        ("all-reduce", 8, 8, 0.0),
+        ("all-gather", 16, 8, 1 / 8),
+        ("all-reduce", 4, 1, 1.0),
+        ("all-to-all", 16, 8, 8 / 15),
+        ("all-to-all", 2, 1, 1.0),
+    ],
+)
+def test_shares_of_what_leaves_a_host(kind, size, linked, share):
+    assert share_between_hosts(kind, size, linked) == pytest.approx(share)
+
+
+def test_a_gpu_is_described_with_all_that_xla_needs():
+    text = describe_gpu(CHIPS["h200"])
+    assert "cuda_compute_capability { major: 9 minor: 0 }" in text
+    assert "device_memory_size: 151397597184" in text
+    assert "memory_bandwidth: 4800000000000" in text
+    with pytest.raises(ValueError, match="the chip is a TPU"):
+        describe_gpu(CHIPS["v5e"])

@@ -1,16 +1,18 @@
-"""`make test-plan`: real compiles for small TPU slices, some minutes of them."""
+"""`make test-plan`: real compiles for small TPU slices and for GPUs, some minutes of them."""
 
 import dataclasses
 import json
+import subprocess
 
 import pytest
 from processes import run_mswitch
 
 from mswitch.models.config import TrainConfig
-from mswitch.models.hardware import CHIPS
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.planning.compile import CompileRequest
-from mswitch.models.planning.environment import compile_elsewhere, planning_python
+from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
+from mswitch.models.planning.parts import PARTS
+from mswitch.models.planning.topology import parse_topology
 from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
 
@@ -19,10 +21,9 @@ pytestmark = pytest.mark.tpu
 ROWS, INPUTS, TARGETS = 32, 128, 32
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _libtpu():
+def need_compiler(topology: str) -> None:
     try:
-        planning_python()
+        planning_python(COMPILERS[parse_topology(topology).platform])
     except UserError as error:
         pytest.skip(str(error))
 
@@ -47,26 +48,38 @@ def small(name: str, layers: int):
     [
         ("mt5-tiny", "v5e:2x2", {"data_parallel": 4}),
         ("mswitch-tiny", "v3:2x2", {"expert_parallel": 8}),
+        ("mt5-tiny", "h100:4", {"data_parallel": 4}),
+        ("mswitch-tiny", "h100:4x2", {"expert_parallel": 8}),
+        ("mt5-tiny", "a100:2", {"data_parallel": 2}),
+        ("mt5-tiny", "b200:2", {"model_parallel": 2}),
     ],
 )
 def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
+    need_compiler(topology)
     model = small(name, layers=6)
     train = TrainConfig(batch_size=ROWS, scan_layers=True, **mesh)
     result = compile_elsewhere(CompileRequest(topology, model, train, INPUTS, TARGETS))
     assert result.fits
     assert result.costs is not None
     assert result.peak_bytes is not None
-    hbm = CHIPS[topology.partition(":")[0]].hbm_bytes
-    assert 0 < result.peak_bytes < hbm
+    where = parse_topology(topology)
+    assert 0 < result.peak_bytes < where.chip.hbm_bytes
     analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
     sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
     assert "all-reduce" in sent
     assert ("all-to-all" in sent) or not model.sparse
+    left = any(one.get("bytes_between_hosts") for one in result.costs["collectives"].values())
+    assert left == (where.devices > where.linked)
+    parts = result.costs["parts"]
+    assert parts.keys() == {*PARTS, "rest"} - (set() if model.sparse else {"dispatch"})
+    moved = sum(part["memory_bytes"] for part in parts.values())
+    assert parts["rest"]["memory_bytes"] < 0.2 * moved == 0.2 * result.costs["memory_bytes"]
 
 
 def test_what_does_not_fit_is_said_by_the_command():
     """The state alone would fit, so it is compiled; with its gradients it does not."""
+    need_compiler("v5e:2x2")
     options = "--preset mswitch-base --topology v5e:2x2 --batch-size 12 --json"
     done = run_mswitch("plan", *options.split())
     assert done.returncode == 0, done.stderr
@@ -74,3 +87,53 @@ def test_what_does_not_fit_is_said_by_the_command():
     assert not plan["fits"]
     assert plan["peak_bytes_per_device"] > plan["hbm_bytes_per_device"]
     assert plan["compile_secs"] > 0
+
+
+KERNEL = """
+import os
+from mswitch.models.planning.compile import ENVIRONMENT, describe_devices
+os.environ.update(ENVIRONMENT)
+import dataclasses, json, jax, jax.numpy as jnp
+from jax.experimental import pallas as pl
+from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.parts import PARTS
+from mswitch.models.planning.topology import parse_topology
+
+def multiply(x, y, out):
+    out[...] = jnp.dot(x[...], y[...], preferred_element_type=jnp.float32)
+
+topology = parse_topology("v5e:2x2")
+where = jax.sharding.SingleDeviceSharding(describe_devices(topology)[0])
+call = pl.pallas_call(
+    multiply,
+    out_shape=jax.ShapeDtypeStruct((256, 128), jnp.float32),
+    cost_estimate=pl.CostEstimate(flops=2 * 256 * 512 * 128, transcendentals=7, bytes_accessed=3),
+    name="multiplied",
+)
+step = jax.jit(lambda x, y: jax.lax.scan(lambda c, _: (c + call(x, y), None), x[:, :128], None, 5))
+arrays = [
+    jax.ShapeDtypeStruct(shape, "float32", sharding=where) for shape in ((256, 512), (512, 128))
+]
+text = step.lower(*arrays).compile().as_text()
+print(json.dumps(dataclasses.asdict(costs_of(text, topology))))
+"""
+
+
+def test_a_kernel_in_a_loop_counts_as_often_as_it_runs():
+    need_compiler("v5e:2x2")
+    python = planning_python(COMPILERS["tpu"])
+    done = subprocess.run(
+        [python, "-c", KERNEL], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    costs = json.loads(done.stdout.splitlines()[-1])
+    flops = 2 * 256 * 512 * 128
+    assert costs["flops"] == 5 * flops
+    assert costs["kernels"] == {
+        "multiplied": {
+            "count": 5,
+            "flops": 5 * flops,
+            "bytes_accessed": 5 * 3,
+            "transcendentals": 5 * 7,
+        }
+    }

@@ -1,0 +1,116 @@
+"""Bytes that one instruction reads from a device's memory and writes to it."""
+
+from mswitch.models.planning.hlo import Computation, Instruction, Module
+from mswitch.models.planning.products import read_estimate
+
+#: Instructions that move nothing: names for memory, or parts that are counted on their own.
+_FREE = frozenset(
+    (
+        "",
+        "after-all",
+        "bitcast",
+        "call",
+        "conditional",
+        "constant",
+        "get-tuple-element",
+        "iota",
+        "optimization-barrier",
+        "parameter",
+        "partition-id",
+        "tuple",
+        "while",
+    )
+)
+
+
+def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
+    """Count an instruction's traffic; a collective's or copy's is counted where it is done."""
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode.endswith("-start"):
+        return 0
+    if opcode == "custom-call":
+        return _custom_call_bytes(computation, instruction)
+    if opcode in ("dynamic-slice", "gather"):
+        return 2 * _in_hbm(instruction)
+    if opcode == "dynamic-update-slice":
+        return 2 * _in_hbm(computation[instruction.operands[1]])
+    if opcode == "fusion":
+        return _fusion_bytes(module, computation, instruction)
+    written = _in_hbm(instruction)
+    return written if opcode.endswith("-done") else written + _read(computation, instruction)
+
+
+def _custom_call_bytes(computation: Computation, call: Instruction) -> int:
+    if estimate := read_estimate(call):
+        arrays = [array for one in (call, *_operands(computation, call)) for array in one.arrays]
+        on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
+        return max(0, estimate["bytes_accessed"] - on_chip)
+    if not call.operands:
+        return 0  # memory set aside, not yet written
+    written = _in_hbm(call)
+    if call.target.startswith("__cu") and len(call.arrays) > 1:
+        written -= call.arrays[-1].bytes  # a library's workspace comes last
+    return written + _read(computation, call)
+
+
+def _read(computation: Computation, instruction: Instruction) -> int:
+    return sum(map(_in_hbm, _operands(computation, instruction)))
+
+
+def _operands(computation: Computation, instruction: Instruction) -> list[Instruction]:
+    return [computation[name] for name in instruction.operands]
+
+
+def _in_hbm(instruction: Instruction) -> int:
+    return sum(array.bytes for array in instruction.arrays if array.in_hbm and array.shape)
+
+
+def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
+    """Bytes of a fusion: its operands and results, or the parts it touches of large ones."""
+    inside = module.computations[fusion.called()[0]]
+    total = 0
+    for parameter in inside.values():
+        if parameter.opcode == "parameter":
+            operand = computation[fusion.operands[int(parameter.literal)]]
+            total += min(_in_hbm(operand), _bytes_read(module, inside, parameter))
+    return total + sum(
+        _bytes_written(module, inside, one) for one in inside.values() if one.is_root
+    )
+
+
+def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
+    """Bytes that a fused computation reads of a value: of one it slices, only the slices."""
+    total = 0
+    for user in inside.values():
+        if value.name not in user.operands:
+            continue
+        if user.opcode in ("dynamic-slice", "gather", "slice"):
+            total += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
+            continue  # written in place
+        elif user.opcode == "bitcast":
+            total += _bytes_read(module, inside, user)
+        elif user.opcode == "fusion":
+            nested = module.computations[user.called()[0]]
+            total += sum(
+                _bytes_read(module, nested, one)
+                for one in nested.values()
+                if one.opcode == "parameter" and user.operands[int(one.literal)] == value.name
+            )
+        else:
+            return value.bytes
+    return min(total, value.bytes)
+
+
+def _bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
+    """Bytes of a fused computation's result: of one it updates in place, only the update."""
+    if root.opcode == "tuple":
+        return sum(_bytes_written(module, inside, inside[name]) for name in root.operands)
+    if root.opcode == "bitcast":
+        return _bytes_written(module, inside, inside[root.operands[0]])
+    if root.opcode == "dynamic-update-slice":
+        return inside[root.operands[1]].bytes
+    if root.opcode == "fusion":
+        nested = module.computations[root.called()[0]]
+        return sum(_bytes_written(module, nested, one) for one in nested.values() if one.is_root)
+    return _in_hbm(root)
