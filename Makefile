@@ -154,8 +154,8 @@ bench-transfer: $(READY) .venv-parity/ready  ## Building supervised examples, an
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
 	@$(BIN)/python tests/benchmarks/model_steps.py
 
-bench-plan: $(READY)  ## The tables of docs/reference/tpu.md: steps compiled for TPU slices (an hour, 9 GB)
-	@$(MAKE) --no-print-directory setup-plan
+bench-plan: $(READY)  ## The tables of docs/reference/tpu.md and gpu.md: steps compiled for TPUs and GPUs (an hour, 9 GB)
+	@$(MAKE) --no-print-directory setup-plan setup-plan-gpu
 	@$(BIN)/python tests/benchmarks/plan_table.py
 
 bench-langid: $(READY)  ## Language identification on labelled text: writes the table into docs/

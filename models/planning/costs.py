@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -54,64 +54,53 @@ class Costs:
 def costs_of(text: str, topology: Topology) -> Costs:
     """Count the costs of optimised HLO."""
     module, chip = Module.parse(text), topology.chip
-    part_of = name_parts(module)
     parts = {part: {"flops": 0, "memory_bytes": 0, "secs": 0.0} for part in (*PARTS, REST)}
     kernels: dict[str, dict[str, int]] = {}
-    in_passes = 0
-    for name, instruction, times in _scheduled(module):
+    in_passes, fused = 0, module.fused()
+    runs: collections.Counter[str] = collections.Counter()
+    for name, times in module.runs():
+        runs[name] += times
+    for name, times in runs.items():
+        if name in fused:
+            continue
         computation = module.computations[name]
-        products = count_products(module, computation, instruction, chip.passes)
-        moved = count_bytes(module, computation, instruction)
-        part = parts[part_of(name, instruction)]
-        part["flops"] += products.flops * times
-        part["memory_bytes"] += moved * times
-        part["secs"] += times * max(
-            products.bfloat16_flops / chip.flops_per_sec, moved / chip.hbm_bytes_per_sec
-        )
-        in_passes += products.bfloat16_flops * times
-        if estimate := read_estimate(instruction):
-            counted = {"count": 1, **estimate}
-            kernel = kernels.setdefault(name_kernel(instruction), dict.fromkeys(counted, 0))
-            for key, value in counted.items():
-                kernel[key] += value * times
+        part_names = name_parts(module, computation)
+        for instruction in computation.values():
+            products = count_products(module, computation, instruction, chip.passes)
+            moved = count_bytes(module, computation, instruction)
+            part = parts[part_names.get(instruction.name, REST)]
+            part["flops"] += products.flops * times
+            part["memory_bytes"] += moved * times
+            compute_secs = products.bfloat16_flops / chip.flops_per_sec
+            part["secs"] += times * max(compute_secs, moved / chip.hbm_bytes_per_sec)
+            in_passes += products.bfloat16_flops * times
+            if estimate := read_estimate(instruction):
+                counted = {"count": 1, **estimate}
+                kernel = kernels.setdefault(name_kernel(instruction), dict.fromkeys(counted, 0))
+                for key, value in counted.items():
+                    kernel[key] += value * times
     return Costs(
         flops=sum(part["flops"] for part in parts.values()),
         bfloat16_flops=in_passes,
         memory_bytes=sum(part["memory_bytes"] for part in parts.values()),
-        collectives=_count_collectives(module, topology),
+        collectives=_count_collectives(module, runs, fused, topology),
         parts={name: part for name, part in parts.items() if part["secs"]},
         kernels=kernels,
     )
 
 
-def _scheduled(module: Module) -> Iterator[tuple[str, Instruction, int]]:
-    """Yield what is not fused, with its computation's name, and how often it runs."""
-    fused = module.fused()
-    for name, times in _runs(module).items():
-        if name not in fused:
-            for instruction in module.computations[name].values():
-                yield name, instruction, times
-
-
-def _runs(module: Module) -> collections.Counter[str]:
-    runs: collections.Counter[str] = collections.Counter()
-    for name, times in module.runs():
-        runs[name] += times
-    return runs
-
-
-def _count_collectives(module: Module, topology: Topology) -> dict[str, dict[str, int]]:
+def _count_collectives(
+    module: Module, runs: Mapping[str, int], fused: set[str], topology: Topology
+) -> dict[str, dict[str, int]]:
     channels: dict[str, tuple[str, Instruction, int]] = {}
-    fused = module.fused()
-    for name, times in _runs(module).items():
+    for name, times in runs.items():
         for instruction in module.computations[name].values():
             kind = instruction.opcode.removesuffix("-start")
             if kind in _SENT:
                 channel = re.search(r"channel_id=(\d+)", instruction.attributes)
                 # One collective stands in each of the fusions that it overlaps with.
                 key = channel[1] if channel and name in fused else instruction.name
-                seen = channels.get(key, (kind, instruction, 0))[2]
-                channels[key] = (kind, instruction, max(times, seen))
+                channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
     kinds: dict[str, dict[str, int]] = {}
     for kind, instruction, times in channels.values():
         entry = kinds.setdefault(kind, {"count": 0, "bytes": 0})
@@ -120,11 +109,9 @@ def _count_collectives(module: Module, topology: Topology) -> dict[str, dict[str
         entry["count"] += times
         entry["bytes"] += sent * times
         if topology.linked < topology.devices:
-            linked = sum(
-                device // topology.linked == group[0] // topology.linked for device in group
-            )
-            left = round(sent * share_between_hosts(kind, len(group), linked))
-            entry["bytes_between_hosts"] = entry.get("bytes_between_hosts", 0) + left * times
+            hosts = [device // topology.linked for device in group]
+            left = sent * share_between_hosts(kind, len(group), hosts.count(hosts[0]))
+            entry["bytes_between_hosts"] = entry.get("bytes_between_hosts", 0) + round(left) * times
     return kinds
 
 

@@ -1,15 +1,14 @@
 """Which part of the training step an instruction belongs to, by the functions it was traced in."""
 
+import collections
 import re
-from collections.abc import Callable, Iterable
 
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
-#: Parts, and functions of each, as module.function. The first that matches the innermost function
-#: decides.
+#: Parts, and functions of each, as module.function. The innermost function that matches decides.
 PARTS = {
-    "attention": r"(?!attention\.Attention\.)\w*attention\w*\.|attention\.RelativePositionBias\.",
+    "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",
     "dispatch": r"router\.|experts\.(?!SwitchFeedForward\.)",
     "feed-forward": r"experts\.|layers\.(FeedForward|activate)",
@@ -20,20 +19,8 @@ PARTS = {
 _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 
 
-def name_parts(module: Module) -> Callable[[str, Instruction], str]:
-    """Return a function from an instruction, and its computation's name, to its part."""
-    named: dict[str, dict[str, str]] = {}
-
-    def part_of(name: str, instruction: Instruction) -> str:
-        if name not in named:
-            named[name] = _name_computation(module, module.computations[name])
-        return named[name].get(instruction.name, REST)
-
-    return part_of
-
-
-def _name_computation(module: Module, computation: Computation) -> dict[str, str]:
-    """Name the part of each instruction that has one.
+def name_parts(module: Module, computation: Computation) -> dict[str, str]:
+    """Return the part of each instruction that has one, by the instruction's name.
 
     What no function tells, such as the slices of a loop, belongs with its largest operand, or else
     with its largest user.
@@ -43,23 +30,22 @@ def _name_computation(module: Module, computation: Computation) -> dict[str, str
         for name, instruction in computation.items()
         if (part := _own_part(module, instruction))
     }
+    operands = {
+        instruction.name: [computation[name] for name in instruction.operands]
+        for instruction in computation.values()
+    }
+    users: dict[str, list[Instruction]] = collections.defaultdict(list)
     for instruction in computation.values():
-        _inherit(parts, instruction, (computation[name] for name in instruction.operands))
-    users: dict[str, list[Instruction]] = {}
-    for instruction in computation.values():
-        for name in instruction.operands:
-            users.setdefault(name, []).append(instruction)
-    for instruction in reversed(computation.values()):
-        _inherit(parts, instruction, users.get(instruction.name, ()))
+        for operand in operands[instruction.name]:
+            users[operand.name].append(instruction)
+    # Operands come before their users.
+    for order, others in ((list, operands), (reversed, users)):
+        for instruction in order(computation.values()):
+            named = [other for other in others[instruction.name] if other.name in parts]
+            if named and instruction.opcode not in ("tuple", "while"):
+                largest = max(named, key=lambda other: other.bytes)
+                parts.setdefault(instruction.name, parts[largest.name])
     return parts
-
-
-def _inherit(
-    parts: dict[str, str], instruction: Instruction, others: Iterable[Instruction]
-) -> None:
-    named = [other for other in others if other.name in parts]
-    if instruction.name not in parts and named and instruction.opcode not in ("tuple", "while"):
-        parts[instruction.name] = parts[max(named, key=lambda other: other.bytes).name]
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:

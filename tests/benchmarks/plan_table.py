@@ -1,8 +1,9 @@
-"""The tables of docs/reference/tpu.md: steps compiled for TPU slices, one `mswitch plan` a row.
+"""The tables of docs/reference/tpu.md and gpu.md: compiled steps, one `mswitch plan` a row.
 
-    make bench-plan        # an hour and 9 GB on two cores; killed, it goes on
+    make bench-plan        # an hour and 9 GB on two cores; killed, it continues
 
-Needs libtpu (`make setup-plan`). A plan's JSON stays in --out, and its row is not compiled again.
+Needs both compilers (`make setup-plan setup-plan-gpu`). A plan's JSON stays in --out, and its
+row is not compiled again.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from timing import markdown, mswitch, options
 
+from mswitch.models.planning.parts import PARTS
 from mswitch.models.planning.plan import ratios
 from mswitch.pipelines.outputs import write_atomically
 
@@ -26,6 +28,12 @@ ROWS = (
     ("mswitch-base", "v5e:16x16", ()),
     ("switch-xxl", "v5p:4x4x4", ("--experts", "128")),
     ("switch-c", "v5p:4x8x8", ()),
+)
+GPU_ROWS = (
+    ("mt5-base", "h100:8", ()),
+    ("mswitch-base", "h100:8", ()),
+    ("mt5-xl", "h100:8", ()),
+    ("mswitch-base", "h100:8x4", ()),
 )
 #: Dense and sparse preset, the latter's options, and slice, of Switch Transformers' comparisons;
 #: T5-XXL is what the paper compares Switch-C with, T5-C is its twin.
@@ -45,14 +53,17 @@ def main() -> None:
     out = options(__doc__, out=Path("runs/plan")).out
     out.mkdir(parents=True, exist_ok=True)
     plans = [planned(out, *row) for row in ROWS]
-    fitting = [plan for plan in plans if plan["fits"]]
+    gpu_plans = [planned(out, *row) for row in GPU_ROWS]
     pairs = [
         (planned(out, dense, topology, BATCH), planned(out, sparse, topology, (*more, *BATCH)))
         for dense, sparse, more, topology in PAIRS
     ]
     tables = (
         (MEMORY_COLUMNS, memory_row, plans),
-        (WORK_COLUMNS, work_row, fitting),
+        (WORK_COLUMNS, work_row, [plan for plan in plans if plan["fits"]]),
+        (MEMORY_COLUMNS, memory_row, gpu_plans),
+        (WORK_COLUMNS, work_row, gpu_plans),
+        (PARTS_COLUMNS, parts_row, [*plans, *gpu_plans]),
         (PAIR_COLUMNS, pair_row, pairs),
     )
     for columns, row, rows in tables:
@@ -121,6 +132,17 @@ def work_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
         f"{plan['compile_secs']:.0f}, {plan['compile_cpu_secs']:.0f}, "
         f"{plan['compile_peak_bytes'] / GIB:.1f}",
     )
+
+
+PARTS_COLUMNS = ("preset", "slice", *PARTS, "rest", "MFU at most")
+
+
+def parts_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
+    """Traffic of each part, and its time by the larger of products and traffic."""
+    parts = (plan["parts"].get(name) for name in (*PARTS, "rest"))
+    cells = (f"{p['memory_bytes'] / 1e9:.1f}, {p['secs']:.3f}" if p else "-" for p in parts)
+    mfu = plan["mfu_bound"]
+    return plan["preset"], plan["topology"], *cells, f"{mfu:.0%}" if mfu else "-"
 
 
 PAIR_COLUMNS = (

@@ -84,7 +84,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     for model in models.values():
         check_divisible(model, config, batch_groups(model, config.rows, *lengths))
         state = state_memory(Skeleton.of(model, config, mesh), config)
-        need = step_memory(model, config, state, *lengths).total
+        need = step_memory(model, config, state, *lengths, "gpu").total
         assert not setting.memory_gib or need < setting.memory_gib * GIB
     if not setting.memory_gib:
         assert (ROOT / setting.measured).is_file()

@@ -7,7 +7,9 @@ import subprocess
 import pytest
 from processes import run_mswitch
 
-from mswitch.models.config import TrainConfig
+from mswitch.flows.chains.machine_settings import find_setting
+from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.planning.compile import CompileRequest
 from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
@@ -87,6 +89,21 @@ def test_what_does_not_fit_is_said_by_the_command():
     assert not plan["fits"]
     assert plan["peak_bytes_per_device"] > plan["hbm_bytes_per_device"]
     assert plan["compile_secs"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "topology"), [("gpu", "a100:1"), ("large-gpu", "h100:1"), ("slice", "h100:4")]
+)
+def test_settings_of_evidence_fit_the_gpus_that_they_are_for(name, topology):
+    need_compiler(topology)
+    setting = find_setting(name)
+    model = setting.models["sparse"].config(padded_vocabulary(setting.vocabulary.size))
+    train = dataclasses.replace(setting.train, expert_parallel=setting.devices)
+    spans = setting.examples.lengths()
+    request = CompileRequest(topology, model, train, spans.inputs_length, spans.targets_length)
+    result = compile_elsewhere(request)
+    assert result.peak_bytes is not None
+    assert result.peak_bytes < setting.memory_gib * GIB
 
 
 KERNEL = """
