@@ -29,7 +29,7 @@ SUBCOMMANDS = {
     "finetune": "Train on with the parameters of a run, on tasks or other text.",
     "evaluate": "Evaluate a run's checkpoints per document and language.",
     "predict": "Predict tasks with a run, score each language, choose the checkpoint.",
-    "plan": "Compile a preset's training step for a TPU slice, without having one.",
+    "plan": "Compile a preset's training step for a TPU slice or GPUs, without having them.",
     "distill": "Train a dense model on text and on what a sparse run predicts.",
     "upcycle": "Make a Switch Transformer of a trained dense model.",
     "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",

@@ -41,8 +41,8 @@ def check_packages() -> list[Finding]:
     for requirement, extra in _requirements():
         group = extra or "pipelines"
         how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
-        if extra == "plan":
-            how = "not here: `mswitch plan` has a separate environment, .venv-plan"
+        if extra in ("plan", "plan-gpu"):
+            how = f"not here: `mswitch plan` has a separate environment, .venv-{extra}"
         try:
             version = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
