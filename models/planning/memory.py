@@ -31,10 +31,10 @@ ATTENTION_KEPT_BYTES = 4 + 2
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: At the peak there are float32 arrays of the logits' size, and a vocabulary's table, gathered
-#: from all devices. A TPU's programs have one; a GPU's write the gradient of logits too.
+#: At the peak there are float32 arrays of the logits' size, and of a vocabulary's table, gathered
+#: from all devices. A TPU's programs have one of each; a GPU's also write the gradients of both.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
-GATHERED_TABLE_BYTES = 4
+GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
 #: Share of a device's memory that a setting may be predicted to take and still be tried: steps
 #: took up to 11 % more than predicted (docs/reference/tpu.md).
 USABLE_SHARE = 0.9
@@ -111,7 +111,7 @@ def step_memory(
         if train.remat == "attention":
             recomputed = max(_attention_weights(model, train, part) for part in parts)
     rows = parts[1].tokens / train.loss_chunks
-    values = rows * LOGITS_BYTES[platform] + model.d_model * GATHERED_TABLE_BYTES
+    values = rows * LOGITS_BYTES[platform] + model.d_model * GATHERED_TABLE_BYTES[platform]
     loss = values * model.vocabulary_size / train.model_parallel
     return StepMemory(
         state=state,

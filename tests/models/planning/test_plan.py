@@ -186,6 +186,39 @@ def test_every_memory_setting_saves_what_it_is_for():
     assert plain.total == sum(parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "settings", "peak_gib"),
+    [
+        (
+            "mt5-base",
+            (1024, 1024, 229),
+            {"data_parallel": 8, "microbatches": 4, "remat": "attention"},
+            44.7,
+        ),
+        (
+            "mswitch-base",
+            (1024, 1024, 229),
+            {"expert_parallel": 8, "remat": "layers", "loss_chunks": 2},
+            37.7,
+        ),
+        ("mswitch-base", (256, 512, 114), {"expert_parallel": 8}, 42.0),
+        (
+            "mt5-xl",
+            (1024, 1024, 229),
+            {"data_parallel": 8, "microbatches": 2, "remat": "layers"},
+            49.4,
+        ),
+    ],
+)
+def test_the_memory_model_is_near_peaks_of_programs_for_gpus(name, shape, settings, peak_gib):
+    """Peaks of docs/reference/gpu.md, compiled for h100:8."""
+    model, (rows, *lengths) = preset(name).model, shape
+    train = TrainConfig(batch_size=rows, scan_layers=True, **settings)
+    state = state_memory(Skeleton.of(model, train), train)
+    memory = step_memory(model, train, state, lengths[0], lengths[1], "gpu")
+    assert memory.total / 2**30 == pytest.approx(peak_gib, rel=0.15)
+
+
 def ranked(name: str, topology: str, **config):
     model = preset(name).model
     skeleton = Skeleton.of(model, TrainConfig())
