@@ -25,6 +25,7 @@ Routing = Literal["learned", "token", "hash"]
 OptimizerName = Literal["adafactor", "adamw"]
 BadLossPolicy = Literal["stop", "skip"]
 Remat = Literal["none", "attention", "layers"]
+AttentionChoice = Literal["auto", "kernel", "xla"]
 Schedule = Literal["rsqrt", "constant"]
 LossPer = Literal["token", "sequence"]
 Freeze = Literal["none", "experts", "non-experts"]
@@ -245,8 +246,12 @@ class TrainConfig:
             own jitter and dropout, without which the step is that of the whole batch.
         loss_chunks: parts of the target length whose logits exist at one time, to save memory.
         remat: what the backward pass recomputes, to save memory: `none`; `attention`, the weights
-            of attention, for a product of queries and keys more; `layers`, all of a period of
-            them, for a third more FLOPs. On CPU `attention` needs `scan_layers`: XLA undoes it.
+            of attention, for a product of queries and keys more, which attention by the kernel
+            computes anyway; `layers`, all of a period of them, for a third more FLOPs. On CPU
+            `attention` needs `scan_layers`: XLA undoes it.
+        attention: what computes attention in training and evaluation: `xla`; `kernel`, which writes
+            no logits to a TPU's memory; or `auto`, the kernel on TPUs v4, v5 and v6 with rows of up
+            to 2,048 positions and heads of 64 or 128. On CPU `kernel` is interpreted: slowly.
         scan_layers: compile one period of layers and loop over it. Compiles in nearly constant
             time however deep the model; unrolled runs faster on CPU.
         data_parallel: devices along the mesh axis `data`.
@@ -275,6 +280,7 @@ class TrainConfig:
     microbatches: Count = 1
     loss_chunks: Count = 1
     remat: Remat = "none"
+    attention: AttentionChoice = "auto"
     scan_layers: bool = False
     data_parallel: Count = 1
     expert_parallel: Count = 1

@@ -321,6 +321,7 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
     return dataclasses.replace(
         train,
         dtype=config.dtype or train.dtype,
+        attention="auto",
         batch_size=config.batch_size or -(-USUAL_BATCH // shards) * shards,
         pack=1,
         microbatches=1,

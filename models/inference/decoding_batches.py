@@ -62,6 +62,7 @@ class Generator:
         train = dataclasses.replace(
             train,
             dtype=config.dtype or train.dtype,
+            attention="xla",
             microbatches=1,
             data_parallel=config.data_parallel,
             expert_parallel=1,

@@ -77,7 +77,7 @@ def make_label_scorer(
     longest = int(tree.depths.max()) + 1
 
     def bias_of(table: RelativePositionBias) -> Float[Array, "1 H N N"]:
-        return table(longest, longest)[:, :, tree.depths[:, None], tree.depths[None]]
+        return table(longest)[:, :, tree.depths[:, None], tree.depths[None]]
 
     @jax.jit
     def scores(parameters: Parameters, inputs: Array) -> Array:

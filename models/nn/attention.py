@@ -11,21 +11,19 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mswitch.models.config import ModelConfig
 from mswitch.models.nn.layers import Dense, dropout, fan_in_init, parameter
-
-#: What a masked logit becomes (T5X's value).
-MASKED = -1e10
+from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel
+from mswitch.models.nn.t5_attention import MASKED, diagonal_distances
 
 
 def relative_position_buckets(
-    query_length: int, key_length: int, *, bidirectional: bool, buckets: int, max_distance: int
-) -> Int[np.ndarray, "Q K"]:
-    """Bucket of every (query, key) pair, after T5 (Raffel et al. 2020, section 2.1).
+    distance: Int[np.ndarray, "*shape"], *, bidirectional: bool, buckets: int, max_distance: int
+) -> Int[np.ndarray, "*shape"]:
+    """Return the bucket of each distance, query minus key (Raffel et al. 2020, section 2.1).
 
     Half of the buckets hold one distance each; the others grow logarithmically up to
     `max_distance`, beyond which all share the last. Bidirectional: half are for keys after the
     query. Otherwise keys after the query fall into bucket 0 (the causal mask hides them).
     """
-    distance = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
     offset = np.zeros_like(distance)
     if bidirectional:
         buckets //= 2
@@ -51,20 +49,28 @@ class RelativePositionBias(nnx.Module):
         self.bidirectional = bidirectional
         self.max_distance = config.relative_max_distance
 
-    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Q K"]:
-        """Bias to add to the attention logits; float32, as its gradient sums over all of them."""
-        buckets = self._buckets(query_length, key_length)
-        return self.table[...][:, buckets][None]
+    def __call__(
+        self, length: int, mask: Array | KernelMask | None = None
+    ) -> Float[Array, "1 H L L"] | Float[Array, "H diagonals"]:
+        """Bias to add to the attention logits, as attention with this mask takes it.
+
+        Float32, as its gradient sums over all logits.
+        """
+        if isinstance(mask, KernelMask):
+            return self.table[...][:, self._buckets_of(diagonal_distances(length, length))]
+        return self.table[...][:, self._buckets(length)][None]
 
     def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
         """The bias of one of `length` queries, whose position need not be known when compiling."""
-        buckets = jnp.asarray(self._buckets(length, length))[position]
+        buckets = jnp.asarray(self._buckets(length))[position]
         return self.table[...][None, :, None, buckets]
 
-    def _buckets(self, query_length: int, key_length: int) -> Int[np.ndarray, "Q K"]:
+    def _buckets(self, length: int) -> Int[np.ndarray, "L L"]:
+        return self._buckets_of(np.subtract.outer(np.arange(length), np.arange(length)))
+
+    def _buckets_of(self, distance: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         return relative_position_buckets(
-            query_length,
-            key_length,
+            distance,
             bidirectional=self.bidirectional,
             buckets=self.table.shape[-1],
             max_distance=self.max_distance,
@@ -99,12 +105,19 @@ class Attention(nnx.Module):
         self,
         x: Float[Array, "B Q D"],
         memory: Float[Array, "B K D"],
-        mask: Bool[Array, "#B #Q K"],
+        mask: Bool[Array, "#B #Q K"] | KernelMask,
         *,
-        bias: Float[Array, "1 H Q K"] | None = None,
+        bias: Float[Array, "1 H Q K"] | Float[Array, "H diagonals"] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
-        """Attend from `x` to the positions of `memory` where `mask` is true."""
+        """Attend from `x` to the positions of `memory` where `mask` is true.
+
+        With a `KernelMask` the kernel computes it, and `bias` are diagonals.
+        """
+        if isinstance(mask, KernelMask):
+            values = self._drop(self.value(memory), key)
+            q, k = self.query(x), self.key(memory)
+            return self.out(attend_by_kernel(q, k, values, mask, bias, heads=self.heads))
         return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
 
     def keys_and_values(
@@ -130,6 +143,18 @@ class Attention(nnx.Module):
             weighted_sum = jax.checkpoint(weighted_sum)
         attended = weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
         return self.out(attended.reshape(*attended.shape[:2], -1))
+
+    def _drop(
+        self, values: Float[Array, "B K J"], key: PRNGKeyArray | None
+    ) -> Float[Array, "B K J"]:
+        """Drop values in place of weights: all queries drop the same ones, so it is the same."""
+        if key is None or self.dropout_rate == 0.0:
+            return values
+        of_head = self._heads(values)
+        rows, keys, heads, _ = of_head.shape
+        kept = dropout(jnp.ones((rows, heads, 1, keys)), self.dropout_rate, key)
+        scaled = of_head.astype(jnp.float32) * kept[:, :, 0].swapaxes(1, 2)[..., None]
+        return scaled.astype(values.dtype).reshape(values.shape)
 
     def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
         return y.reshape(*y.shape[:2], self.heads, -1)

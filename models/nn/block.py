@@ -14,6 +14,7 @@ from mswitch.models.nn.attention import Attention, RelativePositionBias
 from mswitch.models.nn.experts import SwitchFeedForward
 from mswitch.models.nn.layers import FeedForward, RMSNorm, dropout, split_key
 from mswitch.models.nn.router import RoutingStats
+from mswitch.models.nn.sharded_attention import KernelMask
 from mswitch.models.partitioning import constrain_batch
 
 
@@ -72,10 +73,10 @@ class Block(nnx.Module):
         *,
         real: Bool[Array, "B L"],
         ids: Int[Array, "B L"],
-        mask: Bool[Array, "#B #L L"],
-        bias: Float[Array, "1 H L L"] | None,
+        mask: Bool[Array, "#B #L L"] | KernelMask,
+        bias: Float[Array, "1 H L L"] | Float[Array, "H diagonals"] | None,
         memory: Float[Array, "B M D"] | None,
-        memory_mask: Bool[Array, "B #L M"] | None,
+        memory_mask: Bool[Array, "B #L M"] | KernelMask | None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
@@ -86,7 +87,7 @@ class Block(nnx.Module):
         """
         keys = split_key(key, 6)
         if self.position_bias is not None:
-            bias = self.position_bias(x.shape[1], x.shape[1])
+            bias = self.position_bias(x.shape[1], mask)
         y = self.self_attention_norm(x)
         y = self.self_attention(y, y, mask, bias=bias, key=keys[0])
         x = x + dropout(y, self.dropout_rate, keys[1])

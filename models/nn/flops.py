@@ -6,7 +6,7 @@ cost what matrix products cost. A test holds the two against each other on an un
 """
 
 from mswitch.models.capacity import batch_groups, expert_capacity
-from mswitch.models.config import ModelConfig, Remat
+from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
 #: A product's backward pass is two products of its size: one per operand.
 FORWARD_AND_BACKWARD = 3
@@ -86,18 +86,19 @@ def recomputed_flops(
     *,
     remat: Remat,
     loss_chunks: int,
+    attention: AttentionChoice = "xla",
 ) -> int:
     """Matrix-product FLOPs that memory settings add to one training step.
 
     Remat `layers` runs the layers' forward pass again, `attention` the products of queries and
-    keys; more than one loss chunk that of the logits.
+    keys, as attention by the kernel does; more than one loss chunk that of the logits.
     """
     lengths = (batch_size, inputs_length, targets_length)
     logits = logits_flops(config, batch_size, targets_length)
     again = logits if loss_chunks > 1 else 0
     if remat == "layers":
         again += forward_flops(config, *lengths) - logits
-    elif remat == "attention":
+    if remat == "attention" or attention == "kernel":
         pairs = config.encoder_layers * inputs_length**2
         pairs += config.decoder_layers * targets_length * (targets_length + inputs_length)
         again += 2 * batch_size * config.joined_kv * pairs

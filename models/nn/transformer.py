@@ -16,11 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from mswitch.models.capacity import WHOLE_BATCH, Groups
-from mswitch.models.config import ModelConfig, Remat
+from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 from mswitch.models.nn.attention import RelativePositionBias
 from mswitch.models.nn.block import Period
 from mswitch.models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
 from mswitch.models.nn.router import RoutingStats
+from mswitch.models.nn.sharded_attention import KernelMask, choose_kernel, device_kind
 from mswitch.models.partitioning import constrain_batch
 
 PADDING = 0
@@ -91,9 +92,9 @@ class Stack(nnx.Module):
         *,
         real: Bool[Array, "B L"],
         ids: Int[Array, "B L"],
-        mask: Bool[Array, "#B #L L"],
+        mask: Bool[Array, "#B #L L"] | KernelMask,
         memory: Float[Array, "B M D"] | None = None,
-        memory_mask: Bool[Array, "B #L M"] | None = None,
+        memory_mask: Bool[Array, "B #L M"] | KernelMask | None = None,
         groups: int,
         capacity: int | None,
         key: PRNGKeyArray | None,
@@ -101,7 +102,7 @@ class Stack(nnx.Module):
         """Apply all blocks; statistics carry a leading axis of sparse layers."""
         keys = split_key(key, 3)
         length = x.shape[1]
-        bias = None if self.position_bias is None else self.position_bias(length, length)
+        bias = None if self.position_bias is None else self.position_bias(length, mask)
 
         def apply(period, x, key):
             return period(
@@ -154,6 +155,7 @@ class Transformer(nnx.Module):
         mesh: devices to shard over, or None for one.
         scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
         remat: what the backward pass recomputes (`TrainConfig`).
+        attention: what computes attention (`TrainConfig`).
         rngs: randomness of initialisation.
     """
 
@@ -165,10 +167,12 @@ class Transformer(nnx.Module):
         mesh: Mesh | None = None,
         scan_layers: bool = False,
         remat: Remat = "none",
+        attention: AttentionChoice = "auto",
         rngs: nnx.Rngs,
     ):
         self.config = config
         self.mesh = mesh
+        self.attention: AttentionChoice = attention
         rows, d_model = config.vocabulary_size, config.d_model
         self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
 
@@ -230,12 +234,15 @@ class Transformer(nnx.Module):
         encoder_capacity, decoder_capacity = capacities or (None, None)
         source_real = encoder_input_tokens != PADDING
         target_real = decoder_target_tokens != PADDING
-        length = decoder_input_tokens.shape[1]
-        memory_mask = source_real[:, None, :]
-        target_mask = jnp.tril(jnp.ones((length, length), bool))[None]
         if encoder_segment_ids is not None and decoder_segment_ids is not None:
-            memory_mask = _same_segment(decoder_segment_ids, encoder_segment_ids)
-            target_mask &= _same_segment(decoder_segment_ids, decoder_segment_ids)
+            target, source, packed = decoder_segment_ids, encoder_segment_ids, True
+            seen = target
+        else:
+            target, source, packed = target_real, source_real, False
+            # Padding comes last, so only padding sees it, and that is never read.
+            seen = jnp.ones((1, target.shape[1]), bool)
+        target_mask = self._mask(target, seen, packed=packed, causal=True)
+        memory_mask = self._mask(target, source, packed=packed)
         memory, encoder_stats = self.encode(
             encoder_input_tokens,
             segment_ids=encoder_segment_ids,
@@ -269,12 +276,12 @@ class Transformer(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
         """Run the encoder; arguments and statistics as in `__call__`."""
         real = tokens != PADDING
-        packed = segment_ids is not None
+        segments = real if segment_ids is None else segment_ids
         return self.encoder(
             constrain_batch(self.embedding(tokens), self.mesh),
             real=real,
             ids=tokens,
-            mask=_same_segment(segment_ids, segment_ids) if packed else real[:, None, :],
+            mask=self._mask(segments, segments, packed=segment_ids is not None),
             groups=groups,
             capacity=capacity,
             key=key,
@@ -286,7 +293,23 @@ class Transformer(nnx.Module):
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0
 
+    def _mask(
+        self,
+        queries: Int[Array, "B Q"] | Bool[Array, "B Q"],
+        keys: Int[Array, "#B K"] | Bool[Array, "#B K"],
+        *,
+        packed: bool,
+        causal: bool = False,
+    ) -> Bool[Array, "#B #Q K"] | KernelMask:
+        """Say which keys each query sees: all that are real, or in packed rows its example's.
 
-def _same_segment(query: Int[Array, "B Q"], key: Int[Array, "B K"]) -> Bool[Array, "B Q K"]:
-    """Where a query and a key are of one example. Padding sees padding alone, and is never read."""
-    return query[:, :, None] == key[:, None, :]
+        Padding of packed rows sees padding alone, and is never read.
+        """
+        lengths = (queries.shape[1], keys.shape[1])
+        kind = device_kind(self.mesh)
+        options = choose_kernel(self.attention, self.config.d_kv, lengths, kind)
+        if options is not None:
+            keys = jnp.broadcast_to(keys, (queries.shape[0], lengths[1]))
+            return KernelMask(keys, queries if packed else None, causal, options, self.mesh)
+        mask = queries[:, :, None] == keys[:, None, :] if packed else keys[:, None, :]
+        return mask & jnp.tril(jnp.ones(lengths, bool))[None] if causal else mask

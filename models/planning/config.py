@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mswitch.models.config import Remat
+from mswitch.models.config import AttentionChoice, Remat
 from mswitch.pipelines.config_checks import Count, check_fields
 
 
@@ -20,6 +20,7 @@ class PlanConfig:
         microbatches: parts of a batch whose gradients are added up.
         loss_chunks: parts of the target length whose logits exist at one time.
         remat: what the backward pass recomputes.
+        attention: what computes attention, as in training.
     """
 
     batch_size: Count = 1024
@@ -31,6 +32,7 @@ class PlanConfig:
     microbatches: Count | None = None
     loss_chunks: Count | None = None
     remat: Remat | None = None
+    attention: AttentionChoice = "auto"
 
     def __post_init__(self):
         check_fields(self)

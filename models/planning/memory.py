@@ -18,12 +18,13 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
 
-#: Arrays kept for the backward pass, each of one value a token and unit: of the feed-forward
-#: width (GELU's inner values among them) in bfloat16, and of the model's width in bfloat16 and
-#: float32 for an encoder's block, a decoder's block. Read off compiled steps of mT5-Base.
-FEED_FORWARD_KEPT = {"geglu": 8, "relu": 2}
-ENCODER_KEPT_BYTES = 5 * 2 + 4 * 4
-DECODER_KEPT_BYTES = 8 * 2 + 6 * 4
+#: bfloat16 arrays kept for the backward pass of scanned layers. Of the feed-forward width:
+#: projections and their product. Of the model's width, for each layer of an encoder's and a
+#: decoder's block: the residual stream, and what the norm makes of it. Of all heads: queries, keys,
+#: values and their sums, besides keys and values of the inputs.
+FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
+ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
+ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Attention keeps its probabilities in float32 and, for the product with values, in bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
 #: A sparse block keeps its queues, the router's input in float32 before and after jitter, and two
@@ -163,8 +164,9 @@ def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
 
 def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: bool) -> float:
     width, tokens, decoder = train.model_parallel, part.tokens, part.memory_length > 0
-    residual = tokens * model.d_model * (DECODER_KEPT_BYTES if decoder else ENCODER_KEPT_BYTES)
-    projections = 2 * model.joined_kv / width * tokens * (4 if decoder else 3)
+    residual = 2 * model.d_model * tokens * (DECODER_KEPT if decoder else ENCODER_KEPT)
+    projections = DECODER_PROJECTIONS if decoder else ENCODER_PROJECTIONS
+    projections *= 2 * model.joined_kv / width * tokens
     projections += 2 * model.joined_kv / width * part.sequences * part.memory_length * 2
     attention = _attention_weights(model, train, part) if train.remat != "attention" else 0.0
     feed_forward = 2 * FEED_FORWARD_KEPT[model.activation] * model.d_ff / width
@@ -176,7 +178,12 @@ def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: 
 
 
 def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Bytes of the attention weights of one block: self-attention's, and a decoder's own."""
+    """Bytes of the attention weights of one block: self-attention's, and a decoder's own.
+
+    The kernel writes none.
+    """
+    if train.attention == "kernel":
+        return 0.0
     keys, heads = part.length + part.memory_length, model.heads / train.model_parallel
     return part.tokens * keys * heads * ATTENTION_KEPT_BYTES
 

@@ -101,6 +101,7 @@ def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> Tra
     return TrainConfig(
         batch_size=config.batch_size,
         scan_layers=True,
+        attention=config.attention,
         data_parallel=data,
         expert_parallel=expert,
         model_parallel=width,
@@ -141,7 +142,9 @@ def _memory_settings(
             continue
         for loss_chunks in chunks:
             for remat in get_args(Remat):
-                if config.allows("remat", remat):
+                # The kernel keeps no weights that could be computed again.
+                needless = remat == "attention" and config.attention == "kernel"
+                if config.allows("remat", remat) and not (needless and config.remat is None):
                     yield dataclasses.replace(
                         mesh, microbatches=microbatches, loss_chunks=loss_chunks, remat=remat
                     )
@@ -161,7 +164,12 @@ def _analytic_secs(
     """Compute, weights through memory, and collectives, one after another: good for a ranking."""
     chip, parts = topology.chip, train.microbatches
     flops = training_step_flops(model, train.batch_size, *lengths) + recomputed_flops(
-        model, train.batch_size, *lengths, remat=train.remat, loss_chunks=train.loss_chunks
+        model,
+        train.batch_size,
+        *lengths,
+        remat=train.remat,
+        loss_chunks=train.loss_chunks,
+        attention=train.attention,
     )
     experts = counts.get("experts", 0) / train.expert_parallel / train.model_parallel
     others = (sum(counts.values()) - counts.get("experts", 0)) / train.model_parallel

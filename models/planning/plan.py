@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
 from mswitch.models.capacity import small_group_warnings
-from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig
+from mswitch.models.config import AttentionChoice, ModelChanges, ModelConfig, TrainConfig
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.sharded_attention import choose_kernel
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.costs import roofline
@@ -32,6 +33,7 @@ def make_plan(
     """Plan one preset on one topology; return what `mswitch plan --json` prints."""
     slice_ = parse_topology(topology)
     model = changes.applied_to(find_preset(preset).model)
+    config = dataclasses.replace(config, attention=_attention(model, config, slice_))
     for warning in small_group_warnings(model, *config.shape):
         say("plan", warning)
     # Without a mesh: the tree and its shapes are the same on all.
@@ -60,6 +62,13 @@ def make_plan(
             config.batch_size if fitting else _smaller_batch(model, config, slice_, skeleton)
         ),
     }
+
+
+def _attention(model: ModelConfig, config: PlanConfig, topology: Topology) -> AttentionChoice:
+    """Settle what computes attention on the slice's devices."""
+    lengths = (config.inputs_length, config.targets_length)
+    kind = f"TPU {topology.name.partition(':')[0]}"
+    return "kernel" if choose_kernel(config.attention, model.d_kv, lengths, kind) else "xla"
 
 
 def make_pair(
@@ -178,6 +187,7 @@ def _as_json(setting: Setting) -> dict[str, Any]:
         "microbatches": train.microbatches,
         "loss_chunks": train.loss_chunks,
         "remat": train.remat,
+        "attention": train.attention,
         "scan_layers": train.scan_layers,
         "predicted_bytes_per_device": memory.total,
     }
@@ -195,7 +205,12 @@ def _measured(
     lengths = (config.inputs_length, config.targets_length)
     analytic = training_step_flops(model, train.batch_size, *lengths)
     again = recomputed_flops(
-        model, train.batch_size, *lengths, remat=train.remat, loss_chunks=train.loss_chunks
+        model,
+        train.batch_size,
+        *lengths,
+        remat=train.remat,
+        loss_chunks=train.loss_chunks,
+        attention=train.attention,
     )
     made: dict[str, Any] = {
         "fits": result.fits,

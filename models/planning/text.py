@@ -162,6 +162,7 @@ def train_options(setting: dict[str, Any]) -> str:
         options.append(f"--loss-chunks {setting['loss_chunks']}")
     if setting["remat"] != "none":
         options.append(f"--remat {setting['remat']}")
+    options.append(f"--attention {setting['attention']}")
     if setting["scan_layers"]:
         options.append("--scan-layers")
     return " ".join(options)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mswitch.models.config import Precision, TrainConfig
+from mswitch.models.config import TrainConfig
 from mswitch.models.training.checkpoint import Checkpoints, find_step, restore_parameters
 from mswitch.models.training.distributed import say_once
 from mswitch.models.training.optimizer import Optimizer
@@ -150,20 +150,21 @@ def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
-    skeleton = _skeleton_of(teacher, plan.train.dtype, mesh)
+    skeleton = _skeleton_of(teacher, plan.train, mesh)
     return Teaching(skeleton, teacher.soft_weight, teacher.temperature)
 
 
-def _skeleton_of(teacher: Teacher, dtype: Precision, mesh: Mesh | None) -> Skeleton:
-    """The teacher's model, its layers stored as they are, computed in the student's precision."""
-    settings = {"dtype": dtype, "remat": "none", "freeze": "none"}
+def _skeleton_of(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
+    """The teacher's model, its layers stored as they are, computed as `train` computes."""
+    settings = {"dtype": train.dtype, "attention": train.attention}
+    settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
 def _teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
     """The teacher's values, on the mesh."""
     origin = teacher.origin
-    like = _skeleton_of(teacher, teacher.train.dtype, mesh).abstract_parameters()
+    like = _skeleton_of(teacher, teacher.train, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
         return restore_parameters(files, origin.step, like, origin.chain["config_hash"])

@@ -28,7 +28,10 @@ if TYPE_CHECKING:  # it takes SentencePiece, which most that read runs do withou
 CONFIG = "config.json"
 #: Settings of training that may change when a run continues: results are equal up to rounding, or
 #: the same as long as no loss is bad.
-FREE = ("data_parallel", "expert_parallel", "model_parallel", "remat", "on_bad_loss", "loss_spike")
+FREE = (
+    *("data_parallel", "expert_parallel", "model_parallel", "remat", "attention"),
+    *("on_bad_loss", "loss_spike"),
+)
 CHECKPOINTS = "checkpoints"
 #: Where the files of an evaluation say how it was computed, in the metadata of their schema.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
@@ -286,13 +289,14 @@ def describe_run(
     *,
     is_copy: bool = False,
 ) -> None:
-    """Write config.json; one that is there only takes over settings that may change.
+    """Write config.json; an existing one only takes over settings that may change.
 
     From a run in a bucket, of which `out` is a copy, no relative path leads here.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
-        after = {**before, "train": identifying_settings(plan.train)}
+        now_set = {"train": identifying_settings(plan.train), "attention": measured["attention"]}
+        after = {**before, **now_set}
         now = train_config_of(before)
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:

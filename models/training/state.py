@@ -54,7 +54,7 @@ class Skeleton:
         axes: logical names of their dimensions.
         mesh: devices, or None for one.
         config: the architecture.
-        train: compute type, scan and remat, which the tree depends on.
+        train: compute type, scan, remat and attention, which the tree depends on.
     """
 
     graph: Any
@@ -69,7 +69,8 @@ class Skeleton:
     def of(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
         """Build the skeleton of a model; no parameter is allocated."""
         # Of all settings of a training, the tree depends on these alone.
-        kept = TrainConfig(dtype=train.dtype, scan_layers=train.scan_layers, remat=train.remat)
+        names = ("dtype", "scan_layers", "remat", "attention")
+        kept = TrainConfig(**{name: getattr(train, name) for name in names})
         graph, paths, shapes, axes = _tree(config, kept, mesh)
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
@@ -177,6 +178,7 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
         mesh=mesh,
         scan_layers=train.scan_layers,
         remat=train.remat,
+        attention=train.attention,
         rngs=nnx.Rngs(params=train.seed),
     )
 

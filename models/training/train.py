@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from mswitch.models.capacity import batch_groups, small_group_warnings
 from mswitch.models.config import (
     JobConfig,
@@ -22,6 +20,7 @@ from mswitch.models.config import (
     TrainConfig,
     padded_vocabulary,
 )
+from mswitch.models.nn.sharded_attention import choose_kernel, device_kind
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh
 from mswitch.models.presets import preset as find_preset
 from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
@@ -110,14 +109,18 @@ def train_prepared(
         lengths = (batches.inputs_length, batches.targets_length)
         groups = batch_groups(plan.model, plan.train.rows, *lengths)
         together(lambda: check_divisible(plan.model, plan.train, groups))
-        skeleton = Skeleton.of(plan.model, plan.train, make_mesh(plan.train))
+        mesh, model = make_mesh(plan.train), plan.model
+        way, kind = plan.train.attention, device_kind(mesh)
+        kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
+        skeleton = Skeleton.of(model, plan.train, mesh)
         counts = parameter_counts(skeleton)
         measured = {
             "parameters": sum(counts.values()),
             "parameters_by_group": counts,
             "flops_per_step": float(plan.flops_per_step(*lengths)),
             "tokens_per_step": plan.train.rows * sum(lengths),
-            "device": jax.devices()[0].device_kind,
+            "device": kind,
+            "attention": "xla" if kernel is None else "kernel",
         }
 
         def describe() -> None:
@@ -228,6 +231,6 @@ def _introduction(
         f"{config.steps:,} steps of {config.rows} x ({lengths[0]} + {lengths[1]}) = "
         f"{measured['tokens_per_step']:,} tokens, {measured['flops_per_step'] / 1e9:,.1f} GFLOP a "
         f"step, {config.optimizer}, {config.dtype} on {config.devices} x {measured['device']}, "
-        f"{len(plan.languages)} languages, seed {config.seed}"
+        f"attention by {measured['attention']}, {len(plan.languages)} languages, seed {config.seed}"
     )
     yield from small_group_warnings(model, config.rows, *lengths)

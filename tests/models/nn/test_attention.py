@@ -13,11 +13,12 @@ from mswitch.models.nn.attention import Attention, relative_position_buckets
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_buckets_follow_the_paper(bidirectional):
     length = 300
+    signed = np.subtract.outer(np.arange(length), np.arange(length))
     made = relative_position_buckets(
-        length, length, bidirectional=bidirectional, buckets=32, max_distance=128
+        signed, bidirectional=bidirectional, buckets=32, max_distance=128
     )
     differs = made != buckets(length, bidirectional=bidirectional)
-    distances = np.abs(np.subtract.outer(np.arange(length), np.arange(length)))
+    distances = np.abs(signed)
     # At exact powers the logarithm of a float32 may fall on either side.
     assert {*distances[differs].tolist()} <= {16, 32, 64, 128}
 

@@ -23,14 +23,15 @@ def batch_of_features() -> dict[str, np.ndarray]:
     return batch
 
 
-def gradients(config, train, batch, groups=None):
+def gradients(config, train, batch, groups=None, key=None):
     skeleton = Skeleton.of(config, train)
     parameters = jax.jit(skeleton.initial_parameters)()
     groups = groups or batch_groups(config, 8, 12, 8)
 
     def loss(parameters, batch):
         tokens = batch["decoder_loss_weights"].sum()
-        return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens)[0]
+        how = {"groups": groups, "target_tokens": tokens, "key": key}
+        return batch_loss(skeleton, parameters, batch, **how)[0]
 
     return jax.jit(jax.value_and_grad(loss))(parameters, batch)
 
@@ -42,16 +43,24 @@ def gradients(config, train, batch, groups=None):
         ({"scan_layers": True, "remat": "layers", "loss_chunks": 3}, True),
         ({"scan_layers": True}, False),
         ({"remat": "attention"}, True),
+        ({"attention": "kernel"}, True),
+        ({"attention": "kernel", "scan_layers": True, "remat": "layers"}, False),
     ],
 )
 def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
     config = dataclasses.replace(
-        sparse, encoder_layers=4, decoder_layers=2, sparse_every=2, shared_position_bias=shared
+        sparse,
+        encoder_layers=4,
+        decoder_layers=2,
+        sparse_every=2,
+        shared_position_bias=shared,
+        dropout_rate=0.1,
     )
     batch = batch_of_features()
     saving = dataclasses.replace(FLOAT32, **settings)
-    plain, plain_gradient = gradients(config, FLOAT32, batch)
-    other, other_gradient = gradients(config, saving, batch)
+    key = jax.random.key(0)
+    plain, plain_gradient = gradients(config, FLOAT32, batch, key=key)
+    other, other_gradient = gradients(config, saving, batch, key=key)
     assert float(plain) == pytest.approx(float(other), rel=1e-6)
     other_gradient = unrolled(other_gradient)
     assert plain_gradient.keys() == other_gradient.keys()

@@ -128,6 +128,26 @@ def test_what_is_printed_trains_what_was_compiled(monkeypatch):
         assert meant.scan_layers
 
 
+@pytest.mark.parametrize(
+    ("topology", "asked", "wanted"),
+    [
+        ("v5e:4x4", {}, "kernel"),
+        ("v5e:4x4", {"attention": "xla"}, "xla"),
+        ("v4:2x2x4", {"inputs_length": 2048}, "xla"),
+        ("v3:4x4", {}, "xla"),
+    ],
+)
+def test_attention_is_settled_by_the_slice(monkeypatch, topology, asked, wanted):
+    """The kernel computes the product of queries and keys twice, which remat need not repeat."""
+    monkeypatch.setattr(plan_module, "compile_elsewhere", compiled)
+    plan = make_plan("mt5-small", topology, PlanConfig(batch_size=256, **asked), ModelChanges())
+    assert plan["attention"] == wanted
+    assert {setting["attention"] for setting in plan["suggestions"]} == {wanted}
+    assert (plan["recomputed_flops_per_step"] > 0) >= (wanted == "kernel")
+    if wanted == "kernel":
+        assert "attention" not in {setting["remat"] for setting in plan["suggestions"]}
+
+
 def test_what_cannot_fit_is_an_answer_and_is_not_compiled(monkeypatch):
     monkeypatch.delattr(plan_module, "compile_elsewhere")
     plan = make_plan("switch-c", "v5e:4x4", PlanConfig(), ModelChanges())
@@ -178,6 +198,8 @@ def test_every_memory_setting_saves_what_it_is_for():
     attention = memory(remat="attention")
     assert memory(remat="layers").activations < attention.activations < 0.8 * plain.activations
     assert attention.total < plain.total
+    assert memory(attention="kernel").activations == attention.activations
+    assert memory(attention="kernel").total <= attention.total
     assert memory(loss_chunks=4).working < 0.6 * plain.working
     halves = memory(microbatches=2)
     assert halves.activations == pytest.approx(plain.activations / 2)
@@ -270,6 +292,7 @@ def test_what_is_asked_for_is_kept():
         ("--preset mswitch-base --experts 12 --expert-parallel 8", "8 does not divide 12 experts"),
         ("--batch-size 7", "give --batch-size 8 in place of 7"),
         ("--data-parallel 16 --microbatches 3", "no setting of the 16 devices of v5e:4x4"),
+        ("--topology v3:4x4 --attention kernel", "--attention kernel is for TPU v4, TPU v5"),
         ("--batch-size 0", "--batch-size must be at least 1"),
     ],
 )

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from processes import run_mswitch
@@ -11,7 +13,7 @@ from mswitch.flows.chains.machine_settings import find_setting
 from mswitch.models.config import TrainConfig, padded_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import training_step_flops
-from mswitch.models.planning.compile import CompileRequest
+from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest
 from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
 from mswitch.models.planning.parts import PARTS
 from mswitch.models.planning.topology import parse_topology
@@ -21,6 +23,7 @@ from mswitch.pipelines.errors import UserError
 pytestmark = pytest.mark.tpu
 
 ROWS, INPUTS, TARGETS = 32, 128, 32
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 def need_compiler(topology: str) -> None:
@@ -59,7 +62,7 @@ def small(name: str, layers: int):
 def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     need_compiler(topology)
     model = small(name, layers=6)
-    train = TrainConfig(batch_size=ROWS, scan_layers=True, **mesh)
+    train = TrainConfig(batch_size=ROWS, scan_layers=True, attention="xla", **mesh)
     result = compile_elsewhere(CompileRequest(topology, model, train, INPUTS, TARGETS))
     assert result.fits
     assert result.costs is not None
@@ -77,6 +80,23 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     assert parts.keys() == {*PARTS, "rest"} - (set() if model.sparse else {"dispatch"})
     moved = sum(part["memory_bytes"] for part in parts.values())
     assert parts["rest"]["memory_bytes"] < 0.2 * moved == 0.2 * result.costs["memory_bytes"]
+
+
+@pytest.mark.parametrize("topology", ["v5p:2x2x1", "v5e:2x2", "v6e:2x2", "v4:2x2x1"])
+def test_attentions_kernel_compiles_and_no_array_of_logits_is_left(topology):
+    need_compiler(topology)
+    done = subprocess.run(
+        [planning_python(COMPILERS["tpu"]), SUPPORT / "compile_attention.py", topology],
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    *cases, step = map(json.loads, done.stdout.splitlines())
+    assert len(cases) == (4 if topology.startswith("v4:") else 5)
+    assert [case["kernels"] for case in cases] == [2] * len(cases)
+    assert step["kernels"] == 2 * 3  # self-attention of encoder and decoder, and cross-attention
+    assert not any(case["logits"] for case in (*cases, step))
 
 
 def test_what_does_not_fit_is_said_by_the_command():

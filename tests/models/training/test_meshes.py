@@ -16,7 +16,7 @@ TOKEN = PERIODS | {"routing": "token"}
 CASES = [
     [[1, 2, 2], TOKEN, "full", SAVING],
     [[4, 1, 2], {"experts": 0}, "full", {"remat": "attention"}],
-    [[2, 2, 2], {}, "full", {}],
+    [[2, 2, 2], {}, "full", {"attention": "kernel"}],
     [[2, 4, 1], {"balance_scope": "global"}, "factored", {}],
 ]
 

@@ -35,13 +35,13 @@ def packed(padded) -> dict[str, np.ndarray]:
     return pack_rows(padded, PACK)
 
 
-@pytest.fixture(scope="module", params=["dense", "sparse", "scanned"])
+@pytest.fixture(scope="module", params=["dense", "kernel", "sparse", "scanned"])
 def model(request) -> Skeleton:
     """A model whose experts have room for every token."""
     kind = request.param
-    config = request.getfixturevalue("sparse" if kind == "scanned" else kind)
+    config = request.getfixturevalue({"scanned": "sparse", "kernel": "dense"}.get(kind, kind))
     config = dataclasses.replace(config, capacity_factor=4.0 if config.sparse else 1.0)
-    train = FLOAT32
+    train = dataclasses.replace(FLOAT32, attention="kernel" if kind == "kernel" else "auto")
     if kind == "scanned":
         train = dataclasses.replace(FLOAT32, scan_layers=True, remat="layers")
     return Skeleton.of(config, train)

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import signal
 from pathlib import Path
@@ -135,6 +136,19 @@ def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undist
     end(start(*words, devices=2, MSWITCH_FAULT="train.after_checkpoint"), -signal.SIGKILL)
     assert "continuing after step" in end(start(*words, devices=2))
     assert_close(out, undisturbed)
+
+
+def test_attention_by_the_kernel_learns_as_by_xla_and_each_resumes_the_other(tmp_path):
+    """Fifty steps, of which one way, or the other, computes the first and the second half."""
+    runs = {}
+    for ways in itertools.product(("xla", "kernel"), repeat=2):
+        out = runs[ways] = tmp_path / "-".join(ways)
+        for steps, way in zip((25, 50), ways, strict=True):
+            child.run("mt5-tiny", out, steps, attention=way)
+            assert read_run(out)["attention"] == way
+    for ways, out in runs.items():
+        assert_close(out, runs["xla", "xla"])
+        assert read_run(out)["config_hash"] == read_run(runs["xla", "xla"])["config_hash"], ways
 
 
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew(tmp_path):

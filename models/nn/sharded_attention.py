@@ -1,0 +1,108 @@
+"""Which attention a model computes, and the kernel's on a mesh: each device its rows and heads."""
+
+import dataclasses
+import functools
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from mswitch.models.config import AttentionChoice
+from mswitch.models.nn.t5_attention import KernelOptions, t5_attention
+from mswitch.models.partitioning import BATCH_AXES
+from mswitch.pipelines.errors import UserError
+
+#: Widths of a head that the kernel was compiled for.
+WIDTHS = (64, 128)
+#: TPUs that it compiles for, by the beginning of JAX's name. v4 has 16 MB of on-chip memory, the
+#: others have at least four times that; in v3 kernels have no bfloat16 products.
+TPUS = {
+    "TPU v4": KernelOptions(tile_values=1024 * 128, longest=1024),
+    "TPU v5": KernelOptions(),
+    "TPU v6": KernelOptions(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelMask:
+    """Which keys each query sees, as the kernel takes it, and how it runs.
+
+    Attributes:
+        keys: example of each key; without `queries`, 0 hides a key.
+        queries: example of each query, which sees the keys of its example alone.
+        causal: whether a query sees no key after it.
+        options: the kernel's.
+        mesh: devices, or None for one.
+    """
+
+    keys: Int[Array, "B K"]
+    queries: Int[Array, "B Q"] | None
+    causal: bool
+    options: KernelOptions
+    mesh: Mesh | None
+
+
+def device_kind(mesh: Mesh | None) -> str:
+    """Return JAX's name for the mesh's devices, or for its own."""
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    return device.device_kind
+
+
+def choose_kernel(
+    choice: AttentionChoice, width: int, lengths: tuple[int, int], kind: str
+) -> KernelOptions | None:
+    """Return how the kernel runs on a kind of device, or None if XLA computes attention.
+
+    Args:
+        choice: `--attention`.
+        width: width of a head.
+        lengths: positions of a row in encoder and decoder.
+        kind: JAX's name for the device.
+
+    Raises:
+        UserError: `kernel` is chosen, which does not run there.
+    """
+    if choice == "xla":
+        return None
+    options = next((TPUS[name] for name in TPUS if kind.startswith(name)), None)
+    if choice == "auto":
+        fits = options is not None and width in WIDTHS and max(lengths) <= options.longest
+        return options if fits else None
+    if kind == "cpu":
+        options = KernelOptions(interpret=True)
+    if options is None:
+        raise UserError(
+            f"--attention kernel is for {', '.join(TPUS)} (and slowly for CPU), not for {kind}: "
+            "give --attention auto"
+        )
+    if max(lengths) > options.longest:
+        raise UserError(
+            f"--attention kernel takes rows of up to {options.longest:,} positions on {kind}, and "
+            f"there are {max(lengths):,}: give --attention auto"
+        )
+    return options
+
+
+def attend_by_kernel(
+    q: Float[Array, "B Q J"],
+    k: Float[Array, "B K J"],
+    v: Float[Array, "B K J"],
+    mask: KernelMask,
+    diagonals: Float[Array, "H diagonals"] | None,
+    *,
+    heads: int,
+) -> Float[Array, "B Q J"]:
+    """`t5_attention`, rows sharded over data x expert, heads over model."""
+    heads //= 1 if mask.mesh is None else mask.mesh.shape["model"]
+    how = {"heads": heads, "causal": mask.causal, "options": mask.options}
+    attend = functools.partial(t5_attention, **how)
+    if mask.mesh is not None:
+        wide, rows = PartitionSpec(BATCH_AXES, None, "model"), PartitionSpec(BATCH_AXES, None)
+        attend = jax.shard_map(
+            attend,
+            mesh=mask.mesh,
+            in_specs=(wide, wide, wide, PartitionSpec("model", None), rows, rows),
+            out_specs=wide,
+            check_vma=False,
+        )
+    return attend(q, k, v, diagonals, mask.keys, mask.queries)
