@@ -2,8 +2,12 @@
 
 Parameters are float32; products run in the compute type. Kernels are two-dimensional (or carry
 an expert axis in front), because the optimizer factors a matrix's last two axes.
+
+In scanned layers the backward pass computes norms and activations again: on an accelerator, to keep
+and read their inner values takes longer. In unrolled layers XLA merges both computations.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -70,10 +74,17 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         """Normalise the last axis."""
-        x = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
-        normal = (x * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(self.dtype)
-        return (normal.astype(jnp.float32) * self.scale[...]).astype(self.dtype)
+        return _normalise(x, self.scale[...], self.dtype)
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False, static_argnums=2)
+def _normalise(
+    x: Float[Array, "... D"], scale: Float[Array, " D"], dtype: jnp.dtype
+) -> Float[Array, "... D"]:
+    x = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
+    normal = (x * jax.lax.rsqrt(mean_square + NORM_EPSILON)).astype(dtype)
+    return (normal.astype(jnp.float32) * scale).astype(dtype)
 
 
 class Embedding(nnx.Module):
@@ -92,6 +103,7 @@ class Embedding(nnx.Module):
         return self.table[...][tokens].astype(self.dtype)
 
 
+@functools.partial(jax.checkpoint, prevent_cse=False)
 def activate(wi: Sequence[Array]) -> Array:
     """GEGLU of two projections (tanh approximation of GELU, as T5X), ReLU of one."""
     if len(wi) == 2:
