@@ -67,7 +67,7 @@ def report_data(
         "confidence_percent": percent,
         "train_tokens": train_tokens,
         "validation_documents": sum(result.losses.documents for result in results),
-        "near_duplicates": None if None in copies else sum(copies),
+        "near_duplicates": None if None in copies else sum(filter(None, copies)),
         "validation_target_tokens": sum(int(r.losses.tokens.sum()) for r in results),
         "languages_on_a_plateau": sum(
             r.speed_up.baseline_steps is not None and r.speed_up.baseline_steps < last * (1 - 1e-9)

@@ -178,7 +178,8 @@ class Evaluator:
                     continue
                 lang, document = self._batches.languages[index], str(batch["document"][row])
                 if not self._clusters:  # they are those of every checkpoint
-                    signature = sign(restore_tokens(*(batch[name][row] for name in TEXT), first))
+                    inputs, targets = (batch[name][row] for name in TEXT)
+                    signature = sign(restore_tokens(inputs, targets, first))
                     least = signatures.setdefault((lang, document), signature)
                     np.minimum(least, signature, out=least)
                 sums = documents[lang, document, int(batch["denoiser"][row])]

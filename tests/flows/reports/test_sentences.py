@@ -104,6 +104,7 @@ def test_what_chance_and_holm_say_of_clear_differences():
 
 def test_a_baseline_is_said_to_have_stopped_only_where_a_test_says_so():
     summary = {"languages": 30, "languages_under_minimum_documents": 0}
+    summary |= {"near_duplicates": None, "validation_documents": 300}
     assert sentences.caution({**summary, "languages_that_worsened": 0}, 1e12) == []
     [reason] = sentences.caution({**summary, "languages_that_worsened": 2}, 1e12)
     assert reason.startswith("In 2 languages the baseline was clearly better at half of its steps")

@@ -28,8 +28,8 @@ def signature_of(tokens: np.ndarray, seed: int = 0, lengths=LENGTHS[0]) -> np.nd
     """The signature of an example of these tokens, padded as in a batch."""
     mask = random_masks(tokens.size, lengths, [ExampleKey(seed, 5, 2, 1)])
     [inputs], [targets] = corrupt(tokens[None], mask, SIZE, lengths)
-    padded = (np.pad(part, (0, 7)) for part in (inputs, targets))
-    return sign(restore_tokens(*padded, SIZE - SENTINELS))
+    inputs, targets = (np.pad(part, (0, 7)) for part in (inputs, targets))
+    return sign(restore_tokens(inputs, targets, SIZE - SENTINELS))
 
 
 @given(st.sampled_from(LENGTHS), st.integers(1, 400), st.integers(0, 2**32 - 1))
