@@ -25,14 +25,17 @@ def identifying_settings(value: Any) -> Any:
 
 def identifying(config: Any) -> list[str]:
     """Return the names of the fields of a dataclass that identify an output."""
-    kinds = type(config).__mro__
+    kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith("mswitch.")]
     listed = next((names for kind in kinds if (names := _first_fields().get(kind.__name__))), None)
-    # The source of a user's rule is part of its identity.
-    own = listed is None and not type(config).__module__.startswith("mswitch.")
+    # The source of a user's rule is part of its identity: so are all fields that it declares.
+    theirs = (kind for kind in type(config).__mro__ if kind not in kinds)
+    own = {name for kind in theirs for name in vars(kind).get("__annotations__", {})}
     return [
         field.name
         for field in dataclasses.fields(config)
-        if own or field.name in (listed or ()) or getattr(config, field.name) != _default(field)
+        if field.name in own
+        or field.name in (listed or ())
+        or getattr(config, field.name) != _default(field)
     ]
 
 

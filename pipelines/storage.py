@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.errors import UserError, is_disk_full
 
 if TYPE_CHECKING:
     from mswitch.pipelines.download import Downloader
@@ -173,7 +173,8 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, final)
     except OSError as error:
-        error.filename = error.filename or str(final)  # an error of a write names no file
+        if is_disk_full(error):  # such an error of a write names no file
+            error.filename = error.filename or str(final)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -211,7 +211,7 @@ def _figure(
         "ci": ci,
         "ci_censored": ci_censored,
         "range": [low, high if np.isfinite(high) else None],
-        "seeds": [float(statistic(values)) for values in of_seeds],
+        "seeds": [float(statistic(values)) if len(values) else None for values in of_seeds],
     }
 
 

@@ -143,7 +143,7 @@ def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     name = re.sub(r"/report(-so-far)?$", "", os.path.dirname(path))
     written = datetime.datetime.fromtimestamp(file.updated, datetime.UTC)
     return {
-        "name": _shown(name.partition("/")[2] or name),
+        "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
         # With a dot in front no name of a directory is taken for a scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),

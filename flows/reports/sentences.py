@@ -244,7 +244,8 @@ def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
     words = f"{counts[0]} better and {counts[1]} worse after Holm’s correction"
     if None in counts:
         few = f"not testable with {plural(seeds, 'seed')}"
-        words = f"Holm’s correction: {few if seeds > 1 else 'not testable, differences are skewed'}"
+        skewed = f"not testable, {'seeds are few or ' if seeds > 3 else ''}differences are skewed"
+        words = f"Holm’s correction: {few if 1 < seeds <= 3 else skewed}"
     p_value = improved["count_p_value"]
     if p_value is None:
         return f"chance and {words}"

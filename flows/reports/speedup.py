@@ -80,10 +80,11 @@ class LanguageLosses:
 
     def sum_clusters(self, clusters: np.ndarray) -> "LanguageLosses":
         """Sum documents of one cluster, by the number [D] of each document's."""
-        numbers = np.unique(clusters)
         columns = self.tokens, self.target_bytes, self.baseline, self.candidate
-        sums = (np.array([x[clusters == n].sum(axis=0) for n in numbers]) for x in columns)
-        return LanguageLosses(self.lang, *sums, near_duplicates=len(clusters) - len(numbers))
+        order = np.argsort(clusters, kind="stable")
+        _, starts = np.unique(clusters[order], return_index=True)
+        sums = (np.add.reduceat(x[order], starts, axis=0) for x in columns)
+        return LanguageLosses(self.lang, *sums, near_duplicates=len(clusters) - len(starts))
 
     def curves(self) -> Curves:
         """Nats per target token of baseline and candidate, [S] each."""

@@ -248,7 +248,8 @@ def _steps_to_evaluate(
     if missing and watch:
         return steps, True
     if not steps and not done.intersection(wanted):
-        raise UserError(f"{files.place} has no checkpoint to evaluate yet: train it first")
+        which = f"none of the steps {', '.join(map(str, wanted))}" if there else "no checkpoint"
+        raise UserError(f"{files.place} has {which} to evaluate yet: train it first")
     if missing:
         say(
             "evaluate",
@@ -321,7 +322,7 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
     return dataclasses.replace(
         train,
         dtype=config.dtype or train.dtype,
-        attention="auto",
+        attention="xla" if train.attention == "xla" else "auto",
         batch_size=config.batch_size or -(-USUAL_BATCH // shards) * shards,
         pack=1,
         microbatches=1,

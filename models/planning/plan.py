@@ -67,7 +67,8 @@ def make_plan(
 def _attention(model: ModelConfig, config: PlanConfig, topology: Topology) -> AttentionChoice:
     """Settle what computes attention on the slice's devices."""
     lengths = (config.inputs_length, config.targets_length)
-    kind = f"TPU {topology.name.partition(':')[0]}"
+    gpu = topology.chip.gpu
+    kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
     return "kernel" if choose_kernel(config.attention, model.d_kv, lengths, kind) else "xla"
 
 

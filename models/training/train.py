@@ -112,7 +112,9 @@ def train_prepared(
         mesh, model = make_mesh(plan.train), plan.model
         way, kind = plan.train.attention, device_kind(mesh)
         kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
-        skeleton = Skeleton.of(model, plan.train, mesh)
+        # One way for all of the model, whatever the lengths of its parts.
+        settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
+        skeleton = Skeleton.of(model, settled, mesh)
         counts = parameter_counts(skeleton)
         measured = {
             "parameters": sum(counts.values()),

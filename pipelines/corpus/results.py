@@ -146,5 +146,5 @@ def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
         "status": status or ("damaged" if damaged else "read"),
         "records": pages + sum(dropped.values()),
         "pages": pages,
-        **{name: accounts[name] for name in _NOTED if accounts[name]},
+        **{name: accounts[name] for name in _NOTED if accounts.get(name)},
     }

@@ -91,7 +91,11 @@ class Reading(NamedTuple):
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
-                found = {part: form.fields[part] for part in own}
+                # Other rows of the file may have other fields.
+                found = {
+                    part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
+                    for part in own
+                }
                 return self._replace(form=form.name, fields={**self.fields, **found})
         return self
 

@@ -57,9 +57,10 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
     headers = dict(reversed(pairs))  # of a repeated name, the first
-    # Of several types, the last, as in browsers.
+    # Of several types the last, as in browsers; what follows a comma may be no type.
     stated = headers.get("content-type", "text/html")
-    media_type = stated.rpartition(",")[2].partition(";")[0].strip(" \t\"'")
+    types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
+    media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])
     if media_type not in _HTML_TYPES:
         raise UnreadableError("not_html", f"content type {stated}")
     body = _decode_body(body, headers, max_bytes)
@@ -110,6 +111,8 @@ def _join_chunks(body: bytes) -> bytes:
     pieces, at = [], 0
     while size := _CHUNK_SIZE.match(body, at):
         at = size.end() + int(size[1], 16)
+        if at > len(body):
+            break
         if at == size.end():
             return b"".join(pieces)
         pieces.append(body[size.end() : at])

@@ -24,6 +24,8 @@ _LOOK_BYTES = 64 << 10
 #: size once decompressed.
 _PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 _DICTIONARY_PAGE = b"\x04"
+#: Text is rarely compressed further than this.
+_ORDINARY = 100
 #: A column of a row group that is larger (once decompressed) is rejected unread, with the rows of
 #: its row group: Arrow itself stops at 2 GiB a page.
 MAX_COLUMN_BYTES = 2 << 30
@@ -177,10 +179,15 @@ def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequen
     next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
     group, largest = file.metadata.row_group(number), 1
     for column in map(group.column, range(group.num_columns)):
-        if column.path_in_schema not in wanted:
+        path, size = column.path_in_schema, column.total_uncompressed_size
+        if path not in wanted:
+            if path.startswith(tuple(f"{name}." for name in wanted)):
+                raise ValueError(f"column {path} is there twice, of different types")
             continue
-        if "DELTA_BYTE_ARRAY" in column.encodings:
-            largest += column.total_uncompressed_size
+        # What the metadata says of encodings need not be true.
+        beyond = size > _ORDINARY * column.total_compressed_size
+        if beyond or "DELTA_BYTE_ARRAY" in column.encodings:
+            largest += size
             continue
         raw.seek(min(column.data_page_offset, column.dictionary_page_offset or sys.maxsize))
         header = _PAGE_HEADER.match(raw.read(8))

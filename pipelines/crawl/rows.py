@@ -72,8 +72,10 @@ def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     url = str(value).strip()
-    unasked = path == "id" and reading.fields["url"] == STANDARD_FIELDS["url"]
-    return "" if _HASH.fullmatch(url) or (unasked and "://" not in url) else url
+    standard = STANDARD_FIELDS["url"]
+    if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
+        return url  # the user mapped it, or a published form has it
+    return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 
 
 def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:

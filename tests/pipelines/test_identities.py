@@ -8,9 +8,10 @@ from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.transfer.config import UpcycleConfig
 from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.rules.base import ListRule
 from mswitch.pipelines.corpus.rules.quality import GopherQuality
 from mswitch.pipelines.examples.config import ExamplesConfig
-from mswitch.pipelines.identities import identifying_settings
+from mswitch.pipelines.identities import identifying, identifying_settings
 from mswitch.pipelines.supervised.build import SupervisedConfig
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.mixtures import Mixture
@@ -32,7 +33,11 @@ KINDS = (
 def grown(kind):
     """A copy of a class with a field added."""
     field = ("added", int | None, dataclasses.field(default=None, kw_only=True))
-    return dataclasses.make_dataclass(kind.__name__, [field], bases=(kind,), frozen=True)
+    # Of ours: all fields of a user's class identify an output.
+    ours = {"__module__": kind.__module__}
+    return dataclasses.make_dataclass(
+        kind.__name__, [field], bases=(kind,), namespace=ours, frozen=True
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,3 +72,13 @@ def test_tables_and_lists_hold_settings_too():
     found = identifying_settings(value)["tasks"]
     assert [one["alpha"] for one in found] == [Mixture().alpha, 1.0]
     assert "added" not in found[0]
+
+
+def test_all_fields_that_a_users_class_declares_identify_an_output():
+    """Also below a class of ours, and under the name of one."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Paragraphs(ListRule):
+        most: int = 5
+
+    assert identifying(Paragraphs()) == ["saved", "most"]

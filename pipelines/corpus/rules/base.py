@@ -185,7 +185,10 @@ class Rule(Step):
         """Return which `limits` a setting moved from its former value, and whether inwards."""
         if not hasattr(self, name):
             return {}
-        before, after = self.change({name: was}).limits(), self.limits()
+        try:
+            before, after = self.change({name: was}).limits(), self.limits()
+        except UserError:  # not a value beside the others as they are now
+            return {}
         pairs = {
             value: (after.get(value, (None, None)), limits) for value, limits in before.items()
         }
@@ -226,7 +229,10 @@ class ListRule(Rule):
     saved: str = dataclasses.field(default="", repr=False, kw_only=True)
 
     def settings(self) -> dict[str, Any]:
-        return {name: value for name, value in super().settings().items() if name != "saved"}
+        settings = super().settings()
+        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules have it
+            del settings["saved"]
+        return settings
 
     def load(self) -> Any:
         """Read the lists."""

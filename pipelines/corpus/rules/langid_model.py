@@ -134,4 +134,5 @@ def _load(path: str) -> Any:
         with storage.fetch(path) as local:
             return fasttext.load_model(str(local)).predict
     except ValueError as error:
-        raise UserError(f"{path} is no fastText model ({error}): give a .bin or .ftz") from error
+        shown = storage.hide_secrets(path)
+        raise UserError(f"{shown} is no fastText model ({error}): give a .bin or .ftz") from error

@@ -13,8 +13,6 @@ from mswitch.pipelines.languages import any_code
 
 #: In a column of languages: all that have no rows of their own.
 ALL = "*"
-#: A header, and a row.
-_FEWEST_LINES = 2
 
 
 def own_table(name: str) -> list[dict[str, str]]:
@@ -72,7 +70,7 @@ def read_table(
         all_languages: allow `ALL` as a code.
     """
     with open_list(path, what) as file:
-        rows = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig"))
+        rows, taken = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig")), 0
         try:
             if missing := {"lang", *columns} - {*(rows.fieldnames or ())}:
                 raise ValueError(f"no header with {', '.join(sorted(missing))}")
@@ -84,7 +82,8 @@ def read_table(
                 if None in row or None in row.values():
                     raise ValueError(f"not {len(rows.fieldnames or ())} cells")
                 take(lang, row)
-            if rows.line_num < _FEWEST_LINES:
+                taken += 1
+            if not taken:
                 raise ValueError("no row after the header")
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             shown = storage.hide_secrets(path)

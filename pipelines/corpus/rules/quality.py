@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from annotated_types import Ge
 
+from mswitch.pipelines import storage
 from mswitch.pipelines.compiled import random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
@@ -344,8 +345,9 @@ class GopherQuality(ListRule):
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
             if words and len(stop_word_hashes(words)) < self.min_stop_words:
+                shown = storage.hide_secrets(self.stop_words)
                 raise UserError(
-                    f"{self.stop_words}: {lang} has fewer words than a page needs "
+                    f"{shown}: {lang} has fewer words than a page needs "
                     f"(quality.min_stop_words is {self.min_stop_words}): give more, or none"
                 )
         limits = read_thresholds(self.thresholds) if self.thresholds else {}

@@ -98,6 +98,7 @@ def test_what_chance_and_holm_say_of_clear_differences():
     said = sentences.by_chance({**untested, "count_p_value": 0.0421}, 3)
     assert said.endswith("(p = 0.042); Holm’s correction: not testable with 3 seeds")
     assert sentences.by_chance(untested, 1).endswith("not testable, differences are skewed")
+    assert sentences.by_chance(untested, 8).endswith("seeds are few or differences are skewed")
     said = sentences.by_chance({**untested, "count_p_value": None}, 2)
     assert said == "chance and Holm’s correction: not testable with 2 seeds"
 

@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.training, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def reports() -> list[dict]:
-    printed = output_of(SCRIPT, json.dumps(CASES))
+    # Compiled as trainings are: without XLA's usual passes rounding differs so much between meshes
+    # that an element without a gradient, which Adafactor scales up, moves another way.
+    printed = output_of(SCRIPT, json.dumps(CASES), XLA_FLAGS="")
     return [json.loads(line) for line in printed.splitlines()]
 
 

@@ -20,6 +20,9 @@ from mswitch.models.training.run_directory import (
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 
+#: What describes a run beside its settings.
+MEASURED = {"attention": "xla"}
+
 
 @pytest.fixture
 def plan():
@@ -29,7 +32,7 @@ def plan():
 @pytest.fixture
 def run(plan, tmp_path):
     out = tmp_path / "run"
-    describe_run(out, plan, tmp_path / "examples", {})
+    describe_run(out, plan, tmp_path / "examples", MEASURED)
     assert claim_run(out, plan) == Claim()
     return out
 
@@ -71,7 +74,10 @@ def test_unknown_settings_are_named(run):
 def test_a_setting_that_is_added_is_a_change_only_if_it_is_set(run, plan, part):
     config = getattr(plan, part)
     field = ("shared_expert", int, dataclasses.field(default=0, kw_only=True))
-    kind = dataclasses.make_dataclass("Grown", [field], bases=(type(config),), frozen=True)
+    ours = {"__module__": type(config).__module__}
+    kind = dataclasses.make_dataclass(
+        "Grown", [field], bases=(type(config),), namespace=ours, frozen=True
+    )
 
     def changed(value):
         grown = kind(**vars(config), shared_expert=value)
@@ -79,13 +85,13 @@ def test_a_setting_that_is_added_is_a_change_only_if_it_is_set(run, plan, part):
 
     assert changed(0).hash == plan.hash
     assert claim_run(run, changed(0)) == Claim()
-    describe_run(run, changed(0), run.parent / "examples", {})
+    describe_run(run, changed(0), run.parent / "examples", MEASURED)
     assert "shared_expert" not in read_run(run)[part]
     message = rf"other settings \({part}.shared_expert changed\)"
     with pytest.raises(UserError, match=message):
         claim_run(run, changed(1))
     other = run.with_name("other")
-    describe_run(other, changed(1), run.parent / "examples", {})
+    describe_run(other, changed(1), run.parent / "examples", MEASURED)
     with pytest.raises(UserError, match=message):
         claim_run(other, changed(0))
 

@@ -203,7 +203,10 @@ def test_a_run_continues_where_the_model_has_got_an_option(tmp_path, undisturbed
     def plan_with_option(*words, **options):
         plan = planned(*words, **options)
         field = ("shared_expert", int, dataclasses.field(default=0, kw_only=True))
-        kind = dataclasses.make_dataclass("Grown", [field], bases=(ModelConfig,), frozen=True)
+        ours = {"__module__": ModelConfig.__module__}
+        kind = dataclasses.make_dataclass(
+            "Grown", [field], bases=(ModelConfig,), namespace=ours, frozen=True
+        )
         return dataclasses.replace(plan, model=kind(**vars(plan.model)))
 
     monkeypatch.setattr(child, "plan", plan_with_option)

@@ -251,3 +251,26 @@ def test_heads_end_where_they_end(tmp_path):
     record = crawl.record(http, "http://a.example/", kind="response")
     path = crawl.write(tmp_path / "a.warc.gz", [record])
     assert crawl.contents(crawl.read(path, LIMIT, False)) == [TEXT]
+
+
+@pytest.mark.parametrize("size", ["7FFFFFFFFFFFFFFF", "FFFFFFFFFFFFFFFF", "FFFFF"])
+def test_a_chunk_that_says_it_is_huge(tmp_path, size):
+    body = size.encode() + b"\r\n\0abc"
+    outcome_of_it = outcome(tmp_path, "Transfer-Encoding: chunked\r\n", body)
+    assert outcome_of_it == "dropped: bad_encoding"
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        "text/html; charset=utf-8,iso-8859-1",
+        "text/html,",
+        "text/html, charset=utf-8",
+        "text/html; charset=utf-8, */*",
+        'text/html; title="a, b"',
+        "image/png, text/html",
+    ],
+)
+def test_a_list_that_has_the_type_of_html(tmp_path, stated):
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: {stated}\r\n\r\n".encode()
+    assert read_response(tmp_path, http + HTML) == TEXT
