@@ -250,7 +250,7 @@ class Checkpoints:
     def restore(self, step: int, like: TrainState) -> TrainState:
         """Load the whole state, onto the devices `like` names."""
         checkpoint = self.directory / str(step)
-        fix = self._advise(step) if self.kept else _RESTORE_IT  # none is kept of another run's
+        fix = self._advise(step)
         loaded = _load(checkpoint, _parts(like), self.run, fix)
         optimizer = loaded[OPTIMIZER]
         if int(optimizer["step"]) != step:

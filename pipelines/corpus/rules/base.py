@@ -231,7 +231,7 @@ class ListRule(Rule):
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         if type(self).__module__.startswith("mswitch."):  # hashes of users' rules have it
-            del settings["saved"]
+            settings.pop("saved", None)
         return settings
 
     def load(self) -> Any:
