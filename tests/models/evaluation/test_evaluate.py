@@ -159,7 +159,7 @@ def test_chosen_steps_are_evaluated(evaluated, copy):
     assert evaluate_on(copy, dataclasses.replace(CONFIG, steps="last"))["reused"] is True
     (copy / "_COMPLETED").unlink()  # as of a run in training, whose other checkpoint is to come
     (copy / "checkpoints" / str(first)).rename(copy / "later")
-    with pytest.raises(UserError, match="none of the steps .* to evaluate yet"):
+    with pytest.raises(UserError, match=r"none of the steps .* to evaluate yet"):
         evaluate_on(copy, dataclasses.replace(CONFIG, steps=str(first)))
     (copy / "later").rename(copy / "checkpoints" / str(first))
     assert evaluate_on(copy)["steps"] == 2
