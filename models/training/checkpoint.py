@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 INCOMPLETE = "incomplete"
 
 #: What to do if a checkpoint cannot be read.
-_RESTORE_IT = "restore it from a copy, or train again into another --out"
+RESTORE_IT = "restore it from a copy, or train again into another --out"
 #: What TensorStore says of an array whose bytes are not those that were written.
 _DAMAGED = re.compile(
     r'in (?:"([^"]+)" in OCDBT database at )?local file "([^"]+)"[^"]*: Digest mismatch'
@@ -247,10 +247,16 @@ class Checkpoints:
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
-        """Load the whole state, onto the devices `like` names."""
+    def restore(self, step: int, like: TrainState, fix: str = "") -> TrainState:
+        """Load the whole state, onto the devices `like` names.
+
+        Args:
+            step: of the checkpoint.
+            like: shapes, types and shardings of the state.
+            fix: what to do if it cannot be read; empty for a run that goes on.
+        """
         checkpoint = self.directory / str(step)
-        fix = self._advise(step)
+        fix = fix or self._advise(step)
         loaded = _load(checkpoint, _parts(like), self.run, fix)
         optimizer = loaded[OPTIMIZER]
         if int(optimizer["step"]) != step:
@@ -264,7 +270,7 @@ class Checkpoints:
             steps.update(complete_steps(self.directory))
         if before := [other for other in steps if other < step]:
             return f"remove it, and training continues from the checkpoint of step {max(before):,}"
-        return _RESTORE_IT
+        return RESTORE_IT
 
 
 def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Callable[[], Any]:
@@ -306,7 +312,7 @@ def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str 
     """
     checkpoint = files.directory.absolute() / CHECKPOINTS / str(step)
     with files.checkpoint(step):
-        return _load(checkpoint, {PARAMETERS: like}, run, _RESTORE_IT)[PARAMETERS]
+        return _load(checkpoint, {PARAMETERS: like}, run, RESTORE_IT)[PARAMETERS]
 
 
 def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:

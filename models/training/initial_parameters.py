@@ -13,7 +13,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mswitch.models.config import TrainConfig
-from mswitch.models.training.checkpoint import Checkpoints, find_step, restore_parameters
+from mswitch.models.training.checkpoint import (
+    RESTORE_IT,
+    Checkpoints,
+    find_step,
+    restore_parameters,
+)
 from mswitch.models.training.distributed import say_once
 from mswitch.models.training.optimizer import Optimizer
 from mswitch.models.training.run_directory import (
@@ -126,7 +131,7 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
             like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
             with files.checkpoint(origin.step, ""):
                 checkpoints = Checkpoints(files.directory / CHECKPOINTS, (), run)
-                state = checkpoints.restore(origin.step, like)
+                state = checkpoints.restore(origin.step, like, RESTORE_IT)
             return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
         train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
         like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()

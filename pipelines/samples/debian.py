@@ -54,7 +54,7 @@ DEFAULT_PACKAGES = (
     "mediawiki",
 )
 _MANUALS = (
-    "cs da de el es fi fr hu id it ja mk nb nl pl pt pt-br ro ru sr sv tr uk vi zh "
+    "cs da de el es fi fr hu id it ja mk nb nl pl pt-br ro ru sr sv tr uk vi zh "
     "cs-dev da-dev de-dev es-dev fr-dev it-dev ja-dev nl-dev pl-dev pt-br-dev ru-dev uk-dev"
 )
 #: Help, handbooks and manual pages: prose without interface messages, in about 50 languages.
@@ -68,7 +68,6 @@ DOCUMENTATION_PACKAGES = (
     *(f"aptitude-doc-{lang}" for lang in ["cs", "es", "fi", "fr", "it", "ja", "nl", "ru"]),
     "debian-handbook",
     "installation-guide-amd64",
-    "mate-user-guide",
 )
 
 
@@ -108,19 +107,21 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
     `directory` must not hold package files: apt is silent about those that are there already.
     """
-    plan = []
     for package in packages:
         if not PACKAGE_NAME.fullmatch(package):
             raise UserError(f"{package!r} is not a Debian package name")
-        answer = _run(["apt-get", "download", "--print-uris", package], directory)
-        line = URI_LINE.match(answer.stdout)
-        if answer.returncode or not line:
+    answer = _run(["apt-get", "download", "--print-uris", *packages], directory)
+    lines = {line["name"].partition("_")[0]: line for line in URI_LINE.finditer(answer.stdout)}
+    for package in packages:
+        if package not in lines:
             raise UserError(
                 f"apt-get cannot find package {package} ({_first_error(answer.stderr)}): run "
                 "`apt-get update` first, or leave the package out with --packages"
             )
-        plan.append(Download(package, line["name"], int(line["size"]), line["sha256"]))
-    return plan
+    return [
+        Download(name, lines[name]["name"], int(lines[name]["size"]), lines[name]["sha256"])
+        for name in packages
+    ]
 
 
 def fetch(download: Download, directory: Path) -> Path:

@@ -12,19 +12,22 @@ import pytest
 needs_dpkg = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb builds packages")
 APT = """#!/bin/sh
 # Stands in for apt-get: packages lie in a folder.
-test "$1" = download && shift
-for package in "$@"; do :; done
-file=$(ls {folder}/"$package"_*.deb 2>/dev/null)
-if [ -z "$file" ]; then echo "E: Unable to locate package $package" >&2; exit 100; fi
-if [ "$1" = --print-uris ]; then
-  # The real one says nothing of a package that is there already.
-  test -e "$(basename "$file")" && exit 0
-  sum=$(sha256sum "$file" | cut -d' ' -f1)
-  echo "'https://mirror.example/x.deb' $(basename "$file") $(stat -c %s "$file") SHA256:$sum"
-else
-  echo "$package" >> {folder}/fetched
-  cp "$file" .
-fi
+shift
+if [ "$1" = --print-uris ]; then only=1; shift; fi
+for package in "$@"; do
+  file=$(ls {folder}/"$package"_*.deb 2>/dev/null)
+  if [ -z "$file" ]; then echo "E: Unable to locate package $package" >&2; code=100; continue; fi
+  if [ -n "$only" ]; then
+    # The real one says nothing of a package that is there already.
+    test -e "$(basename "$file")" && continue
+    sum=$(sha256sum "$file" | cut -d' ' -f1)
+    echo "'https://mirror.example/x.deb' $(basename "$file") $(stat -c %s "$file") SHA256:$sum"
+  else
+    echo "$package" >> {folder}/fetched
+    cp "$file" .
+  fi
+done
+exit ${{code:-0}}
 """
 
 

@@ -260,6 +260,12 @@ def test_an_origin_that_does_not_suit_is_refused(origin, tasks, tmp_path):
     finetune(origin, tasks, frozen, dataclasses.replace(TUNED, steps=1, freeze="experts"))
     with pytest.raises(UserError, match="has no moments of what it had frozen"):
         finetune(frozen, tasks, tmp_path / "next", TUNED, keep_moments=True)
+    damaged = shutil.copytree(origin, tmp_path / "damaged")
+    for data in (damaged / "checkpoints" / "4" / "optimizer").rglob("manifest.ocdbt"):
+        data.write_bytes(b"\0" * 64)
+    pretrained = TrainConfig(**read_run(origin)["train"])
+    with pytest.raises(UserError, match=r"checkpoints/4 cannot be read .*: restore it from a copy"):
+        finetune(damaged, tasks, tmp_path / "of damaged", pretrained, keep_moments=True)
 
 
 def test_several_tasks_are_tuned_on_together(origin, tasks, tmp_path):
