@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import urllib.parse
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePa
 from mswitch.pipelines.samples.documents import (
     html_text_bytes,
     language_of_path,
+    mallard_blocks,
     mallard_page,
     message_pages,
 )
@@ -62,6 +63,10 @@ DOCUMENTATION_PACKAGES = (
     *DEFAULT_PACKAGES[:-1],
     *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
     *(f"gimp-help-{lang}" for lang in ["fa", "hr", "lt", "nn", "ro"]),
+    # Help of GNOME's programs, in languages that have little else.
+    *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
+    *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
+    *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
     *(f"manpages-{lang}" for lang in _MANUALS.split()),
     *(f"debian-reference-{lang}" for lang in ["es", "id", "it", "pt", "pt-br", "zh-tw"]),
     *(f"debian-faq-{lang}" for lang in ["ja", "ko", "pt", "zh-cn"]),
@@ -201,7 +206,7 @@ def open_packages(
 
 
 def _pages_of_file(
-    name: str, data: bytes, url: str, lang: str
+    name: str, data: bytes, url: str, lang: str, original: Collection[str] = ()
 ) -> Iterable[tuple[Format, SamplePage, int]]:
     """Format, page and text bytes of everything one file holds."""
     if name.endswith((".html", ".htm")):
@@ -212,7 +217,9 @@ def _pages_of_file(
             content_type = "text/html"
         return [("warc", SamplePage(url, data, lang, content_type), html_text_bytes(data))]
     if name.endswith((".page", ".gz")):
-        document = _manual_page(data) if name.endswith(".gz") else mallard_page(data, lang)
+        document = (
+            _manual_page(data) if name.endswith(".gz") else mallard_page(data, lang, original)
+        )
         if not document:
             return []
         return [("warc", SamplePage(url, document, lang), html_text_bytes(document))]
@@ -250,6 +257,12 @@ def pages_of_package(
 ) -> Iterator[tuple[Format, SamplePage]]:
     """Yield the pages of a package's files, at most so much text for each language."""
     taken: dict[str, int] = {}
+    english = {
+        text
+        for name, data in files.items()
+        if name.endswith(".page") and "/help/C/" in name
+        for _, text in mallard_blocks(data)
+    }
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
         lang = language_of_path(name, package)
         full = max_text_bytes is not None and taken.get(lang, 0) >= max_text_bytes
@@ -257,7 +270,8 @@ def pages_of_package(
             continue
         path = urllib.parse.quote(name.removeprefix("usr/share/"))
         url = f"https://{package}.debian.example/{path}"
-        for form, page, text_bytes in _pages_of_file(name, files[name], url, lang):
+        original = () if "/help/C/" in name else english
+        for form, page, text_bytes in _pages_of_file(name, files[name], url, lang, original):
             taken[lang] = taken.get(lang, 0) + text_bytes
             yield form, page
 

@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from xml.etree import ElementTree
 
 MIN_MESSAGE_CHARACTERS = 40
@@ -27,7 +27,7 @@ _MARKUP = (
     (re.compile(r"\{\{[^{}|]*\|(?:[^{}|]*\|)*([^{}|]*)\}\}"), r"\1"),
     (re.compile(r"'''?"), ""),
 )
-_MALLARD_SKIP = {"info", "title", "media", "code", "screen", "comment"}
+_MALLARD_SKIP = {"info", "media", "code", "screen", "comment"}
 
 
 def language_of_path(path: str, package: str) -> str:
@@ -45,45 +45,52 @@ def html_text_bytes(document: bytes) -> int:
     return len(_SPACE.sub(b" ", _HIDDEN.sub(b" ", document)))
 
 
-def mallard_page(document: bytes, lang: str) -> bytes | None:
-    """Turn a Mallard page into HTML: title, description and block elements; None if it has none.
+def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
+    """Read a Mallard page: titles and paragraphs as (HTML's tag, text).
 
-    Documents that declare a DTD are refused, so that no entity is ever expanded.
+    Documents that declare a DTD have none, so that no entity is ever expanded.
     """
     if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
-        return None
+        return []
     try:
         root = ElementTree.fromstring(document)  # noqa: S314 (no DTD: checked above)
     except ElementTree.ParseError:
-        return None
-    title = ""
-    blocks: list[str] = []
-
-    def text(element: ElementTree.Element) -> str:
-        return " ".join("".join(element.itertext()).split())
+        return []
+    blocks: list[tuple[str, str]] = []
 
     def visit(element: ElementTree.Element) -> None:
-        nonlocal title
         for child in element:
             name = str(child.tag).rpartition("}")[2]
-            if name == "title" and not title:
-                title = text(child)
-            elif name == "title":
-                blocks.append(f"<h2>{html.escape(text(child))}</h2>")
-            elif name == "p":
-                blocks.append(f"<p>{html.escape(text(child))}</p>")
+            if name in ("title", "p"):
+                title = "h2" if any(tag == "h1" for tag, _ in blocks) else "h1"
+                tag = title if name == "title" else "p"
+                blocks.append((tag, " ".join("".join(child.itertext()).split())))
             elif name not in _MALLARD_SKIP:
                 visit(child)
 
     visit(root)
-    if not blocks:
+    return blocks
+
+
+def mallard_page(document: bytes, lang: str, original: Collection[str] = ()) -> bytes | None:
+    """Turn a Mallard page into HTML; None if it has no paragraphs.
+
+    Args:
+        document: the page.
+        lang: its language.
+        original: texts of the pages that it is translated from. Blocks that are among them were
+            not translated, and are left out.
+    """
+    found = mallard_blocks(document)
+    kept = [(tag, text) for tag, text in found if text and text not in original]
+    if all(tag != "p" for tag, _ in kept):
         return None
+    title = next((text for tag, text in found if tag == "h1"), "")
+    blocks = [f"<{tag}>{html.escape(text)}</{tag}>" for tag, text in kept]
     head = f"<title>{html.escape(title)}</title>"
     page = (
         f'<!DOCTYPE html>\n<html lang="{html.escape(lang)}">\n<head><meta charset="utf-8">{head}'
-        f"</head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
-        + "\n".join(blocks)
-        + "\n</body></html>\n"
+        "</head>\n<body>\n" + "\n".join(blocks) + "\n</body></html>\n"
     )
     return page.encode()
 

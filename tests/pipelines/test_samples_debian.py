@@ -175,6 +175,19 @@ def test_mallard_becomes_html():
     assert "Hidden" not in text
 
 
+def test_what_is_not_translated_is_left_out(mirror, tmp_path):
+    czech = MALLARD.replace("Then wait.", "Pak čekejte.").replace("Mouse", "Myš")
+    files = {"C": MALLARD, "cs": czech, "da": MALLARD}
+    pages_of = {f"usr/share/help/{lang}/app/a.page": text.encode() for lang, text in files.items()}
+    add_package(mirror, "app", pages_of)
+    write_sample(tmp_path / "out", ["app"])
+    found = {url.split("/help/")[1][:2]: text for url, (_, text) in pages(tmp_path / "out").items()}
+    assert found.keys() == {"C/", "cs"}
+    assert b"Click" in found["C/"]
+    assert "<h1>Myš</h1>\n<p>Pak čekejte.</p>" in found["cs"].decode()
+    assert b"Click" not in found["cs"]
+
+
 @pytest.mark.parametrize(
     "document",
     [
