@@ -285,6 +285,8 @@ SETTINGS = {
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
+            # Footers and notices of manuals would recur in what is held out.
+            dedup_scope="language",
             min_lines=1,
             min_long_line_characters=40,
             validation_per_mille=10,
