@@ -227,6 +227,8 @@ class TrainConfig:
             size; AdamW's is not and needs about a tenth.
         warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
             AdamW, during which it rises linearly.
+        decay: last steps, over which the learning rate also falls in a straight line, to zero at
+            the end; 0 for none. The run cannot be extended once it has begun to decay.
         weight_decay: weight decay of AdamW, on kernels and embeddings; Adafactor has none.
         evaluations: log-spaced steps whose checkpoints are kept for evaluation.
         eval_every: keep the checkpoint of every so many steps, and of the last, in place of
@@ -268,6 +270,7 @@ class TrainConfig:
     base_learning_rate: Positive = 1.0
     warmup_steps: Count = 10_000
     weight_decay: AtLeastZero = 0.0
+    decay: Annotated[int, Ge(0)] = 0
     evaluations: Count = 16
     eval_every: Count | None = None
     checkpoint_every: Count = 1000
@@ -295,6 +298,10 @@ class TrainConfig:
             )
         if self.weight_decay and self.optimizer != "adamw":
             raise UserError("--weight-decay needs --optimizer adamw")
+        if self.decay > self.steps:
+            raise UserError(
+                f"--decay {self.decay} is more than --steps {self.steps}: give a part of them"
+            )
 
     @property
     def row_examples(self) -> int:

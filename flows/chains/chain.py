@@ -12,6 +12,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from mswitch.flows.chains import held_out_text
 from mswitch.flows.chains.machine_settings import (
     LANGUAGE_OF,
     Model,
@@ -45,7 +46,11 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
-FETCHED = {"gflanguages": sample.gflanguages, "debian": sample.debian}
+FETCHED = {
+    "gflanguages": sample.gflanguages,
+    "debian": sample.debian,
+    "documentation": sample.documentation,
+}
 
 
 @task(task_run_name="{title}", cache_policy=NO_CACHE)
@@ -59,13 +64,18 @@ def run_stage(title: str, stage: Stage, values: dict[str, Any]) -> dict[str, Any
 
 @task(task_run_name="{out.name}")
 def write_report(
-    baselines: list[Path], candidates: list[Path], out: Path, downstream: list[Path], timed: bool
+    baselines: list[Path],
+    candidates: list[Path],
+    out: Path,
+    downstream: list[Path],
+    timed: bool,
+    text: dict[str, Any],
 ) -> dict[str, Any]:
     """Compare models over all seeds."""
     from mswitch.flows.reports import pair
 
     return pair.write_report(
-        baselines, candidates, out, downstream=downstream, timed=timed, replace=True
+        baselines, candidates, out, downstream=downstream, timed=timed, text=text, replace=True
     )
 
 
@@ -110,10 +120,13 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
         chain = Chain(name)
         if prepare_only:
             setting = find_setting(request.setting or setting_for(find_devices()))
-            return {"stage": name, "out": prepare(chain, request, setting, out)}
+            data = prepare(chain, request, setting, out)
+            check_text(chain, request, setting, data, out)
+            return {"stage": name, "out": data}
         plan = settled(request, out)
         setting = request.setting_of(plan.setting)
         data = prepare(chain, request, setting, out)
+        text = check_text(chain, request, setting, data, out)
         runs = [
             (model, seed, out / "runs" / f"{model}-seed-{seed}")
             for seed, model in itertools.product(range(plan.seeds), setting.models)
@@ -145,7 +158,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
         summaries = []
         for folder, (baseline, candidates) in setting.reports.items():
             compared = [run for model in candidates for run in runs_of[model]]
-            of = runs_of[baseline], compared, out / folder, tuned, setting.timed
+            of = runs_of[baseline], compared, out / folder, tuned, setting.timed, text
             summaries.append(chain.time(folder, write_report, *of))
         rows = [{"stage": stage, "seconds": secs} for stage, secs in chain.secs.items()]
         create_table_artifact(key=f"{name}-stages", table=rows)
@@ -172,11 +185,27 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
         chain.run("sample", FETCHED[request.sample], out=crawl)
         inputs = [str(crawl / "wet" / "*.warc.wet.gz"), str(crawl / "warc" / "*.warc.gz")]
         chain.run("corpus", corpus.build, input=inputs, out=text, config=source.corpus)
+        if source.decontaminate:
+            chain.time("decontamination", held_out_text.decontaminate, text, out)
     of_text = {"corpus": text, "out": str(vocabulary), "config": source.vocabulary}
     chain.run("vocabulary", vocab.train, **of_text)
     of_both = {"corpus": text, "vocab": str(vocabulary), "out": made, "config": source.examples}
     chain.run("examples", examples.build, **of_both)
     return made
+
+
+def check_text(
+    chain: Chain, request: Request, setting: Setting, examples: str, out: Path
+) -> dict[str, Any]:
+    """Say what held-out text can show; names of things are trained on, and not held out."""
+    if setting.names:
+        return {}
+    if request.examples:
+        measured = held_out_text.read_documents(examples)
+    else:
+        text = request.corpus or str(out / "corpus")
+        measured = chain.time("held-out text", held_out_text.measure, text, out)
+    return held_out_text.show(chain.name, measured, request.corpus, out)
 
 
 def tune(

@@ -41,7 +41,7 @@ def evidence(
     *,
     out: Path = Path("runs/evidence"),
     budget: str | None = None,
-    sample: Literal["debian", "gflanguages"] | None = None,
+    sample: Literal["debian", "documentation", "gflanguages"] | None = None,
     corpus: str = "",
     examples: str = "",
     setting: str = "",
@@ -66,8 +66,8 @@ def evidence(
 
         mswitch evidence --setting names --steps 2400 --out runs/names
 
-    On prose routers gain late, after some thousand steps, and experts that a hash of the token
-    chooses sooner. More steps extend the runs that are there:
+    On prose the usual router gains late, after some thousand steps, and experts that a hash of the
+    token chooses sooner. More steps extend the runs that are there:
 
         mswitch evidence --setting prose --models dense,hash-32 --steps 10000 --out runs/prose
 
@@ -83,13 +83,14 @@ def evidence(
         out: the directory of all outputs.
         budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. Text
             and examples are not in it.
-        sample: text that is fetched: debian (60 MB in 102 languages, the default; needs apt-get) or
+        sample: text that is fetched: debian (60 MB in 102 languages, the default; needs apt-get),
+            documentation (prose alone, the default of prose; needs apt-get and mandoc) or
             gflanguages (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
         setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or, for a
             CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
-            prose, which trains two dense controls and experts that a hash chooses besides.
+            prose or messages, which also train two dense controls and experts with other routers.
         seeds: how often each model is trained, each time with another seed.
         models: which of the setting's models are trained, by default all: --dry-run names them.
             Models and seeds may be added later.
@@ -118,7 +119,7 @@ def evidence(
             f"{'--sample' if sample else '--corpus'}"
         )
     request = Request(
-        sample or "debian",
+        sample or find_setting(setting or "cpu").sample,
         corpus,
         examples,
         setting,

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mswitch.flows.chains.held_out_text import MEASURED, NEAR_TRAINING
 from mswitch.flows.chains.machine_settings import (
     FINETUNE,
     SETTINGS,
@@ -31,7 +32,7 @@ from mswitch.pipelines.outputs import read_manifest
 
 FILE = "chain.json"
 #: What a directory may hold before it has a plan.
-PREPARED = {"sample", "names", "corpus", "vocabulary", "examples"}
+PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", MEASURED, NEAR_TRAINING}
 #: Of a run: two processes start, and two programs are compiled.
 START_SECS = 60.0
 #: Fewer steps say nothing.

@@ -29,7 +29,7 @@ _TRAININGS = ("train", "finetune")
 #: Settings of training that do not change how long a step takes.
 _UNTIMED = (
     *("steps", "seed", "base_learning_rate", "warmup_steps", "weight_decay", "evaluations"),
-    *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss", "eval_every", "schedule"),
+    *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss", "eval_every", "schedule", "decay"),
 )
 
 

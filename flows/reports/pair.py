@@ -16,6 +16,7 @@ from mswitch.flows.reports.downstream_section import Downstream, check_downstrea
 from mswitch.flows.reports.headline import measure_language, pool
 from mswitch.flows.reports.horizon import measure_horizons
 from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
+from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import publish, render_page
 from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
 from mswitch.flows.reports.pair_page import alone, draw, render
@@ -44,6 +45,7 @@ def write_report(
     unfinished: bool = False,
     downstream: Sequence[str | Path] = (),
     timed: bool = True,
+    text: Mapping[str, Any] | None = None,
     replace: bool = False,
     started_by: str = "",
     flow_run: str = "",
@@ -65,6 +67,7 @@ def write_report(
         downstream: directories of `mswitch report downstream` that it takes in, of runs that were
             fine-tuned from these.
         timed: compare wall-clock times too. Without, the report depends on no machine's speed.
+        text: figures of the held-out text (`mswitch.flows.chains.held_out_text.summarize`).
         replace: write over a report of other runs or settings that is there.
         started_by: who started it, for the page.
         flow_run: address of the flow run that makes it, for the page.
@@ -73,8 +76,8 @@ def write_report(
         The stage's summary: the verdict, how many languages it rests on, and the medians.
     """
     tuned = read_downstream(downstream)
-    maker = {"started_by": started_by, "flow_run": flow_run}
-    maker = {key: text for key, text in maker.items() if text}
+    extras = {"started_by": started_by, "flow_run": flow_run, "text": text}
+    extras = {key: value for key, value in extras.items() if value}
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
         steps = common_steps([*baselines, *candidates]) if unfinished else None
         sides = {
@@ -93,6 +96,8 @@ def write_report(
         }
         if not timed:
             identity["timed"] = False
+        if text:
+            identity["text"] = rounded(text)
         if tuned:
             identity["downstream"] = sorted(one.hash for one in tuned)
         if steps is not None:
@@ -108,11 +113,11 @@ def write_report(
 
         def make_one(pairs: Pairs, names: tuple[str, str]) -> Made:
             so_far = identity.get("unfinished")
-            return _make(pairs, names, config, so_far, tuned, maker)
+            return _make(pairs, names, config, so_far, tuned, extras)
 
         def make() -> Made:
             if len(compared) > 1:
-                return _make_all(compared, make_one, maker)
+                return _make_all(compared, make_one, extras)
             return make_one(compared[0], run_names(*(run.name for run in compared[0][0])))
 
         report, summary = publish(out, STAGE, identity, DATA, make, is_superseded)
@@ -129,7 +134,7 @@ def _make(
     config: ReportConfig,
     so_far: Mapping[str, int] | None,
     downstream: Sequence[Downstream],
-    maker: Mapping[str, str],
+    extras: Mapping[str, Any],
 ) -> Made:
     """Compare one candidate with the baseline."""
     baseline, candidate = map(merged, zip(*pairs, strict=True))
@@ -141,9 +146,11 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    horizons = measure_horizons(results, steps, config)
+    # Earlier steps are no ends of shorter trainings if the rate falls before the end alone.
+    horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
-    report |= maker
+    report |= extras
+    report["summary"]["cautions"] += sentences.text_cautions(extras.get("text"))
     tuned = [one for one in downstream if one.is_of(pairs)]
     report["downstream"] = [one.section(pairs) for one in tuned]
     drawings = draw(report, results, pooled, candidate.routing, steps)
@@ -157,7 +164,7 @@ def _make(
 def _make_all(
     compared: Sequence[Pairs],
     make_one: Callable[[Pairs, tuple[str, str]], Made],
-    maker: Mapping[str, str],
+    extras: Mapping[str, Any],
 ) -> Made:
     """Compare several candidates; each one's files are in a directory below."""
     baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
@@ -167,7 +174,8 @@ def _make_all(
         reports[folder], made = make_one(pairs, (baseline, name))
         made = {**made, DATA: storage.json_text(reports[folder])}
         files |= {f"{folder}/{file}": text for file, text in made.items()}
-    report = {**overview_data(reports), **maker}
+    report = {**overview_data(reports), **extras}
+    report["summary"]["cautions"] = sentences.text_cautions(extras.get("text"))
     return report, {**files, PAGE: render_page("overview.html.j2", report, sentences=sentences)}
 
 

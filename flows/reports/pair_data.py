@@ -83,6 +83,8 @@ def report_data(
     summary["cautions"] = sentences.caution(summary, min(train_tokens, seen_tokens))
     if runs[0].steps_before:
         summary["cautions"].insert(0, sentences.continued_caution(runs[0].steps_before))
+    if runs[0].decay:
+        summary["cautions"].insert(0, sentences.decay_caution(runs[0].decay))
     if unfinished:
         summary["verdict"] = sentences.so_far(summary, *names)
         summary["cautions"].insert(0, sentences.so_far_caution(unfinished["step"]))

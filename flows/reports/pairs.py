@@ -20,7 +20,7 @@ from mswitch.pipelines.progress import say
 
 #: Settings in which a fair pair of runs agrees.
 FAIR = ("examples.", "mixture.", "evaluation.")
-FAIR_TRAINING = ("train.seed", "train.batch_size", "train.pack", "train.steps")
+FAIR_TRAINING = ("train.seed", "train.batch_size", "train.pack", "train.steps", "train.decay")
 
 #: Baseline and candidate of each seed, in the order of seeds.
 Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]

@@ -87,6 +87,11 @@ class CompletedRun:
         return int((self.origin or {}).get("steps_counted", 0))
 
     @property
+    def decay(self) -> int:
+        """Last steps, over which its learning rate fell to zero; 0 for none."""
+        return int(self.config["train"].get("decay", 0))
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that makes its model and its figures, by dotted names."""
         config = self.config

@@ -8,12 +8,14 @@ from mswitch.flows.reports.numbers import (
     NOT_AVAILABLE,
     TIMES,
     Censoring,
+    fine_percent,
     large,
     percent,
     plural,
     ratio,
     speed_up_interval,
 )
+from mswitch.pipelines.languages import language_of
 
 #: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
@@ -234,6 +236,36 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
             f"In {plural(worsened, 'language')} the baseline was clearly better at half of its "
             "steps than at the end. Its steps are counted up to where it was first as good as at "
             "the end."
+        )
+    return reasons
+
+
+def decay_caution(steps: int) -> str:
+    """Say what a speed-up means if the learning rate falls to zero before the end."""
+    return (
+        f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
+        "Losses at earlier steps are without that fall, and no shorter training would end at them: "
+        "the step speed-up is nearer to one than over curves without it. Compare final losses."
+    )
+
+
+def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
+    """Say how far held-out text carries, by its figures; nothing without them."""
+    if not text:
+        return []
+    enough = text["enough_documents"]
+    reasons = [
+        f"{text['languages_with_enough']} of {plural(text['languages'], 'language')} have at least "
+        f"{enough} held-out documents."
+    ]
+    if "source" in text:
+        most = text["most_recurring"]
+        reasons.append(
+            f"{percent(text['source_share'])} of the training text is of one source "
+            f"({text['source']}); in the median language the largest source has "
+            f"{percent(text['median_source_share'])}. Of the held-out text "
+            f"{fine_percent(text['recurring_share'])} recurs in training text, by windows of 40 "
+            f"bytes; most in {language_of(most['lang']).name}, {fine_percent(most['share'])}."
         )
     return reasons
 

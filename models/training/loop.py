@@ -36,14 +36,15 @@ def run_training(
     plan: RunPlan, batches: TaskBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
     """Train to the last step, and give its loss; or until a signal: save, and exit with code 75."""
-    steps, optimizer, out = plan.train.steps, optimizer_of(plan.train), files.directory
+    steps, out = plan.train.steps, files.directory
+    counted = 0 if plan.origin is None else plan.origin.steps_counted
+    optimizer = optimizer_of(plan.train, counted)
     # Of a run that is extended, that of the shorter one.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
     teaching = teaching_of(plan, skeleton.mesh)
     state, teacher = values_after(start, plan, checkpoints, skeleton, optimizer)
-    counted = 0 if plan.origin is None else plan.origin.steps_counted
     features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
 
     def load(step: int) -> dict[str, jax.Array]:

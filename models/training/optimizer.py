@@ -74,6 +74,8 @@ class Adafactor:
         epsilon1: added to squared gradients.
         epsilon2: least scale of a parameter.
         schedule: of the rate: `rsqrt`, or `constant`, the base rate itself.
+        decay: last steps, over which the rate also falls in a straight line; it is zero at `end`.
+        end: steps that the optimizer will have counted.
     """
 
     base_learning_rate: float = 1.0
@@ -84,13 +86,15 @@ class Adafactor:
     epsilon1: float = 1e-30
     epsilon2: float = 1e-3
     schedule: Schedule = "rsqrt"
+    decay: int = 0
+    end: int = 0
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """T5's schedule: base / sqrt(max(step, warmup)), without a linear ramp."""
-        if self.schedule == "constant":
-            return jnp.float32(self.base_learning_rate)
-        late = jnp.maximum(step, self.warmup_steps).astype(jnp.float32)
-        return self.base_learning_rate / jnp.sqrt(late)
+        rate = jnp.float32(self.base_learning_rate)
+        if self.schedule == "rsqrt":
+            rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps).astype(jnp.float32))
+        return _decayed(rate, step, self.decay, self.end)
 
     def factored(self, shape: Sequence[int], axes: Sequence[str]) -> bool:
         """Whether a parameter's moment is kept as rows and columns."""
@@ -192,20 +196,24 @@ class AdamW:
         warmup_steps: steps until the rate is base / sqrt(warmup_steps), its highest.
         weight_decay: of matrices, not of norm scales and position biases.
         schedule: of the rate: `rsqrt`, or `constant`, the base rate from the first step.
+        decay: as in `Adafactor`.
+        end: as in `Adafactor`.
     """
 
     base_learning_rate: float = 1.0
     warmup_steps: int = 10_000
     weight_decay: float = 0.0
     schedule: Schedule = "rsqrt"
+    decay: int = 0
+    end: int = 0
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Linear warm-up, then the inverse square root (Vaswani et al. 2017, equation 3)."""
-        if self.schedule == "constant":
-            return jnp.float32(self.base_learning_rate)
-        done = jnp.asarray(step + 1, jnp.float32)
-        rate = jnp.minimum(done * self.warmup_steps**-1.5, done**-0.5)
-        return self.base_learning_rate * rate
+        rate = jnp.float32(self.base_learning_rate)
+        if self.schedule == "rsqrt":
+            done = jnp.asarray(step + 1, jnp.float32)
+            rate *= jnp.minimum(done * self.warmup_steps**-1.5, done**-0.5)
+        return _decayed(rate, step, self.decay, self.end)
 
     def init(
         self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
@@ -249,12 +257,22 @@ class AdamW:
 Optimizer = Adafactor | AdamW
 
 
-def optimizer_of(train: TrainConfig) -> Optimizer:
-    """The optimizer a run's configuration asks for."""
+def optimizer_of(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
+    """The optimizer a run's configuration asks for, which has counted so many steps before it."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
+    decay, end = train.decay, steps_counted + train.steps if train.decay else 0
     if train.optimizer == "adamw":
-        return AdamW(rate, warmup, train.weight_decay, schedule)
-    return Adafactor(base_learning_rate=rate, warmup_steps=warmup, schedule=schedule)
+        return AdamW(rate, warmup, train.weight_decay, schedule, decay, end)
+    return Adafactor(
+        base_learning_rate=rate, warmup_steps=warmup, schedule=schedule, decay=decay, end=end
+    )
+
+
+def _decayed(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
+    """Let a rate fall to zero in a straight line over the last `decay` steps before `end`."""
+    if not decay:
+        return rate
+    return rate * jnp.clip((end - step).astype(jnp.float32) / decay, 0.0, 1.0)
 
 
 def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:

@@ -206,8 +206,9 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     """Check that `out` is new or holds this very run, or one of other steps that this continues.
 
     A step depends on no later one, so a run of more steps continues one of fewer: unless the rates
-    of languages follow from the number of steps, as `max_epochs` makes them. One of fewer steps
-    continues one of more, as long as that is not further and kept the same checkpoints.
+    of languages follow from the number of steps, as `max_epochs` makes them, or its learning rate
+    has begun to decay. One of fewer steps continues one of more, as long as that is not further and
+    kept the same checkpoints.
     """
     if not out.exists():
         return Claim()
@@ -241,6 +242,12 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     if steps == planned:
         return Claim(read_marker(out), horizons)
     if not can_end_at(out, steps):
+        if plan.train.decay:
+            raise UserError(
+                f"{out} is a run of {planned:,} steps whose learning rate has begun to fall to "
+                f"zero (--decay {plan.train.decay}): give --steps {planned}, or choose another "
+                "--out"
+            )
         raise UserError(
             f"{out} is a run of {planned:,} steps: give --steps {planned}, or more to extend it, "
             "or choose another --out"
@@ -255,20 +262,25 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
 
 
 def can_end_at(out: Path, steps: int) -> bool:
-    """Whether a run may end at a step: no later one is trained, and checkpoints so far are kept."""
+    """Return whether a run may end at a step.
+
+    No step that would then be another one is trained, and checkpoints so far are kept.
+    """
     before = read_run(out)
-    train = dataclasses.replace(train_config_of(before), steps=steps)
-    if before["train"]["steps"] <= steps:
-        return True
+    train, planned_end = train_config_of(before), before["train"]["steps"]
     newest = max(
         (int(path.name) for path in (out / CHECKPOINTS).glob("*") if path.name.isdecimal()),
         default=0,
     )
+    begun = (out / MARKER).exists() or newest > min(planned_end, steps) - train.decay
+    if planned_end <= steps:
+        return not (train.decay and begun)
+    train = dataclasses.replace(train, steps=steps)
     kept, wanted = (
         [step for step in planned if step <= newest]
         for planned in (before["eval_steps"], evaluation_steps(train, _horizons(before, steps)))
     )
-    return newest <= steps and kept == wanted and not (out / MARKER).exists()
+    return kept == wanted and not begun
 
 
 def _horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:

@@ -87,20 +87,23 @@ class HeavyHitters:
         return sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
-def sites(urls: pa.Array) -> dict[str, int]:
-    """Count the host names of URLs, in lower case and without `www.`.
+def host_names(urls: pa.Array) -> pa.Array:
+    """Return the host names of URLs, in lower case and without `www.`.
 
-    URLs come from the crawl and may be anything; what is not a host name counts as `NO_SITE`.
+    URLs come from the crawl and may be anything; what is not a host name is `NO_SITE`.
     """
-    hosts = _compute.utf8_lower(_compute.struct_field(_compute.extract_regex(urls, _HOST), "host"))
-    hosts = _compute.replace_substring_regex(hosts, r"^www\.|\.$", "")
+    names = _compute.utf8_lower(_compute.struct_field(_compute.extract_regex(urls, _HOST), "host"))
+    names = _compute.replace_substring_regex(names, r"^www\.|\.$", "")
     good = _compute.and_(
-        _compute.match_substring_regex(hosts, _SITE),
-        _compute.less_equal(_compute.utf8_length(hosts), _LONGEST_SITE),
+        _compute.match_substring_regex(names, _SITE),
+        _compute.less_equal(_compute.utf8_length(names), _LONGEST_SITE),
     )
-    counted = _compute.value_counts(
-        _compute.if_else(_compute.fill_null(good, False), hosts, NO_SITE)
-    )
+    return _compute.if_else(_compute.fill_null(good, False), names, NO_SITE)
+
+
+def sites(urls: pa.Array) -> dict[str, int]:
+    """Count the host names of URLs."""
+    counted = _compute.value_counts(host_names(urls))
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 

@@ -2,30 +2,38 @@
 
 import dataclasses
 import json
+import random
 import shutil
 import subprocess
 import time
 from pathlib import Path
 
+import crawl_files
 import example_files
 import pytest
+from corpus_builds import LENIENT, build
 from debian_packages import add_cldr, make_mirror
 from jax.sharding import AbstractMesh
 from processes import run_mswitch, start_mswitch
+from trees import data_bytes
 
+from mswitch.flows.chains import held_out_text
 from mswitch.flows.chains import plan as plans
 from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_left
 from mswitch.flows.chains.machine_settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
 from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, settled
 from mswitch.flows.cli.main import main
 from mswitch.flows.devices_found import Devices
+from mswitch.flows.reports.sentences import text_cautions
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import padded_vocabulary
 from mswitch.models.hardware import GIB
+from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.partitioning import AXES, check_divisible
 from mswitch.models.planning.memory import state_memory, step_memory
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import read_manifest
@@ -248,7 +256,7 @@ def test_the_newest_checkpoint_stays(tmp_path):
         (["--budget", "3 hours"], "--budget '3 hours' is not a time"),
         (
             ["--setting", "abacus"],
-            "no 'abacus': choose among demo, demo-debian, names, prose, cpu, gpu, ",
+            "no 'abacus': choose among demo, demo-debian, names, messages, prose, cpu, gpu, ",
         ),
         (["--setting", "names", "--corpus", "a"], "names of things, not text: leave out --corpus"),
         (["--setting", "names", "--sample", "debian"], "not text: leave out --sample"),
@@ -291,6 +299,100 @@ def test_the_setting_for_names_plans_with_names(on, capsys):
     assert "text     names of things, about 131,000 tokens, read 33 times" in summary
     assert "64 x (16 + 28)" in summary
     assert "read 550 times" in make_plan(Request(setting="names", steps=40_000)).summary
+
+
+def test_prose_is_documentation_and_messages_are_as_they_were(on, capsys):
+    for setting, text in (("prose", "documentation"), ("messages", "debian")):
+        assert main(["evidence", "--dry-run", f"--setting={setting}", "--steps=9"]) == 0
+        assert f"text     {text}, about " in capsys.readouterr().out
+    words = ["evidence", "--dry-run", "--setting=prose", "--sample=debian", "--steps=9"]
+    assert main(words) == 0
+    assert "text     debian" in capsys.readouterr().out
+    prose, messages = (find_setting(name) for name in ("prose", "messages"))
+    assert prose.train == messages.train
+    models = {name: model.config(2048) for name, model in prose.models.items()}
+    routers = {name: (m.routing, m.experts) for name, m in models.items() if m.sparse}
+    assert routers == {
+        "sparse": ("learned", 16),
+        "sparse-32": ("learned", 32),
+        "hash-32": ("hash", 32),
+        "token-32": ("token", 32),
+    }
+    spans = prose.examples.lengths()
+    lengths = (64, spans.inputs_length, spans.targets_length)
+    flops = {name: training_step_flops(model, *lengths) for name, model in models.items()}
+    assert flops["dense-equal-flops"] == pytest.approx(flops["token-32"], rel=2e-3)
+    assert flops["hash-32"] == flops["dense"]
+    compared = tuple(routers)
+    assert {*prose.reports["report"][1]} == {*compared}
+    assert {*prose.reports["report-twin"][1]} == {*models} - {"dense"}
+
+
+def row(documents, recurring=0.0, share=0.5):
+    said = {"source": "a.example", "source_share": share}
+    return {"documents": documents, "recurring_share": recurring, **said}
+
+
+def test_held_out_text_is_shown_and_too_few_documents_are_warned_of(tmp_path, capsys):
+    rows = {"de": row(60, 0.1), "sw": row(50, 0.02, 0.9), "yo": row(49), "zu": row(0)}
+    measured = {"languages": rows, "all": row(159, 0.05), "near_training": []}
+    figures = held_out_text.show("evidence", measured, "", tmp_path)
+    assert figures["languages_with_enough"] == 2
+    assert figures["median_source_share"] == 0.5
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[1:5] for line in lines[1:4]] == [
+        ["all", "159", "5.0%", "50%"],
+        ["zu", "0", "0%", "50%"],
+        ["yo", "49", "0%", "50%"],
+    ]
+    assert "2 of 4 languages have at least 50 held-out documents." in lines[6]
+    assert "50% of the training text is of one source (a.example)" in lines[7]
+    assert "5.0% recurs in training text, by windows of 40 bytes; most in German, 10.0%" in lines[7]
+    assert len(lines) == 8
+    measured = {"languages": {**rows, "sw": row(49)}, "all": row(158), "near_training": ["a", "b"]}
+    held_out_text.show("evidence", measured, "corpus", tmp_path)
+    few, near = capsys.readouterr().err.splitlines()[-2:]
+    assert "warning: only 1 of 4 languages have 50 held-out documents" in few
+    assert "2 held-out documents" in near
+    assert f"corpus remove corpus --ids {tmp_path / 'near-training.txt'}" in near
+
+
+def test_of_examples_only_documents_are_counted(tmp_path, capsys):
+    examples = example_files.write_examples(tmp_path / "examples", {"de": (40,)}, 16, 512, 6)
+    measured = held_out_text.read_documents(str(examples))
+    figures = held_out_text.show("evidence", measured, "", tmp_path)
+    documents = read_manifest(examples, "examples")["languages"]["de"]["validation"]["documents"]
+    assert measured == {"languages": {"de": {"documents": documents}}}
+    assert text_cautions(figures) == ["0 of 1 language have at least 50 held-out documents."]
+    assert "largest source has" not in capsys.readouterr().err
+
+
+def test_documents_near_to_training_text_are_taken_out_once(tmp_path):
+    draw, words = random.Random(1), " ".join(crawl_files.GERMAN).split()
+    pages = crawl_files.pages(crawl_files.GERMAN, range(40), "near.example")
+    pages += [
+        crawl_files.record(" ".join(draw.choices(words, k=60)), f"http://own.example/{n}")
+        for n in range(40)
+    ]
+    config, out = dataclasses.replace(LENIENT, validation_per_mille=300), tmp_path / "corpus"
+    files = crawl_files.write_all(tmp_path, (pages,))
+    build(files, out, config)
+    before = held_out_text.measure(str(out), tmp_path)
+    assert 0 < len(before["near_training"]) < before["all"]["documents"]
+    held_out_text.decontaminate(str(out), tmp_path)
+    after = held_out_text.measure(str(out), tmp_path)
+    left = before["all"]["documents"] - len(before["near_training"])
+    assert (after["near_training"], after["all"]["documents"]) == ([], left)
+    assert after["all"]["recurring_share"] < before["all"]["recurring_share"]
+    [shards] = open_corpus(out).select("validation").values()
+    urls = [row["url"] for shard in shards for row in shard.documents(("url",))]
+    assert {url.split("/")[2] for url in urls} == {"own.example"}
+    # The chain, given again, finds a corpus that is complete, and nothing to take out.
+    kept = data_bytes(out)
+    build(files, out, config)
+    assert held_out_text.decontaminate(str(out), tmp_path) == {"documents": 0}
+    assert data_bytes(out) == kept
+    assert held_out_text.measure(str(out), tmp_path) == after
 
 
 class Study:

@@ -154,6 +154,7 @@ def test_layers_must_fill_periods():
         *({"z_loss": value} for value in (-1.0, float("nan"))),
         *({"seed": value} for value in (-1, 2**32)),
         {"loss_spike": float("inf")},
+        *({"decay": value, "steps": 1000} for value in (-1, 1001)),
         {"weight_decay": float("nan"), "optimizer": "adamw"},
     ],
 )

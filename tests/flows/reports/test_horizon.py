@@ -1,11 +1,13 @@
 """The speed-up by horizon: as if training had ended at each evaluated step."""
 
+import html
 import re
 
 import numpy as np
 import pytest
 from loss_curves import CONFIG, result_of
 from made_reports import make_report
+from report_runs import edit_config, read_config
 
 from mswitch.flows.reports.horizon import (
     LEAST_EVALUATIONS,
@@ -119,3 +121,14 @@ def test_a_short_run_has_none(pair, tmp_path, monkeypatch, few):
     assert made.report["horizons"] == []
     assert "horizons-h" not in made.html
     assert not (made.out / "horizons.svg").exists()
+
+
+def test_a_rate_that_falls_before_the_end_has_no_earlier_horizons(pair, tmp_path):
+    for run in pair:
+        edit_config(run, train={**read_config(run)["train"], "decay": 50})
+    made = make_report(pair, tmp_path / "out")
+    assert (made.report["horizons"], made.report["after_twice_the_steps"]) == ([], None)
+    assert "horizons-h" not in made.html
+    caution = made.report["summary"]["cautions"][0]
+    assert caution.startswith("The learning rates of both models fell to zero over the last 50 ste")
+    assert caution in html.unescape(made.html)

@@ -85,6 +85,7 @@ REFUSED = [
         r"examples.config_hash \(abababababababab and 00*\)" + FIX,
     ),
     (train(1, seed=3), r"differ in train.seed \(0 and 3\)" + FIX),
+    (train(1, decay=40), r"differ in train.decay \(None and 40\)" + FIX),
     (train(1, pack="next-fit"), r"train.pack \(None and next-fit\)" + FIX),
     (train(1, batch_size=64, warmup_steps=9), r"differ in train.batch_size \(32 and 64\)" + FIX),
     (config(1, mixture={"alpha": 0.7}), r"mixture.alpha \(None and 0.7\)" + FIX),

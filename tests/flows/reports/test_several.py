@@ -12,6 +12,7 @@ from report_runs import Scenario, edit_config, read_config, write_runs
 
 from mswitch.flows.cli.main import main
 from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
 from mswitch.pipelines.errors import UserError
 
@@ -193,3 +194,40 @@ def test_a_baseline_that_no_candidate_needs_is_left_out_and_said(runs, tmp_path,
     made = make_report((baselines, candidates[:2]), tmp_path / "out", resamples=100)
     assert "is left out: no --candidate has seed 9" in capsys.readouterr().err
     assert made.report["runs"]["baseline"]["seeds"] == [0, 1]
+
+
+def test_figures_of_held_out_text_are_on_every_page_and_identify_it(runs, other, tmp_path):
+    figures = {"languages": 6, "enough_documents": 50, "languages_with_enough": 0}
+    text = {
+        **figures,
+        **{"source": "<b>.example", "source_share": 0.631, "median_source_share": 0.5},
+        **{"recurring_share": 0.0414, "most_recurring": {"lang": "sw", "share": 0.19}},
+    }
+    baselines, candidates = runs
+    few = ReportConfig(resamples=100)
+    options = {"text": text, "replace": True}
+    write_report(baselines, [*candidates, other], tmp_path / "out", few, **options)
+    said = [
+        "0 of 6 languages have at least 50 held-out documents.",
+        "63% of the training text is of one source (<b>.example); in the median language the "
+        "largest source has 50%. Of the held-out text 4.1% recurs in training text, by windows of "
+        "40 bytes; most in Swahili, 19.0%.",
+    ]
+    places = [tmp_path / "out", *(tmp_path / "out").glob("[12]-*")]
+    assert len(places) == 3
+    for place in places:
+        report = json.loads((place / "report.json").read_text())
+        assert report["text"] == text
+        assert report["summary"]["cautions"][-2:] == said
+        page = parse_page((place / "report.html").read_text(encoding="utf-8"))
+        shown = [each.text for each in page.iterfind(".//div[@class='caution']/p")]
+        assert shown[-2:] == said
+    # The same text does nothing; other figures of it make the report again.
+    again = write_report(baselines, [*candidates, other], tmp_path / "out", few, **options)
+    assert again["reused"]
+    changed = {**options, "text": figures}
+    assert not write_report(baselines, [*candidates, other], tmp_path / "out", few, **changed)[
+        "reused"
+    ]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["summary"]["cautions"] == said[:1]

@@ -81,6 +81,9 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
     with pytest.raises(UserError, match="needs --optimizer adamw"):
         TrainConfig(weight_decay=0.1)
     assert optimizer_of(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(weight_decay=0.1)
+    for name in ("adamw", "adafactor"):
+        decaying = optimizer_of(TrainConfig(optimizer=name, steps=200, decay=50), 1000)
+        assert (decaying.decay, decaying.end) == (50, 1200)
 
 
 @pytest.mark.slow

@@ -178,9 +178,11 @@ def test_kept_moments_go_on_with_their_count(origin, tasks, tmp_path):
     found = state(out, 2)
     for name, values in expected.parameters.items():
         np.testing.assert_allclose(found.parameters[name], values, rtol=1e-5, atol=1e-6)
-    again = tmp_path / "again"
-    finetune(out, tasks, again, longer, changes=same, keep_moments=True)
+    again, decaying = tmp_path / "again", dataclasses.replace(longer, steps=4, decay=2)
+    finetune(out, tasks, again, decaying, changes=same, keep_moments=True)
     assert read_run(again)["origin"]["steps_counted"] == 6
+    rates = [line["train/learning_rate"] for line in lines(again)]
+    assert rates == pytest.approx([rates[0], rates[0], rates[0], rates[0] / 2])
 
 
 @pytest.mark.parametrize("pack", [1, 4])

@@ -98,10 +98,20 @@ def test_each_expert_of_each_layer_is_updated_as_if_alone(matrix):
             (kind(0.25, 100, schedule="constant"), dict.fromkeys((0, 99, 100, 10**6), 0.25))
             for kind in (Adafactor, AdamW)
         ),
+        *(
+            (
+                kind(0.25, 100, schedule="constant", decay=50, end=200),
+                {0: 0.25, 149: 0.25, 150: 0.25, 175: 0.125, 199: 0.005, 200: 0.0, 300: 0.0},
+            )
+            for kind in (Adafactor, AdamW)
+        ),
+        (Adafactor(2.0, 100, decay=400, end=800), {99: 0.2, 400: 0.1, 625: 0.035}),
+        # Decay that begins within the warm-up, with the first step.
+        (AdamW(0.1, decay=20_000, end=20_000), {0: 1e-7, 4_999: 5e-4 * 0.75005}),
     ],
 )
 def test_rates_follow_their_schedules(optimizer, rates):
-    """Constant or rising, to the peak; then with the inverse square root."""
+    """Constant or rising, to the peak; with the inverse square root; to zero in a straight line."""
     found = {step: float(optimizer.learning_rate(jnp.int32(step))) for step in rates}
     assert found == pytest.approx(rates, rel=1e-5)
 

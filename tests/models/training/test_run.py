@@ -96,6 +96,26 @@ def test_a_setting_that_is_added_is_a_change_only_if_it_is_set(run, plan, part):
         claim_run(other, changed(0))
 
 
+@pytest.mark.parametrize(
+    ("newest", "steps", "extends"),
+    [(4, 9, True), (4, 6, False), (5, 9, False), (3, 6, True), (7, 9, False)],
+)
+def test_a_run_whose_rate_decays_ends_elsewhere_only_before_it_begins(
+    tmp_path, newest, steps, extends
+):
+    """Of seven steps, the last three are of another rate: those after step 4."""
+    run = tmp_path / "run"
+    describe_run(run, child.plan("mt5-tiny", 7, decay=3), tmp_path / "examples", MEASURED)
+    (run / "checkpoints" / str(newest)).mkdir(parents=True)
+    other = child.plan("mt5-tiny", steps, decay=3)
+    if extends:
+        assert claim_run(run, other).extends
+    else:
+        message = r"of 7 steps whose learning rate has begun .*\(--decay 3\): give --steps 7, or"
+        with pytest.raises(UserError, match=message):
+            claim_run(run, other)
+
+
 def test_steps_of_an_extended_run_are_as_far_apart_as_before():
     train = TrainConfig(steps=3200, evaluations=16)
     steps = evaluation_steps(train, (400, 800))

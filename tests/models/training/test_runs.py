@@ -112,6 +112,26 @@ def test_an_extended_run_is_the_one_that_was_longer_from_the_start(tmp_path, und
         child.run("mswitch-tiny", out, STEPS)
 
 
+def test_a_rate_that_decays_resumes_and_is_extended_before_it_begins(tmp_path, undisturbed):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    child.run("mswitch-tiny", whole, STEPS, decay=5)
+    ends = [line["train/learning_rate"] for line in lines(whole)[-3:]]
+    full = lines(undisturbed)[-1]["train/learning_rate"]
+    assert ends == pytest.approx([full * 3 / 5, full * 2 / 5, full / 5])
+    assert lines(whole)[: STEPS - 4] == lines(undisturbed)[: STEPS - 4]
+    # Killed before it decays and extended, then killed within the decay.
+    words = ("mswitch-tiny", out, "decay=5")
+    end(start(*words, steps=6, MSWITCH_FAULT="train.after_checkpoint"), -signal.SIGKILL)
+    end(start(*words, "terminate_at=6"), RESUME)
+    assert STEPS - 5 < complete_steps(out / "checkpoints")[-1] < STEPS
+    child.run("mswitch-tiny", out, STEPS, decay=5)
+    assert_same(out, whole, STEPS)
+    with pytest.raises(UserError, match=r"has begun to fall to zero \(--decay 5\)"):
+        child.run("mswitch-tiny", out, 9, decay=5)
+    with pytest.raises(UserError, match=r"\(train.decay changed\)"):
+        child.run("mswitch-tiny", undisturbed, STEPS, decay=5)
+
+
 def test_too_many_steps_are_taken_back_as_long_as_they_are_not_trained(tmp_path, undisturbed):
     out, words = tmp_path / "run", ("mswitch-tiny", tmp_path / "run", "checkpoint_every=4")
     killed = {"steps": 5000, "MSWITCH_FAULT": "train.after_checkpoint"}
