@@ -287,6 +287,8 @@ SETTINGS = {
             profile="modern",
             # Footers and notices of manuals would recur in what is held out.
             dedup_scope="language",
+            # Pages that are half translated have no language of their own.
+            keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
             validation_per_mille=10,
