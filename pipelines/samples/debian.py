@@ -24,11 +24,13 @@ from mswitch.pipelines.outputs import file_sha256, stage_output
 from mswitch.pipelines.progress import Progress, say
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
 from mswitch.pipelines.samples.documents import (
+    html_blocks,
     html_text_bytes,
     language_of_path,
     mallard_blocks,
     mallard_page,
     message_pages,
+    without_blocks,
 )
 from mswitch.pipelines.samples.gflanguages import STAGE, summary
 
@@ -44,8 +46,9 @@ MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
+#: English first: what others have of it was not translated.
 _LIBREOFFICE = (
-    "ca cs da de el en-us es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
+    "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
 )
 DEFAULT_PACKAGES = (
     *(f"libreoffice-help-{lang}" for lang in _LIBREOFFICE.split()),
@@ -62,7 +65,7 @@ _MANUALS = (
 DOCUMENTATION_PACKAGES = (
     *DEFAULT_PACKAGES[:-1],
     *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
-    *(f"gimp-help-{lang}" for lang in ["fa", "hr", "lt", "nn", "ro"]),
+    *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
     # Help of GNOME's programs, in languages that have little else.
     *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
     *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
@@ -206,10 +209,11 @@ def open_packages(
 
 
 def _pages_of_file(
-    name: str, data: bytes, url: str, lang: str, original: Collection[str] = ()
+    name: str, data: bytes, url: str, lang: str, original: Collection[bytes]
 ) -> Iterable[tuple[Format, SamplePage, int]]:
     """Format, page and text bytes of everything one file holds."""
     if name.endswith((".html", ".htm")):
+        data = without_blocks(data, original) if original else data
         try:
             data.decode()
             content_type = "text/html; charset=utf-8"
@@ -253,24 +257,37 @@ def _manual_page(compressed: bytes) -> bytes:
 
 
 def pages_of_package(
-    files: Mapping[str, bytes], package: str, max_text_bytes: int | None = MAX_TEXT_BYTES
+    files: Mapping[str, bytes],
+    package: str,
+    max_text_bytes: int | None = MAX_TEXT_BYTES,
+    english: set[bytes] | None = None,
 ) -> Iterator[tuple[Format, SamplePage]]:
-    """Yield the pages of a package's files, at most so much text for each language."""
+    """Yield the pages of a package's files, at most so much text for each language.
+
+    Args:
+        files: by path.
+        package: its name.
+        max_text_bytes: of one language; None for all.
+        english: texts of blocks of English pages so far, to which the package's are added. What
+            other pages have of them was not translated, and is left out.
+    """
     taken: dict[str, int] = {}
-    english = {
-        text
-        for name, data in files.items()
-        if name.endswith(".page") and "/help/C/" in name
-        for _, text in mallard_blocks(data)
-    }
+    english = set() if english is None else english
+    langs = {name: language_of_path(name, package) for name in files}
+    is_english = {name for name in files if langs[name][:2] == "en" or "/help/C/" in name}
+    for name in is_english:
+        if name.endswith(".page"):
+            english.update(text.encode() for _, text in mallard_blocks(files[name]))
+        elif name.endswith((".html", ".htm")):
+            english.update(html_blocks(files[name]))
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        lang = language_of_path(name, package)
+        lang = langs[name]
         full = max_text_bytes is not None and taken.get(lang, 0) >= max_text_bytes
         if lang == MESSAGE_DOCUMENTATION or full:
             continue
         path = urllib.parse.quote(name.removeprefix("usr/share/"))
         url = f"https://{package}.debian.example/{path}"
-        original = () if "/help/C/" in name else english
+        original = frozenset[bytes]() if name in is_english else english
         for form, page, text_bytes in _pages_of_file(name, files[name], url, lang, original):
             taken[lang] = taken.get(lang, 0) + text_bytes
             yield form, page
@@ -281,11 +298,11 @@ def _write_packages(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Fetch, read and write every package; return the crawl's manifest and the packages'."""
     progress = Progress(STAGE, "packages", len(packages), "packages")
-    described = []
+    described, english = [], set[bytes]()
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
         for download, files in open_packages(directory, packages, wanted):
             before = sum(writer.records.values())
-            for form, page in pages_of_package(files, download.package, max_text_bytes):
+            for form, page in pages_of_package(files, download.package, max_text_bytes, english):
                 writer.write(form, page)
             pages = sum(writer.records.values()) - before
             if not pages:

@@ -20,6 +20,11 @@ _LANGUAGE_IN_PATH = (
 _LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
+_TAGS = rb"h[1-6]|p|li|dt|dd|td|th"
+#: A block of HTML that has no other in it.
+_BLOCK = re.compile(
+    rb"<(%b)\b[^>]*>((?:(?!<(?:%b)\b).)*?)</\1\s*>" % (_TAGS, _TAGS), re.DOTALL | re.IGNORECASE
+)
 _MARKUP = (
     (re.compile(r"<[^<>]*>"), ""),
     (re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]*)\]\]"), r"\1"),
@@ -43,6 +48,20 @@ def language_of_path(path: str, package: str) -> str:
 def html_text_bytes(document: bytes) -> int:
     """About how many bytes of text an HTML document shows."""
     return len(_SPACE.sub(b" ", _HIDDEN.sub(b" ", document)))
+
+
+def html_blocks(document: bytes) -> Iterator[bytes]:
+    """Yield the texts of an HTML document's blocks, as `without_blocks` looks them up."""
+    return (_shown(block[2]) for block in _BLOCK.finditer(document))
+
+
+def without_blocks(document: bytes, original: Collection[bytes]) -> bytes:
+    """Leave out the blocks of an HTML document that were not translated: those of `original`."""
+    return _BLOCK.sub(lambda block: b"" if _shown(block[2]) in original else block[0], document)
+
+
+def _shown(markup: bytes) -> bytes:
+    return b" ".join(_HIDDEN.sub(b" ", markup).split())
 
 
 def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
@@ -72,17 +91,19 @@ def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
     return blocks
 
 
-def mallard_page(document: bytes, lang: str, original: Collection[str] = ()) -> bytes | None:
+def mallard_page(
+    document: bytes, lang: str, original: Collection[bytes] = frozenset()
+) -> bytes | None:
     """Turn a Mallard page into HTML; None if it has no paragraphs.
 
     Args:
         document: the page.
         lang: its language.
-        original: texts of the pages that it is translated from. Blocks that are among them were
-            not translated, and are left out.
+        original: texts of blocks of English pages. Those of the page that are among them were not
+            translated, and are left out.
     """
     found = mallard_blocks(document)
-    kept = [(tag, text) for tag, text in found if text and text not in original]
+    kept = [(tag, text) for tag, text in found if text and text.encode() not in original]
     if all(tag != "p" for tag, _ in kept):
         return None
     title = next((text for tag, text in found if tag == "h1"), "")

@@ -175,6 +175,7 @@ def test_mallard_becomes_html():
     assert "Hidden" not in text
 
 
+@needs_dpkg
 def test_what_is_not_translated_is_left_out(mirror, tmp_path):
     czech = MALLARD.replace("Then wait.", "Pak čekejte.").replace("Mouse", "Myš")
     files = {"C": MALLARD, "cs": czech, "da": MALLARD}
@@ -186,6 +187,20 @@ def test_what_is_not_translated_is_left_out(mirror, tmp_path):
     assert b"Click" in found["C/"]
     assert "<h1>Myš</h1>\n<p>Pak čekejte.</p>" in found["cs"].decode()
     assert b"Click" not in found["cs"]
+
+
+@needs_dpkg
+def test_html_that_is_not_translated_is_left_out_of_later_packages(mirror, tmp_path):
+    english = b"<h1>Help</h1><p class='a'>Click <b>the</b> button.</p><li>One</li>"
+    german = b"<h1>Hilfe</h1><p>Click the\n<b>button.</b></p><li><p>Eins</p></li><p>One</p><P>Two"
+    add_package(mirror, "help-en-us", {"usr/share/doc/a.html": english})
+    add_package(mirror, "help-de", {"usr/share/doc/a.html": german})
+    write_sample(tmp_path / "out", ["help-en-us", "help-de"])
+    texts = {url[8:15]: text for url, (_, text) in pages(tmp_path / "out").items()}
+    assert texts == {
+        "help-en": english,
+        "help-de": b"<h1>Hilfe</h1><li><p>Eins</p></li><P>Two",
+    }
 
 
 @pytest.mark.parametrize(
