@@ -156,12 +156,17 @@ def settled(request: Request, out: Path) -> Plan:
         horizons = tuple(end for end in (*before.horizons, before.steps) if end < steps)
         plan = dataclasses.replace(make_plan(request), devices=before.devices, horizons=horizons)
     else:
-        if out.exists() and not (out.is_dir() and PREPARED.issuperset(os.listdir(out))):
+        if out.exists() and not (out.is_dir() and PREPARED.issuperset(_visible(out))):
             raise UserError(f"{out} holds something else: choose another --out")
         plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
     return plan
+
+
+def _visible(directory: Path) -> list[str]:
+    """List a directory without locks, and what killed stages left."""
+    return [name for name in os.listdir(directory) if name[0] != "."]
 
 
 def _saved(plan: Mapping[str, Any]) -> Plan:

@@ -148,6 +148,15 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
         settled(dataclasses.replace(request, budget="2h"), tmp_path)
 
 
+def test_what_was_prepared_is_taken_and_nothing_else(on, tmp_path):
+    for name in (".corpus.lock", ".examples.partial-0", "corpus", "held-out.json"):
+        (tmp_path / name).mkdir()
+    settled(Request(steps=200), tmp_path)
+    (tmp_path / "chain.json").rename(tmp_path / "thesis.txt")
+    with pytest.raises(UserError, match="holds something else"):
+        settled(Request(steps=200), tmp_path)
+
+
 def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     on(Devices("gpu", "NVIDIA H100 80GB HBM3", 2, 60 * GIB))
     request = Request(budget="1h", seeds=1)
