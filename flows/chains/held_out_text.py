@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mswitch.flows.chains.plan import HELD_OUT, NEAR_TRAINING
 from mswitch.flows.reports.numbers import fine_percent, percent
 from mswitch.flows.reports.sentences import text_cautions
 from mswitch.pipelines import storage
@@ -14,8 +15,6 @@ from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import say
 
-#: What `measure_held_out` says of the corpus, and the ids of documents near to training text.
-MEASURED, NEAR_TRAINING = "held-out.json", "near-training.txt"
 #: With fewer held-out documents a language's own interval is wide.
 ENOUGH_DOCUMENTS = 50
 #: Languages shown of those that have the fewest documents, and of those that recur most.
@@ -24,7 +23,7 @@ _SHOWN = 5
 
 def measure(corpus: str, out: Path) -> dict[str, Any]:
     """Measure the held-out text of a corpus, unless that was done, and keep the figures."""
-    path = out / MEASURED
+    path = out / HELD_OUT
     measured = storage.read_json(path) if path.is_file() else {}
     if measured.get("corpus") != open_corpus(corpus).identity:
         measured = measure_held_out(corpus)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mswitch.flows.chains.held_out_text import MEASURED, NEAR_TRAINING
 from mswitch.flows.chains.machine_settings import (
     FINETUNE,
     SETTINGS,
@@ -31,8 +30,10 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 
 FILE = "chain.json"
+#: Figures of the corpus' held-out text, and the ids of documents near to training text.
+HELD_OUT, NEAR_TRAINING = "held-out.json", "near-training.txt"
 #: What a directory may hold before it has a plan.
-PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", MEASURED, NEAR_TRAINING}
+PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", HELD_OUT, NEAR_TRAINING}
 #: Of a run: two processes start, and two programs are compiled.
 START_SECS = 60.0
 #: Fewer steps say nothing.
@@ -155,12 +156,17 @@ def settled(request: Request, out: Path) -> Plan:
         horizons = tuple(end for end in (*before.horizons, before.steps) if end < steps)
         plan = dataclasses.replace(make_plan(request), devices=before.devices, horizons=horizons)
     else:
-        if out.exists() and not (out.is_dir() and PREPARED.issuperset(os.listdir(out))):
+        if out.exists() and not (out.is_dir() and PREPARED.issuperset(_visible(out))):
             raise UserError(f"{out} holds something else: choose another --out")
         plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
     return plan
+
+
+def _visible(directory: Path) -> list[str]:
+    """List a directory without locks, and what killed stages left."""
+    return [name for name in os.listdir(directory) if name[0] != "."]
 
 
 def _saved(plan: Mapping[str, Any]) -> Plan:

@@ -76,7 +76,7 @@ def write_report(
         The stage's summary: the verdict, how many languages it rests on, and the medians.
     """
     tuned = read_downstream(downstream)
-    extras = {"started_by": started_by, "flow_run": flow_run, "text": text}
+    extras = {"started_by": started_by, "flow_run": flow_run, "text": rounded(text)}
     extras = {key: value for key, value in extras.items() if value}
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
         steps = common_steps([*baselines, *candidates]) if unfinished else None
@@ -97,7 +97,7 @@ def write_report(
         if not timed:
             identity["timed"] = False
         if text:
-            identity["text"] = rounded(text)
+            identity["text"] = extras["text"]
         if tuned:
             identity["downstream"] = sorted(one.hash for one in tuned)
         if steps is not None:

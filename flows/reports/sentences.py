@@ -253,10 +253,9 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
     """Say how far held-out text carries, by its figures; nothing without them."""
     if not text:
         return []
-    enough = text["enough_documents"]
     reasons = [
-        f"{text['languages_with_enough']} of {plural(text['languages'], 'language')} have at least "
-        f"{enough} held-out documents."
+        f"Languages with at least {text['enough_documents']} held-out documents: "
+        f"{text['languages_with_enough']} of {text['languages']}."
     ]
     if "source" in text:
         most = text["most_recurring"]

@@ -12,7 +12,7 @@ import crawl_files
 import example_files
 import pytest
 from corpus_builds import LENIENT, build
-from debian_packages import add_cldr, make_mirror
+from debian_packages import add_cldr, add_package, make_mirror, needs_dpkg
 from jax.sharding import AbstractMesh
 from processes import run_mswitch, start_mswitch
 from trees import data_bytes
@@ -37,6 +37,7 @@ from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import read_manifest
+from mswitch.pipelines.samples.debian import DOCUMENTATION_PACKAGES
 
 ROOT = Path(__file__).parents[2]
 CPU = Devices("cpu", "cpu", 1)
@@ -145,6 +146,15 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
     assert settled(request, tmp_path) == before != make_plan(request)
     with pytest.raises(UserError, match=r"is of a command with other options .*chain\.json"):
         settled(dataclasses.replace(request, budget="2h"), tmp_path)
+
+
+def test_what_was_prepared_is_taken_and_nothing_else(on, tmp_path):
+    for name in (".corpus.lock", ".examples.partial-0", "corpus", "held-out.json"):
+        (tmp_path / name).mkdir()
+    settled(Request(steps=200), tmp_path)
+    (tmp_path / "chain.json").rename(tmp_path / "thesis.txt")
+    with pytest.raises(UserError, match="holds something else"):
+        settled(Request(steps=200), tmp_path)
 
 
 def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
@@ -345,7 +355,7 @@ def test_held_out_text_is_shown_and_too_few_documents_are_warned_of(tmp_path, ca
         ["zu", "0", "0%", "50%"],
         ["yo", "49", "0%", "50%"],
     ]
-    assert "2 of 4 languages have at least 50 held-out documents." in lines[6]
+    assert "Languages with at least 50 held-out documents: 2 of 4." in lines[6]
     assert "50% of the training text is of one source (a.example)" in lines[7]
     assert "5.0% recurs in training text, by windows of 40 bytes; most in German, 10.0%" in lines[7]
     assert len(lines) == 8
@@ -363,7 +373,7 @@ def test_of_examples_only_documents_are_counted(tmp_path, capsys):
     figures = held_out_text.show("evidence", measured, "", tmp_path)
     documents = read_manifest(examples, "examples")["languages"]["de"]["validation"]["documents"]
     assert measured == {"languages": {"de": {"documents": documents}}}
-    assert text_cautions(figures) == ["0 of 1 language have at least 50 held-out documents."]
+    assert text_cautions(figures) == ["Languages with at least 50 held-out documents: 0 of 1."]
     assert "largest source has" not in capsys.readouterr().err
 
 
@@ -511,3 +521,66 @@ def test_names_of_things_are_fetched_and_trained_on(tmp_path, monkeypatch):
     examples = json.loads((out / "examples" / "manifest.json").read_text())
     for splits in examples["languages"].values():
         assert (splits["train"]["records"], splits["validation"]["records"]) == (250, 20)
+
+
+#: Words of which text is made that is taken for English.
+ENGLISH = """
+the of and to in is that for with as was on be at by this have from or had not but what all
+were when we there can an your which their said if do will each about how up out them then she
+many some so these would other into has more her two like him see time could no make than first
+been its who now people my made over did down only way find use may water long little very after
+words called just where most know get through back much before go good new write our used me man
+too any day same right look think also around another came come work three word must because does
+part even place well such here take why things help put years different away again off went old
+number great tell men say small every found still between name should home big give air line set
+own under read last never us left end along
+"""
+
+
+@pytest.mark.training
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(shutil.which("mandoc") is None, reason="the sample of prose needs mandoc")
+@needs_dpkg
+def test_prose_is_checked_before_it_is_trained_on(tmp_path, monkeypatch):
+    """A page of each package has new lines of what the pages before it say."""
+    mirror, draw = make_mirror(tmp_path, monkeypatch), random.Random(3)
+
+    def sentence() -> str:
+        # Names, without which the text has too few pieces for a vocabulary.
+        names = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=7)) for _ in range(4)]
+        words = [*draw.choices(ENGLISH.split(), k=24), *names]
+        draw.shuffle(words)
+        return f"{' '.join(words)}.".capitalize()
+
+    said: list[str] = []
+    for package in DOCUMENTATION_PACKAGES:
+        pages = [[sentence() for _ in range(6)] for _ in range(4)]
+        said += [line for page in pages for line in page]
+        pages.append([" ".join(draw.sample(said, k=2)) for _ in range(4)])
+        files = {
+            f"usr/share/doc/{package}/{number}.html": f"<p>{'</p><p>'.join(page)}</p>".encode()
+            for number, page in enumerate(pages)
+        }
+        add_package(mirror, package, files)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    out = tmp_path / "out"
+    words = ["evidence", "--setting=prose", f"--out={out}", "--json"]
+    for removes in (True, False):
+        done = run_mswitch(*words, "--prepare-only")
+        assert done.returncode == 0, done.stderr
+        assert ("documents removed" in done.stderr) == removes
+    measured = json.loads((out / "held-out.json").read_text())
+    assert measured["near_training"] == []
+    assert measured["all"]["recurring_share"] < 0.2
+    [shards] = open_corpus(out / "corpus").select("validation").values()
+    urls = [row["url"] for shard in shards for row in shard.documents(("url",))]
+    assert len(urls) == measured["languages"]["en"]["documents"]
+    assert not [url for url in urls if url.endswith("/4.html")]
+    kept = data_bytes(out / "examples")
+    done = run_mswitch(*words, "--models=dense,hash-32", "--steps=3", "--seeds=1")
+    assert done.returncode == 0, done.stderr
+    assert data_bytes(out / "examples") == kept
+    report = json.loads((out / "report-twin" / "report.json").read_text())
+    enough = int(len(urls) >= 50)
+    assert f"50 held-out documents: {enough} of 1." in report["summary"]["cautions"][-2]
+    assert report["text"]["source"].endswith(".debian.example")

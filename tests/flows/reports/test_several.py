@@ -208,7 +208,7 @@ def test_figures_of_held_out_text_are_on_every_page_and_identify_it(runs, other,
     options = {"text": text, "replace": True}
     write_report(baselines, [*candidates, other], tmp_path / "out", few, **options)
     said = [
-        "0 of 6 languages have at least 50 held-out documents.",
+        "Languages with at least 50 held-out documents: 0 of 6.",
         "63% of the training text is of one source (<b>.example); in the median language the "
         "largest source has 50%. Of the held-out text 4.1% recurs in training text, by windows of "
         "40 bytes; most in Swahili, 19.0%.",
