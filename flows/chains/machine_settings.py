@@ -297,6 +297,9 @@ SETTINGS = {
             min_validation_documents=60,
         ),
         decontaminate=True,
+        tokens=63_600_000,
+        validation_records=9600,
+        measured="docs/experiments/2026-12-01-documentation-trained-on.md",
     ),
     "cpu": Setting(
         # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
