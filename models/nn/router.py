@@ -34,6 +34,8 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 
 #: A difference of logits that leaves no other expert any probability, in float32 and bfloat16.
 _CERTAIN = 256.0
+#: Tokens among which queues are counted pair by pair.
+_BLOCK = 64
 #: Probability that a new `token` router gives the expert that the hash chooses.
 _FIRST_GATE = 0.7
 
@@ -206,14 +208,31 @@ def assign(
     gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
 
     expert = jnp.where(real, expert, -1)
-    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
-    queue = jnp.cumsum(chosen, axis=1)
-    position = (queue * chosen).sum(axis=-1) - 1
+    position, counts = queue_positions(expert, experts)
     kept = real & (position < capacity)
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
-    stats = _statistics(logits, probabilities, gate, expert, real, kept, balance_scope)
+    stats = _statistics(logits, probabilities, gate, expert, counts, real, kept, balance_scope)
     return Routing(slot, gate, stats)
+
+
+def queue_positions(
+    expert: Int[Array, "G S"], experts: int
+) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
+    """Count the earlier tokens of each token's group and expert, and the tokens of each expert.
+
+    Block by block: a running sum for every token and expert would be written and read as often as
+    the logits. An expert of -1 counts nowhere.
+    """
+    groups, positions = expert.shape
+    padded = jnp.pad(expert, ((0, 0), (0, -positions % _BLOCK)), constant_values=-1)
+    blocks = padded.reshape(groups, -1, _BLOCK)
+    same = blocks[..., :, None] == blocks[..., None, :]
+    in_block = jnp.tril(same, -1).sum(axis=-1, dtype=jnp.int32)
+    counts = jax.nn.one_hot(blocks, experts, dtype=jnp.int32).sum(axis=2)
+    before = jnp.cumsum(counts, axis=1) - counts
+    position = in_block + jnp.take_along_axis(before, jnp.maximum(blocks, 0), axis=2)
+    return position.reshape(groups, -1)[:, :positions], counts.sum(axis=1)
 
 
 def _statistics(
@@ -221,16 +240,13 @@ def _statistics(
     probabilities: Array,
     gate: Array,
     expert: Array,
+    counts: Array,
     real: Array,
     kept: Array,
     balance_scope: BalanceScope,
 ) -> RoutingStats:
-    experts = logits.shape[-1]
-    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
     weight = real.astype(jnp.float32)
     total = jnp.maximum(weight.sum(), 1.0)
-    counts = chosen.sum(axis=1)
-
     mass = jnp.einsum("gse,gs->ge", probabilities, weight)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     entropy = log_z - (probabilities * logits).sum(axis=-1)
