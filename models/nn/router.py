@@ -7,12 +7,12 @@ capacity (`mswitch.models.capacity`). Nothing here depends on the number of devi
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
 and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
-(docs/decisions/0026).
+(docs/decisions/0026). Its gradients decide on no expert, and take one.
 """
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,12 +139,36 @@ class Router(nnx.Module):
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
             x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
         kernel = _rounded(self.kernel[...].astype(self.dtype))
-        # By default a TPU takes a single pass.
-        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
+        logits = _project(x, kernel, self.precision)
         if self.table is not None:
             assert ids is not None
             logits += look_up(self.table[...], ids, self.mesh).astype(self.dtype)
         return assign(logits, real, capacity, self.balance_scope)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _project(
+    x: Float[Array, "G S D"], kernel: Float[Array, "D E"], precision: Literal["high", "highest"]
+) -> Float[Array, "G S E"]:
+    """Multiply; with `high`, gradients take a TPU's single pass, as those of all other kernels."""
+    return jnp.einsum("gsd,de->gse", x, kernel, precision=precision)
+
+
+def _project_forward(
+    x: Array, kernel: Array, precision: Literal["high", "highest"]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _project(x, kernel, precision), (x, kernel)
+
+
+def _project_backward(
+    precision: str, inputs: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    passes = "highest" if precision == "highest" else None
+    _, pull = jax.vjp(functools.partial(jnp.einsum, "gsd,de->gse", precision=passes), *inputs)
+    return pull(gradient)
+
+
+_project.defvjp(_project_forward, _project_backward)
 
 
 def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
