@@ -101,13 +101,13 @@ def combine(
 
 def sharded_dispatch(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
-) -> Float[Array, "N E R D"]:
+) -> Float[Array, "*N E R D"]:
     """`dispatch`, each of N senders along `expert` with the rows of its groups.
 
     Experts are sharded over `expert`, rows over `data`.
     """
     if mesh is None:
-        return dispatch(tokens, slot, experts, capacity)[None]
+        return dispatch(tokens, slot, experts, capacity)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_TOKENS, _SLOTS), out_specs=_QUEUES)
     def local(tokens: Array, slot: Array) -> Array:
@@ -119,11 +119,11 @@ def sharded_dispatch(
 
 
 def sharded_combine(
-    queues: Float[Array, "N E R D"], slot: Array, capacity: int, mesh: Mesh | None
+    queues: Float[Array, "*N E R D"], slot: Array, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "G S D"]:
     """`combine`, the way back of `sharded_dispatch`."""
     if mesh is None:
-        return combine(queues[0], slot, capacity)
+        return combine(queues, slot, capacity)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_QUEUES, _SLOTS), out_specs=_TOKENS)
     def local(queues: Array, slot: Array) -> Array:
@@ -282,26 +282,29 @@ class SwitchFeedForward(nnx.Module):
         return combine(done, row[None], rows).reshape(tokens.shape)
 
     def _experts(
-        self, queues: Float[Array, "N E R D"], capacity: int, key: PRNGKeyArray | None
-    ) -> Float[Array, "N E R D"]:
+        self, queues: Float[Array, "*N E R D"], capacity: int, key: PRNGKeyArray | None
+    ) -> Float[Array, "*N E R D"]:
         def project(x: Array, kernel: nnx.Param) -> Array:
-            return jnp.einsum("nerx,exy->nery", x, kernel[...].astype(self.dtype))
+            return jnp.einsum("...erx,exy->...ery", x, kernel[...].astype(self.dtype))
 
         queues = queues.astype(self.dtype)
         hidden = activate([project(queues, kernel) for kernel in self._into])
         return project(self._drop(hidden, capacity, key), self.wo)
 
     def _drop(
-        self, hidden: Float[Array, "N E R F"], capacity: int, key: PRNGKeyArray | None
-    ) -> Float[Array, "N E R F"]:
+        self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
+    ) -> Float[Array, "*N E R F"]:
         """Drop by expert and group, with the groups in their order: the same on every mesh."""
         if key is None or self.config.expert_dropout_rate == 0.0:
             return hidden
-        shards = 1 if self.mesh is None else self.mesh.shape["data"]
-        of_group = hidden.reshape(*hidden.shape[:2], shards, -1, capacity, hidden.shape[-1])
+        experts, _, width = hidden.shape[-3:]
+        senders, shards = (
+            1 if self.mesh is None else self.mesh.shape[axis] for axis in ("expert", "data")
+        )
+        of_group = hidden.reshape(senders, experts, shards, -1, capacity, width)
         ordered = of_group.transpose(1, 2, 0, 3, 4, 5)
         dropped = dropout(
-            ordered.reshape(ordered.shape[0], -1, *ordered.shape[-2:]),
+            ordered.reshape(experts, -1, capacity, width),
             self.config.expert_dropout_rate,
             key,
         )
