@@ -7,7 +7,7 @@ themselves at usual group sizes. On a mesh, each device gathers the tokens of it
 """
 
 import functools
-from typing import Literal
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -33,36 +33,40 @@ _QUEUES = PartitionSpec(None, "expert", "data", None)
 _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", None)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@jax.custom_vjp
 def _take(
-    x: Float[Array, "N D"],
-    index: Int[Array, " M"],
-    inverse: Int[Array, " N"],
-    empty: Literal["clip", "fill"],
+    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """Rows `index` of `x`, where out of range any or zeros; `inverse` is the same map backwards.
+    """Rows `index` of `x`, zeros where out of range; `inverse` is the same map backwards.
 
     A row is taken at most once, so the gradient is a gather by `inverse`, not a scatter.
     """
     del inverse
-    return x.at[index].get(mode=empty, fill_value=0 if empty == "fill" else None)
+    return x.at[index].get(mode="fill", fill_value=0)
+
+
+@jax.custom_vjp
+def _take_any(
+    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
+) -> Float[Array, "M D"]:
+    """`_take`, but some row of `x` where out of range: zeros would be written apart."""
+    del inverse
+    return x.at[index].get(mode="clip")
 
 
 def _take_forward(
-    x: Array, index: Array, inverse: Array, empty: Literal["clip", "fill"]
+    take: Callable[..., Array], x: Array, index: Array, inverse: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _take(x, index, inverse, empty), (index, inverse)
+    return take(x, index, inverse), (index, inverse)
 
 
-def _take_backward(
-    empty: str, maps: tuple[Array, Array], gradient: Array
-) -> tuple[Array, None, None]:
-    del empty
+def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, None, None]:
     index, inverse = maps
-    return _take(gradient, inverse, index, "fill"), None, None
+    return _take(gradient, inverse, index), None, None
 
 
-_take.defvjp(_take_forward, _take_backward)
+for take in (_take, _take_any):
+    take.defvjp(functools.partial(_take_forward, take), _take_backward)
 
 
 def _places(
@@ -87,7 +91,7 @@ def dispatch(
     """Queue tokens at their experts; empty places hold a token whose gradient is zero."""
     d_model = tokens.shape[-1]
     place, token = _places(slot, experts, capacity)
-    return _take(tokens.reshape(-1, d_model), token, place, "clip").reshape(experts, -1, d_model)
+    return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
 
 
 def combine(
@@ -95,7 +99,7 @@ def combine(
 ) -> Float[Array, "G S D"]:
     """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
     place, token = _places(slot, queues.shape[0], capacity)
-    y = _take(queues.reshape(-1, queues.shape[-1]), place, token, "fill")
+    y = _take(queues.reshape(-1, queues.shape[-1]), place, token)
     return y.reshape(*slot.shape, -1)
 
 

@@ -12,7 +12,7 @@ and take half the time, which counts: the router of `switch-c` multiplies as muc
 
 import functools
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ class Router(nnx.Module):
         self.experts = config.experts
         self.jitter = config.router_jitter
         self.dtype = jnp.dtype(config.router_dtype)
-        self.precision = "highest" if dtype == jnp.float32 else "high"
+        self.exact = dtype == jnp.float32
         self.balance_scope: BalanceScope = config.balance_scope
 
     def __call__(
@@ -139,32 +139,28 @@ class Router(nnx.Module):
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
             x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
         kernel = _rounded(self.kernel[...].astype(self.dtype))
-        logits = _project(x, kernel, self.precision)
+        if self.exact:
+            logits = jnp.einsum("gsd,de->gse", x, kernel, precision="highest")
+        else:
+            logits = _project(x, kernel)
         if self.table is not None:
             assert ids is not None
             logits += look_up(self.table[...], ids, self.mesh).astype(self.dtype)
         return assign(logits, real, capacity, self.balance_scope)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _project(
-    x: Float[Array, "G S D"], kernel: Float[Array, "D E"], precision: Literal["high", "highest"]
-) -> Float[Array, "G S E"]:
-    """Multiply; with `high`, gradients take a TPU's single pass, as those of all other kernels."""
-    return jnp.einsum("gsd,de->gse", x, kernel, precision=precision)
+@jax.custom_vjp
+def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
+    """Multiply in three passes; gradients take a TPU's single pass, as those of other kernels."""
+    return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
 
 
-def _project_forward(
-    x: Array, kernel: Array, precision: Literal["high", "highest"]
-) -> tuple[Array, tuple[Array, Array]]:
-    return _project(x, kernel, precision), (x, kernel)
+def _project_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _project(x, kernel), (x, kernel)
 
 
-def _project_backward(
-    precision: str, inputs: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
-    passes = "highest" if precision == "highest" else None
-    _, pull = jax.vjp(functools.partial(jnp.einsum, "gsd,de->gse", precision=passes), *inputs)
+def _project_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    _, pull = jax.vjp(functools.partial(jnp.einsum, "gsd,de->gse"), *inputs)
     return pull(gradient)
 
 
