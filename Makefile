@@ -14,7 +14,7 @@ KUBERNETES := 1.34.4
 PRISM := $(shell sed -n 's/^apache-beam==\([0-9.]*\).*/\1/p' requirements.txt)
 
 .PHONY: help docs setup setup-flink flink setup-prism setup-plan setup-plan-gpu setup-slurm setup-kubernetes setup-postgres operators demo evidence test lint format requirements clean \
-	bench bench-examples bench-statistics bench-transfer bench-models bench-plan bench-langid bench-charsets fuzz \
+	bench bench-examples bench-statistics bench-transfer bench-models bench-step bench-plan bench-langid bench-charsets fuzz \
 	test-base test-browser test-demo test-slow test-server test-postgres test-recovery test-kill test-training test-learning test-distill test-plan test-card test-parity parity-fixtures test-flink test-prism test-slurm test-kubernetes test-dataflow
 
 help:  ## Show this list
@@ -153,6 +153,9 @@ bench-transfer: $(READY) .venv-parity/ready  ## Building supervised examples, an
 
 bench-models: $(READY) .venv-parity/ready  ## The models' steps: Hugging Face, dense twin, experts, roofline
 	@$(BIN)/python tests/benchmarks/model_steps.py
+
+bench-step: $(READY)  ## A training step on what JAX finds here: tokens a second, MFU, memory, the kernel beside XLA
+	@$(BIN)/python tests/benchmarks/step.py $(BENCH_OPTIONS)
 
 bench-plan: $(READY)  ## The tables of docs/reference/tpu.md and gpu.md: steps compiled for TPUs and GPUs (an hour, 9 GB)
 	@$(MAKE) --no-print-directory setup-plan setup-plan-gpu

@@ -7,6 +7,7 @@ themselves at usual group sizes. On a mesh, each device gathers the tokens of it
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from mswitch.models.capacity import expert_capacity
 from mswitch.models.config import ModelConfig
 from mswitch.models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
-from mswitch.models.nn.router import Router, RoutingStats
+from mswitch.models.nn.router import Router, RoutingStats, queue_positions
 from mswitch.models.partitioning import BATCH_AXES
 
 #: A capacity that says: there is none, tokens are sorted into blocks of their experts.
@@ -28,7 +29,7 @@ MIN_BLOCK, MAX_BLOCK = 8, 128
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
 _SLOTS = PartitionSpec(BATCH_AXES, None)
-_QUEUES = PartitionSpec("expert", "data", None, None)
+_QUEUES = PartitionSpec(None, "expert", "data", None)
 _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", None)
 
 
@@ -44,8 +45,19 @@ def _take(
     return x.at[index].get(mode="fill", fill_value=0)
 
 
-def _take_forward(x: Array, index: Array, inverse: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _take(x, index, inverse), (index, inverse)
+@jax.custom_vjp
+def _take_any(
+    x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
+) -> Float[Array, "M D"]:
+    """`_take`, but some row of `x` where out of range: zeros would be written apart."""
+    del inverse
+    return x.at[index].get(mode="clip")
+
+
+def _take_forward(
+    take: Callable[..., Array], x: Array, index: Array, inverse: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return take(x, index, inverse), (index, inverse)
 
 
 def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, None, None]:
@@ -53,63 +65,74 @@ def _take_backward(maps: tuple[Array, Array], gradient: Array) -> tuple[Array, N
     return _take(gradient, inverse, index), None, None
 
 
-_take.defvjp(_take_forward, _take_backward)
+for take in (_take, _take_any):
+    take.defvjp(functools.partial(_take_forward, take), _take_backward)
 
 
-def _token_of_slot(slot: Int[Array, " S"], slots: int) -> Int[Array, " slots"]:
-    """Invert a group's slot map; an empty slot points past the last token."""
-    tokens = slot.shape[0]
-    return jnp.full(slots, tokens, jnp.int32).at[slot].set(jnp.arange(tokens), mode="drop")
+def _places(
+    slot: Int[Array, "G S"], experts: int, capacity: int
+) -> tuple[Int[Array, " G*S"], Int[Array, " E*G*C"]]:
+    """Return each token's place in the queues of all groups, and the token of each place.
+
+    A token without a slot has a place past the last, an empty place a token past the last.
+    """
+    groups, positions = slot.shape
+    places, tokens = experts * groups * capacity, groups * positions
+    queue = slot // capacity * groups + jnp.arange(groups)[:, None]
+    place = jnp.where(slot < experts * capacity, queue * capacity + slot % capacity, places)
+    place = place.reshape(-1)
+    token = jnp.full(places, tokens, jnp.int32).at[place].set(jnp.arange(tokens), mode="drop")
+    return place, token
 
 
 def dispatch(
     tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
-) -> Float[Array, "E G C D"]:
-    """Queue tokens at their experts; empty places are zeros."""
-    slots = experts * capacity
-
-    def one_group(x: Array, slot: Array) -> Array:
-        return _take(x, _token_of_slot(slot, slots), slot)
-
-    queued = jax.vmap(one_group)(tokens, slot)
-    return queued.reshape(-1, experts, capacity, tokens.shape[-1]).swapaxes(0, 1)
+) -> Float[Array, "E G*C D"]:
+    """Queue tokens at their experts; empty places hold a token whose gradient is zero."""
+    d_model = tokens.shape[-1]
+    place, token = _places(slot, experts, capacity)
+    return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
 
 
-def combine(queues: Float[Array, "E G C D"], slot: Int[Array, "G S"]) -> Float[Array, "G S D"]:
+def combine(
+    queues: Float[Array, "E G*C D"], slot: Int[Array, "G S"], capacity: int
+) -> Float[Array, "G S D"]:
     """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
-    experts, groups, capacity, d_model = queues.shape
-    slots = experts * capacity
-
-    def one_group(x: Array, slot: Array) -> Array:
-        return _take(x, slot, _token_of_slot(slot, slots))
-
-    return jax.vmap(one_group)(queues.swapaxes(0, 1).reshape(groups, slots, d_model), slot)
+    place, token = _places(slot, queues.shape[0], capacity)
+    y = _take(queues.reshape(-1, queues.shape[-1]), place, token)
+    return y.reshape(*slot.shape, -1)
 
 
 def sharded_dispatch(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
-) -> Array:
-    """`dispatch`, with groups sharded over data x expert and the result over expert x data."""
+) -> Float[Array, "*N E R D"]:
+    """`dispatch`, each of N senders along `expert` with the rows of its groups.
+
+    Experts are sharded over `expert`, rows over `data`.
+    """
     if mesh is None:
         return dispatch(tokens, slot, experts, capacity)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_TOKENS, _SLOTS), out_specs=_QUEUES)
     def local(tokens: Array, slot: Array) -> Array:
         queues = dispatch(tokens, slot, experts, capacity)
-        return jax.lax.all_to_all(queues, "expert", split_axis=0, concat_axis=1, tiled=True)
+        queues = queues.reshape(mesh.shape["expert"], -1, *queues.shape[1:])
+        return jax.lax.all_to_all(queues, "expert", split_axis=0, concat_axis=0)
 
     return local(tokens, slot)
 
 
-def sharded_combine(queues: Array, slot: Array, mesh: Mesh | None) -> Array:
+def sharded_combine(
+    queues: Float[Array, "*N E R D"], slot: Array, capacity: int, mesh: Mesh | None
+) -> Float[Array, "G S D"]:
     """`combine`, the way back of `sharded_dispatch`."""
     if mesh is None:
-        return combine(queues, slot)
+        return combine(queues, slot, capacity)
 
     @functools.partial(jax.shard_map, mesh=mesh, in_specs=(_QUEUES, _SLOTS), out_specs=_TOKENS)
     def local(queues: Array, slot: Array) -> Array:
-        queues = jax.lax.all_to_all(queues, "expert", split_axis=1, concat_axis=0, tiled=True)
-        return combine(queues, slot)
+        queues = jax.lax.all_to_all(queues, "expert", split_axis=0, concat_axis=0)
+        return combine(queues.reshape(-1, *queues.shape[2:]), slot, capacity)
 
     return local(queues, slot)
 
@@ -143,9 +166,8 @@ def assign_blocks(
     """
     tokens = expert.shape[0]
     blocks = min(tokens // rows + experts, tokens)
-    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
-    position = (jnp.cumsum(chosen, axis=0) * chosen).sum(axis=-1) - 1
-    ends = jnp.cumsum(-(-chosen.sum(axis=0) // rows))
+    (position,), (counts,) = queue_positions(expert[None], experts)
+    ends = jnp.cumsum(-(-counts // rows))
     first = jnp.concatenate([jnp.zeros(1, ends.dtype), ends[:-1]])
     row = jnp.where(
         expert >= 0, first[expert] * rows + position, blocks * rows + jnp.arange(tokens)
@@ -209,8 +231,8 @@ class SwitchFeedForward(nnx.Module):
             y = self._in_blocks(tokens, routing.stats.expert, dropout_key)
             return gated(y, routing.gate).reshape(x.shape), routing.stats
         queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
-        queues = self._experts(queues, dropout_key)
-        y = sharded_combine(queues, routing.slot, self.mesh)
+        queues = self._experts(queues, capacity, dropout_key)
+        y = sharded_combine(queues, routing.slot, capacity, self.mesh)
         return gated(y, routing.gate).reshape(x.shape), routing.stats
 
     @property
@@ -260,15 +282,34 @@ class SwitchFeedForward(nnx.Module):
             x, index, number = inputs
             return jax.lax.cond(index >= 0, computed, lambda x, *_: x, x, index, number)
 
-        done = jax.lax.map(one, (queues[:, 0].astype(self.dtype), of_block, jnp.arange(blocks)))
-        return combine(done[:, None], row[None]).reshape(tokens.shape)
+        done = jax.lax.map(one, (queues.astype(self.dtype), of_block, jnp.arange(blocks)))
+        return combine(done, row[None], rows).reshape(tokens.shape)
 
     def _experts(
-        self, queues: Float[Array, "E G C D"], key: PRNGKeyArray | None
-    ) -> Float[Array, "E G C D"]:
+        self, queues: Float[Array, "*N E R D"], capacity: int, key: PRNGKeyArray | None
+    ) -> Float[Array, "*N E R D"]:
         def project(x: Array, kernel: nnx.Param) -> Array:
-            return jnp.einsum("egcx,exy->egcy", x, kernel[...].astype(self.dtype))
+            return jnp.einsum("...erx,exy->...ery", x, kernel[...].astype(self.dtype))
 
         queues = queues.astype(self.dtype)
         hidden = activate([project(queues, kernel) for kernel in self._into])
-        return project(dropout(hidden, self.config.expert_dropout_rate, key), self.wo)
+        return project(self._drop(hidden, capacity, key), self.wo)
+
+    def _drop(
+        self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
+    ) -> Float[Array, "*N E R F"]:
+        """Drop by expert and group, with the groups in their order: the same on every mesh."""
+        if key is None or self.config.expert_dropout_rate == 0.0:
+            return hidden
+        experts, _, width = hidden.shape[-3:]
+        senders, shards = (
+            1 if self.mesh is None else self.mesh.shape[axis] for axis in ("expert", "data")
+        )
+        of_group = hidden.reshape(senders, experts, shards, -1, capacity, width)
+        ordered = of_group.transpose(1, 2, 0, 3, 4, 5)
+        dropped = dropout(
+            ordered.reshape(experts, -1, capacity, width),
+            self.config.expert_dropout_rate,
+            key,
+        )
+        return dropped.reshape(ordered.shape).transpose(2, 0, 1, 3, 4, 5).reshape(hidden.shape)

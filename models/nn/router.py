@@ -7,7 +7,7 @@ capacity (`mswitch.models.capacity`). Nothing here depends on the number of devi
 
 On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
 and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
-(docs/decisions/0026).
+(docs/decisions/0026). Its gradients decide on no expert, and take one.
 """
 
 import functools
@@ -34,6 +34,8 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 
 #: A difference of logits that leaves no other expert any probability, in float32 and bfloat16.
 _CERTAIN = 256.0
+#: Tokens among which queues are counted pair by pair.
+_BLOCK = 64
 #: Probability that a new `token` router gives the expert that the hash chooses.
 _FIRST_GATE = 0.7
 
@@ -111,7 +113,7 @@ class Router(nnx.Module):
         self.experts = config.experts
         self.jitter = config.router_jitter
         self.dtype = jnp.dtype(config.router_dtype)
-        self.precision = "highest" if dtype == jnp.float32 else "high"
+        self.exact = dtype == jnp.float32
         self.balance_scope: BalanceScope = config.balance_scope
 
     def __call__(
@@ -137,12 +139,32 @@ class Router(nnx.Module):
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
             x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
         kernel = _rounded(self.kernel[...].astype(self.dtype))
-        # By default a TPU takes a single pass.
-        logits = jnp.einsum("gsd,de->gse", x, kernel, precision=self.precision)
+        if self.exact:
+            logits = jnp.einsum("gsd,de->gse", x, kernel, precision="highest")
+        else:
+            logits = _project(x, kernel)
         if self.table is not None:
             assert ids is not None
             logits += look_up(self.table[...], ids, self.mesh).astype(self.dtype)
         return assign(logits, real, capacity, self.balance_scope)
+
+
+@jax.custom_vjp
+def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
+    """Multiply in three passes; gradients take a TPU's single pass, as those of other kernels."""
+    return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
+
+
+def _project_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _project(x, kernel), (x, kernel)
+
+
+def _project_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    _, pull = jax.vjp(functools.partial(jnp.einsum, "gsd,de->gse"), *inputs)
+    return pull(gradient)
+
+
+_project.defvjp(_project_forward, _project_backward)
 
 
 def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
@@ -206,14 +228,31 @@ def assign(
     gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
 
     expert = jnp.where(real, expert, -1)
-    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
-    queue = jnp.cumsum(chosen, axis=1)
-    position = (queue * chosen).sum(axis=-1) - 1
+    position, counts = queue_positions(expert, experts)
     kept = real & (position < capacity)
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
-    stats = _statistics(logits, probabilities, gate, expert, real, kept, balance_scope)
+    stats = _statistics(logits, probabilities, gate, expert, counts, real, kept, balance_scope)
     return Routing(slot, gate, stats)
+
+
+def queue_positions(
+    expert: Int[Array, "G S"], experts: int
+) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
+    """Count the earlier tokens of each token's group and expert, and the tokens of each expert.
+
+    Block by block: a running sum for every token and expert would be written and read as often as
+    the logits. An expert of -1 counts nowhere.
+    """
+    groups, positions = expert.shape
+    padded = jnp.pad(expert, ((0, 0), (0, -positions % _BLOCK)), constant_values=-1)
+    blocks = padded.reshape(groups, -1, _BLOCK)
+    same = blocks[..., :, None] == blocks[..., None, :]
+    in_block = jnp.tril(same, -1).sum(axis=-1, dtype=jnp.int32)
+    counts = jax.nn.one_hot(blocks, experts, dtype=jnp.int32).sum(axis=2)
+    before = jnp.cumsum(counts, axis=1) - counts
+    position = in_block + jnp.take_along_axis(before, jnp.maximum(blocks, 0), axis=2)
+    return position.reshape(groups, -1)[:, :positions], counts.sum(axis=1)
 
 
 def _statistics(
@@ -221,16 +260,13 @@ def _statistics(
     probabilities: Array,
     gate: Array,
     expert: Array,
+    counts: Array,
     real: Array,
     kept: Array,
     balance_scope: BalanceScope,
 ) -> RoutingStats:
-    experts = logits.shape[-1]
-    chosen = jax.nn.one_hot(expert, experts, dtype=jnp.int32)
     weight = real.astype(jnp.float32)
     total = jnp.maximum(weight.sum(), 1.0)
-    counts = chosen.sum(axis=1)
-
     mass = jnp.einsum("gse,gs->ge", probabilities, weight)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     entropy = log_z - (probabilities * logits).sum(axis=-1)

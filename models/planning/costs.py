@@ -12,7 +12,7 @@ import numpy as np
 from mswitch.models.hardware import Chip
 from mswitch.models.planning.hlo import Instruction, Module
 from mswitch.models.planning.parts import PARTS, REST, name_parts
-from mswitch.models.planning.products import count_products, name_kernel, read_estimate
+from mswitch.models.planning.products import count_products
 from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.planning.traffic import count_bytes
 
@@ -39,8 +39,6 @@ class Costs:
             what of that leaves its host.
         parts: by part of the step, such as attention: `flops`, `memory_bytes`, and `secs`, the sum
             over its instructions of products or traffic at peak rates, whichever takes longer.
-        kernels: of custom calls that state their costs, by name: `count`, and the sums of `flops`,
-            `bytes_accessed` and `transcendentals`.
     """
 
     flops: int
@@ -48,14 +46,12 @@ class Costs:
     memory_bytes: int
     collectives: Mapping[str, Mapping[str, int]]
     parts: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-    kernels: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
 
 def costs_of(text: str, topology: Topology) -> Costs:
     """Count the costs of optimised HLO."""
     module, chip = Module.parse(text), topology.chip
     parts = {part: {"flops": 0, "memory_bytes": 0, "secs": 0.0} for part in (*PARTS, REST)}
-    kernels: dict[str, dict[str, int]] = {}
     in_passes, fused = 0, module.fused()
     runs: collections.Counter[str] = collections.Counter()
     for name, times in module.runs():
@@ -74,18 +70,12 @@ def costs_of(text: str, topology: Topology) -> Costs:
             compute_secs = products.bfloat16_flops / chip.flops_per_sec
             part["secs"] += times * max(compute_secs, moved / chip.hbm_bytes_per_sec)
             in_passes += products.bfloat16_flops * times
-            if estimate := read_estimate(instruction):
-                counted = {"count": 1, **estimate}
-                kernel = kernels.setdefault(name_kernel(instruction), dict.fromkeys(counted, 0))
-                for key, value in counted.items():
-                    kernel[key] += value * times
     return Costs(
         flops=sum(part["flops"] for part in parts.values()),
         bfloat16_flops=in_passes,
         memory_bytes=sum(part["memory_bytes"] for part in parts.values()),
         collectives=_count_collectives(module, runs, fused, topology),
         parts={name: part for name, part in parts.items() if part["secs"]},
-        kernels=kernels,
     )
 
 

@@ -229,7 +229,6 @@ def _measured(
         "estimate": None,
         "mfu_bound": None,
         "parts": {},
-        "kernels": {},
     }
     if result.costs is not None:
         bound = roofline(result.costs, topology.chip)
@@ -243,7 +242,6 @@ def _measured(
             "estimate": bound,
             "mfu_bound": analytic / secs / topology.chip.flops_per_sec / topology.devices,
             "parts": result.costs["parts"],
-            "kernels": result.costs["kernels"],
         }
     return made
 

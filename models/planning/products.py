@@ -76,18 +76,11 @@ def _custom_call_products(
 
 
 def read_estimate(call: Instruction) -> dict[str, int] | None:
-    """Read what a Pallas kernel says it costs: flops, bytes_accessed, transcendentals."""
+    """Read what a Pallas kernel says it costs: flops and bytes_accessed."""
     if call.opcode != "custom-call" or "cost_estimate" not in call.attributes:
         return None
     estimate = _backend_config(call)["custom_call_config"]["cost_estimate"]
-    names = ("flops", "bytes_accessed", "transcendentals")
-    return {name: int(estimate.get(name, 0)) for name in names}
-
-
-def name_kernel(call: Instruction) -> str:
-    """Return the name that a Pallas kernel was given."""
-    match = re.search(r'op_name="[^"]*?([^"/]+)/pallas_call', call.attributes)
-    return match[1] if match else call.name
+    return {name: int(estimate.get(name, 0)) for name in ("flops", "bytes_accessed")}
 
 
 def _backend_config(call: Instruction) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def jitted_router(router: Router, x, real, capacity: int, key=None):
 @settings(max_examples=80, deadline=None)
 @given(
     # Each triple is compiled once.
-    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6)]),
+    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6), (2, 150, 5)]),
     st.sampled_from([1, 4, 24]),
     st.floats(0.0, 1.0),
     st.integers(0, 2**32 - 1),
@@ -75,7 +75,9 @@ def test_assignment_equals_one_token_at_a_time(shape, capacity, share, seed):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6)]), st.floats(0.0, 1.0), st.integers(0, 99)
+    st.sampled_from([(1, 1, 2), (3, 20, 2), (2, 24, 6), (2, 150, 5)]),
+    st.floats(0.0, 1.0),
+    st.integers(0, 99),
 )
 def test_global_balance_is_that_of_one_large_group(shape, share, seed):
     """And routing itself takes no notice of the scope."""

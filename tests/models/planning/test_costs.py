@@ -214,14 +214,6 @@ def test_a_kernel_counts_as_it_says_and_belongs_to_the_function_that_called_it()
     assert costs.flops == costs.bfloat16_flops == kernel + product
     # What the kernel leaves on the chip is no traffic, nor is its copy there.
     assert costs.memory_bytes == read + result
-    assert costs.kernels == {
-        "weighted": {
-            "count": 1,
-            "flops": kernel,
-            "bytes_accessed": read + result,
-            "transcendentals": 256 * 128,
-        }
-    }
     secs = {
         "attention": max(kernel / TPU.chip.flops_per_sec, read / TPU.chip.hbm_bytes_per_sec),
         "projections": max(product / TPU.chip.flops_per_sec, result / TPU.chip.hbm_bytes_per_sec),

@@ -164,13 +164,4 @@ def test_a_kernel_in_a_loop_counts_as_often_as_it_runs():
     )
     assert done.returncode == 0, done.stderr
     costs = json.loads(done.stdout.splitlines()[-1])
-    flops = 2 * 256 * 512 * 128
-    assert costs["flops"] == 5 * flops
-    assert costs["kernels"] == {
-        "multiplied": {
-            "count": 5,
-            "flops": 5 * flops,
-            "bytes_accessed": 5 * 3,
-            "transcendentals": 5 * 7,
-        }
-    }
+    assert costs["flops"] == 5 * (2 * 256 * 512 * 128)
