@@ -49,7 +49,10 @@ class Build:
         found = subprocess.run(
             ["pgrep", "-f", f"jobs adopt {self.place}"], capture_output=True, text=True, check=True
         )
-        os.kill(int(found.stdout), signal.SIGKILL)
+        follower = int(found.stdout)
+        os.kill(follower, signal.SIGKILL)
+        # On a busy machine it lives on for a moment, and with it the lock by which it follows.
+        wait_for(lambda: not is_alive(follower))
 
     def log(self) -> str:
         record = read_record(self.place)
