@@ -255,7 +255,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Where jobs run. `mswitch.flows.jobs.controller.run_job` does all the rest.
+    """Where jobs run. `mswitch.flows.jobs.doors.follow` does all the rest.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method may raise `Unreachable`, after which it is called again.

@@ -11,7 +11,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Literal
 from uuid import UUID
 
 from prefect import get_client
@@ -22,11 +22,11 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Suspended
 
-from mswitch.flows.jobs.controller import ask, run_job
+from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
-from mswitch.flows.prefect.owners import flow_run_of, leave_to_others, owner_of, started_by
+from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say
@@ -80,30 +80,26 @@ def follow(
         Abort: this flow run is another process's by now.
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
-    while True:
-        record = read_record(job.place)
-        if (
-            record is None
-            or record.alive is None
-            or (record.owner, record.intent) != (flow_run.owner, "run")
-        ):
-            flow_run.ask_to_run()
-        # Else its client would try again for a minute, in which nobody looks at the job.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            result = run_job(
-                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-            )
-        if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
-            break
-        say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
-    if result.outcome == "paused" and flow_run.refused is not None:
+    record = read_record(job.place)
+    if (
+        record is None
+        or record.alive is None
+        or (record.owner, record.intent) != (flow_run.owner, "run")
+    ):
+        flow_run.ask_to_run()
+    # Else its client would try again for a minute, in which nobody looks at the job.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        state = doors.follow(
+            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+        )
+    if state.name == "paused" and flow_run.refused is not None:
         raise flow_run.refused
-    if result.outcome == "paused":
+    if state.name == "paused":
         raise Pause(state=flow_run.suspended())
-    if result.outcome == "cancelled":
-        raise JobCancelledError(f"{job.out}: {result.message}")
-    if result.outcome != "done":
-        raise UserError(result.message)
+    if state.name == "cancelled":
+        raise JobCancelledError(f"{job.out}: {state.message}")
+    if state.name != "done":
+        raise UserError(state.message)
 
 
 @step("{title}")
@@ -139,7 +135,7 @@ class _Follower:
         """Ask for the job once its scheduler answers, unless this flow run is ended first."""
         while not self._asked:
             try:
-                ask(self.job, self.launcher, "run", self.owner, started_by())
+                doors.want(self.job, self.launcher, self.owner, started_by())
                 return
             except Unreachable as error:
                 self.poll(f"not reachable ({error})")
@@ -157,7 +153,7 @@ class _Follower:
         if not self._asked and (refused := self.refuse()):
             self.refused = refused
             say(self.job.argv[0], str(refused))
-            self._ask("pause")
+            self._leave("pause")
         try:
             with get_client(sync_client=True) as client:
                 state = self._state(client)
@@ -184,9 +180,9 @@ class _Follower:
         if state is None or state.is_running() or self._asked:
             return
         if state.is_paused():
-            self._ask("pause")
+            self._leave("pause")
         elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
-            self._ask("cancel")
+            self._leave("cancel")
         else:
             raise Abort(f"the flow run is {state.name}: another process may go on with it")
 
@@ -195,24 +191,17 @@ class _Follower:
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
-    def _ask(self, intent: Any) -> None:
+    def _leave(self, how: Literal["pause", "cancel"]) -> None:
         self._asked = True
-        self._suspending = intent == "pause" and self.refused is None
-        if leave_to_others(self.job.place, self.owner):
+        self._suspending = how == "pause" and self.refused is None
+        with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
+            if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
+                return
             if self.refused is not None:
                 raise self.refused
-            if intent == "pause":
+            if how == "pause":
                 raise Pause(state=self.suspended())
             raise JobCancelledError(f"{self.job.out}: another flow run still follows it")
-        with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
-            ask(self.job, self.launcher, intent, self.owner)
-
-    def was_ended_by_another(self) -> bool:
-        """Whether another flow run ended the job just when this one asked for it."""
-        record = read_record(self.job.place)
-        if record is None or record.intent == "run":
-            return False
-        return record.owner != self.owner and flow_run_of(record.owner) is not None
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
@@ -222,7 +211,7 @@ class _Follower:
         elif leaving.event.wait(secs):
             if not leaving.suspended:
                 raise UserError(_LEFT)
-            self._ask("pause")
+            self._leave("pause")
 
     def suspended(self) -> State:
         """The state of this flow run, which is Suspended; made so if the job alone was paused.

@@ -8,24 +8,32 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.jobs.controller import Result, ask, run_job
+from mswitch.flows.jobs.doors import (
+    StopFollowing,
+    Summary,
+    as_json,
+    follow,
+    leave,
+    look,
+    stop_following,
+    want,
+)
 from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.life import FINAL, State
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import (
-    Intent,
     Record,
     edit_record,
     find_records,
     follower,
-    read_record,
+    need_record,
 )
 from mswitch.flows.jobs.slurm import Slurm
-from mswitch.flows.jobs.summary import FINAL, Summary, as_json, summarise
 from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.stages.stage import job_of_command
@@ -42,6 +50,8 @@ app = App(
     "or, where the output is in a bucket, what was given as --record.",
 )
 
+#: The owner of a job that a person asked for.
+HAND = "by hand"
 #: Exit codes of a command that waits for the end of a job.
 EXIT_CODES = {
     "done": 0,
@@ -108,8 +118,8 @@ def submit(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
     own = {"local": Local(), "slurm": slurm}
-    _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
-    return _follow(job.place, wait, json)
+    chosen = own[launcher] if launcher in own else _launcher_of_operators(launcher)
+    return _start(job, chosen, wait, json)
 
 
 @app.command(name="list")
@@ -127,7 +137,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give one below which outputs lie")
-    found = [(record, summarise(record)) for record in find_records(top)]
+    found = [(record, look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
@@ -153,8 +163,8 @@ def show(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs show run
     """
-    record = _record(out)
-    summary = summarise(record)
+    record = need_record(out)
+    summary = look(record)
     cost = _cost(record, summary)
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
     why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
@@ -195,8 +205,8 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
     shown = visible if sys.stdout.isatty() else str
     alone = False
     while True:
-        record = _record(out)
-        summary = summarise(record)
+        record = need_record(out)
+        summary = look(record)
         over = not follow or summary.state in FINAL
         if not over and not alone and summary.state == "ended" and summary.followed_by is None:
             alone = True
@@ -229,7 +239,7 @@ def pause(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs pause run
     """
-    return _stop(out, "pause", json)
+    return _leave(out, "pause", json)
 
 
 @app.command
@@ -240,7 +250,7 @@ def cancel(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs cancel run
     """
-    return _stop(out, "cancel", json)
+    return _leave(out, "cancel", json)
 
 
 @app.command
@@ -251,9 +261,8 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
         mswitch jobs resume run
     """
-    record = _record(out)
-    _ask_to_run(record.job, make_launcher(record.launcher))
-    return _follow(record.job.place, wait, json)
+    record = need_record(out)
+    return _start(record.job, make_launcher(record.launcher), wait, json)
 
 
 @app.command
@@ -264,9 +273,9 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
         mswitch jobs adopt run
     """
-    record = _record(out)
+    record = need_record(out)
     with edit_record(record.job.place) as edited:
-        edited.owner = "by hand"
+        edited.owner = HAND
     return _follow(record.job.place, wait, json)
 
 
@@ -307,41 +316,32 @@ def _person() -> str:
         return f"user {os.getuid()}"
 
 
-def _ask_to_run(job: Job, launcher: Launcher) -> None:
+def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
     try:
-        ask(job, launcher, "run", owner="by hand", started_by=_person())
+        want(job, launcher, HAND, _person())
     except Unreachable as error:
         raise UserError(
             f"the scheduler does not answer, so nothing was submitted ({error}): give the same "
             "command when it does"
         ) from error
-
-
-class _GoesOn(Exception):  # noqa: N818
-    """There is an attempt, or somebody else follows the job, or the scheduler does not answer."""
+    return _follow(job.place, wait, json)
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
     """Follow the job with that name, in the background once there is an attempt."""
-    record = _record(place)
-    launcher = make_launcher(record.launcher)
-    say_news = _say_news()
-
-    def tell(text: str) -> None:
-        if not wait:
-            raise _GoesOn(text)
-        say_news(text)
+    record = need_record(place)
+    if not wait and (who := follower(place)):
+        return _print(place, f"followed by {who} already; see {_logs_command(place)}", json)
 
     def print_lines(lines: list[str]) -> None:
         if wait:
             print(*lines, sep="\n", flush=True)
 
-    if not wait and (who := follower(place)):
-        text = f"{_line(place)}: followed by {who} already; see {_logs_command(place)}"
-        return print_result(as_json(record, summarise(record)), text, json)
+    job, launcher = record.job, make_launcher(record.launcher)
+    tell = _say_news() if wait else stop_following
     try:
-        result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
-    except _GoesOn as status:
+        state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
+    except StopFollowing as status:
         words = [*MSWITCH, "jobs", "adopt", str(place), "--wait"]
         with open(job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
@@ -351,31 +351,27 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        text = f"{_line(place)}: {status}; see {_logs_command(place)}"
-        after = _record(place)
-        return print_result(as_json(after, summarise(after)), text, json)
-    return _finish(record, result, json)
+        return _print(place, f"{status}; see {_logs_command(place)}", json)
+    return _finish(place, state, json)
 
 
-def _stop(out: Path, intent: Intent, json: bool) -> int:
-    record = _record(out)
-    launcher = make_launcher(record.launcher)
+def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
+    record = need_record(out)
+    job, launcher, say_news = record.job, make_launcher(record.launcher), _say_news()
     try:
-        ask(record.job, launcher, intent, owner="by hand")
+        leave(job, launcher, how, HAND)
     except Unreachable as error:
         say("jobs", f"not reachable ({error}); trying again")
-    say_news = _say_news()
 
     def tell(text: str) -> None:
-        if _record(out).intent == "run":
-            raise _GoesOn
+        if need_record(out).intent == "run":
+            raise StopFollowing
         say_news(text)
 
     try:
-        result = run_job(record.job, launcher, on_poll=tell)
-    except _GoesOn:  # by `resume`, in another terminal
-        return _follow(record.job.place, wait=False, json=json)
-    _finish(record, result, json)
+        _finish(job.place, follow(job, launcher, on_poll=tell), json)
+    except StopFollowing:  # by `resume`, in another terminal
+        return _follow(job.place, wait=False, json=json)
     return 0
 
 
@@ -392,22 +388,16 @@ def _say_news() -> Callable[[str], None]:
     return tell
 
 
-def _finish(record: Record, result: Result, json: bool) -> int:
-    after = _record(record.job.place)
-    message = f" ({_line(result.message)})" if result.message != result.outcome else ""
-    text = f"{_named(record.job)}: {result.outcome}{message}"
-    print_result(as_json(after, summarise(after)), text, json)
-    return EXIT_CODES[result.outcome]
+def _finish(place: Path, state: State, json: bool) -> int:
+    message = f" ({_line(state.message)})" if state.message != state.name else ""
+    _print(place, f"{state.name}{message}", json)
+    return EXIT_CODES[state.name]
 
 
-def _record(out: Path) -> Record:
-    record = read_record(out)
-    if record is None:
-        raise UserError(
-            f"no job makes {out}: `mswitch jobs list` shows the jobs below a directory, and "
-            "`mswitch jobs submit` starts one"
-        )
-    return record
+def _print(place: Path, text: str, json: bool) -> int:
+    """Print a line on a job, or all that is known of it."""
+    record = need_record(place)
+    return print_result(as_json(record, look(record)), f"{_named(record.job)}: {text}", json)
 
 
 def _logs_command(place: Path) -> str:

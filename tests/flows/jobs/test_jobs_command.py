@@ -8,13 +8,12 @@ import sys
 import child_jobs
 import job_child
 import pytest
-from job_world import World, write_record
+from job_world import World, ask, write_record
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record, follower
