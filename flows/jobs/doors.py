@@ -17,9 +17,10 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from mswitch.flows.jobs.command import cancel_command
-from mswitch.flows.jobs.job import Job, Launcher, Status, Unreachable, all_logs
+from mswitch.flows.jobs.job import Job, Launcher, NoPlace, Status, Unreachable, all_logs
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.life import FINAL, State, Timing, classify, next_start, state_of
+from mswitch.flows.jobs.places import describe_wait
 from mswitch.flows.jobs.programs import call
 from mswitch.flows.jobs.record import (
     Attempt,
@@ -53,7 +54,8 @@ def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> N
     """Ask for a job to run. It gets its budgets anew, also after it failed.
 
     Raises:
-        Unreachable: the scheduler does not answer, and nothing was asked for.
+        BusyError: another job makes its output, and nothing was asked for.
+        Unreachable: likewise, since the scheduler does not answer.
     """
     with edit_record(job.place, lambda before: record_of(job, launcher, before)) as record:
         alive = record.alive
@@ -147,6 +149,8 @@ def look(record: Record) -> Summary:
         reason = reason or str(error)
     state = state_of(record, status, marker)
     message = reason if state.name == "unreachable" else state.message
+    if state.name == "waiting" and record.launcher["launcher"] == "local":
+        message = describe_wait(record.job) or message
     until = status.ended if status is not None else None
     hours = round(record.host_hours(until or time.time()), 4)
     return Summary(state.name, message, follower(record.job.place), progress, hours)
@@ -226,7 +230,8 @@ class _Steps:
     def step(self) -> State | float:
         """Look at the job once, and act; return the result, or the seconds to wait."""
         with edit_record(
-            self.job.place, lambda before: record_of(self.job, self.wanted, before)
+            self.job.place,
+            lambda before: record_of(self.job, self.wanted, before, following=True),
         ) as record:
             last = record.alive
         if last is not None:
@@ -290,7 +295,13 @@ class _Steps:
             number = len(record.attempts) + 1
             attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)
             fault_point("launch.before_submit")
-            make_launcher(record.launcher).submit(self.job, number)
+            try:
+                # That of the record does not know how many places there are.
+                same = self.wanted.profile == record.launcher
+                (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
+            except NoPlace as reason:
+                self.on_poll(str(reason))
+                return self.poll_secs
             fault_point("launch.after_submit")
             record.attempts.append(attempt)
         fault_point("launch.after_record")

@@ -218,6 +218,14 @@ class Unreachable(Exception):  # noqa: N818  # a state rather than an error
     """The scheduler or the bucket does not answer. This says nothing about the job."""
 
 
+class BusyError(UserError):
+    """Another job makes the output."""
+
+
+class NoPlace(Exception):  # noqa: N818  # likewise
+    """An attempt cannot start now, because others have all places."""
+
+
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Ask a bucket.
@@ -276,7 +284,11 @@ class Launcher(Protocol):
         ...
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Start an attempt; one that was started before, alive or ended, is left as it is."""
+        """Start an attempt; one that was started before, alive or ended, is left as it is.
+
+        Raises:
+            NoPlace: it has to wait for others.
+        """
         ...
 
     def find(self, job: Job) -> Sequence[int]:

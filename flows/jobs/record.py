@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pydantic
 
 from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, job_directory
+from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.reserve import keep_room, write_reserved
 from mswitch.pipelines.errors import UserError, is_disk_full
@@ -228,8 +228,20 @@ def _write(directory: Path, text: str, minor: bool) -> None:
         keep_room(directory)
 
 
-def record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
-    """The record to go on with: what stands there, unless that is another job's, which is over."""
+def record_of(
+    job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
+) -> Record:
+    """The record to go on with: what stands there, unless that is another job's, which is over.
+
+    Args:
+        job: the job.
+        launcher: where its next attempt runs.
+        before: the record that is there.
+        following: whether the caller follows the job of this output, so that nobody else does.
+
+    Raises:
+        BusyError: another job goes on.
+    """
     record = before or Record(job, launcher.profile)
     take_over(record)
     alive, until = record.alive, time.time()
@@ -237,15 +249,18 @@ def record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
         if alive is None:  # how it is run may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
+    goes_on = not following and follower(job.place) is not None
     if alive is not None:
         status = make_launcher(record.launcher).poll(record.job, alive.number)
-        until = status.ended or until
-        if status.phase != "ended":
-            raise UserError(
-                f"{job.place} is being made by another job, {record.job.name(alive.number)}, with "
-                f"another {differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs "
-                f"cancel {job.place}`"
-            )
+        until, goes_on = status.ended or until, goes_on or status.phase != "ended"
+    if goes_on:
+        name = record.job.name(len(record.attempts) or 1)
+        whom = f"{name} ({record.started_by})" if record.started_by else name
+        raise BusyError(
+            f"{job.place} is being made by another job, {whom}, with another "
+            f"{differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs cancel "
+            f"{job.place}`"
+        )
     fresh = Record(job, launcher.profile, earlier_host_hours=record.host_hours(until))
     # Attempts of this job from before the other one say nothing of what is there now.
     take_over(fresh)

@@ -23,7 +23,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Suspended
 
 from mswitch.flows.jobs import doors
-from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.jobs.job import BusyError, Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
@@ -132,13 +132,17 @@ class _Follower:
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
-        """Ask for the job once its scheduler answers, unless this flow run is ended first."""
+        """Ask for the job once its scheduler answers and its output is free.
+
+        It is not asked for if this flow run is ended before.
+        """
         while not self._asked:
             try:
                 doors.want(self.job, self.launcher, self.owner, started_by())
                 return
-            except Unreachable as error:
-                self.poll(f"not reachable ({error})")
+            except (BusyError, Unreachable) as error:
+                busy = isinstance(error, BusyError)
+                self.poll(f"waiting, because {error}" if busy else f"not reachable ({error})")
                 self.sleep(self.launcher.poll_secs)
 
     def poll(self, text: str) -> None:
@@ -201,7 +205,7 @@ class _Follower:
                 raise self.refused
             if how == "pause":
                 raise Pause(state=self.suspended())
-            raise JobCancelledError(f"{self.job.out}: another flow run still follows it")
+            raise JobCancelledError(f"{self.job.out}: another flow run has it")
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -25,7 +25,6 @@ from mswitch.flows.jobs.doors import (
 from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.life import FINAL, State
-from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import (
     Record,
     edit_record,
@@ -41,6 +40,9 @@ from mswitch.pipelines import exit_codes
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
 from mswitch.pipelines.progress import say
+
+if TYPE_CHECKING:
+    from mswitch.flows.prefect.operators_toml import Operators
 
 app = App(
     name="jobs",
@@ -117,8 +119,7 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    own = {"local": Local(), "slurm": slurm}
-    chosen = own[launcher] if launcher in own else _launcher_of_operators(launcher)
+    chosen = slurm if launcher == "slurm" else _operators().launcher(launcher)
     return _start(job, chosen, wait, json)
 
 
@@ -262,7 +263,7 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
         mswitch jobs resume run
     """
     record = need_record(out)
-    return _start(record.job, make_launcher(record.launcher), wait, json)
+    return _start(record.job, _operators().make_launcher(record.launcher), wait, json)
 
 
 @app.command
@@ -281,9 +282,7 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
     """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
-    from mswitch.flows.prefect.operators_toml import read_operators
-
-    price, hours = read_operators().price_of(record), summary.host_hours
+    price, hours = _operators().price_of(record), summary.host_hours
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
@@ -302,11 +301,11 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     return job_of_command(command, hosts, record)
 
 
-def _launcher_of_operators(name: str) -> Launcher:
+def _operators() -> "Operators":
     # It knows all settings of flows.
     from mswitch.flows.prefect.operators_toml import read_operators
 
-    return read_operators().launcher(name)
+    return read_operators()
 
 
 def _person() -> str:
@@ -337,7 +336,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
         if wait:
             print(*lines, sep="\n", flush=True)
 
-    job, launcher = record.job, make_launcher(record.launcher)
+    job, launcher = record.job, _operators().make_launcher(record.launcher)
     tell = _say_news() if wait else stop_following
     try:
         state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
@@ -357,7 +356,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     record = need_record(out)
-    job, launcher, say_news = record.job, make_launcher(record.launcher), _say_news()
+    job, launcher, say_news = record.job, _operators().make_launcher(record.launcher), _say_news()
     try:
         leave(job, launcher, how, HAND)
     except Unreachable as error:
