@@ -55,7 +55,7 @@ def describe_wait(job: Job) -> str:
 def _taken() -> list[Path]:
     try:
         locks = map(Path, json.loads(_places_file().read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
         return []
     return [lock for lock in locks if is_held(lock)]
 
