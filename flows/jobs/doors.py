@@ -93,7 +93,8 @@ def leave(
     """
     before = read_record(job.place)
     known = before.wanted_by if before is not None else []
-    gone = {one for one in known if one == who or not (still_wants and still_wants(one))} | {who}
+    asked = still_wants or (lambda owner: False)
+    gone = {who, *(owner for owner in known if owner != who and not asked(owner))}
     with edit_record(job.place, lambda now: now or Record(job, launcher.profile)) as record:
         if record.job.key != job.key:
             return False

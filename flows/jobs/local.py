@@ -10,7 +10,6 @@ Under systemd a worker that starts such jobs needs `KillMode=process`.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mswitch.flows.jobs.job import Job, Status, read_log
-from mswitch.flows.jobs.places import is_held, take_place
+from mswitch.flows.jobs.places import take_place
+from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 
@@ -140,14 +140,6 @@ def _lock(path: Path) -> Iterator[BinaryIO | None]:
     """Hold the lock, or give None: then it is held by an attempt that lives."""
     with open(path, "ab") as lock:
         deadline = time.monotonic() + _LOOK_SECS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    yield None
-                    return
-                time.sleep(0.01)
-            else:
-                yield lock
-                return
+        while not (locked := take_lock(lock)) and time.monotonic() <= deadline:
+            time.sleep(0.01)
+        yield lock if locked else None

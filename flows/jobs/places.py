@@ -11,22 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mswitch.flows.jobs.job import Job, NoPlace
+from mswitch.pipelines.directory_lock import is_held
 from mswitch.pipelines.outputs import write_atomically
 
 #: Commands that train, and so need a place.
 TRAININGS = ("train", "finetune", "distill")
-
-
-def is_held(lock: Path) -> bool:
-    """Return whether a process holds a lock file."""
-    try:
-        with open(lock, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def take_place(job: Job, lock: Path, limit: int) -> None:

@@ -19,6 +19,7 @@ from mswitch.flows.jobs.command import differences
 from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.reserve import keep_room, write_reserved
+from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError, is_disk_full
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, write_atomically
 from mswitch.pipelines.progress import say
@@ -293,15 +294,10 @@ def follow_alone(
     directory = job_directory(place)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting(
-                    f"waiting for {follower(place) or 'another process'}, which follows this job"
-                )
-                sleep(1)
+        while not take_lock(lock):
+            who = follower(place) or "another process"
+            waiting(f"waiting for {who}, which follows this job")
+            sleep(1)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
         lock.flush()
@@ -310,12 +306,5 @@ def follow_alone(
 
 def follower(place: Path) -> str | None:
     """Who follows the job with that name, if anybody does."""
-    try:
-        with open(job_directory(place) / "follower.lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read()
-    except FileNotFoundError:
-        pass
-    return None
+    lock = job_directory(place) / "follower.lock"
+    return lock.read_text() if is_held(lock) else None

@@ -28,8 +28,9 @@ from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
+from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.progress import pass_on, say
+from mswitch.pipelines.progress import pass_on, say, say_news
 
 #: How often a flow run looks at its own state.
 STATE_SECS = 5.0
@@ -37,12 +38,10 @@ _LEFT = "not followed any more: the flow run was ended"
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
-class _Leaving:
+class _Leaving(threading.Event):
     """How the tasks of a flow run learn that its own thread is leaving it, and why."""
 
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.suspended = False
+    suspended = False
 
 
 @contextlib.contextmanager
@@ -54,7 +53,7 @@ def jobs_followed() -> Iterator[None]:
         yield
     except BaseException as error:
         leaving.suspended = isinstance(error, Pause)
-        leaving.event.set()
+        leaving.set()
         raise
     finally:
         _leaving.reset(token)
@@ -81,11 +80,8 @@ def follow(
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
     record = read_record(job.place)
-    if (
-        record is None
-        or record.alive is None
-        or (record.owner, record.intent) != (flow_run.owner, "run")
-    ):
+    asked = record is not None and (record.owner, record.intent) == (flow_run.owner, "run")
+    if not asked or record.alive is None:
         flow_run.ask_to_run()
     # Else its client would try again for a minute, in which nobody looks at the job.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
@@ -108,10 +104,15 @@ def follow_job(
     job: Job,
     launcher: Launcher,
     refuse: Callable[[], UserError | None] = lambda: None,
+    progress: TrainingProgress | None = None,
 ) -> None:
-    """`follow` a job in a task run of that title."""
+    """`follow` a job in a task run of that title; of a training, show how far it is."""
     del title
-    follow(job, launcher, refuse=refuse)
+    if progress is None:
+        follow(job, launcher, refuse=refuse)
+    else:
+        follow(job, launcher, progress.update, refuse)
+        progress.finish()
 
 
 @dataclasses.dataclass
@@ -128,7 +129,7 @@ class _Follower:
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
         self._next = 0.0
-        self._said = self._silent_since = ""
+        self._tell, self._silent_since = say_news(self.job.argv[0]), ""
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
@@ -148,9 +149,7 @@ class _Follower:
     def poll(self, text: str) -> None:
         """Look at the flow run's state, every few seconds; say how the job is if that is new."""
         pass_on([])  # lines that waited
-        if text != self._said:
-            self._said = text
-            say(self.job.argv[0], text)
+        self._tell(text)
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + STATE_SECS
@@ -212,7 +211,7 @@ class _Follower:
         leaving = _leaving.get(None)
         if leaving is None or leaving.suspended:
             time.sleep(secs)
-        elif leaving.event.wait(secs):
+        elif leaving.wait(secs):
             if not leaving.suspended:
                 raise UserError(_LEFT)
             self._leave("pause")

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -39,7 +39,7 @@ from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines import exit_codes
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.progress import say, say_news
 
 if TYPE_CHECKING:
     from mswitch.flows.prefect.operators_toml import Operators
@@ -201,32 +201,27 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
     """
     read: dict[int, int] = {}
-    lost = ""
+    tell_alone, tell_lost = say_news("jobs"), say_news("jobs")
     # Of what a page of a crawl has put there, a terminal would obey some.
     shown = visible if sys.stdout.isatty() else str
-    alone = False
     while True:
         record = need_record(out)
-        summary = look(record)
+        summary, launcher = look(record), make_launcher(record.launcher)
         over = not follow or summary.state in FINAL
-        if not over and not alone and summary.state == "ended" and summary.followed_by is None:
-            alone = True
-            say("jobs", f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
-        for attempt in record.attempts:
-            if attempt.number not in read and len(record.attempts) > 1:
-                say("jobs", f"attempt {attempt.number}")
-            launcher, start = make_launcher(record.launcher), read.get(attempt.number, 0)
-            read[attempt.number] = start
+        if not over and summary.state == "ended" and summary.followed_by is None:
+            tell_alone(f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
+        for number in (attempt.number for attempt in record.attempts):
+            if number not in read and len(record.attempts) > 1:
+                say("jobs", f"attempt {number}")
+            start = read.setdefault(number, 0)
             try:
-                for lines, end in all_logs(launcher, record.job, attempt.number, start):
+                for lines, end in all_logs(launcher, record.job, number, start):
                     print(*map(shown, lines), sep="\n", flush=True)
-                    read[attempt.number] = end
+                    read[number] = end
             except Unreachable as error:
                 if over:
                     raise UserError(f"the log cannot be read: {error}") from error
-                if str(error) != lost:
-                    lost = str(error)
-                    say("jobs", f"the log cannot be read for now: {error}")
+                tell_lost(f"the log cannot be read for now: {error}")
         if over:
             return 0
         time.sleep(1)
@@ -337,7 +332,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
             print(*lines, sep="\n", flush=True)
 
     job, launcher = record.job, _operators().make_launcher(record.launcher)
-    tell = _say_news() if wait else stop_following
+    tell = say_news("jobs") if wait else stop_following
     try:
         state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
     except StopFollowing as status:
@@ -356,7 +351,8 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     record = need_record(out)
-    job, launcher, say_news = record.job, _operators().make_launcher(record.launcher), _say_news()
+    job, launcher = record.job, _operators().make_launcher(record.launcher)
+    tell_news = say_news("jobs")
     try:
         leave(job, launcher, how, HAND)
     except Unreachable as error:
@@ -365,26 +361,13 @@ def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     def tell(text: str) -> None:
         if need_record(out).intent == "run":
             raise StopFollowing
-        say_news(text)
+        tell_news(text)
 
     try:
         _finish(job.place, follow(job, launcher, on_poll=tell), json)
     except StopFollowing:  # by `resume`, in another terminal
         return _follow(job.place, wait=False, json=json)
     return 0
-
-
-def _say_news() -> Callable[[str], None]:
-    """Says a line unless it was said last."""
-    last = ""
-
-    def tell(text: str) -> None:
-        nonlocal last
-        if text != last:
-            say("jobs", text)
-        last = text
-
-    return tell
 
 
 def _finish(place: Path, state: State, json: bool) -> int:

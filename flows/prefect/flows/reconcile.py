@@ -40,7 +40,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 #: What a flow run in such a state wants of its jobs.
-_INTENTS: dict[StateType, Literal["pause", "cancel"]] = {
+_INTENTS: dict[StateType | None, Literal["pause", "cancel"]] = {
     StateType.PAUSED: "pause",
     StateType.CANCELLING: "cancel",
     StateType.CANCELLED: "cancel",
@@ -78,13 +78,12 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     Raises:
         Unreachable: the scheduler does not answer.
     """
-    state = flow_run.state if flow_run is not None else None
-    if state is not None and state.is_crashed():
+    kind = flow_run.state.type if flow_run is not None and flow_run.state is not None else None
+    launcher, how, wanted = make_launcher(record.launcher), _INTENTS.get(kind), still_wants
+    if kind == StateType.CRASHED:
         return  # `revive` sees to it
-    launcher, wanted = make_launcher(record.launcher), still_wants
-    how = _INTENTS.get(state.type) if state is not None else None
     if record.alive is None:
-        if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
+        if flow_run is not None and kind == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
         return
     if record.intent != "run" and follower(record.job.place) is None:
