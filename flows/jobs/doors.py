@@ -12,6 +12,7 @@ do without: their trainers end with them (`mswitch.flows.child_processes`).
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -37,8 +38,6 @@ from mswitch.pipelines.errors import UserError, full_disk
 from mswitch.pipelines.exit_codes import USER_ERROR
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
-
-_TIMING = Timing()
 
 
 class StopFollowing(Exception):  # noqa: N818  # no error
@@ -169,7 +168,7 @@ def follow(
     *,
     on_lines: Callable[[list[str]], None] = lambda lines: None,
     on_poll: Callable[[str], None] = lambda text: None,
-    timing: Timing = _TIMING,
+    timing: Timing = Timing(),  # noqa: B008, it is frozen
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> State:
@@ -230,10 +229,8 @@ class _Steps:
 
     def step(self) -> State | float:
         """Look at the job once, and act; return the result, or the seconds to wait."""
-        with edit_record(
-            self.job.place,
-            lambda before: record_of(self.job, self.wanted, before, following=True),
-        ) as record:
+        new = functools.partial(record_of, self.job, self.wanted, following=True)
+        with edit_record(self.job.place, new) as record:
             last = record.alive
         if last is not None:
             launcher, status = make_launcher(record.launcher), _status(record, last)

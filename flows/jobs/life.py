@@ -1,10 +1,6 @@
 """One life of a job: its state, what the end of an attempt means, and what follows. Pure functions.
 
-    waiting -> pending -> running -> ended, which is judged -> waiting, or one of FINAL
-    FINAL -> waiting, if somebody asks for the job to run
-
-A marker that is newer than the last attempt makes a job done. "Not now" is no state: a scheduler or
-a bucket that is silent, a place or an output that is taken leave the job as it was.
+docs/explain/architecture.md has a picture of it.
 """
 
 import dataclasses

@@ -234,14 +234,8 @@ def record_of(
 ) -> Record:
     """The record to go on with: what stands there, unless that is another job's, which is over.
 
-    Args:
-        job: the job.
-        launcher: where its next attempt runs.
-        before: the record that is there.
-        following: whether the caller follows the job of this output, so that nobody else does.
-
     Raises:
-        BusyError: another job goes on.
+        BusyError: its attempt lives, or somebody follows it; not if that is the caller.
     """
     record = before or Record(job, launcher.profile)
     take_over(record)

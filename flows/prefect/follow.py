@@ -88,14 +88,7 @@ def follow(
         state = doors.follow(
             job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
         )
-    if state.name == "paused" and flow_run.refused is not None:
-        raise flow_run.refused
-    if state.name == "paused":
-        raise Pause(state=flow_run.suspended())
-    if state.name == "cancelled":
-        raise JobCancelledError(f"{job.out}: {state.message}")
-    if state.name != "done":
-        raise UserError(state.message)
+    flow_run.end(*state)
 
 
 @step("{title}")
@@ -200,11 +193,16 @@ class _Follower:
         with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
             if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
                 return
-            if self.refused is not None:
-                raise self.refused
-            if how == "pause":
-                raise Pause(state=self.suspended())
-            raise JobCancelledError(f"{self.job.out}: another flow run has it")
+            self.end("paused" if how == "pause" else "cancelled", "another flow run has it")
+
+    def end(self, state: str, message: str) -> None:
+        """Raise what this flow run ends with, unless its job is done."""
+        if state == "paused":
+            raise self.refused or Pause(state=self.suspended())
+        if state == "cancelled":
+            raise JobCancelledError(f"{self.job.out}: {message}")
+        if state != "done":
+            raise UserError(message)
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""

@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import time
 from collections.abc import Sequence
-from typing import Literal
 
 from prefect import flow, get_client
 from prefect.client.schemas.filters import (
@@ -39,12 +38,6 @@ from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: What a flow run in such a state wants of its jobs.
-_INTENTS: dict[StateType | None, Literal["pause", "cancel"]] = {
-    StateType.PAUSED: "pause",
-    StateType.CANCELLING: "cancel",
-    StateType.CANCELLED: "cancel",
-}
 #: How long a worker may take to start the process of a flow run.
 START_SECS = 180
 
@@ -79,7 +72,9 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         Unreachable: the scheduler does not answer.
     """
     kind = flow_run.state.type if flow_run is not None and flow_run.state is not None else None
-    launcher, how, wanted = make_launcher(record.launcher), _INTENTS.get(kind), still_wants
+    cancelled = kind in (StateType.CANCELLING, StateType.CANCELLED)
+    how = "cancel" if cancelled else "pause" if kind == StateType.PAUSED else None
+    launcher, wanted = make_launcher(record.launcher), still_wants
     if kind == StateType.CRASHED:
         return  # `revive` sees to it
     if record.alive is None:
