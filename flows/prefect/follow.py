@@ -80,8 +80,8 @@ def follow(
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
     record = read_record(job.place)
-    asked = record is not None and (record.owner, record.intent) == (flow_run.owner, "run")
-    if not asked or record.alive is None:
+    known = (record.alive is not None, record.owner, record.intent) if record is not None else ()
+    if known != (True, flow_run.owner, "run"):
         flow_run.ask_to_run()
     # Else its client would try again for a minute, in which nobody looks at the job.
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
