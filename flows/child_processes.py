@@ -77,7 +77,7 @@ def supervise_in_job(argv: Sequence[str]) -> int:
 def run_with_restarts(argv: Sequence[str], max_restarts: int = 2) -> None:
     """Run `mswitch *argv` to its end, with its progress on standard error.
 
-    It ends with this process; `mswitch.flows.jobs.controller.run_job` is for jobs that outlive
+    It ends with this process; `mswitch.flows.jobs.doors.follow` is for jobs that outlive
     it.
 
     Args:

@@ -1,4 +1,4 @@
-"""The lock that keeps two commands from writing one output directory."""
+"""Locks, which the kernel frees: such as that of an output directory, which one command writes."""
 
 import contextlib
 import fcntl
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from mswitch.pipelines.errors import UserError, full_disk, is_disk_full
 
@@ -18,6 +19,24 @@ def follow_link(out: str | Path) -> Path:
     Staging and lock lie beside that one: a link cannot be replaced by a rename.
     """
     return Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)
+
+
+def take_lock(file: IO[bytes] | IO[str] | int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock an open file, unless another process has done so; return whether it is locked now."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock of a file."""
+    try:
+        with open(path, "rb") as file:
+            return not take_lock(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -46,18 +65,14 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
         ) from error
     try:
         deadline = time.monotonic() + LOCK_PATIENCE_SECS
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
-                    raise UserError(
-                        f"{out} is in use by another run (process {holder or 'unknown'}): "
-                        f"wait for it to end or stop it{elsewhere}"
-                    ) from None
-                time.sleep(0.1)
+        while not take_lock(descriptor):
+            if time.monotonic() >= deadline:
+                holder = os.pread(descriptor, 64, 0).decode(errors="replace").strip()
+                raise UserError(
+                    f"{out} is in use by another run (process {holder or 'unknown'}): "
+                    f"wait for it to end or stop it{elsewhere}"
+                )
+            time.sleep(0.1)
         os.ftruncate(descriptor, 0)
         try:
             os.pwrite(descriptor, str(os.getpid()).encode(), 0)

@@ -20,6 +20,19 @@ def say(stage: str, message: str) -> None:
     pass_on([printable(f"[{stage}] {message}")])
 
 
+def say_news(stage: str) -> Callable[[str], None]:
+    """Return a function that says a line of progress unless it said the same last."""
+    last = ""
+
+    def tell(message: str) -> None:
+        nonlocal last
+        if message != last:
+            say(stage, message)
+        last = message
+
+    return tell
+
+
 def pass_on(lines: Sequence[str]) -> None:
     """Print lines as they are, such as those of another process."""
     if listener := _listener.get(None):

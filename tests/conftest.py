@@ -38,6 +38,13 @@ settings.register_profile("mswitch", deadline=None, database=None, max_examples=
 settings.register_profile("ci", settings.get_profile("mswitch"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "mswitch")
 
+
+@pytest.fixture(scope="session", autouse=True)
+def places(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let trainings of these tests wait for no others of this machine."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 RunDemo = Callable[..., subprocess.CompletedProcess[str]]
 
 #: The longest files of `make test`, which come first: at the end no worker waits for another.

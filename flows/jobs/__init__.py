@@ -1,1 +1,1 @@
-"""Jobs that outlive whoever started them: record, launchers, and the loop that follows them."""
+"""Jobs that outlive whoever started them: record, launchers, one life, and the doors to it."""

@@ -218,6 +218,14 @@ class Unreachable(Exception):  # noqa: N818  # a state rather than an error
     """The scheduler or the bucket does not answer. This says nothing about the job."""
 
 
+class BusyError(UserError):
+    """Another job makes the output."""
+
+
+class NoPlace(Exception):  # noqa: N818  # likewise
+    """An attempt cannot start now, because others have all places."""
+
+
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
     """Ask a bucket.
@@ -255,7 +263,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Where jobs run. `mswitch.flows.jobs.controller.run_job` does all the rest.
+    """Where jobs run. `mswitch.flows.jobs.doors.follow` does all the rest.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method may raise `Unreachable`, after which it is called again.
@@ -276,7 +284,11 @@ class Launcher(Protocol):
         ...
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Start an attempt; one that was started before, alive or ended, is left as it is."""
+        """Start an attempt; one that was started before, alive or ended, is left as it is.
+
+        Raises:
+            NoPlace: it has to wait for others.
+        """
         ...
 
     def find(self, job: Job) -> Sequence[int]:

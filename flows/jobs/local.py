@@ -10,7 +10,6 @@ Under systemd a worker that starts such jobs needs `KillMode=process`.
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mswitch.flows.jobs.job import Job, Status, read_log
+from mswitch.flows.jobs.places import take_place
+from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 
@@ -32,7 +33,14 @@ _LOOK_SECS = 1.0
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Runs the one process of a job on this machine; see `mswitch.flows.jobs.job.Launcher`."""
+    """Runs the one process of a job on this machine; see `mswitch.flows.jobs.job.Launcher`.
+
+    Attributes:
+        trainings: how many trainings this machine gets at a time. It is no part of the profile: who
+            starts an attempt says it, not who asked for the job.
+    """
+
+    trainings: int = 1
 
     @property
     def poll_secs(self) -> float:
@@ -58,6 +66,7 @@ class Local:
             if lock is None or job.file(attempt, ".json").exists():
                 return
             fault_point("launch.before_host")
+            take_place(job, Path(lock.name), self.trainings)
             lock.truncate(0)
             with open(job.file(attempt, ".log"), "ab") as log:
                 host = subprocess.Popen(
@@ -82,11 +91,11 @@ class Local:
         return sorted(n for n in numbers if n is not None and self._was_started(job, n))
 
     def _was_started(self, job: Job, attempt: int) -> bool:
-        return _is_held(job.file(attempt, ".lock")) or bool(_host_of(job, attempt))
+        return is_held(job.file(attempt, ".lock")) or bool(_host_of(job, attempt))
 
     def poll(self, job: Job, attempt: int) -> Status:
         """Alive while the lock is held; exit codes are those that the host wrote."""
-        alive = _is_held(job.file(attempt, ".lock"))
+        alive = is_held(job.file(attempt, ".lock"))
         host = _host_of(job, attempt)
         where = f"process {host['pid']} on {host['node']}" if host else "starting"
         if alive:
@@ -99,12 +108,12 @@ class Local:
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
         """Read from the log file."""
-        over = not _is_held(job.file(attempt, ".lock"))
+        over = not is_held(job.file(attempt, ".lock"))
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes."""
-        if not _is_held(job.file(attempt, ".lock")):
+        if not is_held(job.file(attempt, ".lock")):
             return
         host = _host_of(job, attempt)
         if not host:
@@ -131,25 +140,6 @@ def _lock(path: Path) -> Iterator[BinaryIO | None]:
     """Hold the lock, or give None: then it is held by an attempt that lives."""
     with open(path, "ab") as lock:
         deadline = time.monotonic() + _LOOK_SECS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    yield None
-                    return
-                time.sleep(0.01)
-            else:
-                yield lock
-                return
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        with open(path, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+        while not (locked := take_lock(lock)) and time.monotonic() <= deadline:
+            time.sleep(0.01)
+        yield lock if locked else None

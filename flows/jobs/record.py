@@ -16,10 +16,10 @@ from typing import Any, Literal
 import pydantic
 
 from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, job_directory
+from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.outcomes import Outcome
 from mswitch.flows.jobs.reserve import keep_room, write_reserved
+from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError, is_disk_full
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, write_atomically
 from mswitch.pipelines.progress import say
@@ -27,6 +27,9 @@ from mswitch.pipelines.progress import say
 RECORD = "record.json"
 #: What a person has asked for.
 Intent = Literal["run", "pause", "cancel"]
+#: `done` and `resume` (start the command again) speak for themselves. `refused`: the command says
+#: that its input is wrong. `cancelled`: by a person, in the scheduler. `failed`: anything else.
+Outcome = Literal["done", "resume", "refused", "cancelled", "failed"]
 
 
 @dataclasses.dataclass
@@ -128,6 +131,17 @@ def read_record(place: Path) -> Record | None:
     return _read(job_directory(place))
 
 
+def need_record(place: Path) -> Record:
+    """`read_record` of a job that there must be."""
+    record = read_record(place)
+    if record is None:
+        raise UserError(
+            f"no job makes {place}: `mswitch jobs list` shows the jobs below a directory, and "
+            "`mswitch jobs submit` starts one"
+        )
+    return record
+
+
 def _read(directory: Path) -> Record | None:
     path = directory / RECORD
     if not path.exists():
@@ -189,16 +203,14 @@ def edit_record(
         minor: whether the change is left out if the disk is full.
     """
     directory = job_directory(place)
-    if new is None and not directory.exists():
-        raise UserError(f"no job makes {place}: `mswitch jobs list` shows which there are")
+    if new is None:
+        need_record(place)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "record.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = read_record(place)
         text = canonical_json(before.as_json()) if before is not None else ""
-        record = before if new is None else new(before)
-        if record is None:
-            raise UserError(f"no job makes {place}: `mswitch jobs list` shows which there are")
+        record = new(before) if new is not None else before or need_record(place)
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:
@@ -217,41 +229,40 @@ def _write(directory: Path, text: str, minor: bool) -> None:
         keep_room(directory)
 
 
-def record_of(job: Job, launcher: Launcher, before: Record | None) -> Record:
-    """The record to go on with: what stands there, unless that is another job's, which is over."""
-    fresh = Record(job, launcher.profile)
-    if before is None:
-        return fresh
-    take_over(before)
-    alive = before.alive
-    if before.job.key == job.key:
+def record_of(
+    job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
+) -> Record:
+    """The record to go on with: what stands there, unless that is another job's, which is over.
+
+    Raises:
+        BusyError: its attempt lives, or somebody follows it; not if that is the caller.
+    """
+    record = before or Record(job, launcher.profile)
+    take_over(record)
+    alive, until = record.alive, time.time()
+    if record.job.key == job.key:
         if alive is None:  # how it is run may change, but not while it runs
-            before.job, before.launcher = job, launcher.profile
-        return before
-    until = time.time()
+            record.job, record.launcher = job, launcher.profile
+        return record
+    goes_on = not following and follower(job.place) is not None
     if alive is not None:
-        status = make_launcher(before.launcher).poll(before.job, alive.number)
-        until = status.ended or until
-        if status.phase != "ended":
-            raise UserError(
-                f"{job.place} is being made by another job, {before.job.name(alive.number)}, with "
-                f"another {differences(job.argv, before.job.argv)}: wait for it, or `mswitch jobs "
-                f"cancel {job.place}`"
-            )
-    fresh.earlier_host_hours = before.host_hours(until)
+        status = make_launcher(record.launcher).poll(record.job, alive.number)
+        until, goes_on = status.ended or until, goes_on or status.phase != "ended"
+    if goes_on:
+        name = record.job.name(len(record.attempts) or 1)
+        whom = f"{name} ({record.started_by})" if record.started_by else name
+        raise BusyError(
+            f"{job.place} is being made by another job, {whom}, with another "
+            f"{differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs cancel "
+            f"{job.place}`"
+        )
+    fresh = Record(job, launcher.profile, earlier_host_hours=record.host_hours(until))
     # Attempts of this job from before the other one say nothing of what is there now.
     take_over(fresh)
     for one in fresh.attempts:
         one.outcome, one.message = "resume", "before another job made this output"
     fresh.counted_after = len(fresh.attempts)
     return fresh
-
-
-def own_record(job: Job, launcher: Launcher, before: Record | None) -> Record:
-    """The record of this very job as it stands, for which no scheduler has to answer."""
-    if before is not None and before.job.key == job.key:
-        return before
-    return record_of(job, launcher, before)
 
 
 def take_over(record: Record) -> None:
@@ -277,15 +288,10 @@ def follow_alone(
     directory = job_directory(place)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                waiting(
-                    f"waiting for {follower(place) or 'another process'}, which follows this job"
-                )
-                sleep(1)
+        while not take_lock(lock):
+            who = follower(place) or "another process"
+            waiting(f"waiting for {who}, which follows this job")
+            sleep(1)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}")
         lock.flush()
@@ -294,12 +300,5 @@ def follow_alone(
 
 def follower(place: Path) -> str | None:
     """Who follows the job with that name, if anybody does."""
-    try:
-        with open(job_directory(place) / "follower.lock") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return lock.read()
-    except FileNotFoundError:
-        pass
-    return None
+    lock = job_directory(place) / "follower.lock"
+    return lock.read_text() if is_held(lock) else None

@@ -11,7 +11,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Literal
 from uuid import UUID
 
 from prefect import get_client
@@ -22,14 +22,15 @@ from prefect.runtime import flow_run as this_flow_run
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Suspended
 
-from mswitch.flows.jobs.controller import ask, run_job
-from mswitch.flows.jobs.job import Job, Launcher, Unreachable
+from mswitch.flows.jobs import doors
+from mswitch.flows.jobs.job import BusyError, Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
-from mswitch.flows.prefect.owners import flow_run_of, leave_to_others, owner_of, started_by
+from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
+from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.progress import pass_on, say
+from mswitch.pipelines.progress import pass_on, say, say_news
 
 #: How often a flow run looks at its own state.
 STATE_SECS = 5.0
@@ -37,12 +38,10 @@ _LEFT = "not followed any more: the flow run was ended"
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
-class _Leaving:
+class _Leaving(threading.Event):
     """How the tasks of a flow run learn that its own thread is leaving it, and why."""
 
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.suspended = False
+    suspended = False
 
 
 @contextlib.contextmanager
@@ -54,7 +53,7 @@ def jobs_followed() -> Iterator[None]:
         yield
     except BaseException as error:
         leaving.suspended = isinstance(error, Pause)
-        leaving.event.set()
+        leaving.set()
         raise
     finally:
         _leaving.reset(token)
@@ -80,30 +79,16 @@ def follow(
         Abort: this flow run is another process's by now.
     """
     flow_run = _Follower(job, launcher, on_poll, refuse)
-    while True:
-        record = read_record(job.place)
-        if (
-            record is None
-            or record.alive is None
-            or (record.owner, record.intent) != (flow_run.owner, "run")
-        ):
-            flow_run.ask_to_run()
-        # Else its client would try again for a minute, in which nobody looks at the job.
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-            result = run_job(
-                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-            )
-        if result.outcome not in ("paused", "cancelled") or not flow_run.was_ended_by_another():
-            break
-        say(job.argv[0], f"{job.out} keeps running: another flow run that shared it was ended")
-    if result.outcome == "paused" and flow_run.refused is not None:
-        raise flow_run.refused
-    if result.outcome == "paused":
-        raise Pause(state=flow_run.suspended())
-    if result.outcome == "cancelled":
-        raise JobCancelledError(f"{job.out}: {result.message}")
-    if result.outcome != "done":
-        raise UserError(result.message)
+    record = read_record(job.place)
+    known = (record.alive is not None, record.owner, record.intent) if record is not None else ()
+    if known != (True, flow_run.owner, "run"):
+        flow_run.ask_to_run()
+    # Else its client would try again for a minute, in which nobody looks at the job.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+        state = doors.follow(
+            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+        )
+    flow_run.end(*state)
 
 
 @step("{title}")
@@ -112,10 +97,15 @@ def follow_job(
     job: Job,
     launcher: Launcher,
     refuse: Callable[[], UserError | None] = lambda: None,
+    progress: TrainingProgress | None = None,
 ) -> None:
-    """`follow` a job in a task run of that title."""
+    """`follow` a job in a task run of that title; of a training, show how far it is."""
     del title
-    follow(job, launcher, refuse=refuse)
+    if progress is None:
+        follow(job, launcher, refuse=refuse)
+    else:
+        follow(job, launcher, progress.update, refuse)
+        progress.finish()
 
 
 @dataclasses.dataclass
@@ -132,32 +122,34 @@ class _Follower:
         self.id = UUID(this_flow_run.id)
         self.owner = owner_of(self.id)
         self._next = 0.0
-        self._said = self._silent_since = ""
+        self._tell, self._silent_since = say_news(self.job.argv[0]), ""
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
-        """Ask for the job once its scheduler answers, unless this flow run is ended first."""
+        """Ask for the job once its scheduler answers and its output is free.
+
+        It is not asked for if this flow run is ended before.
+        """
         while not self._asked:
             try:
-                ask(self.job, self.launcher, "run", self.owner, started_by())
+                doors.want(self.job, self.launcher, self.owner, started_by())
                 return
-            except Unreachable as error:
-                self.poll(f"not reachable ({error})")
+            except (BusyError, Unreachable) as error:
+                busy = isinstance(error, BusyError)
+                self.poll(f"waiting, because {error}" if busy else f"not reachable ({error})")
                 self.sleep(self.launcher.poll_secs)
 
     def poll(self, text: str) -> None:
         """Look at the flow run's state, every few seconds; say how the job is if that is new."""
         pass_on([])  # lines that waited
-        if text != self._said:
-            self._said = text
-            say(self.job.argv[0], text)
+        self._tell(text)
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + STATE_SECS
         if not self._asked and (refused := self.refuse()):
             self.refused = refused
             say(self.job.argv[0], str(refused))
-            self._ask("pause")
+            self._leave("pause")
         try:
             with get_client(sync_client=True) as client:
                 state = self._state(client)
@@ -184,9 +176,9 @@ class _Follower:
         if state is None or state.is_running() or self._asked:
             return
         if state.is_paused():
-            self._ask("pause")
+            self._leave("pause")
         elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
-            self._ask("cancel")
+            self._leave("cancel")
         else:
             raise Abort(f"the flow run is {state.name}: another process may go on with it")
 
@@ -195,34 +187,32 @@ class _Follower:
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
-    def _ask(self, intent: Any) -> None:
+    def _leave(self, how: Literal["pause", "cancel"]) -> None:
         self._asked = True
-        self._suspending = intent == "pause" and self.refused is None
-        if leave_to_others(self.job.place, self.owner):
-            if self.refused is not None:
-                raise self.refused
-            if intent == "pause":
-                raise Pause(state=self.suspended())
-            raise JobCancelledError(f"{self.job.out}: another flow run still follows it")
+        self._suspending = how == "pause" and self.refused is None
         with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
-            ask(self.job, self.launcher, intent, self.owner)
+            if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
+                return
+            self.end("paused" if how == "pause" else "cancelled", "another flow run has it")
 
-    def was_ended_by_another(self) -> bool:
-        """Whether another flow run ended the job just when this one asked for it."""
-        record = read_record(self.job.place)
-        if record is None or record.intent == "run":
-            return False
-        return record.owner != self.owner and flow_run_of(record.owner) is not None
+    def end(self, state: str, message: str) -> None:
+        """Raise what this flow run ends with, unless its job is done."""
+        if state == "paused":
+            raise self.refused or Pause(state=self.suspended())
+        if state == "cancelled":
+            raise JobCancelledError(f"{self.job.out}: {message}")
+        if state != "done":
+            raise UserError(message)
 
     def sleep(self, secs: float) -> None:
         """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
         leaving = _leaving.get(None)
         if leaving is None or leaving.suspended:
             time.sleep(secs)
-        elif leaving.event.wait(secs):
+        elif leaving.wait(secs):
             if not leaving.suspended:
                 raise UserError(_LEFT)
-            self._ask("pause")
+            self._leave("pause")
 
     def suspended(self) -> State:
         """The state of this flow run, which is Suspended; made so if the job alone was paused.

@@ -234,8 +234,8 @@ class ExperimentSettings(ComparisonSettings):
         mixtures: each model is trained once with each seed on each mixture, and each mixture has a
             report. A mixture says how often each language comes: a name that `mswitch mixture list`
             shows, a seqio task such as mc4.de, or a TOML file.
-        max_parallel: how many trainings run at a time; by default as many as `trainings` of
-            operators.toml says on this machine, and all where a scheduler queues them.
+        max_parallel: how many of its trainings run at a time. By default and at most as many as
+            `trainings` of operators.toml says on this machine; all where a scheduler queues them.
     """
 
     name: Name = "sample"

@@ -24,6 +24,7 @@
 Without the file everything has its default: a server on this machine, `runs` in this directory.
 """
 
+import dataclasses
 import os
 import sys
 import tomllib
@@ -174,7 +175,7 @@ class Operators(_Table):
         bucket: the gs:// or s3:// URL below which examples and runs go instead; None for none.
         pool: name of the work pool.
         flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
-        trainings: how many trainings of a flow run at a time on this machine.
+        trainings: how many trainings this machine gets at a time, whichever flow or command asks.
         launchers: `mswitch.flows.jobs` profiles by name; `local` is always there.
         evaluations: by launcher, the one that evaluates what it trained; by default itself.
         prices: by launcher.
@@ -216,7 +217,7 @@ class Operators(_Table):
         if name not in profiles:
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
         try:
-            return make_launcher(profiles[name])
+            return self.make_launcher(profiles[name])
         except UserError as error:
             raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
         except ValidationError as error:
@@ -226,6 +227,12 @@ class Operators(_Table):
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
                 f"give launcher = {' or '.join(map(repr, LAUNCHERS))} and its settings"
             ) from error
+
+    def make_launcher(self, profile: dict[str, Any]) -> Launcher:
+        """Make a launcher of its profile, with this machine's number of trainings."""
+        launcher = make_launcher(profile)
+        local = isinstance(launcher, Local)
+        return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
         """The launcher that evaluates what the launcher of that name trained, on one host."""

@@ -1,7 +1,6 @@
 """Which flow runs own a job: who asked for it, who wants it still, and how they end."""
 
 import contextlib
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +12,10 @@ from prefect.runtime import deployment as this_deployment
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Crashed
 
-from mswitch.flows.jobs.controller import ask, goes_on
+from mswitch.flows.jobs.doors import leave
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.record import edit_record, find_records, read_record
+from mswitch.flows.jobs.record import find_records
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.steps import SERVER_ERRORS
 from mswitch.pipelines.errors import UserError
@@ -79,38 +78,17 @@ def wants_jobs(flow_run: FlowRun | None) -> bool:
     return state is not None and state.type in _GOING_ON
 
 
-def leave_to_others(place: Path, owner: str) -> bool:
-    """Leave a job to the other flow runs that want it; whether there are any.
-
-    Where the server does not answer, they do.
-
-    Args:
-        place: `Job.place`.
-        owner: the one that wants it no more.
-    """
-    record = read_record(place)
-    if record is None:
-        return False
-    others = []
-    for one in record.wanted_by:
-        with contextlib.suppress(*SERVER_ERRORS):
-            if one == owner or not wants_jobs(read_flow_run(one)):
-                continue
-        others.append(one)
-    if others:
-        gone = {*record.wanted_by} - {*others}
-        with edit_record(place) as record:
-            record.wanted_by = [one for one in record.wanted_by if one not in gone]
-            record.owner = record.wanted_by[-1]
-    return bool(others)
+def still_wants(owner: str) -> bool:
+    """Return whether a flow run wants its jobs; if the server does not answer, it does."""
+    with contextlib.suppress(*SERVER_ERRORS):
+        return wants_jobs(read_flow_run(owner))
+    return True
 
 
 def cancel(job: Job, launcher: Launcher, owner: str) -> None:
-    """Ask a job of a flow run to save and stop, unless others want it; never raise for that."""
-    if leave_to_others(job.place, owner):
-        return
+    """Cancel a job of a flow run, unless others want it; never raise for that."""
     try:
-        ask(job, launcher, "cancel", owner)
+        leave(job, launcher, "cancel", owner, still_wants)
     except (Unreachable, UserError) as error:  # it is written down, and `reconcile` sees to it
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
@@ -119,7 +97,8 @@ def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
     """Cancel the jobs that a flow run asked for, but for those that a person went on with."""
     owner = owner_of(flow_run_id)
     for record in find_records(operators.storage):
-        if owner in record.wanted_by and flow_run_of(record.owner) and goes_on(record):
+        goes_on = record.last is None or record.last.outcome in (None, "resume")
+        if owner in record.wanted_by and flow_run_of(record.owner) and goes_on:
             cancel(record.job, make_launcher(record.launcher), owner)
 
 

@@ -14,7 +14,7 @@ from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
-from mswitch.flows.prefect.follow import follow, follow_job, jobs_followed
+from mswitch.flows.prefect.follow import follow_job, jobs_followed
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel, owner_of
@@ -27,7 +27,6 @@ from mswitch.flows.prefect.reports import (
     so_far,
     write_page,
 )
-from mswitch.flows.prefect.steps import step
 from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines.errors import UserError
@@ -117,10 +116,9 @@ class Trainings:
                     title = f"train {following.place.name}"
                     job = training(following, self.settings, self.examples)
                     progress = TrainingProgress(job, following.config.steps, self.guard.note)
-                    future = train.submit(
-                        title, job, self.guard.launcher, progress, self.guard.refuse
+                    self.trainings[following.place] = follow_job.submit(
+                        title, job, self.guard.launcher, self.guard.refuse, progress
                     )
-                    self.trainings[following.place] = future
                 if self.settings.evaluate_while_training:
                     self._evaluate_what_is_there()
                     self._report_so_far()
@@ -214,17 +212,3 @@ def _described(one: Planned) -> dict[str, Any]:
     with contextlib.suppress(BucketError):
         return one.described()
     return {}
-
-
-@step("{title}")
-def train(
-    title: str,
-    job: Job,
-    launcher: Launcher,
-    progress: TrainingProgress,
-    refuse: Callable[[], UserError | None],
-) -> None:
-    """`follow` a training in a task run of that title, and show how far it is."""
-    del title
-    follow(job, launcher, progress.update, refuse)
-    progress.finish()

@@ -13,14 +13,13 @@ import job_child
 import local_kubernetes
 import pytest
 from example_files import write_examples
-from job_world import World
+from job_world import World, ask
 from local_kubernetes import LocalKubernetesCluster
 from processes import wait_for
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import pod_command, record
-from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.kubernetes import Kubernetes
 from mswitch.flows.jobs.local import Local

@@ -7,9 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from mswitch.flows.jobs.controller import Timing, run_job
+from mswitch.flows.jobs.doors import follow
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.launchers import make_launcher
+from mswitch.flows.jobs.life import Timing
 
 TIMING = Timing(poll_secs=0.05, first_wait_secs=0.05, longest_wait_secs=0.2)
 
@@ -23,4 +24,4 @@ if __name__ == "__main__":
             file.writelines(f"{line}\n" for line in new)
 
     launcher = make_launcher(json.loads(sys.argv[2]))
-    print(run_job(job, launcher, on_lines=append, timing=TIMING).outcome)
+    print(follow(job, launcher, on_lines=append, timing=TIMING).name)

@@ -7,15 +7,22 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import job_child
 import job_follower
 from processes import is_alive, wait_for
 
-from mswitch.flows.jobs.controller import Result, ask, run_job
+from mswitch.flows.jobs.doors import follow, leave, want
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import Record, edit_record, read_record
+
+
+class Result(NamedTuple):
+    """How a job ended."""
+
+    outcome: str
+    message: str
 
 
 @dataclasses.dataclass
@@ -45,7 +52,8 @@ class World:
         return Job(argv, **where, hosts=self.hosts, program=program, **settings)  # type: ignore[arg-type]
 
     def run(self, job: Job, **settings: object) -> Result:
-        return run_job(job, self.launcher, timing=job_follower.TIMING, **settings)  # type: ignore[arg-type]
+        state = follow(job, self.launcher, timing=job_follower.TIMING, **settings)  # type: ignore[arg-type]
+        return Result(*state)
 
     def follow(self, job: Job, **environment: str) -> subprocess.Popen[str]:
         given = {name: getattr(job, name) for name in ("argv", "program", "hosts", "grace_secs")}
@@ -124,6 +132,14 @@ class World:
             return
         ask(record.job, self.launcher, "cancel")
         self.launcher.stop(record.job, record.alive.number, kill=True)
+
+
+def ask(job: Job, launcher: Launcher, intent: str, owner: str = "") -> None:
+    """Ask for a job to run, to pause or to be cancelled."""
+    if intent == "run":
+        want(job, launcher, owner)
+    else:
+        leave(job, launcher, intent, owner)  # type: ignore[arg-type]
 
 
 def write_record(record: Record) -> Record:

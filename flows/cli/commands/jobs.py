@@ -6,33 +6,43 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.jobs.controller import Result, ask, run_job
+from mswitch.flows.jobs.doors import (
+    StopFollowing,
+    Summary,
+    as_json,
+    follow,
+    leave,
+    look,
+    stop_following,
+    want,
+)
 from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.life import FINAL, State
 from mswitch.flows.jobs.record import (
-    Intent,
     Record,
     edit_record,
     find_records,
     follower,
-    read_record,
+    need_record,
 )
 from mswitch.flows.jobs.slurm import Slurm
-from mswitch.flows.jobs.summary import FINAL, Summary, as_json, summarise
 from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
 from mswitch.flows.stages.stage import job_of_command
 from mswitch.pipelines import exit_codes
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
-from mswitch.pipelines.progress import say
+from mswitch.pipelines.progress import say, say_news
+
+if TYPE_CHECKING:
+    from mswitch.flows.prefect.operators_toml import Operators
 
 app = App(
     name="jobs",
@@ -42,6 +52,8 @@ app = App(
     "or, where the output is in a bucket, what was given as --record.",
 )
 
+#: The owner of a job that a person asked for.
+HAND = "by hand"
 #: Exit codes of a command that waits for the end of a job.
 EXIT_CODES = {
     "done": 0,
@@ -107,9 +119,8 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    own = {"local": Local(), "slurm": slurm}
-    _ask_to_run(job, own[launcher] if launcher in own else _launcher_of_operators(launcher))
-    return _follow(job.place, wait, json)
+    chosen = slurm if launcher == "slurm" else _operators().launcher(launcher)
+    return _start(job, chosen, wait, json)
 
 
 @app.command(name="list")
@@ -127,7 +138,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give one below which outputs lie")
-    found = [(record, summarise(record)) for record in find_records(top)]
+    found = [(record, look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
@@ -153,8 +164,8 @@ def show(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs show run
     """
-    record = _record(out)
-    summary = summarise(record)
+    record = need_record(out)
+    summary = look(record)
     cost = _cost(record, summary)
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
     why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
@@ -190,32 +201,27 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
         follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
     """
     read: dict[int, int] = {}
-    lost = ""
+    tell_alone, tell_lost = say_news("jobs"), say_news("jobs")
     # Of what a page of a crawl has put there, a terminal would obey some.
     shown = visible if sys.stdout.isatty() else str
-    alone = False
     while True:
-        record = _record(out)
-        summary = summarise(record)
+        record = need_record(out)
+        summary, launcher = look(record), make_launcher(record.launcher)
         over = not follow or summary.state in FINAL
-        if not over and not alone and summary.state == "ended" and summary.followed_by is None:
-            alone = True
-            say("jobs", f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
-        for attempt in record.attempts:
-            if attempt.number not in read and len(record.attempts) > 1:
-                say("jobs", f"attempt {attempt.number}")
-            launcher, start = make_launcher(record.launcher), read.get(attempt.number, 0)
-            read[attempt.number] = start
+        if not over and summary.state == "ended" and summary.followed_by is None:
+            tell_alone(f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
+        for number in (attempt.number for attempt in record.attempts):
+            if number not in read and len(record.attempts) > 1:
+                say("jobs", f"attempt {number}")
+            start = read.setdefault(number, 0)
             try:
-                for lines, end in all_logs(launcher, record.job, attempt.number, start):
+                for lines, end in all_logs(launcher, record.job, number, start):
                     print(*map(shown, lines), sep="\n", flush=True)
-                    read[attempt.number] = end
+                    read[number] = end
             except Unreachable as error:
                 if over:
                     raise UserError(f"the log cannot be read: {error}") from error
-                if str(error) != lost:
-                    lost = str(error)
-                    say("jobs", f"the log cannot be read for now: {error}")
+                tell_lost(f"the log cannot be read for now: {error}")
         if over:
             return 0
         time.sleep(1)
@@ -229,7 +235,7 @@ def pause(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs pause run
     """
-    return _stop(out, "pause", json)
+    return _leave(out, "pause", json)
 
 
 @app.command
@@ -240,7 +246,7 @@ def cancel(out: Out, *, json: Json = False) -> int:
 
         mswitch jobs cancel run
     """
-    return _stop(out, "cancel", json)
+    return _leave(out, "cancel", json)
 
 
 @app.command
@@ -251,9 +257,8 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
         mswitch jobs resume run
     """
-    record = _record(out)
-    _ask_to_run(record.job, make_launcher(record.launcher))
-    return _follow(record.job.place, wait, json)
+    record = need_record(out)
+    return _start(record.job, _operators().make_launcher(record.launcher), wait, json)
 
 
 @app.command
@@ -264,17 +269,15 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
         mswitch jobs adopt run
     """
-    record = _record(out)
+    record = need_record(out)
     with edit_record(record.job.place) as edited:
-        edited.owner = "by hand"
+        edited.owner = HAND
     return _follow(record.job.place, wait, json)
 
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
     """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
-    from mswitch.flows.prefect.operators_toml import read_operators
-
-    price, hours = read_operators().price_of(record), summary.host_hours
+    price, hours = _operators().price_of(record), summary.host_hours
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
@@ -293,11 +296,11 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     return job_of_command(command, hosts, record)
 
 
-def _launcher_of_operators(name: str) -> Launcher:
+def _operators() -> "Operators":
     # It knows all settings of flows.
     from mswitch.flows.prefect.operators_toml import read_operators
 
-    return read_operators().launcher(name)
+    return read_operators()
 
 
 def _person() -> str:
@@ -307,41 +310,32 @@ def _person() -> str:
         return f"user {os.getuid()}"
 
 
-def _ask_to_run(job: Job, launcher: Launcher) -> None:
+def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
     try:
-        ask(job, launcher, "run", owner="by hand", started_by=_person())
+        want(job, launcher, HAND, _person())
     except Unreachable as error:
         raise UserError(
             f"the scheduler does not answer, so nothing was submitted ({error}): give the same "
             "command when it does"
         ) from error
-
-
-class _GoesOn(Exception):  # noqa: N818
-    """There is an attempt, or somebody else follows the job, or the scheduler does not answer."""
+    return _follow(job.place, wait, json)
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
     """Follow the job with that name, in the background once there is an attempt."""
-    record = _record(place)
-    launcher = make_launcher(record.launcher)
-    say_news = _say_news()
-
-    def tell(text: str) -> None:
-        if not wait:
-            raise _GoesOn(text)
-        say_news(text)
+    record = need_record(place)
+    if not wait and (who := follower(place)):
+        return _print(place, f"followed by {who} already; see {_logs_command(place)}", json)
 
     def print_lines(lines: list[str]) -> None:
         if wait:
             print(*lines, sep="\n", flush=True)
 
-    if not wait and (who := follower(place)):
-        text = f"{_line(place)}: followed by {who} already; see {_logs_command(place)}"
-        return print_result(as_json(record, summarise(record)), text, json)
+    job, launcher = record.job, _operators().make_launcher(record.launcher)
+    tell = say_news("jobs") if wait else stop_following
     try:
-        result = run_job(record.job, launcher, on_lines=print_lines, on_poll=tell)
-    except _GoesOn as status:
+        state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
+    except StopFollowing as status:
         words = [*MSWITCH, "jobs", "adopt", str(place), "--wait"]
         with open(job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
@@ -351,63 +345,41 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        text = f"{_line(place)}: {status}; see {_logs_command(place)}"
-        after = _record(place)
-        return print_result(as_json(after, summarise(after)), text, json)
-    return _finish(record, result, json)
+        return _print(place, f"{status}; see {_logs_command(place)}", json)
+    return _finish(place, state, json)
 
 
-def _stop(out: Path, intent: Intent, json: bool) -> int:
-    record = _record(out)
-    launcher = make_launcher(record.launcher)
+def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
+    record = need_record(out)
+    job, launcher = record.job, _operators().make_launcher(record.launcher)
+    tell_news = say_news("jobs")
     try:
-        ask(record.job, launcher, intent, owner="by hand")
+        leave(job, launcher, how, HAND)
     except Unreachable as error:
         say("jobs", f"not reachable ({error}); trying again")
-    say_news = _say_news()
 
     def tell(text: str) -> None:
-        if _record(out).intent == "run":
-            raise _GoesOn
-        say_news(text)
+        if need_record(out).intent == "run":
+            raise StopFollowing
+        tell_news(text)
 
     try:
-        result = run_job(record.job, launcher, on_poll=tell)
-    except _GoesOn:  # by `resume`, in another terminal
-        return _follow(record.job.place, wait=False, json=json)
-    _finish(record, result, json)
+        _finish(job.place, follow(job, launcher, on_poll=tell), json)
+    except StopFollowing:  # by `resume`, in another terminal
+        return _follow(job.place, wait=False, json=json)
     return 0
 
 
-def _say_news() -> Callable[[str], None]:
-    """Says a line unless it was said last."""
-    last = ""
-
-    def tell(text: str) -> None:
-        nonlocal last
-        if text != last:
-            say("jobs", text)
-        last = text
-
-    return tell
+def _finish(place: Path, state: State, json: bool) -> int:
+    message = f" ({_line(state.message)})" if state.message != state.name else ""
+    _print(place, f"{state.name}{message}", json)
+    return EXIT_CODES[state.name]
 
 
-def _finish(record: Record, result: Result, json: bool) -> int:
-    after = _record(record.job.place)
-    message = f" ({_line(result.message)})" if result.message != result.outcome else ""
-    text = f"{_named(record.job)}: {result.outcome}{message}"
-    print_result(as_json(after, summarise(after)), text, json)
-    return EXIT_CODES[result.outcome]
-
-
-def _record(out: Path) -> Record:
-    record = read_record(out)
-    if record is None:
-        raise UserError(
-            f"no job makes {out}: `mswitch jobs list` shows the jobs below a directory, and "
-            "`mswitch jobs submit` starts one"
-        )
-    return record
+def _print(place: Path, text: str, json: bool) -> int:
+    """Print a line on a job, or all that is known of it."""
+    record = need_record(place)
+    return print_result(as_json(record, look(record)), f"{_named(record.job)}: {text}", json)
 
 
 def _logs_command(place: Path) -> str:

@@ -124,7 +124,6 @@ DEPLOYMENTS: Sequence[Deployment] = (
         "monthly",
         AppendSettings(name="mc4"),
         Schedule(cron="0 6 5 * *"),
-        (1, ConcurrencyLimitStrategy.CANCEL_NEW),
     ),
     Deployment(examples, "sample", ExamplesSettings()),
     Deployment(

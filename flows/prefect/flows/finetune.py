@@ -15,7 +15,6 @@ from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
 from mswitch.flows.prefect.training_progress import TrainingProgress
-from mswitch.flows.prefect.trainings import train
 from mswitch.flows.prefect.tuning import preset_of, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
@@ -61,7 +60,7 @@ def finetune_run(settings: FinetuneSettings) -> State:
             job=JobConfig(distributed=settings.hosts > 1),
         )
         progress = TrainingProgress(job, settings.config.steps, guard.note)
-        train(f"finetune {settings.name}", job, launcher, progress, guard.refuse)
+        follow_job(f"finetune {settings.name}", job, launcher, guard.refuse, progress)
         predictions: list[dict[str, Any]] = [{"select": True}]
         predictions += [{"split": "test"}] if split == "test" else []
         for what in predictions:

@@ -4,6 +4,7 @@ It looks at what is, however that came about, and may be run at any time. A job 
 gone keeps running: it is reported, and `mswitch jobs` has the commands for it.
 """
 
+import contextlib
 import datetime
 import time
 from collections.abc import Sequence
@@ -18,18 +19,18 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 
-from mswitch.flows.jobs.controller import ask, end_elsewhere, run_job
+from mswitch.flows.jobs.doors import StopFollowing, follow, leave, stop_following
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.record import Intent, Record, find_records, follower
+from mswitch.flows.jobs.record import Record, find_records, follower
 from mswitch.flows.prefect.follow import lift_time_limit
 from mswitch.flows.prefect.operators_toml import TAGS, read_operators
 from mswitch.flows.prefect.owners import (
     MAX_RUNS,
     flow_run_of,
-    leave_to_others,
     owner_of,
     read_flow_run,
+    still_wants,
     wants_jobs,
 )
 from mswitch.flows.prefect.stalled_jobs import report_stall, tell
@@ -70,23 +71,30 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     Raises:
         Unreachable: the scheduler does not answer.
     """
-    state = flow_run.state if flow_run is not None else None
-    if state is not None and state.is_crashed():
+    kind = flow_run.state.type if flow_run is not None and flow_run.state is not None else None
+    cancelled = kind in (StateType.CANCELLING, StateType.CANCELLED)
+    how = "cancel" if cancelled else "pause" if kind == StateType.PAUSED else None
+    launcher, wanted = make_launcher(record.launcher), still_wants
+    if kind == StateType.CRASHED:
         return  # `revive` sees to it
     if record.alive is None:
-        if flow_run is not None and state is not None and state.type == StateType.CANCELLING:
+        if flow_run is not None and kind == StateType.CANCELLING:
             finish_cancelling(flow_run, record)
-    elif record.intent != "run" and follower(record.job.place) is None:
-        _stop(record, record.intent)  # it could not be asked before
-    elif wants_jobs(flow_run) or leave_to_others(record.job.place, record.owner):
         return
-    elif state is not None and state.is_paused():
-        _stop(record, "pause")
-    elif state is not None and state.type in (StateType.CANCELLING, StateType.CANCELLED):
-        _stop(record, "cancel")
-    else:
+    if record.intent != "run" and follower(record.job.place) is None:
+        how, wanted = record.intent, None  # it could not be asked before
+    elif wants_jobs(flow_run):
+        return
+    if not leave(record.job, launcher, how, record.owner, wanted):
+        return
+    if how is None:
         say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
         tell("mswitch.job.orphaned", record)
+        return
+    with contextlib.suppress(StopFollowing):  # it lives: the next round looks again
+        follow(record.job, launcher, on_poll=stop_following)
+        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
+        tell("mswitch.job.stopped", record)
 
 
 def lost_flow_runs() -> list[FlowRun]:
@@ -141,22 +149,7 @@ def start_again(flow_run: FlowRun) -> None:
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Say that a flow run is Cancelled, if it has no process that could."""
     if record.intent == "cancel" and follower(record.job.place) is None:
-        end_elsewhere(record.job)
+        # What it left running elsewhere is cancelled too.
+        leave(record.job, make_launcher(record.launcher), "cancel", record.owner)
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelled(), force=True)
-
-
-def _stop(record: Record, intent: Intent) -> None:
-    """Ask the job to stop, and kill it once it had its time; note its end."""
-    launcher = make_launcher(record.launcher)
-    ask(record.job, launcher, intent)
-    alive = record.alive
-    if alive is not None and launcher.poll(record.job, alive.number).phase == "ended":
-        run_job(record.job, launcher, on_poll=_leave)
-        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
-        tell("mswitch.job.stopped", record)
-
-
-def _leave(text: str) -> None:
-    """Do not wait: the next round looks again."""
-    raise Unreachable(text)

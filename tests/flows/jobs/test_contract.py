@@ -10,15 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from job_world import World
+from job_world import World, ask
 from processes import free_port
 
-from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.doors import look
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, edit_record
 from mswitch.flows.jobs.slurm import Slurm
-from mswitch.flows.jobs.summary import summarise
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import LAUNCH_POINTS
 
@@ -208,7 +207,7 @@ def test_a_scheduler_that_is_gone_for_a_while_is_not_a_restart(world: World):
             world.launcher.poll(job, 1)
         with pytest.raises(Unreachable):
             world.launcher.submit(job, 2)
-        assert summarise(world.record).state == "unreachable"
+        assert look(world.record).state == "unreachable"
         time.sleep(15)
         assert follower.poll() is None
         world.wait_for_beat()

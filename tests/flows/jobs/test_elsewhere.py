@@ -6,11 +6,10 @@ import subprocess
 import time
 
 import pytest
-from job_world import World, write_record
+from job_world import World, ask, write_record
 
-from mswitch.flows.jobs import controller
+from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.command import cancel_command
-from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record
@@ -39,7 +38,7 @@ def cancelled(monkeypatch):
         code = codes.pop() if codes else 0
         return subprocess.CompletedProcess(called, code, "a cancelled\n", "Traceback\nno network\n")
 
-    monkeypatch.setattr(controller, "call", call)
+    monkeypatch.setattr(doors, "call", call)
     return words, codes
 
 
@@ -87,7 +86,7 @@ def test_it_is_cancelled_though_no_attempt_lives(cancelled, world):
 
     ask(job, world.launcher, "run")
     with pytest.raises(Unreachable):
-        controller.run_job(job, world.launcher, on_poll=leave, sleep=lambda _: time.sleep(0.05))
+        doors.follow(job, world.launcher, on_poll=leave, sleep=lambda _: time.sleep(0.05))
     ask(job, world.launcher, "cancel")
     assert len(words) == 1
     assert world.run(job).outcome == "cancelled"
@@ -118,7 +117,7 @@ def test_where_only_the_cancellation_is_refused_it_is_not_over(earlier, cancelle
     told: list[str] = []
     with pytest.raises(Unreachable, match="on Dataflow is not cancelled: no network"):
         ask(job, Local(), "cancel")
-    result = controller.run_job(job, Local(), on_poll=told.append, sleep=lambda _: None)
-    assert result.outcome == "cancelled"
+    result = doors.follow(job, Local(), on_poll=told.append, sleep=lambda _: None)
+    assert result.name == "cancelled"
     assert len(words) == 3
     assert any("not cancelled: no network" in line for line in told)

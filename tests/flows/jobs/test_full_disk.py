@@ -27,9 +27,10 @@ exit $code
 FLOW = """
 import os, sys
 from pathlib import Path
-from mswitch.flows.jobs.controller import Timing, ask, run_job
+from mswitch.flows.jobs.doors import follow, want
 from mswitch.flows.jobs.host import read_code, write_code
 from mswitch.flows.jobs.job import Job
+from mswitch.flows.jobs.life import Timing
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import read_record
 
@@ -37,12 +38,12 @@ out = Path(sys.argv[1], "sample")
 job = Job(("sample", "gflanguages", "--out", str(out)), out)
 before = read_record(job.place)
 if before is None or before.alive is None:
-    ask(job, Local(), "run", "somebody")
+    want(job, Local(), "somebody")
 if before is None:  # all but some blocks for the output, and none for the record
     with open(Path(sys.argv[1], "other"), "wb") as other:
         other.write(bytes(400_000))
-result = run_job(job, Local(), timing=Timing(poll_secs=0.1))
-print(result.outcome, result.message)
+state = follow(job, Local(), timing=Timing(poll_secs=0.1))
+print(state.name, state.message)
 print(read_record(job.place).last.outcome)
 """
 

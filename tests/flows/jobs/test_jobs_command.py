@@ -4,20 +4,21 @@ import getpass
 import json
 import subprocess
 import sys
+import time
 
 import child_jobs
 import job_child
 import pytest
-from job_world import World, write_record
+from job_world import World, ask, write_record
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
 from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.doors import want
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, follower
+from mswitch.flows.jobs.record import Attempt, Record, follow_alone, follower
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.stages.stage import job_of_command
 
@@ -254,6 +255,16 @@ def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch
     assert "mswitch: kubectl is not installed" in capfd.readouterr().err
     assert main(["jobs", "submit", "--launcher", "gke", "--partition", "a", *command]) == 2
     assert "give --launcher slurm" in capfd.readouterr().err
+
+
+def test_the_output_of_a_job_that_is_followed_between_attempts_is_no_other_s(world, capfd):
+    job = world.job("resume-once")
+    want(job, world.launcher, "by hand", "ada")
+    with follow_alone(job.place, print, time.sleep):
+        assert main(["jobs", "submit", "--", "train", "--out", str(world.out)]) == 2
+    line = f"{world.out} is being made by another job, {job.name(1)} (ada), with another command, "
+    assert line in capfd.readouterr().err
+    assert world.record.job == job
 
 
 @pytest.mark.parametrize(

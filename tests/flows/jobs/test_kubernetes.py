@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from job_world import World
+from job_world import World, ask
 from local_kubernetes import SUBMITTER
 
-from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines.errors import UserError

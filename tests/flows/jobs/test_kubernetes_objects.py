@@ -15,7 +15,7 @@ from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.kubernetes import Kubernetes
 from mswitch.flows.jobs.kubernetes_status import read_status
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.outcomes import classify
+from mswitch.flows.jobs.life import classify
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.pipelines.errors import UserError
 

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from job_world import World, write_record
+from job_world import World, ask, write_record
 from processes import is_alive, run_python
 
-from mswitch.flows.jobs.controller import ask
+from mswitch.flows.jobs.doors import leave, want
 from mswitch.flows.jobs.job import Job, all_logs, output_below
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, find_records, read_record
@@ -246,9 +246,31 @@ def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(wor
     assert [one.number for one in world.record.attempts] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("asker", ["new", "before"])
+def test_a_job_is_not_ended_for_one_if_another_asks_for_it_meanwhile(world, asker):
+    job = world.job("steady")
+    for owner in ("before", "first"):
+        want(job, world.launcher, owner)
+    asked: list[str] = []
+
+    def still_wants(owner: str) -> bool:
+        asked.append(owner)
+        want(job, world.launcher, asker)
+        return False
+
+    assert not leave(job, world.launcher, "cancel", "first", still_wants)
+    assert asked == ["before"]
+    assert (world.record.intent, world.record.owner) == ("run", asker)
+    assert world.record.wanted_by == [asker]
+    assert leave(job, world.launcher, None, asker, still_wants)
+    assert world.record.intent == "run"
+    assert leave(job, world.launcher, "pause", asker, still_wants)
+    assert world.run(job).outcome == "paused"
+
+
 def test_launching_loads_neither_prefect_nor_jax():
     script = (
-        "import sys; import mswitch.flows.jobs.controller, mswitch.flows.jobs.host\n"
+        "import sys; import mswitch.flows.jobs.doors, mswitch.flows.jobs.host\n"
         "assert not {'prefect', 'jax', 'apache_beam', 'cyclopts'} & set(sys.modules)"
     )
     assert run_python("-c", script).returncode == 0

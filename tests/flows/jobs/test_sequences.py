@@ -1,4 +1,4 @@
-"""`run_job` under any sequence of kills, lost answers, ends and wishes, on a modelled scheduler."""
+"""`follow` under any sequence of kills, lost answers, ends and wishes, on a modelled scheduler."""
 
 import dataclasses
 import tempfile
@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_world import ask
 
-from mswitch.flows.jobs import launchers
-from mswitch.flows.jobs.controller import Result, Timing, ask, run_job
+from mswitch.flows.jobs import doors, launchers
 from mswitch.flows.jobs.job import Job, Status, Unreachable
+from mswitch.flows.jobs.life import State, Timing
 from mswitch.flows.jobs.record import read_record
 from mswitch.pipelines.outputs import MARKER
 
@@ -136,9 +137,9 @@ def test_no_sequence_of_events_makes_two_living_jobs_or_repeats_what_failed(even
         job = Job(("train",), out)
         lines: list[str] = []
 
-        def follow() -> Result | None:
+        def follow() -> State | None:
             try:
-                return run_job(
+                return doors.follow(
                     job,
                     scheduler,
                     on_lines=lines.extend,
@@ -151,14 +152,14 @@ def test_no_sequence_of_events_makes_two_living_jobs_or_repeats_what_failed(even
 
         for _ in range(6):
             result = follow()
-            if result is not None and result.outcome == "done":
+            if result is not None and result.name == "done":
                 assert (out / MARKER).exists()
                 break
         # From here on nothing goes wrong: whatever happened, the job can be brought to its end.
         scheduler.calm = True
         scheduler.ask(job, "run")
         last = follow()
-        assert last == Result("done", "done")
+        assert last == State("done", "done")
         assert not scheduler.alive()
         record = read_record(out)
         assert record is not None
@@ -178,7 +179,7 @@ def test_a_scheduler_that_does_not_answer_for_a_minute_is_not_a_restart(tmp_path
             scheduler.finish(1)
 
     job = Job(("train",), tmp_path / "out")
-    result = run_job(
+    result = doors.follow(
         job,
         scheduler,
         on_poll=told.append,
@@ -186,7 +187,7 @@ def test_a_scheduler_that_does_not_answer_for_a_minute_is_not_a_restart(tmp_path
         sleep=sleep,
         clock=lambda: scheduler.clock,
     )
-    assert result.outcome == "done"
+    assert result.name == "done"
     assert list(scheduler.jobs) == [1]
     assert any(line.startswith("not reachable since") for line in told)
 
@@ -198,5 +199,5 @@ def test_what_is_asked_is_written_down_though_the_scheduler_does_not_answer(tmp_
     ask(job, scheduler, "run")
     with pytest.raises(Unreachable):
         ask(job, scheduler, "cancel")
-    assert run_job(job, scheduler, sleep=lambda secs: None).outcome == "cancelled"
+    assert doors.follow(job, scheduler, sleep=lambda secs: None).name == "cancelled"
     assert not scheduler.jobs

@@ -6,10 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from job_world import write_record
+from job_world import ask, write_record
 
 from mswitch.flows.cli.main import main
-from mswitch.flows.jobs.controller import ask
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record, read_record

@@ -95,6 +95,7 @@ def test_a_machine_trains_one_at_a_time_and_a_scheduler_gets_all():
     operators = Operators(trainings=2)
     assert operators.trainings_at_a_time(Local()) == 2
     assert operators.trainings_at_a_time(Slurm()) >= 1000
+    assert operators.launcher("local") == Local(trainings=2)
 
 
 def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkeypatch):

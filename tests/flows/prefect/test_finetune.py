@@ -17,8 +17,7 @@ def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path)
     trained = []
     module = "mswitch.flows.prefect.flows.finetune"
     monkeypatch.setattr(f"{module}.read_operators", lambda: operators)
-    for step in ("train", "follow_job"):
-        monkeypatch.setattr(f"{module}.{step}", lambda *given: trained.append(given))
+    monkeypatch.setattr(f"{module}.follow_job", lambda *given: trained.append(given))
 
     state = finetune_run.fn(tasks="text")
     assert state.is_failed()

@@ -114,6 +114,29 @@ def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, 
     assert not (runs.world.out / "saved").exists()
 
 
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_another_job_of_an_output_waits_and_says_for_whom(runs, cancelled, capfd):
+    first, one = runs.start()
+    runs.world.wait_for_beat()
+    name = runs.job.name(1)
+    runs.job = runs.world.job("finish")
+    second, other = runs.start()
+    said: list[str] = []
+    runs.world.wait_for(lambda: said.append(capfd.readouterr().err) or "waiting" in said[-1])
+    whom = f"another job, {name}, with another command: wait for it"
+    assert f"[finish] waiting, because {runs.world.out} is being made by {whom}" in said[-1]
+    if cancelled:
+        runs.states[second] = StateType.CANCELLING
+        with pytest.raises(JobCancelledError):
+            other.result(20)
+    assert runs.world.record.owner == owner_of(first)
+    (runs.world.out / "go").touch()
+    one.result(20)
+    if not cancelled:
+        other.result(20)
+    assert len(runs.world.pids()) == (1 if cancelled else 2)
+
+
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_flow_run_that_is_resumed_while_it_is_suspended_stays_resumed(
     slow, launched, tmp_path, monkeypatch, server

@@ -200,7 +200,7 @@ def test_what_a_cancelled_build_left_on_dataflow_is_cancelled(
 
     ended: list[FlowRun] = []
     server(set_flow_run_state=lambda run, *_, **__: ended.append(run))
-    monkeypatch.setattr("mswitch.flows.jobs.controller.call", call)
+    monkeypatch.setattr("mswitch.flows.jobs.doors.call", call)
     run = flow_run(StateType.CANCELLING)
     build = Job(("corpus", "build", "--runner=dataflow"), tmp_path / "run")
     record(tmp_path, run, job=build, attempts=[Attempt(1, 0.0, 0, outcome="resume")])

@@ -170,8 +170,12 @@ def test_an_experiment_shares_its_runs(server):
     assert read_record(runs[0]).started_by == "experiment-sample, by hand"
 
     # One more mixture: the runs on the other are neither trained nor evaluated again.
-    more = {"mixtures": ["mswitch", "mc4.alpha.0.7"], "max_parallel": 2}
+    more = {"mixtures": ["mswitch", "mc4.alpha.0.7"]}
+    file = server.directory / "operators.toml"
+    before = file.read_text()
+    file.write_text(f"trainings = 2\n{before}")
     server.finish("experiment-sample", name="second", seeds=[0], **more, **short)
+    file.write_text(before)
     for path in (*runs, *(run / "eval" for run in runs)):
         assert len(read_record(path).attempts) == 1
     others = sorted({*(server.storage / "runs").glob("[!.]*")} - {*runs})

@@ -110,6 +110,20 @@ def test_files_are_added_in_place_of_a_dump(server, dumps):
     assert additions[-1]["inputs"][0]["path"].endswith("2026-03-01/pages.jsonl")
 
 
+def test_two_additions_at_once_come_one_after_the_other(server):
+    corpus = server.storage / "corpora" / "grown"
+    before = len(read_manifest(corpus, "corpus").get("additions", []))
+    runs = []
+    for number in range(2):
+        file = server.directory / f"more-{number}.jsonl"
+        text = f"{number} Ein Satz mit genügend deutschen Wörtern für das Korpus von heute. " * 40
+        file.write_text(json.dumps({"url": f"https://more.de/{number}", "text": text}))
+        runs.append(server.start("append-crawl-monthly", name="grown", inputs=[str(file)]))
+    for run in runs:
+        assert server.wait(run, ENDS, 400).state_name == "Completed", server.log
+    assert len(read_manifest(corpus, "corpus")["additions"]) == before + 2
+
+
 def test_a_stage_that_fails_is_called_by_its_present_name(server):
     run = server.start("refresh-nightly", corpus="none", dump=OLD)
     ended = server.wait(run, ENDS, 400)

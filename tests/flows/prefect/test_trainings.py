@@ -119,7 +119,6 @@ def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, mo
 
     futures = SimpleNamespace(submit=lambda *_, **__: Failed())
     monkeypatch.setattr("mswitch.flows.jobs.launchers.LAUNCHERS", {"local": Silent})
-    monkeypatch.setattr(trainings, "train", futures)
     monkeypatch.setattr(trainings, "follow_job", futures)
     monkeypatch.setattr(trainings, "wait", lambda these, **_: SimpleNamespace(done={*these}))
     monkeypatch.setattr(trainings, "this_flow_run", SimpleNamespace(id=str(uuid4())))

@@ -1,0 +1,108 @@
+"""So many trainings at a time on a machine, whoever asks for them."""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+
+import child_jobs
+import job_child
+import pytest
+from job_world import World
+
+from mswitch.flows.cli.commands import jobs
+from mswitch.flows.cli.main import main
+from mswitch.flows.jobs import record
+from mswitch.flows.jobs.doors import look, want
+from mswitch.flows.jobs.job import Job, NoPlace
+from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.record import read_record
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(record, "MSWITCH", (sys.executable, job_child.__file__))
+    monkeypatch.setattr(jobs, "MSWITCH", (sys.executable, child_jobs.__file__))
+
+
+@pytest.fixture
+def worlds(tmp_path):
+    made = [World(Local(), tmp_path / name / "out") for name in "abc"]
+    for world in made:
+        world.out.parent.mkdir()
+    yield made
+    for world in made:
+        world.clean()
+
+
+def training(world: World) -> Job:
+    return world.job("train")
+
+
+def test_the_training_that_is_killed_gives_its_place_to_one_of_those_that_wait(worlds, capfd):
+    """Two are asked for by flows, and one by a command; nobody starts the killed one again."""
+    first, second, third = worlds
+    flow = first.follow(training(first))
+    first.wait_for_beat()
+    other = second.follow(training(second))
+    want(training(third), third.launcher)
+    assert main(["jobs", "adopt", str(third.out)]) == 0
+    waits = f"waiting for a place, taken by {first.out}"
+    assert f"{third.out}: {waits}" in capfd.readouterr().out
+    second.wait_for(lambda: read_record(second.out))
+    for world in (second, third):
+        assert (look(world.record).state, look(world.record).message) == ("waiting", waits)
+        assert world.pids() == []
+
+    flow.kill()
+    flow.communicate()
+    first.wait_for_beat()
+    assert second.pids() == third.pids() == []
+    host = json.loads(training(first).file(1, ".lock").read_text())["pid"]
+    for pid in (host, *first.pids()):
+        os.kill(pid, signal.SIGKILL)
+    second.wait_for(lambda: second.pids() or third.pids())
+    one, last = (second, third) if second.pids() else (third, second)
+    one.wait_for_beat()
+    assert not first.lives()
+    assert last.pids() == []
+    (one.out / "go").touch()
+    last.wait_for_beat()
+    assert not one.lives()
+    (last.out / "go").touch()
+    second.end(other)
+    third.wait_for(lambda: third.outcomes == ["done"])
+    assert second.outcomes == ["done"]
+
+
+def test_a_machine_has_as_many_places_as_who_starts_a_training_says(worlds):
+    first, second, third = worlds
+    first.submit(training(first))
+    second.launcher = Local(trainings=2)
+    second.submit(training(second))
+    for limit in (1, 2):
+        third.launcher = Local(trainings=limit)
+        with pytest.raises(NoPlace, match=f"taken by {first.out}, {second.out}"):
+            third.submit(training(third))
+        assert third.launcher.find(training(third)) == []
+    # What does not train needs none, and the same attempt is started once.
+    third.launcher = Local()
+    third.submit(third.job("steady"))
+    first.submit(training(first))
+    for world in worlds:
+        world.wait_for_beat()
+        assert len(world.pids()) == 1
+        (world.out / "go").touch()
+    for world in (first, second):
+        world.wait_for_end(training(world))
+    third.out = third.out.with_name("again")
+    third.submit(training(third))
+    third.wait_for_beat()
+    (third.out / "go").touch()
+    third.wait_for_end(training(third))
+
+
+def test_the_number_of_places_is_no_part_of_a_record(worlds):
+    assert dataclasses.replace(Local(), trainings=3).profile == Local().profile
