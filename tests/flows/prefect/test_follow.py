@@ -36,6 +36,7 @@ class FlowRuns:
     states: dict[UUID, StateType]
     this: threading.local
     threads: ThreadPoolExecutor
+    said: list[str]
 
     def start(self) -> tuple[UUID, Future[None]]:
         run = uuid4()
@@ -43,7 +44,8 @@ class FlowRuns:
 
         def work() -> None:
             self.this.id = str(run)
-            follow(self.job, self.world.launcher)
+            with lines_to(self.said.extend):
+                follow(self.job, self.world.launcher)
 
         return run, self.threads.submit(work)
 
@@ -55,7 +57,7 @@ def runs(tmp_path, monkeypatch, server):
     monkeypatch.setattr(following, "this_flow_run", this)
     monkeypatch.setattr(Local, "poll_secs", 0.1)
     with ThreadPoolExecutor(2) as threads:
-        yield FlowRuns(world, world.job("steady"), states, this, threads)
+        yield FlowRuns(world, world.job("steady"), states, this, threads, [])
         world.clean()
 
 
@@ -115,16 +117,15 @@ def test_what_prefect_does_when_one_is_cancelled_leaves_the_other_its_job(runs, 
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_another_job_of_an_output_waits_and_says_for_whom(runs, cancelled, capfd):
+def test_another_job_of_an_output_waits_and_says_for_whom(runs, cancelled):
     first, one = runs.start()
     runs.world.wait_for_beat()
     name = runs.job.name(1)
     runs.job = runs.world.job("finish")
     second, other = runs.start()
-    said: list[str] = []
-    runs.world.wait_for(lambda: said.append(capfd.readouterr().err) or "waiting" in said[-1])
     whom = f"another job, {name}, with another command: wait for it"
-    assert f"[finish] waiting, because {runs.world.out} is being made by {whom}" in said[-1]
+    line = f"[finish] waiting, because {runs.world.out} is being made by {whom}"
+    runs.world.wait_for(lambda: any(line in said for said in runs.said))
     if cancelled:
         runs.states[second] = StateType.CANCELLING
         with pytest.raises(JobCancelledError):
