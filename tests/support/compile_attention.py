@@ -12,14 +12,14 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mswitch.models.config import TrainConfig
 from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel, choose_kernel
 from mswitch.models.nn.t5_attention import diagonal_distances
 from mswitch.models.partitioning import AXES, BATCH_AXES
-from mswitch.models.planning.compile import CompileRequest, lower_step
+from mswitch.models.planning.compile import CompileRequest, describe_devices, lower_step
+from mswitch.models.planning.topology import parse_topology
 from mswitch.models.presets import preset
 
 ROWS = PartitionSpec(BATCH_AXES)
@@ -54,7 +54,7 @@ def compiled_case(devices, queries: int, keys: int, heads: int, width: int, mask
         bias if "biased" in masked else None,
         *(array(4, length, dtype="int32") for length in (keys, queries)),
     )
-    return str(jax.jit(jax.grad(loss, (0, 1, 2, 3))).lower(*inputs).compile().as_text())
+    return str(jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3))).lower(*inputs).compile().as_text())
 
 
 def compiled_step(topology: str, devices, queries: int, keys: int) -> str:
@@ -68,8 +68,7 @@ def compiled_step(topology: str, devices, queries: int, keys: int) -> str:
 
 def main() -> None:
     topology = sys.argv[1]
-    options = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
-    devices = list(topologies.get_topology_desc("tpu", topology, **options).devices)
+    devices = describe_devices(parse_topology(topology))
 
     def report(text: str, queries: int, keys: int) -> None:
         logits = re.findall(rf"\w+\[(?:\d+,)+(?:{queries},{keys}|{keys},{queries})\]", text)

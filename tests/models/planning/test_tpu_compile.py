@@ -147,7 +147,10 @@ call = pl.pallas_call(
     cost_estimate=pl.CostEstimate(flops=2 * 256 * 512 * 128, transcendentals=7, bytes_accessed=3),
     name="multiplied",
 )
-step = jax.jit(lambda x, y: jax.lax.scan(lambda c, _: (c + call(x, y), None), x[:, :128], None, 5))
+# What depends on the step before stays in the loop.
+step = jax.jit(
+    lambda x, y: jax.lax.scan(lambda c, _: (c.at[:, :128].add(call(c, y)), None), x, None, 5)
+)
 arrays = [
     jax.ShapeDtypeStruct(shape, "float32", sharding=where) for shape in ((256, 512), (512, 128))
 ]
