@@ -108,8 +108,9 @@ def leave(
         record.intent, record.owner = how, who or record.owner
     with edit_record(job.place) as record:
         take_over(record)
-        if record.intent == how:
-            _stop(record, time.time())
+        if record.intent != how:
+            return False  # somebody has asked for something else meanwhile
+        _stop(record, time.time())
     # Now, since perhaps nobody follows the job, and again when its processes have ended.
     _end_elsewhere(job)
     return True
@@ -149,11 +150,14 @@ def look(record: Record) -> Summary:
         reason = reason or str(error)
     state = state_of(record, status, marker)
     message = reason if state.name == "unreachable" else state.message
-    if state.name == "waiting" and record.launcher["launcher"] == "local":
-        message = describe_wait(record.job) or message
+    local, followed = record.launcher["launcher"] == "local", follower(record.job.place)
+    if state.name == "waiting" and local and followed:
+        # Its pause is over and nothing has begun: it waits for a place.
+        over = next_start(record, Timing()) <= time.time()
+        message = (describe_wait(record.job) if over else "") or message
     until = status.ended if status is not None else None
     hours = round(record.host_hours(until or time.time()), 4)
-    return Summary(state.name, message, follower(record.job.place), progress, hours)
+    return Summary(state.name, message, followed, progress, hours)
 
 
 def as_json(record: Record, summary: Summary) -> dict[str, Any]:
@@ -285,25 +289,33 @@ class _Steps:
             if state.name in FINAL:
                 return state
             then = next_start(record, self.timing)
-            wait = then - self.clock()
+            wait, text = then - self.clock(), ""
             if wait > 0:
                 shown = time.strftime("%H:%M:%S", time.localtime(then))
-                self.on_poll(f"{state.message}; continues at {shown}")
-                return min(wait, self.poll_secs)
-            number = len(record.attempts) + 1
-            attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)
-            fault_point("launch.before_submit")
-            try:
-                # That of the record does not know how many places there are.
-                same = self.wanted.profile == record.launcher
-                (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
-            except NoPlace as reason:
-                self.on_poll(str(reason))
-                return self.poll_secs
-            fault_point("launch.after_submit")
-            record.attempts.append(attempt)
+                text = f"{state.message}; continues at {shown}"
+            else:
+                text = self._submit(record, marker)
+        if text:
+            # Not under the record's lock, which `leave` takes.
+            self.on_poll(text)
+            return min(wait, self.poll_secs) if wait > 0 else self.poll_secs
         fault_point("launch.after_record")
         return 0.0
+
+    def _submit(self, record: Record, marker: bool) -> str:
+        """Start the next attempt, and note it; return why it waits, if it does."""
+        number = len(record.attempts) + 1
+        attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)
+        fault_point("launch.before_submit")
+        try:
+            # That of the record does not know how many places there are.
+            same = self.wanted.profile == record.launcher
+            (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
+        except NoPlace as reason:
+            return str(reason)
+        fault_point("launch.after_submit")
+        record.attempts.append(attempt)
+        return ""
 
 
 def _end_elsewhere(job: Job) -> None:

@@ -4,13 +4,15 @@ A place is the lock file of an attempt (`mswitch.flows.jobs.local`), and taken f
 is held: the kernel frees the place of a training that was killed.
 """
 
+import contextlib
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mswitch.flows.jobs.job import Job, NoPlace
+from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.pipelines.directory_lock import is_held
 from mswitch.pipelines.outputs import write_atomically
 
@@ -23,17 +25,24 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
 
     Raises:
         NoPlace: others have all of them.
+        Unreachable: the list of places cannot be written.
     """
     if job.argv[0] not in TRAININGS:
         return
     file = _places_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{file}.lock", "ab") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        others = [other for other in _taken() if other != lock]
-        if len(others) >= limit:
-            raise NoPlace(_describe(others))
-        write_atomically(file, json.dumps([*map(str, others), str(lock)]))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{file}.lock", "ab") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            others = [other for other in _taken() if other != lock]
+            if len(others) >= limit:
+                raise NoPlace(_describe(others))
+            write_atomically(file, json.dumps([*map(str, others), str(lock)]))
+    except OSError as error:
+        raise Unreachable(
+            f"places of trainings cannot be kept in {file.parent} ({error.strerror}): set "
+            "XDG_STATE_HOME to a directory of yours on this machine"
+        ) from error
 
 
 def describe_wait(job: Job) -> str:
@@ -43,10 +52,17 @@ def describe_wait(job: Job) -> str:
 
 def _taken() -> list[Path]:
     try:
-        locks = map(Path, json.loads(_places_file().read_bytes()))
-    except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
+        locks = json.loads(_places_file().read_bytes())
+    except (OSError, ValueError):  # after a loss of power it may hold zeros
         return []
-    return [lock for lock in locks if is_held(lock)]
+    return [Path(lock) for lock in locks if _is_held(lock)] if isinstance(locks, list) else []
+
+
+def _is_held(lock: object) -> bool:
+    """Return whether a training has this place; one that cannot be looked at holds up nobody."""
+    with contextlib.suppress(OSError):
+        return isinstance(lock, str) and is_held(Path(lock))
+    return False
 
 
 def _describe(locks: Sequence[Path]) -> str:
@@ -55,6 +71,10 @@ def _describe(locks: Sequence[Path]) -> str:
 
 
 def _places_file() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.expanduser("~/.local/state")
+    if not os.path.isabs(state):  # a user without a home
+        state = os.path.join(tempfile.gettempdir(), f"mswitch-{os.getuid()}")
     # A home may be on several machines.
     return Path(state) / "mswitch" / f"trainings-{os.uname().nodename}.json"

@@ -351,7 +351,8 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     record = need_record(out)
-    job, launcher = record.job, _operators().make_launcher(record.launcher)
+    # That of the record, so that nothing in operators.toml can keep a job running.
+    job, launcher = record.job, make_launcher(record.launcher)
     tell_news = say_news("jobs")
     try:
         leave(job, launcher, how, HAND)

@@ -22,7 +22,7 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from mswitch.flows.jobs.doors import StopFollowing, follow, leave, stop_following
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.record import Record, find_records, follower
+from mswitch.flows.jobs.record import Record, find_records, follower, need_record
 from mswitch.flows.prefect.follow import lift_time_limit
 from mswitch.flows.prefect.operators_toml import TAGS, read_operators
 from mswitch.flows.prefect.owners import (
@@ -79,7 +79,9 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         return  # `revive` sees to it
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
-            finish_cancelling(flow_run, record)
+            if record.intent == "run" and follower(record.job.place) is None:
+                leave(record.job, launcher, how, record.owner, wanted)
+            finish_cancelling(flow_run, need_record(record.job.place))
         return
     if record.intent != "run" and follower(record.job.place) is None:
         how, wanted = record.intent, None  # it could not be asked before

@@ -13,10 +13,11 @@ from job_world import World
 
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
-from mswitch.flows.jobs import record
-from mswitch.flows.jobs.doors import look, want
-from mswitch.flows.jobs.job import Job, NoPlace
+from mswitch.flows.jobs import places, record
+from mswitch.flows.jobs.doors import leave, look, want
+from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.flows.jobs.local import Local
+from mswitch.flows.jobs.places import describe_wait, take_place
 from mswitch.flows.jobs.record import read_record
 
 
@@ -53,7 +54,8 @@ def test_the_training_that_is_killed_gives_its_place_to_one_of_those_that_wait(w
     assert f"{third.out}: {waits}" in capfd.readouterr().out
     second.wait_for(lambda: read_record(second.out))
     for world in (second, third):
-        assert (look(world.record).state, look(world.record).message) == ("waiting", waits)
+        world.wait_for(lambda world=world: look(world.record).message == waits)
+        assert look(world.record).state == "waiting"
         assert world.pids() == []
 
     flow.kill()
@@ -106,3 +108,38 @@ def test_a_machine_has_as_many_places_as_who_starts_a_training_says(worlds):
 
 def test_the_number_of_places_is_no_part_of_a_record(worlds):
     assert dataclasses.replace(Local(), trainings=3).profile == Local().profile
+
+
+def test_who_waits_for_a_place_may_leave_while_it_is_told_so(worlds):
+    first, second, _ = worlds
+    flow = first.follow(training(first))
+    first.wait_for_beat()
+    job, said = training(second), []
+
+    def cancel(text: str) -> None:
+        said.append(text)
+        leave(job, second.launcher, "cancel")
+
+    assert second.run(job, on_poll=cancel)[0] == "cancelled"
+    assert said == [f"waiting for a place, taken by {first.out}"]
+    (first.out / "go").touch()
+    first.end(flow)
+
+
+@pytest.mark.parametrize("text", ["null", "3", "[1]", '["/dev/null/a"]', "\0\0"])
+def test_what_no_training_holds_takes_no_place(worlds, tmp_path, text):
+    file = places._places_file()
+    assert str(tmp_path) in str(file)
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert describe_wait(training(worlds[0])) == ""
+    take_place(training(worlds[0]), tmp_path / "lock", 1)
+    assert json.loads(file.read_text()) == [str(tmp_path / "lock")]
+
+
+def test_a_list_of_places_that_cannot_be_kept_is_named(worlds, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/dev/null")
+    with pytest.raises(Unreachable, match=r"/dev/null/mswitch .*set XDG_STATE_HOME"):
+        take_place(training(worlds[0]), worlds[0].out, 1)
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert places._places_file().is_absolute()
