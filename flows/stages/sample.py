@@ -62,7 +62,7 @@ def debian(
 def documentation(*, out: Path) -> Summary:
     """Prose from Debian's packages: help, handbooks and manual pages in about 50 languages.
 
-    Fetched by package name with `apt-get download` (480 MB), so it needs Debian or Ubuntu;
+    Fetched by package name with `apt-get download` (560 MB), so it needs Debian or Ubuntu;
     nothing is installed. Manual pages are read by mandoc: `apt-get install mandoc`.
 
         mswitch sample documentation --out crawl
