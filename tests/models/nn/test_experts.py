@@ -17,6 +17,7 @@ from mswitch.models.nn.experts import (
     assign_blocks,
     block_rows,
     combine,
+    compute_groups,
     dispatch,
 )
 from mswitch.models.nn.layers import activate
@@ -176,6 +177,22 @@ def test_dropless_blocks_equal_queues_that_fit(sparse, activation, sharpness):
     jax.tree.map(np.testing.assert_array_equal, made, wanted)
     assert int(made.dropped) == 0
     assert not np.asarray(blocks)[~np.asarray(real)].any()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1e4])
+def test_grouped_products_equal_blocks(sparse, sharpness, monkeypatch):
+    """Megablox' kernel, interpreted; rows of no expert are never written, and never read."""
+    monkeypatch.setattr("mswitch.models.nn.experts.ROW_TILE", 16)
+    layer = layer_of(sparse, 3)
+    layer.router.kernel[...] = layer.router.kernel[...] * sharpness
+    x = jax.random.normal(jax.random.key(0), (6, 8, sparse.d_model)) + 0.5
+    real = jax.random.bernoulli(jax.random.key(1), 0.8, (6, 8))
+    expert = layer.router(x, real, 8).stats.expert
+    into = [layer.wi_0[...], layer.wi_1[...]]
+    groups = compute_groups(x, expert, into, layer.wo[...], interpret=True)
+    blocks = layer._blocks(x, expert, into, layer.wo[...], None)
+    np.testing.assert_allclose(groups, blocks, atol=1e-6)
+    assert not np.asarray(groups)[~np.asarray(real)].any()
 
 
 def test_on_a_mesh_blocks_are_those_of_one_device(sparse):

@@ -83,19 +83,20 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 
 
 @pytest.mark.parametrize("topology", ["v5p:2x2x1", "v5e:2x2", "v6e:2x2", "v4:2x2x1"])
-def test_attentions_kernel_compiles_and_no_array_of_logits_is_left(topology):
+def test_kernels_compile_and_no_array_of_logits_is_left(topology):
     need_compiler(topology)
     done = subprocess.run(
-        [planning_python(COMPILERS["tpu"]), SUPPORT / "compile_attention.py", topology],
+        [planning_python(COMPILERS["tpu"]), SUPPORT / "compile_kernels.py", topology],
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         check=True,
         text=True,
     )
-    *cases, step = map(json.loads, done.stdout.splitlines())
+    *cases, step, experts = map(json.loads, done.stdout.splitlines())
     assert len(cases) == (4 if topology.startswith("v4:") else 5)
     assert [case["kernels"] for case in cases] == [2] * len(cases)
     assert step["kernels"] == 2 * 3  # self-attention of encoder and decoder, and cross-attention
+    assert experts["kernels"] == 3
     assert not any(case["logits"] for case in (*cases, step))
 
 

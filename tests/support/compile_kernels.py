@@ -1,7 +1,8 @@
-"""Compiles attention by the kernel for a TPU slice of four devices: `compile_attention.py v5e:2x2`.
+"""Compile kernels for a TPU slice of four devices: `compile_kernels.py v5e:2x2`.
 
-Prints a JSON line for each case, forward and backward on data 2 x model 2: how many kernels the
-program has, and arrays of the size of logits. The last case is a whole training step.
+Prints a JSON line for each case of attention, forward and backward on data 2 x model 2: how many
+kernels the program has, and arrays of the size of logits. Then a line for a whole training step,
+and one for experts without drops, forward on data 2 x expert 2.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mswitch.models.config import TrainConfig
+from mswitch.models.nn.experts import compute_groups
 from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel, choose_kernel
 from mswitch.models.nn.t5_attention import diagonal_distances
 from mswitch.models.partitioning import AXES, BATCH_AXES
@@ -66,6 +68,24 @@ def compiled_step(topology: str, devices, queries: int, keys: int) -> str:
     return lower_step(request, devices).compile().as_text()
 
 
+def compiled_experts(devices) -> str:
+    mesh = Mesh(np.array(devices).reshape(2, 2, 1), AXES)
+    rows = NamedSharding(mesh, ROWS)
+    tokens = jax.ShapeDtypeStruct((8, 500, 256), "bfloat16", sharding=rows)
+    expert = jax.ShapeDtypeStruct((8, 500), "int32", sharding=rows)
+    into, back = (
+        jax.ShapeDtypeStruct(
+            (8, *widths), "bfloat16", sharding=NamedSharding(mesh, PartitionSpec())
+        )
+        for widths in ((256, 640), (640, 256))
+    )
+    specs = (ROWS, ROWS, PartitionSpec(), PartitionSpec())
+    local = jax.shard_map(
+        compute_groups, mesh=mesh, in_specs=specs, out_specs=ROWS, check_vma=False
+    )
+    return str(jax.jit(local).lower(tokens, expert, [into, into], back).compile().as_text())
+
+
 def main() -> None:
     topology = sys.argv[1]
     devices = describe_devices(parse_topology(topology))
@@ -80,6 +100,7 @@ def main() -> None:
         if choose_kernel("auto", width, (queries, keys), devices[0].device_kind):
             report(compiled_case(devices, *case), queries, keys)
     report(compiled_step(topology, devices, 229, 640), 229, 640)
+    report(compiled_experts(devices), 229, 640)
 
 
 if __name__ == "__main__":
