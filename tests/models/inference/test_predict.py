@@ -435,7 +435,7 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
     )
     cases = [
         (text, "validation", {}, "are not examples of a task: give what"),
-        (other, "validation", {}, "another vocabulary than that of"),
+        (other, "validation", {}, "another vocabulary than"),
         (train, "validation", {}, "has no validation examples"),
         (tasks, "validation", {"step": 7}, "no checkpoint of step 7: choose among 1, 2, 3"),
     ]
