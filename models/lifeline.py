@@ -1,7 +1,7 @@
 """End a process with its parent, so that a killed flow leaves no orphan.
 
 The parent holds the write end of a pipe to this process's standard input and never writes. When the
-parent ends in any way, the kernel closes the pipe.
+parent ends, for any reason, the kernel closes the pipe.
 """
 
 import os

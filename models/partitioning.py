@@ -2,8 +2,8 @@
 
 The batch, and so every layer without experts, is sharded over data x expert: the expert axis never
 repeats work. A parameter's dimensions have logical names. Each name prefers some mesh axes, and
-takes the ones that are free and divide it, so that nothing large is replicated. If a batch axis
-divides no width, the largest other dimension that it divides takes it.
+takes all that are free and divide it, so that nothing large is replicated. If a batch axis divides
+no width, the largest other dimension that it divides takes it.
 """
 
 from collections.abc import Mapping, Sequence
