@@ -77,7 +77,7 @@ def evaluate(
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
     """
-    # SIGTERM may end this process, and with it the others, at once: finished steps are kept.
+    # SIGTERM ends this process and the others at once: a finished step is not done again.
     with (
         membership(job, saves_on_sigterm=False),
         open_files(run, EVALUATION, shared=job.shared) as files,
@@ -182,7 +182,7 @@ def evaluate_run(
             for step in steps:
                 parameters = restore_parameters(files, step, like, described["config_hash"])
                 table, routing = evaluator.tables(parameters, f"step {step:,}")
-                del parameters  # otherwise two checkpoints' parameters would need room at once
+                del parameters  # so that two checkpoints never need room at once
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break
@@ -238,7 +238,7 @@ def _steps_to_evaluate(
 ) -> tuple[list[int], bool]:
     """Return the steps that can be evaluated and are not, and whether to wait for more."""
     run = files.directory
-    # Look for the marker first: a run that ends after that has all its checkpoints below.
+    # First: a run that ends between the two looks has its last checkpoints.
     finished = (run / MARKER).is_file()
     there = set(complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]

@@ -66,7 +66,7 @@ class EvaluationResult(NamedTuple):
     Attributes:
         nats: cross-entropy over the sequence's real target tokens.
         target_tokens: number of these tokens.
-        peaks: largest number of tokens that a group assigned to one expert, in encoder and decoder.
+        peaks: most tokens that a group assigned to one expert, in encoder and decoder.
         dropped: tokens without a slot, over all layers.
         loads: tokens per sequence and expert, in every sparse layer, encoder's first.
         border_nats: the share of sentinels and ends in `nats`, if the batch has BORDERS.
@@ -160,11 +160,11 @@ class Evaluator:
         return self._skeleton.abstract_parameters()
 
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
-        """Compute the table of documents and, for a sparse model, the table of routing.
+        """Return a table of documents and, for a sparse model, a table of routing.
 
-        The first has nats, target tokens, bytes and cluster of each document; the second has the
-        tokens of each language, layer and expert. With several denoisers, a document has a row for
-        each, in `denoiser`. In a job, all processes must call this, and get the same tables.
+        Per document: nats, target tokens, bytes, cluster, in a row for each `denoiser` if there are
+        several. Per language: tokens of each layer and expert. All processes of a job must call
+        this, and get the same tables.
         """
         documents: dict[tuple[str, str, int], list[float]] = collections.defaultdict(
             lambda: [0.0, 0, 0, 0.0]

@@ -12,8 +12,7 @@ from mswitch.pipelines.special_tokens import EOS_ID
 #: interval. Documents match in half of cases at a Jaccard similarity of 0.51, in 97 % at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.functions().T[..., None]
-#: Tokens per shingle: a changed token changes three shingles, and unrelated documents share under
-#: 3 % of them.
+#: Tokens of a shingle: a changed token changes three, and unrelated documents share under 3 %.
 SHINGLE = 3
 
 #: Language and id of a document.
