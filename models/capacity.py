@@ -1,8 +1,9 @@
-"""Capacity of experts, and routing groups, within which tokens compete for their slots.
+"""Capacity of experts, and the routing groups within which tokens compete for slots.
 
-A group is whole sequences of a batch. Encoder and decoder are grouped apart, as their sequences
-differ in length: with one count for both, the decoder's short sequences would make small groups,
-which drop many tokens even under random routing. Nothing here depends on the number of devices.
+A group is whole sequences of a batch. Encoder and decoder have separate groups, since their
+sequences differ in length. With one count for both, the decoder's short sequences would make small
+groups. These drop many tokens even if routing is random. Nothing here depends on the number of
+devices.
 """
 
 import math
@@ -11,10 +12,10 @@ from typing import NamedTuple
 
 from mswitch.models.config import ModelConfig
 
-#: Positions an expert gets in an even group, below which chance alone overfills many experts: at
+#: Positions per expert in an even group, below which chance alone overfills many experts. At
 #: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
-#: Slots an expert has at least.
+#: Minimum number of an expert's slots.
 MIN_CAPACITY = 4
 
 
@@ -26,11 +27,11 @@ class Groups(NamedTuple):
 
     @property
     def separable(self) -> int:
-        """Equal parts of the batch that hold whole groups of both stacks, as many as there are."""
+        """Largest number of equal parts of the batch that hold whole groups of both stacks."""
         return math.gcd(self.encoder, self.decoder)
 
     def of_part(self, parts: int) -> "Groups":
-        """Groups of one of `parts` parts of the batch, which divide `separable`."""
+        """Return the groups of one of `parts` parts of the batch; `parts` divides `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
@@ -38,10 +39,10 @@ WHOLE_BATCH = Groups()
 
 
 def group_count(batch_size: int, length: int, group_size: int) -> int:
-    """Routing groups of one stack: whole sequences, about `group_size` positions each.
+    """Count the routing groups of one stack: whole sequences, about `group_size` positions each.
 
-    The sequences of a group are the largest divisor of the batch that fits the group size (one
-    at least).
+    The number of sequences in a group is the largest divisor of the batch that fits the group size
+    (at least one).
     """
     fitting = max(1, min(batch_size, group_size // length))
     sequences = next(n for n in range(fitting, 0, -1) if batch_size % n == 0)
@@ -51,7 +52,7 @@ def group_count(batch_size: int, length: int, group_size: int) -> int:
 def batch_groups(
     model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> Groups:
-    """Routing groups of a batch; in a dense model each sequence counts as one."""
+    """Return the routing groups of a batch; in a dense model each sequence counts as one."""
     if not model.sparse:
         return Groups(batch_size, batch_size)
     return Groups(
@@ -63,7 +64,7 @@ def batch_groups(
 def small_group_warnings(
     model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> Iterator[str]:
-    """One line for each stack whose groups are so small that many tokens will be dropped."""
+    """Yield a line for each stack whose groups are so small that many tokens will be dropped."""
     if not model.sparse:
         return
     groups = batch_groups(model, batch_size, inputs_length, targets_length)
@@ -75,12 +76,12 @@ def small_group_warnings(
             option = "--batch-size" if count == 1 else "--group-size"
             yield (
                 f"warning: a routing group of the {stack} has {positions:,} positions, {each:.1f} "
-                f"for each of {model.experts:,} experts; below {FEW_POSITIONS} many tokens find "
+                f"for each of {model.experts:,} experts; below {FEW_POSITIONS} many tokens get "
                 f"no slot: raise {option}"
             )
 
 
 def expert_capacity(capacity_factor: float, group_positions: int, experts: int) -> int:
-    """Slots per expert and group: round(factor * S / experts), at least 4, at most S."""
+    """Return slots per expert and group: round(factor * S / experts), at least 4, at most S."""
     capacity = round(capacity_factor * group_positions / experts)
     return min(max(capacity, MIN_CAPACITY), group_positions)

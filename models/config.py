@@ -1,6 +1,6 @@
-"""What a model, a training run, its job and its evaluation are made of.
+"""Settings of a model, a training run, its job, its evaluation and its predictions.
 
-The named models themselves are in `mswitch.models.presets`.
+The named models are in `mswitch.models.presets`.
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
 
-#: Rows of the embedding and columns of the logits are a multiple of this (T5's padding rule:
-#: 250,100 pieces of mT5 give 250,112 rows; it lets the axis be sharded up to 128 ways).
+#: Rows of the embedding and columns of the logits are a multiple of this. It is T5's padding rule:
+#: mT5's 250,100 pieces become 250,112 rows, and the axis can be sharded up to 128 ways.
 VOCABULARY_MULTIPLE = 128
 
 BalanceScope = Literal["group", "global"]
@@ -33,10 +33,10 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: A probability that something is left out.
+#: A probability of dropping something.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
-#: Settings of a model that mean something where it has experts.
+#: Settings that only a model with experts uses.
 OF_EXPERTS = (
     "routing",
     "capacity_factor",
@@ -58,7 +58,7 @@ class ModelConfig:
     Attributes:
         vocabulary_size: rows of the embedding; a training run takes its examples' vocabulary.
         d_model: width of the residual stream.
-        d_ff: width of the feed-forward intermediate, of a dense layer and of one expert alike.
+        d_ff: width of the feed-forward intermediate, of a dense layer and of each expert.
         heads: attention heads.
         d_kv: width of one head; `heads * d_kv` need not be `d_model`.
         encoder_layers: blocks of the encoder.
@@ -67,23 +67,25 @@ class ModelConfig:
         tied_embeddings: whether the logits reuse the embedding (then scaled by d_model^-0.5).
         experts: experts of a sparse layer; 0 makes every layer dense.
         sparse_every: the last of each `sparse_every` blocks is sparse; 1 makes all sparse.
-        routing: who chooses a token's expert: a `learned` router, as in the paper; a `token`
-            router, also learned, which adds logits from a table with a row for each token id; or a
-            `hash` of the token's id (Roller et al. 2021), a control: experts then only add
-            parameters. The table has vocabulary_size x experts parameters in each sparse layer.
+        routing: how a token's expert is chosen: by a `learned` router, as in the paper; by a
+            `token` router, also learned, which adds logits from a table with a row for each token
+            id; or by a `hash` of the token's id (Roller et al. 2021). The hash is a control:
+            experts then only add parameters. The table has vocabulary_size x experts parameters in
+            each sparse layer.
         capacity_factor: slots of all experts of a group over its token positions, in training.
-        group_size: positions routed together, of the encoder or of the decoder; a group is whole
+        group_size: positions routed together in the encoder or the decoder; a group is whole
             sequences.
         balance_weight: weight of the load-balance loss, summed over sparse layers.
-        balance_scope: what is to be balanced: each routing `group`, as in the paper, or the batch
-            as a whole (`global`, arXiv 2501.11873), which lets groups of one language specialise.
+        balance_scope: tokens over which load is balanced: each routing `group`, as in the paper,
+            or the whole batch (`global`, arXiv 2501.11873), which lets groups of one language
+            specialise.
         router_z_weight: weight of the router's z-loss (ST-MoE), summed over sparse layers.
         router_jitter: half width of the multiplicative noise on the router's input in training.
         router_dtype: compute type of routers: `float32` within a bfloat16 model is the paper's
-            selective precision (section 2.4); `bfloat16` is there for comparison.
-        router_init: how a router's kernel is drawn: `flaxformer`, normal with deviation 0.02, as
-            released Switch models were; `paper`, truncated normal with variance 0.1 / d_model
-            (section 2.4), which gives logits a deviation of 0.32 at any width. Over three seeds of
+            selective precision (section 2.4); `bfloat16` is for comparison.
+        router_init: initialisation of a router's kernel: `flaxformer`, normal with deviation 0.02,
+            as in released Switch models; or `paper`, truncated normal with variance 0.1 / d_model
+            (section 2.4), so that logits have a deviation of 0.32 at any width. Over three seeds of
             `mswitch-tiny` neither was better (docs/experiments).
         init_scale: variance scale of kernels; 0.1 in Switch Transformers (section 2.4).
         dropout_rate: dropout after embedding, attention, feed-forward and final norm.
@@ -91,7 +93,7 @@ class ModelConfig:
         relative_buckets: buckets of the relative position bias.
         relative_max_distance: distance at which the last bucket begins.
         shared_position_bias: whether the layers of a stack share one table of position biases, as
-            in T5 and mT5, or each has its own, as in umT5.
+            in T5 and mT5; if not, each has its own, as in umT5.
     """
 
     vocabulary_size: int = 250_112
@@ -162,7 +164,7 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-#: Those of them that leave the parameters what they are.
+#: Settings of these that do not change the parameters.
 TUNABLE = (
     *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",
@@ -171,10 +173,10 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 
 
 class _Changes:
-    """Fields of `ModelConfig` that are to be others; None leaves one as it is."""
+    """New values for fields of `ModelConfig`; None keeps a field."""
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
-        """The model with these changes."""
+        """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
         for name in (*OF_EXPERTS, "sparse_every"):
@@ -193,69 +195,70 @@ def _fields_of_model(names: Sequence[str]) -> type[Any]:
 
 
 class ModelChanges(_fields_of_model(CHANGEABLE), _Changes):
-    """What a run changes of its preset: any of `CHANGEABLE`; None leaves it as it is."""
+    """A run's changes to its preset: any of `CHANGEABLE`; None keeps the preset's value."""
 
 
 class TuningChanges(_fields_of_model(TUNABLE), _Changes):
-    """What fine-tuning changes of a model: any of `TUNABLE`; None is T5's recipe, else as it was.
+    """A fine-tuning's changes to a model: any of `TUNABLE`; None is T5's recipe or the old value.
 
     T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
     """
 
     def applied_to(self, model: ModelConfig) -> ModelConfig:
-        """The model with these changes."""
+        """Return the model with these changes."""
         recipe = {"dropout_rate": 0.1} | ({"expert_dropout_rate": 0.4} if model.sparse else {})
         return super().applied_to(dataclasses.replace(model, **recipe))
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained. Dense and sparse runs that are compared share all of it.
+    """Settings of a training. Dense and sparse runs that are compared share all of them.
 
     Attributes:
         steps: optimizer steps.
         batch_size: examples per step, over all devices.
-        pack: examples that share a row of the batch, each as if it were alone. The examples of a
+        pack: examples that share a row of the batch without seeing each other. The examples of a
             step stay the same; rows are fewer and longer, and attention costs more. With
-            `next-fit` rows stay as long as an example may be and take as many as fit; batch_size
-            then counts rows.
-        seed: seed of the data order and, apart from it, of parameters, jitter and dropout.
-        optimizer: `adafactor`, as T5X has it, or `adamw`, Optax's.
+            `next-fit`, rows keep the maximum length of an example and take as many as fit;
+            batch_size then counts rows.
+        seed: seed of the data order and, independently, of parameters, jitter and dropout.
+        optimizer: `adafactor` as in T5X, or Optax's `adamw`.
         schedule: schedule of the learning rate: `rsqrt`, 1/sqrt(max(step, warmup_steps)), or
             `constant`.
         base_learning_rate: factor on the schedule. Adafactor's rate is relative to a parameter's
             size; AdamW's is not and needs about a tenth.
-        warmup_steps: steps during which the learning rate stays constant (10,000 in T5); with
-            AdamW, during which it rises linearly.
-        decay: last steps, over which the learning rate also falls in a straight line, to zero at
-            the end; 0 for none. The run cannot be extended once it has begun to decay.
+        warmup_steps: steps of constant learning rate at the start (10,000 in T5); with AdamW, of
+            linearly rising rate.
+        decay: number of last steps in which the learning rate also falls linearly to zero; 0 for
+            none. The run cannot be extended once it has begun to decay.
         weight_decay: weight decay of AdamW, on kernels and embeddings; Adafactor has none.
-        evaluations: log-spaced steps whose checkpoints are kept for evaluation.
-        eval_every: keep the checkpoint of every so many steps, and of the last, in place of
-            log-spaced ones.
-        checkpoint_every: also save every so many steps, to resume from; only the last is kept.
-        on_bad_loss: what to do about a step whose loss or gradient is not finite, or whose
-            loss is a spike: `stop`, or leave out its update (`skip`).
-        loss_spike: a loss is a spike if it is so many standard deviations above the mean of the
-            last 100; by default none is.
+        evaluations: number of log-spaced steps whose checkpoints are kept for evaluation.
+        eval_every: steps between checkpoints that are kept, instead of log-spaced ones; the last
+            is also kept.
+        checkpoint_every: steps between checkpoints to resume from; only the last is kept.
+        on_bad_loss: reaction to a step with a loss or gradient that is not finite, or a loss that
+            is a spike: `stop`, or `skip` its update.
+        loss_spike: standard deviations above the mean of the last 100 losses at which a loss is a
+            spike; by default no loss is.
         dtype: compute type of matrix products; parameters, routers, softmax and loss are float32.
             With `float32` products are exact on accelerators too, and several times slower.
-        loss_per: what weighs the same in the loss: each target `token`, or each `sequence`, whose
+        loss_per: unit of equal weight in the loss: each target `token`, or each `sequence`, whose
             loss is then the mean over its tokens.
-        freeze: parameters that stay as they are: the kernels of `experts`, or all `non-experts`.
+        freeze: parameters that do not change: the kernels of `experts`, or all `non-experts`.
         z_loss: weight of log(Z)^2 in the loss, which keeps logits from drifting (T5X: 1e-4).
-        microbatches: parts of a batch whose gradients are added up, to save memory; each draws its
-            own jitter and dropout, without which the step is that of the whole batch.
-        loss_chunks: parts of the target length whose logits exist at one time, to save memory.
-        remat: what the backward pass recomputes, to save memory: `none`; `attention`, the weights
-            of attention, for a product of queries and keys more, which attention by the kernel
-            computes anyway; `layers`, all of a period of them, for a third more FLOPs. On CPU
-            `attention` needs `scan_layers`: XLA undoes it.
-        attention: what computes attention in training and evaluation: `xla`; `kernel`, which writes
-            no logits to a TPU's memory; or `auto`, the kernel on TPUs v4, v5 and v6 with rows of up
-            to 2,048 positions and heads of 64 or 128. On CPU `kernel` is interpreted: slowly.
-        scan_layers: compile one period of layers and loop over it. Compiles in nearly constant
-            time however deep the model; unrolled runs faster on CPU.
+        microbatches: parts of a batch whose gradients are added up, to save memory. Each draws its
+            own jitter and dropout; without these, the step equals the whole batch's.
+        loss_chunks: parts of the target length, computed one after another, to save memory for
+            logits.
+        remat: values that the backward pass recomputes, to save memory: `none`; `attention`, the
+            attention weights, for one more product of queries and keys, which the attention kernel
+            repeats anyway; or `layers`, a whole period of layers, for a third more FLOPs. On CPU
+            `attention` needs `scan_layers`, or XLA undoes it.
+        attention: how attention is computed in training and evaluation: `xla`; `kernel`, which
+            writes no logits to a TPU's memory; or `auto`, the kernel on TPUs v4, v5 and v6 for rows
+            of up to 2,048 positions and heads of 64 or 128. On CPU `kernel` is interpreted: slow.
+        scan_layers: compile one period of layers and loop over it. The time to compile hardly
+            depends on the model's depth; unrolled layers run faster on CPU.
         data_parallel: devices along the mesh axis `data`.
         expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
         model_parallel: devices along the mesh axis `model`, which shards each layer's width.
@@ -305,7 +308,7 @@ class TrainConfig:
 
     @property
     def row_examples(self) -> int:
-        """By how many examples rows are longer than one: 1 with `next-fit`."""
+        """Length of a row in examples: 1 with `next-fit`."""
         return self.pack if isinstance(self.pack, int) else 1
 
     @property
@@ -315,16 +318,16 @@ class TrainConfig:
 
     @property
     def devices(self) -> int:
-        """Devices the run needs."""
+        """Number of devices the run needs."""
         return self.data_parallel * self.expert_parallel * self.model_parallel
 
 
 @dataclasses.dataclass(frozen=True)
 class TuningConfig(TrainConfig):
-    """How a model is fine-tuned: a `TrainConfig` that begins with T5's recipe.
+    """Settings of a fine-tuning: a `TrainConfig` whose defaults are T5's recipe.
 
-    A constant rate of 1e-3 with Adafactor and 128 examples a step (Raffel et al. 2020, section
-    3.1); checkpoints are kept at even distances, to choose among them on validation.
+    The recipe is a constant rate of 1e-3 with Adafactor and 128 examples per step (Raffel et al.
+    2020, section 3.1). Checkpoints are kept at even distances, to choose one on validation.
     """
 
     steps: Count = 10_000
@@ -336,17 +339,17 @@ class TuningConfig(TrainConfig):
 
 @dataclasses.dataclass(frozen=True)
 class JobConfig:
-    """Which processes work together; by default this one alone.
+    """The processes that work together; by default only this one.
 
     Attributes:
-        distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm,
-            Open MPI, as `jax.distributed` finds it.
-        coordinator_address: host:port of process 0, where the environment does not say it.
-        num_processes: processes of the job, where the environment does not say it.
-        process_id: number of this process in the job, from 0, where the environment does not say
+        distributed: join the job that the environment describes: Cloud TPU, Kubernetes, Slurm or
+            Open MPI, as detected by `jax.distributed`.
+        coordinator_address: host:port of process 0, if the environment does not define it.
+        num_processes: processes of the job, if the environment does not define them.
+        process_id: number of this process in the job, from 0, if the environment does not define
             it.
-        heartbeat_timeout_secs: after this long without a sign of life a process counts as lost,
-            and ends the others.
+        heartbeat_timeout_secs: seconds without a sign of life after which a process counts as
+            lost, and the others end.
     """
 
     distributed: bool = False
@@ -361,7 +364,7 @@ class JobConfig:
         if alone and not (self.num_processes is None and self.process_id is None):
             raise UserError(
                 "--num-processes and --process-id need --coordinator-address HOST:PORT of process "
-                "0, or --distributed where the environment says it"
+                "0, or --distributed if the environment describes the job"
             )
         host, _, port = (self.coordinator_address or "host:1").rpartition(":")
         if not host or not port.isdecimal():
@@ -385,18 +388,18 @@ class EvaluateConfig:
     """How kept checkpoints are evaluated.
 
     Attributes:
-        batch_size: validation sequences per step; it does not change the results but for rounding.
-            By default 32, or the next number that the mesh divides.
-        dtype: compute type; None takes the run's own.
-        dispatch: how tokens reach their experts without a drop: `queues`, one an expert, that grow
-            until all fit; or `blocks`, whose cost does not depend on how uneven the routing is, one
-            block after another, on one device. By default blocks on a CPU and queues elsewhere.
+        batch_size: validation sequences per step; it changes the results only by rounding. By
+            default 32, or the next number that the mesh divides.
+        dtype: compute type; None is the run's own.
+        dispatch: how all tokens reach their experts: in `queues`, one per expert, that grow until
+            all fit; or in `blocks`, one after another on one device, whose cost does not depend on
+            how uneven the routing is. By default blocks on a CPU and queues elsewhere.
         steps: checkpoints to evaluate: steps, ranges such as 1000-5000, and `last`, separated by
             commas. By default all that are kept.
         max_documents: number of documents of each language, the first ones, which are the same for
             every model and step. By default all.
-        data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is that of
-            the training, or one device where there are fewer; an axis that alone is not given is 1.
+        data_parallel: devices along the mesh axis `data`. If no axis is given, the mesh is the
+            training's, or one device if there are fewer; if some are given, the others are 1.
         expert_parallel: devices along the mesh axis `expert`, over which experts are sharded.
         model_parallel: devices along the mesh axis `model`, which shards each layer's width.
     """
@@ -417,14 +420,14 @@ class EvaluateConfig:
                 raise UserError(f"--steps {part}: give a step, a range such as 1000-5000, or last")
 
     def choose_steps(self, kept: Sequence[int], place: str) -> list[int]:
-        """Return those of the steps that a run keeps that `steps` names, all by default."""
+        """Return the kept steps of a run that `steps` names; all by default."""
         chosen = set[int]() if self.steps else {*kept}
         for part in self.steps.split(",") if self.steps else ():
             first, _, last = part.strip().replace("last", str(kept[-1])).partition("-")
             named = {step for step in kept if int(first) <= step <= int(last or first)}
             if not named:
                 raise UserError(
-                    f"--steps {part}: {place} keeps no such checkpoint, but those of "
+                    f"--steps {part}: {place} keeps no such checkpoint; it keeps "
                     f"{', '.join(map(str, kept))}"
                 )
             chosen |= named
@@ -433,19 +436,20 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """How answers are found.
+    """How answers are decoded.
 
     Attributes:
         decode: `greedy` takes the likeliest token each time; `beam` searches, as T5X does; `labels`
-            takes the likeliest of a closed set. By default labels where the task has them, and
-            greedy where not.
-        beams: outputs that a beam search keeps of each row.
-        alpha: a beam search divides log-probabilities by ((5 + tokens) / 6) ** alpha.
-        batch_size: rows of a batch, over all devices; it does not change what is written.
-        limit: predict only the first so many rows of each language.
-        dtype: compute type; None takes the run's own.
-        data_parallel: devices among which the rows of a batch are divided.
-        own_metrics: whether a task of seqio scores predictions by its own metrics too.
+            takes the likeliest of a closed set. By default labels if the task has them, else
+            greedy.
+        beams: outputs that a beam search keeps for each row.
+        alpha: exponent of a beam search, which divides log-probabilities by
+            ((5 + tokens) / 6) ** alpha.
+        batch_size: rows of a batch, over all devices; it does not change the output.
+        limit: number of rows to predict of each language, the first ones; by default all.
+        dtype: compute type; None is the run's own.
+        data_parallel: devices that share the rows of a batch.
+        own_metrics: whether a seqio task also scores predictions by its own metrics.
     """
 
     decode: DecodeName | None = None
@@ -467,12 +471,12 @@ class PredictConfig:
 
 
 def padded_vocabulary(pieces: int) -> int:
-    """Rows a model has for a vocabulary of `pieces`: the next multiple of 128."""
+    """Return a model's rows for a vocabulary of `pieces`: the next multiple of 128."""
     return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def _documented(kind: type, names: Sequence[str], source: type) -> None:
-    """Give a class the documentation of `names` in `source`: the command's help is made of it."""
+    """Copy the documentation of `names` from `source` to a class, for the command's help."""
     doc = inspect.cleandoc(source.__doc__ or "")
     texts = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", doc, re.M)
     kind.__doc__ = f"{inspect.cleandoc(kind.__doc__ or '')}\n\nAttributes:\n" + "\n".join(

@@ -1,4 +1,4 @@
-"""What JAX's devices refuse, in words for users."""
+"""Explain errors of JAX's devices to users."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 
 
 def check_devices() -> None:
-    """Find out whether JAX can compute at all. Before a job is joined is too early to ask."""
+    """Check that JAX can compute at all; call it only after joining a job."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
@@ -20,14 +20,14 @@ def check_devices() -> None:
         asked = os.environ.get("JAX_PLATFORMS")
         raise UserError(
             f"JAX cannot compute on {f'JAX_PLATFORMS={asked}' if asked else 'this machine'} "
-            f"({reason}): install what it needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` says "
-            "what JAX finds)"
+            f"({reason}): install what it needs, or set JAX_PLATFORMS=cpu (`mswitch doctor` lists "
+            "the devices that JAX sees)"
         ) from error
 
 
 @contextlib.contextmanager
 def memory_explained() -> Iterator[None]:
-    """Say what helps where a device runs out of memory."""
+    """Explain what helps if a device runs out of memory."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, ValueError) as error:
@@ -35,9 +35,9 @@ def memory_explained() -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"a device has too little memory ({reason}): spread the model over more of them "
-            "(--model-parallel, and where there are these options --expert-parallel and "
-            "--data-parallel), or give less at a time (--batch-size); a training also takes less "
-            "with --microbatches, --remat layers and --loss-chunks (`mswitch plan` finds what fits "
-            "a TPU slice)"
+            f"a device has too little memory ({reason}): spread the model over more devices "
+            "(--model-parallel, and if the command has them --expert-parallel and "
+            "--data-parallel), or use a smaller --batch-size; a training also needs less with "
+            "--microbatches, --remat layers and --loss-chunks (`mswitch plan` finds settings that "
+            "fit a TPU slice)"
         ) from error

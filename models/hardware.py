@@ -1,22 +1,22 @@
-"""Peak rates and memory of accelerators, as their makers publish them."""
+"""Peak rates and memory of accelerators, as published by their makers."""
 
 import dataclasses
 from collections.abc import Mapping
 
 GIB = 2**30
-#: Share of a GPU's memory that JAX takes, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+#: Share of a GPU's memory that JAX takes, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 JAX_GPU_SHARE = 0.75
 
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """What XLA must know of a GPU to compile for one that is not there.
+    """Properties of a GPU that XLA needs to compile for it when it is absent.
 
     Attributes:
-        name: NVIDIA's name of it.
+        name: NVIDIA's name for it.
         compute_capability: such as 9.0.
         cores: streaming multiprocessors.
-        fpus: float32 units of each.
+        fpus: float32 units per multiprocessor.
         clock_ghz: highest clock rate.
         memory_bytes: all of its memory.
         l2_bytes: size of its second-level cache.
@@ -35,25 +35,25 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one JAX device of a TPU generation has, or a GPU.
+    """Figures of one JAX device: a TPU of some generation, or a GPU.
 
-    Peak rates are those that Google publishes for a chip, halved if a chip is two devices, and
-    those that NVIDIA publishes without sparsity.
+    Google publishes peak rates per chip; they are halved if a chip is two devices. NVIDIA's are
+    without sparsity.
 
     Attributes:
-        largest: the largest slice sold, in chips along each dimension of the torus; or GPUs that
-            a host has.
+        largest: the largest slice sold, in chips along each dimension of the torus; or the GPUs
+            of a host.
         devices: JAX devices of a chip.
-        hbm_bytes: memory that a program may take. For TPUs: what libtpu 0.0.42 says if a program
-            exceeds it, a little below the nominal size. For GPUs: JAX's share.
+        hbm_bytes: memory that a program may take. For TPUs, the limit that libtpu 0.0.42 reports
+            if a program exceeds it, a little below the nominal size. For GPUs, JAX's share.
         flops_per_sec: bfloat16 peak.
         hbm_bytes_per_sec: memory bandwidth.
-        link_bytes_per_sec: what a device sends to all its neighbours together, over a torus or
-            NVLink.
-        network_bytes_per_sec: what a GPU sends to other hosts.
-        passes: by an operand's precision, how many times as long as bfloat16's a product of
-            float32 values takes.
-        gpu: what it is, unless it is a TPU.
+        link_bytes_per_sec: rate at which a device sends to all its neighbours together, over a
+            torus or NVLink.
+        network_bytes_per_sec: rate at which a GPU sends to other hosts.
+        passes: by an operand's precision, the time of a product of float32 values relative to
+            bfloat16's.
+        gpu: the GPU; None for a TPU.
     """
 
     largest: tuple[int, ...]
@@ -63,7 +63,7 @@ class Chip:
     hbm_bytes_per_sec: float
     link_bytes_per_sec: float
     network_bytes_per_sec: float | None = None
-    # A TPU multiplies bfloat16 parts and adds the products up.
+    # A TPU multiplies bfloat16 parts and adds up the products.
     passes: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"default": 1, "high": 3, "highest": 6}
     )
@@ -73,7 +73,7 @@ class Chip:
 def _gpu_chip(
     gpu: Gpu, flops: float, hbm: float, link: float, *, network: float, float32_flops: float
 ) -> Chip:
-    """Describe a GPU by its peak rates; XLA multiplies float32 values as TF32, at half of them."""
+    """Describe a GPU by its peak rates; XLA multiplies float32 values as TF32, at half the rate."""
     passes = {"default": 2, "high": 2, "highest": round(flops / float32_flops)}
     memory = int(JAX_GPU_SHARE * gpu.memory_bytes)
     return Chip((8,), 1, memory, flops, hbm, link, network, passes, gpu)
@@ -84,8 +84,8 @@ _H100 = Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 84_942_979_072, 50 
 _H200 = dataclasses.replace(_H100, name="NVIDIA H200", memory_bytes=151_397_597_184)
 _B200 = Gpu("NVIDIA B200", (10, 0), 148, 128, 1.965, 191_514_411_008, 132_644_864, 228 << 10)
 
-#: v4's two cores are one device (megacore), as they are when a v4 slice is used. GPUs are those of
-#: NVIDIA's hosts of eight, DGX and HGX: NVLink in one direction, and a network card for each GPU.
+#: v4's two cores are one device (megacore), as in a real v4 slice. GPUs are in NVIDIA's hosts of
+#: eight, DGX and HGX, with NVLink in one direction and a network card for each GPU.
 CHIPS = {
     "v3": Chip((32, 32), 2, int(15.48 * GIB), 61.5e12, 450e9, 164e9),
     "v4": Chip((16, 16, 16), 1, int(30.75 * GIB), 275e12, 1228e9, 300e9),
@@ -99,8 +99,8 @@ CHIPS = {
 }
 
 
-#: bfloat16 peak of a device, FLOPs a second, as makers publish it (NVIDIA's without sparsity), by
-#: the beginning of JAX's name for it.
+#: bfloat16 peak of a device, in FLOPs per second as published (NVIDIA's without sparsity), by the
+#: beginning of JAX's name for it.
 PEAKS = {
     "TPU v3": CHIPS["v3"].flops_per_sec,
     "TPU v4": CHIPS["v4"].flops_per_sec,
@@ -118,5 +118,5 @@ PEAKS = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """The bfloat16 peak of a device, or None where it is not known, as of CPUs."""
+    """Return the bfloat16 peak of a device, or None if it is unknown, as for CPUs."""
     return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)

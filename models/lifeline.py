@@ -1,15 +1,15 @@
-"""A process that dies with the one that started it, so that a killed flow leaves no orphan.
+"""End a process with its parent, so that a killed flow leaves no orphan.
 
-The parent keeps the write end of a pipe on this process's standard input and never writes. When
-the parent is gone, however it went, the kernel closes the pipe.
+The parent holds the write end of a pipe to this process's standard input and never writes. When the
+parent ends, for any reason, the kernel closes the pipe.
 """
 
 import os
 import signal
 import threading
 
-#: Set by whoever starts a process that is to call `exit_with_parent`: to 1, or to `group` where its
-#: process group holds nothing else than the two and what they start.
+#: Environment variable by which a parent asks a process to call `exit_with_parent`. It is 1, or
+#: `group` if the process group holds only these two and the processes that they start.
 VARIABLE = "MSWITCH_LIFELINE"
 
 

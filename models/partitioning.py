@@ -1,9 +1,9 @@
-"""How arrays are placed on a mesh of devices with axes `data`, `expert` and `model`.
+"""Place arrays on a mesh of devices with axes `data`, `expert` and `model`.
 
-The batch, and so every layer that has no experts, is sharded over data x expert: the expert axis
-never repeats work. A parameter's dimensions have logical names; each name prefers some mesh axes,
-and takes those that are free and divide it, so that nothing large is replicated. A batch axis that
-divides no width is taken by the largest other dimension that it divides.
+The batch, and so every layer without experts, is sharded over data x expert: the expert axis never
+repeats work. A parameter's dimensions have logical names. Each name prefers some mesh axes, and
+takes all that are free and divide it, so that nothing large is replicated. If a batch axis divides
+no width, the largest other dimension that it divides takes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from mswitch.pipelines.errors import UserError
 AXES = ("data", "expert", "model")
 BATCH_AXES = ("data", "expert")
 
-#: Mesh axes a logical axis is sharded over, where it can be.
+#: Mesh axes that a logical axis is sharded over, if they divide it.
 RULES: Mapping[str, tuple[str, ...]] = {
     "layers": (),
     "expert": ("expert",),
@@ -34,7 +34,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "router_experts": (),
     "router_columns": ("expert",),
 }
-#: Logical axes that no mesh axis divides: a loop takes layers one by one, and the rest are short.
+#: Logical axes that are never sharded: a loop takes layers one by one, and the others are short.
 WHOLE = ("layers", "heads", "buckets")
 
 #: Parameters with fewer values than this are replicated (norm scales, position biases).
@@ -42,9 +42,9 @@ MIN_SHARDED_VALUES = 4096
 
 
 def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh | None:
-    """The mesh a run asks for, or None for a single device.
+    """Make the mesh of a run, or return None for a single device.
 
-    Devices of a process lie side by side, so that its rows of a batch are consecutive.
+    Devices of a process are adjacent, so that its rows of a batch are consecutive.
     """
     if devices is None:
         devices = sorted(jax.devices(), key=lambda device: device.process_index)
@@ -61,13 +61,13 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     if jax.process_count() > 1:
-        # In the order of processes, wherever in the torus they are.
+        # In the order of processes, not of places in the torus.
         return Mesh(np.array(devices).reshape(_mesh_shape(config)), AXES)
     return arrange_mesh(config, devices[: config.devices])
 
 
 def arrange_mesh(config: TrainConfig, devices: Sequence[Any]) -> Mesh:
-    """Lay devices out as a run asks for, so that on a TPU each axis follows links of the torus."""
+    """Arrange devices as a mesh whose axes follow the links of a TPU's torus."""
     shape = _mesh_shape(config)
     return Mesh(create_device_mesh(shape, devices, allow_split_physical_axes=True), AXES)
 
@@ -77,9 +77,9 @@ def _mesh_shape(config: TrainConfig) -> tuple[int, int, int]:
 
 
 def fed_part(mesh: Mesh | None) -> tuple[int, int]:
-    """Which part of every batch this process feeds: its number, and how many parts there are.
+    """Return the number of the part of every batch that this process feeds, and the count of parts.
 
-    Processes among which only the `model` axis is divided feed the same part.
+    Processes that differ only along the `model` axis feed the same part.
     """
     if mesh is None:
         return 0, 1
@@ -88,7 +88,7 @@ def fed_part(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """`fed_part` of a process, given the owner of each device [batch shards, model]."""
+    """Return `fed_part` of a process from the owners of all devices [batch shards, model]."""
     shards, model = owners.shape
     mine = np.flatnonzero((owners == process).any(axis=1))
     if shards % mine.size or mine[0] % mine.size:
@@ -100,7 +100,7 @@ def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
 
 
 def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> None:
-    """Check that batch, heads, widths and experts can be divided as asked."""
+    """Check that the mesh divides batch, heads, widths and experts."""
     for name, size in (("attention heads", model.heads), ("d_ff", model.d_ff)):
         if size % config.model_parallel:
             raise UserError(
@@ -138,7 +138,7 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
     """Shard a parameter, dimension by dimension, over the mesh axes its names prefer."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions with one wish choose first: experts before the width that would take their axis.
+    # Dimensions with fewer preferences choose first, so that the width does not take experts' axis.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)
@@ -152,7 +152,7 @@ def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Par
                 size = larger
         taken.update(fitting)
         chosen[dimension] = tuple(fitting) or None
-    # Where the width is not a multiple of a batch axis, another dimension may be.
+    # If a batch axis does not divide the width, it may divide another dimension.
     for axis in BATCH_AXES:
         if axis in taken or mesh.shape[axis] == 1:
             continue
@@ -174,13 +174,13 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
-    """Copy a batch to the device, or spread its rows over data x expert.
+    """Copy a batch to the device, or shard its rows over data x expert.
 
     In a job of several processes, `batch` has the rows of `fed_part`.
     """
     where = None if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     if where is None or where.is_fully_addressable:
-        # A step runs later than this returns: it must not read memory that the caller may change.
+        # A step may run after this returns: it must not read memory that the caller may change.
         return jax.device_put(dict(batch), where, may_alias=False)
     return {
         name: jax.make_array_from_process_local_data(where, rows.copy())

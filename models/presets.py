@@ -1,7 +1,7 @@
-"""The named models. Each says its cost and the figure to expect.
+"""The named models, each with its cost and the figure to expect.
 
-Costs count one training step's tokens as the papers do; "expected" quotes the published value
-that a faithful run should approach, never a measurement of this code unless it says so.
+Costs count the tokens of a training step as the papers do. "expected" quotes the published value
+that a faithful run should approach. It is not a measurement of this code, unless it says so.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from mswitch.models.config import ModelConfig
 from mswitch.pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
-#: T5 1.0's, whose layers Switch-Base has.
+#: T5 1.0 Base, whose layers Switch-Base has.
 _T5_BASE = ModelConfig(
     vocabulary_size=32_128,
     d_model=768,
@@ -28,8 +28,8 @@ class Preset:
     """A model by name.
 
     Attributes:
-        model: its configuration, with the vocabulary its paper has.
-        cost: what one run costs.
+        model: its configuration, with its paper's vocabulary.
+        cost: cost of one run.
         expected: the result to compare with, and its source.
     """
 
@@ -39,10 +39,10 @@ class Preset:
 
 
 def _tiny() -> dict[str, Preset]:
-    """The demo's pair: the same layers, width and FLOPs per token; one has 8 experts.
+    """Make the demo's pair: the same layers, width and FLOPs per token; one has 8 experts.
 
-    Both start from Switch's init scale of 0.1, so that experts are all they differ in. Adafactor
-    steps in proportion to a parameter's size: with T5's scale of 1 both diverge at the demo's
+    Both start from Switch's init scale of 0.1, so that they differ only in experts. Adafactor's
+    steps are proportional to a parameter's size. With T5's scale of 1, both diverge at the demo's
     warm-up of 100 steps (loss above 4.9 after 400 steps of 105 languages, against 3.8).
     """
     dense = ModelConfig(
@@ -73,7 +73,7 @@ def _tiny() -> dict[str, Preset]:
 
 
 def _mt5() -> dict[str, Preset]:
-    """mT5 (Xue et al. 2020): T5 1.1 with 250,112 pieces, untied logits and GEGLU."""
+    """Make mT5 (Xue et al. 2020): T5 1.1 with 250,112 pieces, untied logits and GEGLU."""
     sizes = {
         "small": ((512, 1024, 6, 8), "XNLI zero-shot 67.5"),
         "base": ((768, 2048, 12, 12), "XNLI zero-shot 75.4"),
@@ -98,25 +98,25 @@ def _mt5() -> dict[str, Preset]:
 
 
 def _umt5() -> dict[str, Preset]:
-    """umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
+    """Make umT5 (Chung et al. 2023): mT5's layers, each with a position bias, and 256,300 pieces.
 
-    300 of them are sentinels. `umt5-large` was not published.
+    300 pieces are sentinels. `umt5-large` was not published.
     """
     presets = {}
     for name, mt5 in _mt5().items():
         model = dataclasses.replace(mt5.model, vocabulary_size=256_384, shared_position_bias=False)
-        expected = "published are fine-tuned scores alone (Chung et al. 2023)"
+        expected = "only fine-tuned scores are published (Chung et al. 2023)"
         presets[f"u{name}"] = Preset(model, mt5.cost, expected)
     return presets
 
 
 def _mswitch() -> dict[str, Preset]:
-    """mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
+    """Make mSwitch-Base, FLOP-matched to mT5-Base (Switch Transformers, section 4.3).
 
-    The paper states no number of experts; 128 is Switch-Base's in its Table 9, and the plain
-    `mswitch-base`. The others have their number in their name. `mswitch-base-relu` has ReLU
-    experts of 3072 in place of GEGLU of 2048, as many parameters and FLOPs: Hugging Face's class,
-    which has no GEGLU experts, can compute it. `mswitch-small-*` are mT5-Small with experts, for
+    The paper states no number of experts. `mswitch-base` has 128, as Switch-Base in its Table 9;
+    other presets have the number in their name. `mswitch-base-relu` has ReLU experts of 3072
+    instead of GEGLU of 2048, with as many parameters and FLOPs: Hugging Face's class, which has no
+    GEGLU experts, can compute it. `mswitch-small-*` are mT5-Small with experts, for
     `mswitch evidence` on one accelerator.
     """
     base = _mt5()["mt5-base"].model
@@ -147,10 +147,10 @@ def _mswitch() -> dict[str, Preset]:
 
 
 def _switch() -> dict[str, Preset]:
-    """The English models: Switch-Base as released (ReLU 3072), the others as in Table 9.
+    """Make the English models: Switch-Base as released (ReLU 3072), the others as in Table 9.
 
-    Table 9 gives Switch-XXL 64 experts and 395B parameters; 64 experts with its other columns
-    make 202B, and 128, as in the released configuration, make 395B. The preset has Table 9's 64.
+    Table 9 lists Switch-XXL with 64 experts and 395B parameters. With its other columns, 64 experts
+    make 202B parameters; 128, as in the released configuration, make 395B. The preset has 64.
     """
     base = dataclasses.replace(_T5_BASE, **_SWITCH)
     presets = {}
@@ -199,14 +199,14 @@ def _switch() -> dict[str, Preset]:
 
 
 def _t5() -> dict[str, Preset]:
-    """T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and the dense twins of Switch models.
+    """Make T5 1.0 (ReLU, tied logits), T5 1.1 (GEGLU, untied), and Switch models' dense twins.
 
-    Figures of Switch Transformers' Table 9 are of twins, which differ from `switch-*` in experts
-    alone: `t5-base` of `switch-base-*`, `t5-large-geglu` of `switch-large`, `t5-xxl` of
-    `switch-xxl`. The paper compares Switch-C with T5-XXL; `t5-c` is its twin.
+    Figures from Switch Transformers' Table 9 are for twins, which differ from `switch-*` only in
+    experts: `t5-base` from `switch-base-*`, `t5-large-geglu` from `switch-large`, `t5-xxl` from
+    `switch-xxl`. The paper compares Switch-C with T5-XXL; its twin is `t5-c`.
     """
     table_9 = "negative log perplexity {} at 250k, {} at 500k steps (Switch Transformers, Table 9)"
-    fine_tuned = "published are fine-tuned scores alone (Raffel et al. 2020, Table 14)"
+    fine_tuned = "only fine-tuned scores are published (Raffel et al. 2020, Table 14)"
     first = {
         "small": ((512, 2048, 8, 64, 6), fine_tuned),
         "base": ((768, 3072, 12, 64, 12), table_9.format(-1.599, -1.556)),

@@ -1,1 +1,1 @@
-"""Loss of checkpoints, document by document."""
+"""Evaluation: the loss of checkpoints, document by document."""

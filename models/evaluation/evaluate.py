@@ -1,4 +1,4 @@
-"""Loss per document and language of every kept checkpoint, as files beside it.
+"""Write the loss per document and language of every kept checkpoint, as files in the run.
 
 The validation examples are frozen, so every model and step answers the same questions.
 """
@@ -45,11 +45,11 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Sequences of a batch where the mesh divides that many.
+#: Sequences of a batch, if the mesh divides that many.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 _ALONE = JobConfig()
-#: How often `--watch` looks for a new checkpoint.
+#: Time between two looks of `--watch` for a new checkpoint.
 WATCH_SECS = 5.0
 
 
@@ -67,17 +67,17 @@ def evaluate(
     encoder's first) and expert.
 
     Args:
-        run: a run directory, also in a bucket; of a run still in training, what is there is
-            evaluated.
+        run: a run directory, also in a bucket; if the run is still in training, its checkpoints
+            so far are evaluated.
         examples: the examples directory it was trained on.
-        config: how to evaluate.
+        config: settings of the evaluation.
         job: the processes that evaluate together.
-        watch: wait for the checkpoints that a run in training, or about to begin, has not saved.
+        watch: wait for checkpoints that a run in training, or about to begin, has not yet saved.
 
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
     """
-    # SIGTERM ends this process at once, and with it the others: a finished step is not done again.
+    # SIGTERM ends this process and the others at once: a finished step is not done again.
     with (
         membership(job, saves_on_sigterm=False),
         open_files(run, EVALUATION, shared=job.shared) as files,
@@ -99,7 +99,7 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run has the examples' vocabulary; an imported run has none to compare."""
+    """Check that a run was trained on these examples; an imported run was trained on none."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return
@@ -107,7 +107,7 @@ def _check_examples(
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
     if manifest.get("validation_spans") == "bytes":
-        # Whatever else these are for: documents are compared by the byte.
+        # Losses of documents are compared by the byte, so other examples will do.
         del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:
@@ -126,17 +126,20 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """`evaluate` of a run that is described, with data of a batch size, in every process."""
+    """Evaluate a run with this config.json, like `evaluate`; every process must call it.
+
+    `open_batches` opens the data for a batch size.
+    """
     train = together(lambda: training_like(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # One CPU device takes blocks in turn anyway.
+    # A single CPU device computes one block after another anyway.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # Of tokens, the run itself says which examples they are of.
+        # If the loss is by the token, the run itself names its examples.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),
@@ -179,7 +182,7 @@ def evaluate_run(
             for step in steps:
                 parameters = restore_parameters(files, step, like, described["config_hash"])
                 table, routing = evaluator.tables(parameters, f"step {step:,}")
-                del parameters  # else the next ones would need room beside them
+                del parameters  # so that two checkpoints never need room at once
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
                 break
@@ -191,7 +194,7 @@ def evaluate_run(
 
 
 def _wait_for_run(files: RunFiles) -> None:
-    """Wait until a training has begun."""
+    """Wait until the run's training has begun."""
 
     def begun() -> bool:
         files.refresh()
@@ -205,7 +208,7 @@ def _wait_for_run(files: RunFiles) -> None:
 
 
 def _rows(run: Path, step: int) -> int:
-    """How many documents were evaluated."""
+    """Count the evaluated documents."""
     path = run / "eval" / f"{step}.parquet"
     kinds = len(NAMES) if DENOISER in pq.read_schema(path).names else 1
     return pq.read_metadata(path).num_rows // kinds
@@ -213,8 +216,8 @@ def _rows(run: Path, step: int) -> int:
 
 def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     fix = (
-        "--examples, --max-documents, --batch-size, --dtype, --dispatch, which goes by the number "
-        "of devices, or the run itself): remove the eval directory to evaluate again"
+        "--examples, --max-documents, --batch-size, --dtype, --dispatch, whose default depends on "
+        "the devices, or the run itself): remove the eval directory to evaluate again"
     )
     return {
         int(path.stem)
@@ -233,9 +236,9 @@ def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
 def _steps_to_evaluate(
     files: RunFiles, wanted: list[int], done: set[int], watch: bool
 ) -> tuple[list[int], bool]:
-    """Steps whose checkpoints are there and not evaluated, and whether to wait for more."""
+    """Return the steps that can be evaluated and are not, and whether to wait for more."""
     run = files.directory
-    # Looked for first: a run that ends in between has its last checkpoints.
+    # First: a run that ends between the two looks has its last checkpoints.
     finished = (run / MARKER).is_file()
     there = set(complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]
@@ -265,8 +268,8 @@ def _write_step(
     routing: pa.Table | None,
     settings: dict[str, Any],
 ) -> None:
-    """Write what was found of a step, and say its loss."""
-    # The evaluation last: it says that the step is done.
+    """Write the tables of a step, and log its loss."""
+    # The evaluation comes last: it shows that the step is done.
     for part, found in {"routing": routing, EVALUATION: table}.items():
         if found is not None:
             name = f"{part}/{step}.parquet"
@@ -299,10 +302,10 @@ def _write_step(
 
 
 def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
-    """The run's configuration with what the evaluation has otherwise.
+    """Return the run's training configuration with the evaluation's changes.
 
-    The mesh is the one asked for, else the training's, or one device where that needs more than
-    there are. A batch that is not asked for is the usual one, or the next that the mesh divides.
+    The mesh is the requested one, else the training's, or one device if that needs more devices
+    than exist. The default batch is `USUAL_BATCH`, or the next number that the mesh divides.
     """
     train = train_config_of(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}

@@ -1,7 +1,7 @@
-"""Runs a checkpoint over the validation batches, on one device or the devices of a job.
+"""Run a checkpoint over the validation batches, on one device or the devices of a job.
 
-Routing drops nothing: the capacity grows until every token has a slot, hence a sequence's loss does
-not depend on what else is in its batch, nor on how the batch is spread.
+Routing drops nothing: the capacity grows until every token has a slot. So a sequence's loss depends
+neither on the rest of its batch nor on how the batch is sharded.
 """
 
 import collections
@@ -61,15 +61,15 @@ ROUTING_SCHEMA = pa.schema(
 
 
 class EvaluationResult(NamedTuple):
-    """Sums per sequence, and whether routing fitted.
+    """Sums per sequence, and whether all tokens had slots.
 
     Attributes:
         nats: cross-entropy over the sequence's real target tokens.
-        target_tokens: their number.
-        peaks: most tokens a group gave one expert, in encoder and decoder.
+        target_tokens: number of these tokens.
+        peaks: most tokens that a group assigned to one expert, in encoder and decoder.
         dropped: tokens without a slot, over all layers.
         loads: tokens per sequence and expert, in every sparse layer, encoder's first.
-        border_nats: the part of `nats` that is of sentinels and ends, where the batch has BORDERS.
+        border_nats: the share of sentinels and ends in `nats`, if the batch has BORDERS.
     """
 
     nats: Float[Array, " B"]
@@ -81,7 +81,7 @@ class EvaluationResult(NamedTuple):
 
 
 def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
-    """Compile-ready `(parameters, batch, groups, capacities) -> EvaluationResult`."""
+    """Return a jitted `(parameters, batch, groups, capacities) -> EvaluationResult`."""
 
     def evaluation_step(
         parameters: Parameters, batch: Batch, groups: Groups, capacities: tuple[int, int] | None
@@ -108,7 +108,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             )
         return EvaluationResult(nats, target_tokens, peaks, dropped, loads, borders)
 
-    # On a mesh too each device, and so each process, has the whole result.
+    # Each device of a mesh, and so each process, has the whole result.
     whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
     return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
 
@@ -126,9 +126,9 @@ class Evaluator:
 
     Args:
         described: the run's config.json.
-        train: what `training_like` made of it.
+        train: the configuration from `training_like`.
         dispatch: see `EvaluateConfig`.
-        batches: the same ones in every process of a job, whole.
+        batches: whole batches, the same in every process of a job.
     """
 
     def __init__(
@@ -156,15 +156,15 @@ class Evaluator:
         self._clusters: dict[Document, int] = {}
 
     def abstract_parameters(self) -> Parameters:
-        """Shapes to restore into, on the devices that evaluate."""
+        """Return shapes to restore into, on the devices that evaluate."""
         return self._skeleton.abstract_parameters()
 
     def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
-        """Per document: nats, target tokens, bytes, cluster; per language: tokens of each expert.
+        """Return a table of documents and, for a sparse model, a table of routing.
 
-        Where examples are corrupted in several ways, a document has a row of each, `denoiser`.
-
-        The same in every process of a job, which all must call this.
+        Per document: nats, target tokens, bytes, cluster, in a row for each `denoiser` if there are
+        several. Per language: tokens of each layer and expert. All processes of a job must call
+        this, and get the same tables.
         """
         documents: dict[tuple[str, str, int], list[float]] = collections.defaultdict(
             lambda: [0.0, 0, 0, 0.0]
@@ -177,7 +177,7 @@ class Evaluator:
                 if index < 0:
                     continue
                 lang, document = self._batches.languages[index], str(batch["document"][row])
-                if not self._clusters:  # they are those of every checkpoint
+                if not self._clusters:  # all checkpoints have the same clusters
                     inputs, targets = (batch[name][row] for name in TEXT)
                     signature = sign(restore_tokens(inputs, targets, first))
                     least = signatures.setdefault((lang, document), signature)
@@ -206,7 +206,7 @@ class Evaluator:
     ) -> Iterator[tuple[dict[str, np.ndarray], EvaluationResult]]:
         """Evaluate every batch, with enough capacity that no token is dropped.
 
-        Capacities start anew for every checkpoint and only depend on the batches, so that a rerun
+        Capacities start again for every checkpoint, and depend only on the batches. So a rerun
         after a crash gives the same bytes on the same mesh.
         """
         progress = Progress("evaluate", what, len(self._batches), "batches")
@@ -230,13 +230,13 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch, with these capacities or larger ones; gives those too."""
+        """Evaluate a batch with these capacities or larger ones; return the result and them."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
         features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
         arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
-        # Groups do not matter where nothing is dropped, but each must lie on one device.
+        # Groups do not matter if nothing is dropped, but each must be on one device.
         of_shard = batch_groups(self._model, rows // self._shards, inputs_length, targets_length)
         groups = Groups(self._shards * of_shard.encoder, self._shards * of_shard.decoder)
         encoder = rows * inputs_length // groups.encoder
@@ -266,7 +266,7 @@ class Evaluator:
         if (groups, capacities) not in self._compiled:
             lowered = self._step.lower(parameters, batch, groups, capacities)
             self._compiled[groups, capacities] = lowered.compile()
-            # Compiling takes one process longer than another.
+            # Some processes take longer to compile than others.
             meet("compiled")
         return jax.device_get(self._compiled[groups, capacities](parameters, batch))
 
@@ -276,7 +276,7 @@ class Evaluator:
 
 
 def fitting_capacity(capacity: int, peak: int, positions: int) -> int:
-    """The power of two that holds `peak`, never below `capacity` nor above the group."""
+    """Return the power of two that holds `peak`, at least `capacity` and at most the group."""
     return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
 
 

@@ -1,4 +1,4 @@
-"""Find near-duplicate documents, which tell a report one thing twice, by MinHash on tokens."""
+"""Find near-duplicate documents, which a report must not count twice, by MinHash on tokens."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup, components, matches
 from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.special_tokens import EOS_ID
 
-#: Bands and rows ask for less similarity than in a corpus, because a wrong match only widens an
+#: Bands and rows require less similarity than in a corpus, because a wrong match only widens an
 #: interval. Documents match in half of cases at a Jaccard similarity of 0.51, in 97 % at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.functions().T[..., None]
@@ -20,20 +20,20 @@ Document = tuple[str, str]
 
 
 def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> np.ndarray:
-    """Return the tokens of a text, whatever was masked; `sentinels` is their smallest id.
+    """Return the original tokens of a masked text; `sentinels` is the smallest sentinel id.
 
     Without sentinels, targets come before inputs.
     """
     both = np.concatenate([inputs, targets])
     begins = (both >= sentinels) & np.isin(both, targets)  # a denoiser's id is in inputs only
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
-    spans[len(inputs) :] -= 1  # span k comes before what is shown after sentinel k
+    spans[len(inputs) :] -= 1  # span k comes before the input text after sentinel k
     kept = (both > EOS_ID) & (both < sentinels)
     return both[kept][np.argsort(spans[kept], kind="stable")]
 
 
 def sign(tokens: np.ndarray) -> np.ndarray:
-    """Return the signature (uint32) of a part of a document, whose own is the least of them."""
+    """Return the signature (uint32) of a part of a document; the document's is their minimum."""
     ended = np.append(tokens, EOS_ID).astype(np.uint64)
     hashes = np.uint64(0)
     for column in np.lib.stride_tricks.sliding_window_view(ended, min(SHINGLE, len(ended))).T:
@@ -43,7 +43,7 @@ def sign(tokens: np.ndarray) -> np.ndarray:
 
 
 def number_clusters(signatures: Mapping[Document, np.ndarray]) -> dict[Document, int]:
-    """Number the clusters of documents: each has the place of its first one in sorted order."""
+    """Return the cluster of each document: the place of its first document in sorted order."""
     langs = [lang for lang, _ in sorted(signatures)]
     keys = MINHASH.keys_of(np.stack([signatures[key] for key in sorted(signatures)]), langs)
     places = np.arange(len(langs), dtype=np.uint64)

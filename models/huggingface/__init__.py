@@ -1,1 +1,1 @@
-"""Weights to and from Hugging Face's MT5, T5 and SwitchTransformers, through safetensors."""
+"""Import and export weights of Hugging Face's MT5, T5 and SwitchTransformers, as safetensors."""

@@ -1,8 +1,8 @@
-"""`config.json` of a Hugging Face model, and the `ModelConfig` it amounts to.
+"""Convert between the `config.json` of a Hugging Face model and a `ModelConfig`.
 
-Only what the logits depend on is taken from there. What matters in training alone (capacity,
-balance loss, jitter, dropout) means other things in Hugging Face's classes, so it travels under a
-own key, `mswitch`, which they keep and ignore.
+Only settings that the logits depend on are read from there. Settings that matter only in training
+(capacity, balance loss, jitter, dropout) mean something else in Hugging Face's classes. So they
+have their own key, `mswitch`, which these classes keep and ignore.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from mswitch.models.config import OF_EXPERTS, ModelConfig
 from mswitch.models.nn.layers import NORM_EPSILON
 from mswitch.pipelines.errors import UserError
 
-#: Model types that can be read, and the class each loads.
+#: Class of each model type that can be read.
 ARCHITECTURES = {
     "mt5": "MT5ForConditionalGeneration",
     "t5": "T5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
     "switch_transformers": "SwitchTransformersForConditionalGeneration",
 }
-#: Fields of a ModelConfig that change no logit as long as no token is dropped (the routers' type
-#: does by rounding).
+#: Fields of a ModelConfig that change no logits as long as no token is dropped (the routers' type
+#: changes them only by rounding).
 TRAINING_FIELDS = (*OF_EXPERTS, "init_scale", "dropout_rate")
 OWN_KEY = "mswitch"
 
@@ -30,12 +30,11 @@ _FEED_FORWARD = {own: other for other, own in _ACTIVATIONS.items()}
 
 
 def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
-    """The model that a config.json describes; `where` is its path, for errors."""
+    """Return the model that a config.json describes; `where` is its path, for errors."""
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise UserError(
-            f"{where}: model_type {kind!r} is none of {', '.join(ARCHITECTURES)}, which are all "
-            "that mswitch can read"
+            f"{where}: model_type {kind!r} cannot be read; mswitch reads {', '.join(ARCHITECTURES)}"
         )
     _require(config, where, "layer_norm_epsilon", NORM_EPSILON)
     layers = _number(config, where, "num_layers")
@@ -59,24 +58,25 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
         named = config.get("feed_forward_proj", usual)
         if named not in _ACTIVATIONS:
             raise UserError(
-                f"{where}: feed_forward_proj {named!r} is none of {', '.join(_ACTIVATIONS)}"
+                f"{where}: feed_forward_proj {named!r} is unknown; mswitch reads "
+                f"{', '.join(_ACTIVATIONS)}"
             )
         architecture["activation"] = _ACTIVATIONS[named]
     return ModelConfig(**architecture, **_training_part(config, where, kind))
 
 
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The config.json of a model, as transformers 4 writes it; 5 reads it too.
+    """Return the config.json of a model, as transformers 4 writes it; 5 reads it too.
 
     Args:
         model: the model.
-        original: the config.json it was once read from, whose other keys are kept.
+        original: the config.json it was imported from, whose other keys are kept.
     """
     if model.sparse:
         _check_exportable(model)
         kind = "switch_transformers"
     else:
-        # T5's class has every combination; MT5's is what mT5 checkpoints are published as.
+        # T5's class has every combination; published mT5 checkpoints use MT5's class.
         kind = "mt5" if model.activation == "geglu" and not model.tied_embeddings else "t5"
         if not model.shared_position_bias:
             kind = "umt5"
@@ -105,7 +105,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "vocab_size": model.vocabulary_size,
         OWN_KEY: {name: dataclasses.asdict(model)[name] for name in TRAINING_FIELDS},
     }
-    # Renamed in transformers 4.56; the older name is read by all of 4, and by 5.
+    # Renamed from `torch_dtype` in transformers 4.56; all of 4, and 5, read the older name.
     config.pop("dtype", None)
     if not model.sparse:
         config["feed_forward_proj"] = _FEED_FORWARD[model.activation]
@@ -121,9 +121,9 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "router_dtype": "float32",
     }
     usual = {
-        # Slots per sequence in that class: no sequence up to a group's length drops a token.
+        # That class counts slots per sequence: no sequence up to a group's length drops a token.
         "expert_capacity": model.group_size,
-        # Its jitter spoils the experts' input as well (issue 33969 of transformers).
+        # That class's jitter also changes the experts' input (issue 33969 of transformers).
         "router_jitter_noise": 0.0,
     }
     return {**usual, **config, **sparse}
@@ -134,17 +134,18 @@ def _check_exportable(model: ModelConfig) -> None:
         raise UserError(
             "this model's experts are GEGLU, and Hugging Face's SwitchTransformers has no gated "
             "experts (one input projection each, ReLU): it cannot compute this model. Presets "
-            "with ReLU experts, mswitch-base-relu and switch-base-128 among them, can be exported"
+            "with ReLU experts, such as mswitch-base-relu and switch-base-128, can be exported"
         )
     if model.routing != "learned":
         raise UserError(
             f"this model routes by --routing {model.routing}, and Hugging Face's "
-            "SwitchTransformers only has learned routers of hidden states: it cannot compute it"
+            "SwitchTransformers only has learned routers of hidden states: it cannot compute this "
+            "model"
         )
     if not model.shared_position_bias:
         raise UserError(
             "this model has a position bias in every layer, and Hugging Face's SwitchTransformers "
-            "has one a stack: it cannot compute this model"
+            "has one per stack: it cannot compute this model"
         )
     if model.sparse_every not in (1, 2):
         raise UserError(
@@ -162,7 +163,7 @@ def _sparse_part(
     _require(config, where, "dense_act_fn", "relu")
     _require(config, where, "router_bias", False)
     _require(config, where, "router_dtype", "float32")
-    # The class computes the steps from these numbers and ignores *_sparse_step of the file.
+    # The class computes the steps from these numbers, and ignores *_sparse_step in the file.
     steps = [
         layers // _number(config, where, name)
         for name, layers in (
@@ -173,7 +174,7 @@ def _sparse_part(
     if steps[0] != steps[1] or steps[0] not in (1, 2):
         raise UserError(
             f"{where}: one encoder layer in {steps[0]} and one decoder layer in {steps[1]} is "
-            "sparse; mswitch reads models in which every layer or every second one is, in both"
+            "sparse; mswitch reads models in which every layer or every second layer of both is"
         )
     return {
         "activation": "relu",
@@ -205,7 +206,7 @@ def _tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
     version = str(config.get("transformers_version", "4"))
     if kind == "mt5" and tied and not version.startswith("4."):
         raise UserError(
-            f"{where}: transformers {version} calls every mT5 tied, whatever it is. Set "
+            f"{where}: transformers {version} marks every mT5 as tied, even if it is not. Set "
             "tie_word_embeddings to false there if the weights have their own lm_head.weight; "
             "else save the model with transformers 4"
         )
@@ -214,12 +215,12 @@ def _tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
 
 def _require(config: Mapping[str, Any], where: str, name: str, wanted: Any) -> None:
     if config.get(name, wanted) != wanted:
-        raise UserError(f"{where}: {name} is {config[name]!r}; mswitch computes {wanted!r} only")
+        raise UserError(f"{where}: {name} is {config[name]!r}; mswitch only computes {wanted!r}")
 
 
 def _number(config: Mapping[str, Any], where: str, name: str, usual: int | None = None) -> int:
     value = config.get(name)
     value = usual if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f"{where}: {name} is {value!r} where a number from 1 is needed")
+        raise UserError(f"{where}: {name} is {value!r}; it must be a number from 1")
     return value

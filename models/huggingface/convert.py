@@ -1,7 +1,7 @@
-"""`import_hf` and `export_hf`: a Hugging Face directory becomes a run, and a run such a directory.
+"""`import_hf` and `export_hf`: convert a Hugging Face directory to a run, and a run to one.
 
-A run that was imported holds one checkpoint, of step 0, and can be evaluated and exported like any
-other. The values are not changed on the way: float32 there and back is the same to the bit.
+An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other. The
+values do not change: float32 imported and exported is the same to the bit.
 """
 
 from collections.abc import Mapping
@@ -41,19 +41,19 @@ from mswitch.pipelines.outputs import file_sha256, read_json_object, stage_outpu
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
-#: What `save_pretrained` of transformers 4 allows a file.
+#: Largest file that `save_pretrained` of transformers 4 writes.
 MAX_SHARD_BYTES = 5_000_000_000
 #: Name of an imported model that is not a preset.
 IMPORTED = "imported"
-#: An imported run's optimizer has done nothing; its parameters are exact, so evaluate them so.
+#: Training settings of an imported run: its parameters are exact, so it is evaluated exactly.
 _TRAIN = TrainConfig(dtype="float32")
 
 
 def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
-    """Make a run directory of a Hugging Face model.
+    """Make a run directory from a Hugging Face model.
 
     Args:
-        directory: what `save_pretrained` wrote: config.json and safetensors, sharded or not.
+        directory: output of `save_pretrained`: config.json and safetensors, sharded or not.
         out: the run directory, also in a bucket.
 
     Returns:
@@ -99,8 +99,8 @@ def export_hf(
     Args:
         run: a run directory, also in a bucket.
         out: the new directory.
-        vocab: the model's vocabulary, to be written as a tokenizer; none if there is none.
-        step: the checkpoint; by default the one that `predict.select` chose, or the newest.
+        vocab: the model's vocabulary, to write as a tokenizer; None writes no tokenizer.
+        step: the checkpoint; by default the one that `predict --select` chose, or the newest.
         max_shard_bytes: largest size of a file.
 
     Returns:
@@ -160,7 +160,7 @@ def _export(
 
 
 def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:
-    """All parameters of a model, in float32."""
+    """Read all parameters of a model, in float32."""
     skeleton = Skeleton.of(model, _TRAIN)
     _check_pieces(model, skeleton)
     values = {name: np.empty(s.shape, np.float32) for name, s in skeleton.shapes.items()}
@@ -187,32 +187,32 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
         some = ", ".join(sorted(unused)[:3])
         raise UserError(
             f"{files.directory} has {len(unused)} tensors that are not in the model of its "
-            f"{CONFIG}, such as {some}: it is another model, or {CONFIG} belongs to another"
+            f"{CONFIG}, such as {some}: the weights or {CONFIG} belong to another model"
         )
     return values
 
 
 def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
-    """Refuse a model if its parameters and those that tensors hold are not the same."""
+    """Refuse a model if its parameters are not exactly the ones that tensors hold."""
     ours, theirs = set(skeleton.shapes), {piece.parameter for piece in pieces(model)}
     sides = ((ours - theirs, "without a tensor"), (theirs - ours, "that the model has not"))
     for names, what in sides:
         if names:
             raise UserError(
                 f"{len(names)} parameters {what} in Hugging Face's layout: "
-                f"{', '.join(sorted(names))}: transformers has no such model, leave the option "
-                "out that makes the difference"
+                f"{', '.join(sorted(names))}: transformers has no such model; leave out the option "
+                "that makes the difference"
             )
 
 
 def tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
-    """The shape of a piece's tensor in Hugging Face's files."""
+    """Return the shape of a piece's tensor in Hugging Face's files."""
     shape = skeleton.shapes[piece.parameter].shape[len(piece.index) :]
     return shape[::-1] if piece.transposed else shape
 
 
 def preset_of(model: ModelConfig) -> str:
-    """The preset that this model is, or `imported`."""
+    """Return the name of the preset with this model, or `imported`."""
     return next((name for name, one in PRESETS.items() if one.model == model), IMPORTED)
 
 

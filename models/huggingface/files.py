@@ -1,7 +1,7 @@
-"""Weights as files: `model.safetensors`, or shards with `model.safetensors.index.json`.
+"""Read and write weights: `model.safetensors`, or shards with `model.safetensors.index.json`.
 
-Nothing is unpickled: `pytorch_model.bin` is refused. File names in an index are input, and must be
-plain names of files in the same directory.
+Nothing is unpickled: `pytorch_model.bin` is refused. File names in an index are untrusted, and must
+be plain names of files in the same directory.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,8 +35,8 @@ class WeightFiles:
             self.file_of = dict.fromkeys(self._file(SINGLE).keys(), SINGLE)
         else:
             raise UserError(
-                f"{directory} has neither {SINGLE} nor {INDEX}: weights are read from safetensors "
-                "alone (in transformers: model.save_pretrained(..., safe_serialization=True))"
+                f"{directory} has neither {SINGLE} nor {INDEX}: weights are read only from "
+                "safetensors (in transformers: model.save_pretrained(..., safe_serialization=True))"
             )
 
     @property
@@ -45,7 +45,7 @@ class WeightFiles:
         return tuple(sorted(set(self.file_of.values())))
 
     def read(self, tensor: str, shape: Sequence[int]) -> np.ndarray:
-        """One tensor, as float32."""
+        """Read one tensor, as float32."""
         if tensor not in self.file_of:
             raise UserError(f"{self.directory} has no tensor {tensor}")
         path = self.directory / self.file_of[tensor]
@@ -56,10 +56,10 @@ class WeightFiles:
             raise UserError(f"{path} has no tensor {tensor}, though {INDEX} says so") from error
         if found != tuple(shape):
             raise UserError(
-                f"{path}: {tensor} has shape {list(found)} where {CONFIG} implies {list(shape)}"
+                f"{path}: {tensor} has shape {list(found)}, but {CONFIG} implies {list(shape)}"
             )
         if kind not in _DTYPES:
-            raise UserError(f"{path}: {tensor} is {kind}, none of {', '.join(_DTYPES)}")
+            raise UserError(f"{path}: {tensor} is {kind}; mswitch reads {', '.join(_DTYPES)}")
         values = np.asarray(part[...]).astype(np.float32)
         if not np.isfinite(values).all():
             raise UserError(f"{path}: {tensor} holds infinities or NaN")
@@ -75,7 +75,7 @@ class WeightFiles:
                     f"{path}: {tensor} is said to be in {name!r}, which is not a plain file name"
                 )
             if not (self.directory / name).is_file():
-                raise UserError(f"{path}: {tensor} is said to be in {name}, which is not there")
+                raise UserError(f"{path}: {tensor} is said to be in {name}, which does not exist")
         return found
 
     def _file(self, name: str) -> Any:
@@ -95,13 +95,13 @@ def write_weights(
     tensor: Callable[[str], np.ndarray],
     max_shard_bytes: int,
 ) -> list[str]:
-    """Write float32 tensors, a file at a time, as `save_pretrained` lays them out.
+    """Write float32 tensors, a file at a time, in the layout of `save_pretrained`.
 
     Args:
-        directory: where to.
-        shapes: of all tensors, in the order in which they fill the files.
-        tensor: gives one tensor.
-        max_shard_bytes: size of a file, unless one tensor alone is larger.
+        directory: directory of the files.
+        shapes: shapes of all tensors, in the order in which they fill the files.
+        tensor: returns a tensor by its name.
+        max_shard_bytes: largest size of a file, unless a single tensor is larger.
 
     Returns:
         The names of the files.

@@ -1,4 +1,4 @@
-"""Which Hugging Face tensor holds which part of which parameter.
+"""Map Hugging Face's tensors to parts of parameters.
 
 A parameter of experts has all experts along its first axis; Hugging Face has a tensor for each. A
 torch `Linear` stores [out, in]: the transpose.
@@ -17,8 +17,8 @@ class Piece:
     Attributes:
         tensor: Hugging Face's name.
         parameter: the name in `mswitch.models.training.state.Parameters`, without `scan_layers`.
-        index: of the leading axis (expert).
-        transposed: whether the two axes that are left are swapped.
+        index: index in the leading axis (expert).
+        transposed: whether the two remaining axes are swapped.
     """
 
     tensor: str
@@ -27,17 +27,17 @@ class Piece:
     transposed: bool = True
 
 
-#: Copies of `shared.weight` that older checkpoints store as well, and that Hugging Face's Switch
-#: makes up at random where they are missing and embeddings are not tied (transformers 4.57).
+#: Copies of `shared.weight` in older checkpoints. If they are missing and embeddings are not tied,
+#: Hugging Face's Switch draws them at random (transformers 4.57).
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-#: Stored in the first T5 checkpoints and used by no version.
+#: In the first T5 checkpoints, and used by no version.
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 EMBEDDING = "shared.weight"
 HEAD = "lm_head.weight"
 
 
 def pieces(model: ModelConfig) -> Iterator[Piece]:
-    """All tensors of a model, in the order of computation."""
+    """Yield all tensors of a model, in the order of computation."""
     yield Piece(EMBEDDING, "embedding.table", transposed=False)
     yield from _stack(model, decoder=False)
     yield from _stack(model, decoder=True)
@@ -46,7 +46,7 @@ def pieces(model: ModelConfig) -> Iterator[Piece]:
 
 
 def exported_pieces(model: ModelConfig) -> Iterator[Piece]:
-    """All tensors to write, with those that only one class of Hugging Face reads."""
+    """Yield all tensors to write, including copies that only one class of Hugging Face reads."""
     yield from pieces(model)
     if model.sparse and not model.tied_embeddings:
         for name in EMBEDDING_COPIES:

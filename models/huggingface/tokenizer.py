@@ -1,7 +1,7 @@
-"""A vocabulary as transformers 4 and 5 read it, the same ids in both.
+"""Write a vocabulary as a tokenizer for transformers 4 and 5, with the same ids in both.
 
-`PreTrainedTokenizerFast` does what `tokenizer.json` says. `T5Tokenizer` of transformers 5, and
-`T5TokenizerFast` of 4, leave byte fallback out, whatever the model says.
+`PreTrainedTokenizerFast` follows `tokenizer.json`. `T5Tokenizer` of transformers 5, and
+`T5TokenizerFast` of 4, have no byte fallback, even if the model has it.
 """
 
 import base64
@@ -17,23 +17,23 @@ from mswitch.pipelines.vocabulary.model import sentinel_numbers
 
 MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-#: Where text spells a piece that SentencePiece never finds in text, the piece is cut in two.
+#: Text that spells a piece which SentencePiece never finds in text; it is split in two.
 _SPELT = r"<(?=(0x[0-9A-F]{2}|extra_id_[0-9]+|/s|unk|pad)>)"
 
 
 def write_tokenizer(directory: Path, model: bytes) -> None:
-    """Write the files of a tokenizer with the ids of a model that has its sentinels, and the model.
+    """Write a model with its sentinels, and the files of a tokenizer with the model's ids.
 
-    Examples spell out sentinels that a page has in its text. A text that this tokenizer is given
-    may have them, as users of T5 write them: `<extra_id_0>`, whatever the model calls them. What
-    follows a sentinel begins with a space mark, as where gaps are filled.
+    Examples spell out sentinels in the text of a page. A text for this tokenizer may contain
+    sentinels in T5's form, `<extra_id_0>`, even if the model has other names. Text after a sentinel
+    begins with a space mark, as in filling gaps.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     trained = proto.trainer_spec
     if trained.model_type != trained.UNIGRAM:
         raise UserError(
-            f"--vocab is a {trained.ModelType.Name(trained.model_type)} model, and tokenizers are "
-            "written of Unigram models alone, as T5's are: leave it out"
+            f"--vocab is a {trained.ModelType.Name(trained.model_type)} model, but tokenizers are "
+            "written only for Unigram models, as T5's are: leave it out"
         )
     sentinels = {token: f"<extra_id_{n}>" for token, n in sentinel_numbers(proto).items()}
     for token, name in sentinels.items():
@@ -52,7 +52,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
 
 
 def _tokenizer(proto: Any) -> dict[str, Any]:
-    """A model in the format of the library tokenizers."""
+    """Return a model in the format of the library tokenizers."""
     kinds, rules = proto.SentencePiece, proto.normalizer_spec
     normalizers: list[dict[str, Any]] = []
     if rules.precompiled_charsmap:
@@ -122,7 +122,7 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _scores(proto: Any) -> list[tuple[str, float]]:
-    """Pieces with their scores; a character that is unknown costs 10 more than the least."""
+    """Return pieces with their scores; an unknown character costs 10 more than the least."""
     kinds = proto.SentencePiece
     in_text = (kinds.NORMAL, kinds.USER_DEFINED)
     least = min(piece.score for piece in proto.pieces if piece.type == kinds.NORMAL)

@@ -1,1 +1,1 @@
-"""What a trained model writes: decoding, and filling the gaps of a text."""
+"""Inference: decoding, and filling the gaps of a text."""

@@ -1,9 +1,9 @@
-"""Beam search as T5X has it (`t5x.decoding.beam_search`).
+"""Beam search as in T5X (`t5x.decoding.beam_search`).
 
-Of the continuations of K live outputs, the best 2 K are looked at, so that K live ones remain if
-all K best have ended. Ended outputs compete by their log-probability over a brevity penalty. The
-search of a row is over when none of its live outputs can become as good as its K ended ones; it
-does not change after that, so that other rows of its batch may go on.
+The best 2 K continuations of K live outputs are considered: K of them are live even if the K best
+have ended. Ended outputs are ranked by their log-probability over a brevity penalty. The search of
+a row ends when no live output can become as good as its K ended ones. The row then does not change
+while other rows of its batch continue.
 """
 
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from mswitch.models.nn.transformer import PADDING
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.pipelines.special_tokens import EOS_ID
 
-#: The score of what is not there (T5X's value).
+#: Score of an output that does not exist (T5X's value).
 NEVER = -1e7
 
 State = TypeVar("State")
 
 
 class Beams(NamedTuple):
-    """What a beam search found, the best first.
+    """Outputs of a beam search, the best first.
 
     Attributes:
-        tokens: up to EOS, then 0; where no output of a row has ended, those that live.
-        scores: log-probability in nats over the brevity penalty, which live outputs go without;
-            `NEVER` where a row has fewer outputs.
+        tokens: up to EOS, then 0; live outputs if no output of a row has ended.
+        scores: log-probability in nats over the brevity penalty, which live outputs do not have;
+            `NEVER` for a missing output.
     """
 
     tokens: Int[Array, "B K T"]
@@ -45,7 +45,7 @@ class _Search(NamedTuple):
 
 
 def brevity_penalty(alpha: float, length: int | Array) -> Array:
-    """What the log-probability of an output of `length` tokens is divided by (Wu et al. 2016)."""
+    """Return the divisor of an output's log-probability for `length` tokens (Wu et al. 2016)."""
     return ((5.0 + length) / 6.0) ** jnp.float32(alpha)
 
 
@@ -63,15 +63,15 @@ def beam_search(
     """Search for the likeliest outputs; traceable.
 
     Args:
-        step: `(cache, tokens [B K], position, real [B K]) -> (logits [B K, V], cache)`, where the
-            tokens are those of the position before, 0 at first.
-        reordered: `(cache, index [B K]) -> cache` where output n continues output index[n].
-        cache: of B x K outputs, row by row.
+        step: `(cache, tokens [B K], position, real [B K]) -> (logits [B K, V], cache)`; `tokens`
+            come from the position before, and are 0 at first.
+        reordered: `(cache, index [B K]) -> cache`; output n then continues output index[n].
+        cache: cache of B x K outputs, row by row.
         running: false for rows that get no output.
         beams: outputs of a row, K.
         length: most tokens of an output, T.
         alpha: exponent of the brevity penalty; 0 for none.
-        choosable: what may be written.
+        choosable: tokens that may be written.
     """
     batch = running.shape[0]
     real = jnp.repeat(running, beams)
@@ -81,7 +81,7 @@ def beam_search(
         return Beams(_taken(found.tokens, index), scores), index
 
     def unfinished(search: _Search) -> Array:
-        # Of a live output's log-probability, which only falls, this is the best that can become.
+        # A live output's log-probability only falls, so this is its best possible score.
         hope = search.live.scores.max(axis=1) / brevity_penalty(alpha, length)
         open_rows = running & (search.ended.scores.min(axis=1) <= hope)
         return (search.position < length) & open_rows.any()
@@ -108,7 +108,7 @@ def beam_search(
         return _Search(position + 1, live, ended, reordered(cache, parents.reshape(-1)))
 
     nothing = jnp.full((batch, beams, length), PADDING, jnp.int32)
-    # All outputs begin alike: the first alone counts, or the same would be found K times.
+    # All outputs begin equal: only the first counts, or the same would be found K times.
     first = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((batch, 1))
     search = jax.lax.while_loop(
         unfinished,
@@ -134,12 +134,12 @@ def make_beam_decoder(
     alpha: float = 0.6,
     pieces: int | None = None,
 ) -> Callable[[Parameters, Int[Array, "B M"]], Beams]:
-    """Compile-ready `(parameters, inputs) -> Beams`; a row of padding alone has empty outputs.
+    """Return a jitted `(parameters, inputs) -> Beams`; a row of only padding has empty outputs.
 
     Args:
         skeleton: a model without a mesh.
         length: most positions of an output.
-        beams: outputs that are kept of each row.
+        beams: outputs that are kept for each row.
         alpha: exponent of the brevity penalty.
         pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
     """
@@ -166,5 +166,5 @@ def make_beam_decoder(
 
 
 def _taken(values: Array, index: Int[Array, "B N"]) -> Array:
-    """Values [B, K, T] of chosen outputs: [B, N, T]."""
+    """Take chosen outputs [B, N, T] from values [B, K, T]."""
     return jnp.take_along_axis(values, index[:, :, None], axis=1)

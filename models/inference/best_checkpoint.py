@@ -1,6 +1,6 @@
-"""The checkpoint that answers for a run: the best of those kept, chosen on validation.
+"""Choose the best of a run's kept checkpoints on validation.
 
-`selected.json` in the run says which step that is. Test is read from it alone.
+`selected.json` in the run names its step. Only this checkpoint is tested.
 """
 
 from pathlib import Path
@@ -19,13 +19,14 @@ from mswitch.pipelines.progress import say
 
 @memory_explained()
 def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
-    """Predict validation with every kept checkpoint, and write which is best to selected.json.
+    """Predict validation with every kept checkpoint, and write the best step to selected.json.
 
-    That is the one with the highest first metric of the task that has a mean over languages; of
-    equal ones the earliest.
+    The best has the highest value of the task's first metric with a mean over languages; among
+    equal ones, the earliest.
 
     Returns:
-        Summary: stage, out, step, metric, value, values (by step), and its `score_predictions`.
+        Summary: stage, out, step, metric, value, values (by step), and the best step's
+        `score_predictions`.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = Predictor(files, tasks, config)
@@ -41,7 +42,7 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
             if metric is None:
                 raise UserError(
                     f"each language of {reader.task['name']} has one true class, so "
-                    f"{', '.join(means)} has no mean to choose by: give --step in place of --select"
+                    f"{', '.join(means)} has no mean to choose by: give --step instead of --select"
                 )
             values = {step: found[step]["mean"][metric] for step in steps}
             best = max(steps, key=lambda step: (values[step], -step))

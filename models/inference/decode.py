@@ -1,9 +1,9 @@
-"""Autoregressive decoding: a position at a time, with the keys and values of the ones before.
+"""Autoregressive decoding: a position at a time, with cached keys and values of earlier ones.
 
-The encoder runs once, and so do the keys and values that cross-attention takes from it. A position
-then costs its own products and a read of the cache, where teacher forcing of a growing prefix would
-cost the whole prefix again. Routers drop no token: how a text continues does not depend on what
-else is in its batch.
+The encoder runs once, and the keys and values for cross-attention are computed once. Then a
+position costs only its own products and a read of the cache. Teacher forcing of a growing prefix
+would compute the whole prefix again. Routers drop no token, so the continuation of a text does not
+depend on the rest of its batch.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from mswitch.pipelines.special_tokens import EOS_ID
 
 
 class Outputs(NamedTuple):
-    """What a decoder wrote.
+    """Outputs of a decoder.
 
     Attributes:
         tokens: up to EOS, then 0.
@@ -37,10 +37,10 @@ Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 
 class LayerCache(NamedTuple):
-    """What one decoder layer attends to: T positions of the output, M of the input.
+    """Keys and values of one decoder layer: T positions of the output, M of the input.
 
-    Positions are last, as products of a single query read them: otherwise each step would first
-    copy the whole cache into that order.
+    Positions are last, since products of a single query read them in that order. Otherwise each
+    step would first copy the whole cache.
     """
 
     keys: Float[Array, "B H K T"]
@@ -49,11 +49,11 @@ class LayerCache(NamedTuple):
     memory_values: Float[Array, "B H K M"]
 
     def attended(self) -> tuple[Float[Array, "B T H K"], Float[Array, "B T H K"]]:
-        """Keys and values of the output, in the order that attention has."""
+        """Return keys and values of the output, in attention's order of axes."""
         return _positions_second(self.keys), _positions_second(self.values)
 
     def attended_memory(self) -> tuple[Float[Array, "B M H K"], Float[Array, "B M H K"]]:
-        """Those of the input."""
+        """Return keys and values of the input, in attention's order of axes."""
         return _positions_second(self.memory_keys), _positions_second(self.memory_values)
 
 
@@ -66,17 +66,17 @@ def _positions_last(x: Float[Array, "B S H K"]) -> Float[Array, "B H K S"]:
 
 
 class Cache(NamedTuple):
-    """All layers' caches, and which positions of the input are real."""
+    """The caches of all layers, and a mask of the input's real positions."""
 
     layers: tuple[LayerCache, ...]
     memory_mask: Bool[Array, "B 1 M"]
 
 
 class CachedDecoder:
-    """A model's decoder by single positions, for use inside a compiled function.
+    """A model's decoder for single positions, for use inside a compiled function.
 
-    Scanned layers are taken out of their stack once, outside the loop over positions: inside, each
-    position would copy every layer's parameters before it reads them.
+    Scanned layers are sliced out of their stack once, outside the loop over positions. Inside it,
+    each position would copy every layer's parameters before reading them.
 
     Args:
         model: a model without a mesh.
@@ -89,7 +89,7 @@ class CachedDecoder:
         self.blocks: list[Block] = [block for period in periods for block in period.blocks]
 
     def begin(self, inputs: Int[Array, "B M"]) -> Cache:
-        """Encode the inputs, 0 being padding; the outputs are still empty."""
+        """Encode the inputs, where 0 is padding, and make a cache without outputs."""
         config = self.model.config
         memory, _ = self.model.encode(inputs, capacity=DROPLESS)
         empty = jnp.zeros((inputs.shape[0], config.heads, config.d_kv, self.length), memory.dtype)
@@ -103,7 +103,7 @@ class CachedDecoder:
         return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
 
     def reordered(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
-        """The cache where output n continues output `rows[n]`, which had the same input."""
+        """Return a cache in which output n continues output `rows[n]`, from the same input."""
         layers = [
             layer._replace(keys=layer.keys[rows], values=layer.values[rows])
             for layer in cache.layers
@@ -117,12 +117,12 @@ class CachedDecoder:
         position: Int[Array, ""],
         real: Bool[Array, " B"],
     ) -> tuple[Float[Array, "B V"], Cache]:
-        """Take in one position of every output; give the next one's logits, in float32.
+        """Add one position to every output; return the next position's logits, in float32.
 
         Args:
-            cache: of the positions before.
-            tokens: 0 at position 0, then the token that came last.
-            position: from 0.
+            cache: cache of the positions before.
+            tokens: 0 at position 0, then the last token.
+            position: number of the position, from 0.
             real: false for an output that has ended, which is not routed.
         """
         shared = self.model.decoder.position_bias
@@ -154,13 +154,12 @@ class CachedDecoder:
 
 
 def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) -> Decode:
-    """Compile-ready `(parameters, inputs) -> outputs`: the likeliest token each time.
+    """Return a jitted `(parameters, inputs) -> outputs` that takes the likeliest token each time.
 
     Scores are over all rows of the vocabulary.
 
-    An output ends with EOS or at `length` positions, whichever comes first, and is padded with 0;
-    the loop ends when all have. A row of padding alone has an empty output. Padding is never
-    chosen.
+    An output ends with EOS or at `length` positions, and is padded with 0. The loop ends when all
+    have ended. A row of only padding has an empty output. Padding is never chosen.
 
     Args:
         skeleton: a model without a mesh.
@@ -206,9 +205,10 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
 
 
 def likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
-    """The first of the largest of each row, as `argmax`.
+    """Return the first largest entry of each row, like `argmax`.
 
-    XLA's CPU backend does not vectorise that: ten times as long, a fifth of mT5-Small's decoding.
+    XLA's CPU backend does not vectorise `argmax`: it takes ten times as long, a fifth of
+    mT5-Small's decoding.
     """
     ids = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     largest = logits == logits.max(axis=-1, keepdims=True)
@@ -216,6 +216,6 @@ def likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
 
 
 def choosable_tokens(rows: int, pieces: int | None) -> Bool[Array, " V"]:
-    """Which of a model's rows may be written: all pieces but padding."""
+    """Return a mask of the model's rows that may be written: all pieces except padding."""
     ids = jnp.arange(rows)
     return (ids != PADDING) & (ids < (pieces or rows))

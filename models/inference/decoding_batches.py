@@ -1,7 +1,7 @@
-"""Answers to many texts: batches of like lengths, decoded on one device or several.
+"""Decode many texts in batches of similar lengths, on one device or several.
 
-Inputs are sorted by length and padded to a power of two, so that few programs are compiled and
-little padding is computed. What is written for a text depends on no other text of its batch.
+Inputs are sorted by length and padded to a power of two. So few programs are compiled, and little
+padding is computed. An output does not depend on other texts of its batch.
 """
 
 import dataclasses
@@ -43,10 +43,10 @@ class Generator:
     Args:
         described: the run's config.json.
         processor: its vocabulary.
-        config: how to answer.
+        config: settings of the prediction.
         targets_length: most tokens of an answer.
         labels: the closed set of answers, for `decode = "labels"`.
-        read: what is given of the tokens of an answer; by default its text.
+        read: converts the tokens of an answer; by default to text.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Generator:
         return make_decoder(self._skeleton, length, pieces=pieces)
 
     def abstract_parameters(self) -> Parameters:
-        """Shapes to restore into: each device has all."""
+        """Return shapes to restore into: each device has all parameters."""
         like = self._skeleton.abstract_parameters()
         if self._mesh is None:
             return like
@@ -121,12 +121,12 @@ class Generator:
     def __call__(
         self, parameters: Parameters, inputs: Sequence[Sequence[int]], what: str
     ) -> tuple[list[Any], list[float]]:
-        """Answer every input: what is read of the answers, and their scores in nats.
+        """Answer every input; return the answers, converted by `read`, and their scores in nats.
 
         Args:
-            parameters: the model's.
-            inputs: token ids, EOS included, of at least one each.
-            what: is answered, for the progress line.
+            parameters: the model's parameters.
+            inputs: token ids of each text, at least one, including EOS.
+            what: name of the texts, for the progress line.
         """
         found: list[Any] = [None] * len(inputs)
         scores = [0.0] * len(inputs)
@@ -146,7 +146,7 @@ class Generator:
             for place, row in zip(batch, rows, strict=False):
                 place[: len(inputs[row])] = inputs[row]
             answer = self._compiled(parameters, jnp.asarray(batch))
-            # The device works on this batch while the one before is written down.
+            # While the device works on this batch, store the one before.
             if pending is not None:
                 take(*pending)
             pending = rows, answer
@@ -163,7 +163,7 @@ class Generator:
 
 
 def own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
-    """Where the examples are that a run was trained on."""
+    """Return the path or URL of the examples that a run was trained on."""
     if described["examples"] is None:
         raise UserError(f"{files.place} was trained on nothing here: give --tasks")
     path = described["examples"]["path"]
@@ -171,11 +171,11 @@ def own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
 
 
 def bucket(length: int) -> int:
-    """The length that an input is padded to."""
+    """Return the length that an input is padded to."""
     return max(SHORTEST, 1 << (length - 1).bit_length())
 
 
 def _batches(order: Sequence[int], size: int, kind: Callable[[int], int]) -> list[Sequence[int]]:
-    """Cut an order into batches of at most `size` rows of one kind."""
+    """Split an order into batches of at most `size` rows of the same kind."""
     kinds = (list(rows) for _, rows in itertools.groupby(order, kind))
     return [rows[first : first + size] for rows in kinds for first in range(0, len(rows), size)]

@@ -1,4 +1,4 @@
-"""Fill the masked spans of texts: what a span-corruption model was pretrained to do."""
+"""Fill the masked spans of texts, as a span-corruption model was pretrained to do."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
-#: Most tokens that are written for a text, over all its spans.
+#: Most tokens to write for a text, over all its spans.
 MAX_TOKENS = 256
 
 
@@ -41,19 +41,19 @@ def infill(
 
     Args:
         run: a run directory, also in a bucket.
-        texts: each with its sentinels in order, from 0.
-        config: how to predict; by default in float32.
+        texts: texts, each with its sentinels in order, from 0.
+        config: settings of the prediction; by default in float32.
         vocab: the vocabulary that the model was trained with; by default that of `tasks`.
-        tasks: examples; by default those the run was trained on.
+        tasks: examples; by default the run's training examples.
         step: the checkpoint; by default the selected one, else the newest.
 
     Returns:
-        Summary: stage, step, texts (a list of text, spans, filled); a span that the model leaves
-        out is empty.
+        Summary: stage, step, texts (a list of text, spans, filled); a span that the model omits is
+        empty.
     """
     check_devices()
     if config.decode == "labels":
-        raise UserError("--decode labels: gaps of a text are no closed set; use greedy or beam")
+        raise UserError("--decode labels: gaps of a text have no labels; use greedy or beam")
     with open_files(run) as files:
         files.refresh()
         described = read_run(files.directory)
@@ -73,7 +73,7 @@ def infill(
             read=functools.partial(_spans, processor),
         )
         step = chosen_step(files, step)
-        say("predict", f"fills gaps with {files.place}/{CHECKPOINTS}/{step}")
+        say("predict", f"filling gaps with {files.place}/{CHECKPOINTS}/{step}")
         like = generator.abstract_parameters()
         parameters = restore_parameters(files, step, like, described["config_hash"])
     written, _ = generator(parameters, inputs, "texts")
@@ -86,19 +86,19 @@ def infill(
     if empty := every.count(""):
         say(
             "predict",
-            f"{empty} of {len(every)} spans stay empty: the model gave nothing for them; train it "
-            "longer, or mark fewer",
+            f"{empty} of {len(every)} spans stay empty: the model wrote nothing for them; train it "
+            "longer, or mark fewer spans",
         )
     return {"stage": "predict", "step": step, "texts": found}
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    """Tokens of a text with its sentinels, and EOS."""
+    """Return the tokens of a text with its sentinels, and EOS."""
     numbers = [int(number) for number in SENTINEL.findall(text)]
     if not numbers or len(numbers) > SENTINELS or numbers != list(range(len(numbers))):
         raise UserError(
-            f"{text!r} must mark what is to be filled as <extra_id_0>, <extra_id_1> and so on, in "
-            f"this order, at least one and at most {SENTINELS}"
+            f"{text!r} must mark its gaps as <extra_id_0>, <extra_id_1> and so on, in this order, "
+            f"at least one and at most {SENTINELS}"
         )
     last = processor.GetPieceSize() - 1
     ids: list[int] = []
@@ -109,7 +109,7 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
 
 
 def _spans(processor: sentencepiece.SentencePieceProcessor, output: list[int]) -> dict[int, str]:
-    """The text that an output gives for each sentinel: from there to the next."""
+    """Return an output's text for each sentinel: from there to the next."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}
     current: list[int] = []

@@ -1,7 +1,7 @@
-"""How likely each of a closed set of outputs is.
+"""Compute the likelihood of each output of a closed set.
 
-The encoder runs once for all labels. Labels that begin alike share these positions: the decoder
-sees a tree of prefixes, in which each position attends to those that lead to it.
+The encoder runs once for all labels. Labels with a common prefix share its positions: the decoder
+sees a tree, in which each position attends to its ancestors and itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,17 +18,17 @@ from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.transformer import PADDING
 from mswitch.models.training.state import Parameters, Skeleton
 
-#: Logits that exist at a time: with 250,112 pieces those of a few positions are gigabytes.
+#: Most logits at a time: with 250,112 pieces, the logits of a few positions are gigabytes.
 MAX_LOGITS = 1 << 26
 
 
 class PrefixTree(NamedTuple):
-    """The prefixes of some token sequences, each after those that it begins with.
+    """The prefixes of some token sequences, each after its own prefixes.
 
     Attributes:
-        tokens: the last token of each prefix; 0 of the empty one, which is the first.
-        depths: tokens of each prefix.
-        ancestors: whether a prefix [n] begins with another [m], or is it.
+        tokens: the last token of each prefix; 0 for the empty one, which is the first.
+        depths: number of tokens of each prefix.
+        ancestors: whether prefix [n] begins with prefix [m] or equals it.
         edges: prefixes and the tokens that follow them, each pair once.
         paths: the edges of each sequence, padded with -1.
     """
@@ -41,7 +41,7 @@ class PrefixTree(NamedTuple):
 
 
 def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
-    """Find the prefixes of token sequences, of which none is empty."""
+    """Find the prefixes of token sequences; no sequence may be empty."""
     nodes: dict[tuple[int, ...], int] = {(): 0}
     edges: dict[tuple[int, int], int] = {}
     paths = np.full((len(sequences), max(map(len, sequences))), -1)
@@ -64,13 +64,13 @@ def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 def make_label_scorer(
     skeleton: Skeleton, labels: Sequence[Sequence[int]]
 ) -> Callable[[Parameters, Int[Array, "B M"]], Float[Array, "B L"]]:
-    """Compile-ready `(parameters, inputs) -> log-probability of each label`, in nats.
+    """Return a jitted `(parameters, inputs) -> log-probability of each label`, in nats.
 
-    It is minus the loss that teacher forcing of the label has, summed over its tokens.
+    It is minus the loss of teacher forcing, summed over the label's tokens.
 
     Args:
         skeleton: a model without a mesh.
-        labels: their tokens, EOS included.
+        labels: tokens of each label, including EOS.
     """
     assert skeleton.mesh is None
     tree = prefix_tree(labels)

@@ -1,8 +1,8 @@
-"""Predictions of a run for supervised examples.
+"""Predict supervised examples with a run.
 
-`predictions/<task>/<split>-<step>-<decode>.parquet` has what the model writes for each example,
-the JSON file beside it the metrics, with those of its own that a task of seqio has.
-`predictions/<task>/test_reads.json` is how often test was read.
+`predictions/<task>/<split>-<step>-<decode>.parquet` has the model's output for each example. The
+JSON file beside it has the metrics, including a seqio task's own ones.
+`predictions/<task>/test_reads.json` counts how often test was read.
 """
 
 import contextlib
@@ -76,14 +76,14 @@ def predict(
 
     Args:
         run: a run directory, also in a bucket.
-        tasks: a directory of supervised examples; None takes those the run was trained on.
-        split: which of them.
-        config: how to predict.
+        tasks: a directory of supervised examples; None means the run's training examples.
+        split: the split to predict.
+        config: settings of the prediction.
         step: the checkpoint; by default the one in selected.json, or the newest.
-        again: read test from another step than before.
+        again: allow test to be read from another step than before.
 
     Returns:
-        Summary: stage, out, reused, step, what `score_predictions` gives, and test_reads.
+        Summary: stage, out, reused, step, the result of `score_predictions`, and test_reads.
     """
     with open_files(run, PREDICTIONS) as files:
         reader = Predictor(files, tasks, config)
@@ -101,7 +101,7 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Answer texts that are inputs of a task as its template makes them.
+    """Answer texts, which have the form of the task's inputs, made by its template.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).
@@ -121,7 +121,7 @@ def answer(
 
 
 class Predictor:
-    """A run, the examples of a task, and what they need to meet."""
+    """A run and the examples of a task, ready to predict."""
 
     def __init__(self, files: RunFiles, tasks: str | Path | None, config: PredictConfig):
         check_devices()
@@ -139,10 +139,10 @@ class Predictor:
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
-            make_metric(name, labels or ())  # complains before any work is done
+            make_metric(name, labels or ())  # raises before any work is done
         decode = config.decode or ("labels" if labels else "greedy")
         if decode == "labels" and not labels:
-            raise UserError(f"--decode labels: {self.task['name']} is not a closed set; use beam")
+            raise UserError(f"--decode labels: {self.task['name']} has no labels; use beam")
         self.settings: dict[str, Any] = {
             "run": self.described["config_hash"],
             "tasks": manifest["config_hash"],
@@ -168,7 +168,7 @@ class Predictor:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep others from writing predictions of the run."""
+        """Keep every other writer out of the run's predictions."""
         with self.files.lock(PREDICTIONS):
             self.files.refresh(predictions=True)
             directory = self.run / self._part
@@ -177,14 +177,14 @@ class Predictor:
             yield
 
     def write(self, name: str, value: dict[str, Any]) -> None:
-        """Write a JSON file of the run, unless it is there."""
+        """Write a JSON file of the run, unless it has this content already."""
         path = self.run / name
         if not path.is_file() or path.read_text(encoding="utf-8") != storage.json_text(value):
             storage.write_json(path, value)
             self.files.publish(name)
 
     def step(self, asked: int | None, split: Split) -> int:
-        """The checkpoint to use: the one asked for, the selected, or the newest."""
+        """Return the checkpoint to use: `asked`, the selected, or the newest."""
         found = chosen_step(self.files, asked)
         selected = asked is not None or (self.run / SELECTED).is_file()
         if not selected and split == "test" and len(self.described["eval_steps"]) > 1:
@@ -195,7 +195,7 @@ class Predictor:
         return found
 
     def note_test(self, step: int, again: bool) -> int:
-        """Note that test is read; give how often it was."""
+        """Record that test is read; return how often it was."""
         name = f"{self._part}/{TEST_READS}"
         path = self.run / name
         reads = read_json_object(path)["reads"] if path.is_file() else []
@@ -205,14 +205,14 @@ class Predictor:
         before = sorted({one["step"] for one in reads} - {step})
         if before and not again:
             raise UserError(
-                f"test of {self.task['name']} was read from step {before[0]:,} already: a choice "
-                "among steps belongs on validation; --again reads it once more, and is counted"
+                f"test of {self.task['name']} was already read from step {before[0]:,}: choose "
+                "steps on validation; --again reads test once more, and is counted"
             )
         self.write(name, {"reads": [*reads, read]})
         return len(reads) + 1
 
     def scores(self, split: Split, step: int, *, again: bool = False) -> dict[str, Any]:
-        """Predict and score a split with a checkpoint, unless that is done."""
+        """Predict a split with a checkpoint, unless that is done, and score it."""
         if not self.examples.sources.get(split):
             raise UserError(
                 f"{self.examples.directory} has no {split} examples: build the task with some, or "
@@ -224,7 +224,7 @@ class Predictor:
         out = storage.join(self.files.place, f"{name}.parquet")
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
         reused = is_made(path, out, _SETTINGS, self.settings, fix)
-        # After the refusals above: they read nothing of test.
+        # After the checks above, which read nothing of test.
         noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
         if reused:
             table = pq.read_table(path)
@@ -243,9 +243,9 @@ class Predictor:
         return {**summary, **found, **noted_reads}
 
     def _own_task(self) -> Any:
-        """The task of seqio that the examples were made of."""
+        """Return the seqio task that the examples were made from."""
         from mswitch.tasks.seqio.own_metrics import (
-            find_task,  # with TensorFlow, for those that need it
+            find_task,  # imports TensorFlow, which only these tasks need
         )
 
         return find_task(self.task["seqio"], os.getcwd())
@@ -267,7 +267,7 @@ class Predictor:
     def generate(
         self, inputs: Sequence[Sequence[int]], step: int, what: str
     ) -> tuple[list[str], list[float]]:
-        """What the model writes with the parameters of a checkpoint."""
+        """Return answers and their scores with the parameters of a checkpoint."""
         like = self._generator.abstract_parameters()
         parameters = restore_parameters(self.files, step, like, self.described["config_hash"])
         return self._generator(parameters, inputs, what)

@@ -1,4 +1,4 @@
-"""Metrics of predictions, language by language, as JSON and as a table."""
+"""Score predictions, language by language, as JSON and as a table."""
 
 import collections
 import dataclasses
@@ -16,15 +16,15 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     """Score predictions by the metrics of their task.
 
     Args:
-        table: with `language`, `group`, `answers`, `prediction`.
+        table: predictions with `language`, `group`, `answers`, `prediction`.
         task: the `task` of a supervised manifest.
 
     Returns:
-        `languages`: of each language and metric the value, its interval, rows and groups, and for
-        a closed set `majority`, the value of always giving the commonest answer of these rows, and
-        `in_mean` (False) where the language does not count (`Metric.is_averaged`); `mean`: of each
-        metric the mean over languages, None where none counts; `all`: of a closed set, the same as
-        of a language over all rows; `invalid`: predictions that are no label; `rows`.
+        `languages`: for each language and metric, the value, its interval, rows and groups. For a
+        closed set also `majority`, the value of always answering the commonest answer of all rows.
+        `in_mean` (False) if the language does not count (`Metric.is_averaged`). `mean`: for each
+        metric the mean over languages, None if none counts. `all`: for a closed set, the same as
+        for a language over all rows. `invalid`: number of predictions that are not labels. `rows`.
     """
     labels = task["labels"]
     rows = table.select(["language", "group", "answers", "prediction"]).to_pylist()
@@ -66,9 +66,9 @@ def _mean(languages: Mapping[str, Any], metric: str, key: str) -> float | None:
 
 
 def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
-    """The table of `score_predictions`: a line for each language, for all rows, and the mean.
+    """Format the result of `score_predictions`: a line per language, for all rows, and the mean.
 
-    Below it are a task's own metrics.
+    A task's own metrics follow.
     """
     languages = scores["languages"]
     closed = any("majority" in of[name] for of in languages.values() for name in metrics)
@@ -102,6 +102,6 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
     shown += [
         f"{name} (the task's own): {value:.6g}"
         for name, value in sorted(scores.get("seqio", {}).items())
-        if isinstance(value, float)  # a text may be what a model wrote
+        if isinstance(value, float)  # a text may contain a model's output
     ]
     return "\n".join(shown)

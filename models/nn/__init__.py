@@ -1,1 +1,1 @@
-"""The layers: what is computed."""
+"""The layers of the model: what it computes."""

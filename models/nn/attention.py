@@ -20,9 +20,9 @@ def relative_position_buckets(
 ) -> Int[np.ndarray, "*shape"]:
     """Return the bucket of each distance, query minus key (Raffel et al. 2020, section 2.1).
 
-    Half of the buckets hold one distance each; the others grow logarithmically up to
-    `max_distance`, beyond which all share the last. Bidirectional: half are for keys after the
-    query. Otherwise keys after the query fall into bucket 0 (the causal mask hides them).
+    Half of the buckets hold one distance each. The others grow logarithmically up to
+    `max_distance`; the last holds everything beyond. If bidirectional, half of all buckets are for
+    keys after the query. Otherwise these keys fall into bucket 0 (the causal mask hides them).
     """
     offset = np.zeros_like(distance)
     if bidirectional:
@@ -40,7 +40,7 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """A table [heads, buckets], of a stack or of one of its layers."""
+    """A table [heads, buckets], for a stack or for one of its layers."""
 
     def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")
@@ -52,16 +52,16 @@ class RelativePositionBias(nnx.Module):
     def __call__(
         self, length: int, mask: Array | KernelMask | None = None
     ) -> Float[Array, "1 H L L"] | Float[Array, "H diagonals"]:
-        """Bias to add to the attention logits, as attention with this mask takes it.
+        """Return the bias to add to the attention logits, in the form that this mask needs.
 
-        Float32, as its gradient sums over all logits.
+        It is float32, because its gradient sums over all logits.
         """
         if isinstance(mask, KernelMask):
             return self.table[...][:, self._buckets_of(diagonal_distances(length, length))]
         return self.table[...][:, self._buckets(length)][None]
 
     def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
-        """The bias of one of `length` queries, whose position need not be known when compiling."""
+        """Return the bias of one of `length` queries; its position may be a traced value."""
         buckets = jnp.asarray(self._buckets(length))[position]
         return self.table[...][None, :, None, buckets]
 
@@ -80,10 +80,10 @@ class RelativePositionBias(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with kernels [d_model, heads * d_kv].
 
-    Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax
-    runs in float32 (T5X leaves it in the compute type by default; in bfloat16 that rounds the
-    probabilities to 8 bits). With `remat` the backward pass recomputes logits and weights, which
-    grow with the square of the length, from queries and keys.
+    Logits are not divided by sqrt(d_kv); the query kernel starts smaller instead. The softmax runs
+    in float32 (T5X's default is the compute type; bfloat16 rounds the probabilities to 8 bits).
+    With `remat`, the backward pass recomputes logits and weights from queries and keys. Their size
+    grows with the square of the length.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Attention(nnx.Module):
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to the positions of `memory` where `mask` is true.
 
-        With a `KernelMask` the kernel computes it, and `bias` are diagonals.
+        With a `KernelMask` the kernel computes attention, and `bias` are diagonals.
         """
         if isinstance(mask, KernelMask):
             values = self._drop(self.value(memory), key)
@@ -123,7 +123,7 @@ class Attention(nnx.Module):
     def keys_and_values(
         self, memory: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
-        """What positions of `memory` offer to be attended to; decoding keeps it."""
+        """Compute keys and values of the positions of `memory`; decoding keeps them."""
         return self._heads(self.key(memory)), self._heads(self.value(memory))
 
     def attend(
@@ -147,7 +147,7 @@ class Attention(nnx.Module):
     def _drop(
         self, values: Float[Array, "B K J"], key: PRNGKeyArray | None
     ) -> Float[Array, "B K J"]:
-        """Drop values in place of weights: all queries drop the same ones, so it is the same."""
+        """Drop values instead of weights: equivalent, because all queries drop the same keys."""
         if key is None or self.dropout_rate == 0.0:
             return values
         of_head = self._heads(values)

@@ -1,7 +1,7 @@
 """One block of layers, and the period of blocks that a stack repeats.
 
-Blocks are pre-norm. A period is one dense block; or, with `sparse_every` 2, a dense and a sparse
-one.
+Blocks are pre-norm. A period is one dense block or, with `sparse_every` 2, a dense block and a
+sparse one.
 """
 
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from mswitch.models.partitioning import constrain_batch
 
 
 class Block(nnx.Module):
-    """Self-attention, in a decoder cross-attention, and a dense or sparse feed-forward layer."""
+    """Self-attention, cross-attention in a decoder, and a dense or sparse feed-forward layer."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Block(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
         """Apply the block; a dense one has no routing statistics.
 
-        `bias` is that of all layers, None where each has its own.
+        `bias` is shared by all layers; None if each has its own.
         """
         keys = split_key(key, 6)
         if self.position_bias is not None:
@@ -112,7 +112,7 @@ class Block(nnx.Module):
         capacity: int | None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """What the feed-forward layer, dense or sparse, adds to `x`."""
+        """Compute what the feed-forward layer, dense or sparse, adds to `x`."""
         y = self.feed_forward_norm(x)
         if self.switch is not None:
             return self.switch(y, real, ids=ids, groups=groups, capacity=capacity, key=key)
@@ -149,7 +149,7 @@ class Period(nnx.Module):
         )
 
     def __call__(self, x: Array, *, key: PRNGKeyArray | None, **inputs):
-        """Apply all blocks; gives the sparse one's statistics."""
+        """Apply all blocks; return the output and the sparse block's statistics."""
         stats = None
         for block, block_key in zip(self.blocks, split_key(key, len(self.blocks)), strict=True):
             x, stats = block(x, key=block_key, **inputs)

@@ -1,8 +1,8 @@
 """The Switch layer: route, carry tokens to their experts, compute, carry them back.
 
-Dispatch is by index: a token knows its slot, a slot its token, and both directions are gathers.
-No [tokens, experts, capacity] tensor exists, whose products would cost more than the experts
-themselves at usual group sizes. On a mesh, each device gathers the tokens of its own groups and
+Dispatch is by index: each token has its slot's index, and each slot its token's. Both directions
+are gathers. A [tokens, experts, capacity] tensor is never made: at usual group sizes its products
+would cost more than the experts. On a mesh, each device gathers the tokens of its own groups. Then
 `all_to_all` along the `expert` axis takes them to the devices that hold the experts.
 """
 
@@ -23,12 +23,12 @@ from mswitch.models.nn.router import Router, RoutingStats, queue_positions
 from mswitch.models.nn.sharded_attention import TPUS, device_kind
 from mswitch.models.partitioning import BATCH_AXES
 
-#: A capacity that says: there is none, tokens are sorted by expert.
+#: A capacity without a limit: tokens are sorted by expert.
 DROPLESS = 0
-#: Rows of a block. With fewer, a product takes as long: fetching its kernels, which other blocks
-#: of the expert fetch again. With more, it takes longer than that anyway.
+#: Limits for the rows of a block. A product of fewer rows takes as long, to load its kernels, which
+#: every block loads again. With more rows, computing takes longer than loading anyway.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Largest tile of a grouped product on a TPU: its rows, and the two widths of a kernel.
+#: Largest tile of a grouped product on a TPU: rows, and either width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
@@ -41,7 +41,7 @@ _INTO, _BACK = PartitionSpec(None, None, "model"), PartitionSpec(None, "model", 
 def _take(
     x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """Rows `index` of `x`, zeros where out of range; `inverse` is the same map backwards.
+    """Take rows `index` of `x`, or zeros if out of range; `inverse` is the inverse map.
 
     A row is taken at most once, so the gradient is a gather by `inverse`, not a scatter.
     """
@@ -53,7 +53,7 @@ def _take(
 def _take_any(
     x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """`_take`, but some row of `x` where out of range: zeros would be written apart."""
+    """Take rows like `_take`, but any row of `x` if out of range: zeros cost an extra write."""
     del inverse
     return x.at[index].get(mode="clip")
 
@@ -78,7 +78,7 @@ def _places(
 ) -> tuple[Int[Array, " G*S"], Int[Array, " E*G*C"]]:
     """Return each token's place in the queues of all groups, and the token of each place.
 
-    A token without a slot has a place past the last, an empty place a token past the last.
+    A token without a slot gets a place past the last; an empty place gets a token past the last.
     """
     groups, positions = slot.shape
     places, tokens = experts * groups * capacity, groups * positions
@@ -92,7 +92,7 @@ def _places(
 def dispatch(
     tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> Float[Array, "E G*C D"]:
-    """Queue tokens at their experts; empty places hold a token whose gradient is zero."""
+    """Queue tokens at their experts; empty places hold some token, without a gradient."""
     d_model = tokens.shape[-1]
     place, token = _places(slot, experts, capacity)
     return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
@@ -110,7 +110,7 @@ def combine(
 def sharded_dispatch(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """`dispatch`, each of N senders along `expert` with the rows of its groups.
+    """Dispatch on a mesh: each of N senders along `expert` has the rows of its groups.
 
     Experts are sharded over `expert`, rows over `data`.
     """
@@ -129,7 +129,7 @@ def sharded_dispatch(
 def sharded_combine(
     queues: Float[Array, "*N E R D"], slot: Array, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "G S D"]:
-    """`combine`, the way back of `sharded_dispatch`."""
+    """Combine on a mesh: the inverse of `sharded_dispatch`."""
     if mesh is None:
         return combine(queues, slot, capacity)
 
@@ -142,9 +142,9 @@ def sharded_combine(
 
 
 def block_rows(tokens: int, experts: int) -> int:
-    """Rows of a block: a power of two such that half-empty last blocks add at most half.
+    """Return the rows of a block: a power of two, so that half-empty last blocks add at most half.
 
-    Where that is less than `MIN_BLOCK`, kernels cost more than rows.
+    Below `MIN_BLOCK`, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -153,20 +153,20 @@ def block_rows(tokens: int, experts: int) -> int:
 def assign_blocks(
     expert: Int[Array, " N"], experts: int, rows: int
 ) -> tuple[Int[Array, " N"], Int[Array, " blocks"]]:
-    """Give every token a place in a block of its expert, in the order of the tokens.
+    """Assign every token a place in a block of its expert, in the order of the tokens.
 
-    However uneven the routing, `N // rows + experts` blocks hold all tokens (and no more than N are
-    needed), so the cost is known beforehand; a queue that fits the fullest expert would cost up to
+    However uneven the routing, `N // rows + experts` blocks hold all tokens (N are always enough).
+    So the cost is known beforehand. Queues as long as the fullest expert's would cost up to
     `experts` times as much.
 
     Args:
         expert: the expert of every token, -1 for none.
-        experts: how many there are.
+        experts: number of experts.
         rows: rows of a block.
 
     Returns:
         The row of every token (block * rows + place; beyond all blocks for a token without
-        expert), and the expert of every block, -1 for one without tokens.
+        expert), and the expert of every block, -1 for a block without tokens.
     """
     tokens = expert.shape[0]
     blocks = min(tokens // rows + experts, tokens)
@@ -245,16 +245,16 @@ class SwitchFeedForward(nnx.Module):
         capacity: int | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats]:
-        """Apply the chosen expert to every real token that finds a slot; others give zero.
+        """Apply the chosen expert to every real token that gets a slot; return zero for others.
 
         Args:
             x: input.
             real: false on padding.
-            ids: of the tokens that are read, if the router takes notice of them.
-            groups: parts of the batch, in order, that are routed on their own.
-            capacity: slots per expert and group; by default what `capacity_factor` says.
-                `DROPLESS`: as many as it takes. On a mesh each device then takes its tokens to all
-                experts, whose kernels it gathers layer by layer; not for training.
+            ids: ids of the tokens that are read, if the router uses them.
+            groups: number of parts of the batch, in order, that are routed separately.
+            capacity: slots per expert and group; by default from `capacity_factor`. `DROPLESS`:
+                as many as needed, not for training. On a mesh each device then computes all
+                experts for its own tokens, gathering their kernels layer by layer.
             key: randomness of training.
         """
         tokens = x.reshape(groups, -1, x.shape[-1])
@@ -299,7 +299,7 @@ class SwitchFeedForward(nnx.Module):
             check_vma=not grouped,  # Megablox does not say how its output varies
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
-            # As kernels do, so that a block without tokens has the type of one with some.
+            # Kernels vary over `model` too; so a block without tokens has the type of the others.
             tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(compute(tokens, expert, into, back), "model")
 
@@ -339,7 +339,7 @@ class SwitchFeedForward(nnx.Module):
     def _drop(
         self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
     ) -> Float[Array, "*N E R F"]:
-        """Drop by expert and group, with the groups in their order: the same on every mesh."""
+        """Drop by expert and group, with the groups in order, so that every mesh drops the same."""
         if key is None or self.config.expert_dropout_rate == 0.0:
             return hidden
         experts, _, width = hidden.shape[-3:]

@@ -1,19 +1,19 @@
 """Analytic cost of one training step, in floating-point operations (a multiply-add is two).
 
-XLA's own count is no substitute: it counts a loop's body once, and elementwise work as if it
-cost what matrix products cost. A test holds the two against each other on an unrolled step, and
-`mswitch plan` against programs compiled for TPUs.
+XLA's own count cannot replace it: it counts a loop's body once, and elementwise work like matrix
+products. A test compares both counts on an unrolled step; `mswitch plan` compares them on programs
+compiled for TPUs.
 """
 
 from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
-#: A product's backward pass is two products of its size: one per operand.
+#: The backward pass of a product is two products of the same size, one per operand.
 FORWARD_AND_BACKWARD = 3
 
 
 def feed_forward_flops(config: ModelConfig) -> int:
-    """Forward FLOPs of one position in a dense layer, or of one slot of an expert."""
+    """Count the forward FLOPs of one position in a dense layer, or of one slot of an expert."""
     matrices = 3 if config.activation == "geglu" else 2
     return 2 * matrices * config.d_model * config.d_ff
 
@@ -21,7 +21,7 @@ def feed_forward_flops(config: ModelConfig) -> int:
 def attention_flops(
     config: ModelConfig, batch_size: int, query_length: int, key_length: int
 ) -> int:
-    """Forward FLOPs of one attention layer: four projections, logits, weighted sum."""
+    """Count the forward FLOPs of an attention layer: four projections, logits, weighted sum."""
     kernel = config.d_model * config.joined_kv
     projections = 2 * kernel * (2 * query_length + 2 * key_length)
     products = 2 * 2 * config.joined_kv * query_length * key_length
@@ -29,7 +29,7 @@ def attention_flops(
 
 
 def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
-    """Forward FLOPs of one Switch layer: the router, and all slots, whether filled or not."""
+    """Count the forward FLOPs of a Switch layer: the router, and all slots, filled or not."""
     positions = batch_size * length
     capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
     slots = groups * config.experts * capacity
@@ -40,14 +40,14 @@ def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups
 
 
 def logits_flops(config: ModelConfig, batch_size: int, targets_length: int) -> int:
-    """Forward FLOPs of the logits of a batch."""
+    """Count the forward FLOPs of the logits of a batch."""
     return 2 * batch_size * targets_length * config.d_model * config.vocabulary_size
 
 
 def forward_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
-    """Matrix-product FLOPs of one forward pass over a batch."""
+    """Count the matrix-product FLOPs of one forward pass over a batch."""
     groups = batch_groups(config, batch_size, inputs_length, targets_length)
 
     def feed_forward(layers: int, length: int, groups: int) -> int:
@@ -70,10 +70,11 @@ def forward_flops(
 def training_step_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
-    """Matrix-product FLOPs of one training step's forward and backward pass.
+    """Count the matrix-product FLOPs of one training step's forward and backward pass.
 
-    The optimizer, norms, softmaxes and activations are left out (a few percent), and so is what
-    `remat` and chunked logits compute twice: FLOPs that a model needs, not those a setting costs.
+    The count excludes the optimizer, norms, softmaxes and activations (a few percent). It also
+    excludes recomputation by `remat` and chunked logits, which is a cost of settings, not of the
+    model.
     """
     return FORWARD_AND_BACKWARD * forward_flops(config, batch_size, inputs_length, targets_length)
 
@@ -88,10 +89,10 @@ def recomputed_flops(
     loss_chunks: int,
     attention: AttentionChoice = "xla",
 ) -> int:
-    """Matrix-product FLOPs that memory settings add to one training step.
+    """Count the matrix-product FLOPs that memory settings add to one training step.
 
-    Remat `layers` runs the layers' forward pass again, `attention` the products of queries and
-    keys, as attention by the kernel does; more than one loss chunk that of the logits.
+    Remat `layers` repeats the layers' forward pass. Remat `attention` and the attention kernel
+    repeat the products of queries and keys. Several loss chunks repeat the logits.
     """
     lengths = (batch_size, inputs_length, targets_length)
     logits = logits_flops(config, batch_size, targets_length)

@@ -1,10 +1,10 @@
-"""The parts every block is built of: parameters with named axes, norms, projections, dropout.
+"""The parts of every block: parameters with named axes, norms, projections, dropout.
 
-Parameters are float32; products run in the compute type. Kernels are two-dimensional (or carry
-an expert axis in front), because the optimizer factors a matrix's last two axes.
+Parameters are float32; products run in the compute type. Kernels are two-dimensional (or have an
+expert axis in front), because the optimizer factors a matrix's last two axes.
 
-In scanned layers the backward pass computes norms and activations again: on an accelerator, to keep
-and read their inner values takes longer. In unrolled layers XLA merges both computations.
+In scanned layers the backward pass computes norms and activations again. On an accelerator that is
+faster than to store and read their inner values. In unrolled layers XLA merges both computations.
 """
 
 import functools
@@ -24,10 +24,10 @@ NORM_EPSILON = 1e-6
 def fan_in_init(
     scale: float, distribution: Literal["truncated_normal", "normal"], experts: bool = False
 ) -> Initializer:
-    """Variance `scale / fan_in`; with `experts`, the first axis is not part of the fan.
+    """Make an initializer of variance `scale / fan_in`; `experts` excludes the first axis.
 
-    `truncated_normal` (resampled beyond two standard deviations) or `normal`; T5X draws
-    feed-forward kernels from the first, attention kernels from the second.
+    The distribution is `truncated_normal` (resampled beyond two standard deviations) or `normal`.
+    T5X draws feed-forward kernels from the first, attention kernels from the second.
     """
     return jax.nn.initializers.variance_scaling(
         scale, "fan_in", distribution, batch_axis=(0,) if experts else ()
@@ -37,7 +37,7 @@ def fan_in_init(
 def parameter(
     rngs: nnx.Rngs, init: Initializer, shape: Sequence[int], axes: Sequence[str]
 ) -> nnx.Param:
-    """A float32 parameter whose dimensions have logical names (`mswitch.models.partitioning`)."""
+    """Make a float32 parameter with logical names of dimensions (`mswitch.models.partitioning`)."""
     return nnx.Param(init(rngs.params(), tuple(shape), jnp.float32), axes=tuple(axes))
 
 
@@ -64,8 +64,8 @@ class Dense(nnx.Module):
 class RMSNorm(nnx.Module):
     """T5's layer norm: no mean, no bias, statistics in float32 (epsilon 1e-6).
 
-    The normalised value is cast to `dtype`, as in T5X; the scale multiplies it in float32, so that
-    its gradient, a sum over all positions, is one in float32.
+    The normalised value is cast to `dtype`, as in T5X. The scale multiplies it in float32, so that
+    the scale's gradient, a sum over all positions, is in float32.
     """
 
     def __init__(self, d_model: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -98,14 +98,14 @@ class Embedding(nnx.Module):
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """Look tokens up.
 
-        Cast after it, so that the gradient of a token, a sum over its places, is one in float32.
+        The cast comes last, so that a token's gradient, a sum over its positions, is in float32.
         """
         return self.table[...][tokens].astype(self.dtype)
 
 
 @functools.partial(jax.checkpoint, prevent_cse=False)
 def activate(wi: Sequence[Array]) -> Array:
-    """GEGLU of two projections (tanh approximation of GELU, as T5X), ReLU of one."""
+    """Apply GEGLU to two projections (GELU by tanh, as in T5X), or ReLU to one."""
     if len(wi) == 2:
         return jax.nn.gelu(wi[0], approximate=True) * wi[1]
     return jax.nn.relu(wi[0])
@@ -114,7 +114,7 @@ def activate(wi: Sequence[Array]) -> Array:
 def dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
     """Drop values with probability `rate` and scale up the rest; no key means evaluation.
 
-    The mask is shared along the last axis but one, the length (T5X's broadcast_dims).
+    The mask is shared along the second last axis, the length (T5X's broadcast_dims).
     """
     if key is None or rate == 0.0:
         return x
@@ -125,7 +125,7 @@ def dropout(x: Array, rate: float, key: PRNGKeyArray | None) -> Array:
 
 
 def split_key(key: PRNGKeyArray | None, count: int) -> Sequence[PRNGKeyArray | None]:
-    """Split a key, or pass on that there is none."""
+    """Split a key, or return `count` times None if there is no key."""
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
@@ -168,10 +168,10 @@ class FeedForward(nnx.Module):
         return self.wo(dropout(self._hidden(x), self.dropout_rate, key))
 
     def _dropped_flat(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
-        """Multiply [B x L, D] in place of [B, L, D].
+        """Multiply [B x L, D] instead of [B, L, D].
 
-        Else XLA's CPU backend masks the hidden values again in the transposed copy that the
-        gradient of `wo` reads: a fifth of a training step. On TPUs this way moves more bytes.
+        Otherwise XLA's CPU backend masks the hidden values again, in the transposed copy for the
+        gradient of `wo`: a fifth of a training step. On TPUs this would move more bytes.
         """
         hidden = self._hidden(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         dropped = dropout(hidden, self.dropout_rate, key)

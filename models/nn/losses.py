@@ -1,8 +1,8 @@
 """The training loss, the same for dense and sparse models.
 
-Cross-entropy in nats over real target tokens, T5X's z-loss, and, for sparse models, the
+Its parts are cross-entropy in nats over real target tokens, T5X's z-loss and, in sparse models, the
 load-balance loss of every layer. All sums are divided by the number of real target tokens of the
-whole batch: Adafactor would forgive any other scale, the balance loss would change its weight.
+whole batch. Adafactor would ignore another scale, but the balance loss would change its weight.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Losses = TypeVar("Losses", bound=tuple[Array, ...])
 
 
 class Head(NamedTuple):
-    """What a model's logits are made of: the product of `x`, scaled, and `kernel`."""
+    """The factors of a model's logits, which are the product of the scaled `x` and `kernel`."""
 
     x: Float[Array, "B T D"]
     kernel: Float[Array, "D V"]
@@ -32,11 +32,11 @@ def chunked_token_losses(
     targets: Int[Array, "B T"],
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Cross-entropy in nats and squared log-partition of every position, in float32.
+    """Compute cross-entropy in nats and squared log-partition of every position, in float32.
 
-    `chunks` parts of the length come one after another. The logits of one part exist at a time, in
-    the backward pass too, where they are computed again: at 250,112 rows the logits of a whole
-    batch would be gigabytes.
+    The length is split into `chunks` parts, computed one after another, so that only one part's
+    logits exist at a time. At 250,112 rows, a whole batch's logits would be gigabytes. The backward
+    pass computes them again.
     """
 
     def of_part(x: Array, targets: Array) -> tuple[Array, Array]:
@@ -52,10 +52,11 @@ def distilled_token_losses(
     temperature: float,
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """`chunked_token_losses` of the student, and its cross-entropy with the teacher's predictions.
+    """Compute `chunked_token_losses` of the student and its cross-entropy with the teacher.
 
-    That of both at `temperature`, times its square, so that gradients keep their size (Hinton et
-    al. 2015). Both logits are made chunk by chunk: of the teacher only the hidden states are kept.
+    Both models predict at `temperature`. The cross-entropy is multiplied by its square, so that
+    gradients keep their size (Hinton et al. 2015). Both logits are computed chunk by chunk, so only
+    the teacher's hidden states are kept.
     """
 
     def of_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
@@ -79,7 +80,7 @@ def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """`losses` of arrays [B, T, ...], in `chunks` parts of the length that are made again."""
+    """Compute `losses` of arrays [B, T, ...] in `chunks` parts, again in the backward pass."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
@@ -107,13 +108,13 @@ def balance_loss(
     tokens: Float[Array, " G"],
     scope: BalanceScope,
 ) -> Float[Array, ""]:
-    """Load-balance loss of a sparse layer: experts * sum(f_i * P_i), 1 when even (equation 4).
+    """Compute a layer's load-balance loss: experts * sum(f_i * P_i), 1 when even (equation 4).
 
     Args:
         counts: tokens of each group that chose each expert, before capacity.
         mass: sums of the router's probabilities over the tokens of each group.
         tokens: routed tokens of each group.
-        scope: `group`, a mean over groups, or `global`, of f and P over all tokens.
+        scope: `group`, a mean over groups; or `global`, f and P over all tokens.
     """
     experts = counts.shape[-1]
     if scope == "global":
@@ -126,6 +127,6 @@ def balance_loss(
 
 
 def router_z_loss(log_z: Float[Array, "G S"], weight: Float[Array, "G S"]) -> Float[Array, ""]:
-    """Mean square of log-sum-exp of a router's logits over its routed tokens (ST-MoE)."""
+    """Compute the mean square of log-sum-exp of a router's logits over routed tokens (ST-MoE)."""
     in_group = jnp.maximum(weight.sum(axis=1), 1.0)
     return ((jnp.square(log_z) * weight).sum(axis=1) / in_group).mean()

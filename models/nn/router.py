@@ -1,13 +1,13 @@
-"""Top-1 routing (Switch Transformers, section 2): which expert a token goes to, and its slot.
+"""Top-1 routing (Switch Transformers, section 2): each token's expert, and its slot there.
 
-The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless asked
-for bfloat16, to see what that does. Statistics are float32 always. Padding is
-never routed and takes part in no statistic; it counts only in the group size S that sets the
-capacity (`mswitch.models.capacity`). Nothing here depends on the number of devices.
+The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
+configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
+and is in no statistic. It counts only in the group size S that sets the capacity
+(`mswitch.models.capacity`). Nothing here depends on the number of devices.
 
-On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`)
-and take half the time, which counts: the router of `switch-c` multiplies as much as its experts
-(docs/decisions/0026). Its gradients decide on no expert, and take one.
+On a TPU a float32 product is several bfloat16 passes. Three (`high`) route like six (`highest`) in
+half the time. That matters: the router of `switch-c` multiplies as much as its experts
+(docs/decisions/0026). Gradients choose no expert, so one pass is enough for them.
 """
 
 import functools
@@ -25,34 +25,34 @@ from mswitch.models.nn.layers import Initializer, fan_in_init, parameter
 from mswitch.models.nn.losses import balance_loss, router_z_loss
 from mswitch.models.partitioning import BATCH_AXES
 
-#: How a router's kernel is drawn, whatever init_scale is: Flaxformer's way, and the paper's.
+#: Initialisation of a router's kernel, independent of init_scale: Flaxformer's and the paper's.
 ROUTER_INITS: dict[RouterInit, Initializer] = {
     "flaxformer": jax.nn.initializers.normal(0.02),
     "paper": fan_in_init(0.1, "truncated_normal"),
 }
 
 
-#: A difference of logits that leaves no other expert any probability, in float32 and bfloat16.
+#: A difference of logits at which other experts have zero probability, in float32 and bfloat16.
 _CERTAIN = 256.0
-#: Tokens among which queues are counted pair by pair.
+#: Number of tokens among which queues are counted pair by pair.
 _BLOCK = 64
-#: Probability that a new `token` router gives the expert that the hash chooses.
+#: Probability of the hash's expert in a new `token` router.
 _FIRST_GATE = 0.7
 
 
 class RoutingStats(NamedTuple):
-    """What one sparse layer reports; averages are over its routed (real) tokens.
+    """Statistics of one sparse layer; averages are over its routed (real) tokens.
 
     Attributes:
-        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): by scope `group` a mean
-            over groups, by `global` of f and P over all tokens.
+        balance_loss: experts * sum(f_i * P_i), 1 when even (equation 4): a mean over groups, or
+            with scope `global`, f and P over all tokens.
         z_loss: mean square of log-sum-exp of the router's logits.
-        drop_fraction: share of tokens that found no slot.
+        drop_fraction: share of tokens without a slot.
         entropy: mean entropy of the router's distribution, in nats.
         confidence: mean probability of the chosen expert.
         load: share of tokens assigned to each expert, before capacity.
-        peak: most tokens any group assigned to one expert.
-        dropped: tokens that found no slot.
+        peak: largest number of tokens that a group assigned to one expert.
+        dropped: number of tokens without a slot.
         expert: the expert of every position, -1 for padding.
     """
 
@@ -68,11 +68,11 @@ class RoutingStats(NamedTuple):
 
 
 class Routing(NamedTuple):
-    """Where the tokens of G groups of S positions go.
+    """Destinations of the tokens of G groups of S positions.
 
     Attributes:
         slot: expert * capacity + position in the expert's queue; for a token that is dropped or
-            padding, its own number from experts * capacity upwards.
+            padding, a number of its own from experts * capacity upwards.
         gate: the chosen expert's probability, float32.
         stats: see `RoutingStats`.
     """
@@ -85,11 +85,11 @@ class Routing(NamedTuple):
 class Router(nnx.Module):
     """A linear map to one logit per expert, softmax, argmax; or a hash of the token's id.
 
-    A `token` router adds the token's row of a learned table to the logits. Its linear map begins
-    with zeros and its table with the hash's choices, so that it first routes as the hash does.
+    A `token` router adds the token's row of a learned table to the logits. It first routes like the
+    hash: its linear map begins with zeros, and its table with the hash's choices.
 
     Args:
-        config: the model's.
+        config: architecture.
         dtype: compute type of the rest of the model; if float32, routing is exact too.
         mesh: the devices, over whose `expert` axis the table's columns are sharded.
         rngs: randomness of initialisation.
@@ -127,7 +127,7 @@ class Router(nnx.Module):
     ) -> Routing:
         """Route every real token; earlier tokens of a group take an expert's slots first.
 
-        `ids` are those of the tokens that are read, which a hash and a table need. With a key
+        `ids` are the ids of the tokens that are read; a hash and a table need them. With a key
         (training), the input is multiplied by noise from 1 -+ jitter (appendix C).
         """
         if self.kernel is None:
@@ -151,7 +151,7 @@ class Router(nnx.Module):
 
 @jax.custom_vjp
 def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
-    """Multiply in three passes; gradients take a TPU's single pass, as those of other kernels."""
+    """Multiply in three passes; gradients use a TPU's single pass, as for other kernels."""
     return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
 
 
@@ -168,12 +168,12 @@ _project.defvjp(_project_forward, _project_backward)
 
 
 def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
-    """The expert of a token's id: Fibonacci hashing (Knuth, volume 3, section 6.4)."""
+    """Return the expert of a token's id by Fibonacci hashing (Knuth, volume 3, section 6.4)."""
     return ((ids.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)) >> 16).astype(jnp.int32) % experts
 
 
 def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
-    """Make rows whose softmax is `_FIRST_GATE` for the hash's expert and even for all others."""
+    """Make rows whose softmax is `_FIRST_GATE` for the hash's expert, and even for the others."""
     del key
     tokens, experts = shape
     chosen = jax.nn.one_hot(expert_of_id(jnp.arange(tokens), experts), experts, dtype=dtype)
@@ -185,10 +185,10 @@ def look_up(
 ) -> Float[Array, "G S E"]:
     """Take the rows of `ids`, with groups sharded over data x expert and columns over `expert`.
 
-    Each device looks up its columns for the tokens of all devices along `expert`, and `all_to_all`
+    Each device looks up its columns for the tokens of all devices along `expert`. Then `all_to_all`
     brings every token its whole row. The table itself is never gathered along that axis.
     """
-    if mesh is None or table.shape[1] % mesh.shape["expert"]:  # a teacher's need not be divided
+    if mesh is None or table.shape[1] % mesh.shape["expert"]:  # a teacher may not be divisible
         return table[ids]
 
     @functools.partial(
@@ -205,7 +205,7 @@ def look_up(
 
 
 def _rounded(x: Array) -> Array:
-    """Round to bfloat16 where that is the type: XLA keeps more digits in what it fuses."""
+    """Round values of type bfloat16, since XLA keeps more digits in fused operations."""
     if x.dtype != jnp.bfloat16:
         return x
     bits = jnp.finfo(jnp.bfloat16)
@@ -241,8 +241,8 @@ def queue_positions(
 ) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
     """Count the earlier tokens of each token's group and expert, and the tokens of each expert.
 
-    Block by block: a running sum for every token and expert would be written and read as often as
-    the logits. An expert of -1 counts nowhere.
+    Tokens are counted in blocks. A running sum for every token and expert would be written and read
+    as often as the logits. An expert of -1 is not counted.
     """
     groups, positions = expert.shape
     padded = jnp.pad(expert, ((0, 0), (0, -positions % _BLOCK)), constant_values=-1)

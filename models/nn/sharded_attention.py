@@ -1,4 +1,7 @@
-"""Which attention a model computes, and the kernel's on a mesh: each device its rows and heads."""
+"""Choose how a model computes attention, and run the kernel on a mesh.
+
+Each device computes its own rows and heads.
+"""
 
 import dataclasses
 import functools
@@ -14,8 +17,8 @@ from mswitch.pipelines.errors import UserError
 
 #: Widths of a head that the kernel was compiled for.
 WIDTHS = (64, 128)
-#: TPUs that it compiles for, by the beginning of JAX's name. v4 has 16 MB of on-chip memory, the
-#: others have at least four times that; in v3 kernels have no bfloat16 products.
+#: TPUs that the kernel compiles for, by the beginning of JAX's name. v4 has 16 MB of on-chip
+#: memory, the others at least four times as much. Kernels on v3 have no bfloat16 products.
 TPUS = {
     "TPU v4": KernelOptions(tile_values=1024 * 128, longest=1024),
     "TPU v5": KernelOptions(),
@@ -25,13 +28,13 @@ TPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class KernelMask:
-    """Which keys each query sees, as the kernel takes it, and how it runs.
+    """A mask in the kernel's form, with the kernel's options.
 
     Attributes:
         keys: example of each key; without `queries`, 0 hides a key.
-        queries: example of each query, which sees the keys of its example alone.
+        queries: example of each query, which sees only the keys of its example.
         causal: whether a query sees no key after it.
-        options: the kernel's.
+        options: options of the kernel.
         mesh: devices, or None for one.
     """
 
@@ -43,7 +46,7 @@ class KernelMask:
 
 
 def device_kind(mesh: Mesh | None) -> str:
-    """Return JAX's name for the mesh's devices, or for its own."""
+    """Return JAX's name for the mesh's devices, or for the default device."""
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     return device.device_kind
 
@@ -60,7 +63,7 @@ def choose_kernel(
         kind: JAX's name for the device.
 
     Raises:
-        UserError: `kernel` is chosen, which does not run there.
+        UserError: `kernel` is chosen, but does not run on that device.
     """
     if choice == "xla":
         return None
@@ -92,7 +95,7 @@ def attend_by_kernel(
     *,
     heads: int,
 ) -> Float[Array, "B Q J"]:
-    """`t5_attention`, rows sharded over data x expert, heads over model."""
+    """Compute `t5_attention` with rows sharded over data x expert, heads over model."""
     heads //= 1 if mask.mesh is None else mask.mesh.shape["model"]
     how = {"heads": heads, "causal": mask.causal, "options": mask.options}
     attend = functools.partial(t5_attention, **how)

@@ -1,15 +1,15 @@
 """Attention with T5's relative position bias as a TPU kernel: no [B, H, Q, K] array in memory.
 
-Queries, keys and values come as projections leave them, [B, length, heads * width], so nothing is
-transposed. A grid step has one row of the batch and the fewest heads that fill 128 lanes. All keys
-of a row fit the on-chip memory, so the softmax needs no running statistics. The backward pass
-needs queries, keys and values alone: it computes the weights again.
+Queries, keys and values have the projections' layout, [B, length, heads * width], so nothing is
+transposed. A grid step computes one row of the batch and the fewest heads that fill 128 lanes. All
+keys of a row fit the on-chip memory, so the softmax needs no running statistics. The backward pass
+needs only queries, keys and values: it computes the weights again.
 
-A bias depends on query minus key, so it comes as one value for each difference: a head's
-`diagonals`. Logits stand as [keys, queries], a tile of queries at a time. The bias of each tile is
-a window of one array, `window[y, c] = diagonals[c - y + ...]`, which moves down by a tile's size
-from one tile to the next. The first row of the batch fills the array, and the others reuse it. The
-bias's gradient is added up in such an array over the batch, and leaves as diagonals.
+The bias depends only on query minus key, so it is passed as one value per difference: a head's
+`diagonals`. Logits are [keys, queries], one tile of queries at a time. The bias of a tile is a part
+of one array, `window[y, c] = diagonals[c - y + ...]`. From one tile to the next, the part moves by
+a tile's size. The first row of the batch fills the array, and the others reuse it. The bias's
+gradient is summed over the batch in such an array, and returned as diagonals.
 
 Interpreted on CPU (slowly), and compiled for TPUs ahead of time; never timed on one.
 """
@@ -28,20 +28,20 @@ from jaxtyping import Array, Float, Int
 
 #: A masked logit (T5X's value): a query without any key attends to all of them evenly.
 MASKED = -1e10
-#: Logit of what lies beyond the last key, which gets no weight even then.
+#: Logit beyond the last key, which gets no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
-#: On-chip memory that the compiler may use; it takes less on generations that have less.
+#: On-chip memory that the compiler may use; it uses less on generations that have less.
 VMEM_BYTES = 100 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelOptions:
-    """How the kernel runs on a kind of device.
+    """Options of the kernel on a kind of device.
 
     Attributes:
-        tile_values: most logits of a head at one time, keys times queries.
-        longest: most positions of a row for which the on-chip memory is enough.
+        tile_values: largest number of logits of a head at a time, keys times queries.
+        longest: most positions of a row that fit the on-chip memory.
         interpret: whether JAX computes it operation by operation, as on CPU.
     """
 
@@ -52,7 +52,7 @@ class KernelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Sizes of one call, and how it is cut."""
+    """Sizes of one call and of its parts."""
 
     batch: int
     heads: int
@@ -89,7 +89,7 @@ class _Call:
 
     @property
     def tile(self) -> int:
-        """Queries at one time: a divisor of all, in whole lanes."""
+        """Queries at a time: a divisor of all, in whole lanes."""
         most = max(self.options.tile_values // self.padded_keys, LANES)
         sizes = range(LANES, self.padded_queries + 1, LANES)
         return max(size for size in sizes if self.padded_queries % size == 0 and size <= most)
@@ -99,7 +99,7 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of so many products, for arrays of all queries or all keys."""
+        """Estimate the cost of `products` products and `arrays` bytes per query or key value."""
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)
         return pl.CostEstimate(
@@ -115,7 +115,7 @@ def padded(length: int) -> int:
 
 
 def diagonal_distances(queries: int, keys: int) -> Int[np.ndarray, " diagonals"]:
-    """Return query minus key of each diagonal, in the order that `t5_attention` takes a bias."""
+    """Return query minus key of each diagonal, in the order of a bias of `t5_attention`."""
     return np.arange(padded(queries) + padded(keys)) - padded(keys)
 
 
@@ -131,7 +131,7 @@ def t5_attention(
     causal: bool,
     options: KernelOptions,
 ) -> Float[Array, "B Q J"]:
-    """Compute softmax(q k + bias, where allowed) v for each head; logits are not scaled.
+    """Compute softmax(q k + bias, masked) v for each head; logits are not scaled.
 
     Args:
         q: queries.
@@ -139,10 +139,10 @@ def t5_attention(
         v: values.
         diagonals: float32 bias of each of the `diagonal_distances`.
         key_segments: example of each key; without `query_segments`, 0 hides a key.
-        query_segments: example of each query, which sees the keys of its example alone.
+        query_segments: example of each query, which sees only the keys of its example.
         heads: heads in `J`.
         causal: whether a query sees no key after it.
-        options: how the kernel runs.
+        options: options of the kernel.
     """
     rows, queries, joined = q.shape
     sizes = (rows, heads, joined // heads, queries, k.shape[1])
@@ -150,7 +150,7 @@ def t5_attention(
     call = _Call(*sizes, **masked, biased=diagonals is not None, options=options)
 
     def pad(segments: Array) -> Array:
-        """Beyond the end are keys of an example that no query is of."""
+        """Pad with keys of an example that no query belongs to."""
         beyond = padded(segments.shape[1]) - segments.shape[1]
         segments = segments.astype(jnp.int32)
         return jnp.pad(segments, ((0, 0), (0, beyond)), constant_values=-1)[:, None]
@@ -209,7 +209,7 @@ def _run(
     scratch: Mapping[str, jax.ShapeDtypeStruct],
     cost: pl.CostEstimate,
 ) -> dict[str, Array]:
-    """Run a kernel over heads and, within them, rows of the batch. It takes arrays by name."""
+    """Run a kernel over heads and, within them, rows of the batch; it gets its arrays by name."""
     names = (*inputs, *results, *scratch)
 
     def block(name: str) -> pl.BlockSpec:
@@ -299,7 +299,7 @@ def _backward_kernel(call: _Call, ref: types.SimpleNamespace) -> None:
 
 
 def _dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
-    """Multiply, in float32; float32 operands are not rounded to bfloat16."""
+    """Multiply in float32; float32 operands are not rounded to bfloat16."""
     dimensions = (((contracted[0],), (contracted[1],)), ((), ()))
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
     return jax.lax.dot_general(
@@ -308,7 +308,7 @@ def _dot(a: Array, b: Array, contracted: tuple[int, int]) -> Array:
 
 
 def _zero_beyond(x: Array, length: int | Array) -> Array:
-    """Zeros in place of rows from `length` on: what is read beyond an array's end is undefined."""
+    """Replace rows from `length` on by zeros: values beyond an array's end are undefined."""
     if isinstance(length, int) and length == x.shape[0]:
         return x
     row = jax.lax.broadcasted_iota(jnp.int32, x.shape, 0)
@@ -352,13 +352,13 @@ def _weights(
 
 
 def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
-    """Return the rows of the window that are a tile's bias: the later the tile, the higher up."""
+    """Return the window's rows for a tile's bias: later tiles have rows with lower numbers."""
     first = pl.multiple_of(call.padded_queries - call.tile - start, LANES)
     return pl.ds(first, call.padded_keys)
 
 
-# window[y, c] = diagonals[c - y + window_rows]. With y = 128 i + 8 j + r, a roll of all diagonals
-# by 8 j + r lanes, r of them by sublane, puts all rows with this j into whole registers.
+# window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r. All diagonals are rolled
+# by 8 j + r lanes, r of them by sublane. Then all rows with this j are in whole registers.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:

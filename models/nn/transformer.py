@@ -1,8 +1,8 @@
-"""The encoder-decoder: mT5 with every feed-forward layer dense, mSwitch with sparse ones.
+"""The encoder-decoder: mT5 if every feed-forward layer is dense, mSwitch if some are sparse.
 
 A stack repeats a period of blocks (`models/nn/block.py`). A compiled loop over periods needs their
-parameters in one array with a leading `layers` axis. Unrolled, each period has its own: taking
-them out of such an array, and putting gradients together, would copy all of both in every step.
+parameters in one array with a leading `layers` axis. Unrolled periods have separate parameters: to
+slice such an array, and to join gradients, would copy all of both in every step.
 """
 
 import functools
@@ -28,7 +28,7 @@ PADDING = 0
 
 
 def periods_of(stacked: Period, count: int) -> list[Period]:
-    """Take `count` periods out of the arrays that hold all of them."""
+    """Slice `count` periods out of the arrays that hold all of them."""
     graph, parameters = nnx.split(stacked)
     return [
         nnx.merge(graph, jax.tree.map(lambda values, i=index: values[i], parameters))
@@ -37,7 +37,7 @@ def periods_of(stacked: Period, count: int) -> list[Period]:
 
 
 class Stack(nnx.Module):
-    """An encoder or a decoder: its periods, the position bias they share, and final norm.
+    """An encoder or a decoder: its periods, their shared position bias, and the final norm.
 
     The same seed gives the same values, whether layers are scanned or not.
     """
@@ -99,7 +99,7 @@ class Stack(nnx.Module):
         capacity: int | None,
         key: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply all blocks; statistics carry a leading axis of sparse layers."""
+        """Apply all blocks; statistics have a leading axis of sparse layers."""
         keys = split_key(key, 3)
         length = x.shape[1]
         bias = None if self.position_bias is None else self.position_bias(length, mask)
@@ -154,8 +154,8 @@ class Transformer(nnx.Module):
         dtype: compute type.
         mesh: devices to shard over, or None for one.
         scan_layers: loop over periods, whose parameters are in one array, instead of unrolling.
-        remat: what the backward pass recomputes (`TrainConfig`).
-        attention: what computes attention (`TrainConfig`).
+        remat: the part that the backward pass recomputes (`TrainConfig`).
+        attention: how attention is computed (`TrainConfig`).
         rngs: randomness of initialisation.
     """
 
@@ -213,17 +213,17 @@ class Transformer(nnx.Module):
         capacities: tuple[int, int] | None = None,
         key: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[RoutingStats, RoutingStats] | None]:
-        """Run encoder and decoder up to the logits, which `mswitch.models.nn.losses` computes.
+        """Run encoder and decoder, without the logits, which `mswitch.models.nn.losses` computes.
 
         Args:
             encoder_input_tokens: input, 0 is padding.
             decoder_input_tokens: targets shifted right, beginning with 0.
-            decoder_target_tokens: targets; where they are padding, nothing is routed.
-            encoder_segment_ids: of packed rows, the example of each input, from 1; 0 is padding.
-            decoder_segment_ids: the same of targets; no example attends to another.
-            groups: routing groups in the batch, of each stack.
+            decoder_target_tokens: targets; padding is not routed.
+            encoder_segment_ids: in packed rows, the example of each input, from 1; 0 is padding.
+            decoder_segment_ids: the same for targets; examples do not attend to each other.
+            groups: routing groups in the batch, for each stack.
             capacities: slots per expert and group of encoder and decoder layers; by default
-                what the capacity factor says.
+                from the capacity factor.
             key: randomness of training (jitter, dropout); None evaluates.
 
         Returns:
@@ -239,7 +239,7 @@ class Transformer(nnx.Module):
             seen = target
         else:
             target, source, packed = target_real, source_real, False
-            # Padding comes last, so only padding sees it, and that is never read.
+            # Padding comes last, so only padding sees it, and its output is never read.
             seen = jnp.ones((1, target.shape[1]), bool)
         target_mask = self._mask(target, seen, packed=packed, causal=True)
         memory_mask = self._mask(target, source, packed=packed)
@@ -288,7 +288,7 @@ class Transformer(nnx.Module):
         )
 
     def logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
-        """The matrix that turns the decoder's output into logits, and the factor before it."""
+        """Return the matrix from the decoder's output to logits, and the factor before it."""
         if self.logits is None:
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0
@@ -301,9 +301,9 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Say which keys each query sees: all that are real, or in packed rows its example's.
+        """Make the mask of the keys each query sees: real ones or, if packed, its example's.
 
-        Padding of packed rows sees padding alone, and is never read.
+        Padding of packed rows sees only padding, and its output is never read.
         """
         lengths = (queries.shape[1], keys.shape[1])
         kind = device_kind(self.mesh)

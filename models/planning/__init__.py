@@ -1,1 +1,1 @@
-"""`mswitch plan`: compile the training step for TPUs that are not there, and say what it needs."""
+"""`mswitch plan`: compile the training step for absent TPUs, and report what it needs."""

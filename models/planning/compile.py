@@ -1,10 +1,9 @@
-"""Compile a training step for a TPU slice or for GPUs that are not there.
+"""Compile a training step for a TPU slice or for GPUs that are absent.
 
-Runs where libtpu is installed, or JAX's plugin for CUDA.
-`python -m mswitch.models.planning.compile REQUEST` takes a `CompileRequest` as JSON, prints a
-`CompileResult` as the last line of its output, and ends when its standard input does. libtpu needs
-its own process: with it installed, JAX looks for a TPU's metadata for a minute unless the
-environment says otherwise.
+It needs libtpu or JAX's plugin for CUDA. `python -m mswitch.models.planning.compile REQUEST` takes
+a `CompileRequest` as JSON and prints a `CompileResult` as the last line of its output. It ends when
+its standard input does. libtpu needs its own process: it makes JAX look for a TPU's metadata for a
+minute, unless the environment prevents it.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from mswitch.models.lifeline import exit_with_parent
 from mswitch.models.planning.gpu_target import describe_gpu
 from mswitch.models.planning.topology import Topology, parse_topology
 
-#: What libtpu reads before it is loaded: there is no TPU, no metadata server, one host.
+#: Environment for loading libtpu: no TPU, no metadata server, one host.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -30,8 +29,8 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-#: What JAX's plugin for CUDA reads before it is loaded: there is no GPU. Triton's matrix products
-#: need tiles that only measuring on a GPU finds, so all products are cuBLAS's.
+#: Environment for loading JAX's plugin for CUDA: no GPU. Triton's matrix products need tiles that
+#: are found only by measuring on a GPU, so all products use cuBLAS.
 GPU_ENVIRONMENT = {
     "JAX_PLATFORMS": "",
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
@@ -43,7 +42,7 @@ GPU_ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class CompileRequest:
-    """A training step to compile for a topology, and sequences of these lengths."""
+    """A training step to compile for a topology, with sequences of these lengths."""
 
     topology: str
     model: ModelConfig
@@ -52,12 +51,12 @@ class CompileRequest:
     targets_length: int
 
     def as_json(self) -> str:
-        """One line that `from_json` reads."""
+        """Return one line for `from_json`."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> "CompileRequest":
-        """Read `as_json`'s line."""
+        """Read a line from `as_json`."""
         fields = json.loads(line)
         model, train = ModelConfig(**fields.pop("model")), TrainConfig(**fields.pop("train"))
         return cls(model=model, train=train, **fields)
@@ -65,14 +64,14 @@ class CompileRequest:
 
 @dataclasses.dataclass(frozen=True)
 class CompileResult:
-    """What the compiler said, per device.
+    """Result of the compiler, per device.
 
     Attributes:
         fits: whether the program fits the device's memory.
-        peak_bytes: most memory in use at a time, which decides whether it fits; what the compiler
-            wanted, if it does not; None where it did not say, or was not asked.
-        compile_secs: tracing and compiling.
-        cpu_secs: processor time of that, over all cores.
+        peak_bytes: most memory in use at a time, which decides whether it fits. If it does not fit,
+            the memory that the compiler wanted; None if that is unknown, or it was not compiled.
+        compile_secs: time for tracing and compiling.
+        cpu_secs: processor time for them, over all cores.
         process_peak_bytes: memory that compiling took on this machine.
         costs: FLOPs, memory traffic and collectives (`mswitch.models.planning.costs.Costs`), if
             the compiler made a program.
@@ -116,7 +115,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
 
 def describe_devices(topology: Topology) -> list[Any]:
-    """Return JAX's devices of a topology that is not there."""
+    """Return JAX's devices of a topology that is absent."""
     from jax.experimental import topologies
 
     if topology.chip.gpu:
@@ -135,7 +134,7 @@ def describe_devices(topology: Topology) -> list[Any]:
 
 
 def compile_step(request: CompileRequest) -> CompileResult:
-    """Compile, and read off what it takes."""
+    """Compile a step, and read its costs from the program."""
     import jax
 
     from mswitch.models.planning.costs import costs_of
@@ -155,7 +154,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
     costs = dataclasses.asdict(costs_of(compiled.as_text(), topology))
-    # The compiler for GPUs refuses nothing; libtpu has refused what does not fit.
+    # The compiler for GPUs refuses nothing; libtpu would have refused a program that does not fit.
     fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
     return CompileResult(fits, peak, secs, cpu_secs, _own_peak(), costs)
 
@@ -165,7 +164,7 @@ def _own_peak() -> int:
 
 
 def memory_wanted(message: str) -> int | None:
-    """Read how much memory a program would take from the compiler's refusal."""
+    """Read from the compiler's refusal how much memory a program would take."""
     match = re.search(r"[Uu]sed ([\d.]+)([KMGT])", message) or re.search(
         r"\(([\d.]+)([KMGT])\) exceeds", message
     )
@@ -175,7 +174,7 @@ def memory_wanted(message: str) -> int | None:
 
 
 def main() -> None:
-    """Do what the argument asks for."""
+    """Compile the request in the first argument, and print the result."""
     exit_with_parent()
     result = compile_step(CompileRequest.from_json(sys.argv[1]))
     print(json.dumps(dataclasses.asdict(result)))

@@ -1,4 +1,4 @@
-"""What `mswitch plan` can be asked."""
+"""Settings of `mswitch plan`."""
 
 import dataclasses
 
@@ -8,19 +8,19 @@ from mswitch.pipelines.config_checks import Count, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """The batch to plan for, and what is already decided; None leaves it to the memory model.
+    """The batch to plan for, and fixed settings; None lets the memory model choose.
 
     Attributes:
         batch_size: sequences per step, over all devices.
         inputs_length: encoder positions of a sequence.
-        targets_length: decoder positions of a sequence; 229 go with 1024 inputs.
+        targets_length: decoder positions of a sequence; 229 belong to 1024 inputs.
         data_parallel: devices along the mesh axis `data`.
         expert_parallel: devices along the mesh axis `expert`.
         model_parallel: devices along the mesh axis `model`.
         microbatches: parts of a batch whose gradients are added up.
-        loss_chunks: parts of the target length whose logits exist at one time.
-        remat: what the backward pass recomputes.
-        attention: what computes attention, as in training.
+        loss_chunks: parts of the target length, computed one after another.
+        remat: values that the backward pass recomputes.
+        attention: how attention is computed, as in training.
     """
 
     batch_size: Count = 1024
@@ -43,6 +43,6 @@ class PlanConfig:
         return self.batch_size, self.inputs_length, self.targets_length
 
     def allows(self, name: str, value: int | Remat) -> bool:
-        """Whether a setting may have this value."""
+        """Return whether a setting may have this value."""
         wanted = getattr(self, name)
         return wanted is None or wanted == value

@@ -1,4 +1,4 @@
-"""What a compiled program costs one device: FLOPs, bytes to and from memory, collectives."""
+"""Count a compiled program's costs on one device: FLOPs, memory traffic, collectives."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ from mswitch.models.planning.products import count_products
 from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.planning.traffic import count_bytes
 
-#: Collectives, and how many times its result's bytes a ring of n devices makes one device send.
+#: For each collective, the bytes that one device of a ring of n sends, per byte of the result.
 _SENT = {
     "all-gather": lambda n: (n - 1) / n,
     "all-reduce": lambda n: 2 * (n - 1) / n,
@@ -28,17 +28,17 @@ _SENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What one device does in one step, loops counted as often as they run.
+    """Costs of one step on one device, with loops counted as often as they run.
 
     Attributes:
-        flops: of matrix products, a multiply-add being two.
-        bfloat16_flops: the same, each product times the bfloat16 passes that it takes on the chip.
-        memory_bytes: read from and written to HBM by the instructions as scheduled.
-        collectives: by kind, such as all-to-all: `count`, how many run, and `bytes`, what one
-            device sends, if each is done as a ring; with several hosts also `bytes_between_hosts`,
-            what of that leaves its host.
-        parts: by part of the step, such as attention: `flops`, `memory_bytes`, and `secs`, the sum
-            over its instructions of products or traffic at peak rates, whichever takes longer.
+        flops: FLOPs of matrix products; a multiply-add is two.
+        bfloat16_flops: the same, with each product times its number of bfloat16 passes on the chip.
+        memory_bytes: bytes read from and written to HBM by the instructions as scheduled.
+        collectives: by kind, such as all-to-all: `count`, the number that run, and `bytes`, which
+            one device sends if each is a ring; with several hosts also `bytes_between_hosts`, the
+            part of these that leaves its host.
+        parts: by part of the step, such as attention: `flops`, `memory_bytes` and `secs`. `secs`
+            sums over instructions the longer time of products or traffic at peak rates.
     """
 
     flops: int
@@ -88,7 +88,7 @@ def _count_collectives(
             kind = instruction.opcode.removesuffix("-start")
             if kind in _SENT:
                 channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-                # One collective stands in each of the fusions that it overlaps with.
+                # A collective appears in each of the fusions that it overlaps with.
                 key = channel[1] if channel and name in fused else instruction.name
                 channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
     kinds: dict[str, dict[str, int]] = {}
@@ -106,7 +106,7 @@ def _count_collectives(
 
 
 def _result_bytes(collective: Instruction) -> int:
-    """Return the bytes of the results; a start's may come after its operands, before scalars."""
+    """Return the bytes of the results; a start may list its operands before, and scalars after."""
     arrays = [array for array in collective.arrays if array.shape]
     if len(arrays) > len(collective.operands):
         arrays = arrays[len(collective.operands) :]
@@ -114,7 +114,7 @@ def _result_bytes(collective: Instruction) -> int:
 
 
 def read_group(attributes: str) -> list[int]:
-    """Read the devices of one instance of a collective; of pairs, those farthest apart."""
+    """Read the devices of one instance of a collective; of pairs, the pair farthest apart."""
     pairs = re.search(r"source_target_pairs=\{(\{[^}]*\}(?:,\{[^}]*\})*)\}", attributes)
     if pairs:
         ends = [[int(end) for end in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
@@ -140,19 +140,19 @@ def read_group(attributes: str) -> list[int]:
 
 
 def _arrange(shape: str, order: str | None) -> np.ndarray:
-    """Number devices along a shape, its dimensions then put in another order."""
+    """Return device numbers in the order of a shape, transposed to `order`."""
     sizes = [int(size) for size in shape.split(",")]
     ids = np.arange(math.prod(sizes)).reshape(sizes)
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids
 
 
 def roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
-    """Seconds that each resource of a device would be busy at its peak rate; nothing was run.
+    """Estimate how many seconds each resource of a device is busy at peak rate; nothing is run.
 
-    Matrix products count as often as they have passes; all links of a device are in use. A step
-    takes longer than the longest of them, which is as if they overlapped perfectly. `costs` are a
-    program's `Costs` as a dictionary. The network is a slice's links, or a host's NVLink; between
-    several hosts there is another.
+    Matrix products count once per pass; all links of a device are in use. A step takes longer than
+    the longest of these times, even if they overlapped perfectly. `costs` are a program's `Costs`
+    as a dictionary. The network is a slice's links or a host's NVLink; several hosts have another
+    between them.
     """
     collectives = costs["collectives"].values()
     sent = sum(collective["bytes"] for collective in collectives)

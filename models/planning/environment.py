@@ -1,4 +1,4 @@
-"""The Python that has a compiler: an environment of its own beside the sources, or this one."""
+"""Run the compiler in a Python that has it: this one, or its own environment beside the sources."""
 
 import dataclasses
 import importlib.util
@@ -24,13 +24,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-    """What compiles for a platform.
+    """A compiler for a platform.
 
     Attributes:
-        module: a module that comes with it.
-        extra: mswitch's extra that brings it.
-        size: disk that its environment takes.
-        variables: environment variables that it reads.
+        module: a module that it installs.
+        extra: mswitch's extra that installs it.
+        size: disk space of its environment.
+        variables: environment variables for it.
     """
 
     module: str
@@ -73,10 +73,10 @@ def planning_python(compiler: Compiler) -> Path:
 
 
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
-    """Run `compile_step` in its own process, which has the compiler."""
+    """Run `compile_step` in a process that has the compiler."""
     compiler = COMPILERS[parse_topology(request.topology).platform]
     python = planning_python(compiler)
-    # Nothing is written to it: the child ends when this process does, however that comes.
+    # Nothing is written to it: the child ends when this process ends, for any reason.
     lifeline, held = os.pipe()
     try:
         done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Describe a GPU to XLA, which then compiles for it without one."""
+"""Describe a GPU to XLA, which then compiles for it while it is absent."""
 
 from mswitch.models.hardware import Chip
 
-#: What all GPUs here have in common, and the release of cuDNN that XLA may use.
+#: Properties that all GPUs here share, and the release of cuDNN that XLA may use.
 _COMMON = """
   threads_per_block_limit: 1024
   threads_per_warp: 32
@@ -15,7 +15,7 @@ _COMMON = """
   block_dim_limit_z: 65535
 """
 _CUDNN = "dnn_version_info { major: 9 minor: 10 }"
-#: Bytes of a multiprocessor's shared memory that a block cannot have.
+#: Bytes of a multiprocessor's shared memory that no block can use.
 _RESERVED = 1024
 
 

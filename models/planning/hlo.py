@@ -1,7 +1,7 @@
-"""Optimised HLO text as data: computations, instructions, and how often each of them runs.
+"""Parse optimised HLO text: computations, instructions, and how often each of them runs.
 
-XLA's own cost analysis counts a loop's body once, however often it runs. Here the call graph is
-walked from the entry, and a `while` multiplies what is inside by its trip count.
+XLA's own cost analysis counts a loop's body once, however often it runs. This module walks the call
+graph from the entry, and a `while` multiplies its contents by its trip count.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
-#: Called computations that are a rule for combining two values, not separate work.
+#: Opcodes whose called computation only combines two values, and is no separate work.
 _REDUCERS = frozenset(
     (
         "all-reduce",
@@ -45,7 +45,7 @@ class ArrayType:
     Attributes:
         dtype: HLO's name of the type, such as bf16.
         shape: its dimensions on one device.
-        in_hbm: false for what the compiler keeps in on-chip memory.
+        in_hbm: false if the compiler keeps it in on-chip memory.
     """
 
     dtype: str
@@ -67,9 +67,9 @@ class Instruction:
     Attributes:
         name: unique in the module.
         opcode: such as `convolution`.
-        arrays: the arrays of its result, a tuple's in order.
-        operands: names of what it reads.
-        literal: what stands in the parentheses, for constants and parameters.
+        arrays: the arrays of its result, in order for a tuple.
+        operands: names of its operands.
+        literal: the text in parentheses, for constants and parameters.
         attributes: the rest of the line.
         is_root: whether it is the computation's result.
         frames: functions that it was traced in, such as attention.Attention.attend, innermost
@@ -87,17 +87,17 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the whole result."""
+        """Bytes of all arrays of the result."""
         return sum(array.bytes for array in self.arrays)
 
     @property
     def target(self) -> str:
-        """Name of what a custom call calls."""
+        """Name of a custom call's target."""
         match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
     def called(self) -> list[str]:
-        """Computations that run when this instruction does."""
+        """Return the computations that run when this instruction does."""
         if self.opcode in _REDUCERS:
             return []
         names = _CALLED.findall(self.attributes)
@@ -114,8 +114,8 @@ class Module:
     """A program for one device.
 
     Attributes:
-        computations: by name, each a dictionary of instructions in program order.
-        entry: where it begins.
+        computations: dictionaries of instructions in program order, by the computation's name.
+        entry: name of the computation that begins.
     """
 
     computations: dict[str, Computation]
@@ -123,7 +123,7 @@ class Module:
 
     @classmethod
     def parse(cls, text: str) -> "Module":
-        """Read what `jax.stages.Compiled.as_text` gives."""
+        """Parse the text from `jax.stages.Compiled.as_text`."""
         computations: dict[str, Computation] = {}
         entry, current = None, None
         frames = _parse_frames(text)
@@ -156,7 +156,7 @@ class Module:
         }
 
     def runs(self) -> Iterator[tuple[str, int]]:
-        """Each call of a computation, as its name and how often it runs; the entry is first."""
+        """Yield each call of a computation, as its name and how often it runs, entry first."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()
@@ -170,10 +170,10 @@ class Module:
                 ]
 
     def trip_count(self, loop: Instruction) -> int:
-        """How often the body of a `while` runs.
+        """Return how often the body of a `while` runs.
 
-        The compiler for CPUs notes it; the one for TPUs leaves a condition `i < constant`, with i
-        from 0 in steps of 1, as JAX makes its scans.
+        The CPU compiler writes the number. The TPU compiler writes only a condition `i < constant`;
+        in JAX's scans, i counts from 0 in steps of 1.
         """
         known = _KNOWN_TRIPS.search(loop.attributes)
         if known:

@@ -1,8 +1,8 @@
-"""How much memory a training step takes on each device, from shapes alone.
+"""Predict a training step's memory on each device, only from shapes.
 
-Parameters and moments are exact: the real shardings are applied to the real shapes. The rest
-follows what XLA was seen to keep for the backward pass. docs/reference/tpu.md has the error against
-compiled programs.
+Parameters and moments are exact: the real shardings are applied to the real shapes. The rest is
+modelled on the arrays that XLA was observed to keep for the backward pass. docs/reference/tpu.md
+has the error compared with compiled programs.
 """
 
 import dataclasses
@@ -18,26 +18,26 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import optimizer_of
 from mswitch.models.training.state import Skeleton
 
-#: bfloat16 arrays kept for the backward pass of scanned layers. Of the feed-forward width:
-#: projections and their product. Of the model's width, for each layer of an encoder's and a
-#: decoder's block: the residual stream, and what the norm makes of it. Of all heads: queries, keys,
-#: values and their sums, besides keys and values of the inputs.
+#: bfloat16 arrays kept for the backward pass of scanned layers. With the feed-forward width:
+#: projections and their product. With the model's width, for each layer of an encoder's and a
+#: decoder's block: the residual stream and its normalised values. With the width of all heads:
+#: queries, keys, values and their sums; keys and values of the inputs come on top.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Attention keeps its probabilities in float32 and, for the product with values, in bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: A sparse block keeps its queues, the router's input in float32 before and after jitter, and two
-#: float32 values for each token and expert. Read off compiled steps of mSwitch-Base.
+#: A sparse block keeps its queues, and in float32 the router's input before and after jitter and
+#: two values for each token and expert. These were read from compiled steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: At the peak there are float32 arrays of the logits' size, and of a vocabulary's table, gathered
-#: from all devices. A TPU's programs have one of each; a GPU's also write the gradients of both.
+#: At the peak there are float32 arrays of the logits and of the vocabulary's table, gathered from
+#: all devices. A TPU's programs have one of each; a GPU's also write the gradients of both.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
-#: Share of a device's memory that a setting may be predicted to take and still be tried: steps
-#: took up to 11 % more than predicted (docs/reference/tpu.md).
+#: Largest predicted share of a device's memory for a setting that is tried: steps took up to 11 %
+#: more than predicted (docs/reference/tpu.md).
 USABLE_SHARE = 0.9
 
 
@@ -50,7 +50,7 @@ class StateMemory:
 
     @property
     def total(self) -> int:
-        """Both."""
+        """Bytes of both."""
         return self.parameters + self.optimizer
 
 
@@ -60,10 +60,10 @@ class StepMemory:
 
     Attributes:
         state: parameters and moments, at rest.
-        gradients: of parameters; with microbatches there are sums and a part's own.
-        activations: what the forward pass keeps for the backward pass.
-        working: what comes on top at the worst moment: the logits of a chunk and the vocabulary's
-            table, gathered; or, with remat, what one period recomputes.
+        gradients: gradients of parameters; with microbatches, their sums and one part's.
+        activations: arrays that the forward pass keeps for the backward pass.
+        working: additional arrays at the peak: the logits of a chunk and the vocabulary's table,
+            gathered; or, with remat, the recomputed arrays of one period.
     """
 
     state: StateMemory
@@ -73,12 +73,12 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.state.total + self.gradients + self.activations + self.working
 
 
 def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
-    """Bytes of parameters and moments on each device, by the shardings that training uses."""
+    """Count the bytes of parameters and moments on each device, with training's shardings."""
     mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
     skeleton = dataclasses.replace(skeleton, mesh=mesh)
     state = skeleton.abstract_state(optimizer_of(train))
@@ -125,8 +125,8 @@ def step_memory(
 class _Part(NamedTuple):
     """One device's share of one microbatch in a stack.
 
-    `memory_length` is that of the inputs a decoder attends to, 0 in an encoder. `slots` are those
-    of its experts, 0 in a dense model.
+    `memory_length` is the length of the inputs that a decoder attends to, 0 in an encoder. `slots`
+    counts its experts' slots, 0 in a dense model.
     """
 
     sequences: float
@@ -140,7 +140,7 @@ class _Part(NamedTuple):
 
 
 def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
-    """The shares of encoder and decoder, for `inputs` and `targets` positions a sequence."""
+    """Return the shares of encoder and decoder; a sequence has `inputs` and `targets` positions."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
     groups = batch_groups(model, train.batch_size, inputs, targets)
     parts = []
@@ -155,7 +155,7 @@ def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) ->
 
 
 def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Bytes that one period of a stack keeps for its backward pass."""
+    """Count the bytes that one period of a stack keeps for its backward pass."""
     dense = _block_kept(model, train, part, sparse=False)
     if not model.sparse:
         return dense
@@ -178,7 +178,7 @@ def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: 
 
 
 def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Bytes of the attention weights of one block: self-attention's, and a decoder's own.
+    """Count the bytes of a block's attention weights, with cross-attention in a decoder.
 
     The kernel writes none.
     """
@@ -189,14 +189,14 @@ def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> f
 
 
 def _period_weights(model: ModelConfig, train: TrainConfig) -> float:
-    """Parameters of one period on one device while it runs, gathered along its batch axes."""
+    """Count a period's parameters on one device while it runs, gathered along its batch axes."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff
     attention = 2 * 4 * model.d_model * model.joined_kv
     values = model.period * attention + feed_forward * (model.period - (1 if model.sparse else 0))
     experts = feed_forward * model.experts / train.expert_parallel
     if model.sparse and model.routing == "token":
-        # The router's table is whole along `model` while a device looks rows up.
+        # While a device looks up rows, the router's table is not sharded along `model`.
         table = model.vocabulary_size * model.experts / train.expert_parallel
         experts += table * train.model_parallel
     return (values + experts) / train.model_parallel

@@ -1,4 +1,4 @@
-"""Meshes and memory settings a model may be trained with on a slice, the fastest first."""
+"""Rank the meshes and memory settings for training a model on a slice, the fastest first."""
 
 import dataclasses
 import math
@@ -15,7 +15,7 @@ from mswitch.models.planning.topology import Topology, share_between_hosts
 from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 
-#: Widest tensor parallelism that is tried: beyond it, all-reduces of activations rule.
+#: Widest tensor parallelism that is tried: beyond it, all-reduces of activations dominate.
 WIDEST = 16
 LOSS_CHUNKS = (1, 2, 4, 8)
 MOST_BATCH_BITS = 20
@@ -23,12 +23,12 @@ MOST_BATCH_BITS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One way to train.
+    """A way to train.
 
     Attributes:
         train: mesh, microbatches, loss chunks, remat.
-        memory: what the memory model says of it.
-        secs: analytic time by which settings are ranked, nothing overlapped.
+        memory: prediction of the memory model.
+        secs: analytic time of a step without overlap, by which settings are ranked.
     """
 
     train: TrainConfig
@@ -39,7 +39,7 @@ class Setting:
 def rank_settings(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> list[Setting]:
-    """All settings that divide batch, experts and heads, the fastest first."""
+    """Return all settings that divide batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
     lengths = (config.inputs_length, config.targets_length)
     counts = parameter_counts(skeleton)
@@ -54,15 +54,15 @@ def rank_settings(
         shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
         other = _dividing_batch(model, config, topology.devices)
         raise UserError(
-            f"no setting of the {topology.devices} devices of {topology.name} divides {shares} as "
-            f"asked: give {f'--batch-size {other}' if other else 'a larger --batch-size'} in place "
+            f"no setting of the {topology.devices} devices of {topology.name} divides {shares} "
+            f"evenly: give {f'--batch-size {other}' if other else 'a larger --batch-size'} instead "
             f"of {config.batch_size}, or fewer of the options for mesh and microbatches"
         )
     return sorted(found, key=lambda setting: setting.secs)
 
 
 def _dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
-    """Return the power of two nearest to the batch that some setting divides, if there is one."""
+    """Return the power of two nearest to the batch that some setting divides, or None."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)
@@ -73,13 +73,13 @@ def _dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int
 
 
 def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:
-    """Say what is wrong with a mesh that is given as a whole."""
+    """Check the options for the mesh; a complete mesh must also divide batch and model."""
     asked = (config.data_parallel, config.expert_parallel, config.model_parallel)
     product, devices = math.prod(size or 1 for size in asked), topology.devices
     if devices % product or (None not in asked and product != devices):
         raise UserError(
             f"--data-parallel x --expert-parallel x --model-parallel is {product}, and "
-            f"{topology.name} has {devices} devices: leave one out, and it takes what is left"
+            f"{topology.name} has {devices} devices: leave one out to use all devices"
         )
     if config.model_parallel and model.heads % config.model_parallel:
         raise UserError(
@@ -161,7 +161,7 @@ def _analytic_secs(
     topology: Topology,
     counts: dict[str, int],
 ) -> float:
-    """Compute, weights through memory, and collectives, one after another: good for a ranking."""
+    """Estimate a step's time for ranking: compute, then weights' traffic, then collectives."""
     chip, parts = topology.chip, train.microbatches
     flops = training_step_flops(model, train.batch_size, *lengths) + recomputed_flops(
         model,
@@ -189,7 +189,7 @@ def _analytic_secs(
     # An all-reduce after attention and after feed-forward, forward and backward.
     sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
     sending += _sending_secs(topology, "all-reduce", sent, width, 1)
-    # A gradient is written and summed over devices; of parts, each is added to a sum.
+    # A gradient is written and summed over devices; a microbatch's is also added to a sum.
     of_gradients = 12 if parts == 1 else 24
     traffic = (others + experts) * (2 * passes + of_gradients) * parts
     return (
@@ -198,7 +198,7 @@ def _analytic_secs(
 
 
 def _sending_secs(topology: Topology, kind: str, sent: float, size: int, stride: int) -> float:
-    """Estimate one mesh axis' collectives: every `stride`-th device takes part, `size` of them."""
+    """Estimate the time of one mesh axis' collectives among `size` devices, `stride` apart."""
     if size == 1:
         return 0.0
     linked = max(1, topology.linked // stride)

@@ -1,4 +1,4 @@
-"""Which part of the training step an instruction belongs to, by the functions it was traced in."""
+"""Assign instructions to parts of the training step, by the functions they were traced in."""
 
 import collections
 import re
@@ -6,7 +6,7 @@ import re
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
-#: Parts, and functions of each, as module.function. The innermost function that matches decides.
+#: Functions of each part, as module.function. The innermost function that matches decides.
 PARTS = {
     "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",
@@ -22,8 +22,8 @@ _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     """Return the part of each instruction that has one, by the instruction's name.
 
-    What no function tells, such as the slices of a loop, belongs with its largest operand, or else
-    with its largest user.
+    Instructions without a known function, such as slices of a loop, get the part of their largest
+    operand, else of their largest user.
     """
     parts = {
         name: part
@@ -49,7 +49,7 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:
-    """Return the part by the instruction's functions, or those of what is fused in it."""
+    """Return the part by the functions of an instruction, or of the instructions fused in it."""
     inside = [
         fused
         for name in (instruction.called() if instruction.opcode == "fusion" else [])

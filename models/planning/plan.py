@@ -36,7 +36,7 @@ def make_plan(
     config = dataclasses.replace(config, attention=_attention(model, config, slice_))
     for warning in small_group_warnings(model, *config.shape):
         say("plan", warning)
-    # Without a mesh: the tree and its shapes are the same on all.
+    # No mesh is needed: the tree and its shapes are the same on all meshes.
     skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
@@ -65,7 +65,7 @@ def make_plan(
 
 
 def _attention(model: ModelConfig, config: PlanConfig, topology: Topology) -> AttentionChoice:
-    """Settle what computes attention on the slice's devices."""
+    """Choose how the slice's devices compute attention."""
     lengths = (config.inputs_length, config.targets_length)
     gpu = topology.chip.gpu
     kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
@@ -75,10 +75,10 @@ def _attention(model: ModelConfig, config: PlanConfig, topology: Topology) -> At
 def make_pair(
     preset: str, pair: str, topology: str, config: PlanConfig, changes: ModelChanges
 ) -> dict[str, Any]:
-    """Plan two presets for the same batch on one slice; changes are of `preset` alone.
+    """Plan two presets for the same batch on one slice; only `preset` gets the changes.
 
     Returns:
-        Both plans, `pair` as it is and `plan`, and `ratios` of the second to the first.
+        Both plans, the unchanged `pair` and `plan`, and `ratios` of the second to the first.
     """
     plans = {
         "pair": make_plan(pair, topology, config, NO_CHANGES),
@@ -93,7 +93,8 @@ def make_comparison(
     """Plan twice, the second time with other options: `entries`, such as `remat=layers`.
 
     Returns:
-        Both plans, `plan` and `compared`, what `changed`, and `ratios` of the second to the first.
+        Both plans, `plan` and `compared`, the `changed` options, and `ratios` of the second to the
+        first.
 
     Raises:
         UserError: if `plan` has no such option, or it cannot have the value.
@@ -126,7 +127,7 @@ def _replace_known(config: T, values: Mapping[str, Any]) -> T:
 
 
 def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
-    """Parameters, FLOPs and time of a step as multiples of another plan's; None is unknown."""
+    """Return parameters, FLOPs and step time as multiples of another plan's; None if unknown."""
     names = ("parameters", "flops_per_token", "estimated_step_secs")
     values = {name: (plan[name], baseline[name]) for name in names}
     return {
@@ -137,7 +138,7 @@ def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, fl
 def _smaller_batch(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> int | None:
-    """Return the largest half, quarter and so on of the batch that is predicted to fit, if any."""
+    """Return the largest half, quarter and so on of the batch that should fit, or None."""
     limit, size = USABLE_SHARE * topology.chip.hbm_bytes, config.batch_size
     while size % 2 == 0:
         size //= 2
@@ -156,7 +157,7 @@ def _smaller_batch(
 def _compile(
     model: ModelConfig, config: PlanConfig, topology: Topology, chosen: Setting
 ) -> CompileResult:
-    """Compile the chosen setting, unless its state alone is larger than the memory."""
+    """Compile the chosen setting, unless even its state is larger than the memory."""
     train, memory = chosen.train, chosen.memory
     if memory.state.total > topology.chip.hbm_bytes:
         say(
@@ -201,7 +202,7 @@ def _measured(
     chosen: Setting,
     result: CompileResult,
 ) -> dict[str, Any]:
-    """What the compiler said, and what follows from it."""
+    """Return the compiler's figures and figures derived from them."""
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
     analytic = training_step_flops(model, train.batch_size, *lengths)
@@ -247,7 +248,7 @@ def _measured(
 
 
 def _distinct(settings: list[Setting]) -> list[Setting]:
-    """The fastest setting of each mesh, a few of them."""
+    """Return the fastest setting of each mesh, at most `SUGGESTIONS`."""
     best: dict[tuple[int, int, int], Setting] = {}
     for setting in settings:
         train = setting.train

@@ -1,4 +1,4 @@
-"""FLOPs of one instruction: of matrix products, and of custom calls by their own account."""
+"""Count the FLOPs of an instruction: of matrix products, and of custom calls as they declare."""
 
 import json
 import math
@@ -15,8 +15,8 @@ class Products(NamedTuple):
     """FLOPs of matrix products.
 
     Attributes:
-        flops: a multiply-add is two.
-        bfloat16_flops: the same, each product as many times as bfloat16's as it takes.
+        flops: FLOPs; a multiply-add is two.
+        bfloat16_flops: the same, with each product times its number of bfloat16 passes.
     """
 
     flops: int = 0
@@ -26,13 +26,13 @@ class Products(NamedTuple):
 def count_products(
     module: Module, computation: Computation, instruction: Instruction, passes: Mapping[str, int]
 ) -> Products:
-    """Count the FLOPs of an instruction, and of all that is fused in it.
+    """Count the FLOPs of an instruction, including instructions fused in it.
 
     Args:
         module: the program.
-        computation: the computation that the instruction is in.
+        computation: the computation with the instruction.
         instruction: the instruction.
-        passes: a chip's (`mswitch.models.hardware.Chip`).
+        passes: passes of the chip (`mswitch.models.hardware.Chip`).
     """
     if instruction.opcode == "fusion":
         inside = [module.computations[name] for name in instruction.called()]
@@ -54,7 +54,7 @@ def _in_passes(
     passes: Mapping[str, int],
     precision: str | None,
 ) -> Products:
-    """Count a product as often as it takes; XLA states the precision unless it is the default."""
+    """Count a product once per pass; XLA states the precision unless it is the default."""
     if all(computation[name].arrays[0].dtype == "bf16" for name in product.operands[:2]):
         return Products(flops, flops)
     return Products(flops, flops * passes[(precision or "default").lower()])
@@ -76,7 +76,7 @@ def _custom_call_products(
 
 
 def read_estimate(call: Instruction) -> dict[str, int] | None:
-    """Read what a Pallas kernel says it costs: flops and bytes_accessed."""
+    """Read a Pallas kernel's own estimate of its costs: flops and bytes_accessed."""
     if call.opcode != "custom-call" or "cost_estimate" not in call.attributes:
         return None
     estimate = _backend_config(call)["custom_call_config"]["cost_estimate"]
@@ -89,7 +89,7 @@ def _backend_config(call: Instruction) -> dict[str, Any]:
 
 
 def dot_flops(dot: Instruction, computation: Computation) -> int:
-    """FLOPs of a `dot`: two for every result value and contracted position."""
+    """Count the FLOPs of a `dot`: two for every result value and contracted position."""
     left = computation[dot.operands[0]].arrays[0].shape
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
     sizes = [left[int(axis)] for axis in contracted[1].split(",") if axis] if contracted else []
@@ -97,10 +97,10 @@ def dot_flops(dot: Instruction, computation: Computation) -> int:
 
 
 def convolution_flops(convolution: Instruction, computation: Computation) -> int:
-    """FLOPs of a `convolution`, as which TPUs run every matrix product.
+    """Count the FLOPs of a `convolution`; TPUs run every matrix product as one.
 
-    Batch dimensions of a product become spatial ones, of which padding and dilation leave only
-    the positions where both operands have values: just those count.
+    Batch dimensions of a product become spatial ones, with padding and dilation. Only positions
+    where both operands have values count.
     """
     left, kernel = (computation[name].arrays[0].shape for name in convolution.operands[:2])
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", convolution.attributes)
@@ -126,7 +126,7 @@ def convolution_flops(convolution: Instruction, computation: Computation) -> int
             window_dilation=int(field("rhs_dilate", dimension, "1")),
         )
     groups = re.search(r"batch_group_count=(\d+)", convolution.attributes)
-    # The kernel's `i` is already the share of one feature group.
+    # The kernel's dimension `i` is already one feature group's share.
     batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
     return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
 
@@ -134,7 +134,7 @@ def convolution_flops(convolution: Instruction, computation: Computation) -> int
 def _valid_positions(
     *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
 ) -> int:
-    """Pairs of output and window positions that meet a value of the input."""
+    """Count the pairs of output and window positions that meet a value of the input."""
     last = (size - 1) * dilation
     valid = 0
     for tap in range(window):
@@ -147,5 +147,5 @@ def _valid_positions(
     return valid
 
 
-#: Matrix products, and what counts their FLOPs.
+#: Functions that count the FLOPs of matrix products, by opcode.
 _PRODUCTS = {"dot": dot_flops, "convolution": convolution_flops}

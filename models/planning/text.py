@@ -1,4 +1,4 @@
-"""A plan as a page of text."""
+"""Format a plan as a page of text."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from mswitch.models.hardware import GIB
 
 
 def format_plan(plan: dict[str, Any]) -> str:
-    """Lay a plan out for a terminal."""
+    """Format a plan for a terminal."""
     verdict = "fits" if plan["fits"] else "DOES NOT FIT"
     lines = [
         f"{plan['preset']} on {plan['topology']} ({plan['devices']} devices): {verdict}",
@@ -39,12 +39,12 @@ def format_plan(plan: dict[str, Any]) -> str:
     elif smaller := plan["fitting_batch_size"]:
         lines += ["", f"no setting is predicted to fit, but --batch-size {smaller} is"]
     else:
-        lines += ["", "no setting is predicted to fit, nor a smaller batch: take a larger slice"]
+        lines += ["", "no setting or smaller batch is predicted to fit: use a larger slice"]
     return "\n".join(lines)
 
 
 def format_pair(pair: dict[str, Any]) -> str:
-    """Lay two plans out, and what one costs as a multiple of the other."""
+    """Format two plans, and the costs of one as multiples of the other's."""
     plan, baseline, ratios = pair["plan"], pair["pair"], pair["ratios"]
     secs = ratios["estimated_step_secs"]
     lines = [
@@ -63,7 +63,7 @@ def format_pair(pair: dict[str, Any]) -> str:
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:
-    """Lay two plans out side by side."""
+    """Format two plans side by side."""
     plans = [comparison["plan"], comparison["compared"]]
     changed = " ".join(f"{name}={value}" for name, value in comparison["changed"].items())
     names = list(dict.fromkeys(name for plan in plans for name in plan["parts"]))
@@ -77,7 +77,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 
 
 def _figures(plan: dict[str, Any], parts: list[str]) -> dict[str, str]:
-    """Return what is compared of a plan, by its name."""
+    """Return the figures of a plan that are compared, by name."""
     estimate = plan["estimate"] or {}
 
     def secs(value: float | None) -> str:
@@ -104,7 +104,7 @@ def _part(part: dict[str, float] | None) -> str:
 
 
 def _parts(plan: dict[str, Any]) -> list[str]:
-    """Lay out what each part of the step costs one device."""
+    """Format the costs of each part of the step on one device."""
     rows = list(plan["parts"].items())
     keys = ("memory_bytes", "flops", "secs")
     rows.append(("all", {key: sum(part[key] for _, part in rows) for key in keys}))
@@ -146,7 +146,7 @@ def _costs(plan: dict[str, Any]) -> list[str]:
 
 
 def estimate_secs(secs: float) -> str:
-    """Seconds with two figures: more would promise too much."""
+    """Format seconds with two figures, since more would suggest too much precision."""
     return f"{secs:.2g} s"
 
 

@@ -14,9 +14,9 @@ class Topology:
     """A slice, or hosts of GPUs.
 
     Attributes:
-        name: as libtpu knows it.
+        name: libtpu's name of the slice, or the same form for GPUs.
         chip: figures of one device.
-        shape: chips along each dimension; GPUs of a host, and hosts if there are several.
+        shape: chips along each dimension; or GPUs per host, and hosts if there are several.
     """
 
     name: str
@@ -25,12 +25,12 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """JAX devices of the whole slice."""
+        """Number of JAX devices in the whole slice."""
         return math.prod(self.shape) * self.chip.devices
 
     @property
     def linked(self) -> int:
-        """Devices that fast links join: those of a slice, or GPUs of a host."""
+        """Number of devices that fast links join: all of a slice, or the GPUs of a host."""
         return self.shape[0] if self.chip.gpu else self.devices
 
     @property
@@ -40,14 +40,15 @@ class Topology:
 
 
 def share_between_hosts(kind: str, size: int, linked: int) -> float:
-    """Return the share of what the devices of a collective send that leaves their hosts.
+    """Return the share of a collective's traffic that leaves the sending device's host.
 
-    A ring leaves a host once, whatever its devices there. All-to-all sends to each device alike.
+    A ring leaves a host once, however many devices it has there. All-to-all sends equally to each
+    device.
 
     Args:
-        kind: such as all-to-all.
+        kind: kind of collective, such as all-to-all.
         size: devices that take part.
-        linked: those of them on each host.
+        linked: number of them on each host.
     """
     if size <= linked:
         return 0.0
@@ -69,8 +70,8 @@ def parse_topology(name: str) -> Topology:
         gpus, *hosts = shape
         if not 0 < gpus <= chip.largest[0] or len(hosts) > 1 or 0 in hosts:
             raise UserError(
-                f"--topology {name}: give the GPUs of a host, 1 to {chip.largest[0]}, and how many "
-                f"hosts there are, such as {match[1]}:8x2"
+                f"--topology {name}: give the GPUs of a host, 1 to {chip.largest[0]}, and the "
+                f"number of hosts, such as {match[1]}:8x2"
             )
         return Topology(name, chip, shape)
     if len(shape) != len(chip.largest):
@@ -80,8 +81,8 @@ def parse_topology(name: str) -> Topology:
         )
     if any(size % 2 for size in shape[:2]) or not all(shape):
         raise UserError(
-            f"--topology {name}: a slice is made of hosts of 2x2 chips, so its first two "
-            "dimensions are even"
+            f"--topology {name}: a slice consists of hosts of 2x2 chips, so its first two "
+            "dimensions must be even"
         )
     if any(size > limit for size, limit in zip(sorted(shape), sorted(chip.largest), strict=True)):
         largest = "x".join(str(size) for size in chip.largest)

@@ -1,9 +1,9 @@
-"""Bytes that one instruction reads from a device's memory and writes to it."""
+"""Count the bytes that an instruction reads from a device's memory and writes to it."""
 
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 from mswitch.models.planning.products import read_estimate
 
-#: Instructions that move nothing: names for memory, or parts that are counted on their own.
+#: Instructions that move nothing: names for memory, or calls whose contents are counted separately.
 _FREE = frozenset(
     (
         "",
@@ -24,7 +24,7 @@ _FREE = frozenset(
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Count an instruction's traffic; a collective's or copy's is counted where it is done."""
+    """Count an instruction's traffic; a collective's or copy's is counted in its `-done`."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-start"):
         return 0
@@ -46,7 +46,7 @@ def _custom_call_bytes(computation: Computation, call: Instruction) -> int:
         on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
         return max(0, estimate["bytes_accessed"] - on_chip)
     if not call.operands:
-        return 0  # memory set aside, not yet written
+        return 0  # it reserves memory and writes nothing
     written = _in_hbm(call)
     if call.target.startswith("__cu") and len(call.arrays) > 1:
         written -= call.arrays[-1].bytes  # a library's workspace comes last
@@ -66,7 +66,7 @@ def _in_hbm(instruction: Instruction) -> int:
 
 
 def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
-    """Bytes of a fusion: its operands and results, or the parts it touches of large ones."""
+    """Count a fusion's bytes: of operands and results, or only of the parts that it touches."""
     inside = module.computations[fusion.called()[0]]
     total = 0
     for parameter in inside.values():
@@ -79,7 +79,7 @@ def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction)
 
 
 def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Bytes that a fused computation reads of a value: of one it slices, only the slices."""
+    """Count the bytes that a fused computation reads of a value; if sliced, only the slices."""
     total = 0
     for user in inside.values():
         if value.name not in user.operands:
@@ -103,7 +103,7 @@ def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
 
 
 def _bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
-    """Bytes of a fused computation's result: of one it updates in place, only the update."""
+    """Count the bytes of a fused computation's result; if updated in place, only the update."""
     if root.opcode == "tuple":
         return sum(_bytes_written(module, inside, inside[name]) for name in root.operands)
     if root.opcode == "bitcast":

@@ -1,8 +1,7 @@
-"""Which steps of a training are bad (loss or gradient not finite, a spike), and what follows.
+"""Detect bad training steps (loss or gradient not finite, a spike), and skip them or stop.
 
-The verdict on a step is a function of the losses before it, which metrics.jsonl holds: a resumed
-run, and every process of a job, comes to the same one. `step` leaves the update of a skipped step
-out.
+The verdict on a step is a function of the losses before it, which metrics.jsonl holds. So a resumed
+run, and every process of a job, reaches the same one. `step` omits the update of a skipped step.
 """
 
 import collections
@@ -14,17 +13,17 @@ import numpy as np
 
 from mswitch.models.config import BadLossPolicy
 
-#: Steps whose losses a loss is compared with, and how many of them there must be.
+#: Number of steps whose losses a loss is compared with, and their minimum number.
 WINDOW_STEPS = 100
 MIN_STEPS = 20
 #: Steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1
-#: Bad steps in a row whose updates `skip` leaves out; the next one ends the run.
+#: Bad steps in a row that `skip` allows; the next one ends the run.
 PATIENCE = 10
 
 
 class LossWatch:
-    """Compares each loss with those before it.
+    """Compares each loss with the losses before it.
 
     Args:
         spike: standard deviations above the mean at which a loss is a spike; None for never.
@@ -46,14 +45,14 @@ class LossWatch:
     def judge(
         self, metrics: Mapping[str, Any], policy: BadLossPolicy, checkpoint: str | None
     ) -> None:
-        """Remember a step, and say so if it is skipped.
+        """Remember a step, and log if it is skipped.
 
         Args:
-            metrics: of the step.
+            metrics: the step's metrics.
             policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
-            checkpoint: the newest one, if there is any.
+            checkpoint: path of the newest checkpoint, if any.
         """
-        # They import JAX, which a report on losses does without.
+        # Imported late: they import JAX, which a report on losses does not need.
         from mswitch.models.training.distributed import JobError, say_once
 
         step = int(metrics["step"])
@@ -69,25 +68,25 @@ class LossWatch:
             self.skipped += 1
             return
         self.skipped = 0
-        # From JSON it is a float already; NumPy would add up float32 otherwise.
+        # A new step's loss is a float32, which NumPy would sum as such; one from JSON is a float.
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 
     def limit(self, step: int) -> float:
         """Return the largest loss that is not a spike at `step`.
 
-        The step before it does not count: its loss is not known yet when `step` begins.
+        The step before does not count: its loss is not yet known when `step` begins.
         """
         if self._spike is None:
             return math.inf
         before = [loss for at, loss in self._losses if step - 1 - WINDOW_STEPS <= at < step - 1]
         if len(before) < MIN_STEPS:
             return math.inf
-        # In float32, as the device compares.
+        # The device compares in float32.
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
     def fault(self, metrics: Mapping[str, Any]) -> str | None:
-        """Say what is wrong with a step, if anything."""
+        """Return what is wrong with a step, or None."""
         loss, norm = float(metrics["train/loss"]), float(metrics["train/gradient_norm"])
         limit = self.limit(int(metrics["step"]))
         if not math.isfinite(loss):
@@ -100,7 +99,7 @@ class LossWatch:
 
 
 def _explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
-    """Say why a run ends at a bad step, and how to continue."""
+    """Return why a run ends at a bad step, and how to continue."""
     if policy == "skip":
         reason = f", after {PATIENCE} skipped steps"
         advice = f"remove {checkpoint} to continue from the one before" if checkpoint else ""

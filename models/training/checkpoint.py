@@ -1,12 +1,13 @@
-"""Checkpoints of a run: written by Orbax in the background, found again only when complete.
+"""Save the checkpoints of a run with Orbax, in the background; restore only complete ones.
 
-A checkpoint is the directory `checkpoints/<step>`, where `step` is the number of optimizer steps
-done. Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it.
-A name alone proves nothing: a killed `rm -r`, or a copy that stopped, leaves directories behind.
+A checkpoint is the directory `checkpoints/<step>`, where `step` counts finished optimizer steps.
+Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it. The
+name alone proves nothing: a killed `rm -r` or an interrupted copy leaves partial directories.
 
-All processes of a job save and restore together, on a file system they share; process 0 removes.
-Where the run is in a bucket, each has a working copy (`mswitch.models.training.run_files`) and
-saves its own part there, in files that no other process has. A checkpoint is then the files of all.
+All processes of a job save and restore together on a shared file system; only process 0 removes.
+If the run is in a bucket, each process saves its part in its own working copy
+(`mswitch.models.training.run_files`), in files that no other process has. The parts form the
+checkpoint.
 """
 
 import contextlib
@@ -43,20 +44,20 @@ from mswitch.pipelines.outputs import read_json_object
 if TYPE_CHECKING:
     from mswitch.models.training.run_files import RunFiles
 
-#: End of the name of a checkpoint that lacks a part.
+#: Suffix of an incomplete checkpoint's name.
 INCOMPLETE = "incomplete"
 
-#: What to do if a checkpoint cannot be read.
+#: Advice for a checkpoint that cannot be read.
 RESTORE_IT = "restore it from a copy, or train again into another --out"
-#: What TensorStore says of an array whose bytes are not those that were written.
+#: TensorStore's error for an array whose bytes have changed since they were written.
 _DAMAGED = re.compile(
     r'in (?:"([^"]+)" in OCDBT database at )?local file "([^"]+)"[^"]*: Digest mismatch'
 )
 
-#: Characters of a reason that a library gives.
+#: Longest error text to quote from a library, in characters.
 MAX_REASON = 400
 
-#: Of what Orbax logs, with pages of tracebacks, beside the exceptions that we get.
+#: Errors that Orbax logs with long tracebacks although it also raises them.
 RAISED_TOO = ("_SignalingThread.run() raised", "Failed to get metadata for checkpointable")
 logging.getLogger("absl").addFilter(
     lambda record: not any(text in str(record.msg) for text in RAISED_TOO)
@@ -66,9 +67,9 @@ _build_zarr3_metadata = tensorstore_utils._build_zarr3_metadata
 
 
 def _build_checked_metadata(*shape: Any, **options: Any) -> dict[str, Any]:
-    """Give each chunk of an array a CRC-32C, which is checked when it is read.
+    """Add a CRC-32C to each chunk of an array, which is checked when the chunk is read.
 
-    Zarr has a codec for this. Orbax has no option for it: it only protects the index of the chunks.
+    Zarr has a codec for this, but Orbax has no option: it only protects the index of the chunks.
     """
     metadata = _build_zarr3_metadata(*shape, **options)
     for codec in metadata["codecs"]:
@@ -79,12 +80,12 @@ def _build_checked_metadata(*shape: Any, **options: Any) -> dict[str, Any]:
 tensorstore_utils._build_zarr3_metadata = _build_checked_metadata
 
 STEP = re.compile(r"0|[1-9][0-9]*")
-#: Names of what Orbax is still writing and of what `Checkpoints` is still removing.
+#: Directories that Orbax is still writing or `Checkpoints` is still removing.
 LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether Orbax committed this checkpoint and both its parts are there."""
+    """Return whether Orbax committed this checkpoint and both its parts exist."""
     try:
         metadata = json.loads((checkpoint / METADATA).read_text())
         for part in (PARAMETERS, OPTIMIZER):
@@ -100,14 +101,14 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def complete_steps(directory: Path) -> list[int]:
-    """Steps of all complete checkpoints in `directory`, ascending."""
+    """Return the steps of all complete checkpoints in `directory`, ascending."""
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
 
 
 def find_step(files: "RunFiles", asked: int | None) -> int:
-    """The step of a run's checkpoint: the one asked for, or the newest."""
+    """Return `asked` if the run has that checkpoint, or its newest step if `asked` is None."""
     steps = complete_steps(files.directory / CHECKPOINTS)
     if not steps:
         raise UserError(f"{files.place} has no checkpoint yet: train it first")
@@ -118,7 +119,7 @@ def find_step(files: "RunFiles", asked: int | None) -> int:
 
 
 def chosen_step(files: "RunFiles", asked: int | None) -> int:
-    """The step to answer with: the one asked for, the one that was selected, or the newest."""
+    """Return the step to use: `asked`, else the run's selected step, else the newest."""
     path = files.directory / SELECTED
     if asked is None and path.is_file():
         asked = int(read_json_object(path)["step"])
@@ -133,11 +134,11 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        directory: where they are.
-        place: the same, or its URL, for messages.
-        kept: steps whose checkpoints stay; others go once a newer one is known to be good.
-        run: the run's `config_hash`, which a checkpoint carries; empty where any run's will do.
-        files: those of the run, if checkpoints are to be sent to where it lies.
+        directory: where the checkpoints are.
+        place: their path or URL, for messages.
+        kept: steps to keep; other checkpoints go once a newer one is known to be good.
+        run: the run's `config_hash`, stored in each checkpoint; empty accepts any run's.
+        files: the run's files, if they upload each checkpoint.
     """
 
     def __init__(
@@ -157,18 +158,18 @@ class Checkpoints:
 
     @property
     def _is_apart(self) -> bool:
-        """Whether each process of a job has a directory of its own."""
+        """Whether each process of a job has its own directory."""
         return self._files is not None and self._files.is_copy and jax.process_count() > 1
 
     def latest(self) -> int | None:
-        """The newest complete step, or None."""
+        """Return the newest complete step, or None."""
         return max(complete_steps(self.directory), default=None)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed runs left: unfinished writes, checkpoints that were being removed.
+        """Remove what killed runs left: unfinished writes and half-removed checkpoints.
 
-        What has a checkpoint's name and is none, which neither leaves, is set aside: somebody may
-        want to mend it. What has a name that is not ours is somebody else's, and stays.
+        A killed run never leaves an incomplete directory under a checkpoint's name. If there is
+        one, rename it, so that somebody can repair it. Directories with other names stay.
         """
         if not self.directory.is_dir():
             return
@@ -178,7 +179,7 @@ class Checkpoints:
                     shutil.rmtree(path)
                 except OSError as error:
                     raise UserError(
-                        f"{path}, left by a run that was killed, cannot be removed "
+                        f"{path}, left by a killed run, cannot be removed "
                         f"({error.strerror or error}): remove it, and give the same command again"
                     ) from error
         for path in _named_by_step(self.directory):
@@ -188,23 +189,23 @@ class Checkpoints:
                 say_once("train", f"{path} is not a complete checkpoint: it is {aside} now")
 
     def save(self, state: TrainState, step: int, *, prune: bool = True) -> None:
-        """Start to save `state`; a save still under way is waited for first.
+        """Wait for the previous save, then start to save `state` in the background.
 
-        What a step recorded is from before its update: only the steps after a checkpoint tell
-        whether it is good. So the newest stays until the next is saved. The caller has made sure
-        that everything that belongs to these steps (metrics) is on disk.
+        A step records its metrics before its update, so only later steps show whether a
+        checkpoint is good. The newest therefore stays until the next one is saved. The caller
+        must first write to disk everything that belongs to these steps (metrics).
 
         Args:
-            state: after `step` steps.
+            state: the state after `step` steps.
             step: the checkpoint's name.
-            prune: whether the steps since the newest checkpoint were good: older ones go.
+            prune: remove older checkpoints, since the steps after the newest were good.
         """
         self.wait()
         if prune:
             self.prune()
         fault_point("train.before_checkpoint")
         if jax.default_backend() == "cpu":
-            # The next step reuses the state's memory, of which a host copy here is a mere view.
+            # A host copy is only a view of the state's memory here, which the next step reuses.
             state = jax.tree.map(jnp.copy, state)
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         parts, path = _parts(state), self.directory / str(step)
@@ -217,7 +218,7 @@ class Checkpoints:
         fault_point("train.during_checkpoint")
 
     def wait(self) -> None:
-        """Wait until the save under way is complete."""
+        """Wait until the current save is complete."""
         if self._pending is None:
             return
         step, wait = self._pending
@@ -232,7 +233,7 @@ class Checkpoints:
         fault_point("train.after_checkpoint")
 
     def prune(self) -> None:
-        """Remove checkpoints that are neither kept nor the newest."""
+        """Remove all checkpoints except the newest and the steps in `kept`."""
         if not is_first() and not self._is_apart:
             return
         try:
@@ -242,18 +243,18 @@ class Checkpoints:
         kept = self._files.prune(self.kept) if self._files else self.kept
         for old in steps[:-1]:
             if old not in kept:
-                # Renamed first, so that no moment shows a half-removed checkpoint by its name.
+                # Rename first, so that a half-removed checkpoint never has its name.
                 hidden = self.directory / f".{old}.removed"
                 (self.directory / str(old)).rename(hidden)
                 shutil.rmtree(hidden)
 
     def restore(self, step: int, like: TrainState, fix: str = "") -> TrainState:
-        """Load the whole state, onto the devices `like` names.
+        """Load the whole state and place it on the devices of `like`.
 
         Args:
-            step: of the checkpoint.
+            step: the checkpoint's step.
             like: shapes, types and shardings of the state.
-            fix: what to do if it cannot be read; empty for a run that goes on.
+            fix: advice if it cannot be read; empty for a run that continues.
         """
         checkpoint = self.directory / str(step)
         fix = fix or self._advise(step)
@@ -264,9 +265,9 @@ class Checkpoints:
         return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
 
     def _advise(self, step: int) -> str:
-        """Say what to do if the checkpoint of a step cannot be read."""
+        """Return what to do if the checkpoint of a step cannot be read."""
         steps = set(self._files.steps if self._files else ())
-        with contextlib.suppress(UserError):  # which reading it will raise
+        with contextlib.suppress(UserError):  # reading the checkpoint raises it again
             steps.update(complete_steps(self.directory))
         if before := [other for other in steps if other < step]:
             return f"remove it, and training continues from the checkpoint of step {max(before):,}"
@@ -274,13 +275,13 @@ class Checkpoints:
 
 
 def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Callable[[], Any]:
-    """Start to save what this process holds of a state; give a function that waits for it.
+    """Start to save this process's part of a state; return a function that waits for it.
 
-    Orbax's newer interface insists on one path for all processes. Without OCDBT, whose index is
-    made of the files of all processes, each chunk of an array is a file.
+    This uses Orbax's older interface: the newer one requires the same path in all processes. OCDBT
+    is off, since its index needs the files of all processes: each chunk of an array is a file.
     """
-    options = v0.options.MultiprocessingOptions(primary_host=None)  # each finds its own files alone
-    # In the background, a process would take another's directories for its own that are there.
+    options = v0.options.MultiprocessingOptions(primary_host=None)  # each sees only its own files
+    # If directories are made in the background, a process takes another's for its own.
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:
@@ -306,9 +307,9 @@ def _parts(state: TrainState) -> dict[str, Any]:
 
 
 def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str = "") -> Parameters:
-    """Load a checkpoint's parameters without its optimizer state, as `like` has them placed.
+    """Load a checkpoint's parameters without its optimizer state, placed as in `like`.
 
-    `run` is the `config_hash` of the run that it must be of, if it says; empty where any will do.
+    If both `run` and the checkpoint name a run's `config_hash`, they must be equal.
     """
     checkpoint = files.directory.absolute() / CHECKPOINTS / str(step)
     with files.checkpoint(step):
@@ -320,8 +321,8 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
         with _readable(checkpoint, fix):
             return ocp.load_checkpointables(str(checkpoint), like)
 
-    # Orbax lets a process that cannot read its part keep the others waiting for minutes: what each
-    # can find out alone comes first.
+    # If a process cannot read its part, Orbax keeps the others waiting for minutes. So each first
+    # checks what it can by itself.
     together(lambda: _check(checkpoint, like, run, fix))
     return together(load)
 
@@ -329,14 +330,14 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _readable(checkpoint, fix):
         for part, wanted in like.items():
-            # Of this part alone: a working copy may lack the other
+            # Describe only this part: a working copy may lack the other
             # (`mswitch.models.training.run_files`).
             described = ocp.metadata(str(checkpoint), checkpointable_name=part)
             notes = described.custom_metadata
             of_run = notes.get("run") if isinstance(notes, dict) else None
             if run and of_run and of_run != run:
                 raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
-            if described.metadata:  # what cannot be described cannot be loaded either
+            if described.metadata:  # without it, loading fails and says so
                 _check_same_model(checkpoint, part, described.metadata, wanted)
 
 
@@ -355,7 +356,7 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
 
 
 def _innermost_reason(error: Exception) -> str:
-    """The line of an error that Orbax wraps in pages about its handlers, as do its libraries."""
+    """Return the line that says what went wrong: Orbax and its libraries wrap it in many more."""
     lines = [str(cause).strip().splitlines() for cause in causes(error)]
     sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
     reason = sentences[-1] if sentences else type(error).__name__
@@ -363,7 +364,7 @@ def _innermost_reason(error: Exception) -> str:
 
 
 def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:
-    """Compare names and shapes: Orbax itself would cut or pad an array that does not fit."""
+    """Refuse other names or shapes: Orbax would cut or pad an array of another shape."""
     there, here = _shapes(found), _shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
@@ -375,7 +376,7 @@ def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> N
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by dotted name, whether a level of the tree is a dictionary or a named tuple."""
+    """Return shapes by dotted name; a level of the tree is a dictionary or a named tuple."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(getattr(x, "shape", ()))

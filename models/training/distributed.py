@@ -1,8 +1,8 @@
-"""Training or evaluating in several processes: how they join, agree, and leave.
+"""Training or evaluating in several processes: how they join, agree and leave.
 
-Every process runs the same program on its own devices. Process 0 alone writes what is not a
-checkpoint, and what it finds in the run directory is what all go by. A process that fails alone
-must not wait for the others at exit, nor they for it: JAX's coordination service ends them.
+Every process runs the same program on its own devices. Only process 0 writes files other than
+checkpoints, and all processes use what it reads in the run directory. A process that fails must not
+wait for the others at exit, nor they for it: JAX's coordination service ends them.
 """
 
 import atexit
@@ -30,13 +30,13 @@ from mswitch.pipelines.progress import say
 
 T = TypeVar("T")
 
-#: In the message of who waited for a process that failed: what that one says comes first.
+#: Text in the error of a process that waited for a failed one, whose own error is reported first.
 WAITED = "gave up waiting for another process"
-#: How long a process that is done waits for the others to be done too.
+#: How long a finished process waits for the others to finish.
 _LEAVING_SECS = 60
-#: How long a process that has sent its part of a checkpoint waits for the others.
+#: How long a process waits for the others after it uploaded its part of a checkpoint.
 _SENDING_SECS = 3600
-#: Errors that every process raises as the same one, because of what they mean to `open_files`.
+#: Errors that keep their type in every process, because `open_files` handles them specially.
 _SHARED_ERRORS = {kind.__name__: kind for kind in (LeaseLostError, BucketError)}
 
 
@@ -45,23 +45,23 @@ class JobError(UserError):
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Return whether this is the process that writes files and logs."""
     return jax.process_index() == 0
 
 
 def say_once(stage: str, message: str) -> None:
-    """Say how a stage gets on, once a job."""
+    """Log the progress of a stage, once per job."""
     if is_first():
         say(stage, message)
 
 
 @contextlib.contextmanager
 def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[None]:
-    """Be part of the job; at the end, wait for the others unless this process failed alone.
+    """Join the job; at the end, wait for the others unless only this process failed.
 
     Args:
         job: the job.
-        saves_on_sigterm: leave SIGTERM to JAX's preemption service, by which all agree on a step.
+        saves_on_sigterm: leave SIGTERM to JAX's preemption service, so that all agree on a step.
     """
     if not job.shared:
         check_devices()
@@ -78,7 +78,7 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
         raise
     except BaseException as error:
         if _is_of_devices(error):
-            # Between machines a step fails as soon as a connection breaks.
+            # A step across machines fails as soon as a connection breaks.
             reason = str(error).strip().splitlines()[0]
             say("job", f"a step failed ({reason}): another process may be lost; start again")
         if _is_of_devices(error) or isinstance(error, LeaseLostError):
@@ -91,9 +91,9 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
 
 
 def _is_of_devices(error: BaseException) -> bool:
-    """Whether a program failed where it ran; `jit` raises a ValueError where it ran before.
+    """Return whether a program failed on a device; for a repeated call, `jit` raises a ValueError.
 
-    Orbax makes a TimeoutError of that, where it waits for a process that is lost.
+    Orbax raises a TimeoutError from it if it waits for a lost process.
     """
     if isinstance(error, TimeoutError) and error.__cause__ is not None:
         error = error.__cause__
@@ -103,7 +103,7 @@ def _is_of_devices(error: BaseException) -> bool:
 
 
 def _exit_code(error: BaseException) -> int:
-    """What the command exits with after this error (`mswitch.flows.cli.main`)."""
+    """Return the exit code of the command for this error (`mswitch.flows.cli.main`)."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     return 2 if isinstance(error, UserError) else 1
@@ -155,23 +155,23 @@ def _leave_without_waiting(code: int) -> None:
 def meet(where: str) -> None:
     """Wait until every process is here.
 
-    Wanted before devices exchange anything for the first time: Gloo, which CPUs use, waits for a
-    peer to begin with it for 30 seconds only.
+    Call it before devices first exchange data: Gloo, which CPUs use, waits only 30 seconds for a
+    peer to start.
     """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
 
 
 def meet_in_background(where: str) -> None:
-    """`meet` in another thread than the one that computes; each place once."""
+    """Wait like `meet`, but outside the thread that computes; use each name once."""
     get_barrier_sync_fn()(key=where, timeout_ms=_SENDING_SECS * 1000)
 
 
 def on_first(make: Callable[[], T]) -> T:
-    """Call `make` in process 0 and give all processes what it gave, by way of JSON.
+    """Call `make` in process 0 and return its result in all processes, passed as JSON.
 
-    An error that it raises is a JobError in all processes, or the same one where it is of
-    `_SHARED_ERRORS`; a defect process 0 raises itself.
+    Its error is raised in all processes as a JobError, or as itself if it is in `_SHARED_ERRORS`.
+    Process 0 raises a defect itself.
     """
     if jax.process_count() == 1:
         return make()
@@ -192,7 +192,10 @@ def on_first(make: Callable[[], T]) -> T:
 
 
 def together(make: Callable[[], T]) -> T:
-    """Call `make` in every process; the UserError of the first that fails is a JobError in all."""
+    """Call `make` in every process; if any raises a UserError, raise the first as JobError in all.
+
+    Errors from waiting for another process come last.
+    """
     if jax.process_count() == 1:
         return make()
     made, error = None, ""
@@ -206,7 +209,7 @@ def together(make: Callable[[], T]) -> T:
 
 
 def agree(settings: str) -> None:
-    """Check that all processes have the same settings: else they would wait for each other."""
+    """Check that all processes have the same settings; else they would wait for each other."""
     first, *others = _gather(settings)
     for number, other in enumerate(others, start=1):
         if other != first:
@@ -217,7 +220,7 @@ def agree(settings: str) -> None:
 
 
 def _gather(value: Any) -> list[Any]:
-    """What every process gives here, by way of JSON, in the order of the processes."""
+    """Return the values of all processes in their order, passed as JSON."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -227,5 +230,5 @@ def _gather(value: Any) -> list[Any]:
 
 
 def _user_message(error: Exception) -> str:
-    """What a user is to read of an error; nothing of a defect."""
+    """Return the text of an error for users; empty for a defect."""
     return str(as_user_error(error) or "")

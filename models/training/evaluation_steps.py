@@ -1,4 +1,4 @@
-"""The steps of a run whose checkpoints are kept and evaluated."""
+"""Choose the steps of a run whose checkpoints are kept and evaluated."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from mswitch.models.config import TrainConfig
 
 
 def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
-    """`count` different steps, evenly spaced in log(step), the last of them `steps`.
+    """Return `count` different steps, evenly spaced in log(step), the last of them `steps`.
 
-    The first is about `steps / span`: a speed-up beyond `span` shows as a bound. Where whole
-    numbers are too sparse for that, neighbours take the next free step; a run shorter than
-    `count` is evaluated at every step.
+    The first is about `steps / span`: a speed-up beyond `span` shows as a bound. If two rounded
+    steps coincide, the later one takes the next free step. A run shorter than `count` is evaluated
+    at every step.
     """
     if count == 1 or steps == 1:
         return (steps,)
@@ -28,12 +28,12 @@ def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, 
 
 
 def evaluation_steps(train: TrainConfig, horizons: Sequence[int] = ()) -> tuple[int, ...]:
-    """Steps whose checkpoints are kept and evaluated.
+    """Return the steps whose checkpoints are kept and evaluated.
 
     Args:
-        train: how the run is trained.
-        horizons: where it was to end before it was extended, ascending. Evaluated steps stay, and
-            those after them are as far apart, in log(step) or as `eval_every` says.
+        train: training settings of the run.
+        horizons: earlier last steps, before the run was extended, ascending. Steps up to the last
+            of them stay; later ones have the same spacing, in log(step) or by `eval_every`.
     """
     first, *later = *horizons, train.steps
     if (every := train.eval_every) is not None:

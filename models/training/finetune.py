@@ -37,19 +37,19 @@ def finetune(
     step: int | None = None,
     keep_moments: bool = False,
 ) -> dict[str, Any]:
-    """Train on with a run's parameters, or continue where a killed fine-tuning stopped.
+    """Train further from a run's parameters, or continue a killed fine-tuning.
 
     Args:
         origin: the run directory to begin with, trained or imported, also in a bucket.
         tasks: a finished examples directory of the same vocabulary, here or in a bucket, or a
             TOML file of several (`mswitch.tasks.batches.multitask`).
         out: the new run directory, also in a bucket.
-        config: how to train.
-        mixture: how often each language comes; by default n ** 0.3 over all there are.
-        changes: what to change of the model; by default dropout, as T5's recipe has it.
+        config: training settings.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the model; by default dropout, as in T5's recipe.
         job: the processes that train together.
         step: the origin's checkpoint; by default its last.
-        keep_moments: go on with the origin's moments and its count of steps, as T5X does.
+        keep_moments: continue with the origin's moments and its count of steps, as T5X does.
 
     Returns:
         Summary: stage, out, reused, preset, step, final_loss, parameters.
@@ -73,7 +73,7 @@ def prepare_tuning(
     keep_moments: bool = False,
     shared: bool = False,
 ) -> tuple[RunPlan, TaskBatches]:
-    """Settle what is trained: the model of a run, from its parameters on; see `finetune`."""
+    """Plan a fine-tuning of a run's model and open its data; see `finetune`."""
     if is_same(origin, out):
         raise UserError(f"--out is {origin}, the run to begin with: choose another")
     with open_files(origin, shared=shared) as files:
@@ -90,7 +90,7 @@ def prepare_tuning(
 
 
 def is_same(one: str | Path, other: str | Path) -> bool:
-    """Whether two paths or URLs are of one directory."""
+    """Return whether two paths or URLs name the same directory."""
     if storage.is_remote(one) or storage.is_remote(other):
         return str(one).rstrip("/") == str(other).rstrip("/")
     return os.path.realpath(one) == os.path.realpath(other)

@@ -1,15 +1,15 @@
-"""Which parameters a training leaves as they are, by the group that they are in."""
+"""Groups of parameters, and which of them a training freezes."""
 
 from mswitch.models.config import Freeze
 
 
 def is_frozen(name: str, freeze: Freeze) -> bool:
-    """Whether `--freeze` leaves a parameter untouched: those of experts, or all others."""
+    """Return whether `--freeze` keeps a parameter unchanged: the experts', or all others."""
     return freeze != "none" and (group_of(name) == "experts") == (freeze == "experts")
 
 
 def group_of(name: str) -> str:
-    """The group of a parameter: embedding, logits, attention, experts and so on."""
+    """Return the group of a parameter: embedding, logits, attention, experts and so on."""
     parts = name.split(".")
     if parts[0] in ("embedding", "logits"):
         return parts[0]

@@ -1,7 +1,7 @@
-"""What a run begins with: parameters that are drawn, a checkpoint of another run, or a teacher's.
+"""The initial parameters of a run: drawn, from another run's checkpoint, or from a teacher.
 
-A fine-tuning has an origin, trained or imported. A student may begin with what its teacher has
-beside experts, and learns from what the teacher predicts.
+A fine-tuning has an origin, trained or imported. A student may begin with its teacher's parameters
+except the experts, and learns from the teacher's predictions.
 """
 
 import dataclasses
@@ -39,8 +39,8 @@ from mswitch.pipelines.outputs import MARKER
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
     """Choose the checkpoint to begin with.
 
-    Without a `step` it is the newest of a run that is finished. Steps that came before are counted
-    where the optimizer's moments are kept, for its schedule goes on.
+    Without a `step` it is the newest one, and the run must be finished. If the optimizer's moments
+    are kept, earlier steps count, since its schedule continues.
     """
     described = read_run(files.directory)
     found = find_step(files, step)
@@ -55,7 +55,7 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
 
 
 def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run was made of, back to its corpus, without paths."""
+    """Return what a run was made from, back to its corpus, without paths."""
     kept = ("config_hash", "vocabulary_sha256")
     examples = described["examples"]
     origin = described.get("origin")
@@ -68,7 +68,7 @@ def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConfig) -> None:
-    """Check that a run that is trained so can take over the moments of its origin, if it is to.
+    """Check that a run with these training settings can keep its origin's moments, if it should.
 
     `described` is the origin's config.json.
     """
@@ -78,7 +78,7 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
     if before.scan_layers != train.scan_layers:
         option = "--scan-layers" if before.scan_layers else "--no-scan-layers"
         raise UserError(
-            f"{origin.path} has moments of layers that are stored otherwise: give {option}, or "
+            f"{origin.path} stores the moments of its layers differently: give {option}, or "
             "leave out --keep-moments"
         )
     if before.optimizer != train.optimizer:
@@ -88,7 +88,7 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
         )
     if before.freeze not in ("none", train.freeze):
         raise UserError(
-            f"{origin.path} has no moments of what it had frozen: give --freeze {before.freeze} "
+            f"{origin.path} has no moments of its frozen parameters: give --freeze {before.freeze} "
             "too, or leave out --keep-moments"
         )
 
@@ -100,7 +100,7 @@ def values_after(
     skeleton: Skeleton,
     optimizer: Optimizer,
 ) -> tuple[TrainState, Parameters | None]:
-    """What the step after `step` begins with, and the teacher's parameters if steps need them."""
+    """Return the state after `step`, and the teacher's parameters if training needs them."""
     teacher = plan.teacher
     begins = teacher is not None and teacher.init and not step and plan.origin is None
     needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
@@ -121,7 +121,7 @@ def values_after(
 
 
 def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
-    """The state of step 0: the origin's parameters, and fresh moments or its own."""
+    """Return the state of step 0: the origin's parameters, and fresh moments or its own."""
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
@@ -151,7 +151,7 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
 
 
 def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
-    """What the training step has to know of the teacher; None if nothing is learned from it."""
+    """Return the teacher as the training step needs it; None if nothing is learned from it."""
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
@@ -160,14 +160,14 @@ def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
 
 
 def _skeleton_of(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
-    """The teacher's model, its layers stored as they are, computed as `train` computes."""
+    """Return the teacher's model, with its own storage of layers and `train`'s computation."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
 def _teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
-    """The teacher's values, on the mesh."""
+    """Load the teacher's values onto the mesh."""
     origin = teacher.origin
     like = _skeleton_of(teacher, teacher.train, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
@@ -178,7 +178,7 @@ def _teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
 def _state_of_student(
     plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
 ) -> TrainState:
-    """The state of step 0 of a student that begins with its teacher's `values`."""
+    """Make the state of step 0 of a student that begins with its teacher's `values`."""
     teacher = plan.teacher
     assert teacher is not None
     period, mean = teacher.model.period, teacher.gather == "mean"
@@ -195,12 +195,12 @@ def _state_of_student(
 
 
 def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
-    """Unscanned parameters of a sparse model by the names that a dense one has for them.
+    """Return unscanned parameters of a sparse model under their names in a dense model.
 
     Args:
         sparse: the parameters.
         period: blocks after which the model's pattern repeats.
-        mean: whether a sparse layer gives the mean of its experts, or nothing.
+        mean: whether to return the mean of a sparse layer's experts; else the layer is left out.
     """
     found = {}
     for name, value in sparse.items():

@@ -35,11 +35,11 @@ from mswitch.tasks.batches.training import TaskBatches
 def run_training(
     plan: RunPlan, batches: TaskBatches, files: RunFiles, skeleton: Skeleton, groups: Groups
 ) -> float:
-    """Train to the last step, and give its loss; or until a signal: save, and exit with code 75."""
+    """Train to the last step and return its loss; at a signal, save and exit with code 75."""
     steps, out = plan.train.steps, files.directory
     counted = 0 if plan.origin is None else plan.origin.steps_counted
     optimizer = optimizer_of(plan.train, counted)
-    # Of a run that is extended, that of the shorter one.
+    # An extended run keeps the hash of the shorter one.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _resume_step(plan, out, checkpoints))
@@ -70,7 +70,7 @@ def run_training(
         pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
             state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
-            # The device works on this step while the one before is judged and written down.
+            # While the device works on this step, judge and record the one before.
             if pending is not None:
                 recorder.record(*pending)
             pending = (step, metrics)
@@ -100,13 +100,13 @@ def run_training(
 
 
 def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
-    """Return the step to continue after; 0 begins."""
+    """Return the step to continue after; 0 to begin."""
     checkpoints.remove_leftovers()
     start = checkpoints.latest() or 0
     if not start and (out / METRICS).is_file():
         with open(out / METRICS, "rb") as file:
             last = sum(1 for _ in file)
-        # A checkpoint is complete once the next one is begun.
+        # One checkpoint is complete before the next is begun.
         if last > min(plan.evaluation_steps[1:], default=math.inf):
             raise UserError(
                 f"{out / METRICS} has {last:,} steps, and {checkpoints.directory} has none of "
@@ -116,16 +116,16 @@ def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
 
 
 class Recorder:
-    """Judges the metrics of each step, and writes them down in process 0.
+    """Judges the metrics of each step, and records them in process 0.
 
     Args:
         plan: the run.
-        batches: its data, for the lengths of a sequence.
+        batches: its data, for the sequence lengths.
         out: its directory.
-        start: steps done before; what metrics.jsonl has after them is cut off.
+        start: steps done before; later lines of metrics.jsonl are cut off.
 
     Attributes:
-        saved: the step of the newest checkpoint, which may still be under way; 0 for none.
+        saved: step of the newest checkpoint, which may still be being written; 0 for none.
         watch: the losses so far.
     """
 
@@ -160,7 +160,7 @@ class Recorder:
             self._writer.close()
 
     def begin(self, compile_secs: float) -> None:
-        """Start the clock of the first step, which compiling is not part of."""
+        """Start the clock of the first step, which excludes compilation."""
         self._compile_secs = compile_secs
         self._clock = time.monotonic()
 
@@ -199,6 +199,6 @@ class Recorder:
         self._progress.add(1, note)
 
     def sync(self) -> None:
-        """Force what was written to disk."""
+        """Force the metrics so far to disk."""
         if self._writer is not None:
             self._writer.sync()

@@ -1,9 +1,9 @@
-"""What a run records: metrics.jsonl with each step once, and TensorBoard events.
+"""Record a run: metrics.jsonl with each step once, and TensorBoard events.
 
-Lines are written as steps end and forced to disk before a checkpoint of those steps. A resumed
-run cuts the lines after the step it restored, so that a killed run leaves no trace in the file.
-A number that is not finite is null: JSON has no other way to say it. The load of every expert in
-every layer is many numbers, and written down in the first step and every hundredth alone.
+Lines are written as steps end, and forced to disk before a checkpoint of those steps. A resumed run
+cuts the lines after its restored step, so that a killed run leaves no trace in the file. A number
+that is not finite becomes null, since JSON cannot express it. The load of every expert in every
+layer is many numbers, so only the first and every hundredth step record it.
 """
 
 import collections
@@ -20,19 +20,19 @@ import numpy as np
 from mswitch.pipelines.errors import UserError
 
 METRICS = "metrics.jsonl"
-#: Steps between those in which matrices are written down.
+#: Steps between records of matrices.
 MATRICES_EVERY = 100
 
 
 def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
-    """Keep the lines of steps 1 to `step` of metrics.jsonl; the file is cut in place.
+    """Cut metrics.jsonl in place after the line of `step`.
 
     A million lines of a kilobyte take about two seconds.
 
     Args:
         run: the run directory.
-        step: the last step that stays.
-        recent: how many of the last lines to return.
+        step: the last step to keep.
+        recent: number of last lines to return.
 
     Returns:
         The metrics of the last `recent` steps, in order; fewer if there are fewer.
@@ -79,14 +79,14 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _finite(value: Any) -> Any:
-    """Numbers in any depth of lists, null for those that are not finite."""
+    """Replace numbers that are not finite by None, in lists of any depth."""
     if isinstance(value, list):
         return [_finite(one) for one in value]
     return value if math.isfinite(value) else None
 
 
 def written(step: int, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Select what a step writes down, so that no more is fetched from the device."""
+    """Select the metrics that a step records, so that no others are copied from the device."""
     matrices = step == 1 or step % MATRICES_EVERY == 0
     return {name: value for name, value in metrics.items() if matrices or value.ndim < 2}
 
@@ -95,11 +95,11 @@ class MetricsWriter:
     """Writes metrics.jsonl and TensorBoard events of one run, from one step on.
 
     Attributes:
-        history: the metrics of the last steps before, as many as were asked for.
+        history: metrics of the last `recent` steps before.
     """
 
     def __init__(self, run: Path, step: int, recent: int = 1):
-        """Cut what is there after `step`; the other arguments are those of `cut_metrics`."""
+        """Cut the metrics after `step`; for the arguments see `cut_metrics`."""
         from tensorboardX import SummaryWriter
 
         self.history = cut_metrics(run, step, recent)
@@ -110,9 +110,9 @@ class MetricsWriter:
         """Record one step.
 
         Args:
-            step: from 1.
-            metrics: numbers; vectors, a value of each layer; and matrices, a row of each layer
-                with a share of each expert, which TensorBoard shows as a histogram.
+            step: number of the step, from 1.
+            metrics: numbers; vectors with a value per layer; and matrices with a row per layer
+                and a share per expert, which TensorBoard shows as a histogram.
         """
         line: dict[str, Any] = {"step": step}
         for name, value in metrics.items():
@@ -130,7 +130,7 @@ class MetricsWriter:
         self._file.flush()
 
     def _add_shares(self, name: str, shares: np.ndarray, step: int) -> None:
-        """Add a histogram with a bucket of each expert."""
+        """Add a histogram with a bucket per expert."""
         experts = np.arange(shares.size)
         self._board.add_histogram_raw(
             name,
@@ -145,12 +145,12 @@ class MetricsWriter:
         )
 
     def sync(self) -> None:
-        """Force what was written to disk."""
+        """Force the lines so far to disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the files."""
+        """Close the files."""
         self.sync()
         self._file.close()
         self._board.close()

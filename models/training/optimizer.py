@@ -1,10 +1,9 @@
-"""Optimizers on a flat dictionary of parameters: Adafactor as T5X has it, and Optax's AdamW.
+"""Optimizers on a flat dictionary of parameters: T5X's Adafactor and Optax's AdamW.
 
-Adafactor is ours. Here the leading `layers` and `expert` axes are batch axes: each expert of each
-layer is updated as if it were a parameter of its own, so scanned and unrolled, sharded and not,
-give the same update. Optax's pools all experts into one root mean square. Vmapped over layers and
-experts it gives the same update, within 2.3e-7, but touches 17 times the parameters' bytes where
-ours touches 7.
+Adafactor is our own code. The leading `layers` and `expert` axes are batch axes: each expert of
+each layer is updated as a separate parameter. So scan and sharding do not change the update.
+Optax's Adafactor pools all experts into one root mean square. Vmapped over layers and experts, its
+update equals ours within 2.3e-7, but it touches 17 times the parameters' bytes; ours touches 7.
 """
 
 import dataclasses
@@ -18,9 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from mswitch.models.config import Schedule, TrainConfig
 
-#: Decay of the mean square: 0.999, Optax's default, remembers a spike for a thousand steps.
+#: Decay of the mean square; Optax's default, 0.999, remembers a spike for a thousand steps.
 SQUARE_DECAY = 0.95
-#: Logical axes over which nothing is pooled.
+#: Logical axes over which no statistics are pooled.
 STACKED_AXES = ("layers", "expert")
 
 
@@ -48,12 +47,12 @@ Moment = FactoredMoment | FullMoment | AdamMoments
 
 
 class Update(NamedTuple):
-    """What a step changes.
+    """Result of an optimizer step.
 
     Attributes:
-        parameters: the new ones.
-        moments: the new ones.
-        gradient_norm: root of the sum of all squares; the optimizer reads the gradient anyway.
+        parameters: the new parameters.
+        moments: the new moments.
+        gradient_norm: the gradient's Euclidean norm; the optimizer reads the gradient anyway.
     """
 
     parameters: dict[str, Array]
@@ -67,15 +66,15 @@ class Adafactor:
 
     Attributes:
         base_learning_rate: multiplies the schedule.
-        warmup_steps: steps of constant rate before it falls with the inverse square root.
+        warmup_steps: steps of constant rate, before it falls with the inverse square root.
         decay_exponent: second-moment decay at step t (from 0) is 1 - (t + 1)^-exponent.
         clipping_threshold: largest root mean square of an update before scaling.
         min_dim_size_to_factor: a matrix with a smaller dimension keeps its full moment.
         epsilon1: added to squared gradients.
         epsilon2: least scale of a parameter.
-        schedule: of the rate: `rsqrt`, or `constant`, the base rate itself.
-        decay: last steps, over which the rate also falls in a straight line; it is zero at `end`.
-        end: steps that the optimizer will have counted.
+        schedule: schedule of the rate: `rsqrt`, or `constant`, the base rate itself.
+        decay: number of last steps, over which the rate also falls linearly to zero at `end`.
+        end: the optimizer's count of steps at the end of training.
     """
 
     base_learning_rate: float = 1.0
@@ -90,21 +89,21 @@ class Adafactor:
     end: int = 0
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """T5's schedule: base / sqrt(max(step, warmup)), without a linear ramp."""
+        """Compute T5's schedule: base / sqrt(max(step, warmup)), without a linear ramp."""
         rate = jnp.float32(self.base_learning_rate)
         if self.schedule == "rsqrt":
             rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps).astype(jnp.float32))
         return _decayed(rate, step, self.decay, self.end)
 
     def factored(self, shape: Sequence[int], axes: Sequence[str]) -> bool:
-        """Whether a parameter's moment is kept as rows and columns."""
+        """Return whether a parameter's moment is stored as rows and columns."""
         matrix = shape[_stacked(axes) :]
         return len(matrix) == 2 and min(matrix) >= self.min_dim_size_to_factor
 
     def init(
         self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
     ) -> dict[str, Moment]:
-        """Zero moments, in float32, for parameters with these logical axes."""
+        """Make zero moments, in float32, for parameters with these logical axes."""
 
         def zeros(name: str, parameter: Array) -> Moment:
             shape = parameter.shape
@@ -123,7 +122,7 @@ class Adafactor:
         step: Int[Array, ""],
         axes: Mapping[str, Sequence[str]],
     ) -> Update:
-        """One step; `step` counts from 0."""
+        """Take one step; `step` counts from 0."""
         updated = {
             name: self._update_one(
                 parameter, gradients[name], moments[name], step, _stacked(axes[name])
@@ -140,7 +139,7 @@ class Adafactor:
     def _update_one(
         self, parameter: Array, gradient: Array, moment: Moment, step: Array, stacked: int
     ) -> tuple[Array, Moment, Array]:
-        """New values, new moment, and the sum of the gradient's squares."""
+        """Return new values, the new moment, and the sum of the gradient's squares."""
         assert not isinstance(moment, AdamMoments)
         own_axes = tuple(range(stacked, parameter.ndim))
         gradient = gradient.astype(jnp.float32)
@@ -152,11 +151,11 @@ class Adafactor:
         def mean_square(x: Array) -> Array:
             return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
 
-        # A large parameter costs as much as it is read and written: nothing of its size is written
-        # but the new values.
+        # The cost of a large parameter is the memory traffic: of its size, write only the new
+        # values.
         if isinstance(moment, FactoredMoment):
             of_rows = jnp.square(gradient).mean(axis=-1)
-            # Without the barrier, squares would be written, for both means to read.
+            # Without the barrier, XLA would write the squares to memory, for both means to read.
             of_rows, gradient = jax.lax.optimization_barrier((of_rows, gradient))
             squares = of_rows.sum() * gradient.shape[-1]
             row = average(moment.row, of_rows)
@@ -187,15 +186,15 @@ class Adafactor:
 
 @dataclasses.dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), Optax's.
+    """Optax's Adam with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    It pools nothing over a parameter, so stacked layers and experts need no care.
+    It pools nothing over a parameter, so stacked layers and experts need no special treatment.
 
     Attributes:
         base_learning_rate: multiplies the schedule.
-        warmup_steps: steps until the rate is base / sqrt(warmup_steps), its highest.
-        weight_decay: of matrices, not of norm scales and position biases.
-        schedule: of the rate: `rsqrt`, or `constant`, the base rate from the first step.
+        warmup_steps: steps until the rate reaches its maximum, base / sqrt(warmup_steps).
+        weight_decay: decay of matrices; norm scales and position biases have none.
+        schedule: schedule of the rate: `rsqrt`, or `constant`, the base rate from the first step.
         decay: as in `Adafactor`.
         end: as in `Adafactor`.
     """
@@ -208,7 +207,7 @@ class AdamW:
     end: int = 0
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Linear warm-up, then the inverse square root (Vaswani et al. 2017, equation 3)."""
+        """Compute warm-up, linear, then inverse square root (Vaswani et al. 2017, equation 3)."""
         rate = jnp.float32(self.base_learning_rate)
         if self.schedule == "rsqrt":
             done = jnp.asarray(step + 1, jnp.float32)
@@ -218,7 +217,7 @@ class AdamW:
     def init(
         self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
     ) -> dict[str, Moment]:
-        """Zero moments, in float32."""
+        """Make zero moments, in float32."""
         del axes
         return {
             name: AdamMoments(*(jnp.zeros(parameter.shape, jnp.float32) for _ in range(2)))
@@ -233,7 +232,7 @@ class AdamW:
         step: Int[Array, ""],
         axes: Mapping[str, Sequence[str]],
     ) -> Update:
-        """One step; `step` counts from 0."""
+        """Take one step; `step` counts from 0."""
         adam = optax.scale_by_adam(b2=SQUARE_DECAY)
         means, squares = ({name: m[part] for name, m in moments.items()} for part in range(2))
         updates: Any
@@ -258,7 +257,7 @@ Optimizer = Adafactor | AdamW
 
 
 def optimizer_of(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
-    """The optimizer a run's configuration asks for, which has counted so many steps before it."""
+    """Make the optimizer of a run's configuration, which has already counted `steps_counted`."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     decay, end = train.decay, steps_counted + train.steps if train.decay else 0
     if train.optimizer == "adamw":
@@ -269,25 +268,25 @@ def optimizer_of(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
 
 
 def _decayed(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
-    """Let a rate fall to zero in a straight line over the last `decay` steps before `end`."""
+    """Let a rate fall linearly to zero over the last `decay` steps before `end`."""
     if not decay:
         return rate
     return rate * jnp.clip((end - step).astype(jnp.float32) / decay, 0.0, 1.0)
 
 
 def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """The logical axes of each of a moment's arrays, given its parameter's."""
+    """Return the logical axes of each array of a moment, given its parameter's."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
     return (tuple(axes),) * len(moment)
 
 
 def _stacked(axes: Sequence[str]) -> int:
-    """How many axes stack independent parameters, always leading ones."""
+    """Count the axes that stack independent parameters; they always lead."""
     return sum(axis in STACKED_AXES for axis in axes)
 
 
 def _is_matrix(axes: Sequence[str]) -> bool:
-    """Whether each of the stacked parameters is a kernel or an embedding."""
+    """Return whether each of the stacked parameters is a kernel or an embedding."""
     own = [axis for axis in axes if axis not in STACKED_AXES]
     return len(own) == 2 and "buckets" not in own

@@ -1,4 +1,4 @@
-"""What routers did in a step, as the metrics that are written down."""
+"""Metrics of the routers in a step."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -7,9 +7,9 @@ from mswitch.models.nn.router import RoutingStats
 
 
 def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
-    """Routing of all sparse layers, encoder's first: sums over the tokens that were routed.
+    """Sum the routing of each sparse layer over its routed tokens, the encoder's layers first.
 
-    Parts of a batch may be added up; `routing_metrics` divides.
+    Sums of parts of a batch can be added; `routing_metrics` divides.
     """
     tokens = jnp.concatenate([(part.expert >= 0).sum(axis=(1, 2)) for part in stats])
 
@@ -22,12 +22,12 @@ def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
 
 
 def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
-    """What is logged of routing; the first `encoder_layers` sparse layers are the encoder's.
+    """Compute the routing metrics; the first `encoder_layers` sparse layers are the encoder's.
 
-    `drop_fraction`, `entropy` and `confidence` are means over layers, `drop_fraction_encoder` and
-    `drop_fraction_decoder` those of one stack, `max_load` the largest share any layer gives one
-    expert, as a multiple of an even share. `layer_...` has a value of each layer, and `load` its
-    experts' shares.
+    `drop_fraction`, `entropy` and `confidence` are means over layers. `drop_fraction_encoder` and
+    `drop_fraction_decoder` are means over one stack. `max_load` is the largest share of one expert
+    in any layer, as a multiple of an even share. `layer_...` has a value per layer, and `load` the
+    shares of its experts.
     """
     tokens = jnp.maximum(sums["tokens"], 1)
     load = sums["load"] / tokens[:, None]

@@ -1,4 +1,4 @@
-"""A run directory: what it holds, whether this run may use it, and how it is marked finished."""
+"""A run directory: its files, the check that a run may use it, and its completion marker."""
 
 import dataclasses
 import json
@@ -22,33 +22,33 @@ from mswitch.pipelines.outputs import (
 )
 from mswitch.pipelines.progress import say
 
-if TYPE_CHECKING:  # it takes SentencePiece, which most that read runs do without
+if TYPE_CHECKING:  # it imports SentencePiece, which most readers of runs do not need
     from mswitch.pipelines.vocabulary.model import VocabularyModel
 
 CONFIG = "config.json"
-#: Settings of training that may change when a run continues: results are equal up to rounding, or
-#: the same as long as no loss is bad.
+#: Settings that may change when a run continues. Results are then equal up to rounding, or the
+#: same as long as no loss is bad.
 FREE = (
     *("data_parallel", "expert_parallel", "model_parallel", "remat", "attention"),
     *("on_bad_loss", "loss_spike"),
 )
 CHECKPOINTS = "checkpoints"
-#: Where the files of an evaluation say how it was computed, in the metadata of their schema.
+#: Key of an evaluation's settings, in the schema metadata of its files.
 EVALUATION_SETTINGS = b"mswitch.evaluation"
-#: Column of an evaluation: which of UL2's denoisers a row is of, where there are several.
+#: Column of an evaluation: the UL2 denoiser of a row, if there are several.
 DENOISER = "denoiser"
-#: Column of one: number of the cluster of near-duplicates that a document is in.
+#: Column of an evaluation: number of the document's cluster of near-duplicates.
 CLUSTER = "cluster"
-#: Column of one that counts bytes: what sentinels and ends cost.
+#: Column of an evaluation that counts bytes: the loss on sentinels and ends, in nats.
 BORDER_NATS = "border_nats"
-#: Of a checkpoint: what says that it is complete, its part that a model needs, and the other one.
+#: A checkpoint's file that shows it is complete, and its two parts: a model needs only the first.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Answers to tasks, and which step was best on validation.
+#: Directory of answers to tasks; file with the step that was best on validation.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
-#: How often test was read, beside the predictions of a task.
+#: File beside a task's predictions: how often its test split was read.
 TEST_READS = "test_reads.json"
 
 Config = TypeVar("Config", ModelConfig, TrainConfig)
@@ -59,10 +59,10 @@ class Origin:
     """The checkpoint that a fine-tuning begins with.
 
     Attributes:
-        path: its run directory, or the URL of that.
-        step: which of its checkpoints.
+        path: its run directory or URL.
+        step: the checkpoint's step.
         keep_moments: whether the optimizer keeps its moments and its count of steps.
-        steps_counted: the steps that the optimizer has counted by then; 0 with fresh moments.
+        steps_counted: steps that the optimizer has counted by then; 0 with fresh moments.
         chain: `preset` and `config_hash` of its run, its `examples`, and its own `origin`.
     """
 
@@ -74,7 +74,7 @@ class Origin:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run's numbers depend on."""
+        """Everything about the origin that a run's numbers depend on."""
         return {
             "step": self.step,
             "keep_moments": self.keep_moments,
@@ -90,11 +90,11 @@ class Teacher:
     Attributes:
         origin: its checkpoint.
         model: its architecture.
-        train: how it was trained, and so how its layers are stored.
+        train: its training settings, which decide how its layers are stored.
         soft_weight: share of the loss that is the cross-entropy with its predictions.
-        temperature: of the predictions in that share.
-        init: whether the student begins with its parameters, but for the experts.
-        gather: what the layers that were sparse begin with.
+        temperature: temperature of the predictions in that share.
+        init: whether the student begins with its parameters, except the experts.
+        gather: initial values of the student's layers that are sparse in the teacher.
     """
 
     origin: Origin
@@ -107,7 +107,7 @@ class Teacher:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a student's numbers depend on."""
+        """Everything about the teacher that a student's numbers depend on."""
         settings = (name for name in identifying(self) if name not in ("origin", "model", "train"))
         return {
             "step": self.origin.step,
@@ -123,18 +123,17 @@ class RunPlan:
     Attributes:
         preset: name of the model.
         model: its configuration, with the vocabulary of the examples.
-        train: how it is trained.
-        examples: identity of its data: `config_hash` and `vocabulary_sha256`; of several tasks,
+        train: training settings.
+        examples: identity of its data: `config_hash` and `vocabulary_sha256`; with several tasks,
             `tasks`, the hash of each.
         languages: per leaf (a language, or `task/language`) `train_records`, `train_tokens`,
             `train_bytes`, `rate`.
         mixture: the definition of its `mswitch.tasks.batches.multitask.TaskMixture`.
-        origin: where its parameters come from; None draws them.
-        teacher: what it is distilled from, if anything.
-        directories: where the examples of each task are; the first stand for all where a command
-            takes one.
-        notes: what config.json holds besides.
-        horizons: where the run was to end before it was extended, ascending.
+        origin: source of its parameters; None draws them.
+        teacher: the teacher it is distilled from, if any.
+        directories: examples directory of each task; a command that takes one uses the first.
+        notes: further entries of config.json.
+        horizons: earlier last steps, before the run was extended, ascending.
     """
 
     preset: str
@@ -151,7 +150,7 @@ class RunPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two runs the same."""
+        """Everything that must be equal for two runs to be the same."""
         return {
             "preset": self.preset,
             "model": identifying_settings(self.model),
@@ -164,16 +163,16 @@ class RunPlan:
 
     @property
     def hash(self) -> str:
-        """The identity in 16 hex digits."""
+        """Hash of the identity, in 16 hex digits."""
         return config_hash("train", self.identity)
 
     def flops_per_step(self, inputs_length: int, targets_length: int) -> int:
-        """Matrix-product FLOPs of a step, the teacher's forward pass among them."""
+        """Return the matrix-product FLOPs of a step, including the teacher's forward pass."""
         lengths = (self.train.rows, inputs_length, targets_length)
         flops = training_step_flops(self.model, *lengths)
         if self.teacher is None or not self.teacher.soft_weight:
             return flops
-        # It has a slot for each token, and none to spare.
+        # The teacher drops no token, and its FLOPs count no unused slots.
         model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
         return flops + forward_flops(model, *lengths)
 
@@ -184,17 +183,16 @@ class RunPlan:
 
 
 def _without_free(train: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out settings of training that may change."""
     return {name: value for name, value in train.items() if name not in FREE}
 
 
 class Claim(NamedTuple):
-    """What a run directory holds of a run before it is trained.
+    """State of a run directory before training.
 
     Attributes:
-        marker: what marks it as finished; None where steps are left.
+        marker: content of the completion marker; None if steps are left.
         horizons: as in `RunPlan`.
-        extends: whether it was to end at another step until now.
+        extends: whether the run had another last step until now.
     """
 
     marker: dict[str, Any] | None = None
@@ -203,12 +201,12 @@ class Claim(NamedTuple):
 
 
 def claim_run(out: Path, plan: RunPlan) -> Claim:
-    """Check that `out` is new or holds this very run, or one of other steps that this continues.
+    """Check that `out` is new, or holds this run, or a run that this one continues.
 
-    A step depends on no later one, so a run of more steps continues one of fewer: unless the rates
-    of languages follow from the number of steps, as `max_epochs` makes them, or its learning rate
-    has begun to decay. One of fewer steps continues one of more, as long as that is not further and
-    kept the same checkpoints.
+    No step depends on a later one, so a longer run continues a shorter one. There are two
+    exceptions: rates of languages that depend on the number of steps (`max_epochs`), and a learning
+    rate that has begun to decay. A shorter run continues a longer one if that has not trained
+    further, and has kept the same checkpoints.
     """
     if not out.exists():
         return Claim()
@@ -231,7 +229,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
         if not isinstance(wanted, dict) or not isinstance(found, dict):
             changed += [part] if found != wanted else []
             continue
-        # Where its inputs are is no setting.
+        # The paths of its inputs are not settings.
         keys = [*wanted, *sorted(found.keys() - wanted.keys() - {"path", "paths"})]
         changed += [f"{part}.{key}" for key in keys if found.get(key) != wanted.get(key)]
     if changed:
@@ -264,7 +262,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
 def can_end_at(out: Path, steps: int) -> bool:
     """Return whether a run may end at a step.
 
-    No step that would then be another one is trained, and checkpoints so far are kept.
+    It may if no trained step would have been different, and the same checkpoints would be kept.
     """
     before = read_run(out)
     train, planned_end = train_config_of(before), before["train"]["steps"]
@@ -284,7 +282,7 @@ def can_end_at(out: Path, steps: int) -> bool:
 
 
 def _horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Where a run was to end before it was to end at a step."""
+    """Return the last steps that a run had before, up to `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
@@ -301,9 +299,9 @@ def describe_run(
     *,
     is_copy: bool = False,
 ) -> None:
-    """Write config.json; an existing one only takes over settings that may change.
+    """Write config.json; in an existing one, update only the settings that may change.
 
-    From a run in a bucket, of which `out` is a copy, no relative path leads here.
+    If the run is in a bucket, `out` is a copy, and no relative path leads from it to local files.
     """
     if (out / CONFIG).is_file():
         before = read_run(out)
@@ -314,7 +312,7 @@ def describe_run(
         if changed:
             say("train", f"continues with other settings: {', '.join(changed)}")
         if now.steps != plan.train.steps:
-            say("train", f"was to end at step {now.steps:,}, and now at {plan.train.steps:,}")
+            say("train", f"the last step was {now.steps:,}, and is {plan.train.steps:,} now")
             after |= {"eval_steps": list(plan.evaluation_steps), "horizons": list(plan.horizons)}
         if after != before:
             storage.write_json(out / CONFIG, after)
@@ -345,7 +343,7 @@ def describe_run(
 
 
 def path_from(run: Path | None, place: str | Path) -> str:
-    """How a run names a place: relative to itself, or as it is where one of both is in a bucket."""
+    """Return a place as a run names it: relative to the run, unless one of both is in a bucket."""
     if storage.is_remote(place):
         return str(place)
     return os.path.abspath(place) if run is None else os.path.relpath(place, run)
@@ -359,7 +357,7 @@ def finish_run(out: Path, plan: RunPlan, final_loss: float) -> None:
 
 
 def read_run(run: Path) -> dict[str, Any]:
-    """The config.json of a run directory."""
+    """Return the config.json of a run directory."""
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a training run (no {CONFIG}): give what `train --out` made")
     described = read_json_object(run / CONFIG)
@@ -375,7 +373,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
 
 def read_marker(run: Path) -> dict[str, Any] | None:
-    """What marks a run as finished: `config_hash`, `step`, `final_loss`; None if nothing does."""
+    """Return the completion marker: `config_hash`, `step`, `final_loss`; None if unfinished."""
     if not (run / MARKER).is_file():
         return None
     marker = read_json_object(run / MARKER)
@@ -398,7 +396,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run's vocabulary is this one; an imported run has rows to compare alone."""
+    """Check that a run has this vocabulary; an imported run has only rows to compare."""
     advice = "give the vocabulary that the model was trained with"
     of_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
     _check_pieces(run, described, *of_file, advice)
@@ -417,18 +415,18 @@ def _check_pieces(
         raise UserError(f"{run} has {rows:,} rows for the {size:,} pieces of {place}: {advice}")
     if trained_on and trained_on["vocabulary_sha256"] != sha256:
         raise UserError(
-            f"{run} was trained with another vocabulary than that of {place}: {advice}; that of "
-            f"the run is in {trained_on['path']} (relative to the run)"
+            f"{run} was trained with another vocabulary than {place} has: {advice}; the run's is "
+            f"in {trained_on['path']} (relative to the run)"
         )
 
 
 def model_of(config: Mapping[str, Any]) -> ModelConfig:
-    """The model a config.json describes."""
+    """Return the model that a config.json describes."""
     return _made(ModelConfig, config["model"])
 
 
 def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
-    """The training configuration a config.json describes."""
+    """Return the training configuration that a config.json describes."""
     return _made(TrainConfig, config["train"])
 
 

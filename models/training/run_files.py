@@ -1,16 +1,15 @@
-"""Where a run directory lies: on a file system, or in a bucket, with a working copy here.
+"""Run directories: on a file system, or in a bucket with a working copy on this machine.
 
-Training and evaluation work on local files either way. Of a run in a bucket, each file is uploaded
-when it is complete: metrics before the checkpoint that needs them, and of a checkpoint its metadata
-last. So at any moment the bucket holds a run that can be resumed, on any machine. Its lock is a
-lease (`mswitch.pipelines.lease`), which is checked before each write.
+Training and evaluation always work on local files. If the run is in a bucket, each file is uploaded
+once it is complete. Metrics go before the checkpoint that needs them, a checkpoint's metadata last.
+So the bucket always holds a run that any machine can resume. The run's lock is a lease
+(`mswitch.pipelines.lease`), which is checked before each write.
 
-Of a job of several processes each has its own working copy, which holds the whole checkpoint that
-is restored, and the process's own part of each checkpoint that is saved. Each sends its part; when
-all have, process 0 sends the metadata. It alone holds the lease, and sends and removes all else.
+In a job, each process has its own working copy. It holds the whole checkpoint that the process
+restores, and its own part of each checkpoint that it saves. Each process uploads its part; then
+process 0 uploads the metadata. Only process 0 holds the lease, and writes and removes the rest.
 
-Reports, which only read, do without JAX: what processes say to each other is imported where it is
-needed.
+Reports only read and need no JAX, so functions in which processes communicate import it late.
 """
 
 import contextlib
@@ -45,32 +44,32 @@ from mswitch.pipelines.progress import say
 
 TENSORBOARD = "tensorboard"
 EVALUATION = "eval"
-#: Files of a checkpoint that are sent or fetched at a time.
+#: How many files to upload or download at a time.
 _REQUESTS = 8
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
-#: What a checkpoint is none without. The first comes last, or late from a process that stood still.
+#: Files of every complete checkpoint. METADATA comes last, or later still if a process stalled.
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
-#: What says which checkpoints and evaluations there are.
+#: Files that tell which checkpoints and evaluations exist.
 _SMALL = re.compile(
     rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
     rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
 )
-#: Files that every process of a job writes, some with its own times in them; process 0 sends them.
+#: Files that every process writes, some with its own timestamps; process 0 uploads its own.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: Who waits for the lease of a part.
+#: The stage that waits for a part's lease, for messages.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
 class RunFiles:
-    """A run directory on a file system, where there is nothing to send or fetch.
+    """A run directory on a file system, with nothing to upload or download.
 
-    All processes of a job share it, and call `lock`.
+    All processes of a job share it, and all call `lock`.
 
     Attributes:
-        place: where it lies, for messages.
-        directory: the files of the run, or the working copy of those that are needed.
-        is_copy: which of them.
+        place: its path or URL, for messages.
+        directory: the run directory, or a working copy of the files that are needed.
+        is_copy: whether `directory` is a working copy.
     """
 
     is_copy = False
@@ -85,7 +84,7 @@ class RunFiles:
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Keep every other writer away from the run, or a part of it."""
+        """Keep every other writer out of the run, or out of a part of it."""
         from mswitch.models.training.distributed import on_first
 
         with contextlib.ExitStack() as stack:
@@ -94,16 +93,16 @@ class RunFiles:
             yield
 
     def check(self) -> None:
-        """Check that this process still may write."""
+        """Check that this process may still write."""
 
     def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
-        """Fetch what the run holds by now, but for checkpoints and TensorBoard events."""
+        """Download new files of the run, except checkpoints and TensorBoard events."""
 
     def publish(self, *names: str) -> None:
-        """Send files, which are complete."""
+        """Upload complete files."""
 
     def reopen(self) -> None:
-        """Make a run that may be finished one that continues: its choice of a step is void too."""
+        """Let a finished run continue: remove its completion marker and its selected step."""
         from mswitch.models.training.distributed import on_first
 
         on_first(lambda: [self._withdraw(name) for name in (MARKER, SELECTED)])
@@ -113,26 +112,26 @@ class RunFiles:
         (self.directory / name).unlink(missing_ok=True)
 
     def publish_records(self) -> None:
-        """Send metrics and TensorBoard events, as far as they are."""
+        """Upload the metrics and TensorBoard events so far."""
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
-        """Send a checkpoint once `wait` returns; give a function that waits for all of that."""
+        """Upload a checkpoint once `wait` returns; return a function that waits for both."""
         del step
         return wait
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints elsewhere, as is done here; give those that are kept here."""
+        """Remove older checkpoints from a bucket; return the steps to keep in `directory`."""
         return kept
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Have a part of a checkpoint here, or "" for all, as long as the body runs."""
+        """Keep a part of a checkpoint in `directory` while the body runs; "" is all of it."""
         del step, part
         yield
 
 
 class BucketFiles(RunFiles):
-    """A run directory in a bucket, and its working copy."""
+    """A run directory in a bucket, with its working copy."""
 
     is_copy = True
 
@@ -146,7 +145,7 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Hold the lease; where the whole run is locked, fetch what its training needs."""
+        """Hold the lease; to lock the whole run, also download what training needs."""
         from mswitch.models.training.distributed import is_first, on_first, together
 
         self._is_first = is_first()
@@ -162,7 +161,7 @@ class BucketFiles(RunFiles):
 
             key = on_first(hold)
             lease = held[0] if held else stack.enter_context(follow_lease(place, key))
-            # What a process that was killed here left; it had the lease.
+            # Working copies of killed processes: we have the lease, so nobody uses them.
             prefix = self.directory.name.rpartition("-")[0]
             for other in self.directory.parent.glob(f"{prefix}-*"):
                 if other != self.directory:
@@ -179,17 +178,17 @@ class BucketFiles(RunFiles):
 
     @property
     def begun(self) -> bool:
-        """Whether the run is locked, and the bucket was seen to work."""
+        """Whether the run was locked, which shows that the bucket works."""
         return self._lease is not None
 
     def _sizes(self, part: str = "") -> dict[str, int]:
-        """Sizes of all files; a name that would lead out of the copy is not one of a run's."""
+        """Return the sizes of all files by name, except names that lead out of the copy."""
         with objects.reaching(self.place):
             sizes = storage.file_sizes(storage.join(self.place, part) if part else self.place)
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
 
     def _names(self) -> Set[str]:
-        """Names of all files."""
+        """Return the names of all files, if they are a run's."""
         names = self._sizes().keys()
         if names - {LEASE, CLAIM} and CONFIG not in names:
             raise UserError(
@@ -220,7 +219,7 @@ class BucketFiles(RunFiles):
             self._lease.check()
 
     def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
-        """Fetch what the run holds by now and is not here."""
+        """Download files that are missing here or have changed in size."""
         self._fetch(
             name
             for name, size in self._sizes().items()
@@ -240,7 +239,7 @@ class BucketFiles(RunFiles):
             list(pool.map(fetch, names))
 
     def publish(self, *names: str) -> None:
-        """Send files, several at a time."""
+        """Upload files, several at a time."""
 
         def send(name: str) -> None:
             self.check()
@@ -250,7 +249,7 @@ class BucketFiles(RunFiles):
             list(pool.map(send, names))
 
     def reopen(self) -> None:
-        """Make it one that continues, and fetch the checkpoint that a finished one does without."""
+        """Let the run continue; download its newest checkpoint, which finished runs skip."""
         from mswitch.models.training.distributed import together
 
         super().reopen()
@@ -263,9 +262,9 @@ class BucketFiles(RunFiles):
         super()._withdraw(name)
 
     def _create(self, *names: str) -> None:
-        """Send files of a checkpoint, which replace nothing.
+        """Upload files of a checkpoint without replacing any.
 
-        The lease may run out between its check and the request, where a machine stands still.
+        If this machine stalls, the lease may expire between its check and the upload.
         """
 
         def send(name: str) -> None:
@@ -275,7 +274,7 @@ class BucketFiles(RunFiles):
                 objects.create(path, url)
             except objects.ChangedError:
                 found = objects.read_version(url)
-                # The same: the answer to a first try was lost.
+                # If equal, our first try had succeeded and only its answer was lost.
                 if found is None or found[0] != path.read_bytes():
                     raise LeaseLostError(f"{url} was written by another process") from None
 
@@ -283,9 +282,9 @@ class BucketFiles(RunFiles):
             list(pool.map(send, names))
 
     def publish_records(self) -> None:
-        """Send metrics and TensorBoard events, as far as they are.
+        """Upload the metrics and TensorBoard events so far.
 
-        Each replaces what this process sent before and nothing else.
+        Each file may only replace the version that this process uploaded before.
         """
         for name in (METRICS, *sorted(self._files(TENSORBOARD))):
             self.check()
@@ -294,13 +293,13 @@ class BucketFiles(RunFiles):
                 version = objects.replace_version(url, data, self._versions.get(name))
             except objects.ChangedError:
                 found = objects.read_version(url)
-                if found is None or found[0] != data:  # else the answer to a first try was lost
+                if found is None or found[0] != data:  # else our first try had succeeded
                     raise LeaseLostError(f"{url} was written by another process") from None
                 version = found[1]
             self._versions[name] = version
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
-        """Send the checkpoint in the background."""
+        """Upload the checkpoint in the background."""
         from mswitch.models.training.distributed import meet_in_background
 
         def send() -> None:
@@ -326,7 +325,7 @@ class BucketFiles(RunFiles):
         return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
-        """Remove older checkpoints from the bucket; here the newest is enough."""
+        """Remove older checkpoints from the bucket; keep only the newest here."""
         for old in sorted(self._steps)[:-1] if self._is_first else ():
             if old not in kept:
                 self.check()
@@ -335,7 +334,7 @@ class BucketFiles(RunFiles):
         return ()
 
     def _remove(self, step: int) -> None:
-        """Remove a checkpoint, its metadata first: without them it is none."""
+        """Remove a checkpoint: metadata first, so that the rest does not count as one."""
         directory = storage.join(self.place, CHECKPOINTS, str(step))
         with objects.reaching(directory):
             if storage.exists(metadata := storage.join(directory, METADATA)):
@@ -344,7 +343,7 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Fetch a part of a checkpoint, and remove it afterwards: all need not fit."""
+        """Download a part of a checkpoint; remove it afterwards, since all may not fit."""
         top = f"{CHECKPOINTS}/{step}"
         names = [
             f"{top}/{name}"
@@ -362,18 +361,18 @@ class BucketFiles(RunFiles):
 def open_files(
     place: str | Path, part: str | None = None, *, shared: bool = False
 ) -> Iterator[RunFiles]:
-    """Give a run directory to work with, which may be in a bucket.
+    """Open a run directory, which may be in a bucket.
 
-    The working copy is below the directory for temporary files (`TMPDIR`).
+    The working copy is in the directory for temporary files (`TMPDIR`).
 
     Args:
         place: a path, or a gs:// or s3:// URL.
-        part: what is going to be locked: "" is the whole run; None if it is only read. Who gets a
-            lock removes the copies of those that held it before.
-        shared: whether other processes of a job work with it too.
+        part: what the caller will lock: "" is the whole run, None only reads. Taking a lock
+            removes the working copies of earlier holders.
+        shared: whether other processes of a job open it too.
 
-    Where the lease is lost or the bucket fails later, one process exits with code 75; of a job, all
-    raise LeaseLostError.
+    If the lease is lost or the bucket fails after locking, a single process exits with code 75. In
+    a job, all processes raise LeaseLostError.
     """
     if not storage.is_remote(place):
         yield RunFiles(place, Path(place))
@@ -382,7 +381,7 @@ def open_files(
     objects.check_url(url)
     digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
     name = f"mswitch-{'read-' if part is None else ''}{digest}"
-    # Processes of one machine have a copy each.
+    # Each process on a machine has its own copy.
     prefix = f"{name}-"
     if shared:
         import jax
@@ -396,11 +395,11 @@ def open_files(
             if not run.begun:
                 raise
             say("run", f"{error}; the same command continues from what the bucket holds")
-            if shared:  # the others are not at this point
+            if shared:  # the other processes have not reached this point
                 raise LeaseLostError(str(error)) from error
             sys.exit(RESUME)
         except UserError as error:
-            # All processes of a job may raise what one of them found in its copy.
+            # In a job, each process may raise an error that names a file in another's copy.
             other = rf"[^\s'\"]*/{name}\.\d+-\w{{8}}"
             text = re.sub(other, lambda _: url, str(error).replace(copy, url))
             raise type(error)(text) from error

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while a model trains: save after the step, then stop.
+"""Handle SIGTERM and Ctrl-C during training: save after the step, then stop.
 
 `loop.run_training` saves, and the command ends with code 75.
 """
@@ -20,13 +20,12 @@ from mswitch.pipelines.progress import say
 def stop_requests() -> Iterator[Callable[[int], bool]]:
     """Turn the first SIGTERM or Ctrl-C into a request to stop; a second one acts as usual.
 
-    Before this, and after it, a signal ends the process as it ends any other: there is nothing to
-    save that the last checkpoint does not hold.
+    Outside this context a signal ends the process as usual: the last checkpoint holds everything.
 
     Yields:
-        `due(step)`: whether to save and stop after `step`. Ask after each step. In a job the answer
-        is the same in all processes: JAX's preemption service, which has SIGTERM there, agrees on
-        the step.
+        `due(step)`: returns whether to save and stop after `step`. Call it after each step. In a
+        job all processes get the same answer: JAX's preemption service handles SIGTERM there, and
+        agrees on the step.
     """
     alone = jax.process_count() == 1
     requested = threading.Event()
@@ -50,7 +49,7 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
         return requested.is_set() if alone else multihost_utils.reached_preemption_sync_point(step)
 
     if threading.current_thread() is threading.main_thread():
-        # A signal that is a request is not for those who would leave
+        # A request to stop must not wake the code that ends the process
         # (`mswitch.flows.cli.interrupts`).
         wakeup_fd = signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):

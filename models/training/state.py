@@ -1,9 +1,9 @@
 """A model as arrays: a static skeleton, and parameters in a flat dictionary by dotted name.
 
-Everything that walks over parameters (optimizer, checkpoints, sharding, counts) sees
-`{"encoder.periods.2.blocks.0.self_attention.query.kernel": array}` and nothing of the module tree.
-With `scan_layers`, `encoder.periods.blocks.0.self_attention.query.kernel` has all periods, along a
-first axis `layers`.
+Code that walks over parameters (optimizer, checkpoints, sharding, counts) sees only
+`{"encoder.periods.2.blocks.0.self_attention.query.kernel": array}`, not the module tree. With
+`scan_layers`, `encoder.periods.blocks.0.self_attention.query.kernel` has all periods, along a first
+axis `layers`.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ Value = TypeVar("Value")
 
 
 class TrainState(NamedTuple):
-    """All that training changes; with (seed, step) it is all a resumed run needs.
+    """Everything that training changes; a resumed run needs only this and (seed, step).
 
     Attributes:
-        parameters: by dotted name.
-        moments: the optimizer's, by the same names; frozen parameters have none.
+        parameters: arrays by dotted name.
+        moments: the optimizer's moments, by the same names; frozen parameters have none.
         step: optimizer steps done.
     """
 
@@ -49,12 +49,12 @@ class Skeleton:
 
     Attributes:
         graph: the module tree.
-        paths: every parameter's place in it.
+        paths: path of each parameter in the tree.
         shapes: shapes and types of the parameters.
         axes: logical names of their dimensions.
         mesh: devices, or None for one.
         config: the architecture.
-        train: compute type, scan, remat and attention, which the tree depends on.
+        train: training settings; the tree depends on compute type, scan, remat and attention.
     """
 
     graph: Any
@@ -68,26 +68,26 @@ class Skeleton:
     @classmethod
     def of(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
         """Build the skeleton of a model; no parameter is allocated."""
-        # Of all settings of a training, the tree depends on these alone.
+        # The tree depends only on these settings of a training.
         names = ("dtype", "scan_layers", "remat", "attention")
         kept = TrainConfig(**{name: getattr(train, name) for name in names})
         graph, paths, shapes, axes = _tree(config, kept, mesh)
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
     def trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Those of the values by parameter name whose parameters are not frozen."""
+        """Return the values, by parameter name, whose parameters are not frozen."""
         freeze = self.train.freeze
         return {name: value for name, value in values.items() if not is_frozen(name, freeze)}
 
     def merge(self, parameters: Mapping[str, Array]) -> Transformer:
-        """Give the model with these values."""
+        """Return the model with these values."""
         state = nnx.from_flat_state(
             [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
         )
         return nnx.merge(self.graph, state)
 
     def laid_out(self, unscanned: Mapping[str, Array]) -> Parameters:
-        """Parameters as they are without `scan_layers`, stored as this model stores them."""
+        """Convert parameters from the layout without `scan_layers` to this model's layout."""
         found = {}
         for name, shape in self.shapes.items():
             stack, scanned, rest = name.partition(".periods.blocks.")
@@ -100,22 +100,22 @@ class Skeleton:
         return found
 
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it, products traced for a float32 model are float32 ones.
+        """Return a context in which a float32 model is traced with float32 products.
 
-        By default they are not: a TPU takes one bfloat16 pass, a recent GPU TF32.
+        By default a TPU uses one bfloat16 pass, and a recent GPU TF32.
         """
         if self.train.dtype == "float32":
             return jax.default_matmul_precision("highest")
         return contextlib.nullcontext()
 
     def initial_parameters(self) -> Parameters:
-        """Draw the parameters of the run's seed; traceable."""
+        """Draw the parameters from the run's seed; traceable."""
         model = _create(self.config, self.train, self.mesh)
         values = {path: variable[...] for path, variable in nnx.to_flat_state(nnx.state(model))}
         return {name: values[path] for name, path in self.paths.items()}
 
     def initial_state(self, optimizer: Optimizer) -> TrainState:
-        """Draw a new run's state, each array made on the devices that keep it."""
+        """Draw a new run's state, making each array on the devices that store it."""
 
         def create() -> TrainState:
             parameters = self.initial_parameters()
@@ -125,12 +125,12 @@ class Skeleton:
         return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
 
     def abstract_parameters(self) -> Parameters:
-        """Shapes, types and shardings of the parameters, for restoring."""
+        """Return shapes, types and shardings of the parameters, for restoring."""
         placed = {name: self._placed(one, self.axes[name]) for name, one in self.shapes.items()}
         return cast(Parameters, placed)
 
     def abstract_state(self, optimizer: Optimizer) -> TrainState:
-        """Shapes, types and shardings of a run's state, for restoring and compiling."""
+        """Return shapes, types and shardings of a run's state, for restoring and compiling."""
         moments = jax.eval_shape(
             lambda values: optimizer.init(values, self.axes), self.trained(self.shapes)
         )
@@ -142,7 +142,7 @@ class Skeleton:
         return TrainState(self.abstract_parameters(), placed, cast(Array, step))
 
     def state_shardings(self, optimizer: Optimizer) -> TrainState | None:
-        """Where every array of a run's state lies; None without a mesh."""
+        """Return the sharding of every array of a run's state; None without a mesh."""
         if self.mesh is None:
             return None
         return jax.tree.map(lambda array: array.sharding, self.abstract_state(optimizer))
@@ -159,7 +159,7 @@ class Skeleton:
 def _tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Graph, paths, shapes and axes of a skeleton: a tenth to a third of a second of tracing."""
+    """Trace graph, paths, shapes and axes of a skeleton, in a tenth to a third of a second."""
     graph, state = nnx.split(nnx.eval_shape(lambda: _create(config, train, mesh)))
     paths, shapes, axes = {}, {}, {}
     for path, variable in nnx.to_flat_state(state):
@@ -184,7 +184,7 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
 
 
 def unrolled(parameters: Mapping[str, Array]) -> Parameters:
-    """Parameters as they are without `scan_layers`, whichever way they come."""
+    """Convert parameters to the layout without `scan_layers`; they may have it already."""
     found = {}
     for name, value in parameters.items():
         stack, scanned, rest = name.partition(".periods.blocks.")
@@ -197,7 +197,7 @@ def unrolled(parameters: Mapping[str, Array]) -> Parameters:
 
 
 def dense_name(name: str, period: int) -> str:
-    """Where a dense model has what a sparse one has as `name`; both unscanned."""
+    """Return a dense model's name for a sparse model's parameter `name`; both are unscanned."""
     stack, repeated, rest = name.partition(".periods.")
     if not repeated:
         return name
@@ -209,7 +209,7 @@ def dense_name(name: str, period: int) -> str:
 
 
 def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
-    """Number of parameters by group: embedding, logits, attention, experts and so on."""
+    """Count the parameters by group: embedding, logits, attention, experts and so on."""
     counts: dict[str, int] = {}
     for name, shape in skeleton.shapes.items():
         group = group_of(name)

@@ -1,4 +1,4 @@
-"""One training step, as a compiled function of a state and a batch."""
+"""Make one training step: a compiled function of a state and a batch."""
 
 import functools
 from collections.abc import Callable
@@ -26,13 +26,13 @@ Metrics = dict[str, Array]
 def make_gradients(
     skeleton: Skeleton, groups: Groups, teaching: Teaching | None = None
 ) -> Callable[..., tuple[Parameters, LossParts]]:
-    """Traceable `(parameters, batch, key, teacher) -> (gradients, losses)` of the whole batch.
+    """Return a traceable `(parameters, batch, key, teacher) -> (gradients, losses)`.
 
-    Frozen parameters have no gradient.
+    Both are for the whole batch. Frozen parameters have no gradient.
 
-    With microbatches, every n-th run of rows that holds whole routing groups goes into the same
-    part: parts then stay on the devices that hold their rows, and their gradients add up to the
-    whole batch's.
+    With microbatches, the rows are split into runs of whole routing groups, and every n-th run goes
+    into the same part. So each part stays on the devices that hold its rows. The gradients of all
+    parts add up to the whole batch's.
     """
     parts = skeleton.train.microbatches
 
@@ -87,12 +87,13 @@ def make_train_step(
     steps_counted: int = 0,
     teaching: Teaching | None = None,
 ) -> jax.stages.Wrapped:
-    """Compile-ready `(state, batch) -> (state, metrics)`; the old state's memory is reused.
+    """Return a jitted `(state, batch, loss_limit, teacher) -> (state, metrics)`.
 
-    With a teacher's model, the step also takes its parameters, which stay.
+    It reuses the old state's memory. With `teaching`, `teacher` are the values of its model, and
+    do not change.
 
-    With the policy `skip`, a step that is bad, or has a loss above `loss_limit`, only counts.
-    The optimizer counts on from `steps_counted`.
+    With the policy `skip`, a bad step, or one with a loss above `loss_limit`, only increases the
+    count of steps. The optimizer continues to count from `steps_counted`.
     """
     train = skeleton.train
     gradients = make_gradients(skeleton, groups, teaching)
@@ -138,7 +139,7 @@ def make_train_step(
         return TrainState(parameters, moments, state.step + 1), metrics
 
     shardings = skeleton.state_shardings(optimizer)
-    # Metrics are whole on every device, so that each of several processes can read them.
+    # Metrics are replicated on every device, so that each of several processes can read them.
     return jax.jit(
         train_step,
         donate_argnums=0,

@@ -1,4 +1,4 @@
-"""A run that was not trained here: one checkpoint, of step 0, with parameters from elsewhere."""
+"""Write a run that is not trained: one checkpoint, at step 0, with parameters from elsewhere."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, stage_output
 
 
 class BucketRun(RemoteOutput):
-    """A run that is made here, and sent to a bucket when it is published."""
+    """A run that is made locally, and uploaded to a bucket when it is published."""
 
     def __init__(self, files: RunFiles, stage: str, config: Mapping[str, Any]):
         super().__init__(files.place, stage, config)
@@ -26,10 +26,10 @@ class BucketRun(RemoteOutput):
         self.directory = files.directory
 
     def claim(self) -> None:
-        """Leave nothing yet that would keep other settings out: the run's lease does so."""
+        """Record nothing yet: the run's lease already keeps other settings out."""
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the files, by which the place is known as a run's first; then as ever."""
+        """Upload the files, config.json first and metadata last; then publish as usual."""
         super().claim()
         metadata = f"{CHECKPOINTS}/0/{METADATA}"
         self._files.publish(CONFIG)
@@ -42,10 +42,10 @@ class BucketRun(RemoteOutput):
 def stage_run(
     out: str | Path, *, stage: str, config: Mapping[str, Any]
 ) -> Iterator[StagedOutput | BucketRun]:
-    """Give the output of a stage that makes a run, on a file system or in a bucket.
+    """Yield the output of a stage that makes a run, on a file system or in a bucket.
 
-    `out` is a directory, or a `gs://` or `s3://` URL; `config` is everything that the bytes depend
-    on.
+    `out` is a directory, or a `gs://` or `s3://` URL; `config` is everything that the output's
+    bytes depend on.
     """
     if not storage.is_remote(out):
         with stage_output(out, stage=stage, config=config) as staged:
@@ -57,7 +57,7 @@ def stage_run(
             yield output
             return
         with files.lock():
-            yield BucketRun(files, stage, config)  # another may have finished it meanwhile
+            yield BucketRun(files, stage, config)  # another process may have finished it meanwhile
 
 
 def write_step_zero(
@@ -71,17 +71,17 @@ def write_step_zero(
     languages: Mapping[str, Any] | None = None,
     **notes: Any,
 ) -> None:
-    """Fill a run directory; it can then be evaluated, exported and trained on like any other.
+    """Fill a run directory, which can then be evaluated, exported and trained like any other.
 
     Args:
-        directory: the directory, with what a killed writer left.
+        directory: the directory; may hold files of a killed writer.
         run_hash: its `config_hash`.
-        skeleton: the model; the optimizer has done nothing.
-        parameters: its values.
+        skeleton: the model.
+        parameters: its values; the optimizer starts fresh.
         preset: name of the model.
-        examples: the data it belongs to, as in the config.json of a run; None for none known.
+        examples: its data, as in the config.json of a run; None if unknown.
         languages: likewise.
-        notes: what else config.json is to say.
+        notes: further entries of config.json.
     """
     counts = parameter_counts(skeleton)
     storage.write_json(

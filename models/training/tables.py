@@ -1,4 +1,4 @@
-"""Tables of a run as Parquet, each with the settings that it was made with."""
+"""Write the tables of a run as Parquet, each with the settings that it was made with."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from mswitch.pipelines.outputs import canonical_json
 def write_table(
     path: Path, table: pa.Table, key: bytes, settings: dict[str, Any], stage: str
 ) -> None:
-    """Write a table, and its settings into the metadata of its schema as `key`."""
+    """Write a table, with its settings as `key` in the metadata of its schema."""
     noted = table.replace_schema_metadata({key: canonical_json(settings)})
     with storage.publish(path, sync=True) as temporary:
         pq.write_table(noted, temporary, compression="zstd")
@@ -24,20 +24,20 @@ def write_table(
 
 
 def is_made(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
-    """Whether a table is there; one of other settings is refused.
+    """Return whether a table exists; refuse one that was made with other settings.
 
     Args:
         path: its file.
-        place: where a user has it.
-        key: where its settings are.
-        settings: what it should be made with.
-        fix: which options may differ, and what to do then.
+        place: its path or URL, for messages.
+        key: the metadata key of its settings.
+        settings: the settings that it should have.
+        fix: options that may differ, and what to do then.
     """
     if not path.is_file():
         return False
     try:
         found = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
-    except (OSError, ValueError) as error:  # PyArrow's own are among these
+    except (OSError, ValueError) as error:  # PyArrow's errors are subclasses
         raise UserError(
             f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is made again"
         ) from error

@@ -1,4 +1,4 @@
-"""The loss of a batch: cross-entropy, the z-loss, those of routers, and a teacher's share."""
+"""The loss of a batch: cross-entropy, the z-loss, the routers' losses and a teacher's share."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
-#: The one that does besides where an evaluation counts bytes.
+#: One more, if an evaluation counts bytes.
 BORDERS = "decoder_border_weights"
-#: Those that do besides where rows are packed.
+#: Two more, if rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
 class LossParts(NamedTuple):
-    """What a batch, or a part of it, adds to the loss and its metrics: sums, `routing_sums` too.
+    """Contributions of a batch, or a part of it, to the loss and its metrics, for adding up.
 
-    Only with a teacher is there a soft loss.
+    `routing` are `routing_sums`; only a student has a soft loss.
     """
 
     loss: Float[Array, ""]
@@ -44,12 +44,12 @@ class LossParts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Teaching:
-    """A teacher without its values, and what its predictions weigh.
+    """A teacher without its values, and the weight of its predictions.
 
     Attributes:
         skeleton: its model, on the student's mesh; it draws nothing at random and drops no token.
-        soft_weight: share of the cross-entropy with its predictions; the rest is of the targets.
-        temperature: of both predictions, in that share.
+        soft_weight: share of the cross-entropy with its predictions; the rest is with the targets.
+        temperature: temperature of both models' predictions in that share.
     """
 
     skeleton: Skeleton
@@ -57,7 +57,7 @@ class Teaching:
     temperature: float
 
     def head(self, parameters: Parameters, batch: Batch) -> Head:
-        """The hidden states of a batch, and what makes logits of them."""
+        """Compute the hidden states of a batch, with the kernel that makes logits of them."""
         rows = batch["encoder_input_tokens"].shape[0]
         how = {"groups": Groups(rows, rows), "capacities": (DROPLESS, DROPLESS)}
         with self.skeleton.matmul_precision():
@@ -67,10 +67,9 @@ class Teaching:
 def run_model(
     skeleton: Skeleton, parameters: Parameters, batch: Batch, **how: Any
 ) -> tuple[Head, tuple[RoutingStats, RoutingStats] | None]:
-    """What makes logits of a batch, and how encoder and decoder of a sparse model routed it.
+    """Compute a batch's hidden states and, in a sparse model, the routing of encoder and decoder.
 
-    The batch has `SEGMENTS` where rows are packed; `how` are the model's groups, capacities and
-    key.
+    The batch has `SEGMENTS` if rows are packed; `how` are the model's groups, capacities and key.
     """
     model = skeleton.merge(parameters)
     x, stats = model(
@@ -95,7 +94,7 @@ def batch_loss(
     teaching: Teaching | None = None,
     teacher: Parameters | None = None,
 ) -> tuple[Float[Array, ""], LossParts]:
-    """The loss of one of `parts` equal parts of a batch that has `target_tokens` in all.
+    """Compute the loss of one of `parts` equal parts of a batch of `target_tokens` tokens.
 
     With `teaching`, `teacher` are the values of its model.
     """
@@ -133,7 +132,7 @@ def batch_loss(
 
 
 def weights_per_sequence(batch: Batch) -> Float[Array, "B T"]:
-    """Loss weights of a batch, padded or packed, that add up to 1 over each target sequence."""
+    """Scale a batch's loss weights to add up to 1 over each target sequence, packed or not."""
     weights, segments = batch["decoder_loss_weights"], batch.get("decoder_segment_ids")
     if segments is None:
         in_sequence = weights.sum(axis=-1, keepdims=True)

@@ -1,9 +1,9 @@
-"""Pretraining: a loop that survives being killed at any moment.
+"""Pretraining that can be killed at any moment and continues.
 
-A run continues from its last complete checkpoint to the bit: parameters and moments come from
-the checkpoint, the batch and all randomness of step n from (seed, n). It resumes, in this order:
-a finished run does nothing; a run with a complete checkpoint continues after it; any other begins
-at step 0. After SIGTERM or Ctrl-C everything is saved, and the process exits with code 75.
+A resumed run continues to the bit: parameters and moments are in the last complete checkpoint. The
+batch and all randomness of step n follow from (seed, n). A finished run does nothing. A run with a
+complete checkpoint continues after it. Any other run begins at step 0. After SIGTERM or Ctrl-C
+everything is saved, and the process exits with code 75.
 """
 
 import contextlib
@@ -54,19 +54,19 @@ def train(
     changes: ModelChanges = NO_CHANGES,
     job: JobConfig = ALONE,
 ) -> dict[str, Any]:
-    """Train a preset on an examples directory, or continue where a killed run stopped.
+    """Train a preset on an examples directory, or continue a killed run.
 
-    In a job of several processes each of them calls this, with the same arguments; `examples` and
-    `out` are where all can reach them: on a file system that they share, or in a bucket.
+    In a job of several processes, each calls this with the same arguments. All must reach
+    `examples` and `out`: on a shared file system, or in a bucket.
 
     Args:
         preset: name of the model (`mswitch.models.presets`).
         examples: a finished examples directory, here or in a bucket, or a TOML file of several
             (`mswitch.tasks.batches.multitask`).
         out: the run directory, on a file system or in a bucket.
-        config: how to train.
-        mixture: how often each language comes; by default n ** 0.3 over all there are.
-        changes: what to change of the preset.
+        config: training settings.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the preset.
         job: the processes that train together.
 
     Returns:
@@ -84,7 +84,7 @@ def train_prepared(
     out: str | Path,
     job: JobConfig,
 ) -> dict[str, Any]:
-    """`train`, where `prepare` says what is trained and opens its data, once in each process."""
+    """Train a planned run or continue it, like `train`; each process calls `prepare` once."""
     with membership(job), contextlib.ExitStack() as stack:
         plan, batches = together(prepare)
         agree(canonical_json([plan.identity, dataclasses.asdict(plan.train)]))
@@ -112,7 +112,7 @@ def train_prepared(
         mesh, model = make_mesh(plan.train), plan.model
         way, kind = plan.train.attention, device_kind(mesh)
         kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
-        # One way for all of the model, whatever the lengths of its parts.
+        # The whole model uses one kind of attention, whatever the lengths of its parts.
         settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
         skeleton = Skeleton.of(model, settled, mesh)
         counts = parameter_counts(skeleton)
@@ -153,7 +153,7 @@ def prepare(
     mixture: Mixture,
     changes: ModelChanges,
 ) -> tuple[RunPlan, TaskBatches]:
-    """Settle what is trained: a preset, with the vocabulary of its data."""
+    """Plan the training of a preset with its data's vocabulary, and open the data."""
     model = changes.applied_to(find_preset(preset).model)
     first = task_mixture(examples, mixture).directories[0]
     rows = padded_vocabulary(read_manifest(first, "examples")["vocabulary_size"])
@@ -164,7 +164,7 @@ def prepare(
 def make_plan(
     preset: str, model: ModelConfig, examples: str | Path, config: TrainConfig, mixture: Mixture
 ) -> tuple[RunPlan, TaskBatches]:
-    """Open the data, as much of it as this process feeds, and plan a run of a model on it."""
+    """Plan a run of a model, and open the part of its data that this process feeds."""
     if config.freeze != "none" and not model.sparse:
         raise UserError(
             f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"
@@ -204,7 +204,7 @@ def make_plan(
 def _introduction(
     plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]
 ) -> Iterator[str]:
-    """What is trained, in a few lines."""
+    """Yield a few lines that describe the training."""
     model, config = plan.model, plan.train
     every = {1: "every", 2: "every second"}.get(model.sparse_every, f"every {model.sparse_every}th")
     kind = (
@@ -224,7 +224,7 @@ def _introduction(
         yield f"begins with step {plan.origin.step:,} of {plan.origin.path}, {moments}"
     if plan.teacher is not None:
         of = plan.teacher.origin
-        begins = "; begins with what is not of its experts" if plan.teacher.init else ""
+        begins = "; begins with its parameters except experts" if plan.teacher.init else ""
         yield (
             f"learns from step {of.step:,} of {of.path} ({of.chain['preset']}), soft weight "
             f"{plan.teacher.soft_weight}, temperature {plan.teacher.temperature}{begins}"

@@ -1,1 +1,1 @@
-"""One model made of another."""
+"""Make one model from another: upcycling and distillation."""

@@ -1,4 +1,4 @@
-"""How one model is made of another; what the commands' options are."""
+"""Settings for making one model from another, which are options of the commands."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -12,18 +12,18 @@ from mswitch.pipelines.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class UpcycleConfig:
-    """What is made of a dense model.
+    """The sparse model to make from a dense one.
 
     Attributes:
         experts: experts of a sparse layer.
-        sparse_every: the last of each so many layers gets experts; 1 gives them to all.
+        sparse_every: the last of each `sparse_every` layers gets experts; 1 gives them to all.
         capacity_factor: capacity factor of the sparse layers in training. Experts begin equal, and
             routing takes a while to even out.
-        router_init: how the routers' kernels are drawn (as in `mswitch train`).
-        seed: seed of the routers, and of the batches that gates are measured on.
-        batches: batches of training text that gates are measured on, and of validation text for the
+        router_init: initialisation of the routers' kernels (as in `mswitch train`).
+        seed: seed of the routers, and of the batches on which gates are measured.
+        batches: batches of training text for measuring gates, and of validation text for the
             losses before and after.
-        batch_size: sequences of a batch that gates or losses are measured on.
+        batch_size: sequences of a batch for measuring gates or losses.
     """
 
     experts: Annotated[int, Ge(1)] = 8
@@ -40,17 +40,17 @@ class UpcycleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-    """What a student learns from its teacher, and what it begins with.
+    """A student's loss and its initial parameters.
 
     Attributes:
         soft_weight: share of the loss that is the cross-entropy with the teacher's predictions;
-            the rest is that with the targets. 0 trains on targets alone.
+            the rest is the cross-entropy with the targets. 0 trains only on targets.
         temperature: temperature of both models' predictions in the teacher's share of the loss,
             which is multiplied by its square.
-        init: begin with the teacher's parameters, but for routers and experts. The models then
-            differ in experts alone.
-        gather: what the layers that were sparse begin with: `none`, values drawn as ever, or
-            `mean`, the mean of the experts.
+        init: begin with the teacher's parameters, except routers and experts. The models must then
+            differ only in experts.
+        gather: initial values of the student's layers that are sparse in the teacher: `none` draws
+            them as usual; `mean` is the mean of the experts.
     """
 
     soft_weight: Annotated[float, Ge(0), Le(1)] = 0.25
@@ -62,5 +62,6 @@ class DistillConfig:
         check_fields(self)
         if self.gather != "none" and not self.init:
             raise UserError(
-                f"--gather {self.gather} is of what a student begins with: leave out --no-init"
+                f"--gather {self.gather} needs a student that begins with its teacher's "
+                "parameters: leave out --no-init"
             )

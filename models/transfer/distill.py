@@ -1,8 +1,8 @@
-"""Distillation: a dense student learns from text and from what a sparse teacher predicts.
+"""Distillation: a dense student learns from text and from a sparse teacher's predictions.
 
-Switch Transformers, section 4.2: the student begins with the teacher's parameters that are not of
-experts, and its loss is 0.75 of the cross-entropy with the targets and 0.25 of that with the
-teacher's predictions (`mswitch.models.nn.losses.distilled_token_losses`).
+As in Switch Transformers, section 4.2, the student begins with the teacher's parameters except the
+experts. Its loss is 0.75 of the cross-entropy with the targets and 0.25 of the cross-entropy with
+the teacher's predictions (`mswitch.models.nn.losses.distilled_token_losses`).
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ from mswitch.tasks.batches.multitask import task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 PAPER = DistillConfig()
-#: What teacher and student share where the student begins with the teacher's parameters.
+#: Settings that must be equal if the student begins with the teacher's parameters.
 _SHAPES = (
     "encoder_layers",
     "decoder_layers",
@@ -70,19 +70,19 @@ def distill(
 ) -> dict[str, Any]:
     """Train a dense preset as `train` does, with a sparse run as its teacher.
 
-    Or train on with a dense run as `finetune` does, such as with a fine-tuned teacher on its tasks
-    (Switch Transformers, table 8).
+    With an `origin`, train a dense run further as `finetune` does: for example, with a fine-tuned
+    teacher on its tasks (Switch Transformers, table 8).
 
     Args:
         teacher: the sparse run directory, also in a bucket.
-        preset: name of the student (`mswitch.models.presets`); None where there is an `origin`.
+        preset: name of the student (`mswitch.models.presets`); None if there is an `origin`.
         examples: a finished examples directory in the teacher's vocabulary, or a TOML file of
             several (`mswitch.tasks.batches.multitask`).
         out: the new run directory, also in a bucket.
-        config: how to train.
-        distillation: what the student takes from the teacher.
-        mixture: how often each language comes; by default n ** 0.3 over all there are.
-        changes: what to change of the preset.
+        config: training settings.
+        distillation: the student's loss and initial parameters.
+        mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+        changes: changes to the preset.
         job: the processes that train together.
         step: the teacher's checkpoint; by default its last.
         origin: the dense run whose last parameters the student begins with.
@@ -96,7 +96,7 @@ def distill(
             raise UserError(f"--out is {teacher}, the teacher: choose another")
         if origin is not None and (distillation.gather != "none" or not distillation.init):
             raise UserError(
-                "--gather and --no-init are of a student that begins with --teacher, not with "
+                "--gather and --no-init are for a student that begins with --teacher, not with "
                 f"--from {origin}: leave them out"
             )
         found = _find_teacher(
@@ -127,7 +127,7 @@ def _find_teacher(
     step: int | None = None,
     shared: bool = False,
 ) -> Teacher:
-    """A checkpoint of a sparse run that can predict these examples on the mesh of `config`."""
+    """Find a sparse run's checkpoint that can predict these examples on the mesh of `config`."""
     with open_files(teacher, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)
@@ -137,7 +137,7 @@ def _find_teacher(
         origin = find_origin(files, step, keep_moments=False)
     for directory in task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
-    # Its experts need not be divided: each device gathers those of one layer at a time.
+    # The mesh need not divide its experts: each device gathers one layer's experts at a time.
     of_widths = dataclasses.replace(model, experts=0)
     check_divisible(of_widths, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
@@ -145,20 +145,20 @@ def _find_teacher(
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
-    """Those of a student that has its parameters already."""
+    """Return the changes for a student with an origin; refuse those that change parameters."""
     given = {
         name: value for name, value in dataclasses.asdict(changes).items() if value is not None
     }
     for name in given.keys() - set(TUNABLE):
         raise UserError(
-            f"--{name.replace('_', '-')} changes the parameters, which are those of --from "
-            f"{origin}: leave it out"
+            f"--{name.replace('_', '-')} changes the parameters, which come from --from {origin}: "
+            "leave it out"
         )
     return TuningChanges(**given)
 
 
 def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
-    """Check that the student can learn from this teacher, and begin as it is to."""
+    """Check that the student can learn from this teacher, and begin as configured."""
     teacher, student = taught_by.model, plan.model
     who = f"--preset {plan.preset}" if plan.origin is None else f"--from {plan.origin.path}"
     if student.sparse:
@@ -176,5 +176,5 @@ def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
         if ours != theirs:
             raise UserError(
                 f"{who_teaches} has {name} {theirs} and {who} has {ours}: give a preset that "
-                "differs in experts alone, or --no-init"
+                "differs only in experts, or --no-init"
             )

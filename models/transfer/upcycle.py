@@ -1,10 +1,10 @@
-"""Sparse upcycling: a Switch Transformer made of a trained dense model (Komatsuzaki et al. 2023).
+"""Sparse upcycling: make a Switch Transformer from a trained dense model (Komatsuzaki et al. 2023).
 
-Each expert of a sparse layer is a copy of the dense layer in its place, everything else is copied,
-and routers are new. With top-1 routing that alone shrinks the layer's output by the probability of
-the chosen expert, about 1/E: a sudden loss of what the layer does. So the output of each sparse
-layer is scaled by one over its mean gate, measured on the given examples; the model then begins
-where the dense one ended.
+Each expert of a sparse layer is a copy of the dense layer, everything else is copied, and routers
+are new. With top-1 routing, the layer's output would shrink by the probability of the chosen
+expert, about 1/E: the layer would lose most of its effect. So the output of each sparse layer is
+scaled by one over its mean gate, measured on the given examples. Then the model begins where the
+dense one ended.
 """
 
 import dataclasses
@@ -51,9 +51,9 @@ from mswitch.tasks.batches.training import TrainBatches
 from mswitch.tasks.batches.validation import ValidationBatches
 
 STAGE = "upcycle"
-#: Nats a token by which the sparse model may begin worse than the dense one ended.
+#: How much worse the sparse model may begin than the dense one ended, in nats per token.
 MAX_JUMP = 0.05
-#: Gates depend on the layers before, so they are measured again with the first factors in place.
+#: Gates depend on the layers before, so they are measured again with the first factors applied.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 
@@ -74,11 +74,11 @@ def upcycle(
         run: the dense run, also in a bucket.
         examples: examples in its vocabulary, also in a bucket.
         out: the new run directory, also in a bucket.
-        config: what to make.
+        config: the sparse model to make.
         step: the checkpoint; by default the newest.
 
     Returns:
-        Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats a token).
+        Summary: stage, out, reused, preset, parameters, dense_loss, loss (nats per token).
     """
     with open_files(run) as files:
         files.refresh()
@@ -150,7 +150,7 @@ def _upcycle(
             raise UserError(
                 f"{run} with {config.experts} experts begins {jump:.3f} nats worse than it was, "
                 f"more than {MAX_JUMP}: give fewer --experts, a larger --sparse-every, or examples "
-                "that are more like its training text"
+                "that are more similar to its training text"
             )
         start = None if storage.is_remote(out) else Path(output.out)
         write_step_zero(
@@ -175,7 +175,7 @@ def _upcycle(
 def _calibrated(
     of_dense: Parameters, dense: Skeleton, sparse: Skeleton, seen: Batches, held_out: Batches
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The sparse model's parameters, and both models' losses on `held_out`, and the mean gates."""
+    """Make the sparse model's parameters; measure both losses on `held_out` and the mean gates."""
     measure = _measurer(sparse)
     parameters = expanded(of_dense, sparse)
     gates = np.full(len(sparse_layers(sparse.config)), 1 / sparse.config.experts)
@@ -190,7 +190,7 @@ def _calibrated(
 
 
 def sparse_layers(model: ModelConfig) -> list[str]:
-    """Prefixes of the sparse layers' parameters, the encoder's first, unscanned."""
+    """Return the prefixes of the sparse layers' unscanned parameters, the encoder's first."""
     stacks = {"encoder": model.encoder_layers, "decoder": model.decoder_layers}
     last = model.period - 1
     return [
@@ -201,12 +201,12 @@ def sparse_layers(model: ModelConfig) -> list[str]:
 
 
 def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
-    """The dense model's parameters in a sparse one's places, experts being copies; routers drawn.
+    """Make a sparse model's parameters: copy the dense model's, also as experts; draw routers.
 
-    Both are unscanned, and differ in experts alone.
+    Both models are unscanned, and differ only in experts.
     """
     period = skeleton.config.period
-    # All are drawn, for a router's values depend on what is drawn before.
+    # Draw all parameters, since a router's values depend on the draws before.
     drawn = jax.jit(skeleton.initial_parameters)()
     values = {}
     for name, shape in skeleton.shapes.items():
@@ -221,7 +221,7 @@ def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
 def scaled(
     parameters: Mapping[str, np.ndarray], model: ModelConfig, factors: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Parameters with the output of each sparse layer multiplied by its factor."""
+    """Multiply the output of each sparse layer by its factor."""
     changed = dict(parameters)
     for prefix, factor in zip(sparse_layers(model), factors, strict=True):
         changed[f"{prefix}wo"] = parameters[f"{prefix}wo"] * np.float32(factor)
@@ -231,7 +231,10 @@ def scaled(
 def _measurer(
     skeleton: Skeleton,
 ) -> Callable[[Mapping[str, Any], Batches], tuple[float, np.ndarray]]:
-    """`(parameters, batches) -> (nats a token, mean gate of each sparse layer)`, without drops."""
+    """Return a `(parameters, batches) -> (nats per token, mean gate of each sparse layer)`.
+
+    It drops no token.
+    """
 
     @jax.jit
     def sums(parameters: Parameters, batch: Mapping[str, jax.Array]):

@@ -69,7 +69,7 @@ def test_a_run_is_tuned_and_predicts(either, tasks, tmp_path, capsys):
         assert said["reused"]
         other = 3 - said["step"]
         assert main(["predict", "--run", tuned, "--split", "test", "--step", str(other)]) == 2
-        assert "was read from step" in capsys.readouterr().err
+        assert "was already read from step" in capsys.readouterr().err
         assert main(["predict", "--run", tuned, "--limit", "1"]) == 2
         assert f"{tuned}/predictions/toy/validation-{said['step']}-" in capsys.readouterr().err
         assert main(["predict", "--run", tuned, "--text", f"{WORDS[0]} {WORDS[1]}"]) == 0

@@ -50,7 +50,7 @@ def test_groups_with_few_positions_an_expert_are_told_with_the_remedy():
     (decoder,) = warnings(8)
     assert decoder == (
         "warning: a routing group of the decoder has 1,832 positions, 14.3 for each of 128 "
-        "experts; below 16 many tokens find no slot: raise --batch-size"
+        "experts; below 16 many tokens get no slot: raise --batch-size"
     )
     encoder, decoder = warnings(64, group_size=1024)
     assert "of the encoder has 1,024 positions, 8.0 for each" in encoder

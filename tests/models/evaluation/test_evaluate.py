@@ -146,9 +146,7 @@ def test_steps_are_chosen(steps, chosen):
 def test_steps_that_name_nothing(steps):
     with pytest.raises(UserError, match="give a step, a range such as 1000-5000, or last"):
         EvaluateConfig(steps=steps)
-    with pytest.raises(
-        UserError, match="--steps 30-80: run keeps no such checkpoint, but those of 9"
-    ):
+    with pytest.raises(UserError, match="--steps 30-80: run keeps no such checkpoint; it keeps 9"):
         EvaluateConfig(steps="90,30-80").choose_steps([9, 90], "run")
 
 

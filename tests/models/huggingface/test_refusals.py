@@ -61,14 +61,14 @@ WI = "encoder.block.1.layer.1.DenseReluDense.wi.weight"
         (lambda v: v.pop(WI), f"has no tensor {WI}"),
         (
             lambda v: v.update({WI: np.ascontiguousarray(v[WI].T)}),
-            rf"{WI} has shape \[16, 20\] where config.json implies \[20, 16\]",
+            rf"{WI} has shape \[16, 20\], but config.json implies \[20, 16\]",
         ),
         (
             lambda v: v.update({"encoder.block.2.x.weight": v[WI]}),
             r"has 1 tensors that are not in the model .*, such as encoder\.block\.2\.x",
         ),
         (lambda v: v[WI].__setitem__((0, 0), np.nan), f"{WI} holds infinities or NaN"),
-        (lambda v: v.update({WI: np.zeros((20, 16), np.int32)}), f"{WI} is I32, none of F32"),
+        (lambda v: v.update({WI: np.zeros((20, 16), np.int32)}), f"{WI} is I32; mswitch reads F32"),
     ],
 )
 def test_other_tensors(source, change, message):
@@ -91,13 +91,16 @@ def test_tied_and_untied_contradictions(source, sharded):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "model_type 'bert' is none of mt5, t5, umt5, switch_transformers"),
-        ({"model_type": None}, "model_type None is none of"),
-        ({"d_model": "16"}, "d_model is '16' where a number from 1 is needed"),
+        (
+            {"model_type": "bert"},
+            "model_type 'bert' cannot be read; mswitch reads mt5, t5, umt5, switch_transformers",
+        ),
+        ({"model_type": None}, "model_type None cannot be read"),
+        ({"d_model": "16"}, "d_model is '16'; it must be a number from 1"),
         ({"num_layers": 0}, "num_layers is 0"),
         ({"num_layers": 3}, r"has no tensor encoder\.block\.2"),
-        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu' is none of"),
-        ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05; mswitch computes 1e-06 only"),
+        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu' is unknown"),
+        ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05; mswitch only computes 1e-06"),
         ({"mswitch": {"depth": 3}}, "mswitch has unknown keys: depth"),
         ({"mswitch": {"group_size": "9"}}, "mswitch.group_size is '9', and must be a number"),
         ({"mswitch": {"balance_scope": 1}}, "mswitch.balance_scope is 1, and must be a text"),
@@ -114,7 +117,7 @@ def test_configurations_of_other_models(source, changes, message):
     ("changes", "message"),
     [
         ({"is_gated_act": True}, "SwitchTransformers has no gated layers"),
-        ({"dense_act_fn": "gelu"}, "dense_act_fn is 'gelu'; mswitch computes 'relu' only"),
+        ({"dense_act_fn": "gelu"}, "dense_act_fn is 'gelu'; mswitch only computes 'relu'"),
         ({"router_bias": True}, "router_bias is True"),
         ({"num_sparse_encoder_layers": 1}, r"one encoder layer in 4 and one decoder layer in 2"),
         ({"num_experts": 5}, r"has no tensor .*expert_4\.wi\.weight"),
@@ -148,7 +151,7 @@ def test_files_that_are_not_there_or_broken(source, sharded, tmp_path):
         change_index(index, good, "lm_head.weight", name)
         refuse(sharded, r"lm_head.weight is said to be in .*, which is not a plain file name")
     change_index(index, good, "lm_head.weight", "model-00009-of-00009.safetensors")
-    refuse(sharded, "which is not there")
+    refuse(sharded, "which does not exist")
     change_index(index, good, "lm_head.weight", "model-00001-of-00002.safetensors")
     refuse(sharded, "has no tensor lm_head.weight, though model.safetensors.index.json says so")
     index.write_text("{}")
@@ -179,7 +182,7 @@ def test_geglu_experts_have_no_class(tmp_path):
     ("changes", "message"),
     [
         ({"sparse_every": 4}, r"sparse_every=4: .* into other layers"),
-        ({"shared_position_bias": False}, r"a position bias in every layer, .* one a stack"),
+        ({"shared_position_bias": False}, r"a position bias in every layer, .* one per stack"),
     ],
 )
 def test_other_layers_have_no_class(changes, message):

@@ -87,15 +87,15 @@ def test_gaps_are_filled_with_what_was_learned(run, vocabulary, capsys):
     assert main(["predict", *options, "--text", f"{TEXT} <extra_id_2>"]) == 0
     printed, said = capsys.readouterr()
     assert printed == f"{WHOLE} \n"
-    assert "[predict] 1 of 3 spans stay empty: the model gave nothing for them" in said
+    assert "[predict] 1 of 3 spans stay empty: the model wrote nothing for them" in said
 
 
 @pytest.mark.parametrize(
     ("text", "decode", "message"),
     [
-        ("no gap", None, "must mark what is to be filled"),
+        ("no gap", None, "must mark its gaps"),
         ("<extra_id_1> before <extra_id_0>", None, "in this order"),
-        (TEXT, "labels", "--decode labels: gaps of a text are no closed set"),
+        (TEXT, "labels", "--decode labels: gaps of a text have no labels"),
     ],
 )
 def test_what_cannot_be_filled_is_refused(untrained, vocabulary, text, decode, message):

@@ -279,7 +279,7 @@ def test_what_is_asked_for_is_kept():
         ("--topology h100:8x2x2", "such as h100:8x2"),
         ("--pair t5-base --compare remat=layers", "--pair and --compare make two plans each"),
         ("--topology v5p:4x4", "v5p have 3 dimensions, not 2"),
-        ("--topology v5e:3x4", "its first two dimensions are even"),
+        ("--topology v5e:3x4", "its first two dimensions must be even"),
         ("--topology v5e:32x16", "the largest slice of v5e is 16x16"),
         ("--data-parallel 5", "is 5, and v5e:4x4 has 16"),
         (

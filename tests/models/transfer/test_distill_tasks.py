@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_refused(runs, tasks, tmp_path, capsys):
     )
     cases = [
         ({"out": runs["dense"]}, "the run to begin with: choose another"),
-        ({"changes": SMALL}, "changes the parameters, which are those of --from"),
+        ({"changes": SMALL}, "changes the parameters, which come from --from"),
         ({"distillation": DistillConfig(gather="mean")}, "not with --from .*: leave them out"),
         ({"distillation": DistillConfig(init=False)}, "not with --from .*: leave them out"),
         ({"origin": runs["sparse"]}, "--from .* has experts: give a dense student"),
