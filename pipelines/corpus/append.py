@@ -1,8 +1,8 @@
-"""Adding a further crawl to a finished corpus (`change`): the monthly job.
+"""Adds another crawl to a finished corpus, as a change (`change`): the monthly job.
 
-Documents stay as they are, and so does the split, which follows from URLs. The deduplication keys
-of the corpus (URLs, lines, bands of near-duplicates) come before those of all new pages; what is
-left of these is appended as further shards. Pages that were taken out (`removal`) stay out.
+Documents and splits of the corpus stay as they are (a page's split follows from its URL). New pages
+lose to the corpus where they share deduplication keys: URLs, lines, bands of near-duplicates. What
+remains of them becomes further shards. Removed pages (`removal`) stay out.
 """
 
 import json
@@ -24,7 +24,7 @@ from mswitch.pipelines.outputs import MANIFEST, setting_changes
 
 
 def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
-    """Read the corpus to add to, whose settings must be those of the addition."""
+    """Read the corpus to add to; its settings must equal those of the addition."""
     base = open_base(out, recipe)
     manifest = base.manifest
     before = {key: value for key, value in manifest["config"].items() if key != "inputs"}
@@ -58,12 +58,12 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
                 f"{out} was built by another version of mswitch, whose {what} "
                 f"({', '.join(others)}): build it again to add to it"
             )
-    load_removed(base.removals)  # which says what is wrong with it before work begins
+    load_removed(base.removals)  # raises now, before work begins, if they are damaged
     return base
 
 
 def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
-    """Return manifest, statistics and report of the corpus with the addition in `staging`."""
+    """Return manifest, statistics and report of the corpus including the addition in `staging`."""
     addition = storage.read_json(storage.join(staging, MANIFEST))
     stats = storage.read_json(storage.join(staging, STATS))
     manifest = dict(base.manifest)

@@ -1,4 +1,4 @@
-"""Asks the rules of a recipe about pages, and makes its edits, whatever these do."""
+"""Calls the rules and edits of a recipe, and reports their exceptions."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from mswitch.pipelines.records import Page, Rejected
 
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _OWN = "mswitch.pipelines."
-#: Methods of rules that give a reason by what is read before there is text.
+#: Methods of rules that return a reason before the text is extracted.
 _REASONS = ("url_reason", "response_reason")
 
 
 def pass_rules(
     rules: Sequence[Rule], pages: Sequence[Page], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that pass all rules, in order; account for the others."""
+    """Return the pages that pass all rules, in order; count the others in the ledger."""
     for rule in rules:
         kept = ledger.sort_out(rule, pages, ask(rule, pages, recipe))
         pages = [pages[number] for number in kept]
@@ -33,9 +33,9 @@ def pass_rules(
 
 
 def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
-    """Return the pages that pass the rules of a recipe, with its edits made; for a `beam.Map`.
+    """Return the pages that pass a recipe's rules, edited; for a `beam.Map`.
 
-    Nothing is deduplicated, and rules that judge records as they are read are not asked.
+    This deduplicates nothing, and skips rules that judge records while they are read.
     """
     ledger = Ledger(stages=recipe.stages)
     kept = pass_rules([*recipe.rules, *recipe.marks], pages, recipe, ledger)
@@ -46,7 +46,7 @@ def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
 
 
 def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
-    """Return what a rule says of some pages."""
+    """Return a rule's reason to drop each page; None keeps it."""
     before = _columns(pages)
     reasons = _ask(rule, pages, recipe)
     if pages:
@@ -60,7 +60,7 @@ def _columns(pages: Sequence[Page]) -> set[str]:
 
 
 def _check_declared(step: Step, new: set[str], recipe: Recipe) -> None:
-    """Refuse columns that would be lost; names that begin with _ are a step's own notes."""
+    """Refuse undeclared columns: they would be lost. Names that begin with _ are private notes."""
     for column in sorted(new - step.columns.keys()):
         if not column.startswith("_"):
             raise UserError(
@@ -75,9 +75,9 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
             note(f"rule {rule.name} at {pages[0].source}")
         reasons = rule.reasons(pages)
         if len(reasons) != len(pages):
-            # No page is to blame; asked about one alone, the rule may happen to give one.
+            # No page is to blame. Asked about a single page, the rule may return one reason.
             raise UserError(
-                f"rule {rule.name} of recipe {recipe.name} gives {len(reasons)} reasons for "
+                f"rule {rule.name} of recipe {recipe.name} returned {len(reasons)} reasons for "
                 f"{len(pages)} pages: return one for each, None to keep it"
             )
         for reason in reasons:
@@ -85,11 +85,11 @@ def _ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | No
     except UserError:
         raise
     except Exception as error:
-        # What goes wrong in a rule of mswitch is a defect, and keeps its traceback.
+        # An exception in a rule of mswitch is a defect: keep its traceback.
         if recipe.on_error == "fail" and type(rule).__module__.startswith(_OWN):
             raise
         if len(pages) > 1:
-            # Which one it is.
+            # Find the page that causes it.
             return [reason for page in pages for reason in _ask(rule, [page], recipe)]
         [page] = pages
         raised = f"{rule.name} of recipe {recipe.name} raised {type(error).__name__}: {error}"
@@ -111,14 +111,14 @@ def _check_reason(reason: Any) -> None:
 
 
 def make_edit(edit: Edit, page: Page, recipe: Recipe) -> None:
-    """Make one edit of a page."""
+    """Apply an edit to a page."""
     before = set(page.columns)
     call_step(edit, "edit", page, recipe=recipe, at=f"{page.source} ({page.url})")
     _check_declared(edit, page.columns.keys() - before, recipe)
 
 
 def call_step(step: Step, method: str, *given: Any, recipe: Recipe, at: str) -> Any:
-    """Call a method of a step about what is read `at` some place."""
+    """Call a method of a step on input that was read `at` this place."""
     kind = "edit" if isinstance(step, Edit) else "rule"
     note(f"{kind} {step.name} at {at}")
     try:
@@ -145,7 +145,7 @@ def read_file(
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
 ) -> Iterator[Page | Rejected]:
-    """Read a file as a build's settings say; see `read_pages`."""
+    """Read a file with the settings of a build; see `read_pages`."""
     reading = Reading(
         config.max_record_bytes,
         config.drop_metadata_lines,
@@ -158,7 +158,7 @@ def read_file(
 def read_allowed(
     file: CrawlFile, recipe: Recipe, config: CorpusConfig
 ) -> Iterator[Page | Rejected]:
-    """Read a file; what the rules drop by URL, headers and HTML is not extracted."""
+    """Read a file; extract no text from pages that rules drop by URL, headers or HTML."""
 
     def first(method: str) -> Any:
         rules = [s for s in recipe.ingest if isinstance(s, Rule) and s.defines(method)]

@@ -1,8 +1,8 @@
-"""The corpus stage: crawl files in, a deduplicated corpus by language out.
+"""The corpus stage: makes a deduplicated corpus by language from crawl files.
 
-A recipe says by which rules (mswitch.pipelines.corpus.recipes). Ingest turns each input file into
-pages with deduplication keys; keys are shuffled, never text, and of equal ones the smallest chosen;
-then that is applied and shards are written. Every phase is lists of file tasks, which continue
+A recipe has the rules (mswitch.pipelines.corpus.recipes). Ingest turns each input file into pages
+with deduplication keys. Keys are shuffled, never text; of equal keys, the smallest wins. Finish
+applies these choices, then shards are written. Every phase is lists of file tasks, which continue
 where a killed build stopped (mswitch.pipelines.corpus.phases).
 """
 
@@ -67,7 +67,7 @@ from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 __all__ = ["CorpusConfig", "build_corpus"]
 
 STAGE = "corpus"
-#: `rejected/records.parquet`: `offsets` (rows, of Parquet) has the first of the `records`.
+#: `rejected/records.parquet`: `offsets` (Parquet: rows) locates the first of the `records`.
 _DROPPED = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
@@ -96,41 +96,41 @@ def build_corpus(
         inputs: paths, globs or URLs of WET, WARC, ARC and JSON Lines files (plain, gzip or zstd)
             and of Parquet files, told apart by their content.
         out: the directory to make, or a URL such as gs://bucket/corpus.
-        config: what decides the bytes of the corpus, besides its input.
+        config: all settings that the bytes of the corpus depend on.
         badwords: a directory of bad-word lists in LDNOOBW's layout, or its URL; None filters
             none.
-        runner: where tasks are done. Every worker must see `out` and the input: by URL, or on
-            a file system that is mounted under the same path.
+        runner: where tasks run. Every worker must see `out` and the input, by URL or on a file
+            system that is mounted at the same path.
         beam_options: options for Beam itself.
         append: add the input to the finished corpus at `out`; see
             `mswitch.pipelines.corpus.append`.
-        source_corpus: a finished corpus in place of `inputs`, whose documents are judged again by
-            rules with other settings; see `mswitch.pipelines.corpus.from_corpus`.
+        source_corpus: a finished corpus instead of `inputs`; rules with new settings judge its
+            documents again; see `mswitch.pipelines.corpus.from_corpus`.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
         dropped_by_reason (most frequent first), made_urls (pages without one), undated_pages and
-        unread_inputs (damaged, or not understood) by path. Of an addition, before these:
-        new_records, new_documents, newly_dropped and newly_dropped_by_reason.
+        unread_inputs (damaged, or not understood) by path. An addition first has new_records,
+        new_documents, newly_dropped and newly_dropped_by_reason.
 
     Raises:
         RuntimeError: the accounts do not balance; nothing is published.
     """
     if bool(inputs) == bool(source_corpus) or (append and source_corpus):
         raise UserError(
-            "give --input, crawl files, or --from, a finished corpus whose documents are judged "
-            "again; to --append needs --input"
+            "give --input (crawl files) or --from (a finished corpus, to judge its documents "
+            "again); --append needs --input"
         )
     if isinstance(config, Recipe):
         config = CorpusConfig(recipe=config)  # pyright: ignore[reportArgumentType] which refuses it
     source = config.source()
     if badwords is None and config.badwords_filter_fraction is not None and not source:
-        raise UserError("badwords_filter_fraction says what to do with bad words: give their lists")
+        raise UserError("badwords_filter_fraction needs lists of bad words: give them too")
     recipe = config.load(source, "" if badwords is None else str(badwords))
     for line in config.replaced(recipe, source) if source else ():
         say(STAGE, line)
     if runner == "local":
-        # Meanwhile input is looked for.
+        # It starts while this process looks for input.
         start_server(recipe.preload)
     use_runner(runner, beam_options)
     settings = config.settings(recipe, source)
@@ -139,12 +139,12 @@ def build_corpus(
     listed = shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
-        # Once the manifest stands, all data does; a run killed after it only cleans up.
+        # The manifest is written after all data: if it exists, only cleaning up is left.
         work = WorkDirectory(storage.join(staging, WORK))
         if not storage.exists(storage.join(staging, MANIFEST)):
             removals = base.removals if base else ()
             job = prepare_job(work, config, recipe, source, removals)
-            # The staging of an addition is named by what it is added to.
+            # An addition's staging directory has the state of its corpus in its name.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
             engine = Engine(STAGE, directory, identity, runner, tuple(beam_options))
             build = (
@@ -180,7 +180,7 @@ def _assemble(
     inputs: Sequence[Mapping[str, Any]],
     rejected_if_empty: str,
 ) -> None:
-    """Run all phases; write statistics and a sample of what was dropped, the manifest last."""
+    """Run all phases; write statistics and samples of dropped pages, the manifest last."""
     build.ingest()
     build.finish()
     recipe = build.job.recipe
@@ -228,13 +228,13 @@ def _assemble(
     if not build.base:
         card = data_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)
-        if storage.exists(rejected_if_empty):  # of an earlier build that nothing survived
+        if storage.exists(rejected_if_empty):  # from an earlier build without any document
             storage.remove([rejected_if_empty])
     storage.write_json(storage.join(staging, MANIFEST), manifest)
 
 
 def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
-    """Write `records.parquet`: where the records are that could not be read, or must not be."""
+    """Write `records.parquet`: places of records that the reader dropped."""
     with (
         storage.publish(storage.join(directory, "records.parquet")) as temporary,
         pq.ParquetWriter(temporary, _DROPPED, compression="zstd") as writer,
@@ -244,7 +244,7 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
 
 
 def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return stats.json, after checking that the accounts balance."""
+    """Check that the accounts balance; return stats.json."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
@@ -291,7 +291,7 @@ def _add(
         else:
             staging = staging_of(base, inputs_hash)
             begin_change(base, staging, {"inputs": list(inputs)})
-            # Objects cannot be moved by a rename: there, shards are written where they belong.
+            # Objects cannot be renamed, so remote shards are written at their final place.
             run(staging, base.directory if storage.is_remote(out) else staging, base)
             decide_change(staging, grown(base, staging, inputs_hash))
             publish_change(base, staging)
@@ -299,7 +299,7 @@ def _add(
 
 
 def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Say what there is now, and with the statistics of `before` what an addition brought."""
+    """Print and return the summary; with statistics from `before`, include what was added."""
     summary = {**_summary(out), "reused": False}
     if before is not None:
         summary = {**_added(before, storage.read_json(storage.join(out, STATS))), **summary}
@@ -308,8 +308,8 @@ def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if set(languages) == {UNDETERMINED}:
         say(
             STAGE,
-            "warning: the language of all documents is uncertain (und), and vocabularies and "
-            "examples leave such documents out: look at one with `mswitch corpus inspect`; with "
+            "warning: the language of all documents is uncertain (und); vocabularies and "
+            "examples skip such documents: look at one with `mswitch corpus inspect`; with "
             "profile mc4, build with a lower --language-threshold",
         )
     say_without_validation(STAGE, languages)
@@ -325,16 +325,16 @@ def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
 
 
 def _relative(path: str, out: str) -> str:
-    """Name an input so that moving both input and output changes nothing, where that can be.
+    """Return a name that stays the same if input and output move together, if both are local.
 
-    A URL that is signed anew is the same input as long as its content is (`digest`).
+    A URL with a new signature is the same input while its content is the same (`digest`).
     """
     local = not storage.is_remote(path) and not storage.is_remote(out)
     return os.path.relpath(path, out) if local else storage.hide_secrets(path)
 
 
 def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a crawl gave and lost, by the statistics of the corpus before and after."""
+    """Return what a crawl added and what was dropped, from statistics before and after."""
     lost = collections.Counter(drops_by_reason(after["stages"]))
     lost.subtract(drops_by_reason(before["stages"]))
     return {

@@ -1,4 +1,4 @@
-"""What a person should know of the input: lost records, damaged files, pages without a date."""
+"""Warnings about the input: lost records, damaged files, pages without a date."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,21 +21,21 @@ from mswitch.pipelines.crawl.pages import UNREAD, read_field_names
 from mswitch.pipelines.errors import printable
 from mswitch.pipelines.progress import say
 
-#: Reasons whose detail is our own message and says what to do.
+#: Reasons whose detail is a message of mswitch that says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
-#: So many files are named in a line.
+#: Most files that a line names.
 _NAMED = 5
 
 
 def warn_of_drops(ledger: Ledger) -> None:
-    """Print a line for each reason that an option or another form of the input would avoid."""
+    """Print a line for each reason that an option or another input format would avoid."""
     for reason, count in drops_by_reason(ledger.stages()).items():
         if hint := _hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")
 
 
 def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
-    """Print a line for each rule that dropped half of its pages or more, unasked."""
+    """Print a line for each rule that dropped at least half of its pages without being told to."""
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue
@@ -45,7 +45,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
             [(most, _)] = dropped.most_common(1)
             say(
                 "corpus",
-                f"rule {rule.name} dropped {lost:,} of the {came:,} pages that came to it "
+                f"rule {rule.name} dropped {lost:,} of the {came:,} pages that it judged "
                 f"({100 * lost / came:.3g} %, {describe_drops(dict(dropped.most_common()))}): "
                 f"{_loosened(rule, most)}",
             )
@@ -54,7 +54,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
 def warn_of_files(
     files: Sequence[CrawlFile], statuses: Sequence[Mapping[str, Any]], config: CorpusConfig
 ) -> None:
-    """Print a line for the files that cannot be read in whole, and one for those without dates."""
+    """Print a line each about files that cannot be fully read, missing URLs and missing dates."""
     known = list(zip(files, statuses, strict=True))
     unread = [
         f"{file.name} ({status['status']}, {status['pages']:,} pages read)"
@@ -69,7 +69,7 @@ def warn_of_files(
         looked_for = ", ".join(map_fields(config.field)["url"])
         say(
             "corpus",
-            f"warning: {sum(count for _, count in made):,} pages have no URL and got one made of "
+            f"warning: {sum(count for _, count in made):,} pages have no URL and got one made from "
             f"file and row ({_some([name for name, _ in made])}): looked for {looked_for}; map one "
             "with --field url=NAME",
         )
@@ -80,8 +80,8 @@ def warn_of_files(
         names = ", ".join(read_field_names(first, config.max_record_bytes))
         say(
             "corpus",
-            f"warning: {sum(count for _, count in undated):,} pages have no date that is "
-            "understood and count as the oldest of their URL "
+            f"warning: {sum(count for _, count in undated):,} pages have no readable date "
+            "and count as the oldest of their URL "
             f"({_some([file.name for file, _ in undated])}): looked for {looked_for}; the fields "
             f"of {first.name} are {names}; map one with --field timestamp=NAME; accepted are "
             f"{ACCEPTED}",
@@ -89,7 +89,7 @@ def warn_of_files(
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
-    """Print a line for each published corpus whose fields files have."""
+    """Print a line for each published corpus whose fields were recognized, with the files."""
     for form in PUBLISHED:
         names = [file.name for file, status in known if status.get("form") == form.name]
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
@@ -99,7 +99,7 @@ def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
 
 
 def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
-    """Say why no document survived, and what to do about the most frequent reason."""
+    """Return why no document survived, and what to do about the most frequent reason."""
     reasons = drops_by_reason(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
     stage = max(ledger.dropped, key=lambda name: ledger.dropped[name][first])
@@ -117,7 +117,7 @@ def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
 
 
 def _loosened(step: Step, reason: str) -> str:
-    """Say which settings of a rule to change, as far as it knows them."""
+    """Return advice on which settings of a rule to change, if the rule knows them."""
     verbs = {"min": "lower", "max": "raise"}
     words = [
         f"{verbs.get(name[:3], 'edit')} "
@@ -129,13 +129,13 @@ def _loosened(step: Step, reason: str) -> str:
 
 
 def _hint(ledger: Ledger, reason: str) -> str:
-    """Return where a sample of a reason comes from and what to do, if its detail says that."""
+    """Return source and detail of a reason's sample, if the detail says what to do."""
     example = _example(ledger, reason)
     return example if reason in _EXPLAINED or "--field" in example else ""
 
 
 def _example(ledger: Ledger, reason: str) -> str:
-    """Return where a sample of a reason comes from and its detail, if it has one."""
+    """Return source and detail of a reason's sample, if it has a detail."""
     example = ledger.example(reason) or {}
     detail = example.get("detail", "")
     return printable(f"{example['source']}: {detail}") if detail else ""

@@ -1,7 +1,7 @@
 """The data card of a corpus: `README.md` as Hugging Face reads it.
 
-It follows from configuration, manifest and statistics alone, so its bytes are as deterministic as
-the shards'. Nothing of a page is in it; names of input files are, and are escaped.
+It depends only on configuration, manifest and statistics, so its bytes are as deterministic as the
+shards'. It quotes no page. It names input files, escaped.
 """
 
 import collections
@@ -18,7 +18,7 @@ from mswitch.pipelines.corpus.stats import language_totals
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
 from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 
-#: Where a code of mC4 is no longer a code of ISO 639.
+#: ISO 639 codes that replace outdated codes of mC4.
 _ISO_639 = {"iw": "he"}
 #: Bounds of Hugging Face's size categories, from 10^3 documents.
 _SIZES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
@@ -38,7 +38,7 @@ def data_card(
         config: the settings of the build, without its inputs.
         manifest: `inputs`, as in manifest.json.
         stats: as in stats.json.
-        recipe: with the options of the build.
+        recipe: the recipe, with the options of the build.
     """
     langs = sorted(stats["languages"])
     title = (
@@ -50,7 +50,7 @@ def data_card(
     rows = language_totals(stats)
     splits_of = {row["lang"]: [split for split in SPLITS if row[split]] for row in rows}
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
-    # The examples load the largest language that has every split, if one has.
+    # The code examples load the largest language with every split; if none has, the largest.
     complete = [row for row in rows if len(splits_of[row["lang"]]) == len(SPLITS)]
     return _template().render(
         title=title,
@@ -75,7 +75,7 @@ def data_card(
 
 
 def escape_markdown(text: str) -> str:
-    """Return `text` as Markdown that shows it: no markup, no HTML, no line break, no control."""
+    """Escape `text` for Markdown: no markup, HTML, line break or control character remains."""
     printable = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
     return _MARKDOWN.sub(lambda match: "\\" + match[0], printable)
 

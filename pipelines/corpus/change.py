@@ -1,10 +1,10 @@
-"""Changing a finished corpus: a crawl is added (`append`), or pages are taken out (`removal`).
+"""Changes a finished corpus: adds a crawl (`append`) or removes pages (`removal`).
 
-A change is prepared aside, for one state of the corpus, which the name of its staging has: once
-another has gone in, what it decided no longer holds, and it starts over. Once it is ready
-(`decided.json` says what the corpus will be), it is published before anything else is changed. Only
-the manifest makes a file part of the corpus: it is replaced last, and what it named before and no
-longer does is removed after that.
+A change is prepared in a staging directory, whose name has the state of the corpus that the change
+is for. If another change is published first, this one is invalid and starts over. A change that is
+ready (`decided.json` has the new contents of the corpus) is published before anything else changes.
+Only the manifest makes a file part of the corpus. It is replaced last; then files that only the old
+manifest names are removed.
 """
 
 import dataclasses
@@ -36,22 +36,22 @@ from mswitch.pipelines.outputs import (
 from mswitch.pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
-#: The lists of files in a manifest.
+#: Lists of files in a manifest.
 _LISTS = ("shards", "fingerprints", "removals")
 _DECIDED, _CLAIM = "decided.json", "claim.json"
-#: A folder of the staging that never becomes part of the corpus.
+#: Folder in a staging directory that never becomes part of the corpus.
 WORK = "work"
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """The corpus that is changed.
+    """A corpus to change.
 
     Attributes:
-        directory: path or URL, absolute.
+        directory: absolute path or URL.
         manifest: its manifest.
         stats: its statistics.
-        recipe: its recipe, or one of the same name where the card's figures are all that changes.
+        recipe: its recipe; if only figures of the card change, any recipe of the same name.
     """
 
     directory: str
@@ -61,12 +61,12 @@ class Base:
 
     @property
     def additions(self) -> list[dict[str, Any]]:
-        """What was added before: `inputs_hash`, `inputs`."""
+        """Earlier additions: `inputs_hash`, `inputs`."""
         return self.manifest.get("additions", [])
 
     @property
     def removals(self) -> Records:
-        """The records of what was taken out before, in order."""
+        """Records of earlier removals, in order."""
         return tuple(
             (storage.join(self.directory, entry["path"]), entry["sha256"])
             for entry in self.manifest.get("removals", [])
@@ -74,32 +74,32 @@ class Base:
 
     @property
     def state(self) -> str:
-        """Identifies what the corpus has now."""
+        """Hash of what the corpus contains now."""
         return config_hash("corpus-state", self.manifest)
 
     @property
     def prefix(self) -> str:
-        """What the names of the next addition's shards begin with, after the split."""
+        """Beginning of the names of the next addition's shards, after the split."""
         return f"{addition_name(len(self.additions) + 1)}-"
 
     @property
     def suffix(self) -> str:
-        """What the names of shards end with that the next removal writes."""
+        """End of the names of shards that the next removal writes."""
         return f"-removed-{len(self.removals) + 1:03d}"
 
     def known(self, kind: str) -> tuple[str, ...]:
-        """The files of keys of a kind, which come before all others."""
+        """Return the corpus's files of keys of a kind."""
         entries = self.manifest["fingerprints"]
         paths = [entry["path"] for entry in entries if entry["kind"] == kind]
         return tuple(storage.join(self.directory, path) for path in paths)
 
     def keys(self, kind: str) -> int:
-        """How many fingerprints these files have."""
+        """Return the number of keys of a kind in the corpus."""
         entries = self.manifest["fingerprints"]
         return sum(entry["keys"] for entry in entries if entry["kind"] == kind)
 
     def validation_documents(self) -> dict[str, int]:
-        """How many validation documents each language has."""
+        """Return the number of validation documents of each language."""
         return {
             lang: splits.get("validation", {}).get("documents", 0)
             for lang, splits in self.stats["languages"].items()
@@ -107,20 +107,20 @@ class Base:
 
 
 def addition_name(number: int) -> str:
-    """Return what the files of an addition are named by, counted from 1."""
+    """Return the name of an addition, counted from 1, as in its files' names."""
     return f"added-{number:03d}"
 
 
 def listed_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the entries of data, keys and records of removals: path, bytes, sha256.
 
-    A change never writes one of these again under its name, as it does with `manifest["files"]`.
+    A change never overwrites these files; it may overwrite those of `manifest["files"]`.
     """
     return [entry for key in _LISTS for entry in manifest.get(key, [])]
 
 
 def open_base(out: str | Path, recipe: Recipe | None = None) -> Base:
-    """Read the corpus to change; its files must be those of its manifest."""
+    """Read the corpus to change; its files must match its manifest."""
     manifest = read_manifest(out, "corpus")
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     _check_files(directory, manifest)
@@ -133,9 +133,9 @@ def open_base(out: str | Path, recipe: Recipe | None = None) -> Base:
 
 
 def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
-    """Refuse a corpus whose files are not those of its manifest.
+    """Refuse a corpus whose files do not match its manifest.
 
-    Only what was written later than the manifest, which is written last, is read for its checksum.
+    The manifest is written last, so checksums are computed only for files that are newer.
     """
     files = storage.files_below(directory)
     for entry in listed_files(manifest):
@@ -153,7 +153,7 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
 
 
 def staging_of(base: Base, change_hash: str) -> str:
-    """Return where a change is prepared: beside a local corpus, within a remote one."""
+    """Return the staging directory of a change: beside a local corpus, within a remote one."""
     return f"{_staging_prefix(base.directory)}{base.state}-{change_hash}"
 
 
@@ -165,7 +165,7 @@ def _staging_prefix(directory: str) -> str:
 
 
 def unfinished_changes(directory: str) -> dict[str, str]:
-    """Find the changes that were begun: the state of the corpus that each is for, by path."""
+    """Find staging directories; return by path the state of the corpus that each is for."""
     prefix = _staging_prefix(directory)
     if storage.is_remote(directory):
         found = [status.path for status in storage.match(f"{prefix}**")]
@@ -177,9 +177,9 @@ def unfinished_changes(directory: str) -> dict[str, str]:
 
 
 def finish_decided(base: Base) -> bool:
-    """Publish a change that was ready when its run was killed; tell whether there was one.
+    """Publish a change that was ready when its run was killed; return whether there was one.
 
-    What a change of an earlier state of the corpus left is removed.
+    Remove staging directories of changes to an earlier state of the corpus.
     """
     for staging, state in unfinished_changes(base.directory).items():
         decided = storage.join(staging, _DECIDED)
@@ -188,7 +188,7 @@ def finish_decided(base: Base) -> bool:
             if _is_complete(base, staging, whole["manifest"]):
                 publish_change(base, staging)
                 return True
-            say("corpus", f"{staging} lacks files of the change that it is for: it starts over")
+            say("corpus", f"{staging} lacks files of its change: the change starts over")
             storage.remove_tree(staging)
         elif state != base.state:
             storage.remove_tree(staging)
@@ -196,9 +196,9 @@ def finish_decided(base: Base) -> bool:
 
 
 def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
-    """Whether all files of a decided change are there, or still aside.
+    """Return whether all files of a decided change are in the corpus or in staging.
 
-    A corpus may have been restored from a copy since some of them were moved into it.
+    Files that were moved are lost if the corpus was restored from a copy later.
     """
     files = storage.file_sizes(base.directory)
     if not storage.is_remote(staging):
@@ -207,14 +207,14 @@ def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
 
 
 def finish_interrupted(out: str | Path) -> None:
-    """Publish a change of `out` that was decided when its run was killed, if there is one."""
+    """Publish a change of `out` that was ready when its run was killed, if there is one."""
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
     if unfinished_changes(directory) and finish_decided(open_base(directory)):
         say("corpus", f"published a change of {out} that was ready when its command was killed")
 
 
 def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
-    """Make the staging of a change; one that was begun before continues.
+    """Make the staging directory of a change, or continue with the existing one.
 
     `claim` is for people who look into it.
     """
@@ -224,9 +224,9 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
     if storage.is_remote(base.directory) and (others := unfinished_changes(base.directory)):
         raise UserError(
             f"{base.directory} is being changed by another command: finish that first, or remove "
-            f"{', '.join(others)} if it was given up"
+            f"{', '.join(others)} if it was abandoned"
         )
-    # What a change that was given up left among the corpus's files.
+    # Remove what an abandoned change left among the files of the corpus.
     listed = {entry["path"] for entry in listed_files(base.manifest)}
     storage.remove(
         storage.join(base.directory, path)
@@ -238,12 +238,13 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
 
 
 def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
-    """Note what the corpus will be with a finished change, which is published from now on.
+    """Record the new contents of the corpus; from now on, the change will be published.
 
-    That is its `manifest` and `stats`, `decontamination` if it has that, and what is `gone`.
+    Keys of `whole`: `manifest`, `stats`, `decontamination` if it has that, and files that are
+    `gone`.
     """
     manifest = whole["manifest"]
-    if "files" in manifest:  # which corpora of earlier versions lack
+    if "files" in manifest:  # missing in corpora of earlier versions
         again = {STATS: whole["stats"], DECONTAMINATION: whole.get("decontamination")}
         texts = {path: storage.json_text(value) for path, value in again.items() if value}
         entries = {entry["path"]: entry for entry in manifest["files"]}
@@ -255,7 +256,7 @@ def decide_change(staging: str, whole: Mapping[str, Any]) -> None:
 
 
 def publish_change(base: Base, staging: str) -> None:
-    """Make a decided change part of the corpus; may be repeated after a kill."""
+    """Make a decided change part of the corpus; repeat this after a kill."""
     if not storage.is_remote(staging):
         for source in sorted(Path(staging).glob("*/**/*")):
             below = source.relative_to(staging)
@@ -275,13 +276,13 @@ def publish_change(base: Base, staging: str) -> None:
     files = storage.file_sizes(base.directory)
     gone = [path for path in whole.get("gone", []) if path in files]
     storage.remove(storage.join(base.directory, path) for path in gone)
-    # What else was prepared was for the corpus as it was, and may hold text of what is removed.
+    # Other changes were prepared for the old state, and may contain text that is now removed.
     for other in unfinished_changes(base.directory):
         storage.remove_tree(other)
 
 
 def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
-    """Bring the figures of the data card up to date, whatever else people wrote into it."""
+    """Update the figures of the data card; keep what people wrote into it."""
     path = storage.join(base.directory, CARD)
     before = _card(base.manifest, base.stats, base.recipe)
     after = _card(whole["manifest"], whole["stats"], base.recipe)
@@ -289,12 +290,12 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     changed = _follow(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _follow(card, after, before) is None:  # else it was changed before a kill
-        say("corpus", f"{path} was edited and stays as it is; its figures are those of before")
+    elif _follow(card, after, before) is None:  # else it was updated before a kill
+        say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
 def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
-    """Return the data card of a corpus, whose inputs are those of all crawls."""
+    """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
@@ -302,7 +303,7 @@ def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe)
 
 
 def _follow(text: str, before: str, after: str) -> str | None:
-    """Make the changes between two versions of a text in a third; None if a line is not there."""
+    """Apply the changes between two texts to a third; return None if a line is not in it."""
     old, new, mine = (one.splitlines(keepends=True) for one in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
@@ -311,11 +312,11 @@ def _follow(text: str, before: str, after: str) -> str | None:
     for tag, start, stop, new_start, new_stop in match(new).get_opcodes():
         if tag == "equal":
             continue
-        # What is inserted comes after a line that stays.
+        # An insertion follows a line that stays: look for that line.
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # moved: there must be one such place
+        if mine[places[0] : places[0] + len(lines)] != lines:  # moved: look for the only such place
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

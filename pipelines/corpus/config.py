@@ -1,4 +1,4 @@
-"""Settings of a corpus build: its recipe, what is changed in it, how the corpus is written."""
+"""Settings of a corpus build: its recipe, changes to it, how the corpus is written."""
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ T = TypeVar("T")
 AtLeastZero = Annotated[int, Ge(0)]
 AtLeastOne = Annotated[int, Ge(1)]
 
-#: Options that set the field of this name in whatever step of a recipe has it.
+#: Options that set the field of this name in every step that has it.
 STEP_OPTIONS = (
     "max_page_characters",
     "min_lines",
@@ -42,62 +42,62 @@ _CHOICES = ("profile", "mc4_release", "dedup_scope")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """What decides the bytes of a corpus, besides its input.
+    """All settings that the bytes of a corpus depend on, except its input.
 
-    The recipe of a profile has the thresholds (`mswitch.pipelines.corpus.recipes`); what is None
-    here is as it says. docs/reference/mc4.md lists where we deviate from mC4.
+    An option that is None takes its value from the recipe (`mswitch.pipelines.corpus.recipes`).
+    docs/reference/mc4.md lists where we deviate from mC4.
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
-            too), scales lengths by script, filters by quality, removes near-duplicates in place of
+            too), scales lengths by script, filters by quality, removes near-duplicates instead of
             single lines, masks personal data; `set` changes its rules.
-        recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
+        recipe: a recipe instead of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
-        mc4_release: whose rules hold, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). Decides
-            whatever of language_threshold, url_winner and badwords_filter_fraction is not given,
-            and how bad words match.
-        language_threshold: lowest CLD3 probability that settles a language (0.7 in 3.0.1 and the
+        mc4_release: release of mC4 to follow, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). It
+            sets how bad words match, and the defaults of language_threshold, url_winner and
+            badwords_filter_fraction.
+        language_threshold: lowest CLD3 probability that decides a language (0.7 in 3.0.1 and the
             paper, 0.95 in 3.1.0).
-        url_winner: which of the pages of one URL stays: the one whose text has the largest md5
-            (3.0.1), or the newest (3.1.0).
-        badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
-            the URL's hash (1 in 3.0.1, 0.999 in 3.1.0).
-        dedup_scope: where a line is kept once. `global`, the whole corpus, is mC4's; `language`
-            identifies languages first, by whole pages, so that `languages` prunes before the
-            shuffles and a language does not depend on the others; `none` keeps all lines (profile
+        url_winner: which page of a URL to keep: the one whose text has the largest md5 (3.0.1), or
+            the newest (3.1.0).
+        badwords_filter_fraction: share of the pages with bad words to drop, chosen by the URL's
+            hash (1 in 3.0.1, 0.999 in 3.1.0).
+        dedup_scope: within what each line is kept once. `global`, the whole corpus, is mC4's.
+            `language` identifies languages first, by whole pages: `languages` prunes before the
+            shuffles, and a language does not depend on the others. `none` keeps all lines (profile
             `modern`, where it is the default).
-        languages: codes to keep (an entry may name several, with commas; aliases are
-            understood); None keeps mC4's 107, or all languages in profile `modern`.
-        keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); by default
-            unless languages are chosen.
-        max_page_characters: pages of more characters are dropped, before anything else (mC4:
+        languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
+            mC4's 107, or all languages in profile `modern`.
+        keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); default:
+            true, unless `languages` is given.
+        max_page_characters: most characters of a page; longer pages are dropped first (mC4:
             190,000).
-        min_lines: pages with fewer lines are dropped (mC4: 3).
-        min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
-            than three) needs this many characters (mC4: 200).
+        min_lines: fewest lines of a page (mC4: 3).
+        min_long_line_characters: fewest characters of a page's third-longest line, or of its
+            shortest line if it has fewer than three (mC4: 200).
         drop_metadata_lines: drop lines of a page's text that start with WARC, CONTENT- or
             Content-. mC4's splitter takes them for record headers.
-        language_min_bytes: text of fewer bytes gets no language from CLD3 (mC4: 100).
-        language_max_bytes: bytes of a page that CLD3 looks at (mC4: 10,000).
+        language_min_bytes: fewest bytes of text for which CLD3 decides a language (mC4: 100).
+        language_max_bytes: bytes of a page that CLD3 reads (mC4: 10,000).
         validation_per_mille: thousandths of all pages that are validation: those with
             md5(normalised URL) mod 1000 below this number.
-        min_validation_documents: validation documents that a language has at least: the pages of
-            smallest hash, as long as one is left for training. Not in mC4.
-        field: which fields of JSONL and Parquet hold `text`, `url`, `timestamp` and `record_id`, as
-            entries such as text=content or url=page.link; None looks for the standard
-            ones (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
+        min_validation_documents: fewest validation documents of a language; pages of smallest hash
+            are added, if at least one is left for training. Not in mC4.
+        field: fields of JSONL and Parquet that hold `text`, `url`, `timestamp` and `record_id`:
+            entries such as text=content or url=page.link; None looks for the standard fields
+            (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         html_main_content: take only the main content of HTML, without navigation and footers.
             mC4 reads WET, which has all text; this concerns WARC and ARC.
-        max_record_bytes: records of more bytes are dropped unread. Not in mC4.
-        shard_bytes: bytes of text a shard aims at. Not in mC4.
-        bucket_bytes: bytes of fingerprints that are resolved at a time; the output does not
-            depend on it.
+        max_record_bytes: most bytes of a record; larger ones are dropped unread. Not in mC4.
+        shard_bytes: target size of a shard, in bytes of text. Not in mC4.
+        bucket_bytes: bytes of fingerprints to resolve at a time; the output does not depend on
+            it.
         keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each; in profile
-            `modern` 224 bytes a document in place of lines) beside the data, so that a further
+            `modern` 224 bytes per document instead of lines) beside the data, so that another
             crawl can be added. Not in mC4.
-        rejected_per_reason: how many dropped pages of each reason are kept for inspection.
-        set: changes of rules, such as quality.min_words=40 or blocklist.blocklists=a.txt,b.txt: the
-            name of a rule, that of its field, and a value; commas part several values.
+        rejected_per_reason: number of dropped pages of each reason to keep for inspection.
+        set: changes to rules, such as quality.min_words=40 or blocklist.blocklists=a.txt,b.txt:
+            rule, field, and value; commas separate several values.
     """
 
     profile: ProfileName = "mc4"
@@ -137,8 +137,8 @@ class CorpusConfig:
             object.__setattr__(self, "languages", parse_codes(given))
         if isinstance(self.recipe, Recipe):
             raise UserError(
-                f"{self.recipe.name} is a Recipe of a running program, which workers do not have: "
-                "give CorpusConfig(recipe=FILE), the Python file that it stands in, or profile=NAME"
+                f"{self.recipe.name} is a Recipe object, which workers cannot load: give "
+                "CorpusConfig(recipe=FILE), the Python file that contains it, or profile=NAME"
             )
         map_fields(self.field)
         if self.keep_und is None:
@@ -149,19 +149,21 @@ class CorpusConfig:
         for field in dataclasses.fields(self):
             if field.name in _CHOICES and getattr(self, field.name) != field.default:
                 option = field.name.replace("_", "-")
-                raise UserError(f"--{option} chooses a built-in recipe: leave it out, or --recipe")
+                raise UserError(
+                    f"--{option} chooses a built-in recipe: leave out this option, or --recipe"
+                )
 
     def source(self) -> RecipeSource | None:
-        """Read the source of the recipe, if it is the user's."""
+        """Read the source of a user's recipe; return None for a built-in one."""
         return None if self.recipe is None else read_source(self.recipe)
 
     def load(self, source: RecipeSource | None = None, badwords: str = "") -> Recipe:
-        """Return the recipe (of `source`, if it is the user's) with the options that are given."""
+        """Return the recipe, built-in or from a user's `source`, with the given options."""
         if source:
             recipe = source.load()
             if recipe.name in PROFILES:
                 raise UserError(
-                    f"recipe {recipe.name} is called like a profile: give it another name"
+                    f"recipe {recipe.name} has the name of a profile: give it another name"
                 )
         else:
             scope = self.dedup_scope or next(iter(PROFILES[self.profile]))
@@ -191,7 +193,7 @@ class CorpusConfig:
         return recipe.change(changes)
 
     def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
-        """Say which settings of a user's recipe the options replace in what `load` returns."""
+        """Yield a line for each setting of a user's recipe that an option replaces."""
         for step, own in zip(recipe.steps, source.load().steps, strict=True):
             for option in STEP_OPTIONS:
                 value, before = getattr(self, option), getattr(own, option, None)
@@ -204,9 +206,9 @@ class CorpusConfig:
     def settings(
         self, recipe: Recipe | None = None, source: RecipeSource | None = None
     ) -> dict[str, Any]:
-        """Return all settings by name, those of the recipe's steps filled in.
+        """Return all settings by name, including those of the recipe's steps.
 
-        By default the recipe is what `load` returns without lists of bad words.
+        By default the recipe is the one that `load` returns without lists of bad words.
         """
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
@@ -221,9 +223,9 @@ class CorpusConfig:
 
 
 def config_of(text: str) -> CorpusConfig:
-    """Return the settings that `name=value` mean, several with semicolons between.
+    """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons.
 
-    A name is that of a setting, `min_lines=1`, or of a rule and its field, `quality.min_words=40`.
+    A name is a setting, or a rule and its field.
     """
     hints = get_type_hints(CorpusConfig, include_extras=True)
     entries = [entry for entry in text.split(";") if entry]
@@ -237,13 +239,13 @@ def config_of(text: str) -> CorpusConfig:
 
 
 def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Return the fields that `rule.field=value` change, by rule."""
+    """Parse entries `rule.field=value`; return the new values by rule and field."""
     steps: list[Any] = [step for step in recipe.steps if dataclasses.is_dataclass(step)]
     fields = {
         f"{step.name}.{field.name}": (step, field.name)
         for step in steps
         for field in dataclasses.fields(step)
-        if field.repr  # others are set by a build for its workers
+        if field.repr  # a build sets the others, for its workers
     }
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:
@@ -251,7 +253,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
         step, field = _known(name, fields, f"recipe {recipe.name}")
         hint = get_type_hints(type(step), include_extras=True)[field]
         value, before = parse_value(name, text, hint), getattr(step, field)
-        # A corpus is known by its settings, and 14.0 is written unlike 14.
+        # Settings identify a corpus as text: 14.0 must not replace an equal 14.
         changes[step.name][field] = before if value == before else value
     return changes
 

@@ -1,7 +1,7 @@
-"""128-bit fingerprints of URLs, lines and texts, and how they are packed into arrays.
+"""128-bit fingerprints of URLs, lines and texts, and their packed arrays.
 
-All are MD5, as in mC4's code: the split and the owner of a line follow from these very numbers.
-MD5 does not protect here: whoever can craft collisions can make two of their own lines equal.
+All are MD5, as in mC4's code: these numbers decide the split and the owner of a line. MD5 gives no
+security here: an author who makes collisions only makes two of their own lines equal.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 try:
-    # The interpreter's own MD5 takes a line in half the time of OpenSSL's, which hashlib prefers.
+    # For a line, Python's own MD5 takes half the time of OpenSSL's, which hashlib prefers.
     import _md5 as _hashes  # pyright: ignore[reportMissingImports]
-except ImportError:  # built without
+except ImportError:  # a Python that was built without it
     import hashlib as _hashes
 
 md5: Callable[..., Any] = _hashes.md5
@@ -22,23 +22,23 @@ FINGERPRINT_BYTES = 16
 
 
 def fingerprint(text: str | bytes) -> bytes:
-    """Return the 16-byte MD5 of `text` in UTF-8 (bytes are that)."""
+    """Return the 16-byte MD5 of `text` in UTF-8; bytes are already UTF-8."""
     utf8 = text.encode() if isinstance(text, str) else text
     return md5(utf8, usedforsecurity=False).digest()
 
 
 def line_fingerprints(text: str, lang: str = "") -> bytes:
-    """Pack 16 bytes per line; lines that differ in case only are equal (mC4's rule).
+    """Return 16 bytes per line, packed; lines that differ only in case are equal (mC4's rule).
 
     Args:
-        text: lines without white space around them, as `normalize_lines` leaves them. (mC4's code
-            strips each line again; lower-casing all at once is the same as line by line, since
-            no rule of Unicode looks beyond a newline.)
-        lang: if given, lines of other languages are other lines.
+        text: lines without white space around them, as `normalize_lines` returns them. (mC4's code
+            strips each line again. Lower-casing the whole text equals lower-casing each line, since
+            no Unicode rule looks beyond a newline.)
+        lang: if given, equal lines of different languages get different fingerprints.
     """
     lines = text.lower().encode().split(b"\n")
     if lang:
-        # No line has a newline.
+        # The newline separates language and line, since no line has one.
         salt = md5(f"{lang}\n".encode(), usedforsecurity=False)
         return b"".join([_salted(salt, line) for line in lines])
     return b"".join([md5(line, usedforsecurity=False).digest() for line in lines])
@@ -56,7 +56,7 @@ def unpack(hashes: bytes) -> np.ndarray:
 
 
 def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the fingerprints in a column of a table, one after the other; see `unpack`."""
+    """Return all fingerprints in a column of a table; see `unpack`."""
     return unpack(b"".join(column.to_pylist()))
 
 

@@ -1,8 +1,8 @@
-"""Limits on quality by language, fitted on the columns of corpora that were measured, not filtered.
+"""Fits quality limits to each language, on corpora that were measured but not filtered.
 
 One set of limits does not fit all languages: words are longer in Finnish, and a line of Thai ends
-without a full stop. The methods are those that won for each group of columns in FineWeb2 (Penedo et
-al. 2025, section 4.4.2): what the limit for English cuts there is the yardstick.
+without a full stop. Each group of columns uses the method that won for it in FineWeb2 (Penedo et
+al. 2025, section 4.4.2). The yardstick is how much text the limit for English cuts in English.
 """
 
 import collections
@@ -30,37 +30,37 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import Progress, say
 
-#: The language whose limits are known.
+#: Language whose limits are known.
 ENGLISH = "en"
-#: Documents of a language that are looked at, from the beginning of each shard in turn.
+#: Most documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
-#: Share of the reference that a limit without a counterpart in English cuts (CulturaX's).
+#: Share of the reference that a limit cuts if English has no such limit (CulturaX's).
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
-#: mC4's limit on the third-longest line, where the corpus has none: no language needs longer ones.
+#: mC4's limit on the third-longest line, if the corpus has none: fitted limits are not stricter.
 _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
 
-#: Documents of a language whose words are counted.
+#: Most documents of a language whose words are counted.
 _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
-#: Words of a language that may be stop words.
+#: Number of a language's most frequent words that may be stop words.
 _FREQUENT_WORDS = 10_000
-#: Of a language whose units are letters to a larger share, no words are known.
+#: If a larger share of a language's units are letters, its words are unknown.
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
 _CLUSTER_SIZE = "cluster_size"
-#: A share of fewer documents is chance.
+#: Fewest documents for which a share is more than chance.
 _FEWEST_OF_SIZE = 100
-#: Chance gives a larger chi squared (one degree of freedom) once in 1,000 tests; each size has a
+#: By chance, one in 1,000 tests has a larger chi squared (one degree of freedom). Each size has a
 #: test.
 _CERTAIN = 10.83
 
-#: Documents that a page shows of each reason.
+#: Documents of each reason that the report page shows.
 SAMPLES = 3
-#: So many languages are named in a line; of a document, so many characters are shown.
+#: Most languages that a line names, and most characters of a document that are shown.
 _NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
@@ -78,45 +78,44 @@ def fit_thresholds(
     max_weight: int = 5,
     samples: int = 0,
 ) -> dict[str, Any]:
-    """Write limits by language as a CSV for `GopherQuality.thresholds`, and more if asked to.
+    """Write limits by language as a CSV for `GopherQuality.thresholds`, and optional other CSVs.
 
-    Repetition is fitted on `corpus`, a crawl; lengths of words and lines, and ends of lines, on
-    `reference`.
-    Languages with fewer documents keep the limits that there are for all.
+    Limits on repetition are fitted on `corpus`, a crawl; limits on lengths of words and lines, and
+    on ends of lines, on `reference`. Languages with fewer than `min_documents` keep the limits for
+    all languages.
 
     Args:
         corpus: a corpus that was built with `quality.drop=false`.
-        out: the CSV, by path or URL.
-        reference: another such corpus, of good text, such as of an encyclopedia; by default the
-            same.
-        min_documents: fewest documents of a language, in each.
+        out: path or URL of the CSV.
+        reference: another such corpus, of good text such as an encyclopedia; default: `corpus`.
+        min_documents: fewest documents of a language, in each corpus.
         stop_words: another CSV, for `GopherQuality.stop_words`: the most frequent words of
             `reference` by language (`fit_stop_words`).
-        weights: another CSV: how often documents are to be trained on, by language and size of
-            their cluster of near-duplicates (`fit_weights`), with the new limits.
-        max_weight: the largest of these.
-        samples: show so many of the documents that a limit newly drops or keeps.
+        weights: another CSV: how often to train on documents, by language and size of their cluster
+            of near-duplicates (`fit_weights`), under the new limits.
+        max_weight: the largest weight.
+        samples: number of documents to show that each limit newly drops or keeps.
 
     Returns:
-        stage, changes to the rule's settings, and languages: of each its documents, whether it has
-        limits of its own, and the share that is dropped with the limits for all (`before`) and with
-        its own (`after`), by reason; with samples, what each reason `newly_dropped` and
-        `newly_kept`.
+        stage, changes to the rule's settings, and languages. Each language has its documents,
+        whether it has its own limits, and the share that is dropped, by reason, under the limits
+        for all (`before`) and its own (`after`). With samples, also what each reason
+        `newly_dropped` and `newly_kept`.
     """
     policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
     for place, found in ((corpus, crawl), (reference or corpus, good)):
         if len(found.get(ENGLISH, {}).get("words", ())) < min_documents:
             raise UserError(
-                f"{place} has fewer than {min_documents} documents in English, whose limits are "
-                "the yardstick: give a larger one"
+                f"{place} has fewer than {min_documents} documents in English, the yardstick for "
+                "all limits: give a larger corpus"
             )
     fitted = fit_limits(policy, crawl, good, min_documents)
     write_thresholds(out, fitted)
     changes = {"thresholds": str(out)} if fitted else {}
     if stop_words:
         if not reference:
-            say("fit", "warning: stop words of a crawl have its spam: give --reference, good text")
+            say("fit", "warning: a crawl's stop words include spam: give --reference, good text")
         texts = _texts(reference or corpus, min(min_documents, _MOST_TEXTS))
         write_stop_words(stop_words, fit_stop_words(texts))
         changes["stop_words"] = str(stop_words)
@@ -157,9 +156,9 @@ def fit_limits(
     """Return limits by language and column.
 
     Args:
-        policy: the limits for all, which are those for English.
+        policy: the limits for all languages, which are the limits for English.
         crawl: the `COLUMNS` of documents and their `LANG_SCORE`, by language.
-        reference: those of good text.
+        reference: the same of good text.
         min_documents: fewest documents of a language, in each.
     """
     limits = {name: (low, high) for _, name, low, high in policy.each_limit()}
@@ -177,7 +176,7 @@ def fit_limits(
 
 
 def write_thresholds(path: str | Path, fitted: Limits) -> None:
-    """Write limits as `read_thresholds` reads them; what is off is left empty."""
+    """Write limits for `read_thresholds`; the cell of a limit that is off is empty."""
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
@@ -188,13 +187,13 @@ def write_thresholds(path: str | Path, fitted: Limits) -> None:
 
 
 def _rounded(limit: float, rounding: str) -> str:
-    """Write a limit with four digits, so that it cuts no more than it does."""
+    """Format a limit with four digits, rounded so that it does not get stricter."""
     context = decimal.Context(prec=4, rounding=rounding)
     return f"{context.create_decimal(repr(float(limit))):.4g}"
 
 
 def write_stop_words(path: str | Path, lists: Mapping[str, str]) -> None:
-    """Write words as `read_stop_words` reads them."""
+    """Write words for `read_stop_words`."""
     write_atomically(path, _csv([("lang", "words"), *lists.items()]))
 
 
@@ -207,21 +206,22 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
 def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple[int, int]]:
     """Return weights of a language's documents by the size of their cluster.
 
-    The weight is 1 if as many are dropped as of all, or more, `most` if none is, and in proportion
-    between. Neighbouring sizes whose shares no test tells apart are one group. (Penedo et al. 2025,
-    section 4.5, give `most` to the size of which fewest are dropped, however small the difference.)
+    The weight of a size depends on the share of its documents that the filter drops. It is 1 if
+    this share is at least the language's, `most` if it is 0, and proportional between. Neighbouring
+    sizes form one group if a test sees no difference between their shares. (Penedo et al. 2025,
+    section 4.5, give `most` to the size with the smallest share, however small the difference.)
 
     Args:
-        sizes: pages that each document stands for, [documents].
-        dropped: whether a filter drops it, [documents].
+        sizes: pages in the cluster of each document, [documents].
+        dropped: whether a filter drops each document, [documents].
         most: the largest weight.
 
     Returns:
-        The sizes from which on a weight holds, and these, from size 1 on.
+        Pairs of a size and the weight from this size on, beginning with size 1.
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # First size, documents, and how many of them are dropped.
+    # Smallest size, documents, dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -243,7 +243,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
 
 
 def _difference(group: np.ndarray, other: np.ndarray) -> float:
-    """Return chi squared of two groups' shares."""
+    """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
     if not 0 < share < 1:
@@ -253,10 +253,11 @@ def _difference(group: np.ndarray, other: np.ndarray) -> float:
 
 
 def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
-    """Return the most frequent words of languages, separated by spaces.
+    """Return the most frequent words of each language, separated by spaces.
 
-    Those that are at least 0.8 % of a document on average, and no fewer than eight, or none (Penedo
-    et al. 2025, appendix A.7.1). Words of which English has more are English in others' text.
+    These are words that make up at least 0.8 % of a document on average, but at least eight words
+    (Penedo et al. 2025, appendix A.7.1). Languages with fewer known words are left out. Words that
+    are more frequent in English are excluded: they are English within other text.
 
     Args:
         texts: languages and their documents, English among them.
@@ -274,9 +275,9 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
 
 
 def _word_shares(texts: Sequence[str]) -> dict[str, float]:
-    """Return which share of a document frequent words are, on average.
+    """Return the average share of a document that each frequent word makes up.
 
-    In scripts without spaces, where rules count letters, no words are known.
+    Return nothing for scripts without spaces: rules count letters there, and words are unknown.
     """
     found: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
@@ -293,13 +294,13 @@ def _word_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _is_word(text: str) -> bool:
-    """Tell a word from numbers, and from what characters hide in that shape nothing."""
+    """Return whether a text is a word: it has a letter, no number and no hidden character."""
     hidden = any(unicodedata.category(char) == "Cf" and char not in _JOINERS for char in text)
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
 
 def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the first documents of each language that has enough."""
+    """Yield the first documents of each language with at least `min_documents`."""
     shards = open_corpus(corpus).shards
     progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
     for lang, of_lang in itertools.groupby(shards, key=lambda shard: shard.lang):
@@ -313,7 +314,7 @@ def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[s
 def read_columns(
     corpus: str | Path, more: Sequence[str] = ()
 ) -> tuple[GopherQuality, dict[str, Columns]]:
-    """Return the limits that a corpus was built with, and its columns of quality by language.
+    """Return the limits that a corpus was built with, and its quality columns by language.
 
     Args:
         corpus: path or URL.
@@ -323,8 +324,8 @@ def read_columns(
     own = settings.get("steps", {}).get("quality", {})
     if own.get("drop", True):
         raise UserError(
-            f"{corpus} has only what its limits on quality left: build it with --profile modern "
-            "--set quality.drop=false, which measures alone"
+            f"{corpus} was filtered by its quality limits: build it with --profile modern "
+            "--set quality.drop=false, which only measures"
         )
     opened = open_corpus(corpus)
     progress = Progress("fit", "read", len(opened.shards), "shards")
@@ -352,7 +353,7 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
         batches = list(shard.batches(list(columns)))
         if batches and (missing := columns.keys() - {*batches[0].schema.names}):
             raise UserError(
-                f"{corpus.directory} has no column {min(missing)}, so another version built it: "
+                f"{corpus.directory} has no column {min(missing)}: another version built it; "
                 f"`mswitch corpus build --profile modern --from {corpus.directory}`, with its "
                 "settings, measures again"
             )
@@ -366,9 +367,9 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
 
 
 def _least_score(scores: np.ndarray) -> float:
-    """Return the least score of a language: a deviation below its median, from 0.3 to 0.9.
+    """Return a language's lowest score: one deviation below its median, within 0.3 and 0.9.
 
-    Penedo et al. 2025, section 4.2. Scores belong to a crawl and to what identifies languages.
+    Penedo et al. 2025, section 4.2. It holds for this crawl and language identifier only.
     """
     return float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
 
@@ -376,7 +377,7 @@ def _least_score(scores: np.ndarray) -> float:
 def _of_reference(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits that cut as much of a language's good text as those for English cut there."""
+    """Return limits that cut the share of good text that English limits cut in English."""
     found = {}
     for name in _TAILS:
         least = float(np.quantile(own[name], _TAIL))
@@ -385,7 +386,7 @@ def _of_reference(
     for name in _QUANTILES:
         low, high = limits[name]
         values, known = own[name], english[name]
-        if not values.any():  # in scripts without spaces lengths of words are not measured
+        if not values.any():  # word length is not measured in scripts without spaces
             continue
         least = float(np.quantile(values, np.mean(known < low)))
         most = float(np.quantile(values, 1 - np.mean(known > high)))
@@ -396,10 +397,10 @@ def _of_reference(
 def _of_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits as many deviations from the mean as those for English are there.
+    """Return limits as many deviations from the language's mean as English's limits from English's.
 
-    None is stricter than for all: where a crawl's English repeats itself more than other languages,
-    these would be cut as hard for no fault of theirs.
+    None is stricter than the limit for all. Otherwise, if a crawl's English repeats itself much,
+    the limits of languages that repeat less would be too strict.
     """
     found = {}
     for name in _DEVIATIONS:
@@ -413,20 +414,20 @@ def _of_crawl(
 
 
 def _clamped(name: str, low: float, high: float) -> tuple[float, float]:
-    """Return limits that could drop something; what could not is off: 0, or infinity."""
+    """Return limits; one that could drop nothing is switched off: 0, or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
 
 
 def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
-    """Return which share of documents is dropped, in all and by reason."""
+    """Return the share of documents that is dropped, in total and by reason."""
     counts = collections.Counter(reason for reason in reasons if reason)
     shares = {reason: n / len(reasons) for reason, n in counts.most_common()}
     return {"dropped": counts.total() / len(reasons), "by_reason": shares}
 
 
 def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> None:
-    """Warn of languages that keep the limits for all, and say what would help."""
+    """Warn about languages that keep the limits for all, and say what would help."""
     kept = {
         lang: f"{1 - row['after']['dropped']:.0%} of {row['documents']:,}"
         for lang, row in sorted(languages.items(), key=lambda item: -item[1]["documents"])
@@ -434,7 +435,7 @@ def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> 
     }
     say(
         "fit",
-        f"warning: the limits for all hold for {ENGLISH}, the yardstick, and keep "
+        f"warning: the limits for all apply to {ENGLISH}, the yardstick, and keep "
         f"{kept.pop(ENGLISH)} documents: if these are too few, measure with other limits "
         "(--set quality.NAME=VALUE) and fit again",
     )
@@ -444,7 +445,7 @@ def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> 
         say(
             "fit",
             f"warning: {len(kept):,} languages have fewer than {min_documents:,} documents, in the "
-            "corpus or the reference, and keep the limits for all, by which documents stay: "
+            "corpus or the reference: the limits for all apply to them, and keep "
             f"{', '.join(named[:_NAMED])}{more}: more text in these languages would help, or a "
             "lower --min-documents",
         )
@@ -453,7 +454,7 @@ def _say_what_keeps_limits(languages: Mapping[str, Any], min_documents: int) -> 
 def _sample(
     corpus: str | Path, reasons: Mapping[str, Sequence[Sequence[str | None]]], most: int
 ) -> dict[str, Any]:
-    """Return by language how many documents each reason newly drops and keeps, and some of them."""
+    """Count by language the documents that each reason newly drops or keeps, with samples."""
     news: dict[str, Any] = {}
     wanted: dict[str, dict[int, dict[str, str]]] = collections.defaultdict(dict)
     for lang, (before, after) in reasons.items():
@@ -467,7 +468,7 @@ def _sample(
                     wanted[lang][number] = {}
                     row["pages"].append(wanted[lang][number])
     first: collections.Counter[str] = collections.Counter()
-    # Documents are in the order of a hash: the first ones are a random sample.
+    # Documents are sorted by a hash: the first ones are a random sample.
     for shard in open_corpus(corpus).shards:
         pages = wanted[shard.lang]
         last = max((n - first[shard.lang] for n in pages), default=-1)
@@ -480,9 +481,9 @@ def _sample(
 
 
 def format_fit(found: Mapping[str, Any]) -> str:
-    """Return what `fit_thresholds` returns as a table, a language a line."""
+    """Format the result of `fit_thresholds` as a table, one language per line."""
     head = f"{'':8}{'documents':>10}{'dropped':>10}{'fitted':>9}  by reason, with its own limits"
-    lines = [f"{head}; * has none"]
+    lines = [f"{head}; * keeps the limits for all"]
     for lang, row in found["languages"].items():
         before, after = row["before"]["dropped"], row["after"]["dropped"]
         reasons = ", ".join(f"{name} {n:.1%}" for name, n in row["after"]["by_reason"].items())

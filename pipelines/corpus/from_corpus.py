@@ -1,9 +1,9 @@
-"""Building a corpus from the documents of another, with other settings of its rules.
+"""Builds a corpus from the documents of another corpus, with new settings of its rules.
 
-No crawl is read and nothing is deduplicated: rules whose settings are others judge the documents
-again, by the labels and columns that these have where that is enough. Where a rule comes after all
-deduplication, the documents are those of a build from the crawl. A rule that comes before it may
-drop a page here whose twin would have stayed, and no rule brings a page back.
+No crawl is read and nothing is deduplicated. Rules with new settings judge the documents again,
+from stored labels and columns if these are enough. For a rule after all deduplication, the result
+equals a build from the crawl. A rule before it may drop a page whose twin would have stayed in such
+a build. No rule brings a page back.
 """
 
 import collections
@@ -36,13 +36,13 @@ from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.records import Page
 
-#: Settings that decide what is read of a crawl.
+#: Settings that decide what a build reads from a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
 
-#: Of a value, this much is shown.
+#: Most characters of a value to show.
 _MOST_SHOWN = 60
 
-#: Names of the settings that are others, by rule.
+#: Names of changed settings, by rule.
 Changed = Mapping[str, frozenset[str]]
 
 
@@ -51,8 +51,8 @@ class BuildFromCorpus(Build):
     """A build that reads a corpus: its tasks are the shards.
 
     Attributes:
-        source: the corpus.
-        changed: which rules judge its documents again.
+        source: the corpus to read.
+        changed: the rules that judge its documents again.
     """
 
     source: Base
@@ -60,7 +60,7 @@ class BuildFromCorpus(Build):
 
     @property
     def finish_tasks(self) -> Tasks:
-        """A sorted run of documents for each shard of the corpus."""
+        """Tasks that each write a sorted run of documents from a shard of the corpus."""
         shards = self.source.manifest["shards"]
         given = {"job": self.job, "directory": self.source.directory, "changed": self.changed}
         sizes = [shard["bytes"] for shard in shards]
@@ -71,7 +71,7 @@ class BuildFromCorpus(Build):
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        """The shards, as input that was read."""
+        """The shards, as inputs that were read."""
         return [
             {"status": "read", "records": shard["rows"], "pages": shard["rows"]}
             for shard in self.source.manifest["shards"]
@@ -82,8 +82,8 @@ class BuildFromCorpus(Build):
         run_tasks([self.finish_tasks], self.engine)
 
     def key_tasks(self) -> list[Tasks]:
-        """Copy the keys: those of a document that is dropped stay, so that no twin returns."""
-        # By names that those of no addition will have.
+        """Copy all keys, those of dropped documents too, so that no twin returns later."""
+        # No addition will use these names.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])
@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def also(self) -> dict[str, Any]:
-        """Take over what was taken out of the corpus, and what was found of benchmarks."""
+        """Copy the records of removals; return these, the source and its drops."""
         found: dict[str, Any] = {
             "built_from": corpus_identity(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
@@ -104,7 +104,7 @@ class BuildFromCorpus(Build):
         return found
 
     def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Add what the corpus knows already of the sets that are checked."""
+        """Add the source's matches with the evaluation sets that are checked."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
             return found
@@ -113,17 +113,17 @@ class BuildFromCorpus(Build):
         return merge_reports(found, {"matches": known})
 
     def shuffled_bytes(self) -> dict[str, int]:
-        """Nothing is shuffled."""
+        """Return an empty dict: nothing is shuffled."""
         return {}
 
 
 def open_source(
     corpus: str | Path, settings: Mapping[str, Any], recipe: Recipe
 ) -> tuple[Base, Changed]:
-    """Read the corpus to build from; return which of its rules have other settings now.
+    """Read the corpus to build from; return it and the changed settings of its rules.
 
     Raises:
-        UserError: its documents cannot tell what a rule would have done.
+        UserError: the documents are not enough to apply a changed setting.
     """
     base = open_base(corpus, recipe)
     before, after = base.manifest["config"], json.loads(canonical_json(settings))
@@ -132,8 +132,8 @@ def open_source(
     was, now = map(_name_origin, (before, after))
     if was != now:
         raise UserError(
-            f"--from {corpus}: it was built with {was}, and {now} has other rules, which would "
-            f"need the text as it was crawled: give {was} with stricter settings of its rules, or "
+            f"--from {corpus}: it was built with {was}, and {now} has other rules, which need "
+            f"the crawled text: give {was} with stricter settings of its rules, or "
             "build from the crawl with --input"
         )
     changes = _find_changes(before, after, recipe)
@@ -142,10 +142,10 @@ def open_source(
             why, values = obstacle
             raise _undone(corpus, f"rule {step.name}", values, after["steps"][step.name], why)
     for name in before["steps"].keys() - after["steps"].keys():
-        raise _undone(corpus, f"rule {name}", {}, {}, "it is in the recipe no more")
+        raise _undone(corpus, f"rule {name}", {}, {}, "it is no longer in the recipe")
     for name in _READING:
         if before.get(name) != after.get(name):
-            why = "it decides what is read of a crawl"
+            why = "it decides what is read from a crawl"
             raise _undone(corpus, "the input", {name: before.get(name)}, after, why)
     _say_what_is_judged(changes, recipe)
     return base, {name: frozenset(was) for name, was in changes.items()}
@@ -158,14 +158,14 @@ def _name_origin(config: Mapping[str, Any]) -> str:
 def _find_changes(
     before: Mapping[str, Any], after: Mapping[str, Any], recipe: Recipe
 ) -> dict[str, dict[str, Any]]:
-    """Return the former values of changed settings by rule; none for a rule that is new."""
+    """Return the old values of changed settings by rule; a new rule has an empty dict."""
     changes: dict[str, dict[str, Any]] = {}
     relabels = False
     for step in recipe.steps:
         was, now = before["steps"].get(step.name, {}), after["steps"][step.name]
         names = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
         changed = {name: was.get(name) for name in names}
-        # Its code may have changed, too, where it is the user's.
+        # A user's rule may also have changed its code.
         own = not type(step).__module__.startswith("mswitch.")
         if own and before.get("recipe") != after.get("recipe"):
             changed[ITS_CODE] = None
@@ -181,16 +181,16 @@ def _find_changes(
 def _find_obstacle(
     step: Step, was: Mapping[str, Any], base: Base
 ) -> tuple[str, Mapping[str, Any]] | None:
-    """Return why stored documents cannot answer changed settings, and which of these."""
+    """Return why stored documents do not allow changed settings, and these settings' old values."""
     recipe, manifest = base.recipe, base.manifest
     if not isinstance(step, Rule) or step.defines("response_reason"):
-        return "it is done once, when a crawl is read", was
+        return "it runs only when a crawl is read", was
     known = step.name in manifest["config"]["steps"] and step.known_reasons([], was) is not None
     changers = [other.name for other in recipe.steps if other.changes_text]
     if not known and step.is_stage and step not in recipe.finish and changers:
         textual = [name for name in was if step.known_reasons([], {name}) is None]
         columns = [
-            f"rule {rule.name} can judge the same by its column q_{value}"
+            f"rule {rule.name} can judge the same from its column q_{value}"
             for rule in recipe.rules
             for value in {value for name in was for value in step.find_moved(name, was[name])}
             if f"q_{value}" in rule.columns
@@ -199,13 +199,13 @@ def _find_obstacle(
         return "; ".join([why, *columns]), {name: was[name] for name in textual}
     by_language = [dedup.name for dedup in recipe.dedups if dedup.needs_language]
     if isinstance(step, LanguageRule) and not known and step in recipe.ingest and by_language:
-        return f"{by_language[0]} compared documents within the languages that they had", was
+        return f"{by_language[0]} compared documents within their old languages", was
     dropped = count_drops(base)
     lost = dropped[step.name] + step.defines("url_reason") * dropped[BLOCKED]
     unknown = "built_from" in manifest and "dropped_before" not in manifest
     if (lost or unknown) and (looser := step.find_looser(was)):
         count = f"{lost:,} " if lost else ""
-        why = f"it might keep some of the {count}pages that it dropped, which are not in the corpus"
+        why = f"it might keep some of the {count}dropped pages, which are not in the corpus"
         return why, {name: was[name] for name in looser}
     return None
 
@@ -213,16 +213,16 @@ def _find_obstacle(
 def _undone(
     corpus: str | Path, what: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
 ) -> UserError:
-    """Return the error of settings that stored documents cannot answer."""
+    """Return the error for settings that stored documents do not allow."""
     shown = [
         f"{name} is {_shown(now.get(name))}, and {_shown(value)} in the corpus"
         if name in now or value is not None
-        else f"{name} may be another"
+        else f"{name} may have changed"
         for name, value in was.items()
     ]
     return UserError(
-        f"--from {corpus}: {': '.join([what, *filter(None, [', '.join(shown)])])}: {why}: give it "
-        "as it was, or build from the crawl with --input"
+        f"--from {corpus}: {': '.join([what, *filter(None, [', '.join(shown)])])}: {why}: restore "
+        "the old setting, or build from the crawl with --input"
     )
 
 
@@ -232,7 +232,7 @@ def _shown(value: Any) -> str:
 
 
 def count_drops(base: Base) -> collections.Counter[str]:
-    """Return how many pages each stage dropped, in the corpora that this one was built from too."""
+    """Count the pages that each stage dropped, here and in the corpora that this is built from."""
     counts = collections.Counter[str](base.manifest.get("dropped_before", {}))
     for stage in base.stats["stages"]:
         counts[stage["name"]] += sum(stage["dropped"].values())
@@ -242,18 +242,18 @@ def count_drops(base: Base) -> collections.Counter[str]:
 
 def _say_what_is_judged(changes: Mapping[str, Collection[str]], recipe: Recipe) -> None:
     if not changes:
-        say("corpus", "no rule has other settings: all documents stay")
+        say("corpus", "no rule has new settings: all documents stay")
     last = recipe.dedup.index(recipe.dedups[-1])
     late = {step.name for step in (*recipe.dedup[last:], *recipe.finish)}
     for name, fields in changes.items():
         words = f"rule {name} judges again ({', '.join(sorted(fields)) or 'it is new'})"
         if name not in late:
-            words += "; from the crawl, twins of what it drops might have stayed"
+            words += "; a build from the crawl might keep twins of the pages that it drops"
         say("corpus", words)
 
 
 def shard_inputs(base: Base) -> list[dict[str, Any]]:
-    """Return what identifies the corpus as input of a build."""
+    """Return the corpus's shards as inputs of a build."""
     return [
         {"path": one["path"], "bytes": one["bytes"], "digest": one["sha256"]}
         for one in base.manifest["shards"]
@@ -263,9 +263,9 @@ def shard_inputs(base: Base) -> list[dict[str, Any]]:
 def judge_shard(
     numbered: tuple[int, Mapping[str, Any]], job: Job, directory: str, changed: Changed
 ) -> dict[str, Any]:
-    """Judge the documents of a shard again; store those that stay.
+    """Judge the documents of a shard again; store those that stay, return accounts.
 
-    Memory: a row group. Returns accounts, as `finish_group` does.
+    The accounts are as in `finish_group`. Memory: a row group.
     """
     number, entry = numbered
     ledger = Ledger(job.config.rejected_per_reason, job.recipe.stages)
@@ -286,7 +286,7 @@ def _page(row: dict[str, Any]) -> Page:
 def _judge(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the documents that stay; account for the others."""
+    """Return the documents that stay; count the others in the ledger."""
     pages = list(_allowed(pages, recipe, changed, ledger))
     ledger.keep(READ, len(pages))
     for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
@@ -301,7 +301,7 @@ def _judge(
 def _allowed(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Iterator[Page]:
-    """Yield the documents whose URL no rule that judges again refuses."""
+    """Yield the documents whose URL passes all changed rules."""
     rules = [s for s in recipe.ingest if isinstance(s, Rule) and s.name in changed]
     rules = [rule for rule in rules if rule.defines("url_reason")]
     for page in pages:

@@ -1,7 +1,7 @@
-"""Measure what held-out text can show: documents by language, sources, and what recurs in training.
+"""Measures held-out text: documents by language, sources, and how much recurs in training text.
 
-Text recurs if a window of it, 40 bytes long, is in the training text of any language. Every eighth
-window of held-out text is looked up; all windows of training text are read.
+A window of 40 bytes recurs if it is in the training text of any language. Every eighth window of
+held-out text is compared with all windows of training text.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, host_names
 from mswitch.pipelines.progress import Progress
 
-#: A document of which as large a share recurs is near to training text.
+#: A document is near training text if at least this share of its windows recurs.
 NEAR_SHARE = 0.5
 WINDOW_BYTES = 40
 _STRIDE = 8
@@ -24,12 +24,12 @@ _FILTER_BITS = 26
 
 
 def measure_held_out(corpus: str | Path) -> dict[str, Any]:
-    """Read a corpus, and measure its held-out text.
+    """Measure the held-out text of a corpus.
 
     Returns:
-        `corpus`, its identity; `near_training`, ids of the held-out documents of which half or more
-        recurs; `all`, and `languages` by code: held-out `documents`, `recurring_share` of their
-        windows, and `source`, the site with the most training text, which is `source_share` of it.
+        `corpus`: its identity. `near_training`: ids of held-out documents of which half or more
+        recurs. `all`, and `languages` by code: held-out `documents`; the `recurring_share` of
+        their windows; `source`, the site with the most training text; its `source_share`.
     """
     opened = open_corpus(corpus)
     held = {
@@ -75,7 +75,7 @@ def hash_windows(text: str) -> np.ndarray:
     count = max(0, len(data) - WINDOW_BYTES + 1)
     hashes = np.zeros(count, np.uint64)
     if count:
-        # The eight bytes from each place on, as a number.
+        # For each position, the next eight bytes as a number.
         words = mix(np.ndarray(len(data) - 7, "<u8", data, strides=(1,)))
         for offset in range(0, WINDOW_BYTES, 8):
             hashes = hashes * np.uint64(3) + words[offset : offset + count]
@@ -83,7 +83,7 @@ def hash_windows(text: str) -> np.ndarray:
 
 
 def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[str, HeavyHitters]]:
-    """Return which of the sorted keys are in training text, and its characters by site."""
+    """Return whether each of the sorted keys is in training text, and characters by site."""
     recurs = np.zeros(len(keys), bool)
     likely = np.zeros(1 << _FILTER_BITS, bool)
     shift = np.uint64(64 - _FILTER_BITS)

@@ -1,4 +1,4 @@
-"""What was made from a corpus, as it is or as it was before a change: it holds the same pages."""
+"""Finds outputs made from a corpus, now or before a change: they contain its pages."""
 
 import contextlib
 import dataclasses
@@ -17,7 +17,7 @@ _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 
 
 def identities(base: Base) -> set[str]:
-    """Return by what examples know the corpus, as it is and as it was before each change."""
+    """Return the identities of the corpus, now and before each change, as examples record them."""
     known = {one for path, _ in base.removals for one in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
         later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
@@ -28,9 +28,9 @@ def identities(base: Base) -> set[str]:
 
 
 def find_holders(base: Base, search: Sequence[str]) -> list[str]:
-    """Return the corpora, vocabularies, examples and runs that were made from it, or from such.
+    """Find the corpora, vocabularies, examples and runs made from the corpus, even indirectly.
 
-    Those that are being made, or whose command was killed, are among them.
+    Unfinished ones are included, running or killed.
     """
     described: dict[str, tuple[set[str], set[str]]] = {}
     for directory in search:
@@ -41,7 +41,7 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                     own = json.loads(text)
                     folder, stage = os.path.dirname(file.path), own.get("stage", "")
                     if stage == "corpus" and name == CLAIM:
-                        inputs = own["config"]["inputs"]  # shards, if it is built from a corpus
+                        inputs = own["config"]["inputs"]  # shards, if the source is a corpus
                         shards = [{"path": one["path"], "sha256": one["digest"]} for one in inputs]
                         described[folder] = {corpus_identity(shards)}, set()
                     elif stage == "corpus" and "built_from" in own:

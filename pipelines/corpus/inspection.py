@@ -1,4 +1,4 @@
-"""What each rule of a recipe says of one page: how people tune thresholds."""
+"""Shows what each rule of a recipe says about a page, to help people tune thresholds."""
 
 import json
 import re
@@ -19,14 +19,14 @@ from mswitch.pipelines.errors import UserError, printable
 from mswitch.pipelines.records import Page, Rejected
 
 _PLACE = re.compile(r"(.+)@(\d+)")
-#: Of a text, this much is shown.
+#: Most characters of a text to show.
 _SHOWN_CHARACTERS = 200
 
 Found = list[dict[str, Any]]
 
 
 def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
-    """Return a text as the page of a WET record would be."""
+    """Return a page with this text, as if read from a WET record."""
     utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
     if not utf8:
         raise UserError("standard input has no text: give some, as in `inspect - < page.txt`")
@@ -36,25 +36,25 @@ def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
 def find_page(
     wanted: str, inputs: Sequence[str], config: CorpusConfig, recipe: Recipe
 ) -> tuple[Page | Rejected, Found]:
-    """Read a page, and ask the rules that judge records before their text is extracted.
+    """Find and read a page, and ask the rules that judge records before text is extracted.
 
     Args:
-        wanted: a file with the offset (row, of Parquet) of a record, `crawl/a.warc.gz@1234`, as
-            samples of dropped pages have it; or a URL of a page in `inputs`.
-        inputs: crawl files to look for a URL in.
-        config: how files are read.
-        recipe: whose rules are asked.
+        wanted: a file and a record's offset (Parquet: row), such as `crawl/a.warc.gz@1234`, as in
+            samples of dropped pages; or the URL of a page in `inputs`.
+        inputs: crawl files to search for a URL.
+        config: settings for reading files.
+        recipe: the recipe whose rules are asked.
 
     Returns:
-        The page, or why there is none, and what these rules say.
+        The page, or why it was dropped, and what these rules say.
     """
     place = _PLACE.fullmatch(wanted)
     if place and not inputs:
         inputs = [place[1]]
     elif not inputs:
         raise UserError(
-            f"{wanted} is not FILE@OFFSET: give it as one, or --input to look in; for a file of "
-            "text, `mswitch corpus inspect - < page.txt`"
+            f"{wanted} is not FILE@OFFSET: give that, or --input files to search for a URL; for a "
+            "file of text, use `mswitch corpus inspect - < page.txt`"
         )
     rules = [step for step in recipe.ingest if isinstance(step, Rule)]
     asked: Found = []
@@ -70,7 +70,7 @@ def find_page(
 
     files = find_crawl_files(inputs)
     if place:
-        # Samples name files without their folders.
+        # Samples name files without folders.
         files = [file for file in files if file.name == storage.name_of(place[1])]
     for file in files:
         for page in read_file(file, config, asking("response_reason"), asking("url_reason")):
@@ -82,25 +82,25 @@ def find_page(
     shown = [storage.hide_secrets(path) for path in (*inputs, *([wanted] if place else []))]
     raise UserError(
         f"no page {shown.pop() if place else wanted} in {', '.join(shown)}: give a URL or offset "
-        "that is there"
+        "that it contains"
     )
 
 
 def inspect_page(
     page: Page | Rejected, recipe: Recipe, before: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Ask all rules of a recipe about a page, those after one that drops it too.
+    """Ask all rules of a recipe about a page, even after a rule that drops it.
 
     Args:
-        page: the page, or why there is none.
+        page: the page, or why it was dropped.
         recipe: the recipe.
-        before: what the rules of its reading said.
+        before: results of the rules that judged the page while it was read.
 
     Returns:
         As JSON: `url`, `source`, `text` (its beginning), `dropped_by` (the first step that drops
-        it, and why, or None) and `steps`: of each its name (`step`), `reason` (why it drops the
-        page, or None), `values` that it found (None: not applicable), and their
-        `limits` (least, most).
+        the page, with its reason, or None) and `steps`. Each step has its name (`step`), `reason`
+        (to drop the page, or None), measured `values` (None: not applicable), and their `limits`
+        (least, most).
     """
     steps = [dict(found) for found in before]
     if isinstance(page, Rejected):
@@ -151,7 +151,7 @@ def _said(
 
 
 def format_inspection(found: Mapping[str, Any]) -> str:
-    """Return what `inspect_page` returns as text, a step a line, with its values below."""
+    """Format the result of `inspect_page` as text: each step on a line, with its values below."""
     lines = [f"{found['url'] or '(no URL)'}  {found['source']}"]
     width = max(len(step["step"]) for step in found["steps"])
     for step in found["steps"]:

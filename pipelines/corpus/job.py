@@ -1,4 +1,4 @@
-"""What workers need to know of a build: where it is, its settings, and its recipe."""
+"""Description of a build for its workers: directory, settings and recipe."""
 
 import dataclasses
 import pickle
@@ -16,14 +16,14 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What every task of a build is given; small, however long its lists are.
+    """Description of a build for every task; small even if the recipe's lists are long.
 
     Attributes:
-        work: intermediate files, among them the lists of rules.
+        work: intermediate files, including the lists of rules.
         config: see `CorpusConfig`.
         source: the source of a user's recipe.
-        prepared: fields of steps as workers need them, by step and field.
-        removals: records of what was taken out of the corpus that is added to.
+        prepared: values of fields for workers, by step and field.
+        removals: records of earlier removals, if the build adds to a corpus.
     """
 
     work: WorkDirectory
@@ -34,7 +34,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe; each thread has its own, and keeps it from call to call."""
+        """The recipe; each thread loads its own once and keeps it."""
         key = pickle.dumps(self)
         if getattr(_per_thread, "key", None) != key:
             _per_thread.recipe = self.config.load(self.source).change(self.prepared)
@@ -52,7 +52,7 @@ def prepare_job(
     source: RecipeSource | None = None,
     removals: Records = (),
 ) -> Job:
-    """Make a work directory, in which steps of the recipe store what their workers read."""
+    """Make the work directory; let steps of the recipe store files for workers in it."""
     for kind in ("pages", "rules"):
         storage.make_directory(work.directory(kind))
     directory = work.directory("rules")

@@ -1,4 +1,4 @@
-"""Accounts of a corpus build: what went in, what came out, and why the rest was dropped."""
+"""Accounts of a corpus build: how many records each stage got, kept and dropped, and why."""
 
 import collections
 import itertools
@@ -16,37 +16,37 @@ from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.records import Page, Rejected
 
-#: Of pages that were taken out of the corpus, no sample may tell.
+#: Reason of pages that were removed from the corpus; samples must not reveal them.
 REMOVED = "removed"
-#: Reasons without samples; what archives hold besides pages needs no inspection.
+#: Reasons without samples. Records that are not pages need no inspection.
 UNSAMPLED = ("not_a_page", REMOVED)
-#: The reason of pages for which a rule raised an exception, where a recipe says so, and the note
-#: of a page that says which: samples have it in place of the text.
+#: Reason of pages for which a rule raised an exception, if the recipe drops these; and the page's
+#: note with the exception, which samples have instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Of records that a file's reader dropped, so many places are kept for each reason.
+#: Most places to keep, per reason, of records that a file's reader dropped.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
-#: What a sample shows of a rejection.
+#: Fields of a rejection that a sample contains.
 _SAMPLED = ("stage", "reason", "source", "url", "detail", "lang")
-_NO_BOUND = "g"  # above every hexadecimal number
+_NO_BOUND = "g"  # sorts after every hexadecimal number
 
 
 class Ledger:
-    """Counts per stage and lines, with a bounded sample of what was dropped.
+    """Counts per stage and of lines, with a bounded sample of dropped records.
 
-    The sample of a reason holds the rejections of smallest hash, so that it does not depend on
-    the order in which files are read or merged.
+    The sample of a reason has the rejections of smallest hash, so that it does not depend on the
+    order in which files are read or merged.
 
     Attributes:
-        kept: what passed each stage.
-        dropped: what each stage dropped, by reason.
-        lines: lines that stay (`out`) and that do not, by reason.
-        languages: drops by language and reason, where the language was known.
+        kept: number of records that passed each stage.
+        dropped: number of records that each stage dropped, by reason.
+        lines: number of lines that stay (`out`), and of dropped lines by reason.
+        languages: drops by language and reason, if the language was known.
         places: offsets, in one file, of the first records that its reader dropped, by reason.
-        notes: what rules noted of pages that they dropped, by rule.
+        notes: notes of rules on pages that they dropped, by rule.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Ledger:
         stages: Sequence[str] = (),
         mask: Callable[[str], str] | None = None,
     ):
-        """Make an empty one, of these stages in order; `mask` is done to details of samples."""
+        """Make an empty ledger of stages in order; `mask` changes the details of samples."""
         self.samples_per_reason = samples_per_reason
         self._mask = mask
         self.kept: collections.Counter[str] = collections.Counter()
@@ -74,7 +74,7 @@ class Ledger:
     def sort_out(
         self, step: Rule | Dedup, pages: Sequence[Page], reasons: Sequence[str | None]
     ) -> list[int]:
-        """Keep and drop pages by a step's reasons; return the positions of those that are kept."""
+        """Count pages by a step's reasons to drop them; return the positions of kept pages."""
         kept = []
         for number, (page, reason) in enumerate(zip(pages, reasons, strict=True)):
             if reason is None:
@@ -93,11 +93,11 @@ class Ledger:
         return kept
 
     def keep(self, stage: str, count: int = 1) -> None:
-        """Count what passed a stage."""
+        """Count records that passed a stage."""
         self.kept[stage] += count
 
     def drop(self, rejected: Rejected) -> None:
-        """Count one that a stage dropped."""
+        """Count a dropped record; it may become a sample."""
         reason = rejected.reason
         self.dropped[rejected.stage][reason] += 1
         if rejected.lang:
@@ -107,20 +107,20 @@ class Ledger:
         if rejected.stage == READ and len(self.places[reason]) < MOST_PLACES:
             self.places[reason].append(int(rejected.source.rpartition("@")[2]))
         digest = fingerprint(rejected.source).hex()
-        # Most are not sampled: nothing but the hash of where they come from is worked out.
+        # Most records do not become samples: for them only the hash of the source is computed.
         if digest < self._bounds.get(reason, _NO_BOUND):
             explained = rejected.explained()
             fields = {name: getattr(explained, name) for name in _SAMPLED}
             if self._mask:
                 fields["detail"] = self._mask(fields["detail"])
-            # Names of fields, URLs and messages may hold what cannot be UTF-8.
+            # Names of fields, URLs and messages may have characters that UTF-8 cannot encode.
             row = {key: _readable(value) for key, value in fields.items() if value}
             self._add_samples(reason, {digest: row})
 
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
         mine = self._samples[reason]
         for digest, row in samples.items():
-            # Files of one name may share a source: the choice must not depend on their order.
+            # Files of equal name share sources: the choice must not depend on the files' order.
             mine[digest] = min(mine.get(digest, row), row, key=lambda row: sorted(row.items()))
         if len(mine) > 2 * self.samples_per_reason + 64:
             self._samples[reason] = smallest = self._smallest(reason)
@@ -155,7 +155,7 @@ class Ledger:
             self.notes[rule] += notes
 
     def entered(self, stage: str) -> int:
-        """How many a stage has seen."""
+        """Return the number of records that entered a stage."""
         return self.kept[stage] + self.dropped[stage].total()
 
     def stages(self) -> list[dict[str, Any]]:
@@ -171,11 +171,11 @@ class Ledger:
         ]
 
     def dropped_languages(self) -> dict[str, dict[str, int]]:
-        """Return drops by language and reason, of pages whose language was known."""
+        """Return drops by language and reason, for pages with a known language."""
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
     def example(self, reason: str) -> dict[str, str] | None:
-        """Return a sample of a reason, as `write_samples` writes it; None if there is none."""
+        """Return a sample of a reason, as in `write_samples`; None if there is none."""
         return next(iter(self._smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:
@@ -200,7 +200,7 @@ def _readable(text: str) -> str:
 
 
 def drops_by_reason(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Return how many records each reason dropped, of all stages, most frequent first."""
+    """Return the number of drops by reason, over all stages, most frequent first."""
     total: collections.Counter[str] = collections.Counter()
     for stage in stages:
         total.update(stage["dropped"])
@@ -208,16 +208,16 @@ def drops_by_reason(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def describe_drops(reasons: Mapping[str, int]) -> str:
-    """Name every reason with its count."""
+    """Format every reason with its count."""
     return ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
 
 
 def check_accounts(stages: Sequence[Mapping[str, Any]], documents: int) -> None:
-    """Check that nothing was lost or made up between raw records and written documents.
+    """Check that no record was lost or added between raw records and written documents.
 
     Raises:
-        RuntimeError: a stage does not balance, two stages do not chain, or the last stage did
-            not write `documents`. It means a defect: nothing may be published.
+        RuntimeError: a stage's counts do not balance, or differ from the next stage's, or the last
+            stage did not write `documents`. This is a defect: nothing may be published.
     """
     for stage in stages:
         if stage["in"] != stage["out"] + sum(stage["dropped"].values()):

@@ -1,4 +1,4 @@
-"""Output shards: how many, which documents go where, and writing them."""
+"""Plans and writes output shards: their number, and the documents of each."""
 
 import contextlib
 import dataclasses
@@ -28,16 +28,16 @@ ROW_GROUP_BYTES = 16 << 20
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """One shard to write.
+    """A shard to write.
 
     Attributes:
         lang: language code, or `und`.
         split: "train" or "validation".
         index: number of the shard.
-        count: how many shards the language has in this split.
-        moved: ids (hex) that go to validation though their hash says train.
+        count: number of shards of the language in this split.
+        moved: ids (hex) that move to validation, although their hash says train.
         pieces: group, batch, start and stop of the language in the runs of all groups of shards.
-        prefix: what distinguishes the names of shards that were added to a corpus.
+        prefix: part of the name, which differs for each addition to a corpus.
     """
 
     lang: str
@@ -50,7 +50,7 @@ class ShardSpec:
 
     @property
     def name(self) -> str:
-        """A name that no other shard of the corpus has."""
+        """Name of the shard, unique in the build."""
         return f"{self.lang}-{self.split}-{self.index:05d}"
 
     @property
@@ -67,18 +67,17 @@ def plan_shards(
     prefix: str = "",
     validation_documents: Mapping[str, int] | None = None,
 ) -> list[ShardSpec]:
-    """Decide the shards of a corpus from what its shards hold.
+    """Decide the output shards of a corpus; their number follows from the bytes of text.
 
-    The number of shards follows from bytes of text. Depends on the documents only, not on how
-    they are spread over shards, and on how many `validation_documents` each language has already
-    in a corpus that grows.
+    The result depends only on the documents, not on the input shards that they come from. In a
+    corpus that grows, it also depends on the `validation_documents` that each language already has.
     """
     existing = validation_documents or {}
     shards = []
     for lang, index in sorted(languages.items()):
         totals = index.totals
         lacking = config.min_validation_documents - totals["validation"][0] - existing.get(lang, 0)
-        # One at least stays for training.
+        # At least one document stays for training.
         moved = index.smallest[: max(0, min(lacking, totals["train"][0] - 1))]
         moved_total = [len(moved), sum(row[1] for row in moved), sum(row[2] for row in moved)]
         ids, pieces = tuple(row[0] for row in moved), tuple(index.pieces)
@@ -106,9 +105,9 @@ def write_documents(
 ) -> dict[str, Any]:
     """Sort a shard's documents by id and write Parquet; return its manifest entry and statistics.
 
-    Its batches have the columns of `Recipe.runs`, in any order. Shard i of n holds the ids in the
-    i-th n-th of the 128-bit space, so the shards in order are sorted as a whole. Memory: one shard,
-    and a row group of it once more.
+    The batches have the columns of `Recipe.runs`; their rows may have any order. Of n shards, shard
+    i holds the ids in the i-th of n equal parts of the 128-bit space, so all shards in order are
+    sorted. Memory: one shard, plus a row group.
     """
     schema = job.recipe.documents
     texts = [batch["text"] for batch in batches]
@@ -130,7 +129,7 @@ def write_documents(
                 named = group.set_column(0, schema.field("id"), ids)
                 writer.write_table(named.cast(schema), row_group_size=rows_per_group)
                 del named, group
-                # Arrow's allocator keeps what is freed, many times a row group.
+                # Otherwise Arrow's allocator keeps many freed row groups.
                 pa.default_memory_pool().release_unused()
         manifest = {
             "path": spec.path,
@@ -145,7 +144,7 @@ def write_documents(
 
 
 def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Yield the rows of some batches in the order of their ids, `size` at a time."""
+    """Yield the rows of batches, sorted by id, `size` rows at a time."""
     ids = [value for batch in batches for value in batch["id"].to_pylist()]
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
@@ -165,7 +164,7 @@ def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.
 def _gather(
     group: int, pieces: Iterable[Sequence[int]], spec: ShardSpec, job: Job
 ) -> Iterator[pa.RecordBatch]:
-    """Yield the documents of an output shard in the run of one group of shards."""
+    """Yield the documents of an output shard that are in the run of a group of shards."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
             if len(chosen := Places(rows, spec.moved, job.config).of(spec)):
@@ -182,13 +181,13 @@ def open_run(group: int, work: WorkDirectory) -> Iterator[pa.ipc.RecordBatchFile
 def cut_run(
     run: pa.ipc.RecordBatchFileReader, pieces: Iterable[Sequence[int]]
 ) -> Iterator[pa.RecordBatch]:
-    """Yield pieces of a run: of a batch, from start to stop."""
+    """Yield pieces of a run, given as batch number, start and stop."""
     for number, start, stop in pieces:
         yield run.get_batch(number).slice(start, stop - start)
 
 
 class Places:
-    """Where each of some documents of one language belongs."""
+    """Assigns documents of a language to output shards."""
 
     def __init__(self, rows: pa.RecordBatch, moved: Sequence[str], config: CorpusConfig):
         ids = rows["id"].to_pylist()
@@ -207,6 +206,6 @@ class Places:
 
 
 def _shard_of(halves: np.ndarray, count: int) -> np.ndarray:
-    """Return which of `count` equal parts of the id space each id is in."""
+    """Return for each id the index of its part, of `count` equal parts of the id space."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

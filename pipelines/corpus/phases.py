@@ -31,14 +31,14 @@ from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
 
 @dataclasses.dataclass(frozen=True)
 class Build:
-    """One build: what every phase needs to know.
+    """A build, with the parts that every phase needs.
 
     Attributes:
-        files: the input; the position of a file is the number of its shard.
+        files: the input; a file's position is its shard number.
         job: work directory, settings and recipe.
-        directory: where the corpus is written.
-        engine: where lists of tasks are done.
-        base: the corpus that is added to, if it is one.
+        directory: directory to write the corpus to.
+        engine: runs the lists of tasks.
+        base: the corpus to add to; None for a new corpus.
     """
 
     files: tuple[CrawlFile, ...]
@@ -54,7 +54,7 @@ class Build:
 
     @property
     def ingest_tasks(self) -> Tasks:
-        """One Parquet file of pages per input file."""
+        """Tasks that each write a Parquet file of pages from an input file."""
         function = partial(ingest_shard, job=self.job)
         sizes = [file.size_bytes for file in self.files]
         items = list(enumerate(self.files))
@@ -63,7 +63,7 @@ class Build:
 
     @property
     def finish_tasks(self) -> Tasks:
-        """A sorted run of documents per group of shards."""
+        """Tasks that each write a sorted run of documents from a group of shards."""
         function = partial(finish_group, job=self.job, exchanges=self.exchanges)
         sizes = [sum(self.ingested.text_bytes[shard] for shard in g.shards) for g in self.groups]
         items = range(len(self.groups))
@@ -72,23 +72,23 @@ class Build:
 
     @functools.cached_property
     def ingested(self) -> Ingested:
-        """What was read, once it was."""
+        """Results of ingest, once it has run."""
         return read_ingested(self.ingest_tasks.read(), self.job)
 
     @property
     def statuses(self) -> list[dict[str, Any]]:
-        """What the manifest says of each input; see `Ingested`."""
+        """Entries of the inputs in the manifest; see `Ingested`."""
         return self.ingested.statuses
 
     @functools.cached_property
     def finished(self) -> Finished:
-        """What remained, once that is decided."""
+        """Results of finish, once it has run."""
         pieces = self.engine.runner == "local"
         return read_finished(self.finish_tasks.read(), self.job, pieces=pieces)
 
     @functools.cached_property
     def groups(self) -> list[Group]:
-        """The shards, joined to groups."""
+        """The shards, combined into groups."""
         pages, lines = self.ingested.pages, self.ingested.lines
         keys = [
             max(step.candidates(*counts) for step in self.job.recipe.dedups)
@@ -98,21 +98,21 @@ class Build:
 
     @property
     def _sorting_bytes(self) -> int:
-        # Here memory is shared by all cores; an engine's workers have `WORKER_MEMORY` each, and
-        # the larger groups are, the fewer requests read their keys.
+        # Local processes share memory; an engine's workers have `WORKER_MEMORY` each. Larger groups
+        # need fewer requests to read their keys.
         return MOST_SORTING_BYTES * (1 if self.engine.runner == "local" else 4)
 
     @functools.cached_property
     def exchanges(self) -> list[Exchange]:
-        """What chooses which pages and lines stay, one for each deduplication of the recipe."""
+        """One exchange for each deduplication; it chooses the pages and lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
         known = {step.kind: self.base.known(step.kind) for step in steps} if self.base else {}
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
-            # A bucket holds the keys of the corpus that is added to as well: most of it, once a
-            # corpus is large.
+            # A bucket also holds the keys of the corpus to add to. In a large corpus, these are
+            # most of it.
             rows = candidates + self._known_keys(step.kind)
             bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
@@ -131,7 +131,7 @@ class Build:
         run_tasks([self.ingest_tasks], self.engine)
 
     def finish(self) -> None:
-        """Choose which pages and lines stay, then decide on every page."""
+        """Choose the pages and lines that stay, then finish all groups."""
         chosen = [tasks for exchange in self.exchanges for tasks in exchange.lists()]
         run_tasks([*chosen, self.finish_tasks], self.engine)
 
@@ -139,8 +139,8 @@ class Build:
         """Gather the runs of all groups into output shards, and the keys of all documents.
 
         Returns:
-            The manifest entries and statistics of the output shards, and the manifest entries of
-            the files with keys.
+            Manifest entries and statistics of the output shards, and manifest entries of the key
+            files.
         """
         config = self.job.config
         specs = output_shards.plan_shards(
@@ -157,15 +157,15 @@ class Build:
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
 
     def key_tasks(self) -> list[Tasks]:
-        """Gather the keys of all documents; the notes are entries of the manifest."""
+        """Return tasks that gather the keys of all documents; their notes are manifest entries."""
         return [self._gathering(kind) for kind in self.job.recipe.kinds]
 
     def also(self) -> dict[str, Any]:
-        """What else there is to say in the manifest."""
+        """Return further entries of the manifest."""
         return {}
 
     def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return decontamination.json, given what was found in this build."""
+        """Return decontamination.json from the report of this build."""
         return found
 
     def _shuffle(self, root: Any, tasks: Tasks) -> Any:
@@ -175,7 +175,7 @@ class Build:
         return shuffle_documents(root, tasks, **given)
 
     def shuffled_bytes(self) -> dict[str, int]:
-        """How many bytes each deduplication exchanged, and each kind of keys that is kept."""
+        """Return the bytes shuffled by each deduplication, and for each kind of kept keys."""
         chosen = {
             exchange.step.name: exchange.shuffled_bytes(self._known_keys(exchange.step.kind))
             for exchange in self.exchanges

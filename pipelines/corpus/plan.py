@@ -1,4 +1,4 @@
-"""What a build will take, from a listing of its input and one file of it that is built."""
+"""Estimates the cost of a build from a listing of its input and a build of one file."""
 
 import collections
 import functools
@@ -25,7 +25,7 @@ from mswitch.pipelines.file_tasks import Engine, Tasks, do_task
 from mswitch.pipelines.local_pool import call_each, local_pool, start_server
 from mswitch.pipelines.progress import say
 
-#: What is built in less is built once more: the first time, models and tables are loaded too.
+#: A faster build of the sample runs twice, since the first one also loads models and tables.
 _WARM_SECS = 5.0
 
 
@@ -33,8 +33,8 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
     """Build a corpus of one file in this process, phase after phase, and count.
 
     Returns:
-        `records`; `dropped` by reason; `pages`, `lines` and `text_bytes` that pass ingest; of what
-        survives `documents` and `bytes` by language, and `keys` by kind; `moved`, the bytes that
+        `records`; `dropped` by reason; `pages`, `lines` and `text_bytes` that pass ingest;
+        surviving `documents` and `bytes` by language, and `keys` by kind; `moved`, the bytes that
         each deduplication shuffles; `temporary_bytes`; `cpu_secs`.
     """
     with tempfile.TemporaryDirectory(prefix="mswitch-plan-") as directory:
@@ -93,13 +93,13 @@ def plan_build(
     Args:
         inputs: see `build_corpus`.
         config: see `build_corpus`.
-        workers: worker processes at a time: on Dataflow one for each vCPU.
-        mb_per_second: text that passes ingest, in 10^6 bytes, which one of them builds a second,
-            all phases together; by default as measured here, with the file that is built.
-        price_per_cpu_hour: what an hour of one vCPU costs, to have the price of these.
+        workers: number of parallel worker processes; on Dataflow, one per vCPU.
+        mb_per_second: speed of a worker over all phases, in 10^6 bytes of text that passes ingest;
+            default: the speed measured here, on the sample file.
+        price_per_cpu_hour: price of one vCPU hour; if given, the estimate includes the price.
 
     Returns:
-        Figures by name; what follows from the sample is marked in `estimated`.
+        Figures by name; those that follow from the sample are in `estimated`.
     """
     if workers < 1 or (mb_per_second is not None and not mb_per_second > 0):
         raise UserError("give at least one worker, and a rate above 0")
@@ -108,7 +108,7 @@ def plan_build(
     source = config.source()
     recipe = config.load(source)
     shown = storage.hide_secrets(middle.path)
-    say("corpus", f"builds {shown} ({middle.size_bytes:,} bytes) to see what it takes")
+    say("corpus", f"building {shown} ({middle.size_bytes:,} bytes) as a sample")
     start_server(recipe.preload)
     build = functools.partial(build_sample, config=config, source=source)
     with local_pool(1):
@@ -117,8 +117,8 @@ def plan_build(
             [sample] = call_each(build, [middle])
     if not sample["documents"]:
         raise UserError(
-            f"{shown} has no page that survives ({describe_drops(sample['dropped'])}): "
-            "`mswitch corpus build` of it says why"
+            f"{shown} has no page that survives ({describe_drops(sample['dropped'])}): run "
+            "`mswitch corpus build` on it to see why"
         )
     bytes_in = sum(file.size_bytes for file in files)
     total = _scaled(sample, bytes_in / middle.size_bytes)
@@ -161,10 +161,10 @@ def _scaled(counts: Any, scale: float) -> Any:
 def _shuffles(
     total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the bytes that each shuffle moves at most, and into how many buckets it is cut."""
+    """Return the most bytes that each shuffle moves, and its number of buckets."""
     moved, buckets = {}, {}
     for step in recipe.dedups:
-        # Buckets are cut for all candidates that there may be (`phases`).
+        # The number of buckets follows from all possible candidates (`phases`).
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
         buckets[step.name] = 1 << shared_bits(rows * step.width * 8, config.bucket_bytes)
@@ -176,7 +176,7 @@ def _shuffles(
 
 
 def format_plan(plan: Mapping[str, Any]) -> str:
-    """Return a plan as a table."""
+    """Format a plan as a table."""
     rows: list[tuple[str, str]] = []
     for name, value in {**plan, **plan["estimated"]}.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Read a finished corpus directory: which shards there are, and their documents in order."""
+"""Reads a finished corpus directory: its shards, and their documents in order."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ BATCH_ROWS = 512
 
 @contextlib.contextmanager
 def open_shard(path: str, sha256: str = "") -> Iterator[pq.ParquetFile]:
-    """Open a shard, after checking it against a checksum if one is given."""
+    """Open a shard; check it first if a checksum is given."""
     again = "build the corpus again"
     try:
         with storage.fetch(path) as local:
@@ -37,15 +37,15 @@ def open_shard(path: str, sha256: str = "") -> Iterator[pq.ParquetFile]:
 
 @dataclasses.dataclass(frozen=True)
 class CorpusShard:
-    """One Parquet file of a corpus.
+    """A Parquet file of a corpus.
 
     Attributes:
-        path: the file, or its URL.
+        path: path or URL of the file.
         lang: mC4 code.
         split: "train" or "validation".
-        rows: documents in it.
+        rows: number of documents.
         size_bytes: size of the file.
-        sha256: checksum that the manifest promises.
+        sha256: its checksum in the manifest.
     """
 
     path: str
@@ -56,12 +56,12 @@ class CorpusShard:
     sha256: str
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the shard, some hundred rows at a time, in its order (by id)."""
+        """Yield columns of the shard, some hundred rows at a time, in its order (by id)."""
         with open_shard(self.path, self.sha256) as file:
             yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
 
     def documents(self, columns: Sequence[str] = ("id", "text")) -> Iterator[dict[str, Any]]:
-        """The documents of the shard one by one; see `batches`."""
+        """Yield the documents of the shard, one by one; see `batches`."""
         for batch in self.batches(columns):
             yield from batch.to_pylist()
 
@@ -71,11 +71,11 @@ class Corpus:
     """A finished corpus directory.
 
     Attributes:
-        directory: where it lies.
-        shards: its non-empty shards, but those of `und`, sorted by language, split and name.
-        identity: hash of all its shards, whatever the directory is called.
+        directory: its path or URL.
+        shards: its non-empty shards except those of `und`, sorted by language, split and name.
+        identity: hash of all its shards, independent of the directory's name.
         characters: characters of text by (language, split).
-        undetermined: documents of no known language (`und`), which are in no shard above.
+        undetermined: number of documents of unknown language (`und`), which `shards` omits.
     """
 
     directory: str
@@ -85,7 +85,7 @@ class Corpus:
     undetermined: int
 
     def select(self, split: str) -> dict[str, list[CorpusShard]]:
-        """The shards of one split by language; languages without documents are absent."""
+        """Return the shards of a split by language; languages without documents are absent."""
         chosen: dict[str, list[CorpusShard]] = {}
         for shard in self.shards:
             if shard.split == split:
@@ -93,7 +93,7 @@ class Corpus:
         return chosen
 
     def say_left_out(self, stage: str) -> None:
-        """Say, for a stage that reads the shards, how many documents it does not get."""
+        """Print how many documents a stage skips because their language is uncertain."""
         if self.undetermined:
             say(
                 stage,
@@ -103,16 +103,13 @@ class Corpus:
 
 
 def corpus_identity(shards: Sequence[Mapping[str, Any]]) -> str:
-    """Return the hash of a corpus, by the entries of its shards in the manifest."""
+    """Return the hash of a corpus, given the manifest entries of its shards."""
     named = sorted([one["path"], one["sha256"]] for one in shards)
     return hashlib.sha256(canonical_json(named).encode()).hexdigest()
 
 
 def open_corpus(directory: str | Path) -> Corpus:
-    """Read the manifest of a corpus, here or in a bucket.
-
-    Text that no language was identified for (`und`) is left out.
-    """
+    """Read the manifest of a corpus, local or in a bucket, without text of unknown language."""
     manifest = read_manifest(directory, "corpus")
     rows = sorted(manifest["shards"], key=lambda row: row["path"])
     shards = [
@@ -129,7 +126,7 @@ def open_corpus(directory: str | Path) -> Corpus:
     ]
     if not shards:
         raise UserError(
-            f"{directory} holds no document of a known language: look into its stats.json"
+            f"{directory} has no document of a known language: look into its stats.json"
         )
     ordered = sorted(shards, key=lambda shard: (shard.lang, shard.split, shard.path))
     stats = read_json_object(storage.join(directory, "stats.json"))

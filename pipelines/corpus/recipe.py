@@ -1,4 +1,4 @@
-"""A recipe: which rules make a corpus of a crawl, and in which order."""
+"""A recipe: the rules that make a corpus from a crawl, and their order."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
-#: Names that no step may have: statistics have these stages before and after all others.
+#: Names that no step may have: the first and the last stage in statistics.
 READ, WRITE = "read", "write"
 
 S = TypeVar("S", bound=Step)
@@ -26,7 +26,7 @@ _STORED = pa.schema(
         *(DOCUMENT_SCHEMA.field(name) for name in ("url", "text", "timestamp")),
         pa.field("timestamp_micros", pa.int64(), nullable=False),
         *(DOCUMENT_SCHEMA.field(name) for name in ("source", "record_id")),
-        # Which of `marks` drops the page, counted from 1, and why; 0 and "" if none does.
+        # Number, from 1, of the rule in `marks` that drops the page, and its reason; else 0 and "".
         pa.field("marked_by", pa.uint8(), nullable=False),
         pa.field("marked", pa.string(), nullable=False),
     ]
@@ -45,14 +45,14 @@ class Recipe:
         )
 
     Attributes:
-        name: what statistics and the data card call it.
-        ingest: rules that pages pass before anything is shuffled, so that what they drop costs
-            least; after them edits, which change what is stored.
-        dedup: what is deduplicated: URLs first. Rules may stand after a deduplication: they judge
-            what ingest stores, and what they drop still counts in the deduplications before them.
-        finish: rules that see a page's own lines.
-        on_error: what becomes of a page for which a rule raises an exception: the build ends with
-            an error that names it, or the page is dropped with reason `rule_error`.
+        name: its name in statistics and the data card.
+        ingest: rules that judge pages before any shuffle, so that dropped pages cost least; then
+            edits, which change the stored text.
+        dedup: deduplications, URLs first. Rules may follow a deduplication: they judge pages as
+            ingest stores them, and pages that they drop still count in earlier deduplications.
+        finish: rules that see only the lines that a page keeps.
+        on_error: what to do if a rule raises an exception: `fail` ends the build with an error that
+            names the page, `drop` drops the page with reason `rule_error`.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Recipe:
     def _check_names(self) -> None:
         names = collections.Counter([READ, WRITE, *(step.name for step in self.steps)])
         if repeated := [name for name, count in names.items() if count > 1]:
-            self._refuse(f"two steps are called {repeated[0]}: give one another name")
+            self._refuse(f"two steps have the name {repeated[0]}: rename one of them")
         fields = collections.Counter([*DOCUMENT_SCHEMA.names, *_STORED.names])
         fields.update({name: 2 for step in self.dedups for name in (f.name for f in step.stored)})
         for step in self.steps:
@@ -96,7 +96,7 @@ class Recipe:
                         "does not know: give one such as int32, float32 or string"
                     )
                 if column in fields:
-                    self._refuse(f"{step.name} adds column {column}, which there is already")
+                    self._refuse(f"{step.name} adds column {column}, which already exists")
                 fields[column] += 1
 
     def _check_order(self) -> None:
@@ -105,15 +105,17 @@ class Recipe:
             self._refuse("an edit comes before a rule: put edits at the end of ingest")
         kinds = [type(step) for step in self.dedups]
         if kinds[:1] != [UrlDedup] or len(set(kinds)) < len(kinds) or LineDedup in kinds[:-1]:
-            self._refuse("dedup begins with UrlDedup, has nothing twice, and ends with LineDedup")
+            self._refuse("dedup must begin with UrlDedup, repeat nothing, and have LineDedup last")
         if not isinstance(self.dedup[0], UrlDedup):
             self._refuse("a rule comes before all deduplication: put it in ingest")
         by_language = [step for step in self.dedups if step.needs_language]
         languages = [s for s in self.steps if isinstance(s, LanguageRule)]
         if len(languages) != 1:
-            self._refuse("it needs one rule that identifies languages, such as IdentifyLanguage")
+            self._refuse("it needs exactly one rule for languages, such as IdentifyLanguage")
         if by_language and languages[0] not in self.ingest:
-            self._refuse(f"{by_language[0].name} is by language: put {languages[0].name} in ingest")
+            self._refuse(
+                f"{by_language[0].name} needs languages: put {languages[0].name} in ingest"
+            )
         if languages[0] in self.dedup:
             self._refuse(f"put {languages[0].name} in ingest or finish")
 
@@ -127,32 +129,32 @@ class Recipe:
 
     @functools.cached_property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that ingest asks about pages, in order."""
+        """Rules that ingest asks about pages, in order."""
         return tuple(s for s in self.ingest if isinstance(s, Rule) and s.is_stage)
 
     @functools.cached_property
     def edits(self) -> tuple[Edit, ...]:
-        """The edits, in order."""
+        """Edits, in order."""
         return tuple(step for step in self.ingest if isinstance(step, Edit))
 
     @functools.cached_property
     def dedups(self) -> tuple[Dedup, ...]:
-        """The deduplications, in order."""
+        """Deduplications, in order."""
         return tuple(step for step in self.dedup if isinstance(step, Dedup))
 
     @functools.cached_property
     def marks(self) -> tuple[Rule, ...]:
-        """The rules among `dedup`: ingest asks them and marks pages, which are dropped later."""
+        """Rules among `dedup`: ingest asks them and marks pages, which finish drops."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
     def marks_before(self, dedup: Dedup) -> int:
-        """Return how many of `marks` come before a deduplication."""
+        """Return the number of `marks` before a deduplication."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)
 
     @functools.cached_property
     def stages(self) -> tuple[str, ...]:
-        """What a record passes through, in order; what leaves one stage enters the next."""
+        """Names of the stages of a record, in order; each gets what the one before kept."""
         passed = [*self.rules, *self.dedup, *self.finish]
         return (READ, *(step.name for step in passed), WRITE)
 
@@ -161,44 +163,44 @@ class Recipe:
         """Columns of the corpus, whose rows are sorted by `id` within a shard."""
         steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
         added = _fields(steps)
-        # Of quality there are many columns: they come last.
+        # The many columns of quality come last.
         return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
 
     @functools.cached_property
     def pages(self) -> pa.Schema:
         """Columns of the pages that passed ingest."""
-        # A page that is marked has none of them.
+        # They are null in a marked page.
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
         return pa.schema([*_STORED, *stored, *self.found])
 
     @functools.cached_property
     def found(self) -> list[pa.Field]:
-        """Columns that the rules of ingest have found, which documents get."""
+        """Columns that the rules of ingest and `marks` add to documents."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
         return [*(labels if by_ingest else ()), *_fields([*self.ingest, *self.marks])]
 
     @functools.cached_property
     def runs(self) -> pa.Schema:
-        """Columns of a finished shard: those of the corpus with the id as 16 bytes."""
+        """Columns of a group's run: as in `documents`, with the id as 16 bytes."""
         return self.documents.set(0, pa.field("id", pa.binary(16), nullable=False))
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of keys that a corpus keeps (`dedup.fingerprint_store`)."""
+        """Kinds of keys that a corpus keeps (`dedup.fingerprint_store`)."""
         return tuple(step.kind for step in self.dedups)
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules that worker processes have imported before they start."""
+        """Modules to import before worker processes start."""
         return tuple(dict.fromkeys(module for step in self.steps for module in step.preload))
 
     def first(self, kind: type[S]) -> S | None:
-        """Return the first step of a class."""
+        """Return the first step of a class, or None."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
     def change(self, changes: Mapping[str, Mapping[str, Any]]) -> "Recipe":
-        """Return the recipe with other values for fields of its steps, by their names."""
+        """Return the recipe with new values of fields, given by step and field."""
 
         def changed(steps: Iterable[Any]) -> list[Any]:
             return [

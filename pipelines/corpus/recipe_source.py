@@ -1,7 +1,7 @@
-"""Recipes that users write: where they stand, and how they travel to workers.
+"""Recipes that users write: reads them, and brings them to workers.
 
-A file travels as its text, so that workers need nothing but what it imports. A module is imported
-by name where it is needed.
+The text of a file is sent to workers, which then only need the modules that it imports. A module is
+imported by name on each worker.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class RecipeSource:
     """The source of a recipe.
 
     Attributes:
-        origin: where it is from: path or URL of a Python file, or `package.module:NAME`.
-        text: Python.
-        module: the module's name; "" for a file.
+        origin: path or URL of a Python file, or `package.module:NAME`.
+        text: the Python source.
+        module: name of the module; "" for a file.
     """
 
     origin: str
@@ -39,7 +39,7 @@ class RecipeSource:
 
     @property
     def sha256(self) -> str:
-        """A hash of the text, for the identity of a corpus."""
+        """Hash of the text, for the identity of a corpus."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
     def load(self) -> Recipe:
@@ -48,8 +48,8 @@ class RecipeSource:
             found = vars(_import(self.origin, self.module))
             if read_source(self.origin).sha256 != self.sha256:
                 raise UserError(
-                    f"recipe {self.origin} is another one on this worker: install the same version "
-                    "of its package there"
+                    f"recipe {self.origin} differs on this worker: install the same version of its "
+                    "package there"
                 )
             recipes = [found.get(self.origin.partition(":")[2])]
         else:
@@ -57,16 +57,16 @@ class RecipeSource:
             recipes = list({id(recipe): recipe for recipe in recipes}.values())
         if len(recipes) != 1 or not isinstance(recipes[0], Recipe):
             raise UserError(
-                f"recipe {self.origin} has {len(recipes)} recipes, or what it names is none: give "
-                "a file with one `Recipe`, or package.module:NAME of one"
+                f"recipe {self.origin} has {len(recipes)} recipes, or its name is not a `Recipe`: "
+                "give a file with exactly one, or package.module:NAME of one"
             )
         return recipes[0]
 
     def _run(self) -> dict[str, Any]:
-        """Run the text as its own module; return what it defines."""
+        """Run the text as a module; return the values it defines."""
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
-            # Tracebacks show its lines; dataclasses look their module up by name.
+            # Tracebacks need its lines; dataclasses look up their module by name.
             lines = self.text.splitlines(keepends=True)
             linecache.cache[self.origin] = (len(self.text), None, lines, self.origin)
             module = types.ModuleType(name)
@@ -78,7 +78,7 @@ class RecipeSource:
                 del sys.modules[name]
                 raise UserError(f"recipe {self.origin}{_line_of(error, self.origin)}") from error
         imported = vars(sys.modules[name])
-        # Recipes that it imports are not its own.
+        # Leave out built-in recipes that it imports.
         return {key: value for key, value in imported.items() if not _is_built_in(value)}
 
 
@@ -116,14 +116,14 @@ def _import(origin: str, name: str) -> types.ModuleType:
 
 
 def _line_of(error: Exception, origin: str) -> str:
-    """Return where in a file an error arose, and what it is."""
+    """Return the line of a file that raised an error, and the error, with advice."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
     advice = ""
     if isinstance(error, ImportError):
         advice = (
-            ": a recipe travels as one file: put what it imports into that, or install it as a "
+            ": workers get only this file: copy what it imports into it, or install that as a "
             "package"
         )
     return f"{f', line {line}' if line else ''}: {type(error).__name__}: {error}{advice}"

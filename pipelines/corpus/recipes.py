@@ -1,4 +1,4 @@
-"""The recipes of built-in profiles: their rules in order, with thresholds and where these are from.
+"""Recipes of the built-in profiles: their rules in order, with thresholds and sources.
 
 from mswitch.pipelines.corpus.recipes import MC4
 
@@ -63,7 +63,7 @@ __all__ = [
 ProfileName = Literal["mc4", "modern"]
 
 #: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). A page
-#: without paragraphs still competes for its URL.
+#: without paragraphs can still win its URL.
 MC4 = Recipe(
     "mc4",
     ingest=[MaxLength(190_000)],
@@ -80,8 +80,8 @@ MC4 = Recipe(
     ],
 )
 
-#: The same with languages first, by whole pages: languages that are not wanted are dropped before
-#: anything is shuffled, and a language does not depend on the others.
+#: The same with languages identified first, by whole pages. Unwanted languages are dropped before
+#: any shuffle, and a language does not depend on the others.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],
@@ -89,8 +89,8 @@ MC4_BY_LANGUAGE = Recipe(
     finish=MC4.finish[1:],
 )
 
-#: Languages early (by CLD2 too), lengths by script, Gopher's quality rules (Rae et al. 2021),
-#: near-duplicates as FineWeb removes them (Penedo et al. 2024) in place of single lines.
+#: Languages early (by CLD2 too), lengths by script, and Gopher's quality rules (Rae et al. 2021).
+#: Near-duplicates are removed as in FineWeb (Penedo et al. 2024), instead of single lines.
 MODERN = Recipe(
     "modern",
     ingest=[
@@ -110,8 +110,8 @@ MODERN = Recipe(
     ],
 )
 
-#: The same with each line once in its language. Lines come last: the page that represents a
-#: cluster should own the lines of all of it.
+#: The same, and each line is kept once in its language. Lines come last, so that the page that
+#: represents a cluster owns all lines of the cluster.
 MODERN_BY_LANGUAGE = Recipe(
     "modern",
     ingest=MODERN.ingest,
@@ -119,7 +119,7 @@ MODERN_BY_LANGUAGE = Recipe(
     finish=MODERN.finish,
 )
 
-#: By profile and what a line is kept once within; the first of a profile is its default.
+#: Recipes by profile and scope of line deduplication; the first scope is the profile's default.
 PROFILES: Mapping[ProfileName, Mapping[DedupScope, Recipe]] = MappingProxyType(
     {
         "mc4": {"global": MC4, "language": MC4_BY_LANGUAGE},
@@ -127,7 +127,7 @@ PROFILES: Mapping[ProfileName, Mapping[DedupScope, Recipe]] = MappingProxyType(
     }
 )
 
-#: In what earlier releases of mC4 differ: 3.0.1 (2020) is the paper's corpus.
+#: Settings in which releases of mC4 differ from 3.1.0; 3.0.1 (2020) is the paper's corpus.
 RELEASES: Mapping[Mc4Release, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
         "3.1.0": {},

@@ -1,12 +1,12 @@
-"""Taking pages out of a finished corpus, because somebody asks for it.
+"""Removes pages from a finished corpus on request.
 
 Their documents leave the shards, the samples of dropped pages, the statistics and the data card.
-Their deduplication keys stay, as tombstones: a later crawl brings neither the page back nor, as far
-as lines and near-duplicates are keyed, a twin of it. `removals/` has a record of each removal:
-when, on which basis, how many, and what was asked for as keyed hashes, with no text and no name.
+Their deduplication keys stay: a later crawl cannot bring back the page, nor a twin if lines or
+near-duplicates have keys. `removals/` has a record of each removal: date, basis, counts, and the
+requested entries as keyed hashes. A record has no text and no name.
 
-This is a change of the corpus (`change`). It is no rebuild without the page: lines that other pages
-lost to it, and near-duplicates that it stood for, do not return; ids and split stay.
+This is a change of the corpus (`change`), not a rebuild without the page. Lines that other pages
+lost to it, and near-duplicates that it represented, do not return. Ids and splits stay.
 """
 
 import collections
@@ -77,13 +77,13 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import RunnerName, use_runner, worker_processes
 
 STAGE = "corpus"
-#: Why pages are taken out.
+#: Reason to remove pages.
 Basis = Literal["copyright", "personal-data", "opt-out", "unlawful", "other"]
 _ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIX = re.compile(r"(-removed-\d+)?\.parquet$")
 _COUNTS = ("documents", "characters", "bytes")
 
-#: What is to be removed, as a file, and its SHA-256.
+#: File with the entries to remove, and its SHA-256.
 Request = tuple[str, str]
 
 
@@ -100,32 +100,32 @@ def remove_pages(
     runner: RunnerName = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Take pages out of a finished corpus.
+    """Remove pages from a finished corpus.
 
     Args:
-        corpus: its directory, or its URL.
-        urls: a file of URLs, one a line, by path or URL. URLs that differ in scheme, `www.` or
-            tracking alone are one page, as everywhere.
-        sites: a file of hosts; each stands for what is below it too.
+        corpus: path or URL of the corpus directory.
+        urls: path or URL of a file of URLs, one per line. URLs that differ only in scheme, `www.`
+            or tracking are one page, as everywhere.
+        sites: a file of hosts; each includes its subdomains.
         ids: a file of documents' ids.
-        basis: why, for the record.
-        reference: a reference of the request, for the record; no name and no address.
-        search: directories in which vocabularies, examples and runs are looked for that were made
-            from the corpus as it was.
-        dry_run: count what would be removed, here, and change nothing.
+        basis: reason for the removal, for the record.
+        reference: reference of the request, for the record; no name and no address.
+        search: directories to search for vocabularies, examples and runs that were made from the
+            corpus before.
+        dry_run: count the pages on this machine and change nothing.
         runner: where shards are read and written.
         beam_options: options for Beam itself.
 
     Returns:
-        A summary: stage, out, reused, removed_documents, removed_samples, languages (documents
-        of each), entries_not_found, not_found (these), held_by (what was made from the corpus
-        before, and still has the pages).
+        A summary: stage, out, reused, removed_documents, removed_samples, languages (documents of
+        each), entries_not_found (their number), not_found (the entries), held_by (outputs that
+        were made from the corpus before, and still have the pages).
     """
     asked = _read_requests(urls, sites, ids)
     if not re.fullmatch(r"[\w.:/#-]{0,80}", reference):
         raise UserError(
             f"reference {reference!r}: give at most 80 letters, digits or ._:/#-, such as a "
-            "ticket's number; who asked does not belong into a corpus"
+            "ticket's number; a corpus must not say who asked"
         )
     use_runner(runner, beam_options)
     out = corpus if storage.is_remote(corpus) else follow_link(corpus)
@@ -144,10 +144,10 @@ def remove_pages(
         if dry_run:
             return {**_summary(out, *_look(base, new), asked, holders), "dry_run": True}
         if before and not new:
-            # Of a removal that was ready when its command was killed, this says what it did.
+            # The record of a removal that was ready when its command was killed, now published.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
-                say(STAGE, f"all of this was removed from {out} before, nothing to do")
+                say(STAGE, f"all of these were removed from {out} before, nothing to do")
             return _summary(out, record, before, asked, holders)
         change = config_hash(
             "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
@@ -164,14 +164,14 @@ def remove_pages(
     say(
         STAGE,
         f"{record['documents']:,} documents removed; no later crawl brings them back. Lines that "
-        "other pages lost to them, and near-duplicates that they stood for, do not return: for "
-        "that, build again without them",
+        "other pages lost to them, and near-duplicates that they represented, do not return: to "
+        "get these, build again without the removed pages",
     )
     return _summary(out, record, removed, asked, holders)
 
 
 def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
-    """Return the entries of the lists, with what is hashed of each."""
+    """Return the entries of the lists, each with the names to hash."""
     asked: dict[str, list[str]] = {}
     for path, names in ((urls, _names_of_url), (sites, _names_of_site), (ids, _names_of_id)):
         if not path:
@@ -182,7 +182,7 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
         entries = {entry: number for number, entry in numbered if entry and entry[0] != "#"}
         shown = storage.hide_secrets(path)
         if not entries:
-            raise UserError(f"the list {shown} has no entry: give one a line, or leave it out")
+            raise UserError(f"the list {shown} has no entry: give one per line, or leave it out")
         for entry, number in entries.items():
             asked.setdefault(entry, names(entry, f"{shown}, line {number}"))
     if not asked:
@@ -192,7 +192,7 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
 
 def _names_of_url(entry: str, where: str) -> list[str]:
     if not (names := page_names(entry)):
-        raise UserError(f"{where}: {entry[:80]!r} is no URL: remove it")
+        raise UserError(f"{where}: {entry[:80]!r} is not a URL: remove it")
     return names
 
 
@@ -200,20 +200,22 @@ def _names_of_site(entry: str, where: str) -> list[str]:
     host = canonical_host(entry)
     if re.search("[/: ]", entry) or "." not in host:
         raise UserError(
-            f"{where}: {entry[:80]!r} is no host of a site: give one a line, such as a.example; "
-            "pages by --urls"
+            f"{where}: {entry[:80]!r} is not the host of a site: give one per line, such as "
+            "a.example; give pages by --urls"
         )
     return [site_name(host)]
 
 
 def _names_of_id(entry: str, where: str) -> list[str]:
     if not _ID.fullmatch(entry):
-        raise UserError(f"{where}: {entry[:80]!r} is no id of a document (32 hexadecimal digits)")
+        raise UserError(
+            f"{where}: {entry[:80]!r} is not a document's id (32 hexadecimal digits): correct it"
+        )
     return [page_name(entry)]
 
 
 def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
-    """Return what a removal would record, and what it would look for."""
+    """Return the counts that a removal would record, and the pages it would look for."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
@@ -229,7 +231,7 @@ def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
 
 
 def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
-    """Return of each row of a shard the hashes that stand for it."""
+    """Return for each row of a shard the requested hashes that it matches."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
@@ -242,10 +244,10 @@ def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list
 def _write_request(
     staging: str, base: Base, names: Collection[str], basis: str, reference: str
 ) -> Request:
-    """Write what workers look for, and what the record says of it."""
+    """Write the file with the hashes that workers look for, and the beginning of the record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
-        # With the date at which it was begun.
+        # It has the date on which the removal began.
         return path, hashlib.sha256(storage.read_bytes(path)).hexdigest()
     before = load_removed(base.removals)
     key = before.key if before else secrets.token_bytes(32)
@@ -268,7 +270,7 @@ def _write_request(
 
 
 def _write_secret(path: str, content: bytes) -> None:
-    """Write a file that others on this machine may not read."""
+    """Write a file that other users of this machine cannot read."""
     with storage.publish(path, sync=True) as temporary:
         temporary.touch(0o600)
         temporary.write_bytes(content)
@@ -283,9 +285,9 @@ def _read_request(request: Request) -> tuple[Removed, dict[str, Any]]:
 
 
 def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[str, Any]:
-    """Prepare the removal and decide it; return its record."""
+    """Prepare the removal and mark it as decided; return its record."""
     removed, record = _read_request(request)
-    # Objects cannot be moved by a rename: there, files are written where they belong.
+    # Objects cannot be renamed, so remote files are written at their final place.
     directory = base.directory if storage.is_remote(staging) else staging
     shards = base.manifest["shards"]
     function = partial(
@@ -351,13 +353,13 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
 def remove_from_shard(
     entry: Mapping[str, Any], *, source: str, directory: str, suffix: str, request: Request
 ) -> dict[str, Any]:
-    """Write a shard of `source` again without what is removed, if it has any of that.
+    """Rewrite a shard of `source` without the removed documents, if it has any.
 
     Memory: a row group, and the URLs.
 
     Returns:
-        entry (of the shard as it is then; None if nothing is left), found (hashes), and documents,
-        characters and bytes that are gone.
+        entry (of the new shard; None if nothing is left), found (hashes), and the documents,
+        characters and bytes that were removed.
     """
     found = _find(entry, directory=source, request=request)
     if not any(found):
@@ -389,7 +391,7 @@ def remove_from_shard(
 
 
 def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield what stays of each row group; add up what goes."""
+    """Yield the rows of each row group that stay; add up the others in `counts`."""
     start = 0
     for number in range(shard.num_row_groups):
         table = shard.read_row_group(number)
@@ -407,10 +409,10 @@ def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Ite
 
 
 def _clean_samples(source: str, directory: str, staging: str, removed: Removed) -> dict[str, Any]:
-    """Write samples of dropped pages again without those of what is removed.
+    """Rewrite samples of dropped pages without removed pages.
 
     Returns:
-        count (of samples that are gone), files (entries of the manifest).
+        count (of removed samples), files (entries of the manifest).
     """
     cleaned, count = dict[str, bytes](), 0
     for path in storage.file_sizes(source):
@@ -421,7 +423,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket they are written where they are: after a kill, there would be less to do.
+    # In a bucket they are overwritten: a second run after a kill would find and count fewer.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]
@@ -434,7 +436,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
 
 
 def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[str, Any]:
-    """Write the record of a removal, and the key; return the record's entry in the manifest."""
+    """Write the record of a removal and the key; return the record's entry in the manifest."""
     folder = storage.join(directory, REMOVALS)
     storage.make_directory(folder)
     _write_secret(storage.join(folder, KEY), key)
@@ -449,7 +451,7 @@ def _stats_without(
     changed: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     languages: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Return stats.json of a corpus without what left its shards: a drop of the last stage."""
+    """Return stats.json after a removal: its documents become drops of the last stage."""
     gone: dict[str, dict[str, collections.Counter[str]]] = {lang: {} for lang in languages}
     for entry, note in changed:
         of_split = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
@@ -489,7 +491,7 @@ def _summary(
     ]
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")
-        say(STAGE, f"{len(missing):,} entries that no document has: {shown}")
+        say(STAGE, f"{len(missing):,} entries match no document: {shown}")
     return {
         "stage": STAGE,
         "out": str(out),

@@ -1,4 +1,4 @@
-"""What was taken out of a corpus: pages and sites, as keyed hashes; `removal` takes them out."""
+"""Pages and sites that were removed from a corpus (by `removal`), as keyed hashes."""
 
 import dataclasses
 import functools
@@ -21,12 +21,12 @@ Records = tuple[tuple[str, str], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Removed:
-    """Pages and sites.
+    """Removed pages and sites.
 
     Attributes:
         key: secret; without it nobody can test a guess of a URL.
         hashes: `keyed_hash` of each name.
-        sites: whether any of them is a site's.
+        sites: whether any of the names is a site.
     """
 
     key: bytes
@@ -34,7 +34,7 @@ class Removed:
     sites: bool
 
     def found(self, url: str, page_id: str = "") -> set[str]:
-        """Return the hashes that stand for a page or document: its own, and those of its site."""
+        """Return the hashes that match a page or document: its own, and those of its site."""
         names = {*page_names(url), *([page_name(page_id)] if page_id else [])}
         if self.sites:
             names.update(site_name(host) for host in hosts_of(url) if "." in host)
@@ -47,19 +47,19 @@ def keyed_hash(key: bytes, name: str) -> str:
 
 
 def probe_of(key: bytes) -> str:
-    """Return what a record says of its key, to tell whether a key is that of the record."""
+    """Return a hash by which a record recognizes its key."""
     return keyed_hash(key, "key")
 
 
 def page_name(page_id: str) -> str:
-    """Return what is hashed of a page."""
+    """Return the name of a page, which is hashed."""
     return f"page:{page_id}"
 
 
 def page_names(url: str) -> list[str]:
-    """Return what is hashed of a page by its URL: as it is, and with its host in one form.
+    """Return the names of a page by its URL: as given, and with its host in canonical form.
 
-    The ids of documents keep a host's case, port and user, which do not make it another page.
+    Ids of documents keep the host's case, port and user, although these do not change the page.
     """
     forms = [normalize_url(url)]
     try:
@@ -72,7 +72,7 @@ def page_names(url: str) -> list[str]:
 
 
 def site_name(host: str) -> str:
-    """Return what is hashed of a site."""
+    """Return the name of a site, which is hashed."""
     return f"site:{host}"
 
 
@@ -88,7 +88,7 @@ def sample_urls(path: str) -> list[str]:
 
 @functools.lru_cache(maxsize=1)
 def load_removed(records: Records) -> Removed | None:
-    """Read what these records of removals name; None if there are none."""
+    """Read records of removals; return None if there are none."""
     if not records:
         return None
     found = []
@@ -99,9 +99,7 @@ def load_removed(records: Records) -> Removed | None:
         found.append(json.loads(content))
     path = storage.join(os.path.dirname(records[0][0]), KEY)
     if not storage.exists(path):
-        raise UserError(
-            f"{path} is missing: restore it; without it, what was removed could come back"
-        )
+        raise UserError(f"{path} is missing: restore it; without it, removed pages could come back")
     hashes = frozenset(one for record in found for one in record["hashes"])
     sites = any(record["requested"]["sites"] for record in found)
     key = storage.read_bytes(path)

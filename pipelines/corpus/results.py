@@ -1,6 +1,6 @@
-"""What the shards of a build noted of themselves, read once and added up.
+"""Sums of the notes that tasks wrote about the shards of a build.
 
-A build may have tens of thousands of shards: of each only what is needed later is kept in memory.
+A build may have tens of thousands of shards, so only what is needed later stays in memory.
 """
 
 import collections
@@ -14,21 +14,21 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Pages of these kinds in a file; the published corpus whose fields it has.
+#: Numbers of pages of these kinds in a file, and the published corpus whose fields it has.
 _NOTED = ("undated", "made_urls", "corrected_charsets", "form")
 
 
 @dataclasses.dataclass(frozen=True)
 class Ingested:
-    """What was read.
+    """Results of ingest.
 
     Attributes:
-        pages: how many pages of each shard passed ingest.
-        lines: how many lines they have, as far as these have keys.
-        text_bytes: their text.
-        statuses: of each shard its `status` (read, damaged, or why nothing was read: `UNREAD`),
-            `records`, `pages`, and what it has of `_NOTED`, for the manifest.
-        ledger: the accounts of all shards.
+        pages: number of pages of each shard that passed ingest.
+        lines: number of their lines that have keys.
+        text_bytes: bytes of their text.
+        statuses: for the manifest, the `status` of each shard (read, damaged, or why nothing was
+            read: `UNREAD`), `records`, `pages`, and its values of `_NOTED`.
+        ledger: accounts of all shards.
     """
 
     pages: list[int]
@@ -43,10 +43,10 @@ class LanguageIndex:
     """The documents of one language.
 
     Attributes:
-        totals: documents, characters and bytes of each split, by the hash of the URL.
+        totals: documents, characters and bytes of each split, as the hash of the URL decides it.
         smallest: id (hex), characters and bytes of the training documents that would move to
             validation first.
-        pieces: where they lie: group of shards, batch, start and stop.
+        pieces: their places: group of shards, batch, start and stop.
     """
 
     totals: dict[str, list[int]] = dataclasses.field(
@@ -58,12 +58,12 @@ class LanguageIndex:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """What remained.
+    """Results of finish.
 
     Attributes:
         languages: the documents of each language.
-        keys: how many fingerprints of each kind there are.
-        ledger: the accounts of all shards.
+        keys: number of fingerprints of each kind.
+        ledger: accounts of all shards.
     """
 
     languages: dict[str, LanguageIndex]
@@ -72,7 +72,7 @@ class Finished:
 
 
 def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
-    """Add up what `ingest_shard` noted of each shard."""
+    """Add up the notes of `ingest_shard` about each shard."""
     found = Ingested([], [], [], [], empty_ledger(job))
     for accounts in notes:
         found.pages.append(accounts["pages"])
@@ -84,7 +84,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
-    """Add up what `finish_group` noted of each group; places of documents if `pieces` is set."""
+    """Add up the notes of `finish_group`; include places of documents if `pieces` is set."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
     ledger = empty_ledger(job)
@@ -105,7 +105,7 @@ def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool)
 def dropped_records(
     names: Iterable[str], notes: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what each file's reader dropped: rows of `rejected/records.parquet`."""
+    """Yield rows of `rejected/records.parquet`: records that each file's reader dropped."""
     for name, accounts in zip(names, notes, strict=True):
         dropped = accounts["ledger"]["dropped"][READ]
         for reason, places in accounts["places"].items():
@@ -113,9 +113,9 @@ def dropped_records(
 
 
 def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Return what people watch while an engine builds, of a note of ingest or finish.
+    """Return counters that an engine shows during a build, from a note of ingest or finish.
 
-    Pages that were read, damaged files, drops by reason; documents by language, and their bytes.
+    They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """
     ledger = accounts["ledger"]
     found: collections.Counter[str] = collections.Counter(pages_read=ledger["kept"].get(READ, 0))
@@ -138,7 +138,7 @@ def empty_ledger(job: Job) -> Ledger:
 def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
     ledger = accounts["ledger"]
     dropped = ledger["dropped"][READ]
-    # A line that is not JSON is what remains of a JSONL file that was cut off.
+    # A truncated JSONL file ends in a line that is not JSON.
     damaged = "damaged" in dropped or "bad_json" in dropped
     status = next((name for name in UNREAD.values() if name in dropped), None)
     pages = ledger["kept"].get(READ, 0)

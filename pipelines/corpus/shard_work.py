@@ -1,8 +1,8 @@
-"""What is done to shards, which are input files, whatever the recipe: ingest, and finish.
+"""The two tasks on shards, which are input files, for every recipe: ingest and finish.
 
 Ingest reads a file and stores the pages that pass the first rules, with their deduplication keys.
-Finish takes a group of shards, applies what was chosen among equal keys, and the last rules, and
-leaves documents.
+Finish takes a group of shards, applies the choices among equal keys and the last rules, and writes
+documents.
 """
 
 import collections
@@ -39,7 +39,7 @@ BATCH_PAGES = 20_000
 #: Columns that are attributes of a page.
 _ATTRIBUTES = ("url", "lang", "lang_score", "timestamp", "source", "record_id")
 
-#: How columns of stored pages are compressed; hashes do not compress.
+#: Compression of columns of stored pages; hashes do not compress.
 _COMPRESSION = {"text": "zstd", "url": "zstd"}
 
 
@@ -92,7 +92,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
 
 
 def _mask(recipe: Recipe) -> Any:
-    """Return what masks samples of dropped pages, which are published too."""
+    """Return the function that masks samples of dropped pages, which are published too."""
 
     def mask(beginning: str) -> str:
         for edit in recipe.edits:
@@ -131,7 +131,7 @@ def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
 def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[dict[str, Any]]:
     """Yield the pages that pass the rules of ingest, as rows of `Recipe.pages`."""
     rules = recipe.rules
-    # Rules that look at many pages at a time come to few enough to stay near the caches.
+    # From the first rule that judges many pages at a time, chunks are small enough for the caches.
     batched = [number for number, rule in enumerate(rules) if rule.defines("reasons")]
     alone = batched[0] if batched else len(rules)
     pages = pass_rules(rules[:alone], pages, recipe, ledger)
@@ -159,7 +159,7 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
-            # Such a page stands for its URL alone: of its text a sample is kept.
+            # Such a page only competes for its URL: keep just a sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
             row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
             for field in recipe.found:
@@ -170,7 +170,7 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
 def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
-    """Add a deduplication's keys to the rows of the pages that come to it: no mark drops them."""
+    """Add a deduplication's keys to the rows of pages that no earlier mark drops."""
     before = recipe.marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])
@@ -179,7 +179,7 @@ def _add_keys(
 
 
 def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
-    """Return which of the recipe's `marks` drops each page first, and why."""
+    """Return for each page the first of the recipe's `marks` that drops it, and the reason."""
     marks: list[dict[str, Any]] = [{"marked_by": 0, "marked": ""} for _ in pages]
     left = list(range(len(pages)))
     for number, rule in enumerate(recipe.marks, 1):
@@ -192,7 +192,7 @@ def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _any_value(kind: pa.DataType) -> Any:
-    """Return a value for a column that must have one, of a page that is dropped."""
+    """Return a placeholder of a type, for a non-null column of a page that will be dropped."""
     if pa.types.is_nested(kind):
         return []
     zeros = [pa.py_buffer(bytes(64))] * (kind.num_buffers - 1)
@@ -200,7 +200,7 @@ def _any_value(kind: pa.DataType) -> Any:
 
 
 def _beginning(utf8: bytes) -> bytes:
-    """Return of a text what samples show."""
+    """Return the beginning of a text, as samples show it."""
     longest = 4 * DETAIL_CHARACTERS
     return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS].encode()
 
@@ -227,17 +227,17 @@ def _check_columns(
             place = f"page.columns[{column!r}]" if owner else f"page.{column}"
             raise UserError(
                 f"rule {owner or 'of languages'} of recipe {recipe.name} did not set its column "
-                f"{column} for {row['url']}: set {place} for every page that it keeps"
+                f"{column} for {row['url']}: set {place} for every page that the rule keeps"
             )
 
 
 def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[str, Any]:
     """Apply deduplication and the last rules to a group; store documents, a sorted run per batch.
 
-    The keys of the documents are kept too, for corpora that grow.
+    Keep the keys of the documents too, for corpora that grow.
 
     Returns:
-        Accounts, and where each language lies in the run: `languages.<lang>` has `pieces` (batch,
+        Accounts, and the place of each language in the run: `languages.<lang>` has `pieces` (batch,
         start, stop), `<split>` (documents, characters, bytes by hash) and `smallest` (the training
         documents that would move to validation first: id, characters, bytes).
     """
@@ -265,9 +265,9 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
 def write_run(
     number: int, kept: Iterable[Sequence[Page]], job: Job
 ) -> dict[str, dict[str, list[Any]]]:
-    """Store a group's documents, each batch sorted by language and id.
+    """Store a group's documents, each batch sorted by language and id; return an index by language.
 
-    Returns where each language lies.
+    `finish_group` describes the index.
     """
     recipe = job.recipe
     index: dict[str, dict[str, Any]] = collections.defaultdict(
@@ -295,7 +295,7 @@ def write_run(
 def _page_groups(
     group: Group, job: Job, exchanges: Sequence[Exchange]
 ) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
-    """Yield row groups of pages, and what was chosen for each page by each deduplication."""
+    """Yield row groups of pages, with each deduplication's choices for these pages."""
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
     again = {"id", "line_hashes", "band_keys"} & stored
@@ -309,7 +309,7 @@ def _page_groups(
     chosen = {exchange.step.name: exchange.chosen(group, lines) for exchange in exchanges}
     start = 0
     for table in exchanges[0].tables(group, names):
-        # Most texts are dropped: bytes are enough.
+        # Most texts are dropped, so do not decode them.
         texts = table["text"].cast(pa.binary())
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
         pages = list(map(page_of, rows))
@@ -321,7 +321,7 @@ def _page_groups(
 def _finish(
     pages: Sequence[Page], chosen: dict[str, Sequence[Any]], recipe: Recipe, ledger: Ledger
 ) -> Sequence[Page]:
-    """Return the pages that stay, with their own lines; account for all else."""
+    """Return the pages that stay, with the lines that they keep; count all drops."""
     rows = list(range(len(pages)))
     for step in recipe.dedup:
         if isinstance(step, Dedup):
@@ -339,7 +339,7 @@ def _finish(
 
 
 def page_of(row: dict[str, Any]) -> Page:
-    """Return the page of a row, whose text is UTF-8; what else it has become the page's columns."""
+    """Make a page from a row with text in UTF-8; other fields become the page's columns."""
     return Page(
         row.pop("url"),
         row.pop("text"),
@@ -354,7 +354,7 @@ def page_of(row: dict[str, Any]) -> Page:
 
 
 def _fields(page: Page, text: bytes | str) -> dict[str, Any]:
-    """Return a page as a row, with its text in this form."""
+    """Return a page as a row, with this text."""
     return page.columns | {"text": text} | {name: getattr(page, name) for name in _ATTRIBUTES}
 
 

@@ -1,7 +1,7 @@
-"""How engines gather documents into output shards: the one shuffle of text.
+"""Gathers documents into output shards on an engine: the only shuffle of text.
 
-A worker that read its pieces where they lie would make a request for each, millions of a large
-corpus; so batches of documents are shuffled to their shard.
+Batches of documents are shuffled to their shard. If each worker read its pieces from storage
+instead, a large corpus would need millions of requests.
 """
 
 import collections
@@ -28,7 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks, do_task
 def shuffle_documents(
     root: beam.Pipeline, tasks: Tasks, *, finished: Tasks, directory: str, job: Job
 ) -> Any:
-    """Write output shards (`ShardSpec`s) of `finished` groups; gives the number of each."""
+    """Write output shards (`ShardSpec`s) of `finished` groups; return their numbers."""
     specs = {number: tasks.items[number] for number in tasks.todo()}
     cut = (
         root
@@ -36,7 +36,7 @@ def shuffle_documents(
         | "SpreadGroups" >> beam.Reshuffle()
         | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
     )
-    # Nothing is cut for a shard whose part of the id space has no document.
+    # A shard may get no document, if its part of the id space has none.
     empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
     write = partial(_write, specs=specs, directory=directory, job=job)
     own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)
@@ -55,7 +55,7 @@ def _do(numbered: tuple[int, Iterable[bytes]], tasks: Tasks) -> int:
 def _cut(
     group: int, specs: dict[int, ShardSpec], finished: str, job: Job
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield a group's documents by the output shard they belong to: Arrow IPC of a batch."""
+    """Yield batches of a group's documents as Arrow IPC, each with the number of its shard."""
     wanted: dict[str, dict[int, ShardSpec]] = collections.defaultdict(dict)
     for number, spec in specs.items():
         wanted[spec.lang][number] = spec

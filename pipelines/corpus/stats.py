@@ -1,4 +1,4 @@
-"""The statistics of a published corpus: languages, stages and what they dropped."""
+"""Statistics of a published corpus: languages, stages and their drops."""
 
 import collections
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
 
 
 def added_up(one: Any, other: Any) -> Any:
-    """Add the numbers of two JSON values of one form; what only one of them has stays."""
+    """Add the numbers of two JSON values of equal form; keep what only one of them has."""
     if one is None or other is None or isinstance(one, str):
         return other if one is None else one
     if isinstance(one, Mapping):
@@ -35,7 +35,7 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 
     A row has lang, name, train and validation (documents of that split), documents, characters,
-    bytes, and dropped (pages by reason, of those whose language was known).
+    bytes, and dropped (pages by reason, if their language was known).
     """
     dropped = stats.get("dropped_languages", {})
     known = languages()

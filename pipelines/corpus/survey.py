@@ -1,8 +1,8 @@
-"""A survey of a finished corpus: sites, scripts and language scores, from the shards.
+"""Surveys a finished corpus: sites, scripts and language scores, from the shards.
 
-Shards are read column by column and a batch at a time. What could grow with the corpus is bounded:
-sites are counted as heavy hitters, and scripts in a sample of the text. Documents lie sorted by a
-hash of their URL, so the beginning of a shard is a random sample.
+Shards are read by column, a batch at a time. Memory does not grow with the corpus: sites are
+counted as heavy hitters, and scripts in a sample of the text. Documents are sorted by a hash of
+their URL, so the beginning of a shard is a random sample.
 """
 
 import collections
@@ -28,19 +28,19 @@ SCORE_BINS = 100
 SITES_SHOWN = 20
 #: Distinct sites of a language that are counted exactly.
 SITE_CAPACITY = 1 << 16
-#: Text of a language whose letters are counted, in bytes.
+#: Bytes of text of a language in which letters are counted.
 SCRIPT_SAMPLE_BYTES = 4 << 20
-#: What stands for the site of a URL that names no host.
+#: Site of URLs that name no host.
 NO_SITE = "(none)"
 
-#: Arrow's functions are made when it is imported; no type checker sees them.
+#: Arrow makes its functions at import; no type checker sees them.
 _compute: Any = pyarrow.compute
 
 _BATCH_ROWS = 1 << 16
 _TEXT_BATCH_ROWS = 256
 
-# The authority ends at a slash of either kind, as browsers have it; what precedes its last @ is
-# no host. RE2 takes linear time whatever the URL.
+# As in browsers, the authority ends at a slash or backslash, and the host begins after its last @.
+# RE2 takes linear time for any URL.
 _HOST = (
     r"^[a-zA-Z][a-zA-Z0-9+.-]*:[/\\]{2,}(?:[^/?#\\]*@)?(?P<host>\[[^\]/?#\\]*\]|[^/?#\\:@\[\]]*)"
 )
@@ -51,11 +51,11 @@ _REASON = re.compile(r"[a-z0-9_]+")
 
 
 class HeavyHitters:
-    """Counts of the commonest among any number of names, in bounded memory (Misra-Gries).
+    """Counts of the most frequent names, in bounded memory (Misra-Gries).
 
     Attributes:
-        error: a count is too low by at most this much, and a name that is absent occurred at
-            most so often. Zero as long as there were never more names than `capacity`.
+        error: a count is too low by at most this number, and an absent name occurred at most this
+            often. It is zero if there were never more than `capacity` names.
     """
 
     def __init__(self, capacity: int):
@@ -64,10 +64,10 @@ class HeavyHitters:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def add(self, counts: Mapping[str, int]) -> None:
-        """Count further names."""
+        """Add counts of names."""
         self._counts.update(counts)
         if len(self._counts) > self.capacity:
-            # Agarwal et al. 2012, Mergeable summaries: subtract the first count that is too many.
+            # Agarwal et al. 2012, Mergeable summaries: subtract the largest count beyond capacity.
             excess = sorted(self._counts.values(), reverse=True)[self.capacity]
             self.error += excess
             self._counts = collections.Counter(
@@ -75,7 +75,7 @@ class HeavyHitters:
             )
 
     def merge(self, other: "HeavyHitters") -> None:
-        """Count what `other` has counted; errors add up."""
+        """Add the counts of `other`; errors add up."""
         self.error += other.error
         self.add(other._counts)
 
@@ -83,14 +83,14 @@ class HeavyHitters:
         return len(self._counts)
 
     def top(self, count: int) -> list[tuple[str, int]]:
-        """Return the commonest names with their counts; ties go by name."""
+        """Return the most frequent names with their counts; ties are sorted by name."""
         return sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
 def host_names(urls: pa.Array) -> pa.Array:
     """Return the host names of URLs, in lower case and without `www.`.
 
-    URLs come from the crawl and may be anything; what is not a host name is `NO_SITE`.
+    URLs come from the crawl and may be anything; a URL without a host name gets `NO_SITE`.
     """
     names = _compute.utf8_lower(_compute.struct_field(_compute.extract_regex(urls, _HOST), "host"))
     names = _compute.replace_substring_regex(names, r"^www\.|\.$", "")
@@ -108,12 +108,12 @@ def sites(urls: pa.Array) -> dict[str, int]:
 
 
 def survey(corpus: str | Path) -> dict[str, Any]:
-    """Read the shards of a corpus once and return what they show, as JSON.
+    """Read the shards of a corpus once and return figures as JSON.
 
     Returns:
         `languages.<lang>`: documents, scores (a histogram in `SCORE_BINS` equal bins from 0 to 1),
-        sites (the commonest with their counts), distinct_sites, sites_error (see `HeavyHitters`),
-        scripts (letters by ISO 15924 code) and sampled_documents, whose letters they are.
+        sites (the most frequent, with counts), distinct_sites, sites_error (see `HeavyHitters`),
+        scripts (letters by ISO 15924 code, counted in sampled_documents), sampled_documents.
         `sites`, `distinct_sites`, `sites_error`: the same over all languages.
     """
     shards: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
@@ -173,9 +173,9 @@ def _texts(shard: pq.ParquetFile) -> Iterator[str]:
 
 
 def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
-    """Return up to `most` samples of what each reason dropped, where the corpus kept some.
+    """Return up to `most` samples of each reason's dropped pages, if the corpus has some.
 
-    Those of the newest crawl that was added come first.
+    Samples of the newest added crawl come first.
     """
     additions = len(read_manifest(corpus, "corpus").get("additions", []))
     whole = storage.join(corpus, "rejected")

@@ -1,4 +1,4 @@
-"""Which URLs are the same page's, and the id that a document has by its URL."""
+"""Decides which URLs are the same page, and computes a document's id from its URL."""
 
 import re
 
@@ -9,14 +9,14 @@ _TRACKING = re.compile(r"\?(utm_|ref|feed).*")
 
 
 def normalize_url(url: str) -> str:
-    """Return the form of `url` under which pages count as the same (c4_utils.normalize_url).
+    """Return the form of `url` that is equal for URLs of the same page (c4_utils.normalize_url).
 
-    Drops the scheme and `www.` (wherever they occur), a query that starts with utm_, ref or
-    feed, and trailing slashes. Case stays.
+    Drop the scheme and `www.` (wherever they occur), a query that starts with utm_, ref or feed,
+    and trailing slashes. Case stays.
     """
     return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
 
 
 def document_id(url: str) -> bytes:
-    """Return the fingerprint by which pages count as the same, and a document is known."""
+    """Return the id of a document: a fingerprint that is equal for URLs of the same page."""
     return fingerprint(normalize_url(url))

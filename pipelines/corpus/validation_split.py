@@ -1,4 +1,4 @@
-"""Which pages of a corpus are validation, and the languages that have none."""
+"""Decides which pages are validation; reports languages that have no validation text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from mswitch.pipelines.progress import say
 
 
 def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
-    """Tell by URL fingerprint which pages are validation (mC4: md5 mod 1000 == 0)."""
+    """Return whether each URL fingerprint is validation (mC4: md5 mod 1000 == 0)."""
     return modulo(halves, 1000) < per_mille
 
 
@@ -23,7 +23,7 @@ def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
 def say_without_validation(
     stage: str, languages: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> None:
-    """Say which languages, by their figures of each split, have no validation text, and the fix."""
+    """Print which languages, given figures by split, have no validation text, and the fix."""
     known = sorted(lang for lang in languages if lang != UNDETERMINED)
     without = [lang for lang in known if not languages[lang].get("validation", {}).get("documents")]
     if without:
@@ -31,6 +31,6 @@ def say_without_validation(
         say(
             stage,
             f"no validation text in {len(without):,} of {len(known):,} languages ({named}): too "
-            "few pages for --validation-per-mille; built with --min-validation-documents 5, a "
-            "corpus has some in each language of two documents or more",
+            "few pages for --validation-per-mille; with --min-validation-documents 5, each "
+            "language of two or more documents gets some",
         )

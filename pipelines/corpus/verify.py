@@ -1,4 +1,4 @@
-"""Check a finished corpus: is every file as the manifest says, and does it say all?"""
+"""Checks a finished corpus: every file matches the manifest, and the manifest lists every file."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from mswitch.pipelines.outputs import (
 )
 from mswitch.pipelines.runners import worker_processes
 
-#: Files of which earlier versions recorded no checksum.
+#: Files for which earlier versions recorded no checksum.
 _BESIDE = (STATS, DECONTAMINATION, "rejected/")
 #: Files that are part of a corpus only if the manifest names them.
 _OWN = (*_BESIDE, "data/", "fingerprints/", "removals/")
@@ -42,16 +42,16 @@ _OWN = (*_BESIDE, "data/", "fingerprints/", "removals/")
 def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     """Read a whole corpus and compare it with its manifest and statistics.
 
-    Checked are sizes and checksums of files, files that the manifest does not name, the rows of
-    shards (language, id of the URL, order, nothing that was removed), samples, accounts, the
-    records of removals, and what commands that were killed have left.
+    It checks sizes and checksums of files, files that the manifest does not name, rows of shards
+    (language, id of the URL, order, no removed page), samples, accounts, records of removals, and
+    leftovers of killed commands.
 
     Args:
-        corpus: its directory, or its URL.
+        corpus: path or URL of the corpus directory.
 
     Returns:
-        stage, out, files, documents, problems (a sentence each, none if all is well), unchecked
-        (files and folders of which the manifest has no checksum).
+        stage, out, files, documents, problems (a sentence each), unchecked (files and folders
+        without a checksum in the manifest).
     """
     manifest = read_manifest(corpus, "corpus")
     directory = str(corpus) if storage.is_remote(corpus) else os.path.abspath(corpus)
@@ -59,7 +59,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     text = storage.read_bytes(storage.join(corpus, MANIFEST)).decode()
     recorded = "files" in manifest
     if (recorded or SEAL in manifest) and text != storage.json_text(seal_manifest(manifest)):
-        problem = f"{MANIFEST} is damaged (its SHA-256 is not as it says): restore it"
+        problem = f"{MANIFEST} is damaged (its SHA-256 is not the one that it records): restore it"
         return {**result, "problems": [problem]}
     entries = [*listed_files(manifest), *manifest.get("files", [])]
     removals, problems = Base(directory, manifest, {}, MC4).removals, []
@@ -71,7 +71,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     try:
         load_removed(removals)
     except (UserError, OSError) as error:
-        problems.append(f"{error}; nothing is said about what was removed")
+        problems.append(f"{error}; removed pages were not checked")
         removals = ()
     check = partial(_check_file, directory=directory, removals=removals)
     with worker_processes("local"):
@@ -82,7 +82,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         problems.append(f"{MARKER} is damaged (its hash is not the manifest's)")
     for path in unfinished_changes(directory):
         problems.append(
-            f"{path} was left by a command that was killed: give that again, or remove it"
+            f"{path} was left by a killed command: run that command again, or remove the path"
         )
     problems += [*_chain(removals), *_accounts(directory, manifest["shards"])]
     return {
@@ -122,7 +122,7 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
 
 
 def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
-    """Yield what is wrong with the rows of a shard."""
+    """Yield the problems with the rows of a shard."""
     removed = load_removed(removals)
     rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
     with open_shard(path) as shard:
@@ -152,7 +152,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
 
 
 def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield where statistics and manifest differ."""
+    """Yield the differences between statistics and manifest."""
     documents: dict[tuple[str, str], int] = {}
     for one in shards:
         key = (one["lang"], one["split"])
@@ -179,7 +179,7 @@ def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[s
 
 
 def _chain(removals: Records) -> Iterator[str]:
-    """Yield where the records of removals do not follow from each other."""
+    """Yield records of removals that do not name the record before them."""
     before = ""
     for path, sha256 in removals:
         if storage.read_json(path)["previous"] != before:

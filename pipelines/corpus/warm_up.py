@@ -1,7 +1,7 @@
-"""Imported by the process that workers are forked from: compiles, or loads, what all pages need.
+"""Compiles, or loads, functions for all pages, in the process that workers are forked from.
 
-That process ends without a look for garbage, which takes a third of a second: who reads a build's
-output through a pipe waits for it.
+That process must end without a garbage collection, which takes a third of a second: a reader of the
+build's output through a pipe would wait for it.
 """
 
 from collections import Counter

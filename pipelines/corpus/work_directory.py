@@ -1,7 +1,7 @@
-"""The files that a corpus build keeps between its phases, so that a killed build can continue.
+"""Files that a corpus build keeps between its phases, so that a killed build can continue.
 
-A shard here is one input file. Whatever exists under its final name is whole. The directory may be
-a URL (`mswitch.pipelines.storage`).
+A shard here is one input file. A file that has its final name is complete. The directory may be a
+URL (`mswitch.pipelines.storage`).
 """
 
 import dataclasses
@@ -16,17 +16,17 @@ class WorkDirectory:
     root: str
 
     def directory(self, kind: str) -> str:
-        """Where files of a kind and their notes are."""
+        """Return the directory of files of a kind, and of their notes."""
         return storage.join(self.root, kind)
 
     def pages(self, shard: int) -> str:
-        """Parquet (`Recipe.pages`): the pages of a shard that passed ingest."""
+        """Return the Parquet file (`Recipe.pages`) of a shard's pages that passed ingest."""
         return storage.join(self.root, "pages", f"{shard:06d}.parquet")
 
     def run(self, group: int) -> str:
-        """Arrow file of a group's documents; each batch is sorted by language and id."""
+        """Return the Arrow file of a group's documents; batches are sorted by language and id."""
         return storage.join(self.root, "finish", f"{group:06d}.arrow")
 
     def fingerprints(self, kind: str, group: int) -> str:
-        """The keys (`key_files`) of a group's documents; kinds: `Dedup.kind`."""
+        """Return the file of keys (`key_files`) of a group's documents; kinds: `Dedup.kind`."""
         return storage.join(self.root, "finish", f"{group:06d}.{kind}")

@@ -88,7 +88,7 @@ def test_lists_are_the_same_wherever_they_lie(lists, remote_lists):
 
 def test_what_cannot_be_read_is_named_with_the_fix(bucket):
     gone = f"{bucket}/gone"
-    with pytest.raises(UserError, match=rf"^bad words {gone} holds no list: give a directory"):
+    with pytest.raises(UserError, match=rf"^bad words {gone} has no list: give a directory"):
         load_badwords(gone)
     nowhere = "gs://no-such-bucket/lists"
     for read in (load_badwords, lambda url: load_blocklist([url])):
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_named_with_the_fix(bucket):
         with pytest.raises(UserError, match=rf"^cannot read the {what} {gone}.txt \(404.*give a"):
             read(f"{gone}.txt")
     put(f"{bucket}/ut1/adult/domain", b"a.example")
-    with pytest.raises(UserError, match=rf"^{bucket}/ut1 has no file called domains or urls"):
+    with pytest.raises(UserError, match=rf"^{bucket}/ut1 has no file domains or urls"):
         load_blocklist([f"{bucket}/ut1"])
     url = put(f"{bucket}/list.txt", b"a.example\nhttp://b.example/")
     with pytest.raises(UserError, match=rf"^{url}, line 2: .* is not a domain"):

@@ -1,7 +1,7 @@
-"""What deduplications of a recipe have in common: `urls`, `lines` and `near`.
+"""Base of a recipe's deduplications: `urls`, `lines` and `near`.
 
-Each step gives pages deduplication keys at ingest. An `Exchange` brings equal keys of all shards
-together and chooses what stays; `reasons` applies what was chosen.
+Each step computes deduplication keys of pages at ingest. An `Exchange` compares the keys of all
+shards and chooses the pages or lines that stay; `reasons` applies these choices.
 """
 
 import collections
@@ -19,10 +19,10 @@ class Dedup(Step):
     """A deduplication in a recipe.
 
     Attributes:
-        width: 64-bit numbers in a candidate: a 128-bit key, then what to rank by.
-        kind: what the keys are called that a corpus keeps of it.
-        stored: what is stored of each page for it.
-        before_edits: whether its keys are those of pages as they were before edits.
+        width: number of 64-bit numbers in a candidate: a 128-bit key, then its ranks.
+        kind: name of the keys that a corpus keeps.
+        stored: columns that it stores of each page.
+        before_edits: whether keys are computed before edits.
     """
 
     width: ClassVar[int]
@@ -32,26 +32,26 @@ class Dedup(Step):
 
     @property
     def needs_language(self) -> bool:
-        """Whether pages need a language before it."""
+        """Whether the language of pages must be known first."""
         return False
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return the `stored` columns of each page that comes to this step."""
+        """Return the `stored` columns of each page, in the order of the pages."""
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:
-        """Return how many candidates so many pages and lines have at most."""
+        """Return the largest possible number of candidates of `pages` with `lines`."""
         raise NotImplementedError
 
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Apply what was chosen: return why to drop each page, or None.
+        """Apply the choices: return the reason to drop each page, or None.
 
         Args:
-            pages: some pages of a shard.
-            chosen: what was chosen for each of them.
-            lines: counts lines that stay (`out`) and that do not, by reason.
+            pages: pages of a shard.
+            chosen: choice for each page, from `Exchange.chosen`.
+            lines: counts lines that stay (`out`), and dropped lines by reason.
         """
         raise NotImplementedError
 
@@ -66,6 +66,6 @@ def binary(name: str, size: int = -1) -> pa.Field:
 
 
 def newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
-    """Return uint64 ranks of signed times, smaller for what is newer."""
-    # ~x reverses the order of signed numbers; flipping the sign bit makes it that of unsigned.
+    """Return uint64 ranks of signed times; newer times have smaller ranks."""
+    # ~x reverses the order of signed numbers. Flipping the sign bit keeps this order as unsigned.
     return (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)

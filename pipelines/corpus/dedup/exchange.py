@@ -1,8 +1,8 @@
-"""What deduplications over all shards have in common: groups of shards exchange keys by files.
+"""Base of deduplications over all shards: groups of shards exchange keys through files.
 
-Shards (input files) are taken in groups of neighbours, for tiny ones have few keys each. A group
-writes the keys of its pages, sorted; each bucket of the key space is then decided by itself, from
-its range of all groups' files; and each group reads back the decisions on its own keys.
+Neighbouring shards (input files) form groups, since small shards have few keys. A group writes the
+sorted keys of its pages. Then each bucket of the key space is decided separately, from its range of
+all groups' files. Finally, each group reads the decisions on its own keys.
 """
 
 import dataclasses
@@ -20,19 +20,19 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
-#: Shards are joined to no fewer groups than this, where there are as many: for workers to share.
+#: Fewest groups, if there are enough shards: workers share them.
 _LEAST_GROUPS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Some consecutive shards.
+    """A group of consecutive shards.
 
     Attributes:
-        number: of the group.
-        shards: their numbers.
-        pages: how many pages they have.
-        lines: how many of their lines have keys.
+        number: number of the group.
+        shards: numbers of its shards.
+        pages: number of pages.
+        lines: number of lines with keys.
     """
 
     number: int
@@ -44,9 +44,9 @@ class Group:
 def group_shards(
     pages: Sequence[int], lines: Sequence[int], keys: Sequence[int], sorting_bytes: int
 ) -> list[Group]:
-    """Join shards to groups, by how many pages, lines and keys each has at most.
+    """Combine shards into groups, given the pages, lines and most possible keys of each shard.
 
-    The keys of a group are sorted in so many bytes at once, but those of one large shard.
+    The keys of a group can be sorted in `sorting_bytes`, unless the group is a single large shard.
     """
     most = min(sorting_bytes // SORTING_BYTES, sum(keys) // _LEAST_GROUPS)
     groups: list[Group] = []
@@ -62,14 +62,18 @@ def group_shards(
 
 
 def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[str, Any]) -> str:
-    """Write a file with what all exchanges share: in the job itself it could be too large for one.
+    """Write a file with the groups and known keys for all exchanges; return its path.
 
-    Known by `Dedup.kind` are the files of keys that come before all others: those of a corpus that
-    is added to. Returns its path.
+    In the job itself, they could be too large.
+
+    Args:
+        work: the work directory.
+        groups: the groups of shards.
+        known: by `Dedup.kind`, files of keys of the corpus to add to, which win over all others.
     """
     rows = [[one.shards.start, one.shards.stop, one.pages, one.lines] for one in groups]
     shared = {"groups": rows, "known": dict(known)}
-    # Workers that outlive a build keep what they read: another build has another name.
+    # Workers may outlive a build and cache this file: the hash gives each build its own name.
     path = storage.join(work.root, f"groups-{config_hash('groups', shared)}.json")
     storage.write_json(path, shared, scratch=True)
     return path
@@ -86,15 +90,15 @@ def _read_groups(path: str) -> tuple[list[Group], dict[str, list[str]]]:
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """One deduplication over the shards of a work directory.
+    """A deduplication over the shards of a work directory.
 
     Attributes:
         step: the deduplication.
-        work: where the shards are.
-        shared: the file that says how they are grouped (`write_groups`).
-        bits: the key space is cut into 2**bits buckets, one in memory at a time.
-        before: the deduplications before; pages that these drop take no part.
-        sorting_bytes: what may be sorted at once.
+        work: the work directory with the shards.
+        shared: file with the groups (`write_groups`).
+        bits: the key space has 2**bits buckets; one is in memory at a time.
+        before: earlier deduplications; pages that they drop are ignored.
+        sorting_bytes: most bytes to sort at once.
     """
 
     step: Any
@@ -106,60 +110,60 @@ class Exchange:
 
     @property
     def groups(self) -> list[Group]:
-        """How shards are joined."""
+        """Groups of shards."""
         return _read_groups(self.shared)[0]
 
     def lists(self) -> list[Tasks]:
-        """What is to be done, one list after the other."""
+        """Return lists of tasks, to run one list after the other."""
         raise NotImplementedError
 
     def stays(self, group: Group) -> np.ndarray:
-        """Return which pages of a group stay: bool [pages]."""
+        """Return whether each page of a group stays: bool [pages]."""
         raise NotImplementedError
 
     def chosen(self, group: Group, lines: np.ndarray) -> Any:
-        """Return what was chosen for each page of a group, as `Dedup.reasons` takes it.
+        """Return the choice for each page of a group, for `Dedup.reasons`.
 
         Args:
-            group: some shards.
-            lines: int64 [pages] how many lines of each page have keys.
+            group: a group of shards.
+            lines: int64 [pages] number of lines of each page with keys.
         """
         raise NotImplementedError
 
     def shuffled_bytes(self, known_keys: int) -> int:
-        """Return how many bytes were exchanged, with those of so many known keys."""
+        """Return the number of exchanged bytes, including those of `known_keys` known keys."""
         raise NotImplementedError
 
     @property
     def name(self) -> str:
-        """What its lists are called by."""
+        """Beginning of the names of its lists."""
         return self.step.name.removesuffix("_dedup")
 
     def directory(self, what: str) -> str:
-        """Where a list leaves its files and notes."""
+        """Return the directory of a list's files and notes."""
         return storage.join(self.work.root, f"{self.name}_{what}")
 
     def file(self, what: str, number: int, suffix: str) -> str:
-        """A file that a task of a list leaves."""
+        """Return the path of a file that a task of a list writes."""
         return storage.join(self.directory(what), f"{number:06d}.{suffix}")
 
     def tasks(self, what: str, function: Any, count: int) -> Tasks:
-        """Return a list of tasks by numbers."""
+        """Return a list of `count` tasks, numbered from 0."""
         return Tasks(f"{self.name} {what}", function, range(count), self.directory(what))
 
     def notes(self, what: str, name: str, count: int) -> int:
-        """Add up what the tasks of a list noted."""
+        """Return the sum of a number in the notes of a list's tasks."""
         return sum(note[name] for note in self.tasks(what, None, count).read())
 
     def pages_before(self, group: Group) -> np.ndarray:
-        """Return which pages come to this deduplication: bool [pages]."""
+        """Return whether each page stays in all earlier deduplications: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
             come &= other.stays(group)
         return come
 
     def tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yield a group's stored pages, some at a time."""
+        """Yield a group's stored pages, a row group at a time."""
         for shard in group.shards:
             with storage.fetch(self.work.pages(shard)) as path, pq.ParquetFile(path) as file:
                 for number in range(file.num_row_groups):
@@ -168,7 +172,7 @@ class Exchange:
     def bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the known keys and the keys of each group in a bucket.
 
-        A known key is followed by zeros: no rank, and no page, is smaller.
+        Ranks and page of a known key are zeros, so that it wins.
         """
         width = self.step.width
         files = _read_groups(self.shared)[1].get(self.step.kind, ())

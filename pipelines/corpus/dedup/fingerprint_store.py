@@ -1,7 +1,7 @@
-"""The fingerprints that a corpus keeps beside its data, so that later crawls can be added.
+"""Stores fingerprints in a corpus, so that later crawls can be added.
 
-`fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (`key_files`) hold the keys of all
-documents' URLs, lines and bands (of near-duplicates), cut into ranges of the key space.
+`fingerprints/urls-*.keys`, `lines-*.keys` and `bands-*.keys` (`key_files`) contain the keys of all
+documents' URLs, lines and bands (of near-duplicates), split into ranges of the key space.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def gather_keys(
     prefix: str,
     bits: int,
 ) -> dict[str, Any]:
-    """Gather the keys of all groups' documents in one of 2**bits buckets; write a file of them.
+    """Write the keys of all groups' documents in one of 2**bits buckets; return the manifest entry.
 
-    It lies below `directory`, and its name begins with `prefix`. Returns its entry in the manifest.
+    The file is below `directory`, and its name begins with `prefix`.
     """
     files = [work.fingerprints(kind, group) for group in range(groups)]
     keys = np.concatenate([read_keys(path, 2, bits, bucket) for path in files])

@@ -1,8 +1,9 @@
-"""Files of sorted 128-bit keys: what deduplications exchange, and what a corpus keeps of them.
+"""Files of sorted 128-bit keys, which deduplications exchange and corpora keep.
 
-A row is some uint64: a key, its upper half first, then what is known of it. A file begins with an
-index, so that two requests find the rows of a range of the key space (a bucket), in an object store
-too: `bits`, then how many rows there are before each of 2**bits ranges, and in all. Little-endian.
+A row is a few uint64: a key, its upper half first, then further numbers. A file begins with an
+index, so that two requests can read a range of the key space (a bucket), in object stores too. The
+index has `bits`, the number of rows before each of 2**bits ranges, and the total. All numbers are
+little-endian.
 """
 
 import math
@@ -13,48 +14,49 @@ import numpy as np
 
 from mswitch.pipelines import storage
 
-#: The key space is cut into 2**12 buckets at most, and so is an index.
+#: The key space and an index have at most 2**12 buckets.
 MOST_BITS = 12
 _INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
 _ROWS_PER_RANGE = 4096
 
-#: What a row takes while it is sorted, and what all may that are sorted at once.
+#: Memory that a row needs while it is sorted, and most memory for rows that are sorted at once.
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: Buckets smaller than this are not worth a worker's while; larger ones are cut into so many.
+#: A smaller bucket is not worth a task of its own. Larger data is split into at least so many
+#: buckets.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
 
 def bits_for(size_bytes: int, bucket_bytes: int) -> int:
-    """Return into how many buckets, as a power of two, something of this size is cut."""
+    """Return `bits`, at most `MOST_BITS`, to split data into 2**bits buckets of `bucket_bytes`."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
 def shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits_for`, where something large is cut into several, for workers to share."""
+    """Return `bits_for`, but split large data into several buckets, for workers to share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
     return bits_for(size_bytes, min(bucket_bytes, shared))
 
 
 def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
-    """Write a file of keys, which appears as a whole; see `save_keys`."""
+    """Write a file of keys, which appears only when complete; see `save_keys`."""
     with storage.publish(path) as temporary:
         return save_keys(temporary, parts, rows, bits)
 
 
 def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
-    """Write keys to a local file; return how many rows it has.
+    """Write keys to a local file; return its number of rows.
 
     Args:
-        path: of the file.
-        parts: uint64 [n, columns], all of them in the order of their keys.
-        rows: about how many there are in all.
-        bits: the index has 2**bits ranges at least.
+        path: path of the file.
+        parts: uint64 [n, columns], sorted by key over all parts.
+        rows: approximate number of rows of all parts.
+        bits: the index has at least 2**bits ranges.
     """
     bits = max(bits, bits_for(rows, _ROWS_PER_RANGE))
-    # A shift by 64 is undefined; one range starts at 0 whatever the shift.
+    # A shift by 64 is undefined. A single range starts at 0 with any shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
     with open(path, "wb") as file:
@@ -69,9 +71,9 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
 
 
 def rows_before(path: str, bits: int) -> np.ndarray:
-    """Return how many rows there are before each of 2**bits buckets and in all: int64 [n + 1].
+    """Return the number of rows before each of 2**bits buckets, and the total: int64 [n + 1].
 
-    The index must have as many ranges.
+    The index must have at least 2**bits ranges.
     """
     index = _index(path)
     return index[:: (len(index) - 1) >> bits]
@@ -81,7 +83,7 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     """Return the rows of one of 2**bits buckets: uint64 [n, columns]."""
     index = _index(path)
     own = (len(index) - 1).bit_length() - 1
-    # A file of few rows has an index of few ranges: one of them has all of the bucket.
+    # A file with few rows has few ranges in its index: one of them contains the whole bucket.
     within = max(0, bits - own)
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()
@@ -103,8 +105,8 @@ def best_of_each(candidates: np.ndarray) -> np.ndarray:
     """Return the index of the best row for each key, in the order of the keys.
 
     Args:
-        candidates: uint64 [n, 2 + ranks]: a 128-bit key, then what to rank by, smaller first.
-            Equal rows are settled by their order.
+        candidates: uint64 [n, 2 + ranks]: a 128-bit key, then ranks; smaller ranks are better. Of
+            equal rows, the first wins.
     """
     if not len(candidates):
         return np.zeros(0, np.int64)
@@ -133,14 +135,14 @@ def in_key_order(
     order: Callable[[np.ndarray], np.ndarray],
     most_bytes: int = MOST_SORTING_BYTES,
 ) -> Iterator[np.ndarray]:
-    """Sort rows of any number in bounded memory: yield them a range of keys at a time.
+    """Sort any number of rows in bounded memory; yield them, a range of keys at a time.
 
     Args:
         read: yields rows (uint64 [n, columns]), part by part; called once for each range.
-        columns: of a row.
-        rows: how many there are in all.
-        order: returns the indices of those that stay, in the order of their keys.
-        most_bytes: what those that are sorted at once may take.
+        columns: number of columns of a row.
+        rows: number of all rows.
+        order: returns the indices of the rows to keep, in the order of their keys.
+        most_bytes: most memory for rows that are sorted at once.
     """
     bits = bits_for(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):
@@ -149,7 +151,7 @@ def in_key_order(
             inside = part
             if bits:
                 inside = part[part[:, 0] >> np.uint64(64 - bits) == number]
-                # A single line, repeated, may be all there is.
+                # Reduce now: the whole input may be one line, repeated.
                 inside = inside[order(inside)]
             parts.append(inside)
         found = np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Deduplication of lines: each stays on one page only."""
+"""Deduplication of lines: each line stays on only one page."""
 
 import collections
 import dataclasses
@@ -22,18 +22,18 @@ from mswitch.pipelines.records import Page
 
 DedupScope = Literal["global", "language", "none"]
 
-#: Spreads what differs in any bits of a hash over the upper ones.
+#: Multiplier that spreads differences in any bits of a hash over its upper bits.
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclasses.dataclass(frozen=True)
 class LineDedup(Dedup):
-    """Keeps each line on one page only, that of smallest md5 of its URL (mC4's rule).
+    """Keeps each line only on the page whose URL has the smallest md5 (mC4's rule).
 
-    `minimum_per_key.MinimumPerKey.choose` decides which page that is.
+    `minimum_per_key.MinimumPerKey.choose` chooses the page.
 
     Attributes:
-        dedup_scope: within what a line is kept once: `global`, the whole corpus, or `language`.
+        dedup_scope: within what each line is kept once: `global`, the whole corpus, or `language`.
     """
 
     name: ClassVar[str] = "line_dedup"
@@ -55,11 +55,11 @@ class LineDedup(Dedup):
 
     @property
     def needs_language(self) -> bool:
-        """Whether only lines of one language can be equal."""
+        """Whether lines are compared only within a language."""
         return self.dedup_scope == "language"
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return how many lines a page has, and their fingerprints one after the other."""
+        """Return the number of lines of each page, and their packed fingerprints."""
         rows = []
         for page in pages:
             hashes = line_fingerprints(page.text, page.lang if self.needs_language else "")
@@ -69,7 +69,7 @@ class LineDedup(Dedup):
     def reasons(
         self, pages: Sequence[Page], chosen: Sequence[Any], lines: collections.Counter[str]
     ) -> list[str | None]:
-        """Leave each page its own lines; return `no_own_lines` where it has none."""
+        """Remove lines that other pages own; return `no_own_lines` for pages without any line."""
         reasons: list[str | None] = []
         for page, kept in zip(pages, chosen, strict=True):
             hashes = unpack(page.columns["line_hashes"])
@@ -89,10 +89,11 @@ class LineDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the candidates among lines of some pages, the line that each is, and all lines.
+        """Return candidates among the lines of pages, their positions, and the number of lines.
 
-        The smallest upper 64 bits of the md5 of the raw URL win. Two pages with a line in common
-        hardly ever agree in them; the first would win. Pages without paragraphs have no lines here.
+        The smallest upper 64 bits of the md5 of the raw URL win. Two pages with a common line
+        almost never agree in these bits; if they do, the first wins. Pages without paragraphs have
+        no lines here.
         """
         counts = table["lines"].to_numpy()
         lines = unpack_column(table["line_hashes"])
@@ -105,18 +106,18 @@ class LineDedup(Dedup):
 def own_lines(
     utf8: bytes, hashes: np.ndarray, kept: np.ndarray, lines: collections.Counter[str]
 ) -> bytes:
-    """Return the lines of a page that it owns, each once (c4_utils._remove_lines_from_text).
+    """Return the lines that a page owns, each once (c4_utils._remove_lines_from_text).
 
     Args:
-        utf8: the page.
-        hashes: uint64 [lines, 2], the fingerprints of its lines.
-        kept: bool [lines], which ones it owns.
-        lines: counts lines that stay (`out`) and that do not, by reason.
+        utf8: text of the page.
+        hashes: uint64 [lines, 2], fingerprints of its lines.
+        kept: bool [lines], whether the page owns the line.
+        lines: counts lines that stay (`out`), and dropped lines by reason.
     """
     lines["out"] += int(kept.sum())
     if kept.all():
         return utf8
-    # Half a fingerprint tells the few lines of one page apart.
+    # Half a fingerprint is enough to distinguish the few lines of a page.
     repeats = _count_repeats(np.ascontiguousarray(hashes[:, 0]), kept, random_seed())
     lines["local_duplicate"] += repeats
     lines["global_duplicate"] += int((~kept).sum()) - repeats
@@ -125,7 +126,7 @@ def own_lines(
 
 @compiled
 def _count_repeats(hashes, kept, seed):
-    """Return how many of the others are equal to one that is kept."""
+    """Return the number of lines that are not kept but equal a kept line."""
     table = np.zeros(table_size(len(hashes)), np.int64)
     mask = np.uint64(len(table) - 1)
     repeats = 0

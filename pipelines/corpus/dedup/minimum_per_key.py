@@ -1,7 +1,7 @@
-"""Exact deduplication: of all candidates with one key, the minimum by rank stays.
+"""Exact deduplication: of all candidates with equal key, the one with the smallest ranks stays.
 
-A group of shards has one candidate for each of its keys; no text moves, and what comes back is one
-bit per candidate.
+A group of shards has one candidate for each of its keys. No text moves; a group gets back one bit
+per candidate.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class MinimumPerKey(Exchange):
         ]
 
     def write_candidates(self, number: int) -> dict[str, int]:
-        """Write a group's candidates in the order of their keys, and what each stands for."""
+        """Write a group's candidates, sorted by key, and the page or line of each."""
         group = self.groups[number]
         rows = self.step.candidates(group.pages, group.lines)
         read = partial(self._candidates, group, self.pages_before(group))
@@ -54,7 +54,7 @@ class MinimumPerKey(Exchange):
             return {"rows": write_keys(path, candidates(), rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield candidates, each with its place among the group's pages or lines."""
+        """Yield candidates, each with its position among the group's pages or lines."""
         page = place = 0
         for table in self.tables(group, self.step.reads):
             of_table = come[page : page + len(table)]
@@ -64,9 +64,9 @@ class MinimumPerKey(Exchange):
             place += places
 
     def choose(self, number: int) -> dict[str, Any]:
-        """Tell for each group which of its candidates in a bucket are the minimum of their key.
+        """Write, for each candidate of a bucket, whether it is the minimum of its key.
 
-        The file has where the bits of each group begin and end, int64 [groups + 1], then these.
+        The file has the bounds of each group's bits, int64 [groups + 1], then the bits.
         """
         known, parts = self.bucket(number)
         candidates = np.concatenate([*known, *parts])
@@ -80,7 +80,7 @@ class MinimumPerKey(Exchange):
         return {}
 
     def selected(self, group: Group, size: int) -> np.ndarray:
-        """Return which of a group's pages or lines are the minimum of their key: bool [size]."""
+        """Return whether each page or line of a group is the minimum of its key: bool [size]."""
         before = rows_before(self.file("keys", group.number, "keys"), self.bits)
         bits = []
         for bucket, count in enumerate(np.diff(before).tolist()):
@@ -104,6 +104,6 @@ class MinimumPerKey(Exchange):
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def shuffled_bytes(self, known_keys: int) -> int:
-        # A bit for each candidate: the same however they are cut into buckets.
+        # One bit per candidate, independent of the number of buckets.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

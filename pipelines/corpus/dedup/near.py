@@ -1,16 +1,16 @@
 """Near-duplicates by MinHash: band keys of pages, matches in a bucket of keys, clusters.
 
 A page is the set of its 5-grams of words (letters worth 5 words in scripts without spaces, see
-`words`). Its signature holds, for each of bands x rows hash functions, the smallest value over
-that set. Two pages of Jaccard similarity s agree in all rows of a band with probability s**rows,
-and are a match if they agree in any band: 1 - (1 - s**rows)**bands. With FineWeb's 14 bands of 8
-rows that is 1 % at 0.41, a half at 0.69, 92 % at 0.80, and it rises steepest near
-(1/14)**(1/8) = 0.72. The functions are multiply-add on 32 bits of mixed shingle hashes; a test
-measures the curve. Signatures and keys take one core 55 MB of text a second.
+`words`). Its signature has, for each of bands x rows hash functions, the smallest value over the
+set. Two pages with Jaccard similarity s agree in all rows of a band with probability s**rows. They
+match if they agree in any band, with probability 1 - (1 - s**rows)**bands. With FineWeb's 14 bands
+of 8 rows this is 1 % at s = 0.41, a half at 0.69, 92 % at 0.80, and rises fastest near
+(1/14)**(1/8) = 0.72. The hash functions are multiply-add on 32 bits of mixed shingle hashes; a test
+measures the curve. One core computes signatures and keys of 55 MB of text per second.
 
-The key of a band is 128 bits and salted with the language, so pages match within one language
-only. Matches are transitive: a cluster is a connected component, and one page represents it.
-Chains can therefore join pages that are not alike themselves; cluster sizes show where.
+The key of a band has 128 bits and is salted with the language, so pages match only within a
+language. Matches are transitive: a cluster is a connected component, represented by one page. So a
+chain can join pages that are not similar; cluster sizes show such cases.
 """
 
 import collections
@@ -33,12 +33,12 @@ from mswitch.pipelines.records import Page
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearDedup(Dedup):
-    """Keeps one page of each cluster of near-duplicates, as they were before edits.
+    """Keeps one page of each cluster of near-duplicates; compares pages before edits.
 
     Attributes:
-        bands: bands of a signature; more of them find less similar pages.
-        rows: rows of a band; more of them demand more similar pages.
-        shingle_words: words of an n-gram; pages are compared as sets of their n-grams.
+        bands: number of bands of a signature; more bands find less similar pages.
+        rows: number of rows of a band; more rows require more similar pages.
+        shingle_words: words of an n-gram; pages are compared as sets of n-grams.
         seed: seed of the hash functions.
     """
 
@@ -62,11 +62,11 @@ class NearDedup(Dedup):
 
     @property
     def needs_language(self) -> bool:
-        """Only pages of one language can match."""
+        """True: pages match only within a language."""
         return True
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return the keys of each page's bands, one after the other."""
+        """Return the packed keys of each page's bands."""
         if any(page.words is None for page in pages):
             words_of(pages)
         rows: list[dict[str, Any]] = []
@@ -91,11 +91,11 @@ class NearDedup(Dedup):
         return unpack(page.columns["band_keys"])
 
     def match_probability(self, similarity: float) -> float:
-        """Return how likely pages of this Jaccard similarity match."""
+        """Return the probability that pages of this Jaccard similarity match."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
     def signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
-        """Return uint32 [pages, bands x rows], of the pages `chosen` or of all."""
+        """Return the signatures of `chosen` pages, by default all: uint32 [pages, bands x rows]."""
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
         signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
@@ -106,7 +106,7 @@ class NearDedup(Dedup):
         return signatures.T
 
     def functions(self) -> np.ndarray:
-        """Return uint32 [bands x rows, 2]: odd factors and summands, fixed by the seed."""
+        """Return odd factors and summands, fixed by the seed: uint32 [bands x rows, 2]."""
         count = 2 * self.bands * self.rows
         drawn = mix(np.arange(count, dtype=np.uint64) + mix(np.full(count, self.seed, np.uint64)))
         functions = (drawn >> np.uint64(32)).astype(np.uint32).reshape(-1, 2)
@@ -116,12 +116,12 @@ class NearDedup(Dedup):
     def band_keys(
         self, words: Words, langs: Sequence[str], chosen: Sequence[int] | None = None
     ) -> np.ndarray:
-        """Return the keys under which pages look for near-duplicates.
+        """Return the keys of pages; near-duplicates share a key.
 
         Args:
-            words: the pages.
-            langs: the language of each that is chosen; only pages of one language can match.
-            chosen: the numbers of those whose keys are wanted, in order; by default of all.
+            words: the words of pages.
+            langs: languages of the chosen pages; pages match only within a language.
+            chosen: numbers of the chosen pages, in order; default: all.
 
         Returns:
             uint64 [chosen pages, bands, 2], halves of 128 bits.
@@ -129,7 +129,7 @@ class NearDedup(Dedup):
         return self.keys_of(self.signatures(words, chosen), langs)
 
     def keys_of(self, signatures: np.ndarray, langs: Sequence[str]) -> np.ndarray:
-        """Return the keys of signatures, as `band_keys` does."""
+        """Return the keys of signatures, as in `band_keys`."""
         rows = 4 * self.rows
         keys = []
         for lang, signature in zip(langs, signatures, strict=True):
@@ -145,10 +145,10 @@ class NearDedup(Dedup):
 def _shingles(
     words: Words, length: int, pages: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shingles of pages (uint32) and where each page's begin; none has none.
+    """Return the shingles of pages (uint32), and the start of each page's; no page has none.
 
-    A page too short for an n-gram is one shingle: all its words, or all its characters where it
-    has no word.
+    A page too short for an n-gram is one shingle: all its words, or all its characters if it has
+    no word.
     """
     counts = np.diff(words.first)
     numbers = np.arange(len(counts))
@@ -167,14 +167,14 @@ def _shingles(
 
 
 def matches(candidates: np.ndarray) -> np.ndarray:
-    """Return the matches in one bucket of the key space.
+    """Return the matches in a bucket of the key space.
 
     Args:
         candidates: uint64 [n, 3]: a band key in two halves, then the number of the page.
 
     Returns:
         uint64 [m, 2], distinct and sorted: a page, and the smallest page that shares a key with
-        it. Of k pages with one key come k - 1 matches, never k squared.
+        it. So k pages with the same key have k - 1 matches, never k squared.
     """
     candidates = candidates[np.lexsort(candidates.T[::-1])]
     new_key = np.ones(len(candidates), bool)
@@ -188,15 +188,15 @@ def matches(candidates: np.ndarray) -> np.ndarray:
 def components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the connected components of a graph.
 
-    Labels are hooked onto smaller ones and then followed to their end, so the number of rounds
-    grows with the logarithm of the longest chain. Memory: about 60 bytes an edge.
+    Each round links labels to smaller labels and follows the links to their end. So the number of
+    rounds grows with the logarithm of the longest chain. Memory: about 60 bytes per edge.
 
     Args:
         edges: uint64 [m, 2], in any order.
 
     Returns:
-        The distinct pages in increasing order, and the component of each: numbers from 0 in the
-        order of their smallest page.
+        The distinct pages in increasing order, and the component of each. Components are numbered
+        from 0, by their smallest page.
     """
     pages, flat = np.unique(edges, return_inverse=True)
     left, right = flat.reshape(-1, 2).T
@@ -215,12 +215,12 @@ def components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
-    """What near-duplicate removal decides about pages that match any other.
+    """Clusters of all pages that match another page.
 
     Attributes:
         pages: uint64 [n], increasing.
-        sizes: int64 [n] pages in the cluster of each.
-        represents: bool [n]: stays, and stands for its cluster.
+        sizes: int64 [n] number of pages in the cluster of each page.
+        represents: bool [n] whether the page stays and represents its cluster.
     """
 
     pages: np.ndarray
@@ -229,17 +229,16 @@ class Clusters:
 
 
 def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters:
-    """Join matches to clusters and choose a representative of each.
+    """Join matches into clusters and choose a representative of each.
 
-    The longest text represents a cluster (it is the most complete of them), then the newest, then
-    the one of smallest URL fingerprint: that is what `ranks` should say. Depends neither on the
-    order of the edges nor on the buckets they were found in, and on the numbers of the pages only
-    where ranks are equal.
+    `ranks` should put the longest text first (it is the most complete), then the newest, then the
+    smallest URL fingerprint. The result does not depend on the order of the edges or on their
+    buckets. It depends on the numbers of pages only if ranks are equal.
 
     Args:
         edges: uint64 [m, 2] matches.
-        pages: uint64 [n] increasing numbers, all those in `edges` at least.
-        ranks: uint64 [n, r] what pages are ranked by, smaller first (`page_rank`).
+        pages: uint64 [n] increasing numbers, including all pages in `edges`.
+        ranks: uint64 [n, r] ranks of the pages, smaller first (`page_rank`).
     """
     found, label = components(edges)
     rows = ranks[np.searchsorted(pages, found)]
@@ -250,11 +249,12 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
 
 
 def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return what decides who represents a cluster: longest, newest, smallest URL fingerprint.
+    """Return ranks to choose a cluster's representative: longest, newest, smallest fingerprint.
 
     Args:
         characters: int64 [n] length of the text.
         timestamps_micros: int64 [n].
-        ids: uint64 [n, 2] fingerprints of normalised URLs, each once by then.
+        ids: uint64 [n, 2] fingerprints of normalised URLs; pages that stay so far have distinct
+            ones.
     """
     return np.column_stack([~characters.astype(np.uint64), newest_first(timestamps_micros), ids])

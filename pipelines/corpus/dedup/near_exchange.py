@@ -1,12 +1,12 @@
-"""Clusters of near-duplicates over the shards of a work directory, by band keys.
+"""Clusters near-duplicates over the shards of a work directory, by band keys.
 
-A key is 24 bytes a band. What a bucket of the key space finds are matches; these are clustered
-language by language (keys are salted with it, so no cluster has two), very many by `near_stars`.
-What comes back to a group of shards is the size of the cluster that each of its pages represents.
+A candidate has 24 bytes per band. Each bucket of the key space yields matches, which are clustered
+by language (keys are salted with it, so a cluster has only one). `near_stars` clusters languages
+with very many matches. Groups of shards get back the size of the cluster that each page represents.
 
-Where a corpus is added to, its documents take part with the keys that it keeps. All of them are one
-page, number 0, which represents whatever cluster it is in: a page that is a near-duplicate of a
-document, or of another such page, is dropped.
+If the build adds to a corpus, the keys of its documents take part. All its documents count as one
+page, number 0, which represents any cluster that contains it. So a page is dropped if it is a
+near-duplicate of a document, directly or through other pages.
 """
 
 import dataclasses
@@ -29,9 +29,9 @@ from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.languages import UNDETERMINED, languages
 
-#: Tasks that languages are divided among.
+#: Number of tasks that share the languages.
 _PARTS = 16
-#: Numbers for languages that are not in `mswitch.pipelines.languages`.
+#: Number of extra numbers, for languages that are not in `mswitch.pipelines.languages`.
 _OTHERS = 16
 
 
@@ -40,7 +40,7 @@ class NearDuplicates(Stars):
     """The search for near-duplicates.
 
     Attributes:
-        marks: pages that one of the first so many marking rules drops take no part.
+        marks: ignore pages that one of the first `marks` marking rules drops.
     """
 
     marks: int = 0
@@ -54,7 +54,7 @@ class NearDuplicates(Stars):
         ]
 
     def write_candidates(self, number: int) -> dict[str, int]:
-        """Write a group's candidates in the order of their keys, and the ranks of its pages."""
+        """Write a group's candidates, sorted by key, and the ranks of its pages."""
         group, ranks = self.groups[number], []
         for table in self.tables(group, ["characters", "timestamp_micros", "id"]):
             characters = table["characters"].to_numpy().astype(np.int64)
@@ -70,7 +70,7 @@ class NearDuplicates(Stars):
         return {"rows": write_keys(self.file("keys", number, "keys"), ordered, rows, self.bits)}
 
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield candidates of some pages after the other."""
+        """Yield the candidates of a group, a table of pages at a time."""
         start = 0
         for table in self.tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
@@ -84,12 +84,12 @@ class NearDuplicates(Stars):
                 | np.uint64((group.number + 1) << PAGE_BITS)
                 | pages.astype(np.uint64)
             )
-            # A page that was marked before has none.
+            # Marked pages, which are not chosen, have no keys.
             keys = unpack_column(table["band_keys"].take(pa.array(chosen)))
             yield np.column_stack([keys, np.repeat(numbers, self.step.bands)])
 
     def match(self, number: int) -> dict[str, Any]:
-        """Write the matches in a bucket, in the order of their pages: language by language."""
+        """Write the matches in a bucket, sorted by page and so by language."""
         known, parts = self.bucket(number)
         found = matches(np.concatenate([*known, *parts]))
         langs, pairs = np.unique(found[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
@@ -99,10 +99,10 @@ class NearDuplicates(Stars):
         }
 
     def cluster(self, part: int) -> dict[str, int]:
-        """Write the pages of some languages that match any, and the sizes of their clusters.
+        """Write the pages with matches in a part of the languages, with their clusters' sizes.
 
-        A size is 0 for a page that another represents. Memory: about 100 bytes a match of the
-        largest language that is not `large`, and the ranks of one group.
+        The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
+        the largest language that is not `large`, and the ranks of one group.
         """
         langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
@@ -110,9 +110,9 @@ class NearDuplicates(Stars):
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
 
     def _cluster(self, lang: int) -> np.ndarray:
-        """Decide a language: uint64 [n, 2], its pages that match any and their clusters' sizes.
+        """Return the pages of a language with matches, and their clusters' sizes: uint64 [n, 2].
 
-        A page is a key here: the number of its group in the upper bits, its place in the lower.
+        A page is a key: its group's number in the upper bits, its place in the lower bits.
         """
         buckets = [self.file("matches", bucket, "pairs") for bucket in range(1 << self.bits)]
         edges = np.concatenate([read_keys(path, 2, LANGUAGE_BITS, lang) for path in buckets])
@@ -127,7 +127,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # No rank is smaller than zeros: in a cluster with a document of the corpus no page stays.
+        # Zeros are the smallest ranks: page 0, the corpus, represents its clusters, so no other
+        # page of these stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
@@ -136,7 +137,7 @@ class NearDuplicates(Stars):
     def sizes(self, group: Group) -> np.ndarray:
         """Return the size of the cluster that each page of a group represents: int64 [pages].
 
-        It is 1 for a page without near-duplicates, 0 for one that another represents.
+        The size is 1 for a page without near-duplicates, and 0 if another page represents it.
         """
         sizes = np.ones(group.pages, np.int64)
         for part in range(_PARTS):
@@ -165,5 +166,5 @@ def _numbers() -> dict[str, int]:
 
 
 def _number(lang: str) -> int:
-    """Return a language's number; the codes of a recipe's own may share one, but no key."""
+    """Return a language's number; new codes of a recipe may share a number, but never a key."""
     return _numbers().get(lang, len(_numbers()) + zlib.crc32(lang.encode()) % _OTHERS)

@@ -1,10 +1,10 @@
-"""Clusters of languages whose matches are too many for one worker, by rounds of file tasks.
+"""Clusters languages with too many matches for one worker, by rounds of file tasks.
 
-Matches are edges between pages. Two lists of tasks a round, small-star and large-star (Kiveris et
-al., "Connected Components in MapReduce and Beyond", 2014), turn them into stars: every page of a
-component is joined to its smallest one. A task holds the pages of one part; their edges, however
-many, it reads piece by piece. Then the best page of each star is chosen: in each group of shards,
-and of these.
+Matches are edges between pages. A round is two lists of tasks, small-star and large-star (Kiveris
+et al., "Connected Components in MapReduce and Beyond", 2014). Rounds turn edges into stars: every
+page of a component is joined to the smallest one. A task has the pages of one part in memory, and
+reads their edges piece by piece. Then the best page of each star is chosen, first in each group of
+shards, then among the groups.
 """
 
 import collections
@@ -19,24 +19,25 @@ from mswitch.pipelines.corpus.dedup.exchange import Exchange
 from mswitch.pipelines.corpus.dedup.key_files import bits_for, in_key_order, read_keys, write_keys
 from mswitch.pipelines.file_tasks import Tasks
 
-#: A language with more matches is clustered here; one worker holds the matches of any other.
+#: A language with more matches is clustered here; for others, one worker holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Steps of a job, small-star the first and the last; what a graph needs more, one worker does.
+#: Steps that run as lists of tasks; the first and the last are small-star. One worker runs any
+#: further steps.
 _STEPS = 17
-#: What the numbers of a part's pages take, where parts are not as many as they may be.
+#: Target size of the page numbers of a part, and the largest number of parts, as a power of 2.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
-#: The number of a page: 10 bits of language, 24 of its group plus 1, 30 of its place in that.
+#: A page's number has 10 bits of language, 24 of its group plus 1, 30 of its place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Times the one, modulo 2**64, numbers are spread over the key space; times the other, they are
-#: as before. Page 0 remains the smallest.
+#: Multiplying by the first, modulo 2**64, spreads numbers over the key space; multiplying by the
+#: second reverses this. Page 0 remains the smallest.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 
 
 @dataclasses.dataclass(frozen=True)
 class Stars(Exchange):
-    """The part of a search for near-duplicates that is for large languages.
+    """The part of the search for near-duplicates that handles large languages.
 
     Attributes:
         large_pairs: see `LARGE_PAIRS`.
@@ -45,7 +46,7 @@ class Stars(Exchange):
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
     def star_lists(self) -> list[Tasks]:
-        """What is to be done between `matches` and `clusters`; nothing where no language can be."""
+        """Return the lists between `matches` and `clusters`; none if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
@@ -76,27 +77,27 @@ class Stars(Exchange):
         return 1 << self._part_bits
 
     def large(self) -> list[int]:
-        """Return the languages that have so many matches."""
+        """Return the numbers of languages with more than `large_pairs` matches."""
         if not self._may_be_large:
             return []
         return next(self.tasks("languages", None, 1).read())["large"]
 
     def find_large(self, _: int) -> dict[str, list[int]]:
-        """Count the matches of each language."""
+        """Count the matches of each language; note the large languages."""
         pairs = collections.Counter[str]()
         for note in self.tasks("matches", None, 1 << self.bits).read():
             pairs.update(note["languages"])
         return {"large": [int(lang) for lang in pairs if pairs[lang] > self.large_pairs]}
 
     def spread(self, bucket: int) -> dict[str, int]:
-        """Write the matches in a bucket as edges: the larger page, then the smaller."""
+        """Write the matches in a bucket as edges: the larger page, then the smaller one."""
         path = self.file("matches", bucket, "pairs")
         found = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
         edges = np.concatenate([np.zeros((0, 2), np.uint64), *found]) * _SPREAD
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
-        """Do a step on one part of the pages, unless a round before changed nothing."""
+        """Do a step on a part of the pages, unless an earlier round changed nothing."""
         last = (step - 1) // 2 * 2
         if not self.large() or (last > 0 and not (self._changed(last - 1) + self._changed(last))):
             return {"changed": 0}
@@ -106,10 +107,10 @@ class Stars(Exchange):
         return self.notes(f"stars{step}", "changed", self._parts)
 
     def _star(self, step: int, part: int) -> dict[str, int]:
-        """Join neighbours of each page to the least of its neighbourhood.
+        """Join neighbours of each page to the smallest page of its neighbourhood.
 
-        Small-star joins the smaller ones and the page itself, and writes each edge in both
-        directions; large-star joins the larger ones.
+        Small-star joins the smaller neighbours and the page itself, and writes each edge in both
+        directions. Large-star joins the larger neighbours.
         """
         least, rows = self._least(step - 1, part)
         small, changed = step % 2 == 0, 0
@@ -133,13 +134,13 @@ class Stars(Exchange):
         return {"changed": changed}
 
     def _edges(self, step: int, part: int) -> Iterator[np.ndarray]:
-        """Yield what a step left of the pages in a part, file by file."""
+        """Yield the edges that a step wrote for the pages of a part, file by file."""
         what, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
             yield read_keys(self.file(what, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
-        """Return the pages in a part, each with its smallest neighbour; and the number of edges."""
+        """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
         found, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
             found.append(_least_of_each(edges))
@@ -150,12 +151,12 @@ class Stars(Exchange):
     def _write(
         self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
-        """Write edges in the order of their pages."""
+        """Write edges, sorted by page; return their number."""
         ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
         return write_keys(self.file(what, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
-        """Do the rounds that remain; tell the step behind which all are stars."""
+        """Do the remaining rounds; return the step after which all components are stars."""
         if not self.large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
@@ -168,7 +169,7 @@ class Stars(Exchange):
         return {"step": next(n for n in rounds if not changed[n - 1] and not changed[n])}
 
     def label(self, part: int) -> dict[str, int]:
-        """Write each page's label (the smallest page of its component), in the order of groups."""
+        """Write each page's label (the smallest page of its component), sorted by group."""
         rows = np.zeros((0, 2), np.uint64)
         if self.large():
             least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
@@ -179,9 +180,9 @@ class Stars(Exchange):
         return {"pages": write_keys(self.file("labels", part, "keys"), [rows], len(rows))}
 
     def choose_in_group(self, group: int) -> dict[str, int]:
-        """Write the best page of each component in a group, and how many it has there.
+        """Write the best page of each component in a group, and its number of pages there.
 
-        A component with a document of the corpus, page 0, has none.
+        A component that contains page 0, the corpus, has no best page.
         """
         best = np.zeros((0, 7), np.uint64)
         if self.large() and len(rows := self.of_group("labels", group)):
@@ -192,7 +193,7 @@ class Stars(Exchange):
         return {"rows": write_keys(self.file("best", group, "keys"), [best], len(best))}
 
     def choose(self, part: int) -> dict[str, int]:
-        """Write the best page of each component, and the size of that."""
+        """Write the best page of each component, and the component's size."""
         files = [self.file("best", group.number, "keys") for group in self.groups]
         rows = np.concatenate([read_keys(path, 7, self._part_bits, part) for path in files])
         best = _best_of_each(rows)[:, -2:]
@@ -200,33 +201,33 @@ class Stars(Exchange):
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
-        """Set the sizes of the clusters that pages of a group represent."""
+        """Set in `sizes` the sizes of clusters that pages of a group represent."""
         if self.large():
             sizes[(self.of_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
             keys, of_cluster = self.of_group("winners", group).T
             sizes[(keys & PLACE).astype(np.int64)] = of_cluster
 
     def of_group(self, what: str, group: int) -> np.ndarray:
-        """Return the rows of a group, in any order: the key in it of a page, and another number."""
+        """Return the rows of a group, in any order: a page's key and another number."""
         files = [self.file(what, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
     def clustered_pages(self) -> int:
-        """Return how many pages of large languages match any."""
+        """Return the number of pages of large languages with matches."""
         return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
 
     @property
     def bits_of_group(self) -> int:
-        """Upper bits of a page's key in its group: the number of that, so it is a bucket."""
+        """Number of upper bits in a page's key that have its group; a group is thus a bucket."""
         return max(1, (len(self.groups) - 1).bit_length())
 
     def keys_in_groups(self, pages: np.ndarray) -> np.ndarray:
-        """Return group, in the upper bits, and place of pages."""
+        """Return keys of pages: the group in the upper bits, then the place."""
         groups = (pages >> np.uint64(PAGE_BITS)) & np.uint64((1 << GROUP_BITS) - 1)
         return ((groups - np.uint64(1)) << np.uint64(64 - self.bits_of_group)) | (pages & PLACE)
 
     def ranks(self, group: int) -> np.ndarray:
-        """Return what the pages of a group are ranked by."""
+        """Return the ranks of the pages of a group."""
         found = storage.read_bytes(self.file("keys", group, "ranks"))
         return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
 
@@ -236,14 +237,14 @@ def _by_page(edges: np.ndarray) -> np.ndarray:
 
 
 def _starts(keys: np.ndarray) -> np.ndarray:
-    """Return where each key begins; they are in their order."""
+    """Return the start of each key in sorted keys."""
     new = np.ones(len(keys), bool)
     new[1:] = keys[1:] != keys[:-1]
     return np.flatnonzero(new)
 
 
 def _least_of_each(edges: np.ndarray) -> np.ndarray:
-    """Return the pages, each with its smallest neighbour."""
+    """Return the pages, each with its smallest neighbour; edges are sorted by page."""
     starts = _starts(edges[:, 0])
     if not len(starts):
         return edges
@@ -251,7 +252,7 @@ def _least_of_each(edges: np.ndarray) -> np.ndarray:
 
 
 def _best_of_each(rows: np.ndarray) -> np.ndarray:
-    """Return the smallest row of each key; its last column is the sum of theirs."""
+    """Return the smallest row of each key, with the sum of the key's rows in the last column."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _starts(rows[:, 0])
     best = rows[starts]

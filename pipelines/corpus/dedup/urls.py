@@ -1,4 +1,4 @@
-"""Deduplication of URLs: of the pages of one normalised URL, one stays."""
+"""Deduplication of URLs: one page of each normalised URL stays."""
 
 import collections
 import dataclasses
@@ -22,8 +22,8 @@ class UrlDedup(Dedup):
     """Keeps one page of each URL.
 
     Attributes:
-        url_winner: which of the pages of one URL stays: the newest (mC4 3.1.0), or the one whose
-            text has the largest md5 (3.0.1).
+        url_winner: which page of a URL to keep: the newest (mC4 3.1.0), or the one whose text has
+            the largest md5 (3.0.1).
     """
 
     name: ClassVar[str] = "url_dedup"
@@ -41,7 +41,7 @@ class UrlDedup(Dedup):
         check_fields(self)
 
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
-        """Return fingerprints of URL and text."""
+        """Return fingerprints of URL and text of each page."""
         return [
             {
                 "id": document_id(page.url),
@@ -65,11 +65,11 @@ class UrlDedup(Dedup):
     def candidates_in(
         self, table: pa.Table, come: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the candidates among some pages, the page that each is, and how many these are.
+        """Return the candidates among pages, their positions, and the number of pages.
 
-        The newest timestamp and the largest md5 of the text win, `url_winner` first, then the
-        smallest md5 of the raw URL. Only the upper 64 bits of each hash are compared. Pages that
-        are equal in all of this give the same document, and the first of them wins.
+        Ranks are the newest timestamp and the largest md5 of the text, `url_winner` first, then the
+        smallest md5 of the raw URL. Only the upper 64 bits of each hash are compared. Pages with
+        equal ranks are the same document, and the first wins.
         """
         ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
         urls = unpack_column(table["url_hash"])[:, 0]

@@ -1,7 +1,7 @@
-"""mC4's bad-words filter: pages with a word of their language's list are dropped.
+"""mC4's bad-words filter: drops pages with a word of their language's list.
 
-The lists are the user's, in the layout of LDNOOBW's repository: one file per language, one entry a
-line. None come with mswitch. What counts as a match is c4_utils.get_badwords_filter_fn's rule.
+The user provides the lists, in the layout of LDNOOBW's repository: one file per language, one entry
+per line. mswitch contains none. A word matches as in c4_utils.get_badwords_filter_fn.
 """
 
 import dataclasses
@@ -31,22 +31,22 @@ Mc4Release = Literal["3.0.1", "3.1.0"]
 #: LDNOOBW's lists for languages that mC4 does not have.
 _OTHER_LISTS = frozenset(["kab", "tlh"])
 
-#: Languages whose words need no gap around them.
+#: Languages whose words match without a gap around them.
 _UNSPACED: dict[Mc4Release, frozenset[str]] = {
     "3.0.1": frozenset(["th", "zh"]),
     "3.1.0": frozenset(["ja", "th", "zh"]),
 }
-#: Entries that are ignored, because each is part of so many common words that it alone hit more
-#: than a tenth of the language's documents.
+#: Entries that are ignored: each is part of so many common words that it alone hit more than a
+#: tenth of the language's documents.
 _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
     "3.0.1": {},
     "3.1.0": {"ja": frozenset(["sm", "グロ", "女の子"]), "zh": frozenset(["性"])},
 }
-# What a clone of LDNOOBW's repository holds besides lists.
+# Files in a clone of LDNOOBW's repository that are not lists.
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
-#: Words nest in a pattern as deep as they are long.
+#: The pattern nests as deep as the longest word.
 MAX_WORD_CHARACTERS = 100
 
 
@@ -55,9 +55,9 @@ WordLists = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def load_badwords(directory: str | Path) -> WordLists:
-    """Read every list of a directory; `fr` and `fr-CA-u-sd-caqc` are one language's.
+    """Read every list of a directory; `fr` and `fr-CA-u-sd-caqc` belong to one language.
 
-    Hidden files, README, LICENSE and USERS are passed over.
+    Skip hidden files, README, LICENSE and USERS.
 
     Args:
         directory: its path, or a URL such as gs://bucket/badwords.
@@ -78,19 +78,19 @@ def load_badwords(directory: str | Path) -> WordLists:
         found[lang] |= _read_list(file)
     if not found:
         raise UserError(
-            f"bad words {directory} holds no list: give a directory with files such as de"
+            f"bad words {directory} has no list: give a directory with files such as de"
         )
     return tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items()))
 
 
 def identity(lists: WordLists) -> dict[str, Any]:
-    """Return what a build's configuration says of lists: languages, a digest of all entries."""
+    """Return a build's settings about the lists: languages, a digest of all entries."""
     digest = hashlib.sha256(canonical_json(lists).encode()).hexdigest()
     return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
 
 def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
-    """Return name, path and size (of files) of what is right below a directory."""
+    """Return name, path and size of each entry of a directory; None is the size of a directory."""
     if storage.is_remote(directory):
         sizes = {
             path.partition("/")[0]: size if "/" not in path else None
@@ -117,19 +117,19 @@ def _read_list(file: str) -> set[str]:
         raise UserError(f"bad words {file} is not UTF-8 ({error}): convert it") from error
     words = {line.strip() for line in io.StringIO(text, newline=None)} - {""}
     if not words:
-        raise UserError(f"bad words {file} has no entry: remove it, or give one entry a line")
+        raise UserError(f"bad words {file} has no entry: remove it, or give one entry per line")
     longest = max(words, key=len)
     if len(longest) > MAX_WORD_CHARACTERS or "\0" in text:
         raise UserError(
-            f"bad words {file} is not a list of words: an entry has at most "
-            f"{MAX_WORD_CHARACTERS} characters, and none is NUL"
+            f"bad words {file} is not a list of words: an entry must have at most "
+            f"{MAX_WORD_CHARACTERS} characters, none of them NUL"
         )
     return words
 
 
 @functools.lru_cache(maxsize=4)
 def word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re.Pattern[str]]:
-    """Return what finds a language's bad words by a release's rules, compiled once per process."""
+    """Return patterns of bad words by language, for a release; compiled once per process."""
     patterns = {}
     for lang, words in lists:
         if counted := set(words) - _ALLOWED[release].get(lang, frozenset()):
@@ -139,13 +139,13 @@ def word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re.Pattern
 
 
 def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str) -> bool:
-    """Tell whether a text has a word of its language's list, that of the code without subtags."""
+    """Return whether a text has a word of the list for its language's code without subtags."""
     pattern = patterns.get(lang.partition("-")[0])
     return pattern is not None and pattern.search(text.lower()) is not None
 
 
 def in_fraction(url_hash: bytes, fraction: float) -> bool:
-    """Tell whether a page is in a share of all, by the hash of its normalised URL."""
+    """Return whether the hash of a page's normalised URL is within a share of all hashes."""
     numerator, denominator = float(fraction).as_integer_ratio()
     return int.from_bytes(url_hash, "big") % denominator < numerator
 
@@ -156,9 +156,9 @@ class BadWords(ListRule):
 
     Attributes:
         badwords: a directory of lists in LDNOOBW's layout, or its URL; "" drops no page.
-        badwords_filter_fraction: share of the pages with bad words that is dropped, chosen by
-            the URL's hash (1 in mC4 3.0.1, 0.999 in 3.1.0).
-        mc4_release: how words match.
+        badwords_filter_fraction: share of the pages with bad words to drop, chosen by the URL's
+            hash (1 in mC4 3.0.1, 0.999 in 3.1.0).
+        mc4_release: release whose rules for matches apply.
     """
 
     name: ClassVar[str] = "badwords"
@@ -170,7 +170,7 @@ class BadWords(ListRule):
         check_fields(self)
 
     def settings(self) -> dict[str, Any]:
-        """Return languages and a digest of the lists, and how they are applied."""
+        """Return the other fields, with languages and a digest instead of the lists."""
         return {
             "badwords": identity(load_badwords(self.badwords)) if self.badwords else None,
             "badwords_filter_fraction": self.badwords_filter_fraction,
@@ -178,14 +178,14 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name all but the fraction, if that drops every page now: fractions do not nest."""
+        """Name all settings, unless only the fraction changed, to 1: others do not nest."""
         all_dropped = (
             was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1
         )
         return [] if all_dropped else [*was]
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        # `--badwords` sets the directory; a recipe does not hold it.
+        # `--badwords` sets the directory, so the recipe on a worker lacks it.
         return {**super().prepare(directory), "badwords": self.badwords}
 
     def load(self) -> WordLists:
@@ -204,14 +204,14 @@ class BadWords(ListRule):
 
 
 def word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
-    """Return a pattern that finds any of `words`, which are text, not patterns.
+    """Return a pattern that matches any of `words`, taken literally.
 
-    The words share their beginnings (a trie), so that a search takes time in proportion to the
-    text, however many words there are.
+    The words share their beginnings (a trie), so the time of a search depends on the length of the
+    text, not on the number of words.
 
     Args:
-        words: not empty.
-        flanked: whether a non-word character or an edge of the text must be on both sides.
+        words: at least one word.
+        flanked: whether both sides must be a non-word character or an edge of the text.
     """
     trie: dict[str, Any] = {}
     for word in words:
@@ -224,7 +224,7 @@ def word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
 
 
 def _branches(node: dict[str, Any]) -> str:
-    """Return a pattern for everything that may follow at a node of a trie."""
+    """Return a pattern for all continuations of a trie's node."""
     follow = [
         re.escape(character) + _branches(child)
         for character, child in sorted(node.items())

@@ -1,7 +1,7 @@
-"""What a recipe lists: rules that drop pages, and edits that change what is stored of a page.
+"""Steps of a recipe: rules, which drop pages, and edits, which change what is stored of a page.
 
-A rule is a class with a `name`, and either `reason`, which is asked page by page, or `reasons`,
-which is asked about many pages at a time. Its settings are the fields of a frozen dataclass.
+A rule is a class with a `name`, and either `reason`, which gets a page at a time, or `reasons`,
+which gets many. Its settings are the fields of a frozen dataclass.
 """
 
 import copy
@@ -24,25 +24,25 @@ from mswitch.pipelines.local_pool import note
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.records import Page
 
-#: Least and most of values, by name; None where there is no limit.
+#: Lowest and highest allowed values, by name; None if there is no limit.
 Limits = Mapping[str, tuple[float | None, float | None]]
 
-#: What may be another beside a rule's settings: the code of a user's rule, and what language rules
-#: before it find.
+#: Things that may change besides a rule's settings: the code of a user's rule, and the language
+#: that an earlier rule identifies.
 ITS_CODE, THE_LANGUAGE = "its code", "the language"
 
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
 class Step:
-    """One entry of a recipe's lists. Its settings are its attributes, best those of a dataclass.
+    """An entry of a recipe's lists. Its settings are its attributes, best as a dataclass.
 
     Attributes:
-        name: what statistics call it; no other entry of the recipe has it.
+        name: name in statistics, unique in the recipe.
         columns: columns that it adds to documents, with their Arrow types (`float32`, `string`).
         files: names of fields that hold a path or URL. The content of these files is part of a
-            corpus' identity, and workers find them under the path in the field.
-        preload: modules that worker processes have imported before they start.
+            corpus' identity. On workers, the field has a path that they can read.
+        preload: modules to import before worker processes start.
     """
 
     name: ClassVar[str]
@@ -52,11 +52,11 @@ class Step:
 
     @property
     def changes_text(self) -> bool:
-        """Whether it may change the text of a page that stays."""
+        """Whether the step may change the text of a page that stays."""
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        # What a cached property holds is loaded again where the step arrives.
+        # Each process computes cached properties again.
         kind = type(self)
         return {
             name: value
@@ -65,11 +65,11 @@ class Step:
         }
 
     def settings(self) -> dict[str, Any]:
-        """Return what identifies this step besides its code: files by their content."""
+        """Return the settings that identify this step, with hashes of its files' content."""
         settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
             settings = {name: settings[name] for name in identifying(self)}
-        # A function is code, which is part of a recipe's source.
+        # The recipe's source already identifies functions.
         settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
         what = f"the file of rule {self.name}"
         settings |= {n: file_digest(settings[n], what) for n in self.files if settings[n]}
@@ -78,13 +78,13 @@ class Step:
                 canonical_json(value)
             except (TypeError, ValueError) as error:
                 raise UserError(
-                    f"rule {self.name} holds a {type(value).__name__} in {name}, which is neither "
-                    "text nor numbers nor lists of them: make it a functools.cached_property"
+                    f"rule {self.name} has a {type(value).__name__} in {name}, which is neither "
+                    "text nor a number nor a list of these: make it a functools.cached_property"
                 ) from error
         return settings
 
     def change(self, fields: Mapping[str, Any]) -> Self:
-        """Return the step with other values for some fields."""
+        """Return the step with new values of some fields."""
         if dataclasses.is_dataclass(self):
             return dataclasses.replace(self, **fields)
         changed = copy.copy(self)
@@ -92,13 +92,13 @@ class Step:
         return changed
 
     def detail(self, page: Page) -> str:
-        """Return what samples of dropped pages show of one."""
+        """Return the text that samples show of a dropped page."""
         return page.text
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        """Return fields as workers need them; called once, where a build starts.
+        """Return new values of fields for workers; called once, when a build starts.
 
-        By default, files on this machine are copied there, whether workers could see them or not.
+        By default, copy local files to `directory`, even if workers could read them in place.
 
         Args:
             directory: path or URL of a directory that all workers can read.
@@ -120,27 +120,29 @@ class Step:
 
 
 class Rule(Step):
-    """Says which pages to drop, and why; define `reason` or `reasons`.
+    """Decides which pages to drop, and why; define `reason` or `reasons`.
 
-    Every worker thread has its own rules: what takes long to load belongs into a
-    `functools.cached_property`.
+    Every worker thread has its own rules. Load slow resources in a `functools.cached_property`.
 
     Attributes:
-        is_stage: whether statistics have a row for it; otherwise its drops count as `read`.
+        is_stage: whether statistics have a row for it; if not, its drops count as `read`.
     """
 
     is_stage: ClassVar[bool] = True
 
     def url_reason(self, url: str) -> str | None:
-        """Name the list that blocks a URL, whose record is not read then, or None."""
+        """Return the list that blocks a URL, or None; a blocked record is not read."""
         return None
 
     def response_reason(self, headers: Sequence[tuple[str, str]], html: str) -> str | None:
-        """Return why not to extract a WARC response, or None."""
+        """Return the reason to drop a WARC response before its text is extracted, or None."""
         return None
 
     def reason(self, page: Page) -> str | None:
-        """Return why to drop a page, in lower-case letters, digits and underscores, or None."""
+        """Return the reason to drop a page, or None.
+
+        A reason has lower-case letters, digits and underscores.
+        """
         raise NotImplementedError(f"{type(self).__name__} defines neither reason nor reasons")
 
     def reasons(self, pages: Sequence[Page]) -> Sequence[str | None]:
@@ -155,25 +157,26 @@ class Rule(Step):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Return `reasons` for documents of a corpus by their labels and columns alone.
+        """Return `reasons` for documents of a corpus from only their labels and columns.
 
         Args:
             pages: documents.
-            changed: which settings are not those that the corpus was built with.
+            changed: names of settings that changed since the corpus was built.
 
         Returns:
-            None, as by default, where these do not tell: then `reasons` are asked of the text.
+            The reasons. None, the default, if labels and columns are not enough: the caller then
+            asks `reasons`, which read the text.
         """
         return None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the changed settings by which it may keep a page that it dropped before.
+        """Name the changed settings that may keep a page that was dropped before.
 
-        By default all but those that move nothing but `limits`, and these inwards.
+        By default, all settings except those that only make `limits` stricter.
 
         Args:
-            was: the changed settings with their former values, files by their content; `ITS_CODE`
-                and `THE_LANGUAGE` if these may be another.
+            was: the changed settings with their old values, files by their content; `ITS_CODE` and
+                `THE_LANGUAGE` if these may have changed.
         """
         return [
             name
@@ -182,12 +185,12 @@ class Rule(Step):
         ]
 
     def find_moved(self, name: str, was: Any) -> dict[str, bool]:
-        """Return which `limits` a setting moved from its former value, and whether inwards."""
+        """Return the `limits` that a changed setting moved, and whether each is now stricter."""
         if not hasattr(self, name):
             return {}
         try:
             before, after = self.change({name: was}).limits(), self.limits()
-        except UserError:  # not a value beside the others as they are now
+        except UserError:  # the old value does not fit the other settings
             return {}
         pairs = {
             value: (after.get(value, (None, None)), limits) for value, limits in before.items()
@@ -195,42 +198,42 @@ class Rule(Step):
         return {value: _is_within(*pair) for value, pair in pairs.items() if pair[0] != pair[1]}
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the settings that a reason to drop a page depends on, as far as it is known."""
+        """Return the settings that a reason to drop a page depends on, if known."""
         return ()
 
     def notes(self, page: Page) -> Iterable[Mapping[str, Any]]:
-        """Return what to note of a page that was dropped, as JSON."""
+        """Return notes about a dropped page, as JSON."""
         return ()
 
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return the values that `reason` compared with its limits, for `mswitch corpus inspect`.
 
-        Called after it. By default, the columns that the rule adds.
+        It is called after `reason`. By default, return the columns that the rule adds.
         """
         return {name: page.columns[name] for name in self.columns if name in page.columns}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return least and most that a page may have of each value in `describe`."""
+        """Return the lowest and highest allowed value, for each value in `describe`."""
         return {}
 
     def defines(self, method: str) -> bool:
-        """Tell whether its class overrides a method of `Rule`."""
+        """Return whether the rule's class overrides a method of `Rule`."""
         return getattr(type(self), method) is not getattr(Rule, method)
 
 
 @dataclasses.dataclass(frozen=True)
 class ListRule(Rule):
-    """A rule with lists of the user's; define `load`.
+    """A rule with lists from the user; define `load`.
 
     Attributes:
-        saved: where a build keeps what it has read for its workers.
+        saved: file in which a build stores the result of `load` for its workers.
     """
 
     saved: str = dataclasses.field(default="", repr=False, kw_only=True)
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules have it
+        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include it
             settings.pop("saved", None)
         return settings
 
@@ -239,7 +242,7 @@ class ListRule(Rule):
         raise NotImplementedError
 
     def prepare(self, directory: str) -> dict[str, Any]:
-        """Write what is read where every worker can read it."""
+        """Write the result of `load` to a file that every worker can read."""
         saved = storage.join(directory, f"{self.name}.pickle")
         with storage.publish(saved) as path:
             path.write_bytes(pickle.dumps(self.load()))
@@ -247,40 +250,40 @@ class ListRule(Rule):
 
     @functools.cached_property
     def loaded(self) -> Any:
-        """What `load` returned where the build was started, or does here."""
+        """Result of `load`, from the start of the build or from this process."""
         return _read_saved(self.saved) if self.saved else self.load()
 
 
 @functools.lru_cache(maxsize=4)
 def _read_saved(path: str) -> Any:
-    """Read what `prepare` wrote; the threads of a process share it."""
+    """Read the file of `prepare`; the threads of a process share the result."""
     return pickle.loads(storage.read_bytes(path))  # noqa: S301, of this build's own directory
 
 
 class Edit(Step):
-    """Changes what is stored of a page. Edits come last in the ingest of a recipe."""
+    """Changes the stored text and columns of a page. Edits come last in a recipe's ingest."""
 
     @property
     def changes_text(self) -> bool:
         return True
 
     def edit(self, page: Page) -> None:
-        """Change a page: `utf8` and `columns`."""
+        """Change a page's `utf8` and `columns`."""
         raise NotImplementedError
 
     def mask(self, beginning: str) -> str:
-        """Return the beginning of a text, of a page that is dropped, as samples may show it."""
+        """Return the beginning of a dropped page's text, in the form that samples may show."""
         return beginning
 
 
 def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
-    """Return whether all that is within some limits is within others."""
+    """Return whether all values within `inner` are within `outer`."""
     lows = [-math.inf if low is None else low for low, _ in (inner, outer)]
     highs = [math.inf if high is None else high for _, high in (inner, outer)]
     return lows[0] >= lows[1] and highs[0] <= highs[1]
 
 
 def file_digest(path: str, what: str) -> str:
-    """Return the SHA-256 of a file, by path or URL; `what` is what an error calls it."""
+    """Return the SHA-256 of a file, by path or URL; errors call the file `what`."""
     with open_list(path, what) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

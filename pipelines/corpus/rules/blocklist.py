@@ -1,4 +1,4 @@
-"""URL blocklists, which the user gives; none are shipped."""
+"""URL blocklists. The user provides them; mswitch contains none."""
 
 import dataclasses
 import functools
@@ -25,13 +25,13 @@ _SCHEME = re.compile(r"^https?://")
 
 @dataclasses.dataclass(frozen=True)
 class BlockedUrls:
-    """Domains, URL prefixes and URLs with a query that are blocked. Memory: 9 bytes an entry.
+    """Blocked domains, URL prefixes and URLs with a query. Memory: 9 bytes per entry.
 
     Attributes:
-        names: the lists, for the report.
-        hashes: uint64 [entries], increasing. Two entries of millions share a hash with
-            probability 1e-6.
-        lists: uint8 [entries] the list each entry is from.
+        names: names of the lists, for the report.
+        hashes: uint64 [entries], increasing. The probability that any two of millions of entries
+            share a hash is 1e-6.
+        lists: uint8 [entries] index of each entry's list.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class BlockedUrls:
     lists: np.ndarray
 
     def match(self, url: str) -> str | None:
-        """Return the list that blocks `url`: by its domain, a parent's, a prefix, or as it is."""
+        """Return the list that blocks `url`: its domain, a parent, a prefix, or the exact URL."""
         if not len(self.hashes):
             return None
         keys = np.array([_hash(entry) for entry in _entries_that_block(url)], np.uint64)
@@ -49,7 +49,7 @@ class BlockedUrls:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A hash of all entries, for the identity of a build."""
+        """Hash of all entries, for the identity of a build."""
         sha256 = hashlib.sha256(repr(self.names).encode())
         sha256.update(self.hashes.astype("<u8").tobytes() + self.lists.tobytes())
         return sha256.hexdigest()
@@ -59,12 +59,11 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
     """Read blocklists.
 
     Args:
-        paths: text files with a domain a line (`#` starts a comment; a domain blocks those below
-            it), or directories with a directory a category, each with a file `domains` and
-            possibly `urls` (lines of host/path, which block what is below too, or of
-            host/path?query, which block that alone; a scheme or port makes no difference). A
-            list is named after its file, or after its category. Either may be a URL, such as
-            gs://bucket/ut1.
+        paths: files or directories, by path or URL, such as gs://bucket/ut1. A text file has a
+            domain per line, which blocks its subdomains too; `#` starts a comment. A directory has
+            a directory for each category, with a file `domains` and possibly a file `urls`. A line
+            host/path of `urls` also blocks everything below it; host/path?query blocks only this
+            URL; scheme and port make no difference. A list has the name of its file or category.
     """
     entries: dict[int, int] = {}
     names: list[str] = []
@@ -75,7 +74,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
         for number, entry in _read_entries(file):
             if whole_hosts and (re.search("[/: ]", entry) or "." not in entry):
                 raise UserError(
-                    f"{shown}, line {number}: {entry[:80]!r} is not a domain: give one domain a "
+                    f"{shown}, line {number}: {entry[:80]!r} is not a domain: give one domain per "
                     "line"
                 )
             prefix, _, query = _SCHEME.sub("", entry).partition("?")
@@ -85,8 +84,8 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
                 raise UserError(f"{shown}, line {number}: {entry[:80]!r} has no host: remove it")
             key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
             entries.setdefault(_hash(key), names.index(name))
-        if not number and file in map(str, paths):  # in directories of others, some are empty
-            raise UserError(f"the blocklist {shown} has no entry: give one domain a line")
+        if not number and file in map(str, paths):  # published directories have empty lists
+            raise UserError(f"the blocklist {shown} has no entry: give one domain per line")
     if len(names) > 255:
         raise UserError(f"{len(names)} blocklists: give at most 255, or join some")
     hashes = np.array(sorted(entries), np.uint64)
@@ -95,26 +94,26 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
 
 
 def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
-    """Yield name, file, and whether its entries are domains, not URLs."""
+    """Yield name and file of each list, and whether its entries are domains, not URLs."""
     for path in paths:
         below = _files_below(path)
         if below is None:
             yield Path(storage.name_of(path)).stem, str(path), True
             continue
         if not below:
-            raise UserError(f"{path} has no file called {_DOMAINS} or {_URLS} in it")
+            raise UserError(f"{path} has no file {_DOMAINS} or {_URLS}: give another directory")
         for file in below:
             yield Path(file).parent.name, file, Path(file).name == _DOMAINS
 
 
 def _files_below(path: str | Path) -> list[str] | None:
-    """Return the lists below a directory, in one order wherever it lies; None for a file."""
+    """Return the lists below a directory, sorted alike for paths and URLs; None for a file."""
     kinds = (_DOMAINS, _URLS)
     if not storage.is_remote(path):
         if not Path(path).is_dir():
             return None
         return [str(file) for file in sorted(Path(path).glob("**/*")) if file.name in kinds]
-    # Of https:// nothing can be listed.
+    # Files at https:// URLs cannot be listed.
     found = {} if storage.is_http(path) else remote_files(str(path))
     names = sorted(name.split("/") for name in found)
     return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
@@ -135,37 +134,37 @@ def _hash(entry: str) -> int:
 
 
 def canonical_host(host: str) -> str:
-    """Return a host in lower case, in ASCII where it can be, without port and `www.`."""
+    """Return a host in lower case and (if possible) ASCII, without trailing dots and `www.`."""
     host = host.lower().rstrip(".").removeprefix("www.")
     if host.isascii():
         return host
     try:
         return idna.encode(host, uts46=True).decode()
-    except UnicodeError:  # idna's errors are such
+    except UnicodeError:  # base class of idna's errors
         return host
 
 
 def _exact(host: str, path: str, query: str) -> str:
-    """Return the key of one URL. No prefix begins so: a list has another digest for such lines."""
+    """Return the key of a URL with a query; unlike other keys, it begins with a question mark."""
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
 
 def hosts_of(url: str) -> list[str]:
-    """Return the host of `url` and its parents, the longest first; none if it has none."""
+    """Return the host of `url` and its parents, the longest first; empty without a host."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
         host = canonical_host(parts.hostname or "")
     except ValueError:
         return []
     labels = host.split(".")
-    # No domain has more than ten labels.
+    # At most ten: no domain has more labels.
     return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
 
 
 def _entries_that_block(url: str) -> list[str]:
     """Return the key of every entry that would block `url`.
 
-    They are its host and parents, then longer prefixes, then the URL with its query.
+    They are the host and its parents, prefixes of the path, and the URL with its query.
     """
     if not (hosts := hosts_of(url)):
         return []
@@ -178,10 +177,10 @@ def _entries_that_block(url: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Blocklist(ListRule):
-    """Drops pages of blocked domains, URL prefixes and URLs; an archive's record is not read then.
+    """Drops pages of blocked domains, URL prefixes and URLs, without reading records of archives.
 
     Attributes:
-        blocklists: files of domains, or directories with one directory a category, by path or
+        blocklists: files of domains, or directories with a directory for each category, by path or
             URL; see `load_blocklist`.
     """
 

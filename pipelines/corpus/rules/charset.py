@@ -1,4 +1,4 @@
-"""The encodings of pages as columns."""
+"""Stores the encodings of pages as columns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from mswitch.pipelines.records import Page
 
 @dataclasses.dataclass(frozen=True)
 class KeepCharset(Edit):
-    """Keeps the encoding that a page's HTML was decoded by, and the one that it declared."""
+    """Stores the encoding used to decode a page's HTML, and the one that the HTML declares."""
 
     name: ClassVar[str] = "charset"
     columns: ClassVar[Mapping[str, str]] = {"charset": "string", "declared_charset": "string"}
@@ -20,5 +20,5 @@ class KeepCharset(Edit):
         return False
 
     def edit(self, page: Page) -> None:
-        """Copy both from the page."""
+        """Copy both encodings from the page."""
         page.columns |= {name: getattr(page, name) for name in self.columns}

@@ -1,14 +1,13 @@
-"""Pages that contain an item of an evaluation set, found by n-grams of 13 words.
+"""Finds pages that contain an item of an evaluation set, by n-grams of 13 words.
 
-Items are cut like pages (see `words`), so punctuation, case and line breaks do not matter, and
-where there are no spaces the n-grams are as many letters as 13 words are worth. A page contains an
-item if it has at least a given share of the item's distinct n-grams. An item shorter than 13 words
-is one n-gram of its own length, down to 8 words; shorter ones would match by chance and are
-reported as unchecked.
+Items are cut like pages (see `words`), so punctuation, case and line breaks do not matter. In
+scripts without spaces, an n-gram has as many letters as 13 words are worth. A page contains an item
+if it has at least a given share of the item's distinct n-grams. An item of 8 to 12 words is one
+n-gram of its own length. Shorter items would match by chance: they are reported as unchecked.
 
-Memory: 14 bytes for each distinct n-gram of the items (8 its hash, 4 its item, 2 a filter of one
-bit in 16), and about 100 bytes an item. The filter lets 6 % of foreign n-grams through to a binary
-search.
+Memory: 14 bytes per distinct n-gram of the items (8 for the hash, 4 for the item, 2 for a filter
+with one bit in 16 set), and about 100 bytes per item. The filter passes 6 % of other n-grams to a
+binary search.
 """
 
 import collections
@@ -40,7 +39,7 @@ _FILTER_BITS_PER_NGRAM = 16
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """One item: the name of its set, its line in the file, and all its text."""
+    """An item: the name of its set, its line in the file, and all its text."""
 
     set: str
     line: int
@@ -49,7 +48,7 @@ class EvaluationItem:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contamination:
-    """One item on one page: how many of the item's distinct n-grams are there, of how many."""
+    """An item on a page: how many of the item's distinct n-grams match, and how many it has."""
 
     page: int
     set: str
@@ -59,19 +58,19 @@ class Contamination:
 
 
 def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem]:
-    """Yield the items of evaluation sets; a set is named after its file.
+    """Yield the items of evaluation sets; a set has the name of its file.
 
     Args:
-        paths: `.jsonl` files, where an item is all strings in one object, however deep; or `.txt`
-            files, where an item is a line. Either may be compressed (`.gz`), or be a URL.
+        paths: `.jsonl` files, in which an item is all strings in an object, at any depth; or `.txt`
+            files, in which an item is a line. Both may be compressed (`.gz`), and may be URLs.
     """
     named: dict[str, str] = {}
     for path in paths:
         name, _ = _name_and_kind(path)
         if name in named:
             raise UserError(
-                f"evaluation sets {named[name]} and {storage.hide_secrets(path)} are both called "
-                f"{name}, by which the report tells sets apart: rename one"
+                f"evaluation sets {named[name]} and {storage.hide_secrets(path)} have the same "
+                f"name {name}, which the report needs to distinguish them: rename one"
             )
         named[name] = storage.hide_secrets(path)
     for path in paths:
@@ -90,7 +89,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
             except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
                 raise UserError(f"cannot read the evaluation set {shown}: {error}") from error
         if not items:
-            raise UserError(f"the evaluation set {shown} has no item: give one a line")
+            raise UserError(f"the evaluation set {shown} has no item: give one per line")
 
 
 def _name_and_kind(path: str | Path) -> tuple[str, str]:
@@ -114,7 +113,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """The n-grams of one length: hashes (increasing) with the item of each, and the filter."""
+    """N-grams of one length: hashes (increasing), the item of each hash, and the filter."""
 
     hashes: np.ndarray
     items: np.ndarray
@@ -132,7 +131,7 @@ class _Table:
         return cls(hashes, items, passes)
 
     def candidates(self, hashes: np.ndarray) -> np.ndarray:
-        """Return which hashes the filter lets through."""
+        """Return for each hash 1 if it passes the filter, else 0."""
         place = hashes & np.uint64(8 * len(self.filter) - 1)
         return (self.filter[place >> np.uint64(3)] >> (place & np.uint64(7)).astype(np.uint8)) & 1
 
@@ -142,12 +141,12 @@ class EvaluationIndex:
 
     Args:
         items: the sets' items.
-        min_share: the share of an item's n-grams from which a page contains it.
+        min_share: lowest share of an item's n-grams in a page that contains the item.
 
     Attributes:
-        items: (set, line) of each item that can be found.
-        too_short: (set, line) of each that cannot.
-        ngrams: how many distinct n-grams each item has.
+        items: (set, line) of each item that is long enough.
+        too_short: (set, line) of each other item.
+        ngrams: number of distinct n-grams of each item.
     """
 
     def __init__(self, items: Iterable[EvaluationItem], min_share: float = 0.5):
@@ -173,11 +172,11 @@ class EvaluationIndex:
         }
 
     def __len__(self) -> int:
-        """The number of items that can be found."""
+        """Return the number of items that are long enough."""
         return len(self.items)
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:
-        """Return what pages contain, by page and item."""
+        """Return the items that pages contain, sorted by page and item."""
         found = []
         for start, stop in chunks(texts):
             words = cut(texts[start:stop])
@@ -194,7 +193,7 @@ class EvaluationIndex:
         last = np.searchsorted(table.hashes, hashes[passed], side="right")
         known = last > first
         pages = words.page_of_unit[starts[passed[known]]]
-        # An n-gram that the page has twice counts once.
+        # Count a repeated n-gram once.
         pairs = np.unique(np.column_stack([pages, first[known], last[known]]), axis=0)
         hits = [
             (page, item) for page, low, high in pairs.tolist() for item in table.items[low:high]
@@ -214,7 +213,7 @@ class Decontaminate(ListRule):
 
     Attributes:
         evaluation_sets: .jsonl and .txt files, by path or URL; see `read_evaluation_sets`.
-        contamination_share: the share of an item's n-grams from which a page contains it.
+        contamination_share: lowest share of an item's n-grams in a page that contains the item.
     """
 
     name: ClassVar[str] = "decontamination"
@@ -225,7 +224,7 @@ class Decontaminate(ListRule):
         check_fields(self, self.name)
 
     def settings(self) -> dict[str, Any]:
-        """Return the share, and the files by their content, wherever they lie."""
+        """Return the share, and the hashes of the files' content."""
         return {
             "contamination_share": self.contamination_share,
             "evaluation_sets": sorted(
@@ -234,7 +233,7 @@ class Decontaminate(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name the share if it is larger, and the sets if one of them is gone."""
+        """Name the share if it is larger, and the sets if one of them is missing."""
         now, looser = self.settings(), {*was} - {THE_LANGUAGE}
         if now["contamination_share"] <= was.get("contamination_share", 1):
             looser.discard("contamination_share")
@@ -247,7 +246,7 @@ class Decontaminate(ListRule):
         return EvaluationIndex(read_evaluation_sets(self.evaluation_sets), self.contamination_share)
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
-        """Return `evaluation_item` for pages with an item; what was found is noted."""
+        """Return `evaluation_item` for pages with an item; note the items in the page's columns."""
         reasons: list[str | None] = [None] * len(pages)
         for found in self.loaded.check([page.text for page in pages]):
             page, reasons[found.page] = pages[found.page], "evaluation_item"
@@ -266,9 +265,9 @@ class Decontaminate(ListRule):
 def contamination_report(
     index: EvaluationIndex, matches: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return decontamination.json: each set's items, and which of them are on which page.
+    """Return decontamination.json: each set's items, and the pages that contain them.
 
-    Every `match` names set, line of the item, n-grams of the item found of how many, and the
+    Every `match` has the set, the item's line, its matched n-grams and all its n-grams, and the
     dropped page. Pages are sorted by id, so the report does not depend on the input's order.
     """
     found = _found(matches)
@@ -289,7 +288,7 @@ def contamination_report(
 
 
 def merge_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the report of a corpus and a crawl that was added, checked against the same sets."""
+    """Return the joint report of a corpus and an added crawl, checked against the same sets."""
     matches = _in_order([*one["matches"], *other["matches"]])
     found = collections.Counter(name for name, _ in _found(matches))
     sets = {name: {**counts, "found": found[name]} for name, counts in one["sets"].items()}

@@ -1,11 +1,11 @@
-"""Language identification by CLD2, by CLD3 where it is in doubt, and by the script.
+"""Language identification by CLD2, by CLD3 if CLD2 is in doubt, and by script.
 
-CLD3 alone (mC4's way, `langid_mc4`) is sure of itself on text in languages it has no
-label for, and loses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 languages more, and
-says how many points per kB a text scores in its best language. That figure is what separates a
-language from its unlisted relatives: for one language it is nearly the same in software messages
-and in legal prose, and relatives reach about half of it. `language_policy.csv` has it per language,
-with who decides. docs/explain/language-identification.md has the measurements.
+CLD3 alone (as in mC4, `langid_mc4`) gives confident labels to languages that it does not know, and
+misses Croatian, Bosnian and Latin-script Serbian. CLD2 knows 60 more languages, and returns the
+points per kB of a text in its best language. These points separate a language from relatives
+without a label: they are nearly equal in software messages and legal prose of a language, and
+relatives reach about half of them. `language_policy.csv` has the points of each language, and which
+identifier decides. docs/explain/language-identification.md has the measurements.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mswitch.pipelines.corpus.rules.text_script import main_script, script_count
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
 
-#: Why a text is undetermined; "" where its language is known.
+#: Why a text is undetermined; "" if its language is known.
 Reason = Literal[
     "",
     "no_guess",
@@ -34,31 +34,31 @@ Reason = Literal[
     "other_language",
     "script_mismatch",
 ]
-#: CLD2's codes where they differ from mC4's. Nynorsk is Norwegian, traditional Chinese is Chinese.
+#: mC4's codes for CLD2's, if they differ. Nynorsk is Norwegian, traditional Chinese is Chinese.
 _CLD2_CODES = {"jw": "jv", "tl": "fil", "zh-Hant": "zh", "nn": "no"}
-#: What CLD2 refuses: control characters and code points that are not characters.
+#: Characters that CLD2 refuses: control characters and code points that are not characters.
 _REFUSED = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff"
     + "".join(chr(plane << 16 | low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF))
     + "]"
 )
 
-#: CLD3 gives no answer for shorter text.
+#: CLD3 has no answer for shorter text.
 MIN_BYTES = 100
-#: How much of a text the identifiers look at: of a longer one, three pieces (`sample`). The South
-#: Slavic cues, which are rare, look at three times as much.
+#: Most characters of a text for the identifiers; of a longer text, they get three pieces
+#: (`sample`). The South Slavic cues are rare, so three times as many characters are searched.
 MAX_CHARACTERS = 3_000
 #: Lowest share of letters in the language's own script.
 MIN_SCRIPT_SHARE = 0.5
-#: Lowest share of a language's usual CLD2 points that counts. Unlisted relatives reach 0.3 to 0.6,
-#: text in the language 0.75 and more; the value leaves room for pages less tidy than those it was
-#: chosen on.
+#: Lowest accepted share of a language's usual CLD2 points. Relatives without a label reach 0.3 to
+#: 0.6, text in the language 0.75 and more. The value allows for pages less tidy than those on which
+#: it was chosen.
 MIN_POINTS_SHARE = 0.6
-#: How much of a text must be in one language for CLD2 to decide alone.
+#: Lowest percentage of a text in one language for which CLD2 decides alone.
 MIN_CLD2_PERCENT = 90
-#: With more points in any language, text is not one that CLD2 lacks.
+#: Text with more points in any language is not in a language that CLD2 does not know.
 ROMANISED_POINTS = 450
-#: Weight of each identifier's own label beside the South Slavic cues.
+#: Factor on the odds of the South Slavic cues for each identifier's own label.
 AGREEMENT_ODDS = 1.5
 
 
@@ -67,9 +67,9 @@ class LanguagePolicy:
     """One row of language_policy.csv.
 
     Attributes:
-        decided_by: `cld2`, or both together where it is in doubt; `cld3` where CLD2 has no label
-            for the language; `cues` (`mswitch.pipelines.corpus.rules.south_slavic`).
-        cld3_probability: lowest probability with which CLD3's label counts.
+        decided_by: `cld2`: CLD2, or both if it is in doubt; `cld3`: CLD3, since CLD2 has no label
+            for the language; `cues`: `mswitch.pipelines.corpus.rules.south_slavic`.
+        cld3_probability: lowest accepted probability of CLD3's label.
         cld2_points: CLD2's usual points per kB for text in this language.
     """
 
@@ -80,7 +80,7 @@ class LanguagePolicy:
 
 @functools.cache
 def language_policies() -> Mapping[str, LanguagePolicy]:
-    """The table, by code of languages.csv; every language has a row."""
+    """Read the table, by code of languages.csv; every language has a row."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
@@ -92,15 +92,16 @@ def language_policies() -> Mapping[str, LanguagePolicy]:
 
 
 class Identification(NamedTuple):
-    """The language of a text, and what else was considered.
+    """The language of a text, and the second guess.
 
     Attributes:
         lang: a code of languages.csv, or `und`.
-        score: from 0 to 1, by who decided: the share of the language's usual CLD2 points, CLD3's
-            probability, or the cues' probability. For `und`, that of `second`.
-        second: the best label that was not given, which for `und` is the best guess; a code of
-            languages.csv or one of CLD2's other codes; "" if there is none.
-        second_score: its score, as above.
+        score: from 0 to 1. Depending on the identifier that decided: the share of the language's
+            usual CLD2 points, CLD3's probability, or the cues' probability. For `und`, the score of
+            `second`.
+        second: the best label except `lang`; for `und`, the best guess. A code of languages.csv or
+            another code of CLD2; "" if there is none.
+        second_score: score of `second`, as above.
         script: the text's main script.
         reason: why the language is `und`, or "".
     """
@@ -114,10 +115,10 @@ class Identification(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """What one identifier says.
+    """The guess of an identifier.
 
     Attributes:
-        lang: a code of languages.csv or another of CLD2's; "" if it has no guess.
+        lang: a code of languages.csv or another code of CLD2; "" without a guess.
         share: CLD3's probability, CLD2's share of the text, or the cues' probability.
         points: CLD2's points per kB of text.
         reliable: whether CLD2 calls its answer reliable.
@@ -133,17 +134,17 @@ NO_GUESS = Guess("", 0.0, reliable=False)
 
 
 def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
-    """Return CLD2's guesses, at least one, that for most of the text first.
+    """Return CLD2's guesses, at least one; the first covers most of the text.
 
     Args:
-        text: anything that UTF-8 can encode; what CLD2 refuses is replaced by spaces.
-        latin: whether the text is mostly in Latin script, which tells Serbian's two forms apart.
+        text: any text that UTF-8 can encode; characters that CLD2 refuses become spaces.
+        latin: whether the text is mostly in Latin script, to distinguish the two forms of Serbian.
     """
     import pycld2
 
     try:
         reliable, _, found = pycld2.detect(text, isPlainText=True, bestEffort=True)
-    except pycld2.error:  # cheaper than looking for what it refuses in every text
+    except pycld2.error:  # faster than searching every text for refused characters
         cleaned = _REFUSED.sub(" ", text)
         reliable, _, found = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
@@ -155,7 +156,7 @@ def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
 
 
 def sample(text: str, characters: int) -> str:
-    """Return a text or, of a longer one, its beginning, middle and end: `characters` in all."""
+    """Return a text; if it is longer than `characters`, return its beginning, middle and end."""
     if len(text) <= characters:
         return text
     piece = characters // 3
@@ -164,7 +165,7 @@ def sample(text: str, characters: int) -> str:
 
 
 class TwoIdentifiers:
-    """Labels text with the codes of languages.csv. An instance serves one thread at a time."""
+    """Labels text with codes of languages.csv. An instance serves one thread at a time."""
 
     def __init__(self):
         self._cld3 = gcld3.NNetLanguageIdentifier(
@@ -173,7 +174,7 @@ class TwoIdentifiers:
         self._policies = language_policies()
 
     def identify(self, text: str) -> Identification:
-        """Return the language of `text`, or `und` and why."""
+        """Return the language of `text`, or `und` and the reason."""
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
         counts = script_counts(seen)
         script = main_script(counts)
@@ -193,9 +194,9 @@ class TwoIdentifiers:
     def _decide(
         self, cld2: Guess, seen: str, script: str, text: str
     ) -> tuple[Guess, Guess, Reason]:
-        """Return the best guess, CLD3's where it was asked, and why the best is not good enough.
+        """Return the best guess, CLD3's guess if it was asked, and why the best is refused, or "".
 
-        CLD3 takes five times as long as CLD2, and is asked only where CLD2 leaves a doubt.
+        CLD3 takes five times as long as CLD2, so it is asked only if CLD2 leaves a doubt.
         """
         group = cld2.lang in south_slavic.LANGUAGES
         alone = self._stands_alone(cld2)
@@ -213,7 +214,7 @@ class TwoIdentifiers:
         return cld3 if reason == "identifiers_disagree" else cld2, cld3, reason
 
     def _doubt(self, cld3: Guess, cld2: Guess) -> Reason:
-        """Why the two guesses do not settle a language between them, or "" if they do."""
+        """Return why the two guesses together do not decide a language, or "" if they do."""
         if not cld3.lang:
             return "low_confidence" if cld2.lang else "no_guess"
         if cld3.lang != cld2.lang:
@@ -236,7 +237,7 @@ class TwoIdentifiers:
         return "" if guess.lang in self._policies else "other_language"
 
     def _score(self, guess: Guess) -> float:
-        """The share of a language's usual points; without points, what the guess itself says."""
+        """Return the share of a language's usual points; without points, the guess's share."""
         policy = self._policies.get(guess.lang)
         if guess.points and policy and policy.cld2_points:
             return min(1.0, guess.points / policy.cld2_points)
@@ -248,16 +249,16 @@ class TwoIdentifiers:
         return guess.points >= MIN_POINTS_SHARE * usual
 
     def _stands_alone(self, cld2: Guess) -> bool:
-        """Whether CLD2 needs no second voice: nearly all the text, and the usual points."""
+        """Return whether CLD2 decides alone: for nearly all the text, with enough points."""
         whole = cld2.reliable and cld2.share * 100 >= MIN_CLD2_PERCENT
         return whole and self._has_points(cld2)
 
     def _foreign(self, cld2: Guess) -> bool:
-        """Whether CLD2 is too sure for text in a language that it lacks."""
+        """Return whether CLD2 is too sure for the language to be unknown to it."""
         return cld2.reliable and cld2.points >= ROMANISED_POINTS
 
     def _by_cues(self, cld3: Guess, cld2: Guess, text: str) -> Guess:
-        """Tell Croatian, Bosnian and Latin-script Serbian apart; both labels count a little."""
+        """Decide between Croatian, Bosnian and Latin-script Serbian; labels count a little."""
         odds = south_slavic.probabilities(text[: 3 * MAX_CHARACTERS])
         for guess in (cld3, cld2):
             if guess.lang in odds:
@@ -267,14 +268,14 @@ class TwoIdentifiers:
 
 
 def _code(code: str, latin: bool) -> str:
-    """An identifier's code as languages.csv has it; neither identifier splits Serbian by script."""
+    """Return the code in languages.csv; neither identifier distinguishes Serbian by script."""
     code = _CLD2_CODES.get(code, code)
     return "sr-Latn" if code == "sr" and latin else code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IdentifyLanguageAndScript(LanguageRule):
-    """Labels pages by CLD2, by CLD3 where it is in doubt, and by their script."""
+    """Labels pages by CLD2, by CLD3 if CLD2 is in doubt, and by their script."""
 
     columns: ClassVar[Mapping[str, str]] = {
         "lang_second": "string",
@@ -287,7 +288,7 @@ class IdentifyLanguageAndScript(LanguageRule):
         return TwoIdentifiers()
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return the language of a page and the score that `Identification` describes."""
+        """Return the language of a page and its score, as in `Identification`."""
         found = self._identifiers.identify(page.text)
         page.columns |= {
             "lang_second": found.second,
@@ -298,7 +299,7 @@ class IdentifyLanguageAndScript(LanguageRule):
         return found.lang, found.score
 
     def detail(self, page: Page) -> str:
-        """Return the guess, or why there is none, with its score, then the text."""
+        """Return the guess, or why there is none, then the score and the text."""
         said = page.columns.get("_undetermined") or page.lang
         return f"{said} {page.lang_score:.3f}: {page.text}"
 

@@ -20,14 +20,14 @@ from mswitch.pipelines.records import Page
 class IdentifyLanguage(LanguageRule):
     """Labels pages by CLD3 with mC4's codes.
 
-    A page is `und` where CLD3 calls its guess unreliable (c4_utils.detect_languages:
-    "no_predictions") or its probability is below the threshold ("low_confidence").
+    A page is `und` if CLD3 calls its guess unreliable (c4_utils.detect_languages:
+    "no_predictions") or the probability is below the threshold ("low_confidence").
 
     Attributes:
-        language_threshold: lowest CLD3 probability that settles a language (0.7 in mC4 3.0.1 and
+        language_threshold: lowest CLD3 probability that decides a language (0.7 in mC4 3.0.1 and
             the paper, 0.95 in 3.1.0).
-        language_min_bytes: CLD3 gives no answer for shorter text.
-        language_max_bytes: CLD3 looks at this much of a page.
+        language_min_bytes: fewest bytes of text for which CLD3 decides a language.
+        language_max_bytes: bytes of a page that CLD3 reads.
     """
 
     language_threshold: Annotated[float, Ge(0), Le(1)] = 0.95
@@ -37,10 +37,10 @@ class IdentifyLanguage(LanguageRule):
     def __post_init__(self):
         super().__post_init__()
         check_fields(self)
-        if self.language_min_bytes >= self.language_max_bytes:  # which would end the process
+        if self.language_min_bytes >= self.language_max_bytes:  # would end the process
             raise UserError(
                 f"--language-max-bytes {self.language_max_bytes} must be above "
-                f"--language-min-bytes {self.language_min_bytes}: CLD3 needs text to look at"
+                f"--language-min-bytes {self.language_min_bytes}: CLD3 needs text to read"
             )
 
     def known(self) -> Iterable[str]:

@@ -1,4 +1,4 @@
-"""Language identification by a fastText model of the user's, such as GlotLID or OpenLID."""
+"""Language identification by a user's fastText model, such as GlotLID or OpenLID."""
 
 import collections
 import dataclasses
@@ -23,11 +23,11 @@ from mswitch.pipelines.languages import UNDETERMINED, any_code
 from mswitch.pipelines.records import Page
 
 _PREFIX = "__label__"
-#: What every model begins with.
+#: First bytes of every model.
 _MAGIC = (793712314).to_bytes(4, "little")
-#: How many of a model's guesses are added up.
+#: Number of a model's guesses to add up.
 _LABELS = 5
-#: What models call text in no language, or in several.
+#: Labels of models for text in no language, or in several.
 _NO_LANGUAGE = ("zxx", "und", "mul", "mis")
 _loading = threading.Lock()
 
@@ -38,16 +38,17 @@ class IdentifyLanguageByModel(LanguageRule):
 
         IdentifyLanguageByModel(model="glotlid.bin", other_languages=True)
 
-    Labels become codes by `model_labels.csv`, which knows those of GlotLID, OpenLID and lid.176;
-    others, such as `ast_Latn`, become codes of their own (`ast-Latn`). The file's SHA-256 is part
-    of the corpus' identity. Each process loads it once.
+    `model_labels.csv` maps the labels of GlotLID, OpenLID and lid.176 to codes; other labels, such
+    as `ast_Latn`, become new codes (`ast-Latn`). The SHA-256 of the model file is part of the
+    corpus' identity. Each process loads the model once.
 
     Attributes:
-        model: the model, by path or URL.
-        language_threshold: lowest probability that settles a language. It belongs to a model and a
-            crawl: no value suits all.
-        language_max_characters: how much of a page the model sees, of a longer one in three pieces.
-        other_languages: keep pages in languages that mC4 lacks too, unless `languages` chooses.
+        model: path or URL of the model.
+        language_threshold: lowest probability that decides a language. The right value depends on
+            model and crawl.
+        language_max_characters: characters of a page that the model reads, in three pieces if the
+            page is longer.
+        other_languages: also keep pages in languages that mC4 lacks, unless `languages` is given.
     """
 
     columns: ClassVar[Mapping[str, str]] = MappingProxyType({"lang_margin": "float32"})
@@ -75,12 +76,12 @@ class IdentifyLanguageByModel(LanguageRule):
             return _load(self.model)
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return code and probability; the column `lang_margin` is its lead over the next code.
+        """Return code and probability; set the column `lang_margin` to the lead over the next code.
 
-        Labels of one code, such as those of Arabic's dialects, count together.
+        Probabilities of labels with the same code, such as Arabic's dialects, are added.
         """
         text = sample(page.text, self.language_max_characters)
-        # It takes one line, and gives any label for one without text.
+        # The model takes a single line. For an empty line, it would return some label.
         line = " ".join(text.encode("utf-8", "replace").decode().split())
         labels, found = self._predict(line, k=_LABELS) if line else ((), ())
         scores: collections.Counter[str] = collections.Counter()
@@ -101,11 +102,11 @@ class IdentifyLanguageByModel(LanguageRule):
 
 
 def code_of_label(label: str, text: str = "") -> str:
-    """Return the code that a model's label means.
+    """Return the code for a model's label.
 
     Args:
-        label: such as `__label__deu_Latn`, or `__label__de`.
-        text: tells Serbian's scripts apart, where the label does not.
+        label: a label such as `__label__deu_Latn` or `__label__de`.
+        text: text with that label, to distinguish Serbian's scripts if the label does not.
     """
     name = label.removeprefix(_PREFIX)
     if name in ("sr", "sh"):
@@ -123,16 +124,18 @@ def _labels() -> Mapping[str, str]:
 
 @functools.lru_cache(maxsize=1)
 def _load(path: str) -> Any:
-    """Load a model once in a process; its threads share it."""
+    """Load a model once per process; threads share it."""
     try:
         fasttext = importlib.import_module("fasttext")
     except ImportError as error:
         raise UserError(
-            "the module fasttext is not installed: pip install 'mswitch[fasttext]' brings it"
+            "the module fasttext is not installed: run pip install 'mswitch[fasttext]'"
         ) from error
     try:
         with storage.fetch(path) as local:
             return fasttext.load_model(str(local)).predict
     except ValueError as error:
         shown = storage.hide_secrets(path)
-        raise UserError(f"{shown} is no fastText model ({error}): give a .bin or .ftz") from error
+        raise UserError(
+            f"{shown} is not a fastText model ({error}): give a .bin or .ftz"
+        ) from error

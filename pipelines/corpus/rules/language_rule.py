@@ -1,4 +1,4 @@
-"""What every rule that identifies languages does with what it found: which pages stay."""
+"""Base of rules that identify languages: decides which pages stay."""
 
 import dataclasses
 import functools
@@ -16,10 +16,10 @@ class LanguageRule(Rule):
     """Labels pages with their language and drops those in others; define `identify`.
 
     Attributes:
-        languages: codes to keep (an entry may name several, with commas; aliases are understood);
-            None keeps all in `known`.
-        keep_und: keep pages whose language is uncertain, as language `und`; by default unless
-            languages are chosen.
+        languages: codes to keep (an entry may name several, with commas; aliases work); None keeps
+            all of `known`.
+        keep_und: keep pages whose language is uncertain, as language `und`; default: true, unless
+            `languages` is given.
     """
 
     name: ClassVar[str] = "language"
@@ -36,38 +36,38 @@ class LanguageRule(Rule):
 
     @functools.cached_property
     def kept(self) -> frozenset[str]:
-        """The labels that a page may be written under."""
+        """Labels of pages that are kept."""
         kept = self.known() if self.languages is None else self.languages
         keep_und = self.languages is None if self.keep_und is None else self.keep_und
         return frozenset(kept) | ({UNDETERMINED} if keep_und else set())
 
     def known(self) -> Iterable[str]:
-        """Return the codes that are kept unless some are chosen."""
+        """Return the codes that are kept if `languages` is None."""
         return languages()
 
     def identify(self, page: Page) -> tuple[str, float]:
-        """Return the language of a page, `und` where it is uncertain, and a score from 0 to 1."""
+        """Return the language of a page, or `und` if it is uncertain, and a score from 0 to 1."""
         raise NotImplementedError
 
     def reason(self, page: Page) -> str | None:
-        """Label a page; drop it if its language is not wanted."""
+        """Label a page; return a reason to drop it unless its label is kept."""
         page.lang, page.lang_score = self.identify(page)
         return self._by_label(page)
 
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the label, if only the languages that are wanted have changed."""
+        """Judge by the stored label, if only the kept languages have changed."""
         labelled = {*changed} <= {"languages", "keep_und"}
         return [self._by_label(page) for page in pages] if labelled else None
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name what lets more labels pass, or may give a dropped page a label that passes."""
+        """Name settings that keep more labels, or may give a dropped page a label that is kept."""
         labels = sorted(was.keys() & {"languages", "keep_und"})
         before = self.change({name: was[name] for name in labels})
         wider = [] if self.kept <= before.kept else labels
         others = {name: value for name, value in was.items() if name not in labels}
-        # A page whose language is no longer certain is `und`, which may be kept.
+        # With any other setting, a page may become `und`, which may be kept.
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:
@@ -80,5 +80,5 @@ class LanguageRule(Rule):
         return f"{page.lang} {page.lang_score:.3f}: {page.text}"
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return the guess and what else is known of it."""
+        """Return the guess, its score and the columns of the rule."""
         return {"lang": page.lang, "lang_score": page.lang_score, **super().describe(page)}

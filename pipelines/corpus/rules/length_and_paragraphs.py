@@ -1,7 +1,7 @@
 """Rules on the length of pages and lines: mC4's, and the same by script.
 
-A page needs three lines of 200 characters. In some scripts (`scripts`) these may be shorter: as
-long as it takes to say what three lines of 200 characters of English say.
+A page needs three lines of 200 characters. Lines of some scripts (`script_factors`) may be shorter:
+as long as is needed to say as much as 200 characters of English.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from mswitch.pipelines.corpus.rules.text_script import writing_system
 from mswitch.pipelines.crawl.text_lines import third_longest_line
 from mswitch.pipelines.records import Page
 
-#: How much of a page tells its script.
+#: Characters at the beginning of a page that decide its script.
 _SCRIPT_CHARACTERS = 4000
 
 
@@ -40,14 +40,13 @@ class MaxLength(Rule):
 
     def reason(self, page: Page) -> str | None:
         most = self.max_page_characters
-        # No text has more characters than bytes.
+        # Compare bytes first: no text has more characters than bytes.
         return "too_long" if len(page.utf8) > most and len(page.text) > most else None
 
     def describe(self, page: Page) -> dict[str, int]:
         return {"characters": len(page.text)}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return what is allowed."""
         return {"characters": (None, self.max_page_characters)}
 
 
@@ -56,9 +55,9 @@ class Paragraphs(Rule):
     """Drops pages without paragraphs (c4_utils.paragraph_filter).
 
     Attributes:
-        min_lines: pages with fewer lines are dropped.
-        min_long_line_characters: a page's third-longest line (its shortest, where it has fewer
-            than three) needs this many characters.
+        min_lines: fewest lines of a page.
+        min_long_line_characters: fewest characters of a page's third-longest line, or of its
+            shortest line if it has fewer than three.
     """
 
     name: ClassVar[str] = "paragraphs"
@@ -82,19 +81,19 @@ class Paragraphs(Rule):
         return {"lines": page.utf8.count(b"\n") + 1, "third_longest_line": longest}
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return what is allowed; of a third-longest line, in most scripts."""
+        """Return the limits; the one on the third-longest line is for most scripts."""
         least = self.min_long_line_characters
         return {"lines": (self.min_lines, None), "third_longest_line": (least, None)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ParagraphsByScript(Paragraphs):
-    """Drops pages without paragraphs; lines of dense scripts may be shorter."""
+    """Drops pages without paragraphs; lines in dense scripts may be shorter."""
 
     def reason(self, page: Page) -> str | None:
         """Return `too_few_lines`, `short_lines` or None.
 
-        The script is found only for pages that have paragraphs in some scripts and none in others.
+        The script is identified only for pages for which it decides the answer.
         """
         if page.utf8.count(b"\n") + 1 < self.min_lines:
             return "too_few_lines"

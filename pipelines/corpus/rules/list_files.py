@@ -1,4 +1,4 @@
-"""Lists that a user gives to a build (bad words, blocklists, evaluation sets), by path or URL."""
+"""Reads the lists that a user gives to a build (bad words, blocklists, evaluation sets)."""
 
 import contextlib
 import csv
@@ -11,12 +11,12 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import any_code
 
-#: In a column of languages: all that have no rows of their own.
+#: In a column of languages: all languages without rows of their own.
 ALL = "*"
 
 
 def own_table(name: str) -> list[dict[str, str]]:
-    """Return the rows of a CSV that stands beside the rules."""
+    """Return the rows of a CSV in the folder of the rules."""
     file = importlib.resources.files("mswitch.pipelines.corpus.rules").joinpath(name)
     return list(csv.DictReader(file.read_text("utf-8").splitlines()))
 
@@ -24,17 +24,15 @@ def own_table(name: str) -> list[dict[str, str]]:
 def remote_files(url: str) -> dict[str, int]:
     """Return the sizes of the files below a URL by their path relative to it."""
     if set(url) & set("*?["):
-        raise UserError(
-            f"{url} is a pattern: give each list, or their directory, without *, ? or ["
-        )
+        raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")
     sizes = storage.file_sizes(url.rstrip("/"))
-    # Tools that show buckets as folders make an object of no bytes for each.
+    # Tools that show buckets as folders make an empty object for each folder.
     return {path: size for path, size in sizes.items() if path and not path.endswith("/")}
 
 
 @contextlib.contextmanager
 def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
-    """Open a list, which an error calls `what`; a remote one is a local copy while it is open."""
+    """Open a list, or a temporary local copy of a remote list; errors call it `what`."""
     with contextlib.ExitStack() as stack:
         try:
             local = stack.enter_context(storage.fetch(path))
@@ -45,7 +43,7 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
                 f"cannot read {what} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
-                "give a file that is there and may be read"
+                "give a file that exists and can be read"
             ) from error
         yield file
 
@@ -59,14 +57,14 @@ def read_table(
     columns: Sequence[str],
     all_languages: bool = False,
 ) -> None:
-    """Read a CSV whose column `lang` has a code in each row; one without a row is refused.
+    """Read a CSV whose column `lang` has a code in each row; refuse one without rows.
 
     Args:
-        path: a file's path or URL.
-        what: what an error calls it.
-        take: is given code and row; a KeyError, TypeError or ValueError refuses the file.
-        give: the columns that it may have, as an error names them.
-        columns: names that its first line must have, beside `lang`.
+        path: path or URL of the file.
+        what: description of the file in errors.
+        take: gets code and row; a KeyError, TypeError or ValueError refuses the file.
+        give: description of the expected columns in errors.
+        columns: names that the first line must have, besides `lang`.
         all_languages: allow `ALL` as a code.
     """
     with open_list(path, what) as file:

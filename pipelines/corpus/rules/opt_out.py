@@ -1,6 +1,6 @@
-"""Opt-outs of publishers, read where the crawl has them.
+"""Opt-outs of publishers, in crawls that contain them.
 
-A response in WARC or ARC has its headers and its HTML, a WET record has neither.
+Responses in WARC and ARC have headers and HTML; WET records have neither.
 """
 
 import dataclasses
@@ -12,17 +12,16 @@ from mswitch.pipelines.corpus.rules.base import Rule
 from mswitch.pipelines.crawl.html.metas import find_metas
 from mswitch.pipelines.errors import UserError
 
-#: What a publisher can reserve, and the names it is known by here.
+#: Names of the opt-out signals of publishers.
 SIGNALS = ("tdm_reservation", "noai", "train_ai", "noimageai", "noindex")
 
 _ATTRIBUTE = re.compile(
     r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
 )
-#: A member of a dictionary as RFC 9651 has them. Where several contradict each other, the publisher
-#: is right.
+#: A member of a dictionary (RFC 9651). If several members contradict each other, an opt-out counts.
 _TRAIN_AI = re.compile(r"(?:^|,)\s*train-ai\s*=\s*n\s*(?:$|[,;])", re.IGNORECASE)
-#: Robots directives that contain a colon; any other name before a colon is a robot's.
+#: Robots directives that contain a colon; any other name before a colon is the name of a robot.
 _DIRECTIVES_WITH_VALUES = (
     "unavailable_after",
     "max-snippet",
@@ -33,19 +32,19 @@ _DIRECTIVES_WITH_VALUES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptOut(Rule):
-    """Drops HTTP responses whose publisher reserves such use, by HTTP header or meta tag.
+    """Drops HTTP responses whose publisher opts out, by HTTP header or meta tag.
 
     It judges a response before its text is extracted (`mswitch.pipelines.crawl.http_response`
-    asks), and so drops it at stage `read`.
+    calls it), so drops count at stage `read`.
 
-    The defaults are those that speak of this use: `tdm-reservation: 1` (the W3C community group's
-    TDM Reservation Protocol: rights under article 4 of EU directive 2019/790 are reserved), `noai`
-    and `train_ai`, which is `Content-Usage: train-ai=n` (IETF AI Preferences, drafts of 2026).
-    `noimageai` speaks of images, `noindex` of search results: add them to be stricter.
+    The default signals concern training. `tdm-reservation: 1` (TDM Reservation Protocol of the W3C
+    community group) reserves rights under article 4 of EU directive 2019/790. `train_ai` means
+    `Content-Usage: train-ai=n` (IETF AI Preferences, drafts of 2026). The third is `noai`. To be
+    stricter, add `noimageai`, which concerns images, or `noindex`, which concerns search results.
 
     Attributes:
         honour: signals among tdm_reservation, noai, train_ai, noimageai and noindex.
-        robots: robots whose own directives count too, besides those addressed to all; ASCII.
+        robots: names (ASCII) of robots whose directives count, besides those for all robots.
     """
 
     name: ClassVar[str] = "opt_out"
@@ -61,12 +60,12 @@ class OptOut(Rule):
             raise UserError(f"unknown opt-out {unknown[0]!r}: choose among {', '.join(SIGNALS)}")
         for robot in self.robots:
             if not robot.isascii():
-                raise UserError(f"robot {robot!r}: names of robots are ASCII")
-        # Names of robots have no case, and are looked for in lower case.
+                raise UserError(f"robot {robot!r}: give a name in ASCII")
+        # Names of robots ignore case; the search is in lower case.
         object.__setattr__(self, "robots", tuple(robot.strip().lower() for robot in self.robots))
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
-        """Return the first honoured signal that a page has, as a reason to drop it, or None."""
+        """Return the first honoured signal of a page as a reason to drop it, or None."""
         found = opt_out_signals(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in found), None)
 
@@ -74,12 +73,11 @@ class OptOut(Rule):
 def opt_out_signals(
     headers: Iterable[tuple[str, str]], html: str, robots: Sequence[str] = ("ccbot",)
 ) -> frozenset[str]:
-    """Return what a page reserves, among `SIGNALS`.
+    """Return the `SIGNALS` of a page.
 
     Args:
-        headers: names and values of the HTTP response; names may repeat.
-        html: the page. Its meta tags count wherever they stand, comments included: in doubt the
-            publisher is right.
+        headers: names and values of the HTTP response's headers; names may repeat.
+        html: the page. Meta tags count anywhere, even in comments: in doubt, an opt-out counts.
         robots: see `OptOut`.
     """
     found: set[str] = set()
@@ -94,7 +92,7 @@ def opt_out_signals(
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
-            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # of a repeated name, the first
+            for match in reversed([*_ATTRIBUTE.finditer(tag)])  # the first of repeated names counts
         }
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")
@@ -106,9 +104,9 @@ def opt_out_signals(
 
 
 def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
-    """Return the signals in a list of directives, those for other robots left out.
+    """Return the signals in a list of directives, except those for other robots.
 
-    A robot's name holds for all directives after it: `otherbot: noindex, nofollow`.
+    A robot's name applies to all directives after it: `otherbot: noindex, nofollow`.
     """
     found = set()
     addressed = True

@@ -1,24 +1,22 @@
-"""Personal data in text, masked by fixed placeholders: e-mail addresses, IP addresses, phones.
+"""Masks personal data in text by fixed placeholders: e-mail addresses, IP addresses, phone numbers.
 
-Found by form, so both kinds of error occur. Kept on purpose:
+Patterns look only at the form, so both kinds of error occur. They do not match:
 - private, reserved and documentation IP addresses, which identify no person;
-- dotted quads with fewer than two numbers of 10 and more: they are sections and versions (all 765
-  such public ones in Debian's installation guide are; of random addresses one in 600 is lost);
-- numbers that could as well be years, prices, dates, ISBNs or post codes.
+- dotted quads with fewer than two numbers of 10 or more, which are sections and versions (such as
+  all 765 public ones in Debian's installation guide; one in 600 random addresses is missed);
+- numbers that could also be years, prices, dates, ISBNs or post codes.
 
 A phone number counts if it is written internationally (`+49 30 1234567`), with a trunk zero and
-separators (`030 / 123 45 67`), with an area code in parentheses, or as in North America. Digits may
-be of any script up to U+FFFF, and signs full-width; in IP addresses they are ASCII. Of the
-examples that the phonenumbers library 9.0 has for 245 regions, all are found in the international
-form and half in the national one, which in many regions is six to eight digits like any
-number. That library's own matcher takes twice the time for phones alone and needs to know the
-region.
+separators (`030 / 123 45 67`), with an area code in parentheses, or as in North America. Its digits
+may be of any script up to U+FFFF, and its signs full-width; IP addresses are ASCII. The
+phonenumbers library 9.0 has examples for 245 regions: all match in international form, and half in
+national form, which in many regions is six to eight digits like any number. That library's own
+matcher takes twice the time for phone numbers alone, and needs the region.
 
-All patterns have bounded repeats, so time is linear in the length of any page.
-Few pages have addresses: what is in every one of a kind is looked for first, by patterns that begin
-with their own sign, which a search finds fast. For the same reason the other patterns begin
-with the first character of what they find, and look at the one before it next. One core: 60 MB of
-text a second.
+All patterns have bounded repeats, so time is linear in the length of any page. Few pages have
+addresses, so a faster search first looks for the sign that every address has. For speed, the other
+patterns begin with the first character of a match, and then check the character before it. One
+core: 60 MB of text per second.
 """
 
 import dataclasses
@@ -33,11 +31,11 @@ from mswitch.pipelines.records import DETAIL_CHARACTERS, Page
 
 EMAIL, IP_ADDRESS, PHONE = "[EMAIL]", "[IP]", "[PHONE]"
 
-# Starts only where a token does, and takes all of it (possessive): linear.
+# A match starts only at the start of a token and takes all of it (possessive), in linear time.
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[\w.+%-]{1,64}+[@＠]((?:[\w-]{1,63}[.．]){1,8})([^\W\d_]{2,24})(?![\w@])"
 )
-#: What looks like the last part of a domain in names such as logo@2x.png.
+#: Suffixes that look like the last part of a domain, in names such as logo@2x.png.
 _FILE_SUFFIXES = frozenset(("png", "jpg", "jpeg", "gif", "webp", "svg", "css", "js"))
 _IN_IPV4 = re.compile(r"\.[0-9]{1,3}\.[0-9]")
 _IPV4 = re.compile(r"[0-9](?<![\w.][0-9])[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?!\w|\.[0-9])")
@@ -49,14 +47,14 @@ _IPV6 = re.compile(
 )
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
-#: Decimal digits of all scripts up to U+FFFF: with those beyond, a class is ten times slower.
+#: Decimal digits of all scripts up to U+FFFF: with digits beyond, a class is ten times slower.
 _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
-#: Digits and full-width signs as ASCII has them, one character for one.
+#: ASCII characters for digits and full-width signs.
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {
     full_width: full_width - 0xFEE0 for full_width in range(0xFF01, 0xFF5F)
 }
-# At least seven digits, with up to three separators between any two, and signs before them. A
-# colon may come before them where it ends a word or an abbreviation (Tel.:).
+# At least seven digits, with signs before them, and up to three separators between any two. A
+# colon may precede them if it ends a word or an abbreviation (Tel.:).
 _FORM = (
     r"[+＋(（0-9](?:(?<![\w.,+/=%&#@:-][+＋(（0-9])|(?<=[^\W\d_]:[+＋(（0-9])|(?<=[.]:[+＋(（0-9]))"
     r"(?:(?<=[0-9])|(?<=[(（])[+＋]?[0-9]|(?<=[+＋])[(（]?[+＋]?[0-9])"
@@ -70,7 +68,7 @@ _YEAR = re.compile("(?:19|20)[0-9]{2}")
 
 
 class Masked(NamedTuple):
-    """A text without its personal data, and how much of each kind there was."""
+    """A text with its personal data masked, and the number of masks of each kind."""
 
     text: str
     emails: int
@@ -81,7 +79,7 @@ class Masked(NamedTuple):
 def mask_personal_data(text: str) -> Masked:
     """Replace e-mail addresses, public IP addresses and phone numbers by placeholders.
 
-    Masking what is masked changes nothing.
+    Masking a masked text changes nothing.
     """
     emails = ips = 0
     if "@" in text or "＠" in text:
@@ -98,7 +96,7 @@ def mask_personal_data(text: str) -> Masked:
 def _mask(
     pattern: re.Pattern[str], placeholder: str, text: str, is_personal: Callable[[re.Match], bool]
 ) -> tuple[str, int]:
-    """Replace the matches that are personal data; return how many there were, too."""
+    """Replace the matches that are personal data; return the text and their number."""
     count = 0
 
     def replaced(match: re.Match[str]) -> str:
@@ -112,7 +110,7 @@ def _mask(
 
 
 def mask_sample(beginning: str) -> str:
-    """Mask the beginning of a text; of one that was cut, the last word may be half an address."""
+    """Mask the beginning of a text; drop the last word of a cut text, maybe half an address."""
     if len(beginning) >= DETAIL_CHARACTERS:
         beginning = beginning[: max(map(beginning.rfind, " \n"))]
     return mask_personal_data(beginning).text
@@ -123,7 +121,7 @@ class MaskPersonalData(Edit):
     """Replaces e-mail addresses, public IP addresses and phone numbers by placeholders.
 
     Attributes:
-        mask_personal_data: whether to; otherwise it only adds its columns.
+        mask_personal_data: whether to mask; if not, only add the columns, as zeros.
     """
 
     name: ClassVar[str] = "personal_data"
@@ -195,7 +193,7 @@ def _has_form_of_phone(written: str) -> bool:
 
 
 def _is_date(groups: list[str]) -> bool:
-    """Whether the first three groups are day, month and year, in any usual order."""
+    """Return whether the first three groups are day, month and year, in any usual order."""
     if len(groups) < 3:
         return False
     sizes = [len(group) for group in groups[:3]]
@@ -209,7 +207,7 @@ def _counts_up(groups: list[str]) -> bool:
 
 
 def _has_area_code(written: str, groups: list[str], sizes: list[int]) -> bool:
-    """(030) 1234567, (11) 98765-4321, 1 (212) 555-0123."""
+    """Return whether a number is like (030) 1234567, (11) 98765-4321, 1 (212) 555-0123."""
     if sizes[0] == 1:
         groups, sizes = groups[1:], sizes[1:]
     closed = re.match(r"[0-9]?[ -]?\([0-9]{2,5}\)", written)
@@ -224,7 +222,10 @@ def _has_area_code(written: str, groups: list[str], sizes: list[int]) -> bool:
 
 
 def _has_trunk_zero(written: str, sizes: list[int], total: int) -> bool:
-    """020 7946 0958, 030/1234567, 01 23 45 67 89; dots only between groups of one size."""
+    """Return whether a number is like 020 7946 0958, 030/1234567, 01 23 45 67 89.
+
+    Dots may only separate groups of two digits.
+    """
     dotted = "." in written
     return (
         9 <= total <= 12
@@ -237,7 +238,10 @@ def _has_trunk_zero(written: str, sizes: list[int], total: int) -> bool:
 
 
 def _is_north_american(written: str, groups: list[str], sizes: list[int]) -> bool:
-    """212-555-0123, 212.555.0123, 1-212-555-0123; spaces alone could part any numbers."""
+    """Return whether a number is like 212-555-0123, 212.555.0123, 1-212-555-0123.
+
+    Spaces do not count as separators, since they could separate any numbers.
+    """
     if sizes[0] == 1 and groups[0] == "1":
         groups, sizes = groups[1:], sizes[1:]
     separators = set(re.sub("[0-9]", "", written))

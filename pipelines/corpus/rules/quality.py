@@ -1,9 +1,8 @@
-"""Quality and repetition of pages: signals as columns, and a policy that reads only columns.
+"""Quality and repetition of pages: signals as columns, and limits that read only columns.
 
-The signals are those of Gopher (Rae et al. 2021, appendix A.1.1) with the counts that scripts
-without spaces and other punctuation need; `words` says what a word is there. The columns go into
-the corpus, so a stricter policy can be applied to a finished one. One core: 16 MB of text a
-second.
+The signals are Gopher's (Rae et al. 2021, appendix A.1.1), adapted to scripts without spaces and to
+other punctuation; `words` defines a word. The corpus contains the columns, so stricter limits can
+be applied to a finished corpus. One core: 16 MB of text per second.
 """
 
 import dataclasses
@@ -30,19 +29,19 @@ TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
 
 #: Columns and their types. All shares are between 0 and 1.
-#: words: words of the page (letters are divided by what a word takes, where there are no spaces).
+#: words: words of the page (in scripts without spaces, letters divided by the letters per word).
 #: mean_word_length: characters per word; 0 where most of the page is in a script without spaces.
 #: symbol_ratio: number signs and ellipses per word.
 #: bullet_line_share, ellipsis_line_share, terminal_line_share: lines that start with a bullet,
 #:   end with an ellipsis, end with the end of a sentence (quotes and brackets after it allowed).
 #: alphabetic_word_share: words with a letter in them.
-#: third_longest_line: its characters; of fewer than three lines, those of the shortest.
-#: stop_words: distinct stop words of the language on the page; -1 where they are not known.
-#: duplicate_line_share, duplicate_line_character_share: lines that the page has had before, and
-#:   characters in them. Pages hold no blank lines, so lines are its paragraphs.
-#: top_<n>gram_share: word characters in the n-gram of words that takes most of the page, of those
-#:   that occur at least twice.
-#: duplicate_<n>gram_share: word characters inside any n-gram that the page has had before.
+#: third_longest_line: its characters; of the shortest line if there are fewer than three.
+#: stop_words: distinct stop words of the language on the page; -1 if they are unknown.
+#: duplicate_line_share, duplicate_line_character_share: lines that occurred earlier on the page,
+#:   and characters in them. Pages have no blank lines, so lines are paragraphs.
+#: top_<n>gram_share: word characters in the n-gram of words that covers most of the page, among
+#:   n-grams that occur at least twice.
+#: duplicate_<n>gram_share: word characters in n-grams that occurred earlier on the page.
 #: digit_share: digits among the characters other than spaces.
 COLUMNS: Mapping[str, type] = {
     "words": np.int32,
@@ -61,7 +60,7 @@ COLUMNS: Mapping[str, type] = {
     "digit_share": np.float32,
 }
 
-#: Least and most of columns, by language.
+#: Lowest and highest values of columns, by language.
 ByLanguage = dict[str, dict[str, tuple[float, float]]]
 
 _NGRAM_SHARE = re.compile("[0-9]+gram_share")
@@ -72,7 +71,7 @@ _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 def quality_columns(
     words: Words, langs: Sequence[str], stop_words: Mapping[str, str] = STOP_WORDS
 ) -> dict[str, np.ndarray]:
-    """Return the `COLUMNS` of some pages, given their words, languages, and lists by language."""
+    """Return the `COLUMNS` of pages, given their words, languages, and stop words by language."""
     columns = {
         **_word_columns(words),
         "stop_words": _stop_words(words, [stop_words.get(lang, "") for lang in langs]),
@@ -141,17 +140,17 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
 
 
 def _third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Return the third-longest line of each page: int64 [pages], 0 where there is none."""
+    """Return the length of each page's third-longest line: int64 [pages], 0 without lines."""
     ordered = lengths[np.lexsort((-lengths, pages))]
     place = np.cumsum(total) - total + np.minimum(total, 3) - 1
     return np.where(total > 0, np.append(ordered, 0)[place], 0)
 
 
 def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return which items are the first of their kind on their page: bool [items]."""
+    """Return whether each item is the first on its page with its hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
-    # Sorting takes longest: items alone in their bucket are left out.
+    # Sorting takes longest, so leave out items that are alone in their bucket.
     bits = len(keys).bit_length() + 2
     buckets = (keys >> np.uint64(64 - bits)).view(np.int64)
     shared = np.flatnonzero(np.bincount(buckets, minlength=1 << bits)[buckets] > 1)
@@ -169,7 +168,7 @@ def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
-    """Return the shares of n-grams that repeat."""
+    """Return the columns of n-grams that repeat."""
     lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
     total = np.diff(lengths[words.first])
     ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)
@@ -185,40 +184,40 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
     return dict(zip(names, shares, strict=True))
 
 
-#: Beside the columns, a file of limits may have one on the score that a language was found with.
+#: A file of limits may also limit this: the score of a page's language.
 LANG_SCORE = "lang_score"
-#: The columns by their names in a corpus.
+#: Names of the columns, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}
-#: Values of columns that were not measured, which no limit concerns.
+#: Values that mean "not measured"; limits ignore them.
 _UNKNOWN = {"mean_word_length": 0, "stop_words": -1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GopherQuality(ListRule):
-    """Drops pages outside a limit on quality, for the first that they miss; figures are columns.
+    """Measures quality as columns, and drops pages outside a limit; the first one is the reason.
 
     The defaults are Gopher's, with these deviations. Words may be 2 to 14 characters long on
     average, not 3 to 10: in the Declaration of Human Rights they are 3.0 in Korean and 12.4 in
-    Malayalam. Stop words count only where they are known. Three limits that have no counterpart in
-    Gopher are off: `min_terminal_line_share` (FineWeb: 0.12, for English) would drop Thai, which
-    has no full stop; `max_digit_share`; `min_third_longest_line` is what `Paragraphs` asks for
-    before languages are known.
+    Malayalam. Stop words count only if they are known. Three limits that Gopher lacks are off.
+    `min_terminal_line_share` (FineWeb: 0.12, for English) would drop Thai, which has no full stop.
+    `min_third_longest_line` is the limit of `Paragraphs`, which applies before languages are known.
+    The third is `max_digit_share`.
 
     Attributes:
         min_words: lowest number of words of a page.
         max_words: highest number of words of a page.
-        min_mean_word_length: lowest mean number of characters a word, where words are separated by
+        min_mean_word_length: lowest mean number of characters per word, if words are separated by
             spaces.
-        max_mean_word_length: highest mean number of characters a word, where words are separated by
+        max_mean_word_length: highest mean number of characters per word, if words are separated by
             spaces.
         max_symbol_ratio: highest number of number signs and ellipses per word.
         max_bullet_line_share: highest share of lines that start with a bullet.
         max_ellipsis_line_share: highest share of lines that end with an ellipsis.
         min_alphabetic_word_share: lowest share of words with a letter.
         min_stop_words: lowest number of distinct stop words.
-        max_duplicate_line_share: highest share of lines that the page has had before.
-        max_duplicate_line_character_share: highest share of characters in lines that the page has
-            had before.
+        max_duplicate_line_share: highest share of lines that occurred earlier on the page.
+        max_duplicate_line_character_share: highest share of characters in lines that occurred
+            earlier on the page.
         max_top_ngram_shares: highest shares of characters in the most frequent n-gram, for 2, 3 and
             4 words.
         max_duplicate_ngram_shares: highest shares of characters in repeated n-grams, for 5 to 10
@@ -226,10 +225,10 @@ class GopherQuality(ListRule):
         min_terminal_line_share: lowest share of lines that end a sentence.
         max_digit_share: highest share of digits among a page's characters.
         min_third_longest_line: fewest characters of the third-longest line.
-        stop_words: a file of stop words by language, which replace ours; by path or URL.
-        thresholds: a file of limits by language, which replace these (`mswitch corpus fit` writes
-            one); by path or URL.
-        drop: whether pages are dropped; otherwise they are measured alone, for such a file.
+        stop_words: path or URL of a file of stop words by language, which replace ours.
+        thresholds: path or URL of a file of limits by language, which replace these (from
+            `mswitch corpus fit`).
+        drop: whether to drop pages; if not, only measure them, for `mswitch corpus fit`.
     """
 
     name: ClassVar[str] = "quality"
@@ -268,11 +267,11 @@ class GopherQuality(ListRule):
             if len(getattr(self, name)) != len(lengths):
                 raise UserError(
                     f"{self.name}.{name} needs {len(lengths)} limits, for "
-                    f"n-grams of {lengths[0]} to {lengths[-1]} words"
+                    f"n-grams of {lengths[0]} to {lengths[-1]} words: give them all"
                 )
 
     def each_limit(self) -> Iterator[tuple[str, str, float, float]]:
-        """Yield reason, column, and the least and most that are allowed."""
+        """Yield reason, column, and the lowest and highest allowed value."""
         yield "too_few_words", "words", self.min_words, np.inf
         yield "too_many_words", "words", 0, self.max_words
         lengths = self.min_mean_word_length, self.max_mean_word_length
@@ -294,7 +293,7 @@ class GopherQuality(ListRule):
             yield "repeated_ngrams", f"duplicate_{n}gram_share", 0, most
 
     def find_settings(self, reason: str) -> Sequence[str]:
-        """Return the limits of a reason, and the file that may have others."""
+        """Return the limits of a reason, and the file of limits if there is one."""
         columns = sorted(
             {
                 _NGRAM_SHARE.sub("ngram_shares", name)
@@ -308,7 +307,7 @@ class GopherQuality(ListRule):
         return [name for name in (*names, "thresholds") if getattr(self, name, None)]
 
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
-        """Measure some pages; return for each the reason to drop it, or None to keep it."""
+        """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
         columns = quality_columns(words_of(pages), langs, self.loaded[0])
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
@@ -321,7 +320,7 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the columns: what was measured depends on no setting but the stop words."""
+        """Judge by the columns: measurements depend on no setting except the stop words."""
         own = {field.name for field in dataclasses.fields(GopherQuality)} - {"stop_words"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
         if not {*changed} <= own or not measured:
@@ -348,7 +347,7 @@ class GopherQuality(ListRule):
                 shown = storage.hide_secrets(self.stop_words)
                 raise UserError(
                     f"{shown}: {lang} has fewer words than a page needs "
-                    f"(quality.min_stop_words is {self.min_stop_words}): give more, or none"
+                    f"(quality.min_stop_words is {self.min_stop_words}): give more words, or none"
                 )
         limits = read_thresholds(self.thresholds) if self.thresholds else {}
         return {**STOP_WORDS, **own}, limits
@@ -356,11 +355,11 @@ class GopherQuality(ListRule):
     def judge(
         self, columns: Mapping[str, np.ndarray], langs: Sequence[str] = ()
     ) -> list[str | None]:
-        """Return for each page the reason to drop it by its `COLUMNS`, or None to keep it.
+        """Return the reason to drop each page by its `COLUMNS`, or None to keep it.
 
         Args:
-            columns: of some pages; and their `LANG_SCORE`, for limits on that.
-            langs: their languages, for limits by language.
+            columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.
+            langs: languages of the pages, for limits by language.
         """
         found: list[str | None] = [None] * len(columns["words"])
         by_language = self.loaded[1]
@@ -373,7 +372,7 @@ class GopherQuality(ListRule):
             lows, highs = np.float32(low), np.float32(high)
             if own:
                 lows, highs = np.array([one.get(name, (low, high)) for one in own], np.float32).T
-            # Of one column, the least and the most have reasons of their own.
+            # For the column `words`, each bound has its own reason.
             outside = (reason != "too_many_words") & (values < lows)
             outside |= (reason != "too_few_words") & (values > highs)
             if name in _UNKNOWN:
@@ -383,14 +382,14 @@ class GopherQuality(ListRule):
         return found
 
     def describe(self, page: Page) -> Mapping[str, Any]:
-        """Return what was measured; None for what is not judged in the page's language."""
+        """Return the measured values; None if the page's language has no such measure."""
         return {
             name: None if value == _UNKNOWN.get(CORPUS_COLUMNS[name]) else value
             for name, value in super().describe(page).items()
         } | ({LANG_SCORE: page.lang_score} if self.thresholds else {})
 
     def limits(self, page: Page | None = None) -> Limits:
-        """Return what is allowed; of stop words and lengths of words, where these are known."""
+        """Return the limits; those on stop words and word length apply only to known values."""
         found: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():
@@ -403,10 +402,10 @@ class GopherQuality(ListRule):
 
 
 def read_thresholds(path: str) -> ByLanguage:
-    """Read limits by language and column: least and most; without one there is none.
+    """Read limits by language and column; an empty cell means no limit.
 
     Args:
-        path: a CSV with lang, column, least and most, by path or URL.
+        path: path or URL of a CSV with lang, column, least and most.
     """
     found: ByLanguage = {}
 

@@ -1,4 +1,4 @@
-"""How much of a page is in n-grams of words that it has more than once."""
+"""Counts how much of a page is in n-grams of words that occur more than once."""
 
 import numpy as np
 
@@ -18,17 +18,18 @@ def repeated_characters(
 ) -> np.ndarray:
     """Count characters of words in n-grams that repeat.
 
-    An n-gram repeats only where the shorter one that it starts with does, so each length looks
-    only at what is left of the one before: on ordinary text that is little.
+    An n-gram can only repeat if the shorter n-gram at its start repeats. So each length only checks
+    the repeated n-grams of the length before: on ordinary text, these are few.
 
     Args:
         first: int64 [pages + 1] the first unit of each page.
         lengths: int64 [units + 1] characters before each unit.
-        sums: uint64 [units + 1] of `SpanHashes` over the units' hashes.
-        inverses: uint64 [at least units + 1] of the same.
+        sums: uint64 [units + 1] sums of `SpanHashes` over the units' hashes.
+        inverses: uint64 [at least units + 1] its inverses.
         units: int64 [n-grams, pages] units that an n-gram spans, shorter ones first.
-        tops: for so many n-grams, characters in the one that takes most of the page count, once
-            for each time; for the others, characters in any that the page has had before.
+        tops: number of n-gram lengths for which only the n-gram that covers most of the page
+            counts, with all its occurrences. For the other lengths, all n-grams that occurred
+            earlier on the page count.
         seed: `random_seed`.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What depends on a script: spaces between words, and how much a character says.
+"""Properties of scripts: spaces between words, and how much a character says.
 
 The figures were measured on parallel text: the messages of Firefox ESR in Debian's language packs
-(firefox-esr-l10n-*, version 140; messages of at least 60 English characters, 26,000 to 147,000
-English characters a language), against the English of the same messages.
+(firefox-esr-l10n-*, version 140), compared with the English of the same messages. Messages have at
+least 60 English characters; there are 26,000 to 147,000 English characters per language.
 
 | script | characters per English character | letters per English word |
 |---|---|---|
@@ -17,24 +17,24 @@ English characters a language), against the English of the same messages.
 | Khmer | 1.17 | 3.6 |
 | Burmese | 1.19 | 2.8 |
 
-Debian's installation guide (374,000 English characters) agrees: Han 0.44 and Japanese 0.62 with
-its many English names, Hangul 0.56, other languages 0.97 to 1.22. The excerpts of gflanguages do
-not serve: they are cut to a length, and their fields do not match between languages.
+Debian's installation guide (374,000 English characters) agrees: Han 0.44 and Japanese 0.62 (it has
+many English names), Hangul 0.56, other languages 0.97 to 1.22. The excerpts of gflanguages are
+unsuitable: they are cut to a length, and their fields do not match between languages.
 """
 
 from types import MappingProxyType
 
 import numpy as np
 
-#: Scripts written without spaces between words, and how many of their letters (marks not counted)
-#: say as much as one English word. Lao was not measured; it is taken to be like Thai.
+#: Scripts without spaces between words, and the number of letters (without marks) that say as much
+#: as an English word. Lao was not measured; it is assumed to be like Thai.
 LETTERS_PER_WORD = MappingProxyType(
     {"Hani": 1.6, "Jpan": 2.7, "Thai": 4.0, "Laoo": 4.0, "Khmr": 3.6, "Mymr": 2.8}
 )
 UNSPACED = tuple(LETTERS_PER_WORD)
 
-#: Characters that say as much as one character of English; 1 for all others. Indic scripts,
-#: Thai, Khmer and Burmese need as many characters as English, so mC4's limits fit them.
+#: Number of characters that say as much as one character of English; 1 for other scripts. Indic
+#: scripts, Thai, Khmer and Burmese need as many characters as English, so mC4's limits fit them.
 LENGTH_FACTORS = MappingProxyType(
     {"Hani": 0.35, "Jpan": 0.55, "Kore": 0.55, "Hebr": 0.85, "Arab": 0.85}
 )
@@ -48,7 +48,7 @@ _SAME = MappingProxyType(
     }
 )
 
-#: Blocks of the scripts that are written without spaces.
+#: Blocks of the scripts without spaces between words.
 _BLOCKS = (
     (0x3400, 0x4DBF, "Hani"),
     (0x4E00, 0x9FFF, "Hani"),
@@ -68,7 +68,7 @@ _BLOCKS = (
 
 
 def length_factor(script: str) -> float:
-    """Return what a limit on characters is multiplied by for `script` (ISO 15924)."""
+    """Return the factor for limits on characters in `script` (ISO 15924)."""
     return LENGTH_FACTORS.get(_SAME.get(script, script), 1.0)
 
 

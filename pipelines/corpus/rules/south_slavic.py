@@ -1,15 +1,14 @@
-"""Croatian, Bosnian and Serbian in Latin letters, told apart by spelling and words.
+"""Distinguishes Croatian, Bosnian and Serbian in Latin letters by spelling and words.
 
-They are close enough that identifiers by character n-grams mix them up (CLD3 calls Latin-script
-Serbian Bosnian). What separates them is known from grammars: the reflex of old *yat* (ekavian
-`vreme`, `mesto` in Serbian; ijekavian `vrijeme`, `mjesto` in the others), pronouns (`tko` or `ko`,
-`šta`), the future tense (`bit će` or `biće`), `da` with the present tense for the infinitive,
-months, loanwords (`-izirati` or `-izovati`) and everyday lexis. `south_slavic_cues.csv` lists them
-with the languages that use each.
+Identifiers by character n-grams confuse them (CLD3 calls Latin-script Serbian Bosnian). Grammars
+name the differences: the reflex of old *yat* (ekavian `vreme`, `mesto` in Serbian; ijekavian
+`vrijeme`, `mjesto` in the others), pronouns (`tko` or `ko`, `šta`), the future tense (`bit će` or
+`biće`), `da` with the present tense for the infinitive, months, loanwords (`-izirati` or
+`-izovati`) and everyday words. `south_slavic_cues.csv` lists them with the languages that use each.
 
-Limits: Serbian is found by ekavian forms, so ijekavian Serbian and Montenegrin count as Bosnian;
-Bosnian has few forms to itself and is what shares forms with both neighbours, so on short text it
-is the weakest of the three.
+Limits: ekavian forms identify Serbian, so ijekavian Serbian and Montenegrin count as Bosnian.
+Bosnian has few forms of its own and shares forms with both neighbours, so its results on short text
+are the worst of the three.
 """
 
 import functools
@@ -20,14 +19,14 @@ from typing import NamedTuple
 from mswitch.pipelines.corpus.rules.list_files import own_table
 
 LANGUAGES = ("bs", "hr", "sr-Latn")
-#: How much likelier a cue is in a language that uses it, per unit of weight.
+#: Factor by which a cue is more likely in a language that uses it, per unit of weight.
 _ODDS = 4.0
-#: Further hits of the same line of cues say little more: a page repeats its words.
+#: Most hits of a line of cues that count: a page repeats its words.
 _MOST_HITS = 3
 
 
 class Cue(NamedTuple):
-    """A line of the table: words (as one pattern), who uses them, how much they weigh."""
+    """A line of the table: the languages that use some words, their weight, their pattern."""
 
     languages: frozenset[str]
     weight: float
@@ -36,7 +35,7 @@ class Cue(NamedTuple):
 
 @functools.cache
 def cues() -> tuple[Cue, ...]:
-    """The table, compiled."""
+    """Read the table and compile its patterns."""
     return tuple(
         Cue(
             frozenset(row["languages"].split()),
@@ -48,9 +47,9 @@ def cues() -> tuple[Cue, ...]:
 
 
 def probabilities(text: str) -> dict[str, float]:
-    """Return how likely each of LANGUAGES is for a text known to be in one of them.
+    """Return the probability of each of LANGUAGES, for a text known to be in one of them.
 
-    Every language starts equal; each hit of a cue multiplies the odds of those that use it.
+    All languages start equal; each hit of a cue multiplies the odds of languages that use it.
     """
     lowered = text.lower()
     points: dict[str, float] = dict.fromkeys(LANGUAGES, 0.0)

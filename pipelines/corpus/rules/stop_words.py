@@ -1,8 +1,8 @@
-"""Function words that running text of a language can hardly do without, where known.
+"""Function words that almost all running text of a language contains, if known.
 
-Ten or so of the most frequent articles, pronouns, prepositions and conjunctions a language, so
-that lists of names, prices or keywords stand out. Chinese and Japanese ones are single letters,
-as `words` cuts them.
+Each language has about ten of its most frequent articles, pronouns, prepositions and conjunctions.
+Lists of names, prices or keywords lack them. Chinese and Japanese ones are single letters, as
+`words` cuts them.
 """
 
 import functools
@@ -69,7 +69,7 @@ STOP_WORDS = MappingProxyType(
 
 @functools.cache
 def stop_word_hashes(words: str) -> np.ndarray:
-    """Return the hashes of words as `words.cut` gives them, sorted."""
+    """Return the hashes of words from `words.cut`, sorted."""
     return np.unique(cut([words]).hashes)
 
 
@@ -77,7 +77,7 @@ def read_stop_words(path: str) -> dict[str, str]:
     """Read stop words by language.
 
     Args:
-        path: a CSV with lang and words, which are separated by spaces; by path or URL.
+        path: path or URL of a CSV with lang and words, which are separated by spaces.
     """
     found: dict[str, str] = {}
 
@@ -85,6 +85,6 @@ def read_stop_words(path: str) -> dict[str, str]:
         words = row["words"]
         found[lang] = words if len(stop_word_hashes(words)) else ""
 
-    give = "lang and words, which spaces part"
+    give = "lang and words, separated by spaces"
     read_table(path, "the stop words", take, give, columns=("words",))
     return found

@@ -1,7 +1,7 @@
-"""The scripts a text is written in, by ISO 15924 code, from Unicode's blocks.
+"""Counts letters of a text by script (ISO 15924 code), using Unicode's blocks.
 
-A language of `pipelines/languages.csv` names its main script; a page labelled Hindi that is mostly
-Latin letters is not Hindi as mC4 understands it (`hi-Latn` is another language there).
+Each language in `pipelines/languages.csv` has a main script. A page labelled Hindi that is mostly
+Latin letters is not Hindi in mC4, where `hi-Latn` is another language.
 """
 
 import functools
@@ -10,8 +10,8 @@ import numpy as np
 
 from mswitch.pipelines.languages import Language
 
-#: Where letters and marks of a script begin and end (code points, inclusive): Unicode's blocks of
-#: the scripts in use on the web, without the digits and signs in them where there are many.
+#: Ranges of letters and marks of each script (code points, inclusive): Unicode's blocks of scripts
+#: in use on the web, without their digits and signs if there are many.
 _BLOCKS = (
     "Latn 0041-005A 0061-007A 00AA-00AA 00BA-00BA 00C0-00D6 00D8-00F6 00F8-024F 0250-02AF"
     " 1D00-1D25 1D2C-1D5C 1D62-1D65 1D6B-1D77 1D79-1DBE 1E00-1EFF 2183-2184 2C60-2C7F"
@@ -57,13 +57,13 @@ _BLOCKS = (
     "Bopo 3105-312F 31A0-31BF",
     "Hani 2E80-2FD5 3005-3005 3007-3007 3021-3029 3400-4DBF 4E00-9FFF F900-FAFF 20000-323AF",
 )
-#: Codes of languages.csv that stand for several scripts of Unicode.
+#: Codes of languages.csv that mean several scripts of Unicode.
 _COMPOUND = {"Jpan": ("Hani", "Hira", "Kana"), "Kore": ("Hang", "Hani")}
 
-#: Where scripts without a line above have their letters (Vai, Yi, Gothic, Adlam and so on).
+#: Ranges of letters of scripts without a line above (Vai, Yi, Gothic, Adlam and so on).
 _OTHER_SCRIPTS = ((0x0800, 0x085F), (0x1680, 0x1C7F), (0xA000, 0xA63F), (0xA6A0, 0xA6F1))
 _OTHER_SCRIPTS += ((0xA800, 0xABFF), (0x10280, 0x1CFFF), (0x1E000, 0x1EDFF))
-#: Index of letters of no script above, and of what is not a letter at all.
+#: Index of letters of other scripts, and of characters that are not letters.
 _OTHER, _NEUTRAL = len(_BLOCKS), len(_BLOCKS) + 1
 SCRIPTS = (*(block.split()[0] for block in _BLOCKS), "Zzzz")
 _TABLE_SIZE = 0x32400
@@ -71,7 +71,7 @@ _TABLE_SIZE = 0x32400
 
 @functools.cache
 def _table() -> np.ndarray:
-    """Index into SCRIPTS by code point, 205 kB."""
+    """Return the index into SCRIPTS by code point, 205 kB."""
     table = np.full(_TABLE_SIZE, _NEUTRAL, np.uint8)
     for start, end in _OTHER_SCRIPTS:
         table[start : end + 1] = _OTHER
@@ -83,34 +83,34 @@ def _table() -> np.ndarray:
 
 
 def script_counts(text: str) -> dict[str, int]:
-    """Return how many letters (and marks) of each script a text has; others are left out."""
+    """Return the number of letters (and marks) of each script in a text; omit absent scripts."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     counts = np.bincount(_table().take(points, mode="clip"), minlength=_NEUTRAL + 1)
     return {SCRIPTS[index]: int(counts[index]) for index in np.flatnonzero(counts[:_NEUTRAL])}
 
 
 def main_script(counts: dict[str, int]) -> str:
-    """Return the commonest script in `script_counts`' answer; ties go to the first by name.
+    """Return the most frequent script in the result of `script_counts`; the first name wins ties.
 
-    It is "Zyyy" for text without letters, "Zzzz" for a script that is not known here.
+    Return "Zyyy" for text without letters, and "Zzzz" for a script that is unknown here.
     """
     return min(counts, key=lambda script: (-counts[script], script), default="Zyyy")
 
 
 def writing_system(text: str) -> str:
-    """Return the commonest script of a text; Japanese, which is written in three, is "Jpan"."""
+    """Return the most frequent script of a text; Japanese, which uses three, is "Jpan"."""
     counts = script_counts(text)
     script = main_script(counts)
     kana = counts.get("Hira", 0) + counts.get("Kana", 0)
-    # Japanese is half kana and more; a Chinese text has a name or two in it.
+    # At least half of Japanese text is kana; a Chinese text may have a name or two in kana.
     japanese = script in ("Hani", "Hira", "Kana") and 3 * kana > counts.get("Hani", 0)
     return "Jpan" if japanese else script
 
 
 def share_in_script(counts: dict[str, int], language: Language) -> float:
-    """Return the share of a text's letters that are of a language's own script.
+    """Return the share of a text's letters that are in a language's script.
 
-    Japanese is written in three scripts, Korean in two, and all of them count.
+    Japanese has three scripts, Korean has two, and all of them count.
     """
     expected = _COMPOUND.get(language.script, (language.script,))
     return sum(counts.get(script, 0) for script in expected) / max(1, sum(counts.values()))

@@ -1,4 +1,4 @@
-"""Imported by the process that workers are forked from: compiles, or loads, what ingest calls."""
+"""Compiles, or loads, functions that ingest calls, in the process that workers are forked from."""
 
 from mswitch.pipelines.corpus.rules.quality import quality_columns
 from mswitch.pipelines.corpus.rules.words import cut

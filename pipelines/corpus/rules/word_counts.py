@@ -1,4 +1,4 @@
-"""What is counted word by word and character by character, in one pass over some pages."""
+"""Counts words and characters of pages by kind, in one pass."""
 
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ class Counts(NamedTuple):
     """Counts of each page, float64 [pages].
 
     Attributes:
-        words: units, as parts of a word where a letter is one.
-        with_letter: those of them that have a letter.
-        characters: of units that are words.
+        words: units; a unit that is a letter counts as a part of a word.
+        with_letter: units that have a letter, weighted in the same way.
+        characters: characters of units that are words.
         symbols: number signs and ellipses.
-        digits: characters.
+        digits: characters that are digits.
         visible: characters other than spaces.
     """
 
@@ -78,13 +78,13 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
 
 @compiled
 def count_distinct(hashes, first, listed, bounds, lists):
-    """Count how many of the hashes on its list each page has.
+    """Count the distinct hashes of each page that are on its list.
 
     Args:
         hashes: uint64 [units].
         first: int64 [pages + 1] the first unit of each page.
         listed: uint64: all lists, one after the other.
-        bounds: int64 [lists + 1] where each starts.
+        bounds: int64 [lists + 1] start of each list in `listed`.
         lists: int64 [pages] the list of each page, -1 if it has none.
 
     Returns:
@@ -96,7 +96,7 @@ def count_distinct(hashes, first, listed, bounds, lists):
         if lists[page] < 0:
             continue
         start, stop = bounds[lists[page]], bounds[lists[page] + 1]
-        bits = np.uint64(0)  # most hashes have lowest bits that no listed one has
+        bits = np.uint64(0)  # rejects most hashes by their lowest bits
         for place in range(start, stop):
             bits |= _BIT << (listed[place] & _BITS)
             seen[place] = False

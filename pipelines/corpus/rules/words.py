@@ -1,12 +1,12 @@
-"""Pages cut into words and their n-grams, as arrays over many pages at a time.
+"""Cuts pages into words and n-grams, as arrays over many pages at a time.
 
-A word is a run of letters, marks and digits. Scripts without spaces between words (see
-`scripts`) have no words to find without a dictionary: there each letter is its own unit, and
-an n-gram of n words spans as many letters as n English words are worth. Both kinds occur on one
-page; the dominant script of a page decides the length of its n-grams.
+A word is a run of letters, marks and digits. In scripts without spaces between words (see
+`script_factors`), finding words would need a dictionary. There each letter is a unit, and an n-gram
+of n words has as many letters as n English words are worth. A page may contain both kinds of unit;
+its main script decides the length of its n-grams.
 
-A hash is a polynomial modulo 2**64 over mixed values, so that that of any span is one difference
-of prefix sums. It is fixed by this file and by Python's Unicode tables, on every machine.
+A hash is a polynomial modulo 2**64 over mixed values, so the hash of any span is a difference of
+two prefix sums. It depends only on this file and on Python's Unicode tables, not on the machine.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from mswitch.pipelines.corpus.rules.script_factors import (
 )
 from mswitch.pipelines.records import Page
 
-#: Text that is cut up at a time: its arrays (about 60 bytes a character) stay near the caches.
+#: Characters to cut at a time: their arrays (about 60 bytes per character) nearly fit the caches.
 CHUNK_CHARACTERS = 1 << 18
 
 WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit in range(7))
@@ -34,9 +34,9 @@ WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit
 #: Ethiopic, Khmer, Tibetan, CJK and their half-width and full-width forms.
 TERMINALS = ".!?…։؟۔।॥෴၊။።፧፨។៕།༎。！？．｡‼⁇⁈⁉︕︖︒"
 _CLOSERS = "\"'”’»›)]}」』】）〉》］｝"
-_CODE_POINTS = 0x32400  # no script lies beyond, only tags and private use
+_CODE_POINTS = 0x32400  # beyond are only tags and private use, no script
 
-# A page with more Kana per Han letter is Japanese.
+# A page with more kana per Han letter is Japanese.
 _KANA_PER_HAN = 0.1
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -48,7 +48,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     """Return the properties and the unspaced script of each code point, both uint8."""
     by_category = {
         **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
-        # Joiners (Cf) shape letters and do not part them.
+        # Joiners (Cf) shape letters and do not separate them.
         **dict.fromkeys(("Mn", "Mc", "Me", "Cf"), WORD | MARK),
         "Nd": WORD | DIGIT,
         **dict.fromkeys(("Nl", "No"), WORD),
@@ -65,12 +65,12 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _mixed_codes() -> np.ndarray:
-    """Return what stands for each code point in hashes: uint64, 1.6 MB."""
+    """Return the value of each code point in hashes: uint64, 1.6 MB."""
     return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
 
 
 def powers_of(values: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return powers of an odd number and of its inverse, more than there are values."""
+    """Return powers of an odd number and of its inverse, more than `values` of each."""
     return _powers(max(10, values.bit_length()))
 
 
@@ -87,13 +87,13 @@ def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mix(values: np.ndarray) -> np.ndarray:
-    """Return uint64 values scrambled one to one (the finaliser of splitmix64)."""
+    """Map uint64 values one to one to scrambled values (the finaliser of splitmix64)."""
     values = (values ^ (values >> np.uint64(30))) * _MIX_1
     values = (values ^ (values >> np.uint64(27))) * _MIX_2
     return values ^ (values >> np.uint64(31))
 
 
-#: The same of a single value, for what is compiled.
+#: The same for a single value, in compiled functions.
 mix_one: Any = compiled(mix)
 
 
@@ -101,8 +101,9 @@ class SpanHashes:
     """Hashes of any spans of an array of uint64 values.
 
     Attributes:
-        sums: uint64 [values + 1] of the values times powers of an odd number, before each value.
-        inverses: uint64 [at least values + 1] inverses of those powers.
+        sums: uint64 [values + 1] sums, before each value, of the values times powers of an odd
+            number.
+        inverses: uint64 [at least values + 1] inverses of these powers.
     """
 
     def __init__(self, sums: np.ndarray, inverses: np.ndarray):
@@ -117,20 +118,20 @@ class SpanHashes:
         return cls(sums, inverses)
 
     def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Return a hash for each span: equal spans have equal ones, wherever they lie."""
+        """Return the hash of each span; equal spans have equal hashes at any place."""
         return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
 
 
 @dataclasses.dataclass(frozen=True)
 class Words:
-    """The words of some pages, in lower case, page after page.
+    """The words of pages, in lower case, page after page.
 
     Attributes:
-        properties: uint8 [characters] bits of WORD and so on; a line break parts two pages.
+        properties: uint8 [characters] bits such as WORD; a line break separates two pages.
         codes: uint32 [characters] code points.
-        page_starts: int64 [pages + 1] where each page starts in `codes`.
-        starts: int64 [units] where each unit starts in `codes`.
-        ends: int64 [units] where it ends.
+        page_starts: int64 [pages + 1] start of each page in `codes`.
+        starts: int64 [units] start of each unit in `codes`.
+        ends: int64 [units] its end.
         first: int64 [pages + 1] the first unit of each page.
         hashes: uint64 [units].
         characters: hashes of spans of `codes`.
@@ -151,7 +152,7 @@ class Words:
 
     @functools.cached_property
     def page_of_unit(self) -> np.ndarray:
-        """int64 [units]: the page that each unit is on."""
+        """Page of each unit: int64 [units]."""
         return np.repeat(np.arange(len(self.first) - 1), np.diff(self.first))
 
     @functools.cached_property
@@ -160,7 +161,7 @@ class Words:
         return SpanHashes.over(self.hashes)
 
     def units(self, words: int) -> np.ndarray:
-        """Return how many units an n-gram of `words` words has on each page: int64 [pages]."""
+        """Return the number of units in an n-gram of `words` words on each page: int64 [pages]."""
         return np.maximum(1, np.rint(words * self.letters_per_word)).astype(np.int64)
 
     def ngrams(
@@ -175,11 +176,11 @@ class Words:
         """Return the windows that fit their page.
 
         Args:
-            units: int64 [pages] their length on each page.
-            positions: only those that start at these units.
+            units: int64 [pages] length of the windows on each page.
+            positions: units at which windows may start; default: all.
 
         Returns:
-            The unit each starts at, the unit after its last, and its hash.
+            The first unit of each window, the unit after its last, and its hash.
         """
         if positions is None:
             positions = np.arange(len(self.starts))
@@ -217,15 +218,17 @@ def cut(texts: Sequence[str]) -> Words:
 
 @compiled
 def _find_units(codes, properties_of, block_of, mixed_of, powers):
-    """Look each character up, hash it, and tell where units start and end.
+    """Look up and hash each character, and find the units.
+
+    The last character must not be part of a unit.
 
     Returns:
-        Properties (uint8 [characters]), sums for `SpanHashes`, where units start and end, and
-        the unspaced script each starts in (uint8). The last character is no part of one.
+        Properties (uint8 [characters]), sums for `SpanHashes`, starts and ends of units, and the
+        unspaced script at the start of each unit (uint8).
     """
     properties = np.empty(len(codes), np.uint8)
     sums = np.zeros(len(codes) + 1, np.uint64)
-    # Each unit has a character, and after all of them comes one that is in none.
+    # Each unit has at least one character, and the last character is in none.
     most = max(1, len(codes))
     starts, ends = np.empty(most, np.int64), np.empty(most, np.int64)
     scripts = np.empty(most, np.uint8)
@@ -253,7 +256,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
 
 
 def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Decide by the script of most units of each page."""
+    """Return letters per word by the script of most units of each page."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))
     kinds = len(UNSPACED) + 1
@@ -268,7 +271,7 @@ def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def words_of(pages: Sequence[Page]) -> Words:
-    """Return the words of some pages; each page keeps a reference to them (`Page.words`)."""
+    """Cut pages into words; each page keeps a reference to the result (`Page.words`)."""
     words = cut([page.text for page in pages])
     for number, page in enumerate(pages):
         page.words = words, number

@@ -162,16 +162,19 @@ def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), badwords: st
 
 def test_the_card_says_what_was_done():
     mc4 = card_of(CorpusConfig())
-    assert "CLD3, page by page, and pages under a probability of 0.95 are in `und`" in mc4
+    assert (
+        "CLD3 identified languages, page by page. Pages with a probability below 0.95 are in `und`"
+        in mc4
+    )
     assert "nothing was masked" in mc4
-    assert "opt-out signal was looked at in this build" in mc4
+    assert "opt-out signal was checked in this build" in mc4
     assert "once in the whole corpus" in mc4
-    assert "No offensive page" in mc4
+    assert "Offensive pages were not searched for" in mc4
     scoped = card_of(CorpusConfig(dedup_scope="language", keep_und=False), badwords="lists")
     assert "page by page, before lines were removed" in scoped
     assert "are left out" in scoped
     assert "each line once in its language" in scoped
-    assert "those with words on lists of bad words were dropped" in scoped
+    assert "pages with words on lists of bad words were dropped" in scoped
 
 
 def test_the_card_of_profile_modern(tmp_path):
@@ -179,10 +182,10 @@ def test_the_card_of_profile_modern(tmp_path):
     assert "nothing was masked" not in modern
     assert "phone numbers were masked" in modern
     assert "(`tdm_reservation`, `noai`, `train_ai`)" in modern
-    assert "CLD2, and by CLD3" in modern
+    assert "CLD2 identified languages, and CLD3 if" in modern
     assert "after mC4" not in modern
     assert "each line once" not in modern.lower()
-    assert "No evaluation set was kept out" in modern
+    assert "No evaluation set was excluded" in modern
     assert "mC4 lacks hr." in modern
     assert "pages that this one stands for" in modern
     (tmp_path / "quiz.txt").write_text("A question\n")
@@ -195,7 +198,7 @@ def test_the_card_of_profile_modern(tmp_path):
     )
     card = card_of(CorpusConfig(profile="modern", set=bare, dedup_scope="language"))
     assert "nothing was masked" in card
-    assert "opt-out signal was looked at in this build" in card
+    assert "opt-out signal was checked in this build" in card
     assert "items of 1 evaluation set were dropped" in card
-    assert "those of sites on blocklists were dropped" in card
+    assert "pages of sites on blocklists were dropped" in card
     assert "each line once in its language" in card

@@ -252,7 +252,7 @@ def test_a_rule_that_drops_half_or_more_is_a_line(tmp_path, capsys):
     config = dataclasses.replace(LENIENT, min_long_line_characters=50)
     build([file], tmp_path / "out", config)
     said = (
-        "[corpus] rule paragraphs dropped 3 of the 4 pages that came to it (75 %, short_lines 3): "
+        "[corpus] rule paragraphs dropped 3 of the 4 pages that it judged (75 %, short_lines 3): "
         "lower --min-long-line-characters\n"
     )
     assert said in capsys.readouterr().err

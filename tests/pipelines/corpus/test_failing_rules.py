@@ -19,10 +19,10 @@ from mswitch.pipelines.errors import UserError
         ("def reason(self, page): return 'Too Loud'", "'Too Loud' is not a name"),
         ("def reason(self, page): return True", "reason True is not a name"),
         ("def reason(self, page): return page.columns.update(mine=1) or False", "reason False is"),
-        ("def reasons(self, pages): return []", "gives 0 reasons for 8 pages: return one for each"),
+        ("def reasons(self, pages): return []", "returned 0 reasons for 8 pages: return one"),
         (
             "def reasons(self, pages): return [page.columns.update(mine=1) for page in pages][:1]",
-            "^rule mine of recipe mine_too gives 1 reasons for 8 pages",
+            "^rule mine of recipe mine_too returned 1 reasons for 8 pages",
         ),
         ("def reason(self, page): return None", "did not set its column mine"),
         ("def reason(self, page): page.columns['mine'] = None", "did not set its column mine"),

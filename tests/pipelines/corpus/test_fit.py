@@ -165,7 +165,7 @@ def test_from_a_measured_corpus_to_a_filtered_one(tmp_path, pages, capsys):
     page = (tmp_path / "fit.html").read_text()
     assert all(reason in page for reason in found["de"]["after"]["by_reason"])
     said = capsys.readouterr()
-    assert "warning: the limits for all hold for en, the yardstick, and keep " in said.err
+    assert "warning: the limits for all apply to en, the yardstick, and keep " in said.err
     assert "build with them: --set quality.thresholds=" in said.out
     limits = read_thresholds(str(fitted))
     assert set(limits) == {"de"}

@@ -135,7 +135,7 @@ def test_columns_and_urls_are_enough(tmp_path, modern, capsys):
     assert found["quality"] == {"repeated_ngrams": 1}
     said = capsys.readouterr().err
     assert "rule quality judges again (max_duplicate_ngram_shares)" in said
-    assert "twins of what it drops might have stayed" in said
+    assert "a build from the crawl might keep twins of the pages that it drops" in said
 
 
 def test_rules_of_ones_own_judge_again_when_their_code_changes(tmp_path, pages):
@@ -153,7 +153,9 @@ def test_rules_of_ones_own_judge_again_when_their_code_changes(tmp_path, pages):
     assert 0 < len(after) < len(before)
     # What it dropped since is gone, and what it judged before lines went is not there.
     recipe.write_text(late)
-    with pytest.raises(UserError, match=r"rule shouting: its code may be another: .*it dropped"):
+    with pytest.raises(
+        UserError, match=r"rule shouting: its code may have changed: .*dropped pages"
+    ):
         again(tmp_path / "again", tmp_path / "back", config)
     recipe.write_text(SHOUTING)
     with pytest.raises(UserError, match=r"rule shouting: .*changed later \(line_dedup\)"):
@@ -199,8 +201,8 @@ def test_killed_and_continued(tmp_path, modern, sets):
     [
         (
             modern_settings("near_dedup.bands=7"),
-            "rule near_dedup: bands is 7, and 14 in the corpus: it is done once, when a crawl is "
-            "read: give it as it was, or build from the crawl with --input",
+            "rule near_dedup: bands is 7, and 14 in the corpus: it runs only when a crawl is "
+            "read: restore the old setting, or build from the crawl with --input",
         ),
         (modern_settings("personal_data.mask_personal_data=false"), "rule personal_data: mask"),
         (modern_settings("opt_out.honour=noai"), r'rule opt_out: honour is \["noai"\], and \["tdm'),
@@ -218,7 +220,7 @@ def test_killed_and_continued(tmp_path, modern, sets):
             modern_settings("quality.min_words=10"),
             "rule quality: min_words is 10, and 20 in the co",
         ),
-        (modern_settings("quality.drop=false"), "rule quality: .* 1 pages that it dropped, which"),
+        (modern_settings("quality.drop=false"), "rule quality: .* 1 dropped pages, which"),
         (LENIENT, "it was built with --profile modern, and --profile mc4 has other rules, which"),
     ],
 )
@@ -234,4 +236,4 @@ def test_nothing_left_and_unclear_sources_are_refused(tmp_path, modern, capsys):
         again(modern, tmp_path / "again", config)
     for options in (["--from", str(modern), "--append"], []):
         assert main(["corpus", "build", "--out", str(tmp_path / "no"), *options]) == 2
-    assert capsys.readouterr().err.count("give --input, crawl files, or --from") == 2
+    assert capsys.readouterr().err.count("give --input (crawl files) or --from") == 2

@@ -84,7 +84,7 @@ def test_pages_without_dates_are_counted_and_told(tmp_path, rows, capfd):
     manifest = read_manifest(out, "corpus")
     assert [entry.get("undated") for entry in manifest["inputs"]] == [2, 1, None]
     [line] = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
-    assert "3 pages have no date that is understood" in line
+    assert "3 pages have no readable date" in line
     assert "(a.jsonl, b.parquet): looked for timestamp, metadata.timestamp, date, " in line
     assert "the fields of a.jsonl are text, url, date; map one with --field timestamp=" in line
     assert "accepted are ISO 8601, YYYY, " in line
@@ -159,7 +159,7 @@ def test_documents_without_a_url_get_one_and_are_counted(tmp_path, capfd, rows):
     assert forms == ["MADLAD-400", "MADLAD-400", "OSCAR 2019"]
     error = capfd.readouterr().err
     assert "has the fields of MADLAD-400: c.jsonl, c.jsonl" in error
-    assert "6 pages have no URL and got one made of file and row (c.jsonl, c.jsonl, " in error
+    assert "6 pages have no URL and got one made from file and row (c.jsonl, c.jsonl, " in error
     # The same files elsewhere are the same documents.
     (tmp_path / "a" / "c.jsonl").rename(tmp_path / "e.jsonl")
     again = tmp_path / "again"

@@ -68,7 +68,7 @@ def test_a_rule_may_hold_functions_and_what_can_be_written_down(field, files, tm
     if field.startswith("lambda"):
         assert len(build_with(files[:1], tmp_path / "corpus", recipe(text))) == 8
     else:
-        with pytest.raises(UserError, match=r"^rule shouting holds a builtin_method in size"):
+        with pytest.raises(UserError, match=r"^rule shouting has a builtin_method in size"):
             build_with(files[:1], tmp_path / "corpus", recipe(text))
 
 
@@ -95,17 +95,17 @@ def test_modules_too(files, tmp_path, monkeypatch):
     ("text", "message"),
     [
         ("x = 1", "has 0 recipes"),
-        ("import no_such_module", "line 1: ModuleNotFoundError.*: a recipe travels as one file"),
-        ("from . import neighbour", "line 1: ImportError.*: a recipe travels as one file"),
+        ("import no_such_module", "line 1: ModuleNotFoundError.*: workers get only this file"),
+        ("from . import neighbour", "line 1: ImportError.*: workers get only this file"),
         ("\ndef f(:", "line 2: SyntaxError"),
         (SHOUTING + "\nother = CALM.change({})", "has 2 recipes"),
-        (SHOUTING.replace('"calm"', '"mc4"'), "is called like a profile"),
+        (SHOUTING.replace('"calm"', '"mc4"'), "has the name of a profile"),
         (SHOUTING.replace("language, Shouting()", "Shouting()"), "needs one rule that identifies"),
-        (SHOUTING.replace('"shouting"\n', '"language"\n'), "two steps are called language"),
-        (SHOUTING.replace('"capitals": ', '"url": '), "adds column url, which there is already"),
+        (SHOUTING.replace('"shouting"\n', '"language"\n'), "two steps have the name language"),
+        (SHOUTING.replace('"capitals": ', '"url": '), "adds column url, which already exists"),
         (SHOUTING.replace('"float32"', '"floaty"'), "shouting gives its column capitals the type"),
         (SHOUTING.replace('"float32"', "[]"), r"the type \[\], which Arrow does not know"),
-        (SHOUTING.replace("UrlDedup(), Line", "Line"), "dedup begins with UrlDedup"),
+        (SHOUTING.replace("UrlDedup(), Line", "Line"), "dedup must begin with UrlDedup"),
         (SHOUTING.replace("Shouting()]", "Shouting]"), "cannot be part of ingest"),
     ],
 )

@@ -244,13 +244,13 @@ def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
     ("entries", "message"),
     [
         ({}, "nothing to remove: give --urls, --sites or --ids"),
-        ({"urls": "# "}, "the list .*urls.txt has no entry: give one a line, or leave it out"),
+        ({"urls": "# "}, "the list .*urls.txt has no entry: give one per line, or leave it out"),
         ({"urls": "http://a.example/", "sites": ""}, "the list .*sites.txt has no entry: give one"),
         ({"sites": "http://a.example"}, r"sites.txt, line 1: 'http://a.example' is no host"),
         ({"sites": "localhost"}, "is no host"),
-        ({"sites": "www.com"}, "'www.com' is no host of a site"),
-        ({"sites": "com."}, "is no host of a site"),
-        ({"ids": "a" * 31}, r"ids.txt, line 1: .* is no id of a document"),
+        ({"sites": "www.com"}, "'www.com' is not the host of a site"),
+        ({"sites": "com."}, "is not the host of a site"),
+        ({"ids": "a" * 31}, r"ids.txt, line 1: .* is not a document's id"),
         ({"sites": "a.example b.c.example en.example"}, "no document of .* would be left"),
     ],
 )
@@ -284,7 +284,7 @@ def test_forms_of_a_url_are_one_page(tmp_path, odd, kind, entry, found, capsys):
     if found:
         remove_pages(corpus, **{kind: str(tmp_path / "list.txt")})
     assert documents(odd).keys() - documents(corpus).keys() == set(found)
-    assert ("entries that no document has" in capsys.readouterr().err) == (not found)
+    assert ("entries match no document" in capsys.readouterr().err) == (not found)
 
 
 @pytest.fixture(scope="module")
@@ -336,7 +336,7 @@ def test_without_its_key_a_corpus_does_not_grow(tmp_path, months, corpus, key, m
     with pytest.raises(UserError, match=message):
         build(months[1:], corpus, CONFIG, append=True)
     [problem] = verify_corpus(corpus)["problems"]
-    assert "nothing is said about what was removed" in problem
+    assert "removed pages were not checked" in problem
 
 
 def killed(point: str, corpus: Path, given: dict[str, Any]) -> None:
@@ -361,7 +361,7 @@ def test_text_that_a_killed_addition_has_left_goes_too(tmp_path, months, corpus)
     build_elsewhere(months[1:], corpus, CONFIG, "corpus.after_shards", append=True)
     assert list(tmp_path.glob(".corpus.partial-*"))
     [problem] = verify_corpus(corpus)["problems"]
-    assert "was left by a command that was killed" in problem
+    assert "was left by a killed command" in problem
     remove_pages(corpus, **lists(tmp_path, sites="a.example"))
     assert not list(tmp_path.glob(".corpus.partial-*"))
     assert verify_corpus(corpus)["problems"] == []

@@ -99,7 +99,7 @@ def test_odd_directories_are_named(tmp_path):
     (tmp_path / "linked" / "de").symlink_to("nowhere")
     for place, message in (
         (tmp_path / "nowhere", "is not a directory"),
-        (tmp_path / "empty", "holds no list"),
+        (tmp_path / "empty", "has no list"),
         (tmp_path / "nested", "is not a list"),
         (tmp_path / "linked", "is not a list"),
         ("gs://bucket/*", r"^gs://bucket/\* is a pattern"),

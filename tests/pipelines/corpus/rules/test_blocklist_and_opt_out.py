@@ -116,7 +116,7 @@ def test_a_wrong_line_is_refused_by_its_number(tmp_path, line, named):
 def test_missing_lists_are_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.txt"):
         load_blocklist([tmp_path / "gone.txt"])
-    with pytest.raises(UserError, match="has no file called domains"):
+    with pytest.raises(UserError, match="has no file domains"):
         load_blocklist([tmp_path])
     with pytest.raises(UserError, match=r"^gs://bucket/\[a\] is a pattern"):
         load_blocklist(["gs://bucket/[a]"])

@@ -118,7 +118,7 @@ def test_sets_are_read_by_what_their_names_say(tmp_path):
 
 def test_a_set_without_an_item_is_refused(tmp_path):
     (tmp_path / "none.txt").write_text(" \n")
-    with pytest.raises(UserError, match=r"none\.txt has no item: give one a line"):
+    with pytest.raises(UserError, match=r"none\.txt has no item: give one per line"):
         list(read_evaluation_sets([tmp_path / "none.txt"]))
 
 
@@ -126,7 +126,7 @@ def test_sets_of_one_name_are_refused(tmp_path):
     for name in ("xnli", "squad"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "test.txt").write_text("First.\n")
-    message = r"xnli/test\.txt and .*squad/test\.txt are both called test"
+    message = r"xnli/test\.txt and .*squad/test\.txt have the same name test"
     with pytest.raises(UserError, match=message):
         list(read_evaluation_sets([tmp_path / name / "test.txt" for name in ("xnli", "squad")]))
 

@@ -127,7 +127,7 @@ def test_every_row_of_the_table_is_a_language():
 
 def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):
     (tmp_path / "no.bin").write_bytes(b"text")
-    with pytest.raises(UserError, match=r"no\.bin is no fastText model .*: give a \.bin"):
+    with pytest.raises(UserError, match=r"no\.bin is not a fastText model .*: give a \.bin"):
         IdentifyLanguageByModel(model=str(tmp_path / "no.bin")).reason(page("text"))
     # Before it is copied to where workers see it, under another name.
     with pytest.raises(
