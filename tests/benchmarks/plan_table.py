@@ -21,10 +21,16 @@ from mswitch.pipelines.outputs import write_atomically
 #: Preset, slice and further options of each row; the rest `plan` chooses.
 ROWS = (
     ("mt5-base", "v3:4x4", ()),
+    ("mt5-base", "v5p:2x2x1", ()),
     ("mt5-base", "v5p:4x4x4", ()),
+    ("mt5-base", "v5p:4x4x4", ("--attention", "xla")),
+    ("mt5-base", "v5p:4x4x4", ("--remat", "layers")),
+    ("mt5-base", "v5e:4x4", ()),
     ("mt5-base", "v5e:16x16", ()),
     ("mswitch-base", "v3:4x4", ()),
     ("mswitch-base", "v5p:4x4x4", ()),
+    ("mswitch-base", "v5p:4x4x4", ("--attention", "xla")),
+    ("mswitch-base", "v5e:8x8", ()),
     ("mswitch-base", "v5e:16x16", ()),
     ("switch-xxl", "v5p:4x4x4", ("--experts", "128")),
     ("switch-c", "v5p:4x8x8", ()),
