@@ -171,7 +171,7 @@ def _shards(task: seqio.Task) -> dict[str, list[str]]:
         raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
     for split, shards in found.items():
         if not shards:
-            raise UserError(f"{task.name} has no files of {split}: mend the task or its files")
+            raise UserError(f"{task.name} has no files of {split}: repair the task or its files")
     return found
 
 

@@ -339,20 +339,20 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("decoder.de", r"decoder.de has the features targets \(it is for a decoder alone\)"),
+        ("decoder.de", r"decoder.de has the features targets \(it is for decoders only\)"),
         ("three.de", "three.de has the features inputs, more, targets: examples have"),
         ("bytes.de", r"inputs of bytes.de has another vocabulary \(259 ids\) than .*new_vocab"),
         ("nameless", "nameless does not end with the code of a language: give --language"),
         ("zzz", f"no task or mixture 'zzz': {MODULE} does not register it"),
-        ("missing.fr", "missing.fr has no files of train: mend the task or its files"),
+        ("missing.fr", "missing.fr has no files of train: repair the task or its files"),
         (
             "without_targets.de",
-            r"without_targets.de: train cannot be preprocessed \(ValueError: no targets come out\)",
+            r"train cannot be preprocessed \(ValueError: the examples have no targets\)",
         ),
         (
             "read_elsewhere.de",
             r"read_elsewhere.de: train cannot be preprocessed \(NotFoundError: /gone/file; No such "
-            r"file or directory\): mend the task or its files$",
+            r"file or directory\): repair the task or its files$",
         ),
         ("pears.de", "no task or mixture 'pears.de': did you mean 'pairs.de'?"),
     ],
