@@ -6,8 +6,8 @@
     seqio.get_mixture_or_task("mt5_xnli_zeroshot")
 
 Names, texts, splits and versions of datasets come from google-research/multilingual-t5
-(`multilingual_t5/tasks.py`). The folder is made by `tfds build` on a machine with a network, with
-`xnli/1.1.0/` and so on. Nothing is downloaded, and registering reads no dataset.
+(`multilingual_t5/tasks.py`). `tfds build` makes the folder elsewhere, with `xnli/1.1.0/` and so on.
+Nothing is downloaded, and registering reads no dataset.
 
 One mixture differs: mT5 registers `mt5_pawsx_translate_train_original` with the tasks of
 `mt5_pawsx_translate_train`; here it has the original tasks, as its name says.

@@ -39,8 +39,7 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _TRUTH = ("False", "True")
 _Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
-#: Labels, metrics and examples of GLUE's tasks. The examples are a task's rate in the mixture,
-#: which WNLI is not in.
+#: Labels, metrics and examples of GLUE's tasks. Examples are rates; WNLI is not in the mixture.
 GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),
@@ -67,7 +66,7 @@ SUPER_GLUE: _Benchmark = {
     "axb": (_ENTAILED, (), 0),
     "axg": (_ENTAILED, (), 0),
 }
-#: Other names of tasks in texts; below, the order of features if it is not alphabetical.
+#: Names of tasks in texts, if they differ; features, if not all in alphabetical order.
 _CALLED = {
     **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
     "axg": "rte",

@@ -60,7 +60,7 @@ def glue(
 
 
 def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
-    """Yield a row of SuperGLUE's broad diagnostics, in RTE's form."""
+    """Yield a row of SuperGLUE's broad diagnostics, as RTE."""
     pair = {"premise": example["sentence1"], "hypothesis": example["sentence2"]}
     yield from glue({**pair, "label": example["label"]}, "rte", labels)
 
@@ -84,10 +84,7 @@ def record(example: Example) -> Iterator[Row]:
 
 
 def pronoun(example: Example) -> Iterator[Row]:
-    """Yield a row of definite pronoun resolution.
-
-    The first such pronoun is marked, and the target is its referent.
-    """
+    """Yield a row of definite pronoun resolution: the target is the marked pronoun's referent."""
     marked = rf" ({example['pronoun']})( |\.|,)"
     sentence = re.sub(marked, r" *\1*\2", example["sentence"], count=1)
     yield _row(f"wsc: {sentence}", example["candidates"][int(example["label"])])
@@ -128,10 +125,7 @@ def wikiann(example: Example) -> Iterator[Row]:
 
 
 def squad(example: Example, prefix: str = "") -> Iterator[Row]:
-    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA if its `id` begins with the prefix.
-
-    The group is the article; an example without answers has no row.
-    """
+    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA, by article, if `id` has the prefix."""
     if example["id"].startswith(prefix) and example["answers"]["text"]:
         context = pad_punctuation(example["context"])
         made = question_row(example["question"], context, example["answers"]["text"])

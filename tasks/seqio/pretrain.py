@@ -138,9 +138,9 @@ def register(codes: Iterable[str] = ()) -> None:
     """Register the tasks and the mixtures; a second call changes nothing.
 
     Args:
-        codes: codes of languages that `mswitch.pipelines.languages` lacks, such as `ast-Latn`; a
-            corpus has them if its recipe names them. Importing this module registers all others.
-            For a mixture with these languages, `register_mixture` one that names them.
+        codes: codes that `mswitch.pipelines.languages` lacks, such as `ast-Latn`; a corpus has
+            them if its recipe names them. Importing this module registers all others. For a
+            mixture with them, `register_mixture` one that names them.
     """
     for lang in (*languages(), *parse_codes(codes, any_code)):
         name = task_name(lang)
