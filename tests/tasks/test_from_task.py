@@ -332,7 +332,7 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
     task = named("cropped_once.de", registered).find()
     assert not draws_randomly(task, "train", LENGTHS)
     assert not draws_randomly(named("pairs.de", registered).find(), "train", LENGTHS)
-    with pytest.raises(UserError, match=r"unseeded.de gives other examples each time"):
+    with pytest.raises(UserError, match=r"unseeded.de yields other examples each time"):
         draws_randomly(named("unseeded.de", registered).find(), "train", LENGTHS)
 
 
@@ -380,7 +380,7 @@ def test_another_vocabulary_is_refused(registered, added_examples, small_example
         ({"--metrics": "macro_f1"}, "--metrics macro_f1 needs the closed set"),
         (
             {"--metrics": "bleu", "--labels": "born free 1"},
-            "--metrics bleu is of free text, and --labels are a closed set",
+            "--metrics bleu is for free text, and --labels are a closed set",
         ),
         ({"--metrics": "rouge1"}, "pip install 'mswitch[summaries]'"),
         ({"--lengths": "48,2", "--labels": "born free 1,born free 2"}, "end: give --lengths 48,"),
