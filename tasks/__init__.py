@@ -1,1 +1,1 @@
-"""Example shards to seqio tasks, mixtures and deterministic batches."""
+"""seqio tasks, mixtures, deterministic batches and metrics, from shards of examples."""

@@ -1,7 +1,7 @@
-"""Any task or mixture of seqio becomes directories of supervised examples.
+"""Convert any seqio task or mixture to directories of supervised examples.
 
-Its preprocessing runs once, in Beam, a shard of its source at a time. What comes out is ids that
-are read like those of `mswitch examples supervised`, without seqio and in batches of (seed, step).
+Its preprocessing runs once, in Beam, a shard of its source at a time. The resulting ids are read
+like the output of `mswitch examples supervised`: without seqio, in batches of (seed, step).
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import example_id, metrics_of
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocessed
 
-#: So many examples tell whether a task draws.
+#: Number of examples that show whether a task draws at random.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -54,14 +54,14 @@ _SCHEMA = pa.schema([*ROW_SCHEMA, *_IDS])
 
 @dataclasses.dataclass(frozen=True)
 class FromTaskConfig:
-    """How a task of seqio is turned into examples.
+    """Settings for converting a seqio task to examples.
 
     Attributes:
-        lengths: to which inputs and targets are cut.
-        language: of tasks whose name does not end with a code, such as `.de`.
-        epochs: of tasks that draw randomly, how many draws of the training split are kept.
-        metrics: by which predictions are scored.
-        labels: the closed set of targets; examples with another one are left out.
+        lengths: lengths that inputs and targets are cut to.
+        language: language of tasks whose name does not end with a code, such as `.de`.
+        epochs: number of draws of the training split to keep, for tasks that draw randomly.
+        metrics: metrics that score predictions.
+        labels: the closed set of targets; examples with another target are left out.
     """
 
     lengths: Lengths
@@ -80,10 +80,10 @@ class FromTaskConfig:
                 )
             if metric in TEXT_METRICS and self.labels:
                 raise UserError(
-                    f"--metrics {metric} is of free text, and --labels are a closed set: leave one "
-                    "of them out"
+                    f"--metrics {metric} is for free text, and --labels are a closed set: leave "
+                    "out one of them"
                 )
-            make_metric(metric, self.labels)  # complains where its package is missing
+            make_metric(metric, self.labels)  # raises if its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:
@@ -93,13 +93,13 @@ class FromTaskConfig:
 def build_from_task(
     registered: Registered, vocabulary: str | Path, out: str | Path, config: FromTaskConfig
 ) -> dict[str, Any]:
-    """Write the examples of a task; of a mixture, those of each task and `multitask.toml`.
+    """Write the examples of a task, or of each task of a mixture with `multitask.toml`.
 
     Args:
         registered: the task or mixture.
         vocabulary: its vocabulary: a finished directory, or a SentencePiece model file.
-        out: where to write.
-        config: lengths, and what seqio does not say.
+        out: the output directory.
+        config: lengths, and settings that seqio does not have.
     """
     opened, found = open_vocabulary(vocabulary), registered.find()
     draws = _check(found, opened, config)
@@ -119,7 +119,7 @@ def build_from_task(
         )
         for task in found.tasks
     ]
-    # What has no training split is there to be evaluated on; seqio leaves it out too.
+    # A task without a training split is only for evaluation; seqio omits it from training too.
     tables = (
         f'[tasks."{name}"]\ndirectory = {json.dumps(name)}\n'
         f"rate = {rate if summary['train_records'] else 0.0!r}\n"
@@ -141,7 +141,7 @@ def _check(
     """Check all tasks before any is built.
 
     Returns:
-        By task, how many draws of its training split are kept.
+        Number of draws of the training split to keep, by task.
     """
     tasks = [found] if isinstance(found, seqio.Task) else found.tasks
     for task in tasks:
@@ -154,7 +154,7 @@ def _check(
     }
     if random and config.epochs is None:
         raise UserError(
-            f"{min(random)} draws randomly after its cache, anew in every epoch: give --epochs N "
+            f"{min(random)} draws randomly after its cache, again in every epoch: give --epochs N "
             "to keep N draws of it"
         )
     if not random and config.epochs is not None:
@@ -163,7 +163,7 @@ def _check(
 
 
 def _shards(task: seqio.Task) -> dict[str, list[str]]:
-    """Names of the shards of its splits, the training split first."""
+    """Return the names of the shards of each split, the training split first."""
     found = {
         split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
     }
@@ -171,21 +171,21 @@ def _shards(task: seqio.Task) -> dict[str, list[str]]:
         raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
     for split, shards in found.items():
         if not shards:
-            raise UserError(f"{task.name} has no files of {split}: mend the task or its files")
+            raise UserError(f"{task.name} has no files of {split}: repair the task or its files")
     return found
 
 
 def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
     try:
         return float(mixture.get_rate(task))
-    except Exception as error:  # of any rate function
+    except Exception as error:  # rate functions can raise anything
         raise UserError(
-            f"the rate of {task.name} in {mixture.name} cannot be had ({error}): give a number"
+            f"the rate of {task.name} in {mixture.name} cannot be computed ({error}): give a number"
         ) from error
 
 
 def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
-    """A task's name without its language, and the language."""
+    """Return a task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
     given = None if config.language is None else any_code(config.language)
     code = find_code(last.replace("_", "-")) or (given if any_code(last) == given else None)
@@ -198,14 +198,14 @@ def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class SourceShard:
-    """A shard of a task's source, and the part it becomes.
+    """A shard of a task's source, which becomes a part.
 
     Attributes:
-        split: of seqio.
-        number: which shard of the split.
-        of: how many it has.
-        draw: seed of what comes after the cache.
-        draws: how many there are.
+        split: seqio's split.
+        number: number of the shard in the split.
+        of: number of shards of the split.
+        draw: seed of the steps after the task's cache.
+        draws: number of draws.
     """
 
     split: str
@@ -216,12 +216,12 @@ class SourceShard:
 
     @property
     def path(self) -> str:
-        """The part, relative to the folder of parts."""
+        """Path of the part, relative to the folder of parts."""
         return f"{self.split}-{self.draw:03}-{self.number:05}.parquet"
 
     @property
     def size_bytes(self) -> int:
-        """Shards of a source are taken as equal."""
+        """Size for scheduling: shards of a source count as equal."""
         return 1
 
 
@@ -238,7 +238,7 @@ def _build(
     if others:
         text = "which mswitch predict leaves out: they take more than targets and predictions"
         say(STAGE, f"{task.name} has {others} metrics, {text}")
-    # By which `mswitch predict` finds what scores the task.
+    # `mswitch predict` finds the task and its metrics by these.
     own = {"seqio": {"name": task.name, "module": registered.module}} if metrics else {}
     settings = {
         "kind": KIND,
@@ -300,9 +300,9 @@ def _examine(
 
 
 def _identity(source: seqio.DataSource, shard: str) -> list[str]:
-    """Name of a source's shard, and the hash of its file where it is one of this machine.
+    """Return the name of a source's shard, and the hash of its file if it is on this machine.
 
-    Sources that read no files may name a shard as they like, such as by its split.
+    Sources that read no files may name a shard in any way, for example by its split.
     """
     is_path = isinstance(source, seqio.FileDataSource) or os.path.isabs(shard)
     is_file = is_path and os.path.isfile(shard)
@@ -322,8 +322,8 @@ def read_shard(
     """Write the part of a shard.
 
     Returns:
-        What `write_part` gives, and `dropped` examples by reason: no inputs or no targets, a target
-        that is not among the labels.
+        The result of `write_part`, and `dropped` examples by reason: no inputs or no targets, or a
+        target that is not among the labels.
     """
     task, dropped = registered.find(), Counter[str]()
     assert isinstance(task, seqio.Task)
@@ -348,7 +348,7 @@ def _row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = example_id(unit.split, unit.number, number)
-    # Draws follow each other, so that an epoch as long as the task has each example about once.
+    # Draws follow each other: an epoch as long as the task has each example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = example_id(unit.split, unit.number, number, unit.draw)
@@ -370,7 +370,7 @@ def _row(
 
 
 def _text(example: Mapping[str, Any], side: str, model: str) -> str:
-    """Text before it was tokenised, where the task kept it."""
+    """Return the text before it was tokenised if the task kept it; else decode the ids."""
     text = example.get(f"{side}_pretokenized")
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")
@@ -384,7 +384,7 @@ def write_ids(
     model: str,
     left_out: str,
 ) -> dict[str, Any]:
-    """Write a shard of ids that are there already; see `write_rows`."""
+    """Write a shard of rows that have ids already; see `write_rows`."""
 
     def rows() -> Iterator[Tokenised]:
         for batch in shard.read(left_out).to_batches(GROUP_ROWS):
@@ -396,7 +396,7 @@ def write_ids(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Whether the first examples differ with the seed of what comes after the cache."""
+    """Return whether the first examples depend on the seed of the steps after the cache."""
 
     def first(draw: int) -> list[list[list[int]]]:
         found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
@@ -405,7 +405,7 @@ def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
     one = first(0)
     if one != first(0):
         raise UserError(
-            f"{task.name} gives other examples each time, which no seed repeats: let its "
-            "preprocessors take theirs from seqio.map_over_dataset"
+            f"{task.name} yields other examples each time, which no seed repeats: let its "
+            "preprocessors take their seeds from seqio.map_over_dataset"
         )
     return one != first(1)

@@ -1,6 +1,6 @@
-"""Values of metrics with intervals, by resampling groups of rows.
+"""Compute values of metrics with intervals, by resampling groups of rows.
 
-A thousand resamples of a thousand rows cost a matrix product: statistics of rows add up.
+Statistics of rows add up, so a thousand resamples of a thousand rows cost one matrix product.
 
     metric = make_metric("accuracy")
     result = score(metric, answers=[["1"], ["0"]], predictions=["1", "1"], groups=["a", "b"])
@@ -15,10 +15,10 @@ import numpy as np
 
 from mswitch.tasks.metrics.metric import Answers, Floats, Metric
 
-#: Fewer groups than this give no interval.
+#: Least number of groups for an interval.
 MIN_GROUPS = 5
 RESAMPLES = 1000
-#: Weights that exist at a time: 128 MB.
+#: Most weights at a time: 128 MB.
 _MOST_WEIGHTS = 1 << 24
 #: Two-sided quantiles of the 95 % interval.
 _INTERVAL = (0.025, 0.975)
@@ -30,12 +30,12 @@ class Score:
     """A metric's value over some rows.
 
     Attributes:
-        value: from the metric's `least` to 100.
-        low: lower end of the 95 % interval; None where there are too few groups for one, or where
-            all resamples of a correlation agree.
+        value: value from the metric's `least` to 100.
+        low: lower end of the 95 % interval; None if there are too few groups for one, or if all
+            resamples of a correlation agree.
         high: upper end.
         rows: number of rows.
-        groups: of rows that belong together, such as the windows of one document.
+        groups: number of groups of rows that belong together, such as a document's windows.
     """
 
     value: float
@@ -48,17 +48,17 @@ class Score:
 def score(
     metric: Metric, answers: Answers, predictions: Sequence[str], groups: Sequence[str]
 ) -> Score:
-    """Value of a metric with a 95 % interval, by resampling groups of rows.
+    """Compute a metric's value with a 95 % interval, by resampling groups of rows.
 
-    Resamples are centred on the value: they lack rare classes, so macro-F1 is lower in them. Where
-    all resamples agree, as when every row is right, the interval is Wilson's; a correlation, which
-    is no share, has none.
+    Resamples are centred on the value, since they lack rare classes, which lowers macro-F1. If all
+    resamples agree, for example because every row is right, the interval is Wilson's. A correlation
+    then has none, since it is not a share.
     """
     return score_sums(metric, metric.sums(answers, predictions, groups), len(predictions))
 
 
 def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
-    """The same of the statistics [G, S] of groups, which have so many rows."""
+    """Compute a value with its interval from the statistics [G, S] of groups with `rows` rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
@@ -71,7 +71,7 @@ def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
 
 
 def _resampled(statistics: Floats) -> Floats:
-    """The sum [RESAMPLES, S] of each resample of groups [G, S]."""
+    """Compute the sum [RESAMPLES, S] of each resample of groups [G, S]."""
     size = max(1, _MOST_WEIGHTS // len(statistics))
     parts = [
         _weights(len(statistics), first, min(size, RESAMPLES - first)) @ statistics
@@ -82,13 +82,13 @@ def _resampled(statistics: Floats) -> Floats:
 
 @functools.lru_cache(maxsize=1)
 def _weights(groups: int, first: int, resamples: int) -> Floats:
-    """How often each of some resamples takes each group: [resamples, groups].
+    """Draw how often each resample takes each group: [resamples, groups].
 
-    Kept for the next metric of the same rows: drawing takes longer than most metrics do.
+    Kept for the next metric of the same rows: drawing takes longer than most metrics.
     """
     rng = np.random.Generator(np.random.Philox(key=0, counter=first << 192))
     weights = np.empty((resamples, groups))
-    for resample in weights:  # An eighth of the time of `multinomial`.
+    for resample in weights:  # takes an eighth of the time of `multinomial`
         taken = rng.integers(groups, size=groups, dtype=np.int32)
         resample[:] = np.bincount(taken, minlength=groups)
     return weights

@@ -1,1 +1,1 @@
-"""What feeds training and evaluation, without seqio or TensorFlow."""
+"""Batches for training and evaluation, without seqio or TensorFlow."""

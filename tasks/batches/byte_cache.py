@@ -1,4 +1,4 @@
-"""A cache with a budget of bytes, which threads share."""
+"""A cache with a budget in bytes, which threads share."""
 
 import collections
 import threading
@@ -6,15 +6,15 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-#: What is read, and indexes, stays in memory up to so many bytes, for all languages together. Of
-#: 107 languages that are read at a time, it holds two blocks each and more.
+#: Budget for records and indexes in memory, for all languages together. If 107 languages are read
+#: at a time, it holds at least two blocks of each.
 CACHE_BYTES = 512 << 20
 
 
 class ByteCache:
-    """Keeps what was used last, as much as the budget holds, and at least the newest thing.
+    """Keeps the values used last, as many as the budget holds, and at least the newest.
 
-    What several threads need at a time is loaded once.
+    A value that several threads need at the same time is loaded once.
     """
 
     def __init__(self, budget: int):
@@ -30,7 +30,7 @@ class ByteCache:
         return key in self._kept
 
     def get(self, key: Hashable, load: Callable[[], tuple[Any, int]]) -> Any:
-        """Return what is kept under `key`; `load` gives it and its bytes if it is not there."""
+        """Return the value of `key`; if it is missing, `load` returns it and its size in bytes."""
         with self._lock:
             kept = self._kept.get(key)
             if kept is None:
@@ -61,7 +61,7 @@ class ByteCache:
         future.set_result(value)
 
     def _trim(self) -> None:
-        """Forget what was used longest ago; what is still loading counts nothing and stays."""
+        """Drop the least recently used values, except values that are still loading."""
         for key in list(self._kept)[:-1] if self._bytes > self._budget else ():
             if self._bytes <= self._budget:
                 break

@@ -1,6 +1,6 @@
-"""Examples become the rows of a batch: corrupted, padded, and packed where a run asks for it.
+"""Turn examples into the rows of a batch: corrupted, padded and, if a run requests it, packed.
 
-Names of features are those of T5X and of seqio's `EncDecFeatureConverter`.
+Features have the names of T5X and of seqio's `EncDecFeatureConverter`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,17 +22,17 @@ from mswitch.pipelines.special_tokens import PAD_ID
 Batch = dict[str, NDArray[Any]]
 #: One corrupted example before padding: inputs, targets, language number.
 Example = tuple[Tokens, Tokens, int]
-#: One training segment before corruption: tokens, what its draws belong to, language number.
+#: One training segment before corruption: tokens, the key of its random draws, language number.
 Segment = tuple[Tokens, ExampleKey, int]
 
 PADDING_LANGUAGE = -1
 
 
 def blank(rows: int, lengths: Lengths) -> Batch:
-    """A batch of padding.
+    """Make a batch of padding.
 
     Returns:
-        The features that models take (int32 `encoder_input_tokens` [rows, inputs_length],
+        The features of a model (int32 `encoder_input_tokens` [rows, inputs_length],
         `decoder_input_tokens` and `decoder_target_tokens` [rows, targets_length], float32
         `decoder_loss_weights` [rows, targets_length], int32 `language` [rows]).
     """
@@ -70,7 +70,10 @@ def put_segments(
     vocabulary_size: int,
     noise: SpanCorruption,
 ) -> None:
-    """Corrupt a training segment into each of these rows, all of one length and kind at a time."""
+    """Put a corrupted training segment into each of these rows.
+
+    Segments of equal length and denoiser are corrupted together.
+    """
     alike: dict[tuple[int, int], list[int]] = {}
     for number, (tokens, key, _) in enumerate(segments):
         alike.setdefault((tokens.size, noise.choose(key)), []).append(number)
@@ -90,9 +93,9 @@ def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
 
 
 def pack_rows(batch: Batch, pack: int) -> Batch:
-    """Put every `pack` rows of a padded batch into one, end to end, their padding behind them.
+    """Join every `pack` rows of a padded batch into one, with all padding at the end.
 
-    Decoder inputs begin with 0 in each example, as they did when it had its own row.
+    Decoder inputs begin with 0 in each example, as in unpacked rows.
 
     Args:
         batch: [n, ...], with n a multiple of `pack`.
@@ -100,8 +103,8 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
 
     Returns:
         The same features [n / pack, pack * length]; `language` [n / pack, pack]; and int32
-        `encoder_segment_ids`, `encoder_positions`, `decoder_segment_ids`, `decoder_positions`:
-        which example of its row a token belongs to, from 1 (0 is padding), and its place in it.
+        `encoder_segment_ids`, `encoder_positions`, `decoder_segment_ids`, `decoder_positions`: the
+        number of a token's example in its row, from 1 (0 is padding), and its place in the example.
     """
     rows, longest = len(batch["language"]) // pack, batch["decoder_target_tokens"].shape[1]
     room = Lengths(pack * batch["encoder_input_tokens"].shape[1], pack * longest)
@@ -110,16 +113,17 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
 
 
 def pack_into(batch: Batch, counts: Sequence[int], room: Lengths) -> Batch:
-    """Put the rows of a padded batch into fewer: the first `counts[0]` into one, and so on.
+    """Join the rows of a padded batch: the first `counts[0]` into one row, and so on.
 
     Returns:
-        As `pack_rows`, in rows as long as the room; `language` is that of a row's first example.
+        The features of `pack_rows`, in rows as long as the room; `language` is the language of a
+        row's first example.
     """
     number = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
     firsts = np.flatnonzero(number == 0)
     packed: Batch = {"language": batch["language"][firsts]}
     inputs, weights = batch["encoder_input_tokens"], batch["decoder_loss_weights"]
-    # An example ends with an EOS, so what follows its last token is padding, and nothing else is.
+    # An example ends with an EOS, so exactly the positions after its last token are padding.
     real = np.logical_or.accumulate(inputs[:, ::-1] != PAD_ID, axis=1)[:, ::-1]
     sides = (("encoder", real, room.inputs_length), ("decoder", weights > 0, room.targets_length))
     for side, kept, length in sides:

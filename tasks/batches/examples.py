@@ -1,4 +1,4 @@
-"""Open an examples directory: little is read, much is checked."""
+"""Open an examples directory: read little, check much."""
 
 import dataclasses
 import hashlib
@@ -33,13 +33,13 @@ class Examples:
     """A finished examples directory.
 
     Attributes:
-        directory: where it lies.
-        manifest: as published.
+        directory: its path or URL.
+        manifest: the published manifest.
         languages: its languages, sorted; batches number them in this order.
-        lengths: of examples; with noise parameters (`SpanCorruption`) unless they are supervised.
-        vocabulary_size: all ids, sentinels included.
+        lengths: lengths of examples; with noise parameters (`SpanCorruption`) unless supervised.
+        vocabulary_size: number of all ids, including sentinels.
         finished: whether training records are pairs already, corrupted or supervised.
-        sources: records by split (train and validation, of supervised ones test too) and language;
+        sources: records by split (train, validation and, if supervised, test) and language;
             languages without the split are absent.
     """
 
@@ -53,23 +53,23 @@ class Examples:
 
     @property
     def supervised(self) -> bool:
-        """Whether these are inputs and targets of a task, and not corrupted text."""
+        """Whether these are inputs and targets of a task, not corrupted text."""
         return not isinstance(self.lengths, SpanCorruption)
 
     @property
     def validation_lengths(self) -> Lengths:
-        """Those of validation examples, whose targets may be longer where spans are of raw text."""
+        """Lengths of validation examples, whose targets may be longer if spans are of raw text."""
         longest = self.manifest.get("validation_targets_length", self.lengths.targets_length)
         return Lengths(self.lengths.inputs_length, longest)
 
     @property
     def noise(self) -> SpanCorruption:
-        """How text is corrupted; supervised examples have no such parameters."""
+        """Parameters of the corruption of text, which supervised examples do not have."""
         assert isinstance(self.lengths, SpanCorruption)
         return self.lengths
 
     def preload(self, records: Iterable[tuple[RecordSource, int]]) -> None:
-        """Read side by side what a batch needs, where each read waits for an object store."""
+        """Read the records of a batch in parallel if they are in an object store."""
         if not storage.is_remote(self.directory):
             return
         pieces = {source.piece(index): source for source, index in records}
@@ -81,10 +81,10 @@ class Examples:
     def tokens(
         self, source: RecordSource, index: int, features: Mapping[str, Feature], name: str
     ) -> Tokens:
-        """A record's tokens: ids of the vocabulary, as many as the lengths allow."""
+        """Return a record's tokens, after a check that they are known ids and fit the lengths."""
         values = features.get(name)
         corrupted = "inputs" in features
-        if corrupted:  # where spans are single tokens, longer than what they were made of
+        if corrupted:  # if spans are single tokens, targets are longer than the original text
             longest = getattr(self.validation_lengths, f"{name}_length")
         else:
             longest = self.noise.raw_length
@@ -103,14 +103,14 @@ class Examples:
 
 
 def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Examples:
-    """Read the manifest, check the vocabulary, and the size of every shard and index.
+    """Read the manifest, and check the vocabulary and the size of every shard and index.
 
-    Of each language and split, the first and last record of the first and last shard are read
-    and checked too where that is cheap, on a disk; all others when they are read.
+    On a disk, the first and last record of each language's and split's outer shards are also read
+    and checked. All others are checked when they are read.
 
     Args:
         directory: a path, or a URL such as gs://bucket/examples.
-        cache: keeps what is read; directories that are read together share one.
+        cache: cache for records; directories that are read together share one.
     """
     manifest = read_manifest(directory, STAGE)
     try:
@@ -135,8 +135,8 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{storage.join(directory, MANIFEST)} is not one of examples ({error!r}): build them "
-            "again"
+            f"{storage.join(directory, MANIFEST)} is not a manifest of examples ({error!r}): build "
+            "the examples again"
         ) from error
     if not storage.is_remote(directory):
         _check_ends(examples)
@@ -144,7 +144,7 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
 
 
 def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
-    """Lengths that the examples of a manifest were made with; noise parameters if there are any."""
+    """Return the lengths of a manifest's examples, with noise parameters if there are any."""
     kind: type[Lengths] = UL2 if manifest.get("objective") == "ul2" else SpanCorruption
     if manifest.get("kind") == "supervised":
         kind = Lengths
@@ -157,7 +157,7 @@ def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None
     described = config_hash(manifest["stage"], manifest["config"])
     if not marker == described == manifest["config_hash"]:
         raise UserError(
-            f"{storage.join(directory, MANIFEST)} was changed, or is of other examples: its "
+            f"{storage.join(directory, MANIFEST)} was changed, or belongs to other examples: its "
             f"settings do not have the hash {marker} of {MARKER}: build the examples again"
         )
     path = storage.join(directory, VOCABULARY_PATH)
@@ -170,7 +170,7 @@ def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None
     size = checked_size(model, path)
     if size != manifest["vocabulary_size"]:
         raise UserError(
-            f"{path} has {size:,} ids where the manifest says {manifest['vocabulary_size']:,}: "
+            f"{path} has {size:,} ids, but the manifest says {manifest['vocabulary_size']:,}: "
             "build the examples again"
         )
     for lang, splits in manifest["languages"].items():
@@ -196,7 +196,7 @@ def _open_shard(
     file = TFRecordFile(path, sizes[shard["path"]], sizes[index_path(shard["path"])])
     if len(file) != shard["records"] or file.size_bytes != shard["bytes"]:
         raise UserError(
-            f"{path} has {len(file)} records in {file.size_bytes} bytes where the manifest says "
+            f"{path} has {len(file)} records in {file.size_bytes} bytes, but the manifest says "
             f"{shard['records']} in {shard['bytes']}: build the examples again"
         )
     return file
@@ -205,7 +205,7 @@ def _open_shard(
 def _check_ends(examples: Examples) -> None:
     """Read and check the first and last record of each language's and split's outer shards.
 
-    Shards of another vocabulary or length, or of the other split, are noticed here.
+    This detects shards of another vocabulary or length, or of the other split.
     """
     for split, sources in examples.sources.items():
         names = (
@@ -219,6 +219,6 @@ def _check_ends(examples: Examples) -> None:
 
 
 def _ends(source: RecordSource) -> list[int]:
-    """First and last record of the first and last shard that have any."""
+    """Return the first and last record of the first and last shard that have any."""
     filled = [range(a, b) for a, b in source.spans if b > a]
     return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

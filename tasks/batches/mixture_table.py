@@ -1,4 +1,4 @@
-"""What a mixture does with its examples: rate and epochs of each language of a task, as a table."""
+"""Describe a mixture as a table: rate and epochs of each language of a task."""
 
 import textwrap
 from typing import Any
@@ -7,20 +7,20 @@ from mswitch.pipelines.languages import language_of
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.multitask import TaskMixture, leaf_name
 
-#: Up to this many epochs, repeated text was nearly as good as fresh (Muennighoff et al. 2023,
+#: Number of epochs up to which repeated text was nearly as good as fresh (Muennighoff et al. 2023,
 #: "Scaling data-constrained language models").
 HARMLESS_EPOCHS = 4
 
 
 def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[str, Any]:
-    """Rates and epochs of a training of `steps` batches of `batch_size` sequences.
+    """Compute rates and epochs for a training of `steps` batches of `batch_size` sequences.
 
     Returns:
-        `sequences` (of the whole training), `languages`: a list of {leaf, lang, name, rate,
+        `sequences` (of the whole training). `languages`: a list of {leaf, lang, name, rate,
         records, tokens, documents, copies (of a document, in the mean; `ExamplesConfig.weights`),
-        sequences, epochs, repeated}, the largest rate first, where a leaf is a language, or
-        `task/language`; `left_out`: leaves with training text that the
-        mixture leaves out; `warnings`.
+        sequences, epochs, repeated}, the largest rate first; a leaf is a language, or
+        `task/language`. `left_out`: leaves with training text that the mixture leaves out.
+        `warnings`.
     """
     records: dict[str, dict[str, int]] = {}
     found: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -45,7 +45,7 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
                 "copies": entry["copies"] / entry["documents"] if "copies" in entry else 1.0,
                 "sequences": rate * budget,
                 "epochs": epochs,
-                # A cap of 4 is not above 4 by a rounding error.
+                # A rounding error must not put a cap of 4 above 4.
                 "repeated": epochs > HARMLESS_EPOCHS * (1 + 1e-9),
             }
         )
@@ -72,14 +72,14 @@ def _warnings(rows: list[dict[str, Any]], mixture: TaskMixture, exceeding: list[
         )
     found += [
         f"the training is longer than {caps[name]:g} epochs of everything{name and ' of '}{name}, "
-        "so that no cap can hold: all languages are repeated alike"
+        "so no cap can hold: all languages are repeated equally"
         for name in exceeding
     ]
     return found
 
 
 def format_mixture(table: dict[str, Any]) -> str:
-    """The table for a terminal, languages that are repeated too often marked with `!`."""
+    """Format the table for a terminal; `!` marks languages that are repeated too often."""
     rows = table["languages"]
     total = {
         "leaf": "all",

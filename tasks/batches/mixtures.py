@@ -1,16 +1,16 @@
-"""Mixtures: which languages are trained on, and how often each. No seqio, no TensorFlow.
+"""Mixtures: the languages of a training and their rates. No seqio, no TensorFlow.
 
 A mixture is a few lines, the same for `TrainBatches`, for `mswitch train --mixture` and for seqio:
 
     from mswitch.tasks.batches.mixtures import Mixture
 
-    Mixture(alpha=0.7)                                   # n ** 0.7 over every language there is
+    Mixture(alpha=0.7)                                   # n ** 0.7 over all languages
     Mixture(families=("Germanic", "Slavic"))             # n ** 0.3 within a group
     Mixture(weights={"de": 3, "sw": 1})                  # explicit rates
     Mixture(alpha=0, max_epochs=4)                       # UniMax: even, at most 4 epochs each
     Mixture(alpha=0.3, max_epochs=4, tiers=("low",))     # both, of a group
 
-`mixtures()` are those with a name.
+`mixtures()` returns the mixtures that have a name.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from mswitch.pipelines.languages import (
     task_name,
 )
 
-#: Sequences that mT5 was trained on: 1,000,000 steps of 1,024.
+#: Number of sequences that mT5 was trained on: 1,000,000 steps of 1,024.
 MT5_BUDGET = 1_000_000 * 1024
 DEFAULT = "mswitch"
 FILE_SUFFIX = ".toml"
@@ -43,21 +43,21 @@ FILE_SUFFIX = ".toml"
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Which languages take part, and at what rate.
+    """The languages of a training, and their rates.
 
-    A language takes part if it passes every filter that is given and has training text. One that is
-    named (in `languages` or `weights`) must have some.
+    A language takes part if it passes all given filters and has training text. A language that is
+    named (in `languages` or `weights`) must have training text.
 
     Attributes:
-        languages: these codes only.
+        languages: only these codes.
         scripts: only languages of these ISO 15924 scripts.
         families: only languages of these families or branches (languages.csv).
         tiers: only languages of these resource tiers: high, mid, low.
         mc4_only: only mC4's 107 codes.
-        alpha: rates follow records ** alpha: 0 is even, 1 proportional; 1 / temperature.
-        weights: rates by language, in place of records ** alpha; these languages only.
-        max_epochs: repeat no language's text more often, as long as the budget can be spent
-            otherwise; None for no cap.
+        alpha: exponent of the rates, records ** alpha: 0 is even, 1 proportional; 1 / temperature.
+        weights: rates by language, instead of records ** alpha; only these languages.
+        max_epochs: largest number of repetitions of a language's text, as long as other languages
+            can take the rest of the budget; None for no cap.
     """
 
     languages: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Mixture:
     max_epochs: float | None = None
 
     def __post_init__(self) -> None:
-        # One spelling of each mixture, so that equal ones have equal JSON, which identifies a run.
+        # Normalise the spelling, so that equal mixtures have equal JSON, which identifies a run.
         weights = {
             parse_codes([code], any_code)[0]: float(rate) for code, rate in self.weights.items()
         }
@@ -103,10 +103,10 @@ class Mixture:
         if self.max_epochs is not None and not 0 < self.max_epochs < float("inf"):
             raise UserError(f"max_epochs of a mixture is {self.max_epochs}: give more than 0")
         if not self.members():
-            raise UserError(f"no language fits all of {self}: leave a filter out")
+            raise UserError(f"no language passes all filters of {self}: leave one out")
 
     def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
-        """The languages that may take part, sorted: of mC4 and beside it, and of `codes`."""
+        """Return the languages that may take part, sorted: all known ones, and `codes`."""
         known = {*languages(), *self.languages, *self.weights, *codes}
         return tuple(code for code in sorted(known) if self._admits(language_of(code)))
 
@@ -121,13 +121,16 @@ class Mixture:
         )
 
     def weight(self, lang: str, records: int) -> float:
-        """What a language's rate is proportional to, before any cap; 0 without records."""
+        """Return the value that a language's rate is proportional to, before any cap.
+
+        It is 0 without records.
+        """
         if not records:
             return 0.0
         return float(self.weights[lang]) if self.weights else float(records) ** self.alpha
 
     def rates(self, records: Mapping[str, int], budget: float | None = None) -> dict[str, float]:
-        """Normalised rates of those that take part, sorted by code.
+        """Return the normalised rates of the languages that take part, sorted by code.
 
         Args:
             records: training records by language.
@@ -139,13 +142,13 @@ class Mixture:
         )
         if missing:
             raise UserError(
-                f"the mixture names {', '.join(missing)}, which the examples have no training "
-                "text of: build examples that have, or leave them out"
+                f"the mixture names {', '.join(missing)}, but the examples have no training text "
+                "in them: build examples that have, or leave these languages out"
             )
         present = {lang: records[lang] for lang in members if records.get(lang)}
         if not present:
             raise UserError(
-                f"the examples have no training text of the mixture's languages "
+                f"the examples have no training text in the mixture's languages "
                 f"({', '.join(members[:10])}{', ...' if len(members) > 10 else ''}): "
                 "choose another mixture"
             )
@@ -157,7 +160,7 @@ class Mixture:
         return normalised(capped_budget(weights, present, budget, self.max_epochs))
 
     def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
-        """Whether the budget is more than all languages at `max_epochs`, so that the cap breaks."""
+        """Return whether the budget exceeds all languages at `max_epochs`, so that no cap holds."""
         if self.max_epochs is None:
             return False
         return budget > self.max_epochs * sum(
@@ -167,7 +170,7 @@ class Mixture:
 
 @functools.cache
 def groups(kind: str) -> tuple[str, ...]:
-    """What a field of `Mixture` may name: all scripts, families (branches too) or tiers."""
+    """Return the allowed values of a field: all scripts, families (with branches) or tiers."""
     found: set[str] = set()
     for language in languages().values():
         found |= {
@@ -180,11 +183,10 @@ def groups(kind: str) -> tuple[str, ...]:
 
 @functools.cache
 def mixtures() -> MappingProxyType[str, Mixture]:
-    """The mixtures with a name, which seqio knows too.
+    """Return the mixtures with a name, which seqio also has.
 
-    A name has two dots or more, or none, where a seqio task's has one (`mc4.de`): they cannot
-    collide.
-    What is called `mc4...` has mC4's 107 codes, as mT5's users expect.
+    A name has no dot, or two or more; a seqio task's has one (`mc4.de`). So they cannot collide.
+    A mixture `mc4...` has mC4's 107 codes, as mT5's users expect.
     """
     found = {
         DEFAULT: Mixture(),
@@ -204,7 +206,7 @@ def mixtures() -> MappingProxyType[str, Mixture]:
 
 
 def find_mixture(name: str) -> Mixture:
-    """The mixture that `name` means: one of `mixtures()`, a seqio task's, or a TOML file's."""
+    """Return the mixture of a name: one of `mixtures()`, a seqio task's, or a TOML file's."""
     if name in mixtures():
         return mixtures()[name]
     if name.endswith(FILE_SUFFIX):
@@ -215,7 +217,7 @@ def find_mixture(name: str) -> Mixture:
     code = any_code(name.removeprefix("mswitch."))
     if (
         code and code != UNDETERMINED and task_name(code) == name
-    ):  # of a language that only a recipe knows
+    ):  # a language that only a recipe knows
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`mswitch mixture list` has the names,"
@@ -223,7 +225,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def read_mixture(path: str | Path) -> Mixture:
-    """The mixture of a TOML file: attributes of `Mixture`, `temperature` for 1 / alpha."""
+    """Read the mixture of a TOML file: attributes of `Mixture`, or `temperature` for 1 / alpha."""
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -240,12 +242,12 @@ def read_mixture(path: str | Path) -> Mixture:
 
 
 def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
-    """The mixture that fields of a TOML file define.
+    """Make the mixture that fields of a TOML file define.
 
     Args:
         fields: attributes of `Mixture`.
-        where: what an error names.
-        others: what else the file may have there.
+        where: place of the fields, for errors.
+        others: other fields that the file may have there.
     """
     known = {field.name: field.default for field in dataclasses.fields(Mixture)}
     for name, value in fields.items():
@@ -254,7 +256,7 @@ def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> 
                 f"{where}: a mixture has no {name!r}, it has {', '.join([*known, *others])}"
             )
         if not _fits(name, value):
-            raise UserError(f"{where}: {name} = {value!r} is not what a mixture has there")
+            raise UserError(f"{where}: {name} = {value!r} has the wrong type for a mixture")
     try:
         return Mixture(**fields)
     except UserError as error:
@@ -262,7 +264,7 @@ def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> 
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Whether a value of a mixture file has the type of its attribute."""
+    """Return whether a value of a mixture file has the type of its attribute."""
     if name == "mc4_only":
         return isinstance(value, bool)
     if name == "weights":
@@ -273,5 +275,5 @@ def _fits(name: str, value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a TOML file is a number."""
+    """Return whether a value of a TOML file is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool)

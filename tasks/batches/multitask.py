@@ -1,17 +1,17 @@
-"""Mixtures of tasks: corrupted text and supervised tasks, each with a mixture of languages in it.
+"""Mixtures of tasks: corrupted text and supervised tasks, each with a mixture of languages.
 
     [tasks.mc4]
-    directory = "examples"  # of `mswitch examples build`
-    virtual = 2_620_000     # counts as so many examples
+    directory = "examples"  # from `mswitch examples build`
+    virtual = 2_620_000     # number of examples to count
 
     [tasks.reviews]
-    directory = "reviews"   # of `mswitch examples supervised`
+    directory = "reviews"   # from `mswitch examples supervised`
     cap = 65_536
     alpha = 0.3             # or any other field of `mswitch.tasks.batches.mixtures.Mixture`
 
-Rates of tasks are T5's (Raffel et al. 2020, section 3.5.2), those of seqio's
-`mixing_rate_num_examples`. The languages of a task share what it gets, as nested mixtures of seqio
-do. A leaf is a language of a task, `reviews/sw`.
+Rates of tasks are T5's (Raffel et al. 2020, section 3.5.2), as in seqio's
+`mixing_rate_num_examples`. The languages of a task share its rate, as in nested seqio mixtures. A
+leaf is a language of a task, `reviews/sw`.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
 
-#: The task of a mixture that has no other: its leaves are its languages.
+#: Name of the only task of a mixture without named tasks: its leaves are its languages.
 ALONE = ""
 _NAME = re.compile(r"[\w.-]+")
 
@@ -43,12 +43,12 @@ class WeightedTask:
 
     Attributes:
         directory: its examples.
-        rate: its rate, in place of all that follows; 0 leaves the task out.
-        virtual: counts as so many examples, whatever it has.
-        cap: counts as so many at most (T5's K).
-        scale: multiplies the examples, before the cap.
-        task_temperature: flattens rates of tasks, after the cap; 1 is in proportion to examples.
-        mixture: how often each of its languages comes.
+        rate: its rate, instead of the following four; 0 leaves the task out.
+        virtual: number of examples to count, instead of its own.
+        cap: largest number of examples to count (T5's K).
+        scale: factor on the examples, before the cap.
+        task_temperature: flattens rates of tasks, after the cap; 1 is proportional to examples.
+        mixture: sampling rates of its languages.
     """
 
     directory: str
@@ -66,7 +66,7 @@ class WeightedTask:
             raise UserError("give a rate, or virtual, cap, scale and task_temperature, not both")
 
     def weight(self, records: int) -> float:
-        """What the task's share is proportional to."""
+        """Return the value that the task's share is proportional to."""
         if self.rate is not None:
             return self.rate
         size = (self.virtual or records) * self.scale
@@ -75,28 +75,28 @@ class WeightedTask:
 
 
 def leaf_name(task: str, lang: str) -> str:
-    """The name of a language of a task."""
+    """Return the name of a task's language."""
     return lang if task == ALONE else f"{task}/{lang}"
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskMixture:
-    """Which tasks take part, and at what rates.
+    """The tasks of a training, and their rates.
 
     Attributes:
-        tasks: by name, sorted.
+        tasks: tasks by name, sorted.
     """
 
     tasks: Mapping[str, WeightedTask]
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """The examples of each task."""
+        """Examples directory of each task."""
         return tuple(task.directory for task in self.tasks.values())
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What identifies it as JSON, without paths."""
+        """Identity of the mixture as JSON, without paths."""
         described = identifying_settings(self.tasks)
         if ALONE in described:
             return described[ALONE]["mixture"]
@@ -105,12 +105,12 @@ class TaskMixture:
         return {"tasks": described}
 
     def shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-        """Normalised rates of the tasks that take part; `records` are by task and language."""
+        """Return the normalised rates of tasks from `records` by task and language."""
         weights = {}
         for name, task in self.tasks.items():
             count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))
             if task.rate != 0:
-                weights[name] = task.weight(max(1, count))  # `rates` refuses a task without any
+                weights[name] = task.weight(max(1, count))  # `rates` refuses tasks without records
         if not weights:
             raise UserError(f"rate is 0 for all of {', '.join(self.tasks)}: give one of them more")
         return normalised(weights)
@@ -118,7 +118,7 @@ class TaskMixture:
     def rates(
         self, records: Mapping[str, Mapping[str, int]], budget: float | None = None
     ) -> dict[str, float]:
-        """Normalised rates of leaves, sorted by task and language.
+        """Return the normalised rates of leaves, sorted by task and language.
 
         Args:
             records: training examples by task and language.
@@ -137,7 +137,7 @@ class TaskMixture:
         return found
 
     def exceeding(self, records: Mapping[str, Mapping[str, int]], budget: float) -> list[str]:
-        """Tasks whose `max_epochs` cannot hold, so long is the training."""
+        """Return the tasks whose `max_epochs` cannot hold, because the training is too long."""
         return [
             name
             for name, share in self.shares(records).items()
@@ -146,21 +146,21 @@ class TaskMixture:
 
 
 def _explain_splits(directory: str) -> None:
-    """Raise an error that says which splits there are in place of training."""
+    """Raise an error that names the directory's splits if it has some, but no training split."""
     described = read_manifest(directory, "examples")["languages"].values()
     if splits := sorted({split for by_split in described for split in by_split} - {"train"}):
         raise UserError(
-            f"{directory} has {' and '.join(splits)} examples alone and no training ones: they "
-            "are to be predicted or evaluated; build the task with some"
+            f"{directory} only has {' and '.join(splits)} examples, for prediction or evaluation: "
+            "build the task with training examples"
         )
 
 
 def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
-    """What is trained on: an examples directory, or the tasks of a TOML file.
+    """Return the task mixture of an examples directory, or of a TOML file with several tasks.
 
     Args:
-        examples: one or the other.
-        mixture: how often each language of the directory comes.
+        examples: the directory or the file.
+        mixture: sampling rates of the directory's languages.
     """
     if not str(examples).endswith(FILE_SUFFIX):
         alone = WeightedTask(str(examples), mixture=mixture or Mixture())
@@ -173,8 +173,8 @@ def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMi
 def read_task_mixture(path: str | Path) -> TaskMixture:
     """Read a TOML file with a table `[tasks.NAME]` for each task.
 
-    A table has the attributes of `WeightedTask` and, for its languages, those of `Mixture`.
-    Directories are relative to the file.
+    A table has attributes of `WeightedTask` and, for its languages, of `Mixture`. Directories are
+    relative to the file.
     """
     try:
         given = tomllib.loads(storage.read_bytes(path).decode("utf-8-sig"))

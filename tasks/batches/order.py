@@ -1,14 +1,14 @@
-"""Which examples each training step has: the language, epoch and record at every position.
+"""The order of training examples: the language, epoch and record at every position.
 
 Row r of step s is position s * batch_size + r of an endless stream. `MixtureOrder` chooses its
-language, `RecordOrder` the record of that language, `ExampleOrder` joins them. A position costs the
-same wherever it is, because nothing is drawn but what it needs.
+language, `RecordOrder` the record of that language, and `ExampleOrder` joins them. Every position
+costs the same, because only the values that it needs are drawn.
 
-Languages are mixed in windows: a window holds each language as often as its rate says, in an order
-that is drawn anew for each window. Position within a batch (and so host, device and routing group)
-is therefore independent of language, which a weighted round robin would tie together. The counts
-of all windows together follow the rates exactly, and position g costs the same for every g.
-Within a language, records come in the order of `RecordOrder`, so that storage is read in blocks.
+Languages are mixed in windows. A window holds each language as often as its rate says, in an order
+that is drawn for each window. So the position within a batch (host, device, routing group) is
+independent of language. A weighted round robin would link them. The counts of all windows together
+follow the rates exactly. Within a language, records come in the order of `RecordOrder`, so that
+storage is read in blocks.
 """
 
 import bisect
@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from mswitch.pipelines.examples.span_corruption import philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
-#: Windows are so large, up to MAX_WINDOW, that every language comes this often in one on average.
-#: One that is rarer still comes once in several: a cap on epochs holds for ten records too.
+#: Windows are large enough, up to MAX_WINDOW, for every language to come this often on average. A
+#: rarer language comes once in several windows, so a cap on epochs holds even for ten records.
 MIN_PER_WINDOW = 2
-#: Rates are integers of this many bits, so that counts never drift by rounding.
+#: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
 _CACHED_WINDOWS = 4
 _CACHED_BLOCKS = 2
@@ -39,11 +39,11 @@ class MixtureOrder:
     """
 
     def __init__(self, rates: Mapping[str, float], seed: int):
-        """Lay the windows out.
+        """Choose the size of windows.
 
         Args:
             rates: positive shares, in the order that numbers the languages.
-            seed: of the order within windows.
+            seed: seed of the order within windows.
         """
         self.seed = seed
         lowest = max(min(rates.values()), MIN_PER_WINDOW / MAX_WINDOW)
@@ -58,7 +58,7 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Positions before `window`, had the stream been sorted by language: language edges."""
+        """Return the edges between languages before `window`, if these positions were sorted."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
@@ -66,8 +66,8 @@ class MixtureOrder:
         """Draw a window.
 
         Returns:
-            Its order; the first slot of each language, and how many records of the language came
-            before the window less that slot.
+            Its order; the first slot of each language; and for each language, the number of its
+            records before the window minus that slot.
         """
         before, after = self._bounds(window), self._bounds(window + 1)
         starts = [b - a for a, b in zip(before, after, strict=True)]
@@ -78,12 +78,12 @@ class MixtureOrder:
         generator = philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # Which language comes is by chance; its records come in their order, for storage's sake.
+        # Languages are in random order, but the records of each in their own, to read in blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Language number, and how many records of that language came before."""
+        """Return the language number, and how many records of that language came before."""
         window, offset = divmod(position, self.window)
         order, starts, offsets = self._laid_out(window)
         slot = int(order[offset])
@@ -94,19 +94,19 @@ class MixtureOrder:
 class RecordOrder:
     """Maps a position in one language's stream to (epoch, record number).
 
-    Records were permuted when they were written, so epoch 0 reads them as they lie, from a place
-    that depends on the seed. Later epochs permute blocks of neighbouring records, then the records
-    of each block: every epoch reads every record once and reads storage in large pieces.
+    Records were permuted when written, so epoch 0 reads them in stored order, from a start that
+    depends on the seed. Later epochs permute blocks of neighbouring records, then the records of
+    each block. Every epoch reads every record once, and reads storage in large pieces.
     """
 
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
-        """Set the order up.
+        """Set up the order.
 
         Args:
-            records: how many there are, at least 1.
-            seed: of all draws.
-            stream: a 64-bit number that keeps languages apart.
-            block_records: neighbouring records that are read together.
+            records: number of records, at least 1.
+            seed: seed of all draws.
+            stream: a 64-bit number that separates the draws of languages.
+            block_records: number of neighbouring records that are read together.
         """
         self.records, self.seed, self.stream = records, seed, stream
         self.block_records = block_records
@@ -117,7 +117,7 @@ class RecordOrder:
         return np.random.Generator(philox([0, 1, block, epoch], [self.seed, self.stream]))
 
     def _draw_epoch(self, epoch: int) -> tuple[int, NDArray[np.intp]]:
-        """Where the epoch begins, and the order of its full blocks; none in epoch 0."""
+        """Return the epoch's first record, and the order of its full blocks; none in epoch 0."""
         generator = self._generator(epoch, 0)
         first = int(generator.integers(self.records))
         full = self.records // self.block_records if epoch else 0
@@ -128,7 +128,7 @@ class RecordOrder:
         return self._generator(epoch, block + 1).permutation(size)
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Epoch and record number."""
+        """Return epoch and record number."""
         epoch, offset = divmod(position, self.records)
         first, blocks = self._epoch(epoch)
         place, within = divmod((first + offset) % self.records, self.block_records)
@@ -142,10 +142,10 @@ class ExampleOrder:
     """Maps a position of the training stream to (language number, epoch, record number)."""
 
     def __init__(self, languages: MixtureOrder, records: Sequence[RecordOrder]):
-        """Join the order of languages with that of each language's records."""
+        """Join the order of languages with the order of each language's records."""
         self._languages, self._records = languages, records
 
     def __getitem__(self, position: int) -> tuple[int, int, int]:
-        """Language number, epoch and record number."""
+        """Return language number, epoch and record number."""
         language, place = self._languages[position]
         return language, *self._records[language][place]

@@ -1,8 +1,8 @@
-"""Which neighbouring records share a row: next-fit over their lengths.
+"""Choose the neighbouring records that share a row: next-fit over their lengths.
 
-A row takes records, in the order in which they lie, until the next one does not fit (Johnson 1973).
-What a row holds follows from the lengths alone, which are stored beside the records, so row r of
-any epoch is known without those before it, and storage is read in blocks.
+A row takes records, in their stored order, until the next one does not fit (Johnson 1973). The
+records of a row follow only from the lengths, which are stored beside the records. So row r of any
+epoch is known without earlier rows, and storage is read in blocks.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class PackedRows(Sequence[range]):
         if self._lengths is not None:
             self._starts = next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
-        # Corrupted segments are as long as they may be, but for a few.
+        # Nearly all corrupted segments have the maximum length.
         longest = examples.lengths
         fitting = min(
             room.inputs_length // longest.inputs_length,
@@ -43,12 +43,12 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Whether the plan was made for a record that has so many tokens."""
+        """Return whether the plan has these numbers of tokens for a record."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 
 def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
-    """Tokens of the inputs and targets of each record, [records, 2]."""
+    """Read the numbers of tokens of each record's inputs and targets, [records, 2]."""
     parts = []
     for file in source.files:
         path = lengths_path(file.path)
@@ -58,8 +58,8 @@ def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
             raise UserError(f"cannot read {path} ({error}): build the examples again") from error
         if len(lengths) != len(file):
             raise UserError(
-                f"{path} has {len(lengths):,} lengths of {len(file):,} records: build the examples "
-                "again"
+                f"{path} has {len(lengths):,} lengths for {len(file):,} records: build the "
+                "examples again"
             )
         parts.append(lengths)
     return np.concatenate(parts)
@@ -69,12 +69,12 @@ def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
 def next_fit(
     lengths: NDArray[np.uint32], inputs_length: int, targets_length: int
 ) -> NDArray[np.int64]:
-    """First record of each row, and one more than the last of all, [rows + 1].
+    """Return the first record of each row, and the number of all records, [rows + 1].
 
     Args:
-        lengths: of inputs and targets, [records, 2], none longer than a row has room for.
+        lengths: lengths of inputs and targets, [records, 2]; each fits into a row.
         inputs_length: positions of a row's inputs.
-        targets_length: of its targets.
+        targets_length: positions of a row's targets.
     """
     starts = np.zeros(len(lengths) + 1, np.int64)
     rows, inputs, targets = 0, 0, 0

@@ -1,4 +1,4 @@
-"""Things made ahead of their consumer by threads, in an order that threads have no say in."""
+"""Make values ahead of their consumer in threads, in an order that does not depend on threads."""
 
 import collections
 import itertools
@@ -14,15 +14,15 @@ def ahead(
 ) -> Generator[T, None, None]:
     """Yield `make(number)` for each number in turn, made while the consumer is busy.
 
-    An error of `make` is raised in the consumer, in place of the thing it belongs to, after all
-    things before it. When the consumer stops, or the iterator is closed, what is not begun is not
-    made and threads have ended.
+    An error of `make` is raised in the consumer instead of the value it belongs to, after all
+    values before it. When the consumer stops, or the iterator is closed, values that are not begun
+    are not made, and threads have ended.
 
     Args:
-        make: called by several threads at a time if there are several workers.
-        numbers: may be endless; taken from `prefetch` ahead.
-        prefetch: how many things wait, ready or being made; 0 makes each when it is asked for.
-        workers: threads.
+        make: function that several threads call at a time if there are several workers.
+        numbers: numbers, maybe endless; `prefetch` of them are taken ahead.
+        prefetch: number of values that wait, ready or being made; 0 makes each on request.
+        workers: number of threads.
 
     Raises:
         ValueError: `prefetch` is negative or `workers` less than 1.

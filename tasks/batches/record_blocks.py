@@ -1,4 +1,4 @@
-"""The records of a language by number, read from storage in blocks."""
+"""Read the records of a language by number, from storage in blocks."""
 
 import bisect
 import itertools
@@ -14,7 +14,7 @@ from mswitch.pipelines.examples.example_proto import Feature, decode_example
 from mswitch.pipelines.examples.tfrecord import Records, TFRecordFile
 from mswitch.tasks.batches.byte_cache import ByteCache
 
-#: Bytes of neighbouring records that are read at once, in the mean of a language.
+#: Mean size of a language's blocks of neighbouring records, which are read at once.
 BLOCK_BYTES = 1 << 20
 
 
@@ -22,10 +22,10 @@ class Piece(NamedTuple):
     """Records that are read at once.
 
     Attributes:
-        file: the shard they are in.
-        shard: its number.
-        first: the first of them, counted over all shards.
-        stop: one more than the last.
+        file: the shard that holds them.
+        shard: number of the shard.
+        first: number of the first record, counted over all shards.
+        stop: one more than the number of the last.
     """
 
     file: TFRecordFile
@@ -37,16 +37,16 @@ class Piece(NamedTuple):
 class RecordSource:
     """All records of one language and split by number.
 
-    Storage is read in blocks of neighbouring records, of a megabyte in the mean. A block is the
-    same records for whoever reads, so `order` permutes blocks and each is read once.
+    Storage is read in blocks of neighbouring records, of a megabyte in the mean. All readers have
+    the same blocks, so `order` permutes blocks, and each is read once.
 
     Attributes:
         files: the shards.
-        block_records: records of a block.
+        block_records: number of records in a block.
     """
 
     def __init__(self, files: Sequence[TFRecordFile], cache: ByteCache):
-        """Put shards together, in order; what is read is kept in a cache that sources may share."""
+        """Join shards, in order; sources may share the cache of records."""
         self.files = tuple(files)
         self._starts = list(itertools.accumulate((len(file) for file in self.files), initial=0))
         size = sum(file.size_bytes for file in self.files)
@@ -57,18 +57,18 @@ class RecordSource:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Feature]:
-        """All features of one record; see `read`."""
+        """Return all features of one record; see `read`."""
         return self.read(index)
 
     def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:
-        """Features of one record, or those of them that are in `names`."""
+        """Return the features of one record, or only the features in `names`."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         piece = self.piece(index)
         return self._decode(self.load(piece)[index - piece.first], index, names)
 
     def read_alone(self, index: int, names: Collection[str]) -> dict[str, Feature]:
-        """Features of one record, read without its block: for a look."""
+        """Return features of one record, read without its block, for a check."""
         piece = self.piece(index)
         return self._decode(piece.file[index - self._starts[piece.shard]], index, names)
 
@@ -81,17 +81,17 @@ class RecordSource:
             ) from error
 
     def place(self, index: int) -> str:
-        """A record's shard and number in it, for people."""
+        """Return a record's shard and its number there, for messages."""
         piece = self.piece(index)
         return f"{piece.file.path}: record {index - self._starts[piece.shard]}"
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """Of each shard, its first record and one more than its last, counted over all."""
+        """First record of each shard, and one more than its last, counted over all."""
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:
-        """What is read for a record: its block, as far as that lies in the record's shard."""
+        """Return the piece to read for a record: the part of its block in the record's shard."""
         shard = bisect.bisect_right(self._starts, index) - 1
         block = index // self.block_records * self.block_records
         return Piece(
@@ -102,16 +102,16 @@ class RecordSource:
         )
 
     def is_loaded(self, piece: Piece) -> bool:
-        """Whether a piece is in memory, or on its way."""
+        """Return whether a piece is in memory or being loaded."""
         return piece in self._cache
 
     def load(self, piece: Piece) -> Records:
-        """The records of a piece, read unless they are in memory."""
+        """Return the records of a piece; read them unless they are in memory."""
 
         def load() -> tuple[Records, int]:
             start = self._starts[piece.shard]
             edges = self._edges(piece.file)[piece.first - start : piece.stop - start + 1]
-            records = piece.file.read(edges.copy())  # a part would keep the whole index
+            records = piece.file.read(edges.copy())  # a view would keep the whole index in memory
             return records, len(records.data) + records.edges.nbytes
 
         return self._cache.get(piece, load)

@@ -1,4 +1,4 @@
-"""Streams of training examples: of each leaf of a mixture, endless, addressed by position."""
+"""Endless streams of training examples, one for each leaf of a mixture, addressed by position."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,19 @@ def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:
 
 
 def rates_of_rows(rates: Mapping[str, float], row_examples: Sequence[float]) -> dict[str, float]:
-    """How often rows come, for examples to come as often as they should."""
+    """Convert rates of examples to rates of rows with these mean numbers of examples."""
     rows = [rate / mean for rate, mean in zip(rates.values(), row_examples, strict=True)]
     total = sum(rows)
     return {leaf: rate / total for leaf, rate in zip(rates, rows, strict=True)}
 
 
 class Stream:
-    """A leaf's endless stream: `order` says which row, of one example or more, in which epoch.
+    """A leaf's endless stream of rows of one example or more.
 
     Attributes:
         examples: the directory.
         source: the records.
-        row_examples: examples of a row, in the mean.
+        row_examples: mean number of examples in a row.
         order: epoch and row by position; both order and masks change each epoch.
     """
 
@@ -62,21 +62,21 @@ class Stream:
         self.order = RecordOrder(rows, seed, key, block)
 
     def records(self, row: int) -> Sequence[int]:
-        """The records of a row that was planned."""
+        """Return the records of a planned row."""
         assert self._rows is not None
         return self._rows[row]
 
     def segment(self, epoch: int, record: int) -> Segment:
-        """A raw segment."""
+        """Read a raw segment."""
         [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
     def example(self, record: int) -> Example:
-        """An example that was finished when it was written."""
+        """Read an example that was finished when it was written."""
         inputs, targets = self._read(record, ("inputs", "targets"))
         if self._rows is not None and not self._rows.suit(record, inputs.size, targets.size):
             raise UserError(
-                f"{self.source.place(record)} has not the lengths that stand beside the shard: "
+                f"{self.source.place(record)} does not have the lengths stored beside the shard: "
                 "build the examples again"
             )
         return inputs, targets, self._number

@@ -1,11 +1,11 @@
 """Batches for training, addressed by number.
 
-A batch is a pure function of (seed, step): any step of any run can be made at once, at the same
-cost as the first, by any number of hosts. Task, language, record (`mswitch.tasks.batches.order`)
-and mask of an example follow from its position alone.
+A batch is a pure function of (seed, step). Any number of hosts can make any step of any run at
+once, at the cost of the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
+an example follow only from its position.
 
-`TaskBatches.iterate` gives them to any training loop, made ahead by threads; they are random-access
-sources too, so that `grain.MapDataset.source(batches)` is the same stream: docs/decisions/0013.
+`TaskBatches.iterate` yields batches to any training loop, made ahead by threads. Batches are also
+random-access sources: `grain.MapDataset.source(batches)` is the same stream (docs/decisions/0013).
 """
 
 import functools
@@ -45,14 +45,14 @@ class TaskBatches:
 
     Attributes:
         mixture: the tasks.
-        opened: their directories, by name.
+        opened: their examples, by name.
         languages: leaves: the languages of all tasks; `language` of a batch indexes them.
-        rates: share of each leaf; 0 for those that the mixture leaves out.
-        batch_size: examples a batch of all hosts together.
+        rates: share of each leaf; 0 if the mixture leaves it out.
+        batch_size: examples per batch of all hosts together.
         rows: rows of this host's part, each of `pack` examples.
         inputs_length: encoder positions of a row.
         targets_length: decoder positions of a row.
-        vocabulary_size: all ids, sentinels included.
+        vocabulary_size: number of all ids, including sentinels.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class TaskBatches:
 
         Args:
             mixture: the tasks.
-            batch_size: examples a batch of all hosts together; rows, with `next-fit`.
-            seed: of the order of leaves and records, and of masks.
-            steps: of the whole training; only a mixture with `max_epochs` needs it.
-            host: whose rows are made, from 0; in JAX, `jax.process_index()`.
-            hosts: how many share a batch; in JAX, `jax.process_count()`.
+            batch_size: examples per batch of all hosts together; rows, with `next-fit`.
+            seed: seed of the order of leaves and records, and of masks.
+            steps: steps of the whole training; only a mixture with `max_epochs` needs them.
+            host: number of this host, from 0; in JAX, `jax.process_index()`.
+            hosts: number of hosts that share a batch; in JAX, `jax.process_count()`.
             pack: neighbouring examples that share a row (`collate.pack_rows`), which changes the
-                layout of a batch, never its examples; or `next-fit`, as many of a leaf as fit into
-                the positions of one (`packing`).
+                layout of a batch, never its examples; or `next-fit`, as many examples of a leaf as
+                fit into the positions of one (`packing`).
         """
         per_row = pack if isinstance(pack, int) else 1
         _check(batch_size, seed, host, hosts, per_row)
@@ -119,7 +119,7 @@ class TaskBatches:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process opens the directories itself."""
+        """Let another process open the directories itself."""
         return self._reopen, ()
 
     @property
@@ -132,7 +132,7 @@ class TaskBatches:
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
-        """What the manifests say of the training examples of each leaf."""
+        """Manifest entries for the training examples of each leaf."""
         return {
             leaf_name(task, lang): splits.get("train", {})
             for task, examples in self.opened.items()
@@ -141,13 +141,13 @@ class TaskBatches:
 
     @property
     def directories(self) -> dict[str, str]:
-        """Where the examples of each task are, supervised ones first."""
+        """Directory of each task's examples, supervised ones first."""
         ordered = sorted(self.opened.items(), key=lambda item: not item[1].supervised)
         return {name: examples.directory for name, examples in ordered}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """`config_hash` and `vocabulary_sha256` of the examples; of several tasks, `tasks` too."""
+        """`config_hash` and `vocabulary_sha256` of the examples; of several tasks also `tasks`."""
         hashes = {name: one.manifest["config_hash"] for name, one in self.opened.items()}
         vocabulary = next(iter(self.opened.values())).manifest["vocabulary_sha256"]
         if ALONE in hashes:
@@ -156,7 +156,7 @@ class TaskBatches:
         return {"config_hash": together, "vocabulary_sha256": vocabulary, "tasks": hashes}
 
     def batch(self, step: int) -> Batch:
-        """The rows of one step, the same whenever and wherever they are made."""
+        """Make the rows of one step, always and everywhere the same."""
         order = (self._order[step * self.batch_size + number] for number in self._own)
         places = [(self._streams[number], epoch, row) for number, epoch, row in order]
         counts = []
@@ -181,15 +181,15 @@ class TaskBatches:
     def iterate(
         self, start: int = 0, *, prefetch: int = 2, workers: int = 1
     ) -> Generator[Batch, None, None]:
-        """Batches from step `start` on, made ahead by threads; closing the iterator ends them.
+        """Yield batches from step `start` on, made ahead by threads until the iterator is closed.
 
-        Neither number changes a batch or the order. One worker is enough for a disk; over an
-        object store, several hide its latency.
+        Neither `prefetch` nor `workers` changes a batch or the order. One worker is enough for a
+        disk; several hide the latency of an object store.
 
         Args:
             start: the first step.
-            prefetch: batches that wait; 0 makes each when it is asked for.
-            workers: threads that make them.
+            prefetch: number of batches that wait; 0 makes each on request.
+            workers: number of threads that make them.
         """
         return ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 
@@ -197,7 +197,7 @@ class TaskBatches:
         return self._steps
 
     def __getitem__(self, step: int) -> Batch:
-        """`batch(step)`, for Grain; an IndexError beyond the training."""
+        """Return `batch(step)`, for Grain; raise an IndexError beyond the training."""
         if not 0 <= step < self._steps:
             raise IndexError(step)
         return self.batch(int(step))
@@ -222,12 +222,12 @@ class TrainBatches(TaskBatches):
 
         Args:
             examples: a finished examples directory.
-            batch_size: as `TaskBatches`, and so are the others.
-            seed: of language order, record order and masks.
-            mixture: how often each language comes; by default n ** 0.3 over all there are.
-            steps: of the whole training.
-            host: whose rows are made.
-            hosts: how many share a batch.
+            batch_size: this and the others are as in `TaskBatches`.
+            seed: seed of language order, record order and masks.
+            mixture: sampling rate of each language; by default n ** 0.3 over all languages.
+            steps: steps of the whole training.
+            host: number of this host.
+            hosts: number of hosts that share a batch.
             pack: neighbouring examples that share a row.
         """
         alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
@@ -245,6 +245,6 @@ def _check(batch_size: int, seed: int, host: int, hosts: int, pack: int) -> None
         raise UserError(f"pack is {pack}: give at least 1")
     if batch_size % (hosts * pack):
         raise UserError(
-            f"batch_size is {batch_size}: give a multiple of {hosts * pack}, as {hosts} hosts "
+            f"batch_size is {batch_size}: give a multiple of {hosts * pack}, since {hosts} hosts "
             f"share a batch and {pack} examples a row"
         )

@@ -1,4 +1,4 @@
-"""Validation examples in batches, the same ones for every model and step."""
+"""Validation examples in batches, the same for every model and step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,21 +13,21 @@ from mswitch.tasks.batches.examples import open_examples
 
 
 class ValidationBatches:
-    """Every frozen validation example once, each language spread over all batches.
+    """Every frozen validation example once, with each language spread over all batches.
 
-    A batch of one language would crowd the experts that know it, where a router may drop no token.
+    A batch of one language would overload the experts for it, since evaluation drops no token.
     Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
     and so on. Batches that are not full end with rows of weight 0, language -1 and no document.
     Batches also hold `document` (object array [B] of corpus ids), `target_bytes` (int64 [B]) and
-    `denoiser` (int64 [B], 0 unless examples are corrupted in several ways). Where spans are of raw
-    text (`in_bytes`), `decoder_border_weights` (float32 [B, targets_length]) has 1 for sentinels
-    and ends.
+    `denoiser` (int64 [B], 0 unless examples have several denoisers). If spans are of raw text
+    (`in_bytes`), `decoder_border_weights` (float32 [B, targets_length]) has 1 for sentinels and
+    ends.
 
     Attributes:
         languages: the directory's languages; `language` of a batch indexes them.
-        vocabulary_size: all ids, sentinels included.
-        in_bytes: whether losses are to be counted by the byte: spans are of raw text.
-        config_hash: of the examples.
+        vocabulary_size: number of all ids, including sentinels.
+        in_bytes: whether losses are counted by the byte, since spans are of raw text.
+        config_hash: hash of the examples.
     """
 
     def __init__(self, examples: str | Path, batch_size: int, max_documents: int | None = None):
@@ -58,7 +58,7 @@ class ValidationBatches:
             if document in documents or len(documents) < max_documents:
                 documents.add(document)
                 chosen.append(index)
-            elif not self._examples.supervised:  # a corpus' document has all its records in a row
+            elif not self._examples.supervised:  # a document's records are consecutive in a corpus
                 break
         return chosen
 
@@ -69,7 +69,7 @@ class ValidationBatches:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Batch:
-        """Batch `number`."""
+        """Make batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         places = self._rows[number :: len(self)]
@@ -97,7 +97,7 @@ class ValidationBatches:
         inputs = self._examples.tokens(source, index, features, "inputs")
         targets = self._examples.tokens(source, index, features, "targets")
         example = (inputs, targets, self.languages.index(lang))
-        if self._examples.supervised:  # what a bootstrap draws, as it draws documents
+        if self._examples.supervised:  # a bootstrap draws groups instead of documents
             group, text = features["group"], features["targets_pretokenized"]
             return example, group[0].decode(), len(text[0]), 0
         document, target_bytes = features["document"], features["target_bytes"]

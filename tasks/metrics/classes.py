@@ -9,17 +9,17 @@ from mswitch.tasks.metrics.metric import Answers, Floats, Maker, Metric, OfGroup
 
 
 def _share_right(name: str, of_group: OfGroup = "sum") -> Maker:
-    """Of rows, those that are right; with `min`, of groups, those whose rows all are."""
+    """Make the share of right rows; with `min`, the share of groups whose rows are all right."""
     metric = mean_of(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric
 
 
 def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
-    """Of each row: hits, answers and predictions by class, then hits and rows. Shape [N, 3 K + 2].
+    """Count hits, answers and predictions by class, then hits and rows, per row: [N, 3 K + 2].
 
-    The answer of a row is its first one, or another that was given. A prediction that is not a
-    label counts for no class. A row whose answer is not a label, such as one of a test split whose
-    labels are not published, does not count at all.
+    The answer of a row is the predicted one if that is right, else its first. A prediction that is
+    not a label counts for no class. A row whose answer is not a label, as in a test split with
+    unpublished labels, does not count at all.
     """
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))
@@ -38,9 +38,9 @@ def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str
 
 
 def _macro_f1(labels: list[str], language: str) -> Metric:
-    """Mean of the F1 of each class that occurs in answers or predictions.
+    """Make the mean of the F1 of each class that occurs in answers or predictions.
 
-    A language that lacks some classes is not marked down for them.
+    So classes that a language lacks do not lower its value.
     """
 
     def value(sums: Floats) -> Floats:
@@ -53,7 +53,7 @@ def _macro_f1(labels: list[str], language: str) -> Metric:
 
 
 def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:
-    """Mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
+    """Make the mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
 
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -63,7 +63,7 @@ def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:
 
 
 def _f1(labels: list[str], language: str) -> Metric:
-    """F1 of the second of two classes; what is no label counts as the wrong one, as in T5."""
+    """Make the F1 of the second of two classes; other text counts as the wrong one, as in T5."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         wrong = {labels[0]: labels[1], labels[1]: labels[0]}
@@ -74,12 +74,14 @@ def _f1(labels: list[str], language: str) -> Metric:
         return _class_counts(labels, answers, valid)[:, [1, 3, 5]]
 
     if len(labels) != 2:
-        raise UserError(f"metric f1 is for two labels, and the task has {len(labels)}: macro_f1")
+        raise UserError(
+            f"metric f1 is for two labels, and the task has {len(labels)}: use macro_f1"
+        )
     return Metric("f1", statistics, lambda s: ratio(2 * s[..., 0], s[..., 1] + s[..., 2]))
 
 
 def _matthews(labels: list[str], language: str) -> Metric:
-    """Matthews' correlation for any number of classes; what is no label is one class more."""
+    """Make Matthews' correlation for any number of classes; other text is one more class."""
 
     def value(sums: Floats) -> Floats:
         _, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -94,7 +96,7 @@ def _matthews(labels: list[str], language: str) -> Metric:
 
 
 def _number(text: str) -> float:
-    """The number a text is; -1 for any other text, as in T5."""
+    """Parse a number; return -1 for any other text, as in T5."""
     try:
         number = float(text)
     except ValueError:
@@ -106,7 +108,7 @@ def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         x = transform(np.array([_number(answer[0]) for answer in answers]))
         y = transform(np.array([_number(prediction) for prediction in predictions]))
-        # A correlation is the same whatever is subtracted, and sums of squares stay exact.
+        # Subtracting the mean does not change a correlation, and keeps sums of squares exact.
         x, y = x - x.mean(), y - y.mean()
         return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
 
@@ -119,7 +121,7 @@ def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks, ties in the middle; resamples keep those of all rows."""
+    """Compute ranks, with ties in the middle; resamples keep the ranks of all rows."""
     _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[numbers]
 
@@ -143,5 +145,5 @@ CLASS_METRICS: dict[str, Maker] = {
     "pearson": _pearson,
     "spearman": _spearman,
 }
-#: Those that need a closed set of targets.
+#: Metrics that need a closed set of targets.
 NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

@@ -1,4 +1,4 @@
-"""What a metric is: statistics of rows, which add up, and the value of their sum."""
+"""Metrics: statistics of rows, which add up, and the value of their sum."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-#: What is right of each row: one text or several.
+#: Right answers of each row: one text or several.
 Answers = Sequence[Sequence[str]]
 OfGroup = Literal["sum", "min", "first"]
 
@@ -18,14 +18,14 @@ class Metric:
     """A metric over rows, the higher the better.
 
     Attributes:
-        name: as in a task's `metrics`.
-        statistics: gives [rows, S] of the answers and predictions.
-        value: gives [...], from `least` to 100, of sums [..., S].
-        signature: what a reader needs to get the same value elsewhere, or "".
-        of_group: what rows of one group count for: all of them, the least in each statistic, or
-            the first of them alone.
-        least: the lowest value, -100 of correlations.
-        jumps: whether one row can change the value by far, as where a class begins to occur.
+        name: its name in a task's `metrics`.
+        statistics: returns [rows, S] for the answers and predictions.
+        value: returns [...], from `least` to 100, for sums [..., S].
+        signature: settings for getting the same value elsewhere, or "".
+        of_group: statistics of a group: the sum of its rows, the least in each statistic, or only
+            the first row's.
+        least: the lowest value; -100 for correlations.
+        jumps: whether one row can change the value a lot, for example by the first use of a class.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Metric:
     jumps: bool = False
 
     def sums(self, answers: Answers, predictions: Sequence[str], groups: Sequence[str]) -> Floats:
-        """Statistics of each group of rows, in the order of their names: [G, S]."""
+        """Compute statistics of each group of rows, in the order of the groups' names: [G, S]."""
         rows = self.statistics(answers, predictions)
         _, first, numbers = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         sums = rows[first]
@@ -49,22 +49,22 @@ class Metric:
         return sums
 
     def is_averaged(self, answers: Answers) -> bool:
-        """Whether a language with such answers counts in a mean over languages.
+        """Return whether a language with such answers counts in a mean over languages.
 
-        Macro-F1 of a language with one true class says how many wrong ones were given.
+        If a language has one true class, macro-F1 only depends on the number of wrong classes.
         """
         return not self.jumps or len({answer[0] for answer in answers}) > 1
 
     def __call__(
         self, answers: Answers, predictions: Sequence[str], groups: Sequence[str] = ()
     ) -> float:
-        """The value over all rows, each of which is a group unless `groups` are given."""
+        """Compute the value over all rows; each row is a group unless `groups` are given."""
         names = groups or [str(row) for row in range(len(predictions))]
         return float(self.value(self.sums(answers, predictions, names).sum(axis=0)))
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """100 times the quotient, 0 where there is nothing to divide by."""
+    """Compute 100 times the quotient, or 0 if the denominator is 0."""
     safe = np.where(denominator > 0, denominator, 1)
     return np.where(denominator > 0, 100 * numerator / safe, 0.0)
 
@@ -78,7 +78,7 @@ def mean_of(
     row: Callable[[Sequence[str], str], float],
     of_group: OfGroup = "sum",
 ) -> Metric:
-    """The mean over rows, or groups, of a number from 0 to 1."""
+    """Make the mean over rows, or groups, of a number from 0 to 1."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         return np.array([(row(a, p), 1.0) for a, p in zip(answers, predictions, strict=True)])
@@ -86,5 +86,5 @@ def mean_of(
     return Metric(name, statistics, _mean, of_group=of_group)
 
 
-#: Makes a metric of the closed set of targets and the language.
+#: Makes a metric for a closed set of targets and a language.
 Maker = Callable[[list[str], str], Metric]

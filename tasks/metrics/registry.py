@@ -1,14 +1,13 @@
 """Metrics of supervised tasks: plain Python and NumPy.
 
-A metric is two functions: statistics of each row, and the value of their sum, so that a bootstrap
+A metric is two functions: statistics of each row, and the value of their sum. So a bootstrap
 resamples sums instead of texts (`mswitch.tasks.metric_intervals`).
 
     make_metric("accuracy")([["1"], ["0"]], ["1", "1"])  # 50.0
 
-Definitions are those of T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), with values from 0
-to 100 throughout (mT5 prints `span_f1` from 0 to 1). Two are ours: `macro_f1` leaves out classes
-that do not occur (T5's is `mean_multiclass_f1`), and `bleu` tokenizes by language (T5's is
-`bleu_intl`).
+Definitions follow T5 and mT5 (`t5.evaluation.metrics`, `multilingual_t5`), but all values are from
+0 to 100 (mT5 prints `span_f1` from 0 to 1). Two are ours: `macro_f1` omits classes that do not
+occur (T5's is `mean_multiclass_f1`), and `bleu` tokenizes by language (T5's is `bleu_intl`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +37,9 @@ def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> 
 def as_seqio(
     name: str, labels: Sequence[str] = (), language: str = "en"
 ) -> Callable[[Sequence[Any], Sequence[str]], dict[str, float]]:
-    """The metric as a `metric_fn` of a seqio task, which makes it when it is called.
+    """Return a `metric_fn` of a seqio task, which makes the metric when it is called.
 
-    Targets are of each row a text, several, or `{"value": texts, "group": text}`.
+    A row's targets are a text, several texts, or `{"value": texts, "group": text}`.
     """
 
     def metric_fn(targets: Sequence[Any], predictions: Sequence[str]) -> dict[str, float]:
@@ -53,5 +52,5 @@ def as_seqio(
     return metric_fn
 
 
-#: By name.
+#: All metrics by name.
 METRICS: dict[str, Maker] = {**CLASS_METRICS, **TEXT_METRICS}

@@ -15,7 +15,7 @@ import numpy as np
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.metrics.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
 
-#: Languages that write no spaces between words, whose BLEU counts characters.
+#: Languages without spaces between words, whose BLEU counts characters.
 _UNSPACED = ("ja", "km", "lo", "my", "th")
 _ARTICLES = {
     "en": r"\b(a|an|the)\b",
@@ -31,13 +31,13 @@ _DETERMINERS = {
 
 
 def _spans(text: str) -> list[tuple[str, str]]:
-    """The spans of `PER: rick $$ LOC: earth`; a part that is none is left out, as in mT5."""
+    """Parse spans such as `PER: rick $$ LOC: earth`; other parts are omitted, as in mT5."""
     parts = [part.split(":") for part in text.split(" $$ ")]
     return [(part[0].strip(), part[1].strip()) for part in parts if len(part) == 2]
 
 
 def _span_f1(labels: list[str], language: str) -> Metric:
-    """F1 over spans of all rows; a span counts as often as it is there."""
+    """Make the F1 over spans of all rows; repeated spans count repeatedly."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         rows = []
@@ -66,7 +66,7 @@ def _normalize_mlqa(text: str, language: str) -> str:
     )
     if language in _ARTICLES:
         text = re.sub(_ARTICLES[language], " ", text)
-    if language == "zh":  # characters of Chinese are words
+    if language == "zh":  # each Chinese character is a word
         text = re.sub(r"([\u4e00-\u9fa5])", r" \1 ", text)
     return " ".join(text.split())
 
@@ -82,7 +82,7 @@ def _answering(
     normalize: Callable[[str], str],
     of_group: OfGroup = "sum",
 ) -> Metric:
-    """Of a question with several answers, the best counts: wholly (`_em`), or by F1 of words."""
+    """Make the best match among a question's answers: exact (`_em`), or the F1 of words."""
     exact = name.endswith("_em")
 
     def row(answers: Sequence[str], prediction: str) -> float:
@@ -110,15 +110,16 @@ def _words_of_phrase(text: str) -> set[str]:
 
 
 def _wsc_accuracy(labels: list[str], language: str) -> Metric:
-    """Whether a noun phrase is named where it is the referent, and not where it is not.
+    """Make the share of rows that name a noun phrase exactly if it is the referent.
 
-    Answers are the phrase, and `1` if it is the referent or `0`. A part names it too, as in T5.
+    Answers are the phrase, and `1` if it is the referent, else `0`. A part of the phrase also names
+    it, as in T5.
     """
 
     def row(answers: Sequence[str], prediction: str) -> float:
         if len(answers) != 2:
             raise UserError(
-                "metric wsc_accuracy needs two answers of each row, the phrase and 1 or 0: give "
+                "metric wsc_accuracy needs two answers per row, the phrase and 1 or 0: give "
                 "the task `answers`"
             )
         phrase, label = answers
@@ -141,7 +142,7 @@ def _of_rouge(name: str) -> Maker:
         scorer = RougeScorer([name])
 
         def row(answers: Sequence[str], prediction: str) -> float:
-            # Sentences are lines to it, as T5 makes them.
+            # The scorer takes lines as sentences, as T5 makes them.
             given, *right = (text.replace(" . ", " .\n") for text in (prediction, *answers))
             return max(scorer.score(answer, given)[name].fmeasure for answer in right)
 
@@ -164,7 +165,7 @@ def _of_sacrebleu(name: str, measure: Any) -> Metric:
         ]
         return np.array(scores).reshape(sums.shape[:-1])
 
-    measure.num_refs = -1  # as many as a row has
+    measure.num_refs = -1  # any number per row
     return Metric(name, statistics, value, str(measure.get_signature()))
 
 
@@ -175,14 +176,14 @@ def _chrf(labels: list[str], language: str) -> Metric:
 
 
 def _bleu(labels: list[str], language: str) -> Metric:
-    """BLEU with the tokenizer for the language: sacreBLEU's `13a` where words have spaces."""
-    # Its tokenizers for Japanese and Korean are packages, that of FLORES is downloaded.
+    """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if words have spaces."""
+    # Its tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _bleu_with("bleu", tokenizer)
 
 
 def _bleu_intl(labels: list[str], language: str) -> Metric:
-    """BLEU as T5 has it: in every language with the tokenizer `intl`."""
+    """Make T5's BLEU, with the tokenizer `intl` in every language."""
     return _bleu_with("bleu_intl", "intl")
 
 

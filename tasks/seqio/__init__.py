@@ -1,1 +1,1 @@
-"""Tasks and mixtures of seqio: registered from examples, or read into some."""
+"""seqio tasks and mixtures: registered from examples, or converted to examples."""

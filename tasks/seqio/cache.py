@@ -1,7 +1,7 @@
-"""Find an examples directory among the cache directories that the caller gave seqio.
+"""Find an examples directory among seqio's cache directories.
 
-Nothing is looked up at import: `seqio.add_global_cache_dirs([examples])` may come before or after
-`import mswitch.tasks.seqio.pretrain`.
+Importing this module looks nothing up: `seqio.add_global_cache_dirs([examples])` may come before or
+after `import mswitch.tasks.seqio.pretrain`.
 """
 
 import json
@@ -16,9 +16,9 @@ from mswitch.tasks.batches.examples import VOCABULARY_PATH, lengths_of
 
 
 def examples_directories() -> list[Path]:
-    """The finished directories of corrupted text among seqio's cache directories, in their order.
+    """Return the finished directories of corrupted text among seqio's cache directories, in order.
 
-    Supervised ones have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
+    Supervised directories have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
     """
     found = []
     for name in seqio.get_global_cache_dirs():
@@ -30,7 +30,7 @@ def examples_directories() -> list[Path]:
 
 
 def examples_directory() -> Path:
-    """The examples directory that is in use: the first one given."""
+    """Return the examples directory in use: the first of seqio's cache directories."""
     found = examples_directories()
     if not found:
         given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"
@@ -42,14 +42,14 @@ def examples_directory() -> Path:
 
 
 def lengths_in_use() -> SpanCorruption:
-    """Noise parameters and lengths that the examples in use were made with."""
+    """Return the noise parameters and lengths of the examples in use."""
     lengths = lengths_of(read_manifest(examples_directory(), "examples"))
     assert isinstance(lengths, SpanCorruption)
     return lengths
 
 
 def cached_records(task: str) -> dict[str, int]:
-    """Records of a seqio task by split; empty where no examples directory has it."""
+    """Count the records of a seqio task by split; empty if no examples directory has it."""
     for directory in examples_directories():
         files = sorted((directory / task).glob("stats.*.json"))
         if files:

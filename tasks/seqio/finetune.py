@@ -1,16 +1,16 @@
-"""mT5's fine-tuning tasks in seqio, under mT5's names, over datasets prepared in a folder.
+"""mT5's fine-tuning tasks in seqio, under mT5's names, for datasets prepared in a folder.
 
     import mswitch.tasks.seqio.finetune
 
     mswitch.tasks.seqio.finetune.register("vocabulary", "/data/tfds")
     seqio.get_mixture_or_task("mt5_xnli_zeroshot")
 
-Names, texts, splits and versions of datasets are those of google-research/multilingual-t5
-(`multilingual_t5/tasks.py`). The folder is one of TensorFlow Datasets, `xnli/1.1.0/` and so on, as
-`tfds build` makes it elsewhere: nothing is downloaded. Registering reads none of it.
+Names, texts, splits and versions of datasets come from google-research/multilingual-t5
+(`multilingual_t5/tasks.py`). `tfds build` makes the folder elsewhere, with `xnli/1.1.0/` and so on.
+Nothing is downloaded, and registering reads no dataset.
 
 One mixture differs: mT5 registers `mt5_pawsx_translate_train_original` with the tasks of
-`mt5_pawsx_translate_train`; here it has those that its name says.
+`mt5_pawsx_translate_train`; here it has the original tasks, as its name says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,18 +48,18 @@ class PreparedSource(seqio.DataSource):
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """The split itself."""
+        """Return the split itself."""
         return [split]
 
     def num_input_examples(self, split: str) -> int:
-        """Examples of the datasets, of which a task may use a part."""
+        """Count the examples of the datasets; a task may use only a part of them."""
         name = self._task.splits[split]
         return sum(builder.info.splits[name].num_examples for builder in self._builders(split))
 
     def get_dataset(
         self, split: str = "train", *_: object, shuffle: bool = False, **__: object
     ) -> tf.data.Dataset:
-        """Rows in the order of the dataset, whatever `shuffle` says."""
+        """Return the rows in the order of the dataset; `shuffle` has no effect."""
         builders = self._builders(split)
 
         def rows() -> Iterator[Row]:
@@ -82,8 +82,8 @@ class PreparedSource(seqio.DataSource):
                 )
                 raise UserError(
                     f"{self._task.name} needs {name}/{version} in {self._folder}, which has "
-                    f"{' and '.join(there) if there else 'none of it'}: prepare it with `tfds "
-                    "build` where there is a network"
+                    f"{' and '.join(there) if there else 'no version of it'}: prepare it with "
+                    "`tfds build` on a machine with a network"
                 )
             builder = tfds.builder_from_directory(folder)
             if self._task.splits[split] not in builder.info.splits:
@@ -95,7 +95,7 @@ class PreparedSource(seqio.DataSource):
 
 
 def _decoded(value: Any) -> Any:
-    """Values of NumPy as Python's, bytes as text."""
+    """Convert NumPy's values to Python's, and bytes to text."""
     if isinstance(value, Mapping):
         return {name: _decoded(part) for name, part in value.items()}
     if hasattr(value, "tolist"):
@@ -109,11 +109,11 @@ _registered: dict[str, tuple[str, str]] = {}
 
 
 def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
-    """Register the tasks and mixtures; with the same places again, this changes nothing.
+    """Register the tasks and mixtures; a second call with the same arguments changes nothing.
 
     Args:
         vocabulary: a vocabulary directory, or a SentencePiece model file such as mT5's.
-        tfds_dir: where prepared datasets are.
+        tfds_dir: the folder of prepared datasets.
 
     Returns:
         The names of tasks and mixtures.

@@ -1,7 +1,7 @@
-"""What mT5's fine-tuning tasks are: names, datasets, texts, metrics and mixtures. No seqio.
+"""Define mT5's fine-tuning tasks without seqio: names, datasets, texts, metrics and mixtures.
 
-Those of google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and SuperGLUE
-(`t5/data/glue_utils.py`). `mswitch.tasks.seqio.finetune` registers them.
+They follow google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and
+SuperGLUE (`t5/data/glue_utils.py`). `mswitch.tasks.seqio.finetune` registers them.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _TRUTH = ("False", "True")
 _Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
-#: Of GLUE's tasks: labels, metrics, examples (which are its rate; WNLI has none in the mixture).
+#: Labels, metrics and examples of GLUE's tasks. Examples are rates; WNLI is not in the mixture.
 GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),
@@ -54,7 +54,7 @@ GLUE: _Benchmark = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-#: Of SuperGLUE's, but for WSC.
+#: The same for SuperGLUE's tasks, except WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
     "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),
@@ -66,7 +66,7 @@ SUPER_GLUE: _Benchmark = {
     "axb": (_ENTAILED, (), 0),
     "axg": (_ENTAILED, (), 0),
 }
-#: What each is called in texts, and which features it takes in which order.
+#: Names of tasks in texts, if they differ; features, if not all in alphabetical order.
 _CALLED = {
     **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
     "axg": "rte",
@@ -90,12 +90,12 @@ class Mt5Task:
     """A task of mT5.
 
     Attributes:
-        name: as mT5 has it.
-        datasets: one after another, `name/config:version`.
-        splits: of the task, and what they are called in the dataset.
-        rows: what is made of an example.
+        name: mT5's name for it.
+        datasets: datasets to read one after another, as `name/config:version`.
+        splits: the dataset's name for each split of the task.
+        rows: makes rows from an example.
         metrics: names of metrics.
-        labels: of metrics that know classes.
+        labels: labels for metrics of classes.
     """
 
     name: str
@@ -117,7 +117,7 @@ def _task(
 
 
 def mt5_tasks() -> Iterator[Mt5Task]:
-    """XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE, summaries."""
+    """Yield XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE, summaries."""
     evaluated, both = _same("validation", "test"), _same("train", "validation")
 
     yield _task("xnli_train", "multi_nli:1.1.0", _same("train"), mnli, "accuracy")
@@ -215,7 +215,7 @@ def _glue_tasks(benchmark: str, version: str, suffix: str, tasks: _Benchmark) ->
 
 
 def mt5_mixtures() -> dict[str, dict[str, float]]:
-    """The rate of each task in each mixture: 1, or in GLUE's and SuperGLUE's its examples."""
+    """Return each task's rate in each mixture: 1, or in GLUE's and SuperGLUE's its examples."""
 
     def named(task: str, languages: Sequence[str], *but: str) -> list[str]:
         return [f"{task}.{lang}" for lang in languages if lang not in but]

@@ -1,7 +1,7 @@
-"""The texts that T5 and mT5 make of the examples of datasets: rows of inputs and targets. No seqio.
+"""Convert examples of datasets to T5's and mT5's rows of inputs and targets, without seqio.
 
-As in `multilingual_t5/preprocessors.py` and, for GLUE, SuperGLUE and summaries,
-`t5/data/preprocessors.py`. Examples have the features that TensorFlow Datasets gives them.
+The texts follow `multilingual_t5/preprocessors.py` and, for GLUE, SuperGLUE and summaries,
+`t5/data/preprocessors.py`. Examples have the features of TensorFlow Datasets.
 """
 
 import re
@@ -12,12 +12,12 @@ import numpy as np
 
 from mswitch.pipelines.supervised.squad_and_wikiann import pad_punctuation, question_row
 
-#: What a task reads: `inputs`, `targets`, `id` and `group` of text, and `answers`, texts.
+#: Row of a task: the texts `inputs`, `targets`, `id` and `group`, and a list of texts, `answers`.
 Row = Mapping[str, Any]
 Example = Mapping[str, Any]
 ToRows = Callable[[Example], Iterable[Row]]
 
-#: What stands for a label, or an answer, that is not published.
+#: Text for a label or an answer that is not published.
 UNKNOWN = "<unk>"
 
 
@@ -27,13 +27,13 @@ def _row(inputs: str, targets: str, answers: Sequence[str] = (), group: str = ""
 
 
 def mnli(example: Example) -> Iterator[Row]:
-    """MultiNLI: labels are digits."""
+    """Yield a row of MultiNLI; labels are digits."""
     premise, hypothesis = example["premise"], example["hypothesis"]
     yield _row(f"xnli: premise: {premise} hypothesis: {hypothesis}", str(example["label"]))
 
 
 def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
-    """XNLI: an example for each of these languages that it has."""
+    """Yield rows of XNLI, one for each of these languages that the example has."""
     hypothesis = example["hypothesis"]
     texts = dict(zip(hypothesis["language"], hypothesis["translation"], strict=True))
     for lang in languages:
@@ -45,9 +45,9 @@ def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
 def glue(
     example: Example, name: str, labels: Sequence[str], features: Sequence[str] = ()
 ) -> Iterator[Row]:
-    """GLUE and SuperGLUE: features by name; a label that is not known is `<unk>`.
+    """Yield a row of GLUE or SuperGLUE with its features by name; an unknown label is `<unk>`.
 
-    MultiRC loses its markup, and its group is the question.
+    MultiRC's markup is removed, and its group is the question.
     """
     named = features or sorted(example.keys() - {"label", "idx"})
     inputs = f"{name} " + " ".join(f"{feature}: {example[feature]}" for feature in named)
@@ -60,20 +60,20 @@ def glue(
 
 
 def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
-    """SuperGLUE's broad diagnostics, as RTE."""
+    """Yield a row of SuperGLUE's broad diagnostics, as RTE."""
     pair = {"premise": example["sentence1"], "hypothesis": example["sentence2"]}
     yield from glue({**pair, "label": example["label"]}, "rte", labels)
 
 
 def stsb(example: Example) -> Iterator[Row]:
-    """STS-B: similarity as the nearest multiple of a fifth."""
+    """Yield a row of STS-B; similarity is rounded to a multiple of a fifth."""
     one, other = example["sentence1"], example["sentence2"]
     score = np.round(np.float32(example["label"]) * 5) / 5
     yield _row(f"stsb sentence1: {one} sentence2: {other}", f"{score:.1f}")
 
 
 def record(example: Example) -> Iterator[Row]:
-    """ReCoRD: a row for each answer, all of one group; `<unk>` where there is none."""
+    """Yield rows of ReCoRD, one for each answer, all in one group; `<unk>` without answers."""
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", example["passage"])
     passage = passage.replace("\n@highlight\n", ". ")
     entities = ", ".join(example["entities"])
@@ -84,28 +84,28 @@ def record(example: Example) -> Iterator[Row]:
 
 
 def pronoun(example: Example) -> Iterator[Row]:
-    """Definite pronoun resolution: the first such pronoun is marked, the target is its referent."""
+    """Yield a row of definite pronoun resolution: the target is the marked pronoun's referent."""
     marked = rf" ({example['pronoun']})( |\.|,)"
     sentence = re.sub(marked, r" *\1*\2", example["sentence"], count=1)
     yield _row(f"wsc: {sentence}", example["candidates"][int(example["label"])])
 
 
 def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
-    """SuperGLUE's WSC, simplified: the pronoun is marked, the target is the noun phrase given.
+    """Yield a row of SuperGLUE's WSC, simplified: the pronoun is marked, the target is the phrase.
 
     Args:
-        example: of `wsc.fixed`.
-        true_alone: whether to leave out those whose phrase is not the referent.
+        example: an example of `wsc.fixed`.
+        true_alone: whether to omit examples whose phrase is not the referent.
 
     Yields:
-        Rows whose answers are the phrase, and whether it is the referent: 1, 0, or -1 where that
-        is not published.
+        A row whose answers are the phrase, and whether it is the referent: 1, 0, or -1 if that is
+        not published.
     """
     text, word, place = (example[name] for name in ("text", "span2_text", "span2_index"))
     words = text.split(" ")
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
-    else:  # two texts have another word there, which T5 mends by hand
+    else:  # two texts have another word there, which T5 corrects by hand
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])
@@ -115,17 +115,17 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
 
 
 def summary(example: Example, article: str, highlights: str) -> Iterator[Row]:
-    """A document, `article`, and its summary, `highlights`."""
+    """Yield a row with a document, `article`, and its summary, `highlights`."""
     yield _row(f"summarize: {example[article]}", example[highlights])
 
 
 def wikiann(example: Example) -> Iterator[Row]:
-    """WikiANN: spans with their kind."""
+    """Yield a row of WikiANN: spans with their kind."""
     yield _row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
 
 
 def squad(example: Example, prefix: str = "") -> Iterator[Row]:
-    """SQuAD, XQuAD, MLQA and TyDiQA, by article: `id` begins with the prefix."""
+    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA, by article, if `id` has the prefix."""
     if example["id"].startswith(prefix) and example["answers"]["text"]:
         context = pad_punctuation(example["context"])
         made = question_row(example["question"], context, example["answers"]["text"])

@@ -1,6 +1,6 @@
-"""What a task of seqio itself says of predictions, by its `postprocess_fn` and metrics.
+"""Score predictions by a seqio task's own `postprocess_fn` and metrics.
 
-They see what `seqio.Evaluator` gives them: the examples as the task makes them, targets and
+They get the same arguments as from `seqio.Evaluator`: the task's examples, with targets and
 predictions as text.
 """
 
@@ -19,12 +19,12 @@ from mswitch.tasks.seqio.registered import Registered, preprocessed
 
 
 def example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
-    """The id of an example of a task: its shard, its place there, and of several draws which."""
+    """Return the id of a task's example: its shard, its place there, and the draw if several."""
     return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
 
 
 def metrics_of(task: seqio.Task) -> tuple[list[Any], int]:
-    """The metrics of a task that take predictions, and how many take something else."""
+    """Return a task's metrics that take predictions, and how many take something else."""
     try:
         found = list(task.metric_objs)
     except ValueError as error:
@@ -39,14 +39,14 @@ def metrics_of(task: seqio.Task) -> tuple[list[Any], int]:
 
 
 def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
-    """The task that a manifest names.
+    """Find the task that a manifest names.
 
     Args:
         described: its `name` and `module`.
-        folder: where modules are looked for that are not installed.
+        folder: folder of modules that are not installed.
     """
-    with contextlib.suppress(RuntimeError):  # once TensorFlow has begun
-        tf.config.set_visible_devices([], "GPU")  # whose memory is JAX's
+    with contextlib.suppress(RuntimeError):  # raised if TensorFlow has already started
+        tf.config.set_visible_devices([], "GPU")  # JAX needs the GPU's memory
     name, module = described["name"], described["module"]
     try:
         found = Registered(name, module, folder).find()
@@ -68,13 +68,13 @@ def measure(
     """Score predictions by a task's own metrics.
 
     Args:
-        task: which.
-        split: of the examples.
-        lengths: to which they were cut.
+        task: the task.
+        split: split of the examples.
+        lengths: lengths that they were cut to.
         rows: `id`, `targets` and `prediction` of each.
 
     Returns:
-        By name, numbers (None where they are not finite) and texts.
+        Numbers (None if not finite) and texts by name.
     """
     by_id = {row["id"]: row for row in rows}
     numbers = {name.partition("#")[2] for name in by_id}
@@ -91,8 +91,8 @@ def measure(
                     predictions.append(row["prediction"])
     if len(examples) < len(rows):
         raise UserError(
-            f"{task.name} gives {len(examples):,} of the {len(rows):,} {split} examples that were "
-            "made of it: make them anew (mswitch examples from-task)"
+            f"{task.name} yields {len(examples):,} of the {len(rows):,} {split} examples that were "
+            "made from it: make them again (mswitch examples from-task)"
         )
     values: dict[str, float | str | None] = {}
     targets = None
@@ -102,15 +102,15 @@ def measure(
                 examples, np.array(predictions, object), task.output_features
             )
             found, outputs = made.actual_compute(examples, task.output_features, "targets", targets)
-        except Exception as error:  # of any metric
+        except Exception as error:  # metrics can raise anything
             raise UserError(
-                f"a metric of {task.name} fails ({type(error).__name__}: {error}): mend it, or "
+                f"a metric of {task.name} fails ({type(error).__name__}: {error}): repair it, or "
                 "give --no-own-metrics"
             ) from error
         targets = outputs["targets"]
         for name, value in found.items():
             if name in values:
-                raise UserError(f"two metrics of {task.name} give {name!r}: rename one")
+                raise UserError(f"two metrics of {task.name} return {name!r}: rename one")
             values |= _shown(name, value)
     return values
 
@@ -121,7 +121,7 @@ def _same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def _shown(name: str, value: Any) -> dict[str, float | str | None]:
-    """A value of a metric as JSON has it; nothing of pictures and sounds."""
+    """Return a metric's value in a form for JSON; nothing for pictures and sounds."""
     value = getattr(value, "textdata", getattr(value, "value", value))
     if isinstance(value, bytes | str):
         return {name: value.decode() if isinstance(value, bytes) else value}

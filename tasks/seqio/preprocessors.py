@@ -1,7 +1,7 @@
 """T5's span corruption as seqio preprocessors (Raffel et al. 2020, section 3.1.4).
 
-The mask is that of t5's `random_spans_noise_mask`, bit for bit for the same stateless seeds, and
-of `mswitch.pipelines.examples.span_corruption` for the same permutations.
+For the same stateless seeds, the mask equals t5's `random_spans_noise_mask` bit for bit. For the
+same permutations, it equals the one of `mswitch.pipelines.examples.span_corruption`.
 """
 
 import functools
@@ -18,7 +18,7 @@ from mswitch.tasks.seqio.cache import lengths_in_use
 
 
 def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """A permutation of `items` numbers from a stateless seed [2] (seqio `stateless_shuffle`)."""
+    """Draw a permutation of `items` numbers from a stateless seed [2] (`stateless_shuffle`)."""
     return tf.argsort(tf.random.stateless_uniform(tf.reshape(items, [1]), seed=seed))
 
 
@@ -36,11 +36,11 @@ def random_spans_noise_mask(
     Args:
         length: scalar int32, tokens of the segment.
         seeds: [2, 2] int32, stateless seeds of the noise and of the other spans.
-        noise_density: share of noise tokens; 0 gives an empty mask.
+        noise_density: share of noise tokens; 0 makes an empty mask.
         mean_noise_span_length: mean tokens of a noise span.
 
     Returns:
-        [length] bool, True where a token is noise.
+        [length] bool, True for noise tokens.
     """
     if noise_density == 0:
         return tf.zeros([length], tf.bool)
@@ -74,7 +74,10 @@ def split_tokens(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
 
 
 def _fitting(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> SpanCorruption:
-    """Lengths of segments that, corrupted, fill `sequence_length` (t5 `random_spans_helper`)."""
+    """Choose lengths of segments that fill `sequence_length` when corrupted.
+
+    See t5's `random_spans_helper`.
+    """
     if isinstance(lengths, UL2):
         fitting = ul2(min(sequence_length["inputs"], lengths.inputs_length))
     else:
@@ -92,7 +95,7 @@ def _fitting(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> Spa
 
 
 def choose(kinds: int, seed: tf.Tensor) -> tf.Tensor:
-    """Draw one of so many kinds of corruption from a stateless seed [2]."""
+    """Draw one of `kinds` kinds of corruption from a stateless seed [2]."""
     return tf.random.stateless_uniform([], seed, 0, kinds, tf.int32)
 
 
@@ -101,11 +104,11 @@ def corrupt_spans(
     output_features: Mapping[str, Any],
     sequence_length: Mapping[str, int] | None = None,
 ) -> tf.data.Dataset:
-    """Corrupt raw segments anew each time they are read; frozen examples pass through.
+    """Corrupt raw segments in a new way at each reading; frozen examples pass through.
 
-    Segments too long for `sequence_length` are cut first, so that nothing is lost; an EOS ends
-    inputs and targets. Frozen (validation) examples have an EOS already. Where examples are
-    UL2's, each segment meets one of its denoisers, drawn by a third seed.
+    Segments too long for `sequence_length` are cut first, so that nothing is lost. An EOS ends
+    inputs and targets; frozen (validation) examples already have one. If the examples are for UL2,
+    each segment gets one of its denoisers, drawn by a third seed.
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset

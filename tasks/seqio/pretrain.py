@@ -5,15 +5,14 @@
     dataset = seqio.get_mixture_or_task("mc4").get_dataset(
         sequence_length={"inputs": 1024, "targets": 256}, split="train", use_cached=True)
 
-Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`,
-and the mixture `mswitch` has them beside the 107 of `mc4`. All of
-`mswitch.tasks.batches.mixtures.mixtures()` are registered under their names (`mc4.script.Cyrl`,
-`mc4.unimax.1`); one of your own takes a line:
+Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) have tasks `mswitch.<lang>`.
+The mixture `mswitch` has them and the 107 of `mc4`. All `mswitch.tasks.batches.mixtures.mixtures()`
+are registered under their names (`mc4.script.Cyrl`, `mc4.unimax.1`). Your own needs one line:
 
     pretrain.register_mixture("slavic", Mixture(families=("Slavic",), max_epochs=4))
 
-Registering reads no file. A task has a split where the examples directory has it, so the mixture
-works with any set of languages.
+Registering reads no file. A task has a split if the examples directory has it, so the mixture works
+with any set of languages.
 """
 
 import functools
@@ -31,12 +30,12 @@ from mswitch.tasks.seqio.cache import cached_records, examples_directories
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
 from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
 
-# Mixtures have a task for each language there is, of which most directories lack many.
+# Mixtures have a task for every known language, but most directories lack many of them.
 _LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
 logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
 
 VOCABULARY = ExamplesVocabulary()
-#: EOS is there already or is added after corruption, never by seqio's trimming.
+#: Examples have an EOS already, or get it after corruption, never by seqio's trimming.
 FEATURES = {
     name: seqio.Feature(vocabulary=VOCABULARY, add_eos=True, dtype=tf.int32)
     for name in ("inputs", "targets")
@@ -44,7 +43,7 @@ FEATURES = {
 
 
 class ExamplesSource(seqio.DataSource):
-    """Says which splits the examples directory has; the examples themselves come from the cache."""
+    """A source that knows the splits of the examples directory; the cache holds the examples."""
 
     def __init__(self, task: str):
         super().__init__(splits=())
@@ -52,7 +51,7 @@ class ExamplesSource(seqio.DataSource):
 
     @property
     def splits(self) -> Sequence[str]:
-        """The splits in the cache directories now."""
+        """Splits that the cache directories have now."""
         return tuple(cached_records(self._task))
 
     @property
@@ -61,7 +60,7 @@ class ExamplesSource(seqio.DataSource):
         return False
 
     def num_input_examples(self, split: str) -> int | None:
-        """Records of a split, or None."""
+        """Count the records of a split; None if it does not exist."""
         return cached_records(self._task).get(split)
 
     def list_shards(self, split: str) -> Sequence[str]:
@@ -69,7 +68,7 @@ class ExamplesSource(seqio.DataSource):
         raise self._not_cached(split)
 
     def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
-        """Refuse: there is no other source than the cache."""
+        """Refuse: only the cache has examples."""
         raise self._not_cached(split)
 
     def _not_cached(self, split: str) -> UserError:
@@ -80,30 +79,30 @@ class ExamplesSource(seqio.DataSource):
 
 
 class ExamplesTask(seqio.Task):
-    """A task that may have no split at all, where seqio's own raises an error."""
+    """A task that may have no split at all, which is an error in seqio's own class."""
 
     @property
     def splits(self) -> Sequence[str]:
-        """The splits in the cache directories now."""
+        """Splits that the cache directories have now."""
         return self.source.splits
 
 
 def _records(lang: str) -> int:
-    """Training records; validation records of a language that has no training text."""
+    """Count training records, or validation records if a language has no training text."""
     records = cached_records(task_name(lang))
     return records.get("train", records.get("validation", 0))
 
 
 @functools.lru_cache(maxsize=1024)
 def _capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
-    """Rates of a registered mixture with a cap; they depend on all languages together."""
+    """Compute rates of a registered mixture with a cap; they depend on all languages together."""
     mixture, budget = _registered[name]
     records = {lang: _records(lang) for lang in mixture.members()}
     return mixture.rates(records, budget)
 
 
 def _rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
-    """The rate of one language in a registered mixture as seqio expects it; reads nothing yet."""
+    """Return a rate function for seqio of a language in a registered mixture; read nothing yet."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:
@@ -118,11 +117,11 @@ _registered: dict[str, tuple[Mixture, int]] = {}
 
 
 def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> None:
-    """Register a mixture; the same again changes nothing.
+    """Register a mixture; a second call with the same arguments changes nothing.
 
     Args:
         name: its name for seqio; letters, digits, `.`, `_`.
-        mixture: which languages take part.
+        mixture: the languages that take part.
         budget: sequences of the whole training; only `max_epochs` needs it.
     """
     if _registered.get(name) == (mixture, budget):
@@ -139,8 +138,8 @@ def register(codes: Iterable[str] = ()) -> None:
     """Register the tasks and the mixtures; a second call changes nothing.
 
     Args:
-        codes: of languages that `mswitch.pipelines.languages` lacks, such as `ast-Latn`: a corpus
-            has them where its recipe says so. Importing this module registers all others. For a
+        codes: codes that `mswitch.pipelines.languages` lacks, such as `ast-Latn`; a corpus has
+            them if its recipe names them. Importing this module registers all others. For a
             mixture with them, `register_mixture` one that names them.
     """
     for lang in (*languages(), *parse_codes(codes, any_code)):

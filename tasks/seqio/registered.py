@@ -1,4 +1,4 @@
-"""What seqio has registered, found by name, checked, and preprocessed from a known seed."""
+"""Find tasks and mixtures in seqio's registry, check them, and preprocess from a known seed."""
 
 import dataclasses
 import difflib
@@ -19,9 +19,9 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, without_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Draws of a shard before seeds are those of the next one.
+#: Number of seeds of a shard, before the next shard's begin.
 _SEEDS = 10_000
-#: What TensorFlow adds to the reason of an error.
+#: Text that TensorFlow adds to the reason of an error.
 _OF_TENSORFLOW = re.compile(
     r"^\{\{.*?\}\} ?|Error in user-defined function passed to .*? iterator: \S+: |;? ?\[Op:\w+\].*$"
 )
@@ -29,12 +29,12 @@ _OF_TENSORFLOW = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """A name of seqio's registry, which every process looks up for itself.
+    """A name in seqio's registry, which every process looks up itself.
 
     Attributes:
-        name: of a task or a mixture.
-        module: what is imported to register it; "" for nothing.
-        folder: where modules are looked for that are not installed.
+        name: name of a task or a mixture.
+        module: module whose import registers it; "" for none.
+        folder: folder of modules that are not installed.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Registered:
             raise UserError(f"seqio has no task or mixture {self.name!r}: {hint}") from error
 
     def module_sha256(self) -> str:
-        """Hash the module and what it imported from its folder, from which follows what it does."""
+        """Hash the module and the files it imported from its folder, which define the task."""
         found = hashlib.sha256()
         for path in self._files():
             found.update(hashlib.sha256(path.read_bytes()).digest())
@@ -75,7 +75,7 @@ class Registered:
 
 @functools.cache
 def _imported(module: str) -> tuple[Path, ...]:
-    """Import a module; give its file, and those below its folder that this imported too."""
+    """Import a module; return its file, and the imported files below its folder."""
     before = set(sys.modules)
     source = getattr(importlib.import_module(module), "__file__", None)
     if source is None:
@@ -84,7 +84,7 @@ def _imported(module: str) -> tuple[Path, ...]:
     paths = {Path(file) for one in brought if (file := getattr(one, "__file__", None))}
     folder = Path(source).parent
     own = {path for path in paths if path.is_relative_to(folder)}
-    # An environment may lie there.
+    # The folder may contain an environment.
     own = {path for path in own if "site-packages" not in path.relative_to(folder).parts}
     return tuple(sorted(own | {Path(source)}))
 
@@ -93,22 +93,22 @@ def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
     """Check that examples of a task are inputs and targets in a vocabulary."""
     features = task.output_features
     if set(features) != set(FEATURES):
-        kind = " (it is for a decoder alone)" if set(features) == {"targets"} else ""
+        kind = " (it is for decoders only)" if set(features) == {"targets"} else ""
         raise UserError(
             f"{task.name} has the features {', '.join(features)}{kind}: examples have inputs and "
             "targets"
         )
     for name, feature in features.items():
         if feature.rank != 1 or not feature.dtype.is_integer:
-            raise UserError(f"{name} of {task.name} is no list of ids: {feature}")
+            raise UserError(f"{name} of {task.name} is not a list of ids: {feature}")
         model = getattr(feature.vocabulary, "sp_model", None)
         size = feature.vocabulary.vocab_size
         same = model is not None and without_sentinels(model) == without_sentinels(vocabulary.model)
         if not same or size != vocabulary.size:
             raise UserError(
                 f"{name} of {task.name} has another vocabulary ({size:,} ids) than "
-                f"{vocabulary.path} ({vocabulary.size:,} with its sentinels): give its own, or "
-                "register it with this one (seqio.helpers.mixture_or_task_with_new_vocab)"
+                f"{vocabulary.path} ({vocabulary.size:,} with its sentinels): give the task's, or "
+                "register the task with this one (seqio.helpers.mixture_or_task_with_new_vocab)"
             )
 
 
@@ -121,17 +121,17 @@ def preprocessed(
     draw: int = 0,
     take: int | None = None,
 ) -> Iterator[Mapping[str, Any]]:
-    """Examples of a task, unshuffled and without a cache; what draws has other seeds in each shard.
+    """Yield a task's examples, unshuffled and without a cache; each shard has its own seeds.
 
-    Of a task that draws nothing they are those of `get_dataset`.
+    If a task draws nothing at random, they equal the examples of `get_dataset`.
 
     Args:
-        task: which.
-        split: which of its splits.
-        lengths: to which inputs and targets are cut.
-        shard: number of a shard of the source, and how many there are.
-        draw: seed of what comes after the task's cache; what comes before has always the same.
-        take: so many examples of the source; by default all.
+        task: the task.
+        split: one of its splits.
+        lengths: lengths that inputs and targets are cut to.
+        shard: number of a shard of the source, and the number of shards.
+        draw: seed of the steps after the task's cache; the seed of earlier steps is fixed.
+        take: number of examples of the source to use; by default all.
     """
     number, of = shard
     info = seqio.ShardInfo(number, of) if of > 1 else None
@@ -139,7 +139,7 @@ def preprocessed(
 
     def seeded(draw: int) -> int:
         seed = number * _SEEDS + draw
-        tf.random.set_seed(seed)  # with which seqio's own seeds are combined
+        tf.random.set_seed(seed)  # combined with seqio's own seeds
         return seed
 
     try:
@@ -151,13 +151,13 @@ def preprocessed(
         dataset = task.preprocess_postcache(dataset, sequence_length=by_name, seed=seeded(draw))
         dataset = seqio.utils.trim_dataset(dataset, by_name, task.output_features)
         if missing := by_name.keys() - dataset.element_spec.keys():
-            raise ValueError(f"no {min(missing)} come out")
+            raise ValueError(f"the examples have no {min(missing)}")
         yield from dataset.as_numpy_iterator()
     except UserError:
         raise
-    except Exception as error:  # of any preprocessor
+    except Exception as error:  # preprocessors can raise anything
         reason = _OF_TENSORFLOW.sub("", str(error).strip().partition("\n")[0])
         raise UserError(
-            f"{task.name}: {split} cannot be preprocessed ({type(error).__name__}: {reason}): mend "
-            "the task or its files"
+            f"{task.name}: {split} cannot be preprocessed ({type(error).__name__}: {reason}): "
+            "repair the task or its files"
         ) from error

@@ -1,4 +1,4 @@
-"""seqio tasks of a directory of supervised examples, with their metrics.
+"""Register seqio tasks for a directory of supervised examples, with their metrics.
 
     import seqio
     from mswitch.tasks.seqio.supervised import register
@@ -7,8 +7,8 @@
     task = seqio.get_mixture_or_task("reviews.sw")
     dataset = task.get_dataset({"inputs": 512, "targets": 128}, split="validation")
 
-They read the directory's own files, or the same as seqio's cache: `use_cached=True`, once
-`seqio.add_global_cache_dirs(["reviews"])` was called.
+They read the directory's own files. After `seqio.add_global_cache_dirs(["reviews"])`, these also
+work as seqio's cache: `use_cached=True`.
 """
 
 from collections.abc import Mapping
@@ -29,13 +29,13 @@ _registered: dict[str, str] = {}
 
 
 def register(directory: str | Path) -> list[str]:
-    """Register `<task>.<lang>` for each language; the same directory again changes nothing.
+    """Register `<task>.<lang>` for each language; a second call changes nothing.
 
     Args:
         directory: a finished directory of supervised examples, on a disk.
 
     Returns:
-        The names.
+        The names of the tasks.
     """
     examples = open_examples(directory)
     if not examples.supervised:
@@ -59,7 +59,7 @@ def register(directory: str | Path) -> list[str]:
             raise UserError(
                 f"seqio has another {name!r} already: give the task in {directory} another name"
             )
-        # The index beside a shard begins with the shard's name.
+        # `*` would also match the index beside a shard, which begins with the shard's name.
         files = {split: f"{where}/{name}/{split}.tfrecord-?????-of-?????" for split in splits}
         counts = {split: entry["records"] for split, entry in splits.items()}
         task = seqio.Task(
@@ -89,7 +89,7 @@ def _description() -> Mapping[str, Any]:
 
 
 def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Ids as seqio has them."""
+    """Cast ids to seqio's type."""
     names = [name for name, kind in FEATURES.items() if kind == TOKENS]
     return dataset.map(
         lambda row: {**row, **{name: tf.cast(row[name], tf.int32) for name in names}}
@@ -97,7 +97,7 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def every_answer(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
-    """All that counts as right and the group, in place of a target; a prediction as it is."""
+    """Replace a target by all right answers and the group; return a prediction unchanged."""
     if not is_target:
         return text
     answers = [answer.decode() for answer in example["answers"]]

@@ -1,4 +1,4 @@
-"""The seqio vocabulary of the examples in use, found when it is first needed."""
+"""The seqio vocabulary of the examples in use, looked up on first use."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -29,7 +29,7 @@ class ExamplesVocabulary(seqio.SentencePieceVocabulary):
         return hash(type(self))
 
     def _decode(self, ids: Iterable[int]) -> str:
-        """Decode, spelling sentinels `<extra_id_0>`, which SentencePiece leaves out."""
+        """Decode ids, writing sentinels, which SentencePiece omits, as `<extra_id_0>` and so on."""
         size = self.vocab_size
         parts: list[str] = []
         run: list[int] = []

@@ -332,27 +332,27 @@ def test_what_draws_before_its_cache_is_drawn_once(registered):
     task = named("cropped_once.de", registered).find()
     assert not draws_randomly(task, "train", LENGTHS)
     assert not draws_randomly(named("pairs.de", registered).find(), "train", LENGTHS)
-    with pytest.raises(UserError, match=r"unseeded.de gives other examples each time"):
+    with pytest.raises(UserError, match=r"unseeded.de yields other examples each time"):
         draws_randomly(named("unseeded.de", registered).find(), "train", LENGTHS)
 
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("decoder.de", r"decoder.de has the features targets \(it is for a decoder alone\)"),
+        ("decoder.de", r"decoder.de has the features targets \(it is for decoders only\)"),
         ("three.de", "three.de has the features inputs, more, targets: examples have"),
         ("bytes.de", r"inputs of bytes.de has another vocabulary \(259 ids\) than .*new_vocab"),
         ("nameless", "nameless does not end with the code of a language: give --language"),
         ("zzz", f"no task or mixture 'zzz': {MODULE} does not register it"),
-        ("missing.fr", "missing.fr has no files of train: mend the task or its files"),
+        ("missing.fr", "missing.fr has no files of train: repair the task or its files"),
         (
             "without_targets.de",
-            r"without_targets.de: train cannot be preprocessed \(ValueError: no targets come out\)",
+            r"train cannot be preprocessed \(ValueError: the examples have no targets\)",
         ),
         (
             "read_elsewhere.de",
             r"read_elsewhere.de: train cannot be preprocessed \(NotFoundError: /gone/file; No such "
-            r"file or directory\): mend the task or its files$",
+            r"file or directory\): repair the task or its files$",
         ),
         ("pears.de", "no task or mixture 'pears.de': did you mean 'pairs.de'?"),
     ],
@@ -380,7 +380,7 @@ def test_another_vocabulary_is_refused(registered, added_examples, small_example
         ({"--metrics": "macro_f1"}, "--metrics macro_f1 needs the closed set"),
         (
             {"--metrics": "bleu", "--labels": "born free 1"},
-            "--metrics bleu is of free text, and --labels are a closed set",
+            "--metrics bleu is for free text, and --labels are a closed set",
         ),
         ({"--metrics": "rouge1"}, "pip install 'mswitch[summaries]'"),
         ({"--lengths": "48,2", "--labels": "born free 1,born free 2"}, "end: give --lengths 48,"),

@@ -299,7 +299,9 @@ def test_a_task_of_seqio_is_scored_as_its_evaluator_does(
     assert limited["seqio"]["rows"] == 5
     # Elsewhere its module is not found, and other lines are other examples.
     (tmp_path / "0.tsv").write_text("1\tag\tnone\n" * 9)
-    with pytest.raises(UserError, match="gives 9 of the 18 validation examples that were made of"):
+    with pytest.raises(
+        UserError, match="yields 9 of the 18 validation examples that were made from"
+    ):
         predict(copy, out, "validation", BATCH_OF_4, step=3)
     monkeypatch.setattr(
         "mswitch.tasks.seqio.registered._imported", lambda module: importlib.import_module("x")

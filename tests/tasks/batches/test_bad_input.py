@@ -85,7 +85,7 @@ def test_a_missing_language_or_index_is_named(copy, pattern):
 def test_a_mixture_of_a_language_that_is_not_there_is_refused(copy):
     change_manifest(copy, lambda manifest: manifest["languages"].pop("ko"))
     TrainBatches(copy, 4)
-    with pytest.raises(UserError, match="the mixture names ko, which the examples have no"):
+    with pytest.raises(UserError, match="the mixture names ko, but the examples have no"):
         TrainBatches(copy, 4, mixture=Mixture(languages=("ko", "sw")))
 
 
@@ -111,16 +111,22 @@ def test_a_vocabulary_that_does_not_suit_is_named(copy):
 
 def test_a_vocabulary_of_another_size_is_named(copy):
     change_manifest(copy, lambda manifest: manifest.update(vocabulary_size=SIZE + 28))
-    refused(copy, rf"{VOCABULARY_PATH} has 1,000 ids where the manifest says 1,028")
+    refused(copy, rf"{VOCABULARY_PATH} has 1,000 ids, but the manifest says 1,028")
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda m: m["config"].update(inputs_length=64), "was changed, or is of other examples"),
-        (lambda m: m.update(config_hash="0" * 16), "was changed, or is of other examples"),
-        (lambda m: m.pop("languages"), r"is not one of examples \(KeyError\('languages'\)\)"),
-        (lambda m: m.update(languages=[]), "is not one of examples"),
+        (
+            lambda m: m["config"].update(inputs_length=64),
+            "was changed, or belongs to other examples",
+        ),
+        (lambda m: m.update(config_hash="0" * 16), "was changed, or belongs to other examples"),
+        (
+            lambda m: m.pop("languages"),
+            r"is not a manifest of examples \(KeyError\('languages'\)\)",
+        ),
+        (lambda m: m.update(languages=[]), "is not a manifest of examples"),
         (lambda m: m["languages"]["sw"].update(test=m["languages"]["sw"]["train"]), "'test'"),
         (lambda m: m["languages"]["sw"]["train"].update(records=7), "says 7 train records of sw, "),
         (

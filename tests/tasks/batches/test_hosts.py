@@ -72,14 +72,14 @@ def test_hosts_that_do_not_fit_are_refused(small_examples):
     for host, hosts in ((0, 0), (2, 2), (-1, 2)):
         with pytest.raises(UserError, match=f"^host is {host} of {hosts} hosts: give 0 to"):
             TrainBatches(small_examples, BATCH_SIZE, host=host, hosts=hosts)
-    with pytest.raises(UserError, match=r"^batch_size is 16: give a multiple of 3, as 3 hosts"):
+    with pytest.raises(UserError, match=r"^batch_size is 16: give a multiple of 3, since 3 hosts"):
         TrainBatches(small_examples, BATCH_SIZE, host=0, hosts=3)
 
 
 def test_rows_that_do_not_fit_are_refused(small_examples):
     with pytest.raises(UserError, match=r"^pack is 0: give at least 1"):
         TrainBatches(small_examples, BATCH_SIZE, pack=0)
-    fix = "give a multiple of 32, as 4 hosts share a batch and 8 examples a row"
+    fix = "give a multiple of 32, since 4 hosts share a batch and 8 examples a row"
     with pytest.raises(UserError, match=f"^batch_size is 16: {fix}"):
         TrainBatches(small_examples, BATCH_SIZE, hosts=4, pack=8)
 

@@ -184,9 +184,9 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("alpha = 0.3\ntemperature = 3", "give a temperature above 0, or alpha, not both"),
         ("temperature = 0", "give a temperature above 0"),
         ('family = ["Slavic"]', "a mixture has no 'family', it has languages, scripts, families"),
-        ('families = "Slavic"', "families = 'Slavic' is not what a mixture has there"),
+        ('families = "Slavic"', "families = 'Slavic' has the wrong type for a mixture"),
         ("weights = 3", "weights = 3 is not"),
-        ('weights = {de = "much"}', "is not what a mixture has there"),
+        ('weights = {de = "much"}', "has the wrong type for a mixture"),
         ("mc4_only = 1", "mc4_only = 1 is not"),
         ("max_epochs = true", "max_epochs = True is not"),
         ('families = ["Slavonic"]', "unknown 'Slavonic' in families of a mixture: choose among"),
@@ -195,7 +195,7 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("max_epochs = 0", "max_epochs of a mixture is 0"),
         ("[weights]\nde = 0", "weight of de in a mixture is 0"),
         ("[weights]\nhe = 1\niw = 3", "name a language twice: he, iw"),
-        ('families = ["Bantu"]\nscripts = ["Cyrl"]', "no language fits all of"),
+        ('families = ["Bantu"]\nscripts = ["Cyrl"]', "no language passes all filters of"),
         ("alpha = ", "cannot read the mixture"),
     ],
 )
@@ -227,9 +227,9 @@ def test_unknown_names_and_missing_files_are_explained():
 
 
 def test_what_the_examples_lack_is_named():
-    with pytest.raises(UserError, match="the mixture names sw, yo, which the examples have no"):
+    with pytest.raises(UserError, match="the mixture names sw, yo, but the examples have no"):
         Mixture(languages=("de", "sw", "yo")).rates({"de": 5, "sw": 0})
-    with pytest.raises(UserError, match=r"no training text of the mixture's languages \(iw, yi\)"):
+    with pytest.raises(UserError, match=r"no training text in the mixture's languages \(iw, yi\)"):
         mixtures()["mc4.script.Hebr"].rates({"de": 5})
     with pytest.raises(UserError, match="needs the number of training steps"):
         mixtures()["mc4.unimax.1"].rates({"de": 5})

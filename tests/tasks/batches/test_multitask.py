@@ -240,16 +240,18 @@ def test_what_does_not_go_together_is_refused(tmp_path, small_examples):
     with pytest.raises(UserError, match="rate is 0 for all of a"):
         TaskBatches(task_mixture(path, Mixture()), 8)
     path.write_text('[tasks.a]\ndirectory = "examples"\nlanguages = ["yo"]\n')
-    with pytest.raises(UserError, match="task a: the mixture names yo, which the examples"):
+    with pytest.raises(UserError, match="task a: the mixture names yo, but the examples"):
         TaskBatches(task_mixture(path), 8)
     only = tmp_path / "only"
     words = ["ag", "bh", "ci"]
     rows = [(f"{number}", words[number % 3] * 3, words[number % 2]) for number in range(9)]
     write_supervised(only, {"de": {"test": rows}}, vocabulary(words))
-    with pytest.raises(UserError, match=r"only has test examples alone and no training ones: "):
+    with pytest.raises(
+        UserError, match=r"only only has test examples, for prediction or evaluation: "
+    ):
         TrainBatches(only, 8)
     path.write_text('[tasks.a]\ndirectory = "only"\n')
-    with pytest.raises(UserError, match=r"task a: \S+only has test examples alone"):
+    with pytest.raises(UserError, match=r"task a: \S+only only has test examples"):
         describe_mixture(task_mixture(path), 1, 8)
     path.write_text('[tasks.a]\ndirectory = "none"\n')
     with pytest.raises(UserError, match="none does not exist"):

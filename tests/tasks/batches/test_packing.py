@@ -164,11 +164,11 @@ def test_what_cannot_be_packed_is_explained(short, tmp_path):
     [file] = copy.glob("reviews.en/train.tfrecord-*.lengths")
     whole = file.read_bytes()
     file.write_bytes(whole[:-8])
-    with pytest.raises(UserError, match=r"lengths has [\d,]+ lengths of [\d,]+ records"):
+    with pytest.raises(UserError, match=r"lengths has [\d,]+ lengths for [\d,]+ records"):
         TrainBatches(copy, 8, pack="next-fit")
     file.write_bytes(np.ones(len(whole) // 4, "<u4").tobytes())
     batches = TrainBatches(copy, 8, mixture=Mixture(languages=("en",)), pack="next-fit")
-    with pytest.raises(UserError, match="has not the lengths that stand beside the shard"):
+    with pytest.raises(UserError, match="does not have the lengths stored beside the shard"):
         batches.batch(0)
     file.unlink()
     with pytest.raises(UserError, match=r"cannot read .*lengths"):

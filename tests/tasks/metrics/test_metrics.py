@@ -384,5 +384,5 @@ def test_refusals():
         make_metric("macro_f1")
     with pytest.raises(UserError, match="f1 is for two labels, and the task has 3"):
         make_metric("f1", "abc")
-    with pytest.raises(UserError, match="wsc_accuracy needs two answers of each row"):
+    with pytest.raises(UserError, match="wsc_accuracy needs two answers per row"):
         value("wsc_accuracy", [["cat"]], ["cat"])

@@ -296,7 +296,7 @@ def test_a_dataset_that_is_not_there_is_named(prepared, small_examples, added_ex
     finetune.register(small_examples / VOCABULARY_PATH, prepared)
     for name, complaint in (
         ("mt5_pawsx_dev_test.de", r"paws_x_wiki/de/1.0.0 in .*, which has 0.9.0: prepare it"),
-        ("mt5_xnli_train", r"needs multi_nli/1.1.0 in .*, which has none of it"),
+        ("mt5_xnli_train", r"needs multi_nli/1.1.0 in .*, which has no version of it"),
         ("mt5_pawsx_dev_test.all_langs", "needs paws_x_wiki/de/1.0.0"),
     ):
         task = seqio.get_mixture_or_task(name)
