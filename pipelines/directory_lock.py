@@ -49,7 +49,9 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
     """
     link, out = out, follow_link(out)
     if os.path.islink(link) and not out.exists():
-        raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make {out}")
+        raise UserError(
+            f"{link} is a symbolic link to {out}, which does not exist: make that directory"
+        )
     if not _is_utf8(out):
         raise UserError(
             f"the name of {option or 'the directory'} {os.fspath(out)!a} is not UTF-8: choose "
