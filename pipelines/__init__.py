@@ -1,1 +1,1 @@
-"""Crawl files to corpus, vocabulary, example shards and statistics, on Apache Beam."""
+"""Turns crawl files into corpus, vocabulary, example shards and statistics, on Apache Beam."""

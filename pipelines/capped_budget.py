@@ -1,9 +1,9 @@
-"""Budgets with caps, which vocabularies' samples and mixtures share (`tasks.batches.mixtures`).
+"""Budgets with caps, for vocabularies' samples and for mixtures (`tasks.batches.mixtures`).
 
-mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, calls 0.3 its alpha and
+mT5 (Xue et al. 2020, section 3.2) has rates proportional to n ** 0.3, where 0.3 is alpha and n
 counts pages. UniMax (Chung et al. 2023, "UniMax: Fairer and more effective language sampling for
-large-scale multilingual pretraining") spreads a budget evenly, but never repeats the text of a
-language more than N times.
+large-scale multilingual pretraining") spreads a budget evenly, but repeats the text of a language
+at most N times.
 """
 
 import itertools
@@ -13,7 +13,7 @@ ALPHA = 0.3
 
 
 def normalised(weights: Mapping[str, float]) -> dict[str, float]:
-    """Positive weights as shares of 1, sorted by name."""
+    """Return positive weights as shares of 1, sorted by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}
 
@@ -21,21 +21,21 @@ def normalised(weights: Mapping[str, float]) -> dict[str, float]:
 def capped_budget(
     weights: Mapping[str, float], records: Mapping[str, int], budget: float, max_epochs: float
 ) -> dict[str, float]:
-    """Spread `budget` by `weights`, giving no language more than `max_epochs` times its records.
+    """Spread `budget` by `weights`, but at most `max_epochs` times its records to each language.
 
-    With equal weights this is UniMax, algorithm 1: languages in ascending order of size take an
-    equal share of what is left, or their cap if that is less. With unequal ones the order is by
-    size over weight, and shares follow the weights. Where the budget exceeds all caps together,
-    every language gets its cap and some budget is left.
+    With equal weights this is UniMax, algorithm 1: in ascending order of size, each language takes
+    an equal share of the remaining budget, or its cap if that is less. With unequal weights, the
+    order is by size over weight, and shares follow the weights. If the budget exceeds the sum of
+    all caps, every language gets its cap and some budget remains.
 
     Args:
-        weights: positive, by language.
+        weights: positive weights, by language.
         records: size of each language, in the unit of `budget`.
-        budget: what is to be spread.
-        max_epochs: how often a record may come.
+        budget: total to spread.
+        max_epochs: most times that a record may be repeated.
 
     Returns:
-        What each language gets, sorted by code.
+        The share of each language, sorted by code.
     """
     order = sorted(weights, key=lambda lang: (records[lang] / weights[lang], lang))
     weights_left = list(itertools.accumulate(weights[lang] for lang in reversed(order)))

@@ -1,8 +1,9 @@
-"""Loops over single bytes and numbers, compiled by Numba.
+"""Compiles loops over bytes and numbers with Numba.
 
-A function is compiled when it is first called, which takes seconds, and kept in `__pycache__`, or
-in the user's cache directory, until it changes, or what it uses. Where neither can be written each
-process compiles what it uses. Numba is imported at the first call: most processes make none.
+A function is compiled at its first call, which takes seconds. It is cached in `__pycache__`, or in
+the user's cache directory, until it or something it uses changes. If neither is writable, each
+process compiles the functions that it calls. Numba is imported at the first call, since most
+processes make none.
 """
 
 import functools
@@ -25,9 +26,9 @@ _Result = TypeVar("_Result")
 
 
 class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
-    """Compiles a function to machine code, which others that are compiled may call.
+    """Compiles a function to machine code, which other compiled functions may call.
 
-    Integers are those of NumPy and overflow silently; no index is checked.
+    Integers are NumPy's and overflow silently. Indices are not checked.
     """
 
     def __init__(self, function: Callable[_Parameters, _Result]):
@@ -57,7 +58,7 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
 
     @property
     def _numba_type_(self) -> Any:
-        """What Numba asks for where one compiled function calls another."""
+        """Type that Numba requests if one compiled function calls another."""
         import numba
 
         return numba.typeof(self._dispatcher)
@@ -65,12 +66,12 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
 
 @functools.cache
 def _say_compiling() -> None:
-    """Say once why nothing seems to happen."""
-    say("compile", "loops over text are compiled for this machine, once: ten seconds to a minute")
+    """Print once why nothing seems to happen."""
+    say("compile", "compiling loops over text for this machine, once: ten seconds to a minute")
 
 
 def _directory(function: Callable[..., Any]) -> str:
-    """Return where a function is kept, "" if that is nowhere."""
+    """Return the cache directory of a function, or "" if none is writable."""
     package = Path(__file__).parent
     user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (package / "__pycache__", Path(user) / "mswitch"):
@@ -85,9 +86,9 @@ def _directory(function: Callable[..., Any]) -> str:
 
 
 def _digest(function: Callable[..., Any]) -> str:
-    """Hash what a function is compiled from: Numba looks at the file it is in alone.
+    """Hash everything that a function is compiled from, including constants and called functions.
 
-    Constants are compiled in, and functions that it calls.
+    Numba's own cache only checks the function's file.
     """
     digest = hashlib.sha256(function.__code__.co_code + repr(function.__code__.co_consts).encode())
     for name in function.__code__.co_names:
@@ -103,13 +104,13 @@ def _digest(function: Callable[..., Any]) -> str:
 
 @functools.cache
 def random_seed() -> np.uint64:
-    """Return what makes hashes that who writes a page cannot foresee, so that few collide."""
+    """Return a seed that authors of pages cannot predict, so they cannot make hashes collide."""
     return np.uint64(int.from_bytes(os.urandom(8), "little"))
 
 
 @compiled
 def table_size(count: int) -> int:
-    """Return how many slots a hash table has for so many entries: a power of two."""
+    """Return the number of slots of a hash table for `count` entries: a power of two."""
     size = 2
     while size < 2 * count:
         size *= 2

@@ -24,13 +24,13 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from mswitch.pipelines.errors import UserError
 
-#: A whole number that counts something on a device, which has 32 bits for it.
+#: A whole number that a device stores in 32 bits.
 Count = Annotated[int, Ge(1), Le(2**31 - 1)]
 
 Share = Annotated[float, Ge(0), Le(1)]
 
 _Bound = Ge | Gt | Le | Lt
-#: What has to hold between a value and a bound, and what that is called.
+#: Comparison of a value with a bound, and its name.
 _BOUNDS = {
     Ge: (operator.ge, "at least"),
     Gt: (operator.gt, "above"),
@@ -40,12 +40,12 @@ _BOUNDS = {
 
 
 def check_fields(config: Any, table: str | None = None) -> None:
-    """Check the fields of a dataclass against their annotations; None is not checked.
+    """Check the fields of a dataclass against their annotations; None always passes.
 
     Args:
         config: the dataclass.
-        table: what has these fields, if they are no options: `quality` of `quality.min_words`, or
-            "" where a message has named it.
+        table: name before the fields, if they are not options: `quality` for `quality.min_words`,
+            or "" if the message already has it.
     """
     for name, (bounds, choices) in constraints(type(config)).items():
         option = f"--{name.replace('_', '-')}" if table is None else f"{table}.{name}".lstrip(".")
@@ -53,7 +53,7 @@ def check_fields(config: Any, table: str | None = None) -> None:
 
 
 def check_value(option: str, value: Any, annotation: Any) -> None:
-    """Check one value as `check_fields` does."""
+    """Check a value, as `check_fields` does."""
     _check(option, value, *_constraints(annotation))
 
 
@@ -62,7 +62,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
-    is_word = isinstance(value, str)  # which can only be a choice: bounds are of numbers
+    is_word = isinstance(value, str)  # then only choices apply: bounds are for numbers
     if not is_word and not all(_holds(bound, value) for bound in bounds):
         raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:
@@ -71,7 +71,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
 
 
 def parse_value(name: str, text: str, annotation: Any) -> Any:
-    """Read a value as the annotation of its field says; commas part the values of a list."""
+    """Parse a value by the annotation of its field; commas separate the values of a list."""
     kind = next(part for part in _parts(annotation) if part is not types.NoneType)
     of_list = get_args(kind)[0] if get_origin(kind) is tuple else None
     try:
@@ -82,13 +82,13 @@ def parse_value(name: str, text: str, annotation: Any) -> Any:
         return kind(text) if kind in (int, float) else text
     except (KeyError, ValueError) as error:
         words = {bool: "true or false", int: "a whole number", float: "a number"}
-        expected = "numbers with commas between" if of_list else words[kind]
+        expected = "numbers separated by commas" if of_list else words[kind]
         raise UserError(f"{name}={text}: give {expected}") from error
 
 
 @functools.cache
 def constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
-    """Return bounds and choices by the name of the field."""
+    """Return bounds and choices by field name."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: _constraints(hints[field.name]) for field in dataclasses.fields(kind)}
 
@@ -101,7 +101,7 @@ def _constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
 
 
 def _parts(hint: Any) -> Iterator[Any]:
-    """Yield what an annotation is made of."""
+    """Yield the parts of an annotation."""
     if get_origin(hint) in (Annotated, Union, types.UnionType):
         for part in get_args(hint):
             yield from _parts(part)

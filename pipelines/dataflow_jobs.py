@@ -1,7 +1,7 @@
-"""Jobs of Dataflow outlive the command that submits them: they are found again, or cancelled.
+"""Finds or cancels jobs of Dataflow, which outlive the command that submits them.
 
-Dataflow runs one job of a name at a time. The name of a job has a hash of the directory that it
-writes to; its label has that and a hash of the build, so that only its own build waits for it.
+Dataflow runs only one job of a name at a time. A job's name has a hash of the directory that it
+writes to. Its label has this hash and a hash of the build, so that only its own build waits for it.
 """
 
 import hashlib
@@ -25,12 +25,12 @@ def job_name(what: str, directory: str) -> str:
 
 
 def job_label(what: str, directory: str, identity: str) -> str:
-    """Return the label of a job, as Beam's option --labels takes it.
+    """Return the label of a job, for Beam's option --labels.
 
     Args:
-        what: of the jobs of a build.
-        directory: where it writes to.
-        identity: of the build.
+        what: name of the job within its build.
+        directory: directory that the job writes to.
+        identity: identity of the build.
     """
     return f"{_LABEL}={_digest(directory)}-{_digest(f'{what} {identity}')}"
 
@@ -40,11 +40,11 @@ def _digest(text: str) -> str:
 
 
 def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineResult":
-    """Submit a job, or find the one that an earlier start of the build has submitted; wait for it.
+    """Submit a job, or find the one that an earlier start of the build submitted; wait for it.
 
     Args:
         submit: submits the job.
-        options: its name, label, project and region.
+        options: the job's name, label, project and region.
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
@@ -57,7 +57,7 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
         try:
             result = submit()
         except (Conflict, DataflowJobAlreadyExistsError):
-            # Another command was faster; its job may have ended since.
+            # Another command submitted first; its job may have ended meanwhile.
             result = service.find() or submit()
     link = service.link(result.job_id())
     say("dataflow", f"job {service.name} keeps running if this command ends: {link}")
@@ -77,17 +77,17 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
 
 
 def _reason(text: str) -> str:
-    """The line of an error of Dataflow that says what was wrong: the last, as in tracebacks."""
+    """Return the line of Dataflow's error that names the cause: the last, as in tracebacks."""
     readable = as_user_error(RuntimeError(text))
     return str(readable) if readable else text.strip().splitlines()[-1].strip()
 
 
 def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
-    """Cancel the jobs that write to a directory; return their names. Their end is not waited for.
+    """Cancel the jobs that write to a directory, without waiting for their end; return their names.
 
     Args:
         directory: the URL of a corpus or of examples.
-        options: with the project and region of the build.
+        options: options with the project and region of the build.
     """
     service = _Service(options)
     cancelled = []
@@ -114,12 +114,12 @@ class _Service:
         self._place = {"project_id": self.cloud.project, "location": self.cloud.region}
 
     def link(self, job_id: str) -> str:
-        """Where a person sees a job."""
+        """Return the address at which a person can see a job."""
         place = f"{self.cloud.region}/{job_id}?project={self.cloud.project}"
         return f"https://console.cloud.google.com/dataflow/jobs/{place}"
 
     def active(self) -> Iterator[Any]:
-        """The jobs that have not ended, without their labels."""
+        """Return the jobs that have not ended; they lack labels."""
         from google.cloud import dataflow
 
         active = dataflow.ListJobsRequest.Filter.ACTIVE
@@ -127,7 +127,7 @@ class _Service:
         return iter(self.client._jobs_client.list_jobs(request))
 
     def label(self, job_id: str) -> str:
-        """What a job has as the label of our jobs."""
+        """Return a job's value of the label of our jobs, or ""."""
         from google.cloud import dataflow
 
         view = dataflow.JobView.JOB_VIEW_DESCRIPTION
@@ -135,7 +135,7 @@ class _Service:
         return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
 
     def find(self) -> "DataflowPipelineResult | None":
-        """The job of this name that runs."""
+        """Return the running job of this name, or None."""
         from apache_beam.runners.dataflow.dataflow_metrics import DataflowMetrics
         from apache_beam.runners.dataflow.dataflow_runner import (
             DataflowPipelineResult,
@@ -147,10 +147,10 @@ class _Service:
                 continue
             if f"{_LABEL}={self.label(job.id)}" not in self.cloud.labels:
                 raise UserError(
-                    f"another job {self.name} runs, which is not of this build: wait for its end "
+                    f"a job {self.name} of another build is running: wait for its end "
                     f"or cancel it: {self.link(job.id)}"
                 )
-            say("dataflow", f"job {self.name} of this build runs already")
+            say("dataflow", f"job {self.name} of this build is already running")
             runner = DataflowRunner()
             runner.dataflow_client = self.client
             result = DataflowPipelineResult(job, runner, self.options)

@@ -1,4 +1,4 @@
-"""Locks, which the kernel frees: such as that of an output directory, which one command writes."""
+"""Locks that the kernel frees, such as the lock of an output directory for its only writer."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ LOCK_PATIENCE_SECS = 10.0
 def follow_link(out: str | Path) -> Path:
     """Return the directory that `out` is a symbolic link to, or `out` itself.
 
-    Staging and lock lie beside that one: a link cannot be replaced by a rename.
+    Staging and lock are beside this directory: a rename cannot replace a link.
     """
     return Path(os.path.realpath(out)) if os.path.islink(out) else Path(out)
 
@@ -41,15 +41,17 @@ def is_held(path: Path) -> bool:
 
 @contextlib.contextmanager
 def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
-    """Keep every other writer away from `out`; the kernel frees the lock if we are killed.
+    """Keep other writers away from `out`; the kernel frees the lock if this process is killed.
 
     Args:
         out: the directory.
-        option: what names it, for messages; "" where no other can be chosen.
+        option: the option that names it, for messages; "" if the user cannot choose another.
     """
     link, out = out, follow_link(out)
     if os.path.islink(link) and not out.exists():
-        raise UserError(f"{link} is a symbolic link to {out}, which does not exist: make that")
+        raise UserError(
+            f"{link} is a symbolic link to {out}, which does not exist: make that directory"
+        )
     if not _is_utf8(out):
         raise UserError(
             f"the name of {option or 'the directory'} {os.fspath(out)!a} is not UTF-8: choose "
@@ -86,7 +88,7 @@ def lock_directory(out: str | Path, option: str = "--out") -> Iterator[None]:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Return whether the bytes of a path are its text in UTF-8, as libraries read it."""
+    """Return whether the bytes of a path equal its text in UTF-8, which libraries use."""
     try:
         return os.fsencode(path) == str(path).encode()
     except UnicodeEncodeError:

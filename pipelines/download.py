@@ -1,4 +1,4 @@
-"""Downloads over HTTP: patient, checked by the server's headers, and there as a whole or not."""
+"""Downloads over HTTP with retries; a file appears only when complete and checked."""
 
 import base64
 import binascii
@@ -25,13 +25,13 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.storage import SECRETS, hide_secrets
 
 CHUNK_BYTES = 256 << 10
-#: For a connection, and without a byte until a connection counts as broken.
+#: Timeouts for connecting, and for a connection without any byte.
 TIMEOUTS_SECS = (10.0, 60.0)
-#: Requests after the first, and the waits between them.
+#: Number of requests after the first, and the waits between them.
 RETRY = Retry(5, backoff_factor=1.0, backoff_jitter=1.0, backoff_max=60.0)
 #: A server that asks for a longer pause ends the download.
 LONGEST_PAUSE_SECS = 600
-#: The server is busy or broken, and may not be a moment later.
+#: The server is busy or broken, perhaps not for long.
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 MISSING_STATUS = (403, 404, 410)
 
@@ -47,11 +47,11 @@ class Fetched:
 
 
 class MissingError(UserError):
-    """The server says that there is no such file (or refuses to give it)."""
+    """The server says that the file does not exist, or refuses to return it."""
 
 
 class CancelledError(Exception):
-    """Another download failed, so this one was stopped."""
+    """This download was stopped because another one failed."""
 
 
 class _TransientError(Exception):
@@ -64,9 +64,9 @@ class Downloader:
     """Downloads files for one purpose; its methods may be called from several threads.
 
     Args:
-        purpose: what the files are for; part of the User-Agent.
-        retry: how many requests may fail after the first, and the waits between them.
-        on_bytes: called with the number of bytes that came in.
+        purpose: purpose of the files; part of the User-Agent.
+        retry: number of requests after the first, and the waits between them.
+        on_bytes: called with the number of bytes received.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Downloader:
         self._cancelled.set()
 
     def fetch(self, url: str, path: Path) -> Fetched:
-        """Download `url` to `path`, which appears once the file is whole and checked.
+        """Download `url` to `path`, which appears only when complete and checked.
 
         Raises:
-            MissingError: there is no such file.
+            MissingError: the file does not exist.
             CancelledError: `cancel` was called.
         """
         partial = path.with_name(f".{path.name}.part")
@@ -96,7 +96,7 @@ class Downloader:
         def whole() -> Fetched:
             fetched, error = _verify(partial, self._receive(url, partial))
             if error:
-                raise _TransientError(f"the data came damaged: {error}")
+                raise _TransientError(f"the data is damaged: {error}")
             return fetched
 
         try:
@@ -119,8 +119,8 @@ class Downloader:
                     return 0, b""
                 if response.status_code != 206 or not size:
                     raise UserError(
-                        f"{hide_secrets(url)}: the server gives no parts of files; download it and "
-                        "give its path"
+                        f"{hide_secrets(url)}: the server does not return parts of files: download "
+                        "the file and give its path"
                     )
                 return int(size[1]), response.raw.read(count, decode_content=False)
 
@@ -129,7 +129,7 @@ class Downloader:
         return size, head, tail
 
     def _patiently(self, url: str, request: Callable[[], _T]) -> _T:
-        """Repeat a request that fails for reasons that may pass."""
+        """Repeat a request while it fails for reasons that may pass."""
         retry, wait_secs = self._retry, 0.0
         while not self._cancelled.wait(wait_secs):
             try:
@@ -144,7 +144,7 @@ class Downloader:
         raise CancelledError
 
     def _next_try(self, url: str, error: Exception, retry: Retry) -> tuple[Retry, float]:
-        """What is left of the retries after `error`, and seconds to wait."""
+        """Return the remaining retries after `error`, and the seconds to wait."""
         reason = SECRETS.sub("", str([*causes(error)][-1])) or type(error).__name__
         shown = hide_secrets(url)
         try:
@@ -152,23 +152,23 @@ class Downloader:
         except urllib3.exceptions.MaxRetryError:
             raise UserError(
                 f"cannot download {shown} ({reason}; {len(retry.history) + 1} attempts): check the "
-                "network or try later; the same command begins with this file again"
+                "network or try later; the same command then continues with this file"
             ) from error
         asked_secs = getattr(error, "pause_secs", 0.0)
         if asked_secs > LONGEST_PAUSE_SECS:
             raise UserError(
                 f"{shown}: the server is busy and asks to wait {asked_secs:,.0f} s: run the same "
-                "command then"
+                "command after that"
             )
         wait_secs = asked_secs + retry.get_backoff_time()
         if wait_secs >= 1:
-            say("download", f"{shown}: {reason}; once more in {wait_secs:.0f} s")
+            say("download", f"{shown}: {reason}; trying again in {wait_secs:.0f} s")
         return retry, wait_secs
 
     @contextlib.contextmanager
     def _request(self, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
-        """Send one GET; raise for a status that promises no data."""
-        # Bytes as they are stored: offsets and checksums are theirs.
+        """Send a GET request; raise an error for a status without data."""
+        # Request the stored bytes: offsets and checksums refer to these.
         shown = hide_secrets(url)
         own = {"User-Agent": self.user_agent, "Accept-Encoding": "identity"}
         with requests.get(
@@ -185,9 +185,9 @@ class Downloader:
             yield response
 
     def _receive(self, url: str, path: Path) -> Mapping[str, str]:
-        """Write what a server gives to a file; return its headers by lower-case name.
+        """Write a server's response to a file; return its headers by lower-case name.
 
-        urllib3 complains of fewer bytes than the server has stated.
+        urllib3 raises an error if there are fewer bytes than the server stated.
         """
         with self._request(url, {}) as response, open(path, "wb") as file:
             while block := response.raw.read1(CHUNK_BYTES, decode_content=False):
@@ -199,7 +199,7 @@ class Downloader:
 
 
 def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
-    """Header, algorithm and digest of the whole file, as headers (by lower-case name) state it."""
+    """Return header, algorithm and digest of the whole file, from headers by lower-case name."""
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))
@@ -212,9 +212,9 @@ def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
 
 
 def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
-    """Measure a file; return also what contradicts the headers, "" if nothing does.
+    """Measure a file; also return how it contradicts the headers, or "".
 
-    Where no header states a digest, a gzip file must decompress to its end.
+    If no header states a digest, a gzip file must decompress to its end.
     """
     stated = stated_digests(headers)
     digests: dict[str, Any] = {"sha256": hashlib.sha256()}
@@ -230,7 +230,7 @@ def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
     fetched = Fetched(path.stat().st_size, digests["sha256"].hexdigest())
     for header, algorithm, digest in stated:
         if digests[algorithm].digest() != digest:
-            return fetched, f"{header} says another {algorithm}"
+            return fetched, f"{header} states another {algorithm}"
     if not stated and is_gzip:
         try:
             with gzip.open(path) as file:

@@ -1,4 +1,4 @@
-"""The one error a user is meant to read."""
+"""Errors that a user should read, in one line."""
 
 import errno
 import math
@@ -8,29 +8,29 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-#: A UserError (or one of its subclasses here) that Beam has made text of, as a traceback ends.
+#: The end of a traceback in text, of a UserError (or one of its subclasses) that Beam flattened.
 _FLATTENED = re.compile(
     r"^mswitch\.pipelines\.\w+\.(?:User|WorkerDied|Missing|Bucket)Error: (.+)$", re.M
 )
-#: What Beam adds to the message of an error.
+#: Suffix that Beam adds to the message of an error.
 _STEP = re.compile(r" \[while running '[^']*'\]$")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 class UserError(Exception):
-    """Bad input, option or environment: one line that names it and says how to fix it.
+    """Bad input, option or environment: a line that names it and says how to fix it.
 
     The command prints the message without a traceback and exits with code 2.
     """
 
 
 def printable(text: str) -> str:
-    """Replace line ends and what a terminal would obey: names of files, fields and URLs."""
+    """Replace line ends and control characters, such as in names of files, fields and URLs."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from, outermost first."""
+    """Yield an error and the errors that it was raised from, outermost first."""
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
@@ -40,7 +40,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a full disk is behind `error`.
+    """Return whether a full disk caused `error`.
 
     Beam flattens the original error into the text of a RuntimeError, so the text counts too.
     """
@@ -52,14 +52,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def full_disk(place: str | Path | None, needed_bytes: int = 0) -> UserError:
-    """Explain that a disk is full.
+    """Return the error for a full disk.
 
     Args:
-        place: a file or directory on it; None if it is not known.
-        needed_bytes: size of what is to be written; 0 if it is not known.
+        place: a file or directory on it; None if unknown.
+        needed_bytes: bytes to write; 0 if unknown.
     """
     if place is None:
-        return UserError("no space left on a disk that this writes to: free some")
+        return UserError("no space left on a disk that this command writes to: free some")
     mount = os.path.realpath(place)
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
@@ -73,9 +73,9 @@ def full_disk(place: str | Path | None, needed_bytes: int = 0) -> UserError:
 
 
 def as_user_error(error: BaseException) -> UserError | None:
-    """Find the readable cause inside `error`, or return None when it is a defect of ours.
+    """Return the readable cause of `error`, or None if it is a defect of mswitch.
 
-    Where several bundles run at a time, Beam flattens it into the text of a RuntimeError.
+    If several bundles run at a time, Beam flattens the cause into the text of a RuntimeError.
     """
     for cause in causes(error):
         if isinstance(cause, UserError):

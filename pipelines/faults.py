@@ -8,35 +8,35 @@ VARIABLE = "MSWITCH_FAULT"
 
 
 def _publication(stage: str) -> tuple[str, ...]:
-    """The points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
+    """Return the points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
     return tuple(
         f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
     )
 
 
-#: Where a corpus is changed: a crawl is added, or pages are removed.
+#: Points of changes to a corpus: a crawl is added, or pages are removed.
 CHANGE_POINTS = tuple(
     f"corpus.{moment}_change" for moment in ("after_deciding", "during", "before", "after")
 )
-#: Where pages are removed alone.
+#: Points of removals only.
 REMOVAL_POINTS = ("corpus.after_removal",)
 
-#: Where only profile `modern` comes by.
+#: Points of profile `modern` only.
 MODERN_POINTS = (
     *(f"corpus.after_near_{what}" for what in ("keys", "matches", "clusters")),
     "corpus.after_bands_fingerprints",
 )
 
-#: Where only supervised examples come by, between reading rows and writing shards.
+#: Points of supervised examples only, between reading rows and writing shards.
 SUPERVISED_POINTS = ("examples.after_rows",)
 
-#: Where a training comes by whose run is in a bucket.
+#: Points of a training whose run is in a bucket.
 BUCKET_POINTS = ("train.during_upload", "train.after_upload")
 
-#: Where a training comes by that is extended.
+#: Points of a training that is extended.
 EXTENSION_POINTS = ("train.after_reopening",)
 
-#: Where whoever follows a job comes by (`mswitch.flows.jobs`).
+#: Points of a process that follows a job (`mswitch.flows.jobs`).
 LAUNCH_POINTS = tuple(
     f"launch.{moment}"
     for moment in (
@@ -49,7 +49,7 @@ LAUNCH_POINTS = tuple(
     )
 )
 
-#: The others, in the order in which a demo comes by them.
+#: All other points, in the order in which a demo passes them.
 FAULT_POINTS = (
     *_publication("sample"),
     "corpus.after_ingest",
@@ -81,13 +81,13 @@ FAULT_POINTS = (
 
 
 def fault_point(name: str, *, of_any_stage: bool = False) -> None:
-    """Kill this process with SIGKILL when the environment variable MSWITCH_FAULT is `name`.
+    """Kill this process with SIGKILL if the environment variable MSWITCH_FAULT is `name`.
 
-    In a worker process (`mswitch.pipelines.local_pool`) the one that started it is killed first.
+    In a worker process (`mswitch.pipelines.local_pool`), kill its parent first.
 
     Args:
-        name: such as the points above, or one of `publish`.
-        of_any_stage: whatever the name is; lists of file tasks have such points in every stage.
+        name: one of the points above, or one of `publish`.
+        of_any_stage: allow any name; lists of file tasks have such points in every stage.
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += REMOVAL_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS

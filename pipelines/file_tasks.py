@@ -1,9 +1,9 @@
-"""Lists of file tasks: how the work of a build is done, on this machine or on an engine.
+"""Runs the work of a build as lists of file tasks, on this machine or on an engine.
 
-A task is an item of a list. Its function does all of its work by files, with the same bytes when it
-is done again, and returns a note: what others need to know of it. The note is written last, so it
-says that the task is done. A build that was killed continues where it stopped, and what a list
-needs of the one before is in files.
+A task is an item of a list. Its function reads and writes files, with the same bytes if it runs
+again. It returns a note: facts that other tasks need. The note is written last, so it means that
+the task is done. So a killed build continues where it stopped. A list gets the results of the list
+before from files.
 """
 
 import contextlib
@@ -25,26 +25,26 @@ from mswitch.pipelines.runners import Engine, run_pipeline
 if TYPE_CHECKING:
     import apache_beam as beam
 
-#: Seconds between looks at what is done, here and on an object store.
+#: Seconds between checks of finished tasks, here and on an object store.
 _LOOK_SECS, _LOOK_REMOTE_SECS = 1.0, 15.0
-#: Items of a file that an engine's workers read: as part of the job, a list could be too large.
+#: Items per file for an engine's workers; within the job, a list could be too large.
 _ITEMS_PER_FILE = 1000
 
 
 @dataclasses.dataclass(frozen=True)
 class Tasks:
-    """Tasks that do not depend on each other.
+    """A list of tasks that do not depend on each other.
 
     Attributes:
-        name: what people call the list.
-        function: takes an item and returns its note, as JSON; pickled, with what all items share.
-        items: what tells the tasks apart; small.
-        notes: the directory of the notes.
-        sizes: how large each task is; large ones are begun first.
-        unit: what progress counts: "files", or the "bytes" of sizes.
-        counters: takes a note; returns what an engine shows to people who watch its job, by name.
-        on_engine: how an engine does a list instead, if that is to shuffle: takes the pipeline and
-            the list, gives one value for each task, which it notes by `do_task`.
+        name: name of the list, for people.
+        function: returns an item's note, as JSON; it is pickled, with data that all items share.
+        items: arguments of the tasks; small.
+        notes: directory of the notes.
+        sizes: size of each task; large tasks start first.
+        unit: unit of progress: "files", or the "bytes" of sizes.
+        counters: returns counters by name from a note, for people who watch an engine's job.
+        on_engine: alternative for engines, for a list that shuffles. It gets the pipeline and the
+            list, writes notes with `do_task`, and returns one value per task.
     """
 
     name: str
@@ -57,13 +57,13 @@ class Tasks:
     on_engine: "Callable[[beam.Pipeline, Tasks], Any] | None" = None
 
     def todo(self) -> list[int]:
-        """The tasks that are not done, large ones first: the last to end should not be long."""
+        """Return the tasks that are not done, large ones first, so that the last ones are short."""
         done = storage.list_names(self.notes)
         left = [n for n in range(len(self.items)) if _note(n) not in done]
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
-        """The notes of all tasks, once they are done."""
+        """Yield the notes of all tasks, once they are done."""
         paths = [storage.join(self.notes, _note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 
@@ -73,12 +73,12 @@ def _note(number: int) -> str:
 
 
 def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
-    """Do what is not done of some lists, one list after the other.
+    """Do the unfinished tasks of lists, one list after the other.
 
     Args:
-        lists: each may read what those before it have left.
-        engine: where.
-        job: what an engine calls the job, which does all lists; by default after the last one.
+        lists: lists of tasks; each may read files that earlier lists wrote.
+        engine: where the tasks run.
+        job: name of an engine's job, which does all lists; default: the name of the last list.
     """
     todo = {tasks.name: tasks.todo() for tasks in lists}
     if not any(todo.values()):
@@ -110,7 +110,7 @@ def _without_items(tasks: Tasks) -> Tasks:
 
 
 def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
-    """Do a task, unless an earlier attempt has; return its number."""
+    """Do a task, unless an earlier attempt did; return its number."""
     number, item = numbered
     path = storage.join(tasks.notes, _note(number))
     if not storage.exists(path):
@@ -122,7 +122,7 @@ def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
 
 def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
-    """Do a task on an engine."""
+    """Do a task on an engine, and set the engine's counters."""
     from apache_beam.metrics.metric import Metrics
 
     number = do_task(numbered, tasks, stage)
@@ -134,7 +134,7 @@ def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
 
 def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
-    """Add all lists to a pipeline; each waits until the one before is done."""
+    """Add all lists to a pipeline; each list waits for the end of the one before."""
     import apache_beam as beam
     from apache_beam.pvalue import AsSingleton
 
@@ -155,7 +155,7 @@ def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
 
 
 def _write_items(tasks: Tasks) -> list[str]:
-    """Write what is to do to files of bounded length; return their paths."""
+    """Write the items of unfinished tasks to files of bounded length; return their paths."""
     todo, paths = tasks.todo(), []
     for start in range(0, len(todo), _ITEMS_PER_FILE):
         paths.append(storage.join(tasks.notes, f"items-{start:06d}.pickle"))
@@ -171,7 +171,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 
 @contextlib.contextmanager
 def _progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
-    """Print how much of a list is done, by the notes that are there, while it is done."""
+    """Print progress from the existing notes while the body runs."""
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(lists, stage, stop), daemon=True)
     watcher.start()
@@ -183,7 +183,7 @@ def _progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
 
 
 def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
-    """Report on the first list that is not done, and what takes so long; once more when stopped."""
+    """Report progress of the first unfinished list, and slow tasks; once more when stopped."""
     for tasks in lists:
         sizes, scale, unit = [1] * len(tasks.items), 1, tasks.unit
         if unit == "bytes":
@@ -207,5 +207,5 @@ def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
 
 
 def _newly_done(tasks: Tasks, waiting: dict[str, float]) -> float:
-    """Take those that are done out of `waiting`; return their size."""
+    """Remove finished tasks from `waiting`; return their size."""
     return sum(waiting.pop(name) for name in storage.list_names(tasks.notes) & waiting.keys())

@@ -1,8 +1,8 @@
-"""How often Python collects cyclic garbage.
+"""Makes Python collect cyclic garbage less often.
 
-By default it does after every 700 new objects, and once more when it exits. That takes a third of
-the time in which a command that imports Beam or JAX starts and exits, and a twentieth of a
-worker's time. Few of our objects are in cycles.
+By default it does so after every 700 new objects, and at exit. This takes a third of the time in
+which a command that imports Beam or JAX starts and exits, and a twentieth of a worker's time. Few
+of our objects are in cycles.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Settings that identify an output: a field added since is left out at its default."""
+"""Settings that identify an output; fields that were added later are omitted at their default."""
 
 import csv
 import dataclasses
@@ -11,8 +11,8 @@ from typing import Any
 def identifying_settings(value: Any) -> Any:
     """Return a configuration as a table, without fields at their default.
 
-    Outputs and runs then stay what they are if a class gets a field. The fields in first_fields.csv
-    are always in the table: hashes of earlier outputs have them.
+    So outputs and runs keep their identity if a class gets a new field. Fields in first_fields.csv
+    are always in the table, since hashes of earlier outputs include them.
     """
     if dataclasses.is_dataclass(value):
         return {name: identifying_settings(getattr(value, name)) for name in identifying(value)}
@@ -27,7 +27,7 @@ def identifying(config: Any) -> list[str]:
     """Return the names of the fields of a dataclass that identify an output."""
     kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith("mswitch.")]
     listed = next((names for kind in kinds if (names := _first_fields().get(kind.__name__))), None)
-    # The source of a user's rule is part of its identity: so are all fields that it declares.
+    # A user's rule is identified by its source, and by all fields that it declares.
     theirs = (kind for kind in type(config).__mro__ if kind not in kinds)
     own = {name for kind in theirs for name in vars(kind).get("__annotations__", {})}
     return [

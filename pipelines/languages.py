@@ -1,10 +1,9 @@
-"""The languages: the one place that knows codes, names, scripts and aliases.
+"""The table of languages: codes, names, scripts and aliases.
 
 Codes are mC4's (107 codes for 101 languages; Hebrew is `iw`, Norwegian `no`, and six languages
-have a second code for their romanised form, such as `ru-Latn`). Page counts are those of tfds
-`c4/multilingual` 3.0.1, families and branches those of Glottolog (as lang2vec 1.1.2 has them).
-Languages that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) are in the same table with
-`mc4` false.
+have a second code for their romanised form, such as `ru-Latn`). Page counts are from tfds
+`c4/multilingual` 3.0.1, families and branches from Glottolog (through lang2vec 1.1.2). Languages
+that mC4 lacks (Croatian, Bosnian, Serbian in Latin letters) are in the same table with `mc4` false.
 """
 
 import csv
@@ -19,9 +18,9 @@ from typing import Any, Literal
 from mswitch.pipelines.errors import UserError
 
 UNDETERMINED = "und"
-#: Least pages in mC4's training split of a language of each resource tier.
+#: Fewest pages in mC4's training split, for a language of each resource tier.
 TIER_PAGES = {"high": 10_000_000, "mid": 1_000_000, "low": 1}
-#: English names of scripts by ISO 15924 code: those of languages, and others that pages are in.
+#: English names of scripts by ISO 15924 code, for languages and pages.
 SCRIPTS = {
     "Arab": "Arabic",
     "Armn": "Armenian",
@@ -61,7 +60,7 @@ _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """One row of languages.csv, or with defaults a language that it lacks.
+    """A row of languages.csv, or, with defaults, a language that it lacks.
 
     Attributes:
         code: mC4's code, which names directories, seqio tasks and report rows.
@@ -69,11 +68,12 @@ class Language:
         autonym: the language's name for itself.
         script: ISO 15924 code of its main script.
         direction: writing direction of that script.
-        alias: another code in common use for it, or "".
-        family: its largest family; of the isolate Basque its own name, of Esperanto "constructed".
-        branch: a branch of that family which other languages here share or which is well known
-            ("Germanic"), or "".
-        mc4: whether mC4 has it; languages it lacks can join with `false`.
+        alias: another common code for it, or "".
+        family: its largest family; for the isolate Basque its own name, for Esperanto
+            "constructed".
+        branch: a branch of the family that is well known ("Germanic") or that other languages here
+            share, or "".
+        mc4: whether mC4 has the language.
         mc4_train_pages: pages in mC4 3.0.1's training split.
         mc4_validation_pages: pages in mC4 3.0.1's validation split.
     """
@@ -97,19 +97,19 @@ class Language:
 
     @property
     def registry_name(self) -> str:
-        """The code as seqio's registry allows it (`bg_Latn`), as in mT5's task names."""
+        """The code in the form for seqio's registry (`bg_Latn`), as in mT5's task names."""
         return self.code.replace("-", "_")
 
     @property
     def tier(self) -> str:
-        """How much text there is of it in mC4: high, mid or low; "" where mC4 lacks it."""
+        """Amount of its text in mC4: high, mid or low; "" if mC4 lacks it."""
         fitting = (tier for tier, pages in TIER_PAGES.items() if self.mc4_train_pages >= pages)
         return next(fitting, "")
 
 
 @functools.cache
 def languages() -> MappingProxyType[str, Language]:
-    """All languages by code, sorted by code."""
+    """Return all languages by code, sorted by code."""
     text = (
         importlib.resources.files("mswitch.pipelines").joinpath("languages.csv").read_text("utf-8")
     )
@@ -125,15 +125,15 @@ def languages() -> MappingProxyType[str, Language]:
 
 
 def mc4_codes() -> tuple[str, ...]:
-    """The 107 codes of mC4, sorted."""
+    """Return the 107 codes of mC4, sorted."""
     return tuple(code for code, language in languages().items() if language.mc4)
 
 
 def task_name(lang: str) -> str:
-    """The seqio task of a language, which also names its folder in an examples directory.
+    """Return the seqio task of a language, which also names its folder in an examples directory.
 
-    mT5's names (`mc4.de`) are for mC4's languages; one that it lacks is `mswitch.hr`,
-    or `mswitch.ast_Latn`.
+    Languages of mC4 have mT5's names (`mc4.de`); others are like `mswitch.hr` or
+    `mswitch.ast_Latn`.
     """
     language = language_of(lang)
     return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
@@ -141,20 +141,20 @@ def task_name(lang: str) -> str:
 
 @functools.cache
 def _codes() -> Mapping[str, str]:
-    """Codes by themselves and by their aliases."""
+    """Return codes by themselves and by their aliases."""
     table = {language.alias: code for code, language in languages().items() if language.alias}
     return table | {code: code for code in languages()}
 
 
 def find_code(code: str) -> str | None:
-    """Return mC4's code for a code or its alias (`he` is `iw`); None if there is none."""
+    """Return mC4's code for a code or its alias (`he` is `iw`), or None."""
     return _codes().get(code)
 
 
 def any_code(text: str) -> str | None:
-    """The code that a text is, of any language: as `find_code`, or its own (`ast`); else None.
+    """Return the code of any language in a text: as `find_code`, or a new code (`ast`), or None.
 
-    Underscores are hyphens, and cases are those of BCP 47: `ast_latn` is `ast-Latn`.
+    Underscores become hyphens, and cases become those of BCP 47: `ast_latn` is `ast-Latn`.
     """
     first, *rest = text.replace("_", "-").split("-")
     scripts = (part.title() if len(part) == 4 and part.isalpha() else part.lower() for part in rest)
@@ -163,7 +163,7 @@ def any_code(text: str) -> str | None:
 
 
 def language_of(code: str) -> Language:
-    """The language of a code; of one that the table lacks, nothing is known but the code."""
+    """Return the language of a code; if the table lacks it, only its code is known."""
     return languages().get(code) or Language(code, code)
 
 
@@ -173,8 +173,8 @@ def parse_codes(
     """Check codes that a user gave; aliases (`he`) become mC4's codes (`iw`).
 
     Args:
-        codes: as given.
-        find: gives the code that a text is; `any_code` has those of other languages too.
+        codes: codes as given.
+        find: returns the code in a text; `any_code` also allows other languages.
     """
     chosen = []
     for code in codes:

@@ -1,11 +1,11 @@
-"""A lease on a place in a bucket: what a lock is on a disk, where no kernel frees locks.
+"""A lease on a place in a bucket: replaces a file lock, which no kernel can free there.
 
-`_LEASE.json` names the holder, who replaces it every few seconds. Each write is on the condition
-that the object is still the version that was written before (Google's generation, Amazon's ETag),
-so of two writers one fails. Nobody compares clocks: who finds the lease taken watches it for as
-long as it lasts, and takes it over if it was not renewed meanwhile. The holder counts from before
-it sent the last renewal, so it stops before anybody else begins. Other processes of its job follow
-the lease: they count from before they last read the version that the renewal replaced.
+`_LEASE.json` names the holder, who replaces it every few seconds. Each write requires that the
+object still has the version of the last write (Google's generation, Amazon's ETag), so of two
+writers one fails. Nobody compares clocks: a process that wants the lease watches it for its
+duration, and takes it over if it was not renewed. The holder counts from the moment before it sent
+the last renewal, so it stops before another process begins. Other processes of its job follow the
+lease. They count from the moment before they last read the version that the renewal replaced.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: How long a lease lasts that is not renewed. It is renewed four times as often.
+#: Duration of a lease without renewal. It is renewed four times in this time.
 LEASE_SECS = 60.0
 
 
 class LeaseLostError(Exception):
-    """The lease ran out or was taken over, or its bucket fails: nothing more can be written."""
+    """The lease expired or was taken over, or its bucket fails: nothing more may be written."""
 
 
 class Lease:
-    """A lease that this process holds, until it runs out.
+    """A lease that this process holds until it expires.
 
     Attributes:
-        directory: what it is on.
-        url: of the object.
-        key: by which other processes know it.
+        directory: the place that it protects.
+        url: URL of the object.
+        key: identifies the lease for other processes.
     """
 
     def __init__(self, directory: str):
@@ -53,7 +53,7 @@ class Lease:
         """Check that this process may write.
 
         Raises:
-            LeaseLostError: it may not.
+            LeaseLostError: this process may not write.
         """
         if time.monotonic() >= self._until:
             raise LeaseLostError(
@@ -62,14 +62,14 @@ class Lease:
             )
 
     def take(self, stage: str) -> None:
-        """Take a lease that is free, or becomes so because nobody renews it."""
+        """Take a lease that is free, or that nobody renews."""
         watched, deadline = None, 0.0
         while (found := read_version(self.url)) is not None and (
             holder := _field(found[0], "holder")
         ):
             if watched is None:
                 watched, deadline = found[1], time.monotonic() + LEASE_SECS
-                say(stage, f"{self.directory} was in use by {holder}; waiting whether it still is")
+                say(stage, f"{self.directory} was in use by {holder}; waiting for its next renewal")
             elif found[1] != watched:
                 raise UserError(self._in_use(holder))
             elif time.monotonic() >= deadline:
@@ -79,7 +79,7 @@ class Lease:
         try:
             self._write(_me())
         except ChangedError:
-            raise UserError(self._in_use("one that began at the same time")) from None
+            raise UserError(self._in_use("which began at the same time")) from None
 
     def _in_use(self, holder: str) -> str:
         return (
@@ -88,13 +88,13 @@ class Lease:
 
     def _write(self, holder: str) -> None:
         begun = time.monotonic()
-        # Never the same bytes twice: on s3:// they are the version.
+        # Write different bytes each time: on s3:// they decide the version.
         renewal = f"{self.key}-{uuid.uuid4().hex}"
         data = json.dumps({"holder": holder, "renewal": renewal}).encode()
         try:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
-            # A request whose answer was lost has been sent again.
+            # A request was perhaps repeated after its answer was lost; then the data is ours.
             found = read_version(self.url)
             if found is None or found[0] != data:
                 self._until = 0.0
@@ -109,14 +109,14 @@ class Lease:
                 self._write(_me())
             except ChangedError:
                 return
-            except BucketError:  # the next renewal may succeed; else the lease runs out
+            except BucketError:  # the next renewal may succeed; else the lease expires
                 continue
 
     def release(self, keeper: threading.Thread) -> None:
-        """End `keep`, and say that the lease is free, unless others have it already."""
+        """End `keep`, and free the lease unless others have it already."""
         self._released.set()
         keeper.join()
-        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):  # it runs out anyway
+        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):  # it expires anyway
             self.check()
             self._write("")
 
@@ -125,32 +125,32 @@ class FollowedLease(Lease):
     """A lease that another process of the same job holds.
 
     Args:
-        directory: what it is on.
-        key: of the holder's lease, which was valid just now.
+        directory: the place that it protects.
+        key: key of the holder's lease, which was valid just now.
     """
 
     def __init__(self, directory: str, key: str):
         super().__init__(directory)
         self.key = key
         self._seen = time.monotonic()
-        # The holder's last renewal is not older than the time between two of them.
+        # The holder's last renewal is not older than the time between two renewals.
         self._until = self._seen + LEASE_SECS / 2
 
     def keep(self) -> None:
-        """Watch the holder renew it, until that is released or another has it."""
+        """Watch the holder renew the lease, until it is released or another process holds it."""
         while not self._released.wait(LEASE_SECS / 8):
             begun = time.monotonic()
             try:
                 found = read_version(self.url)
             except BucketError:
                 found = None
-            if found is None:  # no answer, or replaced while it was read: the next look may tell
+            if found is None:  # no answer, or replaced during the read: try again later
                 continue
             data, version = found
             if not (_field(data, "holder") and _field(data, "renewal").startswith(self.key)):
                 self._until = 0.0
                 return
-            if self._version not in (None, version):  # written since the last look
+            if self._version not in (None, version):  # renewed since the last read
                 self._until = self._seen + LEASE_SECS
             self._version, self._seen = version, begun
 
@@ -165,7 +165,7 @@ def _me() -> str:
 
 
 def _field(data: bytes, name: str) -> str:
-    """What a lease says; nothing where the object is damaged."""
+    """Return a field of a lease, or "" if the object is damaged."""
     try:
         return str(json.loads(data)[name])
     except (ValueError, LookupError, TypeError):
@@ -173,14 +173,14 @@ def _field(data: bytes, name: str) -> str:
 
 
 def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
-    """Keep every other writer away from `directory` as long as the body runs.
+    """Keep other writers away from `directory` while the body runs.
 
     Args:
         directory: a gs:// or s3:// URL.
-        stage: who waits, for messages.
+        stage: name of the waiting stage, for messages.
 
     Returns:
-        What gives the lease: `check` it before each write.
+        A context manager that yields the lease: `check` it before each write.
     """
     lease = Lease(directory)
     lease.take(stage)
@@ -188,9 +188,9 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
-    """Follow a lease that another process of the job holds, whose `key` this is.
+    """Follow the lease with this `key`, which another process of the job holds.
 
-    It gives what `hold_lease` gives.
+    Return a context manager as `hold_lease` does.
     """
     return _kept(FollowedLease(directory, key))
 

@@ -1,6 +1,6 @@
 """Worker processes for the local runner.
 
-Lists of tasks (`mswitch.pipelines.file_tasks`) are done by a process per core (`call_each`).
+A process per core does lists of tasks (`mswitch.pipelines.file_tasks`), through `call_each`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from mswitch.pipelines.garbage import collect_rarely
 A = TypeVar("A")
 T = TypeVar("T")
 
-#: Imported once, by the server that workers are forked from; none of them imports Beam.
+#: Modules to import once, in the server that workers are forked from; none imports Beam.
 PRELOAD = [
     "mswitch.pipelines.corpus.shard_work",
     "mswitch.pipelines.corpus.output_shards",
@@ -32,8 +32,8 @@ PRELOAD = [
     "mswitch.pipelines.corpus.warm_up",
 ]
 
-#: Workers that have been there for so long are replaced before the next list: their allocators keep
-#: what the last one freed, in pieces that the next one seldom fits.
+#: Workers older than this are replaced before the next list: their allocators keep freed memory in
+#: pieces that the next list seldom fits.
 _RENEW_SECS = 8.0
 
 
@@ -42,15 +42,15 @@ class WorkerDiedError(UserError):
 
 
 class _Note(ctypes.Structure):
-    """What a worker is at, and since when by the clock that all processes share."""
+    """Current work of a worker, and its start by the clock that all processes share."""
 
     _fields_ = (("since", ctypes.c_double), ("what", ctypes.c_char * 256))
 
 
 class _Workers:
-    """Some processes, how long they have been there, and what they are at.
+    """Worker processes, their age, and notes on their current work.
 
-    Notes are shared memory: one is there even while its worker hangs in a library.
+    Notes are in shared memory: they can be read even while a worker hangs in a library.
     """
 
     def __init__(self, count: int):
@@ -61,7 +61,7 @@ class _Workers:
         context = multiprocessing.get_context("forkserver")
         self.notes = context.RawArray(_Note, self.count)
         self.begun = context.Value("i", 0)
-        # The server that workers are forked from may be older than this environment.
+        # The server that workers are forked from may have an older environment.
         arguments = (storage.used_options(), dict(os.environ), self.notes, self.begun)
         self.executor = ProcessPoolExecutor(
             self.count, context, initializer=_begin, initargs=arguments
@@ -69,32 +69,32 @@ class _Workers:
         self._since = time.monotonic()
 
     def renew(self) -> None:
-        """Replace them if they have been there for long; none may be at work."""
+        """Replace old workers; none may be working."""
         if time.monotonic() - self._since > _RENEW_SECS:
             self.executor.shutdown()
             self._start()
 
 
 _pools: list[_Workers] = []
-#: That of this process, if it is a worker.
+#: The note of this process, if it is a worker.
 _notes: list[_Note] = []
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start_server(modules: Sequence[str] = ()) -> None:
     """Start the server that workers are forked from, in the background.
 
-    Neither it nor they heed Ctrl-C, which a terminal sends to all: they end with their parent.
+    Server and workers ignore Ctrl-C, which a terminal sends to all: they end with their parent.
 
     Args:
-        modules: what it imports besides `PRELOAD`.
+        modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # which it starts else, and unblocks SIGINT
+    resource_tracker.ensure_running()  # else the fork server starts it, and unblocks SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()
@@ -104,10 +104,10 @@ def start_server(modules: Sequence[str] = ()) -> None:
 
 @contextlib.contextmanager
 def local_pool(workers: int) -> Iterator[None]:
-    """Have `call_each` use this many processes for as long as the body runs.
+    """Let `call_each` use this many processes while the body runs.
 
-    One is a process too: what aborts it, such as damaged input in a library, leaves its parent to
-    say so, and CLD3 crashes in a process that imported TensorFlow first.
+    Even a single worker is a process of its own. If damaged input aborts it in a library, its
+    parent can report that. And CLD3 crashes in a process that imported TensorFlow first.
     """
     start_server()
     pool = _Workers(workers)
@@ -123,7 +123,7 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
     """Call a function of a module with each item, in worker processes if there are any.
 
     Raises:
-        WorkerDiedError: a worker process died, which ends what all others do.
+        WorkerDiedError: a worker process died, which ends the work of all others.
     """
     if not _pools:
         return [function(item) for item in items]
@@ -137,16 +137,16 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
     except BrokenProcessPool as error:
         if not pool.begun.value:
             raise UserError(
-                "worker processes cannot start: they import the script that is run, so put what it "
-                "does below `if __name__ == '__main__':`"
+                "worker processes cannot start: they import the script that is run, so put its "
+                "statements below `if __name__ == '__main__':`"
             ) from error
-        # Damaged input may abort a library; which of the workers died is not known.
+        # Damaged input may abort a library. It is unknown which worker died.
         noted = (one.what.decode(errors="replace") for one in pool.notes if one.what)
         at = ", ".join(what.removeprefix("at ") for what in noted)
-        hint = f"; at work was {at}: if it dies there again, leave that file out" if at else ""
+        hint = f"; it was at {at}: if it dies there again, leave out that file" if at else ""
         raise WorkerDiedError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
-            f"it continues; --direct_num_workers=1 after -- needs least{hint}"
+            f"it continues; --direct_num_workers=1 after -- needs the least memory{hint}"
         ) from error
     finally:
         for future in futures:
@@ -155,13 +155,13 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 def note(what: str) -> None:
-    """Note for the parent's progress what this worker is at; "" is nothing."""
+    """Note the current work of this worker, for its parent's progress; "" means none."""
     for mine in _notes:
         mine.since, mine.what = time.monotonic(), what.encode(errors="replace")[:255]
 
 
 def longest_note() -> str:
-    """Return what a worker has been at for longest, and for how long; "" where none is."""
+    """Return the longest current work of any worker and its duration, or ""."""
     notes = [(one.since, one.what) for one in _pools[0].notes if one.what] if _pools else []
     if not notes:
         return ""
@@ -179,7 +179,7 @@ def _work(function: Callable[[A], T], item: A) -> T:
 def _begin(
     storage_options: dict[str, Any], environment: dict[str, str], notes: Any, begun: Any
 ) -> None:
-    """Make this process a worker, which reaches remote files as its parent does."""
+    """Make this process a worker, which accesses remote files like its parent."""
     with begun.get_lock():
         _notes.append(notes[begun.value])
         begun.value += 1
@@ -191,7 +191,7 @@ def _begin(
 
 
 def _die_with_parent() -> None:
-    """Leave no worker behind that still writes when the build is killed."""
+    """End this worker if the build is killed, so that it does not write any more."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,8 +1,8 @@
-"""Objects of gs:// and s3:// by version and as whole files, as `storage` does not give them.
+"""Reads and writes objects of gs:// and s3:// by version, and as whole files.
 
-Both stores replace an object on the condition that it is still the version that was read. That is
-what a lease needs (`mswitch.pipelines.lease`). Whole files go through the stores' own clients,
-which send large ones in parts and try again.
+Both stores can replace an object only if it still has the version that was read. A lease needs this
+(`mswitch.pipelines.lease`). The stores' own clients transfer whole files; they retry, and upload
+large files in parts.
 """
 
 import contextlib
@@ -19,26 +19,26 @@ from mswitch.pipelines.storage import (
     join,
 )
 
-#: Seconds that Google's client tries again for; a lease is renewed in time or lost.
+#: Seconds for which Google's client retries; a later renewal of a lease would be useless.
 _RETRY_SECS = 20
-#: What Amazon takes in one request.
+#: Most bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
 
 
 class ChangedError(Exception):
-    """The object is not the version that was to be replaced."""
+    """The object does not have the version that should be replaced."""
 
 
 class BucketError(UserError):
-    """A bucket cannot be reached, or refuses; later it may not."""
+    """A bucket cannot be reached, or refuses a request; this may pass."""
 
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Make one error in one line of all that clients of buckets raise.
+    """Turn errors of buckets' clients into a `BucketError` with one line.
 
     Raises:
-        BucketError: any other was raised, but for those of `replace_version` and of missing files.
+        BucketError: the body raised an error, except those of `replace_version` and missing files.
     """
     try:
         yield
@@ -46,7 +46,7 @@ def reaching(url: str) -> Iterator[None]:
         raise
     except UserError as error:
         raise BucketError(str(error)) from error
-    except Exception as error:  # each client raises others
+    except Exception as error:  # each client has its own errors
         reason = innermost_reason(error) or type(error).__name__
         raise BucketError(
             f"cannot reach {url}: {reason}; check its name, your access and the network"
@@ -56,7 +56,7 @@ def reaching(url: str) -> Iterator[None]:
 def check_url(url: str) -> None:
     """Check that a place in a bucket can be reached.
 
-    Beam tries for minutes to list without credentials: clients that read say so at once.
+    Without credentials, Beam tries to list for minutes; clients that read fail at once.
     """
     if not url.startswith(("gs://", "s3://")):
         raise UserError(f"{url} is not a bucket that can be written to: give gs:// or s3://")
@@ -65,7 +65,7 @@ def check_url(url: str) -> None:
 
 
 def read_version(url: str) -> tuple[bytes, str] | None:
-    """Return an object's content and its version; None if there is no such object."""
+    """Return an object's content and version, or None if it does not exist."""
     with reaching(url):
         if url.startswith("gs://"):
             from google.api_core.exceptions import NotFound
@@ -87,18 +87,18 @@ def read_version(url: str) -> tuple[bytes, str] | None:
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:
-    """Write an object if it is still of this version, or, for None, not there.
+    """Write an object if it still has this version, or, for None, if it does not exist.
 
     Args:
-        url: of the object.
-        data: its content; on s3:// the version is a hash of it.
-        version: what `read_version` or this function returned.
+        url: URL of the object.
+        data: its content; on s3:// the version is a hash of the content.
+        version: a version from `read_version` or this function.
 
     Returns:
         The new version.
 
     Raises:
-        ChangedError: it is of another version.
+        ChangedError: the object has another version.
     """
     with reaching(url):
         if url.startswith("gs://"):
@@ -122,7 +122,7 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
 
 
 def _amazon_put(url: str, body: bytes | BinaryIO, **condition: str) -> str:
-    """Write an object on a condition; give its new version."""
+    """Write an object on a condition; return its new version."""
     from botocore.exceptions import ClientError
 
     client, place = amazon_object(url)
@@ -138,7 +138,7 @@ def _amazon_put(url: str, body: bytes | BinaryIO, **condition: str) -> str:
 
 
 def upload(path: Path, url: str) -> None:
-    """Make an object of a file, which may grow meanwhile: what it holds now is sent."""
+    """Upload a file to an object; if the file grows meanwhile, upload its present content."""
     with reaching(url):
         if url.startswith("gs://"):
             bucket, name = google_bucket(url)
@@ -149,12 +149,12 @@ def upload(path: Path, url: str) -> None:
 
 
 def create(path: Path, url: str) -> None:
-    """Make an object of a complete file, if there is no such object.
+    """Upload a complete file to an object that does not exist yet.
 
-    On s3:// a file of more than 5 GiB, which takes several requests, replaces what is there.
+    On s3://, a file of more than 5 GiB needs several requests, and replaces an existing object.
 
     Raises:
-        ChangedError: there is one.
+        ChangedError: the object exists.
     """
     with reaching(url):
         if url.startswith("gs://"):
@@ -173,7 +173,7 @@ def create(path: Path, url: str) -> None:
 
 
 def download(url: str, path: Path) -> None:
-    """Make a file of an object; its directory must exist."""
+    """Download an object to a file; the file's directory must exist."""
     with reaching(url):
         if url.startswith("gs://"):
             bucket, name = google_bucket(url)

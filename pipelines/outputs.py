@@ -1,9 +1,9 @@
-"""Output directories: locked while written, filled aside, published by one rename.
+"""Output directories: locked, written under a hidden name, published by one rename.
 
-A directory without its `_COMPLETED` marker is not data. A stage fills a hidden directory beside
-the final one; the name of that directory carries the hash of the stage's configuration, so a
-killed run continues there and a run with another configuration never mixes with it. On an object
-store, which has no directories to rename, the marker is written last (`RemoteOutput`).
+A directory without its `_COMPLETED` marker is not data. A stage writes to a hidden directory beside
+the final one, with the hash of the stage's configuration in its name. So a killed run continues
+there, and a run with another configuration never mixes with it. An object store has no directories
+to rename, so the marker is written last (`RemoteOutput`).
 """
 
 import collections
@@ -27,30 +27,30 @@ from mswitch.pipelines.lease import LEASE
 
 MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
-#: Key of a manifest: SHA-256 of the rest of it.
+#: Key in a manifest with the SHA-256 of the rest.
 SEAL = "manifest_sha256"
-#: What a user is asked for, by stage.
+#: What to ask a user for, by stage.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
     "examples": "an examples directory (from `mswitch examples build`)",
     "downstream": "a comparison of fine-tuned runs (from `mswitch report downstream`)",
 }
-#: With which settings an output is being made.
+#: File with the settings of an unfinished output.
 CLAIM = "_BUILDING.json"
-#: So many changed settings of a table are named one by one.
+#: If more settings of a table changed, only the table is named.
 _MOST_NAMED = 3
-#: A glob for what `config_hash` returns.
+#: Glob that matches a result of `config_hash`.
 _ANY_HASH = "[0-9a-f]" * 16
 
 
 def canonical_json(value: Any) -> str:
-    """Serialise `value` so that equal values give equal bytes."""
+    """Serialise `value` so that equal values have equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def config_hash(stage: str, config: Mapping[str, Any]) -> str:
-    """Identify a stage with its configuration (and inputs) by 16 hex digits."""
+    """Return 16 hex digits that identify a stage and its configuration (and inputs)."""
     text = canonical_json({"stage": stage, "config": config})
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -62,27 +62,27 @@ def file_sha256(path: str | Path) -> str:
 
 
 def file_entry(path: str, content: bytes) -> dict[str, Any]:
-    """Return the entry of a manifest for a file: path, bytes, sha256."""
+    """Return a file's entry in a manifest: path, bytes, sha256."""
     return {"path": path, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def seal_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the SHA-256 of its text, so that a changed character is noticed."""
+    """Add the SHA-256 of its text to a manifest, so that any change is noticed."""
     rest = {key: value for key, value in manifest.items() if key != SEAL}
     return {**rest, SEAL: hashlib.sha256(storage.json_text(rest).encode()).hexdigest()}
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Write a file that appears as a whole, forced to disk."""
+    """Write a file that appears only when complete and on disk."""
     with storage.publish(path, sync=True) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def check_output_files(**files: str | Path | None) -> None:
-    """Refuse files that cannot be written, before the work begins; make their directories.
+    """Refuse files that cannot be written, before work begins; make their directories.
 
     Args:
-        files: paths or URLs by the names of their options; None for one that is not given.
+        files: paths or URLs by the names of their options; None if not given.
     """
     places: dict[str, str] = {}
     for name, file in files.items():
@@ -91,7 +91,7 @@ def check_output_files(**files: str | Path | None) -> None:
         option, problem = f"--{name.replace('_', '-')}", ""
         place = str(file) if storage.is_remote(file) else os.path.realpath(file)
         if place in places:
-            problem = f"{file} is given for {places[place]} too:"
+            problem = f"{file} is also given for {places[place]}:"
         elif storage.is_http(file):
             problem = f"{file} can only be read:"
         elif not storage.is_remote(file):
@@ -102,7 +102,7 @@ def check_output_files(**files: str | Path | None) -> None:
 
 
 def _find_obstacle(given: str, file: Path) -> str:
-    """Return why a file cannot be written on this machine, or ""; make its directory."""
+    """Return why a local file cannot be written, or ""; make its directory."""
     if file.is_dir() or given.endswith("/"):
         return f"{given or '.'} is a directory:"
     if file.exists() and not file.is_file():
@@ -121,13 +121,13 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
     Raises:
-        PermissionError: it may not be read.
+        PermissionError: no permission to read it.
     """
     again = "restore it from a copy, or make it again"
     try:
         value = storage.read_json(path)
     except PermissionError:
-        raise  # which says enough: `mswitch.pipelines.errors.as_user_error`
+        raise  # clear enough: `mswitch.pipelines.errors.as_user_error`
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:
@@ -162,7 +162,7 @@ def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
 def full_manifest(
     stage: str, config: Mapping[str, Any], manifest: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what stands in `manifest.json`: who made the output from what, and `manifest`."""
+    """Return the content of `manifest.json`: stage, settings, code version and `manifest`."""
     full = {
         "stage": stage,
         "config": dict(config),
@@ -174,7 +174,7 @@ def full_manifest(
 
 
 def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether `out`, which holds files of these `names`, is this output, finished."""
+    """Return whether `out`, which contains `names`, is the finished output of these settings."""
     if not names:
         return False
     if MARKER not in names or MANIFEST not in names:
@@ -188,9 +188,9 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        found = list(setting_changes(manifest.get("config", {}), config)) or ["what is empty"]
+        found = list(setting_changes(manifest.get("config", {}), config)) or ["empty values"]
         tables = collections.Counter(name.partition(".")[0] for name in found)
-        # Of a table with many changes, its name.
+        # Name a table with many changes instead of listing them.
         many = {table for table, count in tables.items() if count > _MOST_NAMED}
         pairs = [(name, name.partition(".")[0]) for name in found]
         changed = ", ".join(dict.fromkeys(top if top in many else name for name, top in pairs))
@@ -202,12 +202,12 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
 
 
 def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
-    """Return the settings in which two configurations differ, sorted, with their values before.
+    """Return the settings that differ between two configurations, sorted, with their old values.
 
-    Those of a table in them are named with dots.
+    Settings of a table have dotted names.
     """
     if name == "":
-        after = json.loads(canonical_json(after))  # as a manifest has it: lists, no tuples
+        after = json.loads(canonical_json(after))  # as in a manifest: lists, no tuples
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return {} if before == after else {name: before}
     found: dict[str, Any] = {}
@@ -218,12 +218,12 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
 
 
 class StagedOutput:
-    """One stage's output while it is being made.
+    """Output of a stage in progress.
 
     Attributes:
         out: the final directory.
-        directory: where to write now; it may hold what a killed run left (same configuration).
-        complete: True when `out` already holds this output, and nothing is to be done.
+        directory: where to write; may contain files of a killed run (same configuration).
+        complete: True if `out` already holds this output, and there is nothing to do.
         hash: identity of stage, configuration and inputs.
     """
 
@@ -268,8 +268,7 @@ class StagedOutput:
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Write manifest and marker, then rename the directory to its final name.
 
-        Files that a killed writer left under a temporary name are removed: no writer may be at
-        work any more.
+        All writers must have stopped: temporary files that a killed writer left are removed.
         """
         full = full_manifest(self.stage, self.config, manifest)
         storage.remove_temporaries(self.directory)
@@ -287,15 +286,15 @@ class StagedOutput:
 
     def _remove_leftovers(self) -> None:
         """Remove what unfinished runs left beside the published output."""
-        # Changes of a published corpus have names of two hashes, and may be decided already.
+        # Keep changes to a published corpus, whose names have two hashes: they may be decided.
         for leftover in self.out.parent.glob(f".{glob.escape(self.out.name)}.partial-{_ANY_HASH}"):
             shutil.rmtree(leftover)
 
 
 class RemoteOutput:
-    """One stage's output below a URL, written in place, the marker last; see `StagedOutput`.
+    """Output of a stage at a URL, written in place, the marker last; see `StagedOutput`.
 
-    An object store has no directory to rename, and no lock that the death of a process frees.
+    An object store has no directory to rename, and no lock that is freed when a process dies.
     `_BUILDING.json` names the settings of the output being made. A run with the same settings
     continues it: all files are a function of the settings, so two such runs cannot harm each
     other's data. A run with other settings is refused.
@@ -303,7 +302,7 @@ class RemoteOutput:
     Attributes:
         out: the URL.
         directory: where to write: `out` itself.
-        complete: True when `out` already holds this output, and nothing is to be done.
+        complete: True if `out` already holds this output, and there is nothing to do.
         hash: identity of stage, configuration and inputs.
     """
 
@@ -312,14 +311,14 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        # A listing would name every file of an unfinished build; these three say all.
+        # A listing would return every file of an unfinished build; these three are enough.
         names = {
             name
             for name in (MARKER, MANIFEST, CLAIM)
             if storage.exists(storage.join(self.out, name))
         }
         if not names:
-            # One of two may be what a writer that left nothing else has released.
+            # Look for two: one may be the released lease of a writer that left nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
             names.update(one.path for one in anything if storage.name_of(one.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)
@@ -327,7 +326,7 @@ class RemoteOutput:
             if storage.read_json(self._claim)["config_hash"] != self.hash:
                 raise UserError(
                     f"{self.out} is being made with other settings or inputs: choose another "
-                    f"--out, or remove it if that build was given up (it left {CLAIM})"
+                    f"--out, or remove it if that build was abandoned (it left {CLAIM})"
                 )
             self.complete = False
         else:
@@ -336,7 +335,7 @@ class RemoteOutput:
                 self.claim()
 
     def claim(self) -> None:
-        """Name the settings of what is being made."""
+        """Record the settings of the output in progress."""
         _write_claim(self, self._claim)
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -364,19 +363,17 @@ def stage_output(
     config: Mapping[str, Any],
     replaces: Callable[[Mapping[str, Any]], bool] = lambda manifest: False,
 ) -> Iterator[StagedOutput]:
-    """Lock `out` and give its `StagedOutput`.
+    """Lock `out` and yield its `StagedOutput`.
 
     Args:
         out: the directory.
-        stage: its name.
-        config: everything that the bytes depend on.
-        replaces: says by its manifest whether another output of this stage, which would else be an
-            error, is replaced when this one is published.
+        stage: name of the stage.
+        config: everything that the output's bytes depend on.
+        replaces: returns, from its manifest, whether another output of this stage is replaced when
+            this one is published; if not, that output is an error.
     """
     if storage.is_remote(out):
-        raise UserError(
-            f"{out}: the stage {stage} writes to a directory of this machine; give one as --out"
-        )
+        raise UserError(f"{out}: the stage {stage} writes to a local directory: give one as --out")
     directory = follow_link(out)
     with lock_directory(directory):
         yield StagedOutput(directory, stage, config, replaces)
@@ -386,7 +383,7 @@ def stage_output(
 def stage_output_anywhere(
     out: str | Path, *, stage: str, config: Mapping[str, Any]
 ) -> Iterator[StagedOutput | RemoteOutput]:
-    """Give the output of a stage that can write to URLs too; see `stage_output`."""
+    """Yield the output of a stage that can also write to URLs; see `stage_output`."""
     if storage.is_remote(out):
         yield RemoteOutput(str(out), stage, config)
     else:

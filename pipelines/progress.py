@@ -1,4 +1,4 @@
-"""Progress of long work, as plain lines on standard error."""
+"""Prints progress of long work as plain lines on standard error."""
 
 import contextlib
 import contextvars
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mswitch.pipelines.errors import printable
 
-#: The first line of a long piece of work comes early, the others at this distance.
+#: Seconds before the first line about long work, and between later lines.
 FIRST_SECS = 2.0
 INTERVAL_SECS = 10.0
 
@@ -16,12 +16,12 @@ _listener: contextvars.ContextVar[Callable[[Sequence[str]], None]] = contextvars
 
 
 def say(stage: str, message: str) -> None:
-    """Print one line that names its stage."""
+    """Print a line that names its stage."""
     pass_on([printable(f"[{stage}] {message}")])
 
 
 def say_news(stage: str) -> Callable[[str], None]:
-    """Return a function that says a line of progress unless it said the same last."""
+    """Return a function that prints a line of progress unless it equals the last one."""
     last = ""
 
     def tell(message: str) -> None:
@@ -34,7 +34,7 @@ def say_news(stage: str) -> Callable[[str], None]:
 
 
 def pass_on(lines: Sequence[str]) -> None:
-    """Print lines as they are, such as those of another process."""
+    """Print lines unchanged, such as lines of another process."""
     if listener := _listener.get(None):
         listener(lines)
         return
@@ -44,7 +44,7 @@ def pass_on(lines: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def lines_to(listener: Callable[[Sequence[str]], None]) -> Iterator[None]:
-    """Give what this thread would print so to `listener`, such as a flow's logger."""
+    """Pass lines that this thread would print to `listener`, such as a flow's logger."""
     token = _listener.set(listener)
     try:
         yield
@@ -67,7 +67,7 @@ class Progress:
         self.done = self._began_at = done
 
     def add(self, count: int = 1, note: str = "") -> None:
-        """Report `count` further units done."""
+        """Count `count` more units as done; print a line when it is due."""
         self.done += count
         now = time.monotonic()
         if now < self._next and (self.done < self.total or not count):

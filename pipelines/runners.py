@@ -1,4 +1,4 @@
-"""Where builds run: names a user gives, and the options Beam needs for engines."""
+"""Runners of builds: their names for users, and the options that Beam needs for engines."""
 
 import contextlib
 import dataclasses
@@ -26,19 +26,19 @@ _CLASSES = {
     "dataflow": "DataflowRunner",
 }
 
-#: What a worker process needs at most, a bucket or a shard in memory
+#: Most memory that a worker process needs, with a bucket or a shard in memory
 #: (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """Where work is done, and for what.
+    """The runner of a build, and the identity of the build.
 
     Attributes:
-        stage: what is built, such as `corpus`.
-        out: where, by which the jobs of an engine are found and cancelled.
-        identity: settings and input of what is built.
+        stage: name of the stage, such as `corpus`.
+        out: output directory, by which jobs of an engine are found and cancelled.
+        identity: settings and input of the output.
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options.
     """
@@ -58,7 +58,7 @@ def pipeline_options(
     Args:
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options, such as "--direct_num_workers=2"; they come last.
-        job_name: what an engine shows.
+        job_name: name that an engine shows.
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
@@ -79,10 +79,10 @@ def pipeline_options(
             "temp_location": "a bucket path such as gs://my-bucket/tmp",
         }
         _require(given, "dataflow", needs)
-        # What workers run is in packages: they do not need what is in __main__.
+        # Workers run code in packages, and do not need __main__.
         if not given & {"save_main_session", "no_save_main_session"}:
             defaults.append("--no_save_main_session")
-        # A hint turns on right fitting, which does not support FlexRS.
+        # A hint turns on right fitting, which FlexRS does not support.
         if not given & {"resource_hint", "resource_hints", "flexrs_goal"}:
             defaults.append(f"--resource_hint=min_ram={WORKER_MEMORY}")
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -92,14 +92,14 @@ def pipeline_options(
 
 
 def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
-    """Complain of what a runner does not take, and have storage know Beam's options, before work.
+    """Before work begins, refuse options that a runner does not take; pass the others to storage.
 
     Args:
-        runner: see `pipeline_options`, as the next.
+        runner: see `pipeline_options`.
         beam_options: Beam's own options.
     """
     given = {}
-    if beam_options or runner != "local":  # here, Beam need not be imported
+    if beam_options or runner != "local":  # otherwise Beam need not be imported
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
     storage.use_options(given)
 
@@ -107,7 +107,7 @@ def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
 def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job_name: str) -> None:
     """Build a pipeline by adding its steps, run it on an engine and wait for its end.
 
-    On Dataflow, a job of the same name, place and identity that runs is not submitted again.
+    On Dataflow, a running job with the same name, place and identity is not submitted again.
     """
     import apache_beam as beam
 
@@ -134,18 +134,18 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
 def worker_processes(
     runner: str, beam_options: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[None]:
-    """Return what keeps the worker processes of a runner: engines have their own.
+    """Return a context manager that keeps a runner's worker processes; engines have their own.
 
     Args:
         runner: see `pipeline_options`.
-        beam_options: may say how many; by default as many as there are cores.
+        beam_options: may give their number; default: the number of cores.
     """
     count = _workers(beam_options) or available_cores()
     return local_pool(count) if runner == "local" else contextlib.nullcontext()
 
 
 def _workers(beam_options: Sequence[str]) -> int | None:
-    """Return what --direct_num_workers says, if it is given."""
+    """Return the value of --direct_num_workers, or None."""
     words = [word for option in beam_options for word in option.split("=", 1)]
     for name, value in itertools.pairwise(words):
         if name == "--direct_num_workers" and value.isdigit():
@@ -164,7 +164,7 @@ def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
 
 
 def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
-    """Check Flink's options; without an address, a cluster inside the job server is the default."""
+    """Check Flink's options; return defaults: without an address, a cluster in the job server."""
     if "job_endpoint" not in given:
         if not shutil.which("java"):
             raise UserError("runner flink needs Java 17 or newer: install it and put java on PATH")
@@ -173,7 +173,7 @@ def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
         for option in beam_options:
             name, _, value = option.partition("=")
             if name == "--flink_job_server_jar" and value and not os.path.exists(value):
-                raise UserError(f"--flink_job_server_jar {value} does not exist")
+                raise UserError(f"--flink_job_server_jar {value} does not exist: correct the path")
     if given & {"job_endpoint", "flink_master"}:
         pool = "EXTERNAL, with --environment_config=HOST:PORT of a Python worker pool, or DOCKER"
         _require(given, "flink", {"environment_type": pool})
@@ -183,7 +183,10 @@ def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
 
 @functools.lru_cache(maxsize=1)
 def _check_known(beam_options: tuple[str, ...]) -> None:
-    """Refuse options that Beam does not know; it only warns of them. A build asks for each job."""
+    """Refuse options that Beam does not know; Beam itself only warns.
+
+    The result is cached, since a build checks its options for each job.
+    """
     from apache_beam.options.pipeline_options import PipelineOptions
 
     options = PipelineOptions(list(beam_options))

@@ -1,5 +1,5 @@
-"""The ids that T5's vocabularies reserve: padding, end of sequence, unknown, and the sentinels."""
+"""Reserved ids in T5's vocabularies: padding, end of sequence, unknown, and sentinels."""
 
 PAD_ID, EOS_ID, UNK_ID = 0, 1, 2
-#: The last ids of a vocabulary; the first masked span has the very last one.
+#: Number of last ids of a vocabulary that are sentinels; the first masked span has the very last.
 SENTINELS = 100

@@ -1,8 +1,8 @@
-"""Files by path or URL: this machine's disk, gs:// and s3:// through Beam, https:// to read.
+"""Files by path or URL: local disks, gs:// and s3:// through Beam, and https:// for reading.
 
-Whatever is read is a local file while it is read, whatever is written is complete as soon as its
-name exists: locally by a rename, on an object store because an object appears when its upload
-ends. Paths are strings here, since `pathlib` folds the `//` of a URL.
+A file that is read is a local file meanwhile. A file that is written is complete as soon as its
+name exists: locally by a rename, on an object store because an object appears when its upload ends.
+Paths are strings here, since `pathlib` folds the `//` of a URL.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 if TYPE_CHECKING:
     from mswitch.pipelines.download import Downloader
 
-#: A URL of which `pathlib` has folded the slashes.
+#: A URL whose slashes `pathlib` has folded.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
-#: User and password of a URL, or its query, where signatures stand.
+#: User and password of a URL, or its query, which may contain signatures.
 SECRETS = re.compile(r"(?<=://)[^/?#\s]*@|[?#][^\s'\")]*")
-#: Requests in flight when many small remote objects are read.
+#: Parallel requests for many small remote objects.
 _REQUESTS = 32
 
 _options: dict[str, Any] = {}
 
 
 class FileStatus(NamedTuple):
-    """A file that `match` found.
+    """A file from `match` or `files_below`.
 
     Attributes:
-        path: where to open it.
+        path: its path or URL.
         size_bytes: its size.
-        updated: seconds since 1970 at which it was last written.
+        updated: time of the last write, in seconds since 1970.
     """
 
     path: str
@@ -50,17 +50,17 @@ class FileStatus(NamedTuple):
 
 
 def is_remote(path: str | Path) -> bool:
-    """Tell a URL such as gs://bucket/name from a path on this machine."""
+    """Return whether a path is a URL such as gs://bucket/name."""
     return "://" in str(path) or (isinstance(path, Path) and bool(_FOLDED.match(str(path))))
 
 
 def is_http(path: str | Path) -> bool:
-    """Tell an http:// or https:// URL, which can only be read."""
+    """Return whether a path is an http:// or https:// URL, which can only be read."""
     return str(path).startswith(("http://", "https://"))
 
 
 def hide_secrets(path: str | Path) -> str:
-    """Return a path; a URL on a web server without user, password and query."""
+    """Return a path; remove user, password and query from a URL on a web server."""
     return SECRETS.sub("", str(path)) if is_http(path) else str(path)
 
 
@@ -76,12 +76,12 @@ def join(directory: str | Path, *names: str) -> str:
 
 
 def exists(path: str | Path) -> bool:
-    """Tell whether there is a file (or, locally, a directory) of this name."""
+    """Return whether there is a file (or, locally, a directory) of this name."""
     return file_systems(path).exists(str(path)) if is_remote(path) else os.path.exists(path)
 
 
 def list_names(directory: str | Path) -> set[str]:
-    """Return the names of the files right below `directory`; none if it is not one."""
+    """Return the names of the files directly in `directory`; empty if it is not a directory."""
     if is_remote(directory):
         return {os.path.basename(status.path) for status in match(join(directory, "*"))}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -90,16 +90,16 @@ def list_names(directory: str | Path) -> set[str]:
 
 
 def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
-    """Return the remote files that `pattern` names; `**` matches any depth.
+    """Return the remote files that match `pattern`; `**` matches any depth.
 
     Args:
         pattern: a URL with *, ** and ?.
-        limit: how many files are enough.
+        limit: number of files that are enough.
     """
     systems = file_systems(pattern)
     try:
         [result] = systems.match([pattern], [limit])
-    except Exception as error:  # each file system raises others
+    except Exception as error:  # each file system has its own errors
         raise UserError(
             f"cannot list {pattern}: {innermost_reason(error)}; check its name and your access"
         ) from error
@@ -110,7 +110,7 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
 
 
 def find(directory: str | Path, name: str) -> list[FileStatus]:
-    """Return the files called `name` anywhere below `directory`."""
+    """Return the files named `name` anywhere below `directory`."""
     if not is_remote(directory) and not os.path.isdir(directory):
         raise UserError(f"{directory} is not a directory: check the path")
     return list(files_below(directory, name).values())
@@ -124,7 +124,7 @@ def make_directory(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def fetch(path: str | Path) -> Iterator[Path]:
-    """Give a file as a local one: itself, or a copy for as long as the body runs."""
+    """Yield a local file: the file itself, or a copy that exists while the body runs."""
     if not is_remote(path):
         yield Path(path)
         return
@@ -151,10 +151,10 @@ def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
 
 @contextlib.contextmanager
 def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
-    """Give a local path to write to, which becomes `path` as a whole if the body succeeds.
+    """Yield a local path to write to, which becomes `path` as a whole if the body succeeds.
 
     Args:
-        path: where the file shall be; a local directory must exist.
+        path: final path or URL of the file; a local directory must exist.
         sync: force a local file to disk before it gets its name.
     """
     if is_remote(path):
@@ -173,7 +173,7 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
                 os.fsync(file.fileno())
         os.replace(temporary, final)
     except OSError as error:
-        if is_disk_full(error):  # such an error of a write names no file
+        if is_disk_full(error):  # errors of writes name no file
             error.filename = error.filename or str(final)
         raise
     finally:
@@ -181,7 +181,7 @@ def publish(path: str | Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def remove_temporaries(directory: str | Path) -> None:
-    """Remove what writers that were killed inside `publish` left in a local directory."""
+    """Remove files that writers killed inside `publish` left in a local directory."""
     for leftover in Path(directory).rglob(".*.tmp"):
         leftover.unlink()
 
@@ -195,9 +195,9 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_range(path: str | Path, start: int, stop: int) -> bytes:
-    """Read bytes `start` to `stop` of a file; of a remote one by one request for just those.
+    """Read bytes `start` to `stop` of a file; of a remote file, request only these bytes.
 
-    Several threads may read at a time. Fewer bytes come back where the file ends before `stop`.
+    Several threads may read at a time. If the file ends before `stop`, fewer bytes are returned.
     """
     if stop <= start:
         return b""
@@ -214,14 +214,14 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
             return file.read(stop - start)
     except UserError:
         raise
-    except Exception as error:  # each file system raises others
+    except Exception as error:  # each file system has its own errors
         raise UserError(
             f"cannot read bytes {start} to {stop} of {path}: {innermost_reason(error)}"
         ) from error
 
 
 def files_below(directory: str | Path, called: str | None = None) -> dict[str, FileStatus]:
-    """Return every file below `directory`, or each of one name, by its path relative to it."""
+    """Return all files below `directory`, or those named `called`, by relative path."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
         found = match(join(directory, "**"))
@@ -236,17 +236,17 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             if called not in (None, name):
                 continue
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # its directory is replaced just now
+            with contextlib.suppress(FileNotFoundError):  # its directory is being replaced
                 found = os.stat(path)
                 if not stat.S_ISREG(found.st_mode):
-                    continue  # to read a pipe would wait for a writer
+                    continue  # reading a pipe would wait for a writer
                 status = FileStatus(path, found.st_size, found.st_mtime)
                 files[os.path.relpath(path, directory)] = status
     return files
 
 
 def file_sizes(directory: str | Path) -> dict[str, int]:
-    """Return the size of every file below `directory` by its path relative to it."""
+    """Return the sizes of all files below `directory` by relative path."""
     return {path: file.size_bytes for path, file in files_below(directory).items()}
 
 
@@ -256,23 +256,24 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
-    """Yield the contents of many JSON files in order; remote ones are read side by side."""
+    """Yield the contents of many JSON files in order; read remote files in parallel."""
     if not any(map(is_remote, paths)):
         yield from map(read_json, paths)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        # Not all at once: what is read would wait in memory.
+        # Not all at once: results would wait in memory.
         for start in range(0, len(paths), 8 * _REQUESTS):
             yield from pool.map(read_json, paths[start : start + 8 * _REQUESTS])
 
 
 def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
-    """Write a JSON file that appears as a whole; equal values give equal bytes.
+    """Write a JSON file that appears only when complete; equal values have equal bytes.
 
     Args:
-        path: of the file.
-        value: what `json` can serialise.
-        scratch: for a working file, compact; others are readable and forced to disk.
+        path: path of the file.
+        value: value that `json` can serialise.
+        scratch: whether it is a working file, which is compact; others are readable and forced to
+            disk.
     """
     text = json.dumps(value, sort_keys=True) if scratch else json_text(value)
     with publish(path, sync=not scratch) as temporary:
@@ -280,14 +281,14 @@ def write_json(path: str | Path, value: Any, *, scratch: bool = False) -> None:
 
 
 def json_text(value: Any) -> str:
-    """Serialise `value` to be read by people too; equal values give equal text."""
+    """Serialise `value` so that people can read it; equal values have equal text."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def remove_tree(directory: str | Path) -> None:
-    """Remove a directory with all below it; it need not exist."""
+    """Remove a directory and everything below it; it need not exist."""
     if is_remote(directory):
-        # By the final slash Beam knows a directory, and deletes in batches.
+        # The final slash tells Beam that this is a directory, to delete in batches.
         file_systems(directory).delete([join(directory, "")])
     else:
         shutil.rmtree(directory, ignore_errors=True)
@@ -312,7 +313,7 @@ def _downloader() -> "Downloader":
 def _open_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
-    # Files are passed on as they are: Beam would otherwise unpack by suffix.
+    # Do not let Beam decompress files by their suffix.
     return file_systems(path).open(path, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
@@ -321,7 +322,7 @@ def _read_google_range(url: str, start: int, stop: int) -> bytes:
 
     bucket, name = google_bucket(url)
     try:
-        # The checksum Google sends is that of the whole object.
+        # Google sends the checksum of the whole object.
         return bucket.blob(name).download_as_bytes(
             start=start, end=stop - 1, raw_download=True, checksum=None
         )
@@ -341,13 +342,13 @@ def _read_amazon_range(url: str, start: int, stop: int) -> bytes:
         return b""
 
 
-# Clients with the credentials that Beam's options name; connections are not forked. Beam's own
-# readers ask for 16 MB at a time (gs://) or all the rest of an object (s3://).
+# Clients with the credentials from Beam's options, one per process, since connections cannot be
+# forked. Beam's own readers request 16 MB at a time (gs://) or the rest of an object (s3://).
 
 
 @functools.lru_cache(maxsize=1)
 def google_client(_process: int) -> Any:
-    """Return Google's client of gs:// for the process of this id."""
+    """Return Google's client of gs:// for the process with this id."""
     from apache_beam.io.gcp.gcsio import GcsIO
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -356,7 +357,7 @@ def google_client(_process: int) -> Any:
 
 @functools.lru_cache(maxsize=1)
 def amazon_client(_process: int) -> Any:
-    """Return Amazon's client of s3:// for the process of this id."""
+    """Return Amazon's client of s3:// for the process with this id."""
     from apache_beam.io.aws.s3io import S3IO
     from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -364,13 +365,13 @@ def amazon_client(_process: int) -> Any:
 
 
 def google_bucket(url: str) -> tuple[Any, str]:
-    """Return the bucket of a gs:// URL, and the name in it."""
+    """Return the bucket of a gs:// URL, and the object's name."""
     bucket, _, name = url.removeprefix("gs://").partition("/")
     return google_client(os.getpid()).bucket(bucket), name
 
 
 def amazon_object(url: str) -> tuple[Any, dict[str, str]]:
-    """Return Amazon's client, and what names the object of an s3:// URL to it."""
+    """Return Amazon's client, and its arguments for the object of an s3:// URL."""
     bucket, _, name = url.removeprefix("s3://").partition("/")
     return amazon_client(os.getpid()), {"Bucket": bucket, "Key": name}
 
@@ -378,17 +379,17 @@ def amazon_object(url: str) -> tuple[Any, dict[str, str]]:
 def _create_remote(path: str) -> Any:
     from apache_beam.io.filesystem import CompressionTypes
 
-    # A browser shows a page that a bucket serves only by its type.
+    # Browsers show a page from a bucket only if it has this type.
     kind = "text/html" if path.endswith(".html") else "application/octet-stream"
     systems = file_systems(path)
     return systems.create(path, kind, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 def use_options(options: Mapping[str, Any]) -> None:
-    """Reach remote files as these Beam options say, such as in the name of a service account.
+    """Access remote files with these Beam options, such as those for a service account.
 
     Args:
-        options: what `PipelineOptions.get_all_options` returns.
+        options: a result of `PipelineOptions.get_all_options`.
     """
     _options.update(options)
     _apply_options.cache_clear()
@@ -397,7 +398,7 @@ def use_options(options: Mapping[str, Any]) -> None:
 
 
 def used_options() -> dict[str, Any]:
-    """Return what `use_options` was given, for another process to use."""
+    """Return the options from `use_options`, for another process."""
     return dict(_options)
 
 
@@ -406,13 +407,13 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Outside of a pipeline Beam has no options, and s3:// needs some.
+    # Outside of a pipeline, Beam has no options, but s3:// needs some.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 
 
 def file_systems(path: str | Path) -> Any:
-    """Import Beam when a remote file is asked for; it takes seconds."""
+    """Return Beam's file systems; import Beam only now, since this takes seconds."""
     from apache_beam.io.filesystems import FileSystems
 
     _apply_options()
@@ -427,7 +428,7 @@ def file_systems(path: str | Path) -> Any:
 
 
 def innermost_reason(error: BaseException) -> str:
-    """Return in one line what Beam wraps: its errors hold a dict of causes, which may nest."""
+    """Return the innermost cause in one line; Beam's errors have dicts of causes, maybe nested."""
     details = getattr(error, "exception_details", None)
     while details:
         error = next(iter(details.values()))

@@ -1,1 +1,1 @@
-"""The corpus stage: crawl files in, a deduplicated corpus by language out."""
+"""The corpus stage: makes a deduplicated corpus by language from crawl files."""

@@ -1,1 +1,1 @@
-"""Crawl files in: archives of any state, and the text of the pages in them."""
+"""Reads crawl files: archives in any state, and the text of their pages."""

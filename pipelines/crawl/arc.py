@@ -1,8 +1,8 @@
-"""Reads ARC, the format of web archives before WARC (gzip, zstd or plain), whatever its state.
+"""Reads ARC, the format of web archives before WARC (gzip, zstd or plain), even if damaged.
 
 "ARC File Format" (Internet Archive, 1996), versions 1.0, 1.1 and 2.0. A record is a line (URL, IP
-address, date, content type, in version 2.0 five fields more, length) and as many bytes as it says.
-Fields are told by their form, not by their number: URLs and content types may have spaces in them.
+address, date, content type, in version 2.0 five more fields, length), then `length` bytes. Fields
+are recognized by their form, not their number: URLs and content types may contain spaces.
 """
 
 import os
@@ -22,28 +22,28 @@ _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _HEAD = re.compile(
     rb"([A-Za-z][A-Za-z0-9+.-]*:.*?) \S+ (\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?: |$)"
 )
-#: Longer lines begin no record.
+#: Most bytes of a line that begins a record.
 _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: What of a plain file may be read again to look for sound records within damaged ones; after that
-#: what a damaged record claims is given up with it.
+#: Most bytes of a plain file to read again, in search of good records within damaged ones. After
+#: that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
 
 def begins_arc(start: bytes) -> bool:
-    """Tell whether a file that begins so is in ARC."""
+    """Return whether a file with this beginning is ARC."""
     return start.startswith(b"filedesc://") or _parse(start.partition(b"\n")[0] + b"\n") is not None
 
 
 def read_arc(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
     """Yield every record of an ARC file, and a `Damage` for each place that cannot be read.
 
-    A record has to end where its gzip member or zstd frame does, or a line ends, or another record
-    begins. After damage, reading continues at the next gzip member that begins with a URL (of a
-    plain file, at the next line that begins a record); of a zstd file nothing more is read. No more
-    than one record is held in memory, and none that is larger than `max_record_bytes`.
+    A record must end at the end of its gzip member or zstd frame, at the end of a line, or where
+    another record begins. After damage, reading continues at the next gzip member that begins with
+    a URL, or in a plain file at the next line that begins a record. The rest of a zstd file is not
+    read. At most one record is in memory, and none larger than `max_record_bytes`.
     """
     with open_input(str(path)) as file:
         size = file.seek(0, os.SEEK_END)
@@ -68,7 +68,7 @@ def _read_plain(file: BinaryIO, size: int, max_bytes: int) -> Iterator[Record | 
 
 
 def _next_line(file: BinaryIO, start: int) -> int | None:
-    """Find the next line that begins a record, behind the one that `start` is in."""
+    """Find the next line that begins a record, after the line that contains `start`."""
     file.seek(start)
     begins = False
     while line := file.readline(_LONGEST_LINE_BYTES):
@@ -94,7 +94,7 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
 
 
 def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:
-    """Yield the records from here on, up to damage."""
+    """Yield the records from the current position up to damage."""
     line = _skip_blank(content)
     while line:
         offset = content.tell() - len(line)
@@ -126,7 +126,7 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
 
 
 def _skip_blank(content: BinaryIO) -> bytes:
-    """Read a line that is not blank; none at the end, and one that is where there are too many."""
+    """Return the next line that is not blank; b"" at the end; a blank line if too many follow."""
     line, blank = content.readline(_LONGEST_LINE_BYTES), 0
     while line.isspace() and blank < _MOST_BLANK_LINES:
         line, blank = content.readline(_LONGEST_LINE_BYTES), blank + 1
@@ -134,7 +134,7 @@ def _skip_blank(content: BinaryIO) -> bytes:
 
 
 def _parse(line: bytes) -> tuple[bytes, bytes, int] | None:
-    """Return URL, date in ISO 8601 and length that a line before a record states; else None."""
+    """Return URL, date in ISO 8601 and length from the first line of a record; None for others."""
     head, _, length = line.rstrip().rpartition(b" ")
     match = _HEAD.match(head) if re.fullmatch(rb"\d{1,18}", length) else None
     if match is None or not line.endswith(b"\n"):

@@ -1,8 +1,8 @@
-"""The character encoding of HTML: declared where its bytes agree, else what they are read as.
+"""Determines the character encoding of HTML: the declared one if the bytes agree, else a detected.
 
-What declares an encoding, and which bytes name which, follows the WHATWG's standards (HTML,
-"Determining the character encoding"; Encoding), except that here a declaration has to prove true.
-docs/reference/mc4.md has what the rule was measured on.
+Declarations and names of encodings follow the WHATWG's standards (HTML, "Determining the character
+encoding"; Encoding), but here the bytes must confirm a declaration. docs/reference/mc4.md has the
+measurements behind the rules.
 """
 
 import codecs
@@ -14,33 +14,34 @@ from typing import NamedTuple
 import pycld2
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-#: Most of the characters beyond ASCII that may be broken in a page that is in an encoding. Of
-#: text in 21 legacy encodings, read as UTF-8, 0.62 to 1.00 were in any 100 characters.
+#: Highest share of broken characters among those beyond ASCII, for a page in an encoding. In text
+#: of 21 legacy encodings that is read as UTF-8, the share is 0.62 to 1.00 in any 100 characters.
 MAX_BROKEN_SHARE = 0.2
-#: From here on a page is not in UTF-8; between both it is a mixture, and in no one encoding.
+#: From this share on, a page is not UTF-8. Between both shares it is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
-#: So many characters beyond ASCII are not UTF-8 by chance: of 10,000 draws 18 were in Thai, and
-#: none in 13 other encodings; of one character, 1,359 in GBK.
+#: So many characters of another encoding are hardly ever valid UTF-8 by chance: 18 of 10,000 draws
+#: from Thai text were, and none from 13 other encodings. Of single characters, 1,359 from GBK were.
 _MIN_UTF8_CHARACTERS = 8
-#: In languages that windows-1252 is for, letters beyond ASCII stand alone: 1.0 to 1.2 in a row,
-#: where it is 3.6 to 6 for letters of other alphabets.
+#: In languages of windows-1252, letters beyond ASCII stand alone: 1.0 to 1.2 in a row on average.
+#: Letters of other alphabets have 3.6 to 6.
 _MOST_IN_A_ROW = 2
-#: Least share of letters of other alphabets in text that is read as such, less ornaments.
+#: Lowest share of letters of another alphabet in text in that alphabet; the rest are ornaments.
 _MIN_OTHER_LETTERS = 0.6
-#: What is looked at: this much text with bytes beyond ASCII, of this much of a page.
+#: Most text with bytes beyond ASCII to examine, and the length of the window it is taken from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
-#: What CLD2 sees of it, and how much there has to be of it to refute a declaration.
+#: Part of the sample that CLD2 gets, and smallest sample that can refute a declaration.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300
 
 #: Python's name of windows-1252.
 _DEFAULT = "cp1252"
-#: Encodings of which bytes beyond ASCII show whether they are right, whatever is declared.
+#: Encodings that bytes beyond ASCII confirm or refute, so that declarations of them do not count.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: Every second byte of this much markup is 0 in UTF-16: of so many, a quarter are enough.
+#: Bytes at the beginning of HTML to check: in UTF-16 markup, every second one is 0. A quarter of
+#: these zeros is enough, but at least `_MIN_ZEROS`.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
-#: How a tag begins in UTF-16.
+#: Beginning of a tag in UTF-16.
 _WIDE_TAGS = {
     "utf-16-le": re.compile(rb"(?:..)*?<\0[A-Za-z!/]\0", re.S),
     "utf-16-be": re.compile(rb"(?:..)*?\0<\0[A-Za-z!/]", re.S),
@@ -52,7 +53,8 @@ _RUN = re.compile(rb"[\x80-\xff]+")
 #: Text between tags, or a tag, with bytes beyond ASCII; possessive, so linear.
 _PIECE = re.compile(rb"[<>]([^<>\x80-\xff]*+[\x80-\xff][^<>]*)")
 _OTHER_LETTER = re.compile("[\u0370-\u1dff\u2c00-\ufffc\U00020000-\U0003ffff]")
-#: What the WHATWG means by these names is more than Python does: it decodes where Python cannot.
+#: Python's names of larger encodings: under these names, the WHATWG's standard decodes more
+#: characters than Python.
 _SUPERSETS = {
     "big5": "big5hkscs",
     "euc_kr": "cp949",
@@ -60,9 +62,9 @@ _SUPERSETS = {
     "iso8859-11": "cp874",
     "shift_jis": "cp932",
 }
-#: Those in which text can be UTF-8 by chance: of several bytes a character, and Thai.
+#: Encodings in which text can be valid UTF-8 by chance: multi-byte encodings, and Thai.
 _LIKE_UTF8 = frozenset(("euc_jp", "gb18030", "johab", *_SUPERSETS))
-#: Names that the standard does not have, or has to refuse, and Python's for them.
+#: Names that the standard lacks or refuses, with Python's names.
 _OTHER_NAMES = {
     **{
         f"{vendor}{page}": f"cp{page}"
@@ -80,13 +82,13 @@ _OTHER_NAMES = {
 _OTHER_META = re.compile(
     rb"<meta\s[^>]{0,200}?charset\s*=\s*[\"']?\s*(%s)\b" % "|".join(_OTHER_NAMES).encode(), re.I
 )
-#: Encodings of seven bits, and what announces their characters.
+#: Encodings of seven bits, and their escape sequences.
 _SEVEN_BITS = ("hz", "iso2022_jp", "iso2022_kr")
 _ESCAPES = (b"\x1b", b"~{")
-#: The detector's name of what the standard calls EUC-KR; and it does not know KOI8-U, which has
-#: Ukrainian letters in place of 8 of KOI8-R's box drawings.
+#: Corrections to the detector's names. cp949 is what the standard calls EUC-KR. The detector does
+#: not know KOI8-U, which has Ukrainian letters instead of 8 box drawings of KOI8-R.
 _DETECTED = {"cp949": "euc_kr", "koi8-r": "koi8-u"}
-#: CLD2's languages that are written in Latin letters which windows-1252 lacks, by encoding.
+#: CLD2's languages with Latin letters that windows-1252 lacks, by encoding.
 _CENTRAL_EUROPEAN = ("bs", "cs", "hr", "hu", "pl", "ro", "sk", "sl", "sr")
 _LATIN = {
     "cp1250": _CENTRAL_EUROPEAN,
@@ -103,9 +105,9 @@ class Decoded(NamedTuple):
 
     Attributes:
         text: the HTML.
-        charset: Python's name of the encoding that it was decoded by.
-        declared: the encoding of the HTTP header, else of the meta tag; "" if there is neither, or
-            it names none.
+        charset: Python's name of the encoding that decoded it.
+        declared: the encoding declared by the HTTP header, else by the meta tag; "" if neither
+            names one.
     """
 
     text: str
@@ -114,24 +116,25 @@ class Decoded(NamedTuple):
 
 
 def decode(html: bytes, http_charset: str = "") -> Decoded | None:
-    """Decode HTML; None where its encoding cannot be determined.
+    """Decode HTML; return None if its encoding cannot be determined.
 
-    It is in the first of these in which at most `MAX_BROKEN_SHARE` of the characters beyond ASCII
-    are broken (they become U+FFFD; one that is cut off at the end is left out):
+    The result is the first of these encodings in which at most `MAX_BROKEN_SHARE` of the characters
+    beyond ASCII are broken. (Broken characters become U+FFFD; one cut off at the end is omitted.)
 
-    1. UTF-8 or UTF-16 with a byte order mark; UTF-16 by the zeros of its markup, or where the
-       header declares it and there is a tag in it.
-    2. UTF-8; below `_MIN_UTF8_CHARACTERS` only where no encoding is declared that is like it.
-    3. What the HTTP header declares, then the meta tag, windows-1252 aside. Where CLD2 cannot read
-       it, what uchardet takes the bytes for comes first, if it is another alphabet and can be read.
-    4. Where letters come in a row: what uchardet takes them for, if it is another alphabet.
-    5. Where they stand alone, or windows-1252 is declared: the encoding of Latin letters in which
-       CLD2 reads one of its languages best, in doubt windows-1252.
-    6. What uchardet says.
+    1. UTF-8 or UTF-16 with a byte order mark; UTF-16 if the markup has its zeros, or if the header
+       declares it and it contains a tag.
+    2. UTF-8; with fewer than `_MIN_UTF8_CHARACTERS`, only if no declared encoding resembles UTF-8.
+    3. The encoding declared by the HTTP header, then by the meta tag, except windows-1252. If CLD2
+       cannot read the text in it, uchardet's encoding comes first, if that is for another alphabet
+       and CLD2 can read it.
+    4. If letters come in a row: uchardet's encoding, if it is for another alphabet.
+    5. If letters stand alone, or windows-1252 is declared: the Latin encoding in which CLD2 reads
+       one of its languages best; in doubt, windows-1252.
+    6. uchardet's encoding.
 
-    Any bytes are valid windows-1252 (which ISO-8859-1 and ASCII are names of), and servers declare
-    it unasked: it is never believed against the bytes. Only encodings of the WHATWG's standard and
-    `_OTHER_NAMES` count: a page cannot choose any other of Python's codecs.
+    Any bytes are valid windows-1252 (ISO-8859-1 and ASCII are names of it), and servers declare it
+    by default, so its declaration never counts against the bytes. Only encodings of the WHATWG's
+    standard and `_OTHER_NAMES` count: a page cannot choose another of Python's codecs.
     """
     declared = [name for name in (_named(http_charset), _meta_charset(html)) if name]
     read = functools.cache(functools.partial(_decode, html))
@@ -145,7 +148,7 @@ def decode(html: bytes, http_charset: str = "") -> Decoded | None:
 def _encodings(
     html: bytes, declared: Sequence[str], read: Callable[[str], tuple[str, float]]
 ) -> Iterator[str]:
-    """Yield what HTML may be in, the best reason first."""
+    """Yield possible encodings of HTML, the most likely first."""
     if marked := _marked(html, declared):
         yield marked
     if html.isascii():
@@ -184,18 +187,18 @@ def _of_seven_bits(html: bytes, declared: Sequence[str]) -> Iterator[str]:
 
 
 def _decode(html: bytes, encoding: str) -> tuple[str, float]:
-    """Decode as far as possible; also return the share of characters beyond ASCII that broke."""
+    """Return the decoded text, and the share of broken characters among those beyond ASCII."""
     try:
         text, broken = html.decode(encoding).removeprefix("\ufeff"), 0.0
     except UnicodeDecodeError:
         decoder = codecs.getincrementaldecoder(_SUPERSETS.get(encoding, encoding))("replace")
         try:
             text = decoder.decode(html).removeprefix("\ufeff")
-        except UnicodeError:  # an escape that has no end
+        except UnicodeError:  # an escape sequence without end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
         broken = max(0.0, broken / max(1, _beyond_ascii(text)))
-    if encoding == "utf-7":  # which can name half a character
+    if encoding == "utf-7":  # it can encode half a character
         text = text.encode("utf-8", "replace").decode()
     return text, broken
 
@@ -210,13 +213,13 @@ def _named(label: str) -> str | None:
 
 
 def _meta_charset(html: bytes) -> str | None:
-    # Without its other bytes, and without what begins an escape, there is nothing to detect.
+    # Without bytes beyond ASCII and beginnings of escapes, only the meta tag can decide.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
     found = detect_encoding(head, html5_compatible=False, from_html_meta=True)
     if found is None or found == "ascii":
         other = _OTHER_META.search(head)
         return _named(other[1].decode()) if other else None
-    # A meta tag that can be read is not in UTF-16; the standard takes it for UTF-8.
+    # A meta tag that was readable is not UTF-16; the standard treats it as UTF-8.
     return "utf-8" if found.startswith("utf-16") else found
 
 
@@ -235,14 +238,14 @@ def _marked(html: bytes, declared: Sequence[str]) -> str | None:
 
 
 def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
-    """Tell whether text that was read as UTF-8 is that, whatever is declared."""
+    """Return whether text read as UTF-8 really is UTF-8, given other declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
     return _LIKE_UTF8.isdisjoint(declared) or _beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
 
 
 def _sample(html: bytes) -> bytes:
-    """Return text and attributes with bytes beyond ASCII, one after the other."""
+    """Return a sample of text and attributes with bytes beyond ASCII, joined."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
     pieces = _PIECE.findall(b">" + html[start : start + _WINDOW_BYTES])
@@ -250,9 +253,9 @@ def _sample(html: bytes) -> bytes:
 
 
 def _stand_alone(sample: bytes) -> bool:
-    """Tell whether characters beyond ASCII stand alone, as in what windows-1252 is for."""
+    """Return whether characters beyond ASCII stand alone, as in languages of windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
-    # An ornament is one byte many times.
+    # An ornament repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 
@@ -264,7 +267,7 @@ def _detected(html: bytes) -> str | None:
 
 
 def _other_alphabet(sample: bytes) -> str | None:
-    """Return what uchardet takes letters in a row for, if that has no Latin letters."""
+    """Return uchardet's encoding if letters come in a row and belong to a non-Latin alphabet."""
     found = None if _stand_alone(sample) else _detected(sample)
     if found is None:
         return None
@@ -274,7 +277,7 @@ def _other_alphabet(sample: bytes) -> str | None:
 
 
 def _latin(sample: bytes) -> str:
-    """Return the Latin encoding of a sample: of languages that need another, the best read."""
+    """Return the Latin encoding in which CLD2 reads a sample best; the default is windows-1252."""
     best = _DEFAULT
     lang, most = _language(sample, best)
     if lang and lang not in _NOT_WESTERN:
@@ -287,10 +290,10 @@ def _latin(sample: bytes) -> str:
 
 
 def _language(sample: bytes, encoding: str) -> tuple[str, float]:
-    """Return the language that CLD2 is sure of, "" if it is of none, and its points per kB."""
+    """Return the language that CLD2 is sure of, else "", and its points per kB."""
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:
         reliable, _, ((_, lang, _, points), *_) = pycld2.detect(text, isPlainText=True)
-    except pycld2.error:  # control characters, which text has none of
+    except pycld2.error:  # control characters, which text does not contain
         return "", 0.0
     return (lang, points) if reliable else ("", 0.0)

@@ -1,4 +1,4 @@
-"""Dates as people's own data has them."""
+"""Parses dates in the many forms that users' data has."""
 
 import contextlib
 import datetime
@@ -13,25 +13,25 @@ ACCEPTED = (
 
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
-#: Longer text is not looked at: input may be hostile.
+#: Longer text is refused: input may be hostile.
 _LONGEST_CHARACTERS = 64
 _DUMP = re.compile(r"CC-MAIN-(\d{4})-(\d{2})", re.ASCII)
 _YEAR_DIGITS, _DAY_DIGITS, _SECOND_DIGITS = 4, 8, 14
 _MONTH_CHARACTERS = len("YYYY-MM")
-#: The least number of seconds that is taken for a time (March 1973); the next unit begins at a
-#: thousand times as much, so that every date until 5138 belongs to one unit.
+#: Smallest number that counts as seconds (March 1973). The next unit begins at a thousand times
+#: this, so every date until 5138 belongs to exactly one unit.
 _LEAST_SECONDS = 10**8
 _UNITS_PER_SECOND = (1, 10**3, 10**6, 10**9)
 
 
 def parse_date(value: Any) -> datetime.datetime | None:
-    """Return a date in UTC, None if it is not understood. Without a zone it is taken as UTC.
+    """Return a date in UTC, or None if it cannot be parsed. A date without a zone is UTC.
 
-    Text is ISO 8601 (a day may have slashes, and a year or month stands for its first day), RFC
-    1123 or another form of HTTP's, a day with the English name of its month, the name of a Common
-    Crawl dump, which stands for the Monday of its week, or a number. Numbers of 4, 8 and 14 digits
-    are YYYY, YYYYMMDD and YYYYMMDDhhmmss, as in CDX; others count seconds, milliseconds,
-    microseconds or nanoseconds since 1970, told apart by their size. 0 is 1970.
+    Text may be ISO 8601 (a day may have slashes; a year or month means its first day), RFC 1123 or
+    another HTTP form, a day with the English name of its month, or a number. The name of a Common
+    Crawl dump means the Monday of its week. Numbers of 4, 8 and 14 digits are YYYY, YYYYMMDD and
+    YYYYMMDDhhmmss, as in CDX. Other numbers are seconds, milliseconds, microseconds or nanoseconds
+    since 1970, depending on their size; 0 is 1970.
     """
     with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
         moment = _moment(value)
@@ -42,7 +42,7 @@ def parse_date(value: Any) -> datetime.datetime | None:
 
 
 def format_date(moment: datetime.datetime) -> str:
-    """Write a date in UTC as WARC-Date does; fractions of a second only where there are any."""
+    """Format a date in UTC like WARC-Date; omit fractions of a second that are zero."""
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
@@ -52,7 +52,7 @@ def micros(moment: datetime.datetime) -> int:
 
 
 def is_dump(value: Any) -> bool:
-    """Tell whether a value is the name of a Common Crawl dump."""
+    """Return whether a value is the name of a Common Crawl dump."""
     return isinstance(value, str) and _DUMP.fullmatch(value.strip()) is not None
 
 
@@ -84,7 +84,7 @@ def _from_text(value: str) -> datetime.datetime:
 
 
 def _from_number(value: float) -> datetime.datetime:
-    if value == int(value):  # where values are missing, pandas makes floats of integers
+    if value == int(value):  # pandas makes floats of integers if values are missing
         value = int(value)
         digits = str(value)
         if len(digits) == _YEAR_DIGITS:

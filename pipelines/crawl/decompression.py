@@ -1,7 +1,7 @@
-"""Compressed files as streams of plain bytes, in bounded memory whatever the files claim.
+"""Decompresses files as streams, in bounded memory even if the files are hostile.
 
-gzip: RFC 1952, any number of members. Zstandard: RFC 8878, any number of frames, skippable ones
-among them, and the dictionary frame of IIPC's "Zstandard Compression for WARC Files 1.0".
+gzip: RFC 1952, any number of members. Zstandard: RFC 8878, any number of frames, also skippable
+ones and the dictionary frame of IIPC's "Zstandard Compression for WARC Files 1.0".
 """
 
 import bisect
@@ -18,36 +18,36 @@ Compression = Literal["none", "gzip", "zstd"]
 GZIP_MAGIC = b"\x1f\x8b\x08"
 RECORD_START = b"WARC/"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-#: The second to fourth byte of a skippable frame, whose first byte is 0x50 to 0x5f.
+#: Second to fourth byte of a skippable frame; the first byte is 0x50 to 0x5f.
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
 _RAW_DICTIONARY = b"\x37\xa4\x30\xec"
-#: Larger than any dictionary that pays; the specification advises well under a megabyte.
+#: Larger than any useful dictionary; the specification advises well under a megabyte.
 MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Less, for what gzip damage denies of a member is all that came with it.
+#: Smaller for gzip: at damage, all output of the same call is lost.
 _GZIP_OUTPUT_BYTES = 64 << 10
 #: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
 _ZSTD_INPUT_BYTES = 2 << 10
-#: Text compresses worse than gzip's limit (1032 to 1); what exceeds that is a bomb.
+#: Text compresses less than gzip's limit (1032 to 1); data above this ratio is a bomb.
 MAX_RATIO = 1100
-#: How much of a member to look at to see what it begins with.
+#: Bytes of a member to read, and bytes of its content to decompress, to see how it begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: How much of a file may be decompressed again, counted with what it becomes (of a large file 4
-#: times its size), to find members that a damaged one swallowed. After that they are lost with it.
+#: Most bytes, input plus output, to decompress again in search of members within a damaged one; for
+#: a large file, 4 times its size. After that, such members are lost.
 _RETRY_BYTES = 1 << 30
-#: Counted for each attempt: what one takes that fails at once.
+#: Cost, in bytes, of an attempt that fails at once; each attempt adds it.
 _RETRY_COST_BYTES = 16 << 10
-#: What may be between members.
+#: Bytes that may be between members.
 _PADDING = b"\0\r\n"
 BOMB_BYTES = 1 << 30
 
 
 class DamagedStreamError(Exception):
-    """Compressed data that cannot be read on; `offset` is that of its member in the file."""
+    """Compressed data that cannot be read further; `offset` is its member's place in the file."""
 
     def __init__(self, offset: int, error: str):
         super().__init__(error)
@@ -55,19 +55,19 @@ class DamagedStreamError(Exception):
 
 
 def describe_damage(error: BaseException) -> str:
-    """Say in one line what reading a damaged file raised; the disk's errors are raised again."""
+    """Return a line about an error from reading a damaged file; raise errors of the disk again."""
     if isinstance(error, OSError) and error.errno is not None:
         raise error
     return " ".join(str(error).split()) or type(error).__name__
 
 
 def open_input(path: str) -> BinaryIO:
-    """Open an input file for reading and seeking; every reader of input comes through here."""
+    """Open an input file for reading and seeking; every reader of input calls this."""
     return open(path, "rb")
 
 
 def compression_of(head: bytes) -> Compression:
-    """Tell a file's compression from its first bytes (four are enough)."""
+    """Return a file's compression, given its first bytes (four are enough)."""
     if head and head.startswith(GZIP_MAGIC[: len(head)]):
         return "gzip"
     if head.startswith(ZSTD_MAGIC) or (head[1:4] == _SKIPPABLE and 0x50 <= head[0] < 0x60):
@@ -76,10 +76,10 @@ def compression_of(head: bytes) -> Compression:
 
 
 def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
-    """Read the dictionary that a zstd file may begin with, None if it has none.
+    """Read the dictionary at the beginning of a zstd file; return None if there is none.
 
     Raises:
-        DamagedStreamError: there is one and it cannot be read, or is absurdly large.
+        DamagedStreamError: the dictionary cannot be read, or is absurdly large.
     """
     file.seek(0)
     head = file.read(8)
@@ -98,24 +98,24 @@ def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
     if len(data) > MAX_DICTIONARY_BYTES:
         raise DamagedStreamError(0, "the zstd dictionary is too large")
     if not data.startswith(_RAW_DICTIONARY):
-        return None  # somebody else's skippable frame
+        return None  # a skippable frame with another purpose
     return zstandard.ZstdCompressionDict(data)
 
 
 class DecompressedStream(io.RawIOBase):
-    """Reads a file from an offset on, decompressed; knows where its members begin.
+    """Reads a file from an offset on, decompressed, and records where its members begin.
 
     A member is a gzip member or a zstd frame.
 
     Args:
-        file: the file; its position belongs to the stream from now on.
-        compression: how it is compressed.
-        start: where to begin, the offset of a member.
-        dictionary: what `zstd_dictionary` found.
-        one_member: end where the first member does.
-        damage: why nothing can be read, if that is known.
-        max_window: a zstd frame with a larger window is damaged, and no more than half as much
-            comes out at a time; 0 allows what zstd does.
+        file: the file; only the stream may move its position from now on.
+        compression: compression of the file.
+        start: offset of the first member to read.
+        dictionary: the result of `zstd_dictionary`.
+        one_member: end after the first member.
+        damage: the reason if nothing can be read.
+        max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
+            each step yields at most half as much. 0 means zstd's own limit.
     """
 
     def __init__(
@@ -143,62 +143,62 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Members by where their content begins in the stream, and where they are in the file.
+        # Of each member, the offset of its content in the stream, and its offset in the file.
         self._contents = [0]
         self._members = [start]
-        #: Whether the reader is within a record: then the stream ends where a member begins that
-        #: begins a record, lest a length that lies swallow what follows.
+        #: Whether the reader is within a record. Then the stream ends before a member that begins
+        #: with a record, so that a wrong length does not swallow that record.
         self.in_record = False
         self._ended = False
 
     @property
     def file_offset(self) -> int:
-        """Up to where the file was decoded."""
+        """Offset in the file up to which it was decoded."""
         return self._input_offset
 
     @property
     def member_bytes(self) -> int:
-        """How much of the current member was decoded, and how much that became."""
+        """Decoded bytes of the current member, plus the bytes of their output."""
         return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
     def member(self) -> int:
-        """Offset in the file of the member that the last byte came from."""
+        """Offset in the file of the member with the last byte."""
         return self._members[-1]
 
     def tell(self) -> int:
-        """How many decompressed bytes were read."""
+        """Return the number of decompressed bytes that were read."""
         return self._position
 
     def locate(self, position: int) -> int:
-        """Tell which member holds a byte of the decompressed stream.
+        """Return the offset of the member that contains a byte of the decompressed stream.
 
-        Forgets the members before it. A file that is not compressed is one member.
+        Forget earlier members. A file that is not compressed is a single member.
         """
         index = bisect.bisect_right(self._contents, position) - 1
         del self._contents[:index], self._members[:index]
         return self._members[0]
 
     def buffered(self) -> BinaryIO:
-        """The stream as a file that has lines."""
+        """Return the stream as a file that can read lines."""
         return io.BufferedReader(self, _READ_BYTES)
 
     def readable(self) -> bool:
-        """Tell Python's own readers."""
+        """Return True, as Python's readers require."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer, as Python's own readers do."""
+        """Read into a buffer, as Python's readers require."""
         data = self.read(len(buffer))
-        self.locate(self._position)  # forgets the members before: there may be millions
+        self.locate(self._position)  # forgets earlier members: there may be millions
         buffer[: len(data)] = data
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Return the next bytes: at least one and at most `size`, none at the end.
+        """Return the next bytes: at least one and at most `size`; b"" at the end.
 
         Raises:
-            DamagedStreamError: the file is damaged here, or expands beyond reason.
+            DamagedStreamError: the file is damaged here, or its output is unreasonably large.
         """
         if self._compression == "none":
             data = self._file.read(size if size >= 0 else _OUTPUT_BYTES)
@@ -216,7 +216,7 @@ class DecompressedStream(io.RawIOBase):
         return data
 
     def _fill(self) -> bool:
-        """Decompress some more, possibly nothing; False at the end of the file."""
+        """Decompress some more data, possibly none; return False at the end of the file."""
         if not self._input:
             self._input = self._file.read(_READ_BYTES)
         if self._decoder is None and not self._begin_member():
@@ -236,12 +236,12 @@ class DecompressedStream(io.RawIOBase):
         return True
 
     def _begin_member(self) -> bool:
-        """Start a decoder for the next member; False if only padding is at hand."""
+        """Start a decoder for the next member; return False if the input has only padding."""
         member = self._input.lstrip(_PADDING)
         self._consume(len(self._input) - len(member))
         if not member:
             return False
-        if self._contents[-1] == self._decoded:  # the member before had no content
+        if self._contents[-1] == self._decoded:  # the last member had no content
             self._members[-1] = self._input_offset
         else:
             self._contents.append(self._decoded)
@@ -257,7 +257,7 @@ class DecompressedStream(io.RawIOBase):
         self._input_offset += count
 
     def _decode(self) -> bytes:
-        """Give the decoder some input; where that fails, nothing comes out of it."""
+        """Decode some input; at damage, record it and return b""."""
         decoder, given = self._decoder, self._input
         try:
             if self._compression == "zstd":
@@ -282,13 +282,13 @@ class DecompressedStream(io.RawIOBase):
 
 
 class Members:
-    """An input file that may be compressed, and where to read on in it after damage.
+    """An input file that may be compressed; finds the place to continue after damage.
 
-    Behind damage a gzip file is read on at its next member that begins well; what the damaged
-    member still holds is lost. Nothing is read behind damage of a zstd file.
+    After damage, reading of a gzip file continues at the next member that begins well; the rest of
+    the damaged member is lost. The rest of a damaged zstd file is not read.
 
     Attributes:
-        compression: how the file is compressed.
+        compression: compression of the file.
     """
 
     def __init__(self, file: BinaryIO):
@@ -301,11 +301,11 @@ class Members:
         if self.compression == "zstd":
             try:
                 self._dictionary = zstd_dictionary(file)
-            except DamagedStreamError as damaged:  # without it nothing can be read
+            except DamagedStreamError as damaged:  # nothing can be read without it
                 self._damage = damaged
 
     def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:
-        """Read from a member on."""
+        """Return a stream that reads from a member on."""
         return DecompressedStream(
             self._file, self.compression, member, self._dictionary, one_member, self._damage
         )
@@ -313,12 +313,12 @@ class Members:
     def find_next(
         self, stream: DecompressedStream, start: int, begins: Callable[[bytes], object]
     ) -> int | None:
-        """Find the member to read on from after damage.
+        """Find the member at which to continue after damage.
 
         Args:
-            stream: what was read up to the damage.
-            start: from where on to look, while what the damaged member swallowed may be read again.
-            begins: takes the first bytes of a member's content; tells whether to read on there.
+            stream: the stream that met the damage.
+            start: offset to search from, while bytes of the damaged member may be read again.
+            begins: returns whether to continue at a member, given the first bytes of its content.
         """
         if self.compression != "gzip":
             return None
@@ -329,12 +329,12 @@ class Members:
 
 
 def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Yield where, from `start` on, a gzip member seems to begin: its first bytes decompress.
+    """Yield places from `start` on where a gzip member seems to begin: its first bytes decompress.
 
-    Members without content do not count. The file's position may change in between.
+    Members without content do not count. The caller may change the file's position meanwhile.
 
     Yields:
-        The offset, and the first bytes of the content without white space before them.
+        The offset, and the first bytes of the content without leading white space.
     """
     while True:
         file.seek(start)

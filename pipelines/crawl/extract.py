@@ -1,4 +1,4 @@
-"""Turns crawl records into pages of plain text, or says why it cannot."""
+"""Turns crawl records into pages of plain text, or into rejections."""
 
 import datetime
 
@@ -14,11 +14,11 @@ from mswitch.pipelines.records import Page, Rejected
 
 
 def parse_timestamp(timestamp: str) -> int | None:
-    """Return a WARC-Date in microseconds since 1970 (UTC if it names no zone), None if it is none.
+    """Return a WARC-Date in microseconds since 1970 (UTC without a zone), or None if it is invalid.
 
-    Compares as mC4's strings do, and fractions of seconds (WARC 1.1) compare rightly too.
+    The numbers sort like mC4's strings, and correctly with fractions of seconds (WARC 1.1) too.
     """
-    if not timestamp.isprintable():  # between day and time, Python takes any character
+    if not timestamp.isprintable():  # Python accepts any character between day and time
         return None
     try:
         moment = datetime.datetime.fromisoformat(timestamp)
@@ -32,13 +32,13 @@ def parse_timestamp(timestamp: str) -> int | None:
 def record_to_page(
     record: Record | Damage, file_name: str, reading: Reading, reserved: Reserved | None = None
 ) -> Page | Rejected:
-    """Return the page in a record as plain text, or why there is none.
+    """Return the page in a record as plain text, or a rejection.
 
     Args:
-        record: what `read_archive` yields.
+        record: a result of `read_archive`.
         file_name: base name of the archive, for the page's `source`.
-        reading: how; the limit is also on an HTTP body after its content encoding is undone.
-        reserved: names the reason to drop an HTTP response by its headers and HTML, or None.
+        reading: settings for reading; the limit also applies to an HTTP body after decoding.
+        reserved: returns the reason to drop an HTTP response by headers and HTML, or None.
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):

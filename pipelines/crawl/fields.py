@@ -1,4 +1,4 @@
-"""How files are read, and where rows have the text, URL, date and record id of a page."""
+"""Settings for reading files; finds the text, URL, date and record id of a page in a row."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from mswitch.pipelines.errors import UserError
 
-#: Where each part of a page is looked for; the first that has a value counts. A dot leads into an
+#: Fields to search for each part of a page; the first with a value counts. A dot leads into an
 #: object: datatrove writes `metadata`.
 STANDARD_FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -25,10 +25,10 @@ class Form(NamedTuple):
     """The fields of a published corpus.
 
     Attributes:
-        name: what people call the corpus.
-        marks: fields that tell it; all of them must be there.
-        fields: where it has parts of a page, as far as these are not `STANDARD_FIELDS`.
-        only: whether it has no other fields.
+        name: name of the corpus.
+        marks: fields that identify it; all must be present.
+        fields: fields with parts of a page, if they differ from `STANDARD_FIELDS`.
+        only: whether it must have no other fields.
     """
 
     name: str
@@ -48,7 +48,7 @@ _WARC_FIELDS = {"url": "warc-target-uri", "timestamp": "warc-date", "record_id":
 _OSCAR = {part: f"warc_headers.{name}" for part, name in _WARC_FIELDS.items()}
 _OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
-#: The first that fits is taken.
+#: Published corpora; the first that fits counts.
 PUBLISHED = (
     _form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
     _form("FineWeb", "text id dump url date file_path language_score token_count"),
@@ -62,20 +62,20 @@ PUBLISHED = (
     _form("MADLAD-400", "text", only=True),
     _form("datatrove", "text id metadata"),
 )
-#: What the URL of a row begins with that has none: the file and the row follow.
+#: Beginning of the URL made for a row without one; file and row follow.
 MADE_URL = "file:///made/"
 
 
 class Reading(NamedTuple):
-    """How files are read; `CorpusConfig` says what each of these is for.
+    """Settings for reading files; `CorpusConfig` explains them.
 
     Attributes:
         max_record_bytes: larger records, lines and rows are rejected.
-        drop_metadata_lines: whether lines of a text that look like headers of WARC are dropped.
-        html_main_content: whether of HTML only the main content is taken.
-        fields: where JSONL and Parquet have each part of a page; see `map_fields`.
-        made_url: what the URL of a row in the file begins with that has none.
-        form: the published corpus whose fields the file has, "" if it is none.
+        drop_metadata_lines: whether to drop lines of text that look like WARC headers.
+        html_main_content: whether to take only the main content of HTML.
+        fields: fields of JSONL and Parquet with each part of a page; see `map_fields`.
+        made_url: beginning of the URL made for a row without one.
+        form: published corpus whose fields the file has, or "".
     """
 
     max_record_bytes: int = 16 << 20
@@ -86,7 +86,7 @@ class Reading(NamedTuple):
     form: str = ""
 
     def recognize(self, names: Iterable[str]) -> "Reading":
-        """Return how to read rows with these fields: what the user did not map, by `PUBLISHED`."""
+        """Return settings for rows with these fields; `PUBLISHED` maps what the user did not."""
         present = {outer for name in names for outer in _outer(name)}
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
@@ -101,16 +101,16 @@ class Reading(NamedTuple):
 
 
 def _outer(path: str) -> Iterator[str]:
-    """Yield a path such as `a.b.c`, and those of what it lies in."""
+    """Yield a path such as `a.b.c` and the paths of the objects that contain it."""
     return itertools.accumulate(path.split("."), "{}.{}".format)
 
 
 def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
-    """Return `STANDARD_FIELDS`, with those that are mapped replaced.
+    """Return `STANDARD_FIELDS` with the user's mapping.
 
     Args:
-        given: entries such as `text=content` or `url=page.link`; where several name the same part,
-            the first that has a value counts.
+        given: entries such as `text=content` or `url=page.link`; if several name the same part, the
+            first field with a value counts.
     """
     mapped: dict[str, tuple[str, ...]] = {}
     for entry in given or ():
@@ -125,7 +125,7 @@ def map_fields(given: Sequence[str] | None) -> Mapping[str, tuple[str, ...]]:
 
 
 def find_value(fields: Mapping[str, Any], path: str) -> Any:
-    """Return the value under a path such as `metadata.url`, None if there is none."""
+    """Return the value at a path such as `metadata.url`, or None."""
     if path in fields:
         return fields[path]
     outer, _, inner = path.partition(".")
@@ -134,7 +134,7 @@ def find_value(fields: Mapping[str, Any], path: str) -> Any:
 
 
 def field_names(row: Mapping[str, Any]) -> list[str]:
-    """Return the names of a row's fields, and the paths of those within its objects."""
+    """Return the names of a row's fields, and the paths of fields within its objects."""
     names = []
     for name, value in row.items():
         inner = value if isinstance(value, Mapping) else ()
@@ -143,13 +143,13 @@ def field_names(row: Mapping[str, Any]) -> list[str]:
 
 
 def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wrong: str = "") -> str:
-    """Say that a row has no value for a part of a page, the option to give, and its fields.
+    """Return a message about a missing part of a page: the option to give, and the row's fields.
 
     Args:
         part: a key of `STANDARD_FIELDS`.
-        paths: where it was looked for.
-        names: the fields that there are.
-        wrong: what is wrong with the one that was found, if one was.
+        paths: fields that were searched.
+        names: fields of the row.
+        wrong: the problem with a field that exists, or "".
     """
     found = ", ".join(names) or "none"
     what = wrong or f"no {' or '.join(paths)}"

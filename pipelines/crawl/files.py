@@ -1,4 +1,4 @@
-"""Finds input files and tells their formats by their first bytes, never by their names."""
+"""Finds input files, and detects their formats from their first bytes, never from their names."""
 
 import dataclasses
 import glob
@@ -29,18 +29,18 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFF_BYTES = 2 << 10
 #: Enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
-#: How far to look for a record where the first bytes look like nothing.
+#: Bytes to search for a record if the first bytes have no known format.
 _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
 #: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
-#: files, those of `CONVERT`, and "other" ones.
+#: files, files in formats of `CONVERT`, and "other" files.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",
 ]  # fmt: skip
 
-#: What can be converted: what it is, and how.
+#: Formats to convert first: what the file is, and how to convert it.
 CONVERT: Mapping[str, str] = MappingProxyType(
     {
         "json_array": "a JSON array, not JSON Lines: convert it with jq -c '.[]'",
@@ -52,13 +52,13 @@ CONVERT: Mapping[str, str] = MappingProxyType(
         "zip": "a ZIP archive: unpack it with unzip",
     }
 )
-#: What files begin with that are not decompressed here.
+#: Beginnings of files that are not decompressed here.
 _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
     {PARQUET_MAGIC: "parquet", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
 )
 _ARRAY = re.compile(rb"\[\s*\{")
 _PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
-#: Names without spaces, as far as they were read.
+#: A first line of names without spaces, which may be cut off.
 _CSV = re.compile(rb'"?[\w.\x80-\xff-]+"?([,;\t]"?[\w.\x80-\xff-]+"?)+(\r?\n|\Z)')
 
 FORMATS = "WARC, WET, ARC, JSONL or Parquet files"
@@ -69,12 +69,12 @@ class CrawlFile:
     """An input file.
 
     Attributes:
-        path: where to open it.
-        name: its base name, which documents carry as their source.
+        path: path or URL to open.
+        name: its base name, which documents have in `source`.
         size_bytes: its size.
-        digest: to notice another file under its name: SHA-256 over the first and last 64 KiB, or,
-            on an object store, over its size and the time at which it was written.
-        format: what its first bytes look like, once decompressed; None before anything is read.
+        digest: hash to notice that a file was replaced: SHA-256 of the first and last 64 KiB; on an
+            object store, of its size and time of writing.
+        format: format of its first bytes, once decompressed; None before anything is read.
     """
 
     path: str
@@ -85,19 +85,19 @@ class CrawlFile:
 
 
 def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
-    """Resolve paths and globs to files, in an order that the order of `inputs` does not change.
+    """Resolve paths and globs to files, in an order that does not depend on that of `inputs`.
 
-    A path that is named twice counts once, a file under each name that links give it. `**` in a
-    glob matches any depth, and a file once however many links lead to it.
+    A path that is given twice counts once; a file with several links counts under each name. `**`
+    in a glob matches any depth, and each file only once, even through several links.
 
-    Paths may be URLs: gs:// and s3:// with globs, https:// without. What a web server has under one
-    path counts once for each content, whatever the query: signatures are renewed.
+    Paths may be URLs: gs:// and s3:// with globs, https:// without. URLs on a web server that
+    differ only in the query count once per content, since signatures change.
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
     found: dict[tuple[str, str], CrawlFile] = {}
     inputs = [str(given) for given in inputs]
-    # Looking at a remote file is waiting for it.
+    # Requests for remote files mostly wait, so use many threads.
     with ThreadPoolExecutor(_REQUESTS if any(map(storage.is_remote, inputs)) else 1) as pool:
         for given, files in zip(inputs, pool.map(_files, inputs), strict=True):
             if not files:
@@ -112,14 +112,14 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
 
 
 def _identity(file: CrawlFile) -> tuple[str, str]:
-    """Return what a path names, and the path: behind a link, `..` may lead elsewhere."""
+    """Return the real path of a file, and its path, since `..` after a link may lead elsewhere."""
     if storage.is_remote(file.path):
         return storage.hide_secrets(file.path), file.digest
     return os.path.realpath(file.path), os.path.abspath(file.path)
 
 
 def _files(given: str) -> list[CrawlFile]:
-    """Return the files that one input names."""
+    """Return the files of an input."""
     if storage.is_remote(given) and not storage.is_http(given):
         files = _listed_files(given)
     else:
@@ -131,18 +131,18 @@ def _files(given: str) -> list[CrawlFile]:
             raise UserError(f"input {shown} is {CONVERT[format]}")
         if format == "other":
             raise UserError(
-                f"input {shown} is none of {FORMATS}: its content begins with neither WARC/, {{ "
-                "nor PAR1"
+                f"input {shown} is none of {FORMATS}: its content does not begin with WARC/, {{ "
+                "or PAR1"
             )
     return files
 
 
 def _paths(given: str) -> list[str]:
-    """Return the local paths, or the URL on a web server, that an input names."""
+    """Return the local paths of an input, or its URL on a web server."""
     if storage.is_http(given):
         if not storage.name_of(given):
             raise UserError(
-                f"input {storage.hide_secrets(given)} names no file: give the URL of one"
+                f"input {storage.hide_secrets(given)} names no file: give the URL of a file"
             )
         return [given]
     if os.path.exists(given):
@@ -155,9 +155,9 @@ def _paths(given: str) -> list[str]:
 
 
 def _listed_files(given: str) -> list[CrawlFile]:
-    """Return the files on an object store that an input names, as the listing describes them.
+    """Return the files of an input on an object store, from a listing.
 
-    Nothing is read: a crawl has tens of thousands of files. Workers look at their formats.
+    Files are not read, since a crawl has tens of thousands. Workers detect their formats.
     """
     return [
         CrawlFile(
@@ -171,7 +171,7 @@ def _listed_files(given: str) -> list[CrawlFile]:
 
 
 def _inspect(path: str) -> CrawlFile:
-    """Look at a file's size, first and last bytes."""
+    """Read a file's size, first and last bytes."""
     if not storage.is_remote(path):
         try:
             path.encode()
@@ -196,7 +196,7 @@ def _inspect(path: str) -> CrawlFile:
 
 
 def format_of(path: str | Path) -> FileFormat:
-    """Tell the format of a local file by its first bytes, once decompressed."""
+    """Detect the format of a local file from its first bytes, once decompressed."""
     with open(path, "rb") as file:
         return _format(file.read(_HEAD_BYTES))
 
@@ -220,7 +220,7 @@ def _format(head: bytes) -> FileFormat:
         return "other" if members.compression == "none" else "empty"
     if format := _format_of_text(start):
         return format
-    # Where the first bytes of an archive are damaged, they look like anything.
+    # If the first bytes of an archive are damaged, they may look like anything.
     damaged = members.compression == "none" and find_gzip_record(
         io.BytesIO(head[:_SEARCH_BYTES]), 0
     )
@@ -228,11 +228,11 @@ def _format(head: bytes) -> FileFormat:
 
 
 def _format_of_next(file: BinaryIO, start: int) -> FileFormat:
-    """Tell the format by the first gzip member from `start` on that begins as one of ours."""
+    """Detect the format from the first gzip member after `start` with a known beginning."""
     for _, content in find_members(file, start):
         if format := _format_of_text(content):
             return format
-        if content.startswith(b"http"):  # of the line of a record, the end is not seen here
+        if content.startswith(b"http"):  # a record's first line, cut off here
             return "arc"
     return "damaged"
 

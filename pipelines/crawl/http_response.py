@@ -1,4 +1,4 @@
-"""The HTML of an HTTP response, with its transfer and content encodings undone."""
+"""Extracts the HTML of an HTTP response, and undoes its transfer and content encodings."""
 
 import io
 import re
@@ -17,24 +17,24 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
-#: A response such as `100 Continue` precedes the one that was asked for.
+#: A response such as `100 Continue`, which precedes the requested one.
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-#: As much as browsers take.
+#: The limit of browsers.
 _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
-#: What a chunk begins with; an extension may follow the size.
+#: Beginning of a chunk; an extension may follow the size.
 _CHUNK_SIZE = re.compile(rb"(?:\r?\n)?([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r?\n")
-#: What text has none of among its first bytes, and whatever is compressed has (WHATWG: MIME
+#: Bytes that the beginning of compressed data contains, but not that of text (WHATWG: MIME
 #: Sniffing, "binary data byte").
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _SNIFFED_BYTES = 1445
-#: The largest that HTTP allows (RFC 9659).
+#: Largest window that HTTP allows (RFC 9659).
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-#: Takes the headers and the HTML of a response; names why it must not be used, or None.
+#: Returns the reason why a response must not be used, given its headers and HTML; else None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
@@ -42,7 +42,7 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
     """Return the HTML of an HTTP response (status line, headers, body).
 
     Raises:
-        UnreadableError: it has none, or `reserved` gives a reason to drop it.
+        UnreadableError: the response has no HTML, or `reserved` returns a reason to drop it.
     """
     head, body = _split_head(response)
     for _ in range(_MOST_INTERIM):
@@ -53,11 +53,11 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
         raise UnreadableError("bad_http", "no HTTP status line")
     if status[1] != b"200":
         raise UnreadableError("http_status", f"status {status[1].decode()}")
-    # Of what is read here, nothing has a case.
+    # Everything that is read here ignores case.
     fields = [line.partition(":") for line in head.decode("latin-1").lower().split("\n")[1:]]
     pairs = [(name.strip(), value.strip()) for name, _, value in fields]
-    headers = dict(reversed(pairs))  # of a repeated name, the first
-    # Of several types the last, as in browsers; what follows a comma may be no type.
+    headers = dict(reversed(pairs))  # the first of repeated names counts
+    # As in browsers, the last of several types counts; the text after a comma may not be a type.
     stated = headers.get("content-type", "text/html")
     types = [part.partition(";")[0].strip(" \t\"'") for part in stated.split(",")]
     media_type = next((t for t in reversed(types) if "/" in t and t != "*/*"), types[0])
@@ -74,7 +74,7 @@ def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decod
 
 
 def _split_head(response: bytes) -> tuple[bytes, bytes]:
-    """Return what precedes the first blank line of a response, and what follows it."""
+    """Return the parts of a response before and after its first blank line."""
     blank = _BLANK_LINE.search(response, 0, _MOST_HEADER_BYTES)
     if blank is None and len(response) > _MOST_HEADER_BYTES:
         raise UnreadableError("bad_http", f"headers of more than {_MOST_HEADER_BYTES} bytes")
@@ -84,9 +84,9 @@ def _split_head(response: bytes) -> tuple[bytes, bytes]:
 def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     """Undo transfer and content encodings, up to `max_bytes`.
 
-    Many archives hold the decoded body under the original headers (Common Crawl's until July
-    2018, its news crawl's until May 2019): as in browsers, a body that is not what they say is
-    taken as it is. Common Crawl's of August 2018 begin with another line end.
+    Many archives contain the decoded body with the original headers (Common Crawl's until July
+    2018, its news crawl's until May 2019). As in browsers, a body that does not match its headers
+    is used as it is. Bodies in Common Crawl of August 2018 begin with an extra line end.
     """
     body = body.removeprefix(b"\r\n")
     if headers.get("transfer-encoding") == "chunked" and _CHUNK_SIZE.match(body):
@@ -107,7 +107,7 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
 
 
 def _join_chunks(body: bytes) -> bytes:
-    """Return the content of a chunked body; EOFError if its last chunk, of no bytes, is absent."""
+    """Return the content of a chunked body; raise EOFError if its last, empty chunk is missing."""
     pieces, at = [], 0
     while size := _CHUNK_SIZE.match(body, at):
         at = size.end() + int(size[1], 16)
@@ -120,9 +120,9 @@ def _join_chunks(body: bytes) -> bytes:
 
 
 def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """Decompress all members, to one byte more than `max_bytes` at most.
+    """Decompress all members, up to `max_bytes` + 1 bytes.
 
-    Raises an error of the library, or DamagedStreamError, if there is no end.
+    Raise an error of the library, or DamagedStreamError, if the data has no end.
     """
     if encoding == "br":
         return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
@@ -139,7 +139,7 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         if encoding != "deflate":
             raise
-        # Some servers send it bare. Its beginning proves nothing, so it has to come to an end.
+        # Some servers send deflate without a header. Any beginning is valid then: require an end.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
         found = decompressor.decompress(body, max_bytes + 1)
     if not decompressor.eof and len(found) <= max_bytes:
@@ -148,7 +148,7 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 def _read_members(body: bytes, compression: Compression, max_bytes: int) -> bytes:
-    """Decompress every gzip member or zstd frame; DamagedStreamError if one is cut off."""
+    """Decompress every gzip member or zstd frame; raise DamagedStreamError if one is cut off."""
     stream = DecompressedStream(io.BytesIO(body), compression, max_window=_ZSTD_WINDOW)
     pieces, left = [], max_bytes + 1
     try:
@@ -156,7 +156,7 @@ def _read_members(body: bytes, compression: Compression, max_bytes: int) -> byte
             pieces.append(piece)
             left -= len(piece)
     except DamagedStreamError as damaged:
-        # Browsers too ignore what follows the last member.
+        # Like browsers, ignore bytes after the last member.
         if not damaged.offset or compression_of(body[damaged.offset :][:4]) == compression:
             raise
     return b"".join(pieces)

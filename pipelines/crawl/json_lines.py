@@ -1,4 +1,4 @@
-"""Reads pages from JSON Lines: one object a line, plain, gzip or zstd."""
+"""Reads pages from JSON Lines: one object per line, plain, gzip or zstd."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _SKIP_BYTES = 1 << 20
-#: Lists and objects in a line: as Python's, each takes up to thirty times its bytes.
+#: Most lists and objects in a line: in Python, each takes up to thirty times its bytes.
 _MOST_VALUES = 1 << 20
 _ONE_A_LINE = "each line must be one JSON object"
 
@@ -24,13 +24,13 @@ _ONE_A_LINE = "each line must be one JSON object"
 def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every line that is not blank.
 
-    Damage of the compressed data is one rejection, the last one: behind it nothing is read. A line
-    that damage has cut off is part of it.
+    Damaged compressed data yields one last rejection: nothing is read after it. A line that is cut
+    off by damage counts as damage.
 
     Args:
-        path: where to open the file.
+        path: path of the file.
         name: its base name; a page's `source` adds the offset of its line.
-        reading: how; a line that is longer than a record may be is never held in memory as a whole.
+        reading: settings; a line longer than the limit is never in memory as a whole.
     """
     with open_input(path) as file:
         stream = Members(file).open()
@@ -52,7 +52,7 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
 
 
 def read_field_names(path: str, max_bytes: int) -> list[str]:
-    """Return the fields of the first object of a file that is not longer than `max_bytes`."""
+    """Return the fields of the first object that is not longer than `max_bytes`."""
     with open_input(path) as file, contextlib.suppress(DamagedStreamError):
         for _, line in read_lines(Members(file).open().buffered(), max_bytes):
             if line is not None and not isinstance(row := _parse(line, ""), Rejected):
@@ -61,9 +61,9 @@ def read_field_names(path: str, max_bytes: int) -> list[str]:
 
 
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the lines of a file that are not blank, each with its offset; None for a longer one.
+    """Yield the non-blank lines of a file with their offsets; None for a longer line.
 
-    A last line that damage has cut off is part of the damage, and does not come out.
+    A last line that is cut off by damage counts as damage, and is not yielded.
     """
     offset = 0
     while line := file.readline(max_bytes + 1):

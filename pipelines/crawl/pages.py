@@ -1,4 +1,4 @@
-"""The one way from an input file to its pages, whatever its format."""
+"""Reads the pages of an input file in any format."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected
 
-#: Formats of a file that hold no page, and the reason that counts them.
+#: Formats of files that are not read, and the reasons that count them.
 UNREAD = {
     "json_array": "json_array",
     "pretty_json": "pretty_json",
@@ -21,10 +21,10 @@ UNREAD = {
     "other": "unknown_format",
 }
 
-#: The reason of pages whose URL is on a list.
+#: Reason of pages whose URL is on a blocklist.
 BLOCKED = "blocked_url"
 
-#: Takes a URL; names the list that blocks it, or None.
+#: Returns the list that blocks a URL, or None.
 Blocked = Callable[[str], str | None]
 
 
@@ -34,16 +34,17 @@ def read_pages(
     reserved: Reserved | None = None,
     blocked: Blocked | None = None,
 ) -> Iterator[Page | Rejected]:
-    """Yield the page in every record, line or row of a file, or the reason that there is none.
+    """Yield a page or a rejection for every record, line or row of a file.
 
-    A remote file is read from a local copy, which lasts as long as the reading. Memory: two
-    records of the largest size; for Parquet also a batch of rows.
+    A remote file is read from a temporary local copy. Memory: two records of the largest size; for
+    Parquet also a batch of rows.
 
     Args:
-        file: what `find_crawl_files` found.
-        reading: how.
+        file: a result of `find_crawl_files`.
+        reading: settings for reading.
         reserved: see `record_to_page`; concerns WARC and ARC.
-        blocked: names the list that blocks a URL. An archive's record is not extracted then.
+        blocked: returns the list that blocks a URL, or None; blocked records of archives are not
+            extracted.
 
     Raises:
         OSError: the file cannot be opened, or the disk cannot be read.
@@ -70,7 +71,7 @@ def read_pages(
 
 
 def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
-    """Return the fields of a JSONL or Parquet file that `read_pages` found pages in."""
+    """Return the fields of a JSONL or Parquet file."""
     with storage.fetch(file.path) as path:
         if (file.format or format_of(path)) == "parquet":
             return parquet.read_column_names(str(path))
@@ -78,12 +79,12 @@ def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
 
 
 def _url(record: Record | Damage) -> str:
-    """The URL of a record that may hold a page; one that is not UTF-8 is on no list."""
+    """Return the URL of a record that may contain a page, else ""; replace bytes beyond UTF-8."""
     if isinstance(record, Damage) or record.kind == "other":
         return ""
     return record.url.decode("utf-8", "replace").strip()
 
 
 def blocked_page(listed: str, source: str, url: str) -> Rejected:
-    """What becomes of a page whose URL is on a list."""
+    """Return the rejection of a page whose URL is on a blocklist."""
     return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")

@@ -15,39 +15,39 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
-#: Rows that are decoded at a time; fewer if dictionaries make them larger than this.
+#: Most rows to decode at a time, and most bytes that they may have with dictionaries.
 BATCH_ROWS = 100
 BATCH_BYTES = 64 << 20
-#: How much of the file is read at a time to look at a row group's first pages.
+#: Bytes to read at a time to look at a row group's first pages.
 _LOOK_BYTES = 64 << 10
-#: The beginning of a page's header, in Thrift's compact form: its type (4 for a dictionary), its
-#: size once decompressed.
+#: Beginning of a page's header, in Thrift's compact form: its type (4 for a dictionary), and its
+#: decompressed size.
 _PAGE_HEADER = re.compile(rb"\x15([\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])")
 _DICTIONARY_PAGE = b"\x04"
-#: Text is rarely compressed further than this.
+#: Text rarely has a higher compression ratio.
 _ORDINARY = 100
-#: A column of a row group that is larger (once decompressed) is rejected unread, with the rows of
-#: its row group: Arrow itself stops at 2 GiB a page.
+#: If a column of a row group is larger (decompressed), the rows of the row group are rejected
+#: unread: Arrow itself is limited to 2 GiB per page.
 MAX_COLUMN_BYTES = 2 << 30
 
-#: No more rows are believed to lie in a file, where they cannot be read, than have this many each.
+#: Unreadable rows count only as if each had at least so many bytes of the file.
 MIN_ROW_BYTES = 4
 
-#: What reading a damaged file raises, from Thrift to missing codecs to absurd allocations.
+#: Exceptions from reading a damaged file: of Thrift, missing codecs, absurd allocations and others.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
 
 def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Rejected]:
     """Yield a page or a rejection for every row.
 
-    Each row of a row group that cannot be read is a rejection (all together one, where there
-    cannot be as many as the file says); the next row group is read again. A file that names more
-    text than any compression can hold is given up.
+    If a row group cannot be read, each of its rows is a rejection, or all rows together if there
+    cannot be as many as the file claims. Reading continues at the next row group. Reading stops at
+    a file with more text than compression allows.
 
     Args:
-        path: where to open the file.
+        path: path of the file.
         name: its base name; a page's `source` adds the number of its row.
-        reading: how; of a row, the strings count together.
+        reading: settings; the limit applies to all strings of a row together.
     """
     max_bytes = reading.max_record_bytes
     with open_input(path) as raw:
@@ -115,15 +115,15 @@ def read_column_names(path: str) -> list[str]:
 
 
 def _paths(columns: pq.ParquetSchema) -> list[str]:
-    """Return the columns that have one value a row, not those within lists and maps."""
+    """Return the columns with one value per row, not those within lists and maps."""
     found = map(columns.column, range(len(columns)))
     return [column.path for column in found if not column.max_repetition_level]
 
 
 class _UnreadRows:
-    """Rejects the rows that cannot be read, each by itself.
+    """Makes a rejection for each row that cannot be read.
 
-    A damaged file may claim any number of rows: more than `most` in all are not counted singly.
+    A damaged file may claim any number of rows: beyond `most` in total, rows share a rejection.
     """
 
     def __init__(self, name: str, most: int):
@@ -149,8 +149,8 @@ def _rejected(reason: str, source: str, detail: str) -> Rejected:
 
 def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     group = file.metadata.row_group(number)
-    # Where a column's metadata is damaged, to ask for it aborts the process: pyarrow does not
-    # catch Parquet's exception there. Reading the rows raises it.
+    # Access to a column's damaged metadata would abort the process: pyarrow does not catch
+    # Parquet's exception there. Reading the rows later raises it.
     if group.total_byte_size <= MAX_COLUMN_BYTES:
         return ""
     for index in range(group.num_columns):
@@ -169,12 +169,12 @@ def _page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejec
 
 
 def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]) -> int:
-    """Return how many rows of a row group to decode at a time, whatever values they share.
+    """Return how many rows of a row group can be decoded at a time, even if they share values.
 
-    No value is larger than the dictionary of its column. Where each is the beginning of the next,
-    none is larger than its column once decompressed.
+    No value is larger than the dictionary of its column. With an encoding that shares beginnings of
+    values, no value is larger than its decompressed column.
     """
-    # Columns with damaged metadata raise an error here, and would abort the process below.
+    # Columns with damaged metadata raise an error here; below they would abort the process.
     first = pq.ParquetFile(raw, metadata=file.metadata, pre_buffer=False, buffer_size=_LOOK_BYTES)
     next(first.iter_batches(1, row_groups=[number], columns=list(wanted)), None)
     group, largest = file.metadata.row_group(number), 1
@@ -182,9 +182,9 @@ def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequen
         path, size = column.path_in_schema, column.total_uncompressed_size
         if path not in wanted:
             if path.startswith(tuple(f"{name}." for name in wanted)):
-                raise ValueError(f"column {path} is there twice, of different types")
+                raise ValueError(f"column {path} exists twice, with different types")
             continue
-        # What the metadata says of encodings need not be true.
+        # The metadata may be wrong about encodings, so also check the ratio.
         beyond = size > _ORDINARY * column.total_compressed_size
         if beyond or "DELTA_BYTE_ARRAY" in column.encodings:
             largest += size
@@ -202,13 +202,13 @@ def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequen
 def _rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a row group by the paths of columns; text as bytes: it may be no UTF-8."""
+    """Yield the rows of a row group by column path; text is bytes, since it may not be UTF-8."""
     size = _batch_rows(file, raw, number, wanted)
     for batch in file.iter_batches(size, row_groups=[number], columns=list(wanted)):
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             columns |= _leaves(name, column)
-        # A value becomes Python's one row at a time: it may be large, and in all of them.
+        # Convert to Python row by row: rows may share a large value.
         for values in zip(*map(_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 
@@ -224,14 +224,14 @@ def _leaves(path: str, column: pa.Array) -> dict[str, pa.Array]:
 
 
 def _values(column: pa.Array) -> Iterator[Any]:
-    """Yield the values of a column; a moment that Python lacks, as its type and number."""
+    """Yield the values of a column; a time that Python cannot represent is type and number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(column.dictionary):
             raise pa.ArrowInvalid("an index beyond its dictionary")
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type):
-        # Python's datetime has no nanoseconds; a zone's name need not be known here.
+        # Python's datetime has no nanoseconds, and may not know the name of the zone.
         unit = "us" if column.type.unit == "ns" else column.type.unit
         column = column.cast(pa.timestamp(unit), safe=False)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

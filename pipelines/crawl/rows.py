@@ -1,4 +1,4 @@
-"""A page from named fields: what JSONL objects and Parquet rows have in common."""
+"""Makes pages from named fields, for JSONL objects and Parquet rows."""
 
 import re
 import urllib.parse
@@ -17,23 +17,23 @@ from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.records import Page, Rejected
 
-#: What some corpora have as the `id` of a document.
+#: Form of document `id`s in some corpora.
 _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
-#: A page without a date that is understood: every dated page of its URL is newer.
+#: Date of pages without a readable date: every dated page of the same URL is newer.
 UNDATED = dates.format_date(dates.EPOCH)
 
 
 def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
-    """Return the page that a row describes, or the reason that there is none.
+    """Return the page that a row describes, or a rejection.
 
-    Text is required; a row without a URL gets one that names its file and itself. The date is the
-    first that `parse_date` understands, and is written in one form; a page without any counts as
-    older than all others (1970). A field `dump` that does not name a Common Crawl dump is ignored.
+    Text is required. A row without a URL gets one that names its file and row. The date is the
+    first that `parse_date` can parse, in a fixed form; a page without one counts as older than all
+    others (1970). A field `dump` that does not name a Common Crawl dump is ignored.
 
     Args:
-        row: what the row holds; unknown values may be None.
+        row: values by field; unknown values may be None.
         source: "<file name>@<offset or row>", for the page.
-        reading: where each part of a page is looked for, and the limit on its text.
+        reading: settings: the fields with each part of a page, and the limit on text.
     """
     fields = reading.fields
     given = next(filter(None, (_find_url(row, path, reading) for path in fields["url"])), "")
@@ -50,7 +50,7 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
     try:
         given.encode()
         utf8 = text.encode()
-    except UnicodeEncodeError as error:  # JSON can name half a character, as "\ud83d"
+    except UnicodeEncodeError as error:  # JSON can encode half a character, such as "\ud83d"
         return rejected("lone_surrogate", str(error))
     if len(utf8) > reading.max_record_bytes:
         return rejected("too_large", f"more than {reading.max_record_bytes} bytes")
@@ -67,24 +67,24 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
 
 
 def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:
-    """Return the URL in a field, "" if there is none: a hash or a number of a row is not one."""
+    """Return the URL in a field, or ""; a hash or a row number is not a URL."""
     value = find_value(row, path)
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     url = str(value).strip()
     standard = STANDARD_FIELDS["url"]
     if path not in standard or tuple(reading.fields["url"][-len(standard) :]) != standard:
-        return url  # the user mapped it, or a published form has it
+        return url  # mapped by the user or by a published form
     return "" if _HASH.fullmatch(url) or (path == "id" and "://" not in url) else url
 
 
 def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
-    """Tell whether a field named `dump` names something else than a dump of Common Crawl."""
+    """Return whether a field is called `dump` but does not name a Common Crawl dump."""
     return path.rpartition(".")[2] == "dump" and not dates.is_dump(find_value(row, path))
 
 
 def _first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
-    """Return the first of these fields that has a value, and the value."""
+    """Return the first field with a value, and the value; "" counts only if no other does."""
     found = "", None
     for path in paths:
         value = find_value(row, path)
@@ -96,7 +96,7 @@ def _first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any
 
 
 def _clean(value: Any) -> str:
-    """A short field as valid text; what is neither text nor an integer counts as absent."""
+    """Return a short field as valid text; "" unless it is text or an integer."""
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
     return str(value).encode("utf-8", "replace").decode().strip()

@@ -1,6 +1,6 @@
-"""Lines of plain text, as mC4 has them: without white space around them, none of them empty.
+"""Finds lines of plain text in UTF-8, by compiled loops.
 
-They are found in UTF-8, by compiled loops.
+As in mC4, lines have no white space around them, and none is empty.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ _LETTERS = np.frombuffer(b"".join(_METADATA_PREFIXES), np.uint8)
 _BOUNDS = np.cumsum([0, *map(len, _METADATA_PREFIXES)])
 _NEWLINE, _RETURN = b"\n\r"
 _SPACE = np.array([chr(code).isspace() for code in range(128)])
-#: The bits of a byte that tell one within a character of UTF-8, and what they are there.
+#: In UTF-8, a byte with these bits equal to this value continues a character.
 _MARK, _WITHIN = 0xC0, 0x80
 
 
@@ -21,7 +21,7 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 
     Args:
         utf8: a text. Its lines end at \n, \r or \r\n.
-        drop_metadata_lines: drop those too that begin like a header of WARC.
+        drop_metadata_lines: also drop lines that begin like a WARC header.
     """
     source = np.frombuffer(utf8, np.uint8)
     target = np.empty(len(source) + 1, np.uint8)
@@ -30,17 +30,17 @@ def normalize_lines(utf8: bytes, drop_metadata_lines: bool = True) -> bytes:
 
 
 def keep_lines(utf8: bytes, kept: np.ndarray) -> bytes:
-    """Return the lines of a text that `kept`, bool [lines], says, joined by newlines."""
+    """Return the lines of a text for which `kept`, bool [lines], is true, joined by newlines."""
     target = np.empty(len(utf8) + 1, np.uint8)
     return target[: _copy_kept(np.frombuffer(utf8, np.uint8), kept, target)].tobytes()
 
 
 def third_longest_line(utf8: bytes, enough: int) -> int:
-    """Return how many characters the third-longest line of a text has, of fewer the shortest.
+    """Return the length of a text's third-longest line, or of its shortest if it has fewer.
 
     Args:
         utf8: the text.
-        enough: once the answer cannot be less than this, it may be any that is not.
+        enough: if the length is at least this, any such number may be returned.
     """
     lengths = _longest_lines(np.frombuffer(utf8, np.uint8), enough)
     return min(length for length in lengths if length >= 0)
@@ -48,7 +48,7 @@ def third_longest_line(utf8: bytes, enough: int) -> int:
 
 @compiled
 def _copy_lines(source, prefixes, target):
-    """Copy the lines to keep; return how many bytes they take."""
+    """Copy the stripped lines to keep; return their size in bytes."""
     size, place = 0, 0
     while place < len(source):
         width = _space_width(source, place)
@@ -71,7 +71,7 @@ def _copy_lines(source, prefixes, target):
 
 @compiled
 def _copy_kept(source, kept, target):
-    """Copy the lines that are kept; return how many bytes they take."""
+    """Copy the lines that are kept; return their size in bytes."""
     place = size = 0
     for keep in kept:
         while place < len(source) and source[place] != _NEWLINE:
@@ -88,7 +88,7 @@ def _copy_kept(source, kept, target):
 
 @compiled
 def _stripped(text, end):
-    """Return where a line, which has more than white space, ends without what ends it."""
+    """Return the end of a line without trailing white space; the line must have other text."""
     while True:
         last = end - 1
         while text[last] & _MARK == _WITHIN:
@@ -100,10 +100,10 @@ def _stripped(text, end):
 
 @compiled
 def _space_width(text, place):
-    """Return how many bytes the character there has if it is white space (`str.isspace`), else 0.
+    """Return the bytes of the character at a place if it is white space (`str.isspace`), else 0.
 
-    Others than ASCII: U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F, U+205F,
-    U+3000.
+    White space beyond ASCII: U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
+    U+205F, U+3000.
     """
     code = text[place]
     if code < 0x80:
@@ -139,9 +139,9 @@ def _has_prefix(text, start, end, bounds):
 
 @compiled
 def _longest_lines(text, enough):
-    """Return the lengths of the three longest lines, -1 for each that there is not.
+    """Return the lengths of the three longest lines, -1 for each missing line.
 
-    Stops at three of `enough`.
+    Stop at three lines of `enough` characters.
     """
     first = second = third = -1
     start = 0
@@ -149,7 +149,7 @@ def _longest_lines(text, enough):
         end = start
         while end < len(text) and text[end] != _NEWLINE:
             end += 1
-        # No line has more characters than bytes.
+        # Compare bytes first: no line has more characters than bytes.
         if end - start > third:
             length = 0
             for place in range(start, end):

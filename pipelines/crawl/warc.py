@@ -1,4 +1,4 @@
-"""Reads WARC and WET archives (gzip, zstd or plain), whatever state they are in."""
+"""Reads WARC and WET archives (gzip, zstd or plain), even if damaged."""
 
 import itertools
 import os
@@ -22,31 +22,31 @@ from mswitch.pipelines.crawl.decompression import (
 
 _RECORD_LINE = re.compile(rb"\n(WARC/\d\.\d\r?\n)")
 _VERSION_LINE = re.compile(rb"[\r\n]*WARC/\d+\.\d+[ \t]*\r?\n")
-#: By WARC-Type, in lower case.
+#: Kinds of records by WARC-Type, in lower case.
 _KINDS: dict[bytes, Literal["text", "http", "other"]] = {b"conversion": "text", b"response": "http"}
-#: As fastwarc has it.
+#: Blank lines, as in fastwarc.
 _BLANK = (b"\r\n", b"\n")
-#: A name, and a value that goes on in the next line where that begins with white space.
+#: A name and a value; lines that begin with white space continue the value.
 _HEADER = re.compile(rb"(?m)^([^\s:][^:\n]*):(.*(?:\n[ \t].*)*)")
 _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
-#: What of a plain file may be read again to look for sound records within damaged ones (at least
-#: twice its size); after that what a damaged record claims is given up with it.
+#: Most bytes of a plain file to read again, in search of good records within damaged ones (but at
+#: least twice its size). After that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
 
 class Record(NamedTuple):
-    """A record that may hold a page.
+    """A record that may contain a page.
 
     Attributes:
-        offset: byte offset in the file; where a gzip member or zstd frame holds several records,
-            of that.
+        offset: byte offset in the file; if a gzip member or zstd frame has several records, the
+            offset of the member or frame.
         kind: "text" (conversion record, as in WET), "http" (response record) or "other".
         url: WARC-Target-URI, b"" if absent.
         timestamp: WARC-Date, b"" if absent.
         record_id: WARC-Record-ID, b"" if absent.
-        payload: the record's block; None where it is larger than allowed or of another kind.
+        payload: the record's block; None if it is too large or of kind "other".
     """
 
     offset: int
@@ -58,14 +58,14 @@ class Record(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """A place in a file where a record should be and cannot be read."""
+    """A place in a file where a record should be but cannot be read."""
 
     offset: int
     error: str
 
 
 class _Archive:
-    """An open archive, and where in it records may start."""
+    """An open archive; finds places where records may start."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -75,14 +75,14 @@ class _Archive:
         file.seek(0)
         plain = self.members.compression == "none" and not _VERSION_LINE.match(file.read(64))
         if plain and find_gzip_record(file, 0) is not None:
-            # The very first bytes are damaged, whatever they look like: what comes later tells.
+            # A later member is a gzip record, so the file is gzip with damaged first bytes.
             self.members.compression = "gzip"
 
     def single_records(self, max_bytes: int) -> Iterator[Record]:
-        """Read a gzip file as long as each member is one record; ends early, and silently.
+        """Yield the records of a gzip file while each member is one record; then end silently.
 
-        fastwarc reads gzip twice as fast as Python. But it tells the offset only of a record that
-        begins a member, and knows lengths only under the standard's own spelling, before CR LF.
+        fastwarc reads gzip twice as fast as Python. But it knows the offset of a record only at the
+        beginning of a member, and a length only in the standard's own spelling, before CR LF.
         """
         if self.members.compression != "gzip":
             return
@@ -94,7 +94,7 @@ class _Archive:
                 size = found.content_length
                 headers = found.headers.items_bytes()
                 record = _record(headers, found.reader, found.stream_pos, max_bytes, size)
-                if found.reader.read(1):  # there are two lengths
+                if found.reader.read(1):  # the record has two lengths
                     return
                 if before:
                     if record.offset <= before.offset:
@@ -107,12 +107,12 @@ class _Archive:
             describe_damage(error)
 
     def records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
-        """Read the records of a stream; an exception where it is not possible to read on."""
+        """Yield the records of a stream; raise an exception if reading cannot continue."""
         if self.members.compression == "none":
             while line := _find_record(self._file):
                 offset = self._file.tell() - len(line)
                 headers = _read_headers(self._file)
-                # Told without reading on to the end of the file.
+                # Detects a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
                 yield _record(headers, self._file, offset, max_bytes, left)
             return
@@ -129,7 +129,7 @@ class _Archive:
                 held = _record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
-            # If something else follows in its member, the checksum of that was not reached.
+            # A record in the damaged member is not yielded: its checksum was not reached.
             if held and held.offset != stream.member:
                 yield held
             raise
@@ -137,16 +137,16 @@ class _Archive:
             yield held
 
     def passed_over(self, after: int) -> int | None:
-        """Find a member that a reader has passed over though nothing seemed to be damaged.
+        """Find a member that the reader skipped although nothing seemed damaged.
 
-        A damaged gzip header can make a member swallow the ones after it.
+        A damaged gzip header can make a member swallow the following ones.
         """
         if self.members.compression != "gzip":
             return None
         return find_gzip_record(self._file, after + 1)
 
     def find_next(self, stream: DecompressedStream, after: int) -> int | None:
-        """Find where to read on after damage behind the record, or in the member, at `after`."""
+        """Find the place to continue after damage, in or after the record or member at `after`."""
         if self.members.compression != "none":
             return self.members.find_next(stream, after + 1, _begins_record)
         self._retried += self._file.tell() - after
@@ -167,17 +167,17 @@ def _begins_record(content: bytes) -> bool:
 
 
 def find_gzip_record(file: BinaryIO, start: int) -> int | None:
-    """Find the first gzip member from an offset on that begins with a record."""
+    """Find the first gzip member that begins with a record, from an offset on."""
     return next((at for at, first in find_members(file, start) if _begins_record(first)), None)
 
 
 def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | Damage]:
     """Yield every record of an archive, and a `Damage` for each place that cannot be read.
 
-    After damage, reading continues at the next gzip member that begins a record, in a plain file
-    at the next line `WARC/1.x`; nothing more is read of a zstd file, nor of what a damaged member
-    still holds. A record that no other follows in its member comes out if the member is sound. No
-    more than two records are held in memory, and none that is larger than `max_record_bytes`.
+    After damage, reading continues at the next gzip member that begins with a record, or in a plain
+    file at the next line `WARC/1.x`. The rest of a damaged member or zstd file is lost. The last
+    record of a member is yielded only if the member is undamaged. At most two records are in
+    memory, and none larger than `max_record_bytes`.
     """
     with open_input(str(path)) as file:
         yield from _read(_Archive(file), max_record_bytes)
@@ -215,7 +215,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
             break
         nothing_found = False
         if came_far:
-            # The damage lies after `after`; if a record starts there, it is reported as that.
+            # The damage is after `after`. If the next member cannot be read, report that instead.
             unreported = Damage(after, f"after the record at {after}: {error}")
         else:
             unreported = None
@@ -226,7 +226,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
 
 
 def _find_record(content: BinaryIO) -> bytes:
-    """Read on to the line that begins a record, past blank ones; return it, b"" at the end."""
+    """Skip blank lines; return the line that begins a record, b"" at the end."""
     line = content.readline(_MOST_HEADER_BYTES)
     while line.isspace():
         line = content.readline(_MOST_HEADER_BYTES)
@@ -236,7 +236,7 @@ def _find_record(content: BinaryIO) -> bytes:
 
 
 def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
-    """Read the names and values of a record's headers, up to the blank line."""
+    """Read names and values of a record's headers, up to the blank line."""
     lines, left, read_line = [], _MOST_HEADER_BYTES, content.readline
     while (line := read_line(left)) not in _BLANK:
         left -= len(line)
@@ -253,8 +253,8 @@ def _record(
     max_bytes: int,
     left: int | None = None,
 ) -> Record:
-    """Read a record whole; EOFError where it ends too early, or its length is more than `left`."""
-    # Of a repeated name, the first.
+    """Read a whole record; raise EOFError if it ends too early or is longer than `left`."""
+    # The first of repeated names counts.
     headers = {name.rstrip().lower(): value.strip() for name, value in reversed(pairs)}
     kind = _KINDS.get(headers.get(b"warc-type", b"").lower(), "other")
     stated = headers.get(b"content-length", b"")

@@ -71,7 +71,7 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
     until(jobs, 400, lambda: server.log)
     host = json.loads(record_of(server).job.file(1, ".lock").read_bytes())["pid"]
     os.killpg(host, signal.SIGKILL)
-    found = "of this build runs already"
+    found = "of this build is already running"
     until(lambda: any(found in line for line in server.lines(run)), 200, lambda: server.log)
     [job] = jobs()
     assert job.state == "JOB_STATE_RUNNING"

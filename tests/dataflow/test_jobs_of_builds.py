@@ -83,7 +83,7 @@ def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
     build.kill()
     assert not storage.exists(f"{build.url}/_COMPLETED")
     assert main(["jobs", "adopt", str(build.place)]) == 0
-    wait_for(lambda: "of this build runs already" in build.log(), 120)
+    wait_for(lambda: "of this build is already running" in build.log(), 120)
     [job] = build.jobs
     assert not job.finished.is_set()
     waiting("-ingest-").set()

@@ -50,7 +50,7 @@ def again(
         said = tmp_path / "said.txt"
         with open(said, "wb") as file:
             started.append(subprocess.Popen(command(IN_IMAGE), cwd=ROOT, stderr=file))
-        wait_for(lambda: "of this build runs already" in said.read_text())
+        wait_for(lambda: "of this build is already running" in said.read_text())
         return started[-1], said
 
     yield start

@@ -55,7 +55,7 @@ def test_functions_are_kept_beside_the_package(caches):
 def test_compiling_is_said_once(caches, capsys):
     module._say_compiling.cache_clear()
     compiled(_squares)(10)
-    assert capsys.readouterr().err.startswith("[compile] loops over text are compiled")
+    assert capsys.readouterr().err.startswith("[compile] compiling loops over text")
     module._say_compiling.cache_clear()
     compiled(_squares)(10)
     assert capsys.readouterr().err == ""

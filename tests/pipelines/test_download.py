@@ -131,7 +131,7 @@ def test_without_a_checksum_gzip_must_decompress(file_server, tmp_path, mood):
 def test_a_server_that_always_corrupts(file_server, tmp_path):
     file_server.headers["/a"] = HEADERS["md5"]
     file_server.moods["/a"].extend([file_server.corrupt] * 4)
-    with pytest.raises(UserError, match="damaged: content-md5 says another md5; 4 attempts"):
+    with pytest.raises(UserError, match="damaged: content-md5 states another md5; 4 attempts"):
         fetch(file_server, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -73,7 +73,7 @@ def test_a_worker_that_died_says_at_what():
     with local_pool(1), pytest.raises(WorkerDiedError) as caught:
         call(die_at, "a.warc.gz@7")
     found = str(caught.value)
-    assert found.endswith("; at work was a.warc.gz@7: if it dies there again, leave that file out")
+    assert found.endswith("; it was at a.warc.gz@7: if it dies there again, leave out that file")
     assert "\n" not in found
 
 

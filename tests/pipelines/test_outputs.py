@@ -59,7 +59,7 @@ def test_a_link_to_nothing_is_refused_where_no_stage_makes_it(tmp_path):
 @pytest.mark.parametrize("out", ["gs://bucket/out", Path("gs://bucket/out")])
 def test_a_stage_that_makes_directories_takes_no_url_for_one(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="writes to a directory of this machine"):
+    with pytest.raises(UserError, match="writes to a local directory"):
         publish(out, {})
     assert not list(tmp_path.iterdir())
 
@@ -239,7 +239,7 @@ def test_the_hash_does_not_depend_on_key_order(config):
         ("/proc/f.csv", "^cannot write to /proc: .*; make that possible, or choose another --out$"),
         ("pipe", "^pipe is not a regular file: choose another --out$"),
         ("https://example.org/f.csv", "can only be read: choose another --out"),
-        ("./other.csv", "^./other.csv is given for --weights too: choose another --out$"),
+        ("./other.csv", "^./other.csv is also given for --weights: choose another --out$"),
     ],
 )
 def test_files_that_cannot_be_written_are_refused(tmp_path, monkeypatch, file, message):

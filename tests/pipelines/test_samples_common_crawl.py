@@ -95,7 +95,7 @@ def test_no_more_downloads_at_a_time_than_allowed(dump, tmp_path, concurrency):
 def test_a_run_that_gave_up_keeps_the_files_that_are_complete(dump, tmp_path):
     second = f"/{dump.paths[4]}"
     dump.moods[second].extend([dump.hang_up] * 4)
-    with pytest.raises(UserError, match="the same command begins with this file again"):
+    with pytest.raises(UserError, match="the same command then continues with this file"):
         sample(dump, tmp_path / "crawl", concurrency=1)
     assert not (tmp_path / "crawl").exists()
     dump.requests.clear()

@@ -1,1 +1,1 @@
-"""HTML to plain text, at a bounded price; README.md says how."""
+"""Converts HTML to plain text, at a bounded cost; README.md explains how."""

@@ -1,4 +1,4 @@
-"""What the HTML standard says of elements, as far as the bound on a page's cost asks.
+"""Properties of elements in the HTML standard that the bound on a page's cost needs.
 
 Properties are bits of `KIND`, by the number of a name. See the standard, 13.2.4.2 and 13.2.6.
 """
@@ -25,28 +25,28 @@ _KINDS = {
     ROWS: "tbody thead tfoot caption colgroup",
     HEADING: "h1 h2 h3 h4 h5 h6",
     LINK: "a",
-    # Elements that hold nothing, or are there once; the others may nest within SVG.
+    # Elements that have no content, or occur once; the next kind may nest within SVG.
     VOID: "br embed hr img meta head body",
     VOID_IN_HTML: "area base basefont bgsound col frame input keygen link param source track wbr"
     " html",
-    # Elements whose content is text up to their end tag.
+    # Elements with only text up to their end tag.
     RAW: "script style textarea title xmp iframe noembed noframes",
     FORMATTING: "a b big code em font i nobr s small strike strong tt u",
     ENDS_P: "address article aside blockquote center details dialog dir div dl fieldset figcaption"
     " figure footer form h1 h2 h3 h4 h5 h6 header hgroup hr li listing main menu nav ol p plaintext"
     " pre search section summary table ul dd dt xmp",
-    # Elements whose end tag closes those in them whose end tags are left out.
+    # Elements whose end tag also closes inner elements with omitted end tags.
     SPECIAL: "address article aside blockquote button caption center dd details dir div dl dt"
     " fieldset figcaption figure footer header hgroup li listing main menu nav ol pre search"
     " section select summary table tbody td tfoot th thead tr ul",
     FOREIGN: "svg math",
-    # Start tags that end SVG and MathML (a font does with some attributes), and elements of these
-    # that hold HTML.
+    # Start tags that end SVG and MathML (font only with some attributes), and elements within SVG
+    # and MathML that contain HTML.
     BREAKS_OUT: "b big blockquote body br center code dd div dl dt em embed font h1 h2 h3 h4 h5 h6"
     " head hr i img li listing menu meta nobr ol p pre ruby s small span strong strike sub sup"
     " table tt u ul var",
     HOLDS_HTML: "annotation-xml desc foreignobject mi mn mo ms mtext",
-    # Elements that get the attributes of all their tags.
+    # Elements to which each further tag adds its attributes.
     MERGED: "html body",
     0: "frameset",
 }
@@ -56,7 +56,7 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 
 def _by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Return for each name, and for all others, the values of its kinds together."""
+    """Return for each name, and last for all other names, the combined values of its kinds."""
     found = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
@@ -67,7 +67,7 @@ def _by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
 KIND = _by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
-# What a start tag closes, and what is closed with it.
+# Kinds that a start tag closes, and kinds that are closed with them.
 STARTS_CLOSE = _by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),
@@ -83,13 +83,13 @@ STARTS_CLOSE_WITH = _by_name(
         (ROWS, _ROW_PARTS | ROW),
     ]
 )
-# What is closed with the element that an end tag closes.
+# Kinds that are closed with the element that an end tag closes.
 ENDS_CLOSE_WITH = _by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )
 ENDS_CLOSE_WITH[_NAMES.index("table")] = _TABLE_PARTS
 
-# Names are looked up by their first eight letters, then by the next; none that is known has more.
+# Names are looked up by their first eight letters, then by the next eight; no known name is longer.
 _LETTERS = 8
 _SLOT_BITS = 10
 _FACTOR, _SHIFT, _BYTE = np.uint64(0x9E3779B97F4A7C15), np.uint64(64 - _SLOT_BITS), np.uint64(8)
@@ -111,7 +111,7 @@ LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8).copy()
 
 @compiled
 def name_number(html, start, stop):
-    """Return a name's place among those that are known, `UNKNOWN` for others."""
+    """Return a name's index among the known names, or `UNKNOWN`."""
     first = following = np.uint64(0)
     for place in range(start, min(stop, start + _LETTERS)):
         first = (first << _BYTE) | np.uint64(LOWER[html[place]])

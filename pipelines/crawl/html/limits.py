@@ -1,9 +1,9 @@
-"""What a page may cost the HTML parser at most, estimated before it is parsed.
+"""Computes an upper bound on a page's cost for the HTML parser, before parsing.
 
-One pass over the page's bytes finds tags as the HTML standard's tokenizer does (13.2.5) and keeps a
-stack of open elements that is never shorter than the parser's, but for a constant factor: an
-element is closed where the parser surely closes it, and otherwise stays. What the parser does for a
-tag, in the worst case, is added up.
+One pass over the page's bytes finds tags like the HTML standard's tokenizer (13.2.5). It keeps a
+stack of open elements that is never shorter than the parser's, except by a constant factor: an
+element stays open unless the parser surely closes it. The parser's worst case for each tag is added
+up.
 """
 
 from typing import NamedTuple
@@ -54,27 +54,27 @@ from mswitch.pipelines.crawl.html.tokens import (
 #: In units of 20 ns: at this limit parsing and extraction take about half a second.
 MAX_COST = 25_000_000
 
-# What a token costs, and a formatting element that is made again, and an attribute of one.
+# Cost of a token, of a formatting element that is made again, and of an attribute of such one.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Each attribute is compared with those before it: so many comparisons are one unit.
+# Comparisons of attributes per unit; each attribute is compared with all before it.
 _COMPARISONS = 16
-# Open elements whose end tag may be left out that another end tag closes with its own element.
+# Most open elements with optional end tag that an end tag closes along with its own element.
 _MOST_IMPLIED = 4
-# Of equal formatting elements so many are made again ("Noah's Ark clause").
+# Most equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
-# Names and tags of more bytes are taken for different ones.
+# Longer names and tags count as different.
 _MOST_COMPARED = 256
-# Within SVG an end tag closes whatever is in its element.
+# Within SVG, an end tag closes any elements in its own.
 _ANY = -1
 
 
 class Cost(NamedTuple):
-    """What a page costs the parser at most, counted until one limit is exceeded.
+    """Upper bound on a page's cost for the parser, counted until a limit is exceeded.
 
     Attributes:
-        elements: to build and to visit elements, in units of 20 ns.
-        attributes: to compare attributes, in the same units.
-        ambiguous: whether where a tag ends depends on more than is known here.
+        elements: cost to build and visit elements, in units of 20 ns.
+        attributes: cost to compare attributes, in the same units.
+        ambiguous: whether the end of a tag depends on facts that are unknown here.
     """
 
     elements: int
@@ -83,9 +83,9 @@ class Cost(NamedTuple):
 
 
 def parser_cost(utf8: bytes, limit: int = MAX_COST) -> Cost:
-    """Return what a page costs the parser at most.
+    """Return an upper bound on a page's cost for the parser.
 
-    Time is linear in the page. Memory: 250 kB.
+    Time is linear in the size of the page. Memory: 250 kB.
     """
     elements, attributes, ambiguous = _measure(np.frombuffer(utf8, np.uint8), limit)
     return Cost(int(elements), int(attributes), bool(ambiguous))
@@ -95,8 +95,8 @@ class _Open(NamedTuple):
     """The stack of open elements, outermost first.
 
     Attributes:
-        elements: int64 [most, 5] number of the name, where that starts and ends, where the tag
-            ends, and what it costs to make the element again if it is formatting.
+        elements: int64 [most, 5] number of the name, its start and end, the tag's end, and the cost
+            to make the element again if it is formatting.
         sums: int64 [5] see the places below.
     """
 
@@ -104,15 +104,16 @@ class _Open(NamedTuple):
     sums: np.ndarray
 
 
-# Places in `_Open.elements` and `_Open.sums`: how many elements are open, and how many of them are
-# formatting, an <a> among it, that may be made again; what that costs; where SVG or MathML began.
+# Places in `_Open.elements` and `_Open.sums`. The latter has the number of open elements, of
+# formatting elements that may be made again, and of <a> among these; the cost to make them all
+# again; and the depth at which SVG or MathML began.
 _NAME, _START, _STOP, _TAG_STOP, _REMAKING = range(5)
 _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 
 @compiled
 def _place_of_name(html, opened, number, start, stop, closed_with, most):
-    """Return the place of the element that an end tag surely closes, or the depth."""
+    """Return the place of the element that an end tag surely closes; if none, the depth."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - most), -1):
         element = opened.elements[place]
@@ -130,7 +131,7 @@ def _place_of_name(html, opened, number, start, stop, closed_with, most):
 
 @compiled
 def _cut(opened, place):
-    """Close an element and all in it."""
+    """Close an element and all elements in it."""
     for inner in range(place, opened.sums[_DEPTH]):
         remaking = opened.elements[inner, _REMAKING]
         if remaking:
@@ -144,7 +145,7 @@ def _cut(opened, place):
 
 @compiled
 def _close(opened, wanted, closed_with):
-    """Close the innermost element of a kind, if it is surely closed by a start tag."""
+    """Close the innermost element of a kind, if a start tag surely closes it."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - _MOST_IMPLIED), -1):
         kind = KIND[opened.elements[place, _NAME]]
@@ -157,7 +158,7 @@ def _close(opened, wanted, closed_with):
 
 @compiled
 def _is_made_again(html, opened, number, start, tag_stop):
-    """Tell whether formatting may be made again: of equal elements three are, and one <a>."""
+    """Return whether formatting may be made again: at most three equal elements, and one <a>."""
     if KIND[number] & LINK:
         return opened.sums[_LINKS] == 0
     equal, size = 0, tag_stop - start
@@ -189,13 +190,13 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
     """Return the numbers of `Cost`."""
-    # Deeper than this costs more than the limit.
+    # A deeper stack costs more than the limit.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # that what is within SVG or MathML has not ended them, and is not HTML
-    has_frames = False  # a page of frames leaves out scripts, and reads on in them
+    is_sure = True  # that SVG or MathML has not ended, and contains no HTML
+    has_frames = False  # a page of frames drops script elements, and reads their content as markup
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:
             place += 1
@@ -243,7 +244,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
             _cut(opened, sums[_ROOT])
             in_foreign = False
         has_frames |= number == FRAMESET
-        if kind & OPTION:  # a select looks at all its options for each
+        if kind & OPTION:  # for each option, a select visits all its options
             options += 1
             elements += options
         if kind & VOID or (kind & VOID_IN_HTML and sums[_ROOT] < 0):

@@ -1,4 +1,4 @@
-"""HTML to plain text, hostile HTML included."""
+"""Converts HTML to plain text, even hostile HTML."""
 
 from resiliparse.extract.html2text import extract_plain_text
 
@@ -16,12 +16,12 @@ class UnreadableError(ValueError):
 def html_to_text(html: str, main_content: bool = True) -> str:
     """Return the text a reader sees, one line per block, list item or table row.
 
-    Alternative texts, form fields, link targets and list bullets are left out: they are no
-    running text. With `main_content`, resiliparse's heuristics also leave out navigation,
-    sidebars, footers and comments.
+    Alternative texts, form fields, link targets and list bullets are left out, since they are not
+    running text. With `main_content`, resiliparse's heuristics also leave out navigation, sidebars,
+    footers and comments.
 
     Raises:
-        UnreadableError: the HTML may take the parser over a second (`limits`), or resiliparse
+        UnreadableError: the parser may need over a second for the HTML (`limits`), or resiliparse
             refuses it.
     """
     _check_cost(html.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""Where the tags, comments and raw texts of HTML end, as its standard's tokenizer says (13.2.5)."""
+"""Finds the ends of tags, comments and raw text, like the HTML standard's tokenizer (13.2.5)."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ IS_LETTER[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 
 @compiled
 def same(html, start, other, size, fold):
-    """Tell whether two stretches of the page are the same, `fold`: in any case."""
+    """Return whether two ranges of the page are equal; `fold` ignores case."""
     for place in range(size):
         one, two = html[start + place], html[other + place]
         if one != two and not (fold and LOWER[one] == LOWER[two]):
@@ -26,7 +26,7 @@ def same(html, start, other, size, fold):
 
 @compiled
 def comment_end(html, start):
-    """Return where a comment ends, or what counts as one, that starts at `<!`, `<?` or `</`."""
+    """Return the end of a comment, or what counts as one, that starts with `<!`, `<?` or `</`."""
     size = len(html)
     if start + 3 < size and html[start + 1] == BANG and html[start + 2] == html[start + 3] == DASH:
         first = start + 4
@@ -47,7 +47,7 @@ def comment_end(html, start):
 
 @compiled
 def _is_tag(html, place, name, name_stop):
-    """Tell whether what follows `<` or `</` is the same name, with its end."""
+    """Return whether the same name, complete, follows `<` or `</`."""
     size = name_stop - name
     end = place + size
     return end < len(html) and same(html, place, name, size, True) and ENDS_NAME[html[end]]
@@ -55,9 +55,9 @@ def _is_tag(html, place, name, name_stop):
 
 @compiled
 def raw_end(html, place, name, name_stop, is_script):
-    """Return where the end tag of a raw element is, or the page's end.
+    """Return the start of a raw element's end tag, or the page's end.
 
-    What comes in a script after `<!--` and `<script` continues after the first end tag.
+    A script that contains `<!--` and then `<script` continues after the first end tag.
     """
     escaped = nested = False
     comment = place
@@ -87,7 +87,7 @@ def raw_end(html, place, name, name_stop, is_script):
 
 @compiled
 def tag_end(html, place):
-    """Return where a tag ends, how many attributes it has, and whether it ends with "/>"."""
+    """Return a tag's end, its number of attributes, and whether it ends with "/>"."""
     size, count = len(html), 0
     while place < size:
         code = html[place]
@@ -117,13 +117,13 @@ def tag_end(html, place):
             while place < size and not (IS_SPACE[html[place]] or html[place] == GT):
                 place += 1
             if place < size and html[place] == GT:
-                return place + 1, count, False  # a "/" before it is the value's
+                return place + 1, count, False  # a "/" before it belongs to the value
     return size, count, False
 
 
 @compiled
 def is_plain(html, start, stop):
-    """Tell whether raw text is the same within SVG: no markup but whole CDATA sections."""
+    """Return whether SVG reads raw text alike: it has no markup except whole CDATA sections."""
     place, in_section = start, False
     while place < stop:
         if html[place] == LT and not in_section:
@@ -141,5 +141,5 @@ def is_plain(html, start, stop):
 
 @compiled
 def ends_section(html, end):
-    """Tell whether a CDATA section may end here."""
+    """Return whether a CDATA section may end here."""
     return html[end - 1] == GT and html[end - 2] == html[end - 3] == BRACKET_END

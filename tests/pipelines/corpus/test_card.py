@@ -187,7 +187,7 @@ def test_the_card_of_profile_modern(tmp_path):
     assert "each line once" not in modern.lower()
     assert "No evaluation set was excluded" in modern
     assert "mC4 lacks hr." in modern
-    assert "pages that this one stands for" in modern
+    assert "number of pages that this one represents" in modern
     (tmp_path / "quiz.txt").write_text("A question\n")
     (tmp_path / "block.txt").write_text("bad.example\n")
     bare = (

@@ -146,7 +146,7 @@ def test_bounds_name_the_option(make, message):
         ("quality.min_words=many", "quality.min_words=many: give a whole number"),
         ("quality.max_digit_share=x", "quality.max_digit_share=x: give a number"),
         ("personal_data.mask_personal_data=no", "give true or false"),
-        ("quality.max_top_ngram_shares=a", "give numbers with commas between"),
+        ("quality.max_top_ngram_shares=a", "give numbers separated by commas"),
         ("quality.max_top_ngram_shares=1,1", "quality.max_top_ngram_shares needs 3 limits"),
     ],
 )
