@@ -15,18 +15,20 @@ import pyarrow.parquet as pq
 
 from mswitch.flows.reports.routing import Routing, routing_from_table
 from mswitch.flows.reports.speedup import LanguageLosses
-from mswitch.models.training.metrics import METRICS, read_metrics
-from mswitch.models.training.run_directory import (
+from mswitch.models.evaluation.schemas import (
     BORDER_NATS,
     CLUSTER,
-    CONFIG,
     DENOISER,
     EVALUATION_SETTINGS,
-    FREE,
+)
+from mswitch.models.training.metrics import METRICS, read_metrics
+from mswitch.models.training.run_directory import (
+    CONFIG,
     read_marker,
     read_run,
 )
 from mswitch.models.training.run_files import open_files
+from mswitch.models.training.run_plan import FREE
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256
 

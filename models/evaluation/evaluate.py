@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import Evaluator
+from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, EVALUATION_SETTINGS
 from mswitch.models.training.checkpoint import complete_steps, restore_parameters
 from mswitch.models.training.distributed import (
     agree,
@@ -26,11 +27,8 @@ from mswitch.models.training.distributed import (
     together,
 )
 from mswitch.models.training.run_directory import (
-    BORDER_NATS,
     CHECKPOINTS,
     CONFIG,
-    DENOISER,
-    EVALUATION_SETTINGS,
     check_vocabulary,
     read_run,
     train_config_of,

@@ -24,11 +24,12 @@ from mswitch.models.evaluation.near_duplicates import (
     restore_tokens,
     sign,
 )
+from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, ROUTING_SCHEMA, WHOLE_SCHEMA
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import BORDER_NATS, CLUSTER, DENOISER, model_of
+from mswitch.models.training.run_directory import model_of
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
@@ -37,27 +38,8 @@ from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.tasks.batches.prefetch import ahead
 from mswitch.tasks.batches.validation import ValidationBatches
 
-SCHEMA = pa.schema(
-    [
-        ("lang", pa.string()),
-        ("document", pa.string()),
-        ("nats", pa.float64()),
-        ("target_tokens", pa.int64()),
-        ("target_bytes", pa.int64()),
-        (CLUSTER, pa.int64()),
-    ]
-)
-_WHOLE = SCHEMA.append(pa.field(BORDER_NATS, pa.float64())).append(pa.field(DENOISER, pa.int64()))
 #: Features of a batch that hold its text.
 TEXT = ("encoder_input_tokens", "decoder_target_tokens")
-ROUTING_SCHEMA = pa.schema(
-    [
-        ("lang", pa.string()),
-        ("layer", pa.int64()),
-        ("expert", pa.int64()),
-        ("tokens", pa.int64()),
-    ]
-)
 
 
 class EvaluationResult(NamedTuple):
@@ -195,7 +177,7 @@ class Evaluator:
             (lang, key, *sums[:3], self._clusters[lang, key], sums[3], kind)
             for (lang, key, kind), sums in sorted(documents.items())
         ]
-        table = _table(rows, _WHOLE)
+        table = _table(rows, WHOLE_SCHEMA)
         unused = [] if any(kind for *_, kind in documents) else [DENOISER]
         unused += [] if self._batches.in_bytes else [BORDER_NATS]
         table = table.drop(unused)

@@ -11,8 +11,9 @@ from typing import Any
 
 from mswitch.models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
 from mswitch.models.training.initial_parameters import check_moments, find_origin
-from mswitch.models.training.run_directory import RunPlan, check_vocabulary, model_of, read_run
+from mswitch.models.training.run_directory import check_vocabulary, model_of, read_run
 from mswitch.models.training.run_files import open_files
+from mswitch.models.training.run_plan import RunPlan
 from mswitch.models.training.train import ALONE, make_plan, train_prepared
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError

@@ -23,13 +23,11 @@ from mswitch.models.training.distributed import say_once
 from mswitch.models.training.optimizer import Optimizer
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
-    Origin,
-    RunPlan,
-    Teacher,
     read_run,
     train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
+from mswitch.models.training.run_plan import Origin, RunPlan, Teacher
 from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
 from mswitch.models.training.total_loss import Teaching
 from mswitch.pipelines.errors import UserError

@@ -18,8 +18,9 @@ from mswitch.models.training.distributed import JobError, meet, on_first, say_on
 from mswitch.models.training.initial_parameters import teaching_of, values_after
 from mswitch.models.training.metrics import METRICS, MetricsWriter, written
 from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import CHECKPOINTS, RunPlan, read_run
+from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.models.training.run_files import RunFiles
+from mswitch.models.training.run_plan import RunPlan
 from mswitch.models.training.signals import stop_requests
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step

@@ -27,12 +27,12 @@ from mswitch.models.training.distributed import agree, membership, on_first, say
 from mswitch.models.training.loop import run_training
 from mswitch.models.training.run_directory import (
     CONFIG,
-    RunPlan,
     claim_run,
     describe_run,
     finish_run,
 )
 from mswitch.models.training.run_files import open_files
+from mswitch.models.training.run_plan import RunPlan
 from mswitch.models.training.state import Skeleton, parameter_counts
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point

@@ -21,14 +21,13 @@ from mswitch.models.partitioning import check_divisible
 from mswitch.models.training.finetune import is_same, prepare_tuning
 from mswitch.models.training.initial_parameters import find_origin
 from mswitch.models.training.run_directory import (
-    RunPlan,
-    Teacher,
     check_vocabulary,
     model_of,
     read_run,
     train_config_of,
 )
 from mswitch.models.training.run_files import open_files
+from mswitch.models.training.run_plan import RunPlan, Teacher
 from mswitch.models.training.train import ALONE, NO_CHANGES, prepare, train_prepared
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.pipelines.errors import UserError

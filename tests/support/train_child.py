@@ -91,7 +91,7 @@ def plan(preset: str, steps: int, **options):
     """A run of one sparse (or dense) layer each in encoder and decoder."""
     from mswitch.models.config import TrainConfig
     from mswitch.models.presets import preset as find_preset
-    from mswitch.models.training.run_directory import RunPlan
+    from mswitch.models.training.run_plan import RunPlan
 
     model = find_preset(preset).model
     model = dataclasses.replace(

@@ -18,7 +18,7 @@ from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.evaluation import evaluate as evaluation
 from mswitch.models.evaluation.evaluate import evaluate, evaluate_run
-from mswitch.models.evaluation.evaluator import SCHEMA
+from mswitch.models.evaluation.schemas import SCHEMA
 from mswitch.models.huggingface.convert import export_hf, import_hf
 from mswitch.models.training.run_directory import read_run
 from mswitch.pipelines import directory_lock

@@ -1,0 +1,33 @@
+"""Columns of an evaluation's tables, for writers and readers."""
+
+import pyarrow as pa
+
+#: Key of an evaluation's settings, in the schema metadata of its files.
+EVALUATION_SETTINGS = b"mswitch.evaluation"
+#: Column of an evaluation: the UL2 denoiser of a row, if there are several.
+DENOISER = "denoiser"
+#: Column of an evaluation: number of the document's cluster of near-duplicates.
+CLUSTER = "cluster"
+#: Column of an evaluation that counts bytes: the loss on sentinels and ends, in nats.
+BORDER_NATS = "border_nats"
+
+SCHEMA = pa.schema(
+    [
+        ("lang", pa.string()),
+        ("document", pa.string()),
+        ("nats", pa.float64()),
+        ("target_tokens", pa.int64()),
+        ("target_bytes", pa.int64()),
+        (CLUSTER, pa.int64()),
+    ]
+)
+#: `SCHEMA` with columns that only some evaluations have.
+WHOLE_SCHEMA = pa.schema([*SCHEMA, (BORDER_NATS, pa.float64()), (DENOISER, pa.int64())])
+ROUTING_SCHEMA = pa.schema(
+    [
+        ("lang", pa.string()),
+        ("layer", pa.int64()),
+        ("expert", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
