@@ -1,1 +1,1 @@
-"""Corpus builds as a Dataflow flex template: its launcher, its parameters, its image."""
+"""Dataflow flex template for corpus builds: its launcher, parameters and image."""

@@ -1,10 +1,10 @@
-"""What the worker of a template's job does: its own module, which workers can import."""
+"""Work of the template's job, in a module of its own that workers can import."""
 
 from typing import Any
 
 
 def conduct(request: dict[str, Any]) -> None:
-    """Build a corpus on Dataflow, from within a worker of Dataflow."""
+    """Build a corpus on Dataflow, from a worker of Dataflow."""
     from mswitch.pipelines.corpus.build import build_corpus
     from mswitch.pipelines.corpus.config import config_of
 

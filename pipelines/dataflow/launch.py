@@ -1,9 +1,8 @@
 """`python -m mswitch.pipelines.dataflow.launch`: the program of the flex template.
 
-Dataflow's launcher gives `--name=value`, expects one job, and must not be kept waiting. A build is
-several jobs, one after the other: so the job that is launched here conducts them. It has one
-worker, which runs `build_corpus` as the command would; when it fails it is tried again, and goes
-on where it stopped.
+Dataflow's launcher passes `--name=value`, expects one job, and must not wait. But a build is many
+jobs, one after the other. So the job that is launched here conducts them. It has one worker, which
+runs `build_corpus` like the command. If it fails, it runs again and continues where it stopped.
 """
 
 import argparse
@@ -15,11 +14,11 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import USER_ERROR
 
-#: Those of the template; metadata.json describes them.
+#: Parameters of the template; metadata.json describes them.
 PARAMETERS = ("input", "out", "append", "badwords", "set")
-#: What the launcher says of the job that conducts, and the jobs of a build must not be given.
+#: Options of the launcher for the conducting job, which the jobs of a build must not get.
 _OWN_OPTIONS = ("runner", "job_name", "template_location", "staging_location", "dataflow_job_file")
-#: The conductor waits most of the time; these override what is meant for the jobs of the build.
+#: Options of the conductor, which mostly waits; they override the options for the build's jobs.
 _CONDUCTOR = (
     "--num_workers=1",
     "--max_num_workers=1",
@@ -31,7 +30,7 @@ _CONDUCTOR = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start the job; see the module."""
+    """Launch the job; return the exit code."""
     try:
         launch(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
@@ -48,7 +47,7 @@ def launch(arguments: Sequence[str]) -> None:
     from mswitch.pipelines.runners import pipeline_options
 
     request, options = build_request(arguments)
-    # With FlexRS it would wait for hours itself.
+    # With FlexRS, the conductor itself would wait for hours.
     own = [option for option in options if _name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
@@ -56,7 +55,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what the conductor is asked for, in plain values, and all of Beam's options."""
+    """Return the request to the conductor, in plain values, and all of Beam's options."""
     from mswitch.pipelines.corpus.config import config_of
     from mswitch.pipelines.runners import pipeline_options
 
@@ -72,7 +71,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     if given.append.lower() not in ("", "true", "false"):
         raise UserError(f"--append={given.append}: give true or false")
     for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
-    # Both complain before a job is started.
+    # Both raise errors before a job starts.
     config_of(given.set)
     pipeline_options("dataflow", for_build)
     request = {

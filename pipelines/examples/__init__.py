@@ -1,1 +1,1 @@
-"""The examples stage: a corpus and a vocabulary in, span-corruption examples out."""
+"""The examples stage: makes span-corruption examples from a corpus and a vocabulary."""

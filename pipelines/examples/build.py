@@ -1,8 +1,8 @@
-"""Corpus and vocabulary to an examples directory: a seqio cache that is addressable by index.
+"""Builds an examples directory from corpus and vocabulary: a seqio cache with access by index.
 
-One shard per corpus shard, so shard counts follow from bytes and nothing is shuffled between
-workers. A finished shard leaves a description beside the output; after a kill, only shards without
-one are done again, and give the same bytes.
+Each corpus shard becomes one shard, so the number of shards follows from bytes, and nothing is
+shuffled between workers. A finished shard has a description beside the output. After a kill, only
+shards without one are written again, with the same bytes.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from mswitch.pipelines.records import SPLITS
 from mswitch.pipelines.runners import use_runner
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
-#: Settings that the manifest has at its top level, unless they are at their default.
+#: Settings at the top level of the manifest, unless they are at their default.
 _NOTED = ("weights", "objective", "validation_spans", "window_bytes")
 
 
@@ -53,7 +53,7 @@ def plan_shards(corpus: Corpus) -> list[ExampleShard]:
 
 
 def _longest_targets(config: ExamplesConfig, finished: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Return how long validation targets are, where that does not follow from other lengths."""
+    """Return the longest validation targets, if these do not follow from other lengths."""
     counts = [shard["counts"] for shard in finished if shard["split"] == "validation"]
     if config.validation_spans == "tokens" or not counts:
         return {}
@@ -81,11 +81,11 @@ def build_examples(
     """Write the examples directory.
 
     Args:
-        corpus: a finished corpus directory, or its URL.
+        corpus: path or URL of a finished corpus directory.
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: where to write, or a URL such as gs://bucket/examples.
+        out: the directory to make, or a URL such as gs://bucket/examples.
         config: lengths, noise and seed.
-        runner: where tasks are done (`mswitch.pipelines.runners`); its workers must see `out`.
+        runner: where tasks run (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
     """
     use_runner(runner, beam_options)

@@ -1,8 +1,8 @@
-"""Validation examples whose spans are chosen on raw text, the same whatever the vocabulary.
+"""Makes validation examples whose spans are chosen on raw text, for every vocabulary alike.
 
-A vocabulary of longer tokens masks longer spans and shows more text beside them: losses of models
-with different vocabularies are of different tasks. Here windows, spans and the measure, bytes, are
-those of the text; prefix, spans and what is between them are tokenised apart.
+A vocabulary with longer tokens masks longer spans and shows more text beside them, so losses of
+models with different vocabularies measure different tasks. Here windows and spans depend only on
+the text, and the measure is bytes. Spans and the text between them are tokenised separately.
 """
 
 import itertools
@@ -25,9 +25,9 @@ from mswitch.pipelines.examples.span_corruption import (
 )
 from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
-#: Bytes of a span in the mean: about three tokens.
+#: Mean bytes of a span: about three tokens.
 SPAN_BYTES = 10.0
-#: Where words are longer, such as in scripts without spaces, a span may begin at any character.
+#: In longer words, such as in scripts without spaces, a span may begin at any character.
 _LONGEST_WORD_BYTES = 30
 _WORDS = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 
@@ -44,7 +44,7 @@ def windows(text: str, size: int) -> Iterator[str]:
 
 
 def units(text: str) -> list[str]:
-    """Cut a text into what spans are made of: words with the space before them, or characters."""
+    """Cut a text into the units of spans: words with the space before them, or characters."""
     words = _WORDS.findall(text) or [text]
     return [
         unit
@@ -54,7 +54,7 @@ def units(text: str) -> list[str]:
 
 
 def spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
-    """Cut a text into pieces that alternate: what is shown, what is masked."""
+    """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
     found = units(text)
     mean = max(1.0, SPAN_BYTES * len(found) / len(text.encode()))
     noise, other = draws_needed(len(found), noise_density, mean)
@@ -77,18 +77,17 @@ def byte_examples(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
     """Yield inputs, targets and masked bytes of each window of a document.
 
-    Left out, for every vocabulary alike, are windows of a single word, of more spans than there are
-    sentinels, and those that Unicode's compatible form (NFKC), which vocabularies read, makes
-    longer than a window.
+    Some windows are left out, for every vocabulary alike: windows with a single word, with more
+    spans than sentinels, or with a longer form in NFKC, which vocabularies read.
 
     Args:
-        document: its id, which the draws belong to.
-        text: as the corpus has it.
-        vocabulary: sentinels included.
-        lengths: inputs must fit, and targets have as much room; the share of masked tokens is
-            that of masked units.
-        seed: of the draws.
-        window_bytes: of a window.
+        document: id of the document, for the draws.
+        text: its text in the corpus.
+        vocabulary: the vocabulary, with sentinels.
+        lengths: inputs and targets must fit inputs_length; noise_density is the share of masked
+            units.
+        seed: seed of the draws.
+        window_bytes: bytes of a window.
     """
     highest = vocabulary.GetPieceSize() - 1
     for number, window in enumerate(windows(text, window_bytes)):
@@ -115,9 +114,9 @@ def byte_examples(
         longest = max(len(inputs), len(targets)) + 1
         if longest > lengths.inputs_length:
             raise UserError(
-                f"{window_bytes} bytes of document {document} are {longest} tokens, and there is "
-                f"room for {lengths.inputs_length}: give a smaller --window-bytes, the same for "
-                "every vocabulary that is compared"
+                f"{window_bytes} bytes of document {document} are {longest} tokens, more than "
+                f"inputs_length {lengths.inputs_length}: give a smaller --window-bytes, the same "
+                "for every vocabulary that is compared"
             )
         yield np.array([*inputs, EOS_ID]), np.array([*targets, EOS_ID]), size
 

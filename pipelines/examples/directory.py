@@ -1,7 +1,7 @@
-"""An examples directory while it is made: its shards, seqio's cache metadata, what is left to do.
+"""Writes an examples directory: its shards and seqio's cache metadata.
 
-The layout is that of seqio's cache, a folder for each seqio task, with an index beside each shard.
-A finished shard leaves a description beside the output; after a kill, only shards without one are
+The layout is seqio's cache: a folder for each seqio task, with an index beside each shard. A
+finished shard has a description beside the output. After a kill, only shards without one are
 written again.
 """
 
@@ -21,16 +21,16 @@ from mswitch.pipelines.runners import worker_processes
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, VocabularyModel
 
 STAGE = "examples"
-#: Working files: which shards are finished, and their descriptions.
+#: Name of the working files with the descriptions of finished shards.
 NOTES = "units"
-#: The seqio whose cache layout is written.
+#: Version of seqio whose cache layout is written.
 SEQIO_VERSION = "0.0.20"
-#: Features as seqio's `info.<split>.json` describes them.
+#: Description of a token feature in seqio's `info.<split>.json`.
 TOKENS: Mapping[str, Any] = MappingProxyType({"shape": [None], "dtype": "int32"})
 
 
 class Shard(Protocol):
-    """One file to write, relative to its directory, and the bytes that it is made from."""
+    """A file to write: its path in the directory, and the size of its source."""
 
     @property
     def path(self) -> str: ...  # noqa: D102
@@ -38,22 +38,21 @@ class Shard(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-#: Takes a shard and `directory`, writes it below that; returns its description, with `records` and
-#: `size_bytes`.
+#: Writes a shard below `directory`; returns its description, with `records` and `size_bytes`.
 Write = Callable[..., dict[str, Any]]
 
 
 def working_files(directory: str, name: str) -> str:
-    """Return where working files lie.
+    """Return the directory of working files.
 
-    They lie beside a local directory, in which they leave no trace, and within one in a bucket.
+    It is beside a local directory, so that nothing of it stays there, and within one in a bucket.
     """
     remote = storage.is_remote(directory)
     return storage.join(directory, f"_{name}") if remote else f"{directory}.{name}"
 
 
 def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
-    """Put the vocabulary into the directory and return the path of its model."""
+    """Write the vocabulary into the directory; return the path of its model."""
     model = storage.join(directory, "vocabulary", MODEL_FILE)
     storage.make_directory(storage.join(directory, "vocabulary"))
     write_atomically(model, vocabulary.model)
@@ -63,14 +62,14 @@ def write_vocabulary(directory: str, vocabulary: VocabularyModel) -> str:
 def write_missing(
     planned: Sequence[Shard], directory: str, write: Write, engine: Engine, noun: str
 ) -> list[dict[str, Any]]:
-    """Write what an earlier run did not finish; return all descriptions in the order of `planned`.
+    """Write the shards that no earlier run finished; return the descriptions of all `planned`.
 
     Args:
         planned: all shards.
-        directory: where they lie.
-        write: writes one of them.
-        engine: where that runs.
-        noun: what people call what is written.
+        directory: the directory that contains them.
+        write: writes a shard.
+        engine: where `write` runs.
+        noun: word for the shards, for people.
     """
     tasks = Tasks(
         noun,
@@ -80,7 +79,7 @@ def write_missing(
         [shard.size_bytes for shard in planned],
     )
     done = len(planned) - len(tasks.todo())
-    say(STAGE, f"{done:,} of {len(planned):,} {noun} are there already")
+    say(STAGE, f"{done:,} of {len(planned):,} {noun} already exist")
     with worker_processes(engine.runner, engine.beam_options):
         run_tasks([tasks], engine)
     return list(tasks.read())
@@ -93,14 +92,14 @@ def publish(
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
     said: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write what seqio's own caching does beside shards, and publish the directory.
+    """Write the files that seqio's own caching writes beside shards; publish the directory.
 
     Args:
         staged: the directory.
         finished: descriptions of all shards.
-        vocabulary: of the examples.
+        vocabulary: vocabulary of the examples.
         features: by split, the features that seqio reads, with shape and type.
-        said: what else the manifest says.
+        said: further entries of the manifest.
 
     Returns:
         `languages` of the manifest.
@@ -121,7 +120,7 @@ def _describe(
     directory: str,
     features: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, Any]:
-    """Describe each language, here and in seqio's files; a split without records is removed."""
+    """Describe each language, in seqio's files too; remove splits without records."""
     by_split: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for shard in finished:
         by_split.setdefault(shard["lang"], {}).setdefault(shard["split"], []).append(shard)
@@ -146,7 +145,7 @@ def _describe(
 
 
 def _entry(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the manifest says of a split; of copies, where there are any."""
+    """Return a split's entry in the manifest; it has `copies` if there are any."""
     entry: dict[str, Any] = {"records": sum(shard["records"] for shard in shards)}
     for name in ("tokens", "documents", "copies", "bytes"):
         entry[name] = sum(shard["counts"][name] for shard in shards)
@@ -163,7 +162,7 @@ def _write_cache_metadata(
     shards: Sequence[Mapping[str, Any]],
     features: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write info and stats of a split."""
+    """Write seqio's info and stats of a split."""
     info = {
         "num_shards": len(shards),
         "features": {name: dict(kind) for name, kind in features.items()},

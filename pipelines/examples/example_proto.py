@@ -1,6 +1,6 @@
-"""`tf.train.Example` without TensorFlow: integer and bytes features, encoded and decoded.
+"""Encodes and decodes `tf.train.Example` without TensorFlow: integer and bytes features.
 
-The messages are those of tensorflow/core/example/{example,feature}.proto, without FloatList.
+The messages are defined in tensorflow/core/example/{example,feature}.proto; FloatList is left out.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,8 +22,8 @@ def _field(name: str, number: int, kind: str, label: str = "OPTIONAL") -> dict[s
 
 
 def _message_classes() -> list[Any]:
-    # On the wire a message is its bytes, and so is a packed list: read as such, the integers go
-    # to NumPy without a Python integer for each, which takes a sixth off a batch.
+    # Messages and packed lists are both bytes on the wire. Read as bytes, integers go to NumPy
+    # without a Python integer for each, which saves a sixth of a batch's time.
     kinds = [_field("bytes_list", 1, "BytesList"), _field("int64_list", 3, "BYTES")]
     entry = [_field("key", 1, "STRING"), _field("value", 2, "Feature")]
     nested = {"name": "FeatureEntry", "field": entry, "options": {"mapEntry": True}}
@@ -41,7 +41,7 @@ def _message_classes() -> list[Any]:
         {"name": "Example", "field": [_field("features", 1, "Features")]},
     ]
     file = {"name": "mswitch/example.proto", "package": "mswitch", "syntax": "proto3"}
-    # A pool of our own: TensorFlow's messages may be in the default one.
+    # Use a separate pool: the default one may have TensorFlow's messages.
     pool = descriptor_pool.DescriptorPool()
     proto = descriptor_pb2.FileDescriptorProto()
     pool.Add(json_format.ParseDict({**file, "messageType": messages}, proto))
@@ -55,7 +55,7 @@ _Example, _Int64List, _PackedList = _message_classes()
 
 
 def encode_example(features: Mapping[str, Feature]) -> bytes:
-    """Serialise an Example; equal features give equal bytes."""
+    """Serialise an Example; equal features have equal bytes."""
     example = _Example()
     for name, values in features.items():
         feature = example.features.feature[name]
@@ -87,7 +87,7 @@ def decode_example(data: bytes, names: Collection[str] | None = None) -> dict[st
 
     Args:
         data: a serialised Example.
-        names: features to decode; by default all.
+        names: features to decode; default: all.
 
     Raises:
         ValueError: the bytes are not such an Example.

@@ -1,7 +1,7 @@
-"""How often a document is trained on, by how many pages it stands for.
+"""Repeats training documents by the number of pages that each represents.
 
-Deduplication leaves one page of each cluster of near-duplicates. Pages that existed a few times are
-the best ones of a crawl, by how few of them filters drop: training text gets them more than once
+Deduplication keeps one page of each cluster of near-duplicates. Pages that existed a few times are
+the best of a crawl, since filters drop the fewest of them. So training text repeats them
 ("rehydration", Penedo et al. 2025, section 4.5).
 """
 
@@ -27,13 +27,13 @@ class Rehydration:
     """Copies of a document by language and size of its cluster.
 
     Attributes:
-        steps: by language, the sizes from which on a number of copies holds, increasing, and these.
+        steps: by language, pairs of a size and the number of copies from this size on, increasing.
     """
 
     steps: Mapping[str, tuple[tuple[int, int], ...]]
 
     def copies(self, lang: str, cluster_size: int) -> int:
-        """How often a document is trained on; once where nothing is said of it."""
+        """Return how often to train on a document; once if `steps` do not mention it."""
         steps = self.steps.get(lang, self.steps.get(ALL, ()))
         place = bisect.bisect_right(steps, cluster_size, key=lambda step: step[0])
         return steps[place - 1][1] if place else 1
@@ -42,7 +42,7 @@ class Rehydration:
 def read_weights(path: str | Path) -> Rehydration:
     """Read a CSV with lang (or `*`), cluster_size and weight.
 
-    A weight, a whole number, holds from its cluster size up to the next one of the language.
+    A weight, a whole number, applies from its cluster size up to the language's next one.
     """
     found: dict[str, dict[int, int]] = collections.defaultdict(dict)
 
@@ -64,9 +64,9 @@ def read_weights(path: str | Path) -> Rehydration:
 
 
 def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
-    """Put documents into an order in which copies of one, which follow each other, are far apart.
+    """Reorder documents so that copies of a document, adjacent before, are far apart.
 
-    Else a segment would hold several, and a model would learn to copy a span from its twin.
+    Otherwise a segment would have several copies, and a model would learn to copy from them.
     """
     keyed = []
     for document, copies in itertools.groupby(documents, operator.itemgetter(0)):

@@ -1,6 +1,6 @@
-"""From the tokens of documents to segments: losslessly, or as T5's own pipeline has it.
+"""Makes segments from the tokens of documents: without loss, or like T5's own pipeline.
 
-`t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; mT5's too), step by step under
+`t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; also mT5's), step by step with
 t5's names: one chunk of each document and epoch, 128 documents joined, cut to segments.
 """
 
@@ -24,27 +24,27 @@ Chain = Literal["lossless", "t5"]
 MAX_CHUNK_TOKENS = 65_536
 JOINED_DOCUMENTS = 128
 
-#: Id and tokens of a document; tokens of a segment and the places where documents begin in it.
+#: Id and tokens of a document; tokens of a segment and the starts of documents in it.
 Document = tuple[str, Tokens]
 Segment = tuple[Tokens, np.ndarray]
 
 
 def split_tokens(tokens: Tokens, length: int) -> list[Tokens]:
-    """Cut losslessly into segments of `length`, the last as it comes (t5, same name)."""
+    """Cut into segments of `length` without loss; the last may be shorter (t5, same name)."""
     return [tokens[start : start + length] for start in range(0, tokens.size, length)]
 
 
 def select_random_chunk(tokens: Tokens, max_length: int, draw: int) -> Tokens:
-    """Cut into chunks of `max_length` and keep the one that a draw of 32 bits says (t5)."""
+    """Cut into chunks of `max_length`; keep the one that a draw of 32 bits selects (t5)."""
     chunks = -(-tokens.size // max_length)
     start = (draw * chunks >> 32) * max_length
     return tokens[start : start + max_length]
 
 
 def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[list[Tokens]]:
-    """Take `count` documents at a time, the last ones as they come, without padding ids (t5).
+    """Yield `count` documents at a time, at the end fewer, without padding ids (t5).
 
-    t5 pads documents to join them, and drops every padding id afterwards: the document's own too.
+    t5 pads documents to join them, then drops every padding id, even those of a document itself.
     """
     remaining = iter(documents)
     while group := list(itertools.islice(remaining, count)):
@@ -55,9 +55,9 @@ def lossless(documents: Iterable[Document], length: int, *, separate: bool) -> I
     """Cut all documents, joined, into segments of `length`; only the last may be shorter.
 
     Args:
-        documents: in their order.
+        documents: documents in order.
         length: tokens of a segment.
-        separate: whether an EOS stands after each document.
+        separate: whether to put an EOS after each document.
     """
     eos = np.array([EOS_ID], np.int32)
     pieces = [np.concatenate([tokens, eos]) if separate else tokens for _, tokens in documents]
@@ -65,12 +65,12 @@ def lossless(documents: Iterable[Document], length: int, *, separate: bool) -> I
 
 
 def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Segment]:
-    """Make the segments of one epoch as T5 does; which chunk of a document, its id decides.
+    """Make the segments of an epoch like T5; a document's id selects its chunk.
 
     Args:
-        documents: in their order, none empty.
+        documents: documents in order, none empty.
         length: tokens of a segment.
-        seed: of the choice of chunks.
+        seed: seed for the choice of chunks.
     """
     chunks = (
         select_random_chunk(
@@ -85,7 +85,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
 
 
 def _cut(pieces: list[Tokens], length: int) -> Iterator[Segment]:
-    """Join pieces and cut them; with each segment, the places at which pieces begin in it."""
+    """Join pieces and cut them; yield each segment with the starts of pieces in it."""
     if not pieces:
         return
     ends = np.cumsum([piece.size for piece in pieces])

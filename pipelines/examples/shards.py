@@ -1,13 +1,13 @@
-"""One corpus shard becomes one TFRecord shard of examples; nothing here knows of Beam.
+"""Makes one TFRecord shard of examples from each corpus shard, without Beam.
 
 Training records are raw segments, the documents of a shard joined and cut (`segments`), whose masks
 are drawn when they are read, or finished examples. Validation records are frozen corrupted
 examples that never cross documents.
 
-The records of a language are shuffled as a whole, once and by hash, without moving them again: the
-corpus sorts documents by the hash of their URL, a shard is a range of hashes, so any document is
-as likely in one place as in another; and the segments of a shard, in which neighbours are of one
-document, are permuted. (Crawls that were added to a corpus follow in their own shards.)
+All records of a language are shuffled once, by hash, without moving them again. The corpus sorts
+documents by the hash of their URL, and a shard is a range of hashes, so any document may be at any
+place. And the segments of a shard are permuted, since neighbours come from the same document.
+(Crawls that were added to a corpus follow in their own shards.)
 """
 
 import dataclasses
@@ -42,20 +42,20 @@ from mswitch.pipelines.examples.tfrecord import write_tfrecord
 from mswitch.pipelines.languages import task_name
 from mswitch.pipelines.vocabulary.model import load_vocabulary
 
-#: What SentencePiece writes for a space.
+#: SentencePiece's character for a space.
 SPACE_MARK = "\N{LOWER ONE EIGHTH BLOCK}"
-#: About as many bytes of text are tokenised by one call.
+#: Approximate bytes of text to tokenise in one call.
 CALL_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class ExampleShard:
-    """One shard of work: the corpus shard and the shard it becomes.
+    """A corpus shard, and the example shard it becomes.
 
     Attributes:
-        corpus_shard: what to read.
-        number: which shard of its language and split.
-        of: how many shards that language and split have.
+        corpus_shard: the shard to read.
+        number: its number within its language and split.
+        of: number of shards of that language and split.
     """
 
     corpus_shard: CorpusShard
@@ -64,7 +64,7 @@ class ExampleShard:
 
     @property
     def path(self) -> str:
-        """The TFRecord shard, relative to the examples directory."""
+        """Path of the TFRecord shard, relative to the examples directory."""
         shard = self.corpus_shard
         name = f"{shard.split}.tfrecord-{self.number:05}-of-{self.of:05}"
         return f"{task_name(shard.lang)}/{name}"
@@ -77,10 +77,10 @@ class ExampleShard:
 
 @dataclasses.dataclass
 class ShardCounts:
-    """What went into one shard: documents, their UTF-8 bytes, tokens, longest features.
+    """Counts of a shard: documents, their UTF-8 bytes, tokens, longest features.
 
-    Of training documents that come several times (`rehydration`), bytes and tokens count each time,
-    and `copies` is how many documents these are together.
+    If training documents are repeated (`rehydration`), bytes and tokens count each time, and
+    `copies` counts documents including repetitions.
     """
 
     documents: int = 0
@@ -93,7 +93,7 @@ class ShardCounts:
     targets_max_tokens: int = 0
 
     def add_example(self, inputs: Tokens | None, targets: Tokens) -> None:
-        """Count one record's features."""
+        """Count a record's features."""
         if inputs is not None:
             self.inputs_tokens += inputs.size
             self.inputs_max_tokens = max(self.inputs_max_tokens, inputs.size)
@@ -103,7 +103,7 @@ class ShardCounts:
 
 @functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker has one
 def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
-    """UTF-8 bytes of (normalised) text each id stands for; [vocabulary size] int64."""
+    """Return the UTF-8 bytes of (normalised) text of each id: int64 [vocabulary size]."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)
     for token in range(sizes.size):
         if vocabulary.IsByte(token):
@@ -120,10 +120,10 @@ def tokenised(
     counts: ShardCounts,
     rehydration: Rehydration | None = None,
 ) -> Iterator[tuple[str, Tokens]]:
-    """Id and tokens of every document that has any, a few documents at a time, copies in a row.
+    """Yield id and tokens of every document with tokens; copies are adjacent.
 
-    One call for many documents is a quarter faster than one for each; a call returns Python
-    integers, so it gets a bounded amount of text.
+    One call for many documents is a quarter faster than a call for each. A call returns Python
+    integers, so its amount of text is bounded.
     """
     columns = ("id", "text", "cluster_size") if rehydration else ("id", "text")
     for batch in shard.batches(columns):
@@ -132,7 +132,7 @@ def tokenised(
         if rehydration:
             of_clusters = batch.column("cluster_size").to_pylist()
             copies = [rehydration.copies(shard.lang, size) for size in of_clusters]
-        # Of a string column, binary_length counts UTF-8 bytes.
+        # binary_length counts the UTF-8 bytes of a string column.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
         counts.documents += len(texts)
         counts.copies += sum(copies)
@@ -157,10 +157,10 @@ def training_records(
     counts: ShardCounts,
     rehydration: Rehydration | None = None,
 ) -> Iterator[bytes]:
-    """Segments of the joined documents, permuted.
+    """Yield records of the joined documents' segments, permuted.
 
-    A record holds `targets` (at most raw_length tokens) and `document_starts`, the positions in
-    it at which a document begins; a finished one `inputs` and `targets`.
+    A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in it at
+    which a document begins. A finished record has `inputs` and `targets`.
     """
     documents = tokenised(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:
@@ -171,7 +171,7 @@ def training_records(
     else:
         separate = config.separate_documents
         segments = list(lossless(documents, lengths.raw_length, separate=separate))
-    # The second word keeps the order apart from the masks of the same stream (`draws`).
+    # The second counter word makes these draws differ from those of masks (`draws`).
     generator = np.random.Generator(philox([0, 1, 0, 0], [config.seed, stream]))
     for number in generator.permutation(len(segments)).tolist():
         targets, starts = segments[number]
@@ -192,7 +192,7 @@ def _corrupted(
     vocabulary: sentencepiece.SentencePieceProcessor,
     kind: SpanCorruption,
 ) -> tuple[Tokens, Tokens, Mask]:
-    """Inputs, targets and mask of one segment."""
+    """Return inputs, targets and mask of a segment."""
     mask = random_masks(segment.size, kind, [key])
     inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), kind)
     return inputs[0], targets[0], mask[0]
@@ -204,11 +204,11 @@ def validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Frozen corrupted examples, document by document, each mask keyed by document and segment.
+    """Yield frozen corrupted examples by document; document and segment decide the mask.
 
-    A record holds `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8
-    bytes of the masked text. Where there are several kinds of corruption, each segment has a record
-    of each, with its number as `denoiser`.
+    A record has `inputs`, `targets`, `document` (the corpus id) and `target_bytes`, the UTF-8 bytes
+    of the masked text. With several kinds of corruption, each segment has a record of each kind,
+    with the kind's number as `denoiser`.
     """
     sizes, lengths = bytes_per_id(vocabulary), config.lengths()
     kinds = lengths.kinds
@@ -219,7 +219,7 @@ def validation_records(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
         )
         for (number, segment), kind in chosen:
-            # As if it were read again; the first kind has the masks that it would have alone.
+            # Each kind counts as another epoch, so the first has the masks it would have alone.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
             inputs, targets, mask = _corrupted(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
@@ -238,7 +238,7 @@ def byte_validation_records(
     config: ExamplesConfig,
     counts: ShardCounts,
 ) -> Iterator[bytes]:
-    """Frozen examples whose spans are of raw text (`byte_spans`), with features as the others."""
+    """Yield frozen examples with spans of raw text (`byte_spans`), with the usual features."""
     lengths = config.lengths()
     for row in shard.corpus_shard.documents():
         document, text = row["id"], row["text"]
@@ -265,7 +265,7 @@ def byte_validation_records(
             )
 
 
-#: The vocabulary of a model file, loaded once in each process.
+#: Loads the vocabulary of a model file once per process.
 vocabulary_of = functools.lru_cache(maxsize=1)(load_vocabulary)
 
 
@@ -277,17 +277,17 @@ def write_shard(
     config: ExamplesConfig,
     rehydration: Rehydration | None = None,
 ) -> dict[str, Any]:
-    """Write one shard with its index; the same shard always gives the same bytes.
+    """Write a shard with its index; a shard always has the same bytes.
 
     Args:
-        shard: what to read, and what it becomes.
-        directory: of the examples.
+        shard: the shard to read, and the shard it becomes.
+        directory: the examples directory.
         model: the vocabulary's model file.
-        config: of the directory.
-        rehydration: how often each training document comes; None for once.
+        config: settings of the directory.
+        rehydration: repetitions of training documents; None for none.
 
     Returns:
-        What `write_records` gives.
+        The result of `write_records`.
     """
     counts, vocabulary, lang = ShardCounts(), vocabulary_of(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
@@ -301,10 +301,10 @@ def write_shard(
 def write_records(
     path: str, directory: str, records: Iterable[bytes], counts: ShardCounts, lang: str, split: str
 ) -> dict[str, Any]:
-    """Write a shard's records, which count themselves, and its index.
+    """Write a shard's records and index; iterating over `records` fills `counts`.
 
     Returns:
-        Its description: lang, split, path, records, size_bytes, sha256, counts.
+        The shard's description: lang, split, path, records, size_bytes, sha256, counts.
     """
     whole = storage.join(directory, path)
     storage.make_directory(os.path.dirname(whole))

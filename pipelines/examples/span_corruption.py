@@ -1,13 +1,13 @@
 """T5's span corruption in NumPy: the mask is a pure function of a length and of draws.
 
-Semantics are those of t5's `random_spans_helper`, `random_spans_noise_mask`,
+It has the semantics of t5's `random_spans_helper`, `random_spans_noise_mask`,
 `noise_span_to_unique_sentinel`, `nonnoise_span_to_unique_sentinel` and seqio's
 `append_eos_after_trim` (T5: Raffel et al. 2020, section 3.1.4). Draws come from a counter-based
-generator, so that any example of any epoch is corrupted without knowing those before it.
+generator, so any example of any epoch can be corrupted without the examples before it.
 
-Everything works on any number of segments of one length at a time: [n, length] in, [n, ...] out,
-row by row what a single segment gives. How many spans and noise tokens a segment has follows from
-its length alone, so the rows of a result are equally long.
+Functions work on any number of segments of one length: [n, length] in, [n, ...] out. Each row
+equals the result for a single segment. The number of spans and noise tokens of a segment follows
+only from its length, so all rows of a result have the same length.
 """
 
 import dataclasses
@@ -24,17 +24,17 @@ from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
 Tokens = NDArray[np.int32]
 Mask = NDArray[np.bool_]
-#: Draws are compared, nothing else: floats of [0, 1) viewed as integers serve as well.
+#: Draws are only compared with each other: floats of [0, 1) viewed as integers work too.
 Draws = NDArray[np.uint32]
 
 
 class ExampleKey(NamedTuple):
-    """What the draws of one example belong to, and nothing else.
+    """Key that alone decides the draws of an example.
 
     Attributes:
-        seed: of the run.
+        seed: seed of the run.
         stream: a 64-bit number for a language or a document (`stream_key`).
-        number: of the example in its stream.
+        number: number of the example in its stream.
         epoch: how often the example was read before.
     """
 
@@ -46,7 +46,7 @@ class ExampleKey(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """How long examples may be.
+    """Largest lengths of examples.
 
     Attributes:
         inputs_length: encoder positions, EOS included.
@@ -59,11 +59,11 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class SpanCorruption(Lengths):
-    """Noise parameters with the lengths that follow from them; targets are those of a full segment.
+    """Noise parameters, and the lengths that follow for a full segment.
 
     Attributes:
         raw_length: tokens of a segment before corruption.
-        noise_density: share of tokens that are masked.
+        noise_density: share of masked tokens.
         mean_noise_span_length: mean tokens of a masked span.
     """
 
@@ -73,21 +73,21 @@ class SpanCorruption(Lengths):
 
     @functools.cached_property
     def kinds(self) -> "tuple[SpanCorruption, ...]":
-        """The ways in which a segment may be corrupted."""
+        """Kinds of corruption that a segment may get."""
         return (self,)
 
     def choose(self, key: ExampleKey) -> int:
-        """Which of `kinds` an example meets."""
+        """Return the index in `kinds` for an example."""
         del key
         return 0
 
     def mode_id(self, vocabulary_size: int) -> int | None:
-        """The token before the inputs that says how they were corrupted, if there is one."""
+        """Return the token before the inputs that names their corruption, or None."""
         del vocabulary_size
 
 
 def _lengths(raw_length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Inputs and targets that `raw_length` tokens become, an EOS in each."""
+    """Return the lengths of inputs and targets for `raw_length` tokens, each with an EOS."""
     noise = round(raw_length * noise_density)
     spans = round(noise / mean_span)
     return raw_length - noise + spans + 1, noise + spans + 1
@@ -115,9 +115,10 @@ def span_corruption(
 ) -> SpanCorruption:
     """Check the parameters and derive the lengths.
 
-    The lengths are those of `random_spans_helper`, except where t5 would cut the end of some
-    segment, because very short ones still get a span or because the helper rounds in float64 and
-    the mask in float32 (390 tokens for 352 inputs): there, targets are longer or segments shorter.
+    The lengths equal those of `random_spans_helper`, unless t5 would cut the end of some segments.
+    It does so because very short segments still get a span, or because the helper rounds in float64
+    and the mask in float32 (390 tokens for 352 inputs). Then targets are longer, or segments
+    shorter.
     """
     if inputs_length < 8:
         raise UserError(f"inputs_length is {inputs_length}: give at least 8")
@@ -135,18 +136,18 @@ def span_corruption(
     spans = max(spans for _, spans in counts)
     if spans > SENTINELS:
         raise UserError(
-            f"inputs_length {inputs_length} needs {spans} spans a segment, more than the "
-            f"{SENTINELS} sentinels: shorten it or raise mean_noise_span_length"
+            f"inputs_length {inputs_length} needs {spans} spans per segment, more than the "
+            f"{SENTINELS} sentinels: lower it or raise mean_noise_span_length"
         )
     targets = max(targets, *(noise + spans + 1 for noise, spans in counts))
     return SpanCorruption(inputs_length, targets, raw, noise_density, mean_noise_span_length)
 
 
 def noise_counts(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """Noise tokens and noise spans of a segment of `length` >= 2 (float32, as TensorFlow).
+    """Return noise tokens and spans of a segment of `length` >= 2 (in float32, like TensorFlow).
 
-    Where density is so high that too few other tokens are left to separate the spans (t5's mask
-    is malformed then), there are fewer spans.
+    If the density leaves too few other tokens to separate the spans (t5's mask is malformed then),
+    there are fewer spans.
     """
     density, mean = np.float32(noise_density), np.float32(mean_span)
     noise = int(np.round(np.float32(length) * density))
@@ -156,7 +157,7 @@ def noise_counts(length: int, noise_density: float, mean_span: float) -> tuple[i
 
 
 def draws_needed(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
-    """How many draws the noise and the non-noise composition of a mask take."""
+    """Return the number of draws for the noise and the non-noise composition of a mask."""
     length = max(length, 2)
     noise, _ = noise_counts(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
@@ -165,10 +166,9 @@ def draws_needed(length: int, noise_density: float, mean_span: float) -> tuple[i
 def _compositions(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     """Cut `gaps + 1` items into `parts` positive lengths, for each row of draws [n, gaps].
 
-    t5 sorts the gaps by their draws and cuts at the places in that order where one of the first
-    `parts - 1` gaps came to stand. Draw and number of a gap make one sorting key, which settles
-    equal draws as a stable sort does and gives the order without an indirect sort (a tenth of
-    its time).
+    t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
+    `parts - 1` gaps. Here, draw and number of a gap form one sorting key. This orders equal draws
+    like a stable sort, and needs a tenth of the time of an indirect sort.
     """
     rows, gaps = gap_draws.shape
     keys = gap_draws.astype(np.uint64)
@@ -190,17 +190,17 @@ def random_spans_noise_mask(
     noise_draws: Draws,
     other_draws: Draws,
 ) -> Mask:
-    """The masks that draws give (t5, same name); `draws_needed` says how many a mask takes.
+    """Return the masks for draws (t5, same name); `draws_needed` returns the number of draws.
 
     Args:
         length: tokens of a segment, >= 1.
         noise_density: share of noise tokens; 0 gives empty masks.
         mean_span: mean length of a noise span.
         noise_draws: [n, noise - 1], one for each gap between noise tokens.
-        other_draws: [n, length - noise - 1], one for each gap between the others.
+        other_draws: [n, length - noise - 1], one for each gap between the other tokens.
 
     Returns:
-        [n, length], True where a token is noise. Spans alternate and the first is not noise.
+        [n, length], True for noise tokens. Spans alternate, and the first is not noise.
     """
     rows = noise_draws.shape[0]
     if noise_density == 0:
@@ -215,12 +215,12 @@ def random_spans_noise_mask(
 
 
 def spans_to_sentinels(tokens: Tokens, mask: Mask, vocabulary_size: int) -> Tokens:
-    """Replace every run of True by one sentinel: the last id, then descending.
+    """Replace every run of True by a sentinel: the last id, then descending.
 
     Args:
         tokens: [n, length].
-        mask: [n, length], as many runs and as many True in each row.
-        vocabulary_size: all ids, sentinels included.
+        mask: [n, length], with equal numbers of runs and of True in each row.
+        vocabulary_size: number of all ids, including sentinels.
 
     Returns:
         [n, length - True + runs].
@@ -247,7 +247,7 @@ def append_eos_after_trim(tokens: Tokens, length: int) -> Tokens:
 def corrupt(
     tokens: Tokens, mask: Mask, vocabulary_size: int, lengths: SpanCorruption
 ) -> tuple[Tokens, Tokens]:
-    """Split segments [n, length] into `inputs` and `targets`: sentinels in both, an EOS last."""
+    """Split segments [n, length] into `inputs` and `targets`, with sentinels and a last EOS."""
     spans = spans_to_sentinels(tokens, mask, vocabulary_size)
     inputs = append_eos_after_trim(spans, lengths.inputs_length)
     if (mode := lengths.mode_id(vocabulary_size)) is not None:
@@ -257,24 +257,24 @@ def corrupt(
 
 
 def stream_key(name: str) -> int:
-    """A stable 64-bit number for a name (a language code, a document's id)."""
+    """Return a stable 64-bit number for a name (a language code, a document's id)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
 def philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
-    """Philox4x64-10 that begins after `counter` (four words, lowest first), under two words of key.
+    """Return Philox4x64-10 with two key words, starting after `counter` (four words, lowest first).
 
-    NumPy takes a list that holds a number over 2 ** 63 beside smaller ones for floats.
+    The arrays are explicit, since NumPy makes floats of lists with a number over 2 ** 63.
     """
     return np.random.Philox(counter=np.array(counter, np.uint64), key=np.array(key, np.uint64))
 
 
 def draws(key: ExampleKey, count: int) -> Draws:
-    """`count` uniform draws that belong to `key` and to nothing else.
+    """Return `count` uniform draws that only `key` decides.
 
-    They are the halves, low half first, of the words that Philox4x64-10 makes of the 128-bit key
-    (seed, stream) and the 256-bit counter (0, 0, number, epoch), lowest word first. Philox counts
-    the lowest word up, so each example has its own sequence.
+    They are the halves, low half first, of Philox4x64-10's words for the 128-bit key (seed, stream)
+    and the 256-bit counter (0, 0, number, epoch), lowest word first. Philox increments the lowest
+    word, so each example has its own sequence.
     """
     generator = philox([0, 0, key.number, key.epoch], [key.seed, key.stream])
     words: NDArray[np.uint64] = generator.random_raw((count + 1) // 2)
@@ -282,7 +282,7 @@ def draws(key: ExampleKey, count: int) -> Draws:
 
 
 def random_masks(length: int, lengths: SpanCorruption, keys: Sequence[ExampleKey]) -> Mask:
-    """The masks [n, length] of n examples of one length, each as if it were alone."""
+    """Return masks [n, length] of n examples of one length, each independent of the others."""
     density, mean = lengths.noise_density, lengths.mean_noise_span_length
     noise, other = draws_needed(length, density, mean)
     drawn = np.empty((len(keys), noise + other), np.uint32)

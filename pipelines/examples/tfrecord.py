@@ -1,9 +1,9 @@
 """TFRecord files with an offset index beside them: sequential for seqio, random access for us.
 
-Framing of a record: length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
-CRC32C of the data. `<file>.index` holds the byte offset of every record as raw little-endian
-uint64, so that any range of records is one read. `<file>.lengths`, where there is one, holds the
-tokens of every record's inputs and targets as uint32.
+A record is framed as length (uint64, little endian), masked CRC32C of those 8 bytes, data, masked
+CRC32C of the data. `<file>.index` has the byte offset of every record as raw little-endian uint64,
+so that any range of records is one read. `<file>.lengths`, if present, has the number of tokens of
+every record's inputs and targets as uint32.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ _CRC = struct.Struct("<I")
 
 
 def masked_crc32c(data: bytes) -> int:
-    """TFRecord's checksum: CRC32C, rotated and offset."""
+    """Return TFRecord's checksum: CRC32C, rotated and offset."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def frame(data: bytes) -> bytes:
-    """One record as it stands in a file."""
+    """Return the bytes of a record in a file."""
     length = struct.pack("<Q", len(data))
     return b"".join(
         (length, _CRC.pack(masked_crc32c(length)), data, _CRC.pack(masked_crc32c(data)))
@@ -43,17 +43,17 @@ def frame(data: bytes) -> bytes:
 
 
 def index_path(path: str | Path) -> str:
-    """The offset index that belongs to a TFRecord file."""
+    """Return the path of a TFRecord file's offset index."""
     return f"{path}{INDEX_SUFFIX}"
 
 
 def lengths_path(path: str | Path) -> str:
-    """The lengths of the examples in a TFRecord file."""
+    """Return the path of the lengths of a TFRecord file's examples."""
     return f"{path}{LENGTHS_SUFFIX}"
 
 
 class Written(NamedTuple):
-    """A TFRecord file that was written: its records, its bytes, their SHA-256."""
+    """A written TFRecord file: number of records, size, SHA-256."""
 
     records: int
     size_bytes: int
@@ -61,7 +61,7 @@ class Written(NamedTuple):
 
 
 def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> Written:
-    """Write records and their index, each of which appears as a whole."""
+    """Write records and their index; each file appears only when complete."""
     offsets: list[int] = []
     size, sha256 = 0, hashlib.sha256()
     with storage.publish(path, sync=True) as temporary:
@@ -81,12 +81,12 @@ def _damaged(path: str | Path, what: str) -> UserError:
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Neighbouring records of a file, in memory as they stand there.
+    """Adjacent records of a file, in memory.
 
     Attributes:
         path: the file.
         data: its bytes from the first of the records to the end of the last.
-        edges: where in the file each record begins, and the last one ends.
+        edges: offset of each record in the file, and the end of the last.
     """
 
     path: str
@@ -97,7 +97,7 @@ class Records:
         return self.edges.size - 1
 
     def __getitem__(self, index: int) -> bytes:
-        """A record, checksums verified."""
+        """Return a record after verifying its checksums."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, end = int(self.edges[index]), int(self.edges[index + 1])
@@ -109,7 +109,7 @@ class Records:
         if masked_crc32c(raw[:8]) != crc:
             raise _damaged(self.path, f"checksum of the length at byte {start} is wrong")
         if length != end - start - HEADER_BYTES - FOOTER_BYTES:
-            raise _damaged(self.path, f"record at byte {start} has not the length of its index")
+            raise _damaged(self.path, f"record at byte {start} has another length in its index")
         data = raw[HEADER_BYTES:-FOOTER_BYTES]
         if masked_crc32c(data) != _CRC.unpack(raw[-FOOTER_BYTES:])[0]:
             raise _damaged(self.path, f"checksum of the record at byte {start} is wrong")
@@ -117,15 +117,15 @@ class Records:
 
 
 class TFRecordFile:
-    """One TFRecord file, here or in a bucket, of which ranges of records are read.
+    """A TFRecord file, local or in a bucket, for reading ranges of records.
 
     Attributes:
-        path: of the file.
+        path: path or URL of the file.
         size_bytes: its size.
     """
 
     def __init__(self, path: str | Path, size_bytes: int, index_bytes: int):
-        """Check the file's size against that of its index; neither is read."""
+        """Check the size of the file against that of its index, without reading them."""
         self.path, self.size_bytes = str(path), size_bytes
         if index_bytes % 8:
             raise _damaged(index_path(path), "its size is not a multiple of 8")
@@ -137,7 +137,7 @@ class TFRecordFile:
         return self._records
 
     def edges(self, first: int = 0, stop: int | None = None) -> NDArray[np.uint64]:
-        """Read from the index where records `first` to `stop` begin, and the last one ends."""
+        """Read from the index the offsets of records `first` to `stop`, and the end of the last."""
         stop = len(self) if stop is None else stop
         raw = storage.read_range(index_path(self.path), first * 8, min(stop + 1, len(self)) * 8)
         end = np.array([self.size_bytes] if stop == len(self) else [], "<u8")
@@ -146,7 +146,7 @@ class TFRecordFile:
             raise _damaged(index_path(self.path), "it does not belong to its file")
         sizes = np.diff(edges.astype(np.int64))
         if sizes.size and sizes.min() < HEADER_BYTES + FOOTER_BYTES:
-            raise _damaged(self.path, "its index has records that it cannot hold")
+            raise _damaged(self.path, "its index has impossible records")
         return edges
 
     def read(self, edges: NDArray[np.uint64]) -> Records:
@@ -156,7 +156,7 @@ class TFRecordFile:
         )
 
     def __getitem__(self, index: int) -> bytes:
-        """Record number `index`, alone: two reads."""
+        """Return a single record, with two reads."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.read(self.edges(index, index + 1))[0]

@@ -1,7 +1,7 @@
-"""UL2's mixture of denoisers (Tay et al. 2022, table 1): each training segment meets one of them.
+"""UL2's mixture of denoisers (Tay et al. 2022, table 1): each training segment gets one of them.
 
-Regular, extreme and sequential denoising differ in how much is masked and how. A mode token before
-the inputs says which it is: one of the last sentinels, which no span then has.
+Regular, extreme and sequential denoising differ in the share of masked tokens and their spans. A
+mode token before the inputs names the kind: one of the last sentinels, which spans cannot use then.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from mswitch.pipelines.examples.span_corruption import (
 )
 from mswitch.pipelines.special_tokens import SENTINELS
 
-#: Of regular (few short spans), extreme (long ones, or half of all) and sequential denoising (one
-#: span, at the end), the numbers of their sentinels.
+#: Numbers of the modes' sentinels: regular (few short spans), extreme (long spans, or half of all
+#: tokens) and sequential denoising (one span, at the end).
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: Mode, mean length of a span (0 for a single one), share of masked tokens. Each is as likely.
+#: Mode, mean length of a span (0 for a single span), share of masked tokens; all equally likely.
 DENOISERS = (
     ("R", 3.0, 0.15),
     ("R", 8.0, 0.15),
@@ -31,13 +31,13 @@ DENOISERS = (
     ("X", 64.0, 0.15),
     ("X", 64.0, 0.5),
 )
-#: What they are called, such as "R 3 15%".
+#: Names of the denoisers, such as "R 3 15%".
 NAMES = tuple(f"{mode} {mean:g} {density:.0%}" for mode, mean, density in DENOISERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Denoiser(SpanCorruption):
-    """One of the mixture.
+    """A denoiser of the mixture.
 
     Attributes:
         sentinel: number of its mode token's sentinel.
@@ -46,7 +46,7 @@ class Denoiser(SpanCorruption):
     sentinel: int
 
     def mode_id(self, vocabulary_size: int) -> int:
-        """Its mode token."""
+        """Return its mode token."""
         return vocabulary_size - 1 - self.sentinel
 
 
@@ -54,8 +54,8 @@ class Denoiser(SpanCorruption):
 class UL2(SpanCorruption):
     """The mixture; its own parameters are those of the first denoiser, T5's.
 
-    Every denoiser gets segments of `raw_length`, the longest that none makes too long, so that
-    which one a segment meets may be drawn anew each time it is read.
+    Every denoiser gets segments of `raw_length`, the longest that fits for all. So the denoiser of
+    a segment can be drawn each time that it is read.
     """
 
     @functools.cached_property
@@ -64,13 +64,13 @@ class UL2(SpanCorruption):
         return tuple(_denoiser(self.raw_length, self.inputs_length, *one) for one in DENOISERS)
 
     def choose(self, key: ExampleKey) -> int:
-        """By a word of its own: Philox with counter (0, 1, number, epoch), where masks have 0."""
+        """Draw with Philox and counter (0, 1, number, epoch); masks have 0 instead of 1."""
         generator = philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
 
 
 def ul2(inputs_length: int) -> UL2:
-    """Derive the lengths: segments and targets that fit all denoisers."""
+    """Derive lengths of segments and targets that fit all denoisers."""
     regular = span_corruption(inputs_length - 1, DENOISERS[0][2], DENOISERS[0][1])
     raw_length = regular.raw_length
     while any(
@@ -81,8 +81,8 @@ def ul2(inputs_length: int) -> UL2:
     spans = max(_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
     if spans > MOST_SPANS:
         raise UserError(
-            f"objective ul2 with inputs_length {inputs_length} needs {spans} spans a segment, more "
-            f"than the {MOST_SPANS} sentinels that are left beside its modes: give at most 528"
+            f"objective ul2 with inputs_length {inputs_length} needs {spans} spans per segment, "
+            f"more than the {MOST_SPANS} sentinels without its modes: give at most 528"
         )
     return UL2(
         inputs_length,
@@ -94,7 +94,7 @@ def ul2(inputs_length: int) -> UL2:
 
 
 def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
-    """Most inputs and targets, without mode and EOS, and spans of segments up to that length."""
+    """Return the most inputs, targets (without mode and EOS) and spans, up to a length."""
     counts = [
         (length, *noise_counts(length, density, mean or length))
         for length in range(2, raw_length + 1)

@@ -1,1 +1,1 @@
-"""What a Flink cluster needs to run pipelines: a pool of Python workers."""
+"""A pool of Python workers, which a Flink cluster needs to run pipelines."""

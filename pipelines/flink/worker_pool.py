@@ -1,8 +1,8 @@
 """A pool of Python workers for the task managers of one machine, on loopback only.
 
-Beam's own pool (apache_beam.runners.worker.worker_pool_main) is made for one task manager: two of
-them name their workers alike, so that one of them stopping its worker would end the other's. It
-also listens on every interface and starts whatever asks for a worker.
+Beam's own pool (apache_beam.runners.worker.worker_pool_main) works for a single task manager only.
+Two task managers give their workers equal names: one that stops its worker would end the other's.
+Beam's pool also listens on every interface, and starts workers for anybody.
 """
 
 import subprocess
@@ -20,7 +20,7 @@ _WORKER = (
 
 
 class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """Starts a process for every worker that a task manager asks for."""
+    """Starts a process for every worker that a task manager requests."""
 
     def __init__(self):
         self._workers: list[subprocess.Popen[bytes]] = []
@@ -35,13 +35,13 @@ class WorkerPool(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request, context):  # noqa: N802
-        """Leave the worker alone: it ends when its task manager closes the connection, or dies."""
+        """Do nothing: a worker ends when its task manager closes the connection, or dies."""
         del request, context
         return beam_fn_api_pb2.StopWorkerResponse()
 
 
 def serve(port: int) -> None:
-    """Run a pool until the process is killed; its process group has all workers."""
+    """Run a pool until the process is killed; all workers are in its process group."""
     server = grpc.server(ThreadPoolExecutor(4))
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(WorkerPool(), server)
     server.add_insecure_port(f"127.0.0.1:{port}")

@@ -1,1 +1,1 @@
-"""Real input to try things on: small crawls in WET and WARC."""
+"""Small crawls of real text in WET and WARC, for trials."""

@@ -1,4 +1,4 @@
-"""Files of a Common Crawl dump: a few of its WET or WARC files, spread over the whole dump."""
+"""Downloads a few WET or WARC files of a Common Crawl dump, spread over the whole dump."""
 
 import re
 import threading
@@ -25,7 +25,7 @@ MAX_LIST_BYTES = 256 << 20
 CrawlFormat = Literal["wet", "warc"]
 
 _DUMP = re.compile(r"CC-MAIN-\d{4}-(\d{2}|\d{4})|CC-MAIN-\d{4}")
-#: What a path list may name: nothing that leaves a directory, or is hidden in it.
+#: Paths that a list may contain: they do not leave their directory, and are not hidden.
 _PATH = re.compile(r"crawl-data(/[A-Za-z0-9_][A-Za-z0-9_.-]*)+\.gz")
 
 
@@ -39,23 +39,23 @@ def write_sample(
     concurrency: int = 2,
     retry: Retry = RETRY,
 ) -> dict[str, Any]:
-    """Download `segments` files of a dump as they are, below `out`/wet or `out`/warc.
+    """Download `segments` files of a dump unchanged, to `out`/wet or `out`/warc.
 
-    The dump's list is cut into as many equal stretches as files are wanted, and the middle file
-    of each is taken: the choice depends on nothing else. A WET file has some 150 MB, a WARC file
-    some 1 GB. A run that was stopped begins again with the files that it has not finished.
+    The dump's list is cut into `segments` equal parts, and the middle file of each is taken; the
+    choice depends on nothing else. A WET file has about 150 MB, a WARC file about 1 GB. A stopped
+    run continues with its unfinished files.
 
     Args:
         out: the directory to make.
-        dump: such as CC-MAIN-2024-10.
-        segments: how many files.
+        dump: name of the dump, such as CC-MAIN-2024-10.
+        segments: number of files.
         format: WET (text) or WARC (HTML).
-        base_url: where the dump lies; a mirror has the same paths.
-        concurrency: downloads at a time; few, since the server is everybody's.
-        retry: how many requests for a file may fail after the first, and the waits between them.
+        base_url: address of the dumps; a mirror has the same paths.
+        concurrency: parallel downloads; few, since everybody shares the server.
+        retry: number of requests for a file after the first, and the waits between them.
     """
     if not _DUMP.fullmatch(dump):
-        raise UserError(f"--dump {dump} is not the name of a dump: they look like CC-MAIN-2024-10")
+        raise UserError(f"--dump {dump} is not the name of a dump: give one like CC-MAIN-2024-10")
     if format not in get_args(CrawlFormat):
         raise UserError(f"--format {format}: choose {' or '.join(get_args(CrawlFormat))}")
     if not 1 <= concurrency <= MAX_CONCURRENCY:
@@ -64,7 +64,7 @@ def write_sample(
         raise UserError(f"--segments {segments}: give at least 1")
     base_url = base_url.rstrip("/")
     if not re.match(r"https?://[^/]", base_url):
-        raise UserError(f"--base-url {base_url} is not an http:// or https:// address")
+        raise UserError(f"--base-url {base_url}: give an http:// or https:// address")
     config = {
         "sample": "common-crawl",
         "dump": dump,
@@ -105,7 +105,7 @@ def write_sample(
 
 
 def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
-    """What the stage returns, read from its published manifest."""
+    """Return the summary of the stage, from its published manifest."""
     manifest = read_manifest(out, STAGE)
     return {
         "stage": STAGE,
@@ -118,12 +118,14 @@ def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 
 def choose(listed: Sequence[str], count: int, dump: str) -> list[str]:
-    """Take the middle path of each of `count` equal stretches of the list."""
+    """Choose the middle path of each of `count` equal parts of the list."""
     if count > len(listed):
-        raise UserError(f"--segments {count}: the dump {dump} has only {len(listed):,} files")
+        raise UserError(
+            f"--segments {count}: the dump {dump} has only {len(listed):,} files: give at most that"
+        )
     chosen = [listed[(2 * number + 1) * len(listed) // (2 * count)] for number in range(count)]
     if len({path.rpartition("/")[2] for path in chosen}) < count:
-        raise UserError(f"two of the files chosen from {dump} have one name: change --segments")
+        raise UserError(f"two files chosen from {dump} have the same name: change --segments")
     return chosen
 
 
@@ -164,7 +166,7 @@ def _fetch_all(
     directory: Path,
     concurrency: int,
 ) -> list[Fetched]:
-    """Download files side by side; the first error ends all."""
+    """Download files in parallel; the first error ends all downloads."""
 
     def fetch(path: str) -> Fetched:
         final = directory / path.rpartition("/")[2]
@@ -194,7 +196,7 @@ def _fetch_all(
 
 
 class _Meter:
-    """Says every ten seconds how much has come in; the total is not known beforehand."""
+    """Prints every ten seconds how much was downloaded; the total is unknown in advance."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

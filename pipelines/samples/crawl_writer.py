@@ -1,7 +1,7 @@
-"""Write a small crawl in Common Crawl's own formats: WET and WARC, one gzip member a record.
+"""Writes a small crawl in Common Crawl's own formats: WET and WARC, one gzip member per record.
 
-Formats: WARC 1.0 (ISO 28500:2009) as Common Crawl publishes it. The bytes depend on the pages and
-their order alone: dates are fixed, record ids are derived from URLs, gzip members carry no time.
+The format is WARC 1.0 (ISO 28500:2009) as published by Common Crawl. The bytes depend only on the
+pages and their order: dates are fixed, record ids follow from URLs, gzip members have no time.
 """
 
 import base64
@@ -26,12 +26,12 @@ Format = Literal["wet", "warc"]
 
 @dataclasses.dataclass(frozen=True)
 class SamplePage:
-    """One page of a sample.
+    """A page of a sample.
 
     Attributes:
         url: its address, which also decides its file.
         content: plain text for WET (paragraphs are lines), an HTML document for WARC.
-        lang: what the source says its language is; counted in the manifest, never trusted.
+        lang: its language in the source; counted in the manifest, never trusted.
         content_type: the HTTP Content-Type of a WARC response.
     """
 
@@ -47,7 +47,7 @@ def _sha1_base32(block: bytes) -> str:
 
 
 def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> bytes:
-    """One WARC record, in its own gzip member."""
+    """Return a WARC record in its own gzip member."""
     fields = {
         "WARC-Type": kind,
         "WARC-Date": WARC_DATE,
@@ -62,13 +62,13 @@ def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> 
 
 
 def wet_record(page: SamplePage) -> bytes:
-    """A conversion record: the page as extracted text."""
+    """Return a conversion record: the page as extracted text."""
     headers = {"WARC-Target-URI": page.url, "Content-Type": "text/plain"}
     return _record("conversion", f"wet {page.url}", headers, page.content)
 
 
 def warc_record(page: SamplePage) -> bytes:
-    """A response record: the HTTP response that carried the page."""
+    """Return a response record: the HTTP response with the page."""
     http = (
         "HTTP/1.1 200 OK\r\n"
         f"Content-Type: {page.content_type}\r\n"
@@ -90,7 +90,7 @@ def bucket(url: str, buckets: int, salt: str) -> int:
 
 
 def html_page(title: str, lang: str, direction: str, nav: list[str], paragraphs: list[str]) -> str:
-    """An HTML document with the boilerplate of a real one: head, navigation, footer."""
+    """Return an HTML document with usual boilerplate: head, navigation, footer."""
     links = "".join(
         f'<li><a href="/section/{number}">{html.escape(label)}</a></li>'
         for number, label in enumerate(nav)
@@ -109,7 +109,7 @@ def html_page(title: str, lang: str, direction: str, nav: list[str], paragraphs:
 
 
 class CrawlWriter:
-    """Appends pages to `wet/` and `warc/` files below a directory; a page's URL names its file."""
+    """Appends pages to `wet/` and `warc/` files in a directory; a page's URL decides its file."""
 
     def __init__(self, directory: Path, name: str, files_per_format: int):
         self.directory, self.name, self.files_per_format = directory, name, files_per_format
@@ -137,7 +137,7 @@ class CrawlWriter:
             file.close()
 
     def write(self, form: Format, page: SamplePage) -> None:
-        """Append one page as a WET or WARC record."""
+        """Append a page as a WET or WARC record."""
         record = wet_record(page) if form == "wet" else warc_record(page)
         self._files[form, bucket(page.url, self.files_per_format, "file")].write(record)
         self.records[form] += 1
@@ -145,7 +145,7 @@ class CrawlWriter:
         self.pages_by_lang[page.lang] = self.pages_by_lang.get(page.lang, 0) + 1
 
     def manifest(self) -> dict[str, Any]:
-        """Describe the finished files: path, bytes, SHA-256, and the counts of the sample."""
+        """Return path, bytes and SHA-256 of the finished files, and the counts of the sample."""
         files = []
         for form, number in sorted(self._files):
             path = self._path(form, number)

@@ -1,9 +1,9 @@
-"""Real documentation by package name: `apt-get download`, read, write a crawl.
+"""Makes a crawl from the documentation in Debian packages, which `apt-get download` fetches.
 
-A package is untrusted: its archive is read as a stream, regular files only, and nothing of it is
-unpacked or run. HTML files, GNOME's Mallard pages and manual pages become WARC
-responses; message catalogues (MediaWiki's JSON) become WET records. The language in a URL is what
-file names say; the corpus identifies it itself.
+Packages are untrusted: archives are read as streams, regular files only, and nothing is unpacked or
+run. HTML files, GNOME's Mallard pages and manual pages become WARC responses; message catalogues
+(MediaWiki's JSON) become WET records. The language in a URL comes from file names; the corpus
+identifies it itself.
 """
 
 import hashlib
@@ -35,18 +35,18 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, summary
 
 FILES_PER_FORMAT = 4
-#: Text kept of one language of one package: pages are taken in the order of their path's hash.
+#: Most text to keep per language and package; pages are taken in the order of their path's hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
-#: Translated manual pages too, and no message catalogues.
+#: Also translated manual pages, but no message catalogues.
 PROSE = re.compile(r".*\.(?:html|htm|page)|usr/share/man/[a-z]{2}[^/]*/man\d/[^/]+\.gz")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
 PACKAGE_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 URI_LINE = re.compile(r"'(?P<uri>[^']+)' (?P<name>[^ /]+) (?P<size>\d+) SHA256:(?P<sha256>\w+)")
 
-#: English first: what others have of it was not translated.
+#: English comes first, to leave out untranslated text of other languages.
 _LIBREOFFICE = (
     "en-us ca cs da de el es et eu fi fr gl hi hu id it ja km ko nl pl pt ru sl sv tr vi zh-cn"
 )
@@ -66,7 +66,7 @@ DOCUMENTATION_PACKAGES = (
     *DEFAULT_PACKAGES[:-1],
     *(f"libreoffice-help-{lang}" for lang in ["pt-br", "zh-tw"]),
     *(f"gimp-help-{lang}" for lang in ["en", "fa", "hr", "lt", "nn", "ro"]),
-    # Help of GNOME's programs, in languages that have little else.
+    # Help of GNOME's programs, in languages with little other text.
     *("anjuta-common", "epiphany-browser-data", "evince-common", "evolution-common", "eog"),
     *("gedit-common", "gnome-calculator", "gnome-devel-docs", "gnome-terminal-data", "gnote"),
     *("gthumb-data", "orca", "seahorse", "totem-common", "zenity-common"),
@@ -80,7 +80,7 @@ DOCUMENTATION_PACKAGES = (
 
 
 class Download(NamedTuple):
-    """One package file as `apt-get download --print-uris` describes it."""
+    """A package file, as described by `apt-get download --print-uris`."""
 
     package: str
     file_name: str
@@ -113,7 +113,7 @@ def _first_error(stderr: str) -> str:
 def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
     """Ask apt for file name, size and SHA-256 of every package.
 
-    `directory` must not hold package files: apt is silent about those that are there already.
+    `directory` must not contain package files: apt does not report these.
     """
     for package in packages:
         if not PACKAGE_NAME.fullmatch(package):
@@ -124,7 +124,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
         if package not in lines:
             raise UserError(
                 f"apt-get cannot find package {package} ({_first_error(answer.stderr)}): run "
-                "`apt-get update` first, or leave the package out with --packages"
+                "`apt-get update` first, or leave out the package with --packages"
             )
     return [
         Download(name, lines[name]["name"], int(lines[name]["size"]), lines[name]["sha256"])
@@ -133,7 +133,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
 
 
 def fetch(download: Download, directory: Path) -> Path:
-    """Download one package into `directory`, or keep a complete one an earlier run left there."""
+    """Download a package into `directory`, unless an earlier run left a complete one there."""
     path = directory / download.file_name
     if path.is_file() and file_sha256(path) == download.sha256:
         return path
@@ -146,16 +146,16 @@ def fetch(download: Download, directory: Path) -> Path:
         )
     if file_sha256(path) != download.sha256:
         raise UserError(
-            f"package {download.package} is not what apt announced (SHA-256 differs): "
+            f"package {download.package} is not the one that apt announced (SHA-256 differs): "
             "run `apt-get update` and start again"
         )
     return path
 
 
 def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, bytes]:
-    """Read the files of a package whose paths match, by path; nothing is written to disk.
+    """Read a package's files with matching paths, by path; write nothing to disk.
 
-    Links, devices, very large files and unprintable names are left out.
+    Leave out links, devices, very large files and unprintable names.
     """
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
     found: dict[str, bytes] = {}
@@ -191,10 +191,10 @@ def _wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool
 def open_packages(
     directory: Path, packages: Sequence[str], wanted: re.Pattern[str] = DOCUMENTS
 ) -> Iterator[tuple[Download, dict[str, bytes]]]:
-    """Fetch packages one by one and read their files; what is fetched is kept until the end.
+    """Fetch packages one by one and yield their files; keep downloads until the end.
 
     Args:
-        directory: where a killed run finds what it has fetched.
+        directory: directory with the downloads of an earlier, killed run.
         packages: names of packages.
         wanted: matches the paths of the files to read.
     """
@@ -211,7 +211,7 @@ def open_packages(
 def _pages_of_file(
     name: str, data: bytes, url: str, lang: str, original: Collection[bytes]
 ) -> Iterable[tuple[Format, SamplePage, int]]:
-    """Format, page and text bytes of everything one file holds."""
+    """Return format, page and text bytes of all pages in a file."""
     if name.endswith((".html", ".htm")):
         data = without_blocks(data, original) if original else data
         try:
@@ -236,7 +236,7 @@ def _pages_of_file(
 
 
 def _manual_page(compressed: bytes) -> bytes:
-    """Turn a manual page into HTML; empty if it is damaged, too large or only names another."""
+    """Turn a manual page into HTML; return b"" if it is damaged, too large or only an alias."""
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         source = unpacker.decompress(compressed, MAX_FILE_BYTES)
@@ -244,7 +244,7 @@ def _manual_page(compressed: bytes) -> bytes:
         return b""
     if not unpacker.eof or source.startswith(b".so "):
         return b""
-    # Nothing lies in this directory that a page could include.
+    # An empty directory: a page cannot include files.
     with tempfile.TemporaryDirectory() as empty:
         return subprocess.run(
             ["mandoc", "-T", "html", "-K", "utf-8"],
@@ -262,14 +262,14 @@ def pages_of_package(
     max_text_bytes: int | None = MAX_TEXT_BYTES,
     english: set[bytes] | None = None,
 ) -> Iterator[tuple[Format, SamplePage]]:
-    """Yield the pages of a package's files, at most so much text for each language.
+    """Yield the pages of a package's files, with limited text per language.
 
     Args:
-        files: by path.
-        package: its name.
-        max_text_bytes: of one language; None for all.
-        english: texts of blocks of English pages so far, to which the package's are added. What
-            other pages have of them was not translated, and is left out.
+        files: content of files by path.
+        package: name of the package.
+        max_text_bytes: most text bytes of a language; None for all.
+        english: texts of blocks of English pages so far; the package's are added. Equal blocks of
+            other pages were not translated, and are left out.
     """
     taken: dict[str, int] = {}
     english = set() if english is None else english
@@ -296,7 +296,7 @@ def pages_of_package(
 def _write_packages(
     directory: Path, packages: Sequence[str], wanted: re.Pattern[str], max_text_bytes: int | None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Fetch, read and write every package; return the crawl's manifest and the packages'."""
+    """Fetch, read and write every package; return the manifests of crawl and packages."""
     progress = Progress(STAGE, "packages", len(packages), "packages")
     described, english = [], set[bytes]()
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
@@ -307,7 +307,7 @@ def _write_packages(
             pages = sum(writer.records.values()) - before
             if not pages:
                 raise UserError(
-                    f"package {download.package} holds no HTML, Mallard, manual or message files: "
+                    f"package {download.package} has no HTML, Mallard, manual or message files: "
                     "leave it out with --packages"
                 )
             described.append({**download._asdict(), "pages": pages})
@@ -316,13 +316,13 @@ def _write_packages(
 
 
 def write_sample(out: str | Path, packages: Sequence[str] | None = None) -> dict[str, Any]:
-    """Write documentation of Debian packages as a crawl; a killed run keeps what it fetched."""
+    """Write documentation of Debian packages as a crawl; a killed run keeps its downloads."""
     chosen = DEFAULT_PACKAGES if packages is None else packages
     return _write_sample(out, "debian", chosen, DOCUMENTS, MAX_TEXT_BYTES)
 
 
 def write_documentation(out: str | Path) -> dict[str, Any]:
-    """Write all help, handbooks and manual pages of Debian as a crawl, and no messages."""
+    """Write all help, handbooks and manual pages of Debian as a crawl, without messages."""
     if shutil.which("mandoc") is None:
         raise UserError("this sample needs mandoc, which is not on PATH: `apt-get install mandoc`")
     return _write_sample(out, "documentation", DOCUMENTATION_PACKAGES, PROSE, None)

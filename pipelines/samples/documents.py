@@ -1,4 +1,4 @@
-"""Documents inside packages: HTML, GNOME's Mallard pages, MediaWiki's message catalogues."""
+"""Reads documents in packages: HTML, GNOME's Mallard pages, MediaWiki's message catalogues."""
 
 import html
 import json
@@ -21,7 +21,7 @@ _LANGUAGE_IN_PACKAGE = re.compile(r"-([a-z]{2}(?:-[a-z]{2})?)$")
 _HIDDEN = re.compile(rb"<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SPACE = re.compile(rb"\s+")
 _TAGS = rb"h[1-6]|p|li|dt|dd|td|th"
-#: A block of HTML that has no other in it.
+#: A block of HTML without inner blocks.
 _BLOCK = re.compile(
     rb"<(%b)\b[^>]*>((?:(?!<(?:%b)\b).)*?)</\1\s*>" % (_TAGS, _TAGS), re.DOTALL | re.IGNORECASE
 )
@@ -36,7 +36,7 @@ _MALLARD_SKIP = {"info", "media", "code", "screen", "comment"}
 
 
 def language_of_path(path: str, package: str) -> str:
-    """The language that a file's path, or else its package's name, claims; `und` if none."""
+    """Return the language in a file's path, else in its package's name, else `und`."""
     for pattern in _LANGUAGE_IN_PATH:
         found = pattern.search(f"/{path}")
         if found:
@@ -46,17 +46,17 @@ def language_of_path(path: str, package: str) -> str:
 
 
 def html_text_bytes(document: bytes) -> int:
-    """About how many bytes of text an HTML document shows."""
+    """Estimate the bytes of text that an HTML document shows."""
     return len(_SPACE.sub(b" ", _HIDDEN.sub(b" ", document)))
 
 
 def html_blocks(document: bytes) -> Iterator[bytes]:
-    """Yield the texts of an HTML document's blocks, as `without_blocks` looks them up."""
+    """Return the texts of an HTML document's blocks, in the form that `without_blocks` compares."""
     return (_shown(block[2]) for block in _BLOCK.finditer(document))
 
 
 def without_blocks(document: bytes, original: Collection[bytes]) -> bytes:
-    """Leave out the blocks of an HTML document that were not translated: those of `original`."""
+    """Remove the blocks in `original` from an HTML document: they were not translated."""
     return _BLOCK.sub(lambda block: b"" if _shown(block[2]) in original else block[0], document)
 
 
@@ -65,9 +65,9 @@ def _shown(markup: bytes) -> bytes:
 
 
 def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
-    """Read a Mallard page: titles and paragraphs as (HTML's tag, text).
+    """Return titles and paragraphs of a Mallard page as (HTML tag, text).
 
-    Documents that declare a DTD have none, so that no entity is ever expanded.
+    Return nothing for documents with a DTD, so that no entity is ever expanded.
     """
     if b"<!DOCTYPE" in document or b"<!ENTITY" in document:
         return []
@@ -94,13 +94,13 @@ def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
 def mallard_page(
     document: bytes, lang: str, original: Collection[bytes] = frozenset()
 ) -> bytes | None:
-    """Turn a Mallard page into HTML; None if it has no paragraphs.
+    """Turn a Mallard page into HTML; return None if it has no paragraphs.
 
     Args:
         document: the page.
         lang: its language.
-        original: texts of blocks of English pages. Those of the page that are among them were not
-            translated, and are left out.
+        original: texts of blocks of English pages. Equal blocks of the page were not translated,
+            and are left out.
     """
     found = mallard_blocks(document)
     kept = [(tag, text) for tag, text in found if text and text.encode() not in original]
@@ -117,7 +117,7 @@ def mallard_page(
 
 
 def catalogue_messages(document: bytes) -> dict[str, str]:
-    """The messages of a JSON message catalogue by key; none of another document."""
+    """Return the messages of a JSON message catalogue by key; empty for other documents."""
     try:
         catalogue = json.loads(document)
     except ValueError:
@@ -132,14 +132,14 @@ def catalogue_messages(document: bytes) -> dict[str, str]:
 
 
 def plain_message(message: str) -> str:
-    """A wiki message without markup: links and plurals keep their last alternative."""
+    """Return a wiki message without markup; links and plurals keep their last alternative."""
     for pattern, replacement in _MARKUP:
         message = pattern.sub(replacement, message)
     return " ".join(html.unescape(message).split())
 
 
 def message_pages(document: bytes) -> Iterator[bytes]:
-    """Prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
+    """Yield the prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
     lines = []
     for message in catalogue_messages(document).values():
         line = plain_message(message)

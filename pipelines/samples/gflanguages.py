@@ -1,8 +1,8 @@
-"""Real input by package: a small crawl in WET and WARC, for the demo, trials and tests.
+"""Makes a small crawl in WET and WARC from a package, for the demo, trials and tests.
 
-`gflanguages` carries excerpts of the Universal Declaration of Human Rights in hundreds of
-languages, in an installed package, so that the whole chain runs without a network. `debian`
-(`mswitch.pipelines.samples.debian`) fetches real documentation of some tens of megabytes.
+The package `gflanguages` contains excerpts of the Universal Declaration of Human Rights in hundreds
+of languages. It is installed, so the whole chain runs without a network. The sample `debian`
+(`mswitch.pipelines.samples.debian`) fetches tens of megabytes of real documentation.
 """
 
 import importlib.metadata
@@ -21,10 +21,11 @@ from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage, buck
 STAGE = "sample"
 FILES_PER_FORMAT = 3
 MIN_PARAGRAPH_CHARACTERS = 20
-#: So many pages that five of them can validate: an excerpt is cut at sentences, then at clauses.
+#: Fewest pages, so that five can validate (an excerpt is cut at sentences, then at clauses), and
+#: most pages.
 MIN_PAGES, MAX_PAGES = 12, 24
 
-#: Where gflanguages' id is not `<mC4 code>_<main script>`.
+#: Ids in gflanguages that are not `<mC4 code>_<main script>`.
 GFLANGUAGES_IDS = {
     "iw": "he_Hebr",
     "ja": "ja_Jpan",
@@ -34,13 +35,13 @@ GFLANGUAGES_IDS = {
     "sr-Latn": "sr_Latn",
     "zh": "zh_Hans",
 }
-#: Every script's full stops; Latin ones end a sentence only before a space.
+#: Full stops of all scripts; Latin ones end a sentence only before a space.
 SENTENCE_END = re.compile(r"(?<=[.!?؟։።။])\s+|(?<=[।॥])\s*|(?<=[。！？])")
 CLAUSE_END = re.compile(r"(?<=[,;:،؛፣፤၊])\s+|(?<=[、，；：])")
 
 
 def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
-    """What a sample stage returns, read from its published manifest."""
+    """Return the summary of a sample stage, from its published manifest."""
     manifest = read_manifest(out, STAGE)
     return {
         "stage": STAGE,
@@ -55,7 +56,7 @@ def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 
 def distinct_paragraphs(texts: Iterable[str]) -> list[str]:
-    """Split texts into paragraphs; drop fragments and what a longer paragraph contains."""
+    """Split texts into paragraphs; drop fragments, and paragraphs within longer ones."""
     found: dict[str, None] = {}
     for text in texts:
         for line in text.split("\n"):
@@ -68,7 +69,7 @@ def distinct_paragraphs(texts: Iterable[str]) -> list[str]:
 def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
     """Cut the longest paragraphs until there are `wanted`, or no cut is left.
 
-    They are cut at the ends of sentences, and where these do not suffice of clauses.
+    Cut at ends of sentences; if these are not enough, at ends of clauses.
     """
     parts = list(paragraphs)
     for end in (SENTENCE_END, CLAUSE_END):
@@ -84,7 +85,7 @@ def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
 
 
 def group_evenly(paragraphs: Sequence[str], most: int) -> list[list[str]]:
-    """Put neighbouring paragraphs together so that there are at most `most` groups."""
+    """Join neighbouring paragraphs into at most `most` groups."""
     count = min(len(paragraphs), most)
     edges = [round(i * len(paragraphs) / max(count, 1)) for i in range(count + 1)]
     return [list(paragraphs[a:b]) for a, b in itertools.pairwise(edges)]
@@ -109,8 +110,8 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
 def write_sample(out: str | Path) -> dict[str, Any]:
     """Write the human rights excerpts of gflanguages as a crawl: about 100 languages, 150 kB.
 
-    Every language of mC4 but the six romanised forms, in its main script, as 2 to 17 pages;
-    half of the pages are WET records and half are HTML in WARC records, divided by URL hash.
+    Each language of mC4, except the six romanised forms, has 2 to 17 pages in its main script. By
+    URL hash, half of the pages are WET records and half are HTML in WARC records.
     """
     try:
         import gflanguages

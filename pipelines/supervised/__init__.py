@@ -1,1 +1,1 @@
-"""Supervised tasks: rows of text and what a model shall answer, as an examples directory."""
+"""Supervised tasks: makes an examples directory from rows of text and expected answers."""

@@ -1,6 +1,6 @@
-"""A task of files and a vocabulary to an examples directory of finished pairs.
+"""Builds an examples directory of finished pairs from a task of files and a vocabulary.
 
-Its rows are counted and its splits held against each other before anything is tokenised.
+Rows are counted and splits are compared before anything is tokenised.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ from mswitch.pipelines.supervised.shards import (
 from mswitch.pipelines.supervised.split import count_overlap, overlapping
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
-#: Rows that are left out of a split for a later one has something of them.
+#: Reason of rows that are left out because a later split has their inputs or group.
 OVERLAP = "overlap"
-#: So many targets of validation may be cut, and of test.
+#: Highest share of validation targets that may be cut; the same for test.
 MAX_TRIMMED = 0.01
 
 
@@ -49,11 +49,11 @@ class SupervisedConfig:
     """Settings of supervised examples.
 
     Attributes:
-        inputs_length: encoder positions; longer inputs are cut, and counted.
-        targets_length: decoder positions; longer targets are cut, and counted.
-        allow_overlap: build even if validation or test have inputs or groups that training has too.
-        drop_overlap: leave out rows whose inputs or groups a later split has too, so that test
-            stays whole.
+        inputs_length: encoder positions; longer inputs are cut and counted.
+        targets_length: decoder positions; longer targets are cut and counted.
+        allow_overlap: build even if validation or test share inputs or groups with training.
+        drop_overlap: leave out rows whose inputs or groups are also in a later split, so that test
+            stays complete.
     """
 
     inputs_length: Annotated[int, Ge(2)] = 512
@@ -68,7 +68,7 @@ class SupervisedConfig:
 
     @property
     def lengths(self) -> Lengths:
-        """How long examples may be."""
+        """Largest lengths of examples."""
         return Lengths(self.inputs_length, self.targets_length)
 
 
@@ -84,18 +84,18 @@ def build_supervised(
     """Write the examples directory of a task.
 
     Args:
-        task: its TOML file.
+        task: the task's TOML file.
         vocabulary: a finished vocabulary directory, or a SentencePiece model file in T5's layout.
-        out: where to write, or a URL such as gs://bucket/reviews.
-        config: lengths, and what is let pass.
-        runner: where tasks are done (`mswitch.pipelines.runners`); their workers must see `out`.
+        out: the directory to make, or a URL such as gs://bucket/reviews.
+        config: lengths, and whether overlap is allowed.
+        runner: where tasks run (`mswitch.pipelines.runners`); their workers must see `out`.
         beam_options: Beam's own options.
     """
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
     files, identities = _input_files(defined)
     definition, settings = defined.definition(), identifying_settings(config)
-    settings.pop("allow_overlap", None)  # it decides whether there is an output, not which
+    settings.pop("allow_overlap", None)  # the output does not depend on it
     source = RowSource(
         task={
             **{name: definition[name] for name in ("name", "inputs", "targets")},
@@ -124,7 +124,7 @@ def build_supervised(
 
 
 def _input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[str]]]:
-    """Return the task's files, and what identifies each."""
+    """Return the task's files, and the identity of each."""
     named = [(split, path) for split, paths in task.files.items() for path in paths]
     files, identities = [], []
     for number, (split, path) in enumerate(named):
@@ -172,7 +172,7 @@ def _check_overlap(
     if not config.allow_overlap:
         raise UserError(
             f"{text}: {'give a group that they share, ' if BY_HASH in task.files else ''}"
-            "leave the rows of the earlier split out with --drop-overlap, or build with "
+            "leave out the rows of the earlier split with --drop-overlap, or build with "
             "--allow-overlap"
         )
     say(STAGE, text)
@@ -181,7 +181,7 @@ def _check_overlap(
 def _count_trimmed(
     task: SupervisedTask, config: SupervisedConfig, finished: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Refuse a target length that cuts too many targets of validation, or of test."""
+    """Refuse a target length that cuts too many targets of validation or test."""
     for split in SPLITS[1:]:
         lengths: Counter[int] = Counter()
         for shard in finished:
@@ -213,7 +213,7 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
-    """What the rows of all files are held against each other by, and where they stand."""
+    """Return the keys that compare the rows of all files, with their file and number."""
     tables = []
     for file in files:
         with storage.fetch(storage.join(parts, file.path)) as local:
@@ -227,7 +227,7 @@ def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _overlap_of(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Name the first row that `overlapping` marks, and one that it overlaps."""
+    """Return the names of the first row that `overlapping` marks and of a row it overlaps."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     what = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{what}_key"].to_numpy() == keys[f"{what}_key"][row].as_py()
@@ -240,10 +240,10 @@ def _overlap_of(
 
 
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
-    """Leave out the rows of which a later split has the inputs or group; count them in `rows`.
+    """Leave out rows whose inputs or group a later split has; count them in `rows`.
 
     Returns:
-        The others, and a file that says which are left out.
+        The other rows, and a file that lists those left out.
     """
     marked = overlapping(keys, SPLITS[::-1])
     shared = marked["rows"]

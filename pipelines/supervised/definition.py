@@ -1,4 +1,4 @@
-"""What a supervised task is: a TOML file of a few lines.
+"""Definition of a supervised task: a TOML file of a few lines.
 
     name = "reviews"
     files = { train = "train.jsonl", validation = "dev.tsv", test = "test.parquet" }
@@ -9,8 +9,8 @@
     group = "{product_id}"
     metrics = ["accuracy", "macro_f1"]
 
-A template holds text and `{field}` or `{object.field}`; `{{` and `}}` are braces. It has no format
-specifications, no attributes and no code: a field is looked up in the row and nowhere else.
+A template has text and `{field}` or `{object.field}`; `{{` and `}}` are braces. It has no format
+specifications, no attributes and no code: fields are looked up only in the row.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ from mswitch.pipelines.languages import any_code
 
 SPLITS = ("train", "validation", "test")
 FORMATS = ("squad", "wikiann")
-#: The metric of tasks whose targets may be empty: text without any span.
+#: Metric of tasks whose targets may be empty: text without any span.
 SPANS = "span_f1"
-#: In place of a split: each row goes where the hash of its group says.
+#: Used instead of a split: the hash of its group decides the split of a row.
 BY_HASH = "hash"
-#: In the name of a file, its language.
+#: Placeholder for the language in the name of a file.
 LANG = "{lang}"
-#: What seqio's registry and a folder allow.
+#: Names that seqio's registry and a folder allow.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
-#: What UTF-8 or a terminal cannot show of a row.
+#: Characters that UTF-8 or a terminal cannot show.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_DETAIL = 500
 
@@ -50,7 +50,7 @@ class RowError(Exception):
     """A row that cannot become an example.
 
     Attributes:
-        number: of the row in its file, where the reader found it.
+        number: number of the row in its file, if the reader raised the error.
     """
 
     def __init__(self, detail: str, number: int = 0):
@@ -60,10 +60,10 @@ class RowError(Exception):
 
 
 class Template:
-    """Text with the fields of a row in it.
+    """Text with fields of a row.
 
     Attributes:
-        text: as it was written.
+        text: the source of the template.
         fields: the fields it names, in order.
     """
 
@@ -71,20 +71,20 @@ class Template:
         """Parse a template.
 
         Raises:
-            ValueError: a brace is alone, or a field has a format, a conversion or an index.
+            ValueError: a brace is unpaired, or a field has a format, a conversion or an index.
         """
         self.text = text
         self._parts: list[tuple[str, str | None]] = []
         for literal, field, spec, conversion in string.Formatter().parse(text):
             if spec or conversion:
-                raise ValueError(f"{{{field}}} has a format: give the name of a field alone")
+                raise ValueError(f"{{{field}}} has a format: give only the name of a field")
             if field is not None and (not field.strip() or "[" in field):
                 raise ValueError(f"{{{field}}} is not a field: give {{field}} or {{object.field}}")
             self._parts.append((literal, field))
         self.fields = tuple(field for _, field in self._parts if field is not None)
 
     def render(self, row: Mapping[str, Any]) -> str:
-        """Put the values of a row in; RowError if one is missing, or no text and no number."""
+        """Insert the values of a row; raise RowError if one is missing, or not text or a number."""
         return "".join(
             literal if field is None else literal + _text(row, field)
             for literal, field in self._parts
@@ -111,22 +111,22 @@ def _text(row: Mapping[str, Any], field: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedTask:
-    """A task, checked.
+    """A checked task.
 
     Attributes:
-        name: of its seqio tasks, `<name>.<lang>`.
-        files: input files by split; under `hash` those whose rows are split by group.
-        inputs: template of what the model reads.
-        targets: template of what it shall write.
-        labels: the closed set of targets, by what the template gives; None where they are free.
+        name: first part of the names of its seqio tasks, `<name>.<lang>`.
+        files: input files by split; files under `hash` are split by group.
+        inputs: template of the text that the model reads.
+        targets: template of the text that the model should write.
+        labels: the closed set of targets, by the template's result; None for free text.
         language: a code, or a template.
-        group: template of what examples of one origin have in common; by default the inputs.
-        id: template of an example's name; by default its file and line.
-        answers: a field with all answers that count as right; by default the targets alone.
-        metrics: names of metrics, the first of which chooses checkpoints.
-        fields: columns of TSV and CSV files that have no header.
-        format: of files that are no tables: `squad` or `wikiann`; "" for all others.
-        file_languages: of files that were named by a pattern with `{lang}`, what stands there; it
+        group: template of a value that examples of one origin share; default: the inputs.
+        id: template of an example's name; default: its file and line.
+        answers: a field with all right answers; default: only the targets.
+        metrics: names of metrics; the first chooses checkpoints.
+        fields: columns of TSV and CSV files without a header.
+        format: format of files that are not tables: `squad` or `wikiann`; "" for all others.
+        file_languages: for files given by a pattern with `{lang}`, the language in their names; it
             is the field `lang` of their rows.
     """
 
@@ -145,7 +145,7 @@ class SupervisedTask:
     file_languages: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def definition(self) -> dict[str, Any]:
-        """All but the files, for manifests and hashes."""
+        """Return all fields except the files, for manifests and hashes."""
         definition = identifying_settings(self)
         del definition["files"], definition["file_languages"]
         return definition
@@ -156,12 +156,12 @@ class Row:
     """A row as text.
 
     Attributes:
-        lang: its language, a code of ours.
-        inputs: what the model reads.
-        targets: what it shall write.
-        answers: all that counts as right, at least one.
-        group: what examples of one origin have in common, as it stands in the row.
-        id: its name; "" for none.
+        lang: code of its language.
+        inputs: the text that the model reads.
+        targets: the text that the model should write.
+        answers: all right answers, at least one.
+        group: value that examples of one origin share.
+        id: its name, or "".
     """
 
     lang: str
@@ -173,10 +173,10 @@ class Row:
 
 
 class Renderer:
-    """Makes text of rows; templates are parsed once."""
+    """Turns rows into text; parses the templates once."""
 
     def __init__(self, task: SupervisedTask):
-        """Parse the task's templates, which must be right."""
+        """Parse the task's templates, which must be valid."""
         self._inputs, self._targets = Template(task.inputs), Template(task.targets)
         self._language = Template(task.language)
         self._group, self._id = Template(task.group), Template(task.id)
@@ -186,15 +186,15 @@ class Renderer:
         self._spans = SPANS in task.metrics
         templates = (self._inputs, self._targets, self._language, self._group, self._id)
         named = [field for template in templates for field in template.fields]
-        #: What is read of a row.
+        #: Fields of a row that are read.
         self.fields = tuple(dict.fromkeys([*named, *answers]))
 
     def render(self, row: Mapping[str, Any]) -> Row:
-        """Make text of a row; RowError if it cannot become an example."""
+        """Turn a row into text; raise RowError if it cannot become an example."""
         code = self._language.render(row)
         lang = any_code(code)
         if lang is None:
-            raise RowError(f"{code!r} is not the code of a language, as sw is")
+            raise RowError(f"{code!r} is not the code of a language, such as sw")
         inputs, targets = self._inputs.render(row), self._targets.render(row)
         answers = self._read_answers(row) if self._answers else (targets,)
         if self._labels is not None:
@@ -256,7 +256,7 @@ def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
         if not isinstance(value, str):
             raise ValueError(f"{name} is {value!r}: give text")
     if not _NAME.fullmatch(texts["name"]):
-        raise ValueError(f"name is {texts['name']!r}: use letters, digits, _ and . alone")
+        raise ValueError(f"name is {texts['name']!r}: use only letters, digits, _ and .")
     if texts["format"] not in ("", *FORMATS):
         raise ValueError(f"format is {texts['format']!r}: choose {' or '.join(FORMATS)}")
     for name in _TEMPLATES:
@@ -294,7 +294,7 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise ValueError(f"{name} is {value!r}: give a list of texts")
     if len(set(value)) < len(value):
-        raise ValueError(f"{name} has something twice: {', '.join(value)}")
+        raise ValueError(f"{name} repeats an entry: {', '.join(value)}")
     return tuple(value)
 
 
@@ -309,12 +309,12 @@ def _labels(value: Any) -> Mapping[str, str] | None:
         if not isinstance(label, str) or not label.strip():
             raise ValueError(f"labels has {label!r}: give text that is not blank")
     if len(set(value.values())) < len(value):
-        raise ValueError(f"labels has one text twice: {', '.join(value.values())}")
+        raise ValueError(f"labels repeats a text: {', '.join(value.values())}")
     return value
 
 
 def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
-    """Files of each split, and the language that a pattern with `{lang}` found in their names."""
+    """Return the files of each split, with the language in their names for a pattern `{lang}`."""
     if split not in (None, BY_HASH):
         raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
     if isinstance(value, dict) == (split is not None):
@@ -345,7 +345,7 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
     path = pattern if storage.is_remote(pattern) else storage.join(folder or ".", pattern)
     if storage.is_remote(path):
         if LANG in path:
-            raise ValueError(f"{path}: {LANG} is for files of this machine: name each file")
+            raise ValueError(f"{path}: {LANG} works only for local files: name each file")
         return [(path, "")]
     path = os.path.normpath(path)
     pattern = os.path.normpath(storage.join(glob.escape(folder or "."), pattern))
@@ -355,7 +355,7 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
         return [(file, "") for file in found]
-    # Of two places the first counts, and the others must agree with it.
+    # If the placeholder occurs several times, all must match the same text.
     before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
     return [(file, match["lang"]) for file in found if (match := named.fullmatch(file))]

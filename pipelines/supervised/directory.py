@@ -1,8 +1,8 @@
-"""Rows of any source to an examples directory of finished pairs.
+"""Builds an examples directory of finished pairs from rows of any source.
 
-Two lists of tasks: each unit of the source (a file, a shard of seqio's) becomes a part of rows;
-each language and split becomes shards. Between them the source looks at its rows, so that a task
-that is wrong is refused before anything is tokenised.
+There are two lists of tasks. First, each unit of the source (a file, a shard of seqio's) becomes a
+part of rows. Then each language and split becomes shards. Between them the source examines its
+rows, so that a wrong task is refused before anything is tokenised.
 """
 
 import dataclasses
@@ -49,23 +49,23 @@ FEATURES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """Where rows come from, and what is made of them.
+    """A source of rows, with functions that make parts and shards.
 
     Attributes:
-        task: what the manifest says of the task: at least `name` and `labels`.
-        lengths: to which inputs and targets are cut.
-        length_option: how the length of targets is given, up to its number.
-        settings: what decides the bytes of the directory.
-        units: what the source is read by; each becomes a part.
-        noun: what people call units.
-        read: takes a unit, the directory of parts and the vocabulary's file as `model`; writes the
-            part and describes it (`mswitch.pipelines.supervised.shards.write_part`).
-        write: takes a shard, the directory of examples, `model` and `left_out`; writes the shard
-            and describes it (`mswitch.pipelines.supervised.shards.write_rows`).
-        examine: takes the descriptions of all parts and where they lie; returns what the manifest
-            says of them, and a file of rows that are left out ("" for none).
-        summarise: takes the descriptions of all shards; returns what the manifest says of them.
-        check: takes the manifest of a directory that is there already, to refuse it.
+        task: the task's entry in the manifest: at least `name` and `labels`.
+        lengths: lengths to which inputs and targets are cut.
+        length_option: the option for the length of targets, up to the number.
+        settings: everything that the bytes of the directory depend on.
+        units: units of the source; each becomes a part.
+        noun: word for the units, for people.
+        read: gets a unit, the directory of parts and the vocabulary's file as `model`; writes the
+            part and returns its description (`mswitch.pipelines.supervised.shards.write_part`).
+        write: gets a shard, the directory of examples, `model` and `left_out`; writes the shard and
+            returns its description (`mswitch.pipelines.supervised.shards.write_rows`).
+        examine: gets the descriptions of all parts and their directory; returns entries of the
+            manifest, and a file of rows to leave out ("" for none).
+        summarise: gets the descriptions of all shards; returns entries of the manifest.
+        check: gets the manifest of an existing directory; refuses it with an error.
     """
 
     task: Mapping[str, Any]
@@ -89,7 +89,7 @@ def build_directory(
     runner: str = "local",
     beam_options: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write the examples directory of a source, and return what there is of each split."""
+    """Write the examples directory of a source; return its summary by split."""
     name = source.task["name"]
     with stage_output_anywhere(out, stage=STAGE, config=source.settings) as staged:
         directory = str(staged.directory)
@@ -109,7 +109,7 @@ def build_directory(
         fault_point("examples.after_rows")
         planned = plan_shards(name, described, parts)
         if not planned:
-            raise UserError(f"{name} has no row that can be used: give other input")
+            raise UserError(f"{name} has no usable row: give other input")
         write = functools.partial(source.write, model=model, left_out=left_out)
         finished = write_missing(planned, directory, write, engine, "shards")
         said = {
@@ -135,7 +135,7 @@ def _forget_parts(parts: str) -> None:
 
 
 def check_labels(source: RowSource, model: str) -> None:
-    """Refuse labels that are cut, or that the vocabulary cannot tell apart or write."""
+    """Refuse labels that are too long, or that the vocabulary cannot distinguish or write."""
     vocabulary, length = load_vocabulary(model), source.lengths.targets_length
     seen: dict[tuple[int, ...], str] = {}
     for label in source.task["labels"] or ():
@@ -148,15 +148,14 @@ def check_labels(source: RowSource, model: str) -> None:
             )
         if tokens in seen:
             raise UserError(
-                f"{named} and {seen[tokens]!r} are the same tokens in this vocabulary: use other "
+                f"{named} and {seen[tokens]!r} have equal tokens in this vocabulary: use other "
                 "words"
             )
         seen[tokens] = label
         written = vocabulary.DecodeIds(list(tokens))
         if written != label:
             raise UserError(
-                f"{named} comes out of this vocabulary as {written!r}: write it so, or use other "
-                "words"
+                f"{named} becomes {written!r} in this vocabulary: write it so, or use other words"
             )
 
 
@@ -166,9 +165,9 @@ def plan_shards(
     """Divide the rows of parts among shards.
 
     Args:
-        task: its name.
-        described: the parts, with `rows` by language and split.
-        parts: where they lie.
+        task: name of the task.
+        described: descriptions of the parts, with `rows` by language and split.
+        parts: directory of the parts.
     """
     rows: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], list[str]] = {}

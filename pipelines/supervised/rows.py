@@ -1,7 +1,8 @@
-"""Rows of JSON Lines, TSV, CSV and Parquet files, told apart by content; a bad one ends it.
+"""Reads rows of JSON Lines, TSV, CSV and Parquet files, up to the first bad row.
 
-JSON Lines, TSV and CSV may be compressed with gzip or zstd. CSV is RFC 4180 (quotes, line breaks
-within them); in TSV a quote is a character like any other, as in XNLI's and PAWS-X's files.
+The content decides the format. JSON Lines, TSV and CSV may be compressed with gzip or zstd. CSV is
+RFC 4180 (quotes, line breaks within them). In TSV, quotes have no meaning, as in XNLI's and
+PAWS-X's files.
 """
 
 import csv
@@ -24,10 +25,10 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 from mswitch.pipelines.supervised.squad_and_wikiann import Numbered, read_squad, read_wikiann
 
-#: A longer row is refused; no task of mT5 or T5 has one of a tenth of it.
+#: Longer rows are refused; the longest row in tasks of mT5 and T5 has less than a tenth of this.
 MAX_ROW_BYTES = 4 << 20
 _BATCH_ROWS = 1_000
-#: What damage raises, and values that Python lacks: dates after 9999, nanoseconds, time zones.
+#: Errors from damage, and from values that Python lacks: dates after 9999, nanoseconds, time zones.
 _UNREADABLE = (
     pa.ArrowException,
     ArithmeticError,
@@ -46,14 +47,14 @@ def read_rows(
     wanted: Sequence[str] = (),
     file_format: str = "",
 ) -> Iterator[Numbered]:
-    """Yield the rows of a file; RowError at the first that cannot be read.
+    """Yield the rows of a file; raise RowError at the first that cannot be read.
 
     Args:
         path: a local file.
-        name: what to call it in messages.
-        columns: names of columns where TSV and CSV have no header.
-        wanted: fields to read of Parquet; by default all.
-        file_format: of a file that is none of these: `squad` or `wikiann`.
+        name: name of the file in messages.
+        columns: names of columns, if TSV and CSV have no header.
+        wanted: fields to read from Parquet; default: all.
+        file_format: `squad` or `wikiann`, if the file has this format.
     """
     with open_input(path) as file:
         number = 0
@@ -95,7 +96,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
 
 
 def _kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
-    """Most of the first lines of JSON Lines begin with a brace; a header has tabs or commas."""
+    """Detect the format: most lines of JSON Lines begin with a brace; headers have separators."""
     if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
     if lines and lines[0].lstrip().startswith("["):
@@ -104,7 +105,9 @@ def _kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
         return "tsv"
     if lines and "," in lines[0]:
         return "csv"
-    raise UserError(f"{name} is neither JSON Lines, TSV or CSV with columns, nor Parquet")
+    raise UserError(
+        f"{name} is not JSON Lines, TSV or CSV with several columns, or Parquet: convert it"
+    )
 
 
 def _json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
@@ -123,7 +126,7 @@ def _json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
 def _table_rows(
     lines: Iterator[tuple[int, str]], kind: str, columns: Sequence[str]
 ) -> Iterator[Numbered]:
-    # A quote that is never closed swallows what follows, up to this limit.
+    # An unclosed quote swallows the following lines, up to this limit.
     csv.field_size_limit(MAX_ROW_BYTES)
     first = last = 0
 
@@ -160,7 +163,7 @@ def _read_parquet(file: BinaryIO, wanted: Sequence[str]) -> Iterator[Numbered]:
         table = pq.ParquetFile(file, page_checksum_verification=True)
         named = {field.partition(".")[0] for field in wanted} | set(wanted)
         there = [name for name in table.schema_arrow.names if not wanted or name in named]
-        # No column would give rows without fields, and how many there are is not known then.
+        # Without any column, Parquet would not yield the right number of rows: read all then.
         for batch in table.iter_batches(_BATCH_ROWS, columns=there or None):
             for row in batch.to_pylist():
                 number += 1

@@ -1,8 +1,8 @@
-"""Input files become parts, parts become TFRecord shards; nothing here knows of Beam.
+"""Turns input files into parts, and parts into TFRecord shards, without Beam.
 
-A part is a Parquet file of rendered rows, sorted by language, split and a hash of their id in
-blocks, so that a shard (a range of these hashes) reads little of it. The hash shuffles a language's
-records as a whole, once.
+A part is a Parquet file of rendered rows. Blocks of it are sorted by language, split and a hash of
+the rows' ids, so that a shard (a range of these hashes) reads little of it. The hash shuffles all
+records of a language, once.
 """
 
 import dataclasses
@@ -41,14 +41,14 @@ ROW_SCHEMA = pa.schema(
         ("answers", pa.list_(pa.string())),
     ]
 )
-#: What rows are held against each other by, and where a row stands in its file.
+#: Columns that compare rows, and the number of a row in its file.
 KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
-#: Rows of a part that are sorted together, and read together.
+#: Rows of a part that are sorted together, and that are read together.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
-#: Rows that are tokenised by one call.
+#: Rows to tokenise in one call.
 CALL_ROWS = 1 << 12
-#: So many bad rows are named at once.
+#: Most bad rows that an error names.
 SHOWN = 3
 #: One more than the largest `order`.
 ORDERS = 1 << 63
@@ -56,14 +56,14 @@ ORDERS = 1 << 63
 
 @dataclasses.dataclass(frozen=True)
 class InputFile:
-    """A file of rows and the part it becomes.
+    """A file of rows, and the part it becomes.
 
     Attributes:
-        source: where it lies.
-        split: of its rows, or `hash`.
-        number: among all files of the task.
+        source: path or URL of the file.
+        split: split of its rows, or `hash`.
+        number: number of the file within the task.
         size_bytes: size of the file.
-        lang: its language, where its name says it; "" elsewhere.
+        lang: the language in its name, or "".
     """
 
     source: str
@@ -74,7 +74,7 @@ class InputFile:
 
     @property
     def path(self) -> str:
-        """The part, relative to the folder of parts."""
+        """Path of the part, relative to the folder of parts."""
         return f"{self.number:05}.parquet"
 
 
@@ -85,10 +85,10 @@ def read_file(
     task: SupervisedTask,
     model: str = "",
 ) -> dict[str, Any]:
-    """Write a file's part; bad rows end it, the first of them named by file and line.
+    """Write a file's part; raise an error if there are bad rows, which names the first ones.
 
     Returns:
-        What `write_part` gives.
+        The result of `write_part`.
     """
     name, renderer = storage.name_of(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
@@ -112,7 +112,7 @@ def read_file(
                 bad.append(f"{name}:{error.number} ({error})")
         if bad:
             raise UserError(
-                f"{task.name} has rows that cannot be used, such as {', '.join(bad)}: mend the "
+                f"{task.name} has rows that cannot be used, such as {', '.join(bad)}: correct the "
                 "task or the rows"
             )
 
@@ -121,7 +121,7 @@ def read_file(
 
 def _part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
     group, own = group_key(row.group), row.id or f"{name}:{number}"
-    # Other languages may have the same inputs, and not a group that a task names.
+    # Different languages may have equal inputs, but not equal groups that a task defines.
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
@@ -143,16 +143,16 @@ def _part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
 def write_part(
     rows: Iterable[Mapping[str, Any]], path: str, directory: str, schema: pa.Schema
 ) -> dict[str, Any]:
-    """Write rows as a part; the same rows always give the same bytes.
+    """Write rows as a part; equal rows always have equal bytes.
 
     Args:
-        rows: with the columns of the schema.
-        path: of the part below `directory`.
-        directory: of parts.
-        schema: `ROW_SCHEMA` and what else a source needs.
+        rows: rows with the columns of the schema.
+        path: path of the part below `directory`.
+        directory: directory of parts.
+        schema: `ROW_SCHEMA` and further columns of the source.
 
     Returns:
-        Its description: path, records, size_bytes, and `rows` by language and split.
+        The part's description: path, records, size_bytes, and `rows` by language and split.
     """
     storage.make_directory(directory)
     counts: Counter[tuple[str, str]] = Counter()
@@ -173,16 +173,16 @@ def write_part(
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedShard:
-    """A TFRecord shard: a range of the hashes of one language and split.
+    """A TFRecord shard: a range of the hashes of a language and split.
 
     Attributes:
         task: name of the task.
-        lang: its code.
+        lang: code of the language.
         split: train, validation or test.
-        number: which shard of its language and split.
-        of: how many those have.
-        parts: where rows of theirs lie.
-        rows: how many rows they have, all shards together.
+        number: number of the shard within its language and split.
+        of: number of shards of this language and split.
+        parts: parts with their rows.
+        rows: number of rows of all these shards.
     """
 
     task: str
@@ -195,20 +195,20 @@ class SupervisedShard:
 
     @property
     def path(self) -> str:
-        """The shard, relative to the examples directory."""
+        """Path of the shard, relative to the examples directory."""
         folder = f"{self.task}.{language_of(self.lang).registry_name}"
         return f"{folder}/{self.split}.tfrecord-{self.number:05}-of-{self.of:05}"
 
     @property
     def size_bytes(self) -> int:
-        """About how much work it is."""
+        """Approximate amount of work, in rows."""
         return self.rows // self.of
 
     def read(self, left_out: str = "") -> pa.Table:
-        """Read its rows in the order of their hashes; equal ones as they stand in the files.
+        """Read its rows, sorted by hash; rows with equal hash stay in the order of the files.
 
         Args:
-            left_out: a Parquet file of rows that it does not have, by `part` and `number`.
+            left_out: a Parquet file of rows to leave out, by `part` and `number`.
         """
         low, high = (ORDERS * edge // self.of for edge in (self.number, self.number + 1))
         wanted = (
@@ -237,18 +237,18 @@ Tokenised = tuple[Mapping[str, Any], Tokens, Tokens]
 def write_shard(
     shard: SupervisedShard, directory: str, *, model: str, lengths: Lengths, left_out: str = ""
 ) -> dict[str, Any]:
-    """Write one shard with its index and lengths; the same rows always give the same bytes.
+    """Write a shard with its index and lengths; equal rows always have equal bytes.
 
     Args:
-        shard: which.
-        directory: of the examples.
+        shard: the shard to write.
+        directory: the examples directory.
         model: file of the vocabulary.
-        lengths: of examples.
+        lengths: largest lengths of examples.
         left_out: see `SupervisedShard.read`.
 
     Returns:
-        What `write_rows` gives; `trimmed` by feature; and `targets_lengths`, how many targets have
-        how many tokens before the cut.
+        The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of
+        targets by their tokens before the cut.
     """
     vocabulary = vocabulary_of(model)
     limits = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
@@ -274,10 +274,10 @@ def write_shard(
 
 
 def write_rows(shard: SupervisedShard, directory: str, rows: Iterable[Tokenised]) -> dict[str, Any]:
-    """Write a shard of rows, as the contract of `mswitch.tasks.batches.examples` has them.
+    """Write a shard of rows in the layout of `mswitch.tasks.batches.examples`.
 
     Returns:
-        What `mswitch.pipelines.examples.shards.write_records` gives.
+        The result of `mswitch.pipelines.examples.shards.write_records`.
     """
     counts = ShardCounts()
     lengths: list[tuple[int, int]] = []

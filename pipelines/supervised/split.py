@@ -1,7 +1,7 @@
-"""Splits that do not leak: by a hash of what examples have in common.
+"""Splits that do not leak, by a hash of the group that examples share.
 
-A group is folded before it is hashed: `Save $1 pages?` and `save pages` are one group, all of whose
-examples, in all languages, are in one split.
+A group is folded before it is hashed. So `Save $1 pages?` and `save pages` are one group, and all
+its examples, in all languages, are in one split.
 """
 
 import functools
@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-#: Of 100 groups, so many are of each split.
+#: Percentage of groups in each split.
 SHARES = {"train": 80, "validation": 10, "test": 10}
-#: Where there is punctuation: of later planes only private or ancient scripts have some.
+#: End of the code points that are checked for punctuation; beyond, only private or ancient scripts
+#: have any.
 _LAST_MARK = 0x11000
 
 
@@ -26,13 +27,13 @@ _PARAMETERS = re.compile(r"\$\d+|\{\{[^{}]*\}\}|<[^<>]*>")
 
 @functools.cache
 def _punctuation() -> Mapping[int, str]:
-    r"""A space for each mark. Not `\W`, which has the vowel signs of Indic scripts."""
+    r"""Map punctuation marks to spaces; `\W` would include vowel signs of Indic scripts."""
     marks = (code for code in range(_LAST_MARK) if unicodedata.category(chr(code))[0] == "P")
     return dict.fromkeys(marks, " ")
 
 
 def fold(text: str) -> str:
-    """What is left of a text without case, punctuation, tags and parameters; itself if nothing."""
+    """Remove case, punctuation, tags and parameters; return the text itself if nothing is left."""
     folded = text.casefold()
     if "$" in folded or "{{" in folded or "<" in folded:
         folded = _PARAMETERS.sub(" ", folded)
@@ -40,33 +41,33 @@ def fold(text: str) -> str:
 
 
 def key64(text: str) -> int:
-    """A stable number of 63 bits for a text."""
+    """Return a stable number of 63 bits for a text."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def group_key(group: str) -> str:
-    """The name of a folded group: 16 hex digits of its SHA-256."""
+    """Return the key of a group: 16 hex digits of the SHA-256 of its folded text."""
     return hashlib.sha256(fold(group).encode()).hexdigest()[:16]
 
 
 def split_of(key: str) -> str:
-    """The split that a group's name puts its examples into."""
+    """Return the split of the examples of a group, given its key."""
     place = int(key, 16) % 100
     ends = itertools.accumulate(SHARES.values())
     return next(split for split, end in zip(SHARES, ends, strict=True) if place < end)
 
 
 def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    """Mark the rows of which a split that is named before their own has something.
+    """Mark the rows whose keys occur in a split before their own.
 
     Args:
         table: columns `split`, `group_key`, `inputs_key`, `pair_key`.
-        splits: in the order in which a split is held against those before it.
+        splits: splits in order; each is compared with those before it.
 
     Returns:
-        [rows] each: `groups`, `inputs`, `pairs` of inputs and targets, and `rows` that have a group
-        or inputs of such a split.
+        Bool [rows] each: whether `groups`, `inputs`, `pairs` of inputs and targets occur in such a
+        split; and `rows`, whether groups or inputs do.
     """
     names = np.asarray(table["split"])
     columns = {"groups": "group_key", "inputs": "inputs_key", "pairs": "pair_key"}
@@ -82,7 +83,7 @@ def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count what `overlapping` marks, by language and split; those without are absent."""
+    """Count the rows that `overlapping` marks, by language and split; omit those without any."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     found: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

@@ -1,7 +1,7 @@
-"""Files that are no tables, of the tasks that mT5 was evaluated on: SQuAD's JSON, WikiANN's tags.
+"""Reads files of mT5's evaluation tasks that are not tables: SQuAD's JSON, WikiANN's tags.
 
-SQuAD, XQuAD, MLQA and TyDiQA (GoldP) share one layout, as do WikiANN and PAN-X. Their rows have the
-texts that mT5 was trained on; XNLI's and PAWS-X's files are tables, and a template is enough.
+SQuAD, XQuAD, MLQA and TyDiQA (GoldP) share a layout, and so do WikiANN and PAN-X. Rows have the
+texts that mT5 was trained on. XNLI's and PAWS-X's files are tables, for which a template is enough.
 """
 
 import json
@@ -13,24 +13,25 @@ from typing import Any, BinaryIO
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.supervised.definition import RowError
 
-#: What RE2, which mT5's own code uses, takes for white space.
+#: White space of RE2, which mT5's own code uses.
 _SPACES = re.compile(r"[\t\n\f\r ]+")
 _KEPT = "\t\n\f\r _"
 #: WikiANN writes `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: A file of one JSON value is read whole; XQuAD's largest has 1 MB, SQuAD's training file 30.
+#: Most bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training file
+#: 30.
 MAX_JSON_BYTES = 512 << 20
 
-#: What of a line are words: other spaces than ASCII's are tokens, such as U+3000.
+#: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.
 _WORD = re.compile(r"[^ \t\n\v\f\r]+")
 
-#: A row and its number in the file, from 1: that of its line in a text file.
+#: Number of a row in the file, from 1, and the row; in a text file, the number of its line.
 Numbered = tuple[int, Mapping[str, Any]]
 
 
 def pad_punctuation(text: str) -> str:
-    """Set spaces around all but letters, marks, numbers and `_`, as mT5's preprocessor does."""
+    """Put spaces around all characters except letters, marks, numbers and `_`, like mT5."""
     return _SPACES.sub(" ", "".join(char if _is_kept(char) else f" {char} " for char in text))
 
 
@@ -55,7 +56,7 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
                 title = article.get("title") or context
                 for question in paragraph["qas"]:
                     answers = [answer["text"] for answer in question["answers"]]
-                    # XTREME's files have a question once for each of its answers.
+                    # XTREME's files repeat a question for each of its answers.
                     first = (question["question"], context, title, [])
                     asked.setdefault(str(question["id"]), first)[-1].extend(answers)
                     number += 1
@@ -73,7 +74,7 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
 
 
 def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
-    """`inputs`, `targets` and `answers` of a question that has one; the context is padded."""
+    """Return `inputs`, `targets` and `answers` of a question; the context is already padded."""
     padded = [pad_punctuation(answer) for answer in answers]
     inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
     return {"inputs": inputs, "targets": padded[0], "answers": padded}
@@ -82,8 +83,8 @@ def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping
 def read_wikiann(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
     """Yield the sentences of a file of tokens and IOB2 tags: `text`, `spans`, and `lang` if given.
 
-    `spans` is mT5's `PER: rick $$ PER: morty`, or `None`. Tokens and tags are parted by a tab or a
-    space, one to a line, and sentences by an empty line.
+    `spans` is mT5's `PER: rick $$ PER: morty`, or `None`. A line has a token and a tag, separated
+    by a tab or a space; an empty line ends a sentence.
     """
     tokens: list[tuple[str, str]] = []
     first = 0
@@ -96,7 +97,7 @@ def read_wikiann(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
         elif len(words) < 2:
             raise RowError("no tag", number)
         elif not _TAG.fullmatch(words[-1]):
-            raise RowError(f"{words[-1]} is no tag of IOB2", number)
+            raise RowError(f"{words[-1]} is not a tag of IOB2", number)
         else:
             first = first if tokens else number
             tokens.append((words[0], words[-1]))
@@ -118,7 +119,7 @@ def _sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         before = tag
     row = {
         "text": " ".join(word.removeprefix(prefix) for word, _ in tokens),
-        # TFDS, and so mT5, writes `None` where there is no span.
+        # TFDS, and so mT5, writes `None` if there is no span.
         "spans": " $$ ".join(f"{kind}: {' '.join(words)}" for kind, words in spans) or "None",
     }
     return {**row, "lang": prefix[:-1]} if prefix else row

@@ -1,1 +1,1 @@
-"""A SentencePiece vocabulary: trained on a corpus, read, and inspected language by language."""
+"""Trains, reads and inspects SentencePiece vocabularies."""

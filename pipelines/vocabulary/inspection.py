@@ -1,11 +1,11 @@
-"""How well a vocabulary suits each language: fertility, unknown pieces and byte fallback.
+"""Measures how well a vocabulary suits each language: fertility, unknown pieces, byte fallback.
 
-Fertility is tokens per word (Rust et al. 2021, "How good is your tokenizer?"). A word is what
-stands between white space (in Ethiopic script also its word space) and has a letter or digit in it;
-where a script puts no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) there is
-no such count, and tokens per character and per byte are what can be compared. Vietnamese puts
-spaces between syllables, which count as words. Tokens per byte compares languages of all scripts,
-though a byte holds less text in some than in others (three make a Thai letter).
+Fertility is tokens per word (Rust et al. 2021, "How good is your tokenizer?"). A word is text
+between white space (in Ethiopic script also its word space) with a letter or digit. Scripts without
+spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) have no fertility: for them, use
+tokens per character and per byte. Vietnamese has spaces between syllables, which count as words.
+Tokens per byte compares languages of all scripts, although a byte holds less text in some scripts
+(a Thai letter has three bytes).
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ _NO_LETTER = re.compile(r"[\W_]*")
 
 @dataclasses.dataclass
 class TextCounts:
-    """What was counted in the text of one language; bytes are UTF-8."""
+    """Counts of the text of a language; bytes are UTF-8."""
 
     documents: int = 0
     characters: int = 0
@@ -44,13 +44,13 @@ class TextCounts:
 
 
 def count_words(text: str) -> int:
-    """Runs between spaces that hold a letter or digit."""
+    """Count runs between spaces that have a letter or digit."""
     runs = text.replace(_ETHIOPIC_SPACE, " ").split()
     return sum(_NO_LETTER.fullmatch(run) is None for run in runs)
 
 
 class TokenCounter:
-    """Counts text with one vocabulary."""
+    """Counts text with a vocabulary."""
 
     def __init__(self, model: bytes):
         self._processor = sentencepiece.SentencePieceProcessor()
@@ -61,11 +61,11 @@ class TokenCounter:
 
     @property
     def byte_pieces(self) -> int:
-        """256 where unknown characters are spelt in bytes, else 0."""
+        """Number of byte pieces: 256 if unknown characters are spelt in bytes, else 0."""
         return int(self._is_byte.sum())
 
     def add(self, text: str, counts: TextCounts) -> None:
-        """Count one document."""
+        """Count a document."""
         tokens = np.array(self._processor.EncodeAsIds(text), np.intp)
         counts.documents += 1
         counts.characters += len(text)
@@ -111,23 +111,23 @@ def inspect_vocabulary(
     max_bytes: int = MAX_BYTES,
     only: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Measure a vocabulary on the text of a corpus, language by language.
+    """Measure a vocabulary on the text of a corpus, by language.
 
-    Documents are ordered by the hash of their URL, so the first ones are a random sample, and the
-    same one every time. They are read one after the other; memory does not grow with the corpus.
+    Documents are sorted by the hash of their URL, so the first ones are a random sample, always the
+    same. They are read one by one; memory does not grow with the corpus.
 
     Args:
         vocabulary: a vocabulary directory or a SentencePiece model file.
         corpus: a finished corpus directory.
-        split: which text.
-        max_bytes: read no further document of a language that has given so many bytes.
-        only: these languages; empty for all.
+        split: split of the text.
+        max_bytes: bytes of a language after which no further document is read.
+        only: languages to measure; empty for all.
 
     Returns:
-        What the vocabulary is; `languages`: a list of counts, tokens_per_word (None where the
+        A description of the vocabulary; `languages`: a list of counts, tokens_per_word (None if the
         script has no spaces), tokens_per_character, tokens_per_byte, unknown_share and byte_share
-        (of tokens); `mean` of these over languages; `without_text`: languages of the corpus that
-        have none in this split.
+        (of tokens); `mean` of these ratios over languages; `without_text`: languages of the corpus
+        without text in this split.
     """
     if max_bytes < 1:
         raise UserError(f"max_bytes is {max_bytes}: give at least 1")
@@ -172,7 +172,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def format_inspection(found: dict[str, Any]) -> str:
-    """The table for a terminal."""
+    """Format the result of `inspect_vocabulary` as a table for a terminal."""
 
     def line(lang: str, bytes_: str, row: dict[str, Any]) -> str:
         cells = [

@@ -1,10 +1,10 @@
-"""SentencePiece model files in T5's layout: ours, mT5's own, or one without sentinels.
+"""SentencePiece model files in T5's layout: ours, mT5's own, or files without sentinels.
 
-T5 counts on padding 0, end of sequence 1, unknown 2, and on 100 sentinels as the last ids, the
-first span's the very last. A model may hold them (`<extra_id_0>` in ours, `▁<extra_id_0>` in mT5's
-`mc4.250000.100extra`) or lack them (T5's own, for which seqio takes `extra_ids=100`); both come
-out of `open_vocabulary` with the same ids as in T5 and with the sentinels inside, so that code that
-reads examples needs to know of one layout only.
+T5 requires padding 0, end of sequence 1, unknown 2, and 100 sentinels as the last ids; the first
+span's is the very last. A model may contain them (`<extra_id_0>` in ours, `▁<extra_id_0>` in mT5's
+`mc4.250000.100extra`) or lack them (T5's own, for which seqio takes `extra_ids=100`). Either way,
+`open_vocabulary` returns a model with sentinels and the same ids as in T5. So code that reads
+examples needs only one layout.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ _SENTINEL = re.compile(r"\N{LOWER ONE EIGHTH BLOCK}?<extra_id_(\d+)>")
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyModel:
-    """A vocabulary that was checked.
+    """A checked vocabulary.
 
     Attributes:
-        path: the model file it came from.
-        sha256: of that file's bytes, whatever was added to them since.
-        model: the model with its sentinels, as examples and their readers use it.
-        size: all ids, sentinels included.
-        added: whether the file had no sentinels.
+        path: the model file that it comes from.
+        sha256: SHA-256 of that file, before anything was added.
+        model: the model with its sentinels, for examples and their readers.
+        size: number of all ids, including sentinels.
+        added: whether sentinels were added to the model.
     """
 
     path: str
@@ -47,7 +47,7 @@ class VocabularyModel:
 
     @property
     def model_sha256(self) -> str:
-        """Of the model with its sentinels: `vocabulary_sha256` of examples and runs."""
+        """SHA-256 of the model with its sentinels: `vocabulary_sha256` of examples and runs."""
         return hashlib.sha256(self.model).hexdigest()
 
 
@@ -59,9 +59,9 @@ def _no_model(path: str | Path) -> UserError:
 
 
 def add_sentinels(model: bytes, count: int = SENTINELS) -> bytes:
-    """Append the sentinels to a model that has none: 100 as in T5 and mT5, 300 in umT5.
+    """Append sentinels to a model without any: 100 in T5 and mT5, 300 in umT5.
 
-    They are control pieces: text that contains "<extra_id_0>" is spelt out and never becomes one.
+    They are control pieces: the text "<extra_id_0>" is spelt out and never becomes one.
     """
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     for number in reversed(range(count)):
@@ -73,7 +73,7 @@ def add_sentinels(model: bytes, count: int = SENTINELS) -> bytes:
 
 
 def without_sentinels(model: bytes) -> bytes:
-    """What makes two models the same, however their sentinels were added, and whether they were."""
+    """Return a model without sentinels, to compare models that got them in different ways."""
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     for token in sorted(sentinel_numbers(proto), reverse=True):
         del proto.pieces[token]
@@ -82,9 +82,9 @@ def without_sentinels(model: bytes) -> bytes:
 
 
 def checked_size(model: bytes, path: str | Path) -> int:
-    """Count the ids of a model that must have its sentinels, without loading it.
+    """Check that a model has its sentinels; return its number of ids without loading it.
 
-    That takes 0.01 s for a vocabulary as large as mT5's, and loading 1.5 s.
+    For a vocabulary as large as mT5's, this takes 0.01 s, and loading 1.5 s.
     """
     proto = _parsed(model, path)
     matches = [_SENTINEL.fullmatch(piece.piece) for piece in proto.pieces[-SENTINELS:]]
@@ -106,16 +106,16 @@ def _parsed(model: bytes, path: str | Path) -> Any:
 
 
 def sentinel_numbers(proto: Any) -> dict[int, int]:
-    """Number of each sentinel piece by its id."""
+    """Return the number of each sentinel piece by its id."""
     matches = {token: _SENTINEL.fullmatch(piece.piece) for token, piece in enumerate(proto.pieces)}
     return {token: int(match[1]) for token, match in matches.items() if match}
 
 
 def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
-    """The model with its sentinels at the end (the same bytes if it is so), and if they are new.
+    """Return a model with sentinels at the end, and whether they are new.
 
-    Where text could spell a sentinel (mT5's are user-defined pieces), it no longer can: an id that
-    stands for a masked span must not come from a page.
+    The bytes are equal if nothing changed. If text could spell a sentinel (mT5's are user-defined
+    pieces), it cannot in the result: ids of masked spans must not come from pages.
     """
     proto = _parsed(model, path)
     size = len(proto.pieces)
@@ -125,8 +125,8 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     if any(sentinels.get(size - 1 - number) != number for number in range(SENTINELS)):
         raise UserError(
             f"{path} has sentinels, but not <extra_id_{SENTINELS - 1}> ... <extra_id_0> as its "
-            f"last {SENTINELS} ids: give the model as it was before they were put in (they are "
-            "added), or one from `mswitch vocab train`"
+            f"last {SENTINELS} ids: give the model without sentinels (they will be added), or one "
+            "from `mswitch vocab train`"
         )
     control = proto.SentencePiece.CONTROL
     changed = [token for token in sentinels if proto.pieces[token].type != control]
@@ -136,7 +136,7 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 
 
 def _model_file(path: str | Path) -> tuple[str, str | None]:
-    """The model file that `path` is or holds, and the SHA-256 that its manifest promises."""
+    """Return the model file that `path` is or contains, and its SHA-256 in the manifest, if any."""
     if storage.is_remote(path):
         is_file, found = storage.name_of(path).endswith(".model"), True
         if is_file:
@@ -154,7 +154,7 @@ def _model_file(path: str | Path) -> tuple[str, str | None]:
 
 
 def open_vocabulary(path: str | Path) -> VocabularyModel:
-    """Read a vocabulary directory or a SentencePiece model file, here or in a bucket; check it."""
+    """Read and check a vocabulary directory or a SentencePiece model file, local or in a bucket."""
     name, promised = _model_file(path)
     try:
         given = storage.read_bytes(name)
@@ -171,7 +171,7 @@ def open_vocabulary(path: str | Path) -> VocabularyModel:
 
 
 def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """A processor for a model that must have its sentinels."""
+    """Return a processor for a model that must have its sentinels."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromSerializedProto(model)
@@ -180,7 +180,7 @@ def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcesso
     layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if layout != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(
-            f"{path} has padding, end and unknown as ids {layout} (-1: none), T5 has them as "
+            f"{path} has padding, end and unknown as ids {layout} (-1: none), but T5 needs "
             f"{(PAD_ID, EOS_ID, UNK_ID)}: train it with --pad_id=0 --eos_id=1 --unk_id=2 "
             "--bos_id=-1, or use `mswitch vocab train`"
         )
@@ -195,7 +195,7 @@ def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcesso
 
 
 def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
-    """Load a model file that has its sentinels and check its layout."""
+    """Load a model file, which must have sentinels, and check its layout."""
     try:
         model = storage.read_bytes(path)
     except OSError as error:

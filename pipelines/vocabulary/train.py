@@ -1,10 +1,10 @@
-"""Train a SentencePiece vocabulary on language-balanced text, laid out as mT5's.
+"""Trains a SentencePiece vocabulary on language-balanced text, in mT5's layout.
 
-Ids: padding 0, end of sequence 1, unknown 2, the 256 byte pieces, the learned pieces, and 100
-sentinels as the last 100 ids (the first span's is the very last), inside the model file. The
-normalisation is SentencePiece's default, nmt_nfkc, as in mT5: full-width forms and ligatures are
-unified and every run of white space, line ends included, becomes one space, so that decoding gives
-the normalised text, not the page's bytes.
+Ids in the model file: padding 0, end of sequence 1, unknown 2, the 256 byte pieces, the learned
+pieces, and 100 sentinels as the last 100 ids (the very last is for the first span). The
+normalisation is SentencePiece's default, nmt_nfkc, as in mT5. It unifies full-width forms and
+ligatures, and turns every run of white space, including line ends, into a space. So decoding
+returns the normalised text, not the page's bytes.
 """
 
 import contextlib
@@ -35,10 +35,10 @@ from mswitch.pipelines.vocabulary.model import MODEL_FILE, STAGE, add_sentinels
 
 NORMALIZATION = "nmt_nfkc"
 MIN_SIZE = 3 + 256 + SENTINELS + 1
-#: SentencePiece drops longer sentences (in bytes); lines are cut into pieces below this.
+#: SentencePiece drops longer sentences (in bytes), so lines are cut into shorter pieces.
 MAX_SENTENCE_BYTES = 8192
 MAX_LINE_CHARACTERS = 2000
-#: The result depends on the number of threads (sums are per thread), never on the machine's cores.
+#: Fixed for all machines: the result depends on the number of threads, since sums are per thread.
 TRAINER_THREADS = 4
 _TOO_LARGE = re.compile(r"Vocabulary size too high.*value <= (\d+)", re.DOTALL)
 _TOO_SMALL = re.compile(r"smaller than required_chars\D*(\d+) vs (\d+)", re.DOTALL)
@@ -51,10 +51,10 @@ class VocabularyConfig:
     Attributes:
         size: size of the vocabulary: 3 special ids, 256 bytes, the learned pieces and 100
             sentinels.
-        character_coverage: share of characters that get a piece; the rest is spelt in bytes.
+        character_coverage: share of characters that get a piece; others are spelt in bytes.
         sample_characters: characters of text to train on.
-        sampling_exponent: exponent of balancing: a language's share of the training text is in
-            proportion to its documents to this power.
+        sampling_exponent: exponent of balancing: a language's share of the training text is
+            proportional to its documents to this power.
     """
 
     size: Annotated[int, Ge(MIN_SIZE)] = 250_100
@@ -75,7 +75,7 @@ def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
 
 
 def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
-    """Characters each language may give; what a small one cannot use goes to the others."""
+    """Return the characters of each language; small ones leave their unused budget to others."""
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}
@@ -86,17 +86,17 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
 
 
 def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
-    """Shares proportional to `counts ** exponent`; names without any are left out."""
+    """Return shares proportional to `counts ** exponent`, without names that have count 0."""
     return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 
 
 class BalancedText:
-    """Iterates over training text language by language within the budget of each.
+    """Iterates over training text by language, within each language's budget.
 
-    Documents are ordered by the hash of their URL, so that the first ones are a random sample.
+    Documents are sorted by the hash of their URL, so the first ones are a random sample.
 
     Attributes:
-        characters: characters given so far, by language.
+        characters: characters yielded so far, by language.
     """
 
     def __init__(self, corpus: Corpus, config: VocabularyConfig):
@@ -118,9 +118,9 @@ class BalancedText:
 
 @contextlib.contextmanager
 def _ended_by_interrupt() -> Iterator[None]:
-    """Let Ctrl-C end the process: SentencePiece holds Python's lock, and so its handlers, for long.
+    """Let Ctrl-C end the process at once: SentencePiece blocks Python's handlers for long.
 
-    Only the main thread may say so.
+    Only the main thread may change this.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -135,7 +135,7 @@ def _ended_by_interrupt() -> Iterator[None]:
 
 
 def train_model(lines: Iterable[str], config: VocabularyConfig) -> bytes:
-    """Train a SentencePiece model, with sentinels, on lines of text; it is the same wherever."""
+    """Train a SentencePiece model with sentinels on lines of text; equal on every machine."""
     with _ended_by_interrupt():
         model = _train_pieces(lines, config)
     proto = sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
@@ -149,7 +149,7 @@ def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
     errors: list[Exception] = []
 
     def given() -> Iterator[str]:
-        # SentencePiece would take an exception for the end of the text.
+        # SentencePiece would treat an exception as the end of the text.
         try:
             yield from lines
         except Exception as error:
@@ -196,7 +196,7 @@ def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
 def train_vocabulary(
     corpus: str | Path, out: str | Path, config: VocabularyConfig
 ) -> dict[str, Any]:
-    """Train the vocabulary of a corpus (training split only) into `out`; both may be URLs."""
+    """Train a vocabulary on a corpus's training split, and write it to `out`; both may be URLs."""
     source = open_corpus(corpus)
     settings = {**identifying_settings(config), "corpus": source.identity}
     with stage_output_anywhere(out, stage=STAGE, config=settings) as staged:
@@ -211,7 +211,7 @@ def train_vocabulary(
             say(
                 STAGE,
                 f"{total:,} characters in {len(text.budgets)} languages; an interrupted training "
-                "begins again",
+                "starts over",
             )
             model = train_model(text, config)
             write_atomically(storage.join(staged.directory, MODEL_FILE), model)

@@ -222,7 +222,7 @@ def test_examples_are_made_by_a_job_and_go_on_where_it_died(peer, bucket, tmp_pa
     assert re.search(f"mswitch-examples-.*{KILLED}", refusal(run_mswitch(*command)))
     done = run_mswitch(*command)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"1 of \d+ shards are there already", done.stderr)
+    assert re.search(r"1 of \d+ shards already exist", done.stderr)
     assert data_bytes(f"{bucket}/examples") == data_bytes(local)
 
 

@@ -76,7 +76,7 @@ def test_a_window_that_does_not_fit_is_refused(vocabulary):
         list(byte_examples("x", text, vocabulary, span_corruption(64), **given))
     with pytest.raises(UserError, match="--window-bytes goes with"):
         ExamplesConfig(window_bytes=100)
-    with pytest.raises(UserError, match="goes with --objective spans"):
+    with pytest.raises(UserError, match="needs --objective spans"):
         ExamplesConfig(inputs_length=64, objective="ul2", validation_spans="bytes")
 
 

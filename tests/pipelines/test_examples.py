@@ -189,7 +189,7 @@ def test_a_rerun_does_only_what_was_not_done(child, small_examples, tmp_path):
     out = tmp_path / "examples"
     child("examples.before_publish")
     finished = child()
-    assert re.search(r"(\d+) of \1 shards are there already", finished)
+    assert re.search(r"(\d+) of \1 shards already exist", finished)
     assert data_bytes(out) == data_bytes(small_examples)
 
 

@@ -160,7 +160,7 @@ def test_wrong_options_are_one_line_and_exit_code_2(dump, tmp_path, capsys, opti
         (b"<html>no list</html>", "is not a list of files"),
         (gzip.compress("ä".encode(), mtime=0), "is not a list of files"),
         (list_of([]), "has only 0 files"),
-        (list_of(["crawl-data/a/x.gz", "crawl-data/b/x.gz"]), "have one name"),
+        (list_of(["crawl-data/a/x.gz", "crawl-data/b/x.gz"]), "have the same name"),
     ],
 )
 def test_a_list_is_not_trusted(dump, tmp_path, listed, complaint):

@@ -119,7 +119,7 @@ def test_documentation_needs_mandoc(tmp_path, monkeypatch):
 def test_a_later_run_keeps_what_was_fetched(mirror, tmp_path):
     add_package(mirror, "x-docs-de", DOCS)
     add_package(mirror, "empty", {})
-    with pytest.raises(UserError, match="empty holds no HTML"):
+    with pytest.raises(UserError, match="empty has no HTML"):
         write_sample(tmp_path / "out", ["x-docs-de", "empty"])
     assert not (tmp_path / "out").exists()
     add_package(mirror, "empty-2", DOCS)

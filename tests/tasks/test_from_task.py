@@ -238,7 +238,7 @@ def test_killed_after_its_parts_it_goes_on_to_the_same_bytes(
     killed = start_mswitch(*words, PYTHONPATH=root, MSWITCH_FAULT="examples.after_rows")
     end(killed, -signal.SIGKILL)
     assert not out.exists()
-    assert "3 of 3 parts are there already" in end(start_mswitch(*words, PYTHONPATH=root))
+    assert "3 of 3 parts already exist" in end(start_mswitch(*words, PYTHONPATH=root))
     assert data_bytes(out) == data_bytes(built)
 
 
@@ -384,7 +384,7 @@ def test_another_vocabulary_is_refused(registered, added_examples, small_example
         ),
         ({"--metrics": "rouge1"}, "pip install 'mswitch[summaries]'"),
         ({"--lengths": "48,2", "--labels": "born free 1,born free 2"}, "end: give --lengths 48,"),
-        ({"--labels": "a fine,a ﬁne"}, "are the same tokens"),
+        ({"--labels": "a fine,a ﬁne"}, "have equal tokens"),
         ({"--epochs": "2"}, "draws nothing after its cache"),
         ({"--epochs": "0"}, "--epochs must be at least 1"),
         ({"--module": "no.such"}, "--module no.such: cannot import it"),

@@ -1,1 +1,1 @@
-"""Supervised tasks with real labels: from a corpus that is there, and from Debian's packages."""
+"""Supervised tasks with real labels, made from an existing corpus or from Debian's packages."""

@@ -1,8 +1,8 @@
-"""Which language is this? The corpus's own labels as a task, without any download.
+"""A task to identify languages, made from the corpus's own labels without any download.
 
-Windows of a document's text are the inputs, its language code the target. Documents of the corpus's
-training split train; those of its validation split validate and test in turn, so no model was
-pretrained on them.
+Inputs are windows of a document's text; the target is its language code. Training uses documents of
+the corpus's training split. Validation and test share its validation split, document by document,
+so no model was pretrained on them.
 """
 
 from collections import Counter
@@ -16,14 +16,14 @@ from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample
 from mswitch.pipelines.supervised.split import fold, key64
 
 WINDOW_CHARACTERS = 60
-#: A window begins at each of so many characters; the last one has so many at least.
+#: Distance of window starts in characters, and fewest characters of the last window.
 STRIDE = 30
-#: Windows of a language. Documents are sorted by a hash, so the first ones are a sample.
+#: Most windows of a language. Documents are sorted by a hash, so the first ones are a sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
 def windows(text: str) -> Iterator[str]:
-    """Cut a text into windows that overlap by half, spaces joined."""
+    """Join spaces in a text, and cut it into windows that overlap by half."""
     joined = " ".join(text.split())
     for start in range(0, max(1, len(joined) - STRIDE + 1), STRIDE):
         yield joined[start : start + WINDOW_CHARACTERS].strip()
@@ -40,7 +40,7 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
     seen: set[int] = set()
     by_lang: Counter[str] = Counter()
     files = {}
-    # Training first: a window that validation has too stays there.
+    # Training comes first: a window that is also in validation stays in training.
     for split in SPLITS:
         rows = list(_rows(corpus, split, seen))
         by_lang.update(row["lang"] for row in rows)
@@ -72,7 +72,7 @@ def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]
             if taken >= MAX_WINDOWS[split]:
                 break
             for place, text in enumerate(windows(document["text"])):
-                # One text in two languages has no right answer, in two splits it leaks.
+                # A text in two languages has no right answer; in two splits, it leaks.
                 key = key64(fold(text))
                 if key not in seen and taken < MAX_WINDOWS[split]:
                     seen.add(key)

@@ -1,8 +1,8 @@
-"""Names of things in thirty languages beside their English: text that is all knowledge.
+"""Names of things in thirty languages, with their English names: text that tests only knowledge.
 
-A fact is CLDR's name of an emoji, of 250 in each of the 30 languages that have most of them:
-`sw: grinning face` has to be answered by the name in Swahili. All facts train, for one that was
-never seen cannot be known, and 20 of each language are evaluated.
+A fact is CLDR's name of an emoji. There are 250 in each of the 30 languages that have most of them.
+The answer to `sw: grinning face` is the name in Swahili. All facts are in training, since an unseen
+fact cannot be known; 20 of each language are also evaluated.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: Of so many languages that have a concept, more do not make it likelier to be taken.
+#: A concept in more languages is not preferred to one in so many.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 
 
 def _order(text: str) -> str:
-    """What texts are drawn by."""
+    """Return a hash that puts texts into a random but fixed order."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Choose concepts and languages, of rows of the sample emoji-group; facts by language."""
+    """Return the facts of chosen concepts and languages from rows of the sample emoji-group."""
     of_lang: dict[str, dict[str, str]] = {}
     for row in names:
         of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]
@@ -62,7 +62,7 @@ def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
 
 
 def write_names(out: str | Path) -> dict[str, Any]:
-    """Write the task `names`, and a vocabulary of its text."""
+    """Write the task `names`, and a vocabulary trained on its text."""
     config = {
         "sample": "names",
         "packages": list(PACKAGES),
@@ -80,7 +80,7 @@ def _write(directory: Path) -> Mapping[str, int]:
 
 
 def write_facts(directory: Path, name: str, rows: list[dict[str, str]]) -> Mapping[str, int]:
-    """Write `facts` as the task `name`, and a vocabulary of their text; facts by language."""
+    """Write `facts` as the task `name`, and a vocabulary; count facts by language."""
     taken = Counter[str]()
     evaluated = []
     for row in sorted(rows, key=lambda row: _order(row["id"])):

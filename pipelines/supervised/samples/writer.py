@@ -1,4 +1,4 @@
-"""A folder with a task: JSON Lines, `task.toml`, and what the rows are made of."""
+"""Writes a folder with a task: JSON Lines, `task.toml`, and the sources of its rows."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ TASK_FILE = "task.toml"
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write JSON Lines and return how many there are."""
+    """Write JSON Lines; return the number of rows."""
     count = 0
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:
@@ -25,7 +25,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def write_by_language(directory: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Write `rows/<lang>.jsonl` for each language and return how many rows each has."""
+    """Write `rows/<lang>.jsonl` for each language; return the number of rows by language."""
     by_lang: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_lang.setdefault(row["lang"], []).append(row)
@@ -37,10 +37,10 @@ def write_by_language(directory: Path, rows: Iterable[Mapping[str, Any]]) -> dic
 
 
 def write_task(directory: Path, **entries: Any) -> None:
-    """Write a task's TOML file; JSON's texts, lists and numbers are TOML's too.
+    """Write a task's TOML file; texts, lists and numbers in JSON are also valid TOML.
 
     Args:
-        directory: where to.
+        directory: directory of the file.
         entries: keys of the file; tables, such as files by split, have plain keys.
     """
     lines = []
@@ -60,12 +60,12 @@ def _json(value: Any) -> str:
 def write_sources(
     directory: Path, packages: Sequence[tuple[Download, Mapping[str, bytes]]], licence: str
 ) -> None:
-    """Say in SOURCES.md which packages the rows come from, and copy their licences.
+    """List in SOURCES.md the packages that the rows come from, and copy their licences.
 
     Args:
-        directory: of the sample.
-        packages: each with its file `copyright`.
-        licence: in a few words.
+        directory: directory of the sample.
+        packages: packages, each with its file `copyright`.
+        licence: the licence in a few words.
     """
     (directory / "licences").mkdir(exist_ok=True)
     lines = ["# Sources", "", f"Rows come from Debian packages. Licence: {licence}.", ""]
@@ -82,15 +82,15 @@ def write_sources(
 def write_sample(
     out: str | Path, config: Mapping[str, Any], write: Callable[[Path], Mapping[str, int]]
 ) -> dict[str, Any]:
-    """Write a sample as a stage's output: as a whole, once.
+    """Write a sample as the output of a stage.
 
     Args:
         out: the directory to make.
-        config: what its content depends on; `sample` is its name.
-        write: fills a directory and returns rows by language.
+        config: everything that its content depends on; `sample` is its name.
+        write: writes to a directory and returns the number of rows by language.
 
     Returns:
-        What the command prints.
+        The summary that the command prints.
     """
     with stage_output(out, stage=STAGE, config=config) as staged:
         reused = staged.complete

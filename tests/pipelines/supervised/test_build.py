@@ -248,7 +248,7 @@ def test_rows_that_cannot_be_used_are_named_three_at_a_time(build):
     for number in (3, 5, 10, 15):
         values[number]["label"] = "2"
     why = r"\('2' is not in labels \(0, 1\)\)"
-    message = rf" rows:4 {why}, rows:6 {why}, rows:11 {why}: mend the task or the rows$"
+    message = rf" rows:4 {why}, rows:6 {why}, rows:11 {why}: correct the task or the rows$"
     with pytest.raises(UserError, match=message):
         build(values)
 
@@ -269,7 +269,7 @@ NO_LABELS = TASK.replace('labels = { 0 = "negative", 1 = "positive" }', "")
             NO_LABELS,
             r"rows:6 \(targets are empty, which only metric span_f1 counts\)",
         ),
-        (b"title\tlabel\tlang\tproduct\n", TASK, "reviews has no row that can be used"),
+        (b"title\tlabel\tlang\tproduct\n", TASK, "reviews has no usable row"),
     ],
     ids=["a line that cannot be read", "empty targets", "no row"],
 )
@@ -305,7 +305,7 @@ def test_languages_that_mc4_lacks_are_kept_under_their_own_code(build, capsys):
     ("labels", "length", "message"),
     [
         (("negative", "fine"), 3, r"label 'negative' of reviews has \d+ tokens with its end: give"),
-        (("a fine", "a ﬁne"), 12, "label 'a ﬁne' of reviews and 'a fine' are the same tokens"),
+        (("a fine", "a ﬁne"), 12, "label 'a ﬁne' of reviews and 'a fine' have equal tokens"),
         ((" fine", "bad"), 12, "label ' fine' of reviews comes out of .* as 'fine'"),
         (("ﬁne", "bad"), 12, "label 'ﬁne' of reviews comes out of .* as 'fine'"),
         (("½", "bad"), 12, "label '½' of reviews comes out of .* as '1⁄2'"),
@@ -357,7 +357,7 @@ def test_a_killed_build_continues_with_the_same_bytes(
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     # Another worker may have written its file too when the first one killed them all.
     there = "5" if point == "examples.after_rows" else "[12]"
-    assert re.search(f"{there} of 5 files are there already", again.stderr)
+    assert re.search(f"{there} of 5 files already exist", again.stderr)
     assert json.loads(again.stdout)["train_records"] > 300
     assert data_bytes(tmp_path / "out") == data_bytes(reviews)
 

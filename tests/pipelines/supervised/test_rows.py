@@ -126,8 +126,8 @@ def test_values_of_parquet_that_python_has_not_are_refused(tmp_path, values):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "neither JSON Lines, TSV or CSV"),
-        (b"one column\n", "neither JSON Lines, TSV or CSV"),
+        (b"", "is not JSON Lines, TSV or CSV"),
+        (b"one column\n", "is not JSON Lines, TSV or CSV"),
         (b'[{"a": 1}]', "rows is a JSON array, not JSON Lines: convert it with jq"),
     ],
 )

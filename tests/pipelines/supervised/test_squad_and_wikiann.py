@@ -134,7 +134,7 @@ def test_sentences_that_are_seldom(rows_of, text, expected):
 
 @pytest.mark.parametrize("tag", ["PER", "E-PER", "B-", "B_PER", ""])
 def test_tags_of_another_scheme_are_refused(rows_of, tag):
-    with pytest.raises(RowError, match=f"{tag} is no tag of IOB2" if tag else "no tag") as error:
+    with pytest.raises(RowError, match=f"{tag} is not a tag of IOB2" if tag else "no tag") as error:
         rows_of(f"rick\tB-PER\nmorty\t{tag}\n\nx\tB-LOC\n", "wikiann")
     assert error.value.number == 2
 
