@@ -32,8 +32,6 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 }
 
 
-#: A difference of logits at which other experts have zero probability, in float32 and bfloat16.
-_CERTAIN = 256.0
 #: Number of tokens among which queues are counted pair by pair.
 _BLOCK = 64
 #: Probability of the hash's expert in a new `token` router.
@@ -132,8 +130,8 @@ class Router(nnx.Module):
         """
         if self.kernel is None:
             assert ids is not None
-            chosen = jax.nn.one_hot(expert_of_id(ids, self.experts), self.experts)
-            return assign(_CERTAIN * (chosen - 1), real, capacity, self.balance_scope)
+            choice = _choose_by_hash(ids, self.experts)
+            return _take_slots(choice, real, capacity, self.balance_scope)
         x = _rounded(x.astype(self.dtype))
         if key is not None and self.jitter > 0.0:
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
@@ -212,6 +210,34 @@ def _rounded(x: Array) -> Array:
     return jax.lax.reduce_precision(x.astype(jnp.float32), bits.nexp, bits.nmant).astype(x.dtype)
 
 
+class _Choice(NamedTuple):
+    """The choice of an expert for each token, by a router or by a hash."""
+
+    expert: Int[Array, "G S"]
+    gate: Float[Array, "G S"]
+    probabilities: Float[Array, "G S E"]
+    entropy: Float[Array, "G S"]
+    log_z: Float[Array, "G S"]
+
+
+def _choose_by_hash(ids: Int[Array, "G S"], experts: int) -> _Choice:
+    expert = expert_of_id(ids, experts)
+    certain = jax.nn.one_hot(expert, experts)
+    zeros = jnp.zeros(ids.shape)
+    return _Choice(expert, jnp.ones(ids.shape), certain, entropy=zeros, log_z=zeros)
+
+
+def _choose_likeliest(logits: Float[Array, "G S E"]) -> _Choice:
+    logits = _rounded(logits)
+    probabilities = _rounded(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
+    expert = jnp.argmax(logits, axis=-1)
+    logits = logits.astype(jnp.float32)
+    gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    entropy = log_z - (probabilities * logits).sum(axis=-1)
+    return _Choice(expert, gate, probabilities, entropy, log_z)
+
+
 def assign(
     logits: Float[Array, "G S E"],
     real: Bool[Array, "G S"],
@@ -219,21 +245,20 @@ def assign(
     balance_scope: BalanceScope = "group",
 ) -> Routing:
     """Turn router logits into slots, gates and statistics."""
-    experts = logits.shape[-1]
-    positions = logits.shape[1]
-    logits = _rounded(logits)
-    probabilities = _rounded(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
-    expert = jnp.argmax(logits, axis=-1)
-    logits = logits.astype(jnp.float32)
-    gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
+    return _take_slots(_choose_likeliest(logits), real, capacity, balance_scope)
 
-    expert = jnp.where(real, expert, -1)
+
+def _take_slots(
+    choice: _Choice, real: Bool[Array, "G S"], capacity: int, balance_scope: BalanceScope
+) -> Routing:
+    experts, positions = choice.probabilities.shape[-1], real.shape[1]
+    expert = jnp.where(real, choice.expert, -1)
     position, counts = queue_positions(expert, experts)
     kept = real & (position < capacity)
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
-    stats = _statistics(logits, probabilities, gate, expert, counts, real, kept, balance_scope)
-    return Routing(slot, gate, stats)
+    choice = choice._replace(expert=expert)
+    return Routing(slot, choice.gate, _statistics(choice, counts, real, kept, balance_scope))
 
 
 def queue_positions(
@@ -256,29 +281,20 @@ def queue_positions(
 
 
 def _statistics(
-    logits: Array,
-    probabilities: Array,
-    gate: Array,
-    expert: Array,
-    counts: Array,
-    real: Array,
-    kept: Array,
-    balance_scope: BalanceScope,
+    choice: _Choice, counts: Array, real: Array, kept: Array, balance_scope: BalanceScope
 ) -> RoutingStats:
     weight = real.astype(jnp.float32)
     total = jnp.maximum(weight.sum(), 1.0)
-    mass = jnp.einsum("gse,gs->ge", probabilities, weight)
-    log_z = jax.nn.logsumexp(logits, axis=-1)
-    entropy = log_z - (probabilities * logits).sum(axis=-1)
+    mass = jnp.einsum("gse,gs->ge", choice.probabilities, weight)
     dropped = (real & ~kept).sum()
     return RoutingStats(
         balance_loss=balance_loss(counts, mass, weight.sum(axis=1), balance_scope),
-        z_loss=router_z_loss(log_z, weight),
+        z_loss=router_z_loss(choice.log_z, weight),
         drop_fraction=dropped / total,
-        entropy=(entropy * weight).sum() / total,
-        confidence=(gate * weight).sum() / total,
+        entropy=(choice.entropy * weight).sum() / total,
+        confidence=(choice.gate * weight).sum() / total,
         load=counts.sum(axis=0) / total,
         peak=counts.max(),
         dropped=dropped,
-        expert=expert,
+        expert=choice.expert,
     )

@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,28 +33,22 @@ from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
 )
+from mswitch.models.training.working_copy import REQUESTS, WorkingCopy
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.directory_lock import lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.faults import fault_point
-from mswitch.pipelines.lease import LEASE, Lease, LeaseLostError, follow_lease, hold_lease
-from mswitch.pipelines.outputs import CLAIM, MARKER
+from mswitch.pipelines.lease import Lease, LeaseLostError, follow_lease, hold_lease
+from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
 TENSORBOARD = "tensorboard"
 EVALUATION = "eval"
-#: How many files to upload or download at a time.
-_REQUESTS = 8
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 #: Files of every complete checkpoint. METADATA comes last, or later still if a process stalled.
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
-#: Files that tell which checkpoints and evaluations exist.
-_SMALL = re.compile(
-    rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
-    rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
-)
 #: Files that every process writes, some with its own timestamps; process 0 uploads its own.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
 #: The stage that waits for a part's lease, for messages.
@@ -137,6 +131,7 @@ class BucketFiles(RunFiles):
 
     def __init__(self, place: str, directory: Path):
         super().__init__(place, directory)
+        self._copy = WorkingCopy(place, directory)
         self._is_first = True
         self._lease: Lease | None = None
         self._steps: set[int] = set()
@@ -155,7 +150,7 @@ class BucketFiles(RunFiles):
 
             def hold() -> str:
                 if not part:
-                    self._names()
+                    self._copy.list_names()
                 held.append(stack.enter_context(hold_lease(place, _STAGES[part])))
                 return held[0].key
 
@@ -167,7 +162,7 @@ class BucketFiles(RunFiles):
                 if other != self.directory:
                     shutil.rmtree(other, ignore_errors=True)
             if not part:
-                together(self._fetch_newest)
+                together(self._download_newest)
             self._lease = lease
             yield
 
@@ -181,23 +176,8 @@ class BucketFiles(RunFiles):
         """Whether the run was locked, which shows that the bucket works."""
         return self._lease is not None
 
-    def _sizes(self, part: str = "") -> dict[str, int]:
-        """Return the sizes of all files by name, except names that lead out of the copy."""
-        with objects.reaching(self.place):
-            sizes = storage.file_sizes(storage.join(self.place, part) if part else self.place)
-        return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
-
-    def _names(self) -> Set[str]:
-        """Return the names of all files, if they are a run's."""
-        names = self._sizes().keys()
-        if names - {LEASE, CLAIM} and CONFIG not in names:
-            raise UserError(
-                f"{self.place} holds files that are not a training run: choose a new --out"
-            )
-        return names
-
-    def _fetch_newest(self) -> None:
-        names = self._names()
+    def _download_newest(self) -> None:
+        names = self._copy.list_names()
         parts: dict[int, set[str]] = {}
         for match in filter(None, map(_CHECKPOINT.fullmatch, names)):
             parts.setdefault(int(match[1]), set()).add(match[2])
@@ -209,7 +189,7 @@ class BucketFiles(RunFiles):
         if MARKER not in names and self._steps:
             newest = f"{CHECKPOINTS}/{max(self._steps)}/"
             wanted |= {name for name in names if name.startswith(newest)}
-        self._fetch(wanted)
+        self._copy.download(wanted)
         if found := objects.read_version(storage.join(self.place, METRICS)):
             self._versions[METRICS] = found[1]
 
@@ -220,40 +200,24 @@ class BucketFiles(RunFiles):
 
     def refresh(self, *, metrics: bool = False, predictions: bool = False) -> None:
         """Download files that are missing here or have changed in size."""
-        self._fetch(
-            name
-            for name, size in self._sizes().items()
-            if _SMALL.fullmatch(name)
-            or (metrics and name == METRICS)
-            or (predictions and name.startswith(f"{PREDICTIONS}/"))
-            if not (here := self.directory / name).is_file() or here.stat().st_size != size
-        )
-
-    def _fetch(self, names: Iterable[str]) -> None:
-        def fetch(name: str) -> None:
-            path = self.directory / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            objects.download(storage.join(self.place, name), path)
-
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            list(pool.map(fetch, names))
+        self._copy.refresh(metrics=metrics, predictions=predictions)
 
     def publish(self, *names: str) -> None:
         """Upload files, several at a time."""
 
-        def send(name: str) -> None:
+        def upload(name: str) -> None:
             self.check()
             objects.upload(self.directory / name, storage.join(self.place, name))
 
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            list(pool.map(send, names))
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(upload, names))
 
     def reopen(self) -> None:
         """Let the run continue; download its newest checkpoint, which finished runs skip."""
         from mswitch.models.training.distributed import together
 
         super().reopen()
-        together(self._fetch_newest)
+        together(self._download_newest)
 
     def _withdraw(self, name: str) -> None:
         self.check()
@@ -267,45 +231,39 @@ class BucketFiles(RunFiles):
         If this machine stalls, the lease may expire between its check and the upload.
         """
 
-        def send(name: str) -> None:
+        def upload(name: str) -> None:
             path, url = self.directory / name, storage.join(self.place, name)
             self.check()
             try:
                 objects.create(path, url)
             except objects.ChangedError:
-                found = objects.read_version(url)
-                # If equal, our first try had succeeded and only its answer was lost.
-                if found is None or found[0] != path.read_bytes():
-                    raise LeaseLostError(f"{url} was written by another process") from None
+                _require_same(url, path.read_bytes())
 
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            list(pool.map(send, names))
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            list(pool.map(upload, names))
 
     def publish_records(self) -> None:
         """Upload the metrics and TensorBoard events so far.
 
         Each file may only replace the version that this process uploaded before.
         """
-        for name in (METRICS, *sorted(self._files(TENSORBOARD))):
+        for name in (METRICS, *sorted(self._copy.list_local(TENSORBOARD))):
             self.check()
             url, data = storage.join(self.place, name), (self.directory / name).read_bytes()
             try:
                 version = objects.replace_version(url, data, self._versions.get(name))
             except objects.ChangedError:
-                found = objects.read_version(url)
-                if found is None or found[0] != data:  # else our first try had succeeded
-                    raise LeaseLostError(f"{url} was written by another process") from None
-                version = found[1]
+                version = _require_same(url, data)
             self._versions[name] = version
 
     def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Upload the checkpoint in the background."""
         from mswitch.models.training.distributed import meet_in_background
 
-        def send() -> None:
+        def upload() -> None:
             wait()
             metadata = f"{CHECKPOINTS}/{step}/{METADATA}"
-            names = self._files(f"{CHECKPOINTS}/{step}") - {metadata}
+            names = self._copy.list_local(f"{CHECKPOINTS}/{step}") - {metadata}
             if not self._is_first:
                 names = {name for name in names if not _COMMON.fullmatch(Path(name).name)}
             self._create(*names)
@@ -318,11 +276,7 @@ class BucketFiles(RunFiles):
             self._steps.add(step)
             fault_point("train.after_upload")
 
-        return self._saver.submit(send).result
-
-    def _files(self, part: str) -> set[str]:
-        top = self.directory
-        return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
+        return self._saver.submit(upload).result
 
     def prune(self, kept: Collection[int]) -> Collection[int]:
         """Remove older checkpoints from the bucket; keep only the newest here."""
@@ -344,17 +298,20 @@ class BucketFiles(RunFiles):
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
         """Download a part of a checkpoint; remove it afterwards, since all may not fit."""
-        top = f"{CHECKPOINTS}/{step}"
-        names = [
-            f"{top}/{name}"
-            for name in self._sizes(top)
-            if name.startswith(f"{part}/") or not part or name.endswith("_METADATA")
-        ]
-        self._fetch(names)
-        yield
-        for name in names:
-            if not name.endswith("_METADATA"):
-                (self.directory / name).unlink()
+        with self._copy.checkpoint(step, part):
+            yield
+
+
+def _require_same(url: str, data: bytes) -> str:
+    """Return the version of an object with this data: our first try to write it had succeeded.
+
+    Raises:
+        LeaseLostError: another process wrote other data, or removed the object.
+    """
+    stored = objects.read_version(url)
+    if stored is None or stored[0] != data:
+        raise LeaseLostError(f"{url} was written by another process")
+    return stored[1]
 
 
 @contextlib.contextmanager
@@ -399,7 +356,10 @@ def open_files(
                 raise LeaseLostError(str(error)) from error
             sys.exit(RESUME)
         except UserError as error:
-            # In a job, each process may raise an error that names a file in another's copy.
-            other = rf"[^\s'\"]*/{name}\.\d+-\w{{8}}"
-            text = re.sub(other, lambda _: url, str(error).replace(copy, url))
+            text = _replace_copies(str(error).replace(copy, url), name, url)
             raise type(error)(text) from error
+
+
+def _replace_copies(text: str, name: str, url: str) -> str:
+    """Replace working copies of other processes of a job, which shared errors name, by the URL."""
+    return re.sub(rf"[^\s'\"]*/{name}\.\d+-\w{{8}}", lambda _: url, text)
