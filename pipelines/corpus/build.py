@@ -38,7 +38,7 @@ from mswitch.pipelines.corpus.change import (
     publish_change,
     staging_of,
 )
-from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.corpus.config import CorpusConfig, refuse_recipe_object
 from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, open_source, shard_inputs
 from mswitch.pipelines.corpus.job import prepare_job
 from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
@@ -121,8 +121,7 @@ def build_corpus(
             "give --input (crawl files) or --from (a finished corpus, to judge its documents "
             "again); --append needs --input"
         )
-    if isinstance(config, Recipe):
-        config = CorpusConfig(recipe=config)  # pyright: ignore[reportArgumentType] which refuses it
+    refuse_recipe_object(config)
     source = config.source()
     if badwords is None and config.badwords_filter_fraction is not None and not source:
         raise UserError("badwords_filter_fraction needs lists of bad words: give them too")

@@ -135,11 +135,7 @@ class CorpusConfig:
         if self.languages is not None:
             given = [code for entry in self.languages for code in entry.split(",") if code]
             object.__setattr__(self, "languages", parse_codes(given))
-        if isinstance(self.recipe, Recipe):
-            raise UserError(
-                f"{self.recipe.name} is a Recipe object, which workers cannot load: give "
-                "CorpusConfig(recipe=FILE), the Python file that contains it, or profile=NAME"
-            )
+        refuse_recipe_object(self.recipe)
         map_fields(self.field)
         if self.keep_und is None:
             object.__setattr__(self, "keep_und", self.languages is None)
@@ -220,6 +216,15 @@ class CorpusConfig:
             return {**settings, "recipe": {"name": recipe.name, "sha256": source.sha256}}
         settings["dedup_scope"] = self.dedup_scope or next(iter(PROFILES[self.profile]))
         return settings
+
+
+def refuse_recipe_object(value: object) -> None:
+    """Refuse a `Recipe` in place of settings or of the name of its file."""
+    if isinstance(value, Recipe):
+        raise UserError(
+            f"{value.name} is a Recipe object, which workers cannot load: give "
+            "CorpusConfig(recipe=FILE), the Python file that contains it, or profile=NAME"
+        )
 
 
 def config_of(text: str) -> CorpusConfig:

@@ -28,7 +28,7 @@ from mswitch.pipelines.corpus.results import counters
 from mswitch.pipelines.corpus.rules.base import ITS_CODE, THE_LANGUAGE, Rule, Step
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.shard_work import page_of, write_run
+from mswitch.pipelines.corpus.shard_work import make_page, write_run
 from mswitch.pipelines.crawl.pages import BLOCKED, blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
@@ -280,7 +280,7 @@ def judge_shard(
 
 
 def _page(row: dict[str, Any]) -> Page:
-    return page_of({**row, "id": bytes.fromhex(row["id"]), "text": row["text"].encode()})
+    return make_page({**row, "id": bytes.fromhex(row["id"]), "text": row["text"].encode()})
 
 
 def _judge(

@@ -312,7 +312,7 @@ def _page_groups(
         # Most texts are dropped, so do not decode them.
         texts = table["text"].cast(pa.binary())
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
-        pages = list(map(page_of, rows))
+        pages = list(map(make_page, rows))
         stop = start + len(pages)
         yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
         start = stop
@@ -338,18 +338,18 @@ def _finish(
     return pass_rules(recipe.finish, pages, recipe, ledger)
 
 
-def page_of(row: dict[str, Any]) -> Page:
+def make_page(row: dict[str, Any]) -> Page:
     """Make a page from a row with text in UTF-8; other fields become the page's columns."""
     return Page(
-        row.pop("url"),
-        row.pop("text"),
-        row.pop("timestamp"),
-        0,
-        row.pop("source"),
-        row.pop("record_id"),
-        row.pop("lang", None) or "",
-        row.pop("lang_score", None) or 0.0,
-        row,
+        url=row.pop("url"),
+        utf8=row.pop("text"),
+        timestamp=row.pop("timestamp"),
+        timestamp_micros=0,
+        source=row.pop("source"),
+        record_id=row.pop("record_id"),
+        lang=row.pop("lang", None) or "",
+        lang_score=row.pop("lang_score", None) or 0.0,
+        columns=row,
     )
 
 
