@@ -126,50 +126,13 @@ def language_of(*, corpus: str, out: Path) -> Summary:
     return write_language_of(corpus, out)
 
 
-@stage(supervised, "sample supervised ui-translate", makes="rows")
-def ui_translate(*, out: Path) -> Summary:
-    """Translate messages of a user interface from English: 450,000 pairs in 102 languages.
-
-    MediaWiki's, from Debian's package of that name (37 MB), fetched with `apt-get download`; so it
-    needs Debian or Ubuntu. Markup and texts of over 300 characters are left out. SOURCES.md in the
-    directory has the licence.
-
-        mswitch sample supervised ui-translate --out ui
-        mswitch examples supervised --task ui/task.toml --vocab vocabulary --out ui-translate
-
-    Args:
-        out: the directory to make.
-    """
-    from mswitch.pipelines.supervised.samples.ui_translate import write_ui_translate
-
-    return write_ui_translate(out)
-
-
-@stage(supervised, "sample supervised emoji-group", makes="rows")
-def emoji_group(*, out: Path) -> Summary:
-    """Which of Unicode's nine groups is an emoji in, by its name? In about 90 languages.
-
-    From Debian's packages unicode-cldr-core and unicode-data (25 MB), fetched with `apt-get
-    download`; so it needs Debian or Ubuntu. SOURCES.md in the directory has the licences.
-
-        mswitch sample supervised emoji-group --out emoji
-        mswitch examples supervised --task emoji/task.toml --vocab vocabulary --out emoji-group
-
-    Args:
-        out: the directory to make.
-    """
-    from mswitch.pipelines.supervised.samples.emoji_group import write_emoji_group
-
-    return write_emoji_group(out)
-
-
 @stage(supervised, "sample supervised names", makes="rows")
 def names(*, out: Path) -> Summary:
     """Translate names of things from English: facts, in 30 languages, with a vocabulary.
 
-    250 names of languages, countries and emoji a language, from Debian's package
-    unicode-cldr-core (25 MB), fetched with `apt-get download`; so it needs Debian or Ubuntu.
-    `mswitch evidence --setting names` trains on them.
+    250 names of emoji a language, from Debian's packages unicode-cldr-core and unicode-data
+    (25 MB), fetched with `apt-get download`; so it needs Debian or Ubuntu. SOURCES.md in the
+    directory has the licences. `mswitch evidence --setting names` trains on them.
 
         mswitch sample supervised names --out names
 

@@ -69,7 +69,7 @@ def add_cldr(mirror: Path, locales: Sequence[str], concepts: int) -> None:
     def word() -> str:
         return "".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=5))
 
-    names = {}
+    names = {"usr/share/doc/unicode-cldr-core/copyright": b"Licence: Unicode"}
     for locale in locales:
         lines = [
             f'<annotation cp="{emoji}" type="tts">{word()} {word()}</annotation>\n'

@@ -7,21 +7,70 @@ fact cannot be known; 20 of each language are also evaluated.
 
 import dataclasses
 import hashlib
+import html
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mswitch.pipelines.supervised.samples.emoji_group import PACKAGES, fetch_names
-from mswitch.pipelines.supervised.samples.writer import write_rows, write_sample, write_task
+from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.languages import find_code
+from mswitch.pipelines.samples.debian import open_packages
+from mswitch.pipelines.supervised.samples.writer import (
+    write_rows,
+    write_sample,
+    write_sources,
+    write_task,
+)
+from mswitch.pipelines.supervised.split import fold, key64
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 
+PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
 #: A concept in more languages is not preferred to one in so many.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
+
+_NAMES = re.compile(r".*/common/annotations(?:Derived)?/(?P<locale>\w+)\.xml")
+_EMOJI = re.compile(r".*/emoji/emoji-test\.txt")
+_WANTED = re.compile(rf"{_NAMES.pattern}|{_EMOJI.pattern}|.*/copyright")
+#: A regular expression, because a parser would read the DTD that a file names.
+_NAME = re.compile(r'<annotation cp="([^"]+)" type="tts"[^>]*>([^<]+)</annotation>')
+_TONES = re.compile("[\U0001f3fb-\U0001f3ff]")
+_VARIATION = "\N{VARIATION SELECTOR-16}"
+
+
+def read_emoji(emoji_test: str) -> set[str]:
+    """Return the emoji of Unicode's file, without variation selectors and skin tones."""
+    emoji = set()
+    group = ""
+    for line in emoji_test.splitlines():
+        if line.startswith("# group: "):
+            group = line.removeprefix("# group: ").strip()
+        elif line and not line.startswith("#") and group != "Component":
+            codes = line.partition(";")[0].split()
+            emoji.add("".join(chr(int(code, 16)) for code in codes).replace(_VARIATION, ""))
+    return {each for each in emoji if not _TONES.search(each)}
+
+
+def read_names(files: Mapping[str, bytes], wanted: Collection[str]) -> Iterator[dict[str, str]]:
+    """Yield the names in CLDR's files, by path; each name only once in its language."""
+    seen: set[tuple[str, int]] = set()
+    for path in sorted(files):
+        match = _NAMES.fullmatch(path)
+        lang = match and find_code(match["locale"].replace("_", "-"))
+        if not lang:
+            continue
+        for cp, text in _NAME.findall(files[path].decode(errors="replace")):
+            emoji, name = html.unescape(cp).replace(_VARIATION, ""), html.unescape(text).strip()
+            key = (lang, key64(fold(name)))
+            if emoji in wanted and key not in seen:
+                seen.add(key)
+                codes = "-".join(f"{ord(character):x}" for character in emoji)
+                yield {"lang": lang, "emoji": codes, "name": name}
 
 
 def _order(text: str) -> str:
@@ -30,7 +79,7 @@ def _order(text: str) -> str:
 
 
 def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return the facts of chosen concepts and languages from rows of the sample emoji-group."""
+    """Choose concepts and languages among `read_names`; return facts, by language."""
     of_lang: dict[str, dict[str, str]] = {}
     for row in names:
         of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]
@@ -75,12 +124,23 @@ def write_names(out: str | Path) -> dict[str, Any]:
     return write_sample(out, config, _write)
 
 
+def fetch_names(directory: Path) -> Iterator[dict[str, str]]:
+    """Fetch the packages, note them in `directory`, and yield the names in them."""
+    files: dict[str, bytes] = {}
+    sources = []
+    for download, contents in open_packages(directory, PACKAGES, _WANTED):
+        files |= contents
+        licences = {name: text for name, text in contents.items() if name.endswith("/copyright")}
+        sources.append((download, licences))
+    tests = [data for name, data in files.items() if _EMOJI.fullmatch(name)]
+    if not tests:
+        raise UserError(f"{PACKAGES[1]} has no emoji-test.txt: use Debian 12 or newer")
+    write_sources(directory, sources, "Unicode's")
+    return read_names(files, read_emoji(tests[0].decode()))
+
+
 def _write(directory: Path) -> Mapping[str, int]:
-    return write_facts(directory, "names", facts(fetch_names(directory)[1]))
-
-
-def write_facts(directory: Path, name: str, rows: list[dict[str, str]]) -> Mapping[str, int]:
-    """Write `facts` as the task `name`, and a vocabulary; count facts by language."""
+    rows = facts(fetch_names(directory))
     taken = Counter[str]()
     evaluated = []
     for row in sorted(rows, key=lambda row: _order(row["id"])):
@@ -91,7 +151,7 @@ def write_facts(directory: Path, name: str, rows: list[dict[str, str]]) -> Mappi
     write_rows(directory / "validation.jsonl", evaluated)
     write_task(
         directory,
-        name=name,
+        name="names",
         files={"train": "train.jsonl", "validation": "validation.jsonl"},
         inputs="{lang}: {en}",
         targets="{text}",

@@ -14,26 +14,11 @@ STAGE = "sample"
 TASK_FILE = "task.toml"
 
 
-def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write JSON Lines; return the number of rows."""
-    count = 0
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON Lines."""
     with open(path, "w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def write_by_language(directory: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    """Write `rows/<lang>.jsonl` for each language; return the number of rows by language."""
-    by_lang: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        by_lang.setdefault(row["lang"], []).append(row)
-    (directory / "rows").mkdir(exist_ok=True)
-    return {
-        lang: write_rows(directory / "rows" / f"{lang}.jsonl", found)
-        for lang, found in by_lang.items()
-    }
 
 
 def write_task(directory: Path, **entries: Any) -> None:

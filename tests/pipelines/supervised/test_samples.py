@@ -5,58 +5,16 @@ from collections import Counter
 
 import pytest
 from corpus_files import read_json
-from debian_packages import add_cldr, add_package, make_mirror, needs_dpkg
+from debian_packages import add_cldr, make_mirror, needs_dpkg
 
 from mswitch.flows.cli.app import run
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.samples import names
-from mswitch.pipelines.supervised.samples.emoji_group import groups_of
-from mswitch.pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
-from mswitch.pipelines.supervised.samples.names import facts, write_names
-from mswitch.pipelines.supervised.samples.ui_translate import pairs
+from mswitch.pipelines.supervised.samples.names import facts, read_emoji, read_names, write_names
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.examples import open_examples
-
-ENGLISH = {
-    "@metadata": {"authors": []},
-    "save": "Save $1 changes",
-    "again": "save changes!",
-    "same": "OK",
-    "markup": "See [[the page]]",
-    "plural": "{{PLURAL:$1|one|many}}",
-    "html": "a <b>b</b>",
-    "url": "go to https://x.example",
-    "entity": "a&nbsp;b",
-    "long": "x" * 301,
-    "blank": " ",
-    "parameters": "$1 ($2)",
-}
-GERMAN = {key: f"{text} auf Deutsch" for key, text in ENGLISH.items() if key != "@metadata"}
-GERMAN |= {"same": "OK", "other": "Nur hier"}
-
-
-def catalogues() -> dict[str, bytes]:
-    folder = "usr/share/mediawiki/languages/i18n"
-    by_code = {"en": ENGLISH, "de": GERMAN, "qqq": GERMAN, "he": GERMAN, "sr-el": GERMAN}
-    by_code |= {"zh-hans": GERMAN, "zh-hant": GERMAN, "tlh": GERMAN}
-    files = {f"{folder}/{code}.json": json.dumps(m).encode() for code, m in by_code.items()}
-    files["usr/share/mediawiki/x/i18n/de.json"] = b'{"no": "English catalogue"}'
-    files[f"{folder}/sw.json"] = b"[1]"
-    files[f"{folder}/fr.json"] = b"\xff{"
-    return files
-
-
-def test_pairs_of_message_catalogues():
-    rows = list(pairs(catalogues()))
-    assert {row["lang"] for row in rows} == {"de", "iw", "sr-Latn", "zh"}
-    assert [row for row in rows if row["lang"] == "iw"] == [
-        {"id": f"languages/i18n/he:{key}", "lang": "iw", "language": "Hebrew"}
-        | {"en": ENGLISH[key], "text": GERMAN[key]}
-        for key in ("save", "again")
-    ]
-
 
 EMOJI = """# group: Smileys & Emotion
 1F600 ; fully-qualified # grinning face
@@ -77,16 +35,16 @@ NAMES = """<!DOCTYPE ldml SYSTEM "x.dtd"><annotations>
 <annotation cp="_" type="tts">underscore</annotation></annotations>"""
 
 
-def test_names_of_emoji_have_their_groups():
+def test_names_are_those_of_emoji_once_in_a_language():
     folder = "usr/share/unicode/cldr/common/annotations"
     files = {f"{folder}/{locale}.xml": NAMES.encode() for locale in ("he", "pt_PT", "sr_Latn")}
     files[f"{folder}Derived/he.xml"] = NAMES.replace("Smiling!", "hand").encode()
-    rows = list(emoji_rows(files, groups_of(EMOJI)))
+    rows = list(read_names(files, read_emoji(EMOJI)))
     assert [row["lang"] for row in rows] == ["iw", "iw", "sr-Latn", "sr-Latn", "iw"]
-    assert [(row["emoji"], row["name"], row["group"]) for row in rows if row["lang"] == "iw"] == [
-        ("1f600", "Q & A", "Smileys & Emotion"),
-        ("263a", "smiling", "Smileys & Emotion"),
-        ("1f44b", "hand", "People & Body"),
+    assert [(row["emoji"], row["name"]) for row in rows if row["lang"] == "iw"] == [
+        ("1f600", "Q & A"),
+        ("263a", "smiling"),
+        ("1f44b", "hand"),
     ]
 
 
@@ -119,6 +77,9 @@ def test_names_of_things_all_train_and_some_are_evaluated(tmp_path, monkeypatch)
     monkeypatch.setattr(names, "VOCABULARY", VocabularyConfig(size=420))
     out = tmp_path / "names"
     assert write_names(out)["rows"] == 60
+    assert "| unicode-data | unicode-data_1_all.deb |" in (out / "SOURCES.md").read_text()
+    assert (out / "licences/unicode-cldr-core").read_bytes() == b"Licence: Unicode"
+    assert not (out / ".downloads").exists()
     train, evaluated = (
         [json.loads(line) for line in (out / f"{split}.jsonl").read_text("utf-8").splitlines()]
         for split in ("train", "validation")
@@ -140,37 +101,6 @@ def test_names_of_things_all_train_and_some_are_evaluated(tmp_path, monkeypatch)
     assert write_names(out)["reused"]
 
 
-@needs_dpkg
-def test_packages_become_tasks_that_can_be_built(tmp_path, monkeypatch, small_vocabulary):
-    mirror = make_mirror(tmp_path, monkeypatch)
-    unicode = "usr/share/unicode"
-    files = {
-        "mediawiki": catalogues(),
-        "unicode-cldr-core": {f"{unicode}/cldr/common/annotations/de.xml": NAMES.encode()},
-        "unicode-data": {f"{unicode}/emoji/emoji-test.txt": EMOJI.encode()},
-    }
-    for package, contents in files.items():
-        licence = {f"usr/share/doc/{package}/copyright": b"Licence: GPL"}
-        add_package(mirror, package, contents | licence)
-    samples = (("emoji-group", "unicode-data", 2), ("ui-translate", "mediawiki", 8))
-    for sample, package, expected in samples:
-        out = tmp_path / package
-        assert run(["sample", "supervised", sample, "--out", str(out)]) == 0
-        assert f"| {package} | {package}_1_all.deb |" in (out / "SOURCES.md").read_text()
-        assert (out / "licences" / package).read_bytes() == b"Licence: GPL"
-        assert not (out / ".downloads").exists()
-        config = SupervisedConfig(inputs_length=128, targets_length=96)
-        build_supervised(out / "task.toml", small_vocabulary, tmp_path / f"{package}-ex", config)
-        manifest = read_json(tmp_path / f"{package}-ex/manifest.json")
-        assert manifest["rows"]["kept"] == expected
-        assert manifest["overlap"] == {}
-    sources = open_examples(tmp_path / "mediawiki-ex").sources.values()
-    inputs = [source["de"][0]["inputs_pretokenized"] for source in sources if "de" in source]
-    assert inputs[0][0].decode() in {
-        f"translate English to German: {ENGLISH[key]}" for key in ("save", "again")
-    }
-
-
 def test_languages_have_the_names_that_t5_translates_by():
     """T5 takes them from Babel; these are WMT's."""
     babel = pytest.importorskip("babel")
@@ -182,5 +112,5 @@ def test_languages_have_the_names_that_t5_translates_by():
 @needs_dpkg
 def test_a_package_that_is_not_there(tmp_path, monkeypatch):
     make_mirror(tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="apt-get cannot find package mediawiki"):
-        run(["sample", "supervised", "ui-translate", "--out", str(tmp_path / "out")])
+    with pytest.raises(UserError, match="apt-get cannot find package unicode-cldr-core"):
+        run(["sample", "supervised", "names", "--out", str(tmp_path / "out")])

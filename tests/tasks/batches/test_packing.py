@@ -48,7 +48,7 @@ def test_rows_take_records_in_order_until_one_does_not_fit(drawn):
 
 
 def test_rows_of_256_are_filled_over_90_percent():
-    # Lengths like those of `ui-translate` in the demo's vocabulary: means of 31 inputs and 24
+    # Lengths of translated messages in the demo's vocabulary: means of 31 inputs and 24
     # targets, medians of 25 and 17, 99th percentiles of 113 and 127.
     rng = np.random.default_rng(0)
     both = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 100_000)
