@@ -47,8 +47,8 @@ def corpus_rules() -> str:
         "# Corpus rules",
         "",
         "The rules of the built-in recipes (`pipelines/corpus/recipes.py`), in the order in which "
-        "they drop pages. A stage of the same name is in `stats.json`, with what it dropped by "
-        "reason. [mC4's rules](mc4.md) has the deviations from the published code.",
+        "they drop pages. `stats.json` has a stage of the same name, with its drops by reason. "
+        "[mC4's rules](mc4.md) lists the deviations from the published code.",
     ]
     for profile, recipes in PROFILES.items():
         recipe = next(iter(recipes.values()))
