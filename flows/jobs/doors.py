@@ -59,6 +59,7 @@ def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> N
     with edit_record(job.place, lambda before: record_of(job, launcher, before)) as record:
         alive = record.alive
         record.intent, record.owner = "run", who or record.owner
+        record.wants += 1
         others = [owner for owner in record.wanted_by if owner != record.owner]
         record.wanted_by = [*others, record.owner]
         record.started_by = record.started_by or started_by
@@ -72,6 +73,7 @@ def leave(
     how: Literal["pause", "cancel"] | None,
     who: str = "",
     still_wants: Callable[[str], bool] | None = None,
+    since: int | None = None,
 ) -> bool:
     """Want a job no more: pause it (saved, to go on later) or cancel it, unless others want it.
 
@@ -83,24 +85,28 @@ def leave(
         how: what becomes of it if nobody else wants it; None leaves it as it is.
         who: the owner that wants it no more.
         still_wants: whether another owner does; None to overrule the others.
+        since: `Record.wants` when the caller decided this; by default now. Who asked for the job
+            after that keeps it, even `who`.
 
     Returns:
-        Whether nobody else wants it, and it is the job of its output.
+        Whether nobody wants it, and it is the job of its output.
 
     Raises:
         Unreachable: that it must stop is written down, but the attempt could not be asked.
     """
     before = read_record(job.place)
     known = before.wanted_by if before is not None else []
+    if since is None and still_wants is not None:
+        since = before.wants if before is not None else 0
     asked = still_wants or (lambda owner: False)
     gone = {who, *(owner for owner in known if owner != who and not asked(owner))}
     with edit_record(job.place, lambda now: now or Record(job, launcher.profile)) as record:
         if record.job.key != job.key:
             return False
-        if before is not None and record.owner != before.owner:
-            gone -= {record.owner} - {who}  # it has asked for the job meanwhile
+        if since is not None and record.wants > since:
+            gone -= {*record.wanted_by[since - record.wants :]}  # the last come last
         others = [owner for owner in record.wanted_by if owner not in gone]
-        if others and still_wants is not None:
+        if others and since is not None:
             record.wanted_by, record.owner = others, others[-1]
             return False
         if how is None:
@@ -181,6 +187,9 @@ def follow(
     A job that was refused, failed, paused or cancelled before stays so: `want` it first. A callback
     may call `leave`, or raise: this ends, and the job keeps running.
 
+    Raises:
+        BusyError: another job has been asked for in its place.
+
     Args:
         job: the job.
         launcher: where its next attempt runs; one that lives elsewhere is followed there.
@@ -225,6 +234,9 @@ class _Steps:
     on_poll: Callable[[str], None]
     timing: Timing
     clock: Callable[[], float]
+    #: `Job.progress` of a job of which nothing runs. It takes long in a bucket: it is looked up
+    #: once, and not while the record is locked.
+    _before: int | None = None
 
     @property
     def poll_secs(self) -> float:
@@ -236,7 +248,9 @@ class _Steps:
         new = functools.partial(record_of, self.job, self.wanted, following=True)
         with edit_record(self.job.place, new) as record:
             last = record.alive
-        if last is not None:
+        if last is None:
+            self._before = self.job.progress() if self._before is None else self._before
+        else:
             launcher, status = make_launcher(record.launcher), _status(record, last)
             self._pass_on_lines(launcher, last)
             if status.phase != "ended":
@@ -271,6 +285,7 @@ class _Steps:
             for lines, _ in all_logs(launcher, self.job, last.number):
                 said = [line for line in lines if line.startswith("mswitch: ")]
                 message = said[-1].removeprefix("mswitch: ") if said else message
+        self._before = self.job.progress()
         fault_point("launch.before_outcome")
         with edit_record(self.job.place) as record:
             one = record.attempts[last.number - 1]
@@ -278,7 +293,7 @@ class _Steps:
             one.ended = status.ended or self.clock()
             one.codes, one.reason = status.codes, status.reason
             one.outcome, one.message = outcome, message
-            one.made = max(0, self.job.progress() - one.progress)
+            one.made = max(0, self._before - one.progress)
         fault_point("launch.after_outcome")
 
     def _go_on(self) -> State | float:
@@ -304,8 +319,8 @@ class _Steps:
 
     def _submit(self, record: Record, marker: bool) -> str:
         """Start the next attempt, and note it; return why it waits, if it does."""
-        number = len(record.attempts) + 1
-        attempt = Attempt(number, self.clock(), self.job.progress(), had_marker=marker)
+        number, before = len(record.attempts) + 1, self._before or 0
+        attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
             # That of the record does not know how many places there are.
@@ -315,6 +330,7 @@ class _Steps:
             return str(reason)
         fault_point("launch.after_submit")
         record.attempts.append(attempt)
+        self._before = None
         return ""
 
 

@@ -80,6 +80,7 @@ class Record:
         intent: what was asked for last.
         owner: who asked for it: a person, or a flow run.
         wanted_by: who asked for it to run, the last one last.
+        wants: how often anybody did.
         started_by: who asked first, in words for people.
         attempts: in order.
         counted_after: budgets count the attempts after this one.
@@ -91,6 +92,7 @@ class Record:
     intent: Intent = "run"
     owner: str = ""
     wanted_by: list[str] = dataclasses.field(default_factory=list)
+    wants: int = 0
     started_by: str = ""
     attempts: list[Attempt] = dataclasses.field(default_factory=list)
     counted_after: int = 0
@@ -232,10 +234,17 @@ def _write(directory: Path, text: str, minor: bool) -> None:
 def record_of(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
-    """The record to go on with: what stands there, unless that is another job's, which is over.
+    """Return the existing record, or a new one in place of another job's that is over.
+
+    Args:
+        job: the job.
+        launcher: where its next attempt runs.
+        before: the existing record, if any.
+        following: whether the caller follows the job. It never replaces another job's record: who
+            follows asked for the job before, and does not know who wants it.
 
     Raises:
-        BusyError: its attempt lives, or somebody follows it; not if that is the caller.
+        BusyError: the record is another job's, which goes on.
     """
     record = before or Record(job, launcher.profile)
     take_over(record)
@@ -244,7 +253,7 @@ def record_of(
         if alive is None:  # how it is run may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
-    goes_on = not following and follower(job.place) is not None
+    goes_on = following or follower(job.place) is not None
     if alive is not None:
         status = make_launcher(record.launcher).poll(record.job, alive.number)
         until, goes_on = status.ended or until, goes_on or status.phase != "ended"
@@ -256,7 +265,8 @@ def record_of(
             f"{differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs cancel "
             f"{job.place}`"
         )
-    fresh = Record(job, launcher.profile, earlier_host_hours=record.host_hours(until))
+    hours = record.host_hours(until)
+    fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
     # Attempts of this job from before the other one say nothing of what is there now.
     take_over(fresh)
     for one in fresh.attempts:

@@ -78,16 +78,16 @@ def follow(
         Pause: this flow run is suspended, and the job saved and stopped.
         Abort: this flow run is another process's by now.
     """
-    flow_run = _Follower(job, launcher, on_poll, refuse)
-    record = read_record(job.place)
-    known = (record.alive is not None, record.owner, record.intent) if record is not None else ()
-    if known != (True, flow_run.owner, "run"):
+    flow_run, state = _Follower(job, launcher, on_poll, refuse), None
+    while state is None:
         flow_run.ask_to_run()
-    # Else its client would try again for a minute, in which nobody looks at the job.
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
-        state = doors.follow(
-            job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
-        )
+        # Else its client would try again for a minute, in which nobody looks at the job.
+        quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+        # While nobody followed this job, another one may have been asked for in its place.
+        with contextlib.suppress(BusyError), quick:
+            state = doors.follow(
+                job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
+            )
     flow_run.end(*state)
 
 
@@ -128,8 +128,12 @@ class _Follower:
     def ask_to_run(self) -> None:
         """Ask for the job once its scheduler answers and its output is free.
 
-        It is not asked for if this flow run is ended before.
+        It is not asked for if this flow run has done so and it lives, or is ended before.
         """
+        record = read_record(self.job.place)
+        known = record and (record.job.key, record.alive is None, record.owner, record.intent)
+        if known == (self.job.key, False, self.owner, "run"):
+            return
         while not self._asked:
             try:
                 doors.want(self.job, self.launcher, self.owner, started_by())

@@ -85,10 +85,10 @@ def still_wants(owner: str) -> bool:
     return True
 
 
-def cancel(job: Job, launcher: Launcher, owner: str) -> None:
-    """Cancel a job of a flow run, unless others want it; never raise for that."""
+def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
+    """Cancel a job of a flow run, unless others want it (see `leave`); never raise for that."""
     try:
-        leave(job, launcher, "cancel", owner, still_wants)
+        leave(job, launcher, "cancel", owner, still_wants, since)
     except (Unreachable, UserError) as error:  # it is written down, and `reconcile` sees to it
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
@@ -99,7 +99,7 @@ def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
     for record in find_records(operators.storage):
         goes_on = record.last is None or record.last.outcome in (None, "resume")
         if owner in record.wanted_by and flow_run_of(record.owner) and goes_on:
-            cancel(record.job, make_launcher(record.launcher), owner)
+            cancel(record.job, make_launcher(record.launcher), owner, record.wants)
 
 
 def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:

@@ -93,7 +93,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     if steps == planned:
         return Claim(read_marker(out), horizons)
     if not can_end_at(out, steps):
-        if plan.train.decay:
+        if plan.train.decay and _last_step(out, planned) > planned - plan.train.decay:
             raise UserError(
                 f"{out} is a run of {planned:,} steps whose learning rate has begun to fall to "
                 f"zero (--decay {plan.train.decay}): give --steps {planned}, or choose another "
@@ -119,19 +119,24 @@ def can_end_at(out: Path, steps: int) -> bool:
     """
     before = read_run(out)
     train, planned_end = train_config_of(before), before["train"]["steps"]
-    newest = max(
-        (int(path.name) for path in (out / CHECKPOINTS).glob("*") if path.name.isdecimal()),
-        default=0,
-    )
-    begun = (out / MARKER).exists() or newest > min(planned_end, steps) - train.decay
+    last = _last_step(out, planned_end)
+    begun = last > min(planned_end, steps) - train.decay
     if planned_end <= steps:
         return not (train.decay and begun)
     train = dataclasses.replace(train, steps=steps)
     kept, wanted = (
-        [step for step in planned if step <= newest]
+        [step for step in planned if step <= last]
         for planned in (before["eval_steps"], evaluation_steps(train, _horizons(before, steps)))
     )
     return kept == wanted and not begun
+
+
+def _last_step(out: Path, planned_end: int) -> int:
+    """Return the last step that a run has trained and saved."""
+    if (out / MARKER).exists():
+        return planned_end
+    steps = (path.name for path in (out / CHECKPOINTS).glob("*"))
+    return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
 def _horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:

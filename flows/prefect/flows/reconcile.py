@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from prefect import flow, get_client
 from prefect.client.schemas.filters import (
@@ -45,24 +46,26 @@ START_SECS = 180
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> None:
     """Start again what crashed, stop what was cancelled or suspended, report jobs left alone."""
-    look(find_records(read_operators().storage))
+    look(read_operators().storage)
 
 
 @step("look at jobs")
-def look(records: Sequence[Record]) -> None:
+def look(storage: Path) -> None:
     """Compare each job with the flow run that asked for it, then see which of these died."""
     with get_client(sync_client=True) as client:
         for flow_run in _flow_runs(StateType.PAUSED):
             lift_time_limit(client, flow_run.id, flow_run.state)
-    for record in records:
+    for record in find_records(storage):
         try:
             report_stall(record, time.time())
             if flow_run_of(record.owner) is not None:
                 settle(record, read_flow_run(record.owner))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
-    for flow_run in lost_flow_runs():
-        revive(flow_run, records)
+    if lost := lost_flow_runs():
+        records = find_records(storage)  # a person may have paused a job meanwhile
+        for flow_run in lost:
+            revive(flow_run, records)
 
 
 def settle(record: Record, flow_run: FlowRun | None) -> None:
@@ -74,25 +77,24 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     kind = flow_run.state.type if flow_run is not None and flow_run.state is not None else None
     cancelled = kind in (StateType.CANCELLING, StateType.CANCELLED)
     how = "cancel" if cancelled else "pause" if kind == StateType.PAUSED else None
-    launcher, wanted = make_launcher(record.launcher), still_wants
+    launcher = make_launcher(record.launcher)
+    left = (record.job, launcher, how, record.owner, still_wants, record.wants)
     if kind == StateType.CRASHED:
         return  # `revive` sees to it
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
             if record.intent == "run" and follower(record.job.place) is None:
-                leave(record.job, launcher, how, record.owner, wanted)
+                leave(*left)
             finish_cancelling(flow_run, need_record(record.job.place))
         return
-    if record.intent != "run" and follower(record.job.place) is None:
-        how, wanted = record.intent, None  # it could not be asked before
-    elif wants_jobs(flow_run):
-        return
-    if not leave(record.job, launcher, how, record.owner, wanted):
-        return
-    if how is None:
-        say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
-        tell("mswitch.job.orphaned", record)
-        return
+    # Else it could not be asked before: whoever follows it asks it again.
+    if record.intent == "run" or follower(record.job.place) is not None:
+        if wants_jobs(flow_run) or not leave(*left):
+            return
+        if how is None:
+            say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
+            tell("mswitch.job.orphaned", record)
+            return
     with contextlib.suppress(StopFollowing):  # it lives: the next round looks again
         follow(record.job, launcher, on_poll=stop_following)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
@@ -151,7 +153,9 @@ def start_again(flow_run: FlowRun) -> None:
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Say that a flow run is Cancelled, if it has no process that could."""
     if record.intent == "cancel" and follower(record.job.place) is None:
+        launcher = make_launcher(record.launcher)
         # What it left running elsewhere is cancelled too.
-        leave(record.job, make_launcher(record.launcher), "cancel", record.owner)
+        if not leave(record.job, launcher, "cancel", record.owner, since=record.wants):
+            return
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelled(), force=True)

@@ -78,6 +78,7 @@ def test_a_failure_is_not_repeated_and_interruptions_without_progress_only_so_of
     assert world.run(world.job("fail")).message.startswith("failed (code 1)")
     assert len(world.pids()) == world.hosts
     (world.out / "starts").unlink()
+    ask(world.job("stall"), world.launcher, "run")
     result = world.run(world.job("stall"))
     assert result.outcome == "failed"
     assert result.message.startswith("started again 3 times in a row without progress: interrupted")
@@ -102,6 +103,7 @@ def test_a_marker_that_was_there_before_does_not_speak_for_a_job(world: World):
     for _ in range(2):
         ask(refused, world.launcher, "run")
         assert world.run(refused).outcome == "refused"
+    ask(world.job("finish"), world.launcher, "run")
     assert world.run(world.job("finish")).outcome == "done"
     assert len(world.pids()) == 3 * world.hosts
 
@@ -164,9 +166,10 @@ def test_another_job_cannot_have_the_output_while_one_lives(world: World):
     follower.kill()
     follower.communicate()
     with pytest.raises(UserError, match=rf"another job, {job.name(1)}, with another command: wait"):
-        world.run(world.job("finish"))
+        ask(world.job("finish"), world.launcher, "run")
     (world.out / "go").touch()
     assert world.run(job).outcome == "done"
+    ask(world.job("finish"), world.launcher, "run")
     assert world.run(world.job("finish")).outcome == "done"
     assert world.record.job.argv[0] == "finish"
 

@@ -11,7 +11,7 @@ from job_world import World, ask, write_record
 from processes import is_alive, run_python
 
 from mswitch.flows.jobs.doors import leave, want
-from mswitch.flows.jobs.job import Job, all_logs, output_below
+from mswitch.flows.jobs.job import BusyError, Job, all_logs, output_below
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, find_records, read_record
 from mswitch.pipelines.errors import UserError
@@ -246,8 +246,8 @@ def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(wor
     assert [one.number for one in world.record.attempts] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("asker", ["new", "before"])
-def test_a_job_is_not_ended_for_one_if_another_asks_for_it_meanwhile(world, asker):
+@pytest.mark.parametrize("asker", ["new", "before", "first"])
+def test_a_job_is_not_ended_for_one_if_anybody_asks_for_it_meanwhile(world, asker):
     job = world.job("steady")
     for owner in ("before", "first"):
         want(job, world.launcher, owner)
@@ -262,10 +262,23 @@ def test_a_job_is_not_ended_for_one_if_another_asks_for_it_meanwhile(world, aske
     assert asked == ["before"]
     assert (world.record.intent, world.record.owner) == ("run", asker)
     assert world.record.wanted_by == [asker]
-    assert leave(job, world.launcher, None, asker, still_wants)
+    for seen in (2, world.record.wants):  # it has asked since; it has not
+        assert leave(job, world.launcher, None, asker, lambda owner: False, seen) == (seen > 2)
     assert world.record.intent == "run"
-    assert leave(job, world.launcher, "pause", asker, still_wants)
+    assert leave(job, world.launcher, "pause", asker, lambda owner: False)
     assert world.run(job).outcome == "paused"
+
+
+def test_a_job_whose_output_another_one_got_is_followed_no_more(world):
+    """Nobody followed either of them yet."""
+    first, second = world.job("steady"), world.job("finish")
+    want(first, world.launcher, "first")
+    want(second, world.launcher, "second")
+    with pytest.raises(BusyError, match=f"another job, {second.name(1)}, with another command"):
+        world.run(first)
+    assert (world.record.job.key, world.record.wanted_by) == (second.key, ["second"])
+    assert world.pids() == []
+    assert world.run(second).outcome == "done"
 
 
 def test_launching_loads_neither_prefect_nor_jax():

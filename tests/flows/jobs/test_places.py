@@ -19,6 +19,7 @@ from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.places import describe_wait, take_place
 from mswitch.flows.jobs.record import read_record
+from mswitch.pipelines.directory_lock import is_held
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +123,32 @@ def test_who_waits_for_a_place_may_leave_while_it_is_told_so(worlds):
 
     assert second.run(job, on_poll=cancel)[0] == "cancelled"
     assert said == [f"waiting for a place, taken by {first.out}"]
+    (first.out / "go").touch()
+    first.end(flow)
+
+
+def test_who_waits_for_a_place_looks_once_how_far_the_job_is_and_keeps_nobody_waiting(
+    worlds, monkeypatch
+):
+    """In a bucket that takes a while."""
+    first, second, _ = worlds
+    flow = first.follow(training(first))
+    first.wait_for_beat()
+    locked, said = [], []
+
+    def progress(job: Job) -> int:
+        locked.append(is_held(job.directory / "record.lock"))
+        return 0
+
+    monkeypatch.setattr(Job, "progress", progress)
+
+    def leave_third(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            leave(training(second), second.launcher, "cancel")
+
+    assert second.run(training(second), on_poll=leave_third)[0] == "cancelled"
+    assert locked == [False]
     (first.out / "go").touch()
     first.end(flow)
 

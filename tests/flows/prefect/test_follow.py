@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import Abort, Pause
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 
+from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.job import Job, Status, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import follower, read_record
@@ -136,6 +137,25 @@ def test_another_job_of_an_output_waits_and_says_for_whom(runs, cancelled):
     if not cancelled:
         other.result(20)
     assert len(runs.world.pids()) == (1 if cancelled else 2)
+
+
+def test_a_flow_run_asks_again_if_another_job_got_the_output_before_it_followed(runs, monkeypatch):
+    other, follow_job = runs.world.job("finish"), doors.follow
+    taken: list[str] = []
+
+    def follow_late(*arguments, **named):
+        if not taken:
+            doors.want(other, runs.world.launcher, "other")
+            taken.append(runs.world.record.owner)
+        return follow_job(*arguments, **named)
+
+    monkeypatch.setattr(doors, "follow", follow_late)
+    run, work = runs.start()
+    runs.world.wait_for_beat()
+    (runs.world.out / "go").touch()
+    work.result(20)
+    assert taken == ["other"]
+    assert runs.world.record.wanted_by == [owner_of(run)]
 
 
 @pytest.mark.parametrize("slow", [True, False])

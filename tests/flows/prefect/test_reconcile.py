@@ -16,6 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.server.events.actions import JinjaTemplateAction
 from prefect.server.utilities.user_templates import render_user_template_sync
 
+from mswitch.flows.jobs.doors import leave, want
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
 from mswitch.flows.prefect.deploy.notifications import SEVERITIES, automations
@@ -35,8 +36,6 @@ from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
         (None, "run", "run", "mswitch.job.orphaned"),
         (StateType.COMPLETED, "run", "run", "mswitch.job.orphaned"),
         (StateType.FAILED, "run", "run", "mswitch.job.orphaned"),
-        # It could not be asked before.
-        (StateType.FAILED, "cancel", "cancel", "mswitch.job.stopped"),
     ],
 )
 def test_a_job_and_its_flow_run_are_made_to_agree(kind, before, after, told, launched, tmp_path):
@@ -49,6 +48,44 @@ def test_a_job_and_its_flow_run_are_made_to_agree(kind, before, after, told, lau
     assert events == ([told] if told else [])
     assert launcher.stopped == (told == "mswitch.job.stopped")
     assert (left.intent, left.last.outcome) == (after, "resume" if launcher.stopped else None)
+
+
+def test_a_job_that_could_not_be_asked_to_stop_before_is_asked_again(launched, tmp_path):
+    launcher, events = launched
+    run = flow_run(StateType.FAILED)
+    record(tmp_path, run, intent="cancel")
+
+    for told in ([], ["mswitch.job.stopped"]):
+        reconciling.settle(read_record(tmp_path / "run"), run)
+        assert (launcher.stopped, events) == (1, told)
+
+    left = read_record(tmp_path / "run")
+    assert (left.intent, left.last.outcome) == ("cancel", "resume")
+
+
+@pytest.mark.parametrize("before", ["run", "cancel"])
+def test_a_job_that_its_flow_run_asked_for_after_the_scan_goes_on(before, launched, tmp_path):
+    """Somebody pressed Retry."""
+    launcher, events = launched
+    run = flow_run(StateType.CANCELLED)
+    scanned = record(tmp_path, run, intent=before)
+    want(scanned.job, launcher, scanned.owner)
+
+    reconciling.settle(scanned, run)
+
+    assert read_record(tmp_path / "run").intent == "run"
+    assert (launcher.stopped, events) == (0, [])
+
+
+def test_what_a_person_asks_for_after_the_scan_is_not_replaced(launched, tmp_path):
+    launcher, _ = launched
+    run = flow_run(StateType.PAUSED)
+    scanned = record(tmp_path, run, intent="pause")
+    leave(scanned.job, launcher, "cancel", "by hand")
+
+    reconciling.settle(scanned, run)
+
+    assert read_record(tmp_path / "run").intent == "cancel"
 
 
 def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, server):

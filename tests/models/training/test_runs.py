@@ -15,7 +15,7 @@ from mswitch.models.evaluation.evaluate import evaluate_run
 from mswitch.models.training.checkpoint import complete_steps
 from mswitch.models.training.evaluation_steps import log_spaced_steps
 from mswitch.models.training.metrics import read_metrics
-from mswitch.models.training.run_directory import SELECTED, claim_run, read_run
+from mswitch.models.training.run_directory import SELECTED, claim_run, describe_run, read_run
 from mswitch.models.training.train import train
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import RESUME
@@ -148,6 +148,24 @@ def test_too_many_steps_are_taken_back_as_long_as_they_are_not_trained(tmp_path,
     end(start("mswitch-tiny", other, "checkpoint_every=4", **killed), -signal.SIGKILL)
     with pytest.raises(UserError, match="a run of 5,000 steps"):
         child.run("mswitch-tiny", other, STEPS, checkpoint_every=4)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ((1, 90), r"has begun to fall to zero \(--decay 20\): give --steps 100"),
+        ((1, 50), "a run of 100 steps: give --steps 100, or more to extend it"),
+        ((1, 2), "a run of 100 steps: give --steps 100, or more to extend it"),
+    ],
+)
+def test_a_decay_is_blamed_only_if_it_has_begun(tmp_path, saved, message):
+    """Of fewer steps, the run would have kept other checkpoints, or decayed sooner."""
+    out = tmp_path / "run"
+    describe_run(out, child.plan("mswitch-tiny", 100, decay=20), tmp_path, {})
+    for step in saved:
+        (out / "checkpoints" / str(step)).mkdir(parents=True)
+    with pytest.raises(UserError, match=message):
+        claim_run(out, child.plan("mswitch-tiny", 60, decay=20))
 
 
 def test_expert_sharded_run_resumes_and_learns_as_on_one_device(tmp_path, undisturbed):

@@ -9,6 +9,7 @@ from corpus_files import write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mswitch.pipelines import progress
 from mswitch.pipelines.corpus.held_out import hash_windows, measure_held_out
 
 LETTERS = "abc déж語 "
@@ -68,12 +69,14 @@ def test_shares_are_those_of_every_eighth_window(tmp_path, shards):
     assert measured["all"]["source_share"] == pytest.approx(sizes[largest] / sum(sizes.values()))
 
 
-def test_languages_without_one_of_the_splits_are_there(tmp_path):
+def test_languages_without_one_of_the_splits_are_there(tmp_path, monkeypatch, capfd):
     texts = {"de": {"train": ["x" * 99]}, "sw": {"validation": ["x" * 40]}}
     measured = measure_held_out(write_corpus(tmp_path / "corpus", texts))
     rows = measured["languages"]
     assert [rows[lang]["documents"] for lang in ("de", "sw")] == [0, 1]
     assert [rows[lang]["recurring_share"] for lang in ("de", "sw")] == [0, 1]
     assert [rows[lang]["source"] for lang in ("de", "sw")] == ["de.example", ""]
+    monkeypatch.setattr(progress, "FIRST_SECS", 0.0)
     alone = measure_held_out(write_corpus(tmp_path / "alone", {"de": {"train": ["x" * 99]}}))
+    assert capfd.readouterr().err.startswith("[corpus] text that recurs: 1/1 documents · ")
     assert (alone["all"]["documents"], alone["near_training"]) == (0, [])
