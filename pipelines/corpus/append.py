@@ -48,14 +48,14 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
         columns = pq.read_schema(path).names
     stages = [row["name"] for row in base.stats["stages"]]
     kinds = {os.path.splitext(entry["path"])[1] for entry in manifest["fingerprints"]}
-    for what, others, mine in (
+    for difference, others, mine in (
         ("accounts have other stages", stages, list(recipe.stages)),
         ("documents have other columns", columns, recipe.documents.names),
         ("fingerprints are other files", sorted(kinds), [".keys"]),
     ):
         if others != mine:
             raise UserError(
-                f"{out} was built by another version of mswitch, whose {what} "
+                f"{out} was built by another version of mswitch, whose {difference} "
                 f"({', '.join(others)}): build it again to add to it"
             )
     load_removed(base.removals)  # raises now, before work begins, if they are damaged

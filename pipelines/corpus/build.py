@@ -247,8 +247,8 @@ def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, A
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
-        of_lang = languages.setdefault(lang, {})
-        of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
+        splits_of_lang = languages.setdefault(lang, {})
+        splits_of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
     documents = sum(shard["manifest"]["rows"] for shard in shards)
     ledger.keep("write", documents)
     stages = ledger.stages()
@@ -349,7 +349,7 @@ def _summary(out: str) -> dict[str, Any]:
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
     reasons = drops_by_reason(stats["stages"])
     manifest = storage.read_json(storage.join(out, MANIFEST))
-    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     inputs = [*manifest["inputs"], *added]
     return {
         "stage": STAGE,

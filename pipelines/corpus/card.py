@@ -66,7 +66,9 @@ def data_card(
             (field.name, field.type, _meaning(field.name, recipe)) for field in recipe.documents
         ],
         inputs=manifest["inputs"],
-        statuses=sorted(collections.Counter(one["status"] for one in manifest["inputs"]).items()),
+        statuses=sorted(
+            collections.Counter(entry["status"] for entry in manifest["inputs"]).items()
+        ),
         stages=[*stats["stages"], {"name": "lines", **stats["lines"]}],
         settings=config,
         recipe=recipe,
@@ -105,5 +107,5 @@ def _size_category(documents: int) -> str:
 
 
 def _meaning(column: str, recipe: Recipe) -> str:
-    found = next((step.name for step in recipe.steps if column in step.columns), "")
-    return COLUMN_MEANINGS.get(column, f"found by `{found}`")
+    name = next((step.name for step in recipe.steps if column in step.columns), "")
+    return COLUMN_MEANINGS.get(column, f"found by `{name}`")

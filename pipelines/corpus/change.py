@@ -168,12 +168,12 @@ def unfinished_changes(directory: str) -> dict[str, str]:
     """Find staging directories; return by path the state of the corpus that each is for."""
     prefix = _staging_prefix(directory)
     if storage.is_remote(directory):
-        found = [status.path for status in storage.match(f"{prefix}**")]
+        paths = [status.path for status in storage.match(f"{prefix}**")]
     else:
         parent = os.path.dirname(directory)
-        found = [storage.join(parent, name) for name in storage.list_names(parent)]
+        paths = [storage.join(parent, name) for name in storage.list_names(parent)]
     named = re.compile(re.escape(prefix) + r"([0-9a-f]{16})-[0-9a-f]{16}(?=/|\Z)")
-    return {match[0]: match[1] for match in map(named.match, found) if match}
+    return {match[0]: match[1] for match in map(named.match, paths) if match}
 
 
 def finish_decided(base: Base) -> bool:
@@ -297,14 +297,14 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
 def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
     """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
-    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
     return data_card(settings, whole, stats, recipe)
 
 
 def _follow(text: str, before: str, after: str) -> str | None:
     """Apply the changes between two texts to a third; return None if a line is not in it."""
-    old, new, mine = (one.splitlines(keepends=True) for one in (before, after, text))
+    old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
     there = {a + n: b + n for a, b, size in blocks for n in range(size)}

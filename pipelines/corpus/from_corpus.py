@@ -93,24 +93,24 @@ class BuildFromCorpus(Build):
 
     def also(self) -> dict[str, Any]:
         """Copy the records of removals; return these, the source and its drops."""
-        found: dict[str, Any] = {
+        entries: dict[str, Any] = {
             "built_from": corpus_identity(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
         }
         if removals := self.source.manifest.get("removals"):
             for path in (*(entry["path"] for entry in removals), f"{REMOVALS}/{KEY}"):
                 _copy(self.source.directory, path, self.directory, path)
-            found["removals"] = removals
-        return found
+            entries["removals"] = removals
+        return entries
 
-    def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add the source's matches with the evaluation sets that are checked."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
-            return found
+            return report
         matches = storage.read_json(before)["matches"]
-        known = [match for match in matches if match["set"] in found["sets"]]
-        return merge_reports(found, {"matches": known})
+        known = [match for match in matches if match["set"] in report["sets"]]
+        return merge_reports(report, {"matches": known})
 
     def shuffled_bytes(self) -> dict[str, int]:
         """Return an empty dict: nothing is shuffled."""
@@ -211,7 +211,7 @@ def _find_obstacle(
 
 
 def _undone(
-    corpus: str | Path, what: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
+    corpus: str | Path, owner: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
 ) -> UserError:
     """Return the error for settings that stored documents do not allow."""
     shown = [
@@ -221,7 +221,7 @@ def _undone(
         for name, value in was.items()
     ]
     return UserError(
-        f"--from {corpus}: {': '.join([what, *filter(None, [', '.join(shown)])])}: {why}: restore "
+        f"--from {corpus}: {': '.join([owner, *filter(None, [', '.join(shown)])])}: {why}: restore "
         "the old setting, or build from the crawl with --input"
     )
 
@@ -255,8 +255,8 @@ def _say_what_is_judged(changes: Mapping[str, Collection[str]], recipe: Recipe) 
 def shard_inputs(base: Base) -> list[dict[str, Any]]:
     """Return the corpus's shards as inputs of a build."""
     return [
-        {"path": one["path"], "bytes": one["bytes"], "digest": one["sha256"]}
-        for one in base.manifest["shards"]
+        {"path": shard["path"], "bytes": shard["bytes"], "digest": shard["sha256"]}
+        for shard in base.manifest["shards"]
     ]
 
 

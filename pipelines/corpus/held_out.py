@@ -43,28 +43,28 @@ def measure_held_out(corpus: str | Path) -> dict[str, Any]:
     every = [hashes for rows in held.values() for _, hashes in rows]
     keys = np.unique(np.concatenate([np.zeros(0, np.uint64), *every]))
     recurs, sources = _read_training(opened, keys)
-    found = {
+    recurring = {
         lang: [(name, recurs[np.searchsorted(keys, hashes)]) for name, hashes in rows]
         for lang, rows in held.items()
     }
-    of_all = HeavyHitters(SITE_CAPACITY)
+    all_sources = HeavyHitters(SITE_CAPACITY)
     for hitters in sources.values():
-        of_all.merge(hitters)
-    rows = [row for of_language in found.values() for row in of_language]
+        all_sources.merge(hitters)
+    rows = [row for lang_rows in recurring.values() for row in lang_rows]
     characters = {lang: opened.characters.get((lang, "train"), 0) for lang in sources}
     return {
         "corpus": opened.identity,
         "near_training": [
             name for name, known in rows if len(known) and known.mean() >= NEAR_SHARE
         ],
-        "all": _describe([known for _, known in rows], of_all, sum(characters.values())),
+        "all": _describe([known for _, known in rows], all_sources, sum(characters.values())),
         "languages": {
             lang: _describe(
-                [known for _, known in found.get(lang, [])],
+                [known for _, known in recurring.get(lang, [])],
                 sources.get(lang, HeavyHitters(1)),
                 characters.get(lang, 0),
             )
-            for lang in sorted({*found, *sources})
+            for lang in sorted({*recurring, *sources})
         },
     }
 

@@ -77,7 +77,7 @@ def find_page(
             at_place = place and page.source.rpartition("@")[2] == place[2]
             if at_place or normalize_url(page.url) == normalize_url(wanted):
                 order = {rule.name: number for number, rule in enumerate(rules)}
-                return page, sorted(asked, key=lambda found: order[found["step"]])
+                return page, sorted(asked, key=lambda result: order[result["step"]])
             asked.clear()
     shown = [storage.hide_secrets(path) for path in (*inputs, *([wanted] if place else []))]
     raise UserError(
@@ -102,7 +102,7 @@ def inspect_page(
         (to drop the page, or None), measured `values` (None: not applicable), and their `limits`
         (least, most).
     """
-    steps = [dict(found) for found in before]
+    steps = [dict(result) for result in before]
     if isinstance(page, Rejected):
         text = page.explained().detail
         steps.append(_said(None, page.reason, {}))
@@ -122,7 +122,7 @@ def inspect_page(
                     at = f"{page.source} ({page.url})"
                     values = call_step(step, "describe", page, recipe=recipe, at=at)
                 steps.append(_said(step, reason, values, page))
-    dropped = next((found for found in steps if found["reason"]), None)
+    dropped = next((result for result in steps if result["reason"]), None)
     return {
         "url": page.url,
         "source": page.source,
@@ -150,11 +150,11 @@ def _said(
     }
 
 
-def format_inspection(found: Mapping[str, Any]) -> str:
+def format_inspection(inspection: Mapping[str, Any]) -> str:
     """Format the result of `inspect_page` as text: each step on a line, with its values below."""
-    lines = [f"{found['url'] or '(no URL)'}  {found['source']}"]
-    width = max(len(step["step"]) for step in found["steps"])
-    for step in found["steps"]:
+    lines = [f"{inspection['url'] or '(no URL)'}  {inspection['source']}"]
+    width = max(len(step["step"]) for step in inspection["steps"])
+    for step in inspection["steps"]:
         label = f" as {step['values']['lang']}" if "lang" in step["values"] else ""
         said = f"drop: {step['reason']}" if step["reason"] else f"keep{label}"
         if step["of"] == "other pages":
@@ -165,7 +165,7 @@ def format_inspection(found: Mapping[str, Any]) -> str:
         for name, value in step["values"].items():
             limit = "" if value is None else _limit(name, step["limits"])
             lines.append(f"{'':{width}}    {name} {_value(value)}{limit}")
-    dropped = found["dropped_by"]
+    dropped = inspection["dropped_by"]
     lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
     return "\n".join(map(printable, lines))
 

@@ -164,9 +164,9 @@ class Build:
         """Return further entries of the manifest."""
         return {}
 
-    def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return decontamination.json from the report of this build."""
-        return found
+        return report
 
     def _shuffle(self, root: Any, tasks: Tasks) -> Any:
         from mswitch.pipelines.corpus.shuffle_documents import shuffle_documents

@@ -104,7 +104,7 @@ class Corpus:
 
 def corpus_identity(shards: Sequence[Mapping[str, Any]]) -> str:
     """Return the hash of a corpus, given the manifest entries of its shards."""
-    named = sorted([one["path"], one["sha256"]] for one in shards)
+    named = sorted([shard["path"], shard["sha256"]] for shard in shards)
     return hashlib.sha256(canonical_json(named).encode()).hexdigest()
 
 

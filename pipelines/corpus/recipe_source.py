@@ -45,13 +45,13 @@ class RecipeSource:
     def load(self) -> Recipe:
         """Run the source and return its recipe."""
         if self.module:
-            found = vars(_import(self.origin, self.module))
+            values = vars(_import(self.origin, self.module))
             if read_source(self.origin).sha256 != self.sha256:
                 raise UserError(
                     f"recipe {self.origin} differs on this worker: install the same version of its "
                     "package there"
                 )
-            recipes = [found.get(self.origin.partition(":")[2])]
+            recipes = [values.get(self.origin.partition(":")[2])]
         else:
             recipes = [value for value in self._run().values() if isinstance(value, Recipe)]
             recipes = list({id(recipe): recipe for recipe in recipes}.values())

@@ -222,12 +222,12 @@ def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
     with tempfile.TemporaryDirectory() as staging, worker_processes("local"):
         request = _write_request(staging, base, names, "", "")
         look = partial(_find, directory=base.directory, request=request)
-        for entry, found in zip(shards, call_each(look, shards), strict=True):
-            languages[entry["lang"]] += sum(map(bool, found))
-            hashes.update(*found)
+        for entry, matched in zip(shards, call_each(look, shards), strict=True):
+            languages[entry["lang"]] += sum(map(bool, matched))
+            hashes.update(*matched)
         removed, _ = _read_request(request)
-    found = {k: n for k, n in languages.items() if n}
-    return {"found": hashes, "documents": languages.total(), "languages": found}, removed
+    counts = {lang: count for lang, count in languages.items() if count}
+    return {"found": hashes, "documents": languages.total(), "languages": counts}, removed
 
 
 def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
@@ -298,7 +298,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
         request=request,
     )
     notes = storage.join(staging, WORK, "removal")
-    tasks = Tasks("removal", function, shards, notes, [one["bytes"] for one in shards], "bytes")
+    tasks = Tasks("removal", function, shards, notes, [shard["bytes"] for shard in shards], "bytes")
     run_tasks([tasks], engine)
     done = [(entry, note) for entry, note in zip(shards, tasks.read(), strict=True)]
     kept = [note["entry"] for _, note in done if note["entry"]]
@@ -309,7 +309,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
     languages: collections.Counter[str] = collections.Counter()
     for entry, note in changed:
         languages[entry["lang"]] += note["documents"]
-    hashes = {one for _, note in changed for one in note["found"]}
+    hashes = {name for _, note in changed for name in note["found"]}
     samples = _clean_samples(base.directory, directory, staging, removed)
     record = {
         **record,
@@ -341,11 +341,11 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
     }
     if "files" in base.manifest:
         whole["manifest"]["files"] = [*base.manifest["files"], *samples["files"]]
-    report = storage.join(base.directory, DECONTAMINATION)
-    if storage.exists(report):
-        found = read_json_object(report)
-        matches = [match for match in found["matches"] if not removed.found(match["url"])]
-        whole["decontamination"] = merge_reports({**found, "matches": matches}, {"matches": []})
+    path = storage.join(base.directory, DECONTAMINATION)
+    if storage.exists(path):
+        report = read_json_object(path)
+        matches = [match for match in report["matches"] if not removed.found(match["url"])]
+        whole["decontamination"] = merge_reports({**report, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
     return record
 
@@ -361,15 +361,15 @@ def remove_from_shard(
         entry (of the new shard; None if nothing is left), found (hashes), and the documents,
         characters and bytes that were removed.
     """
-    found = _find(entry, directory=source, request=request)
-    if not any(found):
+    matched = _find(entry, directory=source, request=request)
+    if not any(matched):
         return {"entry": dict(entry), "found": [], **dict.fromkeys(_COUNTS, 0)}
     with open_shard(storage.join(source, entry["path"]), entry["sha256"]) as shard:
-        gone = pa.array([bool(one) for one in found], pa.bool_())
+        gone = pa.array([bool(hashes) for hashes in matched], pa.bool_())
         counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         kept = _split(shard, gone, counts)
         after: dict[str, Any] | None = None
-        if all(found):
+        if all(matched):
             collections.deque(kept, maxlen=0)
         else:
             path = _SUFFIX.sub(f"{suffix}.parquet", entry["path"])
@@ -387,7 +387,7 @@ def remove_from_shard(
                     "bytes": temporary.stat().st_size,
                     "sha256": file_sha256(temporary),
                 }
-    return {"entry": after, "found": sorted(set().union(*found)), **counts}
+    return {"entry": after, "found": sorted(set().union(*matched)), **counts}
 
 
 def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Iterator[pa.Table]:
@@ -454,8 +454,8 @@ def _stats_without(
     """Return stats.json after a removal: its documents become drops of the last stage."""
     gone: dict[str, dict[str, collections.Counter[str]]] = {lang: {} for lang in languages}
     for entry, note in changed:
-        of_split = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
-        of_split.subtract({name: note[name] for name in _COUNTS})
+        split_counts = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
+        split_counts.subtract({name: note[name] for name in _COUNTS})
     total = sum(languages.values())
     before = [{} for _ in stats["stages"][:-1]]
     without = added_up(
@@ -483,11 +483,11 @@ def _summary(
     asked: Mapping[str, Sequence[str]],
     holders: Sequence[str],
 ) -> dict[str, Any]:
-    found = {*record.get("found", removed.hashes)}
+    matched = {*record.get("found", removed.hashes)}
     missing = [
         entry
         for entry, names in asked.items()
-        if not found.intersection(keyed_hash(removed.key, name) for name in names)
+        if not matched.intersection(keyed_hash(removed.key, name) for name in names)
     ]
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")

@@ -46,7 +46,7 @@ def keyed_hash(key: bytes, name: str) -> str:
     return hmac.digest(key, name.encode("utf-8", "replace"), "sha256")[:16].hex()
 
 
-def probe_of(key: bytes) -> str:
+def make_probe(key: bytes) -> str:
     """Return a hash by which a record recognizes its key."""
     return keyed_hash(key, "key")
 
@@ -91,18 +91,18 @@ def load_removed(records: Records) -> Removed | None:
     """Read records of removals; return None if there are none."""
     if not records:
         return None
-    found = []
+    contents = []
     for path, sha256 in records:
         content = storage.read_bytes(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise UserError(f"{path} is not as the manifest says: restore it")
-        found.append(json.loads(content))
+        contents.append(json.loads(content))
     path = storage.join(os.path.dirname(records[0][0]), KEY)
     if not storage.exists(path):
         raise UserError(f"{path} is missing: restore it; without it, removed pages could come back")
-    hashes = frozenset(one for record in found for one in record["hashes"])
-    sites = any(record["requested"]["sites"] for record in found)
+    hashes = frozenset(name for record in contents for name in record["hashes"])
+    sites = any(record["requested"]["sites"] for record in contents)
     key = storage.read_bytes(path)
-    if not all(probe_of(key) == record["probe"] for record in found):
+    if not all(make_probe(key) == record["probe"] for record in contents):
         raise UserError(f"{path} is not the key of this corpus' removals: restore it")
     return Removed(key, hashes, sites)

@@ -174,8 +174,8 @@ def _add_keys(
     before = recipe.marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])
-    for number, of_page in zip(coming, keys, strict=True):
-        rows[number] |= of_page
+    for number, page_keys in zip(coming, keys, strict=True):
+        rows[number] |= page_keys
 
 
 def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
@@ -250,8 +250,8 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
         for pages, chosen in _page_groups(group, job, exchanges):
             stay = _finish(pages, chosen, recipe, ledger)
             for step in recipe.dedups:
-                of_pages = [step.kept_keys(page) for page in stay]
-                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
+                page_keys = [step.kept_keys(page) for page in stay]
+                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *page_keys]))
             yield stay
 
     index = write_run(number, kept(), job)
@@ -299,9 +299,9 @@ def _page_groups(
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
     again = {"id", "line_hashes", "band_keys"} & stored
-    found = [field.name for field in recipe.found]
+    added = [field.name for field in recipe.found]
     names = ["url", "text", "timestamp", "source", "record_id", "marked_by", "marked"]
-    names += [*sorted(again), *found]
+    names += [*sorted(again), *added]
     lines = np.zeros(group.pages, np.int64)
     if "lines" in stored:
         parts = [table["lines"].to_numpy() for table in exchanges[0].tables(group, ["lines"])]
@@ -314,7 +314,7 @@ def _page_groups(
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
         pages = list(map(make_page, rows))
         stop = start + len(pages)
-        yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
+        yield pages, {name: choices[start:stop] for name, choices in chosen.items()}
         start = stop
 
 

@@ -18,17 +18,17 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
     return read_json_object(storage.join(corpus, "stats.json"))
 
 
-def added_up(one: Any, other: Any) -> Any:
+def added_up(value: Any, other: Any) -> Any:
     """Add the numbers of two JSON values of equal form; keep what only one of them has."""
-    if one is None or other is None or isinstance(one, str):
-        return other if one is None else one
-    if isinstance(one, Mapping):
+    if value is None or other is None or isinstance(value, str):
+        return other if value is None else value
+    if isinstance(value, Mapping):
         return {
-            key: added_up(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])
+            key: added_up(value.get(key), other.get(key)) for key in dict.fromkeys([*value, *other])
         }
-    if isinstance(one, Sequence):
-        return [added_up(*rows) for rows in zip(one, other, strict=True)]
-    return one + other
+    if isinstance(value, Sequence):
+        return [added_up(*rows) for rows in zip(value, other, strict=True)]
+    return value + other
 
 
 def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:

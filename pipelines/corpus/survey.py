@@ -125,9 +125,9 @@ def survey(corpus: str | Path) -> dict[str, Any]:
     surveyed = {}
     for lang, entries in sorted(shards.items()):
         paths = [storage.join(corpus, shard["path"]) for shard in entries]
-        found, hosts = _survey_language(paths, progress)
+        figures, hosts = _survey_language(paths, progress)
         everything.merge(hosts)
-        surveyed[lang] = {**found, **_sites_found(hosts)}
+        surveyed[lang] = {**figures, **_sites_found(hosts)}
     return {"languages": surveyed, **_sites_found(everything)}
 
 
@@ -158,13 +158,13 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
                 sampled_bytes += len(text.encode())
                 if sampled_bytes >= SCRIPT_SAMPLE_BYTES:
                     break
-    found = {
+    figures = {
         "documents": documents,
         "scores": scores.tolist(),
         "scripts": dict(sorted(scripts.items(), key=lambda item: (-item[1], item[0]))),
         "sampled_documents": sampled,
     }
-    return found, hosts
+    return figures, hosts
 
 
 def _texts(shard: pq.ParquetFile) -> Iterator[str]:
@@ -184,10 +184,10 @@ def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[
     for directory in [*added, whole]:
         there = storage.list_names(directory)
         for reason in reasons:
-            found = samples.get(reason, [])
+            samples_so_far = samples.get(reason, [])
             name = f"{reason}.jsonl"
-            if _REASON.fullmatch(reason) and name in there and len(found) < most:
+            if _REASON.fullmatch(reason) and name in there and len(samples_so_far) < most:
                 lines = storage.read_bytes(storage.join(directory, name)).split(b"\n")
-                rows = [json.loads(line) for line in lines[: most - len(found)] if line]
-                samples[reason] = [*found, *rows]
+                rows = [json.loads(line) for line in lines[: most - len(samples_so_far)] if line]
+                samples[reason] = [*samples_so_far, *rows]
     return samples

@@ -75,7 +75,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         removals = ()
     check = partial(_check_file, directory=directory, removals=removals)
     with worker_processes("local"):
-        problems += [each for found in call_each(check, entries) for each in found]
+        problems += [message for messages in call_each(check, entries) for message in messages]
     problems += [f"{path} is not in the manifest" for path in sorted(own - without)]
     marker = canonical_json({"config_hash": manifest["config_hash"]}) + "\n"
     if storage.read_bytes(storage.join(directory, MARKER)) != marker.encode():
@@ -88,7 +88,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     return {
         **result,
         "files": len(entries),
-        "documents": sum(one["rows"] for one in manifest["shards"]),
+        "documents": sum(shard["rows"] for shard in manifest["shards"]),
         "problems": problems,
         "unchecked": sorted({path.partition("/")[0] for path in others - own | without}),
     }
@@ -106,7 +106,7 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
             return [f"{name} is damaged (its SHA-256 is not the manifest's)"]
         try:
             if "rows" in entry:
-                return [f"{name} {what}" for what in _rows(str(local), entry, removals)]
+                return [f"{name} {problem}" for problem in _rows(str(local), entry, removals)]
             urls = []
             if name.endswith(".jsonl"):
                 urls = sample_urls(path)
@@ -137,7 +137,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
                 last, rows = page_id, rows + 1
     if rows != entry["rows"]:
         yield f"has {rows} rows; the manifest says {entry['rows']}"
-    for count, what in zip(
+    for count, problem in zip(
         wrong.values(),
         (
             f"rows of another language than {entry['lang']}",
@@ -148,15 +148,15 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
         strict=True,
     ):
         if count:
-            yield f"has {count} {what}"
+            yield f"has {count} {problem}"
 
 
 def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the differences between statistics and manifest."""
     documents: dict[tuple[str, str], int] = {}
-    for one in shards:
-        key = (one["lang"], one["split"])
-        documents[key] = documents.get(key, 0) + one["rows"]
+    for shard in shards:
+        key = (shard["lang"], shard["split"])
+        documents[key] = documents.get(key, 0) + shard["rows"]
     try:
         stats = read_json_object(storage.join(directory, STATS))
         counted = {

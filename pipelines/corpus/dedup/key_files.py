@@ -88,8 +88,8 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()
     row, begin = 8 * columns, 8 * (len(index) + 1)
-    found = storage.read_range(path, begin + start * row, begin + stop * row)
-    rows = np.frombuffer(found, np.uint64).reshape(-1, columns)
+    data = storage.read_range(path, begin + start * row, begin + stop * row)
+    rows = np.frombuffer(data, np.uint64).reshape(-1, columns)
     if within:
         buckets = rows[:, 0] >> np.uint64(64 - bits)
         rows = rows[slice(*np.searchsorted(buckets, np.array([bucket, bucket + 1], np.uint64)))]
@@ -97,8 +97,8 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
 
 
 def _index(path: str) -> np.ndarray:
-    found = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64)
-    return found[1 : (1 << int(found[0])) + 2]
+    numbers = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64)
+    return numbers[1 : (1 << int(numbers[0])) + 2]
 
 
 def best_of_each(candidates: np.ndarray) -> np.ndarray:
@@ -154,5 +154,5 @@ def in_key_order(
                 # Reduce now: the whole input may be one line, repeated.
                 inside = inside[order(inside)]
             parts.append(inside)
-        found = np.concatenate(parts)
-        yield found[order(found)]
+        together = np.concatenate(parts)
+        yield together[order(together)]

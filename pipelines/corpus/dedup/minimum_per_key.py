@@ -57,8 +57,8 @@ class MinimumPerKey(Exchange):
         """Yield candidates, each with its position among the group's pages or lines."""
         page = place = 0
         for table in self.tables(group, self.step.reads):
-            of_table = come[page : page + len(table)]
-            candidates, positions, places = self.step.candidates_in(table, of_table)
+            come_in_table = come[page : page + len(table)]
+            candidates, positions, places = self.step.candidates_in(table, come_in_table)
             yield np.column_stack([candidates, (positions + place).astype(np.uint64)])
             page += len(table)
             place += places

@@ -71,10 +71,10 @@ class NearDedup(Dedup):
             words_of(pages)
         rows: list[dict[str, Any]] = []
         cut = [(*page.words, page.lang) for page in pages if page.words]
-        for _, group in itertools.groupby(cut, lambda one: id(one[0])):
+        for _, group in itertools.groupby(cut, lambda triple: id(triple[0])):
             words, numbers, langs = zip(*group, strict=True)
             keys = self.band_keys(words[0], langs, numbers).astype(">u8")
-            rows += [{"band_keys": of_page.tobytes()} for of_page in keys]
+            rows += [{"band_keys": page_keys.tobytes()} for page_keys in keys]
         return rows
 
     def candidates(self, pages: int, lines: int) -> int:
@@ -240,12 +240,12 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
         pages: uint64 [n] increasing numbers, including all pages in `edges`.
         ranks: uint64 [n, r] ranks of the pages, smaller first (`page_rank`).
     """
-    found, label = components(edges)
-    rows = ranks[np.searchsorted(pages, found)]
+    matched, label = components(edges)
+    rows = ranks[np.searchsorted(pages, matched)]
     order = np.lexsort([*rows.T[::-1], label])
-    represents = np.zeros(len(found), bool)
+    represents = np.zeros(len(matched), bool)
     represents[order[np.diff(label[order], prepend=-1) > 0]] = True
-    return Clusters(found, np.bincount(label)[label] if len(found) else label, represents)
+    return Clusters(matched, np.bincount(label)[label] if len(matched) else label, represents)
 
 
 def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -91,11 +91,11 @@ class NearDuplicates(Stars):
     def match(self, number: int) -> dict[str, Any]:
         """Write the matches in a bucket, sorted by page and so by language."""
         known, parts = self.bucket(number)
-        found = matches(np.concatenate([*known, *parts]))
-        langs, pairs = np.unique(found[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
+        pairs = matches(np.concatenate([*known, *parts]))
+        langs, counts = np.unique(pairs[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
         return {
-            "pairs": write_keys(self.file("matches", number, "pairs"), [found], len(found)),
-            "languages": dict(zip(langs.tolist(), pairs.tolist(), strict=True)),
+            "pairs": write_keys(self.file("matches", number, "pairs"), [pairs], len(pairs)),
+            "languages": dict(zip(langs.tolist(), counts.tolist(), strict=True)),
         }
 
     def cluster(self, part: int) -> dict[str, int]:
@@ -130,8 +130,8 @@ class NearDuplicates(Stars):
         # Zeros are the smallest ranks: page 0, the corpus, represents its clusters, so no other
         # page of these stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
-        found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
-        sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
+        clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
+        sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]
         return np.column_stack([keys, sizes.astype(np.uint64)])
 
     def sizes(self, group: Group) -> np.ndarray:

@@ -92,8 +92,8 @@ class Stars(Exchange):
     def spread(self, bucket: int) -> dict[str, int]:
         """Write the matches in a bucket as edges: the larger page, then the smaller one."""
         path = self.file("matches", bucket, "pairs")
-        found = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
-        edges = np.concatenate([np.zeros((0, 2), np.uint64), *found]) * _SPREAD
+        parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
+        edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
@@ -135,25 +135,25 @@ class Stars(Exchange):
 
     def _edges(self, step: int, part: int) -> Iterator[np.ndarray]:
         """Yield the edges that a step wrote for the pages of a part, file by file."""
-        what, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
+        title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
-            yield read_keys(self.file(what, number, "keys"), 2, self._part_bits, part)
+            yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
         """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
-        found, rows = [np.zeros((0, 2), np.uint64)], 0
+        parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
-            found.append(_least_of_each(edges))
+            parts.append(_least_of_each(edges))
             rows += len(edges)
-        least = np.concatenate(found)
+        least = np.concatenate(parts)
         return _least_of_each(least[_by_page(least)]), rows
 
     def _write(
-        self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
+        self, title: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
         """Write edges, sorted by page; return their number."""
         ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
-        return write_keys(self.file(what, number, "keys"), ordered, rows, self._part_bits)
+        return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
         """Do the remaining rounds; return the step after which all components are stars."""
@@ -204,12 +204,12 @@ class Stars(Exchange):
         """Set in `sizes` the sizes of clusters that pages of a group represent."""
         if self.large():
             sizes[(self.of_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
-            keys, of_cluster = self.of_group("winners", group).T
-            sizes[(keys & PLACE).astype(np.int64)] = of_cluster
+            keys, cluster_sizes = self.of_group("winners", group).T
+            sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
-    def of_group(self, what: str, group: int) -> np.ndarray:
+    def of_group(self, title: str, group: int) -> np.ndarray:
         """Return the rows of a group, in any order: a page's key and another number."""
-        files = [self.file(what, part, "keys") for part in range(self._parts)]
+        files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
     def clustered_pages(self) -> int:
@@ -228,8 +228,8 @@ class Stars(Exchange):
 
     def ranks(self, group: int) -> np.ndarray:
         """Return the ranks of the pages of a group."""
-        found = storage.read_bytes(self.file("keys", group, "ranks"))
-        return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
+        data = storage.read_bytes(self.file("keys", group, "ranks"))
+        return np.frombuffer(data, np.uint64).reshape(self.groups[group].pages, -1)
 
 
 def _by_page(edges: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ def load_badwords(directory: str | Path) -> WordLists:
         directory: its path, or a URL such as gs://bucket/badwords.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    words_of_lang: defaultdict[str, set[str]] = defaultdict(set)
     for name, file, size in _entries_of(directory):
         if _NO_LISTS.fullmatch(name):
             continue
@@ -75,12 +75,12 @@ def load_badwords(directory: str | Path) -> WordLists:
             )
         if size > MAX_LIST_BYTES:
             raise UserError(f"bad words {file} is larger than {MAX_LIST_BYTES:,} bytes: shorten it")
-        found[lang] |= _read_list(file)
-    if not found:
+        words_of_lang[lang] |= _read_list(file)
+    if not words_of_lang:
         raise UserError(
             f"bad words {directory} has no list: give a directory with files such as de"
         )
-    return tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items()))
+    return tuple((lang, tuple(sorted(words))) for lang, words in sorted(words_of_lang.items()))
 
 
 def identity(lists: WordLists) -> dict[str, Any]:

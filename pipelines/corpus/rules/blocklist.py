@@ -114,8 +114,8 @@ def _files_below(path: str | Path) -> list[str] | None:
             return None
         return [str(file) for file in sorted(Path(path).glob("**/*")) if file.name in kinds]
     # Files at https:// URLs cannot be listed.
-    found = {} if storage.is_http(path) else remote_files(str(path))
-    names = sorted(name.split("/") for name in found)
+    sizes = {} if storage.is_http(path) else remote_files(str(path))
+    names = sorted(name.split("/") for name in sizes)
     return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
 
 

@@ -143,13 +143,13 @@ def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
     import pycld2
 
     try:
-        reliable, _, found = pycld2.detect(text, isPlainText=True, bestEffort=True)
+        reliable, _, details = pycld2.detect(text, isPlainText=True, bestEffort=True)
     except pycld2.error:  # faster than searching every text for refused characters
         cleaned = _REFUSED.sub(" ", text)
-        reliable, _, found = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
+        reliable, _, details = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
         Guess(_code(code, latin), percent / 100, points, reliable)
-        for _, code, percent, points in found
+        for _, code, percent, points in details
         if code != "un"
     ]
     return guesses or [NO_GUESS]
@@ -224,10 +224,10 @@ class TwoIdentifiers:
         return "" if self._sure(cld3) else "low_confidence"
 
     def _ask_cld3(self, text: str, *, latin: bool) -> Guess:
-        found = self._cld3.FindLanguage(text=text)
-        if found.language == UNDETERMINED:
+        guess = self._cld3.FindLanguage(text=text)
+        if guess.language == UNDETERMINED:
             return NO_GUESS
-        return Guess(_code(found.language, latin), found.probability)
+        return Guess(_code(guess.language, latin), guess.probability)
 
     def _sure(self, cld3: Guess) -> bool:
         policy = self._policies.get(cld3.lang)
@@ -289,14 +289,14 @@ class IdentifyLanguageAndScript(LanguageRule):
 
     def identify(self, page: Page) -> tuple[str, float]:
         """Return the language of a page and its score, as in `Identification`."""
-        found = self._identifiers.identify(page.text)
+        answer = self._identifiers.identify(page.text)
         page.columns |= {
-            "lang_second": found.second,
-            "lang_second_score": found.second_score,
-            "script": found.script,
-            "_undetermined": found.reason,
+            "lang_second": answer.second,
+            "lang_second_score": answer.second_score,
+            "script": answer.script,
+            "_undetermined": answer.reason,
         }
-        return found.lang, found.score
+        return answer.lang, answer.score
 
     def detail(self, page: Page) -> str:
         """Return the guess, or why there is none, then the score and the text."""

@@ -83,9 +83,9 @@ class IdentifyLanguageByModel(LanguageRule):
         text = sample(page.text, self.language_max_characters)
         # The model takes a single line. For an empty line, it would return some label.
         line = " ".join(text.encode("utf-8", "replace").decode().split())
-        labels, found = self._predict(line, k=_LABELS) if line else ((), ())
+        labels, probabilities = self._predict(line, k=_LABELS) if line else ((), ())
         scores: collections.Counter[str] = collections.Counter()
-        for label, probability in zip(labels, found, strict=True):
+        for label, probability in zip(labels, probabilities, strict=True):
             scores[code_of_label(label, line)] += probability
         # Sums of float32 may exceed 1.
         best = [(code, min(float(score), 1.0)) for code, score in scores.most_common(2)]

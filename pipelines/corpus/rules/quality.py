@@ -98,13 +98,13 @@ def _word_columns(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _stop_words(words: Words, of_pages: Sequence[str]) -> np.ndarray:
-    known = {words: stop_word_hashes(words) for words in sorted(set(of_pages) - {""})}
+def _stop_words(words: Words, lists: Sequence[str]) -> np.ndarray:
+    known = {words: stop_word_hashes(words) for words in sorted(set(lists) - {""})}
     numbers = {words: number for number, words in enumerate(known)}
     listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
     bounds = np.cumsum([0, *map(len, known.values())])
-    of_page = np.array([numbers.get(words, -1) for words in of_pages], np.int64)
-    return count_distinct(words.hashes, words.first, listed, bounds, of_page)
+    list_of_page = np.array([numbers.get(words, -1) for words in lists], np.int64)
+    return count_distinct(words.hashes, words.first, listed, bounds, list_of_page)
 
 
 def _line_columns(words: Words) -> dict[str, np.ndarray]:
@@ -123,8 +123,8 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
     ellipsis = (words.codes[ends - 1] == _ELLIPSIS) | (dots.all(axis=1) & (lengths >= 3))
     again = ~_first_of_each(page_of_line, words.characters.of(starts, ends))
 
-    def share(found: np.ndarray) -> np.ndarray:
-        return _share(np.bincount(page_of_line, found, pages), total)
+    def share(marked: np.ndarray) -> np.ndarray:
+        return _share(np.bincount(page_of_line, marked, pages), total)
 
     return {
         "bullet_line_share": share(np.isin(words.codes[starts], _BULLETS)),
@@ -311,8 +311,8 @@ class GopherQuality(ListRule):
         langs = [page.lang for page in pages]
         columns = quality_columns(words_of(pages), langs, self.loaded[0])
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
-        for page, of_page in zip(pages, values, strict=True):
-            page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
+        for page, page_values in zip(pages, values, strict=True):
+            page.columns.update(zip(CORPUS_COLUMNS, page_values, strict=True))
         if not self.drop:
             return [None] * len(pages)
         return self._judge_pages(columns, pages)
@@ -361,7 +361,7 @@ class GopherQuality(ListRule):
             columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.
             langs: languages of the pages, for limits by language.
         """
-        found: list[str | None] = [None] * len(columns["words"])
+        reasons: list[str | None] = [None] * len(columns["words"])
         by_language = self.loaded[1]
         own = [by_language.get(lang, {}) for lang in langs] if by_language else []
         limits = [*self.each_limit()]
@@ -371,15 +371,17 @@ class GopherQuality(ListRule):
             values = columns[name]
             lows, highs = np.float32(low), np.float32(high)
             if own:
-                lows, highs = np.array([one.get(name, (low, high)) for one in own], np.float32).T
+                lows, highs = np.array(
+                    [lang_limits.get(name, (low, high)) for lang_limits in own], np.float32
+                ).T
             # For the column `words`, each bound has its own reason.
             outside = (reason != "too_many_words") & (values < lows)
             outside |= (reason != "too_few_words") & (values > highs)
             if name in _UNKNOWN:
                 outside &= values != _UNKNOWN[name]
             for page in np.flatnonzero(outside):
-                found[page] = reason
-        return found
+                reasons[page] = reason
+        return reasons
 
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return the measured values; None if the page's language has no such measure."""
@@ -390,15 +392,15 @@ class GopherQuality(ListRule):
 
     def limits(self, page: Page | None = None) -> Limits:
         """Return the limits; those on stop words and word length apply only to known values."""
-        found: dict[str, tuple[float | None, float | None]] = {}
+        allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():
             low, high = own.get(column, limits)
-            least, most = found.get(f"q_{column}", (None, None))
-            found[f"q_{column}"] = low or least, most if high == np.inf else high
+            least, most = allowed.get(f"q_{column}", (None, None))
+            allowed[f"q_{column}"] = low or least, most if high == np.inf else high
         if LANG_SCORE in own:
-            found[LANG_SCORE] = own[LANG_SCORE][0], None
-        return found
+            allowed[LANG_SCORE] = own[LANG_SCORE][0], None
+        return allowed
 
 
 def read_thresholds(path: str) -> ByLanguage:
@@ -407,15 +409,15 @@ def read_thresholds(path: str) -> ByLanguage:
     Args:
         path: path or URL of a CSV with lang, column, least and most.
     """
-    found: ByLanguage = {}
+    limits: ByLanguage = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
         least = float(row["least"]) if row["least"] else 0.0
         most = float(row["most"]) if row["most"] else np.inf
         if row["column"] not in (*COLUMNS, LANG_SCORE) or not least <= most:
             raise ValueError(f"{row['column']} from {least} to {most}")
-        found.setdefault(lang, {})[row["column"]] = least, most
+        limits.setdefault(lang, {})[row["column"]] = least, most
 
     give = f"lang, column, least and most, with columns among {', '.join([*COLUMNS, LANG_SCORE])}"
     read_table(path, "the thresholds", take, give, columns=("column", "least", "most"))
-    return found
+    return limits

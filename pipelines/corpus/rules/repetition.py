@@ -36,7 +36,7 @@ def repeated_characters(
         int64 [n-grams, pages].
     """
     pages = len(first) - 1
-    found = np.zeros((len(units), pages), np.int64)
+    repeated = np.zeros((len(units), pages), np.int64)
     most = 0
     for page in range(pages):
         most = max(most, first[page + 1] - first[page])
@@ -75,11 +75,11 @@ def repeated_characters(
                 end = start + length
                 if ngram < tops:
                     taken = abs(count) * (lengths[end] - lengths[start])
-                    found[ngram, page] = max(found[ngram, page], taken)
+                    repeated[ngram, page] = max(repeated[ngram, page], taken)
                 elif count < 0:  # not the first
-                    found[ngram, page] += lengths[end] - lengths[max(start, covered)]
+                    repeated[ngram, page] += lengths[end] - lengths[max(start, covered)]
                     covered = end
                 counts[slots[number]] = -abs(count)
                 places[left] = start
                 left += 1
-    return found
+    return repeated
