@@ -24,7 +24,7 @@ def job_name(what: str, directory: str) -> str:
     return f"{what}-{_digest(directory)}"
 
 
-def job_label(what: str, directory: str, identity: str) -> str:
+def make_job_label(what: str, directory: str, identity: str) -> str:
     """Return the label of a job, for Beam's option --labels.
 
     Args:

@@ -113,7 +113,7 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
 
     beam_options = engine.beam_options
     if engine.runner == "dataflow":
-        label = dataflow_jobs.job_label(job_name, engine.out, engine.identity)
+        label = dataflow_jobs.make_job_label(job_name, engine.out, engine.identity)
         beam_options = (*beam_options, f"--labels={label}")
         job_name = dataflow_jobs.job_name(job_name, engine.out)
 

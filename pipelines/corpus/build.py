@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.append import grown, open_grown
+from mswitch.pipelines.corpus.append import merge_addition, open_for_addition
 from mswitch.pipelines.corpus.build_warnings import (
     describe_nothing,
     say_what_dropped_half,
     warn_of_drops,
     warn_of_files,
 )
-from mswitch.pipelines.corpus.card import CARD, data_card
+from mswitch.pipelines.corpus.card import CARD, render_card
 from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     STATS,
@@ -35,17 +35,17 @@ from mswitch.pipelines.corpus.change import (
     decide_change,
     finish_decided,
     finish_interrupted,
+    locate_staging,
     publish_change,
-    staging_of,
 )
 from mswitch.pipelines.corpus.config import CorpusConfig, refuse_recipe_object
-from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, open_source, shard_inputs
+from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, list_shard_inputs, open_source
 from mswitch.pipelines.corpus.job import prepare_job
-from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
+from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, sum_drops
 from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.results import dropped_records, empty_ledger
-from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
+from mswitch.pipelines.corpus.results import list_dropped_records, make_ledger
+from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, report_contamination
 from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
@@ -135,7 +135,7 @@ def build_corpus(
     settings = config.settings(recipe, source)
     old = open_source(source_corpus, settings, recipe) if source_corpus else None
     files = () if old else tuple(find_crawl_files(inputs))
-    listed = shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
+    listed = list_shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
         # The manifest is written after all data: if it exists, only cleaning up is left.
@@ -183,7 +183,7 @@ def _assemble(
     build.ingest()
     build.finish()
     recipe = build.job.recipe
-    ledger = empty_ledger(build.job)
+    ledger = make_ledger(build.job)
     for part in (build.ingested.ledger, build.finished.ledger):
         ledger.merge(part.to_json())
     warn_of_files(build.files, build.ingested.statuses, build.job.config)
@@ -205,15 +205,15 @@ def _assemble(
         "fingerprints": fingerprints,
         **build.also(),
     }
-    stats = {**_statistics(ledger, shards), "shuffled_bytes": build.shuffled_bytes()}
+    stats = {**_statistics(ledger, shards), "shuffled_bytes": build.count_shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
     folder = f"rejected/{build.base.prefix.rstrip('-')}" if build.base else "rejected"
     rejected = storage.join(build.directory, folder)
     ledger.write_samples(rejected)
     names = [file.name for file in build.files]
-    _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
+    _write_dropped(rejected, list_dropped_records(names, build.ingest_tasks.read()))
     if rule := recipe.first(Decontaminate):
-        report = contamination_report(rule.loaded, ledger.notes[rule.name])
+        report = report_contamination(rule.loaded, ledger.notes[rule.name])
         storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
     # A killed writer may have left files whose names begin with a dot.
     names = [name for name in storage.file_sizes(rejected) if not name.startswith(".")]
@@ -225,7 +225,7 @@ def _assemble(
         if storage.exists(file)
     ]
     if not build.base:
-        card = data_card(settings, manifest, stats, recipe)
+        card = render_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)
         if storage.exists(rejected_if_empty):  # from an earlier build without any document
             storage.remove([rejected_if_empty])
@@ -280,19 +280,19 @@ def _add(
     """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_grown(out, settings, recipe)
+        base = open_for_addition(out, settings, recipe)
         if finish_decided(base):
             say(STAGE, f"published a change of {out} that was ready when its command was killed")
-            base = open_grown(out, settings, recipe)
+            base = open_for_addition(out, settings, recipe)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:
             say(STAGE, f"already added: {out} has this input, nothing to do")
         else:
-            staging = staging_of(base, inputs_hash)
+            staging = locate_staging(base, inputs_hash)
             begin_change(base, staging, {"inputs": list(inputs)})
             # Objects cannot be renamed, so remote shards are written at their final place.
             run(staging, base.directory if storage.is_remote(out) else staging, base)
-            decide_change(staging, grown(base, staging, inputs_hash))
+            decide_change(staging, merge_addition(base, staging, inputs_hash))
             publish_change(base, staging)
         return {**_summary(str(out)), "reused": True} if reused else _done(str(out), base.stats)
 
@@ -334,8 +334,8 @@ def _relative(path: str, out: str) -> str:
 
 def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a crawl added and what was dropped, from statistics before and after."""
-    lost = collections.Counter(drops_by_reason(after["stages"]))
-    lost.subtract(drops_by_reason(before["stages"]))
+    lost = collections.Counter(sum_drops(after["stages"]))
+    lost.subtract(sum_drops(before["stages"]))
     return {
         "new_records": after["stages"][0]["in"] - before["stages"][0]["in"],
         "new_documents": after["stages"][-1]["out"] - before["stages"][-1]["out"],
@@ -347,7 +347,7 @@ def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
 def _summary(out: str) -> dict[str, Any]:
     stats = storage.read_json(storage.join(out, STATS))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
-    reasons = drops_by_reason(stats["stages"])
+    reasons = sum_drops(stats["stages"])
     manifest = storage.read_json(storage.join(out, MANIFEST))
     added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     inputs = [*manifest["inputs"], *added]

@@ -9,7 +9,7 @@ from mswitch.pipelines.corpus.ledger import (
     UNSAMPLED,
     Ledger,
     describe_drops,
-    drops_by_reason,
+    sum_drops,
 )
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Rule, Step
@@ -29,7 +29,7 @@ _NAMED = 5
 
 def warn_of_drops(ledger: Ledger) -> None:
     """Print a line for each reason that an option or another input format would avoid."""
-    for reason, count in drops_by_reason(ledger.stages()).items():
+    for reason, count in sum_drops(ledger.stages()).items():
         if hint := _hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")
 
@@ -100,7 +100,7 @@ def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
 
 def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
     """Return why no document survived, and what to do about the most frequent reason."""
-    reasons = drops_by_reason(ledger.stages())
+    reasons = sum_drops(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
     stage = max(ledger.dropped, key=lambda name: ledger.dropped[name][first])
     rules = [step for step in recipe.steps if step.name == stage]

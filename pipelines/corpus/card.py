@@ -14,7 +14,7 @@ from typing import Any
 
 from mswitch.pipelines.corpus import recipes
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.stats import language_totals
+from mswitch.pipelines.corpus.stats import sum_languages
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
 from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 
@@ -26,7 +26,7 @@ CARD = "README.md"
 _MARKDOWN = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
-def data_card(
+def render_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
@@ -47,7 +47,7 @@ def data_card(
     )
     bases: set[str] = {lang.split("-")[0] for lang in langs}
     hub_languages = sorted(_ISO_639.get(base, base) for base in bases)
-    rows = language_totals(stats)
+    rows = sum_languages(stats)
     splits_of = {row["lang"]: [split for split in SPLITS if row[split]] for row in rows}
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
     # The code examples load the largest language with every split; if none has, the largest.

@@ -227,7 +227,7 @@ def refuse_recipe_object(value: object) -> None:
         )
 
 
-def config_of(text: str) -> CorpusConfig:
+def parse_config(text: str) -> CorpusConfig:
     """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons.
 
     A name is a setting, or a rule and its field.

@@ -21,7 +21,7 @@ from mswitch.pipelines.corpus.change import DECONTAMINATION, Base, open_base
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.corpus.phases import Build
-from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
+from mswitch.pipelines.corpus.reader import hash_corpus, open_shard
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import KEY, REMOVALS
 from mswitch.pipelines.corpus.results import counters
@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.rules.base import ITS_CODE, THE_LANGUAGE, Rule, St
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.shard_work import make_page, write_run
-from mswitch.pipelines.crawl.pages import BLOCKED, blocked_page
+from mswitch.pipelines.crawl.pages import BLOCKED, make_blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
 from mswitch.pipelines.outputs import canonical_json
@@ -81,7 +81,7 @@ class BuildFromCorpus(Build):
         """Judge the documents."""
         run_tasks([self.finish_tasks], self.engine)
 
-    def key_tasks(self) -> list[Tasks]:
+    def make_key_tasks(self) -> list[Tasks]:
         """Copy all keys, those of dropped documents too, so that no twin returns later."""
         # No addition will use these names.
         entries = [
@@ -94,7 +94,7 @@ class BuildFromCorpus(Build):
     def also(self) -> dict[str, Any]:
         """Copy the records of removals; return these, the source and its drops."""
         entries: dict[str, Any] = {
-            "built_from": corpus_identity(self.source.manifest["shards"]),
+            "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
         }
         if removals := self.source.manifest.get("removals"):
@@ -112,7 +112,7 @@ class BuildFromCorpus(Build):
         known = [match for match in matches if match["set"] in report["sets"]]
         return merge_reports(report, {"matches": known})
 
-    def shuffled_bytes(self) -> dict[str, int]:
+    def count_shuffled_bytes(self) -> dict[str, int]:
         """Return an empty dict: nothing is shuffled."""
         return {}
 
@@ -252,7 +252,7 @@ def _say_what_is_judged(changes: Mapping[str, Collection[str]], recipe: Recipe) 
         say("corpus", words)
 
 
-def shard_inputs(base: Base) -> list[dict[str, Any]]:
+def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
     """Return the corpus's shards as inputs of a build."""
     return [
         {"path": shard["path"], "bytes": shard["bytes"], "digest": shard["sha256"]}
@@ -309,7 +309,7 @@ def _allowed(
         if reason is None:
             yield page
         else:
-            rejected = blocked_page(reason, page.source, page.url)
+            rejected = make_blocked_page(reason, page.source, page.url)
             ledger.drop(dataclasses.replace(rejected, lang=page.lang))
 
 

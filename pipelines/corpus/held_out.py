@@ -13,7 +13,7 @@ import numpy as np
 
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus
 from mswitch.pipelines.corpus.rules.words import mix
-from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, host_names
+from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
 #: A document is near training text if at least this share of its windows recurs.
@@ -97,7 +97,7 @@ def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[s
         for shard in shards:
             for batch in shard.batches(["url", "text"]):
                 sizes, texts = Counter[str](), batch["text"].to_pylist()
-                for host, text in zip(host_names(batch["url"]).to_pylist(), texts, strict=True):
+                for host, text in zip(extract_hosts(batch["url"]).to_pylist(), texts, strict=True):
                     sizes[host] += len(text)
                     hashes = hash_windows(text)
                     hashes = hashes[likely[hashes >> shift]]

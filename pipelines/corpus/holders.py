@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import Base, addition_name
-from mswitch.pipelines.corpus.reader import corpus_identity
+from mswitch.pipelines.corpus.change import Base, name_addition
+from mswitch.pipelines.corpus.reader import hash_corpus
 from mswitch.pipelines.outputs import CLAIM, MANIFEST
 from mswitch.pipelines.progress import say
 
@@ -20,10 +20,10 @@ def identities(base: Base) -> set[str]:
     """Return the identities of the corpus, now and before each change, as examples record them."""
     known = {name for path, _ in base.removals for name in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
-        later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
+        later = [name_addition(n) for n in range(count + 1, len(base.additions) + 1)]
         shards = base.manifest["shards"]
         had = [row for row in shards if not any(f"-{name}-" in row["path"] for name in later)]
-        known.add(corpus_identity(had))
+        known.add(hash_corpus(had))
     return known
 
 
@@ -45,7 +45,7 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                         shards = [
                             {"path": shard["path"], "sha256": shard["digest"]} for shard in inputs
                         ]
-                        described[folder] = {corpus_identity(shards)}, set()
+                        described[folder] = {hash_corpus(shards)}, set()
                     elif stage == "corpus" and "built_from" in own:
                         derived = dataclasses.replace(base, directory=folder, manifest=own)
                         described[folder] = {own["built_from"]}, identities(derived)

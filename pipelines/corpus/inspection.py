@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 200
 Found = list[dict[str, Any]]
 
 
-def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
+def make_text_page(text: bytes, url: str, config: CorpusConfig) -> Page:
     """Return a page with this text, as if read from a WET record."""
     utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
     if not utf8:

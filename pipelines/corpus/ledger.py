@@ -199,7 +199,7 @@ def _readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def drops_by_reason(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def sum_drops(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return the number of drops by reason, over all stages, most frequent first."""
     total: collections.Counter[str] = collections.Counter()
     for stage in stages:

@@ -201,11 +201,11 @@ class Places:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
-            chosen &= _shard_of(self._halves, spec.count) == spec.index
+            chosen &= _assign_shards(self._halves, spec.count) == spec.index
         return np.flatnonzero(chosen)
 
 
-def _shard_of(halves: np.ndarray, count: int) -> np.ndarray:
+def _assign_shards(halves: np.ndarray, count: int) -> np.ndarray:
     """Return for each id the index of its part, of `count` equal parts of the id space."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

@@ -10,7 +10,11 @@ from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.change import Base
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
 from mswitch.pipelines.corpus.dedup.fingerprint_store import gather_keys
-from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.key_files import (
+    MOST_SORTING_BYTES,
+    choose_bits,
+    choose_shared_bits,
+)
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.near import NearDedup
 from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
@@ -114,10 +118,10 @@ class Build:
             # A bucket also holds the keys of the corpus to add to. In a large corpus, these are
             # most of it.
             rows = candidates + self._known_keys(step.kind)
-            bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
+            bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
             exchanges.append(
-                NearDuplicates(*given, marks=self.job.recipe.marks_before(step))
+                NearDuplicates(*given, marks=self.job.recipe.count_marks_before(step))
                 if isinstance(step, NearDedup)
                 else MinimumPerKey(*given)
             )
@@ -152,11 +156,11 @@ class Build:
         write = partial(output_shards.write_shard, directory=self.directory, job=self.job)
         notes = self.work.directory("shards")
         shards = Tasks("shards", write, specs, notes, on_engine=self._shuffle)
-        kept = self.key_tasks() if config.keep_fingerprints else []
+        kept = self.make_key_tasks() if config.keep_fingerprints else []
         run_tasks([shards, *kept], self.engine, "shards")
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
 
-    def key_tasks(self) -> list[Tasks]:
+    def make_key_tasks(self) -> list[Tasks]:
         """Return tasks that gather the keys of all documents; their notes are manifest entries."""
         return [self._gathering(kind) for kind in self.job.recipe.kinds]
 
@@ -174,10 +178,10 @@ class Build:
         given = {"finished": self.finish_tasks, "directory": self.directory, "job": self.job}
         return shuffle_documents(root, tasks, **given)
 
-    def shuffled_bytes(self) -> dict[str, int]:
+    def count_shuffled_bytes(self) -> dict[str, int]:
         """Return the bytes shuffled by each deduplication, and for each kind of kept keys."""
         chosen = {
-            exchange.step.name: exchange.shuffled_bytes(self._known_keys(exchange.step.kind))
+            exchange.step.name: exchange.count_shuffled_bytes(self._known_keys(exchange.step.kind))
             for exchange in self.exchanges
         }
         if not self.job.config.keep_fingerprints:
@@ -187,7 +191,9 @@ class Build:
         return chosen | {f"kept_{kind}": keys[kind] * FINGERPRINT_BYTES for kind in kinds}
 
     def _gathering(self, kind: str) -> Tasks:
-        bits = bits_for(self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes)
+        bits = choose_bits(
+            self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes
+        )
         prefix = self.base.prefix if self.base else ""
         cut = {"kind": kind, "groups": len(self.groups), "prefix": prefix, "bits": bits}
         gather = partial(gather_keys, work=self.work, directory=self.directory, **cut)

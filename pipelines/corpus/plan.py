@@ -10,10 +10,10 @@ from typing import Any
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.dedup.key_files import bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.key_files import choose_bits, choose_shared_bits
 from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from mswitch.pipelines.corpus.job import prepare_job
-from mswitch.pipelines.corpus.ledger import describe_drops, drops_by_reason
+from mswitch.pipelines.corpus.ledger import describe_drops, sum_drops
 from mswitch.pipelines.corpus.output_shards import plan_shards, write_shard
 from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import READ, Recipe
@@ -55,8 +55,8 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
             lang: [sum(sizes) for sizes in zip(*index.totals.values(), strict=True)]
             for lang, index in finished.languages.items()
         }
-        dropped = collections.Counter(drops_by_reason(ingested.ledger.stages()))
-        dropped.update(drops_by_reason(finished.ledger.stages()))
+        dropped = collections.Counter(sum_drops(ingested.ledger.stages()))
+        dropped.update(sum_drops(finished.ledger.stages()))
         return {
             "records": ingested.ledger.entered(READ),
             "dropped": dict(dropped.most_common()),
@@ -67,7 +67,7 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
             "bytes": {lang: size for lang, (_, _, size) in totals.items()},
             "keys": dict(finished.keys),
             "moved": {
-                exchange.step.name: exchange.shuffled_bytes(0) for exchange in build.exchanges
+                exchange.step.name: exchange.count_shuffled_bytes(0) for exchange in build.exchanges
             },
             "temporary_bytes": sum(storage.file_sizes(work.root).values()),
             "cpu_secs": cpu_secs,
@@ -167,11 +167,11 @@ def _shuffles(
         # The number of buckets follows from all possible candidates (`phases`).
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
-        buckets[step.name] = 1 << shared_bits(rows * step.width * 8, config.bucket_bytes)
+        buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
         if config.keep_fingerprints:
             kept = f"kept_{step.kind}"
             moved[kept] = total["keys"][step.kind] * FINGERPRINT_BYTES
-            buckets[kept] = 1 << bits_for(moved[kept], config.bucket_bytes)
+            buckets[kept] = 1 << choose_bits(moved[kept], config.bucket_bytes)
     return {**moved, "text": sum(total["bytes"].values())}, buckets
 
 

@@ -147,7 +147,7 @@ class Recipe:
         """Rules among `dedup`: ingest asks them and marks pages, which finish drops."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
-    def marks_before(self, dedup: Dedup) -> int:
+    def count_marks_before(self, dedup: Dedup) -> int:
         """Return the number of `marks` before a deduplication."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)

@@ -38,9 +38,9 @@ from mswitch.pipelines.corpus.change import (
     begin_change,
     decide_change,
     finish_decided,
+    locate_staging,
     open_base,
     publish_change,
-    staging_of,
 )
 from mswitch.pipelines.corpus.holders import find_holders, identities
 from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
@@ -51,16 +51,16 @@ from mswitch.pipelines.corpus.removed import (
     Removed,
     keyed_hash,
     load_removed,
-    page_name,
-    page_names,
-    probe_of,
-    sample_urls,
-    site_name,
+    make_probe,
+    name_page,
+    name_site,
+    name_url,
+    read_sample_urls,
 )
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.list_files import open_list
-from mswitch.pipelines.corpus.stats import added_up
+from mswitch.pipelines.corpus.stats import add_up
 from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
@@ -152,7 +152,7 @@ def remove_pages(
         change = config_hash(
             "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
         )
-        staging = staging_of(base, change)
+        staging = locate_staging(base, change)
         begin_change(base, staging, {"removes": len(new)})
         request = _write_request(staging, base, new, basis, reference)
         identity = f"{base.state}-{change}"
@@ -191,7 +191,7 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
 
 
 def _names_of_url(entry: str, where: str) -> list[str]:
-    if not (names := page_names(entry)):
+    if not (names := name_url(entry)):
         raise UserError(f"{where}: {entry[:80]!r} is not a URL: remove it")
     return names
 
@@ -203,7 +203,7 @@ def _names_of_site(entry: str, where: str) -> list[str]:
             f"{where}: {entry[:80]!r} is not the host of a site: give one per line, such as "
             "a.example; give pages by --urls"
         )
-    return [site_name(host)]
+    return [name_site(host)]
 
 
 def _names_of_id(entry: str, where: str) -> list[str]:
@@ -211,7 +211,7 @@ def _names_of_id(entry: str, where: str) -> list[str]:
         raise UserError(
             f"{where}: {entry[:80]!r} is not a document's id (32 hexadecimal digits): correct it"
         )
-    return [page_name(entry)]
+    return [name_page(entry)]
 
 
 def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
@@ -260,7 +260,7 @@ def _write_request(
         "code_version": importlib.metadata.version("mswitch"),
         "requested": {"pages": kinds["page"], "sites": kinds["site"]},
         "hashes": sorted(keyed_hash(key, name) for name in names),
-        "probe": probe_of(key),
+        "probe": make_probe(key),
         "previous": last[0]["sha256"] if last else "",
     }
     storage.make_directory(storage.join(staging, WORK))
@@ -418,7 +418,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
     for path in storage.file_sizes(source):
         if path.startswith("rejected/") and path.endswith(".jsonl"):
             lines = storage.read_bytes(storage.join(source, path)).splitlines(True)
-            urls = sample_urls(storage.join(source, path))
+            urls = read_sample_urls(storage.join(source, path))
             kept = [line for line, url in zip(lines, urls, strict=True) if not removed.found(url)]
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
@@ -458,7 +458,7 @@ def _stats_without(
         split_counts.subtract({name: note[name] for name in _COUNTS})
     total = sum(languages.values())
     before = [{} for _ in stats["stages"][:-1]]
-    without = added_up(
+    without = add_up(
         stats,
         {
             "languages": gone,

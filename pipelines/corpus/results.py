@@ -73,7 +73,7 @@ class Finished:
 
 def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
     """Add up the notes of `ingest_shard` about each shard."""
-    ingested = Ingested([], [], [], [], empty_ledger(job))
+    ingested = Ingested([], [], [], [], make_ledger(job))
     for accounts in notes:
         ingested.pages.append(accounts["pages"])
         ingested.lines.append(accounts["lines"])
@@ -87,7 +87,7 @@ def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool)
     """Add up the notes of `finish_group`; include places of documents if `pieces` is set."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
-    ledger = empty_ledger(job)
+    ledger = make_ledger(job)
     for group, accounts in enumerate(notes):
         for lang, entry in accounts["languages"].items():
             index = languages[lang]
@@ -102,7 +102,7 @@ def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool)
     return Finished(dict(languages), keys, ledger)
 
 
-def dropped_records(
+def list_dropped_records(
     names: Iterable[str], notes: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of `rejected/records.parquet`: records that each file's reader dropped."""
@@ -130,7 +130,7 @@ def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
     return dict(counts)
 
 
-def empty_ledger(job: Job) -> Ledger:
+def make_ledger(job: Job) -> Ledger:
     """Return a ledger for all stages of a job."""
     return Ledger(job.config.rejected_per_reason, job.recipe.stages)
 

@@ -19,7 +19,7 @@ from mswitch.pipelines.corpus.apply_rules import ask, make_edit, pass_rules, rea
 from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, write_keys
-from mswitch.pipelines.corpus.fingerprints import key_order, unpack
+from mswitch.pipelines.corpus.fingerprints import order_keys, unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
@@ -171,7 +171,7 @@ def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
     """Add a deduplication's keys to the rows of pages that no earlier mark drops."""
-    before = recipe.marks_before(step)
+    before = recipe.count_marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])
     for number, page_keys in zip(coming, keys, strict=True):
@@ -257,7 +257,7 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
     index = write_run(number, kept(), job)
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     for kind in keys if config.keep_fingerprints else ():
-        ordered = in_key_order(partial(iter, keys[kind]), 2, sizes[kind], key_order)
+        ordered = in_key_order(partial(iter, keys[kind]), 2, sizes[kind], order_keys)
         write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
     return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
 

@@ -18,20 +18,20 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
     return read_json_object(storage.join(corpus, "stats.json"))
 
 
-def added_up(value: Any, other: Any) -> Any:
+def add_up(value: Any, other: Any) -> Any:
     """Add the numbers of two JSON values of equal form; keep what only one of them has."""
     if value is None or other is None or isinstance(value, str):
         return other if value is None else value
     if isinstance(value, Mapping):
         return {
-            key: added_up(value.get(key), other.get(key)) for key in dict.fromkeys([*value, *other])
+            key: add_up(value.get(key), other.get(key)) for key in dict.fromkeys([*value, *other])
         }
     if isinstance(value, Sequence):
-        return [added_up(*rows) for rows in zip(value, other, strict=True)]
+        return [add_up(*rows) for rows in zip(value, other, strict=True)]
     return value + other
 
 
-def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
+def sum_languages(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 
     A row has lang, name, train and validation (documents of that split), documents, characters,
@@ -59,7 +59,7 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
 def format_stats(corpus: str | Path) -> str:
     """Return the statistics of a corpus as two tables: languages, and stages with drops."""
     stats = load_stats(corpus)
-    rows = language_totals(stats)
+    rows = sum_languages(stats)
     columns = ["lang", "name", "train", "validation", "characters", "bytes"]
     table = [[*columns, "dropped"]]
     table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]

@@ -18,9 +18,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import addition_name
+from mswitch.pipelines.corpus.change import name_addition
 from mswitch.pipelines.corpus.reader import open_shard
-from mswitch.pipelines.corpus.rules.text_script import script_counts
+from mswitch.pipelines.corpus.rules.text_script import count_scripts
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import Progress
 
@@ -87,7 +87,7 @@ class HeavyHitters:
         return sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
-def host_names(urls: pa.Array) -> pa.Array:
+def extract_hosts(urls: pa.Array) -> pa.Array:
     """Return the host names of URLs, in lower case and without `www.`.
 
     URLs come from the crawl and may be anything; a URL without a host name gets `NO_SITE`.
@@ -103,7 +103,7 @@ def host_names(urls: pa.Array) -> pa.Array:
 
 def sites(urls: pa.Array) -> dict[str, int]:
     """Count the host names of URLs."""
-    counted = _compute.value_counts(host_names(urls))
+    counted = _compute.value_counts(extract_hosts(urls))
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 
@@ -127,11 +127,11 @@ def survey(corpus: str | Path) -> dict[str, Any]:
         paths = [storage.join(corpus, shard["path"]) for shard in entries]
         figures, hosts = _survey_language(paths, progress)
         everything.merge(hosts)
-        surveyed[lang] = {**figures, **_sites_found(hosts)}
-    return {"languages": surveyed, **_sites_found(everything)}
+        surveyed[lang] = {**figures, **_describe_sites(hosts)}
+    return {"languages": surveyed, **_describe_sites(everything)}
 
 
-def _sites_found(hosts: HeavyHitters) -> dict[str, Any]:
+def _describe_sites(hosts: HeavyHitters) -> dict[str, Any]:
     return {
         "sites": hosts.top(SITES_SHOWN),
         "distinct_sites": len(hosts),
@@ -153,7 +153,7 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
                 documents += len(batch)
                 progress.add(len(batch))
             for text in _texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
-                scripts.update(script_counts(text))
+                scripts.update(count_scripts(text))
                 sampled += 1
                 sampled_bytes += len(text.encode())
                 if sampled_bytes >= SCRIPT_SAMPLE_BYTES:
@@ -172,14 +172,16 @@ def _texts(shard: pq.ParquetFile) -> Iterator[str]:
         yield from batch["text"].to_pylist()
 
 
-def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
+def read_rejected_samples(
+    corpus: str | Path, reasons: list[str], most: int
+) -> dict[str, list[dict]]:
     """Return up to `most` samples of each reason's dropped pages, if the corpus has some.
 
     Samples of the newest added crawl come first.
     """
     additions = len(read_manifest(corpus, "corpus").get("additions", []))
     whole = storage.join(corpus, "rejected")
-    added = [storage.join(whole, addition_name(n)) for n in range(additions, 0, -1)]
+    added = [storage.join(whole, name_addition(n)) for n in range(additions, 0, -1)]
     samples: dict[str, list[dict]] = {}
     for directory in [*added, whole]:
         there = storage.list_names(directory)

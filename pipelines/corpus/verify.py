@@ -11,14 +11,14 @@ from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     STATS,
     Base,
-    listed_files,
-    unfinished_changes,
+    find_unfinished_changes,
+    list_entries,
 )
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.removed import Records, load_removed, sample_urls
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.removed import Records, load_removed, read_sample_urls
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import call_each
 from mswitch.pipelines.outputs import (
@@ -61,7 +61,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     if (recorded or SEAL in manifest) and text != storage.json_text(seal_manifest(manifest)):
         problem = f"{MANIFEST} is damaged (its SHA-256 is not the one that it records): restore it"
         return {**result, "problems": [problem]}
-    entries = [*listed_files(manifest), *manifest.get("files", [])]
+    entries = [*list_entries(manifest), *manifest.get("files", [])]
     removals, problems = Base(directory, manifest, {}, MC4).removals, []
     known = {MANIFEST, MARKER, *(entry["path"] for entry in entries)}
     others = storage.file_sizes(directory).keys() - known - {"removals/key" if removals else ""}
@@ -80,7 +80,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     marker = canonical_json({"config_hash": manifest["config_hash"]}) + "\n"
     if storage.read_bytes(storage.join(directory, MARKER)) != marker.encode():
         problems.append(f"{MARKER} is damaged (its hash is not the manifest's)")
-    for path in unfinished_changes(directory):
+    for path in find_unfinished_changes(directory):
         problems.append(
             f"{path} was left by a killed command: run that command again, or remove the path"
         )
@@ -109,7 +109,7 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
                 return [f"{name} {problem}" for problem in _rows(str(local), entry, removals)]
             urls = []
             if name.endswith(".jsonl"):
-                urls = sample_urls(path)
+                urls = read_sample_urls(path)
             elif name == DECONTAMINATION:
                 urls = [match["url"] for match in read_json_object(path)["matches"]]
         except UserError as error:
@@ -131,7 +131,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
                 *(batch[n].to_pylist() for n in batch.schema.names), strict=True
             ):
                 wrong["language"] += lang != entry["lang"]
-                wrong["id"] += page_id != document_id(url).hex()
+                wrong["id"] += page_id != make_document_id(url).hex()
                 wrong["order"] += page_id <= last
                 wrong["removed"] += bool(removed and removed.found(url, page_id))
                 last, rows = page_id, rows + 1

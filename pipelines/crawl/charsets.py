@@ -152,7 +152,7 @@ def _encodings(
     if marked := _marked(html, declared):
         yield marked
     if html.isascii():
-        yield from _of_seven_bits(html, declared)
+        yield from _list_seven_bit_encodings(html, declared)
         return
     if "utf-8" in declared:
         yield "utf-8"
@@ -178,7 +178,7 @@ def _encodings(
         yield found
 
 
-def _of_seven_bits(html: bytes, declared: Sequence[str]) -> Iterator[str]:
+def _list_seven_bit_encodings(html: bytes, declared: Sequence[str]) -> Iterator[str]:
     escaped = any(escape in html for escape in _ESCAPES)
     if escaped and (found := _detected(html)) in _SEVEN_BITS:
         yield found

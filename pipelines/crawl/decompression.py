@@ -66,7 +66,7 @@ def open_input(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def compression_of(head: bytes) -> Compression:
+def detect_compression(head: bytes) -> Compression:
     """Return a file's compression, given its first bytes (four are enough)."""
     if head and head.startswith(GZIP_MAGIC[: len(head)]):
         return "gzip"
@@ -75,7 +75,7 @@ def compression_of(head: bytes) -> Compression:
     return "none"
 
 
-def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
+def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
     """Read the dictionary at the beginning of a zstd file; return None if there is none.
 
     Raises:
@@ -111,7 +111,7 @@ class DecompressedStream(io.RawIOBase):
         file: the file; only the stream may move its position from now on.
         compression: compression of the file.
         start: offset of the first member to read.
-        dictionary: the result of `zstd_dictionary`.
+        dictionary: the result of `read_zstd_dictionary`.
         one_member: end after the first member.
         damage: the reason if nothing can be read.
         max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
@@ -295,12 +295,12 @@ class Members:
         self._file = file
         self._left_bytes = max(_RETRY_BYTES, 4 * file.seek(0, os.SEEK_END))
         file.seek(0)
-        self.compression: Compression = compression_of(file.read(4))
+        self.compression: Compression = detect_compression(file.read(4))
         self._dictionary: zstandard.ZstdCompressionDict | None = None
         self._damage: DamagedStreamError | None = None
         if self.compression == "zstd":
             try:
-                self._dictionary = zstd_dictionary(file)
+                self._dictionary = read_zstd_dictionary(file)
             except DamagedStreamError as damaged:  # nothing can be read without it
                 self._damage = damaged
 

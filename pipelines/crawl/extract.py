@@ -6,7 +6,7 @@ from mswitch.pipelines.crawl import dates
 from mswitch.pipelines.crawl.charsets import Decoded
 from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.html.text import UnreadableError, html_to_text
-from mswitch.pipelines.crawl.http_response import Reserved, html_of
+from mswitch.pipelines.crawl.http_response import Reserved, extract_html
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.crawl.warc import Damage, Record
@@ -57,7 +57,7 @@ def record_to_page(
         if record.kind == "text":
             utf8.decode()
         else:
-            html = html_of(utf8, max_bytes, reserved)
+            html = extract_html(utf8, max_bytes, reserved)
             utf8 = html_to_text(html.text, reading.html_main_content).encode() if html.text else b""
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, url, str(error))

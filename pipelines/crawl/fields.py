@@ -133,7 +133,7 @@ def find_value(fields: Mapping[str, Any], path: str) -> Any:
     return find_value(nested, inner) if inner and isinstance(nested, Mapping) else None
 
 
-def field_names(row: Mapping[str, Any]) -> list[str]:
+def list_field_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of a row's fields, and the paths of fields within its objects."""
     names = []
     for name, value in row.items():

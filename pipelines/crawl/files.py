@@ -195,7 +195,7 @@ def _inspect(path: str) -> CrawlFile:
     return CrawlFile(path, storage.name_of(path), size, digest, _format(head))
 
 
-def format_of(path: str | Path) -> FileFormat:
+def detect_format(path: str | Path) -> FileFormat:
     """Detect the format of a local file from its first bytes, once decompressed."""
     with open(path, "rb") as file:
         return _format(file.read(_HEAD_BYTES))
@@ -215,10 +215,10 @@ def _format(head: bytes) -> FileFormat:
             start = (start + more).removeprefix(BYTE_ORDER_MARK).lstrip()
     except DamagedStreamError as damaged:
         behind = damaged.offset + 1 if members.compression == "gzip" else len(head)
-        return _format_of_text(start) or _format_of_next(file, behind)
+        return _detect_text_format(start) or _detect_next_format(file, behind)
     if not start:
         return "other" if members.compression == "none" else "empty"
-    if format := _format_of_text(start):
+    if format := _detect_text_format(start):
         return format
     # If the first bytes of an archive are damaged, they may look like anything.
     damaged = members.compression == "none" and find_gzip_record(
@@ -227,17 +227,17 @@ def _format(head: bytes) -> FileFormat:
     return "damaged" if damaged else "csv" if _CSV.match(start) else "other"
 
 
-def _format_of_next(file: BinaryIO, start: int) -> FileFormat:
+def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
     """Detect the format from the first gzip member after `start` with a known beginning."""
     for _, content in find_members(file, start):
-        if format := _format_of_text(content):
+        if format := _detect_text_format(content):
             return format
         if content.startswith(b"http"):  # a record's first line, cut off here
             return "arc"
     return "damaged"
 
 
-def _format_of_text(start: bytes) -> FileFormat | None:
+def _detect_text_format(start: bytes) -> FileFormat | None:
     if start.startswith(RECORD_START):
         return "warc"
     if begins_arc(start):

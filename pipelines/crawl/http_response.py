@@ -12,7 +12,7 @@ from mswitch.pipelines.crawl.decompression import (
     Compression,
     DamagedStreamError,
     DecompressedStream,
-    compression_of,
+    detect_compression,
 )
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
@@ -38,7 +38,7 @@ _HTML_TYPES = ("text/html", "application/xhtml+xml")
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
-def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decoded:
+def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decoded:
     """Return the HTML of an HTTP response (status line, headers, body).
 
     Raises:
@@ -128,7 +128,7 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
     if encoding not in ("gzip", "x-gzip", "deflate", "zstd"):
         raise OSError(f"content encoding {encoding}")
-    compression = compression_of(body)
+    compression = detect_compression(body)
     if (encoding == "zstd") != (compression == "zstd"):
         raise OSError(f"it is not {encoding}")
     if compression != "none":
@@ -157,6 +157,6 @@ def _read_members(body: bytes, compression: Compression, max_bytes: int) -> byte
             left -= len(piece)
     except DamagedStreamError as damaged:
         # Like browsers, ignore bytes after the last member.
-        if not damaged.offset or compression_of(body[damaged.offset :][:4]) == compression:
+        if not damaged.offset or detect_compression(body[damaged.offset :][:4]) == compression:
             raise
     return b"".join(pieces)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.crawl.fields import Reading, describe_missing
-from mswitch.pipelines.crawl.rows import page_from_fields
+from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 #: Most rows to decode at a time, and most bytes that they may have with dictionaries.
@@ -165,7 +165,7 @@ def _page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejec
         values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
         return _rejected("bad_utf8", source, str(error))
-    return page_from_fields(values, source, reading)
+    return make_page_from_fields(values, source, reading)
 
 
 def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]) -> int:

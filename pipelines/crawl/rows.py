@@ -10,8 +10,8 @@ from mswitch.pipelines.crawl.fields import (
     STANDARD_FIELDS,
     Reading,
     describe_missing,
-    field_names,
     find_value,
+    list_field_names,
 )
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
@@ -23,7 +23,7 @@ _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
 UNDATED = dates.format_date(dates.EPOCH)
 
 
-def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
+def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     """Return the page that a row describes, or a rejection.
 
     Text is required. A row without a URL gets one that names its file and row. The date is the
@@ -45,7 +45,7 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
     field, text = _first_value(row, fields["text"])
     if not isinstance(text, str):
         wrong = "" if text is None else f"{field} is of type {type(text).__name__}, not text"
-        names = field_names(row)
+        names = list_field_names(row)
         return rejected("no_text", describe_missing("text", fields["text"], names, wrong))
     try:
         given.encode()

@@ -78,7 +78,7 @@ class _Archive:
             # A later member is a gzip record, so the file is gzip with damaged first bytes.
             self.members.compression = "gzip"
 
-    def single_records(self, max_bytes: int) -> Iterator[Record]:
+    def read_single_records(self, max_bytes: int) -> Iterator[Record]:
         """Yield the records of a gzip file while each member is one record; then end silently.
 
         fastwarc reads gzip twice as fast as Python. But it knows the offset of a record only at the
@@ -136,7 +136,7 @@ class _Archive:
         if held:
             yield held
 
-    def passed_over(self, after: int) -> int | None:
+    def find_skipped(self, after: int) -> int | None:
         """Find a member that the reader skipped although nothing seemed damaged.
 
         A damaged gzip header can make a member swallow the following ones.
@@ -186,7 +186,7 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
 def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
     start: int | None = 0
     known = 0
-    for record in archive.single_records(max_bytes):
+    for record in archive.read_single_records(max_bytes):
         yield record
         start, known = record.offset, 1
     nothing_found = not known
@@ -207,7 +207,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
         nothing_found &= not came_far
         if error is not None:
             following = archive.find_next(stream, after)
-        elif (following := archive.passed_over(after)) is not None:
+        elif (following := archive.find_skipped(after)) is not None:
             error = "the reader passed over further members"
         else:
             if nothing_found and not unreported:

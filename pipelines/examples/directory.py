@@ -177,7 +177,7 @@ def _write_cache_metadata(
     storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
 
 
-def summary_of(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:
+def summarize_examples(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:
     """Count records and tokens of a published directory, for the command to print."""
     manifest = read_manifest(out, STAGE)
     counts: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from pathlib import Path
 from mswitch.pipelines.corpus.rules.list_files import ALL, read_table
 from mswitch.pipelines.examples.span_corruption import (
     Tokens,
-    stream_key,
+    hash_stream,
 )
 
 MOST = 100
@@ -70,7 +70,7 @@ def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
     """
     keyed = []
     for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
-        first, alike = stream_key(document), list(copies)
+        first, alike = hash_stream(document), list(copies)
         keyed += [
             ((first + (n << 64) // len(alike)) % (1 << 64), copy) for n, copy in enumerate(alike)
         ]

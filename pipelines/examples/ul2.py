@@ -11,7 +11,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
-    noise_counts,
+    count_noise,
     philox,
     span_corruption,
 )
@@ -96,7 +96,7 @@ def ul2(inputs_length: int) -> UL2:
 def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
     """Return the most inputs, targets (without mode and EOS) and spans, up to a length."""
     counts = [
-        (length, *noise_counts(length, density, mean or length))
+        (length, *count_noise(length, density, mean or length))
         for length in range(2, raw_length + 1)
     ]
     inputs = max(length - noise + spans for length, noise, spans in counts)

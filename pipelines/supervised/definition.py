@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.crawl.fields import field_names, find_value
+from mswitch.pipelines.crawl.fields import find_value, list_field_names
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.languages import any_code
@@ -94,7 +94,7 @@ class Template:
 def _value(row: Mapping[str, Any], field: str) -> Any:
     value = find_value(row, field)
     if value is None:
-        raise RowError(f"no {field}: the fields are {', '.join(field_names(row))}")
+        raise RowError(f"no {field}: the fields are {', '.join(list_field_names(row))}")
     return value
 
 

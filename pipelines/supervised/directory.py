@@ -20,7 +20,7 @@ from mswitch.pipelines.examples.directory import (
     TOKENS,
     Shard,
     publish,
-    summary_of,
+    summarize_examples,
     working_files,
     write_missing,
     write_vocabulary,
@@ -99,7 +99,7 @@ def build_directory(
             say(STAGE, f"already complete: {out}, nothing to do")
             storage.remove_tree(working_files(directory, NOTES))
             _forget_parts(parts)
-            return summary_of(out, SPLITS, reused=True)
+            return summarize_examples(out, SPLITS, reused=True)
         model = write_vocabulary(directory, vocabulary)
         check_labels(source, model)
         engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
@@ -123,7 +123,7 @@ def build_directory(
         }
         publish(staged, finished, vocabulary, dict.fromkeys(SPLITS, FEATURES), said)
         _forget_parts(parts)
-    summary = summary_of(out, SPLITS, reused=False)
+    summary = summarize_examples(out, SPLITS, reused=False)
     counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
     say(STAGE, f"{counts} examples of {name} in {summary['languages']} languages in {out}")
     return summary

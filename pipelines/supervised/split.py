@@ -46,12 +46,12 @@ def key64(text: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def group_key(group: str) -> str:
+def hash_group(group: str) -> str:
     """Return the key of a group: 16 hex digits of the SHA-256 of its folded text."""
     return hashlib.sha256(fold(group).encode()).hexdigest()[:16]
 
 
-def split_of(key: str) -> str:
+def choose_split(key: str) -> str:
     """Return the split of the examples of a group, given its key."""
     place = int(key, 16) % 100
     ends = itertools.accumulate(SHARES.values())

@@ -20,7 +20,7 @@ import sentencepiece
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.corpus.rules.script_factors import UNSPACED
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import Language, language_of
+from mswitch.pipelines.languages import Language, find_language
 from mswitch.pipelines.progress import Progress
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import open_vocabulary
@@ -148,7 +148,7 @@ def inspect_vocabulary(
             counter.add(document["text"], counts)
             if counts.bytes >= max_bytes:
                 break
-        rows.append(_row(language_of(lang), counts))
+        rows.append(_row(find_language(lang), counts))
         progress.add(1, lang)
     return {
         "vocabulary": str(vocabulary),

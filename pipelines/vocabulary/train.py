@@ -79,13 +79,13 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}
-    rates = power_rates(documents, config.sampling_exponent)
+    rates = compute_rates(documents, config.sampling_exponent)
     rates = {lang: rate for lang, rate in rates.items() if available[lang]}
     budgets = capped_budget(rates, available, config.sample_characters, max_epochs=1)
     return {lang: int(budget) for lang, budget in budgets.items()}
 
 
-def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
+def compute_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
     """Return shares proportional to `counts ** exponent`, without names that have count 0."""
     return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 

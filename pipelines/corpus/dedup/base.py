@@ -65,7 +65,7 @@ def binary(name: str, size: int = -1) -> pa.Field:
     return pa.field(name, pa.binary(size), nullable=False)
 
 
-def newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
+def rank_newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
     """Return uint64 ranks of signed times; newer times have smaller ranks."""
     # ~x reverses the order of signed numbers. Flipping the sign bit keeps this order as unsigned.
     return (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)

@@ -130,7 +130,7 @@ class Exchange:
         """
         raise NotImplementedError
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         """Return the number of exchanged bytes, including those of `known_keys` known keys."""
         raise NotImplementedError
 

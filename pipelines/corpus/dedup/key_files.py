@@ -29,15 +29,15 @@ _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
 
-def bits_for(size_bytes: int, bucket_bytes: int) -> int:
+def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
     """Return `bits`, at most `MOST_BITS`, to split data into 2**bits buckets of `bucket_bytes`."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
-def shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits_for`, but split large data into several buckets, for workers to share."""
+def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
+    """Return `choose_bits`, but split large data into several buckets, for workers to share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
-    return bits_for(size_bytes, min(bucket_bytes, shared))
+    return choose_bits(size_bytes, min(bucket_bytes, shared))
 
 
 def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
@@ -55,7 +55,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
         rows: approximate number of rows of all parts.
         bits: the index has at least 2**bits ranges.
     """
-    bits = max(bits, bits_for(rows, _ROWS_PER_RANGE))
+    bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
     # A shift by 64 is undefined. A single range starts at 0 with any shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
@@ -70,7 +70,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
     return int(before[-1])
 
 
-def rows_before(path: str, bits: int) -> np.ndarray:
+def count_rows_before(path: str, bits: int) -> np.ndarray:
     """Return the number of rows before each of 2**bits buckets, and the total: int64 [n + 1].
 
     The index must have at least 2**bits ranges.
@@ -101,7 +101,7 @@ def _index(path: str) -> np.ndarray:
     return numbers[1 : (1 << int(numbers[0])) + 2]
 
 
-def best_of_each(candidates: np.ndarray) -> np.ndarray:
+def choose_best_rows(candidates: np.ndarray) -> np.ndarray:
     """Return the index of the best row for each key, in the order of the keys.
 
     Args:
@@ -144,7 +144,7 @@ def in_key_order(
         order: returns the indices of the rows to keep, in the order of their keys.
         most_bytes: most memory for rows that are sorted at once.
     """
-    bits = bits_for(rows * SORTING_BYTES, most_bytes)
+    bits = choose_bits(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):
         parts = [np.zeros((0, columns), np.uint64)]
         for part in read():

@@ -15,9 +15,9 @@ import numpy as np
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import (
-    best_of_each,
+    choose_best_rows,
+    count_rows_before,
     in_key_order,
-    rows_before,
     write_keys,
 )
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
@@ -46,7 +46,7 @@ class MinimumPerKey(Exchange):
 
             def candidates() -> Iterator[np.ndarray]:
                 width = self.step.width + 1
-                for part in in_key_order(read, width, rows, best_of_each, self.sorting_bytes):
+                for part in in_key_order(read, width, rows, choose_best_rows, self.sorting_bytes):
                     places.write(np.ascontiguousarray(part[:, -1]).data)
                     yield part[:, :-1]
 
@@ -71,7 +71,7 @@ class MinimumPerKey(Exchange):
         known, parts = self.bucket(number)
         candidates = np.concatenate([*known, *parts])
         smallest = np.zeros(len(candidates), bool)
-        smallest[best_of_each(candidates)] = True
+        smallest[choose_best_rows(candidates)] = True
         ends = np.cumsum([sum(map(len, known)), *map(len, parts)])
         packed = [np.packbits(part).tobytes() for part in np.split(smallest, ends)[1:-1]]
         places = np.cumsum([8 * (len(packed) + 1), *map(len, packed)])
@@ -81,7 +81,7 @@ class MinimumPerKey(Exchange):
 
     def selected(self, group: Group, size: int) -> np.ndarray:
         """Return whether each page or line of a group is the minimum of its key: bool [size]."""
-        before = rows_before(self.file("keys", group.number, "keys"), self.bits)
+        before = count_rows_before(self.file("keys", group.number, "keys"), self.bits)
         bits = []
         for bucket, count in enumerate(np.diff(before).tolist()):
             if count:
@@ -103,7 +103,7 @@ class MinimumPerKey(Exchange):
             return self.stays(group).tolist()
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         # One bit per candidate, independent of the number of buckets.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -25,9 +25,9 @@ import pyarrow as pa
 from annotated_types import Ge, Le
 
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
+from mswitch.pipelines.corpus.dedup.base import Dedup, binary, rank_newest_first
 from mswitch.pipelines.corpus.fingerprints import md5, unpack
-from mswitch.pipelines.corpus.rules.words import Words, mix, words_of
+from mswitch.pipelines.corpus.rules.words import Words, cut_pages, mix
 from mswitch.pipelines.records import Page
 
 
@@ -68,7 +68,7 @@ class NearDedup(Dedup):
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
         """Return the packed keys of each page's bands."""
         if any(page.words is None for page in pages):
-            words_of(pages)
+            cut_pages(pages)
         rows: list[dict[str, Any]] = []
         cut = [(*page.words, page.lang) for page in pages if page.words]
         for _, group in itertools.groupby(cut, lambda triple: id(triple[0])):
@@ -238,7 +238,7 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
     Args:
         edges: uint64 [m, 2] matches.
         pages: uint64 [n] increasing numbers, including all pages in `edges`.
-        ranks: uint64 [n, r] ranks of the pages, smaller first (`page_rank`).
+        ranks: uint64 [n, r] ranks of the pages, smaller first (`rank_pages`).
     """
     matched, label = components(edges)
     rows = ranks[np.searchsorted(pages, matched)]
@@ -248,7 +248,9 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
     return Clusters(matched, np.bincount(label)[label] if len(matched) else label, represents)
 
 
-def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def rank_pages(
+    characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray
+) -> np.ndarray:
     """Return ranks to choose a cluster's representative: longest, newest, smallest fingerprint.
 
     Args:
@@ -257,4 +259,6 @@ def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.nda
         ids: uint64 [n, 2] fingerprints of normalised URLs; pages that stay so far have distinct
             ones.
     """
-    return np.column_stack([~characters.astype(np.uint64), newest_first(timestamps_micros), ids])
+    return np.column_stack(
+        [~characters.astype(np.uint64), rank_newest_first(timestamps_micros), ids]
+    )

@@ -23,7 +23,7 @@ import pyarrow as pa
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, read_keys, write_keys
-from mswitch.pipelines.corpus.dedup.near import cluster, matches, page_rank
+from mswitch.pipelines.corpus.dedup.near import cluster, matches, rank_pages
 from mswitch.pipelines.corpus.dedup.near_stars import LANGUAGE_BITS, PAGE_BITS, PLACE, Stars
 from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
@@ -59,7 +59,7 @@ class NearDuplicates(Stars):
         for table in self.tables(group, ["characters", "timestamp_micros", "id"]):
             characters = table["characters"].to_numpy().astype(np.int64)
             newest = table["timestamp_micros"].to_numpy()
-            ranks.append(page_rank(characters, newest, unpack_column(table["id"])))
+            ranks.append(rank_pages(characters, newest, unpack_column(table["id"])))
         with storage.publish(self.file("keys", number, "ranks")) as temporary:
             temporary.write_bytes(b"".join(part.tobytes() for part in ranks))
         come = self.pages_before(group)
@@ -153,7 +153,7 @@ class NearDuplicates(Stars):
     def chosen(self, group: Group, lines: np.ndarray) -> Any:
         return self.sizes(group).tolist()
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         keys = self.notes("keys", "rows", len(self.groups)) + known_keys
         pairs = self.notes("matches", "pairs", 1 << self.bits)
         pages = self.notes("clusters", "pages", _PARTS) + self.clustered_pages()

@@ -16,7 +16,12 @@ import numpy as np
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Exchange
-from mswitch.pipelines.corpus.dedup.key_files import bits_for, in_key_order, read_keys, write_keys
+from mswitch.pipelines.corpus.dedup.key_files import (
+    choose_bits,
+    in_key_order,
+    read_keys,
+    write_keys,
+)
 from mswitch.pipelines.file_tasks import Tasks
 
 #: A language with more matches is clustered here; for others, one worker holds all matches.
@@ -70,7 +75,7 @@ class Stars(Exchange):
 
     @property
     def _part_bits(self) -> int:
-        return min(_MOST_PART_BITS, bits_for(16 * self._pages, _PART_BYTES))
+        return min(_MOST_PART_BITS, choose_bits(16 * self._pages, _PART_BYTES))
 
     @property
     def _parts(self) -> int:
@@ -143,10 +148,10 @@ class Stars(Exchange):
         """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
-            parts.append(_least_of_each(edges))
+            parts.append(_find_least_neighbours(edges))
             rows += len(edges)
         least = np.concatenate(parts)
-        return _least_of_each(least[_by_page(least)]), rows
+        return _find_least_neighbours(least[_by_page(least)]), rows
 
     def _write(
         self, title: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
@@ -189,14 +194,14 @@ class Stars(Exchange):
             keys, labels = rows.T
             ranks = self.ranks(group)[(keys & PLACE).astype(np.int64)]
             rows = np.column_stack([labels, ranks, keys, np.ones_like(keys)])
-            best = _best_of_each(rows[labels > 0])
+            best = _choose_best_rows(rows[labels > 0])
         return {"rows": write_keys(self.file("best", group, "keys"), [best], len(best))}
 
     def choose(self, part: int) -> dict[str, int]:
         """Write the best page of each component, and the component's size."""
         files = [self.file("best", group.number, "keys") for group in self.groups]
         rows = np.concatenate([read_keys(path, 7, self._part_bits, part) for path in files])
-        best = _best_of_each(rows)[:, -2:]
+        best = _choose_best_rows(rows)[:, -2:]
         best = best[np.argsort(best[:, 0])]
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
@@ -243,7 +248,7 @@ def _starts(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(new)
 
 
-def _least_of_each(edges: np.ndarray) -> np.ndarray:
+def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
     """Return the pages, each with its smallest neighbour; edges are sorted by page."""
     starts = _starts(edges[:, 0])
     if not len(starts):
@@ -251,7 +256,7 @@ def _least_of_each(edges: np.ndarray) -> np.ndarray:
     return np.column_stack([edges[starts, 0], np.minimum.reduceat(edges[:, 1], starts)])
 
 
-def _best_of_each(rows: np.ndarray) -> np.ndarray:
+def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
     """Return the smallest row of each key, with the sum of the key's rows in the last column."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _starts(rows[:, 0])

@@ -28,7 +28,7 @@ from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import THE_LANGUAGE, ListRule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 
@@ -251,7 +251,7 @@ class Decontaminate(ListRule):
         for match in self.loaded.check([page.text for page in pages]):
             page, reasons[match.page] = pages[match.page], "evaluation_item"
             item = {k: v for k, v in dataclasses.asdict(match).items() if k != "page"}
-            page_id = document_id(page.url).hex()
+            page_id = make_document_id(page.url).hex()
             page.columns.setdefault("_items", []).append({**item, "id": page_id, "url": page.url})
         return reasons
 
@@ -262,7 +262,7 @@ class Decontaminate(ListRule):
         return {"items": self.notes(page)}
 
 
-def contamination_report(
+def report_contamination(
     index: EvaluationIndex, matches: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return decontamination.json: each set's items, and the pages that contain them.

@@ -19,8 +19,12 @@ import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import own_table
-from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
+from mswitch.pipelines.corpus.rules.list_files import read_own_table
+from mswitch.pipelines.corpus.rules.text_script import (
+    count_scripts,
+    find_main_script,
+    measure_script_share,
+)
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
 
@@ -79,14 +83,14 @@ class LanguagePolicy:
 
 
 @functools.cache
-def language_policies() -> Mapping[str, LanguagePolicy]:
+def read_language_policies() -> Mapping[str, LanguagePolicy]:
     """Read the table, by code of languages.csv; every language has a row."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
                 row["decided_by"], float(row["cld3_probability"]), float(row["cld2_points"])
             )
-            for row in own_table("language_policy.csv")
+            for row in read_own_table("language_policy.csv")
         }
     )
 
@@ -133,7 +137,7 @@ class Guess(NamedTuple):
 NO_GUESS = Guess("", 0.0, reliable=False)
 
 
-def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
+def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
     """Return CLD2's guesses, at least one; the first covers most of the text.
 
     Args:
@@ -171,17 +175,17 @@ class TwoIdentifiers:
         self._cld3 = gcld3.NNetLanguageIdentifier(
             min_num_bytes=MIN_BYTES, max_num_bytes=4 * MAX_CHARACTERS
         )
-        self._policies = language_policies()
+        self._policies = read_language_policies()
 
     def identify(self, text: str) -> Identification:
         """Return the language of `text`, or `und` and the reason."""
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
-        counts = script_counts(seen)
-        script = main_script(counts)
-        cld2, *others = cld2_guesses(seen, latin=script == "Latn")
+        counts = count_scripts(seen)
+        script = find_main_script(counts)
+        cld2, *others = ask_cld2(seen, latin=script == "Latn")
         choice, second, reason = self._decide(cld2, seen, script, text)
         if choice.lang and not reason:
-            share = share_in_script(counts, languages()[choice.lang])
+            share = measure_script_share(counts, languages()[choice.lang])
             if share < MIN_SCRIPT_SHARE:
                 reason = "script_mismatch"
         score = min(1.0, self._score(choice))

@@ -15,13 +15,13 @@ from mswitch.pipelines.languages import any_code
 ALL = "*"
 
 
-def own_table(name: str) -> list[dict[str, str]]:
+def read_own_table(name: str) -> list[dict[str, str]]:
     """Return the rows of a CSV in the folder of the rules."""
     file = importlib.resources.files("mswitch.pipelines.corpus.rules").joinpath(name)
     return list(csv.DictReader(file.read_text("utf-8").splitlines()))
 
 
-def remote_files(url: str) -> dict[str, int]:
+def list_remote_files(url: str) -> dict[str, int]:
     """Return the sizes of the files below a URL by their path relative to it."""
     if set(url) & set("*?["):
         raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")

@@ -66,11 +66,11 @@ class OptOut(Rule):
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
         """Return the first honoured signal of a page as a reason to drop it, or None."""
-        signals = opt_out_signals(headers, html, self.robots)
+        signals = find_opt_outs(headers, html, self.robots)
         return next((f"opt_out_{name}" for name in self.honour if name in signals), None)
 
 
-def opt_out_signals(
+def find_opt_outs(
     headers: Iterable[tuple[str, str]], html: str, robots: Sequence[str] = ("ccbot",)
 ) -> frozenset[str]:
     """Return the `SIGNALS` of a page.

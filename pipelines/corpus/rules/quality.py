@@ -14,14 +14,14 @@ import numpy as np
 from annotated_types import Ge
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.compiled import random_seed
+from mswitch.pipelines.compiled import get_random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
-from mswitch.pipelines.corpus.rules.repetition import repeated_characters
-from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, read_stop_words, stop_word_hashes
+from mswitch.pipelines.corpus.rules.repetition import count_repeated_characters
+from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, hash_stop_words, read_stop_words
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
-from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, mix, words_of
+from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut_pages, mix
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 
@@ -68,7 +68,7 @@ _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-�
 _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
 
-def quality_columns(
+def measure_quality(
     words: Words, langs: Sequence[str], stop_words: Mapping[str, str] = STOP_WORDS
 ) -> dict[str, np.ndarray]:
     """Return the `COLUMNS` of pages, given their words, languages, and stop words by language."""
@@ -99,7 +99,7 @@ def _word_columns(words: Words) -> dict[str, np.ndarray]:
 
 
 def _stop_words(words: Words, lists: Sequence[str]) -> np.ndarray:
-    known = {words: stop_word_hashes(words) for words in sorted(set(lists) - {""})}
+    known = {words: hash_stop_words(words) for words in sorted(set(lists) - {""})}
     numbers = {words: number for number, words in enumerate(known)}
     listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
     bounds = np.cumsum([0, *map(len, known.values())])
@@ -121,7 +121,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         last = np.where(closed, last - 1, last)
     dots = words.codes[np.maximum(ends[:, None] - [1, 2, 3], starts[:, None])] == _DOT
     ellipsis = (words.codes[ends - 1] == _ELLIPSIS) | (dots.all(axis=1) & (lengths >= 3))
-    again = ~_first_of_each(page_of_line, words.characters.of(starts, ends))
+    again = ~_mark_first(page_of_line, words.characters.of(starts, ends))
 
     def share(marked: np.ndarray) -> np.ndarray:
         return _share(np.bincount(page_of_line, marked, pages), total)
@@ -146,7 +146,7 @@ def _third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) ->
     return np.where(total > 0, np.append(ordered, 0)[place], 0)
 
 
-def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return whether each item is the first on its page with its hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
@@ -174,8 +174,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
     ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)
     units = np.stack([words.units(n) for n in ngrams])
     spans = words.spans
-    repeated = repeated_characters(
-        words.first, lengths, spans.sums, spans.inverses, units, len(TOP_NGRAMS), random_seed()
+    repeated = count_repeated_characters(
+        words.first, lengths, spans.sums, spans.inverses, units, len(TOP_NGRAMS), get_random_seed()
     )
     names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
     names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
@@ -309,7 +309,7 @@ class GopherQuality(ListRule):
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
-        columns = quality_columns(words_of(pages), langs, self.loaded[0])
+        columns = measure_quality(cut_pages(pages), langs, self.loaded[0])
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
         for page, page_values in zip(pages, values, strict=True):
             page.columns.update(zip(CORPUS_COLUMNS, page_values, strict=True))
@@ -343,7 +343,7 @@ class GopherQuality(ListRule):
         """Read stop words by language, separated by spaces, and limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
-            if words and len(stop_word_hashes(words)) < self.min_stop_words:
+            if words and len(hash_stop_words(words)) < self.min_stop_words:
                 shown = storage.hide_secrets(self.stop_words)
                 raise UserError(
                     f"{shown}: {lang} has fewer words than a page needs "

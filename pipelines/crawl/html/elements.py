@@ -110,7 +110,7 @@ LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8).copy()
 
 
 @compiled
-def name_number(html, start, stop):
+def look_up_name(html, start, stop):
     """Return a name's index among the known names, or `UNKNOWN`."""
     first = following = np.uint64(0)
     for place in range(start, min(stop, start + _LETTERS)):

@@ -25,7 +25,7 @@ def same(html, start, other, size, fold):
 
 
 @compiled
-def comment_end(html, start):
+def find_comment_end(html, start):
     """Return the end of a comment, or what counts as one, that starts with `<!`, `<?` or `</`."""
     size = len(html)
     if start + 3 < size and html[start + 1] == BANG and html[start + 2] == html[start + 3] == DASH:
@@ -54,7 +54,7 @@ def _is_tag(html, place, name, name_stop):
 
 
 @compiled
-def raw_end(html, place, name, name_stop, is_script):
+def find_raw_end(html, place, name, name_stop, is_script):
     """Return the start of a raw element's end tag, or the page's end.
 
     A script that contains `<!--` and then `<script` continues after the first end tag.
@@ -86,7 +86,7 @@ def raw_end(html, place, name, name_stop, is_script):
 
 
 @compiled
-def tag_end(html, place):
+def find_tag_end(html, place):
     """Return a tag's end, its number of attributes, and whether it ends with "/>"."""
     size, count = len(html), 0
     while place < size:

@@ -21,8 +21,8 @@ from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.change import _follow
 from mswitch.pipelines.corpus.dedup.key_files import read_keys
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack
-from mswitch.pipelines.corpus.survey import rejected_samples
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.survey import read_rejected_samples
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import CHANGE_POINTS
 from mswitch.pipelines.outputs import file_sha256
@@ -85,7 +85,7 @@ def test_a_second_crawl(tmp_path, months, corpus):
     lines = [line.lower() for row in after.values() for line in row["text"].split("\n")]
     assert len(lines) == len(set(lines))
     assert keys(corpus, "lines") == sorted(map(fingerprint, lines))
-    ids = [document_id(row["url"]) for row in after.values()]
+    ids = [make_document_id(row["url"]) for row in after.values()]
     assert keys(corpus, "urls") == sorted(ids)
     assert stages(corpus)["url_dedup"] == {"duplicate_url": 10}
     assert not list(tmp_path.glob(".corpus.partial-*"))
@@ -184,7 +184,7 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
     entries = read_json(corpus / "manifest.json")["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "mswitch.pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
+        "mswitch.pipelines.corpus.phases.choose_shared_bits", lambda size, most: sizes.append(size) or 1
     )
     add(corpus, small)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}
@@ -194,10 +194,10 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
 
 def test_samples_of_an_addition_are_shown_first(tmp_path, months, corpus):
     broken = tmp_path / "broken.warc.wet.gz"
-    assert rejected_samples(corpus, ["damaged"], 5) == {}
+    assert read_rejected_samples(corpus, ["damaged"], 5) == {}
     broken.write_bytes(months[1].read_bytes()[:3000])
     add(corpus, broken)
-    [damaged] = rejected_samples(corpus, ["damaged"], 5)["damaged"]
+    [damaged] = read_rejected_samples(corpus, ["damaged"], 5)["damaged"]
     assert damaged["source"].startswith("broken.warc.wet.gz@")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mswitch.flows.prefect.form_fields import attribute_docs
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import fingerprint, line_fingerprints, unpack
+from mswitch.pipelines.corpus.fingerprints import fingerprint, fingerprint_lines, unpack
 from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
@@ -49,10 +49,10 @@ def test_split_is_mc4s():
 
 
 def test_lines_differ_in_more_than_case():
-    hashes = unpack(line_fingerprints("Ein Haus\nein HAUS\nein Hauss"))
+    hashes = unpack(fingerprint_lines("Ein Haus\nein HAUS\nein Hauss"))
     assert (hashes[0] == hashes[1]).all()
     assert (hashes[0] != hashes[2]).any()
-    assert line_fingerprints("é") == hashlib.md5("é".encode()).digest()
+    assert fingerprint_lines("é") == hashlib.md5("é".encode()).digest()
     assert unpack(b"").shape == (0, 2)
 
 
@@ -60,7 +60,7 @@ def test_lines_differ_in_more_than_case():
 def test_lower_casing_a_page_is_lower_casing_its_lines(lines):
     text = normalize_lines("\n".join(lines).encode()).decode()
     expected = [hashlib.md5(line.strip().lower().encode()).digest() for line in text.split("\n")]
-    assert line_fingerprints(text) == b"".join(expected)
+    assert fingerprint_lines(text) == b"".join(expected)
 
 
 def page(text: str) -> Page:

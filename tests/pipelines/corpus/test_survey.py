@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus import survey as survey_module
-from mswitch.pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
+from mswitch.pipelines.corpus.survey import (
+    NO_SITE,
+    HeavyHitters,
+    read_rejected_samples,
+    sites,
+    survey,
+)
 from mswitch.pipelines.errors import UserError
 
 
@@ -126,6 +132,8 @@ def test_a_missing_or_damaged_shard_is_one_line(corpus, damage):
 
 
 def test_samples_are_read_by_reason(corpus):
-    samples = rejected_samples(corpus, ["damaged", "not_a_page", "../../secret", "too_long"], 1)
+    samples = read_rejected_samples(
+        corpus, ["damaged", "not_a_page", "../../secret", "too_long"], 1
+    )
     assert {reason: len(rows) for reason, rows in samples.items()} == {"damaged": 1, "too_long": 1}
     assert samples["too_long"][0]["url"] == "http://bad.example/long"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mswitch.pipelines.corpus.dedup.near import NearDedup, cluster, components, matches, page_rank
+from mswitch.pipelines.corpus.dedup.near import NearDedup, cluster, components, matches, rank_pages
 from mswitch.pipelines.corpus.rules.words import cut
 
 
@@ -138,7 +138,7 @@ def test_clusters_do_not_depend_on_order_or_buckets(rows, bits, draws):
     """Keys 0..4 spread over the key space, pages 0..12, each in any bucket order."""
     candidates = np.array([(key << 61, key, page) for key, page in rows], np.uint64).reshape(-1, 3)
     pages = np.arange(13, dtype=np.uint64)
-    ranks = page_rank(
+    ranks = rank_pages(
         np.array([draws.randrange(3) for _ in range(13)]),
         np.array([draws.randrange(-2, 2) for _ in range(13)]),
         np.column_stack([pages, pages[::-1]]),
@@ -163,7 +163,7 @@ def test_the_longest_then_newest_then_smallest_represents():
     edges = np.array([[5, 4], [4, 3], [8, 7], [9, 7]], np.uint64)
     pages = np.array([3, 4, 5, 6, 7, 8, 9], np.uint64)
     ids = np.array([[0, 9], [0, 1], [0, 2], [0, 3], [1, 0], [0, 7], [0, 8]], np.uint64)
-    ranks = page_rank(np.array([10, 10, 9, 50, 4, 4, 4]), np.array([-1, -2, 5, 0, 3, 3, 3]), ids)
+    ranks = rank_pages(np.array([10, 10, 9, 50, 4, 4, 4]), np.array([-1, -2, 5, 0, 3, 3, 3]), ids)
     found = cluster(edges, pages, ranks)
     assert found.pages.tolist() == [3, 4, 5, 7, 8, 9]
     assert found.sizes.tolist() == [3] * 6
