@@ -203,12 +203,12 @@ def read_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))
-    found = []
+    digests = []
     for header, algorithm, text in texts:
         with contextlib.suppress(binascii.Error):
             if digest := base64.b64decode(text, validate=True):
-                found.append((header, algorithm, digest))
-    return found
+                digests.append((header, algorithm, digest))
+    return digests
 
 
 def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:

@@ -158,7 +158,7 @@ def _names(beam_options: Sequence[str]) -> set[str]:
 
 
 def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
-    missing = [f"--{name} ({what})" for name, what in needs.items() if name not in given]
+    missing = [f"--{name} ({meaning})" for name, meaning in needs.items() if name not in given]
     if missing:
         raise UserError(f"runner {runner} needs, after --, {', '.join(missing)}")
 

@@ -164,24 +164,24 @@ def _encodings(
         yield "utf-8"
     for encoding in others:
         if len(sample) >= _MIN_READ_BYTES and not _language(sample, encoding)[0]:
-            found = _other_alphabet(sample)
-            if found and _language(sample, found)[0]:
-                yield found
+            detected = _other_alphabet(sample)
+            if detected and _language(sample, detected)[0]:
+                yield detected
         yield encoding
     if _DEFAULT not in declared and MAX_BROKEN_SHARE < read("utf-8")[1] < MIN_FOREIGN_SHARE:
         return
-    if found := _other_alphabet(sample):
-        yield found
+    if detected := _other_alphabet(sample):
+        yield detected
     if _DEFAULT in declared or _stand_alone(sample):
         yield _latin(sample)
-    if found := _detected(sample):
-        yield found
+    if detected := _detected(sample):
+        yield detected
 
 
 def _list_seven_bit_encodings(html: bytes, declared: Sequence[str]) -> Iterator[str]:
     escaped = any(escape in html for escape in _ESCAPES)
-    if escaped and (found := _detected(html)) in _SEVEN_BITS:
-        yield found
+    if escaped and (detected := _detected(html)) in _SEVEN_BITS:
+        yield detected
     yield from (name for name in declared if not name.startswith("utf-16"))
     yield "utf-8"
 
@@ -215,12 +215,12 @@ def _named(label: str) -> str | None:
 def _meta_charset(html: bytes) -> str | None:
     # Without bytes beyond ASCII and beginnings of escapes, only the meta tag can decide.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
-    found = detect_encoding(head, html5_compatible=False, from_html_meta=True)
-    if found is None or found == "ascii":
+    charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
+    if charset is None or charset == "ascii":
         other = _OTHER_META.search(head)
         return _named(other[1].decode()) if other else None
     # A meta tag that was readable is not UTF-16; the standard treats it as UTF-8.
-    return "utf-8" if found.startswith("utf-16") else found
+    return "utf-8" if charset.startswith("utf-16") else charset
 
 
 def _marked(html: bytes, declared: Sequence[str]) -> str | None:
@@ -260,20 +260,20 @@ def _stand_alone(sample: bytes) -> bool:
 
 
 def _detected(html: bytes) -> str | None:
-    found = detect_encoding(html, html5_compatible=False)
-    if found is None or found in _OTHER_NAMES.values():
-        return found
-    return _DETECTED.get(found) or map_encoding_to_html5(found, fallback_utf8=False)
+    charset = detect_encoding(html, html5_compatible=False)
+    if charset is None or charset in _OTHER_NAMES.values():
+        return charset
+    return _DETECTED.get(charset) or map_encoding_to_html5(charset, fallback_utf8=False)
 
 
 def _other_alphabet(sample: bytes) -> str | None:
     """Return uchardet's encoding if letters come in a row and belong to a non-Latin alphabet."""
-    found = None if _stand_alone(sample) else _detected(sample)
-    if found is None:
+    charset = None if _stand_alone(sample) else _detected(sample)
+    if charset is None:
         return None
-    text, _ = _decode(sample, found)
+    text, _ = _decode(sample, charset)
     others = len(_OTHER_LETTER.findall(text))
-    return found if others >= _MIN_OTHER_LETTERS * _beyond_ascii(text) else None
+    return charset if others >= _MIN_OTHER_LETTERS * _beyond_ascii(text) else None
 
 
 def _latin(sample: bytes) -> str:

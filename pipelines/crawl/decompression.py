@@ -339,11 +339,11 @@ def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
     while True:
         file.seek(start)
         block = file.read(_READ_BYTES + _PROBE_BYTES)
-        found = block.find(GZIP_MAGIC)
-        while 0 <= found < _READ_BYTES:
-            if first := _first_bytes(block[found : found + _PROBE_BYTES]):
-                yield start + found, first.lstrip()
-            found = block.find(GZIP_MAGIC, found + 1)
+        place = block.find(GZIP_MAGIC)
+        while 0 <= place < _READ_BYTES:
+            if first := _first_bytes(block[place : place + _PROBE_BYTES]):
+                yield start + place, first.lstrip()
+            place = block.find(GZIP_MAGIC, place + 1)
         if len(block) <= _READ_BYTES:
             return
         start += _READ_BYTES

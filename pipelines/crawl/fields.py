@@ -92,11 +92,11 @@ class Reading(NamedTuple):
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
                 # Other rows of the file may have other fields.
-                found = {
+                paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own
                 }
-                return self._replace(form=form.name, fields={**self.fields, **found})
+                return self._replace(form=form.name, fields={**self.fields, **paths})
         return self
 
 
@@ -151,6 +151,6 @@ def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wron
         names: fields of the row.
         wrong: the problem with a field that exists, or "".
     """
-    found = ", ".join(names) or "none"
-    what = wrong or f"no {' or '.join(paths)}"
-    return f"{what}: map a field with --field {part}=NAME; the fields are {found}"
+    fields = ", ".join(names) or "none"
+    problem = wrong or f"no {' or '.join(paths)}"
+    return f"{problem}: map a field with --field {part}=NAME; the fields are {fields}"

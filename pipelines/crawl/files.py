@@ -95,18 +95,18 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
-    found: dict[tuple[str, str], CrawlFile] = {}
+    by_identity: dict[tuple[str, str], CrawlFile] = {}
     inputs = [str(given) for given in inputs]
     # Requests for remote files mostly wait, so use many threads.
     with ThreadPoolExecutor(_REQUESTS if any(map(storage.is_remote, inputs)) else 1) as pool:
         for given, files in zip(inputs, pool.map(_files, inputs), strict=True):
             if not files:
-                what = "matches no file" if glob.has_magic(given) else "does not exist"
-                raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
+                problem = "matches no file" if glob.has_magic(given) else "does not exist"
+                raise UserError(f"input {given} {problem}: give {FORMATS}, or a glob of them")
             for file in files:
-                found.setdefault(_identity(file), file)
+                by_identity.setdefault(_identity(file), file)
     return sorted(
-        found.values(),
+        by_identity.values(),
         key=lambda f: (f.name, f.size_bytes, f.digest, storage.hide_secrets(f.path)),
     )
 

@@ -135,16 +135,16 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return _read_members(body, compression, max_bytes)
     decompressor = zlib.decompressobj()
     try:
-        found = decompressor.decompress(body, max_bytes + 1)
+        data = decompressor.decompress(body, max_bytes + 1)
     except zlib.error:
         if encoding != "deflate":
             raise
         # Some servers send deflate without a header. Any beginning is valid then: require an end.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        found = decompressor.decompress(body, max_bytes + 1)
-    if not decompressor.eof and len(found) <= max_bytes:
+        data = decompressor.decompress(body, max_bytes + 1)
+    if not decompressor.eof and len(data) <= max_bytes:
         raise zlib.error("it ends too early")
-    return found
+    return data
 
 
 def _read_members(body: bytes, compression: Compression, max_bytes: int) -> bytes:

@@ -116,8 +116,8 @@ def read_column_names(path: str) -> list[str]:
 
 def _paths(columns: pq.ParquetSchema) -> list[str]:
     """Return the columns with one value per row, not those within lists and maps."""
-    found = map(columns.column, range(len(columns)))
-    return [column.path for column in found if not column.max_repetition_level]
+    leaves = map(columns.column, range(len(columns)))
+    return [column.path for column in leaves if not column.max_repetition_level]
 
 
 class _UnreadRows:

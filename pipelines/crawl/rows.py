@@ -58,8 +58,8 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     if not utf8 or is_source(utf8):
         return rejected("page_source" if utf8 else "no_content", utf8.decode())
     dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
-    found = (dates.parse_date(find_value(row, path)) for path in dated)
-    moment = next(filter(None, found), dates.EPOCH)
+    moments = (dates.parse_date(find_value(row, path)) for path in dated)
+    moment = next(filter(None, moments), dates.EPOCH)
     _, record_id = _first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
     micros = dates.micros(moment)
@@ -85,14 +85,14 @@ def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
 
 def _first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
     """Return the first field with a value, and the value; "" counts only if no other does."""
-    found = "", None
+    empty = "", None
     for path in paths:
         value = find_value(row, path)
         if value not in (None, ""):
             return path, value
         if value is not None:
-            found = path, value
-    return found
+            empty = path, value
+    return empty
 
 
 def _clean(value: Any) -> str:

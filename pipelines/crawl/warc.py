@@ -90,11 +90,11 @@ class _Archive:
         number = self._file.fileno()
         before: Record | None = None
         try:
-            for found in ArchiveIterator(self._file, parse_http=False):
-                size = found.content_length
-                headers = found.headers.items_bytes()
-                record = _record(headers, found.reader, found.stream_pos, max_bytes, size)
-                if found.reader.read(1):  # the record has two lengths
+            for raw in ArchiveIterator(self._file, parse_http=False):
+                size = raw.content_length
+                headers = raw.headers.items_bytes()
+                record = _record(headers, raw.reader, raw.stream_pos, max_bytes, size)
+                if raw.reader.read(1):  # the record has two lengths
                     return
                 if before:
                     if record.offset <= before.offset:

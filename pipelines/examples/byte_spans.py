@@ -55,14 +55,14 @@ def units(text: str) -> list[str]:
 
 def spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
     """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
-    found = units(text)
-    mean = max(1.0, SPAN_BYTES * len(found) / len(text.encode()))
-    noise, other = count_draws(len(found), noise_density, mean)
+    pieces = units(text)
+    mean = max(1.0, SPAN_BYTES * len(pieces) / len(text.encode()))
+    noise, other = count_draws(len(pieces), noise_density, mean)
     drawn = draws(key, noise + other)[None]
     [mask] = random_spans_noise_mask(
-        len(found), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
+        len(pieces), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
     )
-    runs = itertools.groupby(zip(found, mask.tolist(), strict=True), operator.itemgetter(1))
+    runs = itertools.groupby(zip(pieces, mask.tolist(), strict=True), operator.itemgetter(1))
     return [("".join(unit for unit, _ in run), masked) for masked, run in runs]
 
 

@@ -106,11 +106,11 @@ def publish(
     """
     directory = str(staged.directory)
     languages = _describe(finished, directory, features)
-    of_vocabulary = {
+    vocabulary_entries = {
         "vocabulary_size": vocabulary.size,
         "vocabulary_sha256": vocabulary.model_sha256,
     }
-    staged.publish({**of_vocabulary, "languages": languages, **said})
+    staged.publish({**vocabulary_entries, "languages": languages, **said})
     storage.remove_tree(working_files(directory, NOTES))
     return languages
 

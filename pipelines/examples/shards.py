@@ -130,8 +130,8 @@ def tokenised(
         ids, texts = (batch.column(name) for name in ("id", "text"))
         copies = [1] * len(texts)
         if rehydration:
-            of_clusters = batch.column("cluster_size").to_pylist()
-            copies = [rehydration.copies(shard.lang, size) for size in of_clusters]
+            cluster_sizes = batch.column("cluster_size").to_pylist()
+            copies = [rehydration.copies(shard.lang, size) for size in cluster_sizes]
         # binary_length counts the UTF-8 bytes of a string column.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
         counts.documents += len(texts)

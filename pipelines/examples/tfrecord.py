@@ -80,8 +80,8 @@ def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> Written:
     return Written(len(offsets), size, sha256.hexdigest())
 
 
-def _damaged(path: str | Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged ({what}): build the examples again")
+def _damaged(path: str | Path, problem: str) -> UserError:
+    return UserError(f"{path} is damaged ({problem}): build the examples again")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,9 @@ class UL2(SpanCorruption):
     @functools.cached_property
     def kinds(self) -> tuple[Denoiser, ...]:
         """The denoisers, in the order of `DENOISERS`."""
-        return tuple(_denoiser(self.raw_length, self.inputs_length, *one) for one in DENOISERS)
+        return tuple(
+            _denoiser(self.raw_length, self.inputs_length, *denoiser) for denoiser in DENOISERS
+        )
 
     def choose(self, key: ExampleKey) -> int:
         """Draw with Philox and counter (0, 1, number, epoch); masks have 0 instead of 1."""
@@ -77,7 +79,7 @@ def ul2(inputs_length: int) -> UL2:
         _longest(raw_length, mean, density)[0] + 2 > inputs_length for _, mean, density in DENOISERS
     ):
         raw_length -= 1
-    kinds = [_denoiser(raw_length, inputs_length, *one) for one in DENOISERS]
+    kinds = [_denoiser(raw_length, inputs_length, *denoiser) for denoiser in DENOISERS]
     spans = max(_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
     if spans > MOST_SPANS:
         raise UserError(

@@ -158,7 +158,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
     Leave out links, devices, very large files and unprintable names.
     """
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
@@ -170,7 +170,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
                     name = member.name.removeprefix("./")
                     file = tar.extractfile(member) if _wanted(name, member, wanted) else None
                     if file is not None:
-                        found[name] = file.read()
+                        contents[name] = file.read()
             failed = process.returncode != 0
         except tarfile.TarError:
             failed = True
@@ -180,7 +180,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
             raise UserError(
                 f"dpkg-deb cannot read {archive.name} ({reason}): remove it and start again"
             )
-    return found
+    return contents
 
 
 def _wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:

@@ -38,11 +38,11 @@ _MALLARD_SKIP = {"info", "media", "code", "screen", "comment"}
 def detect_language(path: str, package: str) -> str:
     """Return the language in a file's path, else in its package's name, else `und`."""
     for pattern in _LANGUAGE_IN_PATH:
-        found = pattern.search(f"/{path}")
-        if found:
-            return found[1].replace("_", "-")
-    found = _LANGUAGE_IN_PACKAGE.search(package)
-    return found[1] if found else "und"
+        match = pattern.search(f"/{path}")
+        if match:
+            return match[1].replace("_", "-")
+    match = _LANGUAGE_IN_PACKAGE.search(package)
+    return match[1] if match else "und"
 
 
 def count_html_text(document: bytes) -> int:
@@ -102,11 +102,11 @@ def render_mallard(
         original: texts of blocks of English pages. Equal blocks of the page were not translated,
             and are left out.
     """
-    found = read_mallard(document)
-    kept = [(tag, text) for tag, text in found if text and text.encode() not in original]
+    all_blocks = read_mallard(document)
+    kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]
     if all(tag != "p" for tag, _ in kept):
         return None
-    title = next((text for tag, text in found if tag == "h1"), "")
+    title = next((text for tag, text in all_blocks if tag == "h1"), "")
     blocks = [f"<{tag}>{html.escape(text)}</{tag}>" for tag, text in kept]
     head = f"<title>{html.escape(title)}</title>"
     page = (

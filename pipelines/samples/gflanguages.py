@@ -57,13 +57,13 @@ def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
 
 def split_paragraphs(texts: Iterable[str]) -> list[str]:
     """Split texts into paragraphs; drop fragments, and paragraphs within longer ones."""
-    found: dict[str, None] = {}
+    paragraphs: dict[str, None] = {}
     for text in texts:
         for line in text.split("\n"):
             paragraph = " ".join(line.split())
             if len(paragraph) >= MIN_PARAGRAPH_CHARACTERS:
-                found[paragraph] = None
-    return [p for p in found if not any(p != other and p in other for other in found)]
+                paragraphs[paragraph] = None
+    return [p for p in paragraphs if not any(p != other and p in other for other in paragraphs)]
 
 
 def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:

@@ -231,14 +231,14 @@ def _describe_overlap(
 ) -> str:
     """Return the names of the first row that `overlapping` marks and of a row it overlaps."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
-    what = "inputs" if marked["inputs"][row] else "group"
-    same = keys[f"{what}_key"].to_numpy() == keys[f"{what}_key"][row].as_py()
+    shared = "inputs" if marked["inputs"][row] else "group"
+    same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()
     before = np.isin(names, splits[: splits.index(names[row])])
     own, other = (
         f"{keys['file'][number]}:{keys['number'][number]}"
         for number in (row, np.flatnonzero(same & before)[0])
     )
-    return f"{own} ({other} has its {what})"
+    return f"{own} ({other} has its {shared})"
 
 
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:

@@ -105,7 +105,7 @@ def build_directory(
         engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         read = functools.partial(source.read, model=model)
         described = write_missing(source.units, parts, read, engine, source.noun)
-        of_rows, left_out = source.examine(described, parts)
+        row_entries, left_out = source.examine(described, parts)
         fault_point("examples.after_rows")
         planned = plan_shards(name, described, parts)
         if not planned:
@@ -118,7 +118,7 @@ def build_directory(
             "inputs_length": source.lengths.inputs_length,
             "targets_length": source.lengths.targets_length,
             "task": source.task,
-            **of_rows,
+            **row_entries,
             **source.summarise(finished),
         }
         publish(staged, finished, vocabulary, dict.fromkeys(SPLITS, FEATURES), said)

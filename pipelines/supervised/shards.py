@@ -92,7 +92,7 @@ def read_file(
     """
     name, renderer = storage.name_of(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
-    of_file = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
+    file_fields = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
     def rendered() -> Iterator[dict[str, Any]]:
         bad: list[str] = []
@@ -101,7 +101,7 @@ def read_file(
             try:
                 for number, row in rows:
                     try:
-                        made = renderer.render({**of_file, **row})
+                        made = renderer.render({**file_fields, **row})
                     except RowError as error:
                         bad.append(f"{name}:{number} ({error})")
                         if len(bad) == SHOWN:
@@ -156,10 +156,10 @@ def write_part(
     """
     storage.make_directory(directory)
     counts: Counter[tuple[str, str]] = Counter()
-    found = iter(rows)
+    remaining = iter(rows)
     with storage.publish(storage.join(directory, path)) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while block := list(itertools.islice(found, BLOCK_ROWS)):
+            while block := list(itertools.islice(remaining, BLOCK_ROWS)):
                 counts.update((row["lang"], row["split"]) for row in block)
                 table = pa.Table.from_pylist(block, schema)
                 table = table.sort_by([(key, "ascending") for key in ("lang", "split", "order")])
@@ -252,24 +252,24 @@ def write_shard(
     """
     vocabulary = load_cached_vocabulary(model)
     limits = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
-    found: dict[str, Counter[int]] = {side: Counter() for side in limits}
+    token_lengths: dict[str, Counter[int]] = {side: Counter() for side in limits}
 
     def tokenised() -> Iterator[Tokenised]:
         for batch in shard.read(left_out).to_batches(CALL_ROWS):
             rows, sides = batch.to_pylist(), []
             for side, limit in limits.items():
                 encoded = vocabulary.EncodeAsIds([row[side] for row in rows], num_threads=1)
-                found[side].update(len(tokens) + 1 for tokens in encoded)
+                token_lengths[side].update(len(tokens) + 1 for tokens in encoded)
                 sides.append([np.array([*ids[: limit - 1], EOS_ID], np.int32) for ids in encoded])
             yield from zip(rows, *sides, strict=True)
 
     return {
         **write_rows(shard, directory, tokenised()),
         "trimmed": {
-            side: sum(n for size, n in found[side].items() if size > limit)
+            side: sum(n for size, n in token_lengths[side].items() if size > limit)
             for side, limit in limits.items()
         },
-        "targets_lengths": {str(size): n for size, n in sorted(found["targets"].items())},
+        "targets_lengths": {str(size): n for size, n in sorted(token_lengths["targets"].items())},
     }
 
 

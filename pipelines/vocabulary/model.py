@@ -138,12 +138,12 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
 def _model_file(path: str | Path) -> tuple[str, str | None]:
     """Return the model file that `path` is or contains, and its SHA-256 in the manifest, if any."""
     if storage.is_remote(path):
-        is_file, found = storage.name_of(path).endswith(".model"), True
+        is_file, exists = storage.name_of(path).endswith(".model"), True
         if is_file:
-            found = storage.exists(path)
+            exists = storage.exists(path)
     else:
-        is_file, found = Path(path).is_file(), Path(path).exists()
-    if not found:
+        is_file, exists = Path(path).is_file(), Path(path).exists()
+    if not exists:
         raise UserError(
             f"{path} does not exist: give a vocabulary directory (`mswitch vocab train`) or a "
             f"{MODEL_FILE}"

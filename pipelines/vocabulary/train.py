@@ -176,15 +176,15 @@ def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
     except RuntimeError as error:
         if errors:
             raise errors[0] from None
-        if found := _TOO_LARGE.search(str(error)):
+        if limit := _TOO_LARGE.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} is too large for this text: give at most "
-                f"{int(found[1]) + SENTINELS}, or more text"
+                f"{int(limit[1]) + SENTINELS}, or more text"
             ) from error
-        if found := _TOO_SMALL.search(str(error)):
+        if limit := _TOO_SMALL.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} cannot hold the text's characters: give at "
-                f"least {int(found[2]) + SENTINELS}, or lower --character-coverage "
+                f"least {int(limit[2]) + SENTINELS}, or lower --character-coverage "
                 f"(now {config.character_coverage})"
             ) from error
         raise

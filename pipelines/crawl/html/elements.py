@@ -57,11 +57,11 @@ FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "nofra
 
 def _by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
     """Return for each name, and last for all other names, the combined values of its kinds."""
-    found = np.zeros(UNKNOWN + 1, np.int64)
+    combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
-            found[_NAMES.index(name)] |= value
-    return found
+            combined[_NAMES.index(name)] |= value
+    return combined
 
 
 KIND = _by_name((kind, kind) for kind in _KINDS)

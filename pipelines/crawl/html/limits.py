@@ -234,9 +234,9 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
                 with_it, within = _ANY, sums[_DEPTH] - sums[_ROOT] - 1
             elif sums[_ROOT] < 0:
                 with_it, within = ENDS_CLOSE_WITH[number], _MOST_IMPLIED
-            found = _find_name(html, opened, number, start, stop, with_it, within)
-            is_sure &= found < sums[_DEPTH]
-            _cut(opened, found)
+            closed = _find_name(html, opened, number, start, stop, with_it, within)
+            is_sure &= closed < sums[_DEPTH]
+            _cut(opened, closed)
             continue
         if in_html or (in_foreign and number == FONT):
             in_foreign = is_sure = False

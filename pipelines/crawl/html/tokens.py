@@ -18,8 +18,8 @@ IS_LETTER[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 def same(html, start, other, size, fold):
     """Return whether two ranges of the page are equal; `fold` ignores case."""
     for place in range(size):
-        one, two = html[start + place], html[other + place]
-        if one != two and not (fold and LOWER[one] == LOWER[two]):
+        first, second = html[start + place], html[other + place]
+        if first != second and not (fold and LOWER[first] == LOWER[second]):
             return False
     return True
 
