@@ -188,7 +188,8 @@ def format_inspection(result: dict[str, Any]) -> str:
     names = ("tokens/word", "tokens/char", "tokens/byte", "unknown", "byte pieces")
     lines = [
         f"{result['vocabulary']}: {result['vocabulary_size']:,} ids, {result['sentinels']} of them "
-        f"sentinels{' (added)' if result['sentinels_added'] else ''}, {result['byte_pieces']} bytes",
+        f"sentinels{' (added)' if result['sentinels_added'] else ''}, "
+        f"{result['byte_pieces']} bytes",
         f"{'':8} {'bytes':>12} " + " ".join(f"{name:>12}" for name in names),
         *(line(row["lang"], f"{row['bytes']:,}", row) for row in result["languages"]),
         line("mean", "", result["mean"]),
