@@ -135,7 +135,7 @@ def build_corpus(
     settings = config.settings(recipe, source)
     old = open_source(source_corpus, settings, recipe) if source_corpus else None
     files = () if old else tuple(find_crawl_files(inputs))
-    listed = list_shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
+    listed = list_shard_inputs(old[0]) if old else [_identify_input(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
         # The manifest is written after all data: if it exists, only cleaning up is left.
@@ -164,12 +164,12 @@ def build_corpus(
         if staged.complete:
             finish_interrupted(staged.out)
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
-            return {**_summary(str(staged.out)), "reused": True}
-        directory = _absolute(staged.directory)
+            return {**_summarize(str(staged.out)), "reused": True}
+        directory = _make_absolute(staged.directory)
         run(directory, directory)
         manifest = storage.read_json(storage.join(directory, MANIFEST))
         staged.publish(manifest)
-        return _done(str(staged.out))
+        return _report(str(staged.out))
 
 
 def _assemble(
@@ -203,18 +203,20 @@ def _assemble(
         ],
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": fingerprints,
-        **build.also(),
+        **build.list_manifest_entries(),
     }
-    stats = {**_statistics(ledger, shards), "shuffled_bytes": build.count_shuffled_bytes()}
+    stats = {**_compute_statistics(ledger, shards), "shuffled_bytes": build.count_shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
     folder = f"rejected/{build.base.prefix.rstrip('-')}" if build.base else "rejected"
     rejected = storage.join(build.directory, folder)
     ledger.write_samples(rejected)
     names = [file.name for file in build.files]
     _write_dropped(rejected, list_dropped_records(names, build.ingest_tasks.read()))
-    if rule := recipe.first(Decontaminate):
+    if rule := recipe.find_first(Decontaminate):
         report = report_contamination(rule.loaded, ledger.notes[rule.name])
-        storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
+        storage.write_json(
+            storage.join(staging, DECONTAMINATION), build.merge_contamination(report)
+        )
     # A killed writer may have left files whose names begin with a dot.
     names = [name for name in storage.file_sizes(rejected) if not name.startswith(".")]
     written = {f"{folder}/{name}": storage.join(rejected, name) for name in names}
@@ -242,7 +244,7 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
             writer.write_table(pa.Table.from_pylist(rows, _DROPPED))
 
 
-def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Check that the accounts balance; return stats.json."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
@@ -294,14 +296,14 @@ def _add(
             run(staging, base.directory if storage.is_remote(out) else staging, base)
             decide_change(staging, merge_addition(base, staging, inputs_hash))
             publish_change(base, staging)
-        return {**_summary(str(out)), "reused": True} if reused else _done(str(out), base.stats)
+        return {**_summarize(str(out)), "reused": True} if reused else _report(str(out), base.stats)
 
 
-def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _report(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Print and return the summary; with statistics from `before`, include what was added."""
-    summary = {**_summary(out), "reused": False}
+    summary = {**_summarize(out), "reused": False}
     if before is not None:
-        summary = {**_added(before, storage.read_json(storage.join(out, STATS))), **summary}
+        summary = {**_count_changes(before, storage.read_json(storage.join(out, STATS))), **summary}
     say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
     languages = storage.read_json(storage.join(out, STATS))["languages"]
     if set(languages) == {UNDETERMINED}:
@@ -315,15 +317,19 @@ def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return summary
 
 
-def _absolute(directory: str | Path) -> str:
+def _make_absolute(directory: str | Path) -> str:
     return str(directory) if storage.is_remote(directory) else os.path.abspath(directory)
 
 
-def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
-    return {"path": _relative(file.path, str(out)), "bytes": file.size_bytes, "digest": file.digest}
+def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
+    return {
+        "path": _name_input(file.path, str(out)),
+        "bytes": file.size_bytes,
+        "digest": file.digest,
+    }
 
 
-def _relative(path: str, out: str) -> str:
+def _name_input(path: str, out: str) -> str:
     """Return a name that stays the same if input and output move together, if both are local.
 
     A URL with a new signature is the same input while its content is the same (`digest`).
@@ -332,7 +338,7 @@ def _relative(path: str, out: str) -> str:
     return os.path.relpath(path, out) if local else storage.hide_secrets(path)
 
 
-def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _count_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a crawl added and what was dropped, from statistics before and after."""
     lost = collections.Counter(sum_drops(after["stages"]))
     lost.subtract(sum_drops(before["stages"]))
@@ -344,7 +350,7 @@ def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _summary(out: str) -> dict[str, Any]:
+def _summarize(out: str) -> dict[str, Any]:
     stats = storage.read_json(storage.join(out, STATS))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
     reasons = sum_drops(stats["stages"])

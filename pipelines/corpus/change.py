@@ -87,18 +87,18 @@ class Base:
         """End of the names of shards that the next removal writes."""
         return f"-removed-{len(self.removals) + 1:03d}"
 
-    def known(self, kind: str) -> tuple[str, ...]:
+    def list_key_files(self, kind: str) -> tuple[str, ...]:
         """Return the corpus's files of keys of a kind."""
         entries = self.manifest["fingerprints"]
         paths = [entry["path"] for entry in entries if entry["kind"] == kind]
         return tuple(storage.join(self.directory, path) for path in paths)
 
-    def keys(self, kind: str) -> int:
+    def count_keys(self, kind: str) -> int:
         """Return the number of keys of a kind in the corpus."""
         entries = self.manifest["fingerprints"]
         return sum(entry["keys"] for entry in entries if entry["kind"] == kind)
 
-    def validation_documents(self) -> dict[str, int]:
+    def count_validation_documents(self) -> dict[str, int]:
         """Return the number of validation documents of each language."""
         return {
             lang: splits.get("validation", {}).get("documents", 0)
@@ -154,10 +154,10 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
 
 def locate_staging(base: Base, change_hash: str) -> str:
     """Return the staging directory of a change: beside a local corpus, within a remote one."""
-    return f"{_staging_prefix(base.directory)}{base.state}-{change_hash}"
+    return f"{_make_staging_prefix(base.directory)}{base.state}-{change_hash}"
 
 
-def _staging_prefix(directory: str) -> str:
+def _make_staging_prefix(directory: str) -> str:
     if storage.is_remote(directory):
         return storage.join(directory, "_CHANGING-")
     parent, name = os.path.split(directory)
@@ -166,7 +166,7 @@ def _staging_prefix(directory: str) -> str:
 
 def find_unfinished_changes(directory: str) -> dict[str, str]:
     """Find staging directories; return by path the state of the corpus that each is for."""
-    prefix = _staging_prefix(directory)
+    prefix = _make_staging_prefix(directory)
     if storage.is_remote(directory):
         paths = [status.path for status in storage.match(f"{prefix}**")]
     else:
@@ -284,17 +284,17 @@ def publish_change(base: Base, staging: str) -> None:
 def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     """Update the figures of the data card; keep what people wrote into it."""
     path = storage.join(base.directory, CARD)
-    before = _card(base.manifest, base.stats, base.recipe)
-    after = _card(whole["manifest"], whole["stats"], base.recipe)
+    before = _render_card(base.manifest, base.stats, base.recipe)
+    after = _render_card(whole["manifest"], whole["stats"], base.recipe)
     card = storage.read_bytes(path).decode() if storage.exists(path) else before
-    changed = _follow(card, before, after)
+    changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _follow(card, after, before) is None:  # else it was updated before a kill
+    elif _apply_edits(card, after, before) is None:  # else it was updated before a kill
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
-def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
+def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
     """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
     added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
@@ -302,7 +302,7 @@ def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe)
     return render_card(settings, whole, stats, recipe)
 
 
-def _follow(text: str, before: str, after: str) -> str | None:
+def _apply_edits(text: str, before: str, after: str) -> str | None:
     """Apply the changes between two texts to a third; return None if a line is not in it."""
     old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)

@@ -116,7 +116,7 @@ def fit_thresholds(
     if stop_words:
         if not reference:
             say("fit", "warning: a crawl's stop words include spam: give --reference, good text")
-        texts = _texts(reference or corpus, min(min_documents, _MOST_TEXTS))
+        texts = _read_texts(reference or corpus, min(min_documents, _MOST_TEXTS))
         write_stop_words(stop_words, fit_stop_words(texts))
         changes["stop_words"] = str(stop_words)
     own = dataclasses.replace(policy, thresholds=str(out)) if fitted else policy
@@ -131,7 +131,7 @@ def fit_thresholds(
                 dropped = np.array([reason is not None for reason in after])
                 steps = fit_weights(crawl[lang][_CLUSTER_SIZE], dropped, max_weight)
                 rows += [(lang, *step) for step in steps]
-        write_atomically(weights, _csv(rows))
+        write_atomically(weights, _format_csv(rows))
     news = _sample(corpus, reasons, samples) if samples else {}
     languages = {
         lang: {
@@ -180,13 +180,13 @@ def write_thresholds(path: str | Path, fitted: Limits) -> None:
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
-            least = _rounded(low, decimal.ROUND_FLOOR) if low > 0 else ""
-            most = _rounded(high, decimal.ROUND_CEILING) if np.isfinite(high) else ""
+            least = _round(low, decimal.ROUND_FLOOR) if low > 0 else ""
+            most = _round(high, decimal.ROUND_CEILING) if np.isfinite(high) else ""
             rows.append((lang, name, least, most))
-    write_atomically(path, _csv(rows))
+    write_atomically(path, _format_csv(rows))
 
 
-def _rounded(limit: float, rounding: str) -> str:
+def _round(limit: float, rounding: str) -> str:
     """Format a limit with four digits, rounded so that it does not get stricter."""
     context = decimal.Context(prec=4, rounding=rounding)
     return f"{context.create_decimal(repr(float(limit))):.4g}"
@@ -194,10 +194,10 @@ def _rounded(limit: float, rounding: str) -> str:
 
 def write_stop_words(path: str | Path, lists: Mapping[str, str]) -> None:
     """Write words for `read_stop_words`."""
-    write_atomically(path, _csv([("lang", "words"), *lists.items()]))
+    write_atomically(path, _format_csv([("lang", "words"), *lists.items()]))
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
+def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -231,7 +231,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     if len(groups) > 1 and groups[-1][1] < _FEWEST_OF_SIZE:
         last = groups.pop()
         groups[-1][1:] += last[1:]
-    while len(groups) > 1 and min(shown := list(map(_difference, groups, groups[1:]))) < _CERTAIN:
+    while len(groups) > 1 and min(shown := list(map(_chi_squared, groups, groups[1:]))) < _CERTAIN:
         first = int(np.argmin(shown))
         groups[first][1:] += groups.pop(first + 1)[1:]
     whole = float(dropped.mean())
@@ -242,7 +242,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
 
 
-def _difference(group: np.ndarray, other: np.ndarray) -> float:
+def _chi_squared(group: np.ndarray, other: np.ndarray) -> float:
     """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
@@ -262,7 +262,7 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     Args:
         texts: languages and their documents, English among them.
     """
-    shares = {lang: _word_shares(documents) for lang, documents in texts}
+    shares = {lang: _measure_word_shares(documents) for lang, documents in texts}
     english = collections.Counter(shares[ENGLISH])
     lists = {}
     for lang, own in sorted(shares.items()):
@@ -274,7 +274,7 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     return lists
 
 
-def _word_shares(texts: Sequence[str]) -> dict[str, float]:
+def _measure_word_shares(texts: Sequence[str]) -> dict[str, float]:
     """Return the average share of a document that each frequent word makes up.
 
     Return nothing for scripts without spaces: rules count letters there, and words are unknown.
@@ -299,7 +299,7 @@ def _is_word(text: str) -> bool:
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
 
-def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
+def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the first documents of each language with at least `min_documents`."""
     shards = open_corpus(corpus).shards
     progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
@@ -382,7 +382,7 @@ def _fit_on_reference(
     for name in _TAILS:
         least = float(np.quantile(own[name], _TAIL))
         strictest = (limits[name][0] or _LONG_LINE) if name == "third_longest_line" else 1
-        fitted[name] = _clamped(name, min(least, strictest), np.inf)
+        fitted[name] = _switch_off(name, min(least, strictest), np.inf)
     for name in _QUANTILES:
         low, high = limits[name]
         values, known = own[name], english[name]
@@ -390,7 +390,7 @@ def _fit_on_reference(
             continue
         least = float(np.quantile(values, np.mean(known < low)))
         most = float(np.quantile(values, 1 - np.mean(known > high)))
-        fitted[name] = _clamped(name, least, most if name == "mean_word_length" else np.inf)
+        fitted[name] = _switch_off(name, least, most if name == "mean_word_length" else np.inf)
     return fitted
 
 
@@ -409,11 +409,11 @@ def _fit_on_crawl(
         if spread > 0:
             far = (high - float(english[name].mean())) / spread
             most = float(own[name].mean() + far * own[name].std())
-            fitted[name] = _clamped(name, 0, max(high, most))
+            fitted[name] = _switch_off(name, 0, max(high, most))
     return fitted
 
 
-def _clamped(name: str, low: float, high: float) -> tuple[float, float]:
+def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
     """Return limits; one that could drop nothing is switched off: 0, or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)

@@ -16,7 +16,7 @@ from mswitch.pipelines.progress import say
 _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 
 
-def identities(base: Base) -> set[str]:
+def list_identities(base: Base) -> set[str]:
     """Return the identities of the corpus, now and before each change, as examples record them."""
     known = {name for path, _ in base.removals for name in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
@@ -48,11 +48,11 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                         described[folder] = {hash_corpus(shards)}, set()
                     elif stage == "corpus" and "built_from" in own:
                         derived = dataclasses.replace(base, directory=folder, manifest=own)
-                        described[folder] = {own["built_from"]}, identities(derived)
+                        described[folder] = {own["built_from"]}, list_identities(derived)
                     elif stage not in ("corpus", "report", "downstream"):
                         own_hash = {own.get("config_hash", "")}
                         described[folder] = set(_HASH.findall(text)), own_hash
-    known, holders = identities(base), set[str]()
+    known, holders = list_identities(base), set[str]()
     while new := {
         path for path, (hashes, _) in described.items() if path not in holders and hashes & known
     }:

@@ -64,7 +64,7 @@ def find_page(
             for rule in rules:
                 if rule.defines(method):
                     reason = call_step(rule, method, *given, recipe=recipe, at=wanted)
-                    asked.append(_said(rule, reason, {}, of=method))
+                    asked.append(_describe_result(rule, reason, {}, of=method))
 
         return note
 
@@ -105,23 +105,23 @@ def inspect_page(
     steps = [dict(result) for result in before]
     if isinstance(page, Rejected):
         text = page.explained().detail
-        steps.append(_said(None, page.reason, {}))
+        steps.append(_describe_result(None, page.reason, {}))
     else:
         text = page.text
         for step in recipe.steps:
             if isinstance(step, Edit):
                 make_edit(step, page, recipe)
                 values = {name: page.columns[name] for name in step.columns}
-                steps.append(_said(step, None, values))
+                steps.append(_describe_result(step, None, values))
             elif isinstance(step, Dedup):
-                steps.append({**_said(step, None, {}), "of": "other pages"})
+                steps.append({**_describe_result(step, None, {}), "of": "other pages"})
             elif step.is_stage:
                 [reason] = ask(step, [page], recipe)
                 values = {}
                 if reason != RULE_ERROR:
                     at = f"{page.source} ({page.url})"
                     values = call_step(step, "describe", page, recipe=recipe, at=at)
-                steps.append(_said(step, reason, values, page))
+                steps.append(_describe_result(step, reason, values, page))
     dropped = next((result for result in steps if result["reason"]), None)
     return {
         "url": page.url,
@@ -132,7 +132,7 @@ def inspect_page(
     }
 
 
-def _said(
+def _describe_result(
     step: Any,
     reason: str | None,
     values: Mapping[str, Any],
@@ -163,20 +163,20 @@ def format_inspection(inspection: Mapping[str, Any]) -> str:
             said += f" (by {step['of'].removesuffix('_reason')}, before its text is extracted)"
         lines.append(f"{step['step']:<{width}}  {said}")
         for name, value in step["values"].items():
-            limit = "" if value is None else _limit(name, step["limits"])
-            lines.append(f"{'':{width}}    {name} {_value(value)}{limit}")
+            limit = "" if value is None else _format_limit(name, step["limits"])
+            lines.append(f"{'':{width}}    {name} {_format_value(value)}{limit}")
     dropped = inspection["dropped_by"]
     lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
     return "\n".join(map(printable, lines))
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "not applicable"
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def _limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
+def _format_limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
     if name not in limits:
         return ""
     low, high = limits[name]

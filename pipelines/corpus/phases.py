@@ -23,7 +23,7 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import (
     Finished,
     Ingested,
-    counters,
+    count_for_engine,
     read_finished,
     read_ingested,
 )
@@ -63,7 +63,7 @@ class Build:
         sizes = [file.size_bytes for file in self.files]
         items = list(enumerate(self.files))
         notes = self.work.directory("pages")
-        return Tasks("ingest", function, items, notes, sizes, "bytes", counters)
+        return Tasks("ingest", function, items, notes, sizes, "bytes", count_for_engine)
 
     @property
     def finish_tasks(self) -> Tasks:
@@ -72,7 +72,7 @@ class Build:
         sizes = [sum(self.ingested.text_bytes[shard] for shard in g.shards) for g in self.groups]
         items = range(len(self.groups))
         notes = self.work.directory("finish")
-        return Tasks("finish", function, items, notes, sizes, "bytes", counters)
+        return Tasks("finish", function, items, notes, sizes, "bytes", count_for_engine)
 
     @functools.cached_property
     def ingested(self) -> Ingested:
@@ -111,7 +111,9 @@ class Build:
         """One exchange for each deduplication; it chooses the pages and lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
-        known = {step.kind: self.base.known(step.kind) for step in steps} if self.base else {}
+        known = (
+            {step.kind: self.base.list_key_files(step.kind) for step in steps} if self.base else {}
+        )
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
@@ -128,7 +130,7 @@ class Build:
         return exchanges
 
     def _known_keys(self, kind: str) -> int:
-        return self.base.keys(kind) if self.base else 0
+        return self.base.count_keys(kind) if self.base else 0
 
     def ingest(self) -> None:
         """Read the input."""
@@ -136,7 +138,7 @@ class Build:
 
     def finish(self) -> None:
         """Choose the pages and lines that stay, then finish all groups."""
-        chosen = [tasks for exchange in self.exchanges for tasks in exchange.lists()]
+        chosen = [tasks for exchange in self.exchanges for tasks in exchange.make_lists()]
         run_tasks([*chosen, self.finish_tasks], self.engine)
 
     def write(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -151,7 +153,7 @@ class Build:
             self.finished.languages,
             config,
             prefix=self.base.prefix if self.base else "",
-            validation_documents=self.base.validation_documents() if self.base else {},
+            validation_documents=self.base.count_validation_documents() if self.base else {},
         )
         write = partial(output_shards.write_shard, directory=self.directory, job=self.job)
         notes = self.work.directory("shards")
@@ -162,13 +164,13 @@ class Build:
 
     def make_key_tasks(self) -> list[Tasks]:
         """Return tasks that gather the keys of all documents; their notes are manifest entries."""
-        return [self._gathering(kind) for kind in self.job.recipe.kinds]
+        return [self._make_gathering(kind) for kind in self.job.recipe.kinds]
 
-    def also(self) -> dict[str, Any]:
+    def list_manifest_entries(self) -> dict[str, Any]:
         """Return further entries of the manifest."""
         return {}
 
-    def contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
+    def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return decontamination.json from the report of this build."""
         return report
 
@@ -190,7 +192,7 @@ class Build:
         kinds = self.job.recipe.kinds
         return chosen | {f"kept_{kind}": keys[kind] * FINGERPRINT_BYTES for kind in kinds}
 
-    def _gathering(self, kind: str) -> Tasks:
+    def _make_gathering(self, kind: str) -> Tasks:
         bits = choose_bits(
             self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes
         )

@@ -44,7 +44,7 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
         before = time.process_time()
         _do(build.ingest_tasks)
         for exchange in build.exchanges:
-            for tasks in exchange.lists():
+            for tasks in exchange.make_lists():
                 _do(tasks)
         _do(build.finish_tasks)
         ingested, finished = build.ingested, build.finished
@@ -58,7 +58,7 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
         dropped = collections.Counter(sum_drops(ingested.ledger.stages()))
         dropped.update(sum_drops(finished.ledger.stages()))
         return {
-            "records": ingested.ledger.entered(READ),
+            "records": ingested.ledger.count_entered(READ),
             "dropped": dict(dropped.most_common()),
             "pages": sum(ingested.pages),
             "lines": sum(ingested.lines),
@@ -121,10 +121,10 @@ def plan_build(
             "`mswitch corpus build` on it to see why"
         )
     bytes_in = sum(file.size_bytes for file in files)
-    total = _scaled(sample, bytes_in / middle.size_bytes)
+    total = _scale(sample, bytes_in / middle.size_bytes)
     rate = mb_per_second or sample["text_bytes"] / 1e6 / sample["cpu_secs"]
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
-    shuffles, buckets = _shuffles(total, config, recipe)
+    shuffles, buckets = _estimate_shuffles(total, config, recipe)
     by_size = sorted(total["bytes"], key=lambda lang: (-total["bytes"][lang], lang))
     estimated: dict[str, Any] = {
         **{name: total[name] for name in ("records", "dropped", "pages", "text_bytes")},
@@ -151,14 +151,14 @@ def plan_build(
     }
 
 
-def _scaled(counts: Any, scale: float) -> Any:
+def _scale(counts: Any, scale: float) -> Any:
     """Multiply all numbers of a tree."""
     if isinstance(counts, Mapping):
-        return {name: _scaled(count, scale) for name, count in counts.items()}
+        return {name: _scale(count, scale) for name, count in counts.items()}
     return math.ceil(counts * scale)
 
 
-def _shuffles(
+def _estimate_shuffles(
     total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the most bytes that each shuffle moves, and its number of buckets."""
@@ -181,14 +181,14 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     for name, value in {**plan, **plan["estimated"]}.items():
         if isinstance(value, Mapping):
             if name != "estimated":
-                rows += [(f"{name}: {part}", _cell(count)) for part, count in value.items()]
+                rows += [(f"{name}: {part}", _format_cell(count)) for part, count in value.items()]
         elif name != "stage":
-            rows.append((name, _cell(value)))
+            rows.append((name, _format_cell(value)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.replace('_', ' '):<{width}}  {value}" for name, value in rows)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{count:,} {name}" for name, count in value.items())
     return f"{value:,}" if isinstance(value, int | float) else value

@@ -42,7 +42,7 @@ from mswitch.pipelines.corpus.change import (
     open_base,
     publish_change,
 )
-from mswitch.pipelines.corpus.holders import find_holders, identities
+from mswitch.pipelines.corpus.holders import find_holders, list_identities
 from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.removed import (
@@ -142,13 +142,13 @@ def remove_pages(
         }
         holders = find_holders(base, search)
         if dry_run:
-            return {**_summary(out, *_look(base, new), asked, holders), "dry_run": True}
+            return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
             # The record of a removal that was ready when its command was killed, now published.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
-            return _summary(out, record, before, asked, holders)
+            return _summarize(out, record, before, asked, holders)
         change = config_hash(
             "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
         )
@@ -167,13 +167,13 @@ def remove_pages(
         "other pages lost to them, and near-duplicates that they represented, do not return: to "
         "get these, build again without the removed pages",
     )
-    return _summary(out, record, removed, asked, holders)
+    return _summarize(out, record, removed, asked, holders)
 
 
 def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
     """Return the entries of the lists, each with the names to hash."""
     asked: dict[str, list[str]] = {}
-    for path, names in ((urls, _names_of_url), (sites, _names_of_site), (ids, _names_of_id)):
+    for path, names in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
         if not path:
             continue
         with open_list(path, "the list") as opened:
@@ -190,13 +190,13 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
     return asked
 
 
-def _names_of_url(entry: str, where: str) -> list[str]:
+def _name_url(entry: str, where: str) -> list[str]:
     if not (names := name_url(entry)):
         raise UserError(f"{where}: {entry[:80]!r} is not a URL: remove it")
     return names
 
 
-def _names_of_site(entry: str, where: str) -> list[str]:
+def _name_site(entry: str, where: str) -> list[str]:
     host = canonical_host(entry)
     if re.search("[/: ]", entry) or "." not in host:
         raise UserError(
@@ -206,7 +206,7 @@ def _names_of_site(entry: str, where: str) -> list[str]:
     return [name_site(host)]
 
 
-def _names_of_id(entry: str, where: str) -> list[str]:
+def _name_id(entry: str, where: str) -> list[str]:
     if not _ID.fullmatch(entry):
         raise UserError(
             f"{where}: {entry[:80]!r} is not a document's id (32 hexadecimal digits): correct it"
@@ -214,14 +214,14 @@ def _names_of_id(entry: str, where: str) -> list[str]:
     return [name_page(entry)]
 
 
-def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
+def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
     """Return the counts that a removal would record, and the pages it would look for."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
     with tempfile.TemporaryDirectory() as staging, worker_processes("local"):
         request = _write_request(staging, base, names, "", "")
-        look = partial(_find, directory=base.directory, request=request)
+        look = partial(_match_rows, directory=base.directory, request=request)
         for entry, matched in zip(shards, call_each(look, shards), strict=True):
             languages[entry["lang"]] += sum(map(bool, matched))
             hashes.update(*matched)
@@ -230,12 +230,12 @@ def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
     return {"found": hashes, "documents": languages.total(), "languages": counts}, removed
 
 
-def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
+def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
     """Return for each row of a shard the requested hashes that it matches."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
-            removed.found(row["url"], row["id"])
+            removed.match(row["url"], row["id"])
             for batch in shard.iter_batches(columns=["id", "url"])
             for row in batch.to_pylist()
         ]
@@ -325,7 +325,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
             for entry, note in changed
         ],
         "samples": samples["count"],
-        "corpus": sorted(identities(base)),
+        "corpus": sorted(list_identities(base)),
     }
     whole = {
         "manifest": {
@@ -336,7 +336,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
                 _write_record(directory, len(base.removals) + 1, record, removed.key),
             ],
         },
-        "stats": _stats_without(base.stats, changed, languages),
+        "stats": _reduce_stats(base.stats, changed, languages),
         "gone": [entry["path"] for entry, _ in changed],
     }
     if "files" in base.manifest:
@@ -344,7 +344,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
     path = storage.join(base.directory, DECONTAMINATION)
     if storage.exists(path):
         report = read_json_object(path)
-        matches = [match for match in report["matches"] if not removed.found(match["url"])]
+        matches = [match for match in report["matches"] if not removed.match(match["url"])]
         whole["decontamination"] = merge_reports({**report, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
     return record
@@ -361,7 +361,7 @@ def remove_from_shard(
         entry (of the new shard; None if nothing is left), found (hashes), and the documents,
         characters and bytes that were removed.
     """
-    matched = _find(entry, directory=source, request=request)
+    matched = _match_rows(entry, directory=source, request=request)
     if not any(matched):
         return {"entry": dict(entry), "found": [], **dict.fromkeys(_COUNTS, 0)}
     with open_shard(storage.join(source, entry["path"]), entry["sha256"]) as shard:
@@ -419,7 +419,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
         if path.startswith("rejected/") and path.endswith(".jsonl"):
             lines = storage.read_bytes(storage.join(source, path)).splitlines(True)
             urls = read_sample_urls(storage.join(source, path))
-            kept = [line for line, url in zip(lines, urls, strict=True) if not removed.found(url)]
+            kept = [line for line, url in zip(lines, urls, strict=True) if not removed.match(url)]
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
@@ -446,7 +446,7 @@ def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[
     return file_entry(f"{REMOVALS}/{name}", text)
 
 
-def _stats_without(
+def _reduce_stats(
     stats: Mapping[str, Any],
     changed: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     languages: Mapping[str, int],
@@ -476,7 +476,7 @@ def _stats_without(
     return without
 
 
-def _summary(
+def _summarize(
     out: str | Path,
     record: Mapping[str, Any],
     removed: Removed,

@@ -33,7 +33,7 @@ class Removed:
     hashes: frozenset[str]
     sites: bool
 
-    def found(self, url: str, page_id: str = "") -> set[str]:
+    def match(self, url: str, page_id: str = "") -> set[str]:
         """Return the hashes that match a page or document: its own, and those of its site."""
         names = {*name_url(url), *([name_page(page_id)] if page_id else [])}
         if self.sites:

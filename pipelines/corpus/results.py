@@ -78,7 +78,7 @@ def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
         ingested.pages.append(accounts["pages"])
         ingested.lines.append(accounts["lines"])
         ingested.text_bytes.append(accounts["text_bytes"])
-        ingested.statuses.append(_status(accounts))
+        ingested.statuses.append(_describe_status(accounts))
         ingested.ledger.merge(accounts["ledger"])
     return ingested
 
@@ -112,7 +112,7 @@ def list_dropped_records(
             yield {"file": name, "reason": reason, "records": dropped[reason], "offsets": places}
 
 
-def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
+def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
     """Return counters that an engine shows during a build, from a note of ingest or finish.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
@@ -122,7 +122,7 @@ def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
     for reasons in ledger["dropped"].values():
         counts.update({f"dropped_{reason}": count for reason, count in reasons.items()})
     if "places" in accounts:
-        counts["damaged_files"] = int(_status(accounts)["status"] == "damaged")
+        counts["damaged_files"] = int(_describe_status(accounts)["status"] == "damaged")
     for lang, splits in accounts.get("languages", {}).items():
         for split in SPLITS:
             documents, _, size = splits[split]
@@ -135,7 +135,7 @@ def make_ledger(job: Job) -> Ledger:
     return Ledger(job.config.rejected_per_reason, job.recipe.stages)
 
 
-def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_status(accounts: Mapping[str, Any]) -> dict[str, Any]:
     ledger = accounts["ledger"]
     dropped = ledger["dropped"][READ]
     # A truncated JSONL file ends in a line that is not JSON.

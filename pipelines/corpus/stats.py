@@ -62,21 +62,24 @@ def format_stats(corpus: str | Path) -> str:
     rows = sum_languages(stats)
     columns = ["lang", "name", "train", "validation", "characters", "bytes"]
     table = [[*columns, "dropped"]]
-    table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]
-    totals = (_cell(sum(row[name] for row in rows)) for name in columns[2:])
+    table += [
+        [*(_format_cell(row[name]) for name in columns), _format_drops(row["dropped"])]
+        for row in rows
+    ]
+    totals = (_format_cell(sum(row[name] for row in rows)) for name in columns[2:])
     table.append(["total", f"{len(rows)} languages", *totals, ""])
     stages = [["stage", "in", "out", "dropped"]]
     for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
-        counts = (_cell(stage["in"]), _cell(stage["out"]))
-        stages.append([stage["name"], *counts, _drops(stage["dropped"])])
+        counts = (_format_cell(stage["in"]), _format_cell(stage["out"]))
+        stages.append([stage["name"], *counts, _format_drops(stage["dropped"])])
     return _align(table, text_columns={0, 1, 6}) + "\n\n" + _align(stages, text_columns={0, 3})
 
 
-def _drops(dropped: Mapping[str, int]) -> str:
+def _format_drops(dropped: Mapping[str, int]) -> str:
     return describe_drops(dropped) or "-"
 
 
-def _cell(value: int | str) -> str:
+def _format_cell(value: int | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 

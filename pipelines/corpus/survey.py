@@ -101,7 +101,7 @@ def extract_hosts(urls: pa.Array) -> pa.Array:
     return _compute.if_else(_compute.fill_null(good, False), names, NO_SITE)
 
 
-def sites(urls: pa.Array) -> dict[str, int]:
+def count_sites(urls: pa.Array) -> dict[str, int]:
     """Count the host names of URLs."""
     counted = _compute.value_counts(extract_hosts(urls))
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
@@ -147,12 +147,12 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
     for path in paths:
         with open_shard(path) as shard:
             for batch in shard.iter_batches(_BATCH_ROWS, columns=["url", "lang_score"]):
-                hosts.add(sites(batch["url"]))
+                hosts.add(count_sites(batch["url"]))
                 values = batch["lang_score"].to_numpy(zero_copy_only=False)
                 scores += np.histogram(values, SCORE_BINS, (0, 1))[0]
                 documents += len(batch)
                 progress.add(len(batch))
-            for text in _texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
+            for text in _read_texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
                 scripts.update(count_scripts(text))
                 sampled += 1
                 sampled_bytes += len(text.encode())
@@ -167,7 +167,7 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
     return figures, hosts
 
 
-def _texts(shard: pq.ParquetFile) -> Iterator[str]:
+def _read_texts(shard: pq.ParquetFile) -> Iterator[str]:
     for batch in shard.iter_batches(_TEXT_BATCH_ROWS, columns=["text"]):
         yield from batch["text"].to_pylist()
 

@@ -84,7 +84,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         problems.append(
             f"{path} was left by a killed command: run that command again, or remove the path"
         )
-    problems += [*_chain(removals), *_accounts(directory, manifest["shards"])]
+    problems += [*_check_chain(removals), *_check_accounts(directory, manifest["shards"])]
     return {
         **result,
         "files": len(entries),
@@ -106,7 +106,7 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
             return [f"{name} is damaged (its SHA-256 is not the manifest's)"]
         try:
             if "rows" in entry:
-                return [f"{name} {problem}" for problem in _rows(str(local), entry, removals)]
+                return [f"{name} {problem}" for problem in _check_rows(str(local), entry, removals)]
             urls = []
             if name.endswith(".jsonl"):
                 urls = read_sample_urls(path)
@@ -117,11 +117,11 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
         except (LookupError, TypeError) as error:
             return [f"{name} is not as a build writes it ({error!r}): restore it"]
     removed = load_removed(removals)
-    count = sum(bool(removed and removed.found(url)) for url in urls)
+    count = sum(bool(removed and removed.match(url)) for url in urls)
     return [f"{name} names {count} pages that were removed"] if count else []
 
 
-def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
+def _check_rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
     """Yield the problems with the rows of a shard."""
     removed = load_removed(removals)
     rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
@@ -133,7 +133,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
                 wrong["language"] += lang != entry["lang"]
                 wrong["id"] += page_id != make_document_id(url).hex()
                 wrong["order"] += page_id <= last
-                wrong["removed"] += bool(removed and removed.found(url, page_id))
+                wrong["removed"] += bool(removed and removed.match(url, page_id))
                 last, rows = page_id, rows + 1
     if rows != entry["rows"]:
         yield f"has {rows} rows; the manifest says {entry['rows']}"
@@ -151,7 +151,7 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
             yield f"has {count} {problem}"
 
 
-def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the differences between statistics and manifest."""
     documents: dict[tuple[str, str], int] = {}
     for shard in shards:
@@ -178,7 +178,7 @@ def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[s
         yield f"{STATS}: {error}"
 
 
-def _chain(removals: Records) -> Iterator[str]:
+def _check_chain(removals: Records) -> Iterator[str]:
     """Yield records of removals that do not name the record before them."""
     before = ""
     for path, sha256 in removals:

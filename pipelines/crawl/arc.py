@@ -64,10 +64,12 @@ def _read_plain(file: BinaryIO, size: int, max_bytes: int) -> Iterator[Record | 
             yield record
             if isinstance(record, Damage):
                 retried += file.tell() - record.offset
-                start = _next_line(file, record.offset if retried <= _RETRY_BYTES else file.tell())
+                start = _find_next_line(
+                    file, record.offset if retried <= _RETRY_BYTES else file.tell()
+                )
 
 
-def _next_line(file: BinaryIO, start: int) -> int | None:
+def _find_next_line(file: BinaryIO, start: int) -> int | None:
     """Find the next line that begins a record, after the line that contains `start`."""
     file.seek(start)
     begins = False

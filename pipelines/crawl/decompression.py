@@ -232,7 +232,7 @@ class DecompressedStream(io.RawIOBase):
         content = self._decoded - self._contents[-1]
         spent = self._input_offset - self._members[-1]
         if content > BOMB_BYTES and content > MAX_RATIO * spent:
-            self._damage = self._damaged("it expands beyond reason")
+            self._damage = self._make_damage("it expands beyond reason")
         return True
 
     def _begin_member(self) -> bool:
@@ -267,17 +267,17 @@ class DecompressedStream(io.RawIOBase):
                 output = decoder.decompress(given, _GZIP_OUTPUT_BYTES)
                 left = decoder.unused_data or decoder.unconsumed_tail
         except (zlib.error, zstandard.ZstdError) as error:
-            self._damage = self._damaged(str(error))
+            self._damage = self._make_damage(str(error))
             return b""
         self._consume(len(given) - len(left))
         if decoder.eof:
             self._decoder = None
             self._ended = self._one_member
         elif not given and not output:
-            self._damage = self._damaged("the file ends too early")
+            self._damage = self._make_damage("the file ends too early")
         return output
 
-    def _damaged(self, error: str) -> DamagedStreamError:
+    def _make_damage(self, error: str) -> DamagedStreamError:
         return DamagedStreamError(self._members[-1], error)
 
 
@@ -341,7 +341,7 @@ def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
         block = file.read(_READ_BYTES + _PROBE_BYTES)
         place = block.find(GZIP_MAGIC)
         while 0 <= place < _READ_BYTES:
-            if first := _first_bytes(block[place : place + _PROBE_BYTES]):
+            if first := _read_first_bytes(block[place : place + _PROBE_BYTES]):
                 yield start + place, first.lstrip()
             place = block.find(GZIP_MAGIC, place + 1)
         if len(block) <= _READ_BYTES:
@@ -349,7 +349,7 @@ def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
         start += _READ_BYTES
 
 
-def _first_bytes(data: bytes) -> bytes:
+def _read_first_bytes(data: bytes) -> bytes:
     try:
         return zlib.decompressobj(wbits=31).decompress(data, _FIRST_BYTES)
     except zlib.error:

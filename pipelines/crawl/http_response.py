@@ -97,7 +97,7 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     encoding = headers.get("content-encoding", "")
     if encoding not in ("", "identity"):
         try:
-            body = _decompressed(body, encoding, max_bytes)
+            body = _decompress(body, encoding, max_bytes)
         except (OSError, zlib.error, DamagedStreamError) as error:
             if _BINARY.search(body, 0, _SNIFFED_BYTES):
                 raise UnreadableError("bad_encoding", str(error)) from error
@@ -119,7 +119,7 @@ def _join_chunks(body: bytes) -> bytes:
     raise EOFError("a chunk is cut off")
 
 
-def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Decompress all members, up to `max_bytes` + 1 bytes.
 
     Raise an error of the library, or DamagedStreamError, if the data has no end.

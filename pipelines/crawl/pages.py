@@ -64,7 +64,7 @@ def read_pages(
             return
         read_records = read_arc if format == "arc" else read_archive
         for record in read_records(path, reading.max_record_bytes):
-            if blocked and (url := _url(record)) and (listed := blocked(url)):
+            if blocked and (url := _get_url(record)) and (listed := blocked(url)):
                 yield make_blocked_page(listed, f"{file.name}@{record.offset}", url)
             else:
                 yield record_to_page(record, file.name, reading, reserved)
@@ -78,7 +78,7 @@ def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
         return json_lines.read_field_names(str(path), max_record_bytes)
 
 
-def _url(record: Record | Damage) -> str:
+def _get_url(record: Record | Damage) -> str:
     """Return the URL of a record that may contain a page, else ""; replace bytes beyond UTF-8."""
     if isinstance(record, Damage) or record.kind == "other":
         return ""

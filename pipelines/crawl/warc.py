@@ -93,7 +93,7 @@ class _Archive:
             for raw in ArchiveIterator(self._file, parse_http=False):
                 size = raw.content_length
                 headers = raw.headers.items_bytes()
-                record = _record(headers, raw.reader, raw.stream_pos, max_bytes, size)
+                record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
                 if raw.reader.read(1):  # the record has two lengths
                     return
                 if before:
@@ -106,7 +106,7 @@ class _Archive:
         except (OSError, EOFError) as error:
             describe_damage(error)
 
-    def records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
+    def read_records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
         """Yield the records of a stream; raise an exception if reading cannot continue."""
         if self.members.compression == "none":
             while line := _find_record(self._file):
@@ -114,7 +114,7 @@ class _Archive:
                 headers = _read_headers(self._file)
                 # Detects a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
-                yield _record(headers, self._file, offset, max_bytes, left)
+                yield _read_record(headers, self._file, offset, max_bytes, left)
             return
         held: Record | None = None
         content = stream.buffered()
@@ -126,7 +126,7 @@ class _Archive:
                 member = stream.locate(content.tell() - len(line))
                 headers = _read_headers(content)
                 stream.in_record = True
-                held = _record(headers, content, member, max_bytes)
+                held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
             # A record in the damaged member is not yielded: its checksum was not reached.
@@ -195,7 +195,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
         stream = archive.members.open(start)
         after, came_far, error = start, bool(known), None
         try:
-            for record in itertools.islice(archive.records(stream, max_bytes), known, None):
+            for record in itertools.islice(archive.read_records(stream, max_bytes), known, None):
                 if unreported:
                     yield unreported
                     unreported = None
@@ -246,7 +246,7 @@ def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
     return _HEADER.findall(b"".join(lines))
 
 
-def _record(
+def _read_record(
     pairs: Sequence[tuple[bytes, bytes]],
     content: Any,
     offset: int,

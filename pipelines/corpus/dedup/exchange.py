@@ -113,15 +113,15 @@ class Exchange:
         """Groups of shards."""
         return _read_groups(self.shared)[0]
 
-    def lists(self) -> list[Tasks]:
+    def make_lists(self) -> list[Tasks]:
         """Return lists of tasks, to run one list after the other."""
         raise NotImplementedError
 
-    def stays(self, group: Group) -> np.ndarray:
+    def read_stays(self, group: Group) -> np.ndarray:
         """Return whether each page of a group stays: bool [pages]."""
         raise NotImplementedError
 
-    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+    def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         """Return the choice for each page of a group, for `Dedup.reasons`.
 
         Args:
@@ -155,21 +155,21 @@ class Exchange:
         """Return the sum of a number in the notes of a list's tasks."""
         return sum(note[name] for note in self.tasks(title, None, count).read())
 
-    def pages_before(self, group: Group) -> np.ndarray:
+    def find_pages_before(self, group: Group) -> np.ndarray:
         """Return whether each page stays in all earlier deduplications: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
-            come &= other.stays(group)
+            come &= other.read_stays(group)
         return come
 
-    def tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def read_tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield a group's stored pages, a row group at a time."""
         for shard in group.shards:
             with storage.fetch(self.work.pages(shard)) as path, pq.ParquetFile(path) as file:
                 for number in range(file.num_row_groups):
                     yield file.read_row_group(number, columns=list(columns))
 
-    def bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the known keys and the keys of each group in a bucket.
 
         Ranks and page of a known key are zeros, so that it wins.

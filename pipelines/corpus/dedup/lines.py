@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mswitch.pipelines.compiled import choose_table_size, compiled, get_random_seed
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary
+from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field
 from mswitch.pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
     fingerprint_lines,
@@ -41,7 +41,7 @@ class LineDedup(Dedup):
     width: ClassVar[int] = 3
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("lines", pa.int32(), nullable=False),
-        binary("line_hashes"),
+        make_binary_field("line_hashes"),
     )
     reads: ClassVar[tuple[str, ...]] = ("url_hash", "lines", "line_hashes")
     dedup_scope: Literal["global", "language"] = "global"

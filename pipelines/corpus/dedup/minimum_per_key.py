@@ -28,7 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks
 class MinimumPerKey(Exchange):
     """Deduplication of URLs or of lines (`UrlDedup`, `LineDedup`)."""
 
-    def lists(self) -> list[Tasks]:
+    def make_lists(self) -> list[Tasks]:
         return [
             self.tasks("keys", self.write_candidates, len(self.groups)),
             self.tasks("choice", self.choose, 1 << self.bits),
@@ -38,7 +38,7 @@ class MinimumPerKey(Exchange):
         """Write a group's candidates, sorted by key, and the page or line of each."""
         group = self.groups[number]
         rows = self.step.candidates(group.pages, group.lines)
-        read = partial(self._candidates, group, self.pages_before(group))
+        read = partial(self._candidates, group, self.find_pages_before(group))
         with (
             storage.publish(self.file("keys", number, "places")) as temporary,
             open(temporary, "wb") as places,
@@ -56,7 +56,7 @@ class MinimumPerKey(Exchange):
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
         """Yield candidates, each with its position among the group's pages or lines."""
         page = place = 0
-        for table in self.tables(group, self.step.reads):
+        for table in self.read_tables(group, self.step.reads):
             come_in_table = come[page : page + len(table)]
             candidates, positions, places = self.step.candidates_in(table, come_in_table)
             yield np.column_stack([candidates, (positions + place).astype(np.uint64)])
@@ -68,7 +68,7 @@ class MinimumPerKey(Exchange):
 
         The file has the bounds of each group's bits, int64 [groups + 1], then the bits.
         """
-        known, parts = self.bucket(number)
+        known, parts = self.read_bucket(number)
         candidates = np.concatenate([*known, *parts])
         smallest = np.zeros(len(candidates), bool)
         smallest[choose_best_rows(candidates)] = True
@@ -95,12 +95,12 @@ class MinimumPerKey(Exchange):
             selected[np.frombuffer(places, np.int64)[np.concatenate(bits).view(bool)]] = True
         return selected
 
-    def stays(self, group: Group) -> np.ndarray:
+    def read_stays(self, group: Group) -> np.ndarray:
         return self.selected(group, group.pages)
 
-    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+    def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         if isinstance(self.step, UrlDedup):
-            return self.stays(group).tolist()
+            return self.read_stays(group).tolist()
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
     def count_shuffled_bytes(self, known_keys: int) -> int:

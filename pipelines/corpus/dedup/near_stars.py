@@ -50,13 +50,13 @@ class Stars(Exchange):
 
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
-    def star_lists(self) -> list[Tasks]:
+    def make_star_lists(self) -> list[Tasks]:
         """Return the lists between `matches` and `clusters`; none if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
         return [
-            self.tasks("languages", self.find_large, 1),
+            self.tasks("languages", self.note_large, 1),
             self.tasks("edges", self.spread, 1 << self.bits),
             *(self.tasks(f"stars{n}", star, self._parts) for n, star in enumerate(stars)),
             self.tasks("rest", self.finish_stars, 1),
@@ -81,13 +81,13 @@ class Stars(Exchange):
     def _parts(self) -> int:
         return 1 << self._part_bits
 
-    def large(self) -> list[int]:
+    def find_large(self) -> list[int]:
         """Return the numbers of languages with more than `large_pairs` matches."""
         if not self._may_be_large:
             return []
         return next(self.tasks("languages", None, 1).read())["large"]
 
-    def find_large(self, _: int) -> dict[str, list[int]]:
+    def note_large(self, _: int) -> dict[str, list[int]]:
         """Count the matches of each language; note the large languages."""
         pairs = collections.Counter[str]()
         for note in self.tasks("matches", None, 1 << self.bits).read():
@@ -97,14 +97,16 @@ class Stars(Exchange):
     def spread(self, bucket: int) -> dict[str, int]:
         """Write the matches in a bucket as edges: the larger page, then the smaller one."""
         path = self.file("matches", bucket, "pairs")
-        parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
+        parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.find_large()]
         edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
         """Do a step on a part of the pages, unless an earlier round changed nothing."""
         last = (step - 1) // 2 * 2
-        if not self.large() or (last > 0 and not (self._changed(last - 1) + self._changed(last))):
+        if not self.find_large():
+            return {"changed": 0}
+        if last > 0 and not (self._changed(last - 1) + self._changed(last)):
             return {"changed": 0}
         return self._star(step, part)
 
@@ -162,7 +164,7 @@ class Stars(Exchange):
 
     def finish_stars(self, _: int) -> dict[str, int]:
         """Do the remaining rounds; return the step after which all components are stars."""
-        if not self.large():
+        if not self.find_large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
         while changed[-2] or changed[-1]:
@@ -176,7 +178,7 @@ class Stars(Exchange):
     def label(self, part: int) -> dict[str, int]:
         """Write each page's label (the smallest page of its component), sorted by group."""
         rows = np.zeros((0, 2), np.uint64)
-        if self.large():
+        if self.find_large():
             least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
             least = least[least[:, 0] > 0]
             keys = self.keys_in_groups(least[:, 0] * _BACK)
@@ -190,7 +192,7 @@ class Stars(Exchange):
         A component that contains page 0, the corpus, has no best page.
         """
         best = np.zeros((0, 7), np.uint64)
-        if self.large() and len(rows := self.of_group("labels", group)):
+        if self.find_large() and len(rows := self.read_group("labels", group)):
             keys, labels = rows.T
             ranks = self.ranks(group)[(keys & PLACE).astype(np.int64)]
             rows = np.column_stack([labels, ranks, keys, np.ones_like(keys)])
@@ -207,17 +209,17 @@ class Stars(Exchange):
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
         """Set in `sizes` the sizes of clusters that pages of a group represent."""
-        if self.large():
-            sizes[(self.of_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
-            keys, cluster_sizes = self.of_group("winners", group).T
+        if self.find_large():
+            sizes[(self.read_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
+            keys, cluster_sizes = self.read_group("winners", group).T
             sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
-    def of_group(self, title: str, group: int) -> np.ndarray:
+    def read_group(self, title: str, group: int) -> np.ndarray:
         """Return the rows of a group, in any order: a page's key and another number."""
         files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
-    def clustered_pages(self) -> int:
+    def count_clustered_pages(self) -> int:
         """Return the number of pages of large languages with matches."""
         return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
 

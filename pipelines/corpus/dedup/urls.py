@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, rank_newest_first
+from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field, rank_newest_first
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack, unpack_column
 from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.records import Page
@@ -30,9 +30,9 @@ class UrlDedup(Dedup):
     kind: ClassVar[str] = "urls"
     width: ClassVar[int] = 5
     stored: ClassVar[tuple[pa.Field, ...]] = (
-        binary("id", 16),
-        binary("url_hash", 16),
-        binary("text_hash", 16),
+        make_binary_field("id", 16),
+        make_binary_field("url_hash", 16),
+        make_binary_field("text_hash", 16),
     )
     reads: ClassVar[tuple[str, ...]] = ("id", "text_hash", "timestamp_micros", "url_hash")
     url_winner: UrlWinner = "newest"

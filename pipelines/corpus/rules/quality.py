@@ -121,7 +121,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         last = np.where(closed, last - 1, last)
     dots = words.codes[np.maximum(ends[:, None] - [1, 2, 3], starts[:, None])] == _DOT
     ellipsis = (words.codes[ends - 1] == _ELLIPSIS) | (dots.all(axis=1) & (lengths >= 3))
-    again = ~_mark_first(page_of_line, words.characters.of(starts, ends))
+    again = ~_mark_first(page_of_line, words.characters.hash(starts, ends))
 
     def share(marked: np.ndarray) -> np.ndarray:
         return _share(np.bincount(page_of_line, marked, pages), total)

@@ -117,7 +117,7 @@ class SpanHashes:
         np.cumsum(values * powers[: len(values)], out=sums[1:])
         return cls(sums, inverses)
 
-    def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the hash of each span; equal spans have equal hashes at any place."""
         return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
 
@@ -188,7 +188,7 @@ class Words:
         stops = positions + units[pages]
         fits = stops <= self.first[pages + 1]
         positions, stops = positions[fits], stops[fits]
-        return positions, stops, self.spans.of(positions, stops)
+        return positions, stops, self.spans.hash(positions, stops)
 
 
 def cut(texts: Sequence[str]) -> Words:
@@ -209,7 +209,7 @@ def cut(texts: Sequence[str]) -> Words:
         starts=starts,
         ends=ends,
         first=first,
-        hashes=characters.of(starts, ends),
+        hashes=characters.hash(starts, ends),
         characters=characters,
         unspaced=scripts > 0,
         letters_per_word=_letters_per_word(scripts, first),

@@ -43,12 +43,12 @@ from mswitch.pipelines.crawl.html.tokens import (
     LT,
     QUESTION,
     SLASH,
+    are_equal,
     ends_section,
     find_comment_end,
     find_raw_end,
     find_tag_end,
     is_plain,
-    same,
 )
 
 #: In units of 20 ns: at this limit parsing and extraction take about half a second.
@@ -121,7 +121,7 @@ def _find_name(html, opened, number, start, stop, closed_with, most):
             size = element[_STOP] - element[_START]
             if number < UNKNOWN or (
                 size == stop - start <= _MOST_COMPARED
-                and same(html, element[_START], start, size, True)
+                and are_equal(html, element[_START], start, size, True)
             ):
                 return place
         if closed_with != _ANY and not KIND[element[_NAME]] & closed_with:
@@ -165,7 +165,7 @@ def _is_made_again(html, opened, number, start, tag_stop):
     for place in range(opened.sums[_DEPTH] if size <= _MOST_COMPARED else 0):
         element = opened.elements[place]
         if element[_NAME] == number and element[_TAG_STOP] - element[_START] == size:
-            equal += same(html, element[_START], start, size, False)
+            equal += are_equal(html, element[_START], start, size, False)
             if equal == _MOST_EQUAL:
                 return False
     return True

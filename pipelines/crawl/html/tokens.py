@@ -15,7 +15,7 @@ IS_LETTER[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 
 
 @compiled
-def same(html, start, other, size, fold):
+def are_equal(html, start, other, size, fold):
     """Return whether two ranges of the page are equal; `fold` ignores case."""
     for place in range(size):
         first, second = html[start + place], html[other + place]
@@ -50,7 +50,7 @@ def _is_tag(html, place, name, name_stop):
     """Return whether the same name, complete, follows `<` or `</`."""
     size = name_stop - name
     end = place + size
-    return end < len(html) and same(html, place, name, size, True) and ENDS_NAME[html[end]]
+    return end < len(html) and are_equal(html, place, name, size, True) and ENDS_NAME[html[end]]
 
 
 @compiled

@@ -18,7 +18,7 @@ from trees import data_bytes
 
 from mswitch.flows.stages.common import finish
 from mswitch.pipelines.corpus.build import CorpusConfig
-from mswitch.pipelines.corpus.change import _follow
+from mswitch.pipelines.corpus.change import _apply_edits
 from mswitch.pipelines.corpus.dedup.key_files import read_keys
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack
 from mswitch.pipelines.corpus.survey import read_rejected_samples
@@ -121,15 +121,15 @@ def test_an_edited_card_gets_the_figures(months, corpus, capsys):
 
 def test_figures_follow_beside_lines_that_repeat():
     before, after = "a\nx\n1\nx\nz\n", "a\nx\nnew\n1\nx\n2\nz\n"
-    assert _follow(f"Mine\n{before}Ours\n", before, after) == f"Mine\n{after}Ours\n"
-    assert _follow(before.replace("x", "y"), before, after) is None
+    assert _apply_edits(f"Mine\n{before}Ours\n", before, after) == f"Mine\n{after}Ours\n"
+    assert _apply_edits(before.replace("x", "y"), before, after) is None
 
 
 def test_figures_follow_into_sections_that_a_person_moved():
     card = "# T\nx docs {}\n\n## A\nfigures {}\n\n## B\nfigures of {}\n".format
     moved = "# T\n## B\nfigures of {2}\n\nx docs {0}\n\n## A\nfigures {1}\n".format
-    assert _follow(moved(10, 1, 2), card(10, 1, 2), card(11, 9, 8)) == moved(11, 9, 8)
-    assert _follow("# T\n", card(10, 1, 2), card(11, 9, 8)) is None
+    assert _apply_edits(moved(10, 1, 2), card(10, 1, 2), card(11, 9, 8)) == moved(11, 9, 8)
+    assert _apply_edits("# T\n", card(10, 1, 2), card(11, 9, 8)) is None
 
 
 @pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])
@@ -184,7 +184,8 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
     entries = read_json(corpus / "manifest.json")["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "mswitch.pipelines.corpus.phases.choose_shared_bits", lambda size, most: sizes.append(size) or 1
+        "mswitch.pipelines.corpus.phases.choose_shared_bits",
+        lambda size, most: sizes.append(size) or 1,
     )
     add(corpus, small)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}

@@ -24,7 +24,7 @@ from mswitch.pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
-from mswitch.pipelines.corpus.validation_split import is_validation, modulo
+from mswitch.pipelines.corpus.validation_split import is_validation, compute_modulo
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import mc4_codes
@@ -37,7 +37,7 @@ def test_halves_are_the_numbers_of_md5(texts, divisor):
     numbers = [int(hashlib.md5(text.encode()).hexdigest(), 16) for text in texts]
     assert [(int(high) << 64) + int(low) for high, low in halves] == numbers
     assert halves.dtype == np.uint64
-    assert modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
+    assert compute_modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
 
 
 def test_split_is_mc4s():
@@ -188,8 +188,8 @@ def test_config_defaults_are_mc4s():
     config = CorpusConfig()
     assert kept(config) == {*mc4_codes(), "und"}
     recipe = config.load()
-    assert recipe.first(MaxLength).max_page_characters == 190_000
-    assert recipe.first(Paragraphs) == Paragraphs(min_lines=3, min_long_line_characters=200)
+    assert recipe.find_first(MaxLength).max_page_characters == 190_000
+    assert recipe.find_first(Paragraphs) == Paragraphs(min_lines=3, min_long_line_characters=200)
     assert thresholds(config) == (0.95, "newest", 0.999)
 
 

@@ -15,8 +15,8 @@ from mswitch.pipelines.corpus import survey as survey_module
 from mswitch.pipelines.corpus.survey import (
     NO_SITE,
     HeavyHitters,
+    count_sites,
     read_rejected_samples,
-    sites,
     survey,
 )
 from mswitch.pipelines.errors import UserError
@@ -47,12 +47,12 @@ from mswitch.pipelines.errors import UserError
     ],
 )
 def test_site(url, site):
-    assert sites(pa.array([url], pa.string())) == {site: 1}
+    assert count_sites(pa.array([url], pa.string())) == {site: 1}
 
 
 @given(st.lists(st.text()))
 def test_any_url_counts_once(urls):
-    counted = sites(pa.array(urls, pa.string()))
+    counted = count_sites(pa.array(urls, pa.string()))
     assert sum(counted.values()) == len(urls)
     for site in set(counted) - {NO_SITE}:
         assert site.isprintable()

@@ -22,7 +22,7 @@ from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
 from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
-from mswitch.pipelines.corpus.shard_work import _rows
+from mswitch.pipelines.corpus.shard_work import _make_rows
 from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.text_lines import normalize_lines
@@ -51,7 +51,7 @@ def deduplicate(
     with tempfile.TemporaryDirectory() as root:
         work = WorkDirectory(root)
         storage.make_directory(work.directory("pages"))
-        rows = [list(_rows(pages, RECIPE)) for pages in units]
+        rows = [list(_make_rows(pages, RECIPE)) for pages in units]
         for number, unit in enumerate(rows):
             table = pa.Table.from_pylist(unit, RECIPE.pages)
             pq.write_table(table, work.pages(number), row_group_size)

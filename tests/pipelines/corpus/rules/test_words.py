@@ -76,9 +76,9 @@ def test_order_of_words_counts():
 def test_span_hashes_are_those_of_the_content(values):
     hashes = SpanHashes.over(np.array(values, np.uint64))
     spans = [(a, b) for a in range(len(values)) for b in range(a + 1, len(values) + 1)]
-    found = hashes.of(*np.array(spans).T)
+    found = hashes.hash(*np.array(spans).T)
     for (a, b), value in zip(spans, found, strict=True):
-        same = SpanHashes.over(np.array(values[a:b], np.uint64)).of(
+        same = SpanHashes.over(np.array(values[a:b], np.uint64)).hash(
             np.array([0]), np.array([b - a])
         )
         # A leading zero is worth nothing to a polynomial; words are never zero.
