@@ -24,7 +24,7 @@ from mswitch.pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
-from mswitch.pipelines.corpus.validation_split import is_validation, compute_modulo
+from mswitch.pipelines.corpus.validation_split import compute_modulo, is_validation
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import mc4_codes
@@ -171,7 +171,9 @@ def test_rules_are_changed_by_their_names():
     assert steps["opt_out"].robots == ()
     assert steps["blocklist"].blocklists == ("a.txt", "b.txt")
     assert not steps["personal_data"].mask_personal_data
-    assert CorpusConfig(set=("paragraphs.min_lines=5",)).load().first(Paragraphs).min_lines == 5
+    assert (
+        CorpusConfig(set=("paragraphs.min_lines=5",)).load().find_first(Paragraphs).min_lines == 5
+    )
 
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
@@ -181,7 +183,7 @@ def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
 
 
 def kept(config: CorpusConfig) -> frozenset[str]:
-    return config.load().first(IdentifyLanguage).kept
+    return config.load().find_first(IdentifyLanguage).kept
 
 
 def test_config_defaults_are_mc4s():
