@@ -103,13 +103,13 @@ def _digest(function: Callable[..., Any]) -> str:
 
 
 @functools.cache
-def random_seed() -> np.uint64:
+def get_random_seed() -> np.uint64:
     """Return a seed that authors of pages cannot predict, so they cannot make hashes collide."""
     return np.uint64(int.from_bytes(os.urandom(8), "little"))
 
 
 @compiled
-def table_size(count: int) -> int:
+def choose_table_size(count: int) -> int:
     """Return the number of slots of a hash table for `count` entries: a power of two."""
     size = 2
     while size < 2 * count:

@@ -73,16 +73,16 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
 def parse_value(name: str, text: str, annotation: Any) -> Any:
     """Parse a value by the annotation of its field; commas separate the values of a list."""
     kind = next(part for part in _parts(annotation) if part is not types.NoneType)
-    of_list = get_args(kind)[0] if get_origin(kind) is tuple else None
+    element = get_args(kind)[0] if get_origin(kind) is tuple else None
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        if of_list:
-            return tuple(of_list(part) for part in text.split(",") if part)
+        if element:
+            return tuple(element(part) for part in text.split(",") if part)
         return kind(text) if kind in (int, float) else text
     except (KeyError, ValueError) as error:
         words = {bool: "true or false", int: "a whole number", float: "a number"}
-        expected = "numbers separated by commas" if of_list else words[kind]
+        expected = "numbers separated by commas" if element else words[kind]
         raise UserError(f"{name}={text}: give {expected}") from error
 
 

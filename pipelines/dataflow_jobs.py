@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 _LABEL = "mswitch-build"
 
 
-def job_name(what: str, directory: str) -> str:
+def job_name(title: str, directory: str) -> str:
     """Return the name of a job that writes to `directory`."""
-    return f"{what}-{_digest(directory)}"
+    return f"{title}-{_digest(directory)}"
 
 
-def job_label(what: str, directory: str, identity: str) -> str:
+def make_job_label(title: str, directory: str, identity: str) -> str:
     """Return the label of a job, for Beam's option --labels.
 
     Args:
-        what: name of the job within its build.
+        title: name of the job within its build.
         directory: directory that the job writes to.
         identity: identity of the build.
     """
-    return f"{_LABEL}={_digest(directory)}-{_digest(f'{what} {identity}')}"
+    return f"{_LABEL}={_digest(directory)}-{_digest(f'{title} {identity}')}"
 
 
 def _digest(text: str) -> str:

@@ -198,17 +198,17 @@ class Downloader:
             return {name.lower(): value for name, value in response.headers.items()}
 
 
-def stated_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
+def read_digests(headers: Mapping[str, str]) -> list[tuple[str, str, bytes]]:
     """Return header, algorithm and digest of the whole file, from headers by lower-case name."""
     texts = [("content-md5", "md5", headers.get("content-md5", ""))]
     for algorithm, text in re.findall(r"(md5|crc32c)=([^, ]*)", headers.get("x-goog-hash", "")):
         texts.append(("x-goog-hash", algorithm, text))
-    found = []
+    digests = []
     for header, algorithm, text in texts:
         with contextlib.suppress(binascii.Error):
             if digest := base64.b64decode(text, validate=True):
-                found.append((header, algorithm, digest))
-    return found
+                digests.append((header, algorithm, digest))
+    return digests
 
 
 def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
@@ -216,7 +216,7 @@ def _verify(path: Path, headers: Mapping[str, str]) -> tuple[Fetched, str]:
 
     If no header states a digest, a gzip file must decompress to its end.
     """
-    stated = stated_digests(headers)
+    stated = read_digests(headers)
     digests: dict[str, Any] = {"sha256": hashlib.sha256()}
     for _, algorithm, _ in stated:
         is_md5 = algorithm == "md5"

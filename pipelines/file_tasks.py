@@ -114,9 +114,9 @@ def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
     number, item = numbered
     path = storage.join(tasks.notes, _note(number))
     if not storage.exists(path):
-        found = tasks.function(item)
+        note = tasks.function(item)
         fault_point(f"{stage}.before_note", of_any_stage=True)
-        storage.write_json(path, found, scratch=True)
+        storage.write_json(path, note, scratch=True)
         fault_point(f"{stage}.after_{tasks.name.replace(' ', '_')}", of_any_stage=True)
     return number
 

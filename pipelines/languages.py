@@ -129,13 +129,13 @@ def mc4_codes() -> tuple[str, ...]:
     return tuple(code for code, language in languages().items() if language.mc4)
 
 
-def task_name(lang: str) -> str:
+def name_task(lang: str) -> str:
     """Return the seqio task of a language, which also names its folder in an examples directory.
 
     Languages of mC4 have mT5's names (`mc4.de`); others are like `mswitch.hr` or
     `mswitch.ast_Latn`.
     """
-    language = language_of(lang)
+    language = find_language(lang)
     return f"{'mc4' if language.mc4 else 'mswitch'}.{language.registry_name}"
 
 
@@ -162,7 +162,7 @@ def any_code(text: str) -> str | None:
     return find_code(code) or (code if _CODE.fullmatch(code) else None)
 
 
-def language_of(code: str) -> Language:
+def find_language(code: str) -> Language:
     """Return the language of a code; if the table lacks it, only its code is known."""
     return languages().get(code) or Language(code, code)
 

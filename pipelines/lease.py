@@ -64,18 +64,18 @@ class Lease:
     def take(self, stage: str) -> None:
         """Take a lease that is free, or that nobody renews."""
         watched, deadline = None, 0.0
-        while (found := read_version(self.url)) is not None and (
-            holder := _field(found[0], "holder")
+        while (stored := read_version(self.url)) is not None and (
+            holder := _field(stored[0], "holder")
         ):
             if watched is None:
-                watched, deadline = found[1], time.monotonic() + LEASE_SECS
+                watched, deadline = stored[1], time.monotonic() + LEASE_SECS
                 say(stage, f"{self.directory} was in use by {holder}; waiting for its next renewal")
-            elif found[1] != watched:
+            elif stored[1] != watched:
                 raise UserError(self._in_use(holder))
             elif time.monotonic() >= deadline:
                 break
             time.sleep(LEASE_SECS / 20)
-        self._version = found and found[1]
+        self._version = stored and stored[1]
         try:
             self._write(_me())
         except ChangedError:
@@ -95,11 +95,11 @@ class Lease:
             self._version = replace_version(self.url, data, self._version)
         except ChangedError:
             # A request was perhaps repeated after its answer was lost; then the data is ours.
-            found = read_version(self.url)
-            if found is None or found[0] != data:
+            stored = read_version(self.url)
+            if stored is None or stored[0] != data:
                 self._until = 0.0
                 raise
-            self._version = found[1]
+            self._version = stored[1]
         self._until = begun + LEASE_SECS
 
     def keep(self) -> None:
@@ -141,12 +141,12 @@ class FollowedLease(Lease):
         while not self._released.wait(LEASE_SECS / 8):
             begun = time.monotonic()
             try:
-                found = read_version(self.url)
+                stored = read_version(self.url)
             except BucketError:
-                found = None
-            if found is None:  # no answer, or replaced during the read: try again later
+                stored = None
+            if stored is None:  # no answer, or replaced during the read: try again later
                 continue
-            data, version = found
+            data, version = stored
             if not (_field(data, "holder") and _field(data, "renewal").startswith(self.key)):
                 self._until = 0.0
                 return

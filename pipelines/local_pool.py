@@ -44,7 +44,7 @@ class WorkerDiedError(UserError):
 class _Note(ctypes.Structure):
     """Current work of a worker, and its start by the clock that all processes share."""
 
-    _fields_ = (("since", ctypes.c_double), ("what", ctypes.c_char * 256))
+    _fields_ = (("since", ctypes.c_double), ("work", ctypes.c_char * 256))
 
 
 class _Workers:
@@ -141,8 +141,8 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
                 "statements below `if __name__ == '__main__':`"
             ) from error
         # Damaged input may abort a library. It is unknown which worker died.
-        noted = (one.what.decode(errors="replace") for one in pool.notes if one.what)
-        at = ", ".join(what.removeprefix("at ") for what in noted)
+        noted = (current.work.decode(errors="replace") for current in pool.notes if current.work)
+        at = ", ".join(work.removeprefix("at ") for work in noted)
         hint = f"; it was at {at}: if it dies there again, leave out that file" if at else ""
         raise WorkerDiedError(
             "a worker process was killed, perhaps for lack of memory: run the same command again, "
@@ -154,19 +154,23 @@ def call_each(function: Callable[[A], T], items: Iterable[A]) -> list[T]:
     return [future.result() for future in futures]
 
 
-def note(what: str) -> None:
+def note(work: str) -> None:
     """Note the current work of this worker, for its parent's progress; "" means none."""
     for mine in _notes:
-        mine.since, mine.what = time.monotonic(), what.encode(errors="replace")[:255]
+        mine.since, mine.work = time.monotonic(), work.encode(errors="replace")[:255]
 
 
 def longest_note() -> str:
     """Return the longest current work of any worker and its duration, or ""."""
-    notes = [(one.since, one.what) for one in _pools[0].notes if one.what] if _pools else []
+    notes = (
+        [(current.since, current.work) for current in _pools[0].notes if current.work]
+        if _pools
+        else []
+    )
     if not notes:
         return ""
-    since, what = min(notes)
-    return f"{what.decode(errors='replace')} for {time.monotonic() - since:.0f} s"
+    since, work = min(notes)
+    return f"{work.decode(errors='replace')} for {time.monotonic() - since:.0f} s"
 
 
 def _work(function: Callable[[A], T], item: A) -> T:

@@ -80,10 +80,10 @@ def read_version(url: str) -> tuple[bytes, str] | None:
                 return None
         client, place = amazon_object(url)
         try:
-            found = client.get_object(**place)
+            answer = client.get_object(**place)
         except client.exceptions.NoSuchKey:
             return None
-        return found["Body"].read(), found["ETag"]
+        return answer["Body"].read(), answer["ETag"]
 
 
 def replace_version(url: str, data: bytes, version: str | None) -> str:

@@ -140,9 +140,9 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 def read_manifest(directory: str | Path, stage: str) -> dict[str, Any]:
     """Return the manifest of a published stage output."""
     if not storage.is_remote(directory) and not os.path.isdir(directory):
-        what = "is a file" if os.path.exists(directory) else "does not exist"
+        problem = "is a file" if os.path.exists(directory) else "does not exist"
         raise UserError(
-            f"{directory} {what}: give {_DIRECTORIES.get(stage, f'an output of {stage}')}"
+            f"{directory} {problem}: give {_DIRECTORIES.get(stage, f'an output of {stage}')}"
         )
     names = storage.list_names(directory)
     if missing := {MARKER, MANIFEST} - names:
@@ -188,11 +188,13 @@ def is_output(out: str | Path, names: Set[str], stage: str, config: Mapping[str,
             "choose another --out"
         )
     if manifest.get("config_hash") != config_hash(stage, config):
-        found = list(setting_changes(manifest.get("config", {}), config)) or ["empty values"]
-        tables = collections.Counter(name.partition(".")[0] for name in found)
+        changed_names = list(setting_changes(manifest.get("config", {}), config)) or [
+            "empty values"
+        ]
+        tables = collections.Counter(name.partition(".")[0] for name in changed_names)
         # Name a table with many changes instead of listing them.
         many = {table for table, count in tables.items() if count > _MOST_NAMED}
-        pairs = [(name, name.partition(".")[0]) for name in found]
+        pairs = [(name, name.partition(".")[0]) for name in changed_names]
         changed = ", ".join(dict.fromkeys(top if top in many else name for name, top in pairs))
         raise UserError(
             f"{out} was made with other settings or inputs (changed: {changed}): "
@@ -210,11 +212,11 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
         after = json.loads(canonical_json(after))  # as in a manifest: lists, no tuples
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return {} if before == after else {name: before}
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for key in sorted(before.keys() | after.keys()):
         inner = f"{name}.{key}" if name else key
-        found |= setting_changes(before.get(key), after.get(key), inner)
-    return found
+        changes |= setting_changes(before.get(key), after.get(key), inner)
+    return changes
 
 
 class StagedOutput:
@@ -320,7 +322,7 @@ class RemoteOutput:
         if not names:
             # Look for two: one may be the released lease of a writer that left nothing else.
             anything = storage.match(storage.join(self.out, "**"), limit=2)
-            names.update(one.path for one in anything if storage.name_of(one.path) != LEASE)
+            names.update(file.path for file in anything if storage.name_of(file.path) != LEASE)
         self._claim = storage.join(self.out, CLAIM)
         if MARKER not in names and CLAIM in names:
             if storage.read_json(self._claim)["config_hash"] != self.hash:

@@ -113,7 +113,7 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
 
     beam_options = engine.beam_options
     if engine.runner == "dataflow":
-        label = dataflow_jobs.job_label(job_name, engine.out, engine.identity)
+        label = dataflow_jobs.make_job_label(job_name, engine.out, engine.identity)
         beam_options = (*beam_options, f"--labels={label}")
         job_name = dataflow_jobs.job_name(job_name, engine.out)
 
@@ -158,7 +158,7 @@ def _names(beam_options: Sequence[str]) -> set[str]:
 
 
 def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
-    missing = [f"--{name} ({what})" for name, what in needs.items() if name not in given]
+    missing = [f"--{name} ({meaning})" for name, meaning in needs.items() if name not in given]
     if missing:
         raise UserError(f"runner {runner} needs, after --, {', '.join(missing)}")
 

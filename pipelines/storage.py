@@ -104,8 +104,8 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
             f"cannot list {pattern}: {innermost_reason(error)}; check its name and your access"
         ) from error
     return [
-        FileStatus(found.path, found.size_in_bytes, found.last_updated_in_seconds or 0.0)
-        for found in result.metadata_list
+        FileStatus(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0)
+        for file in result.metadata_list
     ]
 
 
@@ -224,10 +224,10 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
     """Return all files below `directory`, or those named `called`, by relative path."""
     if is_remote(directory):
         prefix = len(join(directory, ""))
-        found = match(join(directory, "**"))
+        matches = match(join(directory, "**"))
         return {
             file.path[prefix:]: file
-            for file in found
+            for file in matches
             if called in (None, os.path.basename(file.path))
         }
     files = {}
@@ -237,10 +237,10 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
                 continue
             path = os.path.join(folder, name)
             with contextlib.suppress(FileNotFoundError):  # its directory is being replaced
-                found = os.stat(path)
-                if not stat.S_ISREG(found.st_mode):
+                info = os.stat(path)
+                if not stat.S_ISREG(info.st_mode):
                     continue  # reading a pipe would wait for a writer
-                status = FileStatus(path, found.st_size, found.st_mtime)
+                status = FileStatus(path, info.st_size, info.st_mtime)
                 files[os.path.relpath(path, directory)] = status
     return files
 
@@ -296,10 +296,10 @@ def remove_tree(directory: str | Path) -> None:
 
 def remove(paths: Iterable[str]) -> None:
     """Remove files."""
-    found = list(paths)
-    if remote := [path for path in found if is_remote(path)]:
+    files = list(paths)
+    if remote := [path for path in files if is_remote(path)]:
         file_systems(remote[0]).delete(remote)
-    for path in found:
+    for path in files:
         if not is_remote(path):
             os.unlink(path)
 

@@ -21,7 +21,7 @@ import seqio
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import STAGE
-from mswitch.pipelines.examples.shards import vocabulary_of
+from mswitch.pipelines.examples.shards import load_cached_vocabulary
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.languages import any_code, find_code, parse_codes
 from mswitch.pipelines.outputs import canonical_json, file_sha256, write_atomically
@@ -374,7 +374,7 @@ def _text(example: Mapping[str, Any], side: str, model: str) -> str:
     text = example.get(f"{side}_pretokenized")
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")
-    return vocabulary_of(model).DecodeIds(example[side].tolist())
+    return load_cached_vocabulary(model).DecodeIds(example[side].tolist())
 
 
 def write_ids(

@@ -15,7 +15,7 @@ from mswitch.flows.reports.corpus_page import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage
 from mswitch.flows.stages.disk_needed import check_disk
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.stats import language_totals, load_stats
+from mswitch.pipelines.corpus.stats import load_stats, sum_languages
 from mswitch.pipelines.crawl.files import find_crawl_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url, upload
@@ -115,7 +115,7 @@ def show_statistics(job: Job) -> None:
     """Write the page of the corpus, or of one in a bucket, show its languages alone."""
     key, title = key_of("corpus", job.place.name), f"Statistics of {job.place.name}"
     if isinstance(job.out, str):  # a page reads all shards
-        rows = language_totals(load_stats(job.out))
+        rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
         show_table(key, rows, f"{title} in {job.out}")
         return

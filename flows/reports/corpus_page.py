@@ -8,9 +8,9 @@ from mswitch.flows.reports.corpus_figures import score_histogram, share_bars
 from mswitch.flows.reports.pages import language_fields, render_page
 from mswitch.flows.reports.svg import SCREENS, inline_svg, inline_svgs, on_screens
 from mswitch.pipelines.corpus.ledger import UNSAMPLED
-from mswitch.pipelines.corpus.rules.text_script import share_in_script
-from mswitch.pipelines.corpus.stats import language_totals, load_stats
-from mswitch.pipelines.corpus.survey import rejected_samples, survey
+from mswitch.pipelines.corpus.rules.text_script import measure_script_share
+from mswitch.pipelines.corpus.stats import load_stats, sum_languages
+from mswitch.pipelines.corpus.survey import read_rejected_samples, survey
 from mswitch.pipelines.languages import languages, script_name
 from mswitch.pipelines.outputs import check_output_files, read_manifest, write_atomically
 
@@ -34,7 +34,7 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     check_output_files(html=file)
     found = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
-    samples = rejected_samples(corpus, reasons, SAMPLES_SHOWN)
+    samples = read_rejected_samples(corpus, reasons, SAMPLES_SHOWN)
     config = read_manifest(corpus, "corpus")["config"]
     write_atomically(file, render(str(corpus), config, stats, found, samples))
     return found
@@ -52,7 +52,7 @@ def render(
     `config` are the settings of its build, `stats` is its stats.json, `found` its survey, and
     `samples` are dropped records by reason.
     """
-    rows = [_row(total, found["languages"][total["lang"]]) for total in language_totals(stats)]
+    rows = [_row(total, found["languages"][total["lang"]]) for total in sum_languages(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)
     size = sum(row["bytes"] for row in rows)
@@ -110,7 +110,7 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
         **language_fields(total["lang"]),
         **total,
         **seen,
-        "in_script": share_in_script(seen["scripts"], known) if known and letters else None,
+        "in_script": measure_script_share(seen["scripts"], known) if known and letters else None,
         "script_shares": [(code, count / letters) for code, count in seen["scripts"].items()],
         "median_score": _median(seen["scores"]),
         "largest_site": seen["sites"][0][1] / max(seen["documents"], 1) if seen["sites"] else None,

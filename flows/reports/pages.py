@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mswitch.flows.reports import numbers
 from mswitch.flows.reports.svg import FIGURE_STYLE, FIGURE_VARIABLES
 from mswitch.pipelines import storage
-from mswitch.pipelines.languages import language_of, script_name
+from mswitch.pipelines.languages import find_language, script_name
 from mswitch.pipelines.outputs import file_sha256, stage_output, write_atomically
 from mswitch.pipelines.progress import say
 
@@ -79,7 +79,7 @@ def language_fields(code: str) -> dict[str, str]:
 
     A code that mC4 does not have is its own name, and `Zzzz` (shown as other) its script.
     """
-    known = language_of(code)
+    known = find_language(code)
     return {
         "lang": code,
         "name": known.name,

@@ -15,7 +15,7 @@ from mswitch.flows.reports.numbers import (
     ratio,
     speed_up_interval,
 )
-from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.languages import find_language
 
 #: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
@@ -264,7 +264,7 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
             f"({text['source']}); in the median language the largest source has "
             f"{percent(text['median_source_share'])}. Of the held-out text "
             f"{fine_percent(text['recurring_share'])} recurs in training text, by windows of 40 "
-            f"bytes; most in {language_of(most['lang']).name}, {fine_percent(most['share'])}."
+            f"bytes; most in {find_language(most['lang']).name}, {fine_percent(most['share'])}."
         )
     return reasons
 

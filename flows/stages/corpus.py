@@ -97,13 +97,13 @@ def inspect(
         find_page,
         format_inspection,
         inspect_page,
-        page_of_text,
+        make_text_page,
     )
 
     recipe = config.load(config.source(), badwords)
     before = []
     if page == "-":
-        found = page_of_text(sys.stdin.buffer.read(), url, config)
+        found = make_text_page(sys.stdin.buffer.read(), url, config)
     else:
         found, before = find_page(page, input, config, recipe)
     said = inspect_page(found, recipe, before)

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mswitch.pipelines.corpus.dedup.near import NearDedup, components, matches
+from mswitch.pipelines.corpus.dedup.near import NearDedup, find_components, find_matches
 from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.special_tokens import EOS_ID
 
 #: Bands and rows require less similarity than in a corpus, because a wrong match only widens an
 #: interval. Documents match in half of cases at a Jaccard similarity of 0.51, in 97 % at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
-FACTORS, SUMMANDS = MINHASH.functions().T[..., None]
+FACTORS, SUMMANDS = MINHASH.draw_functions().T[..., None]
 #: Tokens of a shingle: a changed token changes three, and unrelated documents share under 3 %.
 SHINGLE = 3
 
@@ -45,9 +45,9 @@ def sign(tokens: np.ndarray) -> np.ndarray:
 def number_clusters(signatures: Mapping[Document, np.ndarray]) -> dict[Document, int]:
     """Return the cluster of each document: the place of its first document in sorted order."""
     langs = [lang for lang, _ in sorted(signatures)]
-    keys = MINHASH.keys_of(np.stack([signatures[key] for key in sorted(signatures)]), langs)
+    keys = MINHASH.make_keys(np.stack([signatures[key] for key in sorted(signatures)]), langs)
     places = np.arange(len(langs), dtype=np.uint64)
     owners = np.repeat(places, MINHASH.bands)
-    members, labels = components(matches(np.column_stack([keys.reshape(-1, 2), owners])))
+    members, labels = find_components(find_matches(np.column_stack([keys.reshape(-1, 2), owners])))
     places[members] = members[np.unique(labels, return_index=True)[1]][labels]
     return dict(zip(sorted(signatures), places.tolist(), strict=True))

@@ -13,7 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID, UNK_ID
-from mswitch.pipelines.vocabulary.model import sentinel_numbers
+from mswitch.pipelines.vocabulary.model import find_sentinels
 
 MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
@@ -35,7 +35,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
             f"--vocab is a {trained.ModelType.Name(trained.model_type)} model, but tokenizers are "
             "written only for Unigram models, as T5's are: leave it out"
         )
-    sentinels = {token: f"<extra_id_{n}>" for token, n in sentinel_numbers(proto).items()}
+    sentinels = {token: f"<extra_id_{n}>" for token, n in find_sentinels(proto).items()}
     for token, name in sentinels.items():
         proto.pieces[token].piece = name
     (directory / MODEL).write_bytes(proto.SerializeToString(deterministic=True))

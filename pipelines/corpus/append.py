@@ -18,12 +18,12 @@ from mswitch.pipelines.corpus.change import DECONTAMINATION, STATS, Base, open_b
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
-from mswitch.pipelines.corpus.stats import added_up
+from mswitch.pipelines.corpus.stats import add_up
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MANIFEST, setting_changes
 
 
-def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
+def open_for_addition(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Base:
     """Read the corpus to add to; its settings must equal those of the addition."""
     base = open_base(out, recipe)
     manifest = base.manifest
@@ -48,21 +48,21 @@ def open_grown(out: str | Path, config: Mapping[str, Any], recipe: Recipe) -> Ba
         columns = pq.read_schema(path).names
     stages = [row["name"] for row in base.stats["stages"]]
     kinds = {os.path.splitext(entry["path"])[1] for entry in manifest["fingerprints"]}
-    for what, others, mine in (
+    for difference, others, mine in (
         ("accounts have other stages", stages, list(recipe.stages)),
         ("documents have other columns", columns, recipe.documents.names),
         ("fingerprints are other files", sorted(kinds), [".keys"]),
     ):
         if others != mine:
             raise UserError(
-                f"{out} was built by another version of mswitch, whose {what} "
+                f"{out} was built by another version of mswitch, whose {difference} "
                 f"({', '.join(others)}): build it again to add to it"
             )
     load_removed(base.removals)  # raises now, before work begins, if they are damaged
     return base
 
 
-def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
+def merge_addition(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
     """Return manifest, statistics and report of the corpus including the addition in `staging`."""
     addition = storage.read_json(storage.join(staging, MANIFEST))
     stats = storage.read_json(storage.join(staging, STATS))
@@ -73,7 +73,7 @@ def grown(base: Base, staging: str, inputs_hash: str) -> dict[str, Any]:
         manifest["files"] = [*manifest["files"], *addition["files"]]
     added = {"inputs": addition["inputs"], "inputs_hash": inputs_hash}
     manifest["additions"] = [*base.additions, added]
-    merged = {"manifest": manifest, "stats": added_up(base.stats, stats)}
+    merged = {"manifest": manifest, "stats": add_up(base.stats, stats)}
     if storage.exists(report := storage.join(staging, DECONTAMINATION)):
         before = storage.read_json(storage.join(base.directory, DECONTAMINATION))
         merged["decontamination"] = merge_reports(before, storage.read_json(report))

@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.append import grown, open_grown
+from mswitch.pipelines.corpus.append import merge_addition, open_for_addition
 from mswitch.pipelines.corpus.build_warnings import (
     describe_nothing,
     say_what_dropped_half,
     warn_of_drops,
     warn_of_files,
 )
-from mswitch.pipelines.corpus.card import CARD, data_card
+from mswitch.pipelines.corpus.card import CARD, render_card
 from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     STATS,
@@ -35,17 +35,17 @@ from mswitch.pipelines.corpus.change import (
     decide_change,
     finish_decided,
     finish_interrupted,
+    locate_staging,
     publish_change,
-    staging_of,
 )
 from mswitch.pipelines.corpus.config import CorpusConfig, refuse_recipe_object
-from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, open_source, shard_inputs
+from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, list_shard_inputs, open_source
 from mswitch.pipelines.corpus.job import prepare_job
-from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, drops_by_reason
+from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, sum_drops
 from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.results import dropped_records, empty_ledger
-from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, contamination_report
+from mswitch.pipelines.corpus.results import list_dropped_records, make_ledger
+from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, report_contamination
 from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
@@ -135,7 +135,7 @@ def build_corpus(
     settings = config.settings(recipe, source)
     old = open_source(source_corpus, settings, recipe) if source_corpus else None
     files = () if old else tuple(find_crawl_files(inputs))
-    listed = shard_inputs(old[0]) if old else [_input_identity(file, out) for file in files]
+    listed = list_shard_inputs(old[0]) if old else [_identify_input(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
         # The manifest is written after all data: if it exists, only cleaning up is left.
@@ -164,12 +164,12 @@ def build_corpus(
         if staged.complete:
             finish_interrupted(staged.out)
             say(STAGE, f"already complete: {out} has this input and these settings, nothing to do")
-            return {**_summary(str(staged.out)), "reused": True}
-        directory = _absolute(staged.directory)
+            return {**_summarize(str(staged.out)), "reused": True}
+        directory = _make_absolute(staged.directory)
         run(directory, directory)
         manifest = storage.read_json(storage.join(directory, MANIFEST))
         staged.publish(manifest)
-        return _done(str(staged.out))
+        return _report(str(staged.out))
 
 
 def _assemble(
@@ -183,7 +183,7 @@ def _assemble(
     build.ingest()
     build.finish()
     recipe = build.job.recipe
-    ledger = empty_ledger(build.job)
+    ledger = make_ledger(build.job)
     for part in (build.ingested.ledger, build.finished.ledger):
         ledger.merge(part.to_json())
     warn_of_files(build.files, build.ingested.statuses, build.job.config)
@@ -203,18 +203,20 @@ def _assemble(
         ],
         "shards": [shard["manifest"] for shard in shards],
         "fingerprints": fingerprints,
-        **build.also(),
+        **build.list_manifest_entries(),
     }
-    stats = {**_statistics(ledger, shards), "shuffled_bytes": build.shuffled_bytes()}
+    stats = {**_compute_statistics(ledger, shards), "shuffled_bytes": build.count_shuffled_bytes()}
     storage.write_json(storage.join(staging, STATS), stats)
     folder = f"rejected/{build.base.prefix.rstrip('-')}" if build.base else "rejected"
     rejected = storage.join(build.directory, folder)
     ledger.write_samples(rejected)
     names = [file.name for file in build.files]
-    _write_dropped(rejected, dropped_records(names, build.ingest_tasks.read()))
-    if rule := recipe.first(Decontaminate):
-        report = contamination_report(rule.loaded, ledger.notes[rule.name])
-        storage.write_json(storage.join(staging, DECONTAMINATION), build.contamination(report))
+    _write_dropped(rejected, list_dropped_records(names, build.ingest_tasks.read()))
+    if rule := recipe.find_first(Decontaminate):
+        report = report_contamination(rule.loaded, ledger.notes[rule.name])
+        storage.write_json(
+            storage.join(staging, DECONTAMINATION), build.merge_contamination(report)
+        )
     # A killed writer may have left files whose names begin with a dot.
     names = [name for name in storage.file_sizes(rejected) if not name.startswith(".")]
     written = {f"{folder}/{name}": storage.join(rejected, name) for name in names}
@@ -225,7 +227,7 @@ def _assemble(
         if storage.exists(file)
     ]
     if not build.base:
-        card = data_card(settings, manifest, stats, recipe)
+        card = render_card(settings, manifest, stats, recipe)
         write_atomically(storage.join(staging, CARD), card)
         if storage.exists(rejected_if_empty):  # from an earlier build without any document
             storage.remove([rejected_if_empty])
@@ -242,13 +244,13 @@ def _write_dropped(directory: str, dropped: Iterator[dict[str, Any]]) -> None:
             writer.write_table(pa.Table.from_pylist(rows, _DROPPED))
 
 
-def _statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Check that the accounts balance; return stats.json."""
     languages: dict[str, dict[str, collections.Counter[str]]] = {}
     for shard in shards:
         lang, split = shard["manifest"]["lang"], shard["manifest"]["split"]
-        of_lang = languages.setdefault(lang, {})
-        of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
+        splits_of_lang = languages.setdefault(lang, {})
+        splits_of_lang.setdefault(split, collections.Counter()).update(shard["statistics"])
     documents = sum(shard["manifest"]["rows"] for shard in shards)
     ledger.keep("write", documents)
     stages = ledger.stages()
@@ -280,28 +282,28 @@ def _add(
     """Add a crawl to the corpus at `out`."""
     inputs_hash = config_hash("corpus-addition", {"inputs": inputs})
     with contextlib.nullcontext() if storage.is_remote(out) else lock_directory(out):
-        base = open_grown(out, settings, recipe)
+        base = open_for_addition(out, settings, recipe)
         if finish_decided(base):
             say(STAGE, f"published a change of {out} that was ready when its command was killed")
-            base = open_grown(out, settings, recipe)
+            base = open_for_addition(out, settings, recipe)
         reused = any(addition["inputs_hash"] == inputs_hash for addition in base.additions)
         if reused:
             say(STAGE, f"already added: {out} has this input, nothing to do")
         else:
-            staging = staging_of(base, inputs_hash)
+            staging = locate_staging(base, inputs_hash)
             begin_change(base, staging, {"inputs": list(inputs)})
             # Objects cannot be renamed, so remote shards are written at their final place.
             run(staging, base.directory if storage.is_remote(out) else staging, base)
-            decide_change(staging, grown(base, staging, inputs_hash))
+            decide_change(staging, merge_addition(base, staging, inputs_hash))
             publish_change(base, staging)
-        return {**_summary(str(out)), "reused": True} if reused else _done(str(out), base.stats)
+        return {**_summarize(str(out)), "reused": True} if reused else _report(str(out), base.stats)
 
 
-def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _report(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Print and return the summary; with statistics from `before`, include what was added."""
-    summary = {**_summary(out), "reused": False}
+    summary = {**_summarize(out), "reused": False}
     if before is not None:
-        summary = {**_added(before, storage.read_json(storage.join(out, STATS))), **summary}
+        summary = {**_count_changes(before, storage.read_json(storage.join(out, STATS))), **summary}
     say(STAGE, f"{summary['documents']:,} documents in {summary['languages']} languages: {out}")
     languages = storage.read_json(storage.join(out, STATS))["languages"]
     if set(languages) == {UNDETERMINED}:
@@ -315,15 +317,19 @@ def _done(out: str, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return summary
 
 
-def _absolute(directory: str | Path) -> str:
+def _make_absolute(directory: str | Path) -> str:
     return str(directory) if storage.is_remote(directory) else os.path.abspath(directory)
 
 
-def _input_identity(file: CrawlFile, out: str | Path) -> dict[str, Any]:
-    return {"path": _relative(file.path, str(out)), "bytes": file.size_bytes, "digest": file.digest}
+def _identify_input(file: CrawlFile, out: str | Path) -> dict[str, Any]:
+    return {
+        "path": _name_input(file.path, str(out)),
+        "bytes": file.size_bytes,
+        "digest": file.digest,
+    }
 
 
-def _relative(path: str, out: str) -> str:
+def _name_input(path: str, out: str) -> str:
     """Return a name that stays the same if input and output move together, if both are local.
 
     A URL with a new signature is the same input while its content is the same (`digest`).
@@ -332,10 +338,10 @@ def _relative(path: str, out: str) -> str:
     return os.path.relpath(path, out) if local else storage.hide_secrets(path)
 
 
-def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def _count_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a crawl added and what was dropped, from statistics before and after."""
-    lost = collections.Counter(drops_by_reason(after["stages"]))
-    lost.subtract(drops_by_reason(before["stages"]))
+    lost = collections.Counter(sum_drops(after["stages"]))
+    lost.subtract(sum_drops(before["stages"]))
     return {
         "new_records": after["stages"][0]["in"] - before["stages"][0]["in"],
         "new_documents": after["stages"][-1]["out"] - before["stages"][-1]["out"],
@@ -344,12 +350,12 @@ def _added(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _summary(out: str) -> dict[str, Any]:
+def _summarize(out: str) -> dict[str, Any]:
     stats = storage.read_json(storage.join(out, STATS))
     splits = [split for lang in stats["languages"].values() for split in lang.values()]
-    reasons = drops_by_reason(stats["stages"])
+    reasons = sum_drops(stats["stages"])
     manifest = storage.read_json(storage.join(out, MANIFEST))
-    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     inputs = [*manifest["inputs"], *added]
     return {
         "stage": STAGE,

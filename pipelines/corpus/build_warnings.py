@@ -9,7 +9,7 @@ from mswitch.pipelines.corpus.ledger import (
     UNSAMPLED,
     Ledger,
     describe_drops,
-    drops_by_reason,
+    sum_drops,
 )
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Rule, Step
@@ -29,8 +29,8 @@ _NAMED = 5
 
 def warn_of_drops(ledger: Ledger) -> None:
     """Print a line for each reason that an option or another input format would avoid."""
-    for reason, count in drops_by_reason(ledger.stages()).items():
-        if hint := _hint(ledger, reason):
+    for reason, count in sum_drops(ledger.stages()).items():
+        if hint := _find_hint(ledger, reason):
             say("corpus", f"warning: {reason} {count:,}, such as {hint}")
 
 
@@ -39,7 +39,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
     for rule in recipe.steps:
         if not isinstance(rule, Rule) or not (dropped := ledger.dropped.get(rule.name)):
             continue
-        lost, came = dropped.total(), ledger.entered(rule.name)
+        lost, came = dropped.total(), ledger.count_entered(rule.name)
         chosen = isinstance(rule, LanguageRule) and rule.languages is not None
         if 2 * lost >= came and not chosen:
             [(most, _)] = dropped.most_common(1)
@@ -47,7 +47,7 @@ def say_what_dropped_half(ledger: Ledger, recipe: Recipe) -> None:
                 "corpus",
                 f"rule {rule.name} dropped {lost:,} of the {came:,} pages that it judged "
                 f"({100 * lost / came:.3g} %, {describe_drops(dict(dropped.most_common()))}): "
-                f"{_loosened(rule, most)}",
+                f"{_advise_looser(rule, most)}",
             )
 
 
@@ -62,7 +62,7 @@ def warn_of_files(
         if status["status"] != "read"
     ]
     if unread:
-        say("corpus", f"warning: damaged or not understood: {_some(unread)}")
+        say("corpus", f"warning: damaged or not understood: {_join_names(unread)}")
     _say_forms(known)
     made = [(file.name, status["made_urls"]) for file, status in known if "made_urls" in status]
     if made:
@@ -70,8 +70,8 @@ def warn_of_files(
         say(
             "corpus",
             f"warning: {sum(count for _, count in made):,} pages have no URL and got one made from "
-            f"file and row ({_some([name for name, _ in made])}): looked for {looked_for}; map one "
-            "with --field url=NAME",
+            f"file and row ({_join_names([name for name, _ in made])}): looked for {looked_for}; "
+            "map one with --field url=NAME",
         )
     undated = [(file, status["undated"]) for file, status in known if "undated" in status]
     if undated:
@@ -82,9 +82,9 @@ def warn_of_files(
             "corpus",
             f"warning: {sum(count for _, count in undated):,} pages have no readable date "
             "and count as the oldest of their URL "
-            f"({_some([file.name for file, _ in undated])}): looked for {looked_for}; the fields "
-            f"of {first.name} are {names}; map one with --field timestamp=NAME; accepted are "
-            f"{ACCEPTED}",
+            f"({_join_names([file.name for file, _ in undated])}): looked for {looked_for}; the "
+            f"fields of {first.name} are {names}; map one with --field timestamp=NAME; accepted "
+            f"are {ACCEPTED}",
         )
 
 
@@ -95,28 +95,28 @@ def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:
         mapped = ", ".join(f"{part}={path}" for part, (path,) in form.fields.items())
         if names:
             mapped = f" ({mapped})" if mapped else ""
-            say("corpus", f"has the fields of {form.name}{mapped}: {_some(names)}")
+            say("corpus", f"has the fields of {form.name}{mapped}: {_join_names(names)}")
 
 
 def describe_nothing(ledger: Ledger, recipe: Recipe, files: int) -> str:
     """Return why no document survived, and what to do about the most frequent reason."""
-    reasons = drops_by_reason(ledger.stages())
+    reasons = sum_drops(ledger.stages())
     first = next((reason for reason in reasons if reason not in UNSAMPLED), "")
     stage = max(ledger.dropped, key=lambda name: ledger.dropped[name][first])
     rules = [step for step in recipe.steps if step.name == stage]
-    advice = _hint(ledger, first)
+    advice = _find_hint(ledger, first)
     if not advice:
         advice = "give other input"
         if rules:
-            advice += f", or {_loosened(rules[0], first)}"
-        elif example := _example(ledger, first):
+            advice += f", or {_advise_looser(rules[0], first)}"
+        elif example := _describe_example(ledger, first):
             advice += f" ({example})"
     counts = describe_drops(reasons) or "there were none"
-    records = f"{ledger.entered('read'):,} records of {files:,} files"
+    records = f"{ledger.count_entered('read'):,} records of {files:,} files"
     return f"all {records} were dropped ({counts}): {advice}"
 
 
-def _loosened(step: Step, reason: str) -> str:
+def _advise_looser(step: Step, reason: str) -> str:
     """Return advice on which settings of a rule to change, if the rule knows them."""
     verbs = {"min": "lower", "max": "raise"}
     words = [
@@ -128,19 +128,19 @@ def _loosened(step: Step, reason: str) -> str:
     return ", or ".join(words) or looser
 
 
-def _hint(ledger: Ledger, reason: str) -> str:
+def _find_hint(ledger: Ledger, reason: str) -> str:
     """Return source and detail of a reason's sample, if the detail says what to do."""
-    example = _example(ledger, reason)
+    example = _describe_example(ledger, reason)
     return example if reason in _EXPLAINED or "--field" in example else ""
 
 
-def _example(ledger: Ledger, reason: str) -> str:
+def _describe_example(ledger: Ledger, reason: str) -> str:
     """Return source and detail of a reason's sample, if it has a detail."""
-    example = ledger.example(reason) or {}
+    example = ledger.find_example(reason) or {}
     detail = example.get("detail", "")
     return printable(f"{example['source']}: {detail}") if detail else ""
 
 
-def _some(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

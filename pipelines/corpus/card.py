@@ -14,7 +14,7 @@ from typing import Any
 
 from mswitch.pipelines.corpus import recipes
 from mswitch.pipelines.corpus.recipe import Recipe
-from mswitch.pipelines.corpus.stats import language_totals
+from mswitch.pipelines.corpus.stats import sum_languages
 from mswitch.pipelines.languages import UNDETERMINED, mc4_codes
 from mswitch.pipelines.records import COLUMN_MEANINGS, SPLITS
 
@@ -26,7 +26,7 @@ CARD = "README.md"
 _MARKDOWN = re.compile(f"[{re.escape(string.punctuation)}]")
 
 
-def data_card(
+def render_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Sequence[Mapping[str, Any]]],
     stats: Mapping[str, Any],
@@ -47,26 +47,29 @@ def data_card(
     )
     bases: set[str] = {lang.split("-")[0] for lang in langs}
     hub_languages = sorted(_ISO_639.get(base, base) for base in bases)
-    rows = language_totals(stats)
+    rows = sum_languages(stats)
     splits_of = {row["lang"]: [split for split in SPLITS if row[split]] for row in rows}
     all_splits = [split for split in SPLITS if any(split in of for of in splits_of.values())]
     # The code examples load the largest language with every split; if none has, the largest.
     complete = [row for row in rows if len(splits_of[row["lang"]]) == len(SPLITS)]
-    return _template().render(
+    return _load_template().render(
         title=title,
         hub_languages=hub_languages,
         subtagged=[lang for lang in langs if "-" in lang],
-        size_category=_size_category(sum(row["documents"] for row in rows)),
+        size_category=_choose_size_category(sum(row["documents"] for row in rows)),
         configs=[("default", "*", all_splits), *((lang, lang, splits_of[lang]) for lang in langs)],
         rows=rows,
         splits_of=splits_of,
         example=(complete or rows)[0]["lang"],
         others=sorted(stats["languages"].keys() - {*mc4_codes(), UNDETERMINED}),
         columns=[
-            (field.name, field.type, _meaning(field.name, recipe)) for field in recipe.documents
+            (field.name, field.type, _explain_column(field.name, recipe))
+            for field in recipe.documents
         ],
         inputs=manifest["inputs"],
-        statuses=sorted(collections.Counter(one["status"] for one in manifest["inputs"]).items()),
+        statuses=sorted(
+            collections.Counter(entry["status"] for entry in manifest["inputs"]).items()
+        ),
         stages=[*stats["stages"], {"name": "lines", **stats["lines"]}],
         settings=config,
         recipe=recipe,
@@ -81,7 +84,7 @@ def escape_markdown(text: str) -> str:
 
 
 @functools.cache
-def _template() -> Any:
+def _load_template() -> Any:
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 Markdown, in which `markdown` escapes
@@ -97,13 +100,13 @@ def _template() -> Any:
     return environment.get_template("card.md.j2")
 
 
-def _size_category(documents: int) -> str:
+def _choose_size_category(documents: int) -> str:
     place = next((n for n in range(len(_SIZES)) if documents < 10 ** (n + 3)), len(_SIZES))
     if place in (0, len(_SIZES)):
         return "n>1T" if place else "n<1K"
     return f"{_SIZES[place - 1]}<n<{_SIZES[place]}"
 
 
-def _meaning(column: str, recipe: Recipe) -> str:
-    found = next((step.name for step in recipe.steps if column in step.columns), "")
-    return COLUMN_MEANINGS.get(column, f"found by `{found}`")
+def _explain_column(column: str, recipe: Recipe) -> str:
+    name = next((step.name for step in recipe.steps if column in step.columns), "")
+    return COLUMN_MEANINGS.get(column, f"found by `{name}`")

@@ -18,7 +18,7 @@ from typing import Any
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus import recipes
-from mswitch.pipelines.corpus.card import CARD, data_card
+from mswitch.pipelines.corpus.card import CARD, render_card
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.removed import Records
 from mswitch.pipelines.errors import UserError
@@ -80,25 +80,25 @@ class Base:
     @property
     def prefix(self) -> str:
         """Beginning of the names of the next addition's shards, after the split."""
-        return f"{addition_name(len(self.additions) + 1)}-"
+        return f"{name_addition(len(self.additions) + 1)}-"
 
     @property
     def suffix(self) -> str:
         """End of the names of shards that the next removal writes."""
         return f"-removed-{len(self.removals) + 1:03d}"
 
-    def known(self, kind: str) -> tuple[str, ...]:
+    def list_key_files(self, kind: str) -> tuple[str, ...]:
         """Return the corpus's files of keys of a kind."""
         entries = self.manifest["fingerprints"]
         paths = [entry["path"] for entry in entries if entry["kind"] == kind]
         return tuple(storage.join(self.directory, path) for path in paths)
 
-    def keys(self, kind: str) -> int:
+    def count_keys(self, kind: str) -> int:
         """Return the number of keys of a kind in the corpus."""
         entries = self.manifest["fingerprints"]
         return sum(entry["keys"] for entry in entries if entry["kind"] == kind)
 
-    def validation_documents(self) -> dict[str, int]:
+    def count_validation_documents(self) -> dict[str, int]:
         """Return the number of validation documents of each language."""
         return {
             lang: splits.get("validation", {}).get("documents", 0)
@@ -106,12 +106,12 @@ class Base:
         }
 
 
-def addition_name(number: int) -> str:
+def name_addition(number: int) -> str:
     """Return the name of an addition, counted from 1, as in its files' names."""
     return f"added-{number:03d}"
 
 
-def listed_files(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def list_entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the entries of data, keys and records of removals: path, bytes, sha256.
 
     A change never overwrites these files; it may overwrite those of `manifest["files"]`.
@@ -138,7 +138,7 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
     The manifest is written last, so checksums are computed only for files that are newer.
     """
     files = storage.files_below(directory)
-    for entry in listed_files(manifest):
+    for entry in list_entries(manifest):
         file, wrong = files.get(entry["path"]), "missing"
         if file:
             same = file.size_bytes == entry["bytes"]
@@ -152,28 +152,28 @@ def _check_files(directory: str, manifest: Mapping[str, Any]) -> None:
         raise UserError(f"{path} is {wrong}: restore it, or build the corpus again")
 
 
-def staging_of(base: Base, change_hash: str) -> str:
+def locate_staging(base: Base, change_hash: str) -> str:
     """Return the staging directory of a change: beside a local corpus, within a remote one."""
-    return f"{_staging_prefix(base.directory)}{base.state}-{change_hash}"
+    return f"{_make_staging_prefix(base.directory)}{base.state}-{change_hash}"
 
 
-def _staging_prefix(directory: str) -> str:
+def _make_staging_prefix(directory: str) -> str:
     if storage.is_remote(directory):
         return storage.join(directory, "_CHANGING-")
     parent, name = os.path.split(directory)
     return storage.join(parent, f".{name}.partial-")
 
 
-def unfinished_changes(directory: str) -> dict[str, str]:
+def find_unfinished_changes(directory: str) -> dict[str, str]:
     """Find staging directories; return by path the state of the corpus that each is for."""
-    prefix = _staging_prefix(directory)
+    prefix = _make_staging_prefix(directory)
     if storage.is_remote(directory):
-        found = [status.path for status in storage.match(f"{prefix}**")]
+        paths = [status.path for status in storage.match(f"{prefix}**")]
     else:
         parent = os.path.dirname(directory)
-        found = [storage.join(parent, name) for name in storage.list_names(parent)]
+        paths = [storage.join(parent, name) for name in storage.list_names(parent)]
     named = re.compile(re.escape(prefix) + r"([0-9a-f]{16})-[0-9a-f]{16}(?=/|\Z)")
-    return {match[0]: match[1] for match in map(named.match, found) if match}
+    return {match[0]: match[1] for match in map(named.match, paths) if match}
 
 
 def finish_decided(base: Base) -> bool:
@@ -181,7 +181,7 @@ def finish_decided(base: Base) -> bool:
 
     Remove staging directories of changes to an earlier state of the corpus.
     """
-    for staging, state in unfinished_changes(base.directory).items():
+    for staging, state in find_unfinished_changes(base.directory).items():
         decided = storage.join(staging, _DECIDED)
         whole = storage.read_json(decided) if storage.exists(decided) else {}
         if whole and (state == base.state or whole["manifest"] == base.manifest):
@@ -203,13 +203,13 @@ def _is_complete(base: Base, staging: str, manifest: Mapping[str, Any]) -> bool:
     files = storage.file_sizes(base.directory)
     if not storage.is_remote(staging):
         files |= storage.file_sizes(staging)
-    return all(files.get(entry["path"]) == entry["bytes"] for entry in listed_files(manifest))
+    return all(files.get(entry["path"]) == entry["bytes"] for entry in list_entries(manifest))
 
 
 def finish_interrupted(out: str | Path) -> None:
     """Publish a change of `out` that was ready when its run was killed, if there is one."""
     directory = str(out) if storage.is_remote(out) else os.path.abspath(out)
-    if unfinished_changes(directory) and finish_decided(open_base(directory)):
+    if find_unfinished_changes(directory) and finish_decided(open_base(directory)):
         say("corpus", f"published a change of {out} that was ready when its command was killed")
 
 
@@ -221,13 +221,13 @@ def begin_change(base: Base, staging: str, claim: Mapping[str, Any]) -> None:
     path = storage.join(staging, _CLAIM)
     if storage.exists(path):
         return
-    if storage.is_remote(base.directory) and (others := unfinished_changes(base.directory)):
+    if storage.is_remote(base.directory) and (others := find_unfinished_changes(base.directory)):
         raise UserError(
             f"{base.directory} is being changed by another command: finish that first, or remove "
             f"{', '.join(others)} if it was abandoned"
         )
     # Remove what an abandoned change left among the files of the corpus.
-    listed = {entry["path"] for entry in listed_files(base.manifest)}
+    listed = {entry["path"] for entry in list_entries(base.manifest)}
     storage.remove(
         storage.join(base.directory, path)
         for path in storage.file_sizes(base.directory)
@@ -277,34 +277,34 @@ def publish_change(base: Base, staging: str) -> None:
     gone = [path for path in whole.get("gone", []) if path in files]
     storage.remove(storage.join(base.directory, path) for path in gone)
     # Other changes were prepared for the old state, and may contain text that is now removed.
-    for other in unfinished_changes(base.directory):
+    for other in find_unfinished_changes(base.directory):
         storage.remove_tree(other)
 
 
 def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     """Update the figures of the data card; keep what people wrote into it."""
     path = storage.join(base.directory, CARD)
-    before = _card(base.manifest, base.stats, base.recipe)
-    after = _card(whole["manifest"], whole["stats"], base.recipe)
+    before = _render_card(base.manifest, base.stats, base.recipe)
+    after = _render_card(whole["manifest"], whole["stats"], base.recipe)
     card = storage.read_bytes(path).decode() if storage.exists(path) else before
-    changed = _follow(card, before, after)
+    changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _follow(card, after, before) is None:  # else it was updated before a kill
+    elif _apply_edits(card, after, before) is None:  # else it was updated before a kill
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
-def _card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
+def _render_card(manifest: Mapping[str, Any], stats: Mapping[str, Any], recipe: Recipe) -> str:
     """Return the data card of a corpus, with the inputs of all its crawls."""
     settings = {key: value for key, value in manifest["config"].items() if key != "inputs"}
-    added = [entry for one in manifest.get("additions", []) for entry in one["inputs"]]
+    added = [entry for addition in manifest.get("additions", []) for entry in addition["inputs"]]
     whole = {**manifest, "inputs": [*manifest["inputs"], *added]}
-    return data_card(settings, whole, stats, recipe)
+    return render_card(settings, whole, stats, recipe)
 
 
-def _follow(text: str, before: str, after: str) -> str | None:
+def _apply_edits(text: str, before: str, after: str) -> str | None:
     """Apply the changes between two texts to a third; return None if a line is not in it."""
-    old, new, mine = (one.splitlines(keepends=True) for one in (before, after, text))
+    old, new, mine = (version.splitlines(keepends=True) for version in (before, after, text))
     match = partial(difflib.SequenceMatcher, None, old, autojunk=False)
     blocks = match(mine).get_matching_blocks()
     there = {a + n: b + n for a, b, size in blocks for n in range(size)}

@@ -165,7 +165,7 @@ class CorpusConfig:
             scope = self.dedup_scope or next(iter(PROFILES[self.profile]))
             recipe = PROFILES[self.profile][scope]
             release = {
-                step.name: {k: v for k, v in fields.items() if _has(step, k)}
+                step.name: {k: v for k, v in fields.items() if _has_option(step, k)}
                 for step in recipe.steps
                 if (fields := RELEASES[self.mc4_release].get(step.name))
             }
@@ -178,7 +178,7 @@ class CorpusConfig:
         for option, value in options.items():
             if value is None:
                 continue
-            steps = [step.name for step in recipe.steps if _has(step, option)]
+            steps = [step.name for step in recipe.steps if _has_option(step, option)]
             if not steps:
                 words = option.replace("_", "-")
                 raise UserError(f"--{words}: recipe {recipe.name} has no rule for it: leave it out")
@@ -193,7 +193,7 @@ class CorpusConfig:
         for step, own in zip(recipe.steps, source.load().steps, strict=True):
             for option in STEP_OPTIONS:
                 value, before = getattr(self, option), getattr(own, option, None)
-                if value is not None and _has(step, option) and value != before:
+                if value is not None and _has_option(step, option) and value != before:
                     yield (
                         f"--{option.replace('_', '-')} {value} replaces the recipe's {before} "
                         f"({step.name})"
@@ -227,7 +227,7 @@ def refuse_recipe_object(value: object) -> None:
         )
 
 
-def config_of(text: str) -> CorpusConfig:
+def parse_config(text: str) -> CorpusConfig:
     """Parse settings such as `min_lines=1;quality.min_words=40`, separated by semicolons.
 
     A name is a setting, or a rule and its field.
@@ -236,7 +236,7 @@ def config_of(text: str) -> CorpusConfig:
     entries = [entry for entry in text.split(";") if entry]
     pairs = [entry.split("=", 1) for entry in entries if "." not in entry.partition("=")[0]]
     values: dict[str, Any] = {
-        name: parse_value(name, "".join(value), _known(name, hints, "a corpus"))
+        name: parse_value(name, "".join(value), _look_up(name, hints, "a corpus"))
         for name, *value in pairs
     }
     values["set"] = tuple(entry for entry in entries if "." in entry.partition("=")[0])
@@ -255,7 +255,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
     changes = collections.defaultdict[str, dict[str, Any]](dict)
     for entry in entries:
         name, _, text = entry.partition("=")
-        step, field = _known(name, fields, f"recipe {recipe.name}")
+        step, field = _look_up(name, fields, f"recipe {recipe.name}")
         hint = get_type_hints(type(step), include_extras=True)[field]
         value, before = parse_value(name, text, hint), getattr(step, field)
         # Settings identify a corpus as text: 14.0 must not replace an equal 14.
@@ -263,7 +263,7 @@ def _parse_changes(entries: Iterable[str], recipe: Recipe) -> dict[str, dict[str
     return changes
 
 
-def _known(name: str, names: Mapping[str, T], whose: str) -> T:
+def _look_up(name: str, names: Mapping[str, T], whose: str) -> T:
     if name in names:
         return names[name]
     near = difflib.get_close_matches(name, names, 3, cutoff=0.5)
@@ -271,7 +271,7 @@ def _known(name: str, names: Mapping[str, T], whose: str) -> T:
     raise UserError(f"--set {name}: {whose} has no {name}: {hint}")
 
 
-def _has(step: Any, option: str) -> bool:
+def _has_option(step: Any, option: str) -> bool:
     if option in ("languages", "keep_und"):
         return isinstance(step, LanguageRule)
     return dataclasses.is_dataclass(step) and option in (f.name for f in dataclasses.fields(step))

@@ -27,7 +27,7 @@ def fingerprint(text: str | bytes) -> bytes:
     return md5(utf8, usedforsecurity=False).digest()
 
 
-def line_fingerprints(text: str, lang: str = "") -> bytes:
+def fingerprint_lines(text: str, lang: str = "") -> bytes:
     """Return 16 bytes per line, packed; lines that differ only in case are equal (mC4's rule).
 
     Args:
@@ -60,6 +60,6 @@ def unpack_column(column: pa.ChunkedArray) -> np.ndarray:
     return unpack(b"".join(column.to_pylist()))
 
 
-def key_order(keys: np.ndarray) -> np.ndarray:
+def order_keys(keys: np.ndarray) -> np.ndarray:
     """Return the indices of 128-bit keys [n, 2] in numeric order."""
     return np.lexsort((keys[:, 1], keys[:, 0]))

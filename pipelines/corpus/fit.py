@@ -104,8 +104,8 @@ def fit_thresholds(
     """
     policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
-    for place, found in ((corpus, crawl), (reference or corpus, good)):
-        if len(found.get(ENGLISH, {}).get("words", ())) < min_documents:
+    for place, columns in ((corpus, crawl), (reference or corpus, good)):
+        if len(columns.get(ENGLISH, {}).get("words", ())) < min_documents:
             raise UserError(
                 f"{place} has fewer than {min_documents} documents in English, the yardstick for "
                 "all limits: give a larger corpus"
@@ -116,7 +116,7 @@ def fit_thresholds(
     if stop_words:
         if not reference:
             say("fit", "warning: a crawl's stop words include spam: give --reference, good text")
-        texts = _texts(reference or corpus, min(min_documents, _MOST_TEXTS))
+        texts = _read_texts(reference or corpus, min(min_documents, _MOST_TEXTS))
         write_stop_words(stop_words, fit_stop_words(texts))
         changes["stop_words"] = str(stop_words)
     own = dataclasses.replace(policy, thresholds=str(out)) if fitted else policy
@@ -131,7 +131,7 @@ def fit_thresholds(
                 dropped = np.array([reason is not None for reason in after])
                 steps = fit_weights(crawl[lang][_CLUSTER_SIZE], dropped, max_weight)
                 rows += [(lang, *step) for step in steps]
-        write_atomically(weights, _csv(rows))
+        write_atomically(weights, _format_csv(rows))
     news = _sample(corpus, reasons, samples) if samples else {}
     languages = {
         lang: {
@@ -164,14 +164,14 @@ def fit_limits(
     limits = {name: (low, high) for _, name, low, high in policy.each_limit()}
     fitted: Limits = {}
     for lang in sorted(crawl.keys() & reference.keys() - {ENGLISH}):
-        if min(len(found[lang]["words"]) for found in (crawl, reference)) >= min_documents:
-            found = {
-                **_of_reference(reference[lang], reference[ENGLISH], limits),
-                **_of_crawl(crawl[lang], crawl[ENGLISH], limits),
+        if min(len(columns[lang]["words"]) for columns in (crawl, reference)) >= min_documents:
+            own = {
+                **_fit_on_reference(reference[lang], reference[ENGLISH], limits),
+                **_fit_on_crawl(crawl[lang], crawl[ENGLISH], limits),
             }
             if LANG_SCORE in crawl[lang]:
-                found[LANG_SCORE] = _least_score(crawl[lang][LANG_SCORE]), np.inf
-            fitted[lang] = {n: found[n] for n in (*COLUMNS, LANG_SCORE) if n in found}
+                own[LANG_SCORE] = _find_least_score(crawl[lang][LANG_SCORE]), np.inf
+            fitted[lang] = {n: own[n] for n in (*COLUMNS, LANG_SCORE) if n in own}
     return fitted
 
 
@@ -180,13 +180,13 @@ def write_thresholds(path: str | Path, fitted: Limits) -> None:
     rows = [("lang", "column", "least", "most")]
     for lang, columns in fitted.items():
         for name, (low, high) in columns.items():
-            least = _rounded(low, decimal.ROUND_FLOOR) if low > 0 else ""
-            most = _rounded(high, decimal.ROUND_CEILING) if np.isfinite(high) else ""
+            least = _round(low, decimal.ROUND_FLOOR) if low > 0 else ""
+            most = _round(high, decimal.ROUND_CEILING) if np.isfinite(high) else ""
             rows.append((lang, name, least, most))
-    write_atomically(path, _csv(rows))
+    write_atomically(path, _format_csv(rows))
 
 
-def _rounded(limit: float, rounding: str) -> str:
+def _round(limit: float, rounding: str) -> str:
     """Format a limit with four digits, rounded so that it does not get stricter."""
     context = decimal.Context(prec=4, rounding=rounding)
     return f"{context.create_decimal(repr(float(limit))):.4g}"
@@ -194,10 +194,10 @@ def _rounded(limit: float, rounding: str) -> str:
 
 def write_stop_words(path: str | Path, lists: Mapping[str, str]) -> None:
     """Write words for `read_stop_words`."""
-    write_atomically(path, _csv([("lang", "words"), *lists.items()]))
+    write_atomically(path, _format_csv([("lang", "words"), *lists.items()]))
 
 
-def _csv(rows: Iterable[Sequence[Any]]) -> str:
+def _format_csv(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -231,7 +231,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     if len(groups) > 1 and groups[-1][1] < _FEWEST_OF_SIZE:
         last = groups.pop()
         groups[-1][1:] += last[1:]
-    while len(groups) > 1 and min(shown := list(map(_difference, groups, groups[1:]))) < _CERTAIN:
+    while len(groups) > 1 and min(shown := list(map(_chi_squared, groups, groups[1:]))) < _CERTAIN:
         first = int(np.argmin(shown))
         groups[first][1:] += groups.pop(first + 1)[1:]
     whole = float(dropped.mean())
@@ -242,7 +242,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
 
 
-def _difference(group: np.ndarray, other: np.ndarray) -> float:
+def _chi_squared(group: np.ndarray, other: np.ndarray) -> float:
     """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
@@ -262,7 +262,7 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     Args:
         texts: languages and their documents, English among them.
     """
-    shares = {lang: _word_shares(of_lang) for lang, of_lang in texts}
+    shares = {lang: _measure_word_shares(documents) for lang, documents in texts}
     english = collections.Counter(shares[ENGLISH])
     lists = {}
     for lang, own in sorted(shares.items()):
@@ -274,12 +274,12 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     return lists
 
 
-def _word_shares(texts: Sequence[str]) -> dict[str, float]:
+def _measure_word_shares(texts: Sequence[str]) -> dict[str, float]:
     """Return the average share of a document that each frequent word makes up.
 
     Return nothing for scripts without spaces: rules count letters there, and words are unknown.
     """
-    found: collections.Counter[str] = collections.Counter()
+    shares: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
         words = cut(texts[start:stop])
         letters = words.codes.tobytes().decode("utf-32-le", "surrogatepass")
@@ -287,10 +287,10 @@ def _word_shares(texts: Sequence[str]) -> dict[str, float]:
         spans = ["" if unspaced else letters[a:b] for a, b, unspaced in units]
         for first, last in itertools.pairwise(words.first):
             for word, count in collections.Counter(spans[first:last]).items():
-                found[word] += count / ((last - first) * len(texts))
-    if found.pop("", 0) > _UNSPACED_SHARE:
+                shares[word] += count / ((last - first) * len(texts))
+    if shares.pop("", 0) > _UNSPACED_SHARE:
         return {}
-    return {word: share for word, share in found.most_common(_FREQUENT_WORDS) if _is_word(word)}
+    return {word: share for word, share in shares.most_common(_FREQUENT_WORDS) if _is_word(word)}
 
 
 def _is_word(text: str) -> bool:
@@ -299,12 +299,12 @@ def _is_word(text: str) -> bool:
     return any(map(str.isalpha, text)) and not any(map(str.isnumeric, text)) and not hidden
 
 
-def _texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
+def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the first documents of each language with at least `min_documents`."""
     shards = open_corpus(corpus).shards
     progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
-    for lang, of_lang in itertools.groupby(shards, key=lambda shard: shard.lang):
-        rows = (row for shard in of_lang for row in shard.documents(("text",)))
+    for lang, lang_shards in itertools.groupby(shards, key=lambda shard: shard.lang):
+        rows = (row for shard in lang_shards for row in shard.documents(("text",)))
         texts = [row["text"] for row in itertools.islice(rows, _MOST_TEXTS)]
         if len(texts) >= min_documents:
             yield lang, texts
@@ -342,8 +342,8 @@ def read_columns(
         if name not in ("drop", "stop_words", "thresholds")
     }
     return GopherQuality(**limits), {
-        lang: {name: np.concatenate([part[name] for part in of_lang]) for name in of_lang[0]}
-        for lang, of_lang in parts.items()
+        lang: {name: np.concatenate([part[name] for part in lang_parts]) for name in lang_parts[0]}
+        for lang, lang_parts in parts.items()
     }
 
 
@@ -366,7 +366,7 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
         )
 
 
-def _least_score(scores: np.ndarray) -> float:
+def _find_least_score(scores: np.ndarray) -> float:
     """Return a language's lowest score: one deviation below its median, within 0.3 and 0.9.
 
     Penedo et al. 2025, section 4.2. It holds for this crawl and language identifier only.
@@ -374,15 +374,15 @@ def _least_score(scores: np.ndarray) -> float:
     return float(np.clip(np.median(scores) - scores.std(), 0.3, 0.9))
 
 
-def _of_reference(
+def _fit_on_reference(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """Return limits that cut the share of good text that English limits cut in English."""
-    found = {}
+    fitted = {}
     for name in _TAILS:
         least = float(np.quantile(own[name], _TAIL))
         strictest = (limits[name][0] or _LONG_LINE) if name == "third_longest_line" else 1
-        found[name] = _clamped(name, min(least, strictest), np.inf)
+        fitted[name] = _switch_off(name, min(least, strictest), np.inf)
     for name in _QUANTILES:
         low, high = limits[name]
         values, known = own[name], english[name]
@@ -390,11 +390,11 @@ def _of_reference(
             continue
         least = float(np.quantile(values, np.mean(known < low)))
         most = float(np.quantile(values, 1 - np.mean(known > high)))
-        found[name] = _clamped(name, least, most if name == "mean_word_length" else np.inf)
-    return found
+        fitted[name] = _switch_off(name, least, most if name == "mean_word_length" else np.inf)
+    return fitted
 
 
-def _of_crawl(
+def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """Return limits as many deviations from the language's mean as English's limits from English's.
@@ -402,18 +402,18 @@ def _of_crawl(
     None is stricter than the limit for all. Otherwise, if a crawl's English repeats itself much,
     the limits of languages that repeat less would be too strict.
     """
-    found = {}
+    fitted = {}
     for name in _DEVIATIONS:
         _, high = limits[name]
         spread = float(english[name].std())
         if spread > 0:
             far = (high - float(english[name].mean())) / spread
             most = float(own[name].mean() + far * own[name].std())
-            found[name] = _clamped(name, 0, max(high, most))
-    return found
+            fitted[name] = _switch_off(name, 0, max(high, most))
+    return fitted
 
 
-def _clamped(name: str, low: float, high: float) -> tuple[float, float]:
+def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
     """Return limits; one that could drop nothing is switched off: 0, or infinity."""
     largest = np.inf if name == "mean_word_length" else 1
     return max(0.0, low), (high if 0 < high < largest else np.inf)
@@ -461,8 +461,8 @@ def _sample(
         news[lang] = {"newly_dropped": {}, "newly_kept": {}}
         for number, (was, now) in enumerate(zip(before, after, strict=True)):
             if reason := (now or was if bool(was) != bool(now) else None):
-                of_kind = news[lang]["newly_dropped" if now else "newly_kept"]
-                row = of_kind.setdefault(reason, {"documents": 0, "pages": []})
+                counts = news[lang]["newly_dropped" if now else "newly_kept"]
+                row = counts.setdefault(reason, {"documents": 0, "pages": []})
                 row["documents"] += 1
                 if len(row["pages"]) < most:
                     wanted[lang][number] = {}
@@ -480,14 +480,14 @@ def _sample(
     return news
 
 
-def format_fit(found: Mapping[str, Any]) -> str:
+def format_fit(fit: Mapping[str, Any]) -> str:
     """Format the result of `fit_thresholds` as a table, one language per line."""
     head = f"{'':8}{'documents':>10}{'dropped':>10}{'fitted':>9}  by reason, with its own limits"
     lines = [f"{head}; * keeps the limits for all"]
-    for lang, row in found["languages"].items():
+    for lang, row in fit["languages"].items():
         before, after = row["before"]["dropped"], row["after"]["dropped"]
         reasons = ", ".join(f"{name} {n:.1%}" for name, n in row["after"]["by_reason"].items())
         name = lang if row["own_limits"] else f"{lang} *"
         lines.append(f"{name:8}{row['documents']:>10,}{before:>10.1%}{after:>9.1%}  {reasons}")
-    changes = " ".join(f"--set quality.{name}={path}" for name, path in found["changes"].items())
+    changes = " ".join(f"--set quality.{name}={path}" for name, path in fit["changes"].items())
     return "\n".join([*lines, f"build with them: {changes}" if changes else "nothing is fitted"])

@@ -21,15 +21,15 @@ from mswitch.pipelines.corpus.change import DECONTAMINATION, Base, open_base
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import Ledger
 from mswitch.pipelines.corpus.phases import Build
-from mswitch.pipelines.corpus.reader import corpus_identity, open_shard
+from mswitch.pipelines.corpus.reader import hash_corpus, open_shard
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import KEY, REMOVALS
-from mswitch.pipelines.corpus.results import counters
+from mswitch.pipelines.corpus.results import count_for_engine
 from mswitch.pipelines.corpus.rules.base import ITS_CODE, THE_LANGUAGE, Rule, Step
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.shard_work import make_page, write_run
-from mswitch.pipelines.crawl.pages import BLOCKED, blocked_page
+from mswitch.pipelines.crawl.pages import BLOCKED, make_blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
 from mswitch.pipelines.outputs import canonical_json
@@ -66,7 +66,7 @@ class BuildFromCorpus(Build):
         sizes = [shard["bytes"] for shard in shards]
         notes, items = self.work.directory("finish"), list(enumerate(shards))
         return Tasks(
-            "finish", partial(judge_shard, **given), items, notes, sizes, "bytes", counters
+            "finish", partial(judge_shard, **given), items, notes, sizes, "bytes", count_for_engine
         )
 
     @property
@@ -81,7 +81,7 @@ class BuildFromCorpus(Build):
         """Judge the documents."""
         run_tasks([self.finish_tasks], self.engine)
 
-    def key_tasks(self) -> list[Tasks]:
+    def make_key_tasks(self) -> list[Tasks]:
         """Copy all keys, those of dropped documents too, so that no twin returns later."""
         # No addition will use these names.
         entries = [
@@ -91,28 +91,28 @@ class BuildFromCorpus(Build):
         copy = partial(_copy_entry, source=self.source.directory, directory=self.directory)
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
-    def also(self) -> dict[str, Any]:
+    def list_manifest_entries(self) -> dict[str, Any]:
         """Copy the records of removals; return these, the source and its drops."""
-        found: dict[str, Any] = {
-            "built_from": corpus_identity(self.source.manifest["shards"]),
+        entries: dict[str, Any] = {
+            "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),
         }
         if removals := self.source.manifest.get("removals"):
             for path in (*(entry["path"] for entry in removals), f"{REMOVALS}/{KEY}"):
                 _copy(self.source.directory, path, self.directory, path)
-            found["removals"] = removals
-        return found
+            entries["removals"] = removals
+        return entries
 
-    def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
         """Add the source's matches with the evaluation sets that are checked."""
         before = storage.join(self.source.directory, DECONTAMINATION)
         if not storage.exists(before):
-            return found
+            return report
         matches = storage.read_json(before)["matches"]
-        known = [match for match in matches if match["set"] in found["sets"]]
-        return merge_reports(found, {"matches": known})
+        known = [match for match in matches if match["set"] in report["sets"]]
+        return merge_reports(report, {"matches": known})
 
-    def shuffled_bytes(self) -> dict[str, int]:
+    def count_shuffled_bytes(self) -> dict[str, int]:
         """Return an empty dict: nothing is shuffled."""
         return {}
 
@@ -140,13 +140,13 @@ def open_source(
     for step in recipe.steps:
         if step.name in changes and (obstacle := _find_obstacle(step, changes[step.name], base)):
             why, values = obstacle
-            raise _undone(corpus, f"rule {step.name}", values, after["steps"][step.name], why)
+            raise _make_error(corpus, f"rule {step.name}", values, after["steps"][step.name], why)
     for name in before["steps"].keys() - after["steps"].keys():
-        raise _undone(corpus, f"rule {name}", {}, {}, "it is no longer in the recipe")
+        raise _make_error(corpus, f"rule {name}", {}, {}, "it is no longer in the recipe")
     for name in _READING:
         if before.get(name) != after.get(name):
             why = "it decides what is read from a crawl"
-            raise _undone(corpus, "the input", {name: before.get(name)}, after, why)
+            raise _make_error(corpus, "the input", {name: before.get(name)}, after, why)
     _say_what_is_judged(changes, recipe)
     return base, {name: frozenset(was) for name, was in changes.items()}
 
@@ -210,23 +210,23 @@ def _find_obstacle(
     return None
 
 
-def _undone(
-    corpus: str | Path, what: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
+def _make_error(
+    corpus: str | Path, owner: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
 ) -> UserError:
     """Return the error for settings that stored documents do not allow."""
     shown = [
-        f"{name} is {_shown(now.get(name))}, and {_shown(value)} in the corpus"
+        f"{name} is {_shorten(now.get(name))}, and {_shorten(value)} in the corpus"
         if name in now or value is not None
         else f"{name} may have changed"
         for name, value in was.items()
     ]
     return UserError(
-        f"--from {corpus}: {': '.join([what, *filter(None, [', '.join(shown)])])}: {why}: restore "
+        f"--from {corpus}: {': '.join([owner, *filter(None, [', '.join(shown)])])}: {why}: restore "
         "the old setting, or build from the crawl with --input"
     )
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
@@ -252,11 +252,11 @@ def _say_what_is_judged(changes: Mapping[str, Collection[str]], recipe: Recipe) 
         say("corpus", words)
 
 
-def shard_inputs(base: Base) -> list[dict[str, Any]]:
+def list_shard_inputs(base: Base) -> list[dict[str, Any]]:
     """Return the corpus's shards as inputs of a build."""
     return [
-        {"path": one["path"], "bytes": one["bytes"], "digest": one["sha256"]}
-        for one in base.manifest["shards"]
+        {"path": shard["path"], "bytes": shard["bytes"], "digest": shard["sha256"]}
+        for shard in base.manifest["shards"]
     ]
 
 
@@ -272,14 +272,14 @@ def judge_shard(
     with open_shard(storage.join(directory, entry["path"]), entry["sha256"]) as shard:
         groups = map(shard.read_row_group, range(shard.num_row_groups))
         kept = (
-            _judge([_page(row) for row in group.to_pylist()], job.recipe, changed, ledger)
+            _judge([_read_page(row) for row in group.to_pylist()], job.recipe, changed, ledger)
             for group in groups
         )
         index = write_run(number, kept, job)
     return {"languages": index, "ledger": ledger.to_json(), "keys": {}}
 
 
-def _page(row: dict[str, Any]) -> Page:
+def _read_page(row: dict[str, Any]) -> Page:
     return make_page({**row, "id": bytes.fromhex(row["id"]), "text": row["text"].encode()})
 
 
@@ -287,7 +287,7 @@ def _judge(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Sequence[Page]:
     """Return the documents that stay; count the others in the ledger."""
-    pages = list(_allowed(pages, recipe, changed, ledger))
+    pages = list(_filter_urls(pages, recipe, changed, ledger))
     ledger.keep(READ, len(pages))
     for step in (*recipe.rules, *recipe.dedup, *recipe.finish):
         if not isinstance(step, Rule) or step.name not in changed:
@@ -298,7 +298,7 @@ def _judge(
     return pages
 
 
-def _allowed(
+def _filter_urls(
     pages: Sequence[Page], recipe: Recipe, changed: Changed, ledger: Ledger
 ) -> Iterator[Page]:
     """Yield the documents whose URL passes all changed rules."""
@@ -309,7 +309,7 @@ def _allowed(
         if reason is None:
             yield page
         else:
-            rejected = blocked_page(reason, page.source, page.url)
+            rejected = make_blocked_page(reason, page.source, page.url)
             ledger.drop(dataclasses.replace(rejected, lang=page.lang))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus
 from mswitch.pipelines.corpus.rules.words import mix
-from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, host_names
+from mswitch.pipelines.corpus.survey import SITE_CAPACITY, HeavyHitters, extract_hosts
 from mswitch.pipelines.progress import Progress
 
 #: A document is near training text if at least this share of its windows recurs.
@@ -43,28 +43,28 @@ def measure_held_out(corpus: str | Path) -> dict[str, Any]:
     every = [hashes for rows in held.values() for _, hashes in rows]
     keys = np.unique(np.concatenate([np.zeros(0, np.uint64), *every]))
     recurs, sources = _read_training(opened, keys)
-    found = {
+    recurring = {
         lang: [(name, recurs[np.searchsorted(keys, hashes)]) for name, hashes in rows]
         for lang, rows in held.items()
     }
-    of_all = HeavyHitters(SITE_CAPACITY)
+    all_sources = HeavyHitters(SITE_CAPACITY)
     for hitters in sources.values():
-        of_all.merge(hitters)
-    rows = [row for of_language in found.values() for row in of_language]
+        all_sources.merge(hitters)
+    rows = [row for lang_rows in recurring.values() for row in lang_rows]
     characters = {lang: opened.characters.get((lang, "train"), 0) for lang in sources}
     return {
         "corpus": opened.identity,
         "near_training": [
             name for name, known in rows if len(known) and known.mean() >= NEAR_SHARE
         ],
-        "all": _describe([known for _, known in rows], of_all, sum(characters.values())),
+        "all": _describe([known for _, known in rows], all_sources, sum(characters.values())),
         "languages": {
             lang: _describe(
-                [known for _, known in found.get(lang, [])],
+                [known for _, known in recurring.get(lang, [])],
                 sources.get(lang, HeavyHitters(1)),
                 characters.get(lang, 0),
             )
-            for lang in sorted({*found, *sources})
+            for lang in sorted({*recurring, *sources})
         },
     }
 
@@ -97,7 +97,7 @@ def _read_training(opened: Corpus, keys: np.ndarray) -> tuple[np.ndarray, dict[s
         for shard in shards:
             for batch in shard.batches(["url", "text"]):
                 sizes, texts = Counter[str](), batch["text"].to_pylist()
-                for host, text in zip(host_names(batch["url"]).to_pylist(), texts, strict=True):
+                for host, text in zip(extract_hosts(batch["url"]).to_pylist(), texts, strict=True):
                     sizes[host] += len(text)
                     hashes = hash_windows(text)
                     hashes = hashes[likely[hashes >> shift]]

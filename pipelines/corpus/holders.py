@@ -8,22 +8,22 @@ import re
 from collections.abc import Sequence
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import Base, addition_name
-from mswitch.pipelines.corpus.reader import corpus_identity
+from mswitch.pipelines.corpus.change import Base, name_addition
+from mswitch.pipelines.corpus.reader import hash_corpus
 from mswitch.pipelines.outputs import CLAIM, MANIFEST
 from mswitch.pipelines.progress import say
 
 _HASH = re.compile(r'"([0-9a-f]{16}|[0-9a-f]{64})"')
 
 
-def identities(base: Base) -> set[str]:
+def list_identities(base: Base) -> set[str]:
     """Return the identities of the corpus, now and before each change, as examples record them."""
-    known = {one for path, _ in base.removals for one in storage.read_json(path)["corpus"]}
+    known = {name for path, _ in base.removals for name in storage.read_json(path)["corpus"]}
     for count in range(len(base.additions) + 1):
-        later = [addition_name(n) for n in range(count + 1, len(base.additions) + 1)]
+        later = [name_addition(n) for n in range(count + 1, len(base.additions) + 1)]
         shards = base.manifest["shards"]
-        had = [one for one in shards if not any(f"-{name}-" in one["path"] for name in later)]
-        known.add(corpus_identity(had))
+        had = [row for row in shards if not any(f"-{name}-" in row["path"] for name in later)]
+        known.add(hash_corpus(had))
     return known
 
 
@@ -42,23 +42,25 @@ def find_holders(base: Base, search: Sequence[str]) -> list[str]:
                     folder, stage = os.path.dirname(file.path), own.get("stage", "")
                     if stage == "corpus" and name == CLAIM:
                         inputs = own["config"]["inputs"]  # shards, if the source is a corpus
-                        shards = [{"path": one["path"], "sha256": one["digest"]} for one in inputs]
-                        described[folder] = {corpus_identity(shards)}, set()
+                        shards = [
+                            {"path": shard["path"], "sha256": shard["digest"]} for shard in inputs
+                        ]
+                        described[folder] = {hash_corpus(shards)}, set()
                     elif stage == "corpus" and "built_from" in own:
                         derived = dataclasses.replace(base, directory=folder, manifest=own)
-                        described[folder] = {own["built_from"]}, identities(derived)
+                        described[folder] = {own["built_from"]}, list_identities(derived)
                     elif stage not in ("corpus", "report", "downstream"):
                         own_hash = {own.get("config_hash", "")}
                         described[folder] = set(_HASH.findall(text)), own_hash
-    known, found = identities(base), set[str]()
+    known, holders = list_identities(base), set[str]()
     while new := {
-        path for path, (hashes, _) in described.items() if path not in found and hashes & known
+        path for path, (hashes, _) in described.items() if path not in holders and hashes & known
     }:
-        found |= new
+        holders |= new
         known = known.union(*(described[path][1] for path in new))
-    for path in sorted(found):
+    for path in sorted(holders):
         unfinished = storage.exists(storage.join(path, CLAIM))
         say(
             "corpus", f"{path} {'is being' if unfinished else 'was'} made from the corpus as it was"
         )
-    return sorted(found)
+    return sorted(holders)

@@ -25,7 +25,7 @@ _SHOWN_CHARACTERS = 200
 Found = list[dict[str, Any]]
 
 
-def page_of_text(text: bytes, url: str, config: CorpusConfig) -> Page:
+def make_text_page(text: bytes, url: str, config: CorpusConfig) -> Page:
     """Return a page with this text, as if read from a WET record."""
     utf8 = normalize_lines(text.decode("utf-8", "replace").encode(), config.drop_metadata_lines)
     if not utf8:
@@ -64,7 +64,7 @@ def find_page(
             for rule in rules:
                 if rule.defines(method):
                     reason = call_step(rule, method, *given, recipe=recipe, at=wanted)
-                    asked.append(_said(rule, reason, {}, of=method))
+                    asked.append(_describe_result(rule, reason, {}, of=method))
 
         return note
 
@@ -77,7 +77,7 @@ def find_page(
             at_place = place and page.source.rpartition("@")[2] == place[2]
             if at_place or normalize_url(page.url) == normalize_url(wanted):
                 order = {rule.name: number for number, rule in enumerate(rules)}
-                return page, sorted(asked, key=lambda found: order[found["step"]])
+                return page, sorted(asked, key=lambda result: order[result["step"]])
             asked.clear()
     shown = [storage.hide_secrets(path) for path in (*inputs, *([wanted] if place else []))]
     raise UserError(
@@ -102,27 +102,27 @@ def inspect_page(
         (to drop the page, or None), measured `values` (None: not applicable), and their `limits`
         (least, most).
     """
-    steps = [dict(found) for found in before]
+    steps = [dict(result) for result in before]
     if isinstance(page, Rejected):
         text = page.explained().detail
-        steps.append(_said(None, page.reason, {}))
+        steps.append(_describe_result(None, page.reason, {}))
     else:
         text = page.text
         for step in recipe.steps:
             if isinstance(step, Edit):
                 make_edit(step, page, recipe)
                 values = {name: page.columns[name] for name in step.columns}
-                steps.append(_said(step, None, values))
+                steps.append(_describe_result(step, None, values))
             elif isinstance(step, Dedup):
-                steps.append({**_said(step, None, {}), "of": "other pages"})
+                steps.append({**_describe_result(step, None, {}), "of": "other pages"})
             elif step.is_stage:
                 [reason] = ask(step, [page], recipe)
                 values = {}
                 if reason != RULE_ERROR:
                     at = f"{page.source} ({page.url})"
                     values = call_step(step, "describe", page, recipe=recipe, at=at)
-                steps.append(_said(step, reason, values, page))
-    dropped = next((found for found in steps if found["reason"]), None)
+                steps.append(_describe_result(step, reason, values, page))
+    dropped = next((result for result in steps if result["reason"]), None)
     return {
         "url": page.url,
         "source": page.source,
@@ -132,7 +132,7 @@ def inspect_page(
     }
 
 
-def _said(
+def _describe_result(
     step: Any,
     reason: str | None,
     values: Mapping[str, Any],
@@ -150,11 +150,11 @@ def _said(
     }
 
 
-def format_inspection(found: Mapping[str, Any]) -> str:
+def format_inspection(inspection: Mapping[str, Any]) -> str:
     """Format the result of `inspect_page` as text: each step on a line, with its values below."""
-    lines = [f"{found['url'] or '(no URL)'}  {found['source']}"]
-    width = max(len(step["step"]) for step in found["steps"])
-    for step in found["steps"]:
+    lines = [f"{inspection['url'] or '(no URL)'}  {inspection['source']}"]
+    width = max(len(step["step"]) for step in inspection["steps"])
+    for step in inspection["steps"]:
         label = f" as {step['values']['lang']}" if "lang" in step["values"] else ""
         said = f"drop: {step['reason']}" if step["reason"] else f"keep{label}"
         if step["of"] == "other pages":
@@ -163,20 +163,20 @@ def format_inspection(found: Mapping[str, Any]) -> str:
             said += f" (by {step['of'].removesuffix('_reason')}, before its text is extracted)"
         lines.append(f"{step['step']:<{width}}  {said}")
         for name, value in step["values"].items():
-            limit = "" if value is None else _limit(name, step["limits"])
-            lines.append(f"{'':{width}}    {name} {_value(value)}{limit}")
-    dropped = found["dropped_by"]
+            limit = "" if value is None else _format_limit(name, step["limits"])
+            lines.append(f"{'':{width}}    {name} {_format_value(value)}{limit}")
+    dropped = inspection["dropped_by"]
     lines.append(f"dropped by {dropped['step']}: {dropped['reason']}" if dropped else "kept")
     return "\n".join(map(printable, lines))
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "not applicable"
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
-def _limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
+def _format_limit(name: str, limits: Mapping[str, Sequence[float | None]]) -> str:
     if name not in limits:
         return ""
     low, high = limits[name]

@@ -114,7 +114,7 @@ class Ledger:
             if self._mask:
                 fields["detail"] = self._mask(fields["detail"])
             # Names of fields, URLs and messages may have characters that UTF-8 cannot encode.
-            row = {key: _readable(value) for key, value in fields.items() if value}
+            row = {key: _make_readable(value) for key, value in fields.items() if value}
             self._add_samples(reason, {digest: row})
 
     def _add_samples(self, reason: str, samples: Mapping[str, dict[str, str]]) -> None:
@@ -123,10 +123,10 @@ class Ledger:
             # Files of equal name share sources: the choice must not depend on the files' order.
             mine[digest] = min(mine.get(digest, row), row, key=lambda row: sorted(row.items()))
         if len(mine) > 2 * self.samples_per_reason + 64:
-            self._samples[reason] = smallest = self._smallest(reason)
+            self._samples[reason] = smallest = self._find_smallest(reason)
             self._bounds[reason] = max(smallest, default="")
 
-    def _smallest(self, reason: str) -> dict[str, dict[str, str]]:
+    def _find_smallest(self, reason: str) -> dict[str, dict[str, str]]:
         smallest = sorted(self._samples.get(reason, {}).items())[: self.samples_per_reason]
         return dict(smallest)
 
@@ -137,7 +137,7 @@ class Ledger:
             "dropped": {stage: dict(reasons) for stage, reasons in self.dropped.items()},
             "lines": dict(self.lines),
             "languages": {lang: dict(reasons) for lang, reasons in self.languages.items()},
-            "samples": {reason: self._smallest(reason) for reason in self._samples},
+            "samples": {reason: self._find_smallest(reason) for reason in self._samples},
             "notes": dict(self.notes),
         }
 
@@ -154,7 +154,7 @@ class Ledger:
         for rule, notes in other["notes"].items():
             self.notes[rule] += notes
 
-    def entered(self, stage: str) -> int:
+    def count_entered(self, stage: str) -> int:
         """Return the number of records that entered a stage."""
         return self.kept[stage] + self.dropped[stage].total()
 
@@ -163,7 +163,7 @@ class Ledger:
         return [
             {
                 "name": stage,
-                "in": self.entered(stage),
+                "in": self.count_entered(stage),
                 "out": self.kept[stage],
                 "dropped": dict(sorted(self.dropped[stage].items())),
             }
@@ -174,32 +174,32 @@ class Ledger:
         """Return drops by language and reason, for pages with a known language."""
         return {lang: dict(sorted(self.languages[lang].items())) for lang in sorted(self.languages)}
 
-    def example(self, reason: str) -> dict[str, str] | None:
+    def find_example(self, reason: str) -> dict[str, str] | None:
         """Return a sample of a reason, as in `write_samples`; None if there is none."""
-        return next(iter(self._smallest(reason).values()), None)
+        return next(iter(self._find_smallest(reason).values()), None)
 
     def write_samples(self, directory: str) -> None:
         """Write `<reason>.jsonl` for each reason; hostile text is escaped."""
         storage.make_directory(directory)
         for reason in sorted(self._samples):
             path = storage.join(directory, f"{reason}.jsonl")
-            write_atomically(path, self._sample_lines([reason]))
+            write_atomically(path, self._format_samples([reason]))
 
     def write_all_samples(self, path: str) -> None:
         """Write the samples of all reasons to one file."""
-        write_atomically(path, self._sample_lines(sorted(self._samples)))
+        write_atomically(path, self._format_samples(sorted(self._samples)))
 
-    def _sample_lines(self, reasons: Iterable[str]) -> str:
-        rows = [row for reason in reasons for row in self._smallest(reason).values()]
+    def _format_samples(self, reasons: Iterable[str]) -> str:
+        rows = [row for reason in reasons for row in self._find_smallest(reason).values()]
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _readable(text: str) -> str:
+def _make_readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def drops_by_reason(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def sum_drops(stages: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Return the number of drops by reason, over all stages, most frequent first."""
     total: collections.Counter[str] = collections.Counter()
     for stage in stages:

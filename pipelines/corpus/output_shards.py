@@ -124,7 +124,7 @@ def write_documents(
     storage.make_directory(os.path.dirname(final))
     with storage.publish(final, sync=True) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for group in _sorted_groups(batches, rows_per_group):
+            for group in _sort_groups(batches, rows_per_group):
                 ids = pa.array([value.hex() for value in group["id"].to_pylist()], pa.string())
                 named = group.set_column(0, schema.field("id"), ids)
                 writer.write_table(named.cast(schema), row_group_size=rows_per_group)
@@ -143,7 +143,7 @@ def write_documents(
     return {"manifest": manifest, "statistics": statistics}
 
 
-def _sorted_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
+def _sort_groups(batches: Sequence[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
     """Yield the rows of batches, sorted by id, `size` rows at a time."""
     ids = [value for batch in batches for value in batch["id"].to_pylist()]
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), np.int64)
@@ -167,7 +167,7 @@ def _gather(
     """Yield the documents of an output shard that are in the run of a group of shards."""
     with open_run(group, job.work) as run:
         for rows in cut_run(run, pieces):
-            if len(chosen := Places(rows, spec.moved, job.config).of(spec)):
+            if len(chosen := Places(rows, spec.moved, job.config).select(spec)):
                 yield rows.take(pa.array(chosen))
 
 
@@ -197,15 +197,15 @@ class Places:
             exceptions = set(moved)
             self._validation |= np.array([value.hex() in exceptions for value in ids])
 
-    def of(self, spec: ShardSpec) -> np.ndarray:
+    def select(self, spec: ShardSpec) -> np.ndarray:
         """Return the positions of the documents that belong to a shard."""
         chosen = self._validation == (spec.split == "validation")
         if spec.count > 1:
-            chosen &= _shard_of(self._halves, spec.count) == spec.index
+            chosen &= _assign_shards(self._halves, spec.count) == spec.index
         return np.flatnonzero(chosen)
 
 
-def _shard_of(halves: np.ndarray, count: int) -> np.ndarray:
+def _assign_shards(halves: np.ndarray, count: int) -> np.ndarray:
     """Return for each id the index of its part, of `count` equal parts of the id space."""
     edges = [((i << 64) + count - 1) // count for i in range(1, count)]
     return np.searchsorted(np.array(edges, np.uint64), halves[:, 0], side="right")

@@ -10,7 +10,11 @@ from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.change import Base
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group, group_shards, write_groups
 from mswitch.pipelines.corpus.dedup.fingerprint_store import gather_keys
-from mswitch.pipelines.corpus.dedup.key_files import MOST_SORTING_BYTES, bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.key_files import (
+    MOST_SORTING_BYTES,
+    choose_bits,
+    choose_shared_bits,
+)
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.near import NearDedup
 from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
@@ -19,7 +23,7 @@ from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.results import (
     Finished,
     Ingested,
-    counters,
+    count_for_engine,
     read_finished,
     read_ingested,
 )
@@ -59,7 +63,7 @@ class Build:
         sizes = [file.size_bytes for file in self.files]
         items = list(enumerate(self.files))
         notes = self.work.directory("pages")
-        return Tasks("ingest", function, items, notes, sizes, "bytes", counters)
+        return Tasks("ingest", function, items, notes, sizes, "bytes", count_for_engine)
 
     @property
     def finish_tasks(self) -> Tasks:
@@ -68,7 +72,7 @@ class Build:
         sizes = [sum(self.ingested.text_bytes[shard] for shard in g.shards) for g in self.groups]
         items = range(len(self.groups))
         notes = self.work.directory("finish")
-        return Tasks("finish", function, items, notes, sizes, "bytes", counters)
+        return Tasks("finish", function, items, notes, sizes, "bytes", count_for_engine)
 
     @functools.cached_property
     def ingested(self) -> Ingested:
@@ -107,24 +111,26 @@ class Build:
         """One exchange for each deduplication; it chooses the pages and lines that stay."""
         exchanges: list[Exchange] = []
         steps = self.job.recipe.dedups
-        known = {step.kind: self.base.known(step.kind) for step in steps} if self.base else {}
+        known = (
+            {step.kind: self.base.list_key_files(step.kind) for step in steps} if self.base else {}
+        )
         shared = write_groups(self.work, self.groups, known)
         for step in steps:
             candidates = step.candidates(sum(self.ingested.pages), sum(self.ingested.lines))
             # A bucket also holds the keys of the corpus to add to. In a large corpus, these are
             # most of it.
             rows = candidates + self._known_keys(step.kind)
-            bits = shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
+            bits = choose_shared_bits(rows * step.width * 8, self.job.config.bucket_bytes)
             given = (step, self.work, shared, bits, tuple(exchanges), self._sorting_bytes)
             exchanges.append(
-                NearDuplicates(*given, marks=self.job.recipe.marks_before(step))
+                NearDuplicates(*given, marks=self.job.recipe.count_marks_before(step))
                 if isinstance(step, NearDedup)
                 else MinimumPerKey(*given)
             )
         return exchanges
 
     def _known_keys(self, kind: str) -> int:
-        return self.base.keys(kind) if self.base else 0
+        return self.base.count_keys(kind) if self.base else 0
 
     def ingest(self) -> None:
         """Read the input."""
@@ -132,7 +138,7 @@ class Build:
 
     def finish(self) -> None:
         """Choose the pages and lines that stay, then finish all groups."""
-        chosen = [tasks for exchange in self.exchanges for tasks in exchange.lists()]
+        chosen = [tasks for exchange in self.exchanges for tasks in exchange.make_lists()]
         run_tasks([*chosen, self.finish_tasks], self.engine)
 
     def write(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -147,26 +153,26 @@ class Build:
             self.finished.languages,
             config,
             prefix=self.base.prefix if self.base else "",
-            validation_documents=self.base.validation_documents() if self.base else {},
+            validation_documents=self.base.count_validation_documents() if self.base else {},
         )
         write = partial(output_shards.write_shard, directory=self.directory, job=self.job)
         notes = self.work.directory("shards")
         shards = Tasks("shards", write, specs, notes, on_engine=self._shuffle)
-        kept = self.key_tasks() if config.keep_fingerprints else []
+        kept = self.make_key_tasks() if config.keep_fingerprints else []
         run_tasks([shards, *kept], self.engine, "shards")
         return list(shards.read()), [entry for tasks in kept for entry in tasks.read()]
 
-    def key_tasks(self) -> list[Tasks]:
+    def make_key_tasks(self) -> list[Tasks]:
         """Return tasks that gather the keys of all documents; their notes are manifest entries."""
-        return [self._gathering(kind) for kind in self.job.recipe.kinds]
+        return [self._make_gathering(kind) for kind in self.job.recipe.kinds]
 
-    def also(self) -> dict[str, Any]:
+    def list_manifest_entries(self) -> dict[str, Any]:
         """Return further entries of the manifest."""
         return {}
 
-    def contamination(self, found: Mapping[str, Any]) -> Mapping[str, Any]:
+    def merge_contamination(self, report: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return decontamination.json from the report of this build."""
-        return found
+        return report
 
     def _shuffle(self, root: Any, tasks: Tasks) -> Any:
         from mswitch.pipelines.corpus.shuffle_documents import shuffle_documents
@@ -174,10 +180,10 @@ class Build:
         given = {"finished": self.finish_tasks, "directory": self.directory, "job": self.job}
         return shuffle_documents(root, tasks, **given)
 
-    def shuffled_bytes(self) -> dict[str, int]:
+    def count_shuffled_bytes(self) -> dict[str, int]:
         """Return the bytes shuffled by each deduplication, and for each kind of kept keys."""
         chosen = {
-            exchange.step.name: exchange.shuffled_bytes(self._known_keys(exchange.step.kind))
+            exchange.step.name: exchange.count_shuffled_bytes(self._known_keys(exchange.step.kind))
             for exchange in self.exchanges
         }
         if not self.job.config.keep_fingerprints:
@@ -186,8 +192,10 @@ class Build:
         kinds = self.job.recipe.kinds
         return chosen | {f"kept_{kind}": keys[kind] * FINGERPRINT_BYTES for kind in kinds}
 
-    def _gathering(self, kind: str) -> Tasks:
-        bits = bits_for(self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes)
+    def _make_gathering(self, kind: str) -> Tasks:
+        bits = choose_bits(
+            self.finished.keys[kind] * FINGERPRINT_BYTES, self.job.config.bucket_bytes
+        )
         prefix = self.base.prefix if self.base else ""
         cut = {"kind": kind, "groups": len(self.groups), "prefix": prefix, "bits": bits}
         gather = partial(gather_keys, work=self.work, directory=self.directory, **cut)

@@ -10,10 +10,10 @@ from typing import Any
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.dedup.key_files import bits_for, shared_bits
+from mswitch.pipelines.corpus.dedup.key_files import choose_bits, choose_shared_bits
 from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from mswitch.pipelines.corpus.job import prepare_job
-from mswitch.pipelines.corpus.ledger import describe_drops, drops_by_reason
+from mswitch.pipelines.corpus.ledger import describe_drops, sum_drops
 from mswitch.pipelines.corpus.output_shards import plan_shards, write_shard
 from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import READ, Recipe
@@ -44,7 +44,7 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
         before = time.process_time()
         _do(build.ingest_tasks)
         for exchange in build.exchanges:
-            for tasks in exchange.lists():
+            for tasks in exchange.make_lists():
                 _do(tasks)
         _do(build.finish_tasks)
         ingested, finished = build.ingested, build.finished
@@ -55,10 +55,10 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
             lang: [sum(sizes) for sizes in zip(*index.totals.values(), strict=True)]
             for lang, index in finished.languages.items()
         }
-        dropped = collections.Counter(drops_by_reason(ingested.ledger.stages()))
-        dropped.update(drops_by_reason(finished.ledger.stages()))
+        dropped = collections.Counter(sum_drops(ingested.ledger.stages()))
+        dropped.update(sum_drops(finished.ledger.stages()))
         return {
-            "records": ingested.ledger.entered(READ),
+            "records": ingested.ledger.count_entered(READ),
             "dropped": dict(dropped.most_common()),
             "pages": sum(ingested.pages),
             "lines": sum(ingested.lines),
@@ -67,7 +67,7 @@ def build_sample(file: CrawlFile, config: CorpusConfig, source: RecipeSource | N
             "bytes": {lang: size for lang, (_, _, size) in totals.items()},
             "keys": dict(finished.keys),
             "moved": {
-                exchange.step.name: exchange.shuffled_bytes(0) for exchange in build.exchanges
+                exchange.step.name: exchange.count_shuffled_bytes(0) for exchange in build.exchanges
             },
             "temporary_bytes": sum(storage.file_sizes(work.root).values()),
             "cpu_secs": cpu_secs,
@@ -121,10 +121,10 @@ def plan_build(
             "`mswitch corpus build` on it to see why"
         )
     bytes_in = sum(file.size_bytes for file in files)
-    total = _scaled(sample, bytes_in / middle.size_bytes)
+    total = _scale(sample, bytes_in / middle.size_bytes)
     rate = mb_per_second or sample["text_bytes"] / 1e6 / sample["cpu_secs"]
     cpu_hours = total["text_bytes"] / 1e6 / rate / 3600
-    shuffles, buckets = _shuffles(total, config, recipe)
+    shuffles, buckets = _estimate_shuffles(total, config, recipe)
     by_size = sorted(total["bytes"], key=lambda lang: (-total["bytes"][lang], lang))
     estimated: dict[str, Any] = {
         **{name: total[name] for name in ("records", "dropped", "pages", "text_bytes")},
@@ -151,14 +151,14 @@ def plan_build(
     }
 
 
-def _scaled(counts: Any, scale: float) -> Any:
+def _scale(counts: Any, scale: float) -> Any:
     """Multiply all numbers of a tree."""
     if isinstance(counts, Mapping):
-        return {name: _scaled(count, scale) for name, count in counts.items()}
+        return {name: _scale(count, scale) for name, count in counts.items()}
     return math.ceil(counts * scale)
 
 
-def _shuffles(
+def _estimate_shuffles(
     total: Mapping[str, Any], config: CorpusConfig, recipe: Recipe
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the most bytes that each shuffle moves, and its number of buckets."""
@@ -167,11 +167,11 @@ def _shuffles(
         # The number of buckets follows from all possible candidates (`phases`).
         rows = step.candidates(total["pages"], total["lines"])
         moved[step.name] = total["moved"][step.name]
-        buckets[step.name] = 1 << shared_bits(rows * step.width * 8, config.bucket_bytes)
+        buckets[step.name] = 1 << choose_shared_bits(rows * step.width * 8, config.bucket_bytes)
         if config.keep_fingerprints:
             kept = f"kept_{step.kind}"
             moved[kept] = total["keys"][step.kind] * FINGERPRINT_BYTES
-            buckets[kept] = 1 << bits_for(moved[kept], config.bucket_bytes)
+            buckets[kept] = 1 << choose_bits(moved[kept], config.bucket_bytes)
     return {**moved, "text": sum(total["bytes"].values())}, buckets
 
 
@@ -181,14 +181,14 @@ def format_plan(plan: Mapping[str, Any]) -> str:
     for name, value in {**plan, **plan["estimated"]}.items():
         if isinstance(value, Mapping):
             if name != "estimated":
-                rows += [(f"{name}: {part}", _cell(count)) for part, count in value.items()]
+                rows += [(f"{name}: {part}", _format_cell(count)) for part, count in value.items()]
         elif name != "stage":
-            rows.append((name, _cell(value)))
+            rows.append((name, _format_cell(value)))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name.replace('_', ' '):<{width}}  {value}" for name, value in rows)
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{count:,} {name}" for name, count in value.items())
     return f"{value:,}" if isinstance(value, int | float) else value

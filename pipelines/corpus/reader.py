@@ -102,9 +102,9 @@ class Corpus:
             )
 
 
-def corpus_identity(shards: Sequence[Mapping[str, Any]]) -> str:
+def hash_corpus(shards: Sequence[Mapping[str, Any]]) -> str:
     """Return the hash of a corpus, given the manifest entries of its shards."""
-    named = sorted([one["path"], one["sha256"]] for one in shards)
+    named = sorted([shard["path"], shard["sha256"]] for shard in shards)
     return hashlib.sha256(canonical_json(named).encode()).hexdigest()
 
 
@@ -136,4 +136,4 @@ def open_corpus(directory: str | Path) -> Corpus:
         for split, counts in by_split.items()
     }
     undetermined = sum(row["rows"] for row in rows if row["lang"] == UNDETERMINED)
-    return Corpus(str(directory), tuple(ordered), corpus_identity(rows), characters, undetermined)
+    return Corpus(str(directory), tuple(ordered), hash_corpus(rows), characters, undetermined)

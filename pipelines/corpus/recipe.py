@@ -147,7 +147,7 @@ class Recipe:
         """Rules among `dedup`: ingest asks them and marks pages, which finish drops."""
         return tuple(step for step in self.dedup if isinstance(step, Rule))
 
-    def marks_before(self, dedup: Dedup) -> int:
+    def count_marks_before(self, dedup: Dedup) -> int:
         """Return the number of `marks` before a deduplication."""
         before = self.dedup[: self.dedup.index(dedup)]
         return sum(isinstance(step, Rule) for step in before)
@@ -162,7 +162,7 @@ class Recipe:
     def documents(self) -> pa.Schema:
         """Columns of the corpus, whose rows are sorted by `id` within a shard."""
         steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
-        added = _fields(steps)
+        added = _list_fields(steps)
         # The many columns of quality come last.
         return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
 
@@ -171,14 +171,14 @@ class Recipe:
         """Columns of the pages that passed ingest."""
         # They are null in a marked page.
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
-        return pa.schema([*_STORED, *stored, *self.found])
+        return pa.schema([*_STORED, *stored, *self.added_columns])
 
     @functools.cached_property
-    def found(self) -> list[pa.Field]:
+    def added_columns(self) -> list[pa.Field]:
         """Columns that the rules of ingest and `marks` add to documents."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
-        return [*(labels if by_ingest else ()), *_fields([*self.ingest, *self.marks])]
+        return [*(labels if by_ingest else ()), *_list_fields([*self.ingest, *self.marks])]
 
     @functools.cached_property
     def runs(self) -> pa.Schema:
@@ -195,7 +195,7 @@ class Recipe:
         """Modules to import before worker processes start."""
         return tuple(dict.fromkeys(module for step in self.steps for module in step.preload))
 
-    def first(self, kind: type[S]) -> S | None:
+    def find_first(self, kind: type[S]) -> S | None:
         """Return the first step of a class, or None."""
         return next((step for step in self.steps if isinstance(step, kind)), None)
 
@@ -211,6 +211,6 @@ class Recipe:
         return dataclasses.replace(self, **lists)
 
 
-def _fields(steps: Iterable[Step]) -> list[pa.Field]:
+def _list_fields(steps: Iterable[Step]) -> list[pa.Field]:
     columns = [column for step in steps for column in step.columns.items()]
     return [pa.field(name, kind, nullable=False) for name, kind in columns]

@@ -45,13 +45,13 @@ class RecipeSource:
     def load(self) -> Recipe:
         """Run the source and return its recipe."""
         if self.module:
-            found = vars(_import(self.origin, self.module))
+            values = vars(_import(self.origin, self.module))
             if read_source(self.origin).sha256 != self.sha256:
                 raise UserError(
                     f"recipe {self.origin} differs on this worker: install the same version of its "
                     "package there"
                 )
-            recipes = [found.get(self.origin.partition(":")[2])]
+            recipes = [values.get(self.origin.partition(":")[2])]
         else:
             recipes = [value for value in self._run().values() if isinstance(value, Recipe)]
             recipes = list({id(recipe): recipe for recipe in recipes}.values())
@@ -76,7 +76,9 @@ class RecipeSource:
                 exec(compile(self.text, self.origin, "exec"), vars(module))  # noqa: S102 the user's own file
             except Exception as error:
                 del sys.modules[name]
-                raise UserError(f"recipe {self.origin}{_line_of(error, self.origin)}") from error
+                raise UserError(
+                    f"recipe {self.origin}{_describe_place(error, self.origin)}"
+                ) from error
         imported = vars(sys.modules[name])
         # Leave out built-in recipes that it imports.
         return {key: value for key, value in imported.items() if not _is_built_in(value)}
@@ -115,7 +117,7 @@ def _import(origin: str, name: str) -> types.ModuleType:
         ) from error
 
 
-def _line_of(error: Exception, origin: str) -> str:
+def _describe_place(error: Exception, origin: str) -> str:
     """Return the line of a file that raised an error, and the error, with advice."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
              if frame.filename == origin]  # fmt: skip

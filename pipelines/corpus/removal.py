@@ -38,11 +38,11 @@ from mswitch.pipelines.corpus.change import (
     begin_change,
     decide_change,
     finish_decided,
+    locate_staging,
     open_base,
     publish_change,
-    staging_of,
 )
-from mswitch.pipelines.corpus.holders import find_holders, identities
+from mswitch.pipelines.corpus.holders import find_holders, list_identities
 from mswitch.pipelines.corpus.ledger import REMOVED, check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.removed import (
@@ -51,16 +51,16 @@ from mswitch.pipelines.corpus.removed import (
     Removed,
     keyed_hash,
     load_removed,
-    page_name,
-    page_names,
-    probe_of,
-    sample_urls,
-    site_name,
+    make_probe,
+    name_page,
+    name_site,
+    name_url,
+    read_sample_urls,
 )
 from mswitch.pipelines.corpus.rules.blocklist import canonical_host
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.list_files import open_list
-from mswitch.pipelines.corpus.stats import added_up
+from mswitch.pipelines.corpus.stats import add_up
 from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine, Tasks, run_tasks
@@ -142,17 +142,17 @@ def remove_pages(
         }
         holders = find_holders(base, search)
         if dry_run:
-            return {**_summary(out, *_look(base, new), asked, holders), "dry_run": True}
+            return {**_summarize(out, *_count_matches(base, new), asked, holders), "dry_run": True}
         if before and not new:
             # The record of a removal that was ready when its command was killed, now published.
             record = storage.read_json(base.removals[-1][0]) if finished else {}
             if not finished:
                 say(STAGE, f"all of these were removed from {out} before, nothing to do")
-            return _summary(out, record, before, asked, holders)
+            return _summarize(out, record, before, asked, holders)
         change = config_hash(
             "corpus-removal", {"names": sorted(new), "basis": basis, "reference": reference}
         )
-        staging = staging_of(base, change)
+        staging = locate_staging(base, change)
         begin_change(base, staging, {"removes": len(new)})
         request = _write_request(staging, base, new, basis, reference)
         identity = f"{base.state}-{change}"
@@ -167,13 +167,13 @@ def remove_pages(
         "other pages lost to them, and near-duplicates that they represented, do not return: to "
         "get these, build again without the removed pages",
     )
-    return _summary(out, record, removed, asked, holders)
+    return _summarize(out, record, removed, asked, holders)
 
 
 def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
     """Return the entries of the lists, each with the names to hash."""
     asked: dict[str, list[str]] = {}
-    for path, names in ((urls, _names_of_url), (sites, _names_of_site), (ids, _names_of_id)):
+    for path, names in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
         if not path:
             continue
         with open_list(path, "the list") as opened:
@@ -190,52 +190,52 @@ def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
     return asked
 
 
-def _names_of_url(entry: str, where: str) -> list[str]:
-    if not (names := page_names(entry)):
+def _name_url(entry: str, where: str) -> list[str]:
+    if not (names := name_url(entry)):
         raise UserError(f"{where}: {entry[:80]!r} is not a URL: remove it")
     return names
 
 
-def _names_of_site(entry: str, where: str) -> list[str]:
+def _name_site(entry: str, where: str) -> list[str]:
     host = canonical_host(entry)
     if re.search("[/: ]", entry) or "." not in host:
         raise UserError(
             f"{where}: {entry[:80]!r} is not the host of a site: give one per line, such as "
             "a.example; give pages by --urls"
         )
-    return [site_name(host)]
+    return [name_site(host)]
 
 
-def _names_of_id(entry: str, where: str) -> list[str]:
+def _name_id(entry: str, where: str) -> list[str]:
     if not _ID.fullmatch(entry):
         raise UserError(
             f"{where}: {entry[:80]!r} is not a document's id (32 hexadecimal digits): correct it"
         )
-    return [page_name(entry)]
+    return [name_page(entry)]
 
 
-def _look(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
+def _count_matches(base: Base, names: Collection[str]) -> tuple[dict[str, Any], Removed]:
     """Return the counts that a removal would record, and the pages it would look for."""
     languages: collections.Counter[str] = collections.Counter()
     hashes: set[str] = set()
     shards = base.manifest["shards"]
     with tempfile.TemporaryDirectory() as staging, worker_processes("local"):
         request = _write_request(staging, base, names, "", "")
-        look = partial(_find, directory=base.directory, request=request)
-        for entry, found in zip(shards, call_each(look, shards), strict=True):
-            languages[entry["lang"]] += sum(map(bool, found))
-            hashes.update(*found)
+        look = partial(_match_rows, directory=base.directory, request=request)
+        for entry, matched in zip(shards, call_each(look, shards), strict=True):
+            languages[entry["lang"]] += sum(map(bool, matched))
+            hashes.update(*matched)
         removed, _ = _read_request(request)
-    found = {k: n for k, n in languages.items() if n}
-    return {"found": hashes, "documents": languages.total(), "languages": found}, removed
+    counts = {lang: count for lang, count in languages.items() if count}
+    return {"found": hashes, "documents": languages.total(), "languages": counts}, removed
 
 
-def _find(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
+def _match_rows(entry: Mapping[str, Any], *, directory: str, request: Request) -> list[set[str]]:
     """Return for each row of a shard the requested hashes that it matches."""
     removed, _ = _read_request(request)
     with open_shard(storage.join(directory, entry["path"])) as shard:
         return [
-            removed.found(row["url"], row["id"])
+            removed.match(row["url"], row["id"])
             for batch in shard.iter_batches(columns=["id", "url"])
             for row in batch.to_pylist()
         ]
@@ -260,7 +260,7 @@ def _write_request(
         "code_version": importlib.metadata.version("mswitch"),
         "requested": {"pages": kinds["page"], "sites": kinds["site"]},
         "hashes": sorted(keyed_hash(key, name) for name in names),
-        "probe": probe_of(key),
+        "probe": make_probe(key),
         "previous": last[0]["sha256"] if last else "",
     }
     storage.make_directory(storage.join(staging, WORK))
@@ -298,7 +298,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
         request=request,
     )
     notes = storage.join(staging, WORK, "removal")
-    tasks = Tasks("removal", function, shards, notes, [one["bytes"] for one in shards], "bytes")
+    tasks = Tasks("removal", function, shards, notes, [shard["bytes"] for shard in shards], "bytes")
     run_tasks([tasks], engine)
     done = [(entry, note) for entry, note in zip(shards, tasks.read(), strict=True)]
     kept = [note["entry"] for _, note in done if note["entry"]]
@@ -309,7 +309,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
     languages: collections.Counter[str] = collections.Counter()
     for entry, note in changed:
         languages[entry["lang"]] += note["documents"]
-    hashes = {one for _, note in changed for one in note["found"]}
+    hashes = {name for _, note in changed for name in note["found"]}
     samples = _clean_samples(base.directory, directory, staging, removed)
     record = {
         **record,
@@ -325,7 +325,7 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
             for entry, note in changed
         ],
         "samples": samples["count"],
-        "corpus": sorted(identities(base)),
+        "corpus": sorted(list_identities(base)),
     }
     whole = {
         "manifest": {
@@ -336,16 +336,16 @@ def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[
                 _write_record(directory, len(base.removals) + 1, record, removed.key),
             ],
         },
-        "stats": _stats_without(base.stats, changed, languages),
+        "stats": _reduce_stats(base.stats, changed, languages),
         "gone": [entry["path"] for entry, _ in changed],
     }
     if "files" in base.manifest:
         whole["manifest"]["files"] = [*base.manifest["files"], *samples["files"]]
-    report = storage.join(base.directory, DECONTAMINATION)
-    if storage.exists(report):
-        found = read_json_object(report)
-        matches = [match for match in found["matches"] if not removed.found(match["url"])]
-        whole["decontamination"] = merge_reports({**found, "matches": matches}, {"matches": []})
+    path = storage.join(base.directory, DECONTAMINATION)
+    if storage.exists(path):
+        report = read_json_object(path)
+        matches = [match for match in report["matches"] if not removed.match(match["url"])]
+        whole["decontamination"] = merge_reports({**report, "matches": matches}, {"matches": []})
     decide_change(staging, whole)
     return record
 
@@ -361,15 +361,15 @@ def remove_from_shard(
         entry (of the new shard; None if nothing is left), found (hashes), and the documents,
         characters and bytes that were removed.
     """
-    found = _find(entry, directory=source, request=request)
-    if not any(found):
+    matched = _match_rows(entry, directory=source, request=request)
+    if not any(matched):
         return {"entry": dict(entry), "found": [], **dict.fromkeys(_COUNTS, 0)}
     with open_shard(storage.join(source, entry["path"]), entry["sha256"]) as shard:
-        gone = pa.array([bool(one) for one in found], pa.bool_())
+        gone = pa.array([bool(hashes) for hashes in matched], pa.bool_())
         counts: dict[str, int] = dict.fromkeys(_COUNTS, 0)
         kept = _split(shard, gone, counts)
         after: dict[str, Any] | None = None
-        if all(found):
+        if all(matched):
             collections.deque(kept, maxlen=0)
         else:
             path = _SUFFIX.sub(f"{suffix}.parquet", entry["path"])
@@ -387,7 +387,7 @@ def remove_from_shard(
                     "bytes": temporary.stat().st_size,
                     "sha256": file_sha256(temporary),
                 }
-    return {"entry": after, "found": sorted(set().union(*found)), **counts}
+    return {"entry": after, "found": sorted(set().union(*matched)), **counts}
 
 
 def _split(shard: pq.ParquetFile, gone: pa.Array, counts: dict[str, int]) -> Iterator[pa.Table]:
@@ -418,8 +418,8 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
     for path in storage.file_sizes(source):
         if path.startswith("rejected/") and path.endswith(".jsonl"):
             lines = storage.read_bytes(storage.join(source, path)).splitlines(True)
-            urls = sample_urls(storage.join(source, path))
-            kept = [line for line, url in zip(lines, urls, strict=True) if not removed.found(url)]
+            urls = read_sample_urls(storage.join(source, path))
+            kept = [line for line, url in zip(lines, urls, strict=True) if not removed.match(url)]
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
@@ -446,7 +446,7 @@ def _write_record(directory: str, number: int, record: Any, key: bytes) -> dict[
     return file_entry(f"{REMOVALS}/{name}", text)
 
 
-def _stats_without(
+def _reduce_stats(
     stats: Mapping[str, Any],
     changed: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]],
     languages: Mapping[str, int],
@@ -454,11 +454,11 @@ def _stats_without(
     """Return stats.json after a removal: its documents become drops of the last stage."""
     gone: dict[str, dict[str, collections.Counter[str]]] = {lang: {} for lang in languages}
     for entry, note in changed:
-        of_split = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
-        of_split.subtract({name: note[name] for name in _COUNTS})
+        split_counts = gone[entry["lang"]].setdefault(entry["split"], collections.Counter())
+        split_counts.subtract({name: note[name] for name in _COUNTS})
     total = sum(languages.values())
     before = [{} for _ in stats["stages"][:-1]]
-    without = added_up(
+    without = add_up(
         stats,
         {
             "languages": gone,
@@ -476,18 +476,18 @@ def _stats_without(
     return without
 
 
-def _summary(
+def _summarize(
     out: str | Path,
     record: Mapping[str, Any],
     removed: Removed,
     asked: Mapping[str, Sequence[str]],
     holders: Sequence[str],
 ) -> dict[str, Any]:
-    found = {*record.get("found", removed.hashes)}
+    matched = {*record.get("found", removed.hashes)}
     missing = [
         entry
         for entry, names in asked.items()
-        if not found.intersection(keyed_hash(removed.key, name) for name in names)
+        if not matched.intersection(keyed_hash(removed.key, name) for name in names)
     ]
     if missing:
         shown = ", ".join(map(repr, missing[:5])) + (" ..." if len(missing) > 5 else "")

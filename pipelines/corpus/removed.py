@@ -10,7 +10,7 @@ import urllib.parse
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.fingerprints import fingerprint
-from mswitch.pipelines.corpus.rules.blocklist import canonical_host, hosts_of
+from mswitch.pipelines.corpus.rules.blocklist import canonical_host, list_hosts
 from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.errors import UserError
 
@@ -33,11 +33,11 @@ class Removed:
     hashes: frozenset[str]
     sites: bool
 
-    def found(self, url: str, page_id: str = "") -> set[str]:
+    def match(self, url: str, page_id: str = "") -> set[str]:
         """Return the hashes that match a page or document: its own, and those of its site."""
-        names = {*page_names(url), *([page_name(page_id)] if page_id else [])}
+        names = {*name_url(url), *([name_page(page_id)] if page_id else [])}
         if self.sites:
-            names.update(site_name(host) for host in hosts_of(url) if "." in host)
+            names.update(name_site(host) for host in list_hosts(url) if "." in host)
         return {keyed_hash(self.key, name) for name in names} & self.hashes
 
 
@@ -46,17 +46,17 @@ def keyed_hash(key: bytes, name: str) -> str:
     return hmac.digest(key, name.encode("utf-8", "replace"), "sha256")[:16].hex()
 
 
-def probe_of(key: bytes) -> str:
+def make_probe(key: bytes) -> str:
     """Return a hash by which a record recognizes its key."""
     return keyed_hash(key, "key")
 
 
-def page_name(page_id: str) -> str:
+def name_page(page_id: str) -> str:
     """Return the name of a page, which is hashed."""
     return f"page:{page_id}"
 
 
-def page_names(url: str) -> list[str]:
+def name_url(url: str) -> list[str]:
     """Return the names of a page by its URL: as given, and with its host in canonical form.
 
     Ids of documents keep the host's case, port and user, although these do not change the page.
@@ -68,15 +68,15 @@ def page_names(url: str) -> list[str]:
         forms.append(normalize_url(canonical_host(parts.hostname or "") + rest))
     except ValueError:
         pass
-    return [page_name(fingerprint(form).hex()) for form in dict.fromkeys(forms) if form]
+    return [name_page(fingerprint(form).hex()) for form in dict.fromkeys(forms) if form]
 
 
-def site_name(host: str) -> str:
+def name_site(host: str) -> str:
     """Return the name of a site, which is hashed."""
     return f"site:{host}"
 
 
-def sample_urls(path: str) -> list[str]:
+def read_sample_urls(path: str) -> list[str]:
     """Return the URL in each line of a file of samples."""
     try:
         return [json.loads(line).get("url", "") for line in storage.read_bytes(path).splitlines()]
@@ -91,18 +91,18 @@ def load_removed(records: Records) -> Removed | None:
     """Read records of removals; return None if there are none."""
     if not records:
         return None
-    found = []
+    contents = []
     for path, sha256 in records:
         content = storage.read_bytes(path)
         if hashlib.sha256(content).hexdigest() != sha256:
             raise UserError(f"{path} is not as the manifest says: restore it")
-        found.append(json.loads(content))
+        contents.append(json.loads(content))
     path = storage.join(os.path.dirname(records[0][0]), KEY)
     if not storage.exists(path):
         raise UserError(f"{path} is missing: restore it; without it, removed pages could come back")
-    hashes = frozenset(one for record in found for one in record["hashes"])
-    sites = any(record["requested"]["sites"] for record in found)
+    hashes = frozenset(name for record in contents for name in record["hashes"])
+    sites = any(record["requested"]["sites"] for record in contents)
     key = storage.read_bytes(path)
-    if not all(probe_of(key) == record["probe"] for record in found):
+    if not all(make_probe(key) == record["probe"] for record in contents):
         raise UserError(f"{path} is not the key of this corpus' removals: restore it")
     return Removed(key, hashes, sites)

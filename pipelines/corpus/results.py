@@ -73,36 +73,36 @@ class Finished:
 
 def read_ingested(notes: Iterable[Mapping[str, Any]], job: Job) -> Ingested:
     """Add up the notes of `ingest_shard` about each shard."""
-    found = Ingested([], [], [], [], empty_ledger(job))
+    ingested = Ingested([], [], [], [], make_ledger(job))
     for accounts in notes:
-        found.pages.append(accounts["pages"])
-        found.lines.append(accounts["lines"])
-        found.text_bytes.append(accounts["text_bytes"])
-        found.statuses.append(_status(accounts))
-        found.ledger.merge(accounts["ledger"])
-    return found
+        ingested.pages.append(accounts["pages"])
+        ingested.lines.append(accounts["lines"])
+        ingested.text_bytes.append(accounts["text_bytes"])
+        ingested.statuses.append(_describe_status(accounts))
+        ingested.ledger.merge(accounts["ledger"])
+    return ingested
 
 
 def read_finished(notes: Iterable[Mapping[str, Any]], job: Job, *, pieces: bool) -> Finished:
     """Add up the notes of `finish_group`; include places of documents if `pieces` is set."""
     languages: dict[str, LanguageIndex] = collections.defaultdict(LanguageIndex)
     keys: collections.Counter[str] = collections.Counter()
-    ledger = empty_ledger(job)
+    ledger = make_ledger(job)
     for group, accounts in enumerate(notes):
-        for lang, found in accounts["languages"].items():
+        for lang, entry in accounts["languages"].items():
             index = languages[lang]
             for split, total in index.totals.items():
-                total[:] = [a + b for a, b in zip(total, found[split], strict=True)]
-            smallest = sorted([*index.smallest, *found["smallest"]])
+                total[:] = [a + b for a, b in zip(total, entry[split], strict=True)]
+            smallest = sorted([*index.smallest, *entry["smallest"]])
             index.smallest = smallest[: job.config.min_validation_documents]
             if pieces:
-                index.pieces += [(group, *piece) for piece in found["pieces"]]
+                index.pieces += [(group, *piece) for piece in entry["pieces"]]
         keys.update(accounts["keys"])
         ledger.merge(accounts["ledger"])
     return Finished(dict(languages), keys, ledger)
 
 
-def dropped_records(
+def list_dropped_records(
     names: Iterable[str], notes: Iterable[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield rows of `rejected/records.parquet`: records that each file's reader dropped."""
@@ -112,30 +112,30 @@ def dropped_records(
             yield {"file": name, "reason": reason, "records": dropped[reason], "offsets": places}
 
 
-def counters(accounts: Mapping[str, Any]) -> dict[str, int]:
+def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
     """Return counters that an engine shows during a build, from a note of ingest or finish.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """
     ledger = accounts["ledger"]
-    found: collections.Counter[str] = collections.Counter(pages_read=ledger["kept"].get(READ, 0))
+    counts: collections.Counter[str] = collections.Counter(pages_read=ledger["kept"].get(READ, 0))
     for reasons in ledger["dropped"].values():
-        found.update({f"dropped_{reason}": count for reason, count in reasons.items()})
+        counts.update({f"dropped_{reason}": count for reason, count in reasons.items()})
     if "places" in accounts:
-        found["damaged_files"] = int(_status(accounts)["status"] == "damaged")
-    for lang, of_lang in accounts.get("languages", {}).items():
+        counts["damaged_files"] = int(_describe_status(accounts)["status"] == "damaged")
+    for lang, splits in accounts.get("languages", {}).items():
         for split in SPLITS:
-            documents, _, size = of_lang[split]
-            found.update({f"documents_{lang}": documents, "documents": documents, "bytes": size})
-    return dict(found)
+            documents, _, size = splits[split]
+            counts.update({f"documents_{lang}": documents, "documents": documents, "bytes": size})
+    return dict(counts)
 
 
-def empty_ledger(job: Job) -> Ledger:
+def make_ledger(job: Job) -> Ledger:
     """Return a ledger for all stages of a job."""
     return Ledger(job.config.rejected_per_reason, job.recipe.stages)
 
 
-def _status(accounts: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_status(accounts: Mapping[str, Any]) -> dict[str, Any]:
     ledger = accounts["ledger"]
     dropped = ledger["dropped"][READ]
     # A truncated JSONL file ends in a line that is not JSON.

@@ -19,7 +19,7 @@ from mswitch.pipelines.corpus.apply_rules import ask, make_edit, pass_rules, rea
 from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, write_keys
-from mswitch.pipelines.corpus.fingerprints import key_order, unpack
+from mswitch.pipelines.corpus.fingerprints import order_keys, unpack
 from mswitch.pipelines.corpus.job import Job
 from mswitch.pipelines.corpus.ledger import ERROR, REMOVED, Ledger
 from mswitch.pipelines.corpus.recipe import READ, Recipe
@@ -50,7 +50,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     """
     shard, file = numbered
     recipe = job.recipe
-    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _mask(recipe))
+    ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _make_mask(recipe))
     pages = lines = text_bytes = undated = made = corrected = 0
     form = ""
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
@@ -65,13 +65,13 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
             write_statistics=False,
         ) as writer,
     ):
-        for batch in _batches(_read(file, job, ledger)):
+        for batch in _make_batches(_read(file, job, ledger)):
             corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
             form = form or batch[0].form
             rows = list(_ingest(batch, recipe, ledger))
             if not rows:
                 continue
-            table = _table(rows, recipe)
+            table = _make_table(rows, recipe)
             writer.write_table(table, row_group_size=len(rows))
             pages += len(rows)
             lines += sum(row.get("lines", 0) for row in rows)
@@ -91,7 +91,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     return {**sizes, "ledger": ledger.to_json(), "places": places}
 
 
-def _mask(recipe: Recipe) -> Any:
+def _make_mask(recipe: Recipe) -> Any:
     """Return the function that masks samples of dropped pages, which are published too."""
 
     def mask(beginning: str) -> str:
@@ -106,7 +106,7 @@ def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
     removed = load_removed(job.removals)
     for page in read_allowed(file, job.recipe, job.config):
         note(f"at {page.source}")
-        if removed and removed.found(page.url):
+        if removed and removed.match(page.url):
             ledger.drop(Rejected(READ, REMOVED, page.source, ""))
         elif isinstance(page, Rejected):
             ledger.drop(page)
@@ -115,7 +115,7 @@ def _read(file: CrawlFile, job: Job, ledger: Ledger) -> Iterator[Page]:
             yield page
 
 
-def _batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
+def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     batch: list[Page] = []
     size = 0
     for page in pages:
@@ -137,12 +137,12 @@ def _ingest(pages: Sequence[Page], recipe: Recipe, ledger: Ledger) -> Iterator[d
     pages = pass_rules(rules[:alone], pages, recipe, ledger)
     for start, stop in chunks([page.utf8 for page in pages]):
         passed = pass_rules(rules[alone:], pages[start:stop], recipe, ledger)
-        yield from _rows(passed, recipe)
+        yield from _make_rows(passed, recipe)
 
 
-def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
+def _make_rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
     """Yield pages as rows, with their keys, after edits."""
-    rows = _marks(pages, recipe)
+    rows = _find_marks(pages, recipe)
     for step in recipe.dedups:
         if step.before_edits:
             _add_keys(step, pages, rows, recipe)
@@ -155,15 +155,15 @@ def _rows(pages: Sequence[Page], recipe: Recipe) -> Iterator[dict[str, Any]]:
             _add_keys(step, pages, rows, recipe)
     names = set(recipe.pages.names)
     for page, row in zip(pages, rows, strict=True):
-        row |= {**_fields(page, page.utf8), "timestamp_micros": page.timestamp_micros}
+        row |= {**_make_row(page, page.utf8), "timestamp_micros": page.timestamp_micros}
         if "characters" in names:
             row["characters"] = len(page.text)
         if row["marked_by"]:
             # Such a page only competes for its URL: keep just a sample of its text.
             shown = page.columns.get(ERROR, "").encode(errors="replace") or page.utf8
-            row |= {"text": _beginning(shown), "lines": 0, "line_hashes": b""}
-            for field in recipe.found:
-                row.setdefault(field.name, _any_value(field.type))
+            row |= {"text": _cut_beginning(shown), "lines": 0, "line_hashes": b""}
+            for field in recipe.added_columns:
+                row.setdefault(field.name, _make_placeholder(field.type))
         yield row
 
 
@@ -171,14 +171,14 @@ def _add_keys(
     step: Dedup, pages: Sequence[Page], rows: list[dict[str, Any]], recipe: Recipe
 ) -> None:
     """Add a deduplication's keys to the rows of pages that no earlier mark drops."""
-    before = recipe.marks_before(step)
+    before = recipe.count_marks_before(step)
     coming = [number for number, row in enumerate(rows) if not 0 < row["marked_by"] <= before]
     keys = step.keys([pages[number] for number in coming])
-    for number, of_page in zip(coming, keys, strict=True):
-        rows[number] |= of_page
+    for number, page_keys in zip(coming, keys, strict=True):
+        rows[number] |= page_keys
 
 
-def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
+def _find_marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
     """Return for each page the first of the recipe's `marks` that drops it, and the reason."""
     marks: list[dict[str, Any]] = [{"marked_by": 0, "marked": ""} for _ in pages]
     left = list(range(len(pages)))
@@ -191,7 +191,7 @@ def _marks(pages: Sequence[Page], recipe: Recipe) -> list[dict[str, Any]]:
     return marks
 
 
-def _any_value(kind: pa.DataType) -> Any:
+def _make_placeholder(kind: pa.DataType) -> Any:
     """Return a placeholder of a type, for a non-null column of a page that will be dropped."""
     if pa.types.is_nested(kind):
         return []
@@ -199,15 +199,15 @@ def _any_value(kind: pa.DataType) -> Any:
     return pa.Array.from_buffers(kind, 1, [None, *zeros])[0].as_py()
 
 
-def _beginning(utf8: bytes) -> bytes:
+def _cut_beginning(utf8: bytes) -> bytes:
     """Return the beginning of a text, as samples show it."""
     longest = 4 * DETAIL_CHARACTERS
     return utf8[:longest].decode(errors="ignore")[:DETAIL_CHARACTERS].encode()
 
 
-def _table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
+def _make_table(rows: Sequence[dict[str, Any]], recipe: Recipe) -> pa.Table:
     """Return rows of `Recipe.pages` as a table."""
-    _check_columns(rows, recipe.found, recipe)
+    _check_columns(rows, recipe.added_columns, recipe)
     try:
         return pa.Table.from_pylist(rows, recipe.pages)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
@@ -247,17 +247,17 @@ def finish_group(number: int, job: Job, exchanges: Sequence[Exchange]) -> dict[s
     keys: dict[str, list[np.ndarray]] = {kind: [] for kind in recipe.kinds}
 
     def kept() -> Iterator[Sequence[Page]]:
-        for pages, chosen in _page_groups(group, job, exchanges):
+        for pages, chosen in _read_page_groups(group, job, exchanges):
             stay = _finish(pages, chosen, recipe, ledger)
             for step in recipe.dedups:
-                of_pages = [step.kept_keys(page) for page in stay]
-                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *of_pages]))
+                page_keys = [step.kept_keys(page) for page in stay]
+                keys[step.kind].append(np.concatenate([np.zeros((0, 2), np.uint64), *page_keys]))
             yield stay
 
     index = write_run(number, kept(), job)
     sizes = {kind: sum(map(len, parts)) for kind, parts in keys.items()}
     for kind in keys if config.keep_fingerprints else ():
-        ordered = in_key_order(partial(iter, keys[kind]), 2, sizes[kind], key_order)
+        ordered = in_key_order(partial(iter, keys[kind]), 2, sizes[kind], order_keys)
         write_keys(work.fingerprints(kind, number), ordered, sizes[kind])
     return {"languages": index, "ledger": ledger.to_json(), "keys": sizes}
 
@@ -281,7 +281,7 @@ def write_run(
         batches = 0
         for pages in kept:
             documents = sorted(
-                (_fields(page, page.text) for page in pages),
+                (_make_row(page, page.text) for page in pages),
                 key=lambda row: (row["lang"], row["id"]),
             )
             if documents:
@@ -292,29 +292,29 @@ def write_run(
     return index
 
 
-def _page_groups(
+def _read_page_groups(
     group: Group, job: Job, exchanges: Sequence[Exchange]
 ) -> Iterator[tuple[list[Page], dict[str, Sequence[Any]]]]:
     """Yield row groups of pages, with each deduplication's choices for these pages."""
     recipe = job.recipe
     stored = {field.name for step in recipe.dedups for field in step.stored}
     again = {"id", "line_hashes", "band_keys"} & stored
-    found = [field.name for field in recipe.found]
+    added = [field.name for field in recipe.added_columns]
     names = ["url", "text", "timestamp", "source", "record_id", "marked_by", "marked"]
-    names += [*sorted(again), *found]
+    names += [*sorted(again), *added]
     lines = np.zeros(group.pages, np.int64)
     if "lines" in stored:
-        parts = [table["lines"].to_numpy() for table in exchanges[0].tables(group, ["lines"])]
+        parts = [table["lines"].to_numpy() for table in exchanges[0].read_tables(group, ["lines"])]
         lines = np.concatenate([lines[:0], *parts])
-    chosen = {exchange.step.name: exchange.chosen(group, lines) for exchange in exchanges}
+    chosen = {exchange.step.name: exchange.read_choices(group, lines) for exchange in exchanges}
     start = 0
-    for table in exchanges[0].tables(group, names):
+    for table in exchanges[0].read_tables(group, names):
         # Most texts are dropped, so do not decode them.
         texts = table["text"].cast(pa.binary())
         rows = table.set_column(table.schema.get_field_index("text"), "text", texts).to_pylist()
         pages = list(map(make_page, rows))
         stop = start + len(pages)
-        yield pages, {name: of_step[start:stop] for name, of_step in chosen.items()}
+        yield pages, {name: choices[start:stop] for name, choices in chosen.items()}
         start = stop
 
 
@@ -353,7 +353,7 @@ def make_page(row: dict[str, Any]) -> Page:
     )
 
 
-def _fields(page: Page, text: bytes | str) -> dict[str, Any]:
+def _make_row(page: Page, text: bytes | str) -> dict[str, Any]:
     """Return a page as a row, with this text."""
     return page.columns | {"text": text} | {name: getattr(page, name) for name in _ATTRIBUTES}
 

@@ -66,11 +66,11 @@ def _cut(
             for rows in cut_run(run, languages[lang]["pieces"]):
                 places = Places(rows, moved, job.config)
                 for number, spec in wanted[lang].items():
-                    if len(chosen := places.of(spec)):
-                        yield number, _to_message(rows.take(pa.array(chosen)))
+                    if len(chosen := places.select(spec)):
+                        yield number, _serialize(rows.take(pa.array(chosen)))
 
 
-def _to_message(batch: pa.RecordBatch) -> bytes:
+def _serialize(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

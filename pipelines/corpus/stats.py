@@ -18,20 +18,20 @@ def load_stats(corpus: str | Path) -> dict[str, Any]:
     return read_json_object(storage.join(corpus, "stats.json"))
 
 
-def added_up(one: Any, other: Any) -> Any:
+def add_up(value: Any, other: Any) -> Any:
     """Add the numbers of two JSON values of equal form; keep what only one of them has."""
-    if one is None or other is None or isinstance(one, str):
-        return other if one is None else one
-    if isinstance(one, Mapping):
+    if value is None or other is None or isinstance(value, str):
+        return other if value is None else value
+    if isinstance(value, Mapping):
         return {
-            key: added_up(one.get(key), other.get(key)) for key in dict.fromkeys([*one, *other])
+            key: add_up(value.get(key), other.get(key)) for key in dict.fromkeys([*value, *other])
         }
-    if isinstance(one, Sequence):
-        return [added_up(*rows) for rows in zip(one, other, strict=True)]
-    return one + other
+    if isinstance(value, Sequence):
+        return [add_up(*rows) for rows in zip(value, other, strict=True)]
+    return value + other
 
 
-def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
+def sum_languages(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return one row per language of a `stats.json`, largest in bytes first.
 
     A row has lang, name, train and validation (documents of that split), documents, characters,
@@ -59,24 +59,27 @@ def language_totals(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
 def format_stats(corpus: str | Path) -> str:
     """Return the statistics of a corpus as two tables: languages, and stages with drops."""
     stats = load_stats(corpus)
-    rows = language_totals(stats)
+    rows = sum_languages(stats)
     columns = ["lang", "name", "train", "validation", "characters", "bytes"]
     table = [[*columns, "dropped"]]
-    table += [[*(_cell(row[name]) for name in columns), _drops(row["dropped"])] for row in rows]
-    totals = (_cell(sum(row[name] for row in rows)) for name in columns[2:])
+    table += [
+        [*(_format_cell(row[name]) for name in columns), _format_drops(row["dropped"])]
+        for row in rows
+    ]
+    totals = (_format_cell(sum(row[name] for row in rows)) for name in columns[2:])
     table.append(["total", f"{len(rows)} languages", *totals, ""])
     stages = [["stage", "in", "out", "dropped"]]
     for stage in [*stats["stages"], {"name": "(lines)", **stats["lines"]}]:
-        counts = (_cell(stage["in"]), _cell(stage["out"]))
-        stages.append([stage["name"], *counts, _drops(stage["dropped"])])
+        counts = (_format_cell(stage["in"]), _format_cell(stage["out"]))
+        stages.append([stage["name"], *counts, _format_drops(stage["dropped"])])
     return _align(table, text_columns={0, 1, 6}) + "\n\n" + _align(stages, text_columns={0, 3})
 
 
-def _drops(dropped: Mapping[str, int]) -> str:
+def _format_drops(dropped: Mapping[str, int]) -> str:
     return describe_drops(dropped) or "-"
 
 
-def _cell(value: int | str) -> str:
+def _format_cell(value: int | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 

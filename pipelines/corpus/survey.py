@@ -18,9 +18,9 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.corpus.change import addition_name
+from mswitch.pipelines.corpus.change import name_addition
 from mswitch.pipelines.corpus.reader import open_shard
-from mswitch.pipelines.corpus.rules.text_script import script_counts
+from mswitch.pipelines.corpus.rules.text_script import count_scripts
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import Progress
 
@@ -87,7 +87,7 @@ class HeavyHitters:
         return sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
 
-def host_names(urls: pa.Array) -> pa.Array:
+def extract_hosts(urls: pa.Array) -> pa.Array:
     """Return the host names of URLs, in lower case and without `www.`.
 
     URLs come from the crawl and may be anything; a URL without a host name gets `NO_SITE`.
@@ -101,9 +101,9 @@ def host_names(urls: pa.Array) -> pa.Array:
     return _compute.if_else(_compute.fill_null(good, False), names, NO_SITE)
 
 
-def sites(urls: pa.Array) -> dict[str, int]:
+def count_sites(urls: pa.Array) -> dict[str, int]:
     """Count the host names of URLs."""
-    counted = _compute.value_counts(host_names(urls))
+    counted = _compute.value_counts(extract_hosts(urls))
     return {entry["values"]: entry["counts"] for entry in counted.to_pylist()}
 
 
@@ -125,13 +125,13 @@ def survey(corpus: str | Path) -> dict[str, Any]:
     surveyed = {}
     for lang, entries in sorted(shards.items()):
         paths = [storage.join(corpus, shard["path"]) for shard in entries]
-        found, hosts = _survey_language(paths, progress)
+        figures, hosts = _survey_language(paths, progress)
         everything.merge(hosts)
-        surveyed[lang] = {**found, **_sites_found(hosts)}
-    return {"languages": surveyed, **_sites_found(everything)}
+        surveyed[lang] = {**figures, **_describe_sites(hosts)}
+    return {"languages": surveyed, **_describe_sites(everything)}
 
 
-def _sites_found(hosts: HeavyHitters) -> dict[str, Any]:
+def _describe_sites(hosts: HeavyHitters) -> dict[str, Any]:
     return {
         "sites": hosts.top(SITES_SHOWN),
         "distinct_sites": len(hosts),
@@ -147,47 +147,49 @@ def _survey_language(paths: list[str], progress: Progress) -> tuple[dict[str, An
     for path in paths:
         with open_shard(path) as shard:
             for batch in shard.iter_batches(_BATCH_ROWS, columns=["url", "lang_score"]):
-                hosts.add(sites(batch["url"]))
+                hosts.add(count_sites(batch["url"]))
                 values = batch["lang_score"].to_numpy(zero_copy_only=False)
                 scores += np.histogram(values, SCORE_BINS, (0, 1))[0]
                 documents += len(batch)
                 progress.add(len(batch))
-            for text in _texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
-                scripts.update(script_counts(text))
+            for text in _read_texts(shard) if sampled_bytes < SCRIPT_SAMPLE_BYTES else ():
+                scripts.update(count_scripts(text))
                 sampled += 1
                 sampled_bytes += len(text.encode())
                 if sampled_bytes >= SCRIPT_SAMPLE_BYTES:
                     break
-    found = {
+    figures = {
         "documents": documents,
         "scores": scores.tolist(),
         "scripts": dict(sorted(scripts.items(), key=lambda item: (-item[1], item[0]))),
         "sampled_documents": sampled,
     }
-    return found, hosts
+    return figures, hosts
 
 
-def _texts(shard: pq.ParquetFile) -> Iterator[str]:
+def _read_texts(shard: pq.ParquetFile) -> Iterator[str]:
     for batch in shard.iter_batches(_TEXT_BATCH_ROWS, columns=["text"]):
         yield from batch["text"].to_pylist()
 
 
-def rejected_samples(corpus: str | Path, reasons: list[str], most: int) -> dict[str, list[dict]]:
+def read_rejected_samples(
+    corpus: str | Path, reasons: list[str], most: int
+) -> dict[str, list[dict]]:
     """Return up to `most` samples of each reason's dropped pages, if the corpus has some.
 
     Samples of the newest added crawl come first.
     """
     additions = len(read_manifest(corpus, "corpus").get("additions", []))
     whole = storage.join(corpus, "rejected")
-    added = [storage.join(whole, addition_name(n)) for n in range(additions, 0, -1)]
+    added = [storage.join(whole, name_addition(n)) for n in range(additions, 0, -1)]
     samples: dict[str, list[dict]] = {}
     for directory in [*added, whole]:
         there = storage.list_names(directory)
         for reason in reasons:
-            found = samples.get(reason, [])
+            samples_so_far = samples.get(reason, [])
             name = f"{reason}.jsonl"
-            if _REASON.fullmatch(reason) and name in there and len(found) < most:
+            if _REASON.fullmatch(reason) and name in there and len(samples_so_far) < most:
                 lines = storage.read_bytes(storage.join(directory, name)).split(b"\n")
-                rows = [json.loads(line) for line in lines[: most - len(found)] if line]
-                samples[reason] = [*found, *rows]
+                rows = [json.loads(line) for line in lines[: most - len(samples_so_far)] if line]
+                samples[reason] = [*samples_so_far, *rows]
     return samples

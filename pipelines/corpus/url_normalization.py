@@ -17,6 +17,6 @@ def normalize_url(url: str) -> str:
     return _TRACKING.sub("", _SCHEME.sub("", url)).rstrip("/")
 
 
-def document_id(url: str) -> bytes:
+def make_document_id(url: str) -> bytes:
     """Return the id of a document: a fingerprint that is equal for URLs of the same page."""
     return fingerprint(normalize_url(url))

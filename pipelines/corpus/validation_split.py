@@ -11,10 +11,10 @@ from mswitch.pipelines.progress import say
 
 def is_validation(halves: np.ndarray, per_mille: int) -> np.ndarray:
     """Return whether each URL fingerprint is validation (mC4: md5 mod 1000 == 0)."""
-    return modulo(halves, 1000) < per_mille
+    return compute_modulo(halves, 1000) < per_mille
 
 
-def modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
+def compute_modulo(halves: np.ndarray, divisor: int) -> np.ndarray:
     """Return the 128-bit integers of `halves` [n, 2] modulo a small `divisor`, as uint64 [n]."""
     high, low = halves[:, 0] % np.uint64(divisor), halves[:, 1] % np.uint64(divisor)
     return (high * np.uint64((1 << 64) % divisor) + low) % np.uint64(divisor)

@@ -11,14 +11,14 @@ from mswitch.pipelines.corpus.change import (
     DECONTAMINATION,
     STATS,
     Base,
-    listed_files,
-    unfinished_changes,
+    find_unfinished_changes,
+    list_entries,
 )
 from mswitch.pipelines.corpus.ledger import check_accounts
 from mswitch.pipelines.corpus.reader import open_shard
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.removed import Records, load_removed, sample_urls
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.removed import Records, load_removed, read_sample_urls
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import call_each
 from mswitch.pipelines.outputs import (
@@ -61,7 +61,7 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
     if (recorded or SEAL in manifest) and text != storage.json_text(seal_manifest(manifest)):
         problem = f"{MANIFEST} is damaged (its SHA-256 is not the one that it records): restore it"
         return {**result, "problems": [problem]}
-    entries = [*listed_files(manifest), *manifest.get("files", [])]
+    entries = [*list_entries(manifest), *manifest.get("files", [])]
     removals, problems = Base(directory, manifest, {}, MC4).removals, []
     known = {MANIFEST, MARKER, *(entry["path"] for entry in entries)}
     others = storage.file_sizes(directory).keys() - known - {"removals/key" if removals else ""}
@@ -75,20 +75,20 @@ def verify_corpus(corpus: str | Path) -> dict[str, Any]:
         removals = ()
     check = partial(_check_file, directory=directory, removals=removals)
     with worker_processes("local"):
-        problems += [each for found in call_each(check, entries) for each in found]
+        problems += [message for messages in call_each(check, entries) for message in messages]
     problems += [f"{path} is not in the manifest" for path in sorted(own - without)]
     marker = canonical_json({"config_hash": manifest["config_hash"]}) + "\n"
     if storage.read_bytes(storage.join(directory, MARKER)) != marker.encode():
         problems.append(f"{MARKER} is damaged (its hash is not the manifest's)")
-    for path in unfinished_changes(directory):
+    for path in find_unfinished_changes(directory):
         problems.append(
             f"{path} was left by a killed command: run that command again, or remove the path"
         )
-    problems += [*_chain(removals), *_accounts(directory, manifest["shards"])]
+    problems += [*_check_chain(removals), *_check_accounts(directory, manifest["shards"])]
     return {
         **result,
         "files": len(entries),
-        "documents": sum(one["rows"] for one in manifest["shards"]),
+        "documents": sum(shard["rows"] for shard in manifest["shards"]),
         "problems": problems,
         "unchecked": sorted({path.partition("/")[0] for path in others - own | without}),
     }
@@ -106,10 +106,10 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
             return [f"{name} is damaged (its SHA-256 is not the manifest's)"]
         try:
             if "rows" in entry:
-                return [f"{name} {what}" for what in _rows(str(local), entry, removals)]
+                return [f"{name} {problem}" for problem in _check_rows(str(local), entry, removals)]
             urls = []
             if name.endswith(".jsonl"):
-                urls = sample_urls(path)
+                urls = read_sample_urls(path)
             elif name == DECONTAMINATION:
                 urls = [match["url"] for match in read_json_object(path)["matches"]]
         except UserError as error:
@@ -117,11 +117,11 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
         except (LookupError, TypeError) as error:
             return [f"{name} is not as a build writes it ({error!r}): restore it"]
     removed = load_removed(removals)
-    count = sum(bool(removed and removed.found(url)) for url in urls)
+    count = sum(bool(removed and removed.match(url)) for url in urls)
     return [f"{name} names {count} pages that were removed"] if count else []
 
 
-def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
+def _check_rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
     """Yield the problems with the rows of a shard."""
     removed = load_removed(removals)
     rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
@@ -131,13 +131,13 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
                 *(batch[n].to_pylist() for n in batch.schema.names), strict=True
             ):
                 wrong["language"] += lang != entry["lang"]
-                wrong["id"] += page_id != document_id(url).hex()
+                wrong["id"] += page_id != make_document_id(url).hex()
                 wrong["order"] += page_id <= last
-                wrong["removed"] += bool(removed and removed.found(url, page_id))
+                wrong["removed"] += bool(removed and removed.match(url, page_id))
                 last, rows = page_id, rows + 1
     if rows != entry["rows"]:
         yield f"has {rows} rows; the manifest says {entry['rows']}"
-    for count, what in zip(
+    for count, problem in zip(
         wrong.values(),
         (
             f"rows of another language than {entry['lang']}",
@@ -148,15 +148,15 @@ def _rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[st
         strict=True,
     ):
         if count:
-            yield f"has {count} {what}"
+            yield f"has {count} {problem}"
 
 
-def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield the differences between statistics and manifest."""
     documents: dict[tuple[str, str], int] = {}
-    for one in shards:
-        key = (one["lang"], one["split"])
-        documents[key] = documents.get(key, 0) + one["rows"]
+    for shard in shards:
+        key = (shard["lang"], shard["split"])
+        documents[key] = documents.get(key, 0) + shard["rows"]
     try:
         stats = read_json_object(storage.join(directory, STATS))
         counted = {
@@ -178,7 +178,7 @@ def _accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[s
         yield f"{STATS}: {error}"
 
 
-def _chain(removals: Records) -> Iterator[str]:
+def _check_chain(removals: Records) -> Iterator[str]:
     """Yield records of removals that do not name the record before them."""
     before = ""
     for path, sha256 in removals:

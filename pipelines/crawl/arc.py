@@ -60,14 +60,16 @@ def _read_plain(file: BinaryIO, size: int, max_bytes: int) -> Iterator[Record | 
     while start is not None:
         file.seek(start)
         start = None
-        for found in _read(file, size, max_bytes):
-            yield found
-            if isinstance(found, Damage):
-                retried += file.tell() - found.offset
-                start = _next_line(file, found.offset if retried <= _RETRY_BYTES else file.tell())
+        for record in _read(file, size, max_bytes):
+            yield record
+            if isinstance(record, Damage):
+                retried += file.tell() - record.offset
+                start = _find_next_line(
+                    file, record.offset if retried <= _RETRY_BYTES else file.tell()
+                )
 
 
-def _next_line(file: BinaryIO, start: int) -> int | None:
+def _find_next_line(file: BinaryIO, start: int) -> int | None:
     """Find the next line that begins a record, after the line that contains `start`."""
     file.seek(start)
     begins = False
@@ -83,8 +85,8 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
     while start is not None and start < size:
         stream = members.open(start, one_member=True)
         try:
-            for found in _read(stream.buffered(), None, max_bytes):
-                yield found._replace(offset=stream.member)
+            for record in _read(stream.buffered(), None, max_bytes):
+                yield record._replace(offset=stream.member)
             while stream.read():
                 pass
             start = stream.file_offset

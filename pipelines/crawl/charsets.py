@@ -136,52 +136,52 @@ def decode(html: bytes, http_charset: str = "") -> Decoded | None:
     by default, so its declaration never counts against the bytes. Only encodings of the WHATWG's
     standard and `_OTHER_NAMES` count: a page cannot choose another of Python's codecs.
     """
-    declared = [name for name in (_named(http_charset), _meta_charset(html)) if name]
+    declared = [name for name in (_look_up_label(http_charset), _find_meta_charset(html)) if name]
     read = functools.cache(functools.partial(_decode, html))
-    for encoding in _encodings(html, declared, read):
+    for encoding in _list_encodings(html, declared, read):
         text, broken = read(encoding)
         if broken <= MAX_BROKEN_SHARE:
             return Decoded(text, encoding, declared[0] if declared else "")
     return None
 
 
-def _encodings(
+def _list_encodings(
     html: bytes, declared: Sequence[str], read: Callable[[str], tuple[str, float]]
 ) -> Iterator[str]:
     """Yield possible encodings of HTML, the most likely first."""
-    if marked := _marked(html, declared):
+    if marked := _find_mark(html, declared):
         yield marked
     if html.isascii():
-        yield from _of_seven_bits(html, declared)
+        yield from _list_seven_bit_encodings(html, declared)
         return
     if "utf-8" in declared:
         yield "utf-8"
     others = [name for name in declared if name not in _PROVED]
     if not others and _is_utf8(others, *read("utf-8")):
         yield "utf-8"
-    sample = _sample(html)
+    sample = _take_sample(html)
     if others and _is_utf8(others, *_decode(sample, "utf-8")):
         yield "utf-8"
     for encoding in others:
-        if len(sample) >= _MIN_READ_BYTES and not _language(sample, encoding)[0]:
-            found = _other_alphabet(sample)
-            if found and _language(sample, found)[0]:
-                yield found
+        if len(sample) >= _MIN_READ_BYTES and not _identify_language(sample, encoding)[0]:
+            detected = _detect_other_alphabet(sample)
+            if detected and _identify_language(sample, detected)[0]:
+                yield detected
         yield encoding
     if _DEFAULT not in declared and MAX_BROKEN_SHARE < read("utf-8")[1] < MIN_FOREIGN_SHARE:
         return
-    if found := _other_alphabet(sample):
-        yield found
-    if _DEFAULT in declared or _stand_alone(sample):
-        yield _latin(sample)
-    if found := _detected(sample):
-        yield found
+    if detected := _detect_other_alphabet(sample):
+        yield detected
+    if _DEFAULT in declared or _are_single(sample):
+        yield _choose_latin(sample)
+    if detected := _detect(sample):
+        yield detected
 
 
-def _of_seven_bits(html: bytes, declared: Sequence[str]) -> Iterator[str]:
+def _list_seven_bit_encodings(html: bytes, declared: Sequence[str]) -> Iterator[str]:
     escaped = any(escape in html for escape in _ESCAPES)
-    if escaped and (found := _detected(html)) in _SEVEN_BITS:
-        yield found
+    if escaped and (detected := _detect(html)) in _SEVEN_BITS:
+        yield detected
     yield from (name for name in declared if not name.startswith("utf-16"))
     yield "utf-8"
 
@@ -197,33 +197,33 @@ def _decode(html: bytes, encoding: str) -> tuple[str, float]:
         except UnicodeError:  # an escape sequence without end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
-        broken = max(0.0, broken / max(1, _beyond_ascii(text)))
+        broken = max(0.0, broken / max(1, _count_beyond_ascii(text)))
     if encoding == "utf-7":  # it can encode half a character
         text = text.encode("utf-8", "replace").decode()
     return text, broken
 
 
-def _beyond_ascii(text: str) -> int:
+def _count_beyond_ascii(text: str) -> int:
     return len(text) - len(text.encode("ascii", "ignore"))
 
 
-def _named(label: str) -> str | None:
+def _look_up_label(label: str) -> str | None:
     label = label.lower()
     return _OTHER_NAMES.get(label) or map_encoding_to_html5(label, fallback_utf8=False)
 
 
-def _meta_charset(html: bytes) -> str | None:
+def _find_meta_charset(html: bytes) -> str | None:
     # Without bytes beyond ASCII and beginnings of escapes, only the meta tag can decide.
     head = html[:_HEAD_BYTES].translate(None, _BEYOND_ASCII + b"\x1b~")
-    found = detect_encoding(head, html5_compatible=False, from_html_meta=True)
-    if found is None or found == "ascii":
+    charset = detect_encoding(head, html5_compatible=False, from_html_meta=True)
+    if charset is None or charset == "ascii":
         other = _OTHER_META.search(head)
-        return _named(other[1].decode()) if other else None
+        return _look_up_label(other[1].decode()) if other else None
     # A meta tag that was readable is not UTF-16; the standard treats it as UTF-8.
-    return "utf-8" if found.startswith("utf-16") else found
+    return "utf-8" if charset.startswith("utf-16") else charset
 
 
-def _marked(html: bytes, declared: Sequence[str]) -> str | None:
+def _find_mark(html: bytes, declared: Sequence[str]) -> str | None:
     for mark, encoding in _MARKS.items():
         if html.startswith(mark):
             return encoding
@@ -241,10 +241,10 @@ def _is_utf8(declared: Sequence[str], text: str, broken: float) -> bool:
     """Return whether text read as UTF-8 really is UTF-8, given other declared encodings."""
     if broken > MAX_BROKEN_SHARE or text.isascii():
         return False
-    return _LIKE_UTF8.isdisjoint(declared) or _beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
+    return _LIKE_UTF8.isdisjoint(declared) or _count_beyond_ascii(text) >= _MIN_UTF8_CHARACTERS
 
 
-def _sample(html: bytes) -> bytes:
+def _take_sample(html: bytes) -> bytes:
     """Return a sample of text and attributes with bytes beyond ASCII, joined."""
     first = _RUN.search(html)
     start = max(0, first.start() - _SAMPLE_BYTES) if first else 0
@@ -252,44 +252,44 @@ def _sample(html: bytes) -> bytes:
     return b" ".join(pieces)[:_SAMPLE_BYTES].translate(None, _CONTROLS)
 
 
-def _stand_alone(sample: bytes) -> bool:
+def _are_single(sample: bytes) -> bool:
     """Return whether characters beyond ASCII stand alone, as in languages of windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
     # An ornament repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 
-def _detected(html: bytes) -> str | None:
-    found = detect_encoding(html, html5_compatible=False)
-    if found is None or found in _OTHER_NAMES.values():
-        return found
-    return _DETECTED.get(found) or map_encoding_to_html5(found, fallback_utf8=False)
+def _detect(html: bytes) -> str | None:
+    charset = detect_encoding(html, html5_compatible=False)
+    if charset is None or charset in _OTHER_NAMES.values():
+        return charset
+    return _DETECTED.get(charset) or map_encoding_to_html5(charset, fallback_utf8=False)
 
 
-def _other_alphabet(sample: bytes) -> str | None:
+def _detect_other_alphabet(sample: bytes) -> str | None:
     """Return uchardet's encoding if letters come in a row and belong to a non-Latin alphabet."""
-    found = None if _stand_alone(sample) else _detected(sample)
-    if found is None:
+    charset = None if _are_single(sample) else _detect(sample)
+    if charset is None:
         return None
-    text, _ = _decode(sample, found)
+    text, _ = _decode(sample, charset)
     others = len(_OTHER_LETTER.findall(text))
-    return found if others >= _MIN_OTHER_LETTERS * _beyond_ascii(text) else None
+    return charset if others >= _MIN_OTHER_LETTERS * _count_beyond_ascii(text) else None
 
 
-def _latin(sample: bytes) -> str:
+def _choose_latin(sample: bytes) -> str:
     """Return the Latin encoding in which CLD2 reads a sample best; the default is windows-1252."""
     best = _DEFAULT
-    lang, most = _language(sample, best)
+    lang, most = _identify_language(sample, best)
     if lang and lang not in _NOT_WESTERN:
         return best
     for encoding, langs in _LATIN.items():
-        lang, points = _language(sample, encoding)
+        lang, points = _identify_language(sample, encoding)
         if lang in langs and points > most:
             best, most = encoding, points
     return best
 
 
-def _language(sample: bytes, encoding: str) -> tuple[str, float]:
+def _identify_language(sample: bytes, encoding: str) -> tuple[str, float]:
     """Return the language that CLD2 is sure of, else "", and its points per kB."""
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:

@@ -34,7 +34,7 @@ def parse_date(value: Any) -> datetime.datetime | None:
     since 1970, depending on their size; 0 is 1970.
     """
     with contextlib.suppress(ValueError, TypeError, IndexError, OverflowError):
-        moment = _moment(value)
+        moment = _parse_moment(value)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         return moment.astimezone(datetime.UTC)
@@ -46,7 +46,7 @@ def format_date(moment: datetime.datetime) -> str:
     return moment.replace(tzinfo=None).isoformat() + "Z"
 
 
-def micros(moment: datetime.datetime) -> int:
+def to_micros(moment: datetime.datetime) -> int:
     """Return a date in microseconds since 1970."""
     return (moment - EPOCH) // datetime.timedelta(microseconds=1)
 
@@ -56,26 +56,26 @@ def is_dump(value: Any) -> bool:
     return isinstance(value, str) and _DUMP.fullmatch(value.strip()) is not None
 
 
-def _moment(value: Any) -> datetime.datetime:
+def _parse_moment(value: Any) -> datetime.datetime:
     if isinstance(value, datetime.datetime):
         return value
     if isinstance(value, datetime.date):
         return datetime.datetime(value.year, value.month, value.day)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return _from_number(value)
+        return _parse_number(value)
     if isinstance(value, str):
-        return _from_text(value.strip())
+        return _parse_text(value.strip())
     raise TypeError
 
 
-def _from_text(value: str) -> datetime.datetime:
+def _parse_text(value: str) -> datetime.datetime:
     if len(value) > _LONGEST_CHARACTERS:
         raise ValueError
     if dump := _DUMP.fullmatch(value):
-        return _moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
+        return _parse_moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
     # Before ISO 8601: Python reads long numbers as a day and a time.
     if _NUMBER.fullmatch(value):
-        return _from_number(float(value) if "." in value else int(value))
+        return _parse_number(float(value) if "." in value else int(value))
     iso = value.removesuffix(" UTC").replace("/", "-")
     try:
         return datetime.datetime.fromisoformat(iso + "-01" * (len(iso) == _MONTH_CHARACTERS))
@@ -83,7 +83,7 @@ def _from_text(value: str) -> datetime.datetime:
         return email.utils.parsedate_to_datetime(value if ":" in value else f"{value} 00:00 GMT")
 
 
-def _from_number(value: float) -> datetime.datetime:
+def _parse_number(value: float) -> datetime.datetime:
     if value == int(value):  # pandas makes floats of integers if values are missing
         value = int(value)
         digits = str(value)

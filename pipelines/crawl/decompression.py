@@ -66,7 +66,7 @@ def open_input(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def compression_of(head: bytes) -> Compression:
+def detect_compression(head: bytes) -> Compression:
     """Return a file's compression, given its first bytes (four are enough)."""
     if head and head.startswith(GZIP_MAGIC[: len(head)]):
         return "gzip"
@@ -75,7 +75,7 @@ def compression_of(head: bytes) -> Compression:
     return "none"
 
 
-def zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
+def read_zstd_dictionary(file: BinaryIO) -> zstandard.ZstdCompressionDict | None:
     """Read the dictionary at the beginning of a zstd file; return None if there is none.
 
     Raises:
@@ -111,7 +111,7 @@ class DecompressedStream(io.RawIOBase):
         file: the file; only the stream may move its position from now on.
         compression: compression of the file.
         start: offset of the first member to read.
-        dictionary: the result of `zstd_dictionary`.
+        dictionary: the result of `read_zstd_dictionary`.
         one_member: end after the first member.
         damage: the reason if nothing can be read.
         max_window: largest window of a zstd frame; a frame with a larger one counts as damaged, and
@@ -232,7 +232,7 @@ class DecompressedStream(io.RawIOBase):
         content = self._decoded - self._contents[-1]
         spent = self._input_offset - self._members[-1]
         if content > BOMB_BYTES and content > MAX_RATIO * spent:
-            self._damage = self._damaged("it expands beyond reason")
+            self._damage = self._make_damage("it expands beyond reason")
         return True
 
     def _begin_member(self) -> bool:
@@ -267,17 +267,17 @@ class DecompressedStream(io.RawIOBase):
                 output = decoder.decompress(given, _GZIP_OUTPUT_BYTES)
                 left = decoder.unused_data or decoder.unconsumed_tail
         except (zlib.error, zstandard.ZstdError) as error:
-            self._damage = self._damaged(str(error))
+            self._damage = self._make_damage(str(error))
             return b""
         self._consume(len(given) - len(left))
         if decoder.eof:
             self._decoder = None
             self._ended = self._one_member
         elif not given and not output:
-            self._damage = self._damaged("the file ends too early")
+            self._damage = self._make_damage("the file ends too early")
         return output
 
-    def _damaged(self, error: str) -> DamagedStreamError:
+    def _make_damage(self, error: str) -> DamagedStreamError:
         return DamagedStreamError(self._members[-1], error)
 
 
@@ -295,12 +295,12 @@ class Members:
         self._file = file
         self._left_bytes = max(_RETRY_BYTES, 4 * file.seek(0, os.SEEK_END))
         file.seek(0)
-        self.compression: Compression = compression_of(file.read(4))
+        self.compression: Compression = detect_compression(file.read(4))
         self._dictionary: zstandard.ZstdCompressionDict | None = None
         self._damage: DamagedStreamError | None = None
         if self.compression == "zstd":
             try:
-                self._dictionary = zstd_dictionary(file)
+                self._dictionary = read_zstd_dictionary(file)
             except DamagedStreamError as damaged:  # nothing can be read without it
                 self._damage = damaged
 
@@ -339,17 +339,17 @@ def find_members(file: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
     while True:
         file.seek(start)
         block = file.read(_READ_BYTES + _PROBE_BYTES)
-        found = block.find(GZIP_MAGIC)
-        while 0 <= found < _READ_BYTES:
-            if first := _first_bytes(block[found : found + _PROBE_BYTES]):
-                yield start + found, first.lstrip()
-            found = block.find(GZIP_MAGIC, found + 1)
+        place = block.find(GZIP_MAGIC)
+        while 0 <= place < _READ_BYTES:
+            if first := _read_first_bytes(block[place : place + _PROBE_BYTES]):
+                yield start + place, first.lstrip()
+            place = block.find(GZIP_MAGIC, place + 1)
         if len(block) <= _READ_BYTES:
             return
         start += _READ_BYTES
 
 
-def _first_bytes(data: bytes) -> bytes:
+def _read_first_bytes(data: bytes) -> bytes:
     try:
         return zlib.decompressobj(wbits=31).decompress(data, _FIRST_BYTES)
     except zlib.error:

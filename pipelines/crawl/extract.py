@@ -6,7 +6,7 @@ from mswitch.pipelines.crawl import dates
 from mswitch.pipelines.crawl.charsets import Decoded
 from mswitch.pipelines.crawl.fields import Reading
 from mswitch.pipelines.crawl.html.text import UnreadableError, html_to_text
-from mswitch.pipelines.crawl.http_response import Reserved, html_of
+from mswitch.pipelines.crawl.http_response import Reserved, extract_html
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.crawl.warc import Damage, Record
@@ -26,7 +26,7 @@ def parse_timestamp(timestamp: str) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=datetime.UTC)
-    return dates.micros(moment)
+    return dates.to_micros(moment)
 
 
 def record_to_page(
@@ -42,9 +42,9 @@ def record_to_page(
     """
     source, max_bytes = f"{file_name}@{record.offset}", reading.max_record_bytes
     if isinstance(record, Damage):
-        return _rejected("damaged", source, "", record.error)
+        return _reject("damaged", source, "", record.error)
     if record.kind == "other":
-        return _rejected("not_a_page", source)
+        return _reject("not_a_page", source)
     url = ""
     html = Decoded("")
     try:
@@ -57,12 +57,12 @@ def record_to_page(
         if record.kind == "text":
             utf8.decode()
         else:
-            html = html_of(utf8, max_bytes, reserved)
+            html = extract_html(utf8, max_bytes, reserved)
             utf8 = html_to_text(html.text, reading.html_main_content).encode() if html.text else b""
     except UnicodeDecodeError as error:
-        return _rejected("bad_utf8", source, url, str(error))
+        return _reject("bad_utf8", source, url, str(error))
     except UnreadableError as error:
-        return _rejected(error.reason, source, url, str(error))
+        return _reject(error.reason, source, url, str(error))
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     micros = parse_timestamp(timestamp)
     for lacks, reason in (
@@ -73,7 +73,7 @@ def record_to_page(
         (micros is None, "bad_timestamp"),
     ):
         if lacks:
-            return _rejected(reason, source, url, utf8.decode() or timestamp)
+            return _reject(reason, source, url, utf8.decode() or timestamp)
     assert micros is not None
     return Page(
         url,
@@ -87,5 +87,5 @@ def record_to_page(
     )
 
 
-def _rejected(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
+def _reject(reason: str, source: str, url: str = "", detail: str = "") -> Rejected:
     return Rejected("read", reason, source, url, detail)

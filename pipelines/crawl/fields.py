@@ -37,7 +37,7 @@ class Form(NamedTuple):
     only: bool = False
 
 
-def _form(
+def _make_form(
     name: str, marks: str, fields: Mapping[str, str] = MappingProxyType({}), *, only: bool = False
 ) -> Form:
     paths = {part: (path,) for part, path in fields.items()}
@@ -50,17 +50,17 @@ _OSCAR_HF = {part: f"meta.{path}" for part, path in _OSCAR.items()}
 
 #: Published corpora; the first that fits counts.
 PUBLISHED = (
-    _form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
-    _form("FineWeb", "text id dump url date file_path language_score token_count"),
-    _form("HPLT", "text id f o s u ts", {"url": "u", "timestamp": "ts"}),
-    _form("HPLT 1.2", "text id document_lang langs url collection"),
-    _form("OSCAR", "content warc_headers metadata", {"text": "content", **_OSCAR}),
-    _form("OSCAR of Hugging Face", "text id meta meta.warc_headers", _OSCAR_HF),
-    _form("OSCAR 2019", "text id", only=True),
-    _form("CulturaX", "text timestamp url source", only=True),
-    _form("mC4", "text timestamp url", only=True),
-    _form("MADLAD-400", "text", only=True),
-    _form("datatrove", "text id metadata"),
+    _make_form("FineWeb2", "text id dump url date file_path language_script minhash_cluster_size"),
+    _make_form("FineWeb", "text id dump url date file_path language_score token_count"),
+    _make_form("HPLT", "text id f o s u ts", {"url": "u", "timestamp": "ts"}),
+    _make_form("HPLT 1.2", "text id document_lang langs url collection"),
+    _make_form("OSCAR", "content warc_headers metadata", {"text": "content", **_OSCAR}),
+    _make_form("OSCAR of Hugging Face", "text id meta meta.warc_headers", _OSCAR_HF),
+    _make_form("OSCAR 2019", "text id", only=True),
+    _make_form("CulturaX", "text timestamp url source", only=True),
+    _make_form("mC4", "text timestamp url", only=True),
+    _make_form("MADLAD-400", "text", only=True),
+    _make_form("datatrove", "text id metadata"),
 )
 #: Beginning of the URL made for a row without one; file and row follow.
 MADE_URL = "file:///made/"
@@ -87,20 +87,20 @@ class Reading(NamedTuple):
 
     def recognize(self, names: Iterable[str]) -> "Reading":
         """Return settings for rows with these fields; `PUBLISHED` maps what the user did not."""
-        present = {outer for name in names for outer in _outer(name)}
+        present = {outer for name in names for outer in _list_outer(name)}
         for form in PUBLISHED:
             if form.marks <= present and not (form.only and present - form.marks):
                 own = {part for part in form.fields if self.fields[part] == STANDARD_FIELDS[part]}
                 # Other rows of the file may have other fields.
-                found = {
+                paths = {
                     part: tuple(dict.fromkeys((*form.fields[part], *STANDARD_FIELDS[part])))
                     for part in own
                 }
-                return self._replace(form=form.name, fields={**self.fields, **found})
+                return self._replace(form=form.name, fields={**self.fields, **paths})
         return self
 
 
-def _outer(path: str) -> Iterator[str]:
+def _list_outer(path: str) -> Iterator[str]:
     """Yield a path such as `a.b.c` and the paths of the objects that contain it."""
     return itertools.accumulate(path.split("."), "{}.{}".format)
 
@@ -133,7 +133,7 @@ def find_value(fields: Mapping[str, Any], path: str) -> Any:
     return find_value(nested, inner) if inner and isinstance(nested, Mapping) else None
 
 
-def field_names(row: Mapping[str, Any]) -> list[str]:
+def list_field_names(row: Mapping[str, Any]) -> list[str]:
     """Return the names of a row's fields, and the paths of fields within its objects."""
     names = []
     for name, value in row.items():
@@ -151,6 +151,6 @@ def describe_missing(part: str, paths: Sequence[str], names: Sequence[str], wron
         names: fields of the row.
         wrong: the problem with a field that exists, or "".
     """
-    found = ", ".join(names) or "none"
-    what = wrong or f"no {' or '.join(paths)}"
-    return f"{what}: map a field with --field {part}=NAME; the fields are {found}"
+    fields = ", ".join(names) or "none"
+    problem = wrong or f"no {' or '.join(paths)}"
+    return f"{problem}: map a field with --field {part}=NAME; the fields are {fields}"

@@ -95,35 +95,35 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
-    found: dict[tuple[str, str], CrawlFile] = {}
+    by_identity: dict[tuple[str, str], CrawlFile] = {}
     inputs = [str(given) for given in inputs]
     # Requests for remote files mostly wait, so use many threads.
     with ThreadPoolExecutor(_REQUESTS if any(map(storage.is_remote, inputs)) else 1) as pool:
-        for given, files in zip(inputs, pool.map(_files, inputs), strict=True):
+        for given, files in zip(inputs, pool.map(_find_files, inputs), strict=True):
             if not files:
-                what = "matches no file" if glob.has_magic(given) else "does not exist"
-                raise UserError(f"input {given} {what}: give {FORMATS}, or a glob of them")
+                problem = "matches no file" if glob.has_magic(given) else "does not exist"
+                raise UserError(f"input {given} {problem}: give {FORMATS}, or a glob of them")
             for file in files:
-                found.setdefault(_identity(file), file)
+                by_identity.setdefault(_identify(file), file)
     return sorted(
-        found.values(),
+        by_identity.values(),
         key=lambda f: (f.name, f.size_bytes, f.digest, storage.hide_secrets(f.path)),
     )
 
 
-def _identity(file: CrawlFile) -> tuple[str, str]:
+def _identify(file: CrawlFile) -> tuple[str, str]:
     """Return the real path of a file, and its path, since `..` after a link may lead elsewhere."""
     if storage.is_remote(file.path):
         return storage.hide_secrets(file.path), file.digest
     return os.path.realpath(file.path), os.path.abspath(file.path)
 
 
-def _files(given: str) -> list[CrawlFile]:
+def _find_files(given: str) -> list[CrawlFile]:
     """Return the files of an input."""
     if storage.is_remote(given) and not storage.is_http(given):
-        files = _listed_files(given)
+        files = _list_files(given)
     else:
-        files = [_inspect(path) for path in _paths(given)]
+        files = [_inspect(path) for path in _find_paths(given)]
     shown = storage.hide_secrets(given)
     if [file.path for file in files] == [given]:
         format = files[0].format or _inspect(given).format
@@ -137,7 +137,7 @@ def _files(given: str) -> list[CrawlFile]:
     return files
 
 
-def _paths(given: str) -> list[str]:
+def _find_paths(given: str) -> list[str]:
     """Return the local paths of an input, or its URL on a web server."""
     if storage.is_http(given):
         if not storage.name_of(given):
@@ -154,7 +154,7 @@ def _paths(given: str) -> list[str]:
     return list({os.path.realpath(path): path for path in deepest_first}.values())
 
 
-def _listed_files(given: str) -> list[CrawlFile]:
+def _list_files(given: str) -> list[CrawlFile]:
     """Return the files of an input on an object store, from a listing.
 
     Files are not read, since a crawl has tens of thousands. Workers detect their formats.
@@ -192,16 +192,16 @@ def _inspect(path: str) -> CrawlFile:
         shown = storage.hide_secrets(path)
         raise UserError(f"cannot read input {shown}: {reason}; check its permissions") from error
     digest = hashlib.sha256(head[:DIGEST_BYTES] + tail[-DIGEST_BYTES:]).hexdigest()
-    return CrawlFile(path, storage.name_of(path), size, digest, _format(head))
+    return CrawlFile(path, storage.name_of(path), size, digest, _detect(head))
 
 
-def format_of(path: str | Path) -> FileFormat:
+def detect_format(path: str | Path) -> FileFormat:
     """Detect the format of a local file from its first bytes, once decompressed."""
     with open(path, "rb") as file:
-        return _format(file.read(_HEAD_BYTES))
+        return _detect(file.read(_HEAD_BYTES))
 
 
-def _format(head: bytes) -> FileFormat:
+def _detect(head: bytes) -> FileFormat:
     if not head:
         return "empty"
     for beginning, format in _BEGINNINGS.items():
@@ -215,10 +215,10 @@ def _format(head: bytes) -> FileFormat:
             start = (start + more).removeprefix(BYTE_ORDER_MARK).lstrip()
     except DamagedStreamError as damaged:
         behind = damaged.offset + 1 if members.compression == "gzip" else len(head)
-        return _format_of_text(start) or _format_of_next(file, behind)
+        return _detect_text_format(start) or _detect_next_format(file, behind)
     if not start:
         return "other" if members.compression == "none" else "empty"
-    if format := _format_of_text(start):
+    if format := _detect_text_format(start):
         return format
     # If the first bytes of an archive are damaged, they may look like anything.
     damaged = members.compression == "none" and find_gzip_record(
@@ -227,17 +227,17 @@ def _format(head: bytes) -> FileFormat:
     return "damaged" if damaged else "csv" if _CSV.match(start) else "other"
 
 
-def _format_of_next(file: BinaryIO, start: int) -> FileFormat:
+def _detect_next_format(file: BinaryIO, start: int) -> FileFormat:
     """Detect the format from the first gzip member after `start` with a known beginning."""
     for _, content in find_members(file, start):
-        if format := _format_of_text(content):
+        if format := _detect_text_format(content):
             return format
         if content.startswith(b"http"):  # a record's first line, cut off here
             return "arc"
     return "damaged"
 
 
-def _format_of_text(start: bytes) -> FileFormat | None:
+def _detect_text_format(start: bytes) -> FileFormat | None:
     if start.startswith(RECORD_START):
         return "warc"
     if begins_arc(start):

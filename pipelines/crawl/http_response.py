@@ -12,7 +12,7 @@ from mswitch.pipelines.crawl.decompression import (
     Compression,
     DamagedStreamError,
     DecompressedStream,
-    compression_of,
+    detect_compression,
 )
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
@@ -38,7 +38,7 @@ _HTML_TYPES = ("text/html", "application/xhtml+xml")
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
-def html_of(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decoded:
+def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> Decoded:
     """Return the HTML of an HTTP response (status line, headers, body).
 
     Raises:
@@ -97,7 +97,7 @@ def _decode_body(body: bytes, headers: dict[str, str], max_bytes: int) -> bytes:
     encoding = headers.get("content-encoding", "")
     if encoding not in ("", "identity"):
         try:
-            body = _decompressed(body, encoding, max_bytes)
+            body = _decompress(body, encoding, max_bytes)
         except (OSError, zlib.error, DamagedStreamError) as error:
             if _BINARY.search(body, 0, _SNIFFED_BYTES):
                 raise UnreadableError("bad_encoding", str(error)) from error
@@ -119,7 +119,7 @@ def _join_chunks(body: bytes) -> bytes:
     raise EOFError("a chunk is cut off")
 
 
-def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
+def _decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """Decompress all members, up to `max_bytes` + 1 bytes.
 
     Raise an error of the library, or DamagedStreamError, if the data has no end.
@@ -128,23 +128,23 @@ def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
         return BrotliReader(io.BytesIO(body)).read(max_bytes + 1)
     if encoding not in ("gzip", "x-gzip", "deflate", "zstd"):
         raise OSError(f"content encoding {encoding}")
-    compression = compression_of(body)
+    compression = detect_compression(body)
     if (encoding == "zstd") != (compression == "zstd"):
         raise OSError(f"it is not {encoding}")
     if compression != "none":
         return _read_members(body, compression, max_bytes)
     decompressor = zlib.decompressobj()
     try:
-        found = decompressor.decompress(body, max_bytes + 1)
+        data = decompressor.decompress(body, max_bytes + 1)
     except zlib.error:
         if encoding != "deflate":
             raise
         # Some servers send deflate without a header. Any beginning is valid then: require an end.
         decompressor = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-        found = decompressor.decompress(body, max_bytes + 1)
-    if not decompressor.eof and len(found) <= max_bytes:
+        data = decompressor.decompress(body, max_bytes + 1)
+    if not decompressor.eof and len(data) <= max_bytes:
         raise zlib.error("it ends too early")
-    return found
+    return data
 
 
 def _read_members(body: bytes, compression: Compression, max_bytes: int) -> bytes:
@@ -157,6 +157,6 @@ def _read_members(body: bytes, compression: Compression, max_bytes: int) -> byte
             left -= len(piece)
     except DamagedStreamError as damaged:
         # Like browsers, ignore bytes after the last member.
-        if not damaged.offset or compression_of(body[damaged.offset :][:4]) == compression:
+        if not damaged.offset or detect_compression(body[damaged.offset :][:4]) == compression:
             raise
     return b"".join(pieces)

@@ -10,9 +10,9 @@ from mswitch.pipelines.crawl.decompression import (
     Members,
     open_input,
 )
-from mswitch.pipelines.crawl.fields import Reading, field_names
+from mswitch.pipelines.crawl.fields import Reading, list_field_names
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
-from mswitch.pipelines.crawl.rows import page_from_fields
+from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 _SKIP_BYTES = 1 << 20
@@ -44,8 +44,8 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
                 elif isinstance(row := _parse(line, source), Rejected):
                     yield row
                 else:
-                    known = known or reading.recognize(field_names(row))
-                    yield page_from_fields(row, source, known)
+                    known = known or reading.recognize(list_field_names(row))
+                    yield make_page_from_fields(row, source, known)
         except DamagedStreamError as damaged:
             detail = f"what follows byte {damaged.offset} of the file is not read: {damaged}"
             yield Rejected("read", "damaged", f"{name}@{stream.tell()}", detail=detail)
@@ -56,7 +56,7 @@ def read_field_names(path: str, max_bytes: int) -> list[str]:
     with open_input(path) as file, contextlib.suppress(DamagedStreamError):
         for _, line in read_lines(Members(file).open().buffered(), max_bytes):
             if line is not None and not isinstance(row := _parse(line, ""), Rejected):
-                return field_names(row)
+                return list_field_names(row)
     return []
 
 

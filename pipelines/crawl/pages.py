@@ -7,7 +7,7 @@ from mswitch.pipelines.crawl import json_lines, parquet
 from mswitch.pipelines.crawl.arc import read_arc
 from mswitch.pipelines.crawl.extract import record_to_page
 from mswitch.pipelines.crawl.fields import MADE_URL, Reading
-from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, format_of
+from mswitch.pipelines.crawl.files import CONVERT, CrawlFile, detect_format
 from mswitch.pipelines.crawl.http_response import Reserved
 from mswitch.pipelines.crawl.warc import Damage, Record, read_archive
 from mswitch.pipelines.records import Page, Rejected
@@ -50,7 +50,7 @@ def read_pages(
         OSError: the file cannot be opened, or the disk cannot be read.
     """
     with storage.fetch(file.path) as path:
-        format = file.format or format_of(path)
+        format = file.format or detect_format(path)
         if format in UNREAD:
             detail = CONVERT.get(format, "")
             yield Rejected("read", UNREAD[format], f"{file.name}@0", detail=detail)
@@ -60,12 +60,12 @@ def read_pages(
             read = json_lines.read_json_lines if format == "jsonl" else parquet.read_table
             for page in read(str(path), file.name, reading):
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
-                yield blocked_page(listed, page.source, page.url) if listed else page
+                yield make_blocked_page(listed, page.source, page.url) if listed else page
             return
         read_records = read_arc if format == "arc" else read_archive
         for record in read_records(path, reading.max_record_bytes):
-            if blocked and (url := _url(record)) and (listed := blocked(url)):
-                yield blocked_page(listed, f"{file.name}@{record.offset}", url)
+            if blocked and (url := _get_url(record)) and (listed := blocked(url)):
+                yield make_blocked_page(listed, f"{file.name}@{record.offset}", url)
             else:
                 yield record_to_page(record, file.name, reading, reserved)
 
@@ -73,18 +73,18 @@ def read_pages(
 def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
     """Return the fields of a JSONL or Parquet file."""
     with storage.fetch(file.path) as path:
-        if (file.format or format_of(path)) == "parquet":
+        if (file.format or detect_format(path)) == "parquet":
             return parquet.read_column_names(str(path))
         return json_lines.read_field_names(str(path), max_record_bytes)
 
 
-def _url(record: Record | Damage) -> str:
+def _get_url(record: Record | Damage) -> str:
     """Return the URL of a record that may contain a page, else ""; replace bytes beyond UTF-8."""
     if isinstance(record, Damage) or record.kind == "other":
         return ""
     return record.url.decode("utf-8", "replace").strip()
 
 
-def blocked_page(listed: str, source: str, url: str) -> Rejected:
+def make_blocked_page(listed: str, source: str, url: str) -> Rejected:
     """Return the rejection of a page whose URL is on a blocklist."""
     return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mswitch.pipelines.crawl.decompression import BOMB_BYTES, MAX_RATIO, describe_damage, open_input
 from mswitch.pipelines.crawl.fields import Reading, describe_missing
-from mswitch.pipelines.crawl.rows import page_from_fields
+from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 #: Most rows to decode at a time, and most bytes that they may have with dictionaries.
@@ -54,7 +54,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
         try:
             file = _open(raw)
             columns = file.schema
-            names = _paths(columns)
+            names = _list_paths(columns)
             reading = reading.recognize(names)
             fields = reading.fields
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
@@ -66,7 +66,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             ]
             kinds = {column.name: str(column.type) for column in file.schema_arrow}
         except _DAMAGE as error:
-            yield _rejected("damaged", f"{name}@0", describe_damage(error))
+            yield _reject("damaged", f"{name}@0", describe_damage(error))
             return
         size = raw.seek(0, os.SEEK_END)
         unread = _UnreadRows(name, size // MIN_ROW_BYTES)
@@ -76,34 +76,34 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             ]
             wrong = f"{given[0]}, not text" if given else ""
             detail = describe_missing("text", fields["text"], names, wrong)
-            yield from unread.rejected("no_text", 0, file.metadata.num_rows, detail)
+            yield from unread.reject("no_text", 0, file.metadata.num_rows, detail)
             return
         first = text_bytes = 0
         for number in range(file.num_row_groups):
             rows = max(0, file.metadata.row_group(number).num_rows)
             at = first
             try:
-                if error := _too_large(file, number, wanted):
-                    yield from unread.rejected("too_large", first, rows, error)
+                if error := _find_too_large(file, number, wanted):
+                    yield from unread.reject("too_large", first, rows, error)
                     continue
-                for row in _rows(file, raw, number, wanted):
+                for row in _read_rows(file, raw, number, wanted):
                     source = f"{name}@{at}"
                     at += 1
                     row_bytes = sum(len(v) for v in row.values() if isinstance(v, bytes))
                     text_bytes += row_bytes
                     if row_bytes > max_bytes:
-                        yield _rejected("too_large", source, f"more than {max_bytes} bytes")
+                        yield _reject("too_large", source, f"more than {max_bytes} bytes")
                         continue
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
-                        yield _rejected("damaged", source, "it expands beyond reason")
+                        yield _reject("damaged", source, "it expands beyond reason")
                         return
-                    yield _page(row, source, reading)
+                    yield _make_page(row, source, reading)
                 if at < first + rows:
                     lacking = first + rows - at
-                    yield from unread.rejected("damaged", at, lacking, f"{lacking} rows lack")
+                    yield from unread.reject("damaged", at, lacking, f"{lacking} rows lack")
             except _DAMAGE as error:
                 detail = describe_damage(error)
-                yield from unread.rejected("damaged", at, first + rows - at, detail)
+                yield from unread.reject("damaged", at, first + rows - at, detail)
             finally:
                 first += rows
 
@@ -111,13 +111,13 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
 def read_column_names(path: str) -> list[str]:
     """Return the paths of all columns of a file that can be read."""
     with open_input(path) as raw:
-        return _paths(_open(raw).schema)
+        return _list_paths(_open(raw).schema)
 
 
-def _paths(columns: pq.ParquetSchema) -> list[str]:
+def _list_paths(columns: pq.ParquetSchema) -> list[str]:
     """Return the columns with one value per row, not those within lists and maps."""
-    found = map(columns.column, range(len(columns)))
-    return [column.path for column in found if not column.max_repetition_level]
+    leaves = map(columns.column, range(len(columns)))
+    return [column.path for column in leaves if not column.max_repetition_level]
 
 
 class _UnreadRows:
@@ -129,25 +129,25 @@ class _UnreadRows:
     def __init__(self, name: str, most: int):
         self._name, self._left = name, most
 
-    def rejected(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
+    def reject(self, reason: str, first: int, rows: int, detail: str) -> Iterator[Rejected]:
         """Yield a rejection for each of the rows, and at least one."""
         if rows > self._left:
             detail, rows = f"{rows} rows: {detail}", 1
         rows = max(rows, 1)
         self._left -= rows
         for row in range(first, first + rows):
-            yield _rejected(reason, f"{self._name}@{row}", detail)
+            yield _reject(reason, f"{self._name}@{row}", detail)
 
 
 def _open(raw: Any) -> pq.ParquetFile:
     return pq.ParquetFile(raw, page_checksum_verification=True)
 
 
-def _rejected(reason: str, source: str, detail: str) -> Rejected:
+def _reject(reason: str, source: str, detail: str) -> Rejected:
     return Rejected("read", reason, source, detail=detail)
 
 
-def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
+def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     group = file.metadata.row_group(number)
     # Access to a column's damaged metadata would abort the process: pyarrow does not catch
     # Parquet's exception there. Reading the rows later raises it.
@@ -160,15 +160,17 @@ def _too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) -> str:
     return ""
 
 
-def _page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
+def _make_page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     try:
         values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
     except UnicodeDecodeError as error:
-        return _rejected("bad_utf8", source, str(error))
-    return page_from_fields(values, source, reading)
+        return _reject("bad_utf8", source, str(error))
+    return make_page_from_fields(values, source, reading)
 
 
-def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]) -> int:
+def _choose_batch_rows(
+    file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
+) -> int:
     """Return how many rows of a row group can be decoded at a time, even if they share values.
 
     No value is larger than the dictionary of its column. With an encoding that shares beginnings of
@@ -199,31 +201,31 @@ def _batch_rows(file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequen
     return max(1, min(BATCH_ROWS, BATCH_BYTES // largest))
 
 
-def _rows(
+def _read_rows(
     file: pq.ParquetFile, raw: BinaryIO, number: int, wanted: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a row group by column path; text is bytes, since it may not be UTF-8."""
-    size = _batch_rows(file, raw, number, wanted)
+    size = _choose_batch_rows(file, raw, number, wanted)
     for batch in file.iter_batches(size, row_groups=[number], columns=list(wanted)):
         columns: dict[str, pa.Array] = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            columns |= _leaves(name, column)
+            columns |= _flatten(name, column)
         # Convert to Python row by row: rows may share a large value.
-        for values in zip(*map(_values, columns.values()), strict=True):
+        for values in zip(*map(_read_values, columns.values()), strict=True):
             yield dict(zip(columns, values, strict=True))
 
 
-def _leaves(path: str, column: pa.Array) -> dict[str, pa.Array]:
+def _flatten(path: str, column: pa.Array) -> dict[str, pa.Array]:
     """Return the columns of a struct, at any depth, by their paths."""
     if not isinstance(column, pa.StructArray):
         return {path: column}
     leaves: dict[str, pa.Array] = {}
     for field, child in zip(column.type, column.flatten(), strict=True):
-        leaves |= _leaves(f"{path}.{field.name}", child)
+        leaves |= _flatten(f"{path}.{field.name}", child)
     return leaves
 
 
-def _values(column: pa.Array) -> Iterator[Any]:
+def _read_values(column: pa.Array) -> Iterator[Any]:
     """Yield the values of a column; a time that Python cannot represent is type and number."""
     if isinstance(column, pa.DictionaryArray):
         indices = np.asarray(column.indices.drop_null())

@@ -10,8 +10,8 @@ from mswitch.pipelines.crawl.fields import (
     STANDARD_FIELDS,
     Reading,
     describe_missing,
-    field_names,
     find_value,
+    list_field_names,
 )
 from mswitch.pipelines.crawl.page_source import is_source
 from mswitch.pipelines.crawl.text_lines import normalize_lines
@@ -23,7 +23,7 @@ _HASH = re.compile(r"<?(urn:\w+:)?[0-9A-Fa-f-]{16,}>?")
 UNDATED = dates.format_date(dates.EPOCH)
 
 
-def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
+def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
     """Return the page that a row describes, or a rejection.
 
     Text is required. A row without a URL gets one that names its file and row. The date is the
@@ -39,30 +39,30 @@ def page_from_fields(row: Mapping[str, Any], source: str, reading: Reading) -> P
     given = next(filter(None, (_find_url(row, path, reading) for path in fields["url"])), "")
     url = given or reading.made_url + urllib.parse.quote(source, safe="@")
 
-    def rejected(reason: str, detail: str = "") -> Rejected:
+    def reject(reason: str, detail: str = "") -> Rejected:
         return Rejected("read", reason, source, given.encode("utf-8", "replace").decode(), detail)
 
-    field, text = _first_value(row, fields["text"])
+    field, text = _find_first_value(row, fields["text"])
     if not isinstance(text, str):
         wrong = "" if text is None else f"{field} is of type {type(text).__name__}, not text"
-        names = field_names(row)
-        return rejected("no_text", describe_missing("text", fields["text"], names, wrong))
+        names = list_field_names(row)
+        return reject("no_text", describe_missing("text", fields["text"], names, wrong))
     try:
         given.encode()
         utf8 = text.encode()
     except UnicodeEncodeError as error:  # JSON can encode half a character, such as "\ud83d"
-        return rejected("lone_surrogate", str(error))
+        return reject("lone_surrogate", str(error))
     if len(utf8) > reading.max_record_bytes:
-        return rejected("too_large", f"more than {reading.max_record_bytes} bytes")
+        return reject("too_large", f"more than {reading.max_record_bytes} bytes")
     utf8 = normalize_lines(utf8, reading.drop_metadata_lines)
     if not utf8 or is_source(utf8):
-        return rejected("page_source" if utf8 else "no_content", utf8.decode())
+        return reject("page_source" if utf8 else "no_content", utf8.decode())
     dated = [path for path in fields["timestamp"] if not _is_other_dump(row, path)]
-    found = (dates.parse_date(find_value(row, path)) for path in dated)
-    moment = next(filter(None, found), dates.EPOCH)
-    _, record_id = _first_value(row, fields["record_id"])
+    moments = (dates.parse_date(find_value(row, path)) for path in dated)
+    moment = next(filter(None, moments), dates.EPOCH)
+    _, record_id = _find_first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
-    micros = dates.micros(moment)
+    micros = dates.to_micros(moment)
     return Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
 
 
@@ -83,16 +83,16 @@ def _is_other_dump(row: Mapping[str, Any], path: str) -> bool:
     return path.rpartition(".")[2] == "dump" and not dates.is_dump(find_value(row, path))
 
 
-def _first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
+def _find_first_value(row: Mapping[str, Any], paths: Sequence[str]) -> tuple[str, Any]:
     """Return the first field with a value, and the value; "" counts only if no other does."""
-    found = "", None
+    empty = "", None
     for path in paths:
         value = find_value(row, path)
         if value not in (None, ""):
             return path, value
         if value is not None:
-            found = path, value
-    return found
+            empty = path, value
+    return empty
 
 
 def _clean(value: Any) -> str:

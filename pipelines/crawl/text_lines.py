@@ -42,7 +42,7 @@ def third_longest_line(utf8: bytes, enough: int) -> int:
         utf8: the text.
         enough: if the length is at least this, any such number may be returned.
     """
-    lengths = _longest_lines(np.frombuffer(utf8, np.uint8), enough)
+    lengths = _measure_longest(np.frombuffer(utf8, np.uint8), enough)
     return min(length for length in lengths if length >= 0)
 
 
@@ -51,7 +51,7 @@ def _copy_lines(source, prefixes, target):
     """Copy the stripped lines to keep; return their size in bytes."""
     size, place = 0, 0
     while place < len(source):
-        width = _space_width(source, place)
+        width = _measure_space(source, place)
         if width:
             place += width
             continue
@@ -60,7 +60,7 @@ def _copy_lines(source, prefixes, target):
             target[size] = source[place]
             size += 1
             place += 1
-        size = _stripped(target, size)
+        size = _find_end(target, size)
         if _has_prefix(target, first, size, prefixes):
             size = first
         else:
@@ -87,19 +87,19 @@ def _copy_kept(source, kept, target):
 
 
 @compiled
-def _stripped(text, end):
+def _find_end(text, end):
     """Return the end of a line without trailing white space; the line must have other text."""
     while True:
         last = end - 1
         while text[last] & _MARK == _WITHIN:
             last -= 1
-        if not _space_width(text, last):
+        if not _measure_space(text, last):
             return end
         end = last
 
 
 @compiled
-def _space_width(text, place):
+def _measure_space(text, place):
     """Return the bytes of the character at a place if it is white space (`str.isspace`), else 0.
 
     White space beyond ASCII: U+0085, U+00A0, U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F,
@@ -138,7 +138,7 @@ def _has_prefix(text, start, end, bounds):
 
 
 @compiled
-def _longest_lines(text, enough):
+def _measure_longest(text, enough):
     """Return the lengths of the three longest lines, -1 for each missing line.
 
     Stop at three lines of `enough` characters.

@@ -78,7 +78,7 @@ class _Archive:
             # A later member is a gzip record, so the file is gzip with damaged first bytes.
             self.members.compression = "gzip"
 
-    def single_records(self, max_bytes: int) -> Iterator[Record]:
+    def read_single_records(self, max_bytes: int) -> Iterator[Record]:
         """Yield the records of a gzip file while each member is one record; then end silently.
 
         fastwarc reads gzip twice as fast as Python. But it knows the offset of a record only at the
@@ -90,11 +90,11 @@ class _Archive:
         number = self._file.fileno()
         before: Record | None = None
         try:
-            for found in ArchiveIterator(self._file, parse_http=False):
-                size = found.content_length
-                headers = found.headers.items_bytes()
-                record = _record(headers, found.reader, found.stream_pos, max_bytes, size)
-                if found.reader.read(1):  # the record has two lengths
+            for raw in ArchiveIterator(self._file, parse_http=False):
+                size = raw.content_length
+                headers = raw.headers.items_bytes()
+                record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
+                if raw.reader.read(1):  # the record has two lengths
                     return
                 if before:
                     if record.offset <= before.offset:
@@ -106,7 +106,7 @@ class _Archive:
         except (OSError, EOFError) as error:
             describe_damage(error)
 
-    def records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
+    def read_records(self, stream: DecompressedStream, max_bytes: int) -> Iterator[Record]:
         """Yield the records of a stream; raise an exception if reading cannot continue."""
         if self.members.compression == "none":
             while line := _find_record(self._file):
@@ -114,7 +114,7 @@ class _Archive:
                 headers = _read_headers(self._file)
                 # Detects a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
-                yield _record(headers, self._file, offset, max_bytes, left)
+                yield _read_record(headers, self._file, offset, max_bytes, left)
             return
         held: Record | None = None
         content = stream.buffered()
@@ -126,7 +126,7 @@ class _Archive:
                 member = stream.locate(content.tell() - len(line))
                 headers = _read_headers(content)
                 stream.in_record = True
-                held = _record(headers, content, member, max_bytes)
+                held = _read_record(headers, content, member, max_bytes)
                 stream.in_record = False
         except (OSError, EOFError, DamagedStreamError):
             # A record in the damaged member is not yielded: its checksum was not reached.
@@ -136,7 +136,7 @@ class _Archive:
         if held:
             yield held
 
-    def passed_over(self, after: int) -> int | None:
+    def find_skipped(self, after: int) -> int | None:
         """Find a member that the reader skipped although nothing seemed damaged.
 
         A damaged gzip header can make a member swallow the following ones.
@@ -186,7 +186,7 @@ def read_archive(path: str | Path, max_record_bytes: int) -> Iterator[Record | D
 def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
     start: int | None = 0
     known = 0
-    for record in archive.single_records(max_bytes):
+    for record in archive.read_single_records(max_bytes):
         yield record
         start, known = record.offset, 1
     nothing_found = not known
@@ -195,7 +195,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
         stream = archive.members.open(start)
         after, came_far, error = start, bool(known), None
         try:
-            for record in itertools.islice(archive.records(stream, max_bytes), known, None):
+            for record in itertools.islice(archive.read_records(stream, max_bytes), known, None):
                 if unreported:
                     yield unreported
                     unreported = None
@@ -207,7 +207,7 @@ def _read(archive: _Archive, max_bytes: int) -> Iterator[Record | Damage]:
         nothing_found &= not came_far
         if error is not None:
             following = archive.find_next(stream, after)
-        elif (following := archive.passed_over(after)) is not None:
+        elif (following := archive.find_skipped(after)) is not None:
             error = "the reader passed over further members"
         else:
             if nothing_found and not unreported:
@@ -246,7 +246,7 @@ def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
     return _HEADER.findall(b"".join(lines))
 
 
-def _record(
+def _read_record(
     pairs: Sequence[tuple[bytes, bytes]],
     content: Any,
     offset: int,

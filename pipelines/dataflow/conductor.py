@@ -6,12 +6,12 @@ from typing import Any
 def conduct(request: dict[str, Any]) -> None:
     """Build a corpus on Dataflow, from a worker of Dataflow."""
     from mswitch.pipelines.corpus.build import build_corpus
-    from mswitch.pipelines.corpus.config import config_of
+    from mswitch.pipelines.corpus.config import parse_config
 
     build_corpus(
         request["inputs"],
         request["out"],
-        config_of(request["set"]),
+        parse_config(request["set"]),
         badwords=request["badwords"],
         runner="dataflow",
         beam_options=request["beam_options"],

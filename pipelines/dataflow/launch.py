@@ -56,7 +56,7 @@ def launch(arguments: Sequence[str]) -> None:
 
 def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the request to the conductor, in plain values, and all of Beam's options."""
-    from mswitch.pipelines.corpus.config import config_of
+    from mswitch.pipelines.corpus.config import parse_config
     from mswitch.pipelines.runners import pipeline_options
 
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
@@ -72,7 +72,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         raise UserError(f"--append={given.append}: give true or false")
     for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
     # Both raise errors before a job starts.
-    config_of(given.set)
+    parse_config(given.set)
     pipeline_options("dataflow", for_build)
     request = {
         "inputs": inputs,

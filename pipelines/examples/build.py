@@ -22,7 +22,7 @@ from mswitch.pipelines.examples.directory import (
     STAGE,
     TOKENS,
     publish,
-    summary_of,
+    summarize_examples,
     working_files,
     write_missing,
     write_vocabulary,
@@ -105,7 +105,7 @@ def build_examples(
         if staged.complete:
             storage.remove_tree(working_files(directory, NOTES))
             say(STAGE, f"already complete: {out}, nothing to do")
-            return summary_of(out, SPLITS, reused=True)
+            return summarize_examples(out, SPLITS, reused=True)
         source.say_left_out(STAGE)
         engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         write = functools.partial(
@@ -126,7 +126,7 @@ def build_examples(
         }
         languages = publish(staged, finished, opened, features, said)
     say_without_validation(STAGE, languages)
-    summary = summary_of(out, SPLITS, reused=False)
+    summary = summarize_examples(out, SPLITS, reused=False)
     say(
         STAGE,
         f"{summary['train_records']:,} training and {summary['validation_records']:,} validation "

@@ -18,10 +18,10 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
+    count_draws,
     draws,
-    draws_needed,
+    hash_stream,
     random_spans_noise_mask,
-    stream_key,
 )
 from mswitch.pipelines.special_tokens import EOS_ID, SENTINELS
 
@@ -55,18 +55,18 @@ def units(text: str) -> list[str]:
 
 def spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
     """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
-    found = units(text)
-    mean = max(1.0, SPAN_BYTES * len(found) / len(text.encode()))
-    noise, other = draws_needed(len(found), noise_density, mean)
+    pieces = units(text)
+    mean = max(1.0, SPAN_BYTES * len(pieces) / len(text.encode()))
+    noise, other = count_draws(len(pieces), noise_density, mean)
     drawn = draws(key, noise + other)[None]
     [mask] = random_spans_noise_mask(
-        len(found), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
+        len(pieces), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
     )
-    runs = itertools.groupby(zip(found, mask.tolist(), strict=True), operator.itemgetter(1))
+    runs = itertools.groupby(zip(pieces, mask.tolist(), strict=True), operator.itemgetter(1))
     return [("".join(unit for unit, _ in run), masked) for masked, run in runs]
 
 
-def byte_examples(
+def make_byte_examples(
     document: str,
     text: str,
     vocabulary: sentencepiece.SentencePieceProcessor,
@@ -93,7 +93,7 @@ def byte_examples(
     for number, window in enumerate(windows(text, window_bytes)):
         if len(unicodedata.normalize("NFKC", window).encode()) > window_bytes:
             continue
-        key = ExampleKey(seed, stream_key(document), number, epoch=0)
+        key = ExampleKey(seed, hash_stream(document), number, epoch=0)
         inputs: list[int] = []
         targets: list[int] = []
         size = borders = 0

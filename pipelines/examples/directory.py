@@ -106,11 +106,11 @@ def publish(
     """
     directory = str(staged.directory)
     languages = _describe(finished, directory, features)
-    of_vocabulary = {
+    vocabulary_entries = {
         "vocabulary_size": vocabulary.size,
         "vocabulary_sha256": vocabulary.model_sha256,
     }
-    staged.publish({**of_vocabulary, "languages": languages, **said})
+    staged.publish({**vocabulary_entries, "languages": languages, **said})
     storage.remove_tree(working_files(directory, NOTES))
     return languages
 
@@ -177,7 +177,7 @@ def _write_cache_metadata(
     storage.write_json(storage.join(task, f"stats.{split}.json"), stats)
 
 
-def summary_of(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:
+def summarize_examples(out: str | Path, splits: Sequence[str], *, reused: bool) -> dict[str, Any]:
     """Count records and tokens of a published directory, for the command to print."""
     manifest = read_manifest(out, STAGE)
     counts: dict[str, Any] = {}

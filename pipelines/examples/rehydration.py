@@ -16,7 +16,7 @@ from pathlib import Path
 from mswitch.pipelines.corpus.rules.list_files import ALL, read_table
 from mswitch.pipelines.examples.span_corruption import (
     Tokens,
-    stream_key,
+    hash_stream,
 )
 
 MOST = 100
@@ -44,13 +44,13 @@ def read_weights(path: str | Path) -> Rehydration:
 
     A weight, a whole number, applies from its cluster size up to the language's next one.
     """
-    found: dict[str, dict[int, int]] = collections.defaultdict(dict)
+    weights: dict[str, dict[int, int]] = collections.defaultdict(dict)
 
     def take(lang: str, row: Mapping[str, str]) -> None:
         size, weight = int(row["cluster_size"]), int(row["weight"])
-        if size < 1 or not 1 <= weight <= MOST or size in found[lang]:
+        if size < 1 or not 1 <= weight <= MOST or size in weights[lang]:
             raise ValueError(f"weight {weight} from cluster size {size} on")
-        found[lang][size] = weight
+        weights[lang][size] = weight
 
     read_table(
         path,
@@ -60,7 +60,7 @@ def read_weights(path: str | Path) -> Rehydration:
         columns=("cluster_size", "weight"),
         all_languages=True,
     )
-    return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in found.items()})
+    return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in weights.items()})
 
 
 def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
@@ -70,7 +70,7 @@ def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
     """
     keyed = []
     for document, copies in itertools.groupby(documents, operator.itemgetter(0)):
-        first, alike = stream_key(document), list(copies)
+        first, alike = hash_stream(document), list(copies)
         keyed += [
             ((first + (n << 64) // len(alike)) % (1 << 64), copy) for n, copy in enumerate(alike)
         ]

@@ -14,7 +14,7 @@ from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Tokens,
     draws,
-    stream_key,
+    hash_stream,
 )
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
@@ -76,7 +76,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
         select_random_chunk(
             tokens,
             MAX_CHUNK_TOKENS,
-            int(draws(ExampleKey(seed, stream_key(document), 0, epoch=0), 1)[0]),
+            int(draws(ExampleKey(seed, hash_stream(document), 0, epoch=0), 1)[0]),
         )
         for document, tokens in documents
     )

@@ -23,7 +23,7 @@ import sentencepiece
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import CorpusShard
-from mswitch.pipelines.examples.byte_spans import byte_examples
+from mswitch.pipelines.examples.byte_spans import make_byte_examples
 from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.example_proto import encode_example
 from mswitch.pipelines.examples.rehydration import Rehydration, _apart
@@ -34,12 +34,12 @@ from mswitch.pipelines.examples.span_corruption import (
     SpanCorruption,
     Tokens,
     corrupt,
+    draw_masks,
+    hash_stream,
     philox,
-    random_masks,
-    stream_key,
 )
 from mswitch.pipelines.examples.tfrecord import write_tfrecord
-from mswitch.pipelines.languages import task_name
+from mswitch.pipelines.languages import name_task
 from mswitch.pipelines.vocabulary.model import load_vocabulary
 
 #: SentencePiece's character for a space.
@@ -67,7 +67,7 @@ class ExampleShard:
         """Path of the TFRecord shard, relative to the examples directory."""
         shard = self.corpus_shard
         name = f"{shard.split}.tfrecord-{self.number:05}-of-{self.of:05}"
-        return f"{task_name(shard.lang)}/{name}"
+        return f"{name_task(shard.lang)}/{name}"
 
     @property
     def size_bytes(self) -> int:
@@ -102,7 +102,7 @@ class ShardCounts:
 
 
 @functools.lru_cache(maxsize=1)  # takes seconds for a large vocabulary; a worker has one
-def bytes_per_id(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
+def measure_ids(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
     """Return the UTF-8 bytes of (normalised) text of each id: int64 [vocabulary size]."""
     sizes = np.zeros(vocabulary.GetPieceSize(), np.int64)
     for token in range(sizes.size):
@@ -130,8 +130,8 @@ def tokenised(
         ids, texts = (batch.column(name) for name in ("id", "text"))
         copies = [1] * len(texts)
         if rehydration:
-            of_clusters = batch.column("cluster_size").to_pylist()
-            copies = [rehydration.copies(shard.lang, size) for size in of_clusters]
+            cluster_sizes = batch.column("cluster_size").to_pylist()
+            copies = [rehydration.copies(shard.lang, size) for size in cluster_sizes]
         # binary_length counts the UTF-8 bytes of a string column.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)
         counts.documents += len(texts)
@@ -150,7 +150,7 @@ def tokenised(
                     yield from itertools.repeat((name, np.array(tokens, np.int32)), times)
 
 
-def training_records(
+def make_training_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     config: ExamplesConfig,
@@ -165,7 +165,7 @@ def training_records(
     documents = tokenised(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:
         documents = _apart(documents)
-    lengths, stream = config.lengths(), stream_key(shard.path)
+    lengths, stream = config.lengths(), hash_stream(shard.path)
     if config.chain == "t5":
         segments = list(t5(documents, lengths.raw_length, seed=config.seed))
     else:
@@ -193,7 +193,7 @@ def _corrupted(
     kind: SpanCorruption,
 ) -> tuple[Tokens, Tokens, Mask]:
     """Return inputs, targets and mask of a segment."""
-    mask = random_masks(segment.size, kind, [key])
+    mask = draw_masks(segment.size, kind, [key])
     inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), kind)
     return inputs[0], targets[0], mask[0]
 
@@ -210,10 +210,10 @@ def validation_records(
     of the masked text. With several kinds of corruption, each segment has a record of each kind,
     with the kind's number as `denoiser`.
     """
-    sizes, lengths = bytes_per_id(vocabulary), config.lengths()
+    sizes, lengths = measure_ids(vocabulary), config.lengths()
     kinds = lengths.kinds
     for document, tokens in tokenised(shard.corpus_shard, vocabulary, counts):
-        stream = stream_key(document)
+        stream = hash_stream(document)
         segments = split_tokens(tokens, lengths.raw_length)
         chosen = itertools.product(
             enumerate(segments[: config.validation_segments]), range(len(kinds))
@@ -232,7 +232,7 @@ def validation_records(
             yield encode_example(record | ({"denoiser": np.array([kind])} if kinds[1:] else {}))
 
 
-def byte_validation_records(
+def make_byte_validation_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     config: ExamplesConfig,
@@ -244,7 +244,7 @@ def byte_validation_records(
         document, text = row["id"], row["text"]
         counts.documents += 1
         counts.bytes += len(text.encode())
-        examples = byte_examples(
+        examples = make_byte_examples(
             document,
             text,
             vocabulary,
@@ -266,7 +266,7 @@ def byte_validation_records(
 
 
 #: Loads the vocabulary of a model file once per process.
-vocabulary_of = functools.lru_cache(maxsize=1)(load_vocabulary)
+load_cached_vocabulary = functools.lru_cache(maxsize=1)(load_vocabulary)
 
 
 def write_shard(
@@ -289,11 +289,11 @@ def write_shard(
     Returns:
         The result of `write_records`.
     """
-    counts, vocabulary, lang = ShardCounts(), vocabulary_of(model), shard.corpus_shard.lang
+    counts, vocabulary, lang = ShardCounts(), load_cached_vocabulary(model), shard.corpus_shard.lang
     if shard.corpus_shard.split == "train":
-        records = training_records(shard, vocabulary, config, counts, rehydration)
+        records = make_training_records(shard, vocabulary, config, counts, rehydration)
         return write_records(shard.path, directory, records, counts, lang, "train")
-    make = byte_validation_records if config.window else validation_records
+    make = make_byte_validation_records if config.window else validation_records
     records = make(shard, vocabulary, config, counts)
     return write_records(shard.path, directory, records, counts, lang, "validation")
 

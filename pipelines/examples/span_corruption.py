@@ -33,7 +33,7 @@ class ExampleKey(NamedTuple):
 
     Attributes:
         seed: seed of the run.
-        stream: a 64-bit number for a language or a document (`stream_key`).
+        stream: a 64-bit number for a language or a document (`hash_stream`).
         number: number of the example in its stream.
         epoch: how often the example was read before.
     """
@@ -128,7 +128,7 @@ def span_corruption(
         raise UserError(f"mean_noise_span_length is {mean_noise_span_length}: give at least 1")
     raw, targets = random_spans_helper(inputs_length, noise_density, mean_noise_span_length)
     counts = [
-        noise_counts(length, noise_density, mean_noise_span_length) for length in range(2, raw + 1)
+        count_noise(length, noise_density, mean_noise_span_length) for length in range(2, raw + 1)
     ]
     while raw - counts[-1][0] + counts[-1][1] + 1 > inputs_length:
         counts.pop()
@@ -143,7 +143,7 @@ def span_corruption(
     return SpanCorruption(inputs_length, targets, raw, noise_density, mean_noise_span_length)
 
 
-def noise_counts(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
+def count_noise(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
     """Return noise tokens and spans of a segment of `length` >= 2 (in float32, like TensorFlow).
 
     If the density leaves too few other tokens to separate the spans (t5's mask is malformed then),
@@ -156,10 +156,10 @@ def noise_counts(length: int, noise_density: float, mean_span: float) -> tuple[i
     return noise, min(spans, length - noise)
 
 
-def draws_needed(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
+def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
     """Return the number of draws for the noise and the non-noise composition of a mask."""
     length = max(length, 2)
-    noise, _ = noise_counts(length, noise_density, mean_span)
+    noise, _ = count_noise(length, noise_density, mean_span)
     return noise - 1, length - noise - 1
 
 
@@ -190,7 +190,7 @@ def random_spans_noise_mask(
     noise_draws: Draws,
     other_draws: Draws,
 ) -> Mask:
-    """Return the masks for draws (t5, same name); `draws_needed` returns the number of draws.
+    """Return the masks for draws (t5, same name); `count_draws` returns the number of draws.
 
     Args:
         length: tokens of a segment, >= 1.
@@ -206,7 +206,7 @@ def random_spans_noise_mask(
     if noise_density == 0:
         return np.zeros((rows, length), np.bool_)
     padded = max(length, 2)
-    _, spans = noise_counts(padded, noise_density, mean_span)
+    _, spans = count_noise(padded, noise_density, mean_span)
     lengths = np.empty((rows, spans, 2), np.intp)
     lengths[..., 0] = _compositions(other_draws, spans)
     lengths[..., 1] = _compositions(noise_draws, spans)
@@ -256,7 +256,7 @@ def corrupt(
     return inputs, append_eos_after_trim(targets, lengths.targets_length)
 
 
-def stream_key(name: str) -> int:
+def hash_stream(name: str) -> int:
     """Return a stable 64-bit number for a name (a language code, a document's id)."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
@@ -281,10 +281,10 @@ def draws(key: ExampleKey, count: int) -> Draws:
     return words.astype("<u8", copy=False).view("<u4")[:count]
 
 
-def random_masks(length: int, lengths: SpanCorruption, keys: Sequence[ExampleKey]) -> Mask:
+def draw_masks(length: int, lengths: SpanCorruption, keys: Sequence[ExampleKey]) -> Mask:
     """Return masks [n, length] of n examples of one length, each independent of the others."""
     density, mean = lengths.noise_density, lengths.mean_noise_span_length
-    noise, other = draws_needed(length, density, mean)
+    noise, other = count_draws(length, density, mean)
     drawn = np.empty((len(keys), noise + other), np.uint32)
     for row, key in zip(drawn, keys, strict=True):
         row[:] = draws(key, noise + other)

@@ -28,7 +28,7 @@ _HEADER = struct.Struct("<QI")
 _CRC = struct.Struct("<I")
 
 
-def masked_crc32c(data: bytes) -> int:
+def compute_masked_crc32c(data: bytes) -> int:
     """Return TFRecord's checksum: CRC32C, rotated and offset."""
     crc = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
@@ -38,7 +38,12 @@ def frame(data: bytes) -> bytes:
     """Return the bytes of a record in a file."""
     length = struct.pack("<Q", len(data))
     return b"".join(
-        (length, _CRC.pack(masked_crc32c(length)), data, _CRC.pack(masked_crc32c(data)))
+        (
+            length,
+            _CRC.pack(compute_masked_crc32c(length)),
+            data,
+            _CRC.pack(compute_masked_crc32c(data)),
+        )
     )
 
 
@@ -75,8 +80,8 @@ def write_tfrecord(path: str | Path, records: Iterable[bytes]) -> Written:
     return Written(len(offsets), size, sha256.hexdigest())
 
 
-def _damaged(path: str | Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged ({what}): build the examples again")
+def _damaged(path: str | Path, problem: str) -> UserError:
+    return UserError(f"{path} is damaged ({problem}): build the examples again")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +111,12 @@ class Records:
         if len(raw) < end - start:
             raise _damaged(self.path, f"record at byte {start} is cut off")
         length, crc = _HEADER.unpack(raw[:HEADER_BYTES])
-        if masked_crc32c(raw[:8]) != crc:
+        if compute_masked_crc32c(raw[:8]) != crc:
             raise _damaged(self.path, f"checksum of the length at byte {start} is wrong")
         if length != end - start - HEADER_BYTES - FOOTER_BYTES:
             raise _damaged(self.path, f"record at byte {start} has another length in its index")
         data = raw[HEADER_BYTES:-FOOTER_BYTES]
-        if masked_crc32c(data) != _CRC.unpack(raw[-FOOTER_BYTES:])[0]:
+        if compute_masked_crc32c(data) != _CRC.unpack(raw[-FOOTER_BYTES:])[0]:
             raise _damaged(self.path, f"checksum of the record at byte {start} is wrong")
         return data
 

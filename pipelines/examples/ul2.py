@@ -11,7 +11,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
-    noise_counts,
+    count_noise,
     philox,
     span_corruption,
 )
@@ -61,7 +61,9 @@ class UL2(SpanCorruption):
     @functools.cached_property
     def kinds(self) -> tuple[Denoiser, ...]:
         """The denoisers, in the order of `DENOISERS`."""
-        return tuple(_denoiser(self.raw_length, self.inputs_length, *one) for one in DENOISERS)
+        return tuple(
+            _denoiser(self.raw_length, self.inputs_length, *denoiser) for denoiser in DENOISERS
+        )
 
     def choose(self, key: ExampleKey) -> int:
         """Draw with Philox and counter (0, 1, number, epoch); masks have 0 instead of 1."""
@@ -77,7 +79,7 @@ def ul2(inputs_length: int) -> UL2:
         _longest(raw_length, mean, density)[0] + 2 > inputs_length for _, mean, density in DENOISERS
     ):
         raw_length -= 1
-    kinds = [_denoiser(raw_length, inputs_length, *one) for one in DENOISERS]
+    kinds = [_denoiser(raw_length, inputs_length, *denoiser) for denoiser in DENOISERS]
     spans = max(_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
     if spans > MOST_SPANS:
         raise UserError(
@@ -96,7 +98,7 @@ def ul2(inputs_length: int) -> UL2:
 def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
     """Return the most inputs, targets (without mode and EOS) and spans, up to a length."""
     counts = [
-        (length, *noise_counts(length, density, mean or length))
+        (length, *count_noise(length, density, mean or length))
         for length in range(2, raw_length + 1)
     ]
     inputs = max(length - noise + spans for length, noise, spans in counts)

@@ -61,13 +61,13 @@ def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> 
     return gzip.compress(record, GZIP_LEVEL, mtime=0)
 
 
-def wet_record(page: SamplePage) -> bytes:
+def make_wet_record(page: SamplePage) -> bytes:
     """Return a conversion record: the page as extracted text."""
     headers = {"WARC-Target-URI": page.url, "Content-Type": "text/plain"}
     return _record("conversion", f"wet {page.url}", headers, page.content)
 
 
-def warc_record(page: SamplePage) -> bytes:
+def make_warc_record(page: SamplePage) -> bytes:
     """Return a response record: the HTTP response with the page."""
     http = (
         "HTTP/1.1 200 OK\r\n"
@@ -89,7 +89,9 @@ def bucket(url: str, buckets: int, salt: str) -> int:
     return int.from_bytes(digest[:8], "big") % buckets
 
 
-def html_page(title: str, lang: str, direction: str, nav: list[str], paragraphs: list[str]) -> str:
+def render_html_page(
+    title: str, lang: str, direction: str, nav: list[str], paragraphs: list[str]
+) -> str:
     """Return an HTML document with usual boilerplate: head, navigation, footer."""
     links = "".join(
         f'<li><a href="/section/{number}">{html.escape(label)}</a></li>'
@@ -138,7 +140,7 @@ class CrawlWriter:
 
     def write(self, form: Format, page: SamplePage) -> None:
         """Append a page as a WET or WARC record."""
-        record = wet_record(page) if form == "wet" else warc_record(page)
+        record = make_wet_record(page) if form == "wet" else make_warc_record(page)
         self._files[form, bucket(page.url, self.files_per_format, "file")].write(record)
         self.records[form] += 1
         self.content_bytes[form] += len(page.content)

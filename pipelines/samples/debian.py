@@ -24,13 +24,13 @@ from mswitch.pipelines.outputs import file_sha256, stage_output
 from mswitch.pipelines.progress import Progress, say
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, Format, SamplePage
 from mswitch.pipelines.samples.documents import (
-    html_blocks,
-    html_text_bytes,
-    language_of_path,
-    mallard_blocks,
-    mallard_page,
-    message_pages,
-    without_blocks,
+    count_html_text,
+    detect_language,
+    list_html_blocks,
+    make_message_pages,
+    read_mallard,
+    remove_blocks,
+    render_mallard,
 )
 from mswitch.pipelines.samples.gflanguages import STAGE, summary
 
@@ -158,7 +158,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
     Leave out links, devices, very large files and unprintable names.
     """
     command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
@@ -170,7 +170,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
                     name = member.name.removeprefix("./")
                     file = tar.extractfile(member) if _wanted(name, member, wanted) else None
                     if file is not None:
-                        found[name] = file.read()
+                        contents[name] = file.read()
             failed = process.returncode != 0
         except tarfile.TarError:
             failed = True
@@ -180,7 +180,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
             raise UserError(
                 f"dpkg-deb cannot read {archive.name} ({reason}): remove it and start again"
             )
-    return found
+    return contents
 
 
 def _wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
@@ -208,29 +208,29 @@ def open_packages(
     shutil.rmtree(work)
 
 
-def _pages_of_file(
+def _make_file_pages(
     name: str, data: bytes, url: str, lang: str, original: Collection[bytes]
 ) -> Iterable[tuple[Format, SamplePage, int]]:
     """Return format, page and text bytes of all pages in a file."""
     if name.endswith((".html", ".htm")):
-        data = without_blocks(data, original) if original else data
+        data = remove_blocks(data, original) if original else data
         try:
             data.decode()
             content_type = "text/html; charset=utf-8"
         except UnicodeDecodeError:
             content_type = "text/html"
-        return [("warc", SamplePage(url, data, lang, content_type), html_text_bytes(data))]
+        return [("warc", SamplePage(url, data, lang, content_type), count_html_text(data))]
     if name.endswith((".page", ".gz")):
         document = (
-            _manual_page(data) if name.endswith(".gz") else mallard_page(data, lang, original)
+            _manual_page(data) if name.endswith(".gz") else render_mallard(data, lang, original)
         )
         if not document:
             return []
-        return [("warc", SamplePage(url, document, lang), html_text_bytes(document))]
+        return [("warc", SamplePage(url, document, lang), count_html_text(document))]
     if "/i18n/" in name:
         return [
             ("wet", SamplePage(f"{url}/{number}", text, lang), len(text))
-            for number, text in enumerate(message_pages(data))
+            for number, text in enumerate(make_message_pages(data))
         ]
     return []
 
@@ -256,7 +256,7 @@ def _manual_page(compressed: bytes) -> bytes:
         ).stdout
 
 
-def pages_of_package(
+def make_pages(
     files: Mapping[str, bytes],
     package: str,
     max_text_bytes: int | None = MAX_TEXT_BYTES,
@@ -273,13 +273,13 @@ def pages_of_package(
     """
     taken: dict[str, int] = {}
     english = set() if english is None else english
-    langs = {name: language_of_path(name, package) for name in files}
+    langs = {name: detect_language(name, package) for name in files}
     is_english = {name for name in files if langs[name][:2] == "en" or "/help/C/" in name}
     for name in is_english:
         if name.endswith(".page"):
-            english.update(text.encode() for _, text in mallard_blocks(files[name]))
+            english.update(text.encode() for _, text in read_mallard(files[name]))
         elif name.endswith((".html", ".htm")):
-            english.update(html_blocks(files[name]))
+            english.update(list_html_blocks(files[name]))
     for name in sorted(files, key=lambda name: hashlib.sha256(name.encode()).digest()):
         lang = langs[name]
         full = max_text_bytes is not None and taken.get(lang, 0) >= max_text_bytes
@@ -288,7 +288,7 @@ def pages_of_package(
         path = urllib.parse.quote(name.removeprefix("usr/share/"))
         url = f"https://{package}.debian.example/{path}"
         original = frozenset[bytes]() if name in is_english else english
-        for form, page, text_bytes in _pages_of_file(name, files[name], url, lang, original):
+        for form, page, text_bytes in _make_file_pages(name, files[name], url, lang, original):
             taken[lang] = taken.get(lang, 0) + text_bytes
             yield form, page
 
@@ -302,7 +302,7 @@ def _write_packages(
     with CrawlWriter(directory, "debian", FILES_PER_FORMAT) as writer:
         for download, files in open_packages(directory, packages, wanted):
             before = sum(writer.records.values())
-            for form, page in pages_of_package(files, download.package, max_text_bytes, english):
+            for form, page in make_pages(files, download.package, max_text_bytes, english):
                 writer.write(form, page)
             pages = sum(writer.records.values()) - before
             if not pages:

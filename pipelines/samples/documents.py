@@ -35,27 +35,27 @@ _MARKUP = (
 _MALLARD_SKIP = {"info", "media", "code", "screen", "comment"}
 
 
-def language_of_path(path: str, package: str) -> str:
+def detect_language(path: str, package: str) -> str:
     """Return the language in a file's path, else in its package's name, else `und`."""
     for pattern in _LANGUAGE_IN_PATH:
-        found = pattern.search(f"/{path}")
-        if found:
-            return found[1].replace("_", "-")
-    found = _LANGUAGE_IN_PACKAGE.search(package)
-    return found[1] if found else "und"
+        match = pattern.search(f"/{path}")
+        if match:
+            return match[1].replace("_", "-")
+    match = _LANGUAGE_IN_PACKAGE.search(package)
+    return match[1] if match else "und"
 
 
-def html_text_bytes(document: bytes) -> int:
+def count_html_text(document: bytes) -> int:
     """Estimate the bytes of text that an HTML document shows."""
     return len(_SPACE.sub(b" ", _HIDDEN.sub(b" ", document)))
 
 
-def html_blocks(document: bytes) -> Iterator[bytes]:
-    """Return the texts of an HTML document's blocks, in the form that `without_blocks` compares."""
+def list_html_blocks(document: bytes) -> Iterator[bytes]:
+    """Return the texts of an HTML document's blocks, in the form that `remove_blocks` compares."""
     return (_shown(block[2]) for block in _BLOCK.finditer(document))
 
 
-def without_blocks(document: bytes, original: Collection[bytes]) -> bytes:
+def remove_blocks(document: bytes, original: Collection[bytes]) -> bytes:
     """Remove the blocks in `original` from an HTML document: they were not translated."""
     return _BLOCK.sub(lambda block: b"" if _shown(block[2]) in original else block[0], document)
 
@@ -64,7 +64,7 @@ def _shown(markup: bytes) -> bytes:
     return b" ".join(_HIDDEN.sub(b" ", markup).split())
 
 
-def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
+def read_mallard(document: bytes) -> list[tuple[str, str]]:
     """Return titles and paragraphs of a Mallard page as (HTML tag, text).
 
     Return nothing for documents with a DTD, so that no entity is ever expanded.
@@ -91,7 +91,7 @@ def mallard_blocks(document: bytes) -> list[tuple[str, str]]:
     return blocks
 
 
-def mallard_page(
+def render_mallard(
     document: bytes, lang: str, original: Collection[bytes] = frozenset()
 ) -> bytes | None:
     """Turn a Mallard page into HTML; return None if it has no paragraphs.
@@ -102,11 +102,11 @@ def mallard_page(
         original: texts of blocks of English pages. Equal blocks of the page were not translated,
             and are left out.
     """
-    found = mallard_blocks(document)
-    kept = [(tag, text) for tag, text in found if text and text.encode() not in original]
+    all_blocks = read_mallard(document)
+    kept = [(tag, text) for tag, text in all_blocks if text and text.encode() not in original]
     if all(tag != "p" for tag, _ in kept):
         return None
-    title = next((text for tag, text in found if tag == "h1"), "")
+    title = next((text for tag, text in all_blocks if tag == "h1"), "")
     blocks = [f"<{tag}>{html.escape(text)}</{tag}>" for tag, text in kept]
     head = f"<title>{html.escape(title)}</title>"
     page = (
@@ -116,7 +116,7 @@ def mallard_page(
     return page.encode()
 
 
-def catalogue_messages(document: bytes) -> dict[str, str]:
+def read_catalogue(document: bytes) -> dict[str, str]:
     """Return the messages of a JSON message catalogue by key; empty for other documents."""
     try:
         catalogue = json.loads(document)
@@ -131,18 +131,18 @@ def catalogue_messages(document: bytes) -> dict[str, str]:
     }
 
 
-def plain_message(message: str) -> str:
+def strip_markup(message: str) -> str:
     """Return a wiki message without markup; links and plurals keep their last alternative."""
     for pattern, replacement in _MARKUP:
         message = pattern.sub(replacement, message)
     return " ".join(html.unescape(message).split())
 
 
-def message_pages(document: bytes) -> Iterator[bytes]:
+def make_message_pages(document: bytes) -> Iterator[bytes]:
     """Yield the prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
     lines = []
-    for message in catalogue_messages(document).values():
-        line = plain_message(message)
+    for message in read_catalogue(document).values():
+        line = strip_markup(message)
         if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
             lines.append(line)
     for start in range(0, len(lines), MESSAGES_PER_PAGE):

@@ -16,7 +16,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import Language, languages, mc4_codes
 from mswitch.pipelines.outputs import read_manifest, stage_output
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, html_page
+from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, render_html_page
 
 STAGE = "sample"
 FILES_PER_FORMAT = 3
@@ -55,15 +55,15 @@ def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
     }
 
 
-def distinct_paragraphs(texts: Iterable[str]) -> list[str]:
+def split_paragraphs(texts: Iterable[str]) -> list[str]:
     """Split texts into paragraphs; drop fragments, and paragraphs within longer ones."""
-    found: dict[str, None] = {}
+    paragraphs: dict[str, None] = {}
     for text in texts:
         for line in text.split("\n"):
             paragraph = " ".join(line.split())
             if len(paragraph) >= MIN_PARAGRAPH_CHARACTERS:
-                found[paragraph] = None
-    return [p for p in found if not any(p != other and p in other for other in found)]
+                paragraphs[paragraph] = None
+    return [p for p in paragraphs if not any(p != other and p in other for other in paragraphs)]
 
 
 def split_longest(paragraphs: Sequence[str], wanted: int) -> list[str]:
@@ -93,7 +93,7 @@ def group_evenly(paragraphs: Sequence[str], most: int) -> list[list[str]]:
 
 def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str]) -> None:
     neighbours = [languages()[code].autonym for code in mc4_codes() if "-" not in code]
-    all_paragraphs = split_longest(distinct_paragraphs(texts), MIN_PAGES)
+    all_paragraphs = split_longest(split_paragraphs(texts), MIN_PAGES)
     for number, paragraphs in enumerate(group_evenly(all_paragraphs, MAX_PAGES)):
         url = f"https://udhr.example/{language.code}/{number}"
         if bucket(url, 2, "format"):
@@ -101,7 +101,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
             writer.write("wet", SamplePage(url, text.encode(), language.code))
         else:
             title = f"{language.autonym} {number + 1}"
-            document = html_page(
+            document = render_html_page(
                 title, language.code, language.direction, neighbours[number::9], paragraphs
             )
             writer.write("warc", SamplePage(url, document.encode(), language.code))

@@ -149,7 +149,9 @@ def _examine(
     _say_languages(described)
     marked = overlapping(keys, SPLITS)
     overlap = count_overlap(keys, marked)
-    _check_overlap(task, overlap, config, _overlap_of(keys, SPLITS, marked) if overlap else "")
+    _check_overlap(
+        task, overlap, config, _describe_overlap(keys, SPLITS, marked) if overlap else ""
+    )
     return {"rows": rows, "overlap": overlap}, left_out
 
 
@@ -224,19 +226,19 @@ def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _overlap_of(
+def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
     """Return the names of the first row that `overlapping` marks and of a row it overlaps."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
-    what = "inputs" if marked["inputs"][row] else "group"
-    same = keys[f"{what}_key"].to_numpy() == keys[f"{what}_key"][row].as_py()
+    shared = "inputs" if marked["inputs"][row] else "group"
+    same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()
     before = np.isin(names, splits[: splits.index(names[row])])
     own, other = (
         f"{keys['file'][number]}:{keys['number'][number]}"
         for number in (row, np.flatnonzero(same & before)[0])
     )
-    return f"{own} ({other} has its {what})"
+    return f"{own} ({other} has its {shared})"
 
 
 def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Table, str]:
@@ -250,7 +252,7 @@ def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Tab
     if count := int(shared.sum()):
         rows["kept"] -= count
         rows["dropped"][OVERLAP] = count
-        first = _overlap_of(keys, SPLITS[::-1], marked)
+        first = _describe_overlap(keys, SPLITS[::-1], marked)
         say(STAGE, f"{count:,} rows dropped as {OVERLAP}, the first at {first}")
     path = storage.join(parts, "left_out.parquet")
     with storage.publish(path) as temporary:

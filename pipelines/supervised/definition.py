@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.crawl.fields import field_names, find_value
+from mswitch.pipelines.crawl.fields import find_value, list_field_names
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.languages import any_code
@@ -54,7 +54,7 @@ class RowError(Exception):
     """
 
     def __init__(self, detail: str, number: int = 0):
-        safe = _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", detail)
+        safe = _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", detail)
         super().__init__(safe[:MAX_DETAIL])
         self.number = number
 
@@ -94,7 +94,7 @@ class Template:
 def _value(row: Mapping[str, Any], field: str) -> Any:
     value = find_value(row, field)
     if value is None:
-        raise RowError(f"no {field}: the fields are {', '.join(field_names(row))}")
+        raise RowError(f"no {field}: the fields are {', '.join(list_field_names(row))}")
     return value
 
 
@@ -266,8 +266,8 @@ def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
     files = _files(given["files"], given.get("split"), os.path.dirname(path))
     return SupervisedTask(
         **texts,
-        files={split: tuple(found) for split, found in files.items()},
-        file_languages={p: lang for found in files.values() for p, lang in found.items() if lang},
+        files={split: tuple(paths) for split, paths in files.items()},
+        file_languages={p: lang for paths in files.values() for p, lang in paths.items() if lang},
         labels=labels,
         metrics=metrics or (("accuracy", "macro_f1") if labels else ("exact_match",)),
         fields=fields,
@@ -323,22 +323,22 @@ def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str
             f'split = "{BY_HASH}"'
         )
     by_split = value if isinstance(value, dict) else {BY_HASH: value}
-    found: dict[str, dict[str, str]] = {}
+    files: dict[str, dict[str, str]] = {}
     for name, paths in by_split.items():
         if name not in (*SPLITS, BY_HASH):
             raise ValueError(f"files has {name!r}: the splits are {', '.join(SPLITS)}")
         given = _strings("files", [paths] if isinstance(paths, str) else paths)
         pairs = [pair for pattern in given for pair in _paths(pattern, folder)]
-        found[name] = dict(pairs)
-        if len(found[name]) < len(pairs):
+        files[name] = dict(pairs)
+        if len(files[name]) < len(pairs):
             raise ValueError(f"a file is named twice in files ({name})")
-    named = [path for paths in found.values() for path in paths]
+    named = [path for paths in files.values() for path in paths]
     if not named:
         raise ValueError("files is empty: name at least one")
     twice = sorted(path for path in set(named) if named.count(path) > 1)
     if twice:
         raise ValueError(f"{twice[0]} is named twice in files")
-    return found
+    return files
 
 
 def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
@@ -350,12 +350,12 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
     path = os.path.normpath(path)
     pattern = os.path.normpath(storage.join(glob.escape(folder or "."), pattern))
     paths = [path] if os.path.isfile(path) else sorted(glob.glob(pattern.replace(LANG, "*")))
-    found = [file for file in paths if os.path.isfile(file)]
-    if not found:
+    files = [file for file in paths if os.path.isfile(file)]
+    if not files:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
-        return [(file, "") for file in found]
+        return [(file, "") for file in files]
     # If the placeholder occurs several times, all must match the same text.
     before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
-    return [(file, match["lang"]) for file in found if (match := named.fullmatch(file))]
+    return [(file, match["lang"]) for file in files if (match := named.fullmatch(file))]

@@ -20,7 +20,7 @@ from mswitch.pipelines.examples.directory import (
     TOKENS,
     Shard,
     publish,
-    summary_of,
+    summarize_examples,
     working_files,
     write_missing,
     write_vocabulary,
@@ -99,13 +99,13 @@ def build_directory(
             say(STAGE, f"already complete: {out}, nothing to do")
             storage.remove_tree(working_files(directory, NOTES))
             _forget_parts(parts)
-            return summary_of(out, SPLITS, reused=True)
+            return summarize_examples(out, SPLITS, reused=True)
         model = write_vocabulary(directory, vocabulary)
         check_labels(source, model)
         engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
         read = functools.partial(source.read, model=model)
         described = write_missing(source.units, parts, read, engine, source.noun)
-        of_rows, left_out = source.examine(described, parts)
+        row_entries, left_out = source.examine(described, parts)
         fault_point("examples.after_rows")
         planned = plan_shards(name, described, parts)
         if not planned:
@@ -118,12 +118,12 @@ def build_directory(
             "inputs_length": source.lengths.inputs_length,
             "targets_length": source.lengths.targets_length,
             "task": source.task,
-            **of_rows,
+            **row_entries,
             **source.summarise(finished),
         }
         publish(staged, finished, vocabulary, dict.fromkeys(SPLITS, FEATURES), said)
         _forget_parts(parts)
-    summary = summary_of(out, SPLITS, reused=False)
+    summary = summarize_examples(out, SPLITS, reused=False)
     counts = ", ".join(f"{summary[f'{split}_records']:,} {split}" for split in SPLITS)
     say(STAGE, f"{counts} examples of {name} in {summary['languages']} languages in {out}")
     return summary

@@ -19,15 +19,15 @@ import pyarrow.parquet as pq
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.shards import ShardCounts, vocabulary_of, write_records
+from mswitch.pipelines.examples.shards import ShardCounts, load_cached_vocabulary, write_records
 from mswitch.pipelines.examples.span_corruption import Lengths, Tokens
 from mswitch.pipelines.examples.tfrecord import lengths_path
-from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.languages import find_language
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.special_tokens import EOS_ID
 from mswitch.pipelines.supervised.definition import BY_HASH, Renderer, Row, RowError, SupervisedTask
 from mswitch.pipelines.supervised.rows import read_rows
-from mswitch.pipelines.supervised.split import fold, group_key, key64, split_of
+from mswitch.pipelines.supervised.split import choose_split, fold, hash_group, key64
 
 ROW_SCHEMA = pa.schema(
     [
@@ -92,7 +92,7 @@ def read_file(
     """
     name, renderer = storage.name_of(file.source), Renderer(task)
     named = {"lang": file.lang, "split": file.split}
-    of_file = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
+    file_fields = {field: value for field, value in named.items() if value not in ("", BY_HASH)}
 
     def rendered() -> Iterator[dict[str, Any]]:
         bad: list[str] = []
@@ -101,7 +101,7 @@ def read_file(
             try:
                 for number, row in rows:
                     try:
-                        made = renderer.render({**of_file, **row})
+                        made = renderer.render({**file_fields, **row})
                     except RowError as error:
                         bad.append(f"{name}:{number} ({error})")
                         if len(bad) == SHOWN:
@@ -120,13 +120,13 @@ def read_file(
 
 
 def _part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
-    group, own = group_key(row.group), row.id or f"{name}:{number}"
+    group, own = hash_group(row.group), row.id or f"{name}:{number}"
     # Different languages may have equal inputs, but not equal groups that a task defines.
     inputs = f"{row.lang}\0{fold(row.inputs)}"
     inputs_key = key64(inputs)
     return {
         "lang": row.lang,
-        "split": split_of(group) if split == BY_HASH else split,
+        "split": choose_split(group) if split == BY_HASH else split,
         "order": key64(own),
         "id": own,
         "group": group,
@@ -156,10 +156,10 @@ def write_part(
     """
     storage.make_directory(directory)
     counts: Counter[tuple[str, str]] = Counter()
-    found = iter(rows)
+    remaining = iter(rows)
     with storage.publish(storage.join(directory, path)) as temporary:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            while block := list(itertools.islice(found, BLOCK_ROWS)):
+            while block := list(itertools.islice(remaining, BLOCK_ROWS)):
                 counts.update((row["lang"], row["split"]) for row in block)
                 table = pa.Table.from_pylist(block, schema)
                 table = table.sort_by([(key, "ascending") for key in ("lang", "split", "order")])
@@ -196,7 +196,7 @@ class SupervisedShard:
     @property
     def path(self) -> str:
         """Path of the shard, relative to the examples directory."""
-        folder = f"{self.task}.{language_of(self.lang).registry_name}"
+        folder = f"{self.task}.{find_language(self.lang).registry_name}"
         return f"{folder}/{self.split}.tfrecord-{self.number:05}-of-{self.of:05}"
 
     @property
@@ -250,26 +250,26 @@ def write_shard(
         The result of `write_rows`; `trimmed` by feature; and `targets_lengths`, the number of
         targets by their tokens before the cut.
     """
-    vocabulary = vocabulary_of(model)
+    vocabulary = load_cached_vocabulary(model)
     limits = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
-    found: dict[str, Counter[int]] = {side: Counter() for side in limits}
+    token_lengths: dict[str, Counter[int]] = {side: Counter() for side in limits}
 
     def tokenised() -> Iterator[Tokenised]:
         for batch in shard.read(left_out).to_batches(CALL_ROWS):
             rows, sides = batch.to_pylist(), []
             for side, limit in limits.items():
                 encoded = vocabulary.EncodeAsIds([row[side] for row in rows], num_threads=1)
-                found[side].update(len(tokens) + 1 for tokens in encoded)
+                token_lengths[side].update(len(tokens) + 1 for tokens in encoded)
                 sides.append([np.array([*ids[: limit - 1], EOS_ID], np.int32) for ids in encoded])
             yield from zip(rows, *sides, strict=True)
 
     return {
         **write_rows(shard, directory, tokenised()),
         "trimmed": {
-            side: sum(n for size, n in found[side].items() if size > limit)
+            side: sum(n for size, n in token_lengths[side].items() if size > limit)
             for side, limit in limits.items()
         },
-        "targets_lengths": {str(size): n for size, n in sorted(found["targets"].items())},
+        "targets_lengths": {str(size): n for size, n in sorted(token_lengths["targets"].items())},
     }
 
 

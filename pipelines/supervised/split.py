@@ -46,12 +46,12 @@ def key64(text: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def group_key(group: str) -> str:
+def hash_group(group: str) -> str:
     """Return the key of a group: 16 hex digits of the SHA-256 of its folded text."""
     return hashlib.sha256(fold(group).encode()).hexdigest()[:16]
 
 
-def split_of(key: str) -> str:
+def choose_split(key: str) -> str:
     """Return the split of the examples of a group, given its key."""
     place = int(key, 16) % 100
     ends = itertools.accumulate(SHARES.values())
@@ -71,12 +71,12 @@ def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.
     """
     names = np.asarray(table["split"])
     columns = {"groups": "group_key", "inputs": "inputs_key", "pairs": "pair_key"}
-    marked = {what: np.zeros(len(names), bool) for what in columns}
+    marked = {kind: np.zeros(len(names), bool) for kind in columns}
     for number, split in enumerate(splits):
         own, before = names == split, np.isin(names, splits[:number])
-        for what, column in columns.items():
+        for kind, column in columns.items():
             keys = table[column].to_numpy()
-            marked[what][own] = np.isin(keys[own], keys[before])
+            marked[kind][own] = np.isin(keys[own], keys[before])
     return {"rows": marked["groups"] | marked["inputs"], **marked}
 
 
@@ -85,10 +85,10 @@ def count_overlap(
 ) -> dict[str, dict[str, dict[str, int]]]:
     """Count the rows that `overlapping` marks, by language and split; omit those without any."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
-    found: dict[str, dict[str, dict[str, int]]] = {}
+    overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]
     for lang, split in sorted({*zip(langs[shared], splits[shared], strict=True)}):
         here = (langs == lang) & (splits == split)
-        counts = {what: int((mask & here).sum()) for what, mask in marked.items()}
-        found.setdefault(lang, {})[split] = counts
-    return found
+        counts = {kind: int((mask & here).sum()) for kind, mask in marked.items()}
+        overlap.setdefault(lang, {})[split] = counts
+    return overlap

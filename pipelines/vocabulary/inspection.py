@@ -20,7 +20,7 @@ import sentencepiece
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.corpus.rules.script_factors import UNSPACED
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import Language, language_of
+from mswitch.pipelines.languages import Language, find_language
 from mswitch.pipelines.progress import Progress
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import open_vocabulary
@@ -144,11 +144,11 @@ def inspect_vocabulary(
     for lang in measured:
         counts = TextCounts()
         shards = present[lang]
-        for document in (found for shard in shards for found in shard.documents(("text",))):
+        for document in (document for shard in shards for document in shard.documents(("text",))):
             counter.add(document["text"], counts)
             if counts.bytes >= max_bytes:
                 break
-        rows.append(_row(language_of(lang), counts))
+        rows.append(_row(find_language(lang), counts))
         progress.add(1, lang)
     return {
         "vocabulary": str(vocabulary),
@@ -171,7 +171,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def format_inspection(found: dict[str, Any]) -> str:
+def format_inspection(result: dict[str, Any]) -> str:
     """Format the result of `inspect_vocabulary` as a table for a terminal."""
 
     def line(lang: str, bytes_: str, row: dict[str, Any]) -> str:
@@ -187,12 +187,13 @@ def format_inspection(found: dict[str, Any]) -> str:
 
     names = ("tokens/word", "tokens/char", "tokens/byte", "unknown", "byte pieces")
     lines = [
-        f"{found['vocabulary']}: {found['vocabulary_size']:,} ids, {found['sentinels']} of them "
-        f"sentinels{' (added)' if found['sentinels_added'] else ''}, {found['byte_pieces']} bytes",
+        f"{result['vocabulary']}: {result['vocabulary_size']:,} ids, {result['sentinels']} of them "
+        f"sentinels{' (added)' if result['sentinels_added'] else ''}, "
+        f"{result['byte_pieces']} bytes",
         f"{'':8} {'bytes':>12} " + " ".join(f"{name:>12}" for name in names),
-        *(line(row["lang"], f"{row['bytes']:,}", row) for row in found["languages"]),
-        line("mean", "", found["mean"]),
+        *(line(row["lang"], f"{row['bytes']:,}", row) for row in result["languages"]),
+        line("mean", "", result["mean"]),
     ]
-    if found["without_text"]:
-        lines.append(f"without {found['split']} text: {', '.join(found['without_text'])}")
+    if result["without_text"]:
+        lines.append(f"without {result['split']} text: {', '.join(result['without_text'])}")
     return "\n".join(lines)

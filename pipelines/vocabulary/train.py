@@ -79,13 +79,13 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
     available = {lang: corpus.characters[lang, "train"] for lang in train}
-    rates = power_rates(documents, config.sampling_exponent)
+    rates = compute_rates(documents, config.sampling_exponent)
     rates = {lang: rate for lang, rate in rates.items() if available[lang]}
     budgets = capped_budget(rates, available, config.sample_characters, max_epochs=1)
     return {lang: int(budget) for lang, budget in budgets.items()}
 
 
-def power_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
+def compute_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
     """Return shares proportional to `counts ** exponent`, without names that have count 0."""
     return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
 
@@ -176,15 +176,15 @@ def _train_pieces(lines: Iterable[str], config: VocabularyConfig) -> bytes:
     except RuntimeError as error:
         if errors:
             raise errors[0] from None
-        if found := _TOO_LARGE.search(str(error)):
+        if limit := _TOO_LARGE.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} is too large for this text: give at most "
-                f"{int(found[1]) + SENTINELS}, or more text"
+                f"{int(limit[1]) + SENTINELS}, or more text"
             ) from error
-        if found := _TOO_SMALL.search(str(error)):
+        if limit := _TOO_SMALL.search(str(error)):
             raise UserError(
                 f"vocabulary size {config.size} cannot hold the text's characters: give at "
-                f"least {int(found[2]) + SENTINELS}, or lower --character-coverage "
+                f"least {int(limit[2]) + SENTINELS}, or lower --character-coverage "
                 f"(now {config.character_coverage})"
             ) from error
         raise

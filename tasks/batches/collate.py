@@ -15,7 +15,7 @@ from mswitch.pipelines.examples.span_corruption import (
     SpanCorruption,
     Tokens,
     corrupt,
-    random_masks,
+    draw_masks,
 )
 from mswitch.pipelines.special_tokens import PAD_ID
 
@@ -80,7 +80,7 @@ def put_segments(
     for (length, choice), numbers in alike.items():
         tokens, keys, languages = zip(*(segments[n] for n in numbers), strict=True)
         kind = noise.kinds[choice]
-        masks = random_masks(length, kind, keys)
+        masks = draw_masks(length, kind, keys)
         inputs, targets = corrupt(np.stack(tokens), masks, vocabulary_size, kind)
         _fill(batch, [rows[n] for n in numbers], inputs, targets, languages)
 

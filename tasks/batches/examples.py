@@ -17,7 +17,7 @@ from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path
 from mswitch.pipelines.examples.ul2 import UL2
 from mswitch.pipelines.outputs import MANIFEST, MARKER, config_hash, read_json_object, read_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
-from mswitch.pipelines.vocabulary.model import checked_size
+from mswitch.pipelines.vocabulary.model import check_size
 from mswitch.tasks.batches.byte_cache import CACHE_BYTES, ByteCache
 from mswitch.tasks.batches.record_blocks import RecordSource
 
@@ -167,7 +167,7 @@ def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None
     model = storage.read_bytes(path)
     if hashlib.sha256(model).hexdigest() != manifest["vocabulary_sha256"]:
         raise UserError(f"{path} is not the vocabulary these examples were made with: {back}")
-    size = checked_size(model, path)
+    size = check_size(model, path)
     if size != manifest["vocabulary_size"]:
         raise UserError(
             f"{path} has {size:,} ids, but the manifest says {manifest['vocabulary_size']:,}: "

@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.languages import find_language
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.multitask import TaskMixture, leaf_name
 
@@ -39,7 +39,7 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
             {
                 "leaf": leaf,
                 "lang": lang,
-                "name": language_of(lang).name,
+                "name": find_language(lang).name,
                 "rate": rate,
                 **{name: entry[name] for name in ("records", "tokens", "documents")},
                 "copies": entry["copies"] / entry["documents"] if "copies" in entry else 1.0,

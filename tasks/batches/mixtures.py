@@ -29,10 +29,10 @@ from mswitch.pipelines.languages import (
     UNDETERMINED,
     Language,
     any_code,
-    language_of,
+    find_language,
     languages,
+    name_task,
     parse_codes,
-    task_name,
 )
 
 #: Number of sequences that mT5 was trained on: 1,000,000 steps of 1,024.
@@ -108,7 +108,7 @@ class Mixture:
     def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
         """Return the languages that may take part, sorted: all known ones, and `codes`."""
         known = {*languages(), *self.languages, *self.weights, *codes}
-        return tuple(code for code in sorted(known) if self._admits(language_of(code)))
+        return tuple(code for code in sorted(known) if self._admits(find_language(code)))
 
     def _admits(self, language: Language) -> bool:
         return (
@@ -211,12 +211,12 @@ def find_mixture(name: str) -> Mixture:
         return mixtures()[name]
     if name.endswith(FILE_SUFFIX):
         return read_mixture(name)
-    by_task = {task_name(code): code for code in languages()}
+    by_task = {name_task(code): code for code in languages()}
     if name in by_task:
         return Mixture(languages=(by_task[name],))
     code = any_code(name.removeprefix("mswitch."))
     if (
-        code and code != UNDETERMINED and task_name(code) == name
+        code and code != UNDETERMINED and name_task(code) == name
     ):  # a language that only a recipe knows
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)

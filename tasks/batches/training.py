@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.span_corruption import Lengths, stream_key
+from mswitch.pipelines.examples.span_corruption import Lengths, hash_stream
 from mswitch.pipelines.outputs import config_hash
 from mswitch.tasks.batches.collate import (
     Batch,
@@ -100,7 +100,7 @@ class TaskBatches:
         self.rates = {leaf: rates.get(leaf, 0.0) for leaf in leaves}
         room = None if isinstance(pack, int) else self._lengths
         self._streams = [
-            Stream(*leaves[leaf], self.languages.index(leaf), stream_key(leaf), seed, room)
+            Stream(*leaves[leaf], self.languages.index(leaf), hash_stream(leaf), seed, room)
             for leaf in rates
         ]
         if room is not None:

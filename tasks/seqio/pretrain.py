@@ -24,7 +24,7 @@ import seqio
 import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import any_code, languages, parse_codes, task_name
+from mswitch.pipelines.languages import any_code, languages, name_task, parse_codes
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
 from mswitch.tasks.seqio.cache import cached_records, examples_directories
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
@@ -89,7 +89,7 @@ class ExamplesTask(seqio.Task):
 
 def _records(lang: str) -> int:
     """Count training records, or validation records if a language has no training text."""
-    records = cached_records(task_name(lang))
+    records = cached_records(name_task(lang))
     return records.get("train", records.get("validation", 0))
 
 
@@ -130,7 +130,7 @@ def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> N
         raise UserError(f"seqio has another {name!r} already: choose another name")
     _registered[name] = mixture, budget
     seqio.MixtureRegistry.add(
-        name, [(task_name(lang), _rate(name, lang)) for lang in mixture.members()]
+        name, [(name_task(lang), _rate(name, lang)) for lang in mixture.members()]
     )
 
 
@@ -143,7 +143,7 @@ def register(codes: Iterable[str] = ()) -> None:
             mixture with them, `register_mixture` one that names them.
     """
     for lang in (*languages(), *parse_codes(codes, any_code)):
-        name = task_name(lang)
+        name = name_task(lang)
         if name not in seqio.TaskRegistry.names():
             task = ExamplesTask(
                 name,

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.pipelines.vocabulary.model import VocabularyModel, without_sentinels
+from mswitch.pipelines.vocabulary.model import VocabularyModel, remove_sentinels
 
 FEATURES = ("inputs", "targets")
 #: Number of seeds of a shard, before the next shard's begin.
@@ -103,7 +103,7 @@ def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
             raise UserError(f"{name} of {task.name} is not a list of ids: {feature}")
         model = getattr(feature.vocabulary, "sp_model", None)
         size = feature.vocabulary.vocab_size
-        same = model is not None and without_sentinels(model) == without_sentinels(vocabulary.model)
+        same = model is not None and remove_sentinels(model) == remove_sentinels(vocabulary.model)
         if not same or size != vocabulary.size:
             raise UserError(
                 f"{name} of {task.name} has another vocabulary ({size:,} ids) than "

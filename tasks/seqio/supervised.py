@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.directory import TOKENS
-from mswitch.pipelines.languages import language_of
+from mswitch.pipelines.languages import find_language
 from mswitch.pipelines.supervised.directory import FEATURES
 from mswitch.tasks.batches.examples import VOCABULARY_PATH, open_examples
 from mswitch.tasks.metrics.registry import as_seqio
@@ -51,7 +51,7 @@ def register(directory: str | Path) -> list[str]:
     }
     names = []
     for lang, splits in examples.manifest["languages"].items():
-        name = f"{definition['name']}.{language_of(lang).registry_name}"
+        name = f"{definition['name']}.{find_language(lang).registry_name}"
         names.append(name)
         if _registered.get(name) == where:
             continue

@@ -31,7 +31,7 @@ def prepare_examples(crawl: Path) -> Path:
     """Build the examples of 107 languages beside the crawl; finished ones are reused."""
     from mswitch.pipelines.corpus.reader import open_corpus
     from mswitch.pipelines.languages import languages
-    from mswitch.pipelines.vocabulary.train import power_rates
+    from mswitch.pipelines.vocabulary.train import compute_rates
 
     out = crawl / "batches-examples"
     if (out / "_COMPLETED").exists():
@@ -46,7 +46,7 @@ def prepare_examples(crawl: Path) -> Path:
     pages = {code: language.mc4_train_pages for code, language in languages().items()}
     texts = {
         code: {"train": [next(documents) for _ in range(round(rate * DOCUMENTS))]}
-        for code, rate in power_rates({code: n for code, n in pages.items() if n}, 0.3).items()
+        for code, rate in compute_rates({code: n for code, n in pages.items() if n}, 0.3).items()
     }
     dealt = crawl / "batches-corpus"
     sys.path.insert(0, str(ROOT / "tests" / "support"))

@@ -26,7 +26,7 @@ from crawl_data import write_crawl
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from timing import ROOT, mswitch, options
 
-from mswitch.pipelines.samples.crawl_writer import SamplePage, wet_record
+from mswitch.pipelines.samples.crawl_writer import SamplePage, make_wet_record
 
 HERE = Path(__file__).parent
 DATATROVE = ROOT / ".venv-bench" / "bin" / "python"
@@ -93,7 +93,7 @@ def copies_of(wet: Path, out: Path, copies: int) -> Path:
             with open(partial / f"copy{copy:02d}-{path.name}", "wb") as target:
                 for url, text in records:
                     body = text.replace(b"\n", b" %d\n" % copy)
-                    target.write(wet_record(SamplePage(f"{url}?copy={copy}", body, "")))
+                    target.write(make_wet_record(SamplePage(f"{url}?copy={copy}", body, "")))
     partial.rename(out)
     return out
 

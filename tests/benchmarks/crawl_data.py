@@ -13,7 +13,7 @@ from mswitch.pipelines.crawl.html.text import html_to_text
 from mswitch.pipelines.outputs import stage_output
 from mswitch.pipelines.samples import debian
 from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage
-from mswitch.pipelines.samples.documents import language_of_path
+from mswitch.pipelines.samples.documents import detect_language
 
 FILES = 16
 _GIMP = "ca da de el es fi fr hr it ja ko lt nl nn pt ro ru sl sv zh-cn"
@@ -59,7 +59,7 @@ def _write_package(writer: CrawlWriter, archive: Path, package: str) -> None:
         if not name.endswith((".html", ".htm")):
             continue
         url = f"https://{package}.debian.example/{name}"
-        lang = language_of_path(name, package)
+        lang = detect_language(name, package)
         text = html_to_text(decode(data).text, main_content=False)
         if text.strip():
             writer.write("warc", SamplePage(url, data, lang))

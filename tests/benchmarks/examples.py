@@ -21,8 +21,8 @@ from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples.build import ExamplesConfig, plan_shards
 from mswitch.pipelines.examples.shards import (
     ExampleShard,
-    bytes_per_id,
-    vocabulary_of,
+    load_cached_vocabulary,
+    measure_ids,
     write_shard,
 )
 from mswitch.pipelines.outputs import MARKER
@@ -68,8 +68,8 @@ def compare(
     model: str,
 ) -> None:
     """Print speeds by CPU time, and ratios to bare encoding."""
-    vocabulary = vocabulary_of(model)  # once in the life of a worker
-    bytes_per_id(vocabulary)  # likewise, and for validation only
+    vocabulary = load_cached_vocabulary(model)  # once in the life of a worker
+    measure_ids(vocabulary)  # likewise, and for validation only
 
     def encode_each() -> None:
         for group in texts:

@@ -19,7 +19,7 @@ import langid_texts
 from langid_texts import SIZES_BYTES, Sample
 from timing import ROOT, cpu_secs, options
 
-from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, cld2_guesses, language_policies
+from mswitch.pipelines.corpus.rules.langid import TwoIdentifiers, ask_cld2, read_language_policies
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
 from mswitch.pipelines.corpus.rules.langid_model import IdentifyLanguageByModel
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
@@ -90,7 +90,7 @@ def usual_points(samples: Sequence[Sample]) -> dict[str, float]:
     points: dict[str, list[float]] = collections.defaultdict(list)
     for sample in samples:
         latin = sample.lang.endswith("-Latn") or languages_script(sample.lang) == "Latn"
-        (guess, *_) = cld2_guesses(sample.text, latin=latin)
+        (guess, *_) = ask_cld2(sample.text, latin=latin)
         if guess.lang == sample.lang != UNDETERMINED:
             points[sample.lang].append(guess.points)
     # Bosnian and Croatian share CLD2's points: which it names is close to chance.
@@ -111,7 +111,7 @@ def fit(samples: Sequence[Sample]) -> None:
     """Write the points into language_policy.csv; the other columns stay."""
     found = usual_points(samples)
     rows = []
-    for code, policy in language_policies().items():
+    for code, policy in read_language_policies().items():
         default = 0 if policy.decided_by == "cld3" else DEFAULT_POINTS
         points = round(found.get(code, default))
         rows.append([code, policy.decided_by, f"{policy.cld3_probability:g}", points])
@@ -138,7 +138,7 @@ def speeds(samples: Sequence[Sample], model: Path) -> dict[str, tuple[float, flo
     size = sum(len(text.encode()) for text in texts)
     timed = {
         **systems(model),
-        "CLD2 alone": lambda text: cld2_guesses(text, latin=True)[0].lang,
+        "CLD2 alone": lambda text: ask_cld2(text, latin=True)[0].lang,
     }
     works = [lambda identify=identify: list(map(identify, texts)) for identify in timed.values()]
     secs = cpu_secs(*works, rounds=3)

@@ -15,7 +15,7 @@ from timing import cpu_secs
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     corrupt,
-    random_masks,
+    draw_masks,
     span_corruption,
 )
 
@@ -30,7 +30,7 @@ def ours(tokens: np.ndarray, batch: int) -> None:
     for start in range(0, len(tokens), batch):
         rows = tokens[start : start + batch]
         keys = [ExampleKey(0, 5, start + row, 0) for row in range(len(rows))]
-        mask = random_masks(rows.shape[1], LENGTHS, keys)
+        mask = draw_masks(rows.shape[1], LENGTHS, keys)
         corrupt(rows, mask, VOCABULARY_SIZE, LENGTHS)
 
 

@@ -12,7 +12,7 @@ from trees import put, send
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus import build as corpus_build
 from mswitch.pipelines.corpus.build import build_corpus
-from mswitch.pipelines.corpus.config import config_of
+from mswitch.pipelines.corpus.config import parse_config
 from mswitch.pipelines.corpus.rules.badwords import MAX_LIST_BYTES, identity, load_badwords
 from mswitch.pipelines.corpus.rules.blocklist import load_blocklist
 from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, read_evaluation_sets
@@ -142,7 +142,7 @@ def test_the_template_adds_to_a_corpus_whose_lists_were_local(
     crawls, lists, remote_lists, bucket, tmp_path, monkeypatch
 ):
     """Only a build of the same settings can, digests of lists included."""
-    config = config_of(
+    config = parse_config(
         f"{SETTINGS};blocklist.blocklists={lists}/ut1,{lists}/mine.txt;"
         f"decontamination.evaluation_sets={lists}/quiz.jsonl.gz"
     )

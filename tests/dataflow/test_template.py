@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mswitch.pipelines.corpus.config import CorpusConfig, config_of
+from mswitch.pipelines.corpus.config import CorpusConfig, parse_config
 from mswitch.pipelines.dataflow import launch as launcher
 from mswitch.pipelines.dataflow.launch import PARAMETERS, build_request, launch, main
 from mswitch.pipelines.errors import UserError
@@ -30,9 +30,9 @@ def test_the_metadata_is_what_dataflow_takes():
 
 
 def test_settings_are_those_of_the_command():
-    assert config_of("") == CorpusConfig()
+    assert parse_config("") == CorpusConfig()
     text = "profile=modern;languages=de,sw;keep_und=False;min_lines=2;quality.min_words=5"
-    assert config_of(text) == CorpusConfig(
+    assert parse_config(text) == CorpusConfig(
         profile="modern",
         languages=("de", "sw"),
         keep_und=False,

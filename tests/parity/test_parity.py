@@ -36,7 +36,7 @@ from mswitch.models.training.finetune import finetune
 from mswitch.models.training.state import Skeleton
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import read_json_object
-from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, distinct_paragraphs
+from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS, split_paragraphs
 from mswitch.pipelines.special_tokens import EOS_ID, UNK_ID
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
@@ -201,7 +201,7 @@ def lines_of_languages() -> list[str]:
         name = GFLANGUAGES_IDS.get(code, f"{code}_{language.script}")
         if language.mc4 and name in known:
             fields = known[name].sample_text.ListFields()
-            lines += distinct_paragraphs(text for field, text in fields if field.name != "note")
+            lines += split_paragraphs(text for field, text in fields if field.name != "note")
     return lines
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.byte_spans import byte_examples, spans, windows
+from mswitch.pipelines.examples.byte_spans import make_byte_examples, spans, windows
 from mswitch.pipelines.examples.span_corruption import ExampleKey, span_corruption
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
@@ -73,7 +73,7 @@ def test_a_window_that_does_not_fit_is_refused(vocabulary):
     text = "Words of a text that goes on and on. " * 40
     given = {"seed": 0, "window_bytes": 1000}
     with pytest.raises(UserError, match="room for 64: give a smaller --window-bytes"):
-        list(byte_examples("x", text, vocabulary, span_corruption(64), **given))
+        list(make_byte_examples("x", text, vocabulary, span_corruption(64), **given))
     with pytest.raises(UserError, match="--window-bytes goes with"):
         ExamplesConfig(window_bytes=100)
     with pytest.raises(UserError, match="needs --objective spans"):
@@ -85,7 +85,7 @@ def test_a_window_that_does_not_fit_is_refused(vocabulary):
 def test_as_many_bytes_as_positions_always_fit(vocabulary, text):
     """What no piece has is a token a byte, and some characters stand for many others."""
     lengths = span_corruption(64)
-    made = byte_examples("x", text, vocabulary, lengths, seed=1, window_bytes=64)
+    made = make_byte_examples("x", text, vocabulary, lengths, seed=1, window_bytes=64)
     for inputs, targets, size in made:
         assert inputs.size <= lengths.inputs_length
         assert targets.size <= lengths.inputs_length

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mswitch.pipelines import compiled as module
-from mswitch.pipelines.compiled import compiled, table_size
+from mswitch.pipelines.compiled import choose_table_size, compiled
 
 
 def _squares(count: int) -> int:
@@ -95,7 +95,7 @@ def test_threads_may_come_first_together(caches):
 
 @pytest.mark.parametrize("count", range(40))
 def test_a_table_has_room(count):
-    size = table_size(count)
+    size = choose_table_size(count)
     assert max(2, 2 * count) <= size <= max(2, 4 * count)
     assert np.bitwise_count(size) == 1
 

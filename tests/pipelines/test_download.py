@@ -11,7 +11,7 @@ import google_crc32c
 import pytest
 from urllib3 import Retry
 
-from mswitch.pipelines.download import CancelledError, Downloader, MissingError, stated_digests
+from mswitch.pipelines.download import CancelledError, Downloader, MissingError, read_digests
 from mswitch.pipelines.errors import UserError
 
 QUICK = Retry(3, backoff_factor=0.01)
@@ -138,7 +138,7 @@ def test_a_server_that_always_corrupts(file_server, tmp_path):
 
 def test_digests_that_cannot_be_read_are_ignored():
     headers = {"x-goog-hash": "md5=,crc32c", "content-md5": "not base64!"}
-    assert stated_digests(headers) == []
+    assert read_digests(headers) == []
 
 
 def test_cancelled_downloads_stop_and_can_begin_again(file_server, tmp_path):

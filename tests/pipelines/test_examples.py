@@ -17,7 +17,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples import shards
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.segments import split_tokens
-from mswitch.pipelines.examples.shards import bytes_per_id
+from mswitch.pipelines.examples.shards import measure_ids
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
@@ -98,7 +98,7 @@ def test_one_worker_and_several_write_the_same_bytes(
 def test_validation_examples_restore_their_documents(
     small_corpus, vocabulary, small_examples, lang
 ):
-    sizes = bytes_per_id(vocabulary)
+    sizes = measure_ids(vocabulary)
     for shard in range(2):
         texts = dict(documents(small_corpus, lang, "validation", shard))
         restored: dict[str, list[int]] = {document: [] for document in texts}

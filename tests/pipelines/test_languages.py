@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import any_code, language_of, languages, mc4_codes, parse_codes
+from mswitch.pipelines.languages import any_code, find_language, languages, mc4_codes, parse_codes
 
 
 def test_mc4_has_107_codes_for_101_languages():
@@ -68,7 +68,7 @@ def test_any_language_has_a_code(text, code):
 
 
 def test_of_a_language_that_the_table_lacks_the_code_is_known():
-    language = language_of("zh-min-nan")
+    language = find_language("zh-min-nan")
     assert (language.name, language.registry_name) == ("zh-min-nan", "zh_min_nan")
     assert (language.tier, language.mc4) == ("", False)
-    assert language_of("sw") is languages()["sw"]
+    assert find_language("sw") is languages()["sw"]

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.languages import mc4_codes
 from mswitch.pipelines.outputs import file_sha256, read_manifest
-from mswitch.pipelines.samples.crawl_writer import html_page
+from mswitch.pipelines.samples.crawl_writer import render_html_page
 from mswitch.pipelines.samples.gflanguages import (
     MAX_PAGES,
-    distinct_paragraphs,
     group_evenly,
     split_longest,
+    split_paragraphs,
     write_sample,
 )
 
@@ -99,7 +99,7 @@ def test_same_bytes_again_and_nothing_to_do_twice(sample, tmp_path):
 
 
 def test_text_in_html_is_escaped():
-    page = html_page(
+    page = render_html_page(
         "<b>", 'x"><script>', "ltr", ["<i>"], ["a < b & c", "<script>alert(1)</script>"]
     )
     assert "<b>" not in page
@@ -111,7 +111,7 @@ def test_text_in_html_is_escaped():
 def test_paragraphs_are_distinct_and_not_contained():
     long = "All human beings are born free and equal in dignity."
     texts = [f"{long}\nShort", long[:30], f"  {long} ", "Another paragraph, long enough."]
-    assert distinct_paragraphs(texts) == [long, "Another paragraph, long enough."]
+    assert split_paragraphs(texts) == [long, "Another paragraph, long enough."]
 
 
 def test_long_paragraphs_are_cut_at_sentence_ends():

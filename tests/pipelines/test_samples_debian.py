@@ -12,10 +12,10 @@ from mswitch.pipelines.outputs import file_sha256, read_manifest
 from mswitch.pipelines.samples import debian
 from mswitch.pipelines.samples.debian import write_documentation, write_sample
 from mswitch.pipelines.samples.documents import (
-    language_of_path,
-    mallard_page,
-    message_pages,
-    plain_message,
+    detect_language,
+    make_message_pages,
+    render_mallard,
+    strip_markup,
 )
 
 MALLARD = """<page xmlns="http://projectmallard.org/1.0/"><info><desc>Hidden</desc></info>
@@ -165,11 +165,11 @@ def test_what_is_no_package_is_refused(mirror, tmp_path, monkeypatch):
     ],
 )
 def test_language_of_a_path(path, package, lang):
-    assert language_of_path(path, package) == lang
+    assert detect_language(path, package) == lang
 
 
 def test_mallard_becomes_html():
-    text = mallard_page(MALLARD.encode(), "cs").decode()
+    text = render_mallard(MALLARD.encode(), "cs").decode()
     assert "<title>Mouse</title>" in text
     assert "<p>Click the button &lt;now&gt;.</p>\n<h2>More</h2>\n<p>Then wait.</p>" in text
     assert "Hidden" not in text
@@ -213,18 +213,20 @@ def test_html_that_is_not_translated_is_left_out_of_later_packages(mirror, tmp_p
     ],
 )
 def test_mallard_that_is_no_page(document):
-    assert mallard_page(document, "cs") is None
+    assert render_mallard(document, "cs") is None
 
 
 def test_messages_lose_their_markup():
     message = (
         "<b>See</b> [[Special:Log|the '''log''']] and {{PLURAL:$1|page|pages}} &amp; [$2 more]."
     )
-    assert plain_message(message) == "See the log and pages & more."
+    assert strip_markup(message) == "See the log and pages & more."
 
 
 def test_messages_are_pages_of_forty_lines():
     catalogue = {str(n): f"Message number {n} is long enough to be prose." for n in range(90)}
-    lines = [page.decode().split("\n") for page in message_pages(json.dumps(catalogue).encode())]
+    lines = [
+        page.decode().split("\n") for page in make_message_pages(json.dumps(catalogue).encode())
+    ]
     assert [len(page) for page in lines] == [40, 40, 10]
-    assert list(message_pages(b"[1, 2]")) == list(message_pages(b"{")) == []
+    assert list(make_message_pages(b"[1, 2]")) == list(make_message_pages(b"{")) == []

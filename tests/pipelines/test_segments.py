@@ -151,5 +151,5 @@ def test_no_two_draws_of_a_shard_share_their_random_numbers(small_corpus, vocabu
     config = ExamplesConfig(inputs_length=32, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
     unit = shards.ExampleShard(corpus_shard, 0, 1)
-    made = list(shards.training_records(unit, vocabulary, config, shards.ShardCounts()))
+    made = list(shards.make_training_records(unit, vocabulary, config, shards.ShardCounts()))
     assert len(set(used)) == len(used) == len(made) + 1

@@ -10,15 +10,15 @@ from mswitch.pipelines.examples.span_corruption import (
     SpanCorruption,
     append_eos_after_trim,
     corrupt,
+    count_draws,
+    count_noise,
+    draw_masks,
     draws,
-    draws_needed,
-    noise_counts,
-    random_masks,
+    hash_stream,
     random_spans_helper,
     random_spans_noise_mask,
     span_corruption,
     spans_to_sentinels,
-    stream_key,
 )
 from mswitch.pipelines.special_tokens import EOS_ID
 
@@ -59,7 +59,7 @@ def test_lengths_are_those_of_t5(arguments, expected):
     ],
 )
 def test_noise_of_segments(length, counts):
-    assert noise_counts(length, 0.15, 3.0) == counts
+    assert count_noise(length, 0.15, 3.0) == counts
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_sentinels_of_t5():
 
 
 def test_published_example_of_t5():
-    assert noise_counts(19, 0.3, 3.0) == (6, 2)
+    assert count_noise(19, 0.3, 3.0) == (6, 2)
     text = [3, 2, 20, 4, 3, 2, 8, 13, 2, 3, 2, 23, 7, 19, 22, 3, 2, 7, 2]
     tokens, mask = np.array(text, np.int32), np.zeros(19, bool)
     mask[[1, *range(14, 19)]] = True
@@ -146,7 +146,7 @@ def test_eos_after_trim():
 
 
 def some_mask(length: int, lengths: SpanCorruption, seed: int) -> np.ndarray:
-    return random_masks(length, lengths, [ExampleKey(seed, 5, 2, 1)])[0]
+    return draw_masks(length, lengths, [ExampleKey(seed, 5, 2, 1)])[0]
 
 
 def corrupted(tokens: np.ndarray, mask: np.ndarray, lengths: SpanCorruption):
@@ -185,7 +185,7 @@ def reference_mask(length: int, density: float, mean: float, noise_draws, other_
         return np.bincount(np.cumsum(first_in_segment), minlength=parts)
 
     padded = max(length, 2)
-    noise, spans = noise_counts(padded, density, mean)
+    noise, spans = count_noise(padded, density, mean)
     noise_lengths = lengths_of(noise, spans, np.argsort(noise_draws, kind="stable"))
     other_lengths = lengths_of(padded - noise, spans, np.argsort(other_draws, kind="stable"))
     starts = np.cumsum(np.stack([other_lengths, noise_lengths], axis=1).ravel())[:-1]
@@ -207,7 +207,7 @@ def test_masks_are_those_of_t5_row_by_row(length, density, mean, rows, kinds, se
     generator = np.random.default_rng(seed)
     noise, other = (
         generator.integers(kinds, size=(rows, count), dtype=np.uint32)
-        for count in draws_needed(length, density, mean)
+        for count in count_draws(length, density, mean)
     )
     masks = random_spans_noise_mask(length, density, mean, noise, other)
     assert masks.shape == (rows, length)
@@ -221,11 +221,11 @@ def test_an_example_does_not_depend_on_its_neighbours(length, streams):
     lengths = span_corruption(128)
     keys = [ExampleKey(7, stream, index, 3) for index, stream in enumerate(streams)]
     tokens = np.random.default_rng(0).integers(3, 900, (len(keys), length)).astype(np.int32)
-    together = random_masks(length, lengths, keys)
+    together = draw_masks(length, lengths, keys)
     inputs, targets = corrupt(tokens, together, VOCABULARY_SIZE, lengths)
     assert inputs.dtype == targets.dtype == np.int32
     for row, key in enumerate(keys):
-        alone = random_masks(length, lengths, [key])
+        alone = draw_masks(length, lengths, [key])
         assert np.array_equal(together[row], alone[0])
         one = corrupt(tokens[row : row + 1], alone, VOCABULARY_SIZE, lengths)
         assert np.array_equal(inputs[row], one[0][0])
@@ -259,6 +259,6 @@ def test_draws_are_the_halves_of_philoxs_words(fields, count):
 
 
 def test_masks_do_not_change_between_versions():
-    key = ExampleKey(seed=7, stream=stream_key("de"), number=1, epoch=0)
-    mask = random_masks(34, span_corruption(32), [key])[0]
+    key = ExampleKey(seed=7, stream=hash_stream("de"), number=1, epoch=0)
+    mask = draw_masks(34, span_corruption(32), [key])[0]
     assert np.flatnonzero(mask).tolist() == [8, 9, 31, 32, 33]

@@ -13,7 +13,7 @@ from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     corrupt,
-    random_masks,
+    draw_masks,
     span_corruption,
 )
 from mswitch.pipelines.examples.ul2 import DENOISERS, MODES, NAMES, ul2
@@ -57,7 +57,7 @@ def test_every_denoiser_is_invertible_and_fits(inputs_length, data):
     kind, (mode, _, density) = lengths.kinds[choice], DENOISERS[choice]
     key = ExampleKey(data.draw(st.integers(0, 2**32 - 1)), 5, 2, 1)
     tokens = np.random.default_rng(length).integers(3, 900, length).astype(np.int32)
-    mask = random_masks(length, kind, [key])
+    mask = draw_masks(length, kind, [key])
     [inputs], [targets] = corrupt(tokens[None], mask, SIZE, kind)
     assert inputs.size <= inputs_length
     assert targets.size <= lengths.targets_length
@@ -74,8 +74,8 @@ def test_every_denoiser_is_invertible_and_fits(inputs_length, data):
 @given(st.integers(2, 69), st.integers(0, 2**32 - 1))
 def test_the_first_denoisers_masks_are_those_of_span_corruption(length, seed):
     key = ExampleKey(seed, 7, 3, 0)
-    alone = random_masks(length, span_corruption(64), [key])
-    assert np.array_equal(random_masks(length, ul2(64).kinds[0], [key]), alone)
+    alone = draw_masks(length, span_corruption(64), [key])
+    assert np.array_equal(draw_masks(length, ul2(64).kinds[0], [key]), alone)
 
 
 def test_denoisers_are_drawn_evenly_and_apart_from_masks():

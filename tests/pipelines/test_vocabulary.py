@@ -15,7 +15,7 @@ from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import (
     BalancedText,
     VocabularyConfig,
-    power_rates,
+    compute_rates,
     train_vocabulary,
 )
 
@@ -143,7 +143,7 @@ def test_settings_out_of_range(settings, named):
 
 
 def test_budget_is_divided_by_rate_and_capped():
-    rates = power_rates({"big": 10**6, "small": 1, "none": 0}, 0.3)
+    rates = compute_rates({"big": 10**6, "small": 1, "none": 0}, 0.3)
     assert list(rates) == ["big", "small"]
     assert rates["big"] / rates["small"] == pytest.approx(10**1.8)
     available = {"a": 10, "b": 1000, "c": 1000}
@@ -161,7 +161,7 @@ def test_the_budget_is_kept_to_the_character(small_corpus, budget):
     assert taken == sum(text.characters.values()) <= budget
     assert all(taken <= text.budgets[lang] for lang, taken in text.characters.items())
     documents = {lang: sum(s.rows for s in shards) for lang, shards in text.shards.items()}
-    rates = power_rates(documents, 0.3)
+    rates = compute_rates(documents, 0.3)
     available = {lang: corpus.characters[lang, "train"] for lang in rates}
     budgets = capped_budget(rates, available, budget, max_epochs=1)
     assert text.budgets == {lang: int(share) for lang, share in budgets.items()}

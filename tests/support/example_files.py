@@ -16,7 +16,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.examples.example_proto import decode_example, encode_example
 from mswitch.pipelines.examples.span_corruption import span_corruption
 from mswitch.pipelines.examples.tfrecord import TFRecordFile, index_path, write_tfrecord
-from mswitch.pipelines.languages import task_name
+from mswitch.pipelines.languages import name_task
 from mswitch.pipelines.outputs import MANIFEST, MARKER, file_sha256, full_manifest
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.pipelines.vocabulary.model import add_sentinels
@@ -70,10 +70,10 @@ def write_examples(
     lengths = span_corruption(inputs_length, 0.15, 3.0)
     described = {}
     for lang, counts in records.items():
-        (out / task_name(lang)).mkdir(parents=True)
+        (out / name_task(lang)).mkdir(parents=True)
         shards = []
         for number, count in enumerate(counts):
-            path = f"{task_name(lang)}/train.tfrecord-{number:05}-of-{len(counts):05}"
+            path = f"{name_task(lang)}/train.tfrecord-{number:05}-of-{len(counts):05}"
             shape = (count, lengths.raw_length)
             tokens = rng.integers(3, vocabulary_size - SENTINELS, shape, np.int32)
             starts = np.zeros(0, np.int64)
@@ -85,7 +85,7 @@ def write_examples(
             | {"documents": len(counts), "bytes": 0, "shards": shards}
         }
         if validation:
-            path = f"{task_name(lang)}/validation.tfrecord-00000-of-00001"
+            path = f"{name_task(lang)}/validation.tfrecord-00000-of-00001"
             tokens = rng.integers(3, vocabulary_size - SENTINELS, (validation, 12), np.int32)
             rows = (
                 encode_example(

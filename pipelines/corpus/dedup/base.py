@@ -50,7 +50,7 @@ class Dedup(Step):
 
         Args:
             pages: pages of a shard.
-            chosen: choice for each page, from `Exchange.chosen`.
+            chosen: choice for each page, from `Exchange.read_choices`.
             lines: counts lines that stay (`out`), and dropped lines by reason.
         """
         raise NotImplementedError
@@ -60,12 +60,12 @@ class Dedup(Step):
         raise NotImplementedError
 
 
-def binary(name: str, size: int = -1) -> pa.Field:
+def make_binary_field(name: str, size: int = -1) -> pa.Field:
     """Return a column of bytes."""
-    return pa.field(name, pa.binary(size), nullable=False)
+    return pa.field(name, pa.make_binary_field(size), nullable=False)
 
 
-def newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
+def rank_newest_first(timestamps_micros: np.ndarray) -> np.ndarray:
     """Return uint64 ranks of signed times; newer times have smaller ranks."""
     # ~x reverses the order of signed numbers. Flipping the sign bit keeps this order as unsigned.
     return (~timestamps_micros).view(np.uint64) ^ np.uint64(1 << 63)

@@ -71,7 +71,7 @@ def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[st
         groups: the groups of shards.
         known: by `Dedup.kind`, files of keys of the corpus to add to, which win over all others.
     """
-    rows = [[one.shards.start, one.shards.stop, one.pages, one.lines] for one in groups]
+    rows = [[group.shards.start, group.shards.stop, group.pages, group.lines] for group in groups]
     shared = {"groups": rows, "known": dict(known)}
     # Workers may outlive a build and cache this file: the hash gives each build its own name.
     path = storage.join(work.root, f"groups-{config_hash('groups', shared)}.json")
@@ -81,11 +81,11 @@ def write_groups(work: WorkDirectory, groups: Sequence[Group], known: Mapping[st
 
 @functools.lru_cache(maxsize=1)
 def _read_groups(path: str) -> tuple[list[Group], dict[str, list[str]]]:
-    found = storage.read_json(path)
+    shared = storage.read_json(path)
     return [
         Group(number, range(start, stop), pages, lines)
-        for number, (start, stop, pages, lines) in enumerate(found["groups"])
-    ], found["known"]
+        for number, (start, stop, pages, lines) in enumerate(shared["groups"])
+    ], shared["known"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,15 +113,15 @@ class Exchange:
         """Groups of shards."""
         return _read_groups(self.shared)[0]
 
-    def lists(self) -> list[Tasks]:
+    def make_lists(self) -> list[Tasks]:
         """Return lists of tasks, to run one list after the other."""
         raise NotImplementedError
 
-    def stays(self, group: Group) -> np.ndarray:
+    def read_stays(self, group: Group) -> np.ndarray:
         """Return whether each page of a group stays: bool [pages]."""
         raise NotImplementedError
 
-    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+    def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         """Return the choice for each page of a group, for `Dedup.reasons`.
 
         Args:
@@ -130,7 +130,7 @@ class Exchange:
         """
         raise NotImplementedError
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         """Return the number of exchanged bytes, including those of `known_keys` known keys."""
         raise NotImplementedError
 
@@ -139,37 +139,37 @@ class Exchange:
         """Beginning of the names of its lists."""
         return self.step.name.removesuffix("_dedup")
 
-    def directory(self, what: str) -> str:
+    def directory(self, title: str) -> str:
         """Return the directory of a list's files and notes."""
-        return storage.join(self.work.root, f"{self.name}_{what}")
+        return storage.join(self.work.root, f"{self.name}_{title}")
 
-    def file(self, what: str, number: int, suffix: str) -> str:
+    def file(self, title: str, number: int, suffix: str) -> str:
         """Return the path of a file that a task of a list writes."""
-        return storage.join(self.directory(what), f"{number:06d}.{suffix}")
+        return storage.join(self.directory(title), f"{number:06d}.{suffix}")
 
-    def tasks(self, what: str, function: Any, count: int) -> Tasks:
+    def tasks(self, title: str, function: Any, count: int) -> Tasks:
         """Return a list of `count` tasks, numbered from 0."""
-        return Tasks(f"{self.name} {what}", function, range(count), self.directory(what))
+        return Tasks(f"{self.name} {title}", function, range(count), self.directory(title))
 
-    def notes(self, what: str, name: str, count: int) -> int:
+    def notes(self, title: str, name: str, count: int) -> int:
         """Return the sum of a number in the notes of a list's tasks."""
-        return sum(note[name] for note in self.tasks(what, None, count).read())
+        return sum(note[name] for note in self.tasks(title, None, count).read())
 
-    def pages_before(self, group: Group) -> np.ndarray:
+    def find_pages_before(self, group: Group) -> np.ndarray:
         """Return whether each page stays in all earlier deduplications: bool [pages]."""
         come = np.ones(group.pages, bool)
         for other in self.before:
-            come &= other.stays(group)
+            come &= other.read_stays(group)
         return come
 
-    def tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def read_tables(self, group: Group, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield a group's stored pages, a row group at a time."""
         for shard in group.shards:
             with storage.fetch(self.work.pages(shard)) as path, pq.ParquetFile(path) as file:
                 for number in range(file.num_row_groups):
                     yield file.read_row_group(number, columns=list(columns))
 
-    def bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def read_bucket(self, number: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Return the known keys and the keys of each group in a bucket.
 
         Ranks and page of a known key are zeros, so that it wins.

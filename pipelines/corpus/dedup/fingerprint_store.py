@@ -10,7 +10,7 @@ import numpy as np
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.key_files import read_keys, save_keys
-from mswitch.pipelines.corpus.fingerprints import key_order
+from mswitch.pipelines.corpus.fingerprints import order_keys
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.outputs import file_sha256
 
@@ -36,7 +36,7 @@ def gather_keys(
     path = f"{DIRECTORY}/{prefix}{kind}-{bucket:05d}-of-{1 << bits:05d}.keys"
     storage.make_directory(storage.join(directory, DIRECTORY))
     with storage.publish(storage.join(directory, path), sync=True) as temporary:
-        save_keys(temporary, [keys[key_order(keys)]], len(keys))
+        save_keys(temporary, [keys[order_keys(keys)]], len(keys))
         return {
             "path": path,
             "kind": kind,

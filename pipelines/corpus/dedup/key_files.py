@@ -29,15 +29,15 @@ _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 
 
-def bits_for(size_bytes: int, bucket_bytes: int) -> int:
+def choose_bits(size_bytes: int, bucket_bytes: int) -> int:
     """Return `bits`, at most `MOST_BITS`, to split data into 2**bits buckets of `bucket_bytes`."""
     return min(MOST_BITS, max(0, math.ceil(math.log2(max(size_bytes / bucket_bytes, 1)))))
 
 
-def shared_bits(size_bytes: int, bucket_bytes: int) -> int:
-    """Return `bits_for`, but split large data into several buckets, for workers to share."""
+def choose_shared_bits(size_bytes: int, bucket_bytes: int) -> int:
+    """Return `choose_bits`, but split large data into several buckets, for workers to share."""
     shared = max(_SHARED_BUCKET_BYTES, size_bytes // _SHARED_BUCKETS)
-    return bits_for(size_bytes, min(bucket_bytes, shared))
+    return choose_bits(size_bytes, min(bucket_bytes, shared))
 
 
 def write_keys(path: str, parts: Iterable[np.ndarray], rows: int, bits: int = 0) -> int:
@@ -55,7 +55,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
         rows: approximate number of rows of all parts.
         bits: the index has at least 2**bits ranges.
     """
-    bits = max(bits, bits_for(rows, _ROWS_PER_RANGE))
+    bits = max(bits, choose_bits(rows, _ROWS_PER_RANGE))
     # A shift by 64 is undefined. A single range starts at 0 with any shift.
     starts = np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - max(bits, 1))
     before = np.zeros(len(starts) + 1, np.int64)
@@ -70,7 +70,7 @@ def save_keys(path: Path, parts: Iterable[np.ndarray], rows: int, bits: int = 0)
     return int(before[-1])
 
 
-def rows_before(path: str, bits: int) -> np.ndarray:
+def count_rows_before(path: str, bits: int) -> np.ndarray:
     """Return the number of rows before each of 2**bits buckets, and the total: int64 [n + 1].
 
     The index must have at least 2**bits ranges.
@@ -88,8 +88,8 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
     first, last = bucket >> within, (bucket >> within) + 1
     start, stop = index[[first << max(0, own - bits), last << max(0, own - bits)]].tolist()
     row, begin = 8 * columns, 8 * (len(index) + 1)
-    found = storage.read_range(path, begin + start * row, begin + stop * row)
-    rows = np.frombuffer(found, np.uint64).reshape(-1, columns)
+    data = storage.read_range(path, begin + start * row, begin + stop * row)
+    rows = np.frombuffer(data, np.uint64).reshape(-1, columns)
     if within:
         buckets = rows[:, 0] >> np.uint64(64 - bits)
         rows = rows[slice(*np.searchsorted(buckets, np.array([bucket, bucket + 1], np.uint64)))]
@@ -97,11 +97,11 @@ def read_keys(path: str, columns: int, bits: int = 0, bucket: int = 0) -> np.nda
 
 
 def _index(path: str) -> np.ndarray:
-    found = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64)
-    return found[1 : (1 << int(found[0])) + 2]
+    numbers = np.frombuffer(storage.read_range(path, 0, _INDEX_BYTES), np.int64)
+    return numbers[1 : (1 << int(numbers[0])) + 2]
 
 
-def best_of_each(candidates: np.ndarray) -> np.ndarray:
+def choose_best_rows(candidates: np.ndarray) -> np.ndarray:
     """Return the index of the best row for each key, in the order of the keys.
 
     Args:
@@ -144,7 +144,7 @@ def in_key_order(
         order: returns the indices of the rows to keep, in the order of their keys.
         most_bytes: most memory for rows that are sorted at once.
     """
-    bits = bits_for(rows * SORTING_BYTES, most_bytes)
+    bits = choose_bits(rows * SORTING_BYTES, most_bytes)
     for number in range(1 << bits):
         parts = [np.zeros((0, columns), np.uint64)]
         for part in read():
@@ -154,5 +154,5 @@ def in_key_order(
                 # Reduce now: the whole input may be one line, repeated.
                 inside = inside[order(inside)]
             parts.append(inside)
-        found = np.concatenate(parts)
-        yield found[order(found)]
+        together = np.concatenate(parts)
+        yield together[order(together)]

@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from mswitch.pipelines.compiled import compiled, random_seed, table_size
+from mswitch.pipelines.compiled import choose_table_size, compiled, get_random_seed
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary
+from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field
 from mswitch.pipelines.corpus.fingerprints import (
     FINGERPRINT_BYTES,
-    line_fingerprints,
+    fingerprint_lines,
     unpack,
     unpack_column,
 )
@@ -41,7 +41,7 @@ class LineDedup(Dedup):
     width: ClassVar[int] = 3
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("lines", pa.int32(), nullable=False),
-        binary("line_hashes"),
+        make_binary_field("line_hashes"),
     )
     reads: ClassVar[tuple[str, ...]] = ("url_hash", "lines", "line_hashes")
     dedup_scope: Literal["global", "language"] = "global"
@@ -62,7 +62,7 @@ class LineDedup(Dedup):
         """Return the number of lines of each page, and their packed fingerprints."""
         rows = []
         for page in pages:
-            hashes = line_fingerprints(page.text, page.lang if self.needs_language else "")
+            hashes = fingerprint_lines(page.text, page.lang if self.needs_language else "")
             rows.append({"lines": len(hashes) // FINGERPRINT_BYTES, "line_hashes": hashes})
         return rows
 
@@ -118,7 +118,7 @@ def own_lines(
     if kept.all():
         return utf8
     # Half a fingerprint is enough to distinguish the few lines of a page.
-    repeats = _count_repeats(np.ascontiguousarray(hashes[:, 0]), kept, random_seed())
+    repeats = _count_repeats(np.ascontiguousarray(hashes[:, 0]), kept, get_random_seed())
     lines["local_duplicate"] += repeats
     lines["global_duplicate"] += int((~kept).sum()) - repeats
     return keep_lines(utf8, kept)
@@ -127,7 +127,7 @@ def own_lines(
 @compiled
 def _count_repeats(hashes, kept, seed):
     """Return the number of lines that are not kept but equal a kept line."""
-    table = np.zeros(table_size(len(hashes)), np.int64)
+    table = np.zeros(choose_table_size(len(hashes)), np.int64)
     mask = np.uint64(len(table) - 1)
     repeats = 0
     for keep in (True, False):

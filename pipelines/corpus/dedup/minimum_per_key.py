@@ -15,9 +15,9 @@ import numpy as np
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Exchange, Group
 from mswitch.pipelines.corpus.dedup.key_files import (
-    best_of_each,
+    choose_best_rows,
+    count_rows_before,
     in_key_order,
-    rows_before,
     write_keys,
 )
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
@@ -28,7 +28,7 @@ from mswitch.pipelines.file_tasks import Tasks
 class MinimumPerKey(Exchange):
     """Deduplication of URLs or of lines (`UrlDedup`, `LineDedup`)."""
 
-    def lists(self) -> list[Tasks]:
+    def make_lists(self) -> list[Tasks]:
         return [
             self.tasks("keys", self.write_candidates, len(self.groups)),
             self.tasks("choice", self.choose, 1 << self.bits),
@@ -38,7 +38,7 @@ class MinimumPerKey(Exchange):
         """Write a group's candidates, sorted by key, and the page or line of each."""
         group = self.groups[number]
         rows = self.step.candidates(group.pages, group.lines)
-        read = partial(self._candidates, group, self.pages_before(group))
+        read = partial(self._candidates, group, self.find_pages_before(group))
         with (
             storage.publish(self.file("keys", number, "places")) as temporary,
             open(temporary, "wb") as places,
@@ -46,7 +46,7 @@ class MinimumPerKey(Exchange):
 
             def candidates() -> Iterator[np.ndarray]:
                 width = self.step.width + 1
-                for part in in_key_order(read, width, rows, best_of_each, self.sorting_bytes):
+                for part in in_key_order(read, width, rows, choose_best_rows, self.sorting_bytes):
                     places.write(np.ascontiguousarray(part[:, -1]).data)
                     yield part[:, :-1]
 
@@ -56,9 +56,9 @@ class MinimumPerKey(Exchange):
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
         """Yield candidates, each with its position among the group's pages or lines."""
         page = place = 0
-        for table in self.tables(group, self.step.reads):
-            of_table = come[page : page + len(table)]
-            candidates, positions, places = self.step.candidates_in(table, of_table)
+        for table in self.read_tables(group, self.step.reads):
+            come_in_table = come[page : page + len(table)]
+            candidates, positions, places = self.step.candidates_in(table, come_in_table)
             yield np.column_stack([candidates, (positions + place).astype(np.uint64)])
             page += len(table)
             place += places
@@ -68,10 +68,10 @@ class MinimumPerKey(Exchange):
 
         The file has the bounds of each group's bits, int64 [groups + 1], then the bits.
         """
-        known, parts = self.bucket(number)
+        known, parts = self.read_bucket(number)
         candidates = np.concatenate([*known, *parts])
         smallest = np.zeros(len(candidates), bool)
-        smallest[best_of_each(candidates)] = True
+        smallest[choose_best_rows(candidates)] = True
         ends = np.cumsum([sum(map(len, known)), *map(len, parts)])
         packed = [np.packbits(part).tobytes() for part in np.split(smallest, ends)[1:-1]]
         places = np.cumsum([8 * (len(packed) + 1), *map(len, packed)])
@@ -81,7 +81,7 @@ class MinimumPerKey(Exchange):
 
     def selected(self, group: Group, size: int) -> np.ndarray:
         """Return whether each page or line of a group is the minimum of its key: bool [size]."""
-        before = rows_before(self.file("keys", group.number, "keys"), self.bits)
+        before = count_rows_before(self.file("keys", group.number, "keys"), self.bits)
         bits = []
         for bucket, count in enumerate(np.diff(before).tolist()):
             if count:
@@ -95,15 +95,15 @@ class MinimumPerKey(Exchange):
             selected[np.frombuffer(places, np.int64)[np.concatenate(bits).view(bool)]] = True
         return selected
 
-    def stays(self, group: Group) -> np.ndarray:
+    def read_stays(self, group: Group) -> np.ndarray:
         return self.selected(group, group.pages)
 
-    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+    def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         if isinstance(self.step, UrlDedup):
-            return self.stays(group).tolist()
+            return self.read_stays(group).tolist()
         return np.split(self.selected(group, group.lines), np.cumsum(lines)[:-1])
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         # One bit per candidate, independent of the number of buckets.
         rows = self.notes("keys", "rows", len(self.groups))
         return (rows + known_keys) * self.step.width * 8 + math.ceil(rows / 8)

@@ -25,9 +25,9 @@ import pyarrow as pa
 from annotated_types import Ge, Le
 
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
+from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field, rank_newest_first
 from mswitch.pipelines.corpus.fingerprints import md5, unpack
-from mswitch.pipelines.corpus.rules.words import Words, mix, words_of
+from mswitch.pipelines.corpus.rules.words import Words, cut_pages, mix
 from mswitch.pipelines.records import Page
 
 
@@ -48,7 +48,7 @@ class NearDedup(Dedup):
     columns: ClassVar[Mapping[str, str]] = {"cluster_size": "int32"}
     stored: ClassVar[tuple[pa.Field, ...]] = (
         pa.field("characters", pa.int32(), nullable=False),
-        binary("band_keys"),
+        make_binary_field("band_keys"),
     )
     before_edits: ClassVar[bool] = True
 
@@ -68,13 +68,13 @@ class NearDedup(Dedup):
     def keys(self, pages: Sequence[Page]) -> list[dict[str, Any]]:
         """Return the packed keys of each page's bands."""
         if any(page.words is None for page in pages):
-            words_of(pages)
+            cut_pages(pages)
         rows: list[dict[str, Any]] = []
         cut = [(*page.words, page.lang) for page in pages if page.words]
-        for _, group in itertools.groupby(cut, lambda one: id(one[0])):
+        for _, group in itertools.groupby(cut, lambda triple: id(triple[0])):
             words, numbers, langs = zip(*group, strict=True)
-            keys = self.band_keys(words[0], langs, numbers).astype(">u8")
-            rows += [{"band_keys": of_page.tobytes()} for of_page in keys]
+            keys = self.make_band_keys(words[0], langs, numbers).astype(">u8")
+            rows += [{"band_keys": page_keys.tobytes()} for page_keys in keys]
         return rows
 
     def candidates(self, pages: int, lines: int) -> int:
@@ -90,22 +90,22 @@ class NearDedup(Dedup):
     def kept_keys(self, page: Page) -> np.ndarray:
         return unpack(page.columns["band_keys"])
 
-    def match_probability(self, similarity: float) -> float:
+    def compute_match_probability(self, similarity: float) -> float:
         """Return the probability that pages of this Jaccard similarity match."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
-    def signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
+    def compute_signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
         """Return the signatures of `chosen` pages, by default all: uint32 [pages, bands x rows]."""
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
         signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
-        for row, (factor, summand) in zip(signatures, self.functions(), strict=True):
+        for row, (factor, summand) in zip(signatures, self.draw_functions(), strict=True):
             np.multiply(shingles, factor, out=values)
             values += summand
             np.minimum.reduceat(values, firsts, out=row)
         return signatures.T
 
-    def functions(self) -> np.ndarray:
+    def draw_functions(self) -> np.ndarray:
         """Return odd factors and summands, fixed by the seed: uint32 [bands x rows, 2]."""
         count = 2 * self.bands * self.rows
         drawn = mix(np.arange(count, dtype=np.uint64) + mix(np.full(count, self.seed, np.uint64)))
@@ -113,7 +113,7 @@ class NearDedup(Dedup):
         functions[:, 0] |= np.uint32(1)
         return functions
 
-    def band_keys(
+    def make_band_keys(
         self, words: Words, langs: Sequence[str], chosen: Sequence[int] | None = None
     ) -> np.ndarray:
         """Return the keys of pages; near-duplicates share a key.
@@ -126,10 +126,10 @@ class NearDedup(Dedup):
         Returns:
             uint64 [chosen pages, bands, 2], halves of 128 bits.
         """
-        return self.keys_of(self.signatures(words, chosen), langs)
+        return self.make_keys(self.compute_signatures(words, chosen), langs)
 
-    def keys_of(self, signatures: np.ndarray, langs: Sequence[str]) -> np.ndarray:
-        """Return the keys of signatures, as in `band_keys`."""
+    def make_keys(self, signatures: np.ndarray, langs: Sequence[str]) -> np.ndarray:
+        """Return the keys of signatures, as in `make_band_keys`."""
         rows = 4 * self.rows
         keys = []
         for lang, signature in zip(langs, signatures, strict=True):
@@ -157,8 +157,8 @@ def _shingles(
     short = np.flatnonzero(chosen & (counts > 0) & (counts < words.units(length)))
     wordless = np.flatnonzero(chosen & (counts == 0))
     owners = np.concatenate([words.page_of_unit[starts], short, wordless])
-    whole = words.spans.of(words.first[short], words.first[short + 1])
-    raw = words.characters.of(words.page_starts[wordless], words.page_starts[wordless + 1])
+    whole = words.spans.hash(words.first[short], words.first[short + 1])
+    raw = words.characters.hash(words.page_starts[wordless], words.page_starts[wordless + 1])
     hashes = np.concatenate([hashes, whole, raw])
     if len(short) or len(wordless):
         order = np.argsort(owners, kind="stable")
@@ -166,7 +166,7 @@ def _shingles(
     return (hashes >> np.uint64(32)).astype(np.uint32), np.flatnonzero(np.diff(owners, prepend=-1))
 
 
-def matches(candidates: np.ndarray) -> np.ndarray:
+def find_matches(candidates: np.ndarray) -> np.ndarray:
     """Return the matches in a bucket of the key space.
 
     Args:
@@ -185,7 +185,7 @@ def matches(candidates: np.ndarray) -> np.ndarray:
     return np.unique(np.column_stack([pages[apart], smallest[apart]]), axis=0)
 
 
-def components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_components(edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the connected components of a graph.
 
     Each round links labels to smaller labels and follows the links to their end. So the number of
@@ -238,17 +238,19 @@ def cluster(edges: np.ndarray, pages: np.ndarray, ranks: np.ndarray) -> Clusters
     Args:
         edges: uint64 [m, 2] matches.
         pages: uint64 [n] increasing numbers, including all pages in `edges`.
-        ranks: uint64 [n, r] ranks of the pages, smaller first (`page_rank`).
+        ranks: uint64 [n, r] ranks of the pages, smaller first (`rank_pages`).
     """
-    found, label = components(edges)
-    rows = ranks[np.searchsorted(pages, found)]
+    matched, label = find_components(edges)
+    rows = ranks[np.searchsorted(pages, matched)]
     order = np.lexsort([*rows.T[::-1], label])
-    represents = np.zeros(len(found), bool)
+    represents = np.zeros(len(matched), bool)
     represents[order[np.diff(label[order], prepend=-1) > 0]] = True
-    return Clusters(found, np.bincount(label)[label] if len(found) else label, represents)
+    return Clusters(matched, np.bincount(label)[label] if len(matched) else label, represents)
 
 
-def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray) -> np.ndarray:
+def rank_pages(
+    characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.ndarray
+) -> np.ndarray:
     """Return ranks to choose a cluster's representative: longest, newest, smallest fingerprint.
 
     Args:
@@ -257,4 +259,6 @@ def page_rank(characters: np.ndarray, timestamps_micros: np.ndarray, ids: np.nda
         ids: uint64 [n, 2] fingerprints of normalised URLs; pages that stay so far have distinct
             ones.
     """
-    return np.column_stack([~characters.astype(np.uint64), newest_first(timestamps_micros), ids])
+    return np.column_stack(
+        [~characters.astype(np.uint64), rank_newest_first(timestamps_micros), ids]
+    )

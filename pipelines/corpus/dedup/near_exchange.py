@@ -23,7 +23,7 @@ import pyarrow as pa
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Group
 from mswitch.pipelines.corpus.dedup.key_files import in_key_order, read_keys, write_keys
-from mswitch.pipelines.corpus.dedup.near import cluster, matches, page_rank
+from mswitch.pipelines.corpus.dedup.near import cluster, find_matches, rank_pages
 from mswitch.pipelines.corpus.dedup.near_stars import LANGUAGE_BITS, PAGE_BITS, PLACE, Stars
 from mswitch.pipelines.corpus.fingerprints import unpack_column
 from mswitch.pipelines.file_tasks import Tasks
@@ -45,24 +45,24 @@ class NearDuplicates(Stars):
 
     marks: int = 0
 
-    def lists(self) -> list[Tasks]:
+    def make_lists(self) -> list[Tasks]:
         return [
             self.tasks("keys", self.write_candidates, len(self.groups)),
             self.tasks("matches", self.match, 1 << self.bits),
-            *self.star_lists(),
+            *self.make_star_lists(),
             self.tasks("clusters", self.cluster, _PARTS),
         ]
 
     def write_candidates(self, number: int) -> dict[str, int]:
         """Write a group's candidates, sorted by key, and the ranks of its pages."""
         group, ranks = self.groups[number], []
-        for table in self.tables(group, ["characters", "timestamp_micros", "id"]):
+        for table in self.read_tables(group, ["characters", "timestamp_micros", "id"]):
             characters = table["characters"].to_numpy().astype(np.int64)
             newest = table["timestamp_micros"].to_numpy()
-            ranks.append(page_rank(characters, newest, unpack_column(table["id"])))
+            ranks.append(rank_pages(characters, newest, unpack_column(table["id"])))
         with storage.publish(self.file("keys", number, "ranks")) as temporary:
             temporary.write_bytes(b"".join(part.tobytes() for part in ranks))
-        come = self.pages_before(group)
+        come = self.find_pages_before(group)
         rows = self.step.candidates(int(come.sum()), 0)
         read = partial(self._candidates, group, come)
         sort = lambda rows: np.lexsort(rows.T[::-1])  # noqa: E731
@@ -72,7 +72,7 @@ class NearDuplicates(Stars):
     def _candidates(self, group: Group, come: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the candidates of a group, a table of pages at a time."""
         start = 0
-        for table in self.tables(group, ["lang", "band_keys", "marked_by"]):
+        for table in self.read_tables(group, ["lang", "band_keys", "marked_by"]):
             marked = table["marked_by"].to_numpy()
             unmarked = (marked == 0) | (marked > self.marks)
             chosen = np.flatnonzero(come[start : start + len(table)] & unmarked)
@@ -90,21 +90,21 @@ class NearDuplicates(Stars):
 
     def match(self, number: int) -> dict[str, Any]:
         """Write the matches in a bucket, sorted by page and so by language."""
-        known, parts = self.bucket(number)
-        found = matches(np.concatenate([*known, *parts]))
-        langs, pairs = np.unique(found[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
+        known, parts = self.read_bucket(number)
+        pairs = find_matches(np.concatenate([*known, *parts]))
+        langs, counts = np.unique(pairs[:, 0] >> np.uint64(64 - LANGUAGE_BITS), return_counts=True)
         return {
-            "pairs": write_keys(self.file("matches", number, "pairs"), [found], len(found)),
-            "languages": dict(zip(langs.tolist(), pairs.tolist(), strict=True)),
+            "pairs": write_keys(self.file("matches", number, "pairs"), [pairs], len(pairs)),
+            "languages": dict(zip(langs.tolist(), counts.tolist(), strict=True)),
         }
 
     def cluster(self, part: int) -> dict[str, int]:
         """Write the pages with matches in a part of the languages, with their clusters' sizes.
 
         The size is 0 if another page represents the cluster. Memory: about 100 bytes per match of
-        the largest language that is not `large`, and the ranks of one group.
+        the largest language that is not handled by `near_stars`, and the ranks of one group.
         """
-        langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.large()))
+        langs = sorted(set(range(part, len(_numbers()) + _OTHERS, _PARTS)) - set(self.find_large()))
         rows = np.concatenate([np.zeros((0, 2), np.uint64), *map(self._cluster, langs)])
         rows = rows[np.argsort(rows[:, 0])]
         return {"pages": write_keys(self.file("clusters", part, "sizes"), [rows], len(rows))}
@@ -130,8 +130,8 @@ class NearDuplicates(Stars):
         # Zeros are the smallest ranks: page 0, the corpus, represents its clusters, so no other
         # page of these stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
-        found = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
-        sizes = np.where(found.represents, found.sizes, 0)[-len(pages) :]
+        clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
+        sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]
         return np.column_stack([keys, sizes.astype(np.uint64)])
 
     def sizes(self, group: Group) -> np.ndarray:
@@ -147,16 +147,16 @@ class NearDuplicates(Stars):
         self.mark(sizes, group.number)
         return sizes
 
-    def stays(self, group: Group) -> np.ndarray:
+    def read_stays(self, group: Group) -> np.ndarray:
         return self.sizes(group) > 0
 
-    def chosen(self, group: Group, lines: np.ndarray) -> Any:
+    def read_choices(self, group: Group, lines: np.ndarray) -> Any:
         return self.sizes(group).tolist()
 
-    def shuffled_bytes(self, known_keys: int) -> int:
+    def count_shuffled_bytes(self, known_keys: int) -> int:
         keys = self.notes("keys", "rows", len(self.groups)) + known_keys
         pairs = self.notes("matches", "pairs", 1 << self.bits)
-        pages = self.notes("clusters", "pages", _PARTS) + self.clustered_pages()
+        pages = self.notes("clusters", "pages", _PARTS) + self.count_clustered_pages()
         return 24 * keys + 16 * (pairs + pages)
 
 

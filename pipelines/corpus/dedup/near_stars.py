@@ -16,7 +16,12 @@ import numpy as np
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup.exchange import Exchange
-from mswitch.pipelines.corpus.dedup.key_files import bits_for, in_key_order, read_keys, write_keys
+from mswitch.pipelines.corpus.dedup.key_files import (
+    choose_bits,
+    in_key_order,
+    read_keys,
+    write_keys,
+)
 from mswitch.pipelines.file_tasks import Tasks
 
 #: A language with more matches is clustered here; for others, one worker holds all matches.
@@ -45,13 +50,13 @@ class Stars(Exchange):
 
     large_pairs: int = dataclasses.field(default_factory=lambda: LARGE_PAIRS)
 
-    def star_lists(self) -> list[Tasks]:
+    def make_star_lists(self) -> list[Tasks]:
         """Return the lists between `matches` and `clusters`; none if no language can be large."""
         if not self._may_be_large:
             return []
         stars = [partial(self.star, step) for step in range(_STEPS)]
         return [
-            self.tasks("languages", self.find_large, 1),
+            self.tasks("languages", self.note_large, 1),
             self.tasks("edges", self.spread, 1 << self.bits),
             *(self.tasks(f"stars{n}", star, self._parts) for n, star in enumerate(stars)),
             self.tasks("rest", self.finish_stars, 1),
@@ -70,19 +75,19 @@ class Stars(Exchange):
 
     @property
     def _part_bits(self) -> int:
-        return min(_MOST_PART_BITS, bits_for(16 * self._pages, _PART_BYTES))
+        return min(_MOST_PART_BITS, choose_bits(16 * self._pages, _PART_BYTES))
 
     @property
     def _parts(self) -> int:
         return 1 << self._part_bits
 
-    def large(self) -> list[int]:
+    def find_large(self) -> list[int]:
         """Return the numbers of languages with more than `large_pairs` matches."""
         if not self._may_be_large:
             return []
         return next(self.tasks("languages", None, 1).read())["large"]
 
-    def find_large(self, _: int) -> dict[str, list[int]]:
+    def note_large(self, _: int) -> dict[str, list[int]]:
         """Count the matches of each language; note the large languages."""
         pairs = collections.Counter[str]()
         for note in self.tasks("matches", None, 1 << self.bits).read():
@@ -92,14 +97,16 @@ class Stars(Exchange):
     def spread(self, bucket: int) -> dict[str, int]:
         """Write the matches in a bucket as edges: the larger page, then the smaller one."""
         path = self.file("matches", bucket, "pairs")
-        found = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.large()]
-        edges = np.concatenate([np.zeros((0, 2), np.uint64), *found]) * _SPREAD
+        parts = [read_keys(path, 2, LANGUAGE_BITS, lang) for lang in self.find_large()]
+        edges = np.concatenate([np.zeros((0, 2), np.uint64), *parts]) * _SPREAD
         return {"rows": self._write("edges", bucket, lambda: [np.sort(edges)[:, ::-1]], len(edges))}
 
     def star(self, step: int, part: int) -> dict[str, int]:
         """Do a step on a part of the pages, unless an earlier round changed nothing."""
         last = (step - 1) // 2 * 2
-        if not self.large() or (last > 0 and not (self._changed(last - 1) + self._changed(last))):
+        if not self.find_large():
+            return {"changed": 0}
+        if last > 0 and not (self._changed(last - 1) + self._changed(last)):
             return {"changed": 0}
         return self._star(step, part)
 
@@ -135,29 +142,29 @@ class Stars(Exchange):
 
     def _edges(self, step: int, part: int) -> Iterator[np.ndarray]:
         """Yield the edges that a step wrote for the pages of a part, file by file."""
-        what, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
+        title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
-            yield read_keys(self.file(what, number, "keys"), 2, self._part_bits, part)
+            yield read_keys(self.file(title, number, "keys"), 2, self._part_bits, part)
 
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
         """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
-        found, rows = [np.zeros((0, 2), np.uint64)], 0
+        parts, rows = [np.zeros((0, 2), np.uint64)], 0
         for edges in self._edges(step, part):
-            found.append(_least_of_each(edges))
+            parts.append(_find_least_neighbours(edges))
             rows += len(edges)
-        least = np.concatenate(found)
-        return _least_of_each(least[_by_page(least)]), rows
+        least = np.concatenate(parts)
+        return _find_least_neighbours(least[_by_page(least)]), rows
 
     def _write(
-        self, what: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
+        self, title: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
         """Write edges, sorted by page; return their number."""
         ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
-        return write_keys(self.file(what, number, "keys"), ordered, rows, self._part_bits)
+        return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
     def finish_stars(self, _: int) -> dict[str, int]:
         """Do the remaining rounds; return the step after which all components are stars."""
-        if not self.large():
+        if not self.find_large():
             return {"step": 0}
         changed = [self._changed(step) for step in range(_STEPS)]
         while changed[-2] or changed[-1]:
@@ -171,7 +178,7 @@ class Stars(Exchange):
     def label(self, part: int) -> dict[str, int]:
         """Write each page's label (the smallest page of its component), sorted by group."""
         rows = np.zeros((0, 2), np.uint64)
-        if self.large():
+        if self.find_large():
             least, _ = self._least(next(self.tasks("rest", None, 1).read())["step"], part)
             least = least[least[:, 0] > 0]
             keys = self.keys_in_groups(least[:, 0] * _BACK)
@@ -185,34 +192,34 @@ class Stars(Exchange):
         A component that contains page 0, the corpus, has no best page.
         """
         best = np.zeros((0, 7), np.uint64)
-        if self.large() and len(rows := self.of_group("labels", group)):
+        if self.find_large() and len(rows := self.read_group("labels", group)):
             keys, labels = rows.T
             ranks = self.ranks(group)[(keys & PLACE).astype(np.int64)]
             rows = np.column_stack([labels, ranks, keys, np.ones_like(keys)])
-            best = _best_of_each(rows[labels > 0])
+            best = _choose_best_rows(rows[labels > 0])
         return {"rows": write_keys(self.file("best", group, "keys"), [best], len(best))}
 
     def choose(self, part: int) -> dict[str, int]:
         """Write the best page of each component, and the component's size."""
         files = [self.file("best", group.number, "keys") for group in self.groups]
         rows = np.concatenate([read_keys(path, 7, self._part_bits, part) for path in files])
-        best = _best_of_each(rows)[:, -2:]
+        best = _choose_best_rows(rows)[:, -2:]
         best = best[np.argsort(best[:, 0])]
         return {"rows": write_keys(self.file("winners", part, "keys"), [best], len(best))}
 
     def mark(self, sizes: np.ndarray, group: int) -> None:
         """Set in `sizes` the sizes of clusters that pages of a group represent."""
-        if self.large():
-            sizes[(self.of_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
-            keys, of_cluster = self.of_group("winners", group).T
-            sizes[(keys & PLACE).astype(np.int64)] = of_cluster
+        if self.find_large():
+            sizes[(self.read_group("labels", group)[:, 0] & PLACE).astype(np.int64)] = 0
+            keys, cluster_sizes = self.read_group("winners", group).T
+            sizes[(keys & PLACE).astype(np.int64)] = cluster_sizes
 
-    def of_group(self, what: str, group: int) -> np.ndarray:
+    def read_group(self, title: str, group: int) -> np.ndarray:
         """Return the rows of a group, in any order: a page's key and another number."""
-        files = [self.file(what, part, "keys") for part in range(self._parts)]
+        files = [self.file(title, part, "keys") for part in range(self._parts)]
         return np.concatenate([read_keys(path, 2, self.bits_of_group, group) for path in files])
 
-    def clustered_pages(self) -> int:
+    def count_clustered_pages(self) -> int:
         """Return the number of pages of large languages with matches."""
         return self.notes("labels", "pages", self._parts) if self._may_be_large else 0
 
@@ -228,8 +235,8 @@ class Stars(Exchange):
 
     def ranks(self, group: int) -> np.ndarray:
         """Return the ranks of the pages of a group."""
-        found = storage.read_bytes(self.file("keys", group, "ranks"))
-        return np.frombuffer(found, np.uint64).reshape(self.groups[group].pages, -1)
+        data = storage.read_bytes(self.file("keys", group, "ranks"))
+        return np.frombuffer(data, np.uint64).reshape(self.groups[group].pages, -1)
 
 
 def _by_page(edges: np.ndarray) -> np.ndarray:
@@ -243,7 +250,7 @@ def _starts(keys: np.ndarray) -> np.ndarray:
     return np.flatnonzero(new)
 
 
-def _least_of_each(edges: np.ndarray) -> np.ndarray:
+def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
     """Return the pages, each with its smallest neighbour; edges are sorted by page."""
     starts = _starts(edges[:, 0])
     if not len(starts):
@@ -251,7 +258,7 @@ def _least_of_each(edges: np.ndarray) -> np.ndarray:
     return np.column_stack([edges[starts, 0], np.minimum.reduceat(edges[:, 1], starts)])
 
 
-def _best_of_each(rows: np.ndarray) -> np.ndarray:
+def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
     """Return the smallest row of each key, with the sum of the key's rows in the last column."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
     starts = _starts(rows[:, 0])

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from mswitch.pipelines.config_checks import check_fields
-from mswitch.pipelines.corpus.dedup.base import Dedup, binary, newest_first
+from mswitch.pipelines.corpus.dedup.base import Dedup, make_binary_field, rank_newest_first
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack, unpack_column
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.records import Page
 
 UrlWinner = Literal["largest_hash", "newest"]
@@ -30,9 +30,9 @@ class UrlDedup(Dedup):
     kind: ClassVar[str] = "urls"
     width: ClassVar[int] = 5
     stored: ClassVar[tuple[pa.Field, ...]] = (
-        binary("id", 16),
-        binary("url_hash", 16),
-        binary("text_hash", 16),
+        make_binary_field("id", 16),
+        make_binary_field("url_hash", 16),
+        make_binary_field("text_hash", 16),
     )
     reads: ClassVar[tuple[str, ...]] = ("id", "text_hash", "timestamp_micros", "url_hash")
     url_winner: UrlWinner = "newest"
@@ -44,7 +44,7 @@ class UrlDedup(Dedup):
         """Return fingerprints of URL and text of each page."""
         return [
             {
-                "id": document_id(page.url),
+                "id": make_document_id(page.url),
                 "url_hash": fingerprint(page.url),
                 "text_hash": fingerprint(page.utf8),
             }
@@ -73,7 +73,7 @@ class UrlDedup(Dedup):
         """
         ids, texts = unpack_column(table["id"]), unpack_column(table["text_hash"])[:, 0]
         urls = unpack_column(table["url_hash"])[:, 0]
-        ranks = [newest_first(table["timestamp_micros"].to_numpy()), ~texts]
+        ranks = [rank_newest_first(table["timestamp_micros"].to_numpy()), ~texts]
         ranks = ranks if self.url_winner == "newest" else ranks[::-1]
         pages = np.flatnonzero(come)
         return np.column_stack([ids, *ranks, urls])[pages], pages, len(table)

@@ -19,8 +19,8 @@ from annotated_types import Ge, Le
 from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import ListRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.rules.list_files import list_remote_files, open_list
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.outputs import canonical_json
@@ -63,7 +63,7 @@ def load_badwords(directory: str | Path) -> WordLists:
         directory: its path, or a URL such as gs://bucket/badwords.
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
-    found: defaultdict[str, set[str]] = defaultdict(set)
+    words_of_lang: defaultdict[str, set[str]] = defaultdict(set)
     for name, file, size in _entries_of(directory):
         if _NO_LISTS.fullmatch(name):
             continue
@@ -75,12 +75,12 @@ def load_badwords(directory: str | Path) -> WordLists:
             )
         if size > MAX_LIST_BYTES:
             raise UserError(f"bad words {file} is larger than {MAX_LIST_BYTES:,} bytes: shorten it")
-        found[lang] |= _read_list(file)
-    if not found:
+        words_of_lang[lang] |= _read_list(file)
+    if not words_of_lang:
         raise UserError(
             f"bad words {directory} has no list: give a directory with files such as de"
         )
-    return tuple((lang, tuple(sorted(words))) for lang, words in sorted(found.items()))
+    return tuple((lang, tuple(sorted(words))) for lang, words in sorted(words_of_lang.items()))
 
 
 def identity(lists: WordLists) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
     if storage.is_remote(directory):
         sizes = {
             path.partition("/")[0]: size if "/" not in path else None
-            for path, size in remote_files(str(directory)).items()
+            for path, size in list_remote_files(str(directory)).items()
         }
         return [(name, storage.join(directory, name), sizes[name]) for name in sorted(sizes)]
     path = Path(directory)
@@ -128,13 +128,13 @@ def _read_list(file: str) -> set[str]:
 
 
 @functools.lru_cache(maxsize=4)
-def word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re.Pattern[str]]:
+def compile_word_patterns(lists: WordLists, release: Mc4Release) -> dict[str, re.Pattern[str]]:
     """Return patterns of bad words by language, for a release; compiled once per process."""
     patterns = {}
     for lang, words in lists:
         if counted := set(words) - _ALLOWED[release].get(lang, frozenset()):
             flanked = lang not in _UNSPACED[release]
-            patterns[lang] = word_pattern(counted, flanked=flanked)
+            patterns[lang] = compile_word_pattern(counted, flanked=flanked)
     return patterns
 
 
@@ -144,7 +144,7 @@ def has_bad_words(patterns: Mapping[str, re.Pattern[str]], lang: str, text: str)
     return pattern is not None and pattern.search(text.lower()) is not None
 
 
-def in_fraction(url_hash: bytes, fraction: float) -> bool:
+def is_in_fraction(url_hash: bytes, fraction: float) -> bool:
     """Return whether the hash of a page's normalised URL is within a share of all hashes."""
     numerator, denominator = float(fraction).as_integer_ratio()
     return int.from_bytes(url_hash, "big") % denominator < numerator
@@ -194,16 +194,16 @@ class BadWords(ListRule):
 
     @functools.cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        return word_patterns(self.loaded, self.mc4_release)
+        return compile_word_patterns(self.loaded, self.mc4_release)
 
     def reason(self, page: Page) -> str | None:
         if not self._patterns or not has_bad_words(self._patterns, page.lang, page.text):
             return None
-        url_hash = document_id(page.url)
-        return "bad_words" if in_fraction(url_hash, self.badwords_filter_fraction) else None
+        url_hash = make_document_id(page.url)
+        return "bad_words" if is_in_fraction(url_hash, self.badwords_filter_fraction) else None
 
 
-def word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
+def compile_word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
     """Return a pattern that matches any of `words`, taken literally.
 
     The words share their beginnings (a trie), so the time of a search depends on the length of the

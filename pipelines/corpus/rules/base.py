@@ -71,8 +71,8 @@ class Step:
             settings = {name: settings[name] for name in identifying(self)}
         # The recipe's source already identifies functions.
         settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
-        what = f"the file of rule {self.name}"
-        settings |= {n: file_digest(settings[n], what) for n in self.files if settings[n]}
+        title = f"the file of rule {self.name}"
+        settings |= {n: file_digest(settings[n], title) for n in self.files if settings[n]}
         for name, value in settings.items():
             try:
                 canonical_json(value)
@@ -283,7 +283,7 @@ def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
     return lows[0] >= lows[1] and highs[0] <= highs[1]
 
 
-def file_digest(path: str, what: str) -> str:
-    """Return the SHA-256 of a file, by path or URL; errors call the file `what`."""
-    with open_list(path, what) as file:
+def file_digest(path: str, title: str) -> str:
+    """Return the SHA-256 of a file, by path or URL; errors call the file `title`."""
+    with open_list(path, title) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,7 +15,7 @@ import numpy as np
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.rules.base import ListRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, remote_files
+from mswitch.pipelines.corpus.rules.list_files import list_remote_files, open_list
 from mswitch.pipelines.errors import UserError
 
 #: File names of the lists in a directory laid out like the University of Toulouse's.
@@ -114,8 +114,8 @@ def _files_below(path: str | Path) -> list[str] | None:
             return None
         return [str(file) for file in sorted(Path(path).glob("**/*")) if file.name in kinds]
     # Files at https:// URLs cannot be listed.
-    found = {} if storage.is_http(path) else remote_files(str(path))
-    names = sorted(name.split("/") for name in found)
+    sizes = {} if storage.is_http(path) else list_remote_files(str(path))
+    names = sorted(name.split("/") for name in sizes)
     return [storage.join(path, *name) for name in names if name[-1] in kinds] if names else None
 
 
@@ -149,7 +149,7 @@ def _exact(host: str, path: str, query: str) -> str:
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
 
-def hosts_of(url: str) -> list[str]:
+def list_hosts(url: str) -> list[str]:
     """Return the host of `url` and its parents, the longest first; empty without a host."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"//{url}")
@@ -166,7 +166,7 @@ def _entries_that_block(url: str) -> list[str]:
 
     They are the host and its parents, prefixes of the path, and the URL with its query.
     """
-    if not (hosts := hosts_of(url)):
+    if not (hosts := list_hosts(url)):
         return []
     host, parts = hosts[0], urllib.parse.urlsplit(url)
     path = parts.path.strip("/").lower().split("/")[:10]

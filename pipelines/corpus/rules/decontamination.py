@@ -28,7 +28,7 @@ from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import THE_LANGUAGE, ListRule, file_digest
 from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.corpus.rules.words import Words, chunks, cut
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 
@@ -120,7 +120,7 @@ class _Table:
     filter: np.ndarray
 
     @classmethod
-    def of(cls, hashes: np.ndarray, items: np.ndarray) -> "_Table":
+    def build(cls, hashes: np.ndarray, items: np.ndarray) -> "_Table":
         order = np.lexsort([items, hashes])
         hashes, items = hashes[order], items[order].astype(np.uint32)
         bits = max(10, (len(hashes) * _FILTER_BITS_PER_NGRAM - 1).bit_length())
@@ -154,21 +154,21 @@ class EvaluationIndex:
         self.items: list[tuple[str, int]] = []
         self.too_short: list[tuple[str, int]] = []
         self.ngrams: list[int] = []
-        found: dict[int, list[tuple[np.ndarray, int]]] = {}
+        by_length: dict[int, list[tuple[np.ndarray, int]]] = {}
         for item in items:
             length, hashes = _item_ngrams(item.text)
             if length:
-                found.setdefault(length, []).append((hashes, len(self.items)))
+                by_length.setdefault(length, []).append((hashes, len(self.items)))
                 self.items.append((item.set, item.line))
                 self.ngrams.append(len(hashes))
             else:
                 self.too_short.append((item.set, item.line))
         self._tables = {
-            length: _Table.of(
+            length: _Table.build(
                 np.concatenate([hashes for hashes, _ in rows]),
                 np.repeat([item for _, item in rows], [len(hashes) for hashes, _ in rows]),
             )
-            for length, rows in sorted(found.items())
+            for length, rows in sorted(by_length.items())
         }
 
     def __len__(self) -> int:
@@ -177,12 +177,12 @@ class EvaluationIndex:
 
     def check(self, texts: Sequence[str]) -> list[Contamination]:
         """Return the items that pages contain, sorted by page and item."""
-        found = []
+        matches = []
         for start, stop in chunks(texts):
             words = cut(texts[start:stop])
             for length, table in self._tables.items():
-                found += self._matches(words, length, table, start)
-        return sorted(found, key=lambda one: (one.page, one.set, one.line))
+                matches += self._matches(words, length, table, start)
+        return sorted(matches, key=lambda match: (match.page, match.set, match.line))
 
     def _matches(
         self, words: Words, length: int, table: _Table, offset: int
@@ -248,10 +248,10 @@ class Decontaminate(ListRule):
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Return `evaluation_item` for pages with an item; note the items in the page's columns."""
         reasons: list[str | None] = [None] * len(pages)
-        for found in self.loaded.check([page.text for page in pages]):
-            page, reasons[found.page] = pages[found.page], "evaluation_item"
-            item = {k: v for k, v in dataclasses.asdict(found).items() if k != "page"}
-            page_id = document_id(page.url).hex()
+        for match in self.loaded.check([page.text for page in pages]):
+            page, reasons[match.page] = pages[match.page], "evaluation_item"
+            item = {k: v for k, v in dataclasses.asdict(match).items() if k != "page"}
+            page_id = make_document_id(page.url).hex()
             page.columns.setdefault("_items", []).append({**item, "id": page_id, "url": page.url})
         return reasons
 
@@ -262,7 +262,7 @@ class Decontaminate(ListRule):
         return {"items": self.notes(page)}
 
 
-def contamination_report(
+def report_contamination(
     index: EvaluationIndex, matches: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return decontamination.json: each set's items, and the pages that contain them.
@@ -270,10 +270,10 @@ def contamination_report(
     Every `match` has the set, the item's line, its matched n-grams and all its n-grams, and the
     dropped page. Pages are sorted by id, so the report does not depend on the input's order.
     """
-    found = _found(matches)
+    items = _list_items(matches)
     sets: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for key in index.items:
-        sets[key[0]].update(items=1, found=key in found)
+        sets[key[0]].update(items=1, found=key in items)
     for name, _ in index.too_short:
         sets[name].update(items=1, too_short=1)
     return {
@@ -283,24 +283,24 @@ def contamination_report(
             name: {"items": n["items"], "found": n["found"], "too_short": n["too_short"]}
             for name, n in sorted(sets.items())
         },
-        "matches": _in_order(matches),
+        "matches": _sort_matches(matches),
     }
 
 
-def merge_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def merge_reports(report: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Return the joint report of a corpus and an added crawl, checked against the same sets."""
-    matches = _in_order([*one["matches"], *other["matches"]])
-    found = collections.Counter(name for name, _ in _found(matches))
-    sets = {name: {**counts, "found": found[name]} for name, counts in one["sets"].items()}
-    return {**one, "sets": sets, "matches": matches}
+    matches = _sort_matches([*report["matches"], *other["matches"]])
+    found = collections.Counter(name for name, _ in _list_items(matches))
+    sets = {name: {**counts, "found": found[name]} for name, counts in report["sets"].items()}
+    return {**report, "sets": sets, "matches": matches}
 
 
-def _found(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
+def _list_items(matches: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
     return {(match["set"], match["line"]) for match in matches}
 
 
-def _in_order(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return sorted(matches, key=lambda one: (one["set"], one["line"], one["id"]))
+def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return sorted(matches, key=lambda match: (match["set"], match["line"], match["id"]))
 
 
 def _item_ngrams(text: str) -> tuple[int, np.ndarray]:

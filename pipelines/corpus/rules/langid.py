@@ -19,8 +19,12 @@ import gcld3
 
 from mswitch.pipelines.corpus.rules import south_slavic
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import own_table
-from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts, share_in_script
+from mswitch.pipelines.corpus.rules.list_files import read_own_table
+from mswitch.pipelines.corpus.rules.text_script import (
+    count_scripts,
+    find_main_script,
+    measure_script_share,
+)
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.records import Page
 
@@ -79,14 +83,14 @@ class LanguagePolicy:
 
 
 @functools.cache
-def language_policies() -> Mapping[str, LanguagePolicy]:
+def read_language_policies() -> Mapping[str, LanguagePolicy]:
     """Read the table, by code of languages.csv; every language has a row."""
     return MappingProxyType(
         {
             row["code"]: LanguagePolicy(
                 row["decided_by"], float(row["cld3_probability"]), float(row["cld2_points"])
             )
-            for row in own_table("language_policy.csv")
+            for row in read_own_table("language_policy.csv")
         }
     )
 
@@ -133,7 +137,7 @@ class Guess(NamedTuple):
 NO_GUESS = Guess("", 0.0, reliable=False)
 
 
-def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
+def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
     """Return CLD2's guesses, at least one; the first covers most of the text.
 
     Args:
@@ -143,13 +147,13 @@ def cld2_guesses(text: str, *, latin: bool) -> list[Guess]:
     import pycld2
 
     try:
-        reliable, _, found = pycld2.detect(text, isPlainText=True, bestEffort=True)
+        reliable, _, details = pycld2.detect(text, isPlainText=True, bestEffort=True)
     except pycld2.error:  # faster than searching every text for refused characters
         cleaned = _REFUSED.sub(" ", text)
-        reliable, _, found = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
+        reliable, _, details = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
         Guess(_code(code, latin), percent / 100, points, reliable)
-        for _, code, percent, points in found
+        for _, code, percent, points in details
         if code != "un"
     ]
     return guesses or [NO_GUESS]
@@ -171,17 +175,17 @@ class TwoIdentifiers:
         self._cld3 = gcld3.NNetLanguageIdentifier(
             min_num_bytes=MIN_BYTES, max_num_bytes=4 * MAX_CHARACTERS
         )
-        self._policies = language_policies()
+        self._policies = read_language_policies()
 
     def identify(self, text: str) -> Identification:
         """Return the language of `text`, or `und` and the reason."""
         seen = sample(text, MAX_CHARACTERS).encode("utf-8", "replace").decode()
-        counts = script_counts(seen)
-        script = main_script(counts)
-        cld2, *others = cld2_guesses(seen, latin=script == "Latn")
+        counts = count_scripts(seen)
+        script = find_main_script(counts)
+        cld2, *others = ask_cld2(seen, latin=script == "Latn")
         choice, second, reason = self._decide(cld2, seen, script, text)
         if choice.lang and not reason:
-            share = share_in_script(counts, languages()[choice.lang])
+            share = measure_script_share(counts, languages()[choice.lang])
             if share < MIN_SCRIPT_SHARE:
                 reason = "script_mismatch"
         score = min(1.0, self._score(choice))
@@ -224,10 +228,10 @@ class TwoIdentifiers:
         return "" if self._sure(cld3) else "low_confidence"
 
     def _ask_cld3(self, text: str, *, latin: bool) -> Guess:
-        found = self._cld3.FindLanguage(text=text)
-        if found.language == UNDETERMINED:
+        guess = self._cld3.FindLanguage(text=text)
+        if guess.language == UNDETERMINED:
             return NO_GUESS
-        return Guess(_code(found.language, latin), found.probability)
+        return Guess(_code(guess.language, latin), guess.probability)
 
     def _sure(self, cld3: Guess) -> bool:
         policy = self._policies.get(cld3.lang)
@@ -289,14 +293,14 @@ class IdentifyLanguageAndScript(LanguageRule):
 
     def identify(self, page: Page) -> tuple[str, float]:
         """Return the language of a page and its score, as in `Identification`."""
-        found = self._identifiers.identify(page.text)
+        answer = self._identifiers.identify(page.text)
         page.columns |= {
-            "lang_second": found.second,
-            "lang_second_score": found.second_score,
-            "script": found.script,
-            "_undetermined": found.reason,
+            "lang_second": answer.second,
+            "lang_second_score": answer.second_score,
+            "script": answer.script,
+            "_undetermined": answer.reason,
         }
-        return found.lang, found.score
+        return answer.lang, answer.score
 
     def detail(self, page: Page) -> str:
         """Return the guess, or why there is none, then the score and the text."""

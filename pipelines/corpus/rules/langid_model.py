@@ -16,8 +16,8 @@ from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.langid import sample
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, own_table
-from mswitch.pipelines.corpus.rules.text_script import main_script, script_counts
+from mswitch.pipelines.corpus.rules.list_files import open_list, read_own_table
+from mswitch.pipelines.corpus.rules.text_script import count_scripts, find_main_script
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, any_code
 from mswitch.pipelines.records import Page
@@ -83,10 +83,10 @@ class IdentifyLanguageByModel(LanguageRule):
         text = sample(page.text, self.language_max_characters)
         # The model takes a single line. For an empty line, it would return some label.
         line = " ".join(text.encode("utf-8", "replace").decode().split())
-        labels, found = self._predict(line, k=_LABELS) if line else ((), ())
+        labels, probabilities = self._predict(line, k=_LABELS) if line else ((), ())
         scores: collections.Counter[str] = collections.Counter()
-        for label, probability in zip(labels, found, strict=True):
-            scores[code_of_label(label, line)] += probability
+        for label, probability in zip(labels, probabilities, strict=True):
+            scores[map_label(label, line)] += probability
         # Sums of float32 may exceed 1.
         best = [(code, min(float(score), 1.0)) for code, score in scores.most_common(2)]
         (code, first), (_, second), *_ = [*best, (UNDETERMINED, 0.0), (UNDETERMINED, 0.0)]
@@ -101,7 +101,7 @@ class IdentifyLanguageByModel(LanguageRule):
         return {"lang_score": (self.language_threshold, None)}
 
 
-def code_of_label(label: str, text: str = "") -> str:
+def map_label(label: str, text: str = "") -> str:
     """Return the code for a model's label.
 
     Args:
@@ -110,7 +110,7 @@ def code_of_label(label: str, text: str = "") -> str:
     """
     name = label.removeprefix(_PREFIX)
     if name in ("sr", "sh"):
-        return "sr-Latn" if main_script(script_counts(text)) == "Latn" else "sr"
+        return "sr-Latn" if find_main_script(count_scripts(text)) == "Latn" else "sr"
     if name.partition("_")[0] in _NO_LANGUAGE:
         return UNDETERMINED
     return _labels().get(name) or any_code(name) or UNDETERMINED
@@ -118,7 +118,7 @@ def code_of_label(label: str, text: str = "") -> str:
 
 @functools.cache
 def _labels() -> Mapping[str, str]:
-    rows = own_table("model_labels.csv")
+    rows = read_own_table("model_labels.csv")
     return MappingProxyType({row["label"]: row["code"] for row in rows})
 
 

@@ -12,8 +12,8 @@ from annotated_types import Ge
 
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, Rule
-from mswitch.pipelines.corpus.rules.script_factors import LEAST_LENGTH_FACTOR, length_factor
-from mswitch.pipelines.corpus.rules.text_script import writing_system
+from mswitch.pipelines.corpus.rules.script_factors import LEAST_LENGTH_FACTOR, find_length_factor
+from mswitch.pipelines.corpus.rules.text_script import find_writing_system
 from mswitch.pipelines.crawl.text_lines import third_longest_line
 from mswitch.pipelines.records import Page
 
@@ -103,7 +103,7 @@ class ParagraphsByScript(Paragraphs):
             return None
         if longest < _least(limit):
             return "short_lines"
-        factor = length_factor(writing_system(page.text[:_SCRIPT_CHARACTERS]))
+        factor = find_length_factor(find_writing_system(page.text[:_SCRIPT_CHARACTERS]))
         return "short_lines" if longest < round(limit * factor) else None
 
 

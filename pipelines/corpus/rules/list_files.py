@@ -15,13 +15,13 @@ from mswitch.pipelines.languages import any_code
 ALL = "*"
 
 
-def own_table(name: str) -> list[dict[str, str]]:
+def read_own_table(name: str) -> list[dict[str, str]]:
     """Return the rows of a CSV in the folder of the rules."""
     file = importlib.resources.files("mswitch.pipelines.corpus.rules").joinpath(name)
     return list(csv.DictReader(file.read_text("utf-8").splitlines()))
 
 
-def remote_files(url: str) -> dict[str, int]:
+def list_remote_files(url: str) -> dict[str, int]:
     """Return the sizes of the files below a URL by their path relative to it."""
     if set(url) & set("*?["):
         raise UserError(f"{url} is a pattern: give each list, or the directory, without *, ? or [")
@@ -31,8 +31,8 @@ def remote_files(url: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
-    """Open a list, or a temporary local copy of a remote list; errors call it `what`."""
+def open_list(path: str | Path, title: str) -> Iterator[BufferedReader]:
+    """Open a list, or a temporary local copy of a remote list; errors call it `title`."""
     with contextlib.ExitStack() as stack:
         try:
             local = stack.enter_context(storage.fetch(path))
@@ -42,7 +42,7 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
         except Exception as error:  # each file system has its own errors
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise UserError(
-                f"cannot read {what} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
+                f"cannot read {title} {storage.hide_secrets(path)} ({' '.join(reason.split())}): "
                 "give a file that exists and can be read"
             ) from error
         yield file
@@ -50,9 +50,9 @@ def open_list(path: str | Path, what: str) -> Iterator[BufferedReader]:
 
 def read_table(
     path: str | Path,
-    what: str,
+    title: str,
     take: Callable[[str, Mapping[str, str]], None],
-    give: str,
+    expected: str,
     *,
     columns: Sequence[str],
     all_languages: bool = False,
@@ -61,13 +61,13 @@ def read_table(
 
     Args:
         path: path or URL of the file.
-        what: description of the file in errors.
+        title: description of the file in errors.
         take: gets code and row; a KeyError, TypeError or ValueError refuses the file.
-        give: description of the expected columns in errors.
+        expected: description of the expected columns in errors.
         columns: names that the first line must have, besides `lang`.
         all_languages: allow `ALL` as a code.
     """
-    with open_list(path, what) as file:
+    with open_list(path, title) as file:
         rows, taken = csv.DictReader(TextIOWrapper(file, encoding="utf-8-sig")), 0
         try:
             if missing := {"lang", *columns} - {*(rows.fieldnames or ())}:
@@ -85,4 +85,4 @@ def read_table(
                 raise ValueError("no row after the header")
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             shown = storage.hide_secrets(path)
-            raise UserError(f"{shown}, line {rows.line_num}: {error!r}: give {give}") from error
+            raise UserError(f"{shown}, line {rows.line_num}: {error!r}: give {expected}") from error

@@ -66,11 +66,11 @@ class OptOut(Rule):
 
     def response_reason(self, headers: Iterable[tuple[str, str]], html: str) -> str | None:
         """Return the first honoured signal of a page as a reason to drop it, or None."""
-        found = opt_out_signals(headers, html, self.robots)
-        return next((f"opt_out_{name}" for name in self.honour if name in found), None)
+        signals = find_opt_outs(headers, html, self.robots)
+        return next((f"opt_out_{name}" for name in self.honour if name in signals), None)
 
 
-def opt_out_signals(
+def find_opt_outs(
     headers: Iterable[tuple[str, str]], html: str, robots: Sequence[str] = ("ccbot",)
 ) -> frozenset[str]:
     """Return the `SIGNALS` of a page.
@@ -80,15 +80,15 @@ def opt_out_signals(
         html: the page. Meta tags count anywhere, even in comments: in doubt, an opt-out counts.
         robots: see `OptOut`.
     """
-    found: set[str] = set()
+    signals: set[str] = set()
     for name, value in headers:
         lowered = name.strip().lower()
         if lowered == "x-robots-tag":
-            found |= _robots_directives(value, robots)
+            signals |= _robots_directives(value, robots)
         elif lowered == "tdm-reservation" and value.strip() == "1":
-            found.add("tdm_reservation")
+            signals.add("tdm_reservation")
         elif lowered == "content-usage" and _TRAIN_AI.search(value):
-            found.add("train_ai")
+            signals.add("train_ai")
     for tag in find_metas(html, ("robots", "tdm-reservation", *robots)):
         attributes = {
             match[1].lower(): match[2] or match[3] or match[4] or ""
@@ -97,10 +97,10 @@ def opt_out_signals(
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")
         if name == "robots" or name in robots:
-            found |= _robots_directives(content, robots)
+            signals |= _robots_directives(content, robots)
         elif name == "tdm-reservation" and content.strip() == "1":
-            found.add("tdm_reservation")
-    return frozenset(found)
+            signals.add("tdm_reservation")
+    return frozenset(signals)
 
 
 def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
@@ -108,7 +108,7 @@ def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
 
     A robot's name applies to all directives after it: `otherbot: noindex, nofollow`.
     """
-    found = set()
+    directives = set()
     addressed = True
     for part in value.lower().split(","):
         directive = part.strip()
@@ -117,5 +117,5 @@ def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
             addressed = robot.strip() in ("*", *robots)
             directive = rest.strip()
         if addressed:
-            found.add("noindex" if directive == "none" else directive)
-    return found & set(SIGNALS)
+            directives.add("noindex" if directive == "none" else directive)
+    return directives & set(SIGNALS)

@@ -14,14 +14,14 @@ import numpy as np
 from annotated_types import Ge
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.compiled import random_seed
+from mswitch.pipelines.compiled import get_random_seed
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
-from mswitch.pipelines.corpus.rules.repetition import repeated_characters
-from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, read_stop_words, stop_word_hashes
+from mswitch.pipelines.corpus.rules.repetition import count_repeated_characters
+from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, hash_stop_words, read_stop_words
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
-from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, mix, words_of
+from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut_pages, mix
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 
@@ -68,7 +68,7 @@ _BULLETS = [ord(character) for character in "•‣⁃◦▪▫●○■□·*-�
 _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
 
-def quality_columns(
+def measure_quality(
     words: Words, langs: Sequence[str], stop_words: Mapping[str, str] = STOP_WORDS
 ) -> dict[str, np.ndarray]:
     """Return the `COLUMNS` of pages, given their words, languages, and stop words by language."""
@@ -98,13 +98,13 @@ def _word_columns(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _stop_words(words: Words, of_pages: Sequence[str]) -> np.ndarray:
-    known = {words: stop_word_hashes(words) for words in sorted(set(of_pages) - {""})}
+def _stop_words(words: Words, lists: Sequence[str]) -> np.ndarray:
+    known = {words: hash_stop_words(words) for words in sorted(set(lists) - {""})}
     numbers = {words: number for number, words in enumerate(known)}
     listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
     bounds = np.cumsum([0, *map(len, known.values())])
-    of_page = np.array([numbers.get(words, -1) for words in of_pages], np.int64)
-    return count_distinct(words.hashes, words.first, listed, bounds, of_page)
+    list_of_page = np.array([numbers.get(words, -1) for words in lists], np.int64)
+    return count_distinct(words.hashes, words.first, listed, bounds, list_of_page)
 
 
 def _line_columns(words: Words) -> dict[str, np.ndarray]:
@@ -121,10 +121,10 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         last = np.where(closed, last - 1, last)
     dots = words.codes[np.maximum(ends[:, None] - [1, 2, 3], starts[:, None])] == _DOT
     ellipsis = (words.codes[ends - 1] == _ELLIPSIS) | (dots.all(axis=1) & (lengths >= 3))
-    again = ~_first_of_each(page_of_line, words.characters.of(starts, ends))
+    again = ~_mark_first(page_of_line, words.characters.hash(starts, ends))
 
-    def share(found: np.ndarray) -> np.ndarray:
-        return _share(np.bincount(page_of_line, found, pages), total)
+    def share(marked: np.ndarray) -> np.ndarray:
+        return _share(np.bincount(page_of_line, marked, pages), total)
 
     return {
         "bullet_line_share": share(np.isin(words.codes[starts], _BULLETS)),
@@ -146,7 +146,7 @@ def _third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) ->
     return np.where(total > 0, np.append(ordered, 0)[place], 0)
 
 
-def _first_of_each(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     """Return whether each item is the first on its page with its hash: bool [items]."""
     keys = mix(hashes + mix(pages.astype(np.uint64)))
     first = np.ones(len(keys), bool)
@@ -174,8 +174,8 @@ def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
     ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)
     units = np.stack([words.units(n) for n in ngrams])
     spans = words.spans
-    repeated = repeated_characters(
-        words.first, lengths, spans.sums, spans.inverses, units, len(TOP_NGRAMS), random_seed()
+    repeated = count_repeated_characters(
+        words.first, lengths, spans.sums, spans.inverses, units, len(TOP_NGRAMS), get_random_seed()
     )
     names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
     names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
@@ -309,10 +309,10 @@ class GopherQuality(ListRule):
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
-        columns = quality_columns(words_of(pages), langs, self.loaded[0])
+        columns = measure_quality(cut_pages(pages), langs, self.loaded[0])
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
-        for page, of_page in zip(pages, values, strict=True):
-            page.columns.update(zip(CORPUS_COLUMNS, of_page, strict=True))
+        for page, page_values in zip(pages, values, strict=True):
+            page.columns.update(zip(CORPUS_COLUMNS, page_values, strict=True))
         if not self.drop:
             return [None] * len(pages)
         return self._judge_pages(columns, pages)
@@ -343,7 +343,7 @@ class GopherQuality(ListRule):
         """Read stop words by language, separated by spaces, and limits by language and column."""
         own = read_stop_words(self.stop_words) if self.stop_words else {}
         for lang, words in own.items():
-            if words and len(stop_word_hashes(words)) < self.min_stop_words:
+            if words and len(hash_stop_words(words)) < self.min_stop_words:
                 shown = storage.hide_secrets(self.stop_words)
                 raise UserError(
                     f"{shown}: {lang} has fewer words than a page needs "
@@ -361,7 +361,7 @@ class GopherQuality(ListRule):
             columns: `COLUMNS` of pages, and their `LANG_SCORE` to apply limits on it.
             langs: languages of the pages, for limits by language.
         """
-        found: list[str | None] = [None] * len(columns["words"])
+        reasons: list[str | None] = [None] * len(columns["words"])
         by_language = self.loaded[1]
         own = [by_language.get(lang, {}) for lang in langs] if by_language else []
         limits = [*self.each_limit()]
@@ -371,15 +371,17 @@ class GopherQuality(ListRule):
             values = columns[name]
             lows, highs = np.float32(low), np.float32(high)
             if own:
-                lows, highs = np.array([one.get(name, (low, high)) for one in own], np.float32).T
+                lows, highs = np.array(
+                    [lang_limits.get(name, (low, high)) for lang_limits in own], np.float32
+                ).T
             # For the column `words`, each bound has its own reason.
             outside = (reason != "too_many_words") & (values < lows)
             outside |= (reason != "too_few_words") & (values > highs)
             if name in _UNKNOWN:
                 outside &= values != _UNKNOWN[name]
             for page in np.flatnonzero(outside):
-                found[page] = reason
-        return found
+                reasons[page] = reason
+        return reasons
 
     def describe(self, page: Page) -> Mapping[str, Any]:
         """Return the measured values; None if the page's language has no such measure."""
@@ -390,15 +392,15 @@ class GopherQuality(ListRule):
 
     def limits(self, page: Page | None = None) -> Limits:
         """Return the limits; those on stop words and word length apply only to known values."""
-        found: dict[str, tuple[float | None, float | None]] = {}
+        allowed: dict[str, tuple[float | None, float | None]] = {}
         own = self.loaded[1].get(page.lang, {}) if page else {}
         for _, column, *limits in self.each_limit():
             low, high = own.get(column, limits)
-            least, most = found.get(f"q_{column}", (None, None))
-            found[f"q_{column}"] = low or least, most if high == np.inf else high
+            least, most = allowed.get(f"q_{column}", (None, None))
+            allowed[f"q_{column}"] = low or least, most if high == np.inf else high
         if LANG_SCORE in own:
-            found[LANG_SCORE] = own[LANG_SCORE][0], None
-        return found
+            allowed[LANG_SCORE] = own[LANG_SCORE][0], None
+        return allowed
 
 
 def read_thresholds(path: str) -> ByLanguage:
@@ -407,15 +409,15 @@ def read_thresholds(path: str) -> ByLanguage:
     Args:
         path: path or URL of a CSV with lang, column, least and most.
     """
-    found: ByLanguage = {}
+    limits: ByLanguage = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
         least = float(row["least"]) if row["least"] else 0.0
         most = float(row["most"]) if row["most"] else np.inf
         if row["column"] not in (*COLUMNS, LANG_SCORE) or not least <= most:
             raise ValueError(f"{row['column']} from {least} to {most}")
-        found.setdefault(lang, {})[row["column"]] = least, most
+        limits.setdefault(lang, {})[row["column"]] = least, most
 
     give = f"lang, column, least and most, with columns among {', '.join([*COLUMNS, LANG_SCORE])}"
     read_table(path, "the thresholds", take, give, columns=("column", "least", "most"))
-    return found
+    return limits

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from mswitch.pipelines.compiled import compiled, table_size
+from mswitch.pipelines.compiled import choose_table_size, compiled
 from mswitch.pipelines.corpus.rules.words import mix_one
 
 
 @compiled
-def repeated_characters(
+def count_repeated_characters(
     first: np.ndarray,
     lengths: np.ndarray,
     sums: np.ndarray,
@@ -30,17 +30,17 @@ def repeated_characters(
         tops: number of n-gram lengths for which only the n-gram that covers most of the page
             counts, with all its occurrences. For the other lengths, all n-grams that occurred
             earlier on the page count.
-        seed: `random_seed`.
+        seed: `get_random_seed`.
 
     Returns:
         int64 [n-grams, pages].
     """
     pages = len(first) - 1
-    found = np.zeros((len(units), pages), np.int64)
+    repeated = np.zeros((len(units), pages), np.int64)
     most = 0
     for page in range(pages):
         most = max(most, first[page + 1] - first[page])
-    room = table_size(most)
+    room = choose_table_size(most)
     keys, counts = np.empty(room, np.uint64), np.empty(room, np.int64)
     places, slots = np.empty(most, np.int64), np.empty(most, np.int64)
     for page in range(pages):
@@ -50,7 +50,7 @@ def repeated_characters(
             places[number] = first[page] + number
         for ngram in range(len(units)):
             length = units[ngram, page]
-            size = table_size(left)
+            size = choose_table_size(left)
             counts[:size] = 0
             fitting = 0
             for number in range(left):
@@ -75,11 +75,11 @@ def repeated_characters(
                 end = start + length
                 if ngram < tops:
                     taken = abs(count) * (lengths[end] - lengths[start])
-                    found[ngram, page] = max(found[ngram, page], taken)
+                    repeated[ngram, page] = max(repeated[ngram, page], taken)
                 elif count < 0:  # not the first
-                    found[ngram, page] += lengths[end] - lengths[max(start, covered)]
+                    repeated[ngram, page] += lengths[end] - lengths[max(start, covered)]
                     covered = end
                 counts[slots[number]] = -abs(count)
                 places[left] = start
                 left += 1
-    return found
+    return repeated

@@ -67,12 +67,12 @@ _BLOCKS = (
 )
 
 
-def length_factor(script: str) -> float:
+def find_length_factor(script: str) -> float:
     """Return the factor for limits on characters in `script` (ISO 15924)."""
     return LENGTH_FACTORS.get(_SAME.get(script, script), 1.0)
 
 
-def unspaced_blocks(code_points: int) -> np.ndarray:
+def map_unspaced_blocks(code_points: int) -> np.ndarray:
     """Return, for each code point, 0 or one more than its script's index in `UNSPACED`."""
     table = np.zeros(code_points, np.uint8)
     for first, last, script in _BLOCKS:

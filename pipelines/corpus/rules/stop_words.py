@@ -68,7 +68,7 @@ STOP_WORDS = MappingProxyType(
 
 
 @functools.cache
-def stop_word_hashes(words: str) -> np.ndarray:
+def hash_stop_words(words: str) -> np.ndarray:
     """Return the hashes of words from `words.cut`, sorted."""
     return np.unique(cut([words]).hashes)
 
@@ -79,12 +79,12 @@ def read_stop_words(path: str) -> dict[str, str]:
     Args:
         path: path or URL of a CSV with lang and words, which are separated by spaces.
     """
-    found: dict[str, str] = {}
+    lists: dict[str, str] = {}
 
     def take(lang: str, row: Mapping[str, str]) -> None:
         words = row["words"]
-        found[lang] = words if len(stop_word_hashes(words)) else ""
+        lists[lang] = words if len(hash_stop_words(words)) else ""
 
     give = "lang and words, separated by spaces"
     read_table(path, "the stop words", take, give, columns=("words",))
-    return found
+    return lists

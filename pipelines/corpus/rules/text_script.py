@@ -82,32 +82,32 @@ def _table() -> np.ndarray:
     return table
 
 
-def script_counts(text: str) -> dict[str, int]:
+def count_scripts(text: str) -> dict[str, int]:
     """Return the number of letters (and marks) of each script in a text; omit absent scripts."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     counts = np.bincount(_table().take(points, mode="clip"), minlength=_NEUTRAL + 1)
     return {SCRIPTS[index]: int(counts[index]) for index in np.flatnonzero(counts[:_NEUTRAL])}
 
 
-def main_script(counts: dict[str, int]) -> str:
-    """Return the most frequent script in the result of `script_counts`; the first name wins ties.
+def find_main_script(counts: dict[str, int]) -> str:
+    """Return the most frequent script in the result of `count_scripts`; the first name wins ties.
 
     Return "Zyyy" for text without letters, and "Zzzz" for a script that is unknown here.
     """
     return min(counts, key=lambda script: (-counts[script], script), default="Zyyy")
 
 
-def writing_system(text: str) -> str:
+def find_writing_system(text: str) -> str:
     """Return the most frequent script of a text; Japanese, which uses three, is "Jpan"."""
-    counts = script_counts(text)
-    script = main_script(counts)
+    counts = count_scripts(text)
+    script = find_main_script(counts)
     kana = counts.get("Hira", 0) + counts.get("Kana", 0)
     # At least half of Japanese text is kana; a Chinese text may have a name or two in kana.
     japanese = script in ("Hani", "Hira", "Kana") and 3 * kana > counts.get("Hani", 0)
     return "Jpan" if japanese else script
 
 
-def share_in_script(counts: dict[str, int], language: Language) -> float:
+def measure_script_share(counts: dict[str, int], language: Language) -> float:
     """Return the share of a text's letters that are in a language's script.
 
     Japanese has three scripts, Korean has two, and all of them count.

@@ -1,8 +1,8 @@
 """Compiles, or loads, functions that ingest calls, in the process that workers are forked from."""
 
-from mswitch.pipelines.corpus.rules.quality import quality_columns
+from mswitch.pipelines.corpus.rules.quality import measure_quality
 from mswitch.pipelines.corpus.rules.words import cut
 from mswitch.pipelines.crawl.html.text import html_to_text
 
 html_to_text("<p>A page.</p>")
-quality_columns(cut(["A page."]), ["en"])
+measure_quality(cut(["A page."]), ["en"])

@@ -53,7 +53,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
     symbols, digits, visible = np.zeros(pages), np.zeros(pages), np.zeros(pages)
     for page in range(pages):
         part = 1 / letters_per_word[page]
-        of_words = 0
+        in_words = 0
         for unit in range(first[page], first[page + 1]):
             weight = part if unspaced[unit] else 1.0
             words[page] += weight
@@ -63,7 +63,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
             if kinds & LETTER:
                 with_letter[page] += weight
             if not unspaced[unit]:
-                of_words += ends[unit] - starts[unit]
+                in_words += ends[unit] - starts[unit]
         dots = signs = numerals = shown = 0
         for place in range(page_starts[page], page_starts[page + 1]):
             code, kind = codes[place], properties[place]
@@ -71,7 +71,7 @@ def _count(codes, properties, page_starts, starts, ends, first, unspaced, letter
             signs += dots == _DOTS_OF_ELLIPSIS or code in (_ELLIPSIS, _NUMBER_SIGN)
             numerals += kind & DIGIT > 0
             shown += kind & SPACE == 0
-        characters[page], symbols[page] = of_words, signs
+        characters[page], symbols[page] = in_words, signs
         digits[page], visible[page] = numerals, shown
     return Counts(words, with_letter, characters, symbols, digits, visible)
 

@@ -21,7 +21,7 @@ from mswitch.pipelines.compiled import compiled
 from mswitch.pipelines.corpus.rules.script_factors import (
     LETTERS_PER_WORD,
     UNSPACED,
-    unspaced_blocks,
+    map_unspaced_blocks,
 )
 from mswitch.pipelines.records import Page
 
@@ -60,7 +60,7 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
     )
     properties[[ord(character) for character in TERMINALS]] |= TERMINAL
     properties[[ord(character) for character in _CLOSERS]] |= CLOSER
-    return properties, unspaced_blocks(_CODE_POINTS)
+    return properties, map_unspaced_blocks(_CODE_POINTS)
 
 
 @functools.cache
@@ -69,7 +69,7 @@ def _mixed_codes() -> np.ndarray:
     return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
 
 
-def powers_of(values: int) -> tuple[np.ndarray, np.ndarray]:
+def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
     """Return powers of an odd number and of its inverse, more than `values` of each."""
     return _powers(max(10, values.bit_length()))
 
@@ -112,12 +112,12 @@ class SpanHashes:
     @classmethod
     def over(cls, values: np.ndarray) -> "SpanHashes":
         """Return the hashes of spans of these values."""
-        powers, inverses = powers_of(len(values))
+        powers, inverses = list_powers(len(values))
         sums = np.zeros(len(values) + 1, np.uint64)
         np.cumsum(values * powers[: len(values)], out=sums[1:])
         return cls(sums, inverses)
 
-    def of(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    def hash(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Return the hash of each span; equal spans have equal hashes at any place."""
         return mix((self.sums[ends] - self.sums[starts]) * self.inverses[starts])
 
@@ -188,7 +188,7 @@ class Words:
         stops = positions + units[pages]
         fits = stops <= self.first[pages + 1]
         positions, stops = positions[fits], stops[fits]
-        return positions, stops, self.spans.of(positions, stops)
+        return positions, stops, self.spans.hash(positions, stops)
 
 
 def cut(texts: Sequence[str]) -> Words:
@@ -198,7 +198,7 @@ def cut(texts: Sequence[str]) -> Words:
     codes = np.frombuffer(encoded, np.uint32)
     page_starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) + 1 for text in lowered], out=page_starts[1:])
-    powers, inverses = powers_of(len(codes))
+    powers, inverses = list_powers(len(codes))
     properties, sums, starts, ends, scripts = _find_units(codes, *_tables(), _mixed_codes(), powers)
     characters = SpanHashes(sums, inverses)
     first = np.searchsorted(starts, page_starts)
@@ -209,7 +209,7 @@ def cut(texts: Sequence[str]) -> Words:
         starts=starts,
         ends=ends,
         first=first,
-        hashes=characters.of(starts, ends),
+        hashes=characters.hash(starts, ends),
         characters=characters,
         unspaced=scripts > 0,
         letters_per_word=_letters_per_word(scripts, first),
@@ -270,7 +270,7 @@ def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
     return letters[counts.argmax(axis=1)]
 
 
-def words_of(pages: Sequence[Page]) -> Words:
+def cut_pages(pages: Sequence[Page]) -> Words:
     """Cut pages into words; each page keeps a reference to the result (`Page.words`)."""
     words = cut([page.text for page in pages])
     for number, page in enumerate(pages):

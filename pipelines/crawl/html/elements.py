@@ -55,26 +55,26 @@ UNKNOWN = len(_NAMES)
 FONT, FRAMESET, NOFRAMES, SCRIPT = map(_NAMES.index, ("font", "frameset", "noframes", "script"))
 
 
-def _by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
+def _combine_by_name(values: Iterable[tuple[int, int]]) -> np.ndarray:
     """Return for each name, and last for all other names, the combined values of its kinds."""
-    found = np.zeros(UNKNOWN + 1, np.int64)
+    combined = np.zeros(UNKNOWN + 1, np.int64)
     for kind, value in values:
         for name in _KINDS[kind].split():
-            found[_NAMES.index(name)] |= value
-    return found
+            combined[_NAMES.index(name)] |= value
+    return combined
 
 
-KIND = _by_name((kind, kind) for kind in _KINDS)
+KIND = _combine_by_name((kind, kind) for kind in _KINDS)
 _ROW_PARTS = _IMPLIED | CELL
 _TABLE_PARTS = _ROW_PARTS | ROW | ROWS
 # Kinds that a start tag closes, and kinds that are closed with them.
-STARTS_CLOSE = _by_name(
+STARTS_CLOSE = _combine_by_name(
     [
         *((kind, kind) for kind in (ITEM, TERM, OPTION, CELL, ROW, ROWS, LINK, HEADING)),
         (GROUP, OPTION),
     ]
 )
-STARTS_CLOSE_WITH = _by_name(
+STARTS_CLOSE_WITH = _combine_by_name(
     [
         (ITEM, PARAGRAPH),
         (TERM, PARAGRAPH),
@@ -84,7 +84,7 @@ STARTS_CLOSE_WITH = _by_name(
     ]
 )
 # Kinds that are closed with the element that an end tag closes.
-ENDS_CLOSE_WITH = _by_name(
+ENDS_CLOSE_WITH = _combine_by_name(
     [(SPECIAL, _IMPLIED), (GROUP, OPTION), (ROW, _ROW_PARTS), (ROWS, _ROW_PARTS | ROW)]
 )
 ENDS_CLOSE_WITH[_NAMES.index("table")] = _TABLE_PARTS
@@ -95,12 +95,12 @@ _SLOT_BITS = 10
 _FACTOR, _SHIFT, _BYTE = np.uint64(0x9E3779B97F4A7C15), np.uint64(64 - _SLOT_BITS), np.uint64(8)
 
 
-def _packed(start: int) -> np.ndarray:
+def _pack_names(start: int) -> np.ndarray:
     parts = [name.encode()[start : start + _LETTERS] for name in _NAMES]
     return np.array([int.from_bytes(part, "big") for part in parts], np.uint64)
 
 
-_FIRST, _NEXT = _packed(0), _packed(_LETTERS)
+_FIRST, _NEXT = _pack_names(0), _pack_names(_LETTERS)
 _SLOTS = np.full(1 << _SLOT_BITS, -1)
 for _number, _slot in enumerate((_FIRST * _FACTOR >> _SHIFT).tolist()):
     while _SLOTS[_slot] >= 0:
@@ -110,7 +110,7 @@ LOWER = np.frombuffer(bytes(range(256)).lower(), np.uint8).copy()
 
 
 @compiled
-def name_number(html, start, stop):
+def look_up_name(html, start, stop):
     """Return a name's index among the known names, or `UNKNOWN`."""
     first = following = np.uint64(0)
     for place in range(start, min(stop, start + _LETTERS)):

@@ -33,7 +33,7 @@ from mswitch.pipelines.crawl.html.elements import (
     UNKNOWN,
     VOID,
     VOID_IN_HTML,
-    name_number,
+    look_up_name,
 )
 from mswitch.pipelines.crawl.html.tokens import (
     BANG,
@@ -43,12 +43,12 @@ from mswitch.pipelines.crawl.html.tokens import (
     LT,
     QUESTION,
     SLASH,
-    comment_end,
+    are_equal,
     ends_section,
+    find_comment_end,
+    find_raw_end,
+    find_tag_end,
     is_plain,
-    raw_end,
-    same,
-    tag_end,
 )
 
 #: In units of 20 ns: at this limit parsing and extraction take about half a second.
@@ -82,7 +82,7 @@ class Cost(NamedTuple):
     ambiguous: bool
 
 
-def parser_cost(utf8: bytes, limit: int = MAX_COST) -> Cost:
+def bound_parser_cost(utf8: bytes, limit: int = MAX_COST) -> Cost:
     """Return an upper bound on a page's cost for the parser.
 
     Time is linear in the size of the page. Memory: 250 kB.
@@ -112,7 +112,7 @@ _DEPTH, _FORMATTING_OPEN, _LINKS, _REMAKING_ALL, _ROOT = range(5)
 
 
 @compiled
-def _place_of_name(html, opened, number, start, stop, closed_with, most):
+def _find_name(html, opened, number, start, stop, closed_with, most):
     """Return the place of the element that an end tag surely closes; if none, the depth."""
     depth = opened.sums[_DEPTH]
     for place in range(depth - 1, max(-1, depth - 2 - most), -1):
@@ -121,7 +121,7 @@ def _place_of_name(html, opened, number, start, stop, closed_with, most):
             size = element[_STOP] - element[_START]
             if number < UNKNOWN or (
                 size == stop - start <= _MOST_COMPARED
-                and same(html, element[_START], start, size, True)
+                and are_equal(html, element[_START], start, size, True)
             ):
                 return place
         if closed_with != _ANY and not KIND[element[_NAME]] & closed_with:
@@ -165,7 +165,7 @@ def _is_made_again(html, opened, number, start, tag_stop):
     for place in range(opened.sums[_DEPTH] if size <= _MOST_COMPARED else 0):
         element = opened.elements[place]
         if element[_NAME] == number and element[_TAG_STOP] - element[_START] == size:
-            equal += same(html, element[_START], start, size, False)
+            equal += are_equal(html, element[_START], start, size, False)
             if equal == _MOST_EQUAL:
                 return False
     return True
@@ -207,7 +207,7 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
         if start == len(html) or not IS_LETTER[html[start]]:
             place += 1
             if is_end or html[place] == BANG or html[place] == QUESTION:
-                place = comment_end(html, begin)
+                place = find_comment_end(html, begin)
                 elements += _TOKEN_COST + sums[_DEPTH]
                 is_section = place > begin + 3 and html[begin + 2] == BRACKET and not is_end
                 if sums[_ROOT] >= 0 and is_section and not ends_section(html, place):
@@ -216,9 +216,9 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
         stop = start
         while stop < len(html) and not ENDS_NAME[html[stop]]:
             stop += 1
-        number = name_number(html, start, stop)
+        number = look_up_name(html, start, stop)
         kind = KIND[number]
-        place, attributes, closes_itself = tag_end(html, stop)
+        place, attributes, closes_itself = find_tag_end(html, stop)
         elements += _TOKEN_COST + sums[_DEPTH]
         elements += sums[_FORMATTING_OPEN] * sums[_DEPTH] + sums[_REMAKING_ALL]
         comparisons += attributes * attributes * (1 + sums[_FORMATTING_OPEN])
@@ -234,9 +234,9 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
                 with_it, within = _ANY, sums[_DEPTH] - sums[_ROOT] - 1
             elif sums[_ROOT] < 0:
                 with_it, within = ENDS_CLOSE_WITH[number], _MOST_IMPLIED
-            found = _place_of_name(html, opened, number, start, stop, with_it, within)
-            is_sure &= found < sums[_DEPTH]
-            _cut(opened, found)
+            closed = _find_name(html, opened, number, start, stop, with_it, within)
+            is_sure &= closed < sums[_DEPTH]
+            _cut(opened, closed)
             continue
         if in_html or (in_foreign and number == FONT):
             in_foreign = is_sure = False
@@ -252,13 +252,13 @@ def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
         if closes_itself and (in_foreign or kind & FOREIGN):
             continue
         if kind & RAW:
-            end = raw_end(html, place, start, stop, number == SCRIPT)
+            end = find_raw_end(html, place, start, stop, number == SCRIPT)
             may_differ = sums[_ROOT] >= 0 or (has_frames and number != NOFRAMES)
             if may_differ and (closes_itself or not is_plain(html, place, end)):
                 return elements, comparisons // _COMPARISONS, True
             place = end
             if place < len(html):
-                place = tag_end(html, end + 2 + stop - start)[0]
+                place = find_tag_end(html, end + 2 + stop - start)[0]
             continue
         if sums[_ROOT] < 0:
             _close(opened, STARTS_CLOSE[number], STARTS_CLOSE_WITH[number])

@@ -2,7 +2,7 @@
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from mswitch.pipelines.crawl.html.limits import MAX_COST, parser_cost
+from mswitch.pipelines.crawl.html.limits import MAX_COST, bound_parser_cost
 
 
 class UnreadableError(ValueError):
@@ -42,7 +42,7 @@ def html_to_text(html: str, main_content: bool = True) -> str:
 
 
 def _check_cost(utf8: bytes) -> None:
-    cost = parser_cost(utf8)
+    cost = bound_parser_cost(utf8)
     if cost.ambiguous:
         raise UnreadableError("nested_too_deeply", "within SVG or frames, tags may be hidden")
     if cost.attributes > MAX_COST:

@@ -15,17 +15,17 @@ IS_LETTER[list(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
 
 
 @compiled
-def same(html, start, other, size, fold):
+def are_equal(html, start, other, size, fold):
     """Return whether two ranges of the page are equal; `fold` ignores case."""
     for place in range(size):
-        one, two = html[start + place], html[other + place]
-        if one != two and not (fold and LOWER[one] == LOWER[two]):
+        first, second = html[start + place], html[other + place]
+        if first != second and not (fold and LOWER[first] == LOWER[second]):
             return False
     return True
 
 
 @compiled
-def comment_end(html, start):
+def find_comment_end(html, start):
     """Return the end of a comment, or what counts as one, that starts with `<!`, `<?` or `</`."""
     size = len(html)
     if start + 3 < size and html[start + 1] == BANG and html[start + 2] == html[start + 3] == DASH:
@@ -50,11 +50,11 @@ def _is_tag(html, place, name, name_stop):
     """Return whether the same name, complete, follows `<` or `</`."""
     size = name_stop - name
     end = place + size
-    return end < len(html) and same(html, place, name, size, True) and ENDS_NAME[html[end]]
+    return end < len(html) and are_equal(html, place, name, size, True) and ENDS_NAME[html[end]]
 
 
 @compiled
-def raw_end(html, place, name, name_stop, is_script):
+def find_raw_end(html, place, name, name_stop, is_script):
     """Return the start of a raw element's end tag, or the page's end.
 
     A script that contains `<!--` and then `<script` continues after the first end tag.
@@ -86,7 +86,7 @@ def raw_end(html, place, name, name_stop, is_script):
 
 
 @compiled
-def tag_end(html, place):
+def find_tag_end(html, place):
     """Return a tag's end, its number of attributes, and whether it ends with "/>"."""
     size, count = len(html), 0
     while place < size:

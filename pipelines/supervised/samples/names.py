@@ -80,22 +80,22 @@ def _order(text: str) -> str:
 
 def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """Choose concepts and languages among `read_names`; return facts, by language."""
-    of_lang: dict[str, dict[str, str]] = {}
+    names_of_lang: dict[str, dict[str, str]] = {}
     for row in names:
-        of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]
-    english = of_lang.pop("en")
+        names_of_lang.setdefault(row["lang"], {})[row["emoji"]] = row["name"]
+    english = names_of_lang.pop("en")
     usable = {
         lang: {
             emoji: name
-            for emoji, name in found.items()
+            for emoji, name in own.items()
             if emoji in english and len(name) <= MAX_CHARACTERS
         }
-        for lang, found in of_lang.items()
+        for lang, own in names_of_lang.items()
     }
-    count = Counter(emoji for found in usable.values() for emoji in found)
+    count = Counter(emoji for own in usable.values() for emoji in own)
     emojis = sorted(count, key=lambda emoji: (-min(count[emoji], ENOUGH_LANGUAGES), _order(emoji)))
     concepts = emojis[:CONCEPTS]
-    known = {lang: len(found.keys() & set(concepts)) for lang, found in usable.items()}
+    known = {lang: len(own.keys() & set(concepts)) for lang, own in usable.items()}
     langs = sorted(usable, key=lambda lang: (-known[lang], _order(lang)))[:LANGUAGES]
     return [
         {

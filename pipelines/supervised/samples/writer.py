@@ -82,13 +82,13 @@ def write_sample(
         if not reused:
             rows = Counter(write(staged.directory))
             staged.publish({"rows_by_language": dict(sorted(rows.items()))})
-    found = read_manifest(out, STAGE)["rows_by_language"]
+    rows_of_lang = read_manifest(out, STAGE)["rows_by_language"]
     summary = {
         "stage": STAGE,
         "out": str(out),
         "reused": reused,
-        "rows": sum(found.values()),
-        "languages": len(found),
+        "rows": sum(rows_of_lang.values()),
+        "languages": len(rows_of_lang),
     }
     done = "already complete" if reused else f"{summary['rows']:,} rows"
     say(STAGE, f"{done} in {summary['languages']} languages: {Path(out) / TASK_FILE}")

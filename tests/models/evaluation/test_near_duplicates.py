@@ -9,7 +9,7 @@ from mswitch.models.evaluation.near_duplicates import number_clusters, restore_t
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     corrupt,
-    random_masks,
+    draw_masks,
     span_corruption,
 )
 from mswitch.pipelines.examples.ul2 import ul2
@@ -26,7 +26,7 @@ def tokens_of(length: int, seed: int = 0) -> np.ndarray:
 
 def signature_of(tokens: np.ndarray, seed: int = 0, lengths=LENGTHS[0]) -> np.ndarray:
     """The signature of an example of these tokens, padded as in a batch."""
-    mask = random_masks(tokens.size, lengths, [ExampleKey(seed, 5, 2, 1)])
+    mask = draw_masks(tokens.size, lengths, [ExampleKey(seed, 5, 2, 1)])
     [inputs], [targets] = corrupt(tokens[None], mask, SIZE, lengths)
     inputs, targets = (np.pad(part, (0, 7)) for part in (inputs, targets))
     return sign(restore_tokens(inputs, targets, SIZE - SENTINELS))
@@ -35,7 +35,7 @@ def signature_of(tokens: np.ndarray, seed: int = 0, lengths=LENGTHS[0]) -> np.nd
 @given(st.sampled_from(LENGTHS), st.integers(1, 400), st.integers(0, 2**32 - 1))
 def test_what_was_masked_does_not_matter(lengths, length, seed):
     tokens = tokens_of(length, seed)
-    mask = random_masks(length, lengths, [ExampleKey(seed, 5, 2, 1)])
+    mask = draw_masks(length, lengths, [ExampleKey(seed, 5, 2, 1)])
     [inputs], [targets] = corrupt(tokens[None], mask, SIZE, lengths)
     assert restore_tokens(inputs, targets, SIZE - SENTINELS).tolist() == tokens.tolist()
     np.testing.assert_array_equal(signature_of(tokens, seed, lengths), sign(tokens))

@@ -39,7 +39,7 @@ FLOAT32 = TrainConfig(dtype="float32")
 SPECIAL = ["<pad>", "</s>", "<unk>"]
 
 
-def config_of(directory: Path) -> dict:
+def parse_config(directory: Path) -> dict:
     """A config.json without what says nothing of the model: the type's name, our own key."""
     config = json.loads((directory / "config.json").read_text())
     others = ["dtype", "torch_dtype", "mswitch", "tie_word_embeddings", "decoder_start_token_id"]
@@ -82,7 +82,7 @@ def test_hugging_face_to_run_and_back_is_the_identity(tmp_path, name):
     wanted = dict.fromkeys(copies if "untied" in name else (), original["shared.weight"])
     assert_same(tensors(back), original | wanted)
     assert summary["parameters"] == sum(values.size for values in original.values())
-    assert config_of(back) == config_of(FIXTURES / name)
+    assert parse_config(back) == parse_config(FIXTURES / name)
 
 
 @pytest.mark.parametrize("scan_layers", [False, pytest.param(True, marks=pytest.mark.slow)])

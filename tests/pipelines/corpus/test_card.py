@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.build import CorpusConfig
-from mswitch.pipelines.corpus.card import data_card, escape_markdown
+from mswitch.pipelines.corpus.card import escape_markdown, render_card
 from mswitch.pipelines.corpus.recipes import MC4, MODERN
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.records import COLUMN_MEANINGS, DOCUMENT_SCHEMA
@@ -80,7 +80,7 @@ def test_the_whole_directory_is_one_table(corpus):
 
 def card_from(stats: dict) -> str:
     """The card of a corpus of mC4's settings."""
-    return data_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
+    return render_card(CorpusConfig().settings(), {"inputs": [], "shards": []}, stats)
 
 
 def stats_of(*langs: str) -> dict:
@@ -156,7 +156,7 @@ def test_every_column_is_explained():
 def card_of(config: CorpusConfig, langs: tuple[str, ...] = ("de",), badwords: str = "") -> str:
     written = json.loads(json.dumps(config.settings()))
     recipe = config.load(badwords=badwords)
-    card = data_card(written, {"inputs": [], "shards": []}, stats_of(*langs), recipe)
+    card = render_card(written, {"inputs": [], "shards": []}, stats_of(*langs), recipe)
     return " ".join(card.split())
 
 

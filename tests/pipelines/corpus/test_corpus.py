@@ -23,8 +23,8 @@ from trees import data_bytes
 from mswitch.pipelines.corpus import output_shards
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.recipes import MC4
-from mswitch.pipelines.corpus.stats import format_stats, language_totals, load_stats
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.stats import format_stats, load_stats, sum_languages
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import FAULT_POINTS
 from mswitch.pipelines.outputs import file_sha256
@@ -56,16 +56,16 @@ def test_hostile_crawl(tmp_path, hostile_crawl):
     found = documents(out)
     assert stats["stages"][0]["in"] == 25 + 13 + 9
     assert summary["documents"] == len(found) == 12 + 12 + 6 + 1
-    assert document_id("http://www.a.example/1/") == hashlib.md5(b"a.example/1").digest()
+    assert make_document_id("http://www.a.example/1/") == hashlib.md5(b"a.example/1").digest()
     newest = found["http://en.example/3"]
     assert newest["timestamp"] == "2025-01-01T00:00:00Z"
     assert newest["source"] == "b.warc.wet.gz@0"
     for row in found.values():
-        assert row["id"] == document_id(row["url"]).hex()
+        assert row["id"] == make_document_id(row["url"]).hex()
         assert row["lang"] == ("de" if "de.example" in row["url"] or "copy" in row["url"] else "en")
         assert row["lang_score"] >= 0.7
         assert row["record_id"].startswith("<urn:uuid:")
-    totals = {row["lang"]: row for row in language_totals(load_stats(out))}
+    totals = {row["lang"]: row for row in sum_languages(load_stats(out))}
     assert totals["de"]["validation"] == totals["en"]["validation"] == 2
     assert totals["de"]["bytes"] == sum(
         len(row["text"].encode()) for row in found.values() if row["lang"] == "de"

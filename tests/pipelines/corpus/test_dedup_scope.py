@@ -10,7 +10,7 @@ from corpus_builds import LENIENT, documents
 from trees import data_bytes
 
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
-from mswitch.pipelines.corpus.fingerprints import line_fingerprints
+from mswitch.pipelines.corpus.fingerprints import fingerprint_lines
 from mswitch.pipelines.corpus.recipes import MC4_BY_LANGUAGE
 from mswitch.pipelines.corpus.stats import load_stats
 from mswitch.pipelines.errors import UserError
@@ -87,9 +87,9 @@ def test_languages_are_pruned_before_the_shuffles(builder, by_language):
 
 def test_keys_of_lines():
     text = f"{SHARED}\n{SHARED.upper()}\nother"
-    german, english = line_fingerprints(text, "de"), line_fingerprints(text, "en")
+    german, english = fingerprint_lines(text, "de"), fingerprint_lines(text, "en")
     assert german[:16] == german[16:32] != german[32:]
-    assert len({german[:16], english[:16], line_fingerprints(SHARED)}) == 3
+    assert len({german[:16], english[:16], fingerprint_lines(SHARED)}) == 3
 
 
 @pytest.mark.parametrize(("profile", "scope"), [("mc4", "none"), ("modern", "global")])

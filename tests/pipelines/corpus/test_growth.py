@@ -18,11 +18,11 @@ from trees import data_bytes
 
 from mswitch.flows.stages.common import finish
 from mswitch.pipelines.corpus.build import CorpusConfig
-from mswitch.pipelines.corpus.change import _follow
+from mswitch.pipelines.corpus.change import _apply_edits
 from mswitch.pipelines.corpus.dedup.key_files import read_keys
 from mswitch.pipelines.corpus.fingerprints import fingerprint, unpack
-from mswitch.pipelines.corpus.survey import rejected_samples
-from mswitch.pipelines.corpus.url_normalization import document_id
+from mswitch.pipelines.corpus.survey import read_rejected_samples
+from mswitch.pipelines.corpus.url_normalization import make_document_id
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import CHANGE_POINTS
 from mswitch.pipelines.outputs import file_sha256
@@ -85,7 +85,7 @@ def test_a_second_crawl(tmp_path, months, corpus):
     lines = [line.lower() for row in after.values() for line in row["text"].split("\n")]
     assert len(lines) == len(set(lines))
     assert keys(corpus, "lines") == sorted(map(fingerprint, lines))
-    ids = [document_id(row["url"]) for row in after.values()]
+    ids = [make_document_id(row["url"]) for row in after.values()]
     assert keys(corpus, "urls") == sorted(ids)
     assert stages(corpus)["url_dedup"] == {"duplicate_url": 10}
     assert not list(tmp_path.glob(".corpus.partial-*"))
@@ -121,15 +121,15 @@ def test_an_edited_card_gets_the_figures(months, corpus, capsys):
 
 def test_figures_follow_beside_lines_that_repeat():
     before, after = "a\nx\n1\nx\nz\n", "a\nx\nnew\n1\nx\n2\nz\n"
-    assert _follow(f"Mine\n{before}Ours\n", before, after) == f"Mine\n{after}Ours\n"
-    assert _follow(before.replace("x", "y"), before, after) is None
+    assert _apply_edits(f"Mine\n{before}Ours\n", before, after) == f"Mine\n{after}Ours\n"
+    assert _apply_edits(before.replace("x", "y"), before, after) is None
 
 
 def test_figures_follow_into_sections_that_a_person_moved():
     card = "# T\nx docs {}\n\n## A\nfigures {}\n\n## B\nfigures of {}\n".format
     moved = "# T\n## B\nfigures of {2}\n\nx docs {0}\n\n## A\nfigures {1}\n".format
-    assert _follow(moved(10, 1, 2), card(10, 1, 2), card(11, 9, 8)) == moved(11, 9, 8)
-    assert _follow("# T\n", card(10, 1, 2), card(11, 9, 8)) is None
+    assert _apply_edits(moved(10, 1, 2), card(10, 1, 2), card(11, 9, 8)) == moved(11, 9, 8)
+    assert _apply_edits("# T\n", card(10, 1, 2), card(11, 9, 8)) is None
 
 
 @pytest.mark.parametrize("kind", ["data/de/train-*", "fingerprints/urls-*"])
@@ -184,7 +184,8 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
     entries = read_json(corpus / "manifest.json")["fingerprints"]
     sizes = []
     monkeypatch.setattr(
-        "mswitch.pipelines.corpus.phases.shared_bits", lambda size, most: sizes.append(size) or 1
+        "mswitch.pipelines.corpus.phases.choose_shared_bits",
+        lambda size, most: sizes.append(size) or 1,
     )
     add(corpus, small)
     had = {kind: sum(e["keys"] for e in entries if e["kind"] == kind) for kind in ("urls", "lines")}
@@ -194,10 +195,10 @@ def test_buckets_are_cut_for_what_the_corpus_has_too(tmp_path, months, corpus, m
 
 def test_samples_of_an_addition_are_shown_first(tmp_path, months, corpus):
     broken = tmp_path / "broken.warc.wet.gz"
-    assert rejected_samples(corpus, ["damaged"], 5) == {}
+    assert read_rejected_samples(corpus, ["damaged"], 5) == {}
     broken.write_bytes(months[1].read_bytes()[:3000])
     add(corpus, broken)
-    [damaged] = rejected_samples(corpus, ["damaged"], 5)["damaged"]
+    [damaged] = read_rejected_samples(corpus, ["damaged"], 5)["damaged"]
     assert damaged["source"].startswith("broken.warc.wet.gz@")
 
 

@@ -98,13 +98,13 @@ def run_tfds(
         lang: [word for word in words if (lang, word) != ("zh", "性")]
         for lang, words in load_badwords(badwords)
     }
-    rule = config.load().first(Paragraphs)
+    rule = config.load().find_first(Paragraphs)
     paragraphs = functools.partial(
         c4_utils.paragraph_filter,
         min_paragraphs=rule.min_lines,
         min_paragraph_len=rule.min_long_line_characters,
     )
-    fraction = config.load().first(BadWords).badwords_filter_fraction
+    fraction = config.load().find_first(BadWords).badwords_filter_fraction
 
     def document(page):
         number = int(hashlib.md5(page.normalized_url.encode()).hexdigest(), 16)

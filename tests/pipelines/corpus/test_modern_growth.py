@@ -17,7 +17,7 @@ from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.dedup import near_stars
 from mswitch.pipelines.corpus.dedup.exchange import Group, write_groups
 from mswitch.pipelines.corpus.dedup.key_files import read_keys, write_keys
-from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
+from mswitch.pipelines.corpus.dedup.near import NearDedup, rank_pages
 from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.recipes import MODERN
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
@@ -143,7 +143,7 @@ def test_who_is_like_a_dropped_page_is_dropped(tmp_path):
     for what in ("keys", "matches", "clusters"):
         storage.make_directory(rules.directory(what))
     pages = np.arange(6, dtype=np.uint64)
-    ranks = page_rank(np.full(6, 100), np.zeros(6, np.int64), np.column_stack([pages, pages]))
+    ranks = rank_pages(np.full(6, 100), np.zeros(6, np.int64), np.column_stack([pages, pages]))
     Path(rules.file("keys", 0, "ranks")).write_bytes(ranks.tobytes())
     of_group = np.uint64(1 << 30)  # 0 is the corpus
     edges = np.array([[1, 0], [2, 1], [4, 3], [5, 4]], np.uint64) + of_group

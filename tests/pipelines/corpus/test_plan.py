@@ -77,7 +77,7 @@ def test_deduplications_alone_are_cut_for_workers_to_share():
     total = {"pages": 1 << 20, "lines": 5 << 20, "bytes": {}}
     total |= {"moved": dict.fromkeys(("url_dedup", "line_dedup"), 0)}
     total |= {"keys": {"urls": 1 << 20, "lines": 5 << 20}}
-    _, buckets = plan._shuffles(total, CorpusConfig(), MC4)
+    _, buckets = plan._estimate_shuffles(total, CorpusConfig(), MC4)
     assert buckets == {"url_dedup": 8, "kept_urls": 1, "line_dedup": 8, "kept_lines": 2}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mswitch.flows.prefect.form_fields import attribute_docs
 from mswitch.pipelines.corpus.config import CorpusConfig
-from mswitch.pipelines.corpus.fingerprints import fingerprint, line_fingerprints, unpack
+from mswitch.pipelines.corpus.fingerprints import fingerprint, fingerprint_lines, unpack
 from mswitch.pipelines.corpus.recipes import (
     MC4,
     BadWords,
@@ -24,7 +24,7 @@ from mswitch.pipelines.corpus.recipes import (
     Paragraphs,
     UrlDedup,
 )
-from mswitch.pipelines.corpus.validation_split import is_validation, modulo
+from mswitch.pipelines.corpus.validation_split import compute_modulo, is_validation
 from mswitch.pipelines.crawl.text_lines import normalize_lines
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import mc4_codes
@@ -37,7 +37,7 @@ def test_halves_are_the_numbers_of_md5(texts, divisor):
     numbers = [int(hashlib.md5(text.encode()).hexdigest(), 16) for text in texts]
     assert [(int(high) << 64) + int(low) for high, low in halves] == numbers
     assert halves.dtype == np.uint64
-    assert modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
+    assert compute_modulo(halves, divisor).tolist() == [number % divisor for number in numbers]
 
 
 def test_split_is_mc4s():
@@ -49,10 +49,10 @@ def test_split_is_mc4s():
 
 
 def test_lines_differ_in_more_than_case():
-    hashes = unpack(line_fingerprints("Ein Haus\nein HAUS\nein Hauss"))
+    hashes = unpack(fingerprint_lines("Ein Haus\nein HAUS\nein Hauss"))
     assert (hashes[0] == hashes[1]).all()
     assert (hashes[0] != hashes[2]).any()
-    assert line_fingerprints("é") == hashlib.md5("é".encode()).digest()
+    assert fingerprint_lines("é") == hashlib.md5("é".encode()).digest()
     assert unpack(b"").shape == (0, 2)
 
 
@@ -60,7 +60,7 @@ def test_lines_differ_in_more_than_case():
 def test_lower_casing_a_page_is_lower_casing_its_lines(lines):
     text = normalize_lines("\n".join(lines).encode()).decode()
     expected = [hashlib.md5(line.strip().lower().encode()).digest() for line in text.split("\n")]
-    assert line_fingerprints(text) == b"".join(expected)
+    assert fingerprint_lines(text) == b"".join(expected)
 
 
 def page(text: str) -> Page:
@@ -171,7 +171,9 @@ def test_rules_are_changed_by_their_names():
     assert steps["opt_out"].robots == ()
     assert steps["blocklist"].blocklists == ("a.txt", "b.txt")
     assert not steps["personal_data"].mask_personal_data
-    assert CorpusConfig(set=("paragraphs.min_lines=5",)).load().first(Paragraphs).min_lines == 5
+    assert (
+        CorpusConfig(set=("paragraphs.min_lines=5",)).load().find_first(Paragraphs).min_lines == 5
+    )
 
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
@@ -181,15 +183,15 @@ def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
 
 
 def kept(config: CorpusConfig) -> frozenset[str]:
-    return config.load().first(IdentifyLanguage).kept
+    return config.load().find_first(IdentifyLanguage).kept
 
 
 def test_config_defaults_are_mc4s():
     config = CorpusConfig()
     assert kept(config) == {*mc4_codes(), "und"}
     recipe = config.load()
-    assert recipe.first(MaxLength).max_page_characters == 190_000
-    assert recipe.first(Paragraphs) == Paragraphs(min_lines=3, min_long_line_characters=200)
+    assert recipe.find_first(MaxLength).max_page_characters == 190_000
+    assert recipe.find_first(Paragraphs) == Paragraphs(min_lines=3, min_long_line_characters=200)
     assert thresholds(config) == (0.95, "newest", 0.999)
 
 

@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus import survey as survey_module
-from mswitch.pipelines.corpus.survey import NO_SITE, HeavyHitters, rejected_samples, sites, survey
+from mswitch.pipelines.corpus.survey import (
+    NO_SITE,
+    HeavyHitters,
+    count_sites,
+    read_rejected_samples,
+    survey,
+)
 from mswitch.pipelines.errors import UserError
 
 
@@ -41,12 +47,12 @@ from mswitch.pipelines.errors import UserError
     ],
 )
 def test_site(url, site):
-    assert sites(pa.array([url], pa.string())) == {site: 1}
+    assert count_sites(pa.array([url], pa.string())) == {site: 1}
 
 
 @given(st.lists(st.text()))
 def test_any_url_counts_once(urls):
-    counted = sites(pa.array(urls, pa.string()))
+    counted = count_sites(pa.array(urls, pa.string()))
     assert sum(counted.values()) == len(urls)
     for site in set(counted) - {NO_SITE}:
         assert site.isprintable()
@@ -126,6 +132,8 @@ def test_a_missing_or_damaged_shard_is_one_line(corpus, damage):
 
 
 def test_samples_are_read_by_reason(corpus):
-    samples = rejected_samples(corpus, ["damaged", "not_a_page", "../../secret", "too_long"], 1)
+    samples = read_rejected_samples(
+        corpus, ["damaged", "not_a_page", "../../secret", "too_long"], 1
+    )
     assert {reason: len(rows) for reason, rows in samples.items()} == {"damaged": 1, "too_long": 1}
     assert samples["too_long"][0]["url"] == "http://bad.example/long"

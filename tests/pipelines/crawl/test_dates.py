@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.crawl.dates import format_date, micros, parse_date
+from mswitch.pipelines.crawl.dates import format_date, parse_date, to_micros
 
 BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 
@@ -56,7 +56,7 @@ BERLIN = datetime.timezone(datetime.timedelta(hours=1))
 def test_forms(value, written):
     moment = parse_date(value)
     assert format_date(moment) == written
-    assert micros(moment) == micros(datetime.datetime.fromisoformat(written))
+    assert to_micros(moment) == to_micros(datetime.datetime.fromisoformat(written))
 
 
 @pytest.mark.parametrize(

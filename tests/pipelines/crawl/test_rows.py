@@ -4,13 +4,13 @@ import pytest
 from crawl_files import reasons
 
 from mswitch.pipelines.crawl.fields import Reading, map_fields
-from mswitch.pipelines.crawl.rows import UNDATED, page_from_fields
+from mswitch.pipelines.crawl.rows import UNDATED, make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
 
 def page(mapped: tuple[str, ...] = (), **fields: Any) -> Page | Rejected:
     given = {"text": "t", "url": "u", **fields}
-    return page_from_fields(given, "f@1", Reading(100, fields=map_fields(mapped)))
+    return make_page_from_fields(given, "f@1", Reading(100, fields=map_fields(mapped)))
 
 
 @pytest.mark.parametrize(

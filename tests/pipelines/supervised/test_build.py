@@ -20,7 +20,7 @@ from mswitch.pipelines.examples.example_proto import decode_example
 from mswitch.pipelines.outputs import file_sha256
 from mswitch.pipelines.supervised import directory, shards
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
-from mswitch.pipelines.supervised.split import fold, group_key, split_of
+from mswitch.pipelines.supervised.split import choose_split, fold, hash_group
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 
 CONFIG = SupervisedConfig(inputs_length=24, targets_length=12)
@@ -78,7 +78,7 @@ def test_every_row_of_every_kind_of_file_becomes_one_example(reviews, small_voca
             {"he": "iw"}.get(row["lang"], row["lang"]),
             f"sentiment: {row['title']}",
             LABELS[int(row["label"])],
-            group_key(row["product"]),
+            hash_group(row["product"]),
         )
         for row in rows(500)
     }
@@ -89,7 +89,7 @@ def test_every_row_of_every_kind_of_file_becomes_one_example(reviews, small_voca
         [group], [own] = texts["group"], texts["id"]
         assert texts["language"] == [lang.encode()]
         assert texts["answers"] == [targets]
-        assert split == split_of(group.decode())
+        assert split == choose_split(group.decode())
         assert features["inputs"].tolist() == [*vocabulary.EncodeAsIds(inputs.decode())[:23], 1]
         assert features["targets"].tolist() == [*vocabulary.EncodeAsIds(targets.decode()), 1]
         assert own.decode().partition(":")[0] in ("plain", "gzip", "zstd", "tsv", "parquet")

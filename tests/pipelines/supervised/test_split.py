@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.supervised.split import (
     SHARES,
+    choose_split,
     count_overlap,
     fold,
-    group_key,
+    hash_group,
     overlapping,
-    split_of,
 )
 
 
@@ -41,11 +41,11 @@ def test_folding_twice_is_folding_once_for_words(text):
 @given(st.text(string.ascii_letters + " ", min_size=1).filter(str.strip))
 def test_a_group_is_in_one_split_however_it_is_written(text):
     written = [text, text.upper(), f"<b>{text}</b>", f" {text} $1...", text.replace(" ", " - ")]
-    assert len({split_of(group_key(form)) for form in written}) == 1
+    assert len({choose_split(hash_group(form)) for form in written}) == 1
 
 
 def test_splits_have_their_shares():
-    found = [split_of(group_key(f"group {number}")) for number in range(20_000)]
+    found = [choose_split(hash_group(f"group {number}")) for number in range(20_000)]
     for split, share in SHARES.items():
         assert found.count(split) / 20_000 == pytest.approx(share / 100, abs=0.01)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.capped_budget import capped_budget
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import languages, mc4_codes, task_name
+from mswitch.pipelines.languages import languages, mc4_codes, name_task
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
 from mswitch.tasks.batches.order import MixtureOrder
 from mswitch.tasks.batches.training import TrainBatches
@@ -158,7 +158,7 @@ def test_every_family_and_branch_is_a_group():
 
 
 def test_names_suit_seqio_and_are_no_tasks():
-    tasks = {task_name(code) for code in languages()}
+    tasks = {name_task(code) for code in languages()}
     for name in mixtures():
         assert re.fullmatch(r"[\w.:#]+", name)
         assert name not in tasks

@@ -56,7 +56,7 @@ def test_both_masks_are_equal_for_the_same_draws(length, numbers, noise):
 
     density, mean = noise
     seeds = np.array(numbers, np.int32).reshape(2, 2)
-    counts = numpy_corruption.draws_needed(length, density, mean)
+    counts = numpy_corruption.count_draws(length, density, mean)
     draws = [
         tf.random.stateless_uniform([count], seed=seed).numpy().view(np.uint32)[None]
         for count, seed in zip(counts, seeds, strict=True)

@@ -5,7 +5,7 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mswitch.pipelines.corpus.card import data_card
+from mswitch.pipelines.corpus.card import render_card
 from mswitch.pipelines.corpus.config import CorpusConfig
 
 
@@ -23,7 +23,7 @@ def test_the_card_teaches_seqio_code_that_runs(tmp_path):
         "lines": {"in": 0, "out": 0, "dropped": {}},
     }
     config = CorpusConfig().settings()
-    card = data_card(config, {"inputs": [], "shards": []}, stats)
+    card = render_card(config, {"inputs": [], "shards": []}, stats)
     [code] = [block for block in re.findall(r"```python\n(.*?)```", card, re.S) if "seqio" in block]
     names = {"corpus": str(tmp_path)}
     exec(code, names)

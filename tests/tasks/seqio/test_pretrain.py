@@ -12,7 +12,7 @@ from processes import run_python
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.languages import languages, task_name
+from mswitch.pipelines.languages import languages, name_task
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
@@ -168,11 +168,11 @@ def test_every_mixture_has_the_rates_of_training(seqio_dataset, small_examples):
     chosen |= {"own": (own, 20), "weighted": (weighted, 1)}
     for name, (definition, budget) in chosen.items():
         mixture = seqio.MixtureRegistry.get(name)
-        assert {task.name for task in mixture.tasks} == set(map(task_name, definition.members()))
+        assert {task.name for task in mixture.tasks} == set(map(name_task, definition.members()))
         batches = TrainBatches(small_examples, 1, mixture=definition, steps=budget)
         rates = {task.name: mixture.get_rate(task) for task in mixture.tasks}
         total = sum(rates.values())
-        expected = {task_name(lang): rate for lang, rate in batches.rates.items() if rate}
+        expected = {name_task(lang): rate for lang, rate in batches.rates.items() if rate}
         found = {task: rate / total for task, rate in rates.items() if rate}
         assert found == pytest.approx(expected)
     for name in ("own", "mc4.script.Latn"):
@@ -226,7 +226,7 @@ def test_languages_that_mc4_lacks_have_tasks_and_a_mixture(added_examples):
     both = {name: seqio.get_mixture_or_task(name) for name in ("mc4", "mswitch")}
     names = {name: {task.name for task in mixture.tasks} for name, mixture in both.items()}
     assert len(names["mc4"]) == 107
-    beside = {task_name(language.code) for language in languages().values() if not language.mc4}
+    beside = {name_task(language.code) for language in languages().values() if not language.mc4}
     assert names["mswitch"] - names["mc4"] == beside >= added
     assert names["mswitch"] >= names["mc4"]
     before = list(seqio.get_global_cache_dirs())

@@ -13,7 +13,7 @@ from mswitch.pipelines import local_pool, storage
 from mswitch.pipelines.corpus.dedup import near_stars
 from mswitch.pipelines.corpus.dedup.exchange import group_shards, write_groups
 from mswitch.pipelines.corpus.dedup.key_files import write_keys
-from mswitch.pipelines.corpus.dedup.near import NearDedup, page_rank
+from mswitch.pipelines.corpus.dedup.near import NearDedup, rank_pages
 from mswitch.pipelines.corpus.dedup.near_exchange import NearDuplicates
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Engine, run_tasks
@@ -38,7 +38,7 @@ def write_matches(
     for group in joined:
         numbers.append((group.number + 1 << near_stars.PAGE_BITS) + np.arange(group.pages))
         length, newest, *ids = draws.integers(0, 2, (4, group.pages))
-        ranks = page_rank(length, newest, np.column_stack(ids).astype(np.uint64))
+        ranks = rank_pages(length, newest, np.column_stack(ids).astype(np.uint64))
         with storage.publish(rules.file("keys", group.number, "ranks")) as path:
             path.write_bytes(ranks.tobytes())
     langs = np.arange(pages + 1, dtype=np.uint64) % np.uint64(languages)

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.dedup import key_files
 from mswitch.pipelines.corpus.dedup.exchange import group_shards, write_groups
-from mswitch.pipelines.corpus.dedup.key_files import best_of_each, shared_bits
+from mswitch.pipelines.corpus.dedup.key_files import choose_best_rows, choose_shared_bits
 from mswitch.pipelines.corpus.dedup.lines import LineDedup, own_lines
 from mswitch.pipelines.corpus.dedup.minimum_per_key import MinimumPerKey
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup, UrlWinner
 from mswitch.pipelines.corpus.fingerprints import unpack
 from mswitch.pipelines.corpus.recipes import IdentifyLanguage, Paragraphs, Recipe
-from mswitch.pipelines.corpus.shard_work import _rows
+from mswitch.pipelines.corpus.shard_work import _make_rows
 from mswitch.pipelines.corpus.url_normalization import normalize_url
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.text_lines import normalize_lines
@@ -51,7 +51,7 @@ def deduplicate(
     with tempfile.TemporaryDirectory() as root:
         work = WorkDirectory(root)
         storage.make_directory(work.directory("pages"))
-        rows = [list(_rows(pages, RECIPE)) for pages in units]
+        rows = [list(_make_rows(pages, RECIPE)) for pages in units]
         for number, unit in enumerate(rows):
             table = pa.Table.from_pylist(unit, RECIPE.pages)
             pq.write_table(table, work.pages(number), row_group_size)
@@ -129,8 +129,8 @@ def test_page_of_largest_hash_wins_in_3_0_1():
 
 def test_best_of_each_is_stable():
     rows = np.array([[1, 0, 5], [0, 9, 7], [1, 0, 5], [0, 9, 3]], np.uint64)
-    assert best_of_each(rows).tolist() == [3, 0]
-    assert best_of_each(rows[:0]).tolist() == []
+    assert choose_best_rows(rows).tolist() == [3, 0]
+    assert choose_best_rows(rows[:0]).tolist() == []
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 3)] * 4), max_size=40))
@@ -139,7 +139,7 @@ def test_best_of_each_equals_a_sort_by_all_columns(rows):
     for number, row in sorted(enumerate(rows), key=lambda item: (item[1], item[0])):
         best.setdefault(row[:2], number)
     candidates = np.array(rows, np.uint64).reshape(-1, 4)
-    assert best_of_each(candidates).tolist() == list(best.values())
+    assert choose_best_rows(candidates).tolist() == list(best.values())
 
 
 WORDS = st.sampled_from(["aa", "bb", "AA", "cc", "d", "aa  b", "ff"])
@@ -194,7 +194,7 @@ def test_a_unit_of_any_size_is_sorted_in_bounded_memory(tmp_path, same):
 
     path = str(tmp_path / "candidates.keys")
     tracemalloc.start()
-    parts = key_files.in_key_order(read, 3, 1_000_000, best_of_each, limit)
+    parts = key_files.in_key_order(read, 3, 1_000_000, choose_best_rows, limit)
     rows = key_files.write_keys(path, parts, 1_000_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -220,7 +220,7 @@ def test_a_bucket_is_read_alone_whatever_the_index(high, rows, least_bits, bits)
                 found = key_files.read_keys(file.name, 2, bits, bucket).tolist()
                 assert found == [row for row in written.tolist() if row[0] >> (64 - bits) == bucket]
         if bits <= least_bits:
-            before = key_files.rows_before(file.name, bits)
+            before = key_files.count_rows_before(file.name, bits)
             assert len(before) == (1 << bits) + 1
             assert before[-1] == len(high)
 
@@ -242,7 +242,7 @@ def test_groups_are_neighbours_and_none_is_too_large(keys):
 )
 def test_much_is_cut_for_workers_to_share(size, most, count):
     """In megabytes."""
-    assert 1 << shared_bits(size << 20, most << 20) == count
+    assert 1 << choose_shared_bits(size << 20, most << 20) == count
 
 
 @given(st.lists(st.tuples(st.sampled_from("aäb "), st.booleans()), min_size=1, max_size=9))

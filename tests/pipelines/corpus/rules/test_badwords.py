@@ -13,12 +13,12 @@ from mswitch.pipelines.corpus.rules.badwords import (
     MAX_LIST_BYTES,
     MAX_WORD_CHARACTERS,
     WordLists,
+    compile_word_pattern,
+    compile_word_patterns,
     has_bad_words,
     identity,
-    in_fraction,
+    is_in_fraction,
     load_badwords,
-    word_pattern,
-    word_patterns,
 )
 from mswitch.pipelines.errors import UserError
 
@@ -42,7 +42,7 @@ def lists(**words: list[str]) -> WordLists:
 
 
 def drops(badwords: WordLists, lang: str, text: str, release: str = "3.1.0") -> bool:
-    return has_bad_words(word_patterns(badwords, release), lang, text)
+    return has_bad_words(compile_word_patterns(badwords, release), lang, text)
 
 
 def test_all_of_ldnoobws_lists_are_read(tmp_path):
@@ -133,9 +133,9 @@ def test_releases_differ_in_japanese_and_in_what_is_allowed():
 
 def test_a_share_is_kept_by_the_hash_of_the_url():
     """c4_utils_test's pair: md5 of the first is even, that of the second odd."""
-    assert in_fraction(md5("filtered.url.com"), 0.5)
-    assert not in_fraction(md5("unfiltered.url.com"), 0.5)
-    kept = [not in_fraction(md5(f"a.org/{i}"), 0.999) for i in range(20_000)]
+    assert is_in_fraction(md5("filtered.url.com"), 0.5)
+    assert not is_in_fraction(md5("unfiltered.url.com"), 0.5)
+    kept = [not is_in_fraction(md5(f"a.org/{i}"), 0.999) for i in range(20_000)]
     numbers = [int.from_bytes(md5(f"a.org/{i}")) % 9007199254740992 for i in range(20_000)]
     assert kept == [number >= 8998192055486251 for number in numbers]
     assert 0 < sum(kept) < 60
@@ -171,13 +171,13 @@ def test_equals_tfds(c4_utils):
     }
     words["zh"] = [word for word in words["zh"] if word != "性"]
     theirs = c4_utils.get_badwords_filter_fn(words, filter_fraction=0.5)
-    patterns = word_patterns(lists(**words), "3.1.0")
+    patterns = compile_word_patterns(lists(**words), "3.1.0")
     outcomes = set()
     for number in range(4000):
         lang = draws.choice([*languages, "hi-Latn", "sw", "und"])
         text = "".join(draws.choices("abcdABCÄ性 .\n&_", k=draws.randrange(1, 60)))
         page = c4_utils.PageFeatures(text=text, normalized_url=f"a/{number}", language=lang)
-        chosen = in_fraction(md5(page.normalized_url), 0.5)
+        chosen = is_in_fraction(md5(page.normalized_url), 0.5)
         kept = not (has_bad_words(patterns, lang, text) and chosen)
         assert kept == theirs(page)
         outcomes.add(kept)
@@ -193,6 +193,6 @@ def test_hostile_lists_and_pages_take_linear_time():
     many = {f"{n:06x}" for n in range(50_000)}
     for words in (nested | patterns, many):
         for flanked in (True, False):
-            pattern = word_pattern(words, flanked)
+            pattern = compile_word_pattern(words, flanked)
             for text in ("a" * 190_000 + "c", "a_" * 95_000, "-a" * 95_000, "0" * 190_000):
                 pattern.search(text)

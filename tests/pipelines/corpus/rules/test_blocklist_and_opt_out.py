@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.rules.blocklist import BlockedUrls, load_blocklist
-from mswitch.pipelines.corpus.rules.opt_out import OptOut, opt_out_signals
+from mswitch.pipelines.corpus.rules.opt_out import OptOut, find_opt_outs
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.storage import find
 
@@ -202,7 +202,7 @@ def test_a_build_is_known_by_the_same_digest_as_before(tmp_path):
     ],
 )
 def test_signals(headers, html, expected):
-    assert opt_out_signals(headers, html) == expected
+    assert find_opt_outs(headers, html) == expected
 
 
 def test_policy_chooses_what_it_honours():
@@ -223,7 +223,7 @@ def test_hostile_html_is_no_trouble(unit):
     """Well under a second; were a pattern quadratic, it would be many minutes."""
     html = unit * 100_000
     for whole in (html, f"{html}'>", f'{html}">', f"<!--{html}-->", f"<script>{html}</script>"):
-        assert opt_out_signals([], whole) == frozenset()
+        assert find_opt_outs([], whole) == frozenset()
 
 
 def test_names_of_robots_have_no_case():

@@ -11,7 +11,7 @@ from mswitch.pipelines.corpus.rules import langid as langid_module
 from mswitch.pipelines.corpus.rules.langid import (
     IdentifyLanguageAndScript,
     TwoIdentifiers,
-    language_policies,
+    read_language_policies,
     sample,
 )
 from mswitch.pipelines.corpus.rules.langid_mc4 import IdentifyLanguage
@@ -192,7 +192,7 @@ def test_a_rule_that_was_used_travels_to_workers(rule):
 
 
 def test_every_language_has_a_policy():
-    policies = language_policies()
+    policies = read_language_policies()
     assert list(policies) == list(languages())
     by_cues = {code for code, policy in policies.items() if policy.decided_by == "cues"}
     assert by_cues == {"hr", "bs", "sr-Latn"}

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.recipes import IdentifyLanguageByModel
-from mswitch.pipelines.corpus.rules.langid_model import code_of_label
-from mswitch.pipelines.corpus.rules.list_files import own_table
+from mswitch.pipelines.corpus.rules.langid_model import map_label
+from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.languages import UNDETERMINED, languages
@@ -115,14 +115,14 @@ def test_any_text_has_a_score(model, text):
     ],
 )
 def test_labels_have_codes(label, text, code):
-    assert code_of_label(label, text) == code
+    assert map_label(label, text) == code
 
 
 def test_every_row_of_the_table_is_a_language():
-    rows = own_table("model_labels.csv")
+    rows = read_own_table("model_labels.csv")
     assert len({row["label"] for row in rows}) == len(rows)
     assert {row["code"] for row in rows} <= languages().keys()
-    assert len({code_of_label(row["label"]) for row in rows}) > 100
+    assert len({map_label(row["label"]) for row in rows}) > 100
 
 
 def test_what_is_no_model_is_one_line(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from mswitch.pipelines.corpus.rules.quality import (
     DUPLICATE_NGRAMS,
     TOP_NGRAMS,
     GopherQuality,
-    quality_columns,
+    measure_quality,
 )
 from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS
 from mswitch.pipelines.corpus.rules.words import cut
@@ -20,7 +20,7 @@ from mswitch.pipelines.samples.gflanguages import GFLANGUAGES_IDS
 
 
 def columns_of(text: str, lang: str = "xx") -> dict[str, float]:
-    return {name: column[0].item() for name, column in quality_columns(cut([text]), [lang]).items()}
+    return {name: column[0].item() for name, column in measure_quality(cut([text]), [lang]).items()}
 
 
 def repetition_by_definition(words: list[str]) -> dict[str, float]:
@@ -55,7 +55,7 @@ PAGE = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PAGE, min_size=1, max_size=4))
 def test_repetition_is_as_defined_whatever_page_stands_beside(pages):
-    found = quality_columns(cut([" ".join(words) for words in pages]), ["xx"] * len(pages))
+    found = measure_quality(cut([" ".join(words) for words in pages]), ["xx"] * len(pages))
     for page, words in enumerate(pages):
         for name, expected in repetition_by_definition(words).items():
             assert found[name][page] == pytest.approx(expected, rel=1e-6), name
@@ -110,7 +110,7 @@ def test_dots_in_a_row_are_one_ellipsis():
 
 def test_stop_words_are_counted_once_each_and_by_language():
     text = "The house and the garden and the dog"
-    found = quality_columns(cut([text, text, "Das Haus"]), ["en", "de", "de"])["stop_words"]
+    found = measure_quality(cut([text, text, "Das Haus"]), ["en", "de", "de"])["stop_words"]
     assert found.tolist() == [2, 0, 1]
 
 
@@ -134,10 +134,10 @@ def test_every_list_of_stop_words_meets_its_language():
 
 @given(st.lists(st.text(st.sampled_from("ab #.…•-1 \n我ไ「।"), max_size=30), max_size=6))
 def test_columns_are_shares_and_do_not_depend_on_company(texts):
-    together = quality_columns(cut(texts), ["en"] * len(texts))
+    together = measure_quality(cut(texts), ["en"] * len(texts))
     assert list(together) == list(COLUMNS)
     for page, text in enumerate(texts):
-        alone = quality_columns(cut([text]), ["en"])
+        alone = measure_quality(cut([text]), ["en"])
         for name, kind in COLUMNS.items():
             assert together[name].dtype == kind
             assert together[name][page] == alone[name][0]
@@ -172,15 +172,15 @@ PROSE = (
     ],
 )
 def test_the_reason_to_drop_a_page(text, reason):
-    assert GopherQuality().judge(quality_columns(cut([text]), ["en"])) == [reason]
+    assert GopherQuality().judge(measure_quality(cut([text]), ["en"])) == [reason]
 
 
 def test_limits_that_are_off_can_be_set():
     policy = GopherQuality(min_terminal_line_share=0.5, min_words=1, min_stop_words=0)
-    columns = quality_columns(cut(["Menu\nHome\nAbout us\nThe end."]), ["en"])
+    columns = measure_quality(cut(["Menu\nHome\nAbout us\nThe end."]), ["en"])
     assert policy.judge(columns) == ["unfinished_lines"]
     policy = dataclasses.replace(policy, max_digit_share=0.1, min_terminal_line_share=0)
-    assert policy.judge(quality_columns(cut(["page 123 of"]), ["en"])) == ["not_alphabetic"]
+    assert policy.judge(measure_quality(cut(["page 123 of"]), ["en"])) == ["not_alphabetic"]
 
 
 def test_a_limit_is_within_what_is_allowed():
@@ -203,7 +203,7 @@ def test_a_limit_is_within_what_is_allowed():
 def test_a_hostile_page_takes_no_longer_than_its_length():
     """A page of one word, and one of all different words: sorts, not squares."""
     same, different = "a " * 95_000, " ".join(map(str, itertools.islice(itertools.count(), 30_000)))
-    found = quality_columns(cut([same, different]), ["en", "en"])
+    found = measure_quality(cut([same, different]), ["en", "en"])
     assert found["duplicate_10gram_share"].tolist() == [pytest.approx(1, abs=1e-3), 0]
 
 

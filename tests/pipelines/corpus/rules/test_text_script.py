@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.rules.text_script import (
     SCRIPTS,
-    main_script,
-    script_counts,
-    share_in_script,
-    writing_system,
+    count_scripts,
+    find_main_script,
+    find_writing_system,
+    measure_script_share,
 )
 from mswitch.pipelines.languages import languages
 
@@ -44,7 +44,7 @@ def test_letters_are_of_the_script_that_unicode_names_them_by(script):
         and script_by_name(character) == script
         and not any(word in unicodedata.name(character) for word in EXEMPT)
     ]
-    wrong = [letter for letter in letters if script_counts(letter) != {script: 1}]
+    wrong = [letter for letter in letters if count_scripts(letter) != {script: 1}]
     assert len(letters) > 20
     assert wrong == []
 
@@ -52,50 +52,50 @@ def test_letters_are_of_the_script_that_unicode_names_them_by(script):
 def test_what_is_no_letter_counts_nowhere():
     neutral = "0123456789 ,.!?;:-–—()[]{}«»“”„…/\\@#%&*+=<>|~^`'\"€£$°×÷"
     neutral += "\t\n😀→∑１２３、。！？٠١٢۰۱२३"
-    assert script_counts(neutral) == {}
-    assert main_script({}) == "Zyyy"
+    assert count_scripts(neutral) == {}
+    assert find_main_script({}) == "Zyyy"
 
 
 def test_letters_of_unlisted_scripts_are_of_another():
-    assert script_counts("ꕉꕜꕮ ꔔꘋ 𐌰𐌱𐌲 ꆈꌠ") == {"Zzzz": 10}
+    assert count_scripts("ꕉꕜꕮ ꔔꘋ 𐌰𐌱𐌲 ꆈꌠ") == {"Zzzz": 10}
 
 
 def test_the_commonest_script():
-    counts = script_counts("Привет, world!")
+    counts = count_scripts("Привет, world!")
     assert counts == {"Cyrl": 6, "Latn": 5}
-    assert main_script(counts) == "Cyrl"
-    assert main_script(script_counts("аbвd")) == "Cyrl"  # by name
+    assert find_main_script(counts) == "Cyrl"
+    assert find_main_script(count_scripts("аbвd")) == "Cyrl"  # by name
 
 
 def test_japanese_and_korean_are_written_in_several_scripts():
-    japanese = script_counts("日本語のテキスト")
-    assert share_in_script(japanese, languages()["ja"]) == 1
-    assert share_in_script(japanese, languages()["zh"]) == 3 / 8
-    assert share_in_script(script_counts("한국어 漢字"), languages()["ko"]) == 1
-    assert share_in_script({}, languages()["de"]) == 0
+    japanese = count_scripts("日本語のテキスト")
+    assert measure_script_share(japanese, languages()["ja"]) == 1
+    assert measure_script_share(japanese, languages()["zh"]) == 3 / 8
+    assert measure_script_share(count_scripts("한국어 漢字"), languages()["ko"]) == 1
+    assert measure_script_share({}, languages()["de"]) == 0
 
 
 @pytest.mark.parametrize("code", list(languages()))
 def test_every_language_names_a_script_that_is_known(code):
     language = languages()[code]
-    counts = script_counts(language.autonym)
+    counts = count_scripts(language.autonym)
     modifiers = sum(unicodedata.category(c) == "Lm" for c in language.autonym)
     assert sum(counts.values()) > modifiers
-    assert share_in_script(counts, language) >= 1 - modifiers / sum(counts.values())
+    assert measure_script_share(counts, language) >= 1 - modifiers / sum(counts.values())
 
 
 @given(st.text(), st.text())
 def test_counts_add_up(one, other):
-    counts = script_counts(one + other)
+    counts = count_scripts(one + other)
     assert set(counts) <= set(SCRIPTS)
     assert sum(counts.values()) <= len(one) + len(other)
-    parts = script_counts(one), script_counts(other)
+    parts = count_scripts(one), count_scripts(other)
     assert counts == {s: parts[0].get(s, 0) + parts[1].get(s, 0) for s in counts}
-    assert counts == script_counts((one + other)[::-1])
+    assert counts == count_scripts((one + other)[::-1])
 
 
 def test_a_lone_surrogate_is_no_letter():
-    assert script_counts("a\ud800b") == {"Latn": 2}
+    assert count_scripts("a\ud800b") == {"Latn": 2}
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_a_lone_surrogate_is_no_letter():
     ],
 )
 def test_the_writing_system_of_a_text(text, script):
-    assert writing_system(text) == script
+    assert find_writing_system(text) == script

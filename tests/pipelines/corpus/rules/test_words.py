@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.corpus.rules.script_factors import length_factor
+from mswitch.pipelines.corpus.rules.script_factors import find_length_factor
 from mswitch.pipelines.corpus.rules.words import SpanHashes, chunks, cut
 
 
@@ -76,9 +76,9 @@ def test_order_of_words_counts():
 def test_span_hashes_are_those_of_the_content(values):
     hashes = SpanHashes.over(np.array(values, np.uint64))
     spans = [(a, b) for a in range(len(values)) for b in range(a + 1, len(values) + 1)]
-    found = hashes.of(*np.array(spans).T)
+    found = hashes.hash(*np.array(spans).T)
     for (a, b), value in zip(spans, found, strict=True):
-        same = SpanHashes.over(np.array(values[a:b], np.uint64)).of(
+        same = SpanHashes.over(np.array(values[a:b], np.uint64)).hash(
             np.array([0]), np.array([b - a])
         )
         # A leading zero is worth nothing to a polynomial; words are never zero.
@@ -103,9 +103,9 @@ def test_chunks_cover_all_pages_in_order(lengths, limit):
 
 
 def test_length_factors_know_the_scripts_of_identification():
-    assert length_factor("Hans") == length_factor("Hani") < length_factor("Kana") < 1
-    assert length_factor("Hang") == length_factor("Kore") < 1
-    assert length_factor("Thai") == length_factor("Latn") == 1
+    assert find_length_factor("Hans") == find_length_factor("Hani") < find_length_factor("Kana") < 1
+    assert find_length_factor("Hang") == find_length_factor("Kore") < 1
+    assert find_length_factor("Thai") == find_length_factor("Latn") == 1
 
 
 def test_lone_surrogates_are_no_words():

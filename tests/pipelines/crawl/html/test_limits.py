@@ -3,7 +3,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from resiliparse.parse.html import HTMLTree
 
-from mswitch.pipelines.crawl.html.limits import MAX_COST, parser_cost
+from mswitch.pipelines.crawl.html.limits import MAX_COST, bound_parser_cost
 
 NAMES = st.sampled_from(
     (
@@ -33,7 +33,7 @@ PIECES = st.one_of(
 
 
 def is_refused(html: str) -> bool:
-    cost = parser_cost(html.encode())
+    cost = bound_parser_cost(html.encode())
     return cost.ambiguous or max(cost.elements, cost.attributes) > MAX_COST
 
 
@@ -89,7 +89,7 @@ def test_the_parser_does_no_more_than_is_told(before, formatting, unit):
     """A table's cell is one element here, and four there; some wrap the whole page."""
     html = before + "".join(f"<b id={i}>" for i in range(formatting))
     html += "".join(unit.replace("%d", str(number)) for number in range(40))
-    cost = parser_cost(html.encode())
+    cost = bound_parser_cost(html.encode())
     if cost.ambiguous or cost.elements > MAX_COST:
         return
     nodes, depths = parsed(html)
@@ -163,7 +163,7 @@ def test_what_takes_the_parser_seconds_is_refused(html):
     ],
 )
 def test_ordinary_markup_does_not_pile_up(unit):
-    cost = parser_cost((unit * 300).encode())
+    cost = bound_parser_cost((unit * 300).encode())
     assert not cost.ambiguous
     assert cost.elements <= 250 * 300 * unit.count("<")
 
@@ -210,4 +210,4 @@ def test_ordinary_svg_leaves_no_doubt():
     ],
 )
 def test_hostile_pages_are_told_in_time_that_grows_as_they_do(piece):
-    parser_cost((piece * ((8 << 20) // len(piece))).encode())
+    bound_parser_cost((piece * ((8 << 20) // len(piece))).encode())

@@ -5,8 +5,14 @@ from html5lib.constants import tokenTypes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.pipelines.crawl.html.elements import name_number
-from mswitch.pipelines.crawl.html.tokens import ENDS_NAME, IS_LETTER, comment_end, raw_end, tag_end
+from mswitch.pipelines.crawl.html.elements import look_up_name
+from mswitch.pipelines.crawl.html.tokens import (
+    ENDS_NAME,
+    IS_LETTER,
+    find_comment_end,
+    find_raw_end,
+    find_tag_end,
+)
 
 
 def tags_of(html: str) -> list[tuple[str, int]]:
@@ -25,11 +31,11 @@ def tags_of(html: str) -> list[tuple[str, int]]:
             while stop < len(utf8) and not ENDS_NAME[utf8[stop]]:
                 stop += 1
             name = bytes(utf8[place:stop]).decode().lower()
-            place, attributes, _ = tag_end(utf8, stop)
+            place, attributes, _ = find_tag_end(utf8, stop)
             if place < len(utf8):
                 found.append((name, attributes))
         elif utf8[place + 1] in b"!?" or (start < len(utf8) and start == place + 2):
-            place = comment_end(utf8, place)
+            place = find_comment_end(utf8, place)
         else:
             place += 1
     return found
@@ -63,13 +69,13 @@ def test_tags_of_a_page(html, expected):
 )
 def test_a_script_ends_where_the_standard_says(html, end):
     utf8 = np.frombuffer(b"<script>" + html.encode(), np.uint8)
-    assert raw_end(utf8, 8, 1, 7, True) - 8 == end
+    assert find_raw_end(utf8, 8, 1, 7, True) - 8 == end
 
 
 def test_names_have_no_case_and_are_told_apart():
     def number(name: str) -> int:
         utf8 = np.frombuffer(f"{name}>".encode(), np.uint8)
-        return int(name_number(utf8, 0, len(name.encode())))
+        return int(look_up_name(utf8, 0, len(name.encode())))
 
     assert number("BlockQuote") == number("blockquote") != number("blockquota")
     assert number("x-y") == number("blockquota") == number("ſ") == number("divdivdivdivdivdiv")
