@@ -262,7 +262,9 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(tmp_path):
 
 def test_a_vocabulary_that_is_no_unigram_model_is_refused(tmp_path):
     model = add_sentinels(train_model(["a cab", "a bad cad"] * 20, 300, model_type="bpe"))
-    with pytest.raises(UserError, match="--vocab is a BPE model, and tokenizers are written of"):
+    with pytest.raises(
+        UserError, match="--vocab is a BPE model, but tokenizers are written only for"
+    ):
         write_tokenizer(tmp_path, model)
 
 

@@ -85,7 +85,7 @@ def test_tied_and_untied_contradictions(source, sharded):
     change_config(sharded, tie_word_embeddings=True)
     refuse(sharded, "lm_head.weight differs from shared.weight")
     change_config(sharded, transformers_version="5.1.0")
-    refuse(sharded, "transformers 5.1.0 calls every mT5 tied")
+    refuse(sharded, "transformers 5.1.0 marks every mT5 as tied")
 
 
 @pytest.mark.parametrize(
