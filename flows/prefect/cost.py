@@ -16,7 +16,7 @@ from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.hardware import peak_flops
 from mswitch.models.nn.flops import recomputed_flops, training_step_flops
 from mswitch.models.presets import PRESETS
-from mswitch.models.training.run_directory import CONFIG, model_of, train_config_of
+from mswitch.models.training.run_directory import CONFIG, parse_model, parse_train_config
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -150,8 +150,8 @@ class CostGuard:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
                 same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
-                same = same and self._model(one) in (None, model_of(config))
-                if same and _timed(train_config_of(config)) == _timed(one.config):
+                same = same and self._model(one) in (None, parse_model(config))
+                if same and _timed(parse_train_config(config)) == _timed(one.config):
                     found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None
 

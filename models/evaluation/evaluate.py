@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import Evaluator
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, EVALUATION_SETTINGS
-from mswitch.models.training.checkpoint import complete_steps, restore_parameters
+from mswitch.models.training.checkpoint import list_complete_steps, restore_parameters
 from mswitch.models.training.distributed import (
     agree,
     membership,
@@ -30,11 +30,11 @@ from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
     check_vocabulary,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
-from mswitch.models.training.tables import is_made, write_table
+from mswitch.models.training.tables import is_written, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.ul2 import NAMES
@@ -221,7 +221,7 @@ def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
         int(path.stem)
         for path in (files.directory / EVALUATION).glob("*.parquet")
         if path.stem.isdecimal()
-        and is_made(
+        and is_written(
             path,
             storage.join(files.place, EVALUATION, path.name),
             EVALUATION_SETTINGS,
@@ -238,7 +238,7 @@ def _steps_to_evaluate(
     run = files.directory
     # First: a run that ends between the two looks has its last checkpoints.
     finished = (run / MARKER).is_file()
-    there = set(complete_steps(run / CHECKPOINTS))
+    there = set(list_complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]
     if missing and finished:
         raise UserError(
@@ -305,7 +305,7 @@ def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainCon
     The mesh is the requested one, else the training's, or one device if that needs more devices
     than exist. The default batch is `USUAL_BATCH`, or the next number that the mesh divides.
     """
-    train = train_config_of(described)
+    train = parse_train_config(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}
     if any(asked.values()):
         axes = {axis: size or 1 for axis, size in asked.items()}

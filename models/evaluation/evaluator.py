@@ -29,7 +29,7 @@ from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import model_of
+from mswitch.models.training.run_directory import parse_model
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
@@ -120,7 +120,7 @@ class Evaluator:
         dispatch: str,
         batches: ValidationBatches,
     ):
-        self._model = model_of(described)
+        self._model = parse_model(described)
         self._in_blocks = self._model.sparse and dispatch == "blocks"
         if self._in_blocks and train.devices > 1:
             raise UserError(

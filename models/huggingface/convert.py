@@ -25,15 +25,15 @@ from mswitch.models.huggingface.tensors import (
 )
 from mswitch.models.huggingface.tokenizer import TOKENIZER, write_tokenizer
 from mswitch.models.presets import PRESETS
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import (
     check_model_file,
-    model_of,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from mswitch.models.training.state import Parameters, Skeleton, count_parameters, unroll
 from mswitch.models.training.step_zero import stage_run, write_step_zero
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -65,7 +65,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     files = WeightFiles(directory)
     source = {name: file_sha256(directory / name) for name in files.files}
     skeleton = Skeleton.of(model, _TRAIN)
-    counts = parameter_counts(skeleton)
+    counts = count_parameters(skeleton)
     summary = {"stage": "import-hf", "out": str(out), "parameters": sum(counts.values())}
     preset = preset_of(model)
     with stage_run(out, stage="import-hf", config={"config": original, "sha256": source}) as output:
@@ -123,11 +123,11 @@ def _export(
 ) -> dict[str, Any]:
     run = files.directory
     described = read_run(run)
-    model = model_of(described)
+    model = parse_model(described)
     config = write_config(model, described.get("huggingface"))
     if vocabulary is not None:
         check_model_file(files.place, described, vocabulary)
-    step = chosen_step(files, step)
+    step = choose_step(files, step)
     identity = {
         "run": described["config_hash"],
         "step": step,
@@ -137,14 +137,14 @@ def _export(
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.of(model, _TRAIN)
     _check_pieces(model, skeleton)
-    summary["parameters"] = sum(parameter_counts(skeleton).values())
+    summary["parameters"] = sum(count_parameters(skeleton).values())
     with stage_output(out, stage="export-hf", config=identity) as output:
         if output.complete:
             return {**summary, "reused": True}
-        stored = Skeleton.of(model, train_config_of(described))
+        stored = Skeleton.of(model, parse_train_config(described))
         like = stored.abstract_parameters()
         restored = restore_parameters(files, step, like, described["config_hash"])
-        parameters = unrolled(restored)
+        parameters = unroll(restored)
         places = {piece.tensor: piece for piece in exported_pieces(model)}
         written = write_weights(
             output.directory,

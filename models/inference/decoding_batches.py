@@ -22,7 +22,7 @@ from mswitch.models.inference.beam import make_beam_decoder
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.partitioning import make_mesh
-from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.run_directory import parse_model, parse_train_config
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.pipelines import storage
@@ -58,7 +58,7 @@ class Generator:
         labels: Sequence[str] | None = None,
         read: Callable[[list[int]], Any] | None = None,
     ):
-        train = train_config_of(described)
+        train = parse_train_config(described)
         train = dataclasses.replace(
             train,
             dtype=config.dtype or train.dtype,
@@ -69,7 +69,7 @@ class Generator:
             model_parallel=1,
         )
         self._mesh = make_mesh(train)
-        self._skeleton = Skeleton.of(model_of(described), train)
+        self._skeleton = Skeleton.of(parse_model(described), train)
         self._processor, self._batch_size = processor, config.batch_size
         self._labels = labels if config.decode == "labels" else None
         self._read = read or processor.DecodeIds

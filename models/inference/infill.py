@@ -12,7 +12,7 @@ import sentencepiece
 from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, memory_explained
 from mswitch.models.inference.decoding_batches import Generator, own_examples
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
@@ -72,7 +72,7 @@ def infill(
             MAX_TOKENS,
             read=functools.partial(_spans, processor),
         )
-        step = chosen_step(files, step)
+        step = choose_step(files, step)
         say("predict", f"filling gaps with {files.place}/{CHECKPOINTS}/{step}")
         like = generator.abstract_parameters()
         parameters = restore_parameters(files, step, like, described["config_hash"])

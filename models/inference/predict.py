@@ -20,7 +20,7 @@ from mswitch.models.config import PredictConfig
 from mswitch.models.device_errors import check_devices, memory_explained
 from mswitch.models.inference.decoding_batches import Generator, own_examples
 from mswitch.models.inference.prediction_scores import score_predictions
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
@@ -29,7 +29,7 @@ from mswitch.models.training.run_directory import (
     read_run,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.tables import is_made, write_table
+from mswitch.models.training.tables import is_written, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
@@ -185,7 +185,7 @@ class Predictor:
 
     def step(self, asked: int | None, split: Split) -> int:
         """Return the checkpoint to use: `asked`, the selected, or the newest."""
-        found = chosen_step(self.files, asked)
+        found = choose_step(self.files, asked)
         selected = asked is not None or (self.run / SELECTED).is_file()
         if not selected and split == "test" and len(self.described["eval_steps"]) > 1:
             raise UserError(
@@ -223,7 +223,7 @@ class Predictor:
         path = self.run / f"{name}.parquet"
         out = storage.join(self.files.place, f"{name}.parquet")
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
-        reused = is_made(path, out, _SETTINGS, self.settings, fix)
+        reused = is_written(path, out, _SETTINGS, self.settings, fix)
         # After the checks above, which read nothing of test.
         noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
         if reused:

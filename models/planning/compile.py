@@ -92,7 +92,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
     from mswitch.models.capacity import batch_groups
     from mswitch.models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
-    from mswitch.models.training.optimizer import optimizer_of
+    from mswitch.models.training.optimizer import make_optimizer
     from mswitch.models.training.state import Skeleton
     from mswitch.models.training.step import make_train_step
     from mswitch.models.training.total_loss import FEATURES
@@ -101,7 +101,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     mesh = arrange_mesh(train, devices)
     groups = batch_groups(model, train.batch_size, request.inputs_length, request.targets_length)
     check_divisible(model, train, groups)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     def feature(name: str) -> jax.ShapeDtypeStruct:

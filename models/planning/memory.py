@@ -15,7 +15,7 @@ from jax.sharding import AbstractMesh
 from mswitch.models.capacity import batch_groups, expert_capacity
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.partitioning import AXES
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
 #: bfloat16 arrays kept for the backward pass of scanned layers. With the feed-forward width:
@@ -81,7 +81,7 @@ def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
     """Count the bytes of parameters and moments on each device, with training's shardings."""
     mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
     skeleton = dataclasses.replace(skeleton, mesh=mesh)
-    state = skeleton.abstract_state(optimizer_of(train))
+    state = skeleton.abstract_state(make_optimizer(train))
     return StateMemory(_device_bytes(state.parameters), _device_bytes(state.moments))
 
 

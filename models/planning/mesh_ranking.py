@@ -12,7 +12,7 @@ from mswitch.models.partitioning import check_divisible
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.memory import StepMemory, state_memory, step_memory
 from mswitch.models.planning.topology import Topology, share_between_hosts
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations dominate.
@@ -42,7 +42,7 @@ def rank_settings(
     """Return all settings that divide batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
     lengths = (config.inputs_length, config.targets_length)
-    counts = parameter_counts(skeleton)
+    counts = count_parameters(skeleton)
     found = []
     for mesh in _meshes(model, config, topology.devices):
         state = state_memory(skeleton, mesh)

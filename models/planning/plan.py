@@ -17,7 +17,7 @@ from mswitch.models.planning.memory import USABLE_SHARE
 from mswitch.models.planning.mesh_ranking import Setting, rank_settings
 from mswitch.models.planning.topology import Topology, parse_topology
 from mswitch.models.presets import preset as find_preset
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.config_checks import parse_value
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
@@ -51,7 +51,7 @@ def make_plan(
         "batch_size": config.batch_size,
         "inputs_length": config.inputs_length,
         "targets_length": config.targets_length,
-        "parameters": sum(parameter_counts(skeleton).values()),
+        "parameters": sum(count_parameters(skeleton).values()),
         **_as_json(chosen),
         "parameter_bytes_per_device": chosen.memory.state.parameters,
         "optimizer_bytes_per_device": chosen.memory.state.optimizer,

@@ -33,7 +33,7 @@ from mswitch.models.training.run_directory import (
 )
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.run_plan import RunPlan
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
@@ -115,7 +115,7 @@ def train_prepared(
         # The whole model uses one kind of attention, whatever the lengths of its parts.
         settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
         skeleton = Skeleton.of(model, settled, mesh)
-        counts = parameter_counts(skeleton)
+        counts = count_parameters(skeleton)
         measured = {
             "parameters": sum(counts.values()),
             "parameters_by_group": counts,
@@ -130,7 +130,7 @@ def train_prepared(
             files.publish(CONFIG)
 
         on_first(describe)
-        for line in _introduction(plan, measured, lengths):
+        for line in _introduce(plan, measured, lengths):
             say_once("train", line)
         say_once("train", f"metrics, checkpoints and TensorBoard events go to {out}")
         final_loss = run_training(plan, batches, files, skeleton, groups)
@@ -201,9 +201,7 @@ def make_plan(
     return plan, batches
 
 
-def _introduction(
-    plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]
-) -> Iterator[str]:
+def _introduce(plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]) -> Iterator[str]:
     """Yield a few lines that describe the training."""
     model, config = plan.model, plan.train
     every = {1: "every", 2: "every second"}.get(model.sparse_every, f"every {model.sparse_every}th")

@@ -22,9 +22,9 @@ from mswitch.models.training.finetune import is_same, prepare_tuning
 from mswitch.models.training.initial_parameters import find_origin
 from mswitch.models.training.run_directory import (
     check_vocabulary,
-    model_of,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.run_plan import RunPlan, Teacher
@@ -130,7 +130,7 @@ def _find_teacher(
     with open_files(teacher, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)
-        model = model_of(described)
+        model = parse_model(described)
         if not model.sparse:
             raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
         origin = find_origin(files, step, keep_moments=False)
@@ -140,7 +140,7 @@ def _find_teacher(
     of_widths = dataclasses.replace(model, experts=0)
     check_divisible(of_widths, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
-    return Teacher(origin, model, train_config_of(described), **settings)
+    return Teacher(origin, model, parse_train_config(described), **settings)
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:

@@ -22,21 +22,21 @@ from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.initial_parameters import find_origin
-from mswitch.models.training.routing_metrics import routing_sums
+from mswitch.models.training.routing_metrics import sum_routing
 from mswitch.models.training.run_directory import (
     check_vocabulary,
-    model_of,
-    path_from,
+    name_place,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.state import (
     Parameters,
     Skeleton,
-    dense_name,
-    parameter_counts,
-    unrolled,
+    count_parameters,
+    find_dense_name,
+    unroll,
 )
 from mswitch.models.training.step_zero import stage_run, write_step_zero
 from mswitch.models.training.total_loss import FEATURES, run_model
@@ -90,7 +90,7 @@ def _upcycle(
 ) -> dict[str, Any]:
     run = files.place
     described = read_run(files.directory)
-    dense = model_of(described)
+    dense = parse_model(described)
     if dense.sparse:
         raise UserError(f"{run} has experts already: give a dense run")
     layers = dense.encoder_layers, dense.decoder_layers
@@ -116,7 +116,7 @@ def _upcycle(
     }
     train = TrainConfig(dtype="float32", seed=config.seed)
     skeleton = Skeleton.of(sparse, train)
-    parameter_count = sum(parameter_counts(skeleton).values())
+    parameter_count = sum(count_parameters(skeleton).values())
     preset = f"{described['preset']}-upcycled-{config.experts}"
     summary = {
         "stage": STAGE,
@@ -129,9 +129,9 @@ def _upcycle(
             before = read_json_object(storage.join(output.out, MANIFEST))["upcycled"]
             return {**summary, "reused": True, **{name: before[name] for name in _LOSSES}}
         say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
-        stored = Skeleton.of(dense, train_config_of(described))
+        stored = Skeleton.of(dense, parse_train_config(described))
         like = stored.abstract_parameters()
-        of_dense = unrolled(restore_parameters(files, origin.step, like, described["config_hash"]))
+        of_dense = unroll(restore_parameters(files, origin.step, like, described["config_hash"]))
         validation = ValidationBatches(examples, config.batch_size)
         held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
@@ -162,10 +162,10 @@ def _upcycle(
             examples={
                 "config_hash": manifest["config_hash"],
                 "vocabulary_sha256": manifest["vocabulary_sha256"],
-                "path": path_from(start, examples),
+                "path": name_place(start, examples),
             },
             languages=described["languages"],
-            origin={**origin.identity, "path": path_from(start, run)},
+            origin={**origin.identity, "path": name_place(start, run)},
             upcycled=found,
         )
         output.publish({"preset": preset, "parameters": parameter_count, "upcycled": found})
@@ -213,7 +213,7 @@ def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
         if ".router." in name:
             values[name] = np.asarray(drawn[name])
             continue
-        source = dense[dense_name(name, period)]
+        source = dense[find_dense_name(name, period)]
         values[name] = np.broadcast_to(np.asarray(source, np.float32), shape.shape)
     return values
 
@@ -243,7 +243,7 @@ def _measurer(
             head, stats = run_model(skeleton, parameters, batch, capacities=capacities)
             losses, _ = chunked_token_losses(*head, batch["decoder_target_tokens"], 1)
         weights = batch["decoder_loss_weights"]
-        routing = routing_sums(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
+        routing = sum_routing(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
         found = ((losses * weights).sum(), weights.sum())
         return *found, routing["confidence"], routing["tokens"]
 

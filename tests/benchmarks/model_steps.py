@@ -32,10 +32,10 @@ from timing import ROOT, options
 from mswitch.models.capacity import batch_groups
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.flops import training_step_flops
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
@@ -92,7 +92,7 @@ class Training:
         self.config, self.batch = config, batch(config.vocabulary_size)
         self.skeleton = Skeleton.of(config, TRAIN)
         self.groups = batch_groups(config, ROWS, INPUTS, TARGETS)
-        self.optimizer = optimizer_of(TRAIN)
+        self.optimizer = make_optimizer(TRAIN)
         self.state = self.skeleton.initial_state(self.optimizer)
 
     def steps(self, name: str) -> Side:
@@ -116,7 +116,7 @@ class Training:
         def gradient(_old, parameters, batch):
             tokens = batch["decoder_loss_weights"].sum()
             loss = functools.partial(
-                batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
+                compute_batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
             )
             key = jax.random.key(0)
             return jax.grad(lambda p: loss(p, batch, key=key)[0])(parameters)

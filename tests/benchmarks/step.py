@@ -31,7 +31,7 @@ from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel, choose_kernel
 from mswitch.models.partitioning import BATCH_AXES, make_mesh, put_batch
 from mswitch.models.presets import preset
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
 from mswitch.pipelines.errors import UserError
@@ -103,7 +103,7 @@ def time_step(
 ) -> tuple[float, int, float]:
     """Seconds of a training step, its peak bytes a device, and seconds of compiling."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     rng = np.random.default_rng(0)
     source, targets = (
         rng.integers(3, model.vocabulary_size, (train.batch_size, length)).astype(np.int32)

@@ -32,7 +32,7 @@ from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.partitioning import AXES, check_divisible
 from mswitch.models.planning.memory import state_memory, step_memory
 from mswitch.models.training.evaluation_steps import evaluation_steps
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
@@ -101,7 +101,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     assert setting.measured == NOT_MEASURED
     assert config.rows * lengths[0] >= 1e5
     assert 32 <= sparse.experts <= 128
-    assert 1e7 < sum(parameter_counts(Skeleton.of(dense, config)).values()) < 1e8
+    assert 1e7 < sum(count_parameters(Skeleton.of(dense, config)).values()) < 1e8
 
 
 def test_the_budget_holds_the_steps_and_more_of_it_more(on):

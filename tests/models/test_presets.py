@@ -5,7 +5,7 @@ import pytest
 from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
 from mswitch.models.nn.flops import forward_flops
 from mswitch.models.presets import PRESETS, preset
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 
 M, B = 1e6, 1e9
@@ -13,7 +13,7 @@ M, B = 1e6, 1e9
 
 def parameters(model: ModelConfig) -> int:
     # Layers in one array are traced once.
-    return sum(parameter_counts(Skeleton.of(model, TrainConfig(scan_layers=True))).values())
+    return sum(count_parameters(Skeleton.of(model, TrainConfig(scan_layers=True))).values())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from mswitch.models.capacity import batch_groups  # noqa: E402
 from mswitch.models.config import ModelConfig, TrainConfig  # noqa: E402
 from mswitch.models.partitioning import make_mesh, put_batch  # noqa: E402
 from mswitch.models.presets import preset  # noqa: E402
-from mswitch.models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
+from mswitch.models.training.optimizer import Adafactor, make_optimizer  # noqa: E402
 from mswitch.models.training.state import Skeleton  # noqa: E402
 from mswitch.models.training.step import make_train_step  # noqa: E402
 from mswitch.models.training.total_loss import FEATURES  # noqa: E402
@@ -46,7 +46,7 @@ def relative_difference(one, other) -> float:
 def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) -> dict:
     """A run from the state it draws itself, or from one that another mesh drew."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     if factored:  # as the matrices of all presets but the smallest are
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)

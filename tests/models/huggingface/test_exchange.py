@@ -30,8 +30,8 @@ from mswitch.models.huggingface.files import WeightFiles, write_weights
 from mswitch.models.huggingface.tensors import pieces
 from mswitch.models.huggingface.tokenizer import write_tokenizer
 from mswitch.models.presets import preset
-from mswitch.models.training.run_directory import CONFIG, SELECTED, model_of, read_run
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.run_directory import CONFIG, SELECTED, parse_model, read_run
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 
@@ -54,7 +54,7 @@ def tensors(directory: Path) -> dict[str, np.ndarray]:
 
 
 def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
-    return jax.device_get(unrolled(trained_runs.parameters_of(run, step)))
+    return jax.device_get(unroll(trained_runs.parameters_of(run, step)))
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -93,8 +93,8 @@ def test_run_to_hugging_face_and_back_is_the_identity(tmp_path, scan_layers):
     assert export_hf(run, exported, max_shard_bytes=20_000)["files"] > 3
     import_hf(exported, back)
     assert_same(parameters_of(back), parameters_of(run, 4))
-    trained = dataclasses.replace(model_of(read_run(run)), sparse_every=2)  # means nothing here
-    assert model_of(read_run(back)) == trained
+    trained = dataclasses.replace(parse_model(read_run(run)), sparse_every=2)  # means nothing here
+    assert parse_model(read_run(back)) == trained
     export_hf(back, tmp_path / "again", max_shard_bytes=20_000)
     for path in exported.glob("model*"):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()

@@ -22,7 +22,7 @@ from mswitch.models.huggingface.convert import _tensor, read_parameters
 from mswitch.models.huggingface.files import WeightFiles
 from mswitch.models.huggingface.tensors import pieces
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 from mswitch.pipelines.outputs import read_json_object
 
 #: Of the largest logit.
@@ -151,7 +151,7 @@ def test_the_training_loss_equals_plain_numpy(capacity_factor):
         "router_z_loss": 0.05 * sum(outcome.z_losses),
     }
     loss = functools.partial(
-        batch_loss,
+        compute_batch_loss,
         Skeleton.of(model, train),
         groups=Groups(groups, groups),
         target_tokens=real.sum(),

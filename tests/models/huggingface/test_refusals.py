@@ -18,7 +18,7 @@ from mswitch.models.huggingface.tensors import Piece, pieces
 from mswitch.models.nn.experts import SwitchFeedForward
 from mswitch.models.nn.layers import parameter
 from mswitch.models.presets import preset
-from mswitch.models.training.state import _tree
+from mswitch.models.training.state import _trace_tree
 from mswitch.pipelines.errors import UserError
 
 
@@ -219,10 +219,10 @@ def shared_expert(monkeypatch):
 
     def patch():
         monkeypatch.setattr(SwitchFeedForward, "__init__", build_more)
-        _tree.cache_clear()
+        _trace_tree.cache_clear()
 
     yield patch
-    _tree.cache_clear()
+    _trace_tree.cache_clear()
 
 
 def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_expert):

@@ -8,7 +8,7 @@ from mswitch.models.config import TrainConfig
 from mswitch.models.nn.flops import training_step_flops
 from mswitch.models.presets import preset
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 
@@ -24,7 +24,9 @@ def test_analytic_flops_are_those_xla_counts(name):
 
     def loss(parameters, batch):
         groups, tokens = batch_groups(model, ROWS, INPUTS, TARGETS), batch["decoder_loss_weights"]
-        return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens.sum())[0]
+        return compute_batch_loss(
+            skeleton, parameters, batch, groups=groups, target_tokens=tokens.sum()
+        )[0]
 
     def tokens(length: int, dtype: str = "int32"):
         return jax.ShapeDtypeStruct((ROWS, length), dtype)

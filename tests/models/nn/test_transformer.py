@@ -9,10 +9,10 @@ import train_child as child
 from mswitch.models.capacity import Groups, batch_groups
 from mswitch.models.config import TrainConfig
 from mswitch.models.nn.losses import chunked_token_losses
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.optimizer import make_optimizer
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.step import make_train_step
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 
@@ -31,7 +31,7 @@ def gradients(config, train, batch, groups=None, key=None):
     def loss(parameters, batch):
         tokens = batch["decoder_loss_weights"].sum()
         how = {"groups": groups, "target_tokens": tokens, "key": key}
-        return batch_loss(skeleton, parameters, batch, **how)[0]
+        return compute_batch_loss(skeleton, parameters, batch, **how)[0]
 
     return jax.jit(jax.value_and_grad(loss))(parameters, batch)
 
@@ -62,7 +62,7 @@ def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
     plain, plain_gradient = gradients(config, FLOAT32, batch, key=key)
     other, other_gradient = gradients(config, saving, batch, key=key)
     assert float(plain) == pytest.approx(float(other), rel=1e-6)
-    other_gradient = unrolled(other_gradient)
+    other_gradient = unroll(other_gradient)
     assert plain_gradient.keys() == other_gradient.keys()
     for name, values in plain_gradient.items():
         np.testing.assert_allclose(values, other_gradient[name], atol=2e-6, err_msg=name)
@@ -78,7 +78,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
     results = []
     for parts in (1, 2):
         train = dataclasses.replace(FLOAT32, microbatches=parts)
-        skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+        skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
         step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
         results.append(step(skeleton.initial_state(optimizer), batch))
     (one, one_metrics), (two, two_metrics) = results
@@ -94,7 +94,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
 def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, kind, dtype):
     config = request.getfixturevalue(kind)
     train = dataclasses.replace(FLOAT32, dtype=dtype)
-    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
     step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
     state = skeleton.initial_state(optimizer)
     assert all(values.dtype == jnp.float32 for values in state.parameters.values())

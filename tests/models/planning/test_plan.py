@@ -22,7 +22,7 @@ from mswitch.models.planning.plan import make_comparison, make_pair, make_plan
 from mswitch.models.planning.text import format_comparison, format_pair, format_plan, train_options
 from mswitch.models.planning.topology import parse_topology, share_between_hosts
 from mswitch.models.presets import preset
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.pipelines.errors import UserError
 
@@ -176,7 +176,7 @@ def test_memory_of_the_state_is_what_training_allocates(sparse):
     train = TrainConfig(batch_size=8, dtype="float32")
     skeleton = Skeleton.of(sparse, train)
     memory = state_memory(skeleton, train)
-    state = skeleton.initial_state(optimizer_of(train))
+    state = skeleton.initial_state(make_optimizer(train))
     assert memory.parameters == sum(x.nbytes for x in state.parameters.values())
     assert memory.optimizer == sum(x.nbytes for x in jax.tree.leaves(state.moments))
     halved = state_memory(skeleton, dataclasses.replace(train, expert_parallel=2))

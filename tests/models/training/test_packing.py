@@ -13,7 +13,7 @@ from mswitch.models.config import JobConfig, TrainConfig
 from mswitch.models.nn.losses import chunked_token_losses
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import FEATURES, SEGMENTS, batch_loss
+from mswitch.models.training.total_loss import FEATURES, SEGMENTS, compute_batch_loss
 from mswitch.models.training.train import train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
@@ -109,7 +109,9 @@ def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded,
 
         def loss(parameters):
             # A group for all, so that Switch balances the same tokens.
-            return batch_loss(model, parameters, batch, groups=Groups(), target_tokens=tokens)[0]
+            return compute_batch_loss(
+                model, parameters, batch, groups=Groups(), target_tokens=tokens
+            )[0]
 
         return jax.value_and_grad(loss)(parameters)
 

@@ -16,8 +16,8 @@ from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.training.finetune import finetune
-from mswitch.models.training.run_directory import model_of, read_run
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.run_directory import parse_model, read_run
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.train import train
 from mswitch.models.transfer import upcycle as module
 from mswitch.models.transfer.config import UpcycleConfig
@@ -51,7 +51,7 @@ def sparse(dense, examples, tmp_path_factory):
 
 
 def parameters_of(run, step):
-    return unrolled(trained_runs.parameters_of(run, step))
+    return unroll(trained_runs.parameters_of(run, step))
 
 
 def nats(run):
@@ -109,7 +109,7 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     tokens = [batch[f"{kind}_tokens"] for kind in kinds]
 
     def hidden(run, parameters):
-        skeleton = Skeleton.of(model_of(read_run(run)), TrainConfig(dtype="float32"))
+        skeleton = Skeleton.of(parse_model(read_run(run)), TrainConfig(dtype="float32"))
         capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
 
         @jax.jit
@@ -120,7 +120,7 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
 
     out = sparse[0]
     of_dense = parameters_of(dense, 30)
-    skeleton = Skeleton.of(model_of(read_run(out)), TrainConfig(dtype="float32"))
+    skeleton = Skeleton.of(parse_model(read_run(out)), TrainConfig(dtype="float32"))
     wanted = hidden(dense, of_dense)
     copied = hidden(out, expanded(of_dense, skeleton)) - wanted
     upcycled = hidden(out, parameters_of(out, 0)) - wanted
