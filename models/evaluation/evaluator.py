@@ -16,7 +16,7 @@ import pyarrow as pa
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from mswitch.models.capacity import Groups, batch_groups, expert_capacity
+from mswitch.models.capacity import Groups, expert_capacity, group_batch
 from mswitch.models.config import TrainConfig
 from mswitch.models.evaluation.near_duplicates import (
     Document,
@@ -26,8 +26,8 @@ from mswitch.models.evaluation.near_duplicates import (
 )
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, ROUTING_SCHEMA, WHOLE_SCHEMA
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import chunked_token_losses
-from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
+from mswitch.models.nn.losses import compute_token_losses
+from mswitch.models.partitioning import check_divisible, find_fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
 from mswitch.models.training.run_directory import parse_model
 from mswitch.models.training.state import Parameters, Skeleton
@@ -72,7 +72,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             head, stats = run_model(
                 skeleton, parameters, batch, groups=groups, capacities=capacities
             )
-            losses, _ = chunked_token_losses(
+            losses, _ = compute_token_losses(
                 *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
             )
         weights = batch["decoder_loss_weights"]
@@ -128,7 +128,7 @@ class Evaluator:
                 "leave it out, or give --data-parallel 1"
             )
         self._mesh = make_mesh(train)
-        self._part, self._parts = fed_part(self._mesh)
+        self._part, self._parts = find_fed_part(self._mesh)
         self._shards = train.data_parallel * train.expert_parallel
         check_divisible(self._model, train, Groups(self._shards, self._shards))
         self._skeleton = Skeleton.of(self._model, train, self._mesh)
@@ -219,7 +219,7 @@ class Evaluator:
         features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
         arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
         # Groups do not matter if nothing is dropped, but each must be on one device.
-        of_shard = batch_groups(self._model, rows // self._shards, inputs_length, targets_length)
+        of_shard = group_batch(self._model, rows // self._shards, inputs_length, targets_length)
         groups = Groups(self._shards * of_shard.encoder, self._shards * of_shard.decoder)
         encoder = rows * inputs_length // groups.encoder
         decoder = rows * targets_length // groups.decoder

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import memory_explained
+from mswitch.models.device_errors import explain_memory
 from mswitch.models.inference.predict import Predictor
 from mswitch.models.training.run_directory import PREDICTIONS, SELECTED
 from mswitch.models.training.run_files import open_files
@@ -17,7 +17,7 @@ from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
 
-@memory_explained()
+@explain_memory()
 def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
     """Predict validation with every kept checkpoint, and write the best step to selected.json.
 

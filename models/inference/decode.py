@@ -96,7 +96,7 @@ class CachedDecoder:
         layers = []
         for block in self.blocks:
             assert block.cross_attention is not None
-            of_memory = map(_positions_last, block.cross_attention.keys_and_values(memory))
+            of_memory = map(_positions_last, block.cross_attention.project_memory(memory))
             # Without the barrier, XLA moves the transposition into the loop over positions.
             of_memory = jax.lax.optimization_barrier(tuple(of_memory))
             layers.append(LayerCache(empty, empty, *of_memory))
@@ -126,7 +126,7 @@ class CachedDecoder:
             real: false for an output that has ended, which is not routed.
         """
         shared = self.model.decoder.position_bias
-        bias = None if shared is None else shared.of_query(position, self.length)
+        bias = None if shared is None else shared.compute_at(position, self.length)
         mask = (jnp.arange(self.length) <= position)[None, None]
         x = self.model.embedding(tokens[:, None])
         layers = []
@@ -135,8 +135,8 @@ class CachedDecoder:
             assert block.cross_attention_norm is not None
             y = block.self_attention_norm(x)
             if block.position_bias is not None:
-                bias = block.position_bias.of_query(position, self.length)
-            new = block.self_attention.keys_and_values(y)
+                bias = block.position_bias.compute_at(position, self.length)
+            new = block.self_attention.project_memory(y)
             keys, values = (
                 jax.lax.dynamic_update_slice_in_dim(old, _positions_last(one), position, axis=-1)
                 for old, one in zip((before.keys, before.values), new, strict=True)
@@ -149,7 +149,7 @@ class CachedDecoder:
             x = x + y
             layers.append(layer)
         x = self.model.decoder.final_norm(x)[:, 0]
-        kernel, scale = self.model.logits_kernel()
+        kernel, scale = self.model.find_logits_kernel()
         return (x.astype(jnp.float32) * scale) @ kernel, cache._replace(layers=tuple(layers))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.models.inference.decoding_batches import Generator, own_examples
 from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
@@ -27,7 +27,7 @@ SENTINEL = re.compile(r"<extra_id_(\d+)>")
 MAX_TOKENS = 256
 
 
-@memory_explained()
+@explain_memory()
 def infill(
     run: str | Path,
     texts: Sequence[str],

@@ -102,7 +102,7 @@ def make_label_scorer(
                 x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
                 y, _ = block.transform(x, real, ids, groups=1, capacity=DROPLESS)
                 x = x + y
-            kernel, scale = model.logits_kernel()
+            kernel, scale = model.find_logits_kernel()
             x = model.decoder.final_norm(x).astype(jnp.float32) * scale
             log_z = jax.lax.map(
                 lambda position: jax.nn.logsumexp(position @ kernel, axis=-1),

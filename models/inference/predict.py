@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.models.inference.decoding_batches import Generator, own_examples
 from mswitch.models.inference.prediction_scores import score_predictions
 from mswitch.models.training.checkpoint import choose_step, restore_parameters
@@ -62,7 +62,7 @@ _FEATURES = ("inputs", "answers", *_TEXTS.values())
 Split = Literal["train", "validation", "test"]
 
 
-@memory_explained()
+@explain_memory()
 def predict(
     run: str | Path,
     tasks: str | Path | None,
@@ -92,7 +92,7 @@ def predict(
             return reader.scores(split, step, again=again)
 
 
-@memory_explained()
+@explain_memory()
 def answer(
     run: str | Path,
     tasks: str | Path | None,

@@ -90,7 +90,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from mswitch.models.capacity import batch_groups
+    from mswitch.models.capacity import group_batch
     from mswitch.models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
     from mswitch.models.training.optimizer import make_optimizer
     from mswitch.models.training.state import Skeleton
@@ -99,7 +99,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)
-    groups = batch_groups(model, train.batch_size, request.inputs_length, request.targets_length)
+    groups = group_batch(model, train.batch_size, request.inputs_length, request.targets_length)
     check_divisible(model, train, groups)
     skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))

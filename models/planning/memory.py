@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.sharding import AbstractMesh
 
-from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
@@ -142,7 +142,7 @@ class _Part(NamedTuple):
 def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
     """Return the shares of encoder and decoder; a sequence has `inputs` and `targets` positions."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
-    groups = batch_groups(model, train.batch_size, inputs, targets)
+    groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
     for length, memory_length, count in zip((inputs, targets), (0, inputs), groups, strict=True):
         positions = train.batch_size * length // count

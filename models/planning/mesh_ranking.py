@@ -5,9 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import get_args
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, Remat, TrainConfig
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.partitioning import check_divisible
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.memory import StepMemory, state_memory, step_memory
@@ -94,7 +94,7 @@ def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> 
     if None not in asked:
         train = _train_config(config, *(size or 1 for size in asked))
         train = dataclasses.replace(train, microbatches=config.microbatches or 1)
-        check_divisible(model, train, batch_groups(model, *config.shape))
+        check_divisible(model, train, group_batch(model, *config.shape))
 
 
 def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> TrainConfig:
@@ -131,7 +131,7 @@ def _memory_settings(
     model: ModelConfig, config: PlanConfig, mesh: TrainConfig
 ) -> Iterator[TrainConfig]:
     shards = mesh.data_parallel * mesh.expert_parallel
-    parts = batch_groups(model, *config.shape).separable
+    parts = group_batch(model, *config.shape).separable
     if config.batch_size % shards or parts % shards:
         return
     chunks = LOSS_CHUNKS if config.loss_chunks is None else (config.loss_chunks,)
@@ -163,7 +163,7 @@ def _analytic_secs(
 ) -> float:
     """Estimate a step's time for ranking: compute, then weights' traffic, then collectives."""
     chip, parts = topology.chip, train.microbatches
-    flops = training_step_flops(model, train.batch_size, *lengths) + recomputed_flops(
+    flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
         model,
         train.batch_size,
         *lengths,

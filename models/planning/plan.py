@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
-from mswitch.models.capacity import small_group_warnings
+from mswitch.models.capacity import warn_of_small_groups
 from mswitch.models.config import AttentionChoice, ModelChanges, ModelConfig, TrainConfig
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.nn.sharded_attention import choose_kernel
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
@@ -32,9 +32,9 @@ def make_plan(
 ) -> dict[str, Any]:
     """Plan one preset on one topology; return what `mswitch plan --json` prints."""
     slice_ = parse_topology(topology)
-    model = changes.applied_to(find_preset(preset).model)
+    model = changes.apply_to(find_preset(preset).model)
     config = dataclasses.replace(config, attention=_attention(model, config, slice_))
-    for warning in small_group_warnings(model, *config.shape):
+    for warning in warn_of_small_groups(model, *config.shape):
         say("plan", warning)
     # No mesh is needed: the tree and its shapes are the same on all meshes.
     skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
@@ -205,8 +205,8 @@ def _measured(
     """Return the compiler's figures and figures derived from them."""
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
-    analytic = training_step_flops(model, train.batch_size, *lengths)
-    again = recomputed_flops(
+    analytic = count_training_step_flops(model, train.batch_size, *lengths)
+    again = count_recomputed_flops(
         model,
         train.batch_size,
         *lengths,

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mswitch.models.config import JobConfig
-from mswitch.models.device_errors import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.lease import LeaseLostError
@@ -65,13 +65,13 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
     """
     if not job.shared:
         check_devices()
-        with memory_explained():
+        with explain_memory():
             yield
         return
     jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
     try:
         _join(job)
-        with memory_explained():
+        with explain_memory():
             yield
     except (JobError, SystemExit):
         jax.distributed.shutdown()

@@ -84,7 +84,7 @@ def prepare_tuning(
     for directory in task_mixture(tasks, mixture).directories:
         check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
     check_moments(start, described, config)
-    model = changes.applied_to(parse_model(described))
+    model = changes.apply_to(parse_model(described))
     plan, batches = make_plan(described["preset"], model, tasks, config, mixture)
     notes = {name: described[name] for name in ("huggingface",) if name in described}
     return dataclasses.replace(plan, origin=start, notes=notes), batches

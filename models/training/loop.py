@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from mswitch.models.capacity import Groups
-from mswitch.models.hardware import peak_flops
+from mswitch.models.hardware import find_peak_flops
 from mswitch.models.partitioning import put_batch
 from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints
@@ -136,7 +136,7 @@ class Recorder:
         lengths = batches.inputs_length, batches.targets_length
         self._tokens_per_step = plan.train.rows * sum(lengths)
         self._flops_per_step = plan.flops_per_step(*lengths)
-        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self._peak = find_peak_flops(jax.devices()[0].device_kind)
         self._progress = Progress("train", plan.preset, plan.train.steps, "steps")
         self._progress.start_at(start)
         self._compile_secs: float | None = None

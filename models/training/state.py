@@ -21,7 +21,7 @@ from jaxtyping import Array, Int
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.transformer import Transformer
-from mswitch.models.partitioning import parameter_spec
+from mswitch.models.partitioning import shard_parameter
 from mswitch.models.training.frozen_parameters import find_group, is_frozen
 from mswitch.models.training.optimizer import Moment, Optimizer, find_moment_axes
 
@@ -151,7 +151,7 @@ class Skeleton:
         if self.mesh is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         else:
-            sharding = NamedSharding(self.mesh, parameter_spec(axes, array.shape, self.mesh))
+            sharding = NamedSharding(self.mesh, shard_parameter(axes, array.shape, self.mesh))
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 

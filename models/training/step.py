@@ -49,7 +49,7 @@ def make_gradients(
                 skeleton,
                 {**parameters, **trained},
                 part,
-                groups=groups.of_part(parts),
+                groups=groups.divide(parts),
                 target_tokens=target_tokens,
                 parts=parts,
                 key=key,

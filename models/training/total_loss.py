@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from mswitch.models.capacity import Groups
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.losses import Head, compute_distilled_losses, compute_token_losses
 from mswitch.models.nn.router import RoutingStats
 from mswitch.models.training.routing_metrics import sum_routing
 from mswitch.models.training.state import Parameters, Skeleton
@@ -79,7 +79,7 @@ def run_model(
         **{name: batch.get(name) for name in SEGMENTS},
         **how,
     )
-    return Head(x, *model.logits_kernel()), stats
+    return Head(x, *model.find_logits_kernel()), stats
 
 
 def compute_batch_loss(
@@ -103,10 +103,10 @@ def compute_batch_loss(
         head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)
         targets, soft = batch["decoder_target_tokens"], None
         if teaching is None:
-            losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
+            losses, log_z_squared = compute_token_losses(*head, targets, train.loss_chunks)
         else:
             assert teacher is not None
-            losses, log_z_squared, soft = distilled_token_losses(
+            losses, log_z_squared, soft = compute_distilled_losses(
                 head,
                 teaching.head(teacher, batch),
                 targets,

@@ -2,7 +2,7 @@
 
 As in Switch Transformers, section 4.2, the student begins with the teacher's parameters except the
 experts. Its loss is 0.75 of the cross-entropy with the targets and 0.25 of the cross-entropy with
-the teacher's predictions (`mswitch.models.nn.losses.distilled_token_losses`).
+the teacher's predictions (`mswitch.models.nn.losses.compute_distilled_losses`).
 """
 
 import dataclasses

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.device_errors import memory_explained
+from mswitch.models.device_errors import explain_memory
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.nn.losses import compute_token_losses
 from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.initial_parameters import find_origin
 from mswitch.models.training.routing_metrics import sum_routing
@@ -60,7 +60,7 @@ _LOSSES = ("dense_loss", "loss")
 Batches = Iterable[Mapping[str, np.ndarray]]
 
 
-@memory_explained()
+@explain_memory()
 def upcycle(
     run: str | Path,
     examples: str | Path,
@@ -241,7 +241,7 @@ def _measurer(
         with skeleton.matmul_precision():
             capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
             head, stats = run_model(skeleton, parameters, batch, capacities=capacities)
-            losses, _ = chunked_token_losses(*head, batch["decoder_target_tokens"], 1)
+            losses, _ = compute_token_losses(*head, batch["decoder_target_tokens"], 1)
         weights = batch["decoder_loss_weights"]
         routing = sum_routing(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
         found = ((losses * weights).sum(), weights.sum())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from mappings import DENSE, SPARSE, STEPS, TRAIN, Languages
 
-from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import ModelConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.nn.experts import DROPLESS
@@ -42,7 +42,7 @@ class Learner:
     def __init__(self, config: ModelConfig, soft_weight: float = 0.0):
         self.config, self.losses = config, []
         teaching = Teaching(Skeleton.of(SPARSE, TRAIN), soft_weight, 1.0) if soft_weight else None
-        groups = batch_groups(config, TRAIN.batch_size, 1, 1)
+        groups = group_batch(config, TRAIN.batch_size, 1, 1)
         skeleton = Skeleton.of(config, TRAIN)
         self.step = make_train_step(skeleton, OPTIMIZER, groups, teaching=teaching)
         self.evaluate = make_evaluation_step(skeleton)

@@ -18,7 +18,7 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 import train_child  # noqa: E402
 
-from mswitch.models.capacity import batch_groups  # noqa: E402
+from mswitch.models.capacity import group_batch  # noqa: E402
 from mswitch.models.config import ModelConfig, TrainConfig  # noqa: E402
 from mswitch.models.partitioning import make_mesh, put_batch  # noqa: E402
 from mswitch.models.presets import preset  # noqa: E402
@@ -50,7 +50,7 @@ def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) 
     if factored:  # as the matrices of all presets but the smallest are
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
-    groups = batch_groups(model, ROWS, 12, 8)
+    groups = group_batch(model, ROWS, 12, 8)
     assert groups == ((16, 8) if model.sparse else (ROWS, ROWS))
     source = train_child.MemoryBatches(ROWS)
 

@@ -62,7 +62,7 @@ def expected(run: Path, step: int) -> dict[tuple[str, str], list]:
     def logits(parameters, source, decoder_input, target):
         module = skeleton.merge(parameters)
         x, _ = module(source, decoder_input, target, groups=Groups(), capacities=(12, 8))
-        return x @ module.logits_kernel()[0]
+        return x @ module.find_logits_kernel()[0]
 
     sums: dict[tuple[str, str], list] = {}
     validation = child.MemoryValidation(8)

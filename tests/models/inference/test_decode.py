@@ -62,7 +62,7 @@ def next_logits(skeleton):
     def compiled(parameters, inputs, shifted, outputs):
         model = skeleton.merge(parameters)
         x, _ = model(inputs, shifted, outputs, capacities=(DROPLESS, DROPLESS))
-        kernel, scale = model.logits_kernel()
+        kernel, scale = model.find_logits_kernel()
         return x * scale @ kernel
 
     def of_outputs(parameters, inputs, outputs):

@@ -12,7 +12,7 @@ from sentencepiece_models import train_model
 from train_child import features
 
 from mswitch.flows.cli.main import main
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
@@ -60,7 +60,7 @@ def write_run(config, directory, vocabulary, steps):
     config = dataclasses.replace(config, vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
     skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
-    groups = batch_groups(config, 8, len(source), len(target))
+    groups = group_batch(config, 8, len(source), len(target))
     step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)
     for _ in range(steps):

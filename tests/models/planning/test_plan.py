@@ -11,7 +11,7 @@ from mswitch.flows.cli.main import main
 from mswitch.flows.stages.train import app as train_command
 from mswitch.models.config import ModelChanges, TrainConfig
 from mswitch.models.hardware import CHIPS
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.planning import plan as plan_module
 from mswitch.models.planning.compile import CompileRequest, CompileResult, memory_wanted
 from mswitch.models.planning.config import PlanConfig
@@ -94,7 +94,7 @@ def test_a_pair_is_planned_for_one_slice_and_batch(monkeypatch):
     assert (dense["preset"], sparse["preset"]) == ("t5-base", "switch-base-8")
     assert (dense["parameters"], sparse["parameters"]) == (222_903_552, 1_072_397_568)
     tokens = 256 * (1024 + 229)
-    wanted = training_step_flops(preset("t5-base").model, 256, 1024, 229) / tokens
+    wanted = count_training_step_flops(preset("t5-base").model, 256, 1024, 229) / tokens
     assert dense["flops_per_token"] == pytest.approx(wanted)
     ratios = pair["ratios"]
     assert ratios["flops_per_token"] == sparse["flops_per_token"] / dense["flops_per_token"]

@@ -10,9 +10,9 @@ import pytest
 from processes import run_mswitch
 
 from mswitch.flows.chains.machine_settings import find_setting
-from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.config import TrainConfig, pad_vocabulary
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest
 from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
 from mswitch.models.planning.parts import PARTS
@@ -69,7 +69,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     assert result.peak_bytes is not None
     where = parse_topology(topology)
     assert 0 < result.peak_bytes < where.chip.hbm_bytes
-    analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
+    analytic = count_training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
     sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
     assert "all-reduce" in sent
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_said_by_the_command():
 def test_settings_of_evidence_fit_the_gpus_that_they_are_for(name, topology):
     need_compiler(topology)
     setting = find_setting(name)
-    model = setting.models["sparse"].config(padded_vocabulary(setting.vocabulary.size))
+    model = setting.models["sparse"].config(pad_vocabulary(setting.vocabulary.size))
     train = dataclasses.replace(setting.train, expert_parallel=setting.devices)
     spans = setting.examples.lengths()
     request = CompileRequest(topology, model, train, spans.inputs_length, spans.targets_length)

@@ -8,7 +8,7 @@ import pytest
 import train_child as child
 from jax.sharding import AbstractMesh
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import TrainConfig
 from mswitch.models.training import optimizer as module
 from mswitch.models.training.optimizer import AdamMoments, AdamW, find_moment_axes, make_optimizer
@@ -94,7 +94,7 @@ def test_a_step_learns(sparse, train_config):
     adamw = {"optimizer": "adamw", "base_learning_rate": 0.03, "warmup_steps": 1}
     train = dataclasses.replace(train_config, **adamw)
     skeleton, optimizer = Skeleton.of(sparse, train), make_optimizer(train)
-    groups = batch_groups(sparse, 8, child.INPUTS, child.TARGETS)
+    groups = group_batch(sparse, 8, child.INPUTS, child.TARGETS)
     step = make_train_step(skeleton, optimizer, groups)
     batch = child.MemoryBatches(8).batch(0)
     batch = {name: jnp.asarray(batch[name]) for name in FEATURES}

@@ -19,7 +19,7 @@ from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
 from trained_runs import assert_close, assert_same, equal, lines, state, train_model
 
-from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import EvaluateConfig, TrainConfig, TuningChanges, TuningConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.training.finetune import finetune
@@ -164,7 +164,7 @@ def test_kept_moments_go_on_with_their_count(origin, tasks, tmp_path):
     skeleton = Skeleton.of(parse_model(described), longer)
     batches = TrainBatches(tasks, 8, 0)
     lengths = batches.inputs_length, batches.targets_length
-    groups = batch_groups(skeleton.config, 8, *lengths)
+    groups = group_batch(skeleton.config, 8, *lengths)
     optimizer, expected = make_optimizer(longer), state(origin, 4)
     gradients = jax.jit(make_gradients(skeleton, groups))
     for step in range(2):

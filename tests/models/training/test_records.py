@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
-from mswitch.models.hardware import peak_flops
+from mswitch.models.hardware import find_peak_flops
 from mswitch.models.training import checkpoint
 from mswitch.models.training.checkpoint import (
     Checkpoints,
@@ -119,10 +119,10 @@ def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
 
 
 def test_peaks_are_known_by_the_names_jax_gives():
-    assert peak_flops("TPU v5 lite") == 197e12
-    assert peak_flops("TPU v5p") == 459e12
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("cpu") is None
+    assert find_peak_flops("TPU v5 lite") == 197e12
+    assert find_peak_flops("TPU v5p") == 459e12
+    assert find_peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert find_peak_flops("cpu") is None
 
 
 def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):

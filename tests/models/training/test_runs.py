@@ -67,7 +67,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
 
 
 def test_the_share_of_a_known_peak_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr("mswitch.models.training.loop.peak_flops", {"cpu": 1e9}.get)
+    monkeypatch.setattr("mswitch.models.training.loop.find_peak_flops", {"cpu": 1e9}.get)
     child.run("mt5-tiny", tmp_path / "run", 2)
     for line in read_metrics(tmp_path / "run"):
         assert line["train/mfu"] == pytest.approx(line["train/model_flops_per_sec"] / 1e9)

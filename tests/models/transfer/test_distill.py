@@ -22,8 +22,8 @@ from trained_runs import assert_close, assert_same, lines, skeleton_of, state
 from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
-from mswitch.models.nn.flops import forward_flops, training_step_flops
-from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.flops import count_forward_flops, count_training_step_flops
+from mswitch.models.nn.losses import Head, compute_distilled_losses, compute_token_losses
 from mswitch.models.training import initial_parameters as module
 from mswitch.models.training.run_directory import MARKER, parse_model, read_run
 from mswitch.models.training.state import Parameters, Skeleton, unroll
@@ -85,7 +85,7 @@ def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
     batches = TrainBatches(examples, CONFIG.batch_size)
     lengths = CONFIG.batch_size, batches.inputs_length, batches.targets_length
     of_teacher = dataclasses.replace(parse_model(read_run(teacher)), capacity_factor=1.0)
-    flops = training_step_flops(parse_model(described), *lengths) + forward_flops(
+    flops = count_training_step_flops(parse_model(described), *lengths) + count_forward_flops(
         of_teacher, *lengths
     )
     assert described["flops_per_step"] == flops
@@ -215,12 +215,12 @@ def test_chunks_change_no_loss_and_no_gradient(chunks):
 
     def losses(x, kernel, chunks):
         teacher = Head(taught, of_teacher, 0.5)
-        return distilled_token_losses(Head(x, kernel, 1.0), teacher, targets, 2.0, chunks)
+        return compute_distilled_losses(Head(x, kernel, 1.0), teacher, targets, 2.0, chunks)
 
     whole, parts = losses(x, kernel, 1), losses(x, kernel, chunks)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    own = chunked_token_losses(x, kernel, 1.0, targets, chunks=1)
+    own = compute_token_losses(x, kernel, 1.0, targets, chunks=1)
     for one, other in zip(whole[:2], own, strict=True):
         assert np.array_equal(one, other)
     logits, wanted = x @ kernel / 2, jax.nn.softmax(taught @ of_teacher * 0.5 / 2)
