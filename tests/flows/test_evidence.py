@@ -30,7 +30,7 @@ from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.partitioning import AXES, check_divisible
-from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.planning.memory import count_state_memory, predict_step_memory
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.corpus.reader import open_corpus
@@ -92,8 +92,8 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     dense, sparse = models["dense"], models["sparse"]
     for model in models.values():
         check_divisible(model, config, group_batch(model, config.rows, *lengths))
-        state = state_memory(Skeleton.of(model, config, mesh), config)
-        need = step_memory(model, config, state, *lengths, "gpu").total
+        state = count_state_memory(Skeleton.of(model, config, mesh), config)
+        need = predict_step_memory(model, config, state, *lengths, "gpu").total
         assert not setting.memory_gib or need < setting.memory_gib * GIB
     if not setting.memory_gib:
         assert (ROOT / setting.measured).is_file()

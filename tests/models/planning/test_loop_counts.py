@@ -14,7 +14,7 @@ from mswitch.models.nn.flops import (
     count_training_step_flops,
 )
 from mswitch.models.planning.compile import CompileRequest, lower_step
-from mswitch.models.planning.costs import Costs, costs_of
+from mswitch.models.planning.costs import Costs, count_costs
 from mswitch.models.planning.topology import parse_topology
 
 pytestmark = pytest.mark.training
@@ -26,7 +26,7 @@ def step_costs(model, **settings) -> Costs:
     train = TrainConfig(batch_size=ROWS, dtype="float32", **settings)
     request = CompileRequest("cpu", model, train, INPUTS, TARGETS)
     text = lower_step(request, jax.devices()[:1]).compile().as_text()
-    return costs_of(text, parse_topology("v5p:2x2x1"))
+    return count_costs(text, parse_topology("v5p:2x2x1"))
 
 
 @pytest.fixture(scope="module")

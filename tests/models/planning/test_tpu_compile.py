@@ -14,7 +14,7 @@ from mswitch.models.config import TrainConfig, pad_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest
-from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
+from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, find_python
 from mswitch.models.planning.parts import PARTS
 from mswitch.models.planning.topology import parse_topology
 from mswitch.models.presets import preset
@@ -28,7 +28,7 @@ SUPPORT = Path(__file__).parents[2] / "support"
 
 def need_compiler(topology: str) -> None:
     try:
-        planning_python(COMPILERS[parse_topology(topology).platform])
+        find_python(COMPILERS[parse_topology(topology).platform])
     except UserError as error:
         pytest.skip(str(error))
 
@@ -86,7 +86,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 def test_attentions_kernel_compiles_and_no_array_of_logits_is_left(topology):
     need_compiler(topology)
     done = subprocess.run(
-        [planning_python(COMPILERS["tpu"]), SUPPORT / "compile_attention.py", topology],
+        [find_python(COMPILERS["tpu"]), SUPPORT / "compile_attention.py", topology],
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         check=True,
@@ -161,7 +161,7 @@ print(json.dumps(dataclasses.asdict(costs_of(text, topology))))
 
 def test_a_kernel_in_a_loop_counts_as_often_as_it_runs():
     need_compiler("v5e:2x2")
-    python = planning_python(COMPILERS["tpu"])
+    python = find_python(COMPILERS["tpu"])
     done = subprocess.run(
         [python, "-c", KERNEL], cwd=ROOT, capture_output=True, text=True, check=False
     )
