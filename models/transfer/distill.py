@@ -98,11 +98,11 @@ def distill(
                 "--gather and --no-init are for a student that begins with --teacher, not with "
                 f"--from {origin}: leave them out"
             )
-        found = _find_teacher(
+        start = _find_teacher(
             teacher, examples, config, distillation, mixture, step=step, shared=job.shared
         )
         if origin is not None:
-            found = dataclasses.replace(found, init=False)
+            start = dataclasses.replace(start, init=False)
             tuning = _tuning_changes(changes, origin)
             plan, batches = prepare_tuning(
                 origin, examples, out, config, mixture or Mixture(), tuning, shared=job.shared
@@ -110,8 +110,8 @@ def distill(
         else:
             assert preset is not None
             plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
-        _check_student(f"--teacher {teacher}", found, plan)
-        return dataclasses.replace(plan, teacher=found), batches
+        _check_student(f"--teacher {teacher}", start, plan)
+        return dataclasses.replace(plan, teacher=start), batches
 
     return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
 
@@ -137,8 +137,8 @@ def _find_teacher(
     for directory in task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
     # The mesh need not divide its experts: each device gathers one layer's experts at a time.
-    of_widths = dataclasses.replace(model, experts=0)
-    check_divisible(of_widths, config, Groups(config.rows, config.rows))
+    dense_model = dataclasses.replace(model, experts=0)
+    check_divisible(dense_model, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
     return Teacher(origin, model, parse_train_config(described), **settings)
 

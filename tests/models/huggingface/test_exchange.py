@@ -25,9 +25,14 @@ from sentencepiece_models import train_model
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config, write_config
-from mswitch.models.huggingface.convert import export_hf, import_hf, preset_of, tensor_shape
+from mswitch.models.huggingface.convert import (
+    export_hf,
+    find_preset_name,
+    find_tensor_shape,
+    import_hf,
+)
 from mswitch.models.huggingface.files import WeightFiles, write_weights
-from mswitch.models.huggingface.tensors import pieces
+from mswitch.models.huggingface.tensors import list_pieces
 from mswitch.models.huggingface.tokenizer import write_tokenizer
 from mswitch.models.presets import preset
 from mswitch.models.training.run_directory import CONFIG, SELECTED, parse_model, read_run
@@ -156,9 +161,9 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
     skeleton = Skeleton.of(model, FLOAT32)
     covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
     names = []
-    for piece in pieces(model):
+    for piece in list_pieces(model):
         part = covered[piece.parameter][piece.index]
-        assert part.size == math.prod(tensor_shape(piece, skeleton))
+        assert part.size == math.prod(find_tensor_shape(piece, skeleton))
         part += 1
         names.append(piece.tensor)
     assert all((count == 1).all() for count in covered.values())
@@ -180,8 +185,8 @@ def test_presets_survive_their_config_json(name, kind):
 
 
 def test_an_imported_preset_is_recognised():
-    assert preset_of(preset("mt5-small").model) == "mt5-small"
-    assert preset_of(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
+    assert find_preset_name(preset("mt5-small").model) == "mt5-small"
+    assert find_preset_name(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
 
 
 @pytest.mark.parametrize("half", [ml_dtypes.bfloat16, np.float16])

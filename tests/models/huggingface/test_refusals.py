@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mswitch.models.huggingface import convert
 from mswitch.models.huggingface.config import read_config, write_config
 from mswitch.models.huggingface.convert import export_hf, import_hf
-from mswitch.models.huggingface.tensors import Piece, pieces
+from mswitch.models.huggingface.tensors import Piece, list_pieces
 from mswitch.models.nn.experts import SwitchFeedForward
 from mswitch.models.nn.layers import parameter
 from mswitch.models.presets import preset
@@ -242,6 +242,6 @@ def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_e
 def test_tensors_without_a_parameter_are_named(tmp_path, monkeypatch):
     import_hf(FIXTURES / "switch-tiny", tmp_path / "run")
     extra = Piece("encoder.shared.weight", "encoder.shared.kernel")
-    monkeypatch.setattr(convert, "pieces", lambda model: [*pieces(model), extra])
+    monkeypatch.setattr(convert, "pieces", lambda model: [*list_pieces(model), extra])
     with pytest.raises(UserError, match=r"that the model has not .*: encoder\.shared\.kernel: "):
         export_hf(tmp_path / "run", tmp_path / "hf")
