@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         """Largest number of equal parts of the batch that hold whole groups of both stacks."""
         return math.gcd(self.encoder, self.decoder)
 
-    def of_part(self, parts: int) -> "Groups":
+    def divide(self, parts: int) -> "Groups":
         """Return the groups of one of `parts` parts of the batch; `parts` divides `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
@@ -38,7 +38,7 @@ class Groups(NamedTuple):
 WHOLE_BATCH = Groups()
 
 
-def group_count(batch_size: int, length: int, group_size: int) -> int:
+def count_groups(batch_size: int, length: int, group_size: int) -> int:
     """Count the routing groups of one stack: whole sequences, about `group_size` positions each.
 
     The number of sequences in a group is the largest divisor of the batch that fits the group size
@@ -49,25 +49,25 @@ def group_count(batch_size: int, length: int, group_size: int) -> int:
     return batch_size // sequences
 
 
-def batch_groups(
+def group_batch(
     model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> Groups:
     """Return the routing groups of a batch; in a dense model each sequence counts as one."""
     if not model.sparse:
         return Groups(batch_size, batch_size)
     return Groups(
-        group_count(batch_size, inputs_length, model.group_size),
-        group_count(batch_size, targets_length, model.group_size),
+        count_groups(batch_size, inputs_length, model.group_size),
+        count_groups(batch_size, targets_length, model.group_size),
     )
 
 
-def small_group_warnings(
+def warn_of_small_groups(
     model: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> Iterator[str]:
     """Yield a line for each stack whose groups are so small that many tokens will be dropped."""
     if not model.sparse:
         return
-    groups = batch_groups(model, batch_size, inputs_length, targets_length)
+    groups = group_batch(model, batch_size, inputs_length, targets_length)
     lengths = (inputs_length, targets_length)
     for stack, count, length in zip(Groups._fields, groups, lengths, strict=True):
         positions = batch_size * length // count

@@ -175,7 +175,7 @@ _HINTS = get_type_hints(ModelConfig, include_extras=True)
 class _Changes:
     """New values for fields of `ModelConfig`; None keeps a field."""
 
-    def applied_to(self, model: ModelConfig) -> ModelConfig:
+    def apply_to(self, model: ModelConfig) -> ModelConfig:
         """Return the model with these changes."""
         changes = {name: value for name, value in vars(self).items() if value is not None}
         changed = dataclasses.replace(model, **changes)
@@ -188,26 +188,26 @@ class _Changes:
         return changed
 
 
-def _fields_of_model(names: Sequence[str]) -> type[Any]:
+def _make_fields(names: Sequence[str]) -> type[Any]:
     return dataclasses.make_dataclass(
         "_Fields", [(name, _HINTS[name] | None, None) for name in names], frozen=True
     )
 
 
-class ModelChanges(_fields_of_model(CHANGEABLE), _Changes):
+class ModelChanges(_make_fields(CHANGEABLE), _Changes):
     """A run's changes to its preset: any of `CHANGEABLE`; None keeps the preset's value."""
 
 
-class TuningChanges(_fields_of_model(TUNABLE), _Changes):
+class TuningChanges(_make_fields(TUNABLE), _Changes):
     """A fine-tuning's changes to a model: any of `TUNABLE`; None is T5's recipe or the old value.
 
     T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
     """
 
-    def applied_to(self, model: ModelConfig) -> ModelConfig:
+    def apply_to(self, model: ModelConfig) -> ModelConfig:
         """Return the model with these changes."""
         recipe = {"dropout_rate": 0.1} | ({"expert_dropout_rate": 0.4} if model.sparse else {})
-        return super().applied_to(dataclasses.replace(model, **recipe))
+        return super().apply_to(dataclasses.replace(model, **recipe))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -470,12 +470,12 @@ class PredictConfig:
             )
 
 
-def padded_vocabulary(pieces: int) -> int:
+def pad_vocabulary(pieces: int) -> int:
     """Return a model's rows for a vocabulary of `pieces`: the next multiple of 128."""
     return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def _documented(kind: type, names: Sequence[str], source: type) -> None:
+def _document(kind: type, names: Sequence[str], source: type) -> None:
     """Copy the documentation of `names` from `source` to a class, for the command's help."""
     doc = inspect.cleandoc(source.__doc__ or "")
     texts = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", doc, re.M)
@@ -484,6 +484,6 @@ def _documented(kind: type, names: Sequence[str], source: type) -> None:
     )
 
 
-_documented(ModelChanges, CHANGEABLE, ModelConfig)
-_documented(TuningChanges, TUNABLE, ModelConfig)
-_documented(TuningConfig, [field.name for field in dataclasses.fields(TrainConfig)], TrainConfig)
+_document(ModelChanges, CHANGEABLE, ModelConfig)
+_document(TuningChanges, TUNABLE, ModelConfig)
+_document(TuningConfig, [field.name for field in dataclasses.fields(TrainConfig)], TrainConfig)

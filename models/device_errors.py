@@ -26,7 +26,7 @@ def check_devices() -> None:
 
 
 @contextlib.contextmanager
-def memory_explained() -> Iterator[None]:
+def explain_memory() -> Iterator[None]:
     """Explain what helps if a device runs out of memory."""
     try:
         yield

@@ -70,7 +70,7 @@ class Chip:
     gpu: Gpu | None = None
 
 
-def _gpu_chip(
+def _describe_chip(
     gpu: Gpu, flops: float, hbm: float, link: float, *, network: float, float32_flops: float
 ) -> Chip:
     """Describe a GPU by its peak rates; XLA multiplies float32 values as TF32, at half the rate."""
@@ -92,10 +92,10 @@ CHIPS = {
     "v5p": Chip((16, 16, 24), 1, int(95.74 * GIB), 459e12, 2765e9, 600e9),
     "v5e": Chip((16, 16), 1, int(15.75 * GIB), 197e12, 819e9, 200e9),
     "v6e": Chip((16, 16), 1, int(31.25 * GIB), 918e12, 1640e9, 448e9),
-    "a100": _gpu_chip(_A100, 312e12, 2039e9, 300e9, network=25e9, float32_flops=19.5e12),
-    "h100": _gpu_chip(_H100, 989e12, 3352e9, 450e9, network=50e9, float32_flops=67e12),
-    "h200": _gpu_chip(_H200, 989e12, 4800e9, 450e9, network=50e9, float32_flops=67e12),
-    "b200": _gpu_chip(_B200, 2250e12, 7672e9, 900e9, network=50e9, float32_flops=75e12),
+    "a100": _describe_chip(_A100, 312e12, 2039e9, 300e9, network=25e9, float32_flops=19.5e12),
+    "h100": _describe_chip(_H100, 989e12, 3352e9, 450e9, network=50e9, float32_flops=67e12),
+    "h200": _describe_chip(_H200, 989e12, 4800e9, 450e9, network=50e9, float32_flops=67e12),
+    "b200": _describe_chip(_B200, 2250e12, 7672e9, 900e9, network=50e9, float32_flops=75e12),
 }
 
 
@@ -117,6 +117,6 @@ PEAKS = {
 }
 
 
-def peak_flops(device_kind: str) -> float | None:
+def find_peak_flops(device_kind: str) -> float | None:
     """Return the bfloat16 peak of a device, or None if it is unknown, as for CPUs."""
     return next((peak for name, peak in PEAKS.items() if device_kind.startswith(name)), None)

@@ -76,7 +76,7 @@ def _mesh_shape(config: TrainConfig) -> tuple[int, int, int]:
     return config.data_parallel, config.expert_parallel, config.model_parallel
 
 
-def fed_part(mesh: Mesh | None) -> tuple[int, int]:
+def find_fed_part(mesh: Mesh | None) -> tuple[int, int]:
     """Return the number of the part of every batch that this process feeds, and the count of parts.
 
     Processes that differ only along the `model` axis feed the same part.
@@ -84,11 +84,11 @@ def fed_part(mesh: Mesh | None) -> tuple[int, int]:
     if mesh is None:
         return 0, 1
     owners = np.array([device.process_index for device in mesh.devices.flat])
-    return part_of(owners.reshape(-1, mesh.shape["model"]), jax.process_index())
+    return find_part(owners.reshape(-1, mesh.shape["model"]), jax.process_index())
 
 
-def part_of(owners: np.ndarray, process: int) -> tuple[int, int]:
-    """Return `fed_part` of a process from the owners of all devices [batch shards, model]."""
+def find_part(owners: np.ndarray, process: int) -> tuple[int, int]:
+    """Return `find_fed_part` of a process from the owners of all devices [batch shards, model]."""
     shards, model = owners.shape
     mine = np.flatnonzero((owners == process).any(axis=1))
     if shards % mine.size or mine[0] % mine.size:
@@ -134,7 +134,7 @@ def check_divisible(model: ModelConfig, config: TrainConfig, groups: Groups) -> 
         )
 
 
-def parameter_spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
+def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """Shard a parameter, dimension by dimension, over the mesh axes its names prefer."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
@@ -176,7 +176,7 @@ def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, jax.Array]:
     """Copy a batch to the device, or shard its rows over data x expert.
 
-    In a job of several processes, `batch` has the rows of `fed_part`.
+    In a job of several processes, `batch` has the rows of `find_fed_part`.
     """
     where = None if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     if where is None or where.is_fully_addressable:

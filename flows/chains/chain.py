@@ -36,7 +36,7 @@ from mswitch.flows.stages import (
 )
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes
 from mswitch.flows.stages.stage import Stage
-from mswitch.models.config import padded_vocabulary
+from mswitch.models.config import pad_vocabulary
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
@@ -245,7 +245,7 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
     """See that checkpoints fit the disk: those of the run that trains, one of each before it."""
     if not left:
         return
-    size = padded_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
+    size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
     train = plan.train_config(seed=0)
     sizes = {model: state_bytes(model.config(size), train) for model in {*left}}
     of_a_run = len(evaluation_steps(train, plan.horizons)) + 1

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from mswitch.flows.devices_found import Devices
 from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, TuningConfig
-from mswitch.models.hardware import GIB, peak_flops
+from mswitch.models.hardware import GIB, find_peak_flops
 from mswitch.models.presets import preset
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
@@ -57,7 +57,7 @@ class Model:
 
     def config(self, vocabulary_size: int) -> ModelConfig:
         """The model as it is trained."""
-        model = self.changes.applied_to(preset(self.preset).model)
+        model = self.changes.apply_to(preset(self.preset).model)
         return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
     def changed(self, **changes: Any) -> "Model":
@@ -349,5 +349,5 @@ def flops_per_sec(found: Devices) -> float | None:
     """What training is expected to reach on a machine; None where its peak rate is unknown."""
     if found.platform == "cpu":
         return CPU_CORE_FLOPS * available_cores()
-    peak = peak_flops(found.kind)
+    peak = find_peak_flops(found.kind)
     return peak and SMALL_MODELS_UTILIZATION * peak * found.count

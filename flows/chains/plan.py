@@ -20,9 +20,9 @@ from mswitch.flows.chains.machine_settings import (
 )
 from mswitch.flows.devices_found import find_devices
 from mswitch.flows.reports.numbers import large
-from mswitch.models.capacity import batch_groups
-from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, padded_vocabulary
-from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, training_step_flops
+from mswitch.models.capacity import group_batch
+from mswitch.models.config import ModelConfig, TrainConfig, TuningConfig, pad_vocabulary
+from mswitch.models.nn.flops import FORWARD_AND_BACKWARD, count_training_step_flops
 from mswitch.models.training.run_directory import CONFIG, can_end_at, read_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -181,7 +181,7 @@ def make_plan(request: Request) -> Plan:
     data, train = _data(request, setting), setting.train
     models = [model.config(data.vocabulary_size) for model in setting.models.values()]
     devices = usable_devices(models, train, data.lengths, found.count)
-    flops = sum(training_step_flops(model, train.rows, *data.lengths) for model in models)
+    flops = sum(count_training_step_flops(model, train.rows, *data.lengths) for model in models)
     # What evaluations cost, as so many steps.
     evaluated = train.evaluations * data.validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(dataclasses.replace(found, count=devices))
@@ -233,7 +233,7 @@ def usable_devices(
     def check(devices: int) -> None:
         shared = dataclasses.replace(train, expert_parallel=devices)
         for model in models:
-            check_divisible(model, shared, batch_groups(model, train.rows, *lengths))
+            check_divisible(model, shared, group_batch(model, train.rows, *lengths))
 
     for devices in range(count, 1, -1):
         with contextlib.suppress(UserError):
@@ -272,7 +272,7 @@ def _data(request: Request, setting: Setting) -> _Data:
     if not request.examples and setting.names:
         return _Data(
             lengths=(setting.names.inputs_length, setting.names.targets_length),
-            vocabulary_size=padded_vocabulary(setting.vocabulary.size),
+            vocabulary_size=pad_vocabulary(setting.vocabulary.size),
             validation=setting.validation_records,
             tokens=setting.tokens,
             row_tokens=setting.row_tokens,
@@ -284,7 +284,7 @@ def _data(request: Request, setting: Setting) -> _Data:
         spans = text.examples.lengths()
         return _Data(
             lengths=(spans.inputs_length, spans.targets_length),
-            vocabulary_size=padded_vocabulary(text.vocabulary.size),
+            vocabulary_size=pad_vocabulary(text.vocabulary.size),
             validation=setting.validation_records,
             tokens=None if request.corpus else text.tokens,
             row_tokens=spans.raw_length,
@@ -296,7 +296,7 @@ def _data(request: Request, setting: Setting) -> _Data:
     in_a_row = tokens / max(1, sum(split.get("records", 0) for split in training))
     return _Data(
         lengths=(manifest["inputs_length"], manifest["targets_length"]),
-        vocabulary_size=padded_vocabulary(manifest["vocabulary_size"]),
+        vocabulary_size=pad_vocabulary(manifest["vocabulary_size"]),
         validation=sum(splits.get("validation", {}).get("records", 0) for splits in languages),
         tokens=tokens,
         row_tokens=manifest.get("raw_length") or setting.row_tokens or in_a_row,

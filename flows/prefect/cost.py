@@ -12,11 +12,11 @@ from mswitch.flows.prefect.form_defaults import TrainingSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.training_progress import last_metrics, step_secs
-from mswitch.models.config import ModelConfig, TrainConfig, padded_vocabulary
-from mswitch.models.hardware import peak_flops
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.config import ModelConfig, TrainConfig, pad_vocabulary
+from mswitch.models.hardware import find_peak_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.presets import PRESETS
-from mswitch.models.training.run_directory import CONFIG, model_of, train_config_of
+from mswitch.models.training.run_directory import CONFIG, parse_model, parse_train_config
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -150,18 +150,18 @@ class CostGuard:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
                 same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
-                same = same and self._model(one) in (None, model_of(config))
-                if same and _timed(train_config_of(config)) == _timed(one.config):
+                same = same and self._model(one) in (None, parse_model(config))
+                if same and _timed(parse_train_config(config)) == _timed(one.config):
                     found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None
 
     def _by_flops(self, one: Planned) -> tuple[float, str] | None:
-        peak = peak_flops(self.price.chip) if self.price is not None else None
+        peak = find_peak_flops(self.price.chip) if self.price is not None else None
         model = self._model(one)
         if peak is None or self.price is None or model is None:
             return None
         config, lengths = one.config, self._lengths(one.config)
-        flops = training_step_flops(model, config.rows, *lengths) + recomputed_flops(
+        flops = count_training_step_flops(model, config.rows, *lengths) + count_recomputed_flops(
             model, config.rows, *lengths, remat=config.remat, loss_chunks=config.loss_chunks
         )
         secs = flops / (peak * config.devices * ASSUMED_UTILIZATION)
@@ -172,7 +172,7 @@ class CostGuard:
         """The model of a preset; None where it is that of the run that it begins with."""
         if one.preset not in PRESETS:
             return None
-        vocabulary = padded_vocabulary(self.manifest["vocabulary_size"])
+        vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])
         return dataclasses.replace(PRESETS[one.preset].model, vocabulary_size=vocabulary)
 
     def _lengths(self, config: TrainConfig) -> tuple[int, int]:

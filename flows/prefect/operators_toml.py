@@ -47,7 +47,7 @@ from mswitch.flows.jobs.job import Launcher, output_below
 from mswitch.flows.jobs.launchers import LAUNCHERS, make_launcher
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.models.hardware import PEAKS, peak_flops
+from mswitch.models.hardware import PEAKS, find_peak_flops
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.samples.common_crawl import BASE_URL
 from mswitch.pipelines.storage import is_remote, join
@@ -128,7 +128,7 @@ class Price(_Table):
     def _is_one(self) -> Self:
         if (self.host_hour is None) == (self.chip_hour is None):
             raise ValueError("give one of host_hour and chip_hour")
-        if self.chip and peak_flops(self.chip) is None:
+        if self.chip and find_peak_flops(self.chip) is None:
             raise ValueError(f"chip {self.chip!r} is unknown: choose among {', '.join(PEAKS)}")
         return self
 

@@ -12,8 +12,8 @@ from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
 from mswitch.flows.stages.disk_needed import check_disk, state_bytes
-from mswitch.models.capacity import batch_groups
-from mswitch.models.config import padded_vocabulary
+from mswitch.models.capacity import group_batch
+from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
 from mswitch.models.presets import preset
 from mswitch.models.training.evaluation_steps import evaluation_steps
@@ -77,7 +77,7 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
     model, config = preset(one.preset).model, one.config
     keys = ("inputs_length", "targets_length")
     lengths = [config.row_examples * manifest[key] for key in keys]
-    check_divisible(model, config, batch_groups(model, config.rows, *lengths))
+    check_divisible(model, config, group_batch(model, config.rows, *lengths))
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
@@ -116,6 +116,6 @@ def missing_bytes(one: Planned, vocabulary_size: int) -> int:
 def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
     """Size of one checkpoint: parameters and the optimizer's moments, from shapes alone."""
     model = dataclasses.replace(
-        preset(one.preset).model, vocabulary_size=padded_vocabulary(vocabulary_size)
+        preset(one.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
     )
     return state_bytes(model, one.config)

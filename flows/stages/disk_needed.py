@@ -14,13 +14,13 @@ def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Size of parameters and moments over all devices."""
     import jax
 
-    from mswitch.models.planning.memory import state_memory
+    from mswitch.models.planning.memory import count_state_memory
     from mswitch.models.training.state import Skeleton
 
     # A training may need the whole accelerator.
     jax.config.update("jax_platforms", "cpu")
     alone = dataclasses.replace(config, data_parallel=1, expert_parallel=1, model_parallel=1)
-    return state_memory(Skeleton.of(model, alone), alone).total
+    return count_state_memory(Skeleton.of(model, alone), alone).total
 
 
 def check_disk(place: Path, need: int, what: str, fix: str) -> None:

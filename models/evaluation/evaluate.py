@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mswitch.models.config import EvaluateConfig, JobConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import Evaluator
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, EVALUATION_SETTINGS
-from mswitch.models.training.checkpoint import complete_steps, restore_parameters
+from mswitch.models.training.checkpoint import list_complete_steps, restore_parameters
 from mswitch.models.training.distributed import (
     agree,
     membership,
@@ -26,15 +26,15 @@ from mswitch.models.training.distributed import (
     say_once,
     together,
 )
+from mswitch.models.training.make_tables import is_written, write_table
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
     check_vocabulary,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
-from mswitch.models.training.tables import is_made, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.ul2 import NAMES
@@ -128,7 +128,7 @@ def evaluate_run(
 
     `open_batches` opens the data for a batch size.
     """
-    train = together(lambda: training_like(described, config))
+    train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
     # A single CPU device computes one block after another anyway.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
@@ -157,8 +157,8 @@ def evaluate_run(
 
         def find() -> tuple[list[int], list[int], bool]:
             files.refresh()
-            done = _finished_steps(files, settings)
-            return sorted(done), *_steps_to_evaluate(files, wanted, done, watch)
+            done = _find_finished_steps(files, settings)
+            return sorted(done), *_choose_steps(files, wanted, done, watch)
 
         done, steps, more = on_first(begin)
         summary = {"stage": "evaluate", "out": storage.join(files.place, EVALUATION)}
@@ -167,7 +167,7 @@ def evaluate_run(
                 "evaluate",
                 f"already complete: {len(done)} steps in {summary['out']}; nothing to do",
             )
-            rows = on_first(lambda: _rows(run, done[-1]))
+            rows = on_first(lambda: _count_documents(run, done[-1]))
             return {**summary, "reused": True, "steps": len(done), "documents": rows}
         evaluator = together(lambda: Evaluator(described, train, dispatch, batches))
         say_once(
@@ -179,7 +179,7 @@ def evaluate_run(
         while True:
             for step in steps:
                 parameters = restore_parameters(files, step, like, described["config_hash"])
-                table, routing = evaluator.tables(parameters, f"step {step:,}")
+                table, routing = evaluator.make_tables(parameters, f"step {step:,}")
                 del parameters  # so that two checkpoints never need room at once
                 on_first(lambda s=step, t=table, r=routing: _write_step(files, s, t, r, settings))
             if not more:
@@ -187,7 +187,7 @@ def evaluate_run(
             time.sleep(WATCH_SECS)
             done, steps, more = on_first(find)
         steps = sorted([*done, *steps])
-        rows = on_first(lambda: _rows(run, steps[-1]))
+        rows = on_first(lambda: _count_documents(run, steps[-1]))
         return {**summary, "reused": False, "steps": len(steps), "documents": rows}
 
 
@@ -205,14 +205,14 @@ def _wait_for_run(files: RunFiles) -> None:
             time.sleep(WATCH_SECS)
 
 
-def _rows(run: Path, step: int) -> int:
+def _count_documents(run: Path, step: int) -> int:
     """Count the evaluated documents."""
     path = run / "eval" / f"{step}.parquet"
     kinds = len(NAMES) if DENOISER in pq.read_schema(path).names else 1
     return pq.read_metadata(path).num_rows // kinds
 
 
-def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
+def _find_finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     fix = (
         "--examples, --max-documents, --batch-size, --dtype, --dispatch, whose default depends on "
         "the devices, or the run itself): remove the eval directory to evaluate again"
@@ -221,7 +221,7 @@ def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
         int(path.stem)
         for path in (files.directory / EVALUATION).glob("*.parquet")
         if path.stem.isdecimal()
-        and is_made(
+        and is_written(
             path,
             storage.join(files.place, EVALUATION, path.name),
             EVALUATION_SETTINGS,
@@ -231,14 +231,14 @@ def _finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
     }
 
 
-def _steps_to_evaluate(
+def _choose_steps(
     files: RunFiles, wanted: list[int], done: set[int], watch: bool
 ) -> tuple[list[int], bool]:
     """Return the steps that can be evaluated and are not, and whether to wait for more."""
     run = files.directory
     # First: a run that ends between the two looks has its last checkpoints.
     finished = (run / MARKER).is_file()
-    there = set(complete_steps(run / CHECKPOINTS))
+    there = set(list_complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]
     if missing and finished:
         raise UserError(
@@ -268,28 +268,30 @@ def _write_step(
 ) -> None:
     """Write the tables of a step, and log its loss."""
     # The evaluation comes last: it shows that the step is done.
-    for part, found in {"routing": routing, EVALUATION: table}.items():
-        if found is not None:
+    for part, content in {"routing": routing, EVALUATION: table}.items():
+        if content is not None:
             name = f"{part}/{step}.parquet"
             (files.directory / part).mkdir(exist_ok=True)
             path = files.directory / name
-            write_table(path, found, EVALUATION_SETTINGS, settings, "evaluate")
+            write_table(path, content, EVALUATION_SETTINGS, settings, "evaluate")
             fault_point("evaluate.after_rename")
             files.publish(name)
     nats, tokens = (table[name].to_numpy() for name in ("nats", "target_tokens"))
     if DENOISER in table.column_names:
         kinds = table[DENOISER].to_numpy()
-        of_each = [(nats[kinds == n].sum(), tokens[kinds == n].sum()) for n in range(len(NAMES))]
-        losses = [f"{a / b:.4f} ({name})" for name, (a, b) in zip(NAMES, of_each, strict=True)]
+        sums_by_kind = [
+            (nats[kinds == n].sum(), tokens[kinds == n].sum()) for n in range(len(NAMES))
+        ]
+        losses = [f"{a / b:.4f} ({name})" for name, (a, b) in zip(NAMES, sums_by_kind, strict=True)]
         say("evaluate", f"step {step:,}: nats a token by denoiser: {', '.join(losses)}")
         return
     if BORDER_NATS in table.column_names:
         bits = nats.sum() / np.log(2) / table["target_bytes"].to_numpy().sum()
-        of_borders = table[BORDER_NATS].to_numpy().sum() / nats.sum()
+        border_share = table[BORDER_NATS].to_numpy().sum() / nats.sum()
         say(
             "evaluate",
             f"step {step:,}: {bits:.4f} bits a byte over {table.num_rows:,} documents, "
-            f"{of_borders:.1%} of them for sentinels and ends",
+            f"{border_share:.1%} of them for sentinels and ends",
         )
         return
     say(
@@ -299,13 +301,13 @@ def _write_step(
     )
 
 
-def training_like(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
+def adapt_training(described: dict[str, Any], config: EvaluateConfig) -> TrainConfig:
     """Return the run's training configuration with the evaluation's changes.
 
     The mesh is the requested one, else the training's, or one device if that needs more devices
     than exist. The default batch is `USUAL_BATCH`, or the next number that the mesh divides.
     """
-    train = train_config_of(described)
+    train = parse_train_config(described)
     asked = {axis: getattr(config, axis) for axis in _AXES}
     if any(asked.values()):
         axes = {axis: size or 1 for axis, size in asked.items()}

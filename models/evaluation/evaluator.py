@@ -16,7 +16,7 @@ import pyarrow as pa
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from mswitch.models.capacity import Groups, batch_groups, expert_capacity
+from mswitch.models.capacity import Groups, expert_capacity, group_batch
 from mswitch.models.config import TrainConfig
 from mswitch.models.evaluation.near_duplicates import (
     Document,
@@ -26,10 +26,10 @@ from mswitch.models.evaluation.near_duplicates import (
 )
 from mswitch.models.evaluation.schemas import BORDER_NATS, DENOISER, ROUTING_SCHEMA, WHOLE_SCHEMA
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import chunked_token_losses
-from mswitch.models.partitioning import check_divisible, fed_part, make_mesh, put_batch
+from mswitch.models.nn.losses import compute_token_losses
+from mswitch.models.partitioning import check_divisible, find_fed_part, make_mesh, put_batch
 from mswitch.models.training.distributed import JobError, is_first, meet, together
-from mswitch.models.training.run_directory import model_of
+from mswitch.models.training.run_directory import parse_model
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_model
 from mswitch.pipelines.errors import UserError
@@ -72,7 +72,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             head, stats = run_model(
                 skeleton, parameters, batch, groups=groups, capacities=capacities
             )
-            losses, _ = chunked_token_losses(
+            losses, _ = compute_token_losses(
                 *head, batch["decoder_target_tokens"], skeleton.train.loss_chunks
             )
         weights = batch["decoder_loss_weights"]
@@ -86,7 +86,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             peaks = jnp.stack([part.peak.max() for part in stats])
             dropped = jnp.asarray(sum(part.dropped.sum() for part in stats))
             loads = jnp.concatenate(
-                [sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
+                [count_sequence_loads(part.expert, rows, skeleton.config.experts) for part in stats]
             )
         return EvaluationResult(nats, target_tokens, peaks, dropped, loads, borders)
 
@@ -95,12 +95,12 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
     return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
 
 
-def sequence_loads(
+def count_sequence_loads(
     expert: Int[Array, "layers G S"], rows: int, experts: int
 ) -> Int[Array, "layers B E"]:
     """Count the tokens of every sequence that chose each expert."""
-    of_rows = expert.reshape(expert.shape[0], rows, -1)
-    return jax.nn.one_hot(of_rows, experts, dtype=jnp.int32).sum(axis=2)
+    expert_by_row = expert.reshape(expert.shape[0], rows, -1)
+    return jax.nn.one_hot(expert_by_row, experts, dtype=jnp.int32).sum(axis=2)
 
 
 class Evaluator:
@@ -108,7 +108,7 @@ class Evaluator:
 
     Args:
         described: the run's config.json.
-        train: the configuration from `training_like`.
+        train: the configuration from `adapt_training`.
         dispatch: see `EvaluateConfig`.
         batches: whole batches, the same in every process of a job.
     """
@@ -120,7 +120,7 @@ class Evaluator:
         dispatch: str,
         batches: ValidationBatches,
     ):
-        self._model = model_of(described)
+        self._model = parse_model(described)
         self._in_blocks = self._model.sparse and dispatch == "blocks"
         if self._in_blocks and train.devices > 1:
             raise UserError(
@@ -128,7 +128,7 @@ class Evaluator:
                 "leave it out, or give --data-parallel 1"
             )
         self._mesh = make_mesh(train)
-        self._part, self._parts = fed_part(self._mesh)
+        self._part, self._parts = find_fed_part(self._mesh)
         self._shards = train.data_parallel * train.expert_parallel
         check_divisible(self._model, train, Groups(self._shards, self._shards))
         self._skeleton = Skeleton.of(self._model, train, self._mesh)
@@ -141,7 +141,7 @@ class Evaluator:
         """Return shapes to restore into, on the devices that evaluate."""
         return self._skeleton.abstract_parameters()
 
-    def tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
+    def make_tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:
         """Return a table of documents and, for a sparse model, a table of routing.
 
         Per document: nats, target tokens, bytes, cluster, in a row for each `denoiser` if there are
@@ -154,7 +154,7 @@ class Evaluator:
         loads: dict[str, np.ndarray] = {}
         signatures: dict[Document, np.ndarray] = {}
         first = self._batches.vocabulary_size - SENTINELS
-        for batch, result in self._results(parameters, what):
+        for batch, result in self._evaluate_batches(parameters, what):
             for row, index in enumerate(batch["language"]):
                 if index < 0:
                     continue
@@ -177,13 +177,13 @@ class Evaluator:
             (lang, key, *sums[:3], self._clusters[lang, key], sums[3], kind)
             for (lang, key, kind), sums in sorted(documents.items())
         ]
-        table = _table(rows, WHOLE_SCHEMA)
+        table = _make_table(rows, WHOLE_SCHEMA)
         unused = [] if any(kind for *_, kind in documents) else [DENOISER]
         unused += [] if self._batches.in_bytes else [BORDER_NATS]
         table = table.drop(unused)
-        return table, _routing_table(loads) if self._model.sparse else None
+        return table, _make_routing_table(loads) if self._model.sparse else None
 
-    def _results(
+    def _evaluate_batches(
         self, parameters: Parameters, what: str
     ) -> Iterator[tuple[dict[str, np.ndarray], EvaluationResult]]:
         """Evaluate every batch, with enough capacity that no token is dropped.
@@ -197,7 +197,7 @@ class Evaluator:
         with contextlib.closing(ahead(self._batches.__getitem__, numbers)) as batches:
             for index in numbers:
                 batch = together(lambda: next(batches))
-                result, capacities = self._without_drops(parameters, batch, capacities)
+                result, capacities = self._evaluate_without_drops(parameters, batch, capacities)
                 if not np.isfinite(result.nats).all():
                     raise JobError(
                         f"{what}: the loss of batch {index} is not a number: remove that run"
@@ -206,7 +206,7 @@ class Evaluator:
                     progress.add(1)
                 yield batch, result
 
-    def _without_drops(
+    def _evaluate_without_drops(
         self,
         parameters: Parameters,
         batch: dict[str, np.ndarray],
@@ -219,20 +219,20 @@ class Evaluator:
         features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
         arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
         # Groups do not matter if nothing is dropped, but each must be on one device.
-        of_shard = batch_groups(self._model, rows // self._shards, inputs_length, targets_length)
-        groups = Groups(self._shards * of_shard.encoder, self._shards * of_shard.decoder)
+        shard_groups = group_batch(self._model, rows // self._shards, inputs_length, targets_length)
+        groups = Groups(self._shards * shard_groups.encoder, self._shards * shard_groups.decoder)
         encoder = rows * inputs_length // groups.encoder
         decoder = rows * targets_length // groups.decoder
         if self._in_blocks:
             capacities = (DROPLESS, DROPLESS)
         elif self._model.sparse and capacities is None:
-            capacities = self._first_capacity(encoder), self._first_capacity(decoder)
+            capacities = self._choose_first_capacity(encoder), self._choose_first_capacity(decoder)
         result = self._run(parameters, arrays, groups, capacities)
         while capacities is not None and not self._in_blocks and result.dropped:
             # A drop changes what later layers see, so peaks may rise again: repeat.
             capacities = (
-                fitting_capacity(capacities[0], int(result.peaks[0]), encoder),
-                fitting_capacity(capacities[1], int(result.peaks[1]), decoder),
+                fit_capacity(capacities[0], int(result.peaks[0]), encoder),
+                fit_capacity(capacities[1], int(result.peaks[1]), decoder),
             )
             result = self._run(parameters, arrays, groups, capacities)
         assert not result.dropped
@@ -252,26 +252,26 @@ class Evaluator:
             meet("compiled")
         return jax.device_get(self._compiled[groups, capacities](parameters, batch))
 
-    def _first_capacity(self, positions: int) -> int:
+    def _choose_first_capacity(self, positions: int) -> int:
         usual = expert_capacity(self._model.capacity_factor, positions, self._model.experts)
-        return fitting_capacity(0, usual, positions)
+        return fit_capacity(0, usual, positions)
 
 
-def fitting_capacity(capacity: int, peak: int, positions: int) -> int:
+def fit_capacity(capacity: int, peak: int, positions: int) -> int:
     """Return the power of two that holds `peak`, at least `capacity` and at most the group."""
     return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
 
 
-def _routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
+def _make_routing_table(loads: dict[str, np.ndarray]) -> pa.Table:
     rows = [
         (lang, layer, expert, int(tokens))
         for lang in sorted(loads)
         for (layer, expert), tokens in np.ndenumerate(loads[lang])
     ]
-    return _table(rows, ROUTING_SCHEMA)
+    return _make_table(rows, ROUTING_SCHEMA)
 
 
-def _table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
+def _make_table(rows: list[tuple], schema: pa.Schema) -> pa.Table:
     columns = zip(*rows, strict=True)
     return pa.table(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],

@@ -37,21 +37,23 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
             f"{where}: model_type {kind!r} cannot be read; mswitch reads {', '.join(ARCHITECTURES)}"
         )
     _require(config, where, "layer_norm_epsilon", NORM_EPSILON)
-    layers = _number(config, where, "num_layers")
+    layers = _read_number(config, where, "num_layers")
     architecture: dict[str, Any] = {
-        "vocabulary_size": _number(config, where, "vocab_size"),
-        "d_model": _number(config, where, "d_model"),
-        "d_ff": _number(config, where, "d_ff"),
-        "heads": _number(config, where, "num_heads"),
-        "d_kv": _number(config, where, "d_kv"),
+        "vocabulary_size": _read_number(config, where, "vocab_size"),
+        "d_model": _read_number(config, where, "d_model"),
+        "d_ff": _read_number(config, where, "d_ff"),
+        "heads": _read_number(config, where, "num_heads"),
+        "d_kv": _read_number(config, where, "d_kv"),
         "encoder_layers": layers,
-        "decoder_layers": _number(config, where, "num_decoder_layers", layers),
-        "relative_buckets": _number(config, where, "relative_attention_num_buckets", 32),
-        "relative_max_distance": _number(config, where, "relative_attention_max_distance", 128),
-        "tied_embeddings": _tied(config, where, kind),
+        "decoder_layers": _read_number(config, where, "num_decoder_layers", layers),
+        "relative_buckets": _read_number(config, where, "relative_attention_num_buckets", 32),
+        "relative_max_distance": _read_number(
+            config, where, "relative_attention_max_distance", 128
+        ),
+        "tied_embeddings": _read_tied(config, where, kind),
     }
     if kind == "switch_transformers":
-        architecture |= _sparse_part(config, where, layers, architecture["decoder_layers"])
+        architecture |= _read_sparse_part(config, where, layers, architecture["decoder_layers"])
     else:
         architecture["shared_position_bias"] = kind != "umt5"
         usual = "relu" if kind == "t5" else "gated-gelu"
@@ -62,7 +64,7 @@ def read_config(config: Mapping[str, Any], where: str) -> ModelConfig:
                 f"{', '.join(_ACTIVATIONS)}"
             )
         architecture["activation"] = _ACTIVATIONS[named]
-    return ModelConfig(**architecture, **_training_part(config, where, kind))
+    return ModelConfig(**architecture, **_read_training_part(config, where, kind))
 
 
 def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _check_exportable(model: ModelConfig) -> None:
         )
 
 
-def _sparse_part(
+def _read_sparse_part(
     config: Mapping[str, Any], where: str, encoder_layers: int, decoder_layers: int
 ) -> dict[str, Any]:
     if config.get("is_gated_act"):
@@ -165,7 +167,7 @@ def _sparse_part(
     _require(config, where, "router_dtype", "float32")
     # The class computes the steps from these numbers, and ignores *_sparse_step in the file.
     steps = [
-        layers // _number(config, where, name)
+        layers // _read_number(config, where, name)
         for name, layers in (
             ("num_sparse_encoder_layers", encoder_layers),
             ("num_sparse_decoder_layers", decoder_layers),
@@ -178,12 +180,12 @@ def _sparse_part(
         )
     return {
         "activation": "relu",
-        "experts": _number(config, where, "num_experts"),
+        "experts": _read_number(config, where, "num_experts"),
         "sparse_every": steps[0],
     }
 
 
-def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
+def _read_training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str, Any]:
     usual = {"init_scale": 0.1} if kind == "switch_transformers" else {}
     own = config.get(OWN_KEY, {})
     if not isinstance(own, Mapping):
@@ -201,7 +203,7 @@ def _training_part(config: Mapping[str, Any], where: str, kind: str) -> dict[str
     return {**usual, **own}
 
 
-def _tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
+def _read_tied(config: Mapping[str, Any], where: str, kind: str) -> bool:
     tied = bool(config.get("tie_word_embeddings", kind != "mt5"))
     version = str(config.get("transformers_version", "4"))
     if kind == "mt5" and tied and not version.startswith("4."):
@@ -218,7 +220,7 @@ def _require(config: Mapping[str, Any], where: str, name: str, wanted: Any) -> N
         raise UserError(f"{where}: {name} is {config[name]!r}; mswitch only computes {wanted!r}")
 
 
-def _number(config: Mapping[str, Any], where: str, name: str, usual: int | None = None) -> int:
+def _read_number(config: Mapping[str, Any], where: str, name: str, usual: int | None = None) -> int:
     value = config.get(name)
     value = usual if value is None else value
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

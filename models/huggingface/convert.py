@@ -20,20 +20,20 @@ from mswitch.models.huggingface.tensors import (
     HEAD,
     UNUSED,
     Piece,
-    exported_pieces,
-    pieces,
+    list_exported_pieces,
+    list_pieces,
 )
 from mswitch.models.huggingface.tokenizer import TOKENIZER, write_tokenizer
 from mswitch.models.presets import PRESETS
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import (
     check_model_file,
-    model_of,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.state import Parameters, Skeleton, parameter_counts, unrolled
+from mswitch.models.training.state import Parameters, Skeleton, count_parameters, unroll
 from mswitch.models.training.step_zero import stage_run, write_step_zero
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
@@ -65,9 +65,9 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     files = WeightFiles(directory)
     source = {name: file_sha256(directory / name) for name in files.files}
     skeleton = Skeleton.of(model, _TRAIN)
-    counts = parameter_counts(skeleton)
+    counts = count_parameters(skeleton)
     summary = {"stage": "import-hf", "out": str(out), "parameters": sum(counts.values())}
-    preset = preset_of(model)
+    preset = find_preset_name(model)
     with stage_run(out, stage="import-hf", config={"config": original, "sha256": source}) as output:
         if output.complete:
             return {**summary, "preset": preset, "reused": True}
@@ -123,11 +123,11 @@ def _export(
 ) -> dict[str, Any]:
     run = files.directory
     described = read_run(run)
-    model = model_of(described)
+    model = parse_model(described)
     config = write_config(model, described.get("huggingface"))
     if vocabulary is not None:
         check_model_file(files.place, described, vocabulary)
-    step = chosen_step(files, step)
+    step = choose_step(files, step)
     identity = {
         "run": described["config_hash"],
         "step": step,
@@ -137,19 +137,19 @@ def _export(
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
     skeleton = Skeleton.of(model, _TRAIN)
     _check_pieces(model, skeleton)
-    summary["parameters"] = sum(parameter_counts(skeleton).values())
+    summary["parameters"] = sum(count_parameters(skeleton).values())
     with stage_output(out, stage="export-hf", config=identity) as output:
         if output.complete:
             return {**summary, "reused": True}
-        stored = Skeleton.of(model, train_config_of(described))
+        stored = Skeleton.of(model, parse_train_config(described))
         like = stored.abstract_parameters()
         restored = restore_parameters(files, step, like, described["config_hash"])
-        parameters = unrolled(restored)
-        places = {piece.tensor: piece for piece in exported_pieces(model)}
+        parameters = unroll(restored)
+        places = {piece.tensor: piece for piece in list_exported_pieces(model)}
         written = write_weights(
             output.directory,
-            {name: tensor_shape(piece, skeleton) for name, piece in places.items()},
-            lambda name: _tensor(places[name], parameters),
+            {name: find_tensor_shape(piece, skeleton) for name, piece in places.items()},
+            lambda name: _read_tensor(places[name], parameters),
             max_shard_bytes,
         )
         storage.write_json(output.directory / CONFIG, config)
@@ -170,8 +170,8 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
             f"{files.directory} has no tensor {HEAD}, and {CONFIG} says that logits and embedding "
             "are not tied: set tie_word_embeddings to true there if they are"
         )
-    for piece in pieces(model):
-        value = files.read(piece.tensor, tensor_shape(piece, skeleton))
+    for piece in list_pieces(model):
+        value = files.read(piece.tensor, find_tensor_shape(piece, skeleton))
         values[piece.parameter][piece.index] = value.T if piece.transposed else value
         unused.discard(piece.tensor)
     embedding = values["embedding.table"]
@@ -194,7 +194,7 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
 
 def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
     """Refuse a model if its parameters are not exactly the ones that tensors hold."""
-    ours, theirs = set(skeleton.shapes), {piece.parameter for piece in pieces(model)}
+    ours, theirs = set(skeleton.shapes), {piece.parameter for piece in list_pieces(model)}
     sides = ((ours - theirs, "without a tensor"), (theirs - ours, "that the model has not"))
     for names, what in sides:
         if names:
@@ -205,17 +205,17 @@ def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
             )
 
 
-def tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
+def find_tensor_shape(piece: Piece, skeleton: Skeleton) -> tuple[int, ...]:
     """Return the shape of a piece's tensor in Hugging Face's files."""
     shape = skeleton.shapes[piece.parameter].shape[len(piece.index) :]
     return shape[::-1] if piece.transposed else shape
 
 
-def preset_of(model: ModelConfig) -> str:
+def find_preset_name(model: ModelConfig) -> str:
     """Return the name of the preset with this model, or `imported`."""
-    return next((name for name, one in PRESETS.items() if one.model == model), IMPORTED)
+    return next((name for name, known in PRESETS.items() if known.model == model), IMPORTED)
 
 
-def _tensor(piece: Piece, parameters: Parameters | Mapping[str, np.ndarray]) -> np.ndarray:
+def _read_tensor(piece: Piece, parameters: Parameters | Mapping[str, np.ndarray]) -> np.ndarray:
     value = np.asarray(parameters[piece.parameter][piece.index])
     return value.T if piece.transposed else value

@@ -30,9 +30,9 @@ class WeightFiles:
         self.directory = directory
         self._open: dict[str, Any] = {}
         if (directory / INDEX).is_file():
-            self.file_of = self._indexed(directory / INDEX)
+            self.file_of = self._read_index(directory / INDEX)
         elif (directory / SINGLE).is_file():
-            self.file_of = dict.fromkeys(self._file(SINGLE).keys(), SINGLE)
+            self.file_of = dict.fromkeys(self._open_file(SINGLE).keys(), SINGLE)
         else:
             raise UserError(
                 f"{directory} has neither {SINGLE} nor {INDEX}: weights are read only from "
@@ -50,13 +50,13 @@ class WeightFiles:
             raise UserError(f"{self.directory} has no tensor {tensor}")
         path = self.directory / self.file_of[tensor]
         try:
-            part = self._file(self.file_of[tensor]).get_slice(tensor)
-            found, kind = tuple(part.get_shape()), part.get_dtype()
+            part = self._open_file(self.file_of[tensor]).get_slice(tensor)
+            stored, kind = tuple(part.get_shape()), part.get_dtype()
         except SafetensorError as error:
             raise UserError(f"{path} has no tensor {tensor}, though {INDEX} says so") from error
-        if found != tuple(shape):
+        if stored != tuple(shape):
             raise UserError(
-                f"{path}: {tensor} has shape {list(found)}, but {CONFIG} implies {list(shape)}"
+                f"{path}: {tensor} has shape {list(stored)}, but {CONFIG} implies {list(shape)}"
             )
         if kind not in _DTYPES:
             raise UserError(f"{path}: {tensor} is {kind}; mswitch reads {', '.join(_DTYPES)}")
@@ -65,20 +65,20 @@ class WeightFiles:
             raise UserError(f"{path}: {tensor} holds infinities or NaN")
         return values
 
-    def _indexed(self, path: Path) -> dict[str, str]:
-        found = read_json_object(path).get("weight_map")
-        if not isinstance(found, dict) or not found:
+    def _read_index(self, path: Path) -> dict[str, str]:
+        stored = read_json_object(path).get("weight_map")
+        if not isinstance(stored, dict) or not stored:
             raise UserError(f"{path} has no weight_map")
-        for tensor, name in found.items():
+        for tensor, name in stored.items():
             if not isinstance(name, str) or name in ("", "..") or name != Path(name).name:
                 raise UserError(
                     f"{path}: {tensor} is said to be in {name!r}, which is not a plain file name"
                 )
             if not (self.directory / name).is_file():
                 raise UserError(f"{path}: {tensor} is said to be in {name}, which does not exist")
-        return found
+        return stored
 
-    def _file(self, name: str) -> Any:
+    def _open_file(self, name: str) -> Any:
         if name not in self._open:
             try:
                 self._open[name] = safe_open(self.directory / name, framework="np")
@@ -106,30 +106,37 @@ def write_weights(
     Returns:
         The names of the files.
     """
-    shards = _plan(shapes, max_shard_bytes)
+    shards = _plan_shards(shapes, max_shard_bytes)
     count = len(shards)
     names = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
     if count == 1:
         names = [SINGLE]
     for name, shard in zip(names, shards, strict=True):
         # Strides are not stored: a transposed view would be written in the wrong order.
-        values = {one: np.ascontiguousarray(tensor(one), np.float32) for one in shard}
+        values = {
+            tensor_name: np.ascontiguousarray(tensor(tensor_name), np.float32)
+            for tensor_name in shard
+        }
         with storage.publish(directory / name, sync=True) as temporary:
             save_file(values, temporary, metadata={"format": "pt"})
     if count > 1:
-        total = sum(_bytes(shape) for shape in shapes.values())
-        weight_map = {one: name for name, shard in zip(names, shards, strict=True) for one in shard}
+        total = sum(_count_bytes(shape) for shape in shapes.values())
+        weight_map = {
+            tensor_name: name
+            for name, shard in zip(names, shards, strict=True)
+            for tensor_name in shard
+        }
         storage.write_json(
             directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map}
         )
     return names
 
 
-def _plan(shapes: Mapping[str, Sequence[int]], max_shard_bytes: int) -> list[list[str]]:
+def _plan_shards(shapes: Mapping[str, Sequence[int]], max_shard_bytes: int) -> list[list[str]]:
     shards: list[list[str]] = []
     room = 0
     for name, shape in shapes.items():
-        size = _bytes(shape)
+        size = _count_bytes(shape)
         if not shards or size > room:
             shards.append([])
             room = max_shard_bytes
@@ -138,5 +145,5 @@ def _plan(shapes: Mapping[str, Sequence[int]], max_shard_bytes: int) -> list[lis
     return shards
 
 
-def _bytes(shape: Iterable[int]) -> int:
+def _count_bytes(shape: Iterable[int]) -> int:
     return 4 * int(np.prod(list(shape), dtype=np.int64))

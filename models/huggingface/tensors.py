@@ -36,24 +36,24 @@ EMBEDDING = "shared.weight"
 HEAD = "lm_head.weight"
 
 
-def pieces(model: ModelConfig) -> Iterator[Piece]:
+def list_pieces(model: ModelConfig) -> Iterator[Piece]:
     """Yield all tensors of a model, in the order of computation."""
     yield Piece(EMBEDDING, "embedding.table", transposed=False)
-    yield from _stack(model, decoder=False)
-    yield from _stack(model, decoder=True)
+    yield from _list_stack(model, decoder=False)
+    yield from _list_stack(model, decoder=True)
     if not model.tied_embeddings:
         yield Piece(HEAD, "logits.kernel")
 
 
-def exported_pieces(model: ModelConfig) -> Iterator[Piece]:
+def list_exported_pieces(model: ModelConfig) -> Iterator[Piece]:
     """Yield all tensors to write, including copies that only one class of Hugging Face reads."""
-    yield from pieces(model)
+    yield from list_pieces(model)
     if model.sparse and not model.tied_embeddings:
         for name in EMBEDDING_COPIES:
             yield Piece(name, "embedding.table", transposed=False)
 
 
-def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
+def _list_stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
     stack = "decoder" if decoder else "encoder"
     layers = model.decoder_layers if decoder else model.encoder_layers
     bias = "layer.0.SelfAttention.relative_attention_bias.weight"
@@ -61,41 +61,41 @@ def _stack(model: ModelConfig, *, decoder: bool) -> Iterator[Piece]:
         yield Piece(f"{stack}.block.0.{bias}", f"{stack}.position_bias.table")
     for layer in range(layers):
         period, block = divmod(layer, model.period)
-        of_block = f"{stack}.periods.{period}.blocks.{block}"
+        block_name = f"{stack}.periods.{period}.blocks.{block}"
         sublayers = f"{stack}.block.{layer}.layer"
         if not model.shared_position_bias:
-            yield Piece(f"{stack}.block.{layer}.{bias}", f"{of_block}.position_bias.table")
+            yield Piece(f"{stack}.block.{layer}.{bias}", f"{block_name}.position_bias.table")
         attentions = [("SelfAttention", "self_attention")]
         if decoder:
             attentions.append(("EncDecAttention", "cross_attention"))
         for number, (theirs, ours) in enumerate(attentions):
             yield Piece(
                 f"{sublayers}.{number}.layer_norm.weight",
-                f"{of_block}.{ours}_norm.scale",
+                f"{block_name}.{ours}_norm.scale",
                 transposed=False,
             )
             for short, name in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
                 yield Piece(
                     f"{sublayers}.{number}.{theirs}.{short}.weight",
-                    f"{of_block}.{ours}.{name}.kernel",
+                    f"{block_name}.{ours}.{name}.kernel",
                 )
         last = f"{sublayers}.{len(attentions)}"
         yield Piece(
-            f"{last}.layer_norm.weight", f"{of_block}.feed_forward_norm.scale", transposed=False
+            f"{last}.layer_norm.weight", f"{block_name}.feed_forward_norm.scale", transposed=False
         )
         if model.sparse and block == model.period - 1:
-            yield from _experts(model, f"{last}.mlp", f"{of_block}.switch")
+            yield from _list_experts(model, f"{last}.mlp", f"{block_name}.switch")
         else:
             theirs = f"{last}.mlp" if model.sparse else f"{last}.DenseReluDense"
-            for name, kernel in _kernels(model):
-                yield Piece(f"{theirs}.{name}.weight", f"{of_block}.feed_forward.{kernel}.kernel")
+            for name, kernel in _list_kernels(model):
+                yield Piece(f"{theirs}.{name}.weight", f"{block_name}.feed_forward.{kernel}.kernel")
     yield Piece(f"{stack}.final_layer_norm.weight", f"{stack}.final_norm.scale", transposed=False)
 
 
-def _experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]:
+def _list_experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]:
     yield Piece(f"{theirs}.router.classifier.weight", f"{ours}.router.kernel")
     for expert in range(model.experts):
-        for name, kernel in _kernels(model):
+        for name, kernel in _list_kernels(model):
             yield Piece(
                 f"{theirs}.experts.expert_{expert}.{name}.weight",
                 f"{ours}.{kernel}",
@@ -103,7 +103,7 @@ def _experts(model: ModelConfig, theirs: str, ours: str) -> Iterator[Piece]:
             )
 
 
-def _kernels(model: ModelConfig) -> tuple[tuple[str, str], ...]:
+def _list_kernels(model: ModelConfig) -> tuple[tuple[str, str], ...]:
     if model.activation == "geglu":
         return (("wi_0", "wi_0"), ("wi_1", "wi_1"), ("wo", "wo"))
     return (("wi", "wi_0"), ("wo", "wo"))

@@ -39,7 +39,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
     for token, name in sentinels.items():
         proto.pieces[token].piece = name
     (directory / MODEL).write_bytes(proto.SerializeToString(deterministic=True))
-    storage.write_json(directory / TOKENIZER, _tokenizer(proto))
+    storage.write_json(directory / TOKENIZER, _make_tokenizer(proto))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "additional_special_tokens": list(sentinels.values()),
@@ -51,7 +51,7 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
     storage.write_json(directory / CONFIG, config)
 
 
-def _tokenizer(proto: Any) -> dict[str, Any]:
+def _make_tokenizer(proto: Any) -> dict[str, Any]:
     """Return a model in the format of the library tokenizers."""
     kinds, rules = proto.SentencePiece, proto.normalizer_spec
     normalizers: list[dict[str, Any]] = []
@@ -111,7 +111,7 @@ def _tokenizer(proto: Any) -> dict[str, Any]:
         "model": {
             "type": "Unigram",
             "unk_id": UNK_ID,
-            "vocab": _scores(proto),
+            "vocab": _list_scores(proto),
             "byte_fallback": proto.trainer_spec.byte_fallback,
         },
     }
@@ -121,7 +121,7 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": pattern, "content": content}
 
 
-def _scores(proto: Any) -> list[tuple[str, float]]:
+def _list_scores(proto: Any) -> list[tuple[str, float]]:
     """Return pieces with their scores; an unknown character costs 10 more than the least."""
     kinds = proto.SentencePiece
     in_text = (kinds.NORMAL, kinds.USER_DEFINED)

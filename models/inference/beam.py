@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mswitch.models.inference.decode import CachedDecoder, choosable_tokens
+from mswitch.models.inference.decode import CachedDecoder, mask_choosable
 from mswitch.models.nn.transformer import PADDING
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.pipelines.special_tokens import EOS_ID
@@ -44,14 +44,14 @@ class _Search(NamedTuple):
     cache: Any
 
 
-def brevity_penalty(alpha: float, length: int | Array) -> Array:
+def compute_brevity_penalty(alpha: float, length: int | Array) -> Array:
     """Return the divisor of an output's log-probability for `length` tokens (Wu et al. 2016)."""
     return ((5.0 + length) / 6.0) ** jnp.float32(alpha)
 
 
 def beam_search(
     step: Callable[[State, Array, Array, Array], tuple[Array, State]],
-    reordered: Callable[[State, Array], State],
+    reorder: Callable[[State, Array], State],
     cache: State,
     running: Bool[Array, " B"],
     *,
@@ -65,7 +65,7 @@ def beam_search(
     Args:
         step: `(cache, tokens [B K], position, real [B K]) -> (logits [B K, V], cache)`; `tokens`
             come from the position before, and are 0 at first.
-        reordered: `(cache, index [B K]) -> cache`; output n then continues output index[n].
+        reorder: `(cache, index [B K]) -> cache`; output n then continues output index[n].
         cache: cache of B x K outputs, row by row.
         running: false for rows that get no output.
         beams: outputs of a row, K.
@@ -76,13 +76,13 @@ def beam_search(
     batch = running.shape[0]
     real = jnp.repeat(running, beams)
 
-    def best(found: Beams, count: int) -> tuple[Beams, Array]:
-        scores, index = jax.lax.top_k(found.scores, count)
-        return Beams(_taken(found.tokens, index), scores), index
+    def best(outputs: Beams, count: int) -> tuple[Beams, Array]:
+        scores, index = jax.lax.top_k(outputs.scores, count)
+        return Beams(_take(outputs.tokens, index), scores), index
 
     def unfinished(search: _Search) -> Array:
         # A live output's log-probability only falls, so this is its best possible score.
-        hope = search.live.scores.max(axis=1) / brevity_penalty(alpha, length)
+        hope = search.live.scores.max(axis=1) / compute_brevity_penalty(alpha, length)
         open_rows = running & (search.ended.scores.min(axis=1) <= hope)
         return (search.position < length) & open_rows.any()
 
@@ -97,15 +97,15 @@ def beam_search(
         scores, index = jax.lax.top_k(candidates.reshape(batch, -1), 2 * beams)
         beam, token = jnp.divmod(index, log_probs.shape[-1])
         tokens = jax.lax.dynamic_update_index_in_dim(
-            _taken(live.tokens, beam), token.astype(jnp.int32), position, axis=2
+            _take(live.tokens, beam), token.astype(jnp.int32), position, axis=2
         )
         ends = token == EOS_ID
         live, chosen = best(Beams(tokens, scores + ends * NEVER), beams)
         parents = jnp.arange(batch)[:, None] * beams + jnp.take_along_axis(beam, chosen, axis=1)
-        final = scores / brevity_penalty(alpha, position + 1) + ~ends * NEVER
+        final = scores / compute_brevity_penalty(alpha, position + 1) + ~ends * NEVER
         both = (jnp.concatenate(pair, axis=1) for pair in zip(ended, (tokens, final), strict=True))
         ended, _ = best(Beams(*both), beams)
-        return _Search(position + 1, live, ended, reordered(cache, parents.reshape(-1)))
+        return _Search(position + 1, live, ended, reorder(cache, parents.reshape(-1)))
 
     nothing = jnp.full((batch, beams, length), PADDING, jnp.int32)
     # All outputs begin equal: only the first counts, or the same would be found K times.
@@ -144,7 +144,7 @@ def make_beam_decoder(
         pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
     """
     assert skeleton.mesh is None
-    choosable = choosable_tokens(skeleton.config.vocabulary_size, pieces)
+    choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)
 
     @jax.jit
     def decode(parameters: Parameters, inputs: Array) -> Beams:
@@ -153,7 +153,7 @@ def make_beam_decoder(
             cache = jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), decoder.begin(inputs))
             return beam_search(
                 decoder.step,
-                decoder.reordered,
+                decoder.reorder,
                 cache,
                 (inputs != PADDING).any(axis=1),
                 beams=beams,
@@ -165,6 +165,6 @@ def make_beam_decoder(
     return decode
 
 
-def _taken(values: Array, index: Int[Array, "B N"]) -> Array:
+def _take(values: Array, index: Int[Array, "B N"]) -> Array:
     """Take chosen outputs [B, N, T] from values [B, K, T]."""
     return jnp.take_along_axis(values, index[:, :, None], axis=1)

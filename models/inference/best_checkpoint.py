@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import memory_explained
+from mswitch.models.device_errors import explain_memory
 from mswitch.models.inference.predict import Predictor
 from mswitch.models.training.run_directory import PREDICTIONS, SELECTED
 from mswitch.models.training.run_files import open_files
@@ -17,7 +17,7 @@ from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
 
-@memory_explained()
+@explain_memory()
 def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> dict[str, Any]:
     """Predict validation with every kept checkpoint, and write the best step to selected.json.
 
@@ -36,15 +36,15 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
                 f"{run} is still in training: let it end, and then choose its checkpoint"
             )
         with reader.lock():
-            found = {step: reader.scores("validation", step) for step in steps}
-            means = found[steps[0]]["mean"]
+            scores_by_step = {step: reader.scores("validation", step) for step in steps}
+            means = scores_by_step[steps[0]]["mean"]
             metric = next((name for name, mean in means.items() if mean is not None), None)
             if metric is None:
                 raise UserError(
                     f"each language of {reader.task['name']} has one true class, so "
                     f"{', '.join(means)} has no mean to choose by: give --step instead of --select"
                 )
-            values = {step: found[step]["mean"][metric] for step in steps}
+            values = {step: scores_by_step[step]["mean"][metric] for step in steps}
             best = max(steps, key=lambda step: (values[step], -step))
             chosen = {
                 "step": best,
@@ -56,4 +56,4 @@ def select(run: str | Path, tasks: str | Path | None, config: PredictConfig) -> 
             }
             reader.write(SELECTED, chosen)
     say("predict", f"step {best:,} of {len(steps)} has the best {metric}: {values[best]:.2f}")
-    return {**found[best], **chosen, "out": storage.join(files.place, SELECTED)}
+    return {**scores_by_step[best], **chosen, "out": storage.join(files.place, SELECTED)}

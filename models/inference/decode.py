@@ -96,13 +96,13 @@ class CachedDecoder:
         layers = []
         for block in self.blocks:
             assert block.cross_attention is not None
-            of_memory = map(_positions_last, block.cross_attention.keys_and_values(memory))
+            memory_caches = map(_positions_last, block.cross_attention.project_memory(memory))
             # Without the barrier, XLA moves the transposition into the loop over positions.
-            of_memory = jax.lax.optimization_barrier(tuple(of_memory))
-            layers.append(LayerCache(empty, empty, *of_memory))
+            memory_caches = jax.lax.optimization_barrier(tuple(memory_caches))
+            layers.append(LayerCache(empty, empty, *memory_caches))
         return Cache(tuple(layers), (inputs != PADDING)[:, None, :])
 
-    def reordered(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
+    def reorder(self, cache: Cache, rows: Int[Array, " B"]) -> Cache:
         """Return a cache in which output n continues output `rows[n]`, from the same input."""
         layers = [
             layer._replace(keys=layer.keys[rows], values=layer.values[rows])
@@ -126,7 +126,7 @@ class CachedDecoder:
             real: false for an output that has ended, which is not routed.
         """
         shared = self.model.decoder.position_bias
-        bias = None if shared is None else shared.of_query(position, self.length)
+        bias = None if shared is None else shared.compute_at(position, self.length)
         mask = (jnp.arange(self.length) <= position)[None, None]
         x = self.model.embedding(tokens[:, None])
         layers = []
@@ -135,11 +135,11 @@ class CachedDecoder:
             assert block.cross_attention_norm is not None
             y = block.self_attention_norm(x)
             if block.position_bias is not None:
-                bias = block.position_bias.of_query(position, self.length)
-            new = block.self_attention.keys_and_values(y)
+                bias = block.position_bias.compute_at(position, self.length)
+            new = block.self_attention.project_memory(y)
             keys, values = (
-                jax.lax.dynamic_update_slice_in_dim(old, _positions_last(one), position, axis=-1)
-                for old, one in zip((before.keys, before.values), new, strict=True)
+                jax.lax.dynamic_update_slice_in_dim(old, _positions_last(added), position, axis=-1)
+                for old, added in zip((before.keys, before.values), new, strict=True)
             )
             layer = before._replace(keys=keys, values=values)
             x = x + block.self_attention.attend(y, *layer.attended(), mask, bias=bias)
@@ -149,7 +149,7 @@ class CachedDecoder:
             x = x + y
             layers.append(layer)
         x = self.model.decoder.final_norm(x)[:, 0]
-        kernel, scale = self.model.logits_kernel()
+        kernel, scale = self.model.find_logits_kernel()
         return (x.astype(jnp.float32) * scale) @ kernel, cache._replace(layers=tuple(layers))
 
 
@@ -167,7 +167,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
         pieces: ids of the vocabulary; rows of the model beyond them are never chosen.
     """
     assert skeleton.mesh is None
-    choosable = choosable_tokens(skeleton.config.vocabulary_size, pieces)
+    choosable = mask_choosable(skeleton.config.vocabulary_size, pieces)
 
     @jax.jit
     def decode(parameters: Parameters, inputs: Array) -> Outputs:
@@ -186,7 +186,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
         def extend(state: tuple[Array, Array, Array, Array, Array, Cache]):
             position, outputs, scores, tokens, running, cache = state
             logits, cache = decoder.step(cache, tokens, position, running)
-            chosen = likeliest(jnp.where(choosable, logits, -jnp.inf))
+            chosen = find_likeliest(jnp.where(choosable, logits, -jnp.inf))
             score = jnp.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0]
             score = score - jax.nn.logsumexp(logits, axis=-1)
             scores = scores + jnp.where(running, score, 0.0)
@@ -204,7 +204,7 @@ def make_decoder(skeleton: Skeleton, length: int, *, pieces: int | None = None) 
     return decode
 
 
-def likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
+def find_likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     """Return the first largest entry of each row, like `argmax`.
 
     XLA's CPU backend does not vectorise `argmax`: it takes ten times as long, a fifth of
@@ -215,7 +215,7 @@ def likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
     return jnp.where(largest, ids, ids[-1]).min(axis=-1)
 
 
-def choosable_tokens(rows: int, pieces: int | None) -> Bool[Array, " V"]:
+def mask_choosable(rows: int, pieces: int | None) -> Bool[Array, " V"]:
     """Return a mask of the model's rows that may be written: all pieces except padding."""
     ids = jnp.arange(rows)
     return (ids != PADDING) & (ids < (pieces or rows))

@@ -22,7 +22,7 @@ from mswitch.models.inference.beam import make_beam_decoder
 from mswitch.models.inference.decode import make_decoder
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.partitioning import make_mesh
-from mswitch.models.training.run_directory import model_of, train_config_of
+from mswitch.models.training.run_directory import parse_model, parse_train_config
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton
 from mswitch.pipelines import storage
@@ -58,7 +58,7 @@ class Generator:
         labels: Sequence[str] | None = None,
         read: Callable[[list[int]], Any] | None = None,
     ):
-        train = train_config_of(described)
+        train = parse_train_config(described)
         train = dataclasses.replace(
             train,
             dtype=config.dtype or train.dtype,
@@ -69,11 +69,11 @@ class Generator:
             model_parallel=1,
         )
         self._mesh = make_mesh(train)
-        self._skeleton = Skeleton.of(model_of(described), train)
+        self._skeleton = Skeleton.of(parse_model(described), train)
         self._processor, self._batch_size = processor, config.batch_size
         self._labels = labels if config.decode == "labels" else None
         self._read = read or processor.DecodeIds
-        answer = self._answer(config, targets_length)
+        answer = self._make_answer(config, targets_length)
         if self._mesh is not None:
             rows = PartitionSpec("data")
             answer = jax.shard_map(
@@ -85,7 +85,7 @@ class Generator:
             )
         self._compiled = jax.jit(answer)
 
-    def _answer(self, config: PredictConfig, length: int) -> Answer:
+    def _make_answer(self, config: PredictConfig, length: int) -> Answer:
         pieces = self._processor.GetPieceSize()
         if self._labels is not None:
             tokens = [[*self._processor.EncodeAsIds(label), EOS_ID] for label in self._labels]
@@ -102,8 +102,8 @@ class Generator:
             )
 
             def best(parameters: Parameters, inputs: Array) -> tuple[Array, Array]:
-                found = search(parameters, inputs)
-                return found.tokens[:, 0], found.scores[:, 0]
+                outputs = search(parameters, inputs)
+                return outputs.tokens[:, 0], outputs.scores[:, 0]
 
             return best
         return make_decoder(self._skeleton, length, pieces=pieces)
@@ -115,7 +115,7 @@ class Generator:
             return like
         whole = NamedSharding(self._mesh, PartitionSpec())
         return jax.tree.map(
-            lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, sharding=whole), like
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), like
         )
 
     def __call__(
@@ -128,20 +128,20 @@ class Generator:
             inputs: token ids of each text, at least one, including EOS.
             what: name of the texts, for the progress line.
         """
-        found: list[Any] = [None] * len(inputs)
+        answers: list[Any] = [None] * len(inputs)
         scores = [0.0] * len(inputs)
         order = sorted(range(len(inputs)), key=lambda row: (len(inputs[row]), row))
-        batches = _batches(order, self._batch_size, lambda row: bucket(len(inputs[row])))
+        batches = _batches(order, self._batch_size, lambda row: pad_length(len(inputs[row])))
         progress = Progress("predict", what, len(batches), "batches")
 
         def take(rows: Sequence[int], answer: tuple[Array, Array]) -> None:
             for row, value, score in zip(rows, *map(np.asarray, answer), strict=False):
-                found[row], scores[row] = self._reading(value), float(score)
+                answers[row], scores[row] = self._read_answer(value), float(score)
             progress.add(1)
 
         pending: tuple[Sequence[int], tuple[Array, Array]] | None = None
         for rows in batches:
-            longest = bucket(len(inputs[rows[-1]]))
+            longest = pad_length(len(inputs[rows[-1]]))
             batch = np.full((self._batch_size, longest), PAD_ID, np.int32)
             for place, row in zip(batch, rows, strict=False):
                 place[: len(inputs[row])] = inputs[row]
@@ -152,9 +152,9 @@ class Generator:
             pending = rows, answer
         if pending is not None:
             take(*pending)
-        return found, scores
+        return answers, scores
 
-    def _reading(self, value: np.ndarray) -> Any:
+    def _read_answer(self, value: np.ndarray) -> Any:
         if self._labels is not None:
             return self._labels[int(value)]
         tokens = value.tolist()
@@ -162,7 +162,7 @@ class Generator:
         return self._read(tokens[:end])
 
 
-def own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
+def find_own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
     """Return the path or URL of the examples that a run was trained on."""
     if described["examples"] is None:
         raise UserError(f"{files.place} was trained on nothing here: give --tasks")
@@ -170,7 +170,7 @@ def own_examples(files: RunFiles, described: Mapping[str, Any]) -> str:
     return path if storage.is_remote(path) else os.path.normpath(files.directory / path)
 
 
-def bucket(length: int) -> int:
+def pad_length(length: int) -> int:
     """Return the length that an input is padded to."""
     return max(SHORTEST, 1 << (length - 1).bit_length())
 

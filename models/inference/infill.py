@@ -10,9 +10,9 @@ from typing import Any
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import check_devices, memory_explained
-from mswitch.models.inference.decoding_batches import Generator, own_examples
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.device_errors import check_devices, explain_memory
+from mswitch.models.inference.decoding_batches import Generator, find_own_examples
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import CHECKPOINTS, check_model_file, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.pipelines import storage
@@ -27,7 +27,7 @@ SENTINEL = re.compile(r"<extra_id_(\d+)>")
 MAX_TOKENS = 256
 
 
-@memory_explained()
+@explain_memory()
 def infill(
     run: str | Path,
     texts: Sequence[str],
@@ -58,7 +58,7 @@ def infill(
         files.refresh()
         described = read_run(files.directory)
         if vocab is None:
-            vocab = storage.join(tasks or own_examples(files, described), VOCABULARY_PATH)
+            vocab = storage.join(tasks or find_own_examples(files, described), VOCABULARY_PATH)
         vocabulary = open_vocabulary(vocab)
         check_model_file(files.place, described, vocabulary)
         processor = sentencepiece.SentencePieceProcessor()
@@ -70,26 +70,26 @@ def infill(
             processor,
             dataclasses.replace(config, **settings),
             MAX_TOKENS,
-            read=functools.partial(_spans, processor),
+            read=functools.partial(_split_spans, processor),
         )
-        step = chosen_step(files, step)
+        step = choose_step(files, step)
         say("predict", f"filling gaps with {files.place}/{CHECKPOINTS}/{step}")
         like = generator.abstract_parameters()
         parameters = restore_parameters(files, step, like, described["config_hash"])
     written, _ = generator(parameters, inputs, "texts")
-    found = []
+    filled_texts = []
     for text, by_number in zip(texts, written, strict=True):
         spans = [by_number.get(number, "") for number in range(len(SENTINEL.findall(text)))]
         filled = SENTINEL.sub(lambda match, spans=spans: spans[int(match[1])], text)
-        found.append({"text": text, "spans": spans, "filled": filled})
-    every = [span for one in found for span in one["spans"]]
+        filled_texts.append({"text": text, "spans": spans, "filled": filled})
+    every = [span for entry in filled_texts for span in entry["spans"]]
     if empty := every.count(""):
         say(
             "predict",
             f"{empty} of {len(every)} spans stay empty: the model wrote nothing for them; train it "
             "longer, or mark fewer spans",
         )
-    return {"stage": "predict", "step": step, "texts": found}
+    return {"stage": "predict", "step": step, "texts": filled_texts}
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
@@ -108,7 +108,9 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
     return [*ids, EOS_ID]
 
 
-def _spans(processor: sentencepiece.SentencePieceProcessor, output: list[int]) -> dict[int, str]:
+def _split_spans(
+    processor: sentencepiece.SentencePieceProcessor, output: list[int]
+) -> dict[int, str]:
     """Return an output's text for each sentinel: from there to the next."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}

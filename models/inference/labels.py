@@ -40,7 +40,7 @@ class PrefixTree(NamedTuple):
     paths: Int[np.ndarray, "L T"]
 
 
-def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
+def make_prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
     """Find the prefixes of token sequences; no sequence may be empty."""
     nodes: dict[tuple[int, ...], int] = {(): 0}
     edges: dict[tuple[int, int], int] = {}
@@ -73,10 +73,10 @@ def make_label_scorer(
         labels: tokens of each label, including EOS.
     """
     assert skeleton.mesh is None
-    tree = prefix_tree(labels)
+    tree = make_prefix_tree(labels)
     longest = int(tree.depths.max()) + 1
 
-    def bias_of(table: RelativePositionBias) -> Float[Array, "1 H N N"]:
+    def take_bias(table: RelativePositionBias) -> Float[Array, "1 H N N"]:
         return table(longest)[:, :, tree.depths[:, None], tree.depths[None]]
 
     @jax.jit
@@ -87,7 +87,7 @@ def make_label_scorer(
             cache = decoder.begin(inputs)
             batch, nodes = inputs.shape[0], len(tree.tokens)
             shared = model.decoder.position_bias
-            bias = None if shared is None else bias_of(shared)
+            bias = None if shared is None else take_bias(shared)
             real = jnp.broadcast_to((inputs != PADDING).any(axis=1)[:, None], (batch, nodes))
             ids = jnp.broadcast_to(tree.tokens, (batch, nodes))
             x = model.embedding(ids)
@@ -96,13 +96,13 @@ def make_label_scorer(
                 assert block.cross_attention_norm is not None
                 y = block.self_attention_norm(x)
                 if block.position_bias is not None:
-                    bias = bias_of(block.position_bias)
+                    bias = take_bias(block.position_bias)
                 x = x + block.self_attention(y, y, jnp.asarray(tree.ancestors)[None], bias=bias)
                 y = block.cross_attention_norm(x)
                 x = x + block.cross_attention.attend(y, *layer.attended_memory(), cache.memory_mask)
                 y, _ = block.transform(x, real, ids, groups=1, capacity=DROPLESS)
                 x = x + y
-            kernel, scale = model.logits_kernel()
+            kernel, scale = model.find_logits_kernel()
             x = model.decoder.final_norm(x).astype(jnp.float32) * scale
             log_z = jax.lax.map(
                 lambda position: jax.nn.logsumexp(position @ kernel, axis=-1),
@@ -111,7 +111,7 @@ def make_label_scorer(
             ).T
             node, token = tree.edges.T
             logits = jnp.einsum("bed,de->be", x[:, node], kernel[:, token])
-        of_edges = logits - log_z[:, node]
-        return jnp.where(tree.paths >= 0, of_edges[:, tree.paths], 0.0).sum(axis=-1)
+        edge_scores = logits - log_z[:, node]
+        return jnp.where(tree.paths >= 0, edge_scores[:, tree.paths], 0.0).sum(axis=-1)
 
     return scores

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import sentencepiece
 
 from mswitch.models.config import PredictConfig
-from mswitch.models.device_errors import check_devices, memory_explained
-from mswitch.models.inference.decoding_batches import Generator, own_examples
+from mswitch.models.device_errors import check_devices, explain_memory
+from mswitch.models.inference.decoding_batches import Generator, find_own_examples
 from mswitch.models.inference.prediction_scores import score_predictions
-from mswitch.models.training.checkpoint import chosen_step, restore_parameters
+from mswitch.models.training.checkpoint import choose_step, restore_parameters
 from mswitch.models.training.run_directory import (
     PREDICTIONS,
     SELECTED,
@@ -29,7 +29,7 @@ from mswitch.models.training.run_directory import (
     read_run,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.tables import is_made, write_table
+from mswitch.models.training.tables import is_written, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
@@ -62,7 +62,7 @@ _FEATURES = ("inputs", "answers", *_TEXTS.values())
 Split = Literal["train", "validation", "test"]
 
 
-@memory_explained()
+@explain_memory()
 def predict(
     run: str | Path,
     tasks: str | Path | None,
@@ -92,7 +92,7 @@ def predict(
             return reader.scores(split, step, again=again)
 
 
-@memory_explained()
+@explain_memory()
 def answer(
     run: str | Path,
     tasks: str | Path | None,
@@ -111,12 +111,12 @@ def answer(
         step = reader.step(step, "validation")
         longest = reader.examples.lengths.inputs_length - 1
         inputs = [[*reader.processor.EncodeAsIds(text)[:longest], EOS_ID] for text in texts]
-        found = zip(texts, *reader.generate(inputs, step, "texts"), strict=True)
+        answers = zip(texts, *reader.generate(inputs, step, "texts"), strict=True)
     names = ("text", "prediction", "score")
     return {
         "stage": "predict",
         "step": step,
-        "texts": [dict(zip(names, one, strict=True)) for one in found],
+        "texts": [dict(zip(names, answer, strict=True)) for answer in answers],
     }
 
 
@@ -128,7 +128,7 @@ class Predictor:
         files.refresh()
         self.files, self.run = files, files.directory
         self.described = read_run(self.run)
-        self.examples = open_examples(tasks or own_examples(files, self.described))
+        self.examples = open_examples(tasks or find_own_examples(files, self.described))
         manifest, directory = self.examples.manifest, self.examples.directory
         if manifest.get("kind") != "supervised":
             raise UserError(
@@ -185,16 +185,16 @@ class Predictor:
 
     def step(self, asked: int | None, split: Split) -> int:
         """Return the checkpoint to use: `asked`, the selected, or the newest."""
-        found = chosen_step(self.files, asked)
+        step = choose_step(self.files, asked)
         selected = asked is not None or (self.run / SELECTED).is_file()
         if not selected and split == "test" and len(self.described["eval_steps"]) > 1:
             raise UserError(
                 f"{self.files.place} has several checkpoints: choose one on validation first "
                 "(--select), or give --step"
             )
-        return found
+        return step
 
-    def note_test(self, step: int, again: bool) -> int:
+    def record_test_read(self, step: int, again: bool) -> int:
         """Record that test is read; return how often it was."""
         name = f"{self._part}/{TEST_READS}"
         path = self.run / name
@@ -202,7 +202,7 @@ class Predictor:
         read = {**self.settings, "step": step}
         if read in reads:
             return len(reads)
-        before = sorted({one["step"] for one in reads} - {step})
+        before = sorted({earlier["step"] for earlier in reads} - {step})
         if before and not again:
             raise UserError(
                 f"test of {self.task['name']} was already read from step {before[0]:,}: choose "
@@ -218,31 +218,31 @@ class Predictor:
                 f"{self.examples.directory} has no {split} examples: build the task with some, or "
                 "give another --split"
             )
-        own_task = self._own_task() if self._own_metrics else None
+        own_task = self._find_own_task() if self._own_metrics else None
         name = f"{self._part}/{split}-{step}-{self.settings['decode']}"
         path = self.run / f"{name}.parquet"
         out = storage.join(self.files.place, f"{name}.parquet")
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
-        reused = is_made(path, out, _SETTINGS, self.settings, fix)
+        reused = is_written(path, out, _SETTINGS, self.settings, fix)
         # After the checks above, which read nothing of test.
-        noted_reads = {"test_reads": self.note_test(step, again)} if split == "test" else {}
+        noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
             table = pq.read_table(path)
         else:
             table = self._predict(split, step)
             write_table(path, table, _SETTINGS, self.settings, "predict")
             self.files.publish(f"{name}.parquet")
-        found = score_predictions(table, self.task)
+        scores = score_predictions(table, self.task)
         if own_task is not None:
             from mswitch.tasks.seqio.own_metrics import measure
 
             rows = table.select(["id", "targets", "prediction"]).to_pylist()
-            found["seqio"] = measure(own_task, split, self.examples.lengths, rows)
-        self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **found})
+            scores["seqio"] = measure(own_task, split, self.examples.lengths, rows)
+        self.write(f"{name}.json", {**self.settings, "step": step, "task": self.task, **scores})
         summary = {"stage": "predict", "out": out, "reused": reused, "step": step}
-        return {**summary, **found, **noted_reads}
+        return {**summary, **scores, **noted_reads}
 
-    def _own_task(self) -> Any:
+    def _find_own_task(self) -> Any:
         """Return the seqio task that the examples were made from."""
         from mswitch.tasks.seqio.own_metrics import (
             find_task,  # imports TensorFlow, which only these tasks need
@@ -257,7 +257,7 @@ class Predictor:
                 features = source.read(index, _FEATURES)
                 inputs.append(self.examples.tokens(source, index, features, "inputs"))
                 texts = {name: features[of][0].decode() for name, of in _TEXTS.items()}
-                answers = [one.decode() for one in features["answers"]]
+                answers = [text.decode() for text in features["answers"]]
                 rows.append({"language": lang, "answers": answers, **texts})
         predictions, scores = self.generate(inputs, step, f"{split}, step {step:,}")
         for row, prediction, score in zip(rows, predictions, scores, strict=True):

@@ -31,16 +31,16 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     counts = collections.Counter(row["answers"][0] for row in rows)
     majority = max(labels, key=counts.__getitem__) if labels else None
 
-    def scored(found: Sequence[Mapping[str, Any]], lang: str) -> dict[str, dict[str, Any]]:
+    def score_rows(own_rows: Sequence[Mapping[str, Any]], lang: str) -> dict[str, dict[str, Any]]:
         answers, groups, predictions = (
-            [row[name] for row in found] for name in ("answers", "group", "prediction")
+            [row[name] for row in own_rows] for name in ("answers", "group", "prediction")
         )
         values = {}
         for name in task["metrics"]:
             metric = make_metric(name, labels or (), lang)
             values[name] = dataclasses.asdict(score(metric, answers, predictions, groups))
             if majority is not None:
-                values[name]["majority"] = metric(answers, [majority] * len(found), groups)
+                values[name]["majority"] = metric(answers, [majority] * len(own_rows), groups)
             if lang and not metric.is_averaged(answers):
                 values[name]["in_mean"] = False
         return values
@@ -48,20 +48,20 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     by_language: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_language.setdefault(row["language"], []).append(row)
-    languages = {lang: scored(found, lang) for lang, found in sorted(by_language.items())}
+    languages = {lang: score_rows(own, lang) for lang, own in sorted(by_language.items())}
     return {
         "languages": languages,
-        "mean": {name: _mean(languages, name, "value") for name in task["metrics"]},
+        "mean": {name: _average(languages, name, "value") for name in task["metrics"]},
         # Metrics of text depend on its language; those of labels do not.
-        "all": scored(rows, "") if labels else None,
+        "all": score_rows(rows, "") if labels else None,
         "invalid": sum(row["prediction"] not in labels for row in rows) if labels else 0,
         "rows": len(rows),
     }
 
 
-def _mean(languages: Mapping[str, Any], metric: str, key: str) -> float | None:
-    found = [of[metric] for of in languages.values()]
-    values = [one[key] for one in found if one.get("in_mean", True)]
+def _average(languages: Mapping[str, Any], metric: str, key: str) -> float | None:
+    scores = [entry[metric] for entry in languages.values()]
+    values = [score[key] for score in scores if score.get("in_mean", True)]
     return float(np.mean(values)) if values else None
 
 
@@ -71,16 +71,16 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
     A task's own metrics follow.
     """
     languages = scores["languages"]
-    closed = any("majority" in of[name] for of in languages.values() for name in metrics)
+    closed = any("majority" in entry[name] for entry in languages.values() for name in metrics)
     head = ["language", "rows"]
     for name in metrics:
         head += [name, *(["majority"] if closed else [])]
     lines = [head]
-    of_rows = {**languages, "all": scores["all"]} if scores["all"] else languages
-    for lang, of in of_rows.items():
-        line = [lang, f"{of[metrics[0]]['rows']:,}"]
+    scores_by_row = {**languages, "all": scores["all"]} if scores["all"] else languages
+    for lang, entry in scores_by_row.items():
+        line = [lang, f"{entry[metrics[0]]['rows']:,}"]
         for name in metrics:
-            value = of[name]
+            value = entry[name]
             interval = "" if value["low"] is None else f" [{value['low']:.1f}, {value['high']:.1f}]"
             line += [f"{value['value']:.1f}{interval}"]
             line += [f"{value['majority']:.1f}"] if closed else []
@@ -88,7 +88,7 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
     mean = ["mean", ""]
     for name in metrics:
         for key in ("value", *(["majority"] if closed else [])):
-            value = _mean(languages, name, key)
+            value = _average(languages, name, key)
             mean += ["n/a" if value is None else f"{value:.1f}"]
     lines.append(mean)
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -57,18 +57,18 @@ class RelativePositionBias(nnx.Module):
         It is float32, because its gradient sums over all logits.
         """
         if isinstance(mask, KernelMask):
-            return self.table[...][:, self._buckets_of(diagonal_distances(length, length))]
-        return self.table[...][:, self._buckets(length)][None]
+            return self.table[...][:, self._bucket(diagonal_distances(length, length))]
+        return self.table[...][:, self._bucket_pairs(length)][None]
 
-    def of_query(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
+    def compute_at(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
         """Return the bias of one of `length` queries; its position may be a traced value."""
-        buckets = jnp.asarray(self._buckets(length))[position]
+        buckets = jnp.asarray(self._bucket_pairs(length))[position]
         return self.table[...][None, :, None, buckets]
 
-    def _buckets(self, length: int) -> Int[np.ndarray, "L L"]:
-        return self._buckets_of(np.subtract.outer(np.arange(length), np.arange(length)))
+    def _bucket_pairs(self, length: int) -> Int[np.ndarray, "L L"]:
+        return self._bucket(np.subtract.outer(np.arange(length), np.arange(length)))
 
-    def _buckets_of(self, distance: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
+    def _bucket(self, distance: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
         return relative_position_buckets(
             distance,
             bidirectional=self.bidirectional,
@@ -118,13 +118,13 @@ class Attention(nnx.Module):
             values = self._drop(self.value(memory), key)
             q, k = self.query(x), self.key(memory)
             return self.out(attend_by_kernel(q, k, values, mask, bias, heads=self.heads))
-        return self.attend(x, *self.keys_and_values(memory), mask, bias=bias, key=key)
+        return self.attend(x, *self.project_memory(memory), mask, bias=bias, key=key)
 
-    def keys_and_values(
+    def project_memory(
         self, memory: Float[Array, "B S D"]
     ) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
         """Compute keys and values of the positions of `memory`; decoding keeps them."""
-        return self._heads(self.key(memory)), self._heads(self.value(memory))
+        return self._split_heads(self.key(memory)), self._split_heads(self.value(memory))
 
     def attend(
         self,
@@ -137,11 +137,11 @@ class Attention(nnx.Module):
         key: PRNGKeyArray | None = None,
     ) -> Float[Array, "B Q D"]:
         """Attend from `x` to keys and values where `mask` is true."""
-        q_BxQxHxK = self._heads(self.query(x))
-        weighted_sum = functools.partial(_weighted_sum, dropout_rate=self.dropout_rate)
+        q_BxQxHxK = self._split_heads(self.query(x))
+        sum_weighted = functools.partial(_sum_weighted, dropout_rate=self.dropout_rate)
         if self.remat:
-            weighted_sum = jax.checkpoint(weighted_sum)
-        attended = weighted_sum(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
+            sum_weighted = jax.checkpoint(sum_weighted)
+        attended = sum_weighted(q_BxQxHxK, k_BxSxHxK, v_BxSxHxK, mask, bias, key)
         return self.out(attended.reshape(*attended.shape[:2], -1))
 
     def _drop(
@@ -150,17 +150,17 @@ class Attention(nnx.Module):
         """Drop values instead of weights: equivalent, because all queries drop the same keys."""
         if key is None or self.dropout_rate == 0.0:
             return values
-        of_head = self._heads(values)
-        rows, keys, heads, _ = of_head.shape
+        per_head = self._split_heads(values)
+        rows, keys, heads, _ = per_head.shape
         kept = dropout(jnp.ones((rows, heads, 1, keys)), self.dropout_rate, key)
-        scaled = of_head.astype(jnp.float32) * kept[:, :, 0].swapaxes(1, 2)[..., None]
+        scaled = per_head.astype(jnp.float32) * kept[:, :, 0].swapaxes(1, 2)[..., None]
         return scaled.astype(values.dtype).reshape(values.shape)
 
-    def _heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
+    def _split_heads(self, y: Float[Array, "B L J"]) -> Float[Array, "B L H K"]:
         return y.reshape(*y.shape[:2], self.heads, -1)
 
 
-def _weighted_sum(
+def _sum_weighted(
     q_BxQxHxK: Float[Array, "B Q H K"],
     k_BxSxHxK: Float[Array, "B S H K"],
     v_BxSxHxK: Float[Array, "B S H K"],

@@ -73,7 +73,7 @@ for take in (_take, _take_any):
     take.defvjp(functools.partial(_take_forward, take), _take_backward)
 
 
-def _places(
+def _find_places(
     slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> tuple[Int[Array, " G*S"], Int[Array, " E*G*C"]]:
     """Return each token's place in the queues of all groups, and the token of each place.
@@ -94,7 +94,7 @@ def dispatch(
 ) -> Float[Array, "E G*C D"]:
     """Queue tokens at their experts; empty places hold some token, without a gradient."""
     d_model = tokens.shape[-1]
-    place, token = _places(slot, experts, capacity)
+    place, token = _find_places(slot, experts, capacity)
     return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
 
 
@@ -102,12 +102,12 @@ def combine(
     queues: Float[Array, "E G*C D"], slot: Int[Array, "G S"], capacity: int
 ) -> Float[Array, "G S D"]:
     """Bring the experts' results back to their tokens; zeros for tokens without a slot."""
-    place, token = _places(slot, queues.shape[0], capacity)
+    place, token = _find_places(slot, queues.shape[0], capacity)
     y = _take(queues.reshape(-1, queues.shape[-1]), place, token)
     return y.reshape(*slot.shape, -1)
 
 
-def sharded_dispatch(
+def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
     """Dispatch on a mesh: each of N senders along `expert` has the rows of its groups.
@@ -126,10 +126,10 @@ def sharded_dispatch(
     return local(tokens, slot)
 
 
-def sharded_combine(
+def combine_sharded(
     queues: Float[Array, "*N E R D"], slot: Array, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "G S D"]:
-    """Combine on a mesh: the inverse of `sharded_dispatch`."""
+    """Combine on a mesh: the inverse of `dispatch_sharded`."""
     if mesh is None:
         return combine(queues, slot, capacity)
 
@@ -141,7 +141,7 @@ def sharded_combine(
     return local(queues, slot)
 
 
-def block_rows(tokens: int, experts: int) -> int:
+def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the rows of a block: a power of two, so that half-empty last blocks add at most half.
 
     Below `MIN_BLOCK`, kernels would cost more than rows.
@@ -176,8 +176,8 @@ def assign_blocks(
     row = jnp.where(
         expert >= 0, first[expert] * rows + position, blocks * rows + jnp.arange(tokens)
     )
-    of_block = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
-    return row, jnp.where(of_block < experts, of_block, -1)
+    block_experts = jnp.searchsorted(ends, jnp.arange(blocks), side="right")
+    return row, jnp.where(block_experts < experts, block_experts, -1)
 
 
 def compute_groups(
@@ -214,7 +214,7 @@ def compute_groups(
     return combine(done[None], row[None], rows).reshape(tokens.shape)
 
 
-def gated(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
+def apply_gate(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
     """Scale by the gate, in float32: its gradient is a sum over the model's width."""
     return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
 
@@ -266,18 +266,18 @@ class SwitchFeedForward(nnx.Module):
         ids = None if ids is None else ids.reshape(groups, -1)
         routing = self.router(tokens, real.reshape(groups, -1), slots, ids=ids, key=jitter_key)
         if capacity == DROPLESS:
-            y = self._without_drops(tokens, routing.stats.expert, dropout_key)
-            return gated(y, routing.gate).reshape(x.shape), routing.stats
-        queues = sharded_dispatch(tokens, routing.slot, self.config.experts, capacity, self.mesh)
-        queues = self._experts(queues, capacity, dropout_key)
-        y = sharded_combine(queues, routing.slot, capacity, self.mesh)
-        return gated(y, routing.gate).reshape(x.shape), routing.stats
+            y = self._compute_without_drops(tokens, routing.stats.expert, dropout_key)
+            return apply_gate(y, routing.gate).reshape(x.shape), routing.stats
+        queues = dispatch_sharded(tokens, routing.slot, self.config.experts, capacity, self.mesh)
+        queues = self._compute_experts(queues, capacity, dropout_key)
+        y = combine_sharded(queues, routing.slot, capacity, self.mesh)
+        return apply_gate(y, routing.gate).reshape(x.shape), routing.stats
 
     @property
     def _into(self) -> list[nnx.Param]:
         return [self.wi_0] if self.wi_1 is None else [self.wi_0, self.wi_1]
 
-    def _without_drops(
+    def _compute_without_drops(
         self,
         tokens: Float[Array, "G S D"],
         expert: Int[Array, "G S"],
@@ -286,7 +286,7 @@ class SwitchFeedForward(nnx.Module):
         into = [kernel[...].astype(self.dtype) for kernel in self._into]
         back = self.wo[...].astype(self.dtype)
         grouped = key is None and device_kind(self.mesh).startswith(tuple(TPUS))
-        compute = compute_groups if grouped else functools.partial(self._blocks, key=key)
+        compute = compute_groups if grouped else functools.partial(self._compute_blocks, key=key)
         if self.mesh is None:
             return compute(tokens, expert, into, back)
         assert key is None
@@ -305,28 +305,30 @@ class SwitchFeedForward(nnx.Module):
 
         return local(tokens, expert, into, back)
 
-    def _blocks(
+    def _compute_blocks(
         self, tokens: Array, expert: Array, into: list[Array], back: Array, key: PRNGKeyArray | None
     ) -> Float[Array, "G S D"]:
         experts, flat = self.config.experts, expert.reshape(-1)
-        rows = block_rows(flat.shape[0], experts)
-        row, of_block = assign_blocks(flat, experts, rows)
-        blocks = of_block.shape[0]
+        rows = choose_block_rows(flat.shape[0], experts)
+        row, block_experts = assign_blocks(flat, experts, rows)
+        blocks = block_experts.shape[0]
         queues = dispatch(tokens.reshape(1, -1, tokens.shape[-1]), row[None], blocks, rows)
 
-        def computed(x: Array, index: Array, number: Array) -> Array:
+        def apply_expert(x: Array, index: Array, number: Array) -> Array:
             hidden = activate([x @ kernel[index] for kernel in into])
             block_key = None if key is None else jax.random.fold_in(key, number)
             return dropout(hidden, self.config.expert_dropout_rate, block_key) @ back[index]
 
-        def one(inputs: tuple[Array, Array, Array]) -> Array:
+        def compute_block(inputs: tuple[Array, Array, Array]) -> Array:
             x, index, number = inputs
-            return jax.lax.cond(index >= 0, computed, lambda x, *_: x, x, index, number)
+            return jax.lax.cond(index >= 0, apply_expert, lambda x, *_: x, x, index, number)
 
-        done = jax.lax.map(one, (queues.astype(self.dtype), of_block, jnp.arange(blocks)))
+        done = jax.lax.map(
+            compute_block, (queues.astype(self.dtype), block_experts, jnp.arange(blocks))
+        )
         return combine(done, row[None], rows).reshape(tokens.shape)
 
-    def _experts(
+    def _compute_experts(
         self, queues: Float[Array, "*N E R D"], capacity: int, key: PRNGKeyArray | None
     ) -> Float[Array, "*N E R D"]:
         def project(x: Array, kernel: nnx.Param) -> Array:
@@ -346,8 +348,8 @@ class SwitchFeedForward(nnx.Module):
         senders, shards = (
             1 if self.mesh is None else self.mesh.shape[axis] for axis in ("expert", "data")
         )
-        of_group = hidden.reshape(senders, experts, shards, -1, capacity, width)
-        ordered = of_group.transpose(1, 2, 0, 3, 4, 5)
+        grouped = hidden.reshape(senders, experts, shards, -1, capacity, width)
+        ordered = grouped.transpose(1, 2, 0, 3, 4, 5)
         dropped = dropout(
             ordered.reshape(experts, -1, capacity, width),
             self.config.expert_dropout_rate,

@@ -5,20 +5,20 @@ products. A test compares both counts on an unrolled step; `mswitch plan` compar
 compiled for TPUs.
 """
 
-from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
 #: The backward pass of a product is two products of the same size, one per operand.
 FORWARD_AND_BACKWARD = 3
 
 
-def feed_forward_flops(config: ModelConfig) -> int:
+def count_feed_forward_flops(config: ModelConfig) -> int:
     """Count the forward FLOPs of one position in a dense layer, or of one slot of an expert."""
     matrices = 3 if config.activation == "geglu" else 2
     return 2 * matrices * config.d_model * config.d_ff
 
 
-def attention_flops(
+def count_attention_flops(
     config: ModelConfig, batch_size: int, query_length: int, key_length: int
 ) -> int:
     """Count the forward FLOPs of an attention layer: four projections, logits, weighted sum."""
@@ -28,7 +28,7 @@ def attention_flops(
     return batch_size * (projections + products)
 
 
-def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
+def count_sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups: int) -> int:
     """Count the forward FLOPs of a Switch layer: the router, and all slots, filled or not."""
     positions = batch_size * length
     capacity = expert_capacity(config.capacity_factor, positions // groups, config.experts)
@@ -36,38 +36,38 @@ def sparse_layer_flops(config: ModelConfig, batch_size: int, length: int, groups
     router = 2 * positions * config.d_model * config.experts
     if config.routing == "hash":
         router = 0
-    return router + slots * feed_forward_flops(config)
+    return router + slots * count_feed_forward_flops(config)
 
 
-def logits_flops(config: ModelConfig, batch_size: int, targets_length: int) -> int:
+def count_logits_flops(config: ModelConfig, batch_size: int, targets_length: int) -> int:
     """Count the forward FLOPs of the logits of a batch."""
     return 2 * batch_size * targets_length * config.d_model * config.vocabulary_size
 
 
-def forward_flops(
+def count_forward_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
     """Count the matrix-product FLOPs of one forward pass over a batch."""
-    groups = batch_groups(config, batch_size, inputs_length, targets_length)
+    groups = group_batch(config, batch_size, inputs_length, targets_length)
 
     def feed_forward(layers: int, length: int, groups: int) -> int:
         sparse = layers // config.sparse_every if config.sparse else 0
-        dense = (layers - sparse) * batch_size * length * feed_forward_flops(config)
+        dense = (layers - sparse) * batch_size * length * count_feed_forward_flops(config)
         if not sparse:
             return dense
-        return dense + sparse * sparse_layer_flops(config, batch_size, length, groups)
+        return dense + sparse * count_sparse_layer_flops(config, batch_size, length, groups)
 
-    encoder = config.encoder_layers * attention_flops(
+    encoder = config.encoder_layers * count_attention_flops(
         config, batch_size, inputs_length, inputs_length
     ) + feed_forward(config.encoder_layers, inputs_length, groups.encoder)
     decoder = config.decoder_layers * (
-        attention_flops(config, batch_size, targets_length, targets_length)
-        + attention_flops(config, batch_size, targets_length, inputs_length)
+        count_attention_flops(config, batch_size, targets_length, targets_length)
+        + count_attention_flops(config, batch_size, targets_length, inputs_length)
     ) + feed_forward(config.decoder_layers, targets_length, groups.decoder)
-    return encoder + decoder + logits_flops(config, batch_size, targets_length)
+    return encoder + decoder + count_logits_flops(config, batch_size, targets_length)
 
 
-def training_step_flops(
+def count_training_step_flops(
     config: ModelConfig, batch_size: int, inputs_length: int, targets_length: int
 ) -> int:
     """Count the matrix-product FLOPs of one training step's forward and backward pass.
@@ -76,10 +76,12 @@ def training_step_flops(
     excludes recomputation by `remat` and chunked logits, which is a cost of settings, not of the
     model.
     """
-    return FORWARD_AND_BACKWARD * forward_flops(config, batch_size, inputs_length, targets_length)
+    return FORWARD_AND_BACKWARD * count_forward_flops(
+        config, batch_size, inputs_length, targets_length
+    )
 
 
-def recomputed_flops(
+def count_recomputed_flops(
     config: ModelConfig,
     batch_size: int,
     inputs_length: int,
@@ -95,10 +97,10 @@ def recomputed_flops(
     repeat the products of queries and keys. Several loss chunks repeat the logits.
     """
     lengths = (batch_size, inputs_length, targets_length)
-    logits = logits_flops(config, batch_size, targets_length)
+    logits = count_logits_flops(config, batch_size, targets_length)
     again = logits if loss_chunks > 1 else 0
     if remat == "layers":
-        again += forward_flops(config, *lengths) - logits
+        again += count_forward_flops(config, *lengths) - logits
     if remat == "attention" or attention == "kernel":
         pairs = config.encoder_layers * inputs_length**2
         pairs += config.decoder_layers * targets_length * (targets_length + inputs_length)

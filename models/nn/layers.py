@@ -157,22 +157,22 @@ class FeedForward(nnx.Module):
     ) -> Float[Array, "B L D"]:
         """Apply to every position."""
         if key is None or self.dropout_rate == 0.0:
-            return self.wo(self._hidden(x))
-        return jax.lax.platform_dependent(x, key, cpu=self._dropped_flat, default=self._dropped)
+            return self.wo(self._compute_hidden(x))
+        return jax.lax.platform_dependent(x, key, cpu=self._drop_flat, default=self._drop)
 
-    def _hidden(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+    def _compute_hidden(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         wi = [self.wi_0(x)] if self.wi_1 is None else [self.wi_0(x), self.wi_1(x)]
         return activate(wi)
 
-    def _dropped(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
-        return self.wo(dropout(self._hidden(x), self.dropout_rate, key))
+    def _drop(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
+        return self.wo(dropout(self._compute_hidden(x), self.dropout_rate, key))
 
-    def _dropped_flat(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
+    def _drop_flat(self, x: Float[Array, "B L D"], key: PRNGKeyArray) -> Float[Array, "B L D"]:
         """Multiply [B x L, D] instead of [B, L, D].
 
         Otherwise XLA's CPU backend masks the hidden values again, in the transposed copy for the
         gradient of `wo`: a fifth of a training step. On TPUs this would move more bytes.
         """
-        hidden = self._hidden(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        hidden = self._compute_hidden(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
         dropped = dropout(hidden, self.dropout_rate, key)
         return self.wo(dropped.reshape(-1, dropped.shape[-1])).reshape(x.shape)

@@ -25,7 +25,7 @@ class Head(NamedTuple):
     scale: float
 
 
-def chunked_token_losses(
+def compute_token_losses(
     x: Float[Array, "B T D"],
     kernel: Float[Array, "D V"],
     scale: float,
@@ -39,34 +39,34 @@ def chunked_token_losses(
     pass computes them again.
     """
 
-    def of_part(x: Array, targets: Array) -> tuple[Array, Array]:
+    def compute_part(x: Array, targets: Array) -> tuple[Array, Array]:
         return _token_losses(_logits(x, kernel, scale), targets)
 
-    return _in_chunks(of_part, chunks, x, targets)
+    return _compute_in_chunks(compute_part, chunks, x, targets)
 
 
-def distilled_token_losses(
+def compute_distilled_losses(
     student: Head,
     teacher: Head,
     targets: Int[Array, "B T"],
     temperature: float,
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """Compute `chunked_token_losses` of the student and its cross-entropy with the teacher.
+    """Compute `compute_token_losses` of the student and its cross-entropy with the teacher.
 
     Both models predict at `temperature`. The cross-entropy is multiplied by its square, so that
     gradients keep their size (Hinton et al. 2015). Both logits are computed chunk by chunk, so only
     the teacher's hidden states are kept.
     """
 
-    def of_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
+    def compute_part(x: Array, taught: Array, targets: Array) -> tuple[Array, Array, Array]:
         logits = _logits(x, student.kernel, student.scale)
         log_probabilities = jax.nn.log_softmax(logits / temperature)
         wanted = jax.nn.softmax(_logits(taught, teacher.kernel, teacher.scale) / temperature)
         soft = -(wanted * log_probabilities).sum(axis=-1)
         return *_token_losses(logits, targets), soft * temperature**2
 
-    return _in_chunks(of_part, chunks, student.x, teacher.x, targets)
+    return _compute_in_chunks(compute_part, chunks, student.x, teacher.x, targets)
 
 
 def _logits(x: Array, kernel: Array, scale: float) -> Float[Array, "B T V"]:
@@ -79,7 +79,7 @@ def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
     return log_z - correct, jnp.square(log_z)
 
 
-def _in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
+def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
     """Compute `losses` of arrays [B, T, ...] in `chunks` parts, again in the backward pass."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
@@ -93,12 +93,12 @@ def _in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Lo
         return x.reshape(batch, chunks, part, *x.shape[2:]).swapaxes(0, 1)
 
     @jax.checkpoint
-    def one(_, inputs):
+    def compute_chunk(_, inputs):
         return None, losses(*inputs)
 
-    _, found = jax.lax.scan(one, None, tuple(map(split, arrays)))
+    _, chunks_of_losses = jax.lax.scan(compute_chunk, None, tuple(map(split, arrays)))
     return jax.tree.map(
-        lambda y: y.swapaxes(0, 1).reshape(batch, -1, *y.shape[3:])[:, :length], found
+        lambda y: y.swapaxes(0, 1).reshape(batch, -1, *y.shape[3:])[:, :length], chunks_of_losses
     )
 
 

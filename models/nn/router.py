@@ -132,11 +132,11 @@ class Router(nnx.Module):
             assert ids is not None
             choice = _choose_by_hash(ids, self.experts)
             return _take_slots(choice, real, capacity, self.balance_scope)
-        x = _rounded(x.astype(self.dtype))
+        x = _round(x.astype(self.dtype))
         if key is not None and self.jitter > 0.0:
             least, most = 1.0 - self.jitter, 1.0 + self.jitter
-            x = _rounded(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
-        kernel = _rounded(self.kernel[...].astype(self.dtype))
+            x = _round(x * jax.random.uniform(key, x.shape, self.dtype, least, most))
+        kernel = _round(self.kernel[...].astype(self.dtype))
         if self.exact:
             logits = jnp.einsum("gsd,de->gse", x, kernel, precision="highest")
         else:
@@ -165,7 +165,7 @@ def _project_backward(inputs: tuple[Array, Array], gradient: Array) -> tuple[Arr
 _project.defvjp(_project_forward, _project_backward)
 
 
-def expert_of_id(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
+def hash_to_expert(ids: Int[Array, "*S"], experts: int) -> Int[Array, "*S"]:
     """Return the expert of a token's id by Fibonacci hashing (Knuth, volume 3, section 6.4)."""
     return ((ids.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)) >> 16).astype(jnp.int32) % experts
 
@@ -174,7 +174,7 @@ def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) ->
     """Make rows whose softmax is `_FIRST_GATE` for the hash's expert, and even for the others."""
     del key
     tokens, experts = shape
-    chosen = jax.nn.one_hot(expert_of_id(jnp.arange(tokens), experts), experts, dtype=dtype)
+    chosen = jax.nn.one_hot(hash_to_expert(jnp.arange(tokens), experts), experts, dtype=dtype)
     return chosen * math.log(_FIRST_GATE / (1 - _FIRST_GATE) * max(experts - 1, 1))
 
 
@@ -202,7 +202,7 @@ def look_up(
     return local(table, ids)
 
 
-def _rounded(x: Array) -> Array:
+def _round(x: Array) -> Array:
     """Round values of type bfloat16, since XLA keeps more digits in fused operations."""
     if x.dtype != jnp.bfloat16:
         return x
@@ -221,15 +221,15 @@ class _Choice(NamedTuple):
 
 
 def _choose_by_hash(ids: Int[Array, "G S"], experts: int) -> _Choice:
-    expert = expert_of_id(ids, experts)
+    expert = hash_to_expert(ids, experts)
     certain = jax.nn.one_hot(expert, experts)
     zeros = jnp.zeros(ids.shape)
     return _Choice(expert, jnp.ones(ids.shape), certain, entropy=zeros, log_z=zeros)
 
 
 def _choose_likeliest(logits: Float[Array, "G S E"]) -> _Choice:
-    logits = _rounded(logits)
-    probabilities = _rounded(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
+    logits = _round(logits)
+    probabilities = _round(jax.nn.softmax(logits, axis=-1)).astype(jnp.float32)
     expert = jnp.argmax(logits, axis=-1)
     logits = logits.astype(jnp.float32)
     gate = jnp.take_along_axis(probabilities, expert[..., None], axis=-1)[..., 0]
@@ -258,7 +258,7 @@ def _take_slots(
     overflow = experts * capacity + jnp.arange(positions)
     slot = jnp.where(kept, expert * capacity + position, overflow)
     choice = choice._replace(expert=expert)
-    return Routing(slot, choice.gate, _statistics(choice, counts, real, kept, balance_scope))
+    return Routing(slot, choice.gate, _summarise(choice, counts, real, kept, balance_scope))
 
 
 def queue_positions(
@@ -280,7 +280,7 @@ def queue_positions(
     return position.reshape(groups, -1)[:, :positions], counts.sum(axis=1)
 
 
-def _statistics(
+def _summarise(
     choice: _Choice, counts: Array, real: Array, kept: Array, balance_scope: BalanceScope
 ) -> RoutingStats:
     weight = real.astype(jnp.float32)

@@ -45,7 +45,7 @@ class KernelMask:
     mesh: Mesh | None
 
 
-def device_kind(mesh: Mesh | None) -> str:
+def find_device_kind(mesh: Mesh | None) -> str:
     """Return JAX's name for the mesh's devices, or for the default device."""
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     return device.device_kind

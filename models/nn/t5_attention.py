@@ -176,8 +176,8 @@ def _forward(call: _Call, *inputs):
 def _backward(call: _Call, inputs, do):
     q, k, v, diagonals, segments = inputs
     results = {"dq": jax.typeof(q), "dk": jax.typeof(k), "dv": jax.typeof(v)}
-    of_keys = jax.ShapeDtypeStruct((call.padded_keys, call.joined * call.width), jnp.float32)
-    scratch = {"dk_sum": of_keys, "dv_sum": of_keys}
+    kv_sum = jax.ShapeDtypeStruct((call.padded_keys, call.joined * call.width), jnp.float32)
+    scratch = {"dk_sum": kv_sum, "dv_sum": kv_sum}
     inputs = {"q": q, "k": k, "v": v, "do": do, **segments, **_split(call, diagonals)}
     if call.biased:
         results["ddiagonals"] = jax.ShapeDtypeStruct(inputs["diagonals"].shape, jnp.float32)
@@ -215,8 +215,8 @@ def _run(
     def block(name: str) -> pl.BlockSpec:
         if name.endswith("diagonals"):
             return pl.BlockSpec((1, call.joined, call.diagonals), lambda head, row: (head, 0, 0))
-        of_keys = name.removeprefix("d")[0] in "kv"
-        length = call.padded_keys if of_keys else call.padded_queries
+        kv_sum = name.removeprefix("d")[0] in "kv"
+        length = call.padded_keys if kv_sum else call.padded_queries
         if name.endswith("segments"):
             return pl.BlockSpec((1, 1, length), lambda head, row: (row, 0, 0))
         wide = call.joined * call.width

@@ -21,13 +21,13 @@ from mswitch.models.nn.attention import RelativePositionBias
 from mswitch.models.nn.block import Period
 from mswitch.models.nn.layers import Dense, Embedding, RMSNorm, dropout, fan_in_init, split_key
 from mswitch.models.nn.router import RoutingStats
-from mswitch.models.nn.sharded_attention import KernelMask, choose_kernel, device_kind
+from mswitch.models.nn.sharded_attention import KernelMask, choose_kernel, find_device_kind
 from mswitch.models.partitioning import constrain_batch
 
 PADDING = 0
 
 
-def periods_of(stacked: Period, count: int) -> list[Period]:
+def slice_periods(stacked: Period, count: int) -> list[Period]:
     """Slice `count` periods out of the arrays that hold all of them."""
     graph, parameters = nnx.split(stacked)
     return [
@@ -69,7 +69,7 @@ class Stack(nnx.Module):
             )
 
         stacked = create(rngs)
-        self.periods = stacked if scan_layers else nnx.List(periods_of(stacked, self.count))
+        self.periods = stacked if scan_layers else nnx.List(slice_periods(stacked, self.count))
         self.position_bias = (
             RelativePositionBias(config, bidirectional=not decoder, rngs=rngs)
             if config.shared_position_bias
@@ -83,7 +83,7 @@ class Stack(nnx.Module):
     def unrolled(self) -> Sequence[Period]:
         """The periods, one by one."""
         if isinstance(self.periods, Period):
-            return periods_of(self.periods, self.count)
+            return slice_periods(self.periods, self.count)
         return self.periods
 
     def __call__(
@@ -120,29 +120,29 @@ class Stack(nnx.Module):
 
         x = dropout(x, self.dropout_rate, keys[0])
         layer_keys = None if keys[1] is None else jax.random.split(keys[1], self.count)
-        x, stats = self._each_period(apply, x, layer_keys)
+        x, stats = self._apply_periods(apply, x, layer_keys)
         return dropout(self.final_norm(x), self.dropout_rate, keys[2]), stats
 
-    def _each_period(
+    def _apply_periods(
         self, apply: Callable[..., Any], x: Array, keys: Array | None
     ) -> tuple[Array, RoutingStats | None]:
         """Apply `(period, x, key) -> (x, statistics)` to all periods; statistics are stacked."""
 
-        def on_split(graph, x, inputs):
+        def apply_split(graph, x, inputs):
             parameters, key = inputs
             return apply(nnx.merge(graph, parameters), x, key)
 
         if self.remat_layers:
-            on_split = jax.checkpoint(on_split, static_argnums=0)
+            apply_split = jax.checkpoint(apply_split, static_argnums=0)
         if isinstance(self.periods, Period):
             graph, parameters = nnx.split(self.periods)
-            return jax.lax.scan(functools.partial(on_split, graph), x, (parameters, keys))
+            return jax.lax.scan(functools.partial(apply_split, graph), x, (parameters, keys))
         stats = []
         for index, period in enumerate(self.periods):
             graph, parameters = nnx.split(period)
             key = None if keys is None else keys[index]
-            x, of_period = on_split(graph, x, (parameters, key))
-            stats.append(of_period)
+            x, period_stats = apply_split(graph, x, (parameters, key))
+            stats.append(period_stats)
         return x, jax.tree.map(lambda *parts: jnp.stack(parts), *stats)
 
 
@@ -176,7 +176,7 @@ class Transformer(nnx.Module):
         rows, d_model = config.vocabulary_size, config.d_model
         self.embedding = Embedding(rows, d_model, dtype=dtype, rngs=rngs)
 
-        def stack(decoder: bool) -> Stack:
+        def make_stack(decoder: bool) -> Stack:
             return Stack(
                 config,
                 decoder=decoder,
@@ -187,8 +187,8 @@ class Transformer(nnx.Module):
                 rngs=rngs,
             )
 
-        self.encoder = stack(decoder=False)
-        self.decoder = stack(decoder=True)
+        self.encoder = make_stack(decoder=False)
+        self.decoder = make_stack(decoder=True)
         self.logits = (
             None
             if config.tied_embeddings
@@ -241,8 +241,8 @@ class Transformer(nnx.Module):
             target, source, packed = target_real, source_real, False
             # Padding comes last, so only padding sees it, and its output is never read.
             seen = jnp.ones((1, target.shape[1]), bool)
-        target_mask = self._mask(target, seen, packed=packed, causal=True)
-        memory_mask = self._mask(target, source, packed=packed)
+        target_mask = self._make_mask(target, seen, packed=packed, causal=True)
+        memory_mask = self._make_mask(target, source, packed=packed)
         memory, encoder_stats = self.encode(
             encoder_input_tokens,
             segment_ids=encoder_segment_ids,
@@ -281,19 +281,19 @@ class Transformer(nnx.Module):
             constrain_batch(self.embedding(tokens), self.mesh),
             real=real,
             ids=tokens,
-            mask=self._mask(segments, segments, packed=segment_ids is not None),
+            mask=self._make_mask(segments, segments, packed=segment_ids is not None),
             groups=groups,
             capacity=capacity,
             key=key,
         )
 
-    def logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
+    def find_logits_kernel(self) -> tuple[Float[Array, "D V"], float]:
         """Return the matrix from the decoder's output to logits, and the factor before it."""
         if self.logits is None:
             return self.embedding.table[...].T, self.config.d_model**-0.5
         return self.logits.kernel[...], 1.0
 
-    def _mask(
+    def _make_mask(
         self,
         queries: Int[Array, "B Q"] | Bool[Array, "B Q"],
         keys: Int[Array, "#B K"] | Bool[Array, "#B K"],
@@ -306,7 +306,7 @@ class Transformer(nnx.Module):
         Padding of packed rows sees only padding, and its output is never read.
         """
         lengths = (queries.shape[1], keys.shape[1])
-        kind = device_kind(self.mesh)
+        kind = find_device_kind(self.mesh)
         options = choose_kernel(self.attention, self.config.d_kv, lengths, kind)
         if options is not None:
             keys = jnp.broadcast_to(keys, (queries.shape[0], lengths[1]))

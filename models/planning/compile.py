@@ -50,7 +50,7 @@ class CompileRequest:
     inputs_length: int
     targets_length: int
 
-    def as_json(self) -> str:
+    def to_json(self) -> str:
         """Return one line for `from_json`."""
         return json.dumps(dataclasses.asdict(self))
 
@@ -90,18 +90,18 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from mswitch.models.capacity import batch_groups
+    from mswitch.models.capacity import group_batch
     from mswitch.models.partitioning import BATCH_AXES, arrange_mesh, check_divisible
-    from mswitch.models.training.optimizer import optimizer_of
+    from mswitch.models.training.optimizer import make_optimizer
     from mswitch.models.training.state import Skeleton
     from mswitch.models.training.step import make_train_step
     from mswitch.models.training.total_loss import FEATURES
 
     model, train = request.model, request.train
     mesh = arrange_mesh(train, devices)
-    groups = batch_groups(model, train.batch_size, request.inputs_length, request.targets_length)
+    groups = group_batch(model, train.batch_size, request.inputs_length, request.targets_length)
     check_divisible(model, train, groups)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     def feature(name: str) -> jax.ShapeDtypeStruct:
@@ -137,7 +137,7 @@ def compile_step(request: CompileRequest) -> CompileResult:
     """Compile a step, and read its costs from the program."""
     import jax
 
-    from mswitch.models.planning.costs import costs_of
+    from mswitch.models.planning.costs import count_costs
 
     topology = parse_topology(request.topology)
     devices = describe_devices(topology)
@@ -148,22 +148,22 @@ def compile_step(request: CompileRequest) -> CompileResult:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        wanted = memory_wanted(str(error))
+        wanted = read_wanted_memory(str(error))
         secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
-        return CompileResult(False, wanted, secs, cpu_secs, _own_peak())
+        return CompileResult(False, wanted, secs, cpu_secs, _read_own_peak())
     secs, cpu_secs = time.monotonic() - began, time.process_time() - cpu_began
     peak = compiled.memory_analysis().peak_memory_in_bytes
-    costs = dataclasses.asdict(costs_of(compiled.as_text(), topology))
+    costs = dataclasses.asdict(count_costs(compiled.as_text(), topology))
     # The compiler for GPUs refuses nothing; libtpu would have refused a program that does not fit.
     fits = topology.platform == "tpu" or peak <= topology.chip.hbm_bytes
-    return CompileResult(fits, peak, secs, cpu_secs, _own_peak(), costs)
+    return CompileResult(fits, peak, secs, cpu_secs, _read_own_peak(), costs)
 
 
-def _own_peak() -> int:
+def _read_own_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def memory_wanted(message: str) -> int | None:
+def read_wanted_memory(message: str) -> int | None:
     """Read from the compiler's refusal how much memory a program would take."""
     match = re.search(r"[Uu]sed ([\d.]+)([KMGT])", message) or re.search(
         r"\(([\d.]+)([KMGT])\) exceeds", message

@@ -48,13 +48,13 @@ class Costs:
     parts: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
-def costs_of(text: str, topology: Topology) -> Costs:
+def count_costs(text: str, topology: Topology) -> Costs:
     """Count the costs of optimised HLO."""
     module, chip = Module.parse(text), topology.chip
     parts = {part: {"flops": 0, "memory_bytes": 0, "secs": 0.0} for part in (*PARTS, REST)}
-    in_passes, fused = 0, module.fused()
+    in_passes, fused = 0, module.list_fused()
     runs: collections.Counter[str] = collections.Counter()
-    for name, times in module.runs():
+    for name, times in module.list_runs():
         runs[name] += times
     for name, times in runs.items():
         if name in fused:
@@ -95,7 +95,7 @@ def _count_collectives(
     for kind, instruction, times in channels.values():
         entry = kinds.setdefault(kind, {"count": 0, "bytes": 0})
         group = read_group(instruction.attributes)
-        sent = round(_result_bytes(instruction) * _SENT[kind](len(group)))
+        sent = round(_count_result_bytes(instruction) * _SENT[kind](len(group)))
         entry["count"] += times
         entry["bytes"] += sent * times
         if topology.linked < topology.devices:
@@ -105,7 +105,7 @@ def _count_collectives(
     return kinds
 
 
-def _result_bytes(collective: Instruction) -> int:
+def _count_result_bytes(collective: Instruction) -> int:
     """Return the bytes of the results; a start may list its operands before, and scalars after."""
     arrays = [array for array in collective.arrays if array.shape]
     if len(arrays) > len(collective.operands):
@@ -146,7 +146,7 @@ def _arrange(shape: str, order: str | None) -> np.ndarray:
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids
 
 
-def roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
+def compute_roofline(costs: Mapping[str, Any], chip: Chip) -> dict[str, float]:
     """Estimate how many seconds each resource of a device is busy at peak rate; nothing is run.
 
     Matrix products count once per pass; all links of a device are in use. A step takes longer than

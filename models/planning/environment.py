@@ -45,7 +45,7 @@ COMPILERS = {
 }
 
 
-def planning_python(compiler: Compiler) -> Path:
+def find_python(compiler: Compiler) -> Path:
     """Find a Python with a compiler; in a checkout, make its environment if it is absent."""
     module, extra = compiler.module, compiler.extra
     if importlib.util.find_spec(module) is not None:
@@ -75,12 +75,12 @@ def planning_python(compiler: Compiler) -> Path:
 def compile_elsewhere(request: CompileRequest) -> CompileResult:
     """Run `compile_step` in a process that has the compiler."""
     compiler = COMPILERS[parse_topology(request.topology).platform]
-    python = planning_python(compiler)
+    python = find_python(compiler)
     # Nothing is written to it: the child ends when this process ends, for any reason.
     lifeline, held = os.pipe()
     try:
         done = subprocess.run(
-            [python, "-m", "mswitch.models.planning.compile", request.as_json()],
+            [python, "-m", "mswitch.models.planning.compile", request.to_json()],
             stdin=lifeline,
             capture_output=True,
             text=True,

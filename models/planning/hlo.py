@@ -96,7 +96,7 @@ class Instruction:
         match = re.search(r'custom_call_target="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
-    def called(self) -> list[str]:
+    def list_called(self) -> list[str]:
         """Return the computations that run when this instruction does."""
         if self.opcode in _REDUCERS:
             return []
@@ -145,31 +145,31 @@ class Module:
             raise ValueError("the HLO text has no ENTRY computation")
         return cls(computations, entry)
 
-    def fused(self) -> set[str]:
+    def list_fused(self) -> set[str]:
         """Return the names of computations that are fused into one instruction."""
         return {
             name
             for computation in self.computations.values()
             for instruction in computation.values()
             if instruction.opcode == "fusion"
-            for name in instruction.called()
+            for name in instruction.list_called()
         }
 
-    def runs(self) -> Iterator[tuple[str, int]]:
+    def list_runs(self) -> Iterator[tuple[str, int]]:
         """Yield each call of a computation, as its name and how often it runs, entry first."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()
             yield name, times
             for instruction in self.computations[name].values():
-                trips = self.trip_count(instruction) if instruction.opcode == "while" else 1
+                trips = self.read_trip_count(instruction) if instruction.opcode == "while" else 1
                 pending += [
                     (called, times * trips)
-                    for called in instruction.called()
+                    for called in instruction.list_called()
                     if called in self.computations
                 ]
 
-    def trip_count(self, loop: Instruction) -> int:
+    def read_trip_count(self, loop: Instruction) -> int:
         """Return how often the body of a `while` runs.
 
         The CPU compiler writes the number. The TPU compiler writes only a condition `i < constant`;
@@ -199,7 +199,7 @@ def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction:
         return Instruction(name, "", (), (), "", text, is_root)
     start = opcode.end() - 1
     result, rest = text[: opcode.start()], text[start:]
-    end = _closing_parenthesis(rest)
+    end = _find_closing_parenthesis(rest)
     return Instruction(
         name,
         opcode[1],
@@ -211,7 +211,7 @@ def _parse_instruction(name: str, text: str, is_root: bool) -> Instruction:
     )
 
 
-def _closing_parenthesis(text: str) -> int:
+def _find_closing_parenthesis(text: str) -> int:
     depth = 1
     for index, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

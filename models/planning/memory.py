@@ -12,10 +12,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 from jax.sharding import AbstractMesh
 
-from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.partitioning import AXES
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
 #: bfloat16 arrays kept for the backward pass of scanned layers. With the feed-forward width:
@@ -77,22 +77,22 @@ class StepMemory:
         return self.state.total + self.gradients + self.activations + self.working
 
 
-def state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
+def count_state_memory(skeleton: Skeleton, train: TrainConfig) -> StateMemory:
     """Count the bytes of parameters and moments on each device, with training's shardings."""
     mesh = AbstractMesh((train.data_parallel, train.expert_parallel, train.model_parallel), AXES)
     skeleton = dataclasses.replace(skeleton, mesh=mesh)
-    state = skeleton.abstract_state(optimizer_of(train))
-    return StateMemory(_device_bytes(state.parameters), _device_bytes(state.moments))
+    state = skeleton.abstract_state(make_optimizer(train))
+    return StateMemory(_count_device_bytes(state.parameters), _count_device_bytes(state.moments))
 
 
-def _device_bytes(tree: Any) -> int:
+def _count_device_bytes(tree: Any) -> int:
     return sum(
         math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
         for array in jax.tree.leaves(tree)
     )
 
 
-def step_memory(
+def predict_step_memory(
     model: ModelConfig,
     train: TrainConfig,
     state: StateMemory,
@@ -101,8 +101,8 @@ def step_memory(
     platform: Literal["tpu", "gpu"] = "tpu",
 ) -> StepMemory:
     """Estimate the peak on each device."""
-    parts = _parts(model, train, inputs_length, targets_length)
-    periods = [_period_kept(model, train, part) for part in parts]
+    parts = _list_shares(model, train, inputs_length, targets_length)
+    periods = [_count_period_kept(model, train, part) for part in parts]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
     if train.remat == "layers":
         carries = (2 * model.d_model * part.tokens for part in parts)
@@ -110,7 +110,7 @@ def step_memory(
     else:
         kept, recomputed = sum(n * x for n, x in zip(counts, periods, strict=True)), 0.0
         if train.remat == "attention":
-            recomputed = max(_attention_weights(model, train, part) for part in parts)
+            recomputed = max(_count_attention_weights(model, train, part) for part in parts)
     rows = parts[1].tokens / train.loss_chunks
     values = rows * LOGITS_BYTES[platform] + model.d_model * GATHERED_TABLE_BYTES[platform]
     loss = values * model.vocabulary_size / train.model_parallel
@@ -118,7 +118,7 @@ def step_memory(
         state=state,
         gradients=state.parameters * (1 if train.microbatches == 1 else 2),
         activations=round(kept),
-        working=round(max(loss, recomputed) + 2 * _period_weights(model, train)),
+        working=round(max(loss, recomputed) + 2 * _count_period_weights(model, train)),
     )
 
 
@@ -139,10 +139,10 @@ class _Part(NamedTuple):
         return self.sequences * self.length
 
 
-def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
+def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) -> list[_Part]:
     """Return the shares of encoder and decoder; a sequence has `inputs` and `targets` positions."""
     shards = train.data_parallel * train.expert_parallel * train.microbatches
-    groups = batch_groups(model, train.batch_size, inputs, targets)
+    groups = group_batch(model, train.batch_size, inputs, targets)
     parts = []
     for length, memory_length, count in zip((inputs, targets), (0, inputs), groups, strict=True):
         positions = train.batch_size * length // count
@@ -154,21 +154,23 @@ def _parts(model: ModelConfig, train: TrainConfig, inputs: int, targets: int) ->
     return parts
 
 
-def _period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
+def _count_period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Count the bytes that one period of a stack keeps for its backward pass."""
-    dense = _block_kept(model, train, part, sparse=False)
+    dense = _count_block_kept(model, train, part, sparse=False)
     if not model.sparse:
         return dense
-    return (model.period - 1) * dense + _block_kept(model, train, part, sparse=True)
+    return (model.period - 1) * dense + _count_block_kept(model, train, part, sparse=True)
 
 
-def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: bool) -> float:
+def _count_block_kept(
+    model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: bool
+) -> float:
     width, tokens, decoder = train.model_parallel, part.tokens, part.memory_length > 0
     residual = 2 * model.d_model * tokens * (DECODER_KEPT if decoder else ENCODER_KEPT)
     projections = DECODER_PROJECTIONS if decoder else ENCODER_PROJECTIONS
     projections *= 2 * model.joined_kv / width * tokens
     projections += 2 * model.joined_kv / width * part.sequences * part.memory_length * 2
-    attention = _attention_weights(model, train, part) if train.remat != "attention" else 0.0
+    attention = _count_attention_weights(model, train, part) if train.remat != "attention" else 0.0
     feed_forward = 2 * FEED_FORWARD_KEPT[model.activation] * model.d_ff / width
     if not sparse:
         return residual + projections + attention + feed_forward * tokens
@@ -177,7 +179,7 @@ def _block_kept(model: ModelConfig, train: TrainConfig, part: _Part, *, sparse: 
     return residual + projections + attention + experts + router
 
 
-def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
+def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Count the bytes of a block's attention weights, with cross-attention in a decoder.
 
     The kernel writes none.
@@ -188,7 +190,7 @@ def _attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> f
     return part.tokens * keys * heads * ATTENTION_KEPT_BYTES
 
 
-def _period_weights(model: ModelConfig, train: TrainConfig) -> float:
+def _count_period_weights(model: ModelConfig, train: TrainConfig) -> float:
     """Count a period's parameters on one device while it runs, gathered along its batch axes."""
     matrices = 3 if model.activation == "geglu" else 2
     feed_forward = matrices * model.d_model * model.d_ff

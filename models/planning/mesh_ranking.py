@@ -5,14 +5,14 @@ import math
 from collections.abc import Iterator
 from typing import get_args
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, Remat, TrainConfig
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.partitioning import check_divisible
 from mswitch.models.planning.config import PlanConfig
-from mswitch.models.planning.memory import StepMemory, state_memory, step_memory
+from mswitch.models.planning.memory import StepMemory, count_state_memory, predict_step_memory
 from mswitch.models.planning.topology import Topology, share_between_hosts
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 
 #: Widest tensor parallelism that is tried: beyond it, all-reduces of activations dominate.
@@ -42,32 +42,32 @@ def rank_settings(
     """Return all settings that divide batch, experts and heads, the fastest first."""
     _check_asked(model, config, topology)
     lengths = (config.inputs_length, config.targets_length)
-    counts = parameter_counts(skeleton)
-    found = []
-    for mesh in _meshes(model, config, topology.devices):
-        state = state_memory(skeleton, mesh)
-        for train in _memory_settings(model, config, mesh):
-            memory = step_memory(model, train, state, *lengths, topology.platform)
-            secs = _analytic_secs(model, train, lengths, topology, counts)
-            found.append(Setting(train, memory, secs))
-    if not found:
+    counts = count_parameters(skeleton)
+    settings = []
+    for mesh in _list_meshes(model, config, topology.devices):
+        state = count_state_memory(skeleton, mesh)
+        for train in _list_memory_settings(model, config, mesh):
+            memory = predict_step_memory(model, train, state, *lengths, topology.platform)
+            secs = _estimate_secs(model, train, lengths, topology, counts)
+            settings.append(Setting(train, memory, secs))
+    if not settings:
         shares = "batch, routing groups, experts and heads" if model.sparse else "batch and heads"
-        other = _dividing_batch(model, config, topology.devices)
+        other = _find_dividing_batch(model, config, topology.devices)
         raise UserError(
             f"no setting of the {topology.devices} devices of {topology.name} divides {shares} "
             f"evenly: give {f'--batch-size {other}' if other else 'a larger --batch-size'} instead "
             f"of {config.batch_size}, or fewer of the options for mesh and microbatches"
         )
-    return sorted(found, key=lambda setting: setting.secs)
+    return sorted(settings, key=lambda setting: setting.secs)
 
 
-def _dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
+def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
     """Return the power of two nearest to the batch that some setting divides, or None."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)
-        for mesh in _meshes(model, other, devices):
-            if any(True for _ in _memory_settings(model, other, mesh)):
+        for mesh in _list_meshes(model, other, devices):
+            if any(True for _ in _list_memory_settings(model, other, mesh)):
                 return other.batch_size
     return None
 
@@ -92,12 +92,12 @@ def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> 
             f"--expert-parallel {config.expert_parallel} does not divide {model.experts} experts"
         )
     if None not in asked:
-        train = _train_config(config, *(size or 1 for size in asked))
+        train = _make_train_config(config, *(size or 1 for size in asked))
         train = dataclasses.replace(train, microbatches=config.microbatches or 1)
-        check_divisible(model, train, batch_groups(model, *config.shape))
+        check_divisible(model, train, group_batch(model, *config.shape))
 
 
-def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> TrainConfig:
+def _make_train_config(config: PlanConfig, data: int, expert: int, width: int) -> TrainConfig:
     return TrainConfig(
         batch_size=config.batch_size,
         scan_layers=True,
@@ -108,13 +108,13 @@ def _train_config(config: PlanConfig, data: int, expert: int, width: int) -> Tra
     )
 
 
-def _meshes(model: ModelConfig, config: PlanConfig, devices: int) -> Iterator[TrainConfig]:
-    for expert in _divisors(devices):
+def _list_meshes(model: ModelConfig, config: PlanConfig, devices: int) -> Iterator[TrainConfig]:
+    for expert in _list_divisors(devices):
         if (model.experts % expert if model.sparse else expert > 1) or not config.allows(
             "expert_parallel", expert
         ):
             continue
-        for width in _divisors(devices // expert):
+        for width in _list_divisors(devices // expert):
             data = devices // expert // width
             if (
                 (width > WIDEST and config.model_parallel is None)
@@ -124,18 +124,18 @@ def _meshes(model: ModelConfig, config: PlanConfig, devices: int) -> Iterator[Tr
                 or not config.allows("data_parallel", data)
             ):
                 continue
-            yield _train_config(config, data, expert, width)
+            yield _make_train_config(config, data, expert, width)
 
 
-def _memory_settings(
+def _list_memory_settings(
     model: ModelConfig, config: PlanConfig, mesh: TrainConfig
 ) -> Iterator[TrainConfig]:
     shards = mesh.data_parallel * mesh.expert_parallel
-    parts = batch_groups(model, *config.shape).separable
+    parts = group_batch(model, *config.shape).separable
     if config.batch_size % shards or parts % shards:
         return
     chunks = LOSS_CHUNKS if config.loss_chunks is None else (config.loss_chunks,)
-    for microbatches in _divisors(parts // shards):
+    for microbatches in _list_divisors(parts // shards):
         if not config.allows("microbatches", microbatches):
             continue
         if model.balance_scope == "global" and microbatches > 1:
@@ -150,11 +150,11 @@ def _memory_settings(
                     )
 
 
-def _divisors(number: int) -> list[int]:
+def _list_divisors(number: int) -> list[int]:
     return [size for size in range(1, number + 1) if number % size == 0]
 
 
-def _analytic_secs(
+def _estimate_secs(
     model: ModelConfig,
     train: TrainConfig,
     lengths: tuple[int, int],
@@ -163,7 +163,7 @@ def _analytic_secs(
 ) -> float:
     """Estimate a step's time for ranking: compute, then weights' traffic, then collectives."""
     chip, parts = topology.chip, train.microbatches
-    flops = training_step_flops(model, train.batch_size, *lengths) + recomputed_flops(
+    flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
         model,
         train.batch_size,
         *lengths,
@@ -177,27 +177,33 @@ def _analytic_secs(
     # Each pass gathers bfloat16 weights; gradients are scattered in float32.
     width, shards = train.model_parallel, train.data_parallel * train.expert_parallel
     wire = (2 * passes + 4) * parts
-    sending = _sending_secs(topology, "all-gather", others * wire, shards, width)
+    sending = _estimate_sending_secs(topology, "all-gather", others * wire, shards, width)
     stride = width * train.expert_parallel
-    sending += _sending_secs(topology, "all-gather", experts * wire, train.data_parallel, stride)
+    sending += _estimate_sending_secs(
+        topology, "all-gather", experts * wire, train.data_parallel, stride
+    )
     tokens = train.batch_size * sum(lengths) / shards
     layers = model.encoder_layers + model.decoder_layers
     if model.sparse:
         there_and_back = 2 * (passes + 1) * model.capacity_factor
         sent = layers // model.sparse_every * tokens * model.d_model * there_and_back
-        sending += _sending_secs(topology, "all-to-all", sent, train.expert_parallel, width)
+        sending += _estimate_sending_secs(
+            topology, "all-to-all", sent, train.expert_parallel, width
+        )
     # An all-reduce after attention and after feed-forward, forward and backward.
     sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
-    sending += _sending_secs(topology, "all-reduce", sent, width, 1)
+    sending += _estimate_sending_secs(topology, "all-reduce", sent, width, 1)
     # A gradient is written and summed over devices; a microbatch's is also added to a sum.
-    of_gradients = 12 if parts == 1 else 24
-    traffic = (others + experts) * (2 * passes + of_gradients) * parts
+    gradient_bytes = 12 if parts == 1 else 24
+    traffic = (others + experts) * (2 * passes + gradient_bytes) * parts
     return (
         flops / topology.devices / chip.flops_per_sec + sending + traffic / chip.hbm_bytes_per_sec
     )
 
 
-def _sending_secs(topology: Topology, kind: str, sent: float, size: int, stride: int) -> float:
+def _estimate_sending_secs(
+    topology: Topology, kind: str, sent: float, size: int, stride: int
+) -> float:
     """Estimate the time of one mesh axis' collectives among `size` devices, `stride` apart."""
     if size == 1:
         return 0.0

@@ -52,13 +52,13 @@ def _own_part(module: Module, instruction: Instruction) -> str | None:
     """Return the part by the functions of an instruction, or of the instructions fused in it."""
     inside = [
         fused
-        for name in (instruction.called() if instruction.opcode == "fusion" else [])
+        for name in (instruction.list_called() if instruction.opcode == "fusion" else [])
         for fused in module.computations[name].values()
     ]
     products = [fused for fused in inside if fused.opcode in ("dot", "convolution")]
     largest = sorted(inside, key=lambda fused: -fused.bytes)
-    for one in (*products, instruction, *largest):
-        for frame in one.frames:
+    for candidate in (*products, instruction, *largest):
+        for frame in candidate.frames:
             for part, pattern in _PATTERNS.items():
                 if pattern.match(frame):
                     return part

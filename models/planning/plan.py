@@ -4,20 +4,20 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_type_hints
 
-from mswitch.models.capacity import small_group_warnings
+from mswitch.models.capacity import warn_of_small_groups
 from mswitch.models.config import AttentionChoice, ModelChanges, ModelConfig, TrainConfig
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import recomputed_flops, training_step_flops
+from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
 from mswitch.models.nn.sharded_attention import choose_kernel
 from mswitch.models.planning.compile import CompileRequest, CompileResult
 from mswitch.models.planning.config import PlanConfig
-from mswitch.models.planning.costs import roofline
+from mswitch.models.planning.costs import compute_roofline
 from mswitch.models.planning.environment import compile_elsewhere
 from mswitch.models.planning.memory import USABLE_SHARE
 from mswitch.models.planning.mesh_ranking import Setting, rank_settings
 from mswitch.models.planning.topology import Topology, parse_topology
 from mswitch.models.presets import preset as find_preset
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.config_checks import parse_value
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
@@ -32,16 +32,16 @@ def make_plan(
 ) -> dict[str, Any]:
     """Plan one preset on one topology; return what `mswitch plan --json` prints."""
     slice_ = parse_topology(topology)
-    model = changes.applied_to(find_preset(preset).model)
-    config = dataclasses.replace(config, attention=_attention(model, config, slice_))
-    for warning in small_group_warnings(model, *config.shape):
+    model = changes.apply_to(find_preset(preset).model)
+    config = dataclasses.replace(config, attention=_choose_attention(model, config, slice_))
+    for warning in warn_of_small_groups(model, *config.shape):
         say("plan", warning)
     # No mesh is needed: the tree and its shapes are the same on all meshes.
     skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
     fitting = [setting for setting in settings if setting.memory.total <= USABLE_SHARE * limit]
-    chosen = fitting[0] if fitting else min(settings, key=lambda one: one.memory.total)
+    chosen = fitting[0] if fitting else min(settings, key=lambda setting: setting.memory.total)
     result = _compile(model, config, slice_, chosen)
     return {
         "stage": "plan",
@@ -51,20 +51,22 @@ def make_plan(
         "batch_size": config.batch_size,
         "inputs_length": config.inputs_length,
         "targets_length": config.targets_length,
-        "parameters": sum(parameter_counts(skeleton).values()),
-        **_as_json(chosen),
+        "parameters": sum(count_parameters(skeleton).values()),
+        **_to_json(chosen),
         "parameter_bytes_per_device": chosen.memory.state.parameters,
         "optimizer_bytes_per_device": chosen.memory.state.optimizer,
         "hbm_bytes_per_device": limit,
-        **_measured(model, config, slice_, chosen, result),
-        "suggestions": [_as_json(setting) for setting in _distinct(fitting)],
+        **_report_compiled(model, config, slice_, chosen, result),
+        "suggestions": [_to_json(setting) for setting in _select_distinct(fitting)],
         "fitting_batch_size": (
-            config.batch_size if fitting else _smaller_batch(model, config, slice_, skeleton)
+            config.batch_size if fitting else _find_smaller_batch(model, config, slice_, skeleton)
         ),
     }
 
 
-def _attention(model: ModelConfig, config: PlanConfig, topology: Topology) -> AttentionChoice:
+def _choose_attention(
+    model: ModelConfig, config: PlanConfig, topology: Topology
+) -> AttentionChoice:
     """Choose how the slice's devices compute attention."""
     lengths = (config.inputs_length, config.targets_length)
     gpu = topology.chip.gpu
@@ -84,7 +86,7 @@ def make_pair(
         "pair": make_plan(pair, topology, config, NO_CHANGES),
         "plan": make_plan(preset, topology, config, changes),
     }
-    return {"stage": "plan", **plans, "ratios": ratios(plans["plan"], plans["pair"])}
+    return {"stage": "plan", **plans, "ratios": compute_ratios(plans["plan"], plans["pair"])}
 
 
 def make_comparison(
@@ -106,7 +108,7 @@ def make_comparison(
     plan = make_plan(preset, topology, config, changes)
     compared = make_plan(**named, config=other[0], changes=other[1])
     both = {"plan": plan, "compared": compared, "changed": changed}
-    return {"stage": "plan", **both, "ratios": ratios(compared, plan)}
+    return {"stage": "plan", **both, "ratios": compute_ratios(compared, plan)}
 
 
 def _parse_option(entry: str) -> tuple[str, Any]:
@@ -126,7 +128,7 @@ def _replace_known(config: T, values: Mapping[str, Any]) -> T:
     return dataclasses.replace(config, **{name: values[name] for name in names})
 
 
-def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
+def compute_ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, float | None]:
     """Return parameters, FLOPs and step time as multiples of another plan's; None if unknown."""
     names = ("parameters", "flops_per_token", "estimated_step_secs")
     values = {name: (plan[name], baseline[name]) for name in names}
@@ -135,7 +137,7 @@ def ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict[str, fl
     }
 
 
-def _smaller_batch(
+def _find_smaller_batch(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> int | None:
     """Return the largest half, quarter and so on of the batch that should fit, or None."""
@@ -147,9 +149,9 @@ def _smaller_batch(
             settings = rank_settings(model, smaller, topology, skeleton)
         except UserError:  # the mesh divides no smaller batch
             return None
-        if min(one.memory.total for one in settings) <= limit:
+        if min(setting.memory.total for setting in settings) <= limit:
             return size
-        if min(one.memory.state.total for one in settings) > limit:
+        if min(setting.memory.state.total for setting in settings) > limit:
             return None
     return None
 
@@ -178,7 +180,7 @@ def _compile(
     )
 
 
-def _as_json(setting: Setting) -> dict[str, Any]:
+def _to_json(setting: Setting) -> dict[str, Any]:
     train, memory = setting.train, setting.memory
     return {
         "mesh": {
@@ -195,7 +197,7 @@ def _as_json(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _measured(
+def _report_compiled(
     model: ModelConfig,
     config: PlanConfig,
     topology: Topology,
@@ -205,8 +207,8 @@ def _measured(
     """Return the compiler's figures and figures derived from them."""
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
-    analytic = training_step_flops(model, train.batch_size, *lengths)
-    again = recomputed_flops(
+    analytic = count_training_step_flops(model, train.batch_size, *lengths)
+    again = count_recomputed_flops(
         model,
         train.batch_size,
         *lengths,
@@ -232,7 +234,7 @@ def _measured(
         "parts": {},
     }
     if result.costs is not None:
-        bound = roofline(result.costs, topology.chip)
+        bound = compute_roofline(result.costs, topology.chip)
         flops = result.costs["flops"] * topology.devices
         secs = max(bound.values())
         made |= {
@@ -247,7 +249,7 @@ def _measured(
     return made
 
 
-def _distinct(settings: list[Setting]) -> list[Setting]:
+def _select_distinct(settings: list[Setting]) -> list[Setting]:
     """Return the fastest setting of each mesh, at most `SUGGESTIONS`."""
     best: dict[tuple[int, int, int], Setting] = {}
     for setting in settings:

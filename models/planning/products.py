@@ -35,19 +35,23 @@ def count_products(
         passes: passes of the chip (`mswitch.models.hardware.Chip`).
     """
     if instruction.opcode == "fusion":
-        inside = [module.computations[name] for name in instruction.called()]
-        each = [count_products(module, own, one, passes) for own in inside for one in own.values()]
+        inside = [module.computations[name] for name in instruction.list_called()]
+        each = [
+            count_products(module, own, inner, passes) for own in inside for inner in own.values()
+        ]
         return Products(*map(sum, zip((0, 0), *each, strict=True)))
     if instruction.opcode == "custom-call":
-        return _custom_call_products(instruction, computation, passes)
+        return _count_custom_call_products(instruction, computation, passes)
     if instruction.opcode not in _PRODUCTS:
         return Products()
     flops = _PRODUCTS[instruction.opcode](instruction, computation)
     precision = re.search(r"operand_precision=\{(\w+)", instruction.attributes)
-    return _in_passes(flops, instruction, computation, passes, precision[1] if precision else None)
+    return _count_passes(
+        flops, instruction, computation, passes, precision[1] if precision else None
+    )
 
 
-def _in_passes(
+def _count_passes(
     flops: int,
     product: Instruction,
     computation: Computation,
@@ -60,35 +64,35 @@ def _in_passes(
     return Products(flops, flops * passes[(precision or "default").lower()])
 
 
-def _custom_call_products(
+def _count_custom_call_products(
     call: Instruction, computation: Computation, passes: Mapping[str, int]
 ) -> Products:
     if estimate := read_estimate(call):
         return Products(estimate["flops"], estimate["flops"])
     if not call.target.startswith("__cublas"):
         return Products()
-    gemm = _backend_config(call)["gemm_backend_config"]
+    gemm = _read_backend_config(call)["gemm_backend_config"]
     left = computation[call.operands[0]].arrays[0].shape
     contracted = gemm["dot_dimension_numbers"]["lhs_contracting_dimensions"]
     flops = 2 * math.prod(call.arrays[0].shape) * math.prod(left[int(axis)] for axis in contracted)
     precision = gemm["precision_config"]["operand_precision"][0]
-    return _in_passes(flops, call, computation, passes, precision)
+    return _count_passes(flops, call, computation, passes, precision)
 
 
 def read_estimate(call: Instruction) -> dict[str, int] | None:
     """Read a Pallas kernel's own estimate of its costs: flops and bytes_accessed."""
     if call.opcode != "custom-call" or "cost_estimate" not in call.attributes:
         return None
-    estimate = _backend_config(call)["custom_call_config"]["cost_estimate"]
+    estimate = _read_backend_config(call)["custom_call_config"]["cost_estimate"]
     return {name: int(estimate.get(name, 0)) for name in ("flops", "bytes_accessed")}
 
 
-def _backend_config(call: Instruction) -> dict[str, Any]:
+def _read_backend_config(call: Instruction) -> dict[str, Any]:
     start = call.attributes.index(_CONFIG) + len(_CONFIG)
     return json.JSONDecoder().raw_decode(call.attributes, start)[0]
 
 
-def dot_flops(dot: Instruction, computation: Computation) -> int:
+def count_dot_flops(dot: Instruction, computation: Computation) -> int:
     """Count the FLOPs of a `dot`: two for every result value and contracted position."""
     left = computation[dot.operands[0]].arrays[0].shape
     contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
@@ -96,7 +100,7 @@ def dot_flops(dot: Instruction, computation: Computation) -> int:
     return 2 * math.prod(dot.arrays[0].shape) * math.prod(sizes)
 
 
-def convolution_flops(convolution: Instruction, computation: Computation) -> int:
+def count_convolution_flops(convolution: Instruction, computation: Computation) -> int:
     """Count the FLOPs of a `convolution`; TPUs run every matrix product as one.
 
     Batch dimensions of a product become spatial ones, with padding and dilation. Only positions
@@ -116,7 +120,7 @@ def convolution_flops(convolution: Instruction, computation: Computation) -> int
     positions = 1
     for dimension in range(len(labels[1]) - 2):
         low = int(field("pad", dimension, "0_0").split("_")[0])
-        positions *= _valid_positions(
+        positions *= _count_valid_positions(
             out=result[labels[3].index(str(dimension))],
             size=left[labels[1].index(str(dimension))],
             window=kernel[labels[2].index(str(dimension))],
@@ -131,7 +135,7 @@ def convolution_flops(convolution: Instruction, computation: Computation) -> int
     return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
 
 
-def _valid_positions(
+def _count_valid_positions(
     *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
 ) -> int:
     """Count the pairs of output and window positions that meet a value of the input."""
@@ -148,4 +152,4 @@ def _valid_positions(
 
 
 #: Functions that count the FLOPs of matrix products, by opcode.
-_PRODUCTS = {"dot": dot_flops, "convolution": convolution_flops}
+_PRODUCTS = {"dot": count_dot_flops, "convolution": count_convolution_flops}

@@ -13,18 +13,18 @@ def format_plan(plan: dict[str, Any]) -> str:
         "",
         f"  batch           {plan['batch_size']:,} x ({plan['inputs_length']:,} + "
         f"{plan['targets_length']:,}) tokens",
-        f"  setting         {train_options(plan)}",
+        f"  setting         {format_options(plan)}",
         f"  parameters      {plan['parameters']:,}",
         "",
         "per device, GiB",
-        f"  parameters      {_gib(plan['parameter_bytes_per_device'])}",
-        f"  optimizer       {_gib(plan['optimizer_bytes_per_device'])}",
-        f"  peak            {_gib(plan['peak_bytes_per_device'])}",
-        f"  predicted       {_gib(plan['predicted_bytes_per_device'])}",
-        f"  available       {_gib(plan['hbm_bytes_per_device'])}",
+        f"  parameters      {_format_gib(plan['parameter_bytes_per_device'])}",
+        f"  optimizer       {_format_gib(plan['optimizer_bytes_per_device'])}",
+        f"  peak            {_format_gib(plan['peak_bytes_per_device'])}",
+        f"  predicted       {_format_gib(plan['predicted_bytes_per_device'])}",
+        f"  available       {_format_gib(plan['hbm_bytes_per_device'])}",
     ]
     if plan["estimate"] is not None:
-        lines += _costs(plan)
+        lines += _format_costs(plan)
     lines += [
         "",
         f"compiled in {plan['compile_secs']:,} s ({plan['compile_cpu_secs']:,} s of CPU) on this "
@@ -33,8 +33,8 @@ def format_plan(plan: dict[str, Any]) -> str:
     if plan["suggestions"]:
         lines += ["", "predicted to fit, the fastest first"]
         lines += [
-            f"  {train_options(one)}: {one['predicted_bytes_per_device'] / GIB:.1f} GiB"
-            for one in plan["suggestions"]
+            f"  {format_options(setting)}: {setting['predicted_bytes_per_device'] / GIB:.1f} GiB"
+            for setting in plan["suggestions"]
         ]
     elif smaller := plan["fitting_batch_size"]:
         lines += ["", f"no setting is predicted to fit, but --batch-size {smaller} is"]
@@ -67,43 +67,43 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     plans = [comparison["plan"], comparison["compared"]]
     changed = " ".join(f"{name}={value}" for name, value in comparison["changed"].items())
     names = list(dict.fromkeys(name for plan in plans for name in plan["parts"]))
-    columns = [_figures(plan, names) for plan in plans]
+    columns = [_list_figures(plan, names) for plan in plans]
     rows = [("", "as asked", changed)]
     rows += [(name, *(column[name] for column in columns)) for name in columns[0]]
     lines = [f"{name:18}{first:>24}{second:>24}" for name, first, second in rows]
     for title, plan in zip(("as asked", changed), plans, strict=True):
-        lines += ["", title, f"  {train_options(plan)}"]
+        lines += ["", title, f"  {format_options(plan)}"]
     return "\n".join(lines)
 
 
-def _figures(plan: dict[str, Any], parts: list[str]) -> dict[str, str]:
+def _list_figures(plan: dict[str, Any], parts: list[str]) -> dict[str, str]:
     """Return the figures of a plan that are compared, by name."""
     estimate = plan["estimate"] or {}
 
     def secs(value: float | None) -> str:
-        return "-" if value is None else estimate_secs(value)
+        return "-" if value is None else format_secs(value)
 
     return {
         "preset": plan["preset"],
         "topology": plan["topology"],
         "fits": "yes" if plan["fits"] else "NO",
-        "peak, GiB": _gib(plan["peak_bytes_per_device"]).strip(),
-        "predicted, GiB": _gib(plan["predicted_bytes_per_device"]).strip(),
+        "peak, GiB": _format_gib(plan["peak_bytes_per_device"]).strip(),
+        "predicted, GiB": _format_gib(plan["predicted_bytes_per_device"]).strip(),
         "FLOPs a step": "-" if plan["flops_per_step"] is None else f"{plan['flops_per_step']:.4g}",
         "compute": secs(estimate.get("compute_secs")),
         "memory": secs(estimate.get("memory_secs")),
         "network": secs(estimate.get("network_secs")),
         "step, at least": secs(plan["estimated_step_secs"]),
         "MFU, at most": "-" if plan["mfu_bound"] is None else f"{plan['mfu_bound']:.0%}",
-        **{name: _part(plan["parts"].get(name)) for name in parts},
+        **{name: _format_part(plan["parts"].get(name)) for name in parts},
     }
 
 
-def _part(part: dict[str, float] | None) -> str:
+def _format_part(part: dict[str, float] | None) -> str:
     return "-" if part is None else f"{part['memory_bytes'] / 1e9:,.1f} GB, {part['secs']:.4f} s"
 
 
-def _parts(plan: dict[str, Any]) -> list[str]:
+def _format_parts(plan: dict[str, Any]) -> list[str]:
     """Format the costs of each part of the step on one device."""
     rows = list(plan["parts"].items())
     keys = ("memory_bytes", "flops", "secs")
@@ -119,7 +119,7 @@ def _parts(plan: dict[str, Any]) -> list[str]:
     ]
 
 
-def _costs(plan: dict[str, Any]) -> list[str]:
+def _format_costs(plan: dict[str, Any]) -> list[str]:
     estimate = plan["estimate"]
     lines = [
         "",
@@ -128,33 +128,32 @@ def _costs(plan: dict[str, Any]) -> list[str]:
         f"{plan['flops_ratio']:.3f} of the analytic count"
         + (", recomputing included" if plan["recomputed_flops_per_step"] else ""),
     ]
-    for kind, one in sorted(plan["collectives"].items()):
-        lines.append(
-            f"  {kind:15} {one['count']:,} times, each device sends {one['bytes'] / GIB:,.2f} GiB"
-        )
+    for kind, entry in sorted(plan["collectives"].items()):
+        sent = f"each device sends {entry['bytes'] / GIB:,.2f} GiB"
+        lines.append(f"  {kind:15} {entry['count']:,} times, {sent}")
     resources = ", ".join(
-        f"{name.removesuffix('_secs').replace('_', ' ')} {estimate_secs(secs)}"
+        f"{name.removesuffix('_secs').replace('_', ' ')} {format_secs(secs)}"
         for name, secs in estimate.items()
     )
     return [
         *lines,
-        f"  estimated time  at least {estimate_secs(plan['estimated_step_secs'])}: {resources}, "
+        f"  estimated time  at least {format_secs(plan['estimated_step_secs'])}: {resources}, "
         "each at its peak rate",
         f"  MFU             at most {plan['mfu_bound']:.0%}",
-        *_parts(plan),
+        *_format_parts(plan),
     ]
 
 
-def estimate_secs(secs: float) -> str:
+def format_secs(secs: float) -> str:
     """Format seconds with two figures, since more would suggest too much precision."""
     return f"{secs:.2g} s"
 
 
-def _gib(size: int | None) -> str:
+def _format_gib(size: int | None) -> str:
     return f"{'-':>10}" if size is None else f"{size / GIB:10.2f}"
 
 
-def train_options(setting: dict[str, Any]) -> str:
+def format_options(setting: dict[str, Any]) -> str:
     """Return a setting as options of `mswitch train`."""
     options = [f"--{axis}-parallel {size}" for axis, size in setting["mesh"].items()]
     options.append(f"--microbatches {setting['microbatches']}")

@@ -29,56 +29,62 @@ def count_bytes(module: Module, computation: Computation, instruction: Instructi
     if opcode in _FREE or opcode.endswith("-start"):
         return 0
     if opcode == "custom-call":
-        return _custom_call_bytes(computation, instruction)
+        return _count_custom_call_bytes(computation, instruction)
     if opcode in ("dynamic-slice", "gather"):
-        return 2 * _in_hbm(instruction)
+        return 2 * _count_in_hbm(instruction)
     if opcode == "dynamic-update-slice":
-        return 2 * _in_hbm(computation[instruction.operands[1]])
+        return 2 * _count_in_hbm(computation[instruction.operands[1]])
     if opcode == "fusion":
-        return _fusion_bytes(module, computation, instruction)
-    written = _in_hbm(instruction)
-    return written if opcode.endswith("-done") else written + _read(computation, instruction)
+        return _count_fusion_bytes(module, computation, instruction)
+    written = _count_in_hbm(instruction)
+    return written if opcode.endswith("-done") else written + _count_read(computation, instruction)
 
 
-def _custom_call_bytes(computation: Computation, call: Instruction) -> int:
+def _count_custom_call_bytes(computation: Computation, call: Instruction) -> int:
     if estimate := read_estimate(call):
-        arrays = [array for one in (call, *_operands(computation, call)) for array in one.arrays]
+        arrays = [
+            array
+            for instruction in (call, *_list_operands(computation, call))
+            for array in instruction.arrays
+        ]
         on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
         return max(0, estimate["bytes_accessed"] - on_chip)
     if not call.operands:
         return 0  # it reserves memory and writes nothing
-    written = _in_hbm(call)
+    written = _count_in_hbm(call)
     if call.target.startswith("__cu") and len(call.arrays) > 1:
         written -= call.arrays[-1].bytes  # a library's workspace comes last
-    return written + _read(computation, call)
+    return written + _count_read(computation, call)
 
 
-def _read(computation: Computation, instruction: Instruction) -> int:
-    return sum(map(_in_hbm, _operands(computation, instruction)))
+def _count_read(computation: Computation, instruction: Instruction) -> int:
+    return sum(map(_count_in_hbm, _list_operands(computation, instruction)))
 
 
-def _operands(computation: Computation, instruction: Instruction) -> list[Instruction]:
+def _list_operands(computation: Computation, instruction: Instruction) -> list[Instruction]:
     return [computation[name] for name in instruction.operands]
 
 
-def _in_hbm(instruction: Instruction) -> int:
+def _count_in_hbm(instruction: Instruction) -> int:
     return sum(array.bytes for array in instruction.arrays if array.in_hbm and array.shape)
 
 
-def _fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
+def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instruction) -> int:
     """Count a fusion's bytes: of operands and results, or only of the parts that it touches."""
-    inside = module.computations[fusion.called()[0]]
+    inside = module.computations[fusion.list_called()[0]]
     total = 0
     for parameter in inside.values():
         if parameter.opcode == "parameter":
             operand = computation[fusion.operands[int(parameter.literal)]]
-            total += min(_in_hbm(operand), _bytes_read(module, inside, parameter))
+            total += min(_count_in_hbm(operand), _count_bytes_read(module, inside, parameter))
     return total + sum(
-        _bytes_written(module, inside, one) for one in inside.values() if one.is_root
+        _count_bytes_written(module, inside, instruction)
+        for instruction in inside.values()
+        if instruction.is_root
     )
 
 
-def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
+def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
     """Count the bytes that a fused computation reads of a value; if sliced, only the slices."""
     total = 0
     for user in inside.values():
@@ -89,28 +95,33 @@ def _bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue  # written in place
         elif user.opcode == "bitcast":
-            total += _bytes_read(module, inside, user)
+            total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":
-            nested = module.computations[user.called()[0]]
+            nested = module.computations[user.list_called()[0]]
             total += sum(
-                _bytes_read(module, nested, one)
-                for one in nested.values()
-                if one.opcode == "parameter" and user.operands[int(one.literal)] == value.name
+                _count_bytes_read(module, nested, instruction)
+                for instruction in nested.values()
+                if instruction.opcode == "parameter"
+                and user.operands[int(instruction.literal)] == value.name
             )
         else:
             return value.bytes
     return min(total, value.bytes)
 
 
-def _bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
+def _count_bytes_written(module: Module, inside: Computation, root: Instruction) -> int:
     """Count the bytes of a fused computation's result; if updated in place, only the update."""
     if root.opcode == "tuple":
-        return sum(_bytes_written(module, inside, inside[name]) for name in root.operands)
+        return sum(_count_bytes_written(module, inside, inside[name]) for name in root.operands)
     if root.opcode == "bitcast":
-        return _bytes_written(module, inside, inside[root.operands[0]])
+        return _count_bytes_written(module, inside, inside[root.operands[0]])
     if root.opcode == "dynamic-update-slice":
         return inside[root.operands[1]].bytes
     if root.opcode == "fusion":
-        nested = module.computations[root.called()[0]]
-        return sum(_bytes_written(module, nested, one) for one in nested.values() if one.is_root)
-    return _in_hbm(root)
+        nested = module.computations[root.list_called()[0]]
+        return sum(
+            _count_bytes_written(module, nested, instruction)
+            for instruction in nested.values()
+            if instruction.is_root
+        )
+    return _count_in_hbm(root)

@@ -100,16 +100,16 @@ def is_complete(checkpoint: Path) -> bool:
     return isinstance(metadata, dict) and metadata.get("commit_timestamp_nsecs") is not None
 
 
-def complete_steps(directory: Path) -> list[int]:
+def list_complete_steps(directory: Path) -> list[int]:
     """Return the steps of all complete checkpoints in `directory`, ascending."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in _named_by_step(directory) if is_complete(path))
+    return sorted(int(path.name) for path in _list_named_by_step(directory) if is_complete(path))
 
 
 def find_step(files: "RunFiles", asked: int | None) -> int:
     """Return `asked` if the run has that checkpoint, or its newest step if `asked` is None."""
-    steps = complete_steps(files.directory / CHECKPOINTS)
+    steps = list_complete_steps(files.directory / CHECKPOINTS)
     if not steps:
         raise UserError(f"{files.place} has no checkpoint yet: train it first")
     if asked is not None and asked not in steps:
@@ -118,7 +118,7 @@ def find_step(files: "RunFiles", asked: int | None) -> int:
     return steps[-1] if asked is None else asked
 
 
-def chosen_step(files: "RunFiles", asked: int | None) -> int:
+def choose_step(files: "RunFiles", asked: int | None) -> int:
     """Return the step to use: `asked`, else the run's selected step, else the newest."""
     path = files.directory / SELECTED
     if asked is None and path.is_file():
@@ -126,7 +126,7 @@ def chosen_step(files: "RunFiles", asked: int | None) -> int:
     return find_step(files, asked)
 
 
-def _named_by_step(directory: Path) -> list[Path]:
+def _list_named_by_step(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if STEP.fullmatch(path.name)]
 
 
@@ -163,7 +163,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Return the newest complete step, or None."""
-        return max(complete_steps(self.directory), default=None)
+        return max(list_complete_steps(self.directory), default=None)
 
     def remove_leftovers(self) -> None:
         """Remove what killed runs left: unfinished writes and half-removed checkpoints.
@@ -182,7 +182,7 @@ class Checkpoints:
                         f"{path}, left by a killed run, cannot be removed "
                         f"({error.strerror or error}): remove it, and give the same command again"
                     ) from error
-        for path in _named_by_step(self.directory):
+        for path in _list_named_by_step(self.directory):
             if path.is_dir() and not is_complete(path):
                 names = (path.with_suffix(f".{INCOMPLETE}{n or ''}") for n in itertools.count())
                 aside = path.rename(next(name for name in names if not name.exists()))
@@ -208,13 +208,13 @@ class Checkpoints:
             # A host copy is only a view of the state's memory here, which the next step reuses.
             state = jax.tree.map(jnp.copy, state)
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        parts, path = _parts(state), self.directory / str(step)
+        parts, path = _split_state(state), self.directory / str(step)
         notes: dict[str, Any] = {"run": self.run}
         if self._is_apart:
             wait = _save_apart(path, parts, notes)
         else:
             wait = ocp.save_checkpointables_async(str(path), parts, custom_metadata=notes).result
-        self._pending = step, self._files.when_saved(step, wait) if self._files else wait
+        self._pending = step, self._files.upload_when_saved(step, wait) if self._files else wait
         fault_point("train.during_checkpoint")
 
     def wait(self) -> None:
@@ -237,7 +237,7 @@ class Checkpoints:
         if not is_first() and not self._is_apart:
             return
         try:
-            steps = complete_steps(self.directory)
+            steps = list_complete_steps(self.directory)
         except UserError:
             return  # no reason to stop training: the next save prunes
         kept = self._files.prune(self.kept) if self._files else self.kept
@@ -258,7 +258,7 @@ class Checkpoints:
         """
         checkpoint = self.directory / str(step)
         fix = fix or self._advise(step)
-        loaded = _load(checkpoint, _parts(like), self.run, fix)
+        loaded = _load(checkpoint, _split_state(like), self.run, fix)
         optimizer = loaded[OPTIMIZER]
         if int(optimizer["step"]) != step:
             raise JobError(f"{checkpoint} is a checkpoint of step {optimizer['step']}: {fix}")
@@ -268,7 +268,7 @@ class Checkpoints:
         """Return what to do if the checkpoint of a step cannot be read."""
         steps = set(self._files.steps if self._files else ())
         with contextlib.suppress(UserError):  # reading the checkpoint raises it again
-            steps.update(complete_steps(self.directory))
+            steps.update(list_complete_steps(self.directory))
         if before := [other for other in steps if other < step]:
             return f"remove it, and training continues from the checkpoint of step {max(before):,}"
         return RESTORE_IT
@@ -301,7 +301,7 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     return saver.close
 
 
-def _parts(state: TrainState) -> dict[str, Any]:
+def _split_state(state: TrainState) -> dict[str, Any]:
     optimizer = {"moments": state.moments, "step": state.step}
     return {PARAMETERS: state.parameters, OPTIMIZER: optimizer}
 
@@ -318,7 +318,7 @@ def restore_parameters(files: "RunFiles", step: int, like: Parameters, run: str 
 
 def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[str, Any]:
     def load() -> dict[str, Any]:
-        with _readable(checkpoint, fix):
+        with _explain_unreadable(checkpoint, fix):
             return ocp.load_checkpointables(str(checkpoint), like)
 
     # If a process cannot read its part, Orbax keeps the others waiting for minutes. So each first
@@ -328,25 +328,25 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 
 
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
-    with _readable(checkpoint, fix):
+    with _explain_unreadable(checkpoint, fix):
         for part, wanted in like.items():
             # Describe only this part: a working copy may lack the other
             # (`mswitch.models.training.run_files`).
             described = ocp.metadata(str(checkpoint), checkpointable_name=part)
             notes = described.custom_metadata
-            of_run = notes.get("run") if isinstance(notes, dict) else None
-            if run and of_run and of_run != run:
+            owner = notes.get("run") if isinstance(notes, dict) else None
+            if run and owner and owner != run:
                 raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
             if described.metadata:  # without it, loading fails and says so
                 _check_same_model(checkpoint, part, described.metadata, wanted)
 
 
 @contextlib.contextmanager
-def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
+def _explain_unreadable(checkpoint: Path, fix: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        reason = _innermost_reason(error)
+        reason = _find_reason(error)
         if any("barrier" in str(cause).lower().split() for cause in causes(error)):
             raise UserError(f"{checkpoint}: {WAITED} to read it ({reason})") from error
         if damaged := _DAMAGED.search(" ".join(map(str, causes(error)))):
@@ -355,7 +355,7 @@ def _readable(checkpoint: Path, fix: str) -> Iterator[None]:
         raise UserError(f"{checkpoint} cannot be read ({reason}): {fix}") from error
 
 
-def _innermost_reason(error: Exception) -> str:
+def _find_reason(error: Exception) -> str:
     """Return the line that says what went wrong: Orbax and its libraries wrap it in many more."""
     lines = [str(cause).strip().splitlines() for cause in causes(error)]
     sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
@@ -363,9 +363,9 @@ def _innermost_reason(error: Exception) -> str:
     return textwrap.shorten(reason.split(" [tensorstore_spec")[0], MAX_REASON, placeholder="...")
 
 
-def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> None:
+def _check_same_model(checkpoint: Path, part: str, stored: Any, wanted: Any) -> None:
     """Refuse other names or shapes: Orbax would cut or pad an array of another shape."""
-    there, here = _shapes(found), _shapes(wanted)
+    there, here = _list_shapes(stored), _list_shapes(wanted)
     for name in sorted(there.keys() | here.keys()):
         if there.get(name) != here.get(name):
             raise UserError(
@@ -375,7 +375,7 @@ def _check_same_model(checkpoint: Path, part: str, found: Any, wanted: Any) -> N
             )
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+def _list_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Return shapes by dotted name; a level of the tree is a dictionary or a named tuple."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mswitch.models.config import JobConfig
-from mswitch.models.device_errors import check_devices, memory_explained
+from mswitch.models.device_errors import check_devices, explain_memory
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.lease import LeaseLostError
@@ -65,32 +65,32 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
     """
     if not job.shared:
         check_devices()
-        with memory_explained():
+        with explain_memory():
             yield
         return
     jax.config.update("jax_enable_preemption_service", saves_on_sigterm)
     try:
         _join(job)
-        with memory_explained():
+        with explain_memory():
             yield
     except (JobError, SystemExit):
         jax.distributed.shutdown()
         raise
     except BaseException as error:
-        if _is_of_devices(error):
+        if _is_device_error(error):
             # A step across machines fails as soon as a connection breaks.
             reason = str(error).strip().splitlines()[0]
             say("job", f"a step failed ({reason}): another process may be lost; start again")
-        if _is_of_devices(error) or isinstance(error, LeaseLostError):
+        if _is_device_error(error) or isinstance(error, LeaseLostError):
             _leave_without_waiting(RESUME)
             sys.exit(RESUME)
-        _leave_without_waiting(_exit_code(error))
+        _leave_without_waiting(_choose_exit_code(error))
         raise
     else:
         jax.distributed.shutdown()
 
 
-def _is_of_devices(error: BaseException) -> bool:
+def _is_device_error(error: BaseException) -> bool:
     """Return whether a program failed on a device; for a repeated call, `jit` raises a ValueError.
 
     Orbax raises a TimeoutError from it if it waits for a lost process.
@@ -102,7 +102,7 @@ def _is_of_devices(error: BaseException) -> bool:
     return isinstance(error, ValueError) and re.match(r"[A-Z_]+: ", str(error)) is not None
 
 
-def _exit_code(error: BaseException) -> int:
+def _choose_exit_code(error: BaseException) -> int:
     """Return the exit code of the command for this error (`mswitch.flows.cli.main`)."""
     if isinstance(error, KeyboardInterrupt):
         return 130
@@ -181,7 +181,7 @@ def on_first(make: Callable[[], T]) -> T:
             answer = {"value": make()}
         except Exception as error:
             kind = type(error).__name__
-            if not (message := str(error) if kind in _SHARED_ERRORS else _user_message(error)):
+            if not (message := str(error) if kind in _SHARED_ERRORS else _format_for_user(error)):
                 _gather({"error": f"process 0 failed: {error!r}"})
                 raise
             answer = {"error": message, "kind": kind}
@@ -229,6 +229,6 @@ def _gather(value: Any) -> list[Any]:
     return [json.loads(row[:size].tobytes()) for row, size in zip(texts, sizes, strict=True)]
 
 
-def _user_message(error: Exception) -> str:
+def _format_for_user(error: Exception) -> str:
     """Return the text of an error for users; empty for a defect."""
     return str(as_user_error(error) or "")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mswitch.models.config import TrainConfig
 
 
-def log_spaced_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
+def space_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
     """Return `count` different steps, evenly spaced in log(step), the last of them `steps`.
 
     The first is about `steps / span`: a speed-up beyond `span` shows as a bound. If two rounded
@@ -38,7 +38,7 @@ def evaluation_steps(train: TrainConfig, horizons: Sequence[int] = ()) -> tuple[
     first, *later = *horizons, train.steps
     if (every := train.eval_every) is not None:
         return tuple(sorted({*range(every, train.steps, every), first, *later}))
-    chosen = list(log_spaced_steps(first, train.evaluations))
+    chosen = list(space_steps(first, train.evaluations))
     distance = math.log(first / chosen[0]) / max(1, len(chosen) - 1)
     for end in later:
         start = chosen[-1]

@@ -11,7 +11,7 @@ from typing import Any
 
 from mswitch.models.config import JobConfig, TrainConfig, TuningChanges, TuningConfig
 from mswitch.models.training.initial_parameters import check_moments, find_origin
-from mswitch.models.training.run_directory import check_vocabulary, model_of, read_run
+from mswitch.models.training.run_directory import check_vocabulary, parse_model, read_run
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.run_plan import RunPlan
 from mswitch.models.training.train import ALONE, make_plan, train_prepared
@@ -80,18 +80,18 @@ def prepare_tuning(
     with open_files(origin, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)
-        found = find_origin(files, step, keep_moments)
+        start = find_origin(files, step, keep_moments)
     for directory in task_mixture(tasks, mixture).directories:
         check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
-    check_moments(found, described, config)
-    model = changes.applied_to(model_of(described))
+    check_moments(start, described, config)
+    model = changes.apply_to(parse_model(described))
     plan, batches = make_plan(described["preset"], model, tasks, config, mixture)
     notes = {name: described[name] for name in ("huggingface",) if name in described}
-    return dataclasses.replace(plan, origin=found, notes=notes), batches
+    return dataclasses.replace(plan, origin=start, notes=notes), batches
 
 
-def is_same(one: str | Path, other: str | Path) -> bool:
+def is_same(path: str | Path, other: str | Path) -> bool:
     """Return whether two paths or URLs name the same directory."""
-    if storage.is_remote(one) or storage.is_remote(other):
-        return str(one).rstrip("/") == str(other).rstrip("/")
-    return os.path.realpath(one) == os.path.realpath(other)
+    if storage.is_remote(path) or storage.is_remote(other):
+        return str(path).rstrip("/") == str(other).rstrip("/")
+    return os.path.realpath(path) == os.path.realpath(other)

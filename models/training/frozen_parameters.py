@@ -5,10 +5,10 @@ from mswitch.models.config import Freeze
 
 def is_frozen(name: str, freeze: Freeze) -> bool:
     """Return whether `--freeze` keeps a parameter unchanged: the experts', or all others."""
-    return freeze != "none" and (group_of(name) == "experts") == (freeze == "experts")
+    return freeze != "none" and (find_group(name) == "experts") == (freeze == "experts")
 
 
-def group_of(name: str) -> str:
+def find_group(name: str) -> str:
     """Return the group of a parameter: embedding, logits, attention, experts and so on."""
     parts = name.split(".")
     if parts[0] in ("embedding", "logits"):

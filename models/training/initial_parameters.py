@@ -23,12 +23,12 @@ from mswitch.models.training.distributed import say_once
 from mswitch.models.training.optimizer import Optimizer
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.run_plan import Origin, RunPlan, Teacher
-from mswitch.models.training.state import Parameters, Skeleton, TrainState, dense_name, unrolled
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, find_dense_name, unroll
 from mswitch.models.training.total_loss import Teaching
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
@@ -41,18 +41,18 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
     are kept, earlier steps count, since its schedule continues.
     """
     described = read_run(files.directory)
-    found = find_step(files, step)
+    chosen = find_step(files, step)
     if step is None and not (files.directory / MARKER).is_file():
         raise UserError(
-            f"{files.place} is still in training: let it end, or give --step, such as {found}"
+            f"{files.place} is still in training: let it end, or give --step, such as {chosen}"
         )
-    chain = _chain(described)
+    chain = _trace_chain(described)
     before = (chain["origin"] or {}).get("steps_counted", 0)
-    counted = before + found if keep_moments else 0
-    return Origin(files.place, found, keep_moments, counted, chain)
+    counted = before + chosen if keep_moments else 0
+    return Origin(files.place, chosen, keep_moments, counted, chain)
 
 
-def _chain(described: Mapping[str, Any]) -> dict[str, Any]:
+def _trace_chain(described: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run was made from, back to its corpus, without paths."""
     kept = ("config_hash", "vocabulary_sha256")
     examples = described["examples"]
@@ -72,7 +72,7 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
     """
     if not origin.keep_moments:
         return
-    before = train_config_of(described)
+    before = parse_train_config(described)
     if before.scan_layers != train.scan_layers:
         option = "--scan-layers" if before.scan_layers else "--no-scan-layers"
         raise UserError(
@@ -91,7 +91,7 @@ def check_moments(origin: Origin, described: Mapping[str, Any], train: TrainConf
         )
 
 
-def values_after(
+def prepare_state(
     step: int,
     plan: RunPlan,
     checkpoints: Checkpoints,
@@ -104,41 +104,43 @@ def values_after(
     needed = teacher is not None and teacher.soft_weight > 0 and step < plan.train.steps
     values = None
     if teacher is not None and (begins or needed):
-        values = _teacher_parameters(teacher, skeleton.mesh)
+        values = _load_teacher(teacher, skeleton.mesh)
     if step:
         say_once("train", f"continuing after step {step:,}, from {checkpoints.place}/{step}")
         state = checkpoints.restore(step, skeleton.abstract_state(optimizer))
     elif plan.origin is not None:
-        state = state_of_origin(plan.origin, skeleton, optimizer)
+        state = load_origin_state(plan.origin, skeleton, optimizer)
     elif begins:
         assert values is not None
-        state = _state_of_student(plan, skeleton, optimizer, values)
+        state = _make_student_state(plan, skeleton, optimizer, values)
     else:
         state = skeleton.initial_state(optimizer)
     return state, values if needed else None
 
 
-def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
+def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) -> TrainState:
     """Return the state of step 0: the origin's parameters, and fresh moments or its own."""
     run = origin.chain["config_hash"]
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
-        before = train_config_of(read_run(files.directory))
+        before = parse_train_config(read_run(files.directory))
         if origin.keep_moments:
             train = dataclasses.replace(skeleton.train, freeze=before.freeze)
             like = dataclasses.replace(skeleton, train=train).abstract_state(optimizer)
             with files.checkpoint(origin.step, ""):
                 checkpoints = Checkpoints(files.directory / CHECKPOINTS, (), run)
                 state = checkpoints.restore(origin.step, like, RESTORE_IT)
-            return state._replace(moments=skeleton.trained(state.moments), step=state.step * 0)
+            return state._replace(
+                moments=skeleton.select_trained(state.moments), step=state.step * 0
+            )
         train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
         like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()
         parameters = restore_parameters(files, origin.step, like, run)
-    shapes = cast(Parameters, skeleton.trained(skeleton.shapes))
+    shapes = cast(Parameters, skeleton.select_trained(skeleton.shapes))
     shardings = skeleton.state_shardings(optimizer)
     if train.scan_layers != skeleton.train.scan_layers:
         parameters = jax.jit(
-            lambda stored: skeleton.laid_out(unrolled(stored)),
+            lambda stored: skeleton.lay_out(unroll(stored)),
             out_shardings=None if shardings is None else shardings.parameters,
         )(parameters)
     moments, step = jax.jit(
@@ -148,32 +150,32 @@ def state_of_origin(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) ->
     return TrainState(parameters, moments, step)
 
 
-def teaching_of(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
+def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
     """Return the teacher as the training step needs it; None if nothing is learned from it."""
     teacher = plan.teacher
     if teacher is None or not teacher.soft_weight:
         return None
-    skeleton = _skeleton_of(teacher, plan.train, mesh)
+    skeleton = _make_teacher_skeleton(teacher, plan.train, mesh)
     return Teaching(skeleton, teacher.soft_weight, teacher.temperature)
 
 
-def _skeleton_of(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
+def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
     """Return the teacher's model, with its own storage of layers and `train`'s computation."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
-def _teacher_parameters(teacher: Teacher, mesh: Mesh | None) -> Parameters:
+def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:
     """Load the teacher's values onto the mesh."""
     origin = teacher.origin
-    like = _skeleton_of(teacher, teacher.train, mesh).abstract_parameters()
+    like = _make_teacher_skeleton(teacher, teacher.train, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
         files.refresh()
         return restore_parameters(files, origin.step, like, origin.chain["config_hash"])
 
 
-def _state_of_student(
+def _make_student_state(
     plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
 ) -> TrainState:
     """Make the state of step 0 of a student that begins with its teacher's `values`."""
@@ -182,17 +184,17 @@ def _state_of_student(
     period, mean = teacher.model.period, teacher.gather == "mean"
 
     def create(values: Parameters) -> TrainState:
-        drawn = unrolled(skeleton.initial_parameters())
-        taken = in_dense_places(unrolled(values), period, mean=mean)
-        parameters = skeleton.laid_out({**drawn, **taken})
-        moments = optimizer.init(skeleton.trained(parameters), skeleton.axes)
+        drawn = unroll(skeleton.initial_parameters())
+        taken = rename_to_dense(unroll(values), period, mean=mean)
+        parameters = skeleton.lay_out({**drawn, **taken})
+        moments = optimizer.init(skeleton.select_trained(parameters), skeleton.axes)
         return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
     made = jax.jit(create, out_shardings=skeleton.state_shardings(optimizer))
     return made(values)
 
 
-def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
+def rename_to_dense(sparse: Mapping[str, Any], period: int, *, mean: bool) -> dict[str, Any]:
     """Return unscanned parameters of a sparse model under their names in a dense model.
 
     Args:
@@ -200,10 +202,10 @@ def in_dense_places(sparse: Mapping[str, Any], period: int, *, mean: bool) -> di
         period: blocks after which the model's pattern repeats.
         mean: whether to return the mean of a sparse layer's experts; else the layer is left out.
     """
-    found = {}
+    dense = {}
     for name, value in sparse.items():
         if ".switch." not in name:
-            found[dense_name(name, period)] = value
+            dense[find_dense_name(name, period)] = value
         elif mean and ".router." not in name:
-            found[dense_name(name, period)] = value.mean(axis=0)
-    return found
+            dense[find_dense_name(name, period)] = value.mean(axis=0)
+    return dense

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 
 from mswitch.models.capacity import Groups
-from mswitch.models.hardware import peak_flops
+from mswitch.models.hardware import find_peak_flops
 from mswitch.models.partitioning import put_batch
 from mswitch.models.training.bad_loss import HISTORY_STEPS, LossWatch
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.training.distributed import JobError, meet, on_first, say_once
-from mswitch.models.training.initial_parameters import teaching_of, values_after
+from mswitch.models.training.initial_parameters import make_teaching, prepare_state
 from mswitch.models.training.metrics import METRICS, MetricsWriter, written
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.run_directory import CHECKPOINTS, read_run
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.run_plan import RunPlan
@@ -39,13 +39,13 @@ def run_training(
     """Train to the last step and return its loss; at a signal, save and exit with code 75."""
     steps, out = plan.train.steps, files.directory
     counted = 0 if plan.origin is None else plan.origin.steps_counted
-    optimizer = optimizer_of(plan.train, counted)
+    optimizer = make_optimizer(plan.train, counted)
     # An extended run keeps the hash of the shorter one.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
-    start = on_first(lambda: _resume_step(plan, out, checkpoints))
-    teaching = teaching_of(plan, skeleton.mesh)
-    state, teacher = values_after(start, plan, checkpoints, skeleton, optimizer)
+    start = on_first(lambda: _find_resume_step(plan, out, checkpoints))
+    teaching = make_teaching(plan, skeleton.mesh)
+    state, teacher = prepare_state(start, plan, checkpoints, skeleton, optimizer)
     features = FEATURES + (SEGMENTS if plan.train.pack != 1 else ())
 
     def load(step: int) -> dict[str, jax.Array]:
@@ -100,7 +100,7 @@ def run_training(
         return recorder.final_loss()
 
 
-def _resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
+def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int:
     """Return the step to continue after; 0 to begin."""
     checkpoints.remove_leftovers()
     start = checkpoints.latest() or 0
@@ -136,7 +136,7 @@ class Recorder:
         lengths = batches.inputs_length, batches.targets_length
         self._tokens_per_step = plan.train.rows * sum(lengths)
         self._flops_per_step = plan.flops_per_step(*lengths)
-        self._peak = peak_flops(jax.devices()[0].device_kind)
+        self._peak = find_peak_flops(jax.devices()[0].device_kind)
         self._progress = Progress("train", plan.preset, plan.train.steps, "steps")
         self._progress.start_at(start)
         self._compile_secs: float | None = None

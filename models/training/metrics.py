@@ -47,8 +47,8 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
             for line in itertools.islice(file, step):
                 count, end = count + 1, end + len(line)
                 lines.append(line)
-            found = [json.loads(line) for line in lines]
-            if count != step or (step and found[-1]["step"] != step):
+            metrics = [json.loads(line) for line in lines]
+            if count != step or (step and metrics[-1]["step"] != step):
                 raise ValueError(f"it has {count:,} lines up to there")
             file.truncate(end)
             os.fsync(file.fileno())
@@ -57,7 +57,7 @@ def cut_metrics(run: Path, step: int, recent: int = 1) -> list[dict[str, Any]]:
             f"{path} lacks steps up to {step}, which a checkpoint has ({error}): restore the file, "
             "or choose another --out"
         ) from error
-    return found
+    return metrics
 
 
 def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
@@ -78,10 +78,10 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
             yield metrics
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
     """Replace numbers that are not finite by None, in lists of any depth."""
     if isinstance(value, list):
-        return [_finite(one) for one in value]
+        return [_replace_infinite(item) for item in value]
     return value if math.isfinite(value) else None
 
 
@@ -125,7 +125,7 @@ class MetricsWriter:
                     self._board.add_scalar(f"{name}/{layer}", number, step)
             else:
                 self._board.add_scalar(name, float(values), step)
-            line[name] = _finite(values.tolist())
+            line[name] = _replace_infinite(values.tolist())
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

@@ -93,11 +93,11 @@ class Adafactor:
         rate = jnp.float32(self.base_learning_rate)
         if self.schedule == "rsqrt":
             rate /= jnp.sqrt(jnp.maximum(step, self.warmup_steps).astype(jnp.float32))
-        return _decayed(rate, step, self.decay, self.end)
+        return _apply_decay(rate, step, self.decay, self.end)
 
-    def factored(self, shape: Sequence[int], axes: Sequence[str]) -> bool:
+    def is_factored(self, shape: Sequence[int], axes: Sequence[str]) -> bool:
         """Return whether a parameter's moment is stored as rows and columns."""
-        matrix = shape[_stacked(axes) :]
+        matrix = shape[_count_stacked(axes) :]
         return len(matrix) == 2 and min(matrix) >= self.min_dim_size_to_factor
 
     def init(
@@ -107,7 +107,7 @@ class Adafactor:
 
         def zeros(name: str, parameter: Array) -> Moment:
             shape = parameter.shape
-            if self.factored(shape, axes[name]):
+            if self.is_factored(shape, axes[name]):
                 row = jnp.zeros(shape[:-1], jnp.float32)
                 return FactoredMoment(row, jnp.zeros((*shape[:-2], shape[-1]), jnp.float32))
             return FullMoment(jnp.zeros(shape, jnp.float32))
@@ -125,7 +125,7 @@ class Adafactor:
         """Take one step; `step` counts from 0."""
         updated = {
             name: self._update_one(
-                parameter, gradients[name], moments[name], step, _stacked(axes[name])
+                parameter, gradients[name], moments[name], step, _count_stacked(axes[name])
             )
             for name, parameter in parameters.items()
         }
@@ -154,22 +154,22 @@ class Adafactor:
         # The cost of a large parameter is the memory traffic: of its size, write only the new
         # values.
         if isinstance(moment, FactoredMoment):
-            of_rows = jnp.square(gradient).mean(axis=-1)
+            row_squares = jnp.square(gradient).mean(axis=-1)
             # Without the barrier, XLA would write the squares to memory, for both means to read.
-            of_rows, gradient = jax.lax.optimization_barrier((of_rows, gradient))
-            squares = of_rows.sum() * gradient.shape[-1]
-            row = average(moment.row, of_rows)
+            row_squares, gradient = jax.lax.optimization_barrier((row_squares, gradient))
+            squares = row_squares.sum() * gradient.shape[-1]
+            row = average(moment.row, row_squares)
             column = average(moment.column, jnp.square(gradient).mean(axis=-2))
             moment = FactoredMoment(row, column)
             row_factor = (row / row.mean(axis=-1, keepdims=True)) ** -0.5
             column_factor = (column**-0.5)[..., None, :]
-            of_update = jnp.einsum(
+            row_updates = jnp.einsum(
                 "...rc,...rc->...r",
                 gradient,
                 gradient * jnp.square(column_factor),
                 precision=jax.lax.Precision.HIGHEST,
             )
-            size = (of_update * row_factor * row_factor).mean(axis=-1) / gradient.shape[-1]
+            size = (row_updates * row_factor * row_factor).mean(axis=-1) / gradient.shape[-1]
             size, row_factor = size[..., None, None], row_factor[..., :, None]
         else:
             squares = jnp.square(gradient).sum()
@@ -212,7 +212,7 @@ class AdamW:
         if self.schedule == "rsqrt":
             done = jnp.asarray(step + 1, jnp.float32)
             rate *= jnp.minimum(done * self.warmup_steps**-1.5, done**-0.5)
-        return _decayed(rate, step, self.decay, self.end)
+        return _apply_decay(rate, step, self.decay, self.end)
 
     def init(
         self, parameters: Mapping[str, Array], axes: Mapping[str, Sequence[str]]
@@ -256,7 +256,7 @@ class AdamW:
 Optimizer = Adafactor | AdamW
 
 
-def optimizer_of(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
+def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
     """Make the optimizer of a run's configuration, which has already counted `steps_counted`."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     decay, end = train.decay, steps_counted + train.steps if train.decay else 0
@@ -267,21 +267,21 @@ def optimizer_of(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
     )
 
 
-def _decayed(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
+def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Array:
     """Let a rate fall linearly to zero over the last `decay` steps before `end`."""
     if not decay:
         return rate
     return rate * jnp.clip((end - step).astype(jnp.float32) / decay, 0.0, 1.0)
 
 
-def moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def find_moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Return the logical axes of each array of a moment, given its parameter's."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
     return (tuple(axes),) * len(moment)
 
 
-def _stacked(axes: Sequence[str]) -> int:
+def _count_stacked(axes: Sequence[str]) -> int:
     """Count the axes that stack independent parameters; they always lead."""
     return sum(axis in STACKED_AXES for axis in axes)
 

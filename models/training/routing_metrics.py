@@ -6,22 +6,22 @@ from jaxtyping import Array
 from mswitch.models.nn.router import RoutingStats
 
 
-def routing_sums(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
+def sum_routing(stats: tuple[RoutingStats, RoutingStats]) -> dict[str, Array]:
     """Sum the routing of each sparse layer over its routed tokens, the encoder's layers first.
 
-    Sums of parts of a batch can be added; `routing_metrics` divides.
+    Sums of parts of a batch can be added; `compute_routing_metrics` divides.
     """
     tokens = jnp.concatenate([(part.expert >= 0).sum(axis=(1, 2)) for part in stats])
 
-    def times_tokens(name: str) -> Array:
+    def multiply_by_tokens(name: str) -> Array:
         means = jnp.concatenate([getattr(part, name) for part in stats])
         return means * tokens.reshape(-1, *[1] * (means.ndim - 1))
 
     means = ("drop_fraction", "entropy", "confidence", "load")
-    return {"tokens": tokens, **{name: times_tokens(name) for name in means}}
+    return {"tokens": tokens, **{name: multiply_by_tokens(name) for name in means}}
 
 
-def routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
+def compute_routing_metrics(sums: dict[str, Array], encoder_layers: int) -> dict[str, Array]:
     """Compute the routing metrics; the first `encoder_layers` sparse layers are the encoder's.
 
     `drop_fraction`, `entropy` and `confidence` are means over layers. `drop_fraction_encoder` and

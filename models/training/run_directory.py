@@ -74,17 +74,17 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     steps = planned = plan.train.steps
     horizons: tuple[int, ...] = ()
     if isinstance(before["train"], dict):
-        planned, horizons = before["train"].get("steps", steps), _horizons(before, steps)
+        planned, horizons = before["train"].get("steps", steps), _list_horizons(before, steps)
         before["train"] = without_free(before["train"]) | {"steps": steps}
     changed = []
     for part, wanted in after.items():
-        found = before.get(part)
-        if not isinstance(wanted, dict) or not isinstance(found, dict):
-            changed += [part] if found != wanted else []
+        stored = before.get(part)
+        if not isinstance(wanted, dict) or not isinstance(stored, dict):
+            changed += [part] if stored != wanted else []
             continue
         # The paths of its inputs are not settings.
-        keys = [*wanted, *sorted(found.keys() - wanted.keys() - {"path", "paths"})]
-        changed += [f"{part}.{key}" for key in keys if found.get(key) != wanted.get(key)]
+        keys = [*wanted, *sorted(stored.keys() - wanted.keys() - {"path", "paths"})]
+        changed += [f"{part}.{key}" for key in keys if stored.get(key) != wanted.get(key)]
     if changed:
         raise UserError(
             f"{out} holds a run with other settings ({', '.join(changed)} changed): "
@@ -93,7 +93,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
     if steps == planned:
         return Claim(read_marker(out), horizons)
     if not can_end_at(out, steps):
-        if plan.train.decay and _last_step(out, planned) > planned - plan.train.decay:
+        if plan.train.decay and _find_last_step(out, planned) > planned - plan.train.decay:
             raise UserError(
                 f"{out} is a run of {planned:,} steps whose learning rate has begun to fall to "
                 f"zero (--decay {plan.train.decay}): give --steps {planned}, or choose another "
@@ -103,7 +103,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
             f"{out} is a run of {planned:,} steps: give --steps {planned}, or more to extend it, "
             "or choose another --out"
         )
-    rates, others = (_rates(languages) for languages in (before["languages"], plan.languages))
+    rates, others = (_read_rates(languages) for languages in (before["languages"], plan.languages))
     if rates != others:
         raise UserError(
             f"{out} is a run of {planned:,} steps, on which the rates of its languages depend "
@@ -118,20 +118,23 @@ def can_end_at(out: Path, steps: int) -> bool:
     It may if no trained step would have been different, and the same checkpoints would be kept.
     """
     before = read_run(out)
-    train, planned_end = train_config_of(before), before["train"]["steps"]
-    last = _last_step(out, planned_end)
+    train, planned_end = parse_train_config(before), before["train"]["steps"]
+    last = _find_last_step(out, planned_end)
     begun = last > min(planned_end, steps) - train.decay
     if planned_end <= steps:
         return not (train.decay and begun)
     train = dataclasses.replace(train, steps=steps)
     kept, wanted = (
         [step for step in planned if step <= last]
-        for planned in (before["eval_steps"], evaluation_steps(train, _horizons(before, steps)))
+        for planned in (
+            before["eval_steps"],
+            evaluation_steps(train, _list_horizons(before, steps)),
+        )
     )
     return kept == wanted and not begun
 
 
-def _last_step(out: Path, planned_end: int) -> int:
+def _find_last_step(out: Path, planned_end: int) -> int:
     """Return the last step that a run has trained and saved."""
     if (out / MARKER).exists():
         return planned_end
@@ -139,13 +142,13 @@ def _last_step(out: Path, planned_end: int) -> int:
     return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
-def _horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
+def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
     """Return the last steps that a run had before, up to `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
 
-def _rates(languages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def _read_rates(languages: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     return {lang: float(counts["rate"]) for lang, counts in languages.items()}
 
 
@@ -165,7 +168,7 @@ def describe_run(
         before = read_run(out)
         now_set = {"train": identifying_settings(plan.train), "attention": measured["attention"]}
         after = {**before, **now_set}
-        now = train_config_of(before)
+        now = parse_train_config(before)
         changed = [name for name in FREE if getattr(now, name) != getattr(plan.train, name)]
         if changed:
             say("train", f"continues with other settings: {', '.join(changed)}")
@@ -178,14 +181,14 @@ def describe_run(
     out.mkdir(parents=True, exist_ok=True)
     identity = plan.identity
     start = None if is_copy else out
-    identity["examples"]["path"] = path_from(start, examples)
+    identity["examples"]["path"] = name_place(start, examples)
     if "tasks" in identity["examples"]:
-        paths = {name: path_from(start, place) for name, place in plan.directories.items()}
+        paths = {name: name_place(start, place) for name, place in plan.directories.items()}
         identity["examples"] |= {"path": next(iter(paths.values())), "paths": paths}
     if plan.origin is not None:
-        identity["origin"]["path"] = path_from(start, plan.origin.path)
+        identity["origin"]["path"] = name_place(start, plan.origin.path)
     if plan.teacher is not None:
-        identity["teacher"]["path"] = path_from(start, plan.teacher.origin.path)
+        identity["teacher"]["path"] = name_place(start, plan.teacher.origin.path)
     storage.write_json(
         out / CONFIG,
         {
@@ -200,7 +203,7 @@ def describe_run(
     )
 
 
-def path_from(run: Path | None, place: str | Path) -> str:
+def name_place(run: Path | None, place: str | Path) -> str:
     """Return a place as a run names it: relative to the run, unless one of both is in a bucket."""
     if storage.is_remote(place):
         return str(place)
@@ -256,8 +259,8 @@ def check_model_file(
 ) -> None:
     """Check that a run has this vocabulary; an imported run has only rows to compare."""
     advice = "give the vocabulary that the model was trained with"
-    of_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
-    _check_pieces(run, described, *of_file, advice)
+    model_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
+    _check_pieces(run, described, *model_file, advice)
 
 
 def _check_pieces(
@@ -278,17 +281,17 @@ def _check_pieces(
         )
 
 
-def model_of(config: Mapping[str, Any]) -> ModelConfig:
+def parse_model(config: Mapping[str, Any]) -> ModelConfig:
     """Return the model that a config.json describes."""
-    return _made(ModelConfig, config["model"])
+    return _build(ModelConfig, config["model"])
 
 
-def train_config_of(config: Mapping[str, Any]) -> TrainConfig:
+def parse_train_config(config: Mapping[str, Any]) -> TrainConfig:
     """Return the training configuration that a config.json describes."""
-    return _made(TrainConfig, config["train"])
+    return _build(TrainConfig, config["train"])
 
 
-def _made(kind: type[Config], settings: Mapping[str, Any]) -> Config:
+def _build(kind: type[Config], settings: Mapping[str, Any]) -> Config:
     try:
         return kind(**settings)
     except TypeError as error:

@@ -108,7 +108,7 @@ class RunFiles:
     def publish_records(self) -> None:
         """Upload the metrics and TensorBoard events so far."""
 
-    def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
+    def upload_when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Upload a checkpoint once `wait` returns; return a function that waits for both."""
         del step
         return wait
@@ -181,7 +181,7 @@ class BucketFiles(RunFiles):
         parts: dict[int, set[str]] = {}
         for match in filter(None, map(_CHECKPOINT.fullmatch, names)):
             parts.setdefault(int(match[1]), set()).add(match[2])
-        self._steps = {step for step, those in parts.items() if those >= _DESCRIPTIONS}
+        self._steps = {step for step, files in parts.items() if files >= _DESCRIPTIONS}
         if self._is_first:
             for step in parts.keys() - self._steps:
                 self._remove(step)
@@ -190,8 +190,8 @@ class BucketFiles(RunFiles):
             newest = f"{CHECKPOINTS}/{max(self._steps)}/"
             wanted |= {name for name in names if name.startswith(newest)}
         self._copy.download(wanted)
-        if found := objects.read_version(storage.join(self.place, METRICS)):
-            self._versions[METRICS] = found[1]
+        if stored := objects.read_version(storage.join(self.place, METRICS)):
+            self._versions[METRICS] = stored[1]
 
     def check(self) -> None:
         """Check the lease."""
@@ -256,7 +256,7 @@ class BucketFiles(RunFiles):
                 version = _require_same(url, data)
             self._versions[name] = version
 
-    def when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
+    def upload_when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
         """Upload the checkpoint in the background."""
         from mswitch.models.training.distributed import meet_in_background
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.nn.flops import forward_flops, training_step_flops
+from mswitch.models.nn.flops import count_forward_flops, count_training_step_flops
 from mswitch.models.training.evaluation_steps import evaluation_steps
 from mswitch.pipelines.identities import identifying, identifying_settings
 from mswitch.pipelines.outputs import config_hash
@@ -134,12 +134,12 @@ class RunPlan:
     def flops_per_step(self, inputs_length: int, targets_length: int) -> int:
         """Return the matrix-product FLOPs of a step, including the teacher's forward pass."""
         lengths = (self.train.rows, inputs_length, targets_length)
-        flops = training_step_flops(self.model, *lengths)
+        flops = count_training_step_flops(self.model, *lengths)
         if self.teacher is None or not self.teacher.soft_weight:
             return flops
         # The teacher drops no token, and its FLOPs count no unused slots.
         model = dataclasses.replace(self.teacher.model, capacity_factor=1.0)
-        return flops + forward_flops(model, *lengths)
+        return flops + count_forward_flops(model, *lengths)
 
     @property
     def evaluation_steps(self) -> tuple[int, ...]:

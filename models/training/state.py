@@ -21,9 +21,9 @@ from jaxtyping import Array, Int
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.nn.transformer import Transformer
-from mswitch.models.partitioning import parameter_spec
-from mswitch.models.training.frozen_parameters import group_of, is_frozen
-from mswitch.models.training.optimizer import Moment, Optimizer, moment_axes
+from mswitch.models.partitioning import shard_parameter
+from mswitch.models.training.frozen_parameters import find_group, is_frozen
+from mswitch.models.training.optimizer import Moment, Optimizer, find_moment_axes
 
 Parameters = dict[str, Array]
 Value = TypeVar("Value")
@@ -71,10 +71,10 @@ class Skeleton:
         # The tree depends only on these settings of a training.
         names = ("dtype", "scan_layers", "remat", "attention")
         kept = TrainConfig(**{name: getattr(train, name) for name in names})
-        graph, paths, shapes, axes = _tree(config, kept, mesh)
+        graph, paths, shapes, axes = _trace_tree(config, kept, mesh)
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
-    def trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
+    def select_trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
         """Return the values, by parameter name, whose parameters are not frozen."""
         freeze = self.train.freeze
         return {name: value for name, value in values.items() if not is_frozen(name, freeze)}
@@ -86,18 +86,18 @@ class Skeleton:
         )
         return nnx.merge(self.graph, state)
 
-    def laid_out(self, unscanned: Mapping[str, Array]) -> Parameters:
+    def lay_out(self, unscanned: Mapping[str, Array]) -> Parameters:
         """Convert parameters from the layout without `scan_layers` to this model's layout."""
-        found = {}
+        stored = {}
         for name, shape in self.shapes.items():
             stack, scanned, rest = name.partition(".periods.blocks.")
             if scanned:
                 periods = range(shape.shape[0])
                 parts = [unscanned[f"{stack}.periods.{period}.blocks.{rest}"] for period in periods]
-                found[name] = jnp.stack(parts)
+                stored[name] = jnp.stack(parts)
             else:
-                found[name] = unscanned[name]
-        return found
+                stored[name] = unscanned[name]
+        return stored
 
     def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
         """Return a context in which a float32 model is traced with float32 products.
@@ -119,26 +119,26 @@ class Skeleton:
 
         def create() -> TrainState:
             parameters = self.initial_parameters()
-            moments = optimizer.init(self.trained(parameters), self.axes)
+            moments = optimizer.init(self.select_trained(parameters), self.axes)
             return TrainState(parameters, moments, jnp.zeros((), jnp.int32))
 
         return jax.jit(create, out_shardings=self.state_shardings(optimizer))()
 
     def abstract_parameters(self) -> Parameters:
         """Return shapes, types and shardings of the parameters, for restoring."""
-        placed = {name: self._placed(one, self.axes[name]) for name, one in self.shapes.items()}
+        placed = {name: self._place(shape, self.axes[name]) for name, shape in self.shapes.items()}
         return cast(Parameters, placed)
 
     def abstract_state(self, optimizer: Optimizer) -> TrainState:
         """Return shapes, types and shardings of a run's state, for restoring and compiling."""
         moments = jax.eval_shape(
-            lambda values: optimizer.init(values, self.axes), self.trained(self.shapes)
+            lambda values: optimizer.init(values, self.axes), self.select_trained(self.shapes)
         )
         placed = {
-            name: type(moment)(*map(self._placed, moment, moment_axes(moment, self.axes[name])))
+            name: type(moment)(*map(self._place, moment, find_moment_axes(moment, self.axes[name])))
             for name, moment in moments.items()
         }
-        step = self._placed(jax.ShapeDtypeStruct((), jnp.int32), ())
+        step = self._place(jax.ShapeDtypeStruct((), jnp.int32), ())
         return TrainState(self.abstract_parameters(), placed, cast(Array, step))
 
     def state_shardings(self, optimizer: Optimizer) -> TrainState | None:
@@ -147,16 +147,16 @@ class Skeleton:
             return None
         return jax.tree.map(lambda array: array.sharding, self.abstract_state(optimizer))
 
-    def _placed(self, array: Any, axes: Sequence[str]) -> jax.ShapeDtypeStruct:
+    def _place(self, array: Any, axes: Sequence[str]) -> jax.ShapeDtypeStruct:
         if self.mesh is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         else:
-            sharding = NamedSharding(self.mesh, parameter_spec(axes, array.shape, self.mesh))
+            sharding = NamedSharding(self.mesh, shard_parameter(axes, array.shape, self.mesh))
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
 @functools.lru_cache(maxsize=64)
-def _tree(
+def _trace_tree(
     config: ModelConfig, train: TrainConfig, mesh: Mesh | None
 ) -> tuple[Any, dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Trace graph, paths, shapes and axes of a skeleton, in a tenth to a third of a second."""
@@ -183,20 +183,20 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
     )
 
 
-def unrolled(parameters: Mapping[str, Array]) -> Parameters:
+def unroll(parameters: Mapping[str, Array]) -> Parameters:
     """Convert parameters to the layout without `scan_layers`; they may have it already."""
-    found = {}
+    unscanned = {}
     for name, value in parameters.items():
         stack, scanned, rest = name.partition(".periods.blocks.")
         if not scanned:
-            found[name] = value
+            unscanned[name] = value
             continue
         for period, part in enumerate(value):
-            found[f"{stack}.periods.{period}.blocks.{rest}"] = part
-    return found
+            unscanned[f"{stack}.periods.{period}.blocks.{rest}"] = part
+    return unscanned
 
 
-def dense_name(name: str, period: int) -> str:
+def find_dense_name(name: str, period: int) -> str:
     """Return a dense model's name for a sparse model's parameter `name`; both are unscanned."""
     stack, repeated, rest = name.partition(".periods.")
     if not repeated:
@@ -208,10 +208,10 @@ def dense_name(name: str, period: int) -> str:
     return f"{stack}.periods.{layer}.blocks.0.{rest}"
 
 
-def parameter_counts(skeleton: Skeleton) -> dict[str, int]:
+def count_parameters(skeleton: Skeleton) -> dict[str, int]:
     """Count the parameters by group: embedding, logits, attention, experts and so on."""
     counts: dict[str, int] = {}
     for name, shape in skeleton.shapes.items():
-        group = group_of(name)
+        group = find_group(name)
         counts[group] = counts.get(group, 0) + math.prod(shape.shape)
     return counts

@@ -10,14 +10,14 @@ from jaxtyping import Array
 
 from mswitch.models.capacity import Groups
 from mswitch.models.training.optimizer import Optimizer
-from mswitch.models.training.routing_metrics import routing_metrics
+from mswitch.models.training.routing_metrics import compute_routing_metrics
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
 from mswitch.models.training.total_loss import (
     Batch,
     LossParts,
     Teaching,
-    batch_loss,
-    weights_per_sequence,
+    compute_batch_loss,
+    scale_per_sequence,
 )
 
 Metrics = dict[str, Array]
@@ -40,16 +40,16 @@ def make_gradients(
         parameters: Parameters, batch: Batch, key: Any, teacher: Parameters | None = None
     ):
         if skeleton.train.loss_per == "sequence":
-            batch = {**batch, "decoder_loss_weights": weights_per_sequence(batch)}
-        trained = skeleton.trained(parameters)
+            batch = {**batch, "decoder_loss_weights": scale_per_sequence(batch)}
+        trained = skeleton.select_trained(parameters)
         target_tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
 
         def loss(trained: Parameters, part: Batch, key: Any):
-            return batch_loss(
+            return compute_batch_loss(
                 skeleton,
                 {**parameters, **trained},
                 part,
-                groups=groups.of_part(parts),
+                groups=groups.divide(parts),
                 target_tokens=target_tokens,
                 parts=parts,
                 key=key,
@@ -57,9 +57,9 @@ def make_gradients(
                 teacher=teacher,
             )
 
-        of_part = jax.value_and_grad(loss, has_aux=True)
+        differentiate = jax.value_and_grad(loss, has_aux=True)
         if parts == 1:
-            (_, losses), gradient = of_part(trained, batch, key)
+            (_, losses), gradient = differentiate(trained, batch, key)
             return gradient, losses
 
         def split(x: Array) -> Array:
@@ -68,7 +68,7 @@ def make_gradients(
         def add(total: Parameters, inputs: tuple[Any, Array]):
             part, part_key = inputs
             rows = {name: x.reshape(-1, *x.shape[2:]) for name, x in part.items()}
-            (_, losses), gradient = of_part(trained, rows, part_key)
+            (_, losses), gradient = differentiate(trained, rows, part_key)
             return jax.tree.map(jnp.add, total, gradient), losses
 
         zeros = jax.tree.map(jnp.zeros_like, trained)
@@ -108,7 +108,7 @@ def make_train_step(
         gradient, losses = gradients(state.parameters, batch, key, teacher)
         count = state.step + steps_counted
         parameters, moments, gradient_norm = optimizer.update(
-            skeleton.trained(state.parameters), gradient, state.moments, count, skeleton.axes
+            skeleton.select_trained(state.parameters), gradient, state.moments, count, skeleton.axes
         )
         parameters = {**state.parameters, **parameters}
         metrics = {
@@ -125,7 +125,7 @@ def make_train_step(
             metrics["train/router_z_loss"] = losses.router_z_loss
             model = skeleton.config
             encoder_layers = model.encoder_layers // model.sparse_every
-            routing = routing_metrics(losses.routing, encoder_layers)
+            routing = compute_routing_metrics(losses.routing, encoder_layers)
             metrics |= {f"router/{name}": value for name, value in routing.items()}
         if train.on_bad_loss == "skip":
             finite = jnp.isfinite(losses.loss) & jnp.isfinite(metrics["train/gradient_norm"])

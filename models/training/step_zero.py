@@ -8,10 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from mswitch.models.training.checkpoint import Checkpoints
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, METADATA
 from mswitch.models.training.run_files import RunFiles, open_files
-from mswitch.models.training.state import Parameters, Skeleton, TrainState, parameter_counts
+from mswitch.models.training.state import Parameters, Skeleton, TrainState, count_parameters
 from mswitch.pipelines import storage
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import RemoteOutput, StagedOutput, stage_output
@@ -83,7 +83,7 @@ def write_step_zero(
         languages: likewise.
         notes: further entries of config.json.
     """
-    counts = parameter_counts(skeleton)
+    counts = count_parameters(skeleton)
     storage.write_json(
         directory / CONFIG,
         {
@@ -99,7 +99,7 @@ def write_step_zero(
             **notes,
         },
     )
-    moments = optimizer_of(skeleton.train).init(parameters, skeleton.axes)
+    moments = make_optimizer(skeleton.train).init(parameters, skeleton.axes)
     checkpoints = Checkpoints(directory / CHECKPOINTS, (0,), run_hash)
     checkpoints.remove_leftovers()
     if checkpoints.latest() is None:

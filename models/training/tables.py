@@ -23,7 +23,7 @@ def write_table(
         fault_point(f"{stage}.before_rename")
 
 
-def is_made(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
+def is_written(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: str) -> bool:
     """Return whether a table exists; refuse one that was made with other settings.
 
     Args:
@@ -36,11 +36,11 @@ def is_made(path: Path, place: str, key: bytes, settings: dict[str, Any], fix: s
     if not path.is_file():
         return False
     try:
-        found = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
+        stored = json.loads((pq.read_schema(path).metadata or {}).get(key, b"{}"))
     except (OSError, ValueError) as error:  # PyArrow's errors are subclasses
         raise UserError(
             f"{place} is damaged ({str(error).splitlines()[0]}): remove it, and it is made again"
         ) from error
-    if found != settings:
+    if stored != settings:
         raise UserError(f"{place} was made with other settings ({fix}, or give the settings it has")
     return True

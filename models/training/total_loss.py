@@ -9,9 +9,9 @@ from jaxtyping import Array, Float
 
 from mswitch.models.capacity import Groups
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.losses import Head, compute_distilled_losses, compute_token_losses
 from mswitch.models.nn.router import RoutingStats
-from mswitch.models.training.routing_metrics import routing_sums
+from mswitch.models.training.routing_metrics import sum_routing
 from mswitch.models.training.state import Parameters, Skeleton
 
 Batch = Mapping[str, Array]
@@ -31,7 +31,7 @@ SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 class LossParts(NamedTuple):
     """Contributions of a batch, or a part of it, to the loss and its metrics, for adding up.
 
-    `routing` are `routing_sums`; only a student has a soft loss.
+    `routing` are `sum_routing`; only a student has a soft loss.
     """
 
     loss: Float[Array, ""]
@@ -79,10 +79,10 @@ def run_model(
         **{name: batch.get(name) for name in SEGMENTS},
         **how,
     )
-    return Head(x, *model.logits_kernel()), stats
+    return Head(x, *model.find_logits_kernel()), stats
 
 
-def batch_loss(
+def compute_batch_loss(
     skeleton: Skeleton,
     parameters: Parameters,
     batch: Batch,
@@ -103,10 +103,10 @@ def batch_loss(
         head, stats = run_model(skeleton, parameters, batch, groups=groups, key=key)
         targets, soft = batch["decoder_target_tokens"], None
         if teaching is None:
-            losses, log_z_squared = chunked_token_losses(*head, targets, train.loss_chunks)
+            losses, log_z_squared = compute_token_losses(*head, targets, train.loss_chunks)
         else:
             assert teacher is not None
-            losses, log_z_squared, soft = distilled_token_losses(
+            losses, log_z_squared, soft = compute_distilled_losses(
                 head,
                 teaching.head(teacher, batch),
                 targets,
@@ -123,7 +123,7 @@ def batch_loss(
         balance = config.balance_weight * balance / parts
         router_z = encoder.z_loss.sum() + decoder.z_loss.sum()
         router_z = config.router_z_weight * router_z / parts
-        routing = routing_sums(stats)
+        routing = sum_routing(stats)
     total = loss + z_loss + balance + router_z
     if teaching is not None and soft is not None:
         soft = (soft * weights).sum() / target_tokens
@@ -131,7 +131,7 @@ def batch_loss(
     return total, LossParts(loss, z_loss, balance, router_z, routing, soft)
 
 
-def weights_per_sequence(batch: Batch) -> Float[Array, "B T"]:
+def scale_per_sequence(batch: Batch) -> Float[Array, "B T"]:
     """Scale a batch's loss weights to add up to 1 over each target sequence, packed or not."""
     weights, segments = batch["decoder_loss_weights"], batch.get("decoder_segment_ids")
     if segments is None:

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mswitch.models.capacity import batch_groups, small_group_warnings
+from mswitch.models.capacity import group_batch, warn_of_small_groups
 from mswitch.models.config import (
     JobConfig,
     ModelChanges,
     ModelConfig,
     TrainConfig,
-    padded_vocabulary,
+    pad_vocabulary,
 )
-from mswitch.models.nn.sharded_attention import choose_kernel, device_kind
-from mswitch.models.partitioning import check_divisible, fed_part, make_mesh
+from mswitch.models.nn.sharded_attention import choose_kernel, find_device_kind
+from mswitch.models.partitioning import check_divisible, find_fed_part, make_mesh
 from mswitch.models.presets import preset as find_preset
 from mswitch.models.training.distributed import agree, membership, on_first, say_once, together
 from mswitch.models.training.loop import run_training
@@ -33,7 +33,7 @@ from mswitch.models.training.run_directory import (
 )
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.run_plan import RunPlan
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
@@ -107,15 +107,15 @@ def train_prepared(
         if extends:
             files.reopen()
         lengths = (batches.inputs_length, batches.targets_length)
-        groups = batch_groups(plan.model, plan.train.rows, *lengths)
+        groups = group_batch(plan.model, plan.train.rows, *lengths)
         together(lambda: check_divisible(plan.model, plan.train, groups))
         mesh, model = make_mesh(plan.train), plan.model
-        way, kind = plan.train.attention, device_kind(mesh)
+        way, kind = plan.train.attention, find_device_kind(mesh)
         kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
         # The whole model uses one kind of attention, whatever the lengths of its parts.
         settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
         skeleton = Skeleton.of(model, settled, mesh)
-        counts = parameter_counts(skeleton)
+        counts = count_parameters(skeleton)
         measured = {
             "parameters": sum(counts.values()),
             "parameters_by_group": counts,
@@ -130,7 +130,7 @@ def train_prepared(
             files.publish(CONFIG)
 
         on_first(describe)
-        for line in _introduction(plan, measured, lengths):
+        for line in _introduce(plan, measured, lengths):
             say_once("train", line)
         say_once("train", f"metrics, checkpoints and TensorBoard events go to {out}")
         final_loss = run_training(plan, batches, files, skeleton, groups)
@@ -154,9 +154,9 @@ def prepare(
     changes: ModelChanges,
 ) -> tuple[RunPlan, TaskBatches]:
     """Plan the training of a preset with its data's vocabulary, and open the data."""
-    model = changes.applied_to(find_preset(preset).model)
+    model = changes.apply_to(find_preset(preset).model)
     first = task_mixture(examples, mixture).directories[0]
-    rows = padded_vocabulary(read_manifest(first, "examples")["vocabulary_size"])
+    rows = pad_vocabulary(read_manifest(first, "examples")["vocabulary_size"])
     model = dataclasses.replace(model, vocabulary_size=rows)
     return make_plan(preset, model, examples, config, mixture)
 
@@ -170,7 +170,7 @@ def make_plan(
             f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"
         )
     tasks = task_mixture(examples, mixture)
-    host, hosts = fed_part(make_mesh(config))
+    host, hosts = find_fed_part(make_mesh(config))
     batches = TaskBatches(
         tasks,
         config.batch_size,
@@ -201,9 +201,7 @@ def make_plan(
     return plan, batches
 
 
-def _introduction(
-    plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]
-) -> Iterator[str]:
+def _introduce(plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]) -> Iterator[str]:
     """Yield a few lines that describe the training."""
     model, config = plan.model, plan.train
     every = {1: "every", 2: "every second"}.get(model.sparse_every, f"every {model.sparse_every}th")
@@ -235,4 +233,4 @@ def _introduction(
         f"step, {config.optimizer}, {config.dtype} on {config.devices} x {measured['device']}, "
         f"attention by {measured['attention']}, {len(plan.languages)} languages, seed {config.seed}"
     )
-    yield from small_group_warnings(model, config.rows, *lengths)
+    yield from warn_of_small_groups(model, config.rows, *lengths)

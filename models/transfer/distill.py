@@ -2,7 +2,7 @@
 
 As in Switch Transformers, section 4.2, the student begins with the teacher's parameters except the
 experts. Its loss is 0.75 of the cross-entropy with the targets and 0.25 of the cross-entropy with
-the teacher's predictions (`mswitch.models.nn.losses.distilled_token_losses`).
+the teacher's predictions (`mswitch.models.nn.losses.compute_distilled_losses`).
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ from mswitch.models.training.finetune import is_same, prepare_tuning
 from mswitch.models.training.initial_parameters import find_origin
 from mswitch.models.training.run_directory import (
     check_vocabulary,
-    model_of,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import open_files
 from mswitch.models.training.run_plan import RunPlan, Teacher
@@ -98,11 +98,11 @@ def distill(
                 "--gather and --no-init are for a student that begins with --teacher, not with "
                 f"--from {origin}: leave them out"
             )
-        found = _find_teacher(
+        start = _find_teacher(
             teacher, examples, config, distillation, mixture, step=step, shared=job.shared
         )
         if origin is not None:
-            found = dataclasses.replace(found, init=False)
+            start = dataclasses.replace(start, init=False)
             tuning = _tuning_changes(changes, origin)
             plan, batches = prepare_tuning(
                 origin, examples, out, config, mixture or Mixture(), tuning, shared=job.shared
@@ -110,8 +110,8 @@ def distill(
         else:
             assert preset is not None
             plan, batches = prepare(preset, examples, config, mixture or Mixture(), changes)
-        _check_student(f"--teacher {teacher}", found, plan)
-        return dataclasses.replace(plan, teacher=found), batches
+        _check_student(f"--teacher {teacher}", start, plan)
+        return dataclasses.replace(plan, teacher=start), batches
 
     return {**train_prepared(prepare_student, examples, out, job), "stage": "distill"}
 
@@ -130,17 +130,17 @@ def _find_teacher(
     with open_files(teacher, shared=shared) as files:
         files.refresh()
         described = read_run(files.directory)
-        model = model_of(described)
+        model = parse_model(described)
         if not model.sparse:
             raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
         origin = find_origin(files, step, keep_moments=False)
     for directory in task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
     # The mesh need not divide its experts: each device gathers one layer's experts at a time.
-    of_widths = dataclasses.replace(model, experts=0)
-    check_divisible(of_widths, config, Groups(config.rows, config.rows))
+    dense_model = dataclasses.replace(model, experts=0)
+    check_divisible(dense_model, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
-    return Teacher(origin, model, train_config_of(described), **settings)
+    return Teacher(origin, model, parse_train_config(described), **settings)
 
 
 def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:

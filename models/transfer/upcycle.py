@@ -17,26 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.device_errors import memory_explained
+from mswitch.models.device_errors import explain_memory
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.nn.losses import compute_token_losses
 from mswitch.models.training.checkpoint import restore_parameters
 from mswitch.models.training.initial_parameters import find_origin
-from mswitch.models.training.routing_metrics import routing_sums
+from mswitch.models.training.routing_metrics import sum_routing
 from mswitch.models.training.run_directory import (
     check_vocabulary,
-    model_of,
-    path_from,
+    name_place,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.models.training.run_files import RunFiles, open_files
 from mswitch.models.training.state import (
     Parameters,
     Skeleton,
-    dense_name,
-    parameter_counts,
-    unrolled,
+    count_parameters,
+    find_dense_name,
+    unroll,
 )
 from mswitch.models.training.step_zero import stage_run, write_step_zero
 from mswitch.models.training.total_loss import FEATURES, run_model
@@ -60,7 +60,7 @@ _LOSSES = ("dense_loss", "loss")
 Batches = Iterable[Mapping[str, np.ndarray]]
 
 
-@memory_explained()
+@explain_memory()
 def upcycle(
     run: str | Path,
     examples: str | Path,
@@ -90,7 +90,7 @@ def _upcycle(
 ) -> dict[str, Any]:
     run = files.place
     described = read_run(files.directory)
-    dense = model_of(described)
+    dense = parse_model(described)
     if dense.sparse:
         raise UserError(f"{run} has experts already: give a dense run")
     layers = dense.encoder_layers, dense.decoder_layers
@@ -116,7 +116,7 @@ def _upcycle(
     }
     train = TrainConfig(dtype="float32", seed=config.seed)
     skeleton = Skeleton.of(sparse, train)
-    parameter_count = sum(parameter_counts(skeleton).values())
+    parameter_count = sum(count_parameters(skeleton).values())
     preset = f"{described['preset']}-upcycled-{config.experts}"
     summary = {
         "stage": STAGE,
@@ -129,22 +129,24 @@ def _upcycle(
             before = read_json_object(storage.join(output.out, MANIFEST))["upcycled"]
             return {**summary, "reused": True, **{name: before[name] for name in _LOSSES}}
         say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
-        stored = Skeleton.of(dense, train_config_of(described))
+        stored = Skeleton.of(dense, parse_train_config(described))
         like = stored.abstract_parameters()
-        of_dense = unrolled(restore_parameters(files, origin.step, like, described["config_hash"]))
+        dense_parameters = unroll(
+            restore_parameters(files, origin.step, like, described["config_hash"])
+        )
         validation = ValidationBatches(examples, config.batch_size)
         held_out = [validation[index] for index in range(min(config.batches, len(validation)))]
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
         seen = [training[index] for index in range(config.batches)]
-        parameters, found = _calibrated(
-            of_dense, Skeleton.of(dense, train), skeleton, seen, held_out
+        parameters, result = _calibrate(
+            dense_parameters, Skeleton.of(dense, train), skeleton, seen, held_out
         )
-        jump = found["loss"] - found["dense_loss"]
+        jump = result["loss"] - result["dense_loss"]
         say(
             STAGE,
-            f"{found['loss']:.4f} nats a token over {len(held_out)} batches of validation text, "
-            f"{jump:+.4f} of the dense model's {found['dense_loss']:.4f}; mean gates "
-            f"{min(found['mean_gates']):.3f} to {max(found['mean_gates']):.3f}",
+            f"{result['loss']:.4f} nats a token over {len(held_out)} batches of validation text, "
+            f"{jump:+.4f} of the dense model's {result['dense_loss']:.4f}; mean gates "
+            f"{min(result['mean_gates']):.3f} to {max(result['mean_gates']):.3f}",
         )
         if not jump <= MAX_JUMP:
             raise UserError(
@@ -162,34 +164,38 @@ def _upcycle(
             examples={
                 "config_hash": manifest["config_hash"],
                 "vocabulary_sha256": manifest["vocabulary_sha256"],
-                "path": path_from(start, examples),
+                "path": name_place(start, examples),
             },
             languages=described["languages"],
-            origin={**origin.identity, "path": path_from(start, run)},
-            upcycled=found,
+            origin={**origin.identity, "path": name_place(start, run)},
+            upcycled=result,
         )
-        output.publish({"preset": preset, "parameters": parameter_count, "upcycled": found})
-    return {**summary, "reused": False, **{name: found[name] for name in _LOSSES}}
+        output.publish({"preset": preset, "parameters": parameter_count, "upcycled": result})
+    return {**summary, "reused": False, **{name: result[name] for name in _LOSSES}}
 
 
-def _calibrated(
-    of_dense: Parameters, dense: Skeleton, sparse: Skeleton, seen: Batches, held_out: Batches
+def _calibrate(
+    dense_parameters: Parameters,
+    dense: Skeleton,
+    sparse: Skeleton,
+    seen: Batches,
+    held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Make the sparse model's parameters; measure both losses on `held_out` and the mean gates."""
-    measure = _measurer(sparse)
-    parameters = expanded(of_dense, sparse)
-    gates = np.full(len(sparse_layers(sparse.config)), 1 / sparse.config.experts)
+    measure = _make_measurer(sparse)
+    parameters = expand_to_sparse(dense_parameters, sparse)
+    gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)
     for _ in range(_ROUNDS):
-        gates = measure(scaled(parameters, sparse.config, 1 / gates), seen)[1]
-    parameters = scaled(parameters, sparse.config, 1 / gates)
+        gates = measure(scale_outputs(parameters, sparse.config, 1 / gates), seen)[1]
+    parameters = scale_outputs(parameters, sparse.config, 1 / gates)
     return parameters, {
-        "dense_loss": _measurer(dense)(of_dense, held_out)[0],
+        "dense_loss": _make_measurer(dense)(dense_parameters, held_out)[0],
         "loss": measure(parameters, held_out)[0],
         "mean_gates": [float(gate) for gate in gates],
     }
 
 
-def sparse_layers(model: ModelConfig) -> list[str]:
+def list_sparse_layers(model: ModelConfig) -> list[str]:
     """Return the prefixes of the sparse layers' unscanned parameters, the encoder's first."""
     stacks = {"encoder": model.encoder_layers, "decoder": model.decoder_layers}
     last = model.period - 1
@@ -200,7 +206,7 @@ def sparse_layers(model: ModelConfig) -> list[str]:
     ]
 
 
-def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
+def expand_to_sparse(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
     """Make a sparse model's parameters: copy the dense model's, also as experts; draw routers.
 
     Both models are unscanned, and differ only in experts.
@@ -213,22 +219,22 @@ def expanded(dense: Parameters, skeleton: Skeleton) -> dict[str, np.ndarray]:
         if ".router." in name:
             values[name] = np.asarray(drawn[name])
             continue
-        source = dense[dense_name(name, period)]
+        source = dense[find_dense_name(name, period)]
         values[name] = np.broadcast_to(np.asarray(source, np.float32), shape.shape)
     return values
 
 
-def scaled(
+def scale_outputs(
     parameters: Mapping[str, np.ndarray], model: ModelConfig, factors: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Multiply the output of each sparse layer by its factor."""
     changed = dict(parameters)
-    for prefix, factor in zip(sparse_layers(model), factors, strict=True):
+    for prefix, factor in zip(list_sparse_layers(model), factors, strict=True):
         changed[f"{prefix}wo"] = parameters[f"{prefix}wo"] * np.float32(factor)
     return changed
 
 
-def _measurer(
+def _make_measurer(
     skeleton: Skeleton,
 ) -> Callable[[Mapping[str, Any], Batches], tuple[float, np.ndarray]]:
     """Return a `(parameters, batches) -> (nats per token, mean gate of each sparse layer)`.
@@ -241,11 +247,11 @@ def _measurer(
         with skeleton.matmul_precision():
             capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
             head, stats = run_model(skeleton, parameters, batch, capacities=capacities)
-            losses, _ = chunked_token_losses(*head, batch["decoder_target_tokens"], 1)
+            losses, _ = compute_token_losses(*head, batch["decoder_target_tokens"], 1)
         weights = batch["decoder_loss_weights"]
-        routing = routing_sums(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
-        found = ((losses * weights).sum(), weights.sum())
-        return *found, routing["confidence"], routing["tokens"]
+        routing = sum_routing(stats) if stats else {"confidence": 0.0, "tokens": 1.0}
+        result = ((losses * weights).sum(), weights.sum())
+        return *result, routing["confidence"], routing["tokens"]
 
     def measure(parameters: Mapping[str, Any], batches: Batches) -> tuple[float, np.ndarray]:
         on_device = {name: jnp.asarray(value) for name, value in parameters.items()}

@@ -29,13 +29,13 @@ import jax.numpy as jnp
 import numpy as np
 from timing import ROOT, options
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.nn.flops import training_step_flops
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.nn.flops import count_training_step_flops
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 ROWS, INPUTS, TARGETS = 16, 128, 29
 TRAIN = TrainConfig(batch_size=ROWS, dtype="float32")
@@ -91,8 +91,8 @@ class Training:
     def __init__(self, config: ModelConfig):
         self.config, self.batch = config, batch(config.vocabulary_size)
         self.skeleton = Skeleton.of(config, TRAIN)
-        self.groups = batch_groups(config, ROWS, INPUTS, TARGETS)
-        self.optimizer = optimizer_of(TRAIN)
+        self.groups = group_batch(config, ROWS, INPUTS, TARGETS)
+        self.optimizer = make_optimizer(TRAIN)
         self.state = self.skeleton.initial_state(self.optimizer)
 
     def steps(self, name: str) -> Side:
@@ -116,7 +116,7 @@ class Training:
         def gradient(_old, parameters, batch):
             tokens = batch["decoder_loss_weights"].sum()
             loss = functools.partial(
-                batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
+                compute_batch_loss, self.skeleton, groups=self.groups, target_tokens=tokens
             )
             key = jax.random.key(0)
             return jax.grad(lambda p: loss(p, batch, key=key)[0])(parameters)
@@ -203,7 +203,7 @@ def compare(sides: dict[str, Side], rounds: int) -> dict[str, list[Secs]]:
 
 def roofline_sides(training: Training) -> dict[str, Side]:
     """A matrix product and a copy, with the work of one step in each."""
-    flops = training_step_flops(training.config, ROWS, INPUTS, TARGETS)
+    flops = count_training_step_flops(training.config, ROWS, INPUTS, TARGETS)
     count = sum(math.prod(shape.shape) for shape in training.skeleton.shapes.values())
     size = 2048
     a = jnp.ones((size, size))
@@ -239,7 +239,9 @@ def main() -> None:
 
     sparse, dense = Training(switch(32)), Training(DENSE)
     steps = {"Switch-32": sparse.steps("Switch-32"), "dense twin": dense.steps("dense twin")}
-    flops = [training_step_flops(one.config, ROWS, INPUTS, TARGETS) for one in (sparse, dense)]
+    flops = [
+        count_training_step_flops(one.config, ROWS, INPUTS, TARGETS) for one in (sparse, dense)
+    ]
     print(f"steps (FLOPs {flops[0] / flops[1]:.3f} to 1)")
     with closing(hugging_face(32)) as peer:
         compare({**steps, "Hugging Face's Switch-32": peer}, rounds)

@@ -23,15 +23,15 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 from timing import markdown, options
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
-from mswitch.models.hardware import GIB, peak_flops
-from mswitch.models.nn.attention import RelativePositionBias, _weighted_sum
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.hardware import GIB, find_peak_flops
+from mswitch.models.nn.attention import RelativePositionBias, _sum_weighted
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.nn.sharded_attention import KernelMask, attend_by_kernel, choose_kernel
 from mswitch.models.partitioning import BATCH_AXES, make_mesh, put_batch
 from mswitch.models.presets import preset
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
 from mswitch.pipelines.errors import UserError
@@ -84,8 +84,8 @@ def measure(
             raise
         print(f"{way}: too little memory for --rows {device_rows}: give fewer", flush=True)
         return (batch_name, way, *["-"] * 6)
-    flops = training_step_flops(model, train.batch_size, *lengths)
-    most = peak_flops(jax.devices()[0].device_kind)
+    flops = count_training_step_flops(model, train.batch_size, *lengths)
+    most = find_peak_flops(jax.devices()[0].device_kind)
     return (
         batch_name,
         way,
@@ -103,7 +103,7 @@ def time_step(
 ) -> tuple[float, int, float]:
     """Seconds of a training step, its peak bytes a device, and seconds of compiling."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     rng = np.random.default_rng(0)
     source, targets = (
         rng.integers(3, model.vocabulary_size, (train.batch_size, length)).astype(np.int32)
@@ -117,7 +117,7 @@ def time_step(
     }
     placed, state = put_batch(batch, mesh), skeleton.initial_state(optimizer)
     begin = time.monotonic()
-    step = make_train_step(skeleton, optimizer, batch_groups(model, train.batch_size, *lengths))
+    step = make_train_step(skeleton, optimizer, group_batch(model, train.batch_size, *lengths))
     compiled = step.lower(state, placed).compile()
     compile_secs = time.monotonic() - begin
     print(f"{train.attention}: compiled in {compile_secs:.0f} s", flush=True)
@@ -179,7 +179,7 @@ def make_attention(
                 y = attend_by_kernel(*arrays, mask, bias, heads=model.heads)
             else:
                 q, k, v = (x.reshape(*x.shape[:2], model.heads, -1) for x in arrays)
-                y = _weighted_sum(q, k, v, mask, bias, None, dropout_rate=0.0)
+                y = _sum_weighted(q, k, v, mask, bias, None, dropout_rate=0.0)
             return y.astype(jnp.float32).sum()
 
         return jax.grad(loss, argnums=(0, 1))(arrays, state)

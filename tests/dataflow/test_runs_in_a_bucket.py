@@ -25,7 +25,7 @@ from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.pair import write_report
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.training.checkpoint import complete_steps
+from mswitch.models.training.checkpoint import list_complete_steps
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.run_files import EVALUATION, BucketFiles, open_files
 from mswitch.pipelines import objects, storage
@@ -67,7 +67,7 @@ def test_killed_anywhere_and_resumed_elsewhere_the_run_is_the_undisturbed_one(
     for point in (*points, "train.during_upload", *BUCKET_POINTS, "train.before_marker"):
         end(start(run, MSWITCH_FAULT=point), -signal.SIGKILL)
         assert not storage.exists(f"{run}/_COMPLETED")
-        complete = set(complete_steps(copied(run, tmp_path / point) / "checkpoints"))
+        complete = set(list_complete_steps(copied(run, tmp_path / point) / "checkpoints"))
         left = steps_in(run).keys() - complete
         assert bool(left) == (point == "train.during_upload")
         assert not complete or len(lines(tmp_path / point)) >= max(complete)
@@ -255,7 +255,7 @@ def test_another_process_than_the_first_sends_what_it_alone_has(bucket, capsys):
                 path.write_text("older")
             assert isinstance(files, BucketFiles)
             files._is_first = False
-            files.when_saved(1, lambda: None)()
+            files.upload_when_saved(1, lambda: None)()
 
     save("parameters/_METADATA")
     assert data_bytes(top) == {"parameters/_METADATA": b"newer", chunk: b"older"}

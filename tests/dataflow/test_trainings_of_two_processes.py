@@ -16,7 +16,7 @@ from example_files import write_examples
 from processes import end, free_port, wait_for
 from trained_runs import lines
 
-from mswitch.models.training.checkpoint import complete_steps
+from mswitch.models.training.checkpoint import list_complete_steps
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.exit_codes import RESUME
 
@@ -87,7 +87,7 @@ def test_members_are_killed_anywhere_and_the_run_is_the_undisturbed_one(
     for number, (faults, codes) in enumerate(cases):
         end_both(start(run, faults=faults), *codes)
         assert not storage.exists(f"{run}/_COMPLETED")
-        complete = complete_steps(copied(run, tmp_path / str(number)) / "checkpoints")
+        complete = list_complete_steps(copied(run, tmp_path / str(number)) / "checkpoints")
         if "train.during_upload" in faults:
             assert steps_in(run).keys() - set(complete)
         if complete:
@@ -112,7 +112,7 @@ def test_sigterm_saves_all_parts_and_a_lost_lease_stops_all_members(bucket, star
     said, _ = end_both(members, (RESUME,), (RESUME,))
     saved = max(steps_in(run))
     assert f"stopped after step {saved:,}" in said
-    assert complete_steps(copied(run, tmp_path / "stopped") / "checkpoints")[-1] == saved
+    assert list_complete_steps(copied(run, tmp_path / "stopped") / "checkpoints")[-1] == saved
     assert json.loads(storage.read_bytes(f"{run}/_LEASE.json"))["holder"] == ""
 
     members = start(run, steps=5000)

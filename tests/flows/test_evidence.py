@@ -25,14 +25,14 @@ from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, se
 from mswitch.flows.cli.main import main
 from mswitch.flows.devices_found import Devices
 from mswitch.flows.reports.sentences import text_cautions
-from mswitch.models.capacity import batch_groups
-from mswitch.models.config import padded_vocabulary
+from mswitch.models.capacity import group_batch
+from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.partitioning import AXES, check_divisible
-from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.planning.memory import count_state_memory, predict_step_memory
 from mswitch.models.training.evaluation_steps import evaluation_steps
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
@@ -83,7 +83,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     text = data_setting(Request(), setting).examples
     spans = setting.names.lengths if setting.names else text.lengths()
     lengths = spans.inputs_length, spans.targets_length
-    size = padded_vocabulary(setting.vocabulary.size)
+    size = pad_vocabulary(setting.vocabulary.size)
     models = {name: model.config(size) for name, model in setting.models.items()}
     compared = {
         name for baseline, others in setting.reports.values() for name in (baseline, *others)
@@ -91,9 +91,9 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     assert compared == models.keys()
     dense, sparse = models["dense"], models["sparse"]
     for model in models.values():
-        check_divisible(model, config, batch_groups(model, config.rows, *lengths))
-        state = state_memory(Skeleton.of(model, config, mesh), config)
-        need = step_memory(model, config, state, *lengths, "gpu").total
+        check_divisible(model, config, group_batch(model, config.rows, *lengths))
+        state = count_state_memory(Skeleton.of(model, config, mesh), config)
+        need = predict_step_memory(model, config, state, *lengths, "gpu").total
         assert not setting.memory_gib or need < setting.memory_gib * GIB
     if not setting.memory_gib:
         assert (ROOT / setting.measured).is_file()
@@ -101,7 +101,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     assert setting.measured == NOT_MEASURED
     assert config.rows * lengths[0] >= 1e5
     assert 32 <= sparse.experts <= 128
-    assert 1e7 < sum(parameter_counts(Skeleton.of(dense, config)).values()) < 1e8
+    assert 1e7 < sum(count_parameters(Skeleton.of(dense, config)).values()) < 1e8
 
 
 def test_the_budget_holds_the_steps_and_more_of_it_more(on):
@@ -330,7 +330,7 @@ def test_prose_is_documentation_and_messages_are_as_they_were(on, capsys):
     }
     spans = prose.examples.lengths()
     lengths = (64, spans.inputs_length, spans.targets_length)
-    flops = {name: training_step_flops(model, *lengths) for name, model in models.items()}
+    flops = {name: count_training_step_flops(model, *lengths) for name, model in models.items()}
     assert flops["dense-equal-flops"] == pytest.approx(flops["token-32"], rel=2e-3)
     assert flops["hash-32"] == flops["dense"]
     compared = tuple(routers)

@@ -5,31 +5,36 @@ import jax.numpy as jnp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.models.capacity import batch_groups, expert_capacity, group_count, small_group_warnings
+from mswitch.models.capacity import (
+    count_groups,
+    expert_capacity,
+    group_batch,
+    warn_of_small_groups,
+)
 from mswitch.models.nn.router import assign
 from mswitch.models.presets import preset
 
 
 @given(st.integers(1, 200), st.integers(1, 300), st.integers(1, 5000))
 def test_groups_are_whole_sequences_that_fit(batch_size, inputs_length, group_size):
-    groups = group_count(batch_size, inputs_length, group_size)
+    groups = count_groups(batch_size, inputs_length, group_size)
     assert batch_size % groups == 0
     sequences = batch_size // groups
     assert sequences == 1 or sequences * inputs_length <= group_size
 
 
 def test_group_count_of_the_published_setting():
-    assert group_count(1024, 1024, 4096) == 256
-    assert group_count(1024, 229, 4096) == 64
-    assert group_count(32, 64, 4096) == 1
-    assert group_count(64, 64, 2048) == 2
+    assert count_groups(1024, 1024, 4096) == 256
+    assert count_groups(1024, 229, 4096) == 64
+    assert count_groups(32, 64, 4096) == 1
+    assert count_groups(64, 64, 2048) == 2
 
 
 def test_random_routing_drops_few_tokens_of_either_stack():
     """mswitch-base's 128 experts at the paper's lengths: 4 inputs a group, and 16 targets."""
     model, lengths, batch_size = preset("mswitch-base").model, (1024, 229), 64
-    assert not list(small_group_warnings(model, batch_size, *lengths))
-    groups = batch_groups(model, batch_size, *lengths)
+    assert not list(warn_of_small_groups(model, batch_size, *lengths))
+    groups = group_batch(model, batch_size, *lengths)
     for stack, (count, length) in enumerate(zip(groups, lengths, strict=True)):
         positions = batch_size * length // count
         # Four groups are as good as all.
@@ -45,7 +50,7 @@ def test_groups_with_few_positions_an_expert_are_told_with_the_remedy():
 
     def warnings(batch_size, **changes):
         changed = dataclasses.replace(model, **changes)
-        return list(small_group_warnings(changed, batch_size, 1024, 229))
+        return list(warn_of_small_groups(changed, batch_size, 1024, 229))
 
     (decoder,) = warnings(8)
     assert decoder == (

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, PartitionSpec
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import TrainConfig
-from mswitch.models.partitioning import AXES, check_divisible, make_mesh, parameter_spec, part_of
+from mswitch.models.partitioning import AXES, check_divisible, find_part, make_mesh, shard_parameter
 from mswitch.models.presets import preset
 from mswitch.models.training.state import Skeleton
 from mswitch.pipelines.errors import UserError
@@ -36,7 +36,7 @@ MESH = AbstractMesh((2, 4, 2), ("data", "expert", "model"))
     ],
 )
 def test_parameters_take_the_axes_that_are_free_and_divide_them(axes, shape, wanted):
-    made = parameter_spec(axes, shape, MESH)
+    made = shard_parameter(axes, shape, MESH)
 
     def flat(spec):
         parts = [part if isinstance(part, tuple) or part is None else (part,) for part in spec]
@@ -83,12 +83,12 @@ def test_impossible_meshes_are_refused(sparse):
 )
 def test_a_process_feeds_the_rows_its_devices_need(processes, model, parts):
     owners = np.array(processes).reshape(-1, model)
-    assert [part_of(owners, process) for process in range(len(parts))] == parts
+    assert [find_part(owners, process) for process in range(len(parts))] == parts
 
 
 def test_processes_that_share_rows_in_part_are_refused():
     with pytest.raises(UserError, match="--model-parallel 2 divides the devices of the processes"):
-        part_of(np.array([0, 0, 0, 1, 1, 1]).reshape(-1, 2), 1)
+        find_part(np.array([0, 0, 0, 1, 1, 1]).reshape(-1, 2), 1)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_nothing_large_is_kept_by_several_devices(name, shape, kept):
     skeleton = Skeleton.of(preset(name).model, TrainConfig(scan_layers=True))
     found = []
     for parameter, value in skeleton.shapes.items():
-        spec = parameter_spec(skeleton.axes[parameter], value.shape, mesh)
+        spec = shard_parameter(skeleton.axes[parameter], value.shape, mesh)
         parts = [(part,) if isinstance(part, str) else part or () for part in spec]
         axes = [axis for part in parts for axis in part]
         split = math.prod(mesh.shape[axis] for axis in axes)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from train_child import features
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.decode import make_decoder
@@ -41,7 +41,7 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name, request):
     for dtype in ("float32", "bfloat16"):
         skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype=dtype))
         parameters = jax.jit(skeleton.initial_parameters)()
-        groups = batch_groups(config, ROWS, INPUTS, TARGETS)
+        groups = group_batch(config, ROWS, INPUTS, TARGETS)
         gradient = jax.jit(make_gradients(skeleton, groups))(parameters, batch, jax.random.key(0))
         gradients[dtype] = jax.device_get(gradient[0])
     errors = {
@@ -54,7 +54,7 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name, request):
 def lowered(skeleton: Skeleton) -> dict[str, str]:
     """What a step's gradient, an evaluation and decoding are made of, as StableHLO."""
     batch = skewed_batch(skeleton.config.vocabulary_size)
-    groups = batch_groups(skeleton.config, ROWS, INPUTS, TARGETS)
+    groups = group_batch(skeleton.config, ROWS, INPUTS, TARGETS)
     parameters, key = dict(skeleton.shapes), jax.random.key(0)
     gradients = jax.jit(make_gradients(skeleton, groups)).lower(parameters, batch, key)
     evaluation = make_evaluation_step(skeleton).lower(parameters, batch, groups, None)

@@ -2,10 +2,10 @@ import dataclasses
 
 import pytest
 
-from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, padded_vocabulary
-from mswitch.models.nn.flops import forward_flops
+from mswitch.models.config import ModelChanges, ModelConfig, TrainConfig, pad_vocabulary
+from mswitch.models.nn.flops import count_forward_flops
 from mswitch.models.presets import PRESETS, preset
-from mswitch.models.training.state import Skeleton, parameter_counts
+from mswitch.models.training.state import Skeleton, count_parameters
 from mswitch.pipelines.errors import UserError
 
 M, B = 1e6, 1e9
@@ -13,7 +13,7 @@ M, B = 1e6, 1e9
 
 def parameters(model: ModelConfig) -> int:
     # Layers in one array are traced once.
-    return sum(parameter_counts(Skeleton.of(model, TrainConfig(scan_layers=True))).values())
+    return sum(count_parameters(Skeleton.of(model, TrainConfig(scan_layers=True))).values())
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_flops_of_twins_are_those_of_table_9(name, gflop):
     and values of the inputs beyond as many positions as there are targets, and no products of
     queries and keys."""
     model = preset(name).model
-    ours = forward_flops(model, 1, 512, 114)
+    ours = count_forward_flops(model, 1, 512, 114)
     assert ours == pytest.approx(gflop * B, rel=0.16)
-    keys_and_values = 2 * 2 * model.d_model * model.joined_kv * model.decoder_layers
-    assert ours - keys_and_values * (512 - 114) == pytest.approx(gflop * B, rel=0.06)
+    project_memory = 2 * 2 * model.d_model * model.joined_kv * model.decoder_layers
+    assert ours - project_memory * (512 - 114) == pytest.approx(gflop * B, rel=0.06)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_pairs_differ_in_experts_alone(dense, sparse):
     same = dataclasses.replace(candidate, experts=0, init_scale=baseline.init_scale)
     assert same == baseline
     exact = dataclasses.replace(candidate, capacity_factor=1.0)
-    ratio = forward_flops(exact, 64, 64, 16) / forward_flops(baseline, 64, 64, 16)
+    ratio = count_forward_flops(exact, 64, 64, 16) / count_forward_flops(baseline, 64, 64, 16)
     assert 1.0 < ratio < 1.02
 
 
@@ -119,7 +119,7 @@ def test_switch_c_has_the_flops_of_its_twin_but_for_routers_of_2048_experts():
     twin = dataclasses.replace(candidate, experts=0, sparse_every=baseline.sparse_every)
     assert dataclasses.replace(twin, init_scale=baseline.init_scale) == baseline
     exact = dataclasses.replace(candidate, capacity_factor=1.0, group_size=1 << 16)
-    ratio = forward_flops(exact, 512, 512, 128) / forward_flops(baseline, 512, 512, 128)
+    ratio = count_forward_flops(exact, 512, 512, 128) / count_forward_flops(baseline, 512, 512, 128)
     assert 1.05 < ratio < 1.1
 
 
@@ -135,10 +135,10 @@ def test_unknown_preset_lists_the_known_ones():
 
 
 def test_vocabulary_is_padded_as_mt5_pads_it():
-    assert padded_vocabulary(250_100) == 250_112
-    assert padded_vocabulary(256_300) == preset("umt5-base").model.vocabulary_size
-    assert padded_vocabulary(32_100) == 32_128
-    assert padded_vocabulary(4096) == 4096
+    assert pad_vocabulary(250_100) == 250_112
+    assert pad_vocabulary(256_300) == preset("umt5-base").model.vocabulary_size
+    assert pad_vocabulary(32_100) == 32_128
+    assert pad_vocabulary(4096) == 4096
 
 
 def test_layers_must_fill_periods():
@@ -175,24 +175,24 @@ def test_impossible_training_settings_are_refused(wrong):
 def test_impossible_changes_of_a_preset_are_refused(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(UserError, match=f"--{name.replace('_', '-')} (must be .*, not )?{value}"):
-        ModelChanges(**wrong).applied_to(preset("mswitch-tiny").model)
+        ModelChanges(**wrong).apply_to(preset("mswitch-tiny").model)
 
 
 def test_settings_of_experts_are_refused_where_there_are_none():
     for changes, name in (({"group_size": 7}, "mt5-tiny"), ({"experts": 0}, "mswitch-tiny")):
         wrong = ModelChanges(router_jitter=0.0, **changes)
         with pytest.raises(UserError, match=r"is for models with experts.*or give --experts"):
-            wrong.applied_to(preset(name).model)
-    made = ModelChanges(group_size=7, experts=4).applied_to(preset("mt5-tiny").model)
+            wrong.apply_to(preset(name).model)
+    made = ModelChanges(group_size=7, experts=4).apply_to(preset("mt5-tiny").model)
     assert (made.group_size, made.experts) == (7, 4)
 
 
 def test_changes_of_a_preset():
     model = preset("mswitch-tiny").model
-    assert ModelChanges().applied_to(model) == model
-    changed = ModelChanges(experts=2, router_jitter=0.0, balance_scope="global").applied_to(model)
+    assert ModelChanges().apply_to(model) == model
+    changed = ModelChanges(experts=2, router_jitter=0.0, balance_scope="global").apply_to(model)
     wanted = dataclasses.replace(model, experts=2, router_jitter=0.0, balance_scope="global")
     assert changed == wanted
-    assert not ModelChanges(experts=0).applied_to(model).sparse
-    deeper = ModelChanges(d_ff=512, encoder_layers=4).applied_to(model)
+    assert not ModelChanges(experts=0).apply_to(model).sparse
+    deeper = ModelChanges(d_ff=512, encoder_layers=4).apply_to(model)
     assert (deeper.d_ff, deeper.encoder_layers, deeper.decoder_layers) == (512, 4, 2)

@@ -33,7 +33,7 @@ def compute_logits(
         module = skeleton.merge(parameters)
         both = Groups(groups, groups)
         x, stats = module(source, decoder_inputs, targets, groups=both, capacities=capacities)
-        kernel, scale = module.logits_kernel()
+        kernel, scale = module.find_logits_kernel()
         dropped = jnp.zeros(()) if stats is None else sum(part.dropped.sum() for part in stats)
         return x * scale @ kernel, dropped
 

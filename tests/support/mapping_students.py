@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 from mappings import DENSE, SPARSE, STEPS, TRAIN, Languages
 
-from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import ModelConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.nn.experts import DROPLESS
-from mswitch.models.training.initial_parameters import in_dense_places
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.initial_parameters import rename_to_dense
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
 from mswitch.models.training.step import make_train_step
 from mswitch.models.training.total_loss import Teaching
@@ -29,7 +29,7 @@ ARMS = {
     "initialisation, soft alone": (1.0, True),
     "initialisation, 0.25 soft": (0.25, True),
 }
-OPTIMIZER = optimizer_of(TRAIN)
+OPTIMIZER = make_optimizer(TRAIN)
 
 
 class Learner:
@@ -42,7 +42,7 @@ class Learner:
     def __init__(self, config: ModelConfig, soft_weight: float = 0.0):
         self.config, self.losses = config, []
         teaching = Teaching(Skeleton.of(SPARSE, TRAIN), soft_weight, 1.0) if soft_weight else None
-        groups = batch_groups(config, TRAIN.batch_size, 1, 1)
+        groups = group_batch(config, TRAIN.batch_size, 1, 1)
         skeleton = Skeleton.of(config, TRAIN)
         self.step = make_train_step(skeleton, OPTIMIZER, groups, teaching=teaching)
         self.evaluate = make_evaluation_step(skeleton)
@@ -53,7 +53,7 @@ class Learner:
         skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
         state, self.losses = skeleton.initial_state(OPTIMIZER), []
         if init:
-            given = in_dense_places(teacher or {}, SPARSE.period, mean=False)
+            given = rename_to_dense(teacher or {}, SPARSE.period, mean=False)
             # The step takes over the memory of its state; the teacher stays.
             given = {name: value.copy() for name, value in given.items()}
             state = TrainState({**state.parameters, **given}, state.moments, state.step)

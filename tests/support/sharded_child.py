@@ -18,11 +18,11 @@ jax.config.update("jax_platforms", "cpu")
 import numpy as np  # noqa: E402
 import train_child  # noqa: E402
 
-from mswitch.models.capacity import batch_groups  # noqa: E402
+from mswitch.models.capacity import group_batch  # noqa: E402
 from mswitch.models.config import ModelConfig, TrainConfig  # noqa: E402
 from mswitch.models.partitioning import make_mesh, put_batch  # noqa: E402
 from mswitch.models.presets import preset  # noqa: E402
-from mswitch.models.training.optimizer import Adafactor, optimizer_of  # noqa: E402
+from mswitch.models.training.optimizer import Adafactor, make_optimizer  # noqa: E402
 from mswitch.models.training.state import Skeleton  # noqa: E402
 from mswitch.models.training.step import make_train_step  # noqa: E402
 from mswitch.models.training.total_loss import FEATURES  # noqa: E402
@@ -46,11 +46,11 @@ def relative_difference(one, other) -> float:
 def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) -> dict:
     """A run from the state it draws itself, or from one that another mesh drew."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), optimizer_of(train)
+    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
     if factored:  # as the matrices of all presets but the smallest are
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)
-    groups = batch_groups(model, ROWS, 12, 8)
+    groups = group_batch(model, ROWS, 12, 8)
     assert groups == ((16, 8) if model.sparse else (ROWS, ROWS))
     source = train_child.MemoryBatches(ROWS)
 

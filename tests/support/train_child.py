@@ -121,7 +121,7 @@ def plan(preset: str, steps: int, **options):
 def run(preset: str, out: str | Path, steps: int, **options) -> dict:
     """Train, as `mswitch.models.training.train.train` does with an examples directory."""
     from mswitch.models.config import JobConfig
-    from mswitch.models.partitioning import fed_part, make_mesh
+    from mswitch.models.partitioning import find_fed_part, make_mesh
     from mswitch.models.training.train import train_prepared
     from mswitch.pipelines import lease
     from mswitch.pipelines.storage import is_remote
@@ -133,7 +133,7 @@ def run(preset: str, out: str | Path, steps: int, **options) -> dict:
     made = plan(preset, steps, **options)
 
     def prepare():
-        host, hosts = fed_part(make_mesh(made.train))
+        host, hosts = find_fed_part(make_mesh(made.train))
         kind = MemoryBatches if terminate_at is None else TerminatingBatches
         batches = kind(made.train.batch_size, made.train.seed, host=host, hosts=hosts)
         batches.terminate_at = terminate_at

@@ -9,8 +9,8 @@ import numpy as np
 
 from mswitch.models.config import JobConfig, ModelConfig, TrainConfig
 from mswitch.models.training.checkpoint import Checkpoints, restore_parameters
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import model_of, read_run, train_config_of
+from mswitch.models.training.optimizer import make_optimizer
+from mswitch.models.training.run_directory import parse_model, parse_train_config, read_run
 from mswitch.models.training.run_files import RunFiles
 from mswitch.models.training.state import Parameters, Skeleton, TrainState
 from mswitch.models.training.train import make_plan, train_prepared
@@ -32,12 +32,12 @@ def train_model(
 
 def skeleton_of(run: Path) -> Skeleton:
     described = read_run(run)
-    return Skeleton.of(model_of(described), train_config_of(described))
+    return Skeleton.of(parse_model(described), parse_train_config(described))
 
 
 def state(run: Path, step: int) -> TrainState:
     skeleton = skeleton_of(run)
-    like = skeleton.abstract_state(optimizer_of(skeleton.train))
+    like = skeleton.abstract_state(make_optimizer(skeleton.train))
     return Checkpoints(run / "checkpoints", ()).restore(step, like)
 
 

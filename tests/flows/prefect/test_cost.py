@@ -20,7 +20,7 @@ from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators, Price
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.models.config import EvaluateConfig
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
 
@@ -114,7 +114,7 @@ def test_a_job_of_a_launcher_without_a_price_costs_nothing_that_is_known(planned
 def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operators, planned):
     price = Price(chip_hour=1.0, chips=4, chip="TPU v5e")
     model = dataclasses.replace(preset("mt5-tiny").model, vocabulary_size=512)
-    flops = training_step_flops(model, CONFIG.rows, 64, 32)
+    flops = count_training_step_flops(model, CONFIG.rows, 64, 32)
 
     usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).to_come()
 

@@ -62,7 +62,7 @@ def expected(run: Path, step: int) -> dict[tuple[str, str], list]:
     def logits(parameters, source, decoder_input, target):
         module = skeleton.merge(parameters)
         x, _ = module(source, decoder_input, target, groups=Groups(), capacities=(12, 8))
-        return x @ module.logits_kernel()[0]
+        return x @ module.find_logits_kernel()[0]
 
     sums: dict[tuple[str, str], list] = {}
     validation = child.MemoryValidation(8)
@@ -286,7 +286,7 @@ def test_watching_evaluates_what_comes_and_ends_with_the_run(
 def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
     in_training, while_waiting, monkeypatch
 ):
-    listed = evaluation.complete_steps
+    listed = evaluation.list_complete_steps
 
     def list_then_end(directory):
         steps = listed(directory)
@@ -294,7 +294,7 @@ def test_a_run_that_ends_while_its_checkpoints_are_listed_lacks_none(
             end_training(in_training)
         return steps
 
-    monkeypatch.setattr(evaluation, "complete_steps", list_then_end)
+    monkeypatch.setattr(evaluation, "list_complete_steps", list_then_end)
     while_waiting(lambda: None)
     assert evaluate_on(in_training, watch=True)["steps"] == 2
 

@@ -25,13 +25,18 @@ from sentencepiece_models import train_model
 
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config, write_config
-from mswitch.models.huggingface.convert import export_hf, import_hf, preset_of, tensor_shape
+from mswitch.models.huggingface.convert import (
+    export_hf,
+    find_preset_name,
+    find_tensor_shape,
+    import_hf,
+)
 from mswitch.models.huggingface.files import WeightFiles, write_weights
-from mswitch.models.huggingface.tensors import pieces
+from mswitch.models.huggingface.tensors import list_pieces
 from mswitch.models.huggingface.tokenizer import write_tokenizer
 from mswitch.models.presets import preset
-from mswitch.models.training.run_directory import CONFIG, SELECTED, model_of, read_run
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.run_directory import CONFIG, SELECTED, parse_model, read_run
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.vocabulary.model import add_sentinels, open_vocabulary
 
@@ -54,7 +59,7 @@ def tensors(directory: Path) -> dict[str, np.ndarray]:
 
 
 def parameters_of(run: Path, step: int = 0) -> dict[str, np.ndarray]:
-    return jax.device_get(unrolled(trained_runs.parameters_of(run, step)))
+    return jax.device_get(unroll(trained_runs.parameters_of(run, step)))
 
 
 def assert_same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:
@@ -93,8 +98,8 @@ def test_run_to_hugging_face_and_back_is_the_identity(tmp_path, scan_layers):
     assert export_hf(run, exported, max_shard_bytes=20_000)["files"] > 3
     import_hf(exported, back)
     assert_same(parameters_of(back), parameters_of(run, 4))
-    trained = dataclasses.replace(model_of(read_run(run)), sparse_every=2)  # means nothing here
-    assert model_of(read_run(back)) == trained
+    trained = dataclasses.replace(parse_model(read_run(run)), sparse_every=2)  # means nothing here
+    assert parse_model(read_run(back)) == trained
     export_hf(back, tmp_path / "again", max_shard_bytes=20_000)
     for path in exported.glob("model*"):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
@@ -156,9 +161,9 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
     skeleton = Skeleton.of(model, FLOAT32)
     covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
     names = []
-    for piece in pieces(model):
+    for piece in list_pieces(model):
         part = covered[piece.parameter][piece.index]
-        assert part.size == math.prod(tensor_shape(piece, skeleton))
+        assert part.size == math.prod(find_tensor_shape(piece, skeleton))
         part += 1
         names.append(piece.tensor)
     assert all((count == 1).all() for count in covered.values())
@@ -180,8 +185,8 @@ def test_presets_survive_their_config_json(name, kind):
 
 
 def test_an_imported_preset_is_recognised():
-    assert preset_of(preset("mt5-small").model) == "mt5-small"
-    assert preset_of(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
+    assert find_preset_name(preset("mt5-small").model) == "mt5-small"
+    assert find_preset_name(dataclasses.replace(preset("mt5-small").model, d_ff=7)) == "imported"
 
 
 @pytest.mark.parametrize("half", [ml_dtypes.bfloat16, np.float16])
@@ -262,7 +267,9 @@ def test_a_vocabulary_is_exported_as_a_tokenizer(tmp_path):
 
 def test_a_vocabulary_that_is_no_unigram_model_is_refused(tmp_path):
     model = add_sentinels(train_model(["a cab", "a bad cad"] * 20, 300, model_type="bpe"))
-    with pytest.raises(UserError, match="--vocab is a BPE model, and tokenizers are written of"):
+    with pytest.raises(
+        UserError, match="--vocab is a BPE model, but tokenizers are written only for"
+    ):
         write_tokenizer(tmp_path, model)
 
 

@@ -20,9 +20,9 @@ from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config
 from mswitch.models.huggingface.convert import _tensor, read_parameters
 from mswitch.models.huggingface.files import WeightFiles
-from mswitch.models.huggingface.tensors import pieces
+from mswitch.models.huggingface.tensors import list_pieces
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 from mswitch.pipelines.outputs import read_json_object
 
 #: Of the largest logit.
@@ -111,7 +111,7 @@ def test_mswitch_equals_plain_numpy(groups, capacity):
         name: np.float32(drawn.normal(value.ndim == 1, 0.2, value.shape))
         for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
     }
-    weights = {piece.tensor: _tensor(piece, parameters) for piece in pieces(model)}
+    weights = {piece.tensor: _tensor(piece, parameters) for piece in list_pieces(model)}
     outcome = reference.switch_model(
         weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
     )
@@ -151,7 +151,7 @@ def test_the_training_loss_equals_plain_numpy(capacity_factor):
         "router_z_loss": 0.05 * sum(outcome.z_losses),
     }
     loss = functools.partial(
-        batch_loss,
+        compute_batch_loss,
         Skeleton.of(model, train),
         groups=Groups(groups, groups),
         target_tokens=real.sum(),

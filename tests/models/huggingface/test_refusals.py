@@ -14,11 +14,11 @@ from safetensors.numpy import load_file, save_file
 from mswitch.models.huggingface import convert
 from mswitch.models.huggingface.config import read_config, write_config
 from mswitch.models.huggingface.convert import export_hf, import_hf
-from mswitch.models.huggingface.tensors import Piece, pieces
+from mswitch.models.huggingface.tensors import Piece, list_pieces
 from mswitch.models.nn.experts import SwitchFeedForward
 from mswitch.models.nn.layers import parameter
 from mswitch.models.presets import preset
-from mswitch.models.training.state import _tree
+from mswitch.models.training.state import _trace_tree
 from mswitch.pipelines.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_tied_and_untied_contradictions(source, sharded):
     change_config(sharded, tie_word_embeddings=True)
     refuse(sharded, "lm_head.weight differs from shared.weight")
     change_config(sharded, transformers_version="5.1.0")
-    refuse(sharded, "transformers 5.1.0 calls every mT5 tied")
+    refuse(sharded, "transformers 5.1.0 marks every mT5 as tied")
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def shared_expert(monkeypatch):
 
     def patch():
         monkeypatch.setattr(SwitchFeedForward, "__init__", build_more)
-        _tree.cache_clear()
+        _trace_tree.cache_clear()
 
     yield patch
-    _tree.cache_clear()
+    _trace_tree.cache_clear()
 
 
 def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_expert):
@@ -242,6 +242,6 @@ def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_e
 def test_tensors_without_a_parameter_are_named(tmp_path, monkeypatch):
     import_hf(FIXTURES / "switch-tiny", tmp_path / "run")
     extra = Piece("encoder.shared.weight", "encoder.shared.kernel")
-    monkeypatch.setattr(convert, "pieces", lambda model: [*pieces(model), extra])
+    monkeypatch.setattr(convert, "pieces", lambda model: [*list_pieces(model), extra])
     with pytest.raises(UserError, match=r"that the model has not .*: encoder\.shared\.kernel: "):
         export_hf(tmp_path / "run", tmp_path / "hf")

@@ -79,5 +79,5 @@ def test_where_nothing_ends_the_live_outputs_are_given():
     potentials[:, :, 2] = 1
     found = search(potentials, 1, 2, alpha=0.6)
     assert found.tokens[0, 0].tolist() == [2, 2, 2]
-    likeliest = np.asarray(jax.nn.log_softmax(jnp.array([0.0, 0.0, 1.0, -1e9])))[2]
-    assert found.scores[0, 0] == pytest.approx(3 * likeliest, rel=1e-5)
+    find_likeliest = np.asarray(jax.nn.log_softmax(jnp.array([0.0, 0.0, 1.0, -1e9])))[2]
+    assert found.scores[0, 0] == pytest.approx(3 * find_likeliest, rel=1e-5)

@@ -9,8 +9,8 @@ from mswitch.models.capacity import Groups
 from mswitch.models.config import TrainConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.beam import NEVER, make_beam_decoder
-from mswitch.models.inference.decode import likeliest, make_decoder
-from mswitch.models.inference.labels import make_label_scorer, prefix_tree
+from mswitch.models.inference.decode import find_likeliest, make_decoder
+from mswitch.models.inference.labels import make_label_scorer, make_prefix_tree
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.training.state import Skeleton
 
@@ -62,7 +62,7 @@ def next_logits(skeleton):
     def compiled(parameters, inputs, shifted, outputs):
         model = skeleton.merge(parameters)
         x, _ = model(inputs, shifted, outputs, capacities=(DROPLESS, DROPLESS))
-        kernel, scale = model.logits_kernel()
+        kernel, scale = model.find_logits_kernel()
         return x * scale @ kernel
 
     def of_outputs(parameters, inputs, outputs):
@@ -172,7 +172,7 @@ def check_scores(skeleton, parameters, inputs):
 
 
 def test_labels_that_begin_alike_share_their_positions():
-    tree = prefix_tree([(5, 6, EOS), (5, 7, EOS), (5, EOS)])
+    tree = make_prefix_tree([(5, 6, EOS), (5, 7, EOS), (5, EOS)])
     assert tree.tokens.tolist() == [0, 5, 6, 7]
     assert tree.depths.tolist() == [0, 1, 2, 2]
     assert len(tree.edges) == 6
@@ -184,4 +184,4 @@ def test_labels_that_begin_alike_share_their_positions():
 def test_of_equal_logits_the_first_is_the_likeliest():
     logits = np.random.default_rng(0).integers(0, 3, (50, 7)).astype(np.float32)
     logits[:5, :4] = -np.inf
-    np.testing.assert_array_equal(likeliest(logits), logits.argmax(axis=-1))
+    np.testing.assert_array_equal(find_likeliest(logits), logits.argmax(axis=-1))

@@ -12,11 +12,11 @@ from sentencepiece_models import train_model
 from train_child import features
 
 from mswitch.flows.cli.main import main
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.infill import infill
 from mswitch.models.training.checkpoint import Checkpoints
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.run_directory import CHECKPOINTS, CONFIG, SELECTED
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
@@ -59,8 +59,8 @@ def write_run(config, directory, vocabulary, steps):
     batch = features(*(np.tile(np.array(ids, np.int32), (8, 1)) for ids in (source, target)))
     config = dataclasses.replace(config, vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
-    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-    groups = batch_groups(config, 8, len(source), len(target))
+    skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+    groups = group_batch(config, 8, len(source), len(target))
     step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)
     for _ in range(steps):

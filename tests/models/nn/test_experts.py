@@ -15,7 +15,7 @@ from mswitch.models.nn.experts import (
     MIN_BLOCK,
     SwitchFeedForward,
     assign_blocks,
-    block_rows,
+    choose_block_rows,
     combine,
     compute_groups,
     dispatch,
@@ -190,7 +190,7 @@ def test_grouped_products_equal_blocks(sparse, sharpness, monkeypatch):
     expert = layer.router(x, real, 8).stats.expert
     into = [layer.wi_0[...], layer.wi_1[...]]
     groups = compute_groups(x, expert, into, layer.wo[...], interpret=True)
-    blocks = layer._blocks(x, expert, into, layer.wo[...], None)
+    blocks = layer._compute_blocks(x, expert, into, layer.wo[...], None)
     np.testing.assert_allclose(groups, blocks, atol=1e-6)
     assert not np.asarray(groups)[~np.asarray(real)].any()
 
@@ -208,7 +208,7 @@ def test_on_a_mesh_blocks_are_those_of_one_device(sparse):
 
 @given(st.integers(1, 100_000), st.integers(1, 256))
 def test_blocks_cost_at_most_half_more_than_their_tokens_or_little(tokens, experts):
-    rows = block_rows(tokens, experts)
+    rows = choose_block_rows(tokens, experts)
     assert rows & (rows - 1) == 0
     extra = experts * rows
     assert extra <= max(tokens / 2, experts * MIN_BLOCK)
@@ -217,6 +217,6 @@ def test_blocks_cost_at_most_half_more_than_their_tokens_or_little(tokens, exper
 def test_few_tokens_fetch_the_kernels_of_an_expert_once():
     """A step of decoding: 32 rows among 8 experts, up to a block's rows each."""
     expert = np.repeat([0, 2, 3, 5, 6, 7], [3, 8, 7, 1, 8, 5])
-    rows = block_rows(32, 8)
+    rows = choose_block_rows(32, 8)
     _, of_block = jitted_blocks(jnp.array(np.random.default_rng(0).permutation(expert)), 8, rows)
     assert np.asarray(of_block).tolist() == [0, 2, 3, 5, 6, 7, *[-1] * 6]

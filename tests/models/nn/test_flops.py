@@ -3,12 +3,12 @@ import dataclasses
 import jax
 import pytest
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import TrainConfig
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.presets import preset
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 ROWS, INPUTS, TARGETS = 8, 64, 16
 
@@ -23,8 +23,10 @@ def test_analytic_flops_are_those_xla_counts(name):
     skeleton = Skeleton.of(model, train)
 
     def loss(parameters, batch):
-        groups, tokens = batch_groups(model, ROWS, INPUTS, TARGETS), batch["decoder_loss_weights"]
-        return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens.sum())[0]
+        groups, tokens = group_batch(model, ROWS, INPUTS, TARGETS), batch["decoder_loss_weights"]
+        return compute_batch_loss(
+            skeleton, parameters, batch, groups=groups, target_tokens=tokens.sum()
+        )[0]
 
     def tokens(length: int, dtype: str = "int32"):
         return jax.ShapeDtypeStruct((ROWS, length), dtype)
@@ -37,5 +39,5 @@ def test_analytic_flops_are_those_xla_counts(name):
     }
     compiled = jax.jit(jax.grad(loss)).lower(dict(skeleton.shapes), batch).compile()
     counted = compiled.cost_analysis()["flops"]
-    analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
+    analytic = count_training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert counted == pytest.approx(analytic, rel=0.04)

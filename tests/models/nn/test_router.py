@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy_switch import route
 
 from mswitch.models.capacity import expert_capacity
-from mswitch.models.nn.router import Router, assign, expert_of_id
+from mswitch.models.nn.router import Router, assign, hash_to_expert
 
 BFLOAT16 = jnp.dtype(jnp.bfloat16)
 
@@ -180,7 +180,7 @@ def test_a_token_router_begins_as_the_hash_and_learns_from_token_and_context(spa
 
     values = router.table[...], router.kernel[...]
     routing = route(*values)
-    hashed = np.asarray(expert_of_id(ids, sparse.experts))
+    hashed = np.asarray(hash_to_expert(ids, sparse.experts))
     np.testing.assert_array_equal(routing.stats.expert, np.where(ids > 0, hashed, -1))
     np.testing.assert_allclose(routing.gate, 0.7, rtol=1e-5)
     rows, kernel = jax.grad(lambda *values: route(*values).gate.sum(), argnums=(0, 1))(*values)
@@ -207,5 +207,5 @@ def test_a_hash_routes_every_occurrence_of_a_token_alike(sparse):
         assert len(set(expert[np.asarray(ids) == token].tolist())) == 1
     np.testing.assert_array_equal(routing.gate, 1.0)
     assert float(routing.stats.entropy) == 0.0
-    load = np.bincount(np.asarray(expert_of_id(jnp.arange(250_112), 128)), minlength=128)
+    load = np.bincount(np.asarray(hash_to_expert(jnp.arange(250_112), 128)), minlength=128)
     assert load.max() / load.mean() < 1.1

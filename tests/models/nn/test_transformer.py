@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import train_child as child
 
-from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import TrainConfig
-from mswitch.models.nn.losses import chunked_token_losses
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.nn.losses import compute_token_losses
+from mswitch.models.training.optimizer import make_optimizer
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.step import make_train_step
-from mswitch.models.training.total_loss import batch_loss
+from mswitch.models.training.total_loss import compute_batch_loss
 
 FLOAT32 = TrainConfig(steps=8, batch_size=8, warmup_steps=100, dtype="float32")
 
@@ -26,12 +26,12 @@ def batch_of_features() -> dict[str, np.ndarray]:
 def gradients(config, train, batch, groups=None, key=None):
     skeleton = Skeleton.of(config, train)
     parameters = jax.jit(skeleton.initial_parameters)()
-    groups = groups or batch_groups(config, 8, 12, 8)
+    groups = groups or group_batch(config, 8, 12, 8)
 
     def loss(parameters, batch):
         tokens = batch["decoder_loss_weights"].sum()
         how = {"groups": groups, "target_tokens": tokens, "key": key}
-        return batch_loss(skeleton, parameters, batch, **how)[0]
+        return compute_batch_loss(skeleton, parameters, batch, **how)[0]
 
     return jax.jit(jax.value_and_grad(loss))(parameters, batch)
 
@@ -62,7 +62,7 @@ def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
     plain, plain_gradient = gradients(config, FLOAT32, batch, key=key)
     other, other_gradient = gradients(config, saving, batch, key=key)
     assert float(plain) == pytest.approx(float(other), rel=1e-6)
-    other_gradient = unrolled(other_gradient)
+    other_gradient = unroll(other_gradient)
     assert plain_gradient.keys() == other_gradient.keys()
     for name, values in plain_gradient.items():
         np.testing.assert_allclose(values, other_gradient[name], atol=2e-6, err_msg=name)
@@ -72,14 +72,14 @@ def test_ways_to_save_memory_change_no_gradient(sparse, settings, shared):
 def test_microbatches_give_the_step_of_the_whole_batch(sparse):
     """Two parts of the same batch: the same balance loss, the same routing, the same update."""
     config = dataclasses.replace(sparse, router_jitter=0.0, group_size=32)
-    assert batch_groups(config, 8, 12, 8) == (4, 2)
+    assert group_batch(config, 8, 12, 8) == (4, 2)
     batch = batch_of_features()
     batch["encoder_input_tokens"][:4, 2:] = 0  # one part has more tokens than the other
     results = []
     for parts in (1, 2):
         train = dataclasses.replace(FLOAT32, microbatches=parts)
-        skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-        step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
+        skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+        step = make_train_step(skeleton, optimizer, group_batch(config, 8, 12, 8))
         results.append(step(skeleton.initial_state(optimizer), batch))
     (one, one_metrics), (two, two_metrics) = results
     assert {"router/max_load", "router/layer_drop_fraction", "router/load"} <= one_metrics.keys()
@@ -94,8 +94,8 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
 def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, kind, dtype):
     config = request.getfixturevalue(kind)
     train = dataclasses.replace(FLOAT32, dtype=dtype)
-    skeleton, optimizer = Skeleton.of(config, train), optimizer_of(train)
-    step = make_train_step(skeleton, optimizer, batch_groups(config, 8, 12, 8))
+    skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+    step = make_train_step(skeleton, optimizer, group_batch(config, 8, 12, 8))
     state = skeleton.initial_state(optimizer)
     assert all(values.dtype == jnp.float32 for values in state.parameters.values())
     batch = batch_of_features()
@@ -113,14 +113,14 @@ def test_chunked_losses_equal_whole_ones():
     x = jnp.array(rng.normal(size=(2, 7, 5)), jnp.float32)
     kernel = jnp.array(rng.normal(size=(5, 11)), jnp.float32)
     targets = jnp.array(rng.integers(0, 11, (2, 7)))
-    whole = chunked_token_losses(x, kernel, 0.5, targets, chunks=1)
+    whole = compute_token_losses(x, kernel, 0.5, targets, chunks=1)
     logits = np.asarray(x) @ np.asarray(kernel) * 0.5
     log_z = np.log(np.exp(logits).sum(-1))
     picked = np.take_along_axis(logits, np.asarray(targets)[..., None], -1)[..., 0]
     np.testing.assert_allclose(whole[0], log_z - picked, rtol=1e-5)
     np.testing.assert_allclose(whole[1], log_z**2, rtol=1e-4)
     for chunks in (2, 3, 7):
-        parts = chunked_token_losses(x, kernel, 0.5, targets, chunks)
+        parts = compute_token_losses(x, kernel, 0.5, targets, chunks)
         for one, other in zip(whole, parts, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6)
 

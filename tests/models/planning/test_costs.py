@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import output_of
 
-from mswitch.models.planning.costs import costs_of, read_group, roofline
+from mswitch.models.planning.costs import compute_roofline, count_costs, read_group
 from mswitch.models.planning.hlo import Module
 from mswitch.models.planning.topology import parse_topology
 
@@ -106,7 +106,7 @@ body=%body
 
 
 def test_programs_for_tpus_are_read():
-    costs = costs_of(TPU_HLO, TPU)
+    costs = count_costs(TPU_HLO, TPU)
     projection, logits = 2 * 4 * 8 * 8, 2 * (4 * 12) * 16 * 16 * 8
     assert costs.flops == 12 * projection + logits
     gather = costs.collectives["all-gather"]
@@ -123,10 +123,10 @@ def test_float32_products_count_the_passes_that_a_tpu_makes_of_them():
         text = TPU_HLO.replace("bf16[", "f32[")
         if precision:
             text = text.replace("->bf\n", f"->bf, operand_precision={{{precision},{precision}}}\n")
-        costs = costs_of(text, TPU)
+        costs = count_costs(text, TPU)
         logits = costs.flops - 12 * projection
         assert costs.bfloat16_flops == 12 * passes * projection + logits
-    assert costs_of(TPU_HLO, TPU).bfloat16_flops == costs_of(TPU_HLO, TPU).flops
+    assert count_costs(TPU_HLO, TPU).bfloat16_flops == count_costs(TPU_HLO, TPU).flops
 
 
 #: A layer's activations are sliced from all layers' and written back among them.
@@ -159,14 +159,14 @@ ENTRY %main (s.2: f32[12,64], i.2: s32[]) -> f32[12,64] {
 
 def test_of_what_all_layers_share_only_the_layers_own_part_moves():
     one_layer = 64 * 4
-    assert costs_of(STACKED_HLO, TPU).memory_bytes == 2 * one_layer
+    assert count_costs(STACKED_HLO, TPU).memory_bytes == 2 * one_layer
 
 
 def test_a_loop_that_cannot_be_read_is_an_error():
     text = TPU_HLO.replace("%n = s32[]{:T(256)} constant(12)", "%n = s32[]{:T(256)} add(%i, %i)")
     module = Module.parse(text)
     with pytest.raises(ValueError, match="trip count of the loop loop cannot be read"):
-        list(module.runs())
+        list(module.list_runs())
 
 
 #: A Pallas kernel in attention, and a product of libtpu's, as compiled for v5e, shortened: the
@@ -208,7 +208,7 @@ dim_labels=bf_oi->bf, metadata={op_name="jit(f)/dot_general" stack_frame_id=2}
 
 
 def test_a_kernel_counts_as_it_says_and_belongs_to_the_function_that_called_it():
-    costs = costs_of(KERNEL_HLO, TPU)
+    costs = count_costs(KERNEL_HLO, TPU)
     kernel, product = 2 * 256 * 512 * 128, 2 * 256 * 128 * 256
     read, result = 2 * (256 * 512 + 512 * 128), 2 * 256 * 128
     assert costs.flops == costs.bfloat16_flops == kernel + product
@@ -248,12 +248,12 @@ replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, dimensions={0}
 
 def test_programs_for_gpus_are_read():
     hosts = parse_topology("h100:4x2")
-    costs = costs_of(GPU_HLO, hosts)
+    costs = count_costs(GPU_HLO, hosts)
     full, half = 2 * 64 * 128 * 32, 2 * 8 * 16 * 16 * 4
     assert costs.flops == full + half
     # A float32 product is TF32's, at half of bfloat16's rate; with full precision far slower.
     assert costs.bfloat16_flops == 2 * full + half
-    exact = costs_of(GPU_HLO.replace("DEFAULT", "HIGHEST"), hosts)
+    exact = count_costs(GPU_HLO.replace("DEFAULT", "HIGHEST"), hosts)
     assert exact.bfloat16_flops == 15 * full + half
     products = 4 * (64 * 32 + 32 * 128 + 64 * 128) + 2 * (2 * 8 * 16 * 4 + 8 * 16 * 16)
     assert costs.memory_bytes == products + 4 * 64 * 32
@@ -262,17 +262,17 @@ def test_programs_for_gpus_are_read():
     assert costs.collectives == {
         "all-to-all": {"count": 1, "bytes": sent, "bytes_between_hosts": sent * 2 // 3}
     }
-    secs = roofline(dataclasses.asdict(costs), hosts.chip)
+    secs = compute_roofline(dataclasses.asdict(costs), hosts.chip)
     assert secs["network_secs"] == pytest.approx(sent / 3 / 450e9)
     assert secs["between_hosts_secs"] == pytest.approx(sent * 2 / 3 / 50e9)
-    assert "between_hosts_secs" not in roofline(
-        dataclasses.asdict(costs_of(GPU_HLO, parse_topology("h100:8"))), hosts.chip
+    assert "between_hosts_secs" not in compute_roofline(
+        dataclasses.asdict(count_costs(GPU_HLO, parse_topology("h100:8"))), hosts.chip
     )
 
 
 def test_of_a_ring_one_device_a_host_sends_to_another_host():
     text = GPU_HLO.replace("all-to-all", "all-reduce").replace("((f32[64,32]{1,0}), f32", "(f32")
-    [kind] = costs_of(text, parse_topology("h100:4x2")).collectives.values()
+    [kind] = count_costs(text, parse_topology("h100:4x2")).collectives.values()
     assert kind["bytes"] == 2 * 4 * 64 * 32 * 3 // 4
     assert kind["bytes_between_hosts"] == kind["bytes"] // 2
 

@@ -5,16 +5,16 @@ import dataclasses
 import jax
 import pytest
 
-from mswitch.models.capacity import batch_groups, expert_capacity
+from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import TrainConfig
 from mswitch.models.nn.flops import (
-    feed_forward_flops,
-    logits_flops,
-    recomputed_flops,
-    training_step_flops,
+    count_feed_forward_flops,
+    count_logits_flops,
+    count_recomputed_flops,
+    count_training_step_flops,
 )
 from mswitch.models.planning.compile import CompileRequest, lower_step
-from mswitch.models.planning.costs import Costs, costs_of
+from mswitch.models.planning.costs import Costs, count_costs
 from mswitch.models.planning.topology import parse_topology
 
 pytestmark = pytest.mark.training
@@ -26,7 +26,7 @@ def step_costs(model, **settings) -> Costs:
     train = TrainConfig(batch_size=ROWS, dtype="float32", **settings)
     request = CompileRequest("cpu", model, train, INPUTS, TARGETS)
     text = lower_step(request, jax.devices()[:1]).compile().as_text()
-    return costs_of(text, parse_topology("v5p:2x2x1"))
+    return count_costs(text, parse_topology("v5p:2x2x1"))
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def deep_sparse(sparse):
 def test_a_loops_body_counts_as_often_as_it_runs(deep_sparse, settings):
     """Scanned, unrolled, in parts: the analytic FLOPs (the rest are sums over probabilities)."""
     lengths = (ROWS, INPUTS, TARGETS)
-    again = recomputed_flops(
+    again = count_recomputed_flops(
         deep_sparse,
         *lengths,
         remat=settings.get("remat", "none"),
         loss_chunks=settings.get("loss_chunks", 1),
     )
-    analytic = training_step_flops(deep_sparse, *lengths) + again
+    analytic = count_training_step_flops(deep_sparse, *lengths) + again
     assert step_costs(deep_sparse, **settings).flops == pytest.approx(analytic, rel=1e-4)
 
 
@@ -69,7 +69,7 @@ def test_the_products_of_each_part_are_its_analytic_ones(deep_sparse, scan_layer
         for layers, (queries, keys) in zip((*stacks, stacks[1]), rows, strict=True)
     )
     positions, slots = 0, 0
-    groups = batch_groups(model, ROWS, INPUTS, TARGETS)
+    groups = group_batch(model, ROWS, INPUTS, TARGETS)
     for layers, length, count in zip(stacks, (INPUTS, TARGETS), groups, strict=True):
         sparse = layers // model.sparse_every
         capacity = expert_capacity(model.capacity_factor, ROWS * length // count, model.experts)
@@ -78,8 +78,8 @@ def test_the_products_of_each_part_are_its_analytic_ones(deep_sparse, scan_layer
     forward = {
         "attention": 2 * 2 * ROWS * model.joined_kv * pairs,
         "projections": 2 * ROWS * model.d_model * model.joined_kv * projected,
-        "feed-forward": (positions + slots) * feed_forward_flops(model),
-        "loss": logits_flops(model, ROWS, TARGETS),
+        "feed-forward": (positions + slots) * count_feed_forward_flops(model),
+        "loss": count_logits_flops(model, ROWS, TARGETS),
     }
     for part, flops in forward.items():
         assert parts[part]["flops"] == pytest.approx(3 * flops, rel=1e-3), part

@@ -11,18 +11,18 @@ from mswitch.flows.cli.main import main
 from mswitch.flows.stages.train import app as train_command
 from mswitch.models.config import ModelChanges, TrainConfig
 from mswitch.models.hardware import CHIPS
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.planning import plan as plan_module
-from mswitch.models.planning.compile import CompileRequest, CompileResult, memory_wanted
+from mswitch.models.planning.compile import CompileRequest, CompileResult, read_wanted_memory
 from mswitch.models.planning.config import PlanConfig
 from mswitch.models.planning.gpu_target import describe_gpu
-from mswitch.models.planning.memory import state_memory, step_memory
+from mswitch.models.planning.memory import count_state_memory, predict_step_memory
 from mswitch.models.planning.mesh_ranking import rank_settings
 from mswitch.models.planning.plan import make_comparison, make_pair, make_plan
-from mswitch.models.planning.text import format_comparison, format_pair, format_plan, train_options
+from mswitch.models.planning.text import format_comparison, format_options, format_pair, format_plan
 from mswitch.models.planning.topology import parse_topology, share_between_hosts
 from mswitch.models.presets import preset
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.pipelines.errors import UserError
 
@@ -94,7 +94,7 @@ def test_a_pair_is_planned_for_one_slice_and_batch(monkeypatch):
     assert (dense["preset"], sparse["preset"]) == ("t5-base", "switch-base-8")
     assert (dense["parameters"], sparse["parameters"]) == (222_903_552, 1_072_397_568)
     tokens = 256 * (1024 + 229)
-    wanted = training_step_flops(preset("t5-base").model, 256, 1024, 229) / tokens
+    wanted = count_training_step_flops(preset("t5-base").model, 256, 1024, 229) / tokens
     assert dense["flops_per_token"] == pytest.approx(wanted)
     ratios = pair["ratios"]
     assert ratios["flops_per_token"] == sparse["flops_per_token"] / dense["flops_per_token"]
@@ -120,7 +120,7 @@ def test_what_is_printed_trains_what_was_compiled(monkeypatch):
     plan = make_plan("mt5-small", "v5e:4x4", PlanConfig(batch_size=256), ModelChanges())
     for setting in (plan, *plan["suggestions"]):
         options = ["--preset", "mt5-small", "--examples", "e", "--out", "o", "--batch-size", "256"]
-        _, bound, _ = train_command.parse_args([*options, *train_options(setting).split()])
+        _, bound, _ = train_command.parse_args([*options, *format_options(setting).split()])
         meant = bound.arguments["config"]
         if setting is plan:
             assert meant == asked[0].train
@@ -175,21 +175,21 @@ def test_memory_of_the_state_is_what_training_allocates(sparse):
     """On one device, every byte of the arrays that `initial_state` makes."""
     train = TrainConfig(batch_size=8, dtype="float32")
     skeleton = Skeleton.of(sparse, train)
-    memory = state_memory(skeleton, train)
-    state = skeleton.initial_state(optimizer_of(train))
+    memory = count_state_memory(skeleton, train)
+    state = skeleton.initial_state(make_optimizer(train))
     assert memory.parameters == sum(x.nbytes for x in state.parameters.values())
     assert memory.optimizer == sum(x.nbytes for x in jax.tree.leaves(state.moments))
-    halved = state_memory(skeleton, dataclasses.replace(train, expert_parallel=2))
+    halved = count_state_memory(skeleton, dataclasses.replace(train, expert_parallel=2))
     assert halved.parameters < 0.65 * memory.parameters
 
 
 def test_every_memory_setting_saves_what_it_is_for():
     model = preset("mswitch-base").model
     train = TrainConfig(batch_size=1024, expert_parallel=32)
-    state = state_memory(Skeleton.of(model, train), train)
+    state = count_state_memory(Skeleton.of(model, train), train)
 
     def memory(**changes):
-        return step_memory(model, dataclasses.replace(train, **changes), state, 1024, 229)
+        return predict_step_memory(model, dataclasses.replace(train, **changes), state, 1024, 229)
 
     plain = memory()
     assert memory(remat="layers").activations < 0.02 * plain.activations
@@ -235,8 +235,8 @@ def test_the_memory_model_is_near_peaks_of_programs_for_gpus(name, shape, settin
     """Peaks of docs/reference/gpu.md, compiled for h100:8."""
     model, (rows, *lengths) = preset(name).model, shape
     train = TrainConfig(batch_size=rows, scan_layers=True, **settings)
-    state = state_memory(Skeleton.of(model, train), train)
-    memory = step_memory(model, train, state, lengths[0], lengths[1], "gpu")
+    state = count_state_memory(Skeleton.of(model, train), train)
+    memory = predict_step_memory(model, train, state, lengths[0], lengths[1], "gpu")
     assert memory.total / 2**30 == pytest.approx(peak_gib, rel=0.15)
 
 
@@ -274,8 +274,8 @@ def test_what_is_asked_for_is_kept():
         ("--pair t6", "unknown preset 't6': choose among"),
         ("--topology v9:4x4", "--topology v9:4x4 is unknown: give a generation"),
         ("--topology v5e", "--topology v5e is unknown"),
-        ("--topology h100:16", "give the GPUs of a host, 1 to 8, and how many hosts"),
-        ("--topology h100:8x0", "give the GPUs of a host, 1 to 8, and how many hosts"),
+        ("--topology h100:16", "give the GPUs of a host, 1 to 8, and the number of hosts"),
+        ("--topology h100:8x0", "give the GPUs of a host, 1 to 8, and the number of hosts"),
         ("--topology h100:8x2x2", "such as h100:8x2"),
         ("--pair t5-base --compare remat=layers", "--pair and --compare make two plans each"),
         ("--topology v5p:4x4", "v5p have 3 dimensions, not 2"),
@@ -289,7 +289,7 @@ def test_what_is_asked_for_is_kept():
         ("--expert-parallel 2", "a dense model has no experts"),
         ("--model-parallel 8", "does not divide 12 heads"),
         ("--preset mswitch-base --experts 12 --expert-parallel 8", "8 does not divide 12 experts"),
-        ("--batch-size 7", "give --batch-size 8 in place of 7"),
+        ("--batch-size 7", "give --batch-size 8 instead of 7"),
         ("--data-parallel 16 --microbatches 3", "no setting of the 16 devices of v5e:4x4"),
         ("--topology v3:4x4 --attention kernel", "--attention kernel is for TPU v4, TPU v5"),
         ("--batch-size 0", "--batch-size must be at least 1"),
@@ -314,15 +314,15 @@ def test_slices_have_the_devices_that_jax_sees():
 
 def test_memory_is_read_off_the_compilers_refusals():
     used = "Ran out of memory in memory space hbm. Used 27.50G of 15.75G hbm. Exceeded hbm capacity"
-    assert memory_wanted(used) == int(27.5 * 2**30)
+    assert read_wanted_memory(used) == int(27.5 * 2**30)
     total = "the total memory required for HLO temporaries (1.00T) exceeds available HBM (15.48G)."
-    assert memory_wanted(total) == 2**40
-    assert memory_wanted("no figure") is None
+    assert read_wanted_memory(total) == 2**40
+    assert read_wanted_memory("no figure") is None
 
 
 def test_requests_travel_as_json(sparse, train_config):
     request = CompileRequest("v5e:2x2", sparse, train_config, 12, 6)
-    assert CompileRequest.from_json(request.as_json()) == request
+    assert CompileRequest.from_json(request.to_json()) == request
 
 
 def test_a_comparison_has_two_columns(monkeypatch):

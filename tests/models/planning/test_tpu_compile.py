@@ -10,11 +10,11 @@ import pytest
 from processes import run_mswitch
 
 from mswitch.flows.chains.machine_settings import find_setting
-from mswitch.models.config import TrainConfig, padded_vocabulary
+from mswitch.models.config import TrainConfig, pad_vocabulary
 from mswitch.models.hardware import GIB
-from mswitch.models.nn.flops import training_step_flops
+from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.planning.compile import ENVIRONMENT, CompileRequest
-from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, planning_python
+from mswitch.models.planning.environment import COMPILERS, ROOT, compile_elsewhere, find_python
 from mswitch.models.planning.parts import PARTS
 from mswitch.models.planning.topology import parse_topology
 from mswitch.models.presets import preset
@@ -28,7 +28,7 @@ SUPPORT = Path(__file__).parents[2] / "support"
 
 def need_compiler(topology: str) -> None:
     try:
-        planning_python(COMPILERS[parse_topology(topology).platform])
+        find_python(COMPILERS[parse_topology(topology).platform])
     except UserError as error:
         pytest.skip(str(error))
 
@@ -69,7 +69,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
     assert result.peak_bytes is not None
     where = parse_topology(topology)
     assert 0 < result.peak_bytes < where.chip.hbm_bytes
-    analytic = training_step_flops(model, ROWS, INPUTS, TARGETS)
+    analytic = count_training_step_flops(model, ROWS, INPUTS, TARGETS)
     assert result.costs["flops"] * train.devices == pytest.approx(analytic, rel=0.01)
     sent = {kind for kind, one in result.costs["collectives"].items() if one["bytes"]}
     assert "all-reduce" in sent
@@ -86,7 +86,7 @@ def test_a_step_compiles_fits_and_has_the_analytic_flops(name, topology, mesh):
 def test_kernels_compile_and_no_array_of_logits_is_left(topology):
     need_compiler(topology)
     done = subprocess.run(
-        [planning_python(COMPILERS["tpu"]), SUPPORT / "compile_kernels.py", topology],
+        [find_python(COMPILERS["tpu"]), SUPPORT / "compile_kernels.py", topology],
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         check=True,
@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_said_by_the_command():
 def test_settings_of_evidence_fit_the_gpus_that_they_are_for(name, topology):
     need_compiler(topology)
     setting = find_setting(name)
-    model = setting.models["sparse"].config(padded_vocabulary(setting.vocabulary.size))
+    model = setting.models["sparse"].config(pad_vocabulary(setting.vocabulary.size))
     train = dataclasses.replace(setting.train, expert_parallel=setting.devices)
     spans = setting.examples.lengths()
     request = CompileRequest(topology, model, train, spans.inputs_length, spans.targets_length)
@@ -162,7 +162,7 @@ print(json.dumps(dataclasses.asdict(costs_of(text, topology))))
 
 def test_a_kernel_in_a_loop_counts_as_often_as_it_runs():
     need_compiler("v5e:2x2")
-    python = planning_python(COMPILERS["tpu"])
+    python = find_python(COMPILERS["tpu"])
     done = subprocess.run(
         [python, "-c", KERNEL], cwd=ROOT, capture_output=True, text=True, check=False
     )

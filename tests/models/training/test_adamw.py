@@ -8,10 +8,10 @@ import pytest
 import train_child as child
 from jax.sharding import AbstractMesh
 
-from mswitch.models.capacity import batch_groups
+from mswitch.models.capacity import group_batch
 from mswitch.models.config import TrainConfig
 from mswitch.models.training import optimizer as module
-from mswitch.models.training.optimizer import AdamMoments, AdamW, moment_axes, optimizer_of
+from mswitch.models.training.optimizer import AdamMoments, AdamW, find_moment_axes, make_optimizer
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_train_step
 from mswitch.models.training.total_loss import FEATURES
@@ -64,7 +64,7 @@ def test_moments_lie_where_their_parameters_do(sparse):
     train = TrainConfig(optimizer="adamw", data_parallel=2, expert_parallel=2, model_parallel=2)
     mesh = AbstractMesh((2, 2, 2), ("data", "expert", "model"))
     skeleton = Skeleton.of(model, train, mesh)
-    shardings = skeleton.state_shardings(optimizer_of(train))
+    shardings = skeleton.state_shardings(make_optimizer(train))
     assert shardings is not None
     sharded = 0
     for name, where in shardings.parameters.items():
@@ -72,7 +72,7 @@ def test_moments_lie_where_their_parameters_do(sparse):
         sharded += not where.is_fully_replicated
     assert sharded >= 20
     moments = AdamMoments(jnp.zeros((2, 3)), jnp.zeros((2, 3)))
-    assert moment_axes(moments, ("embed", "mlp")) == (("embed", "mlp"), ("embed", "mlp"))
+    assert find_moment_axes(moments, ("embed", "mlp")) == (("embed", "mlp"), ("embed", "mlp"))
 
 
 def test_optimizers_and_what_belongs_to_them_are_checked():
@@ -80,9 +80,11 @@ def test_optimizers_and_what_belongs_to_them_are_checked():
         TrainConfig(optimizer="sgd")
     with pytest.raises(UserError, match="needs --optimizer adamw"):
         TrainConfig(weight_decay=0.1)
-    assert optimizer_of(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(weight_decay=0.1)
+    assert make_optimizer(TrainConfig(optimizer="adamw", weight_decay=0.1)) == AdamW(
+        weight_decay=0.1
+    )
     for name in ("adamw", "adafactor"):
-        decaying = optimizer_of(TrainConfig(optimizer=name, steps=200, decay=50), 1000)
+        decaying = make_optimizer(TrainConfig(optimizer=name, steps=200, decay=50), 1000)
         assert (decaying.decay, decaying.end) == (50, 1200)
 
 
@@ -91,8 +93,8 @@ def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
     adamw = {"optimizer": "adamw", "base_learning_rate": 0.03, "warmup_steps": 1}
     train = dataclasses.replace(train_config, **adamw)
-    skeleton, optimizer = Skeleton.of(sparse, train), optimizer_of(train)
-    groups = batch_groups(sparse, 8, child.INPUTS, child.TARGETS)
+    skeleton, optimizer = Skeleton.of(sparse, train), make_optimizer(train)
+    groups = group_batch(sparse, 8, child.INPUTS, child.TARGETS)
     step = make_train_step(skeleton, optimizer, groups)
     batch = child.MemoryBatches(8).batch(0)
     batch = {name: jnp.asarray(batch[name]) for name in FEATURES}

@@ -8,7 +8,7 @@ import train_child as child
 from trained_runs import lines
 
 from mswitch.models.training.bad_loss import HISTORY_STEPS, MIN_STEPS, PATIENCE, LossWatch
-from mswitch.models.training.checkpoint import Checkpoints, complete_steps
+from mswitch.models.training.checkpoint import Checkpoints, list_complete_steps
 from mswitch.pipelines.errors import UserError
 
 pytestmark = pytest.mark.training
@@ -60,7 +60,7 @@ def test_the_run_stops_and_can_be_continued_by_another_policy(tmp_path, poison, 
         child.run("mt5-tiny", out, STEPS)
     assert not (out / "_COMPLETED").exists()
     assert [line["step"] for line in lines(out)] == [1, 2, 3]
-    assert complete_steps(out / "checkpoints") == [1, 2]
+    assert list_complete_steps(out / "checkpoints") == [1, 2]
     child.run("mt5-tiny", out, STEPS, on_bad_loss="skip")
     errors = capsys.readouterr().err
     assert "continues with other settings: on_bad_loss" in errors
@@ -117,7 +117,7 @@ def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(tmp_path, poi
 
     def watch(self, state, step, **options):
         save(self, state, step, **options)
-        there[step] = complete_steps(self.directory)
+        there[step] = list_complete_steps(self.directory)
 
     monkeypatch.setattr(Checkpoints, "save", watch)
     poison({3, 8, STEPS + 2})
@@ -125,7 +125,7 @@ def test_a_step_that_was_skipped_is_no_reason_to_drop_a_checkpoint(tmp_path, poi
     assert 4 not in there  # step 4 was skipped, and is none to evaluate
     assert 2 in there[6]
     assert 6 in there[STEPS + 3]  # saved though skipped, as the last step
-    assert complete_steps(out / "checkpoints")[-1] == STEPS + 3
+    assert list_complete_steps(out / "checkpoints")[-1] == STEPS + 3
 
 
 def losses(values, first=1):

@@ -10,7 +10,7 @@ import pytest
 from processes import free_port
 
 from mswitch.models.config import JobConfig
-from mswitch.models.device_errors import memory_explained
+from mswitch.models.device_errors import explain_memory
 from mswitch.models.training.distributed import membership
 from mswitch.pipelines.errors import UserError
 
@@ -92,5 +92,5 @@ def test_a_device_without_enough_memory_is_no_defect():
     with pytest.raises(UserError, match=explained), membership(JobConfig()):
         jax.block_until_ready(jnp.zeros(1 << 44))
     for other in ("INTERNAL: else", "RESOURCE_EXHAUSTED: No space left on device"):
-        with pytest.raises(ValueError, match=other), memory_explained():
+        with pytest.raises(ValueError, match=other), explain_memory():
             raise ValueError(other)

@@ -19,17 +19,17 @@ from processes import end, start_mswitch
 from task_files import vocabulary, write_supervised
 from trained_runs import assert_close, assert_same, equal, lines, state, train_model
 
-from mswitch.models.capacity import Groups, batch_groups
+from mswitch.models.capacity import Groups, group_batch
 from mswitch.models.config import EvaluateConfig, TrainConfig, TuningChanges, TuningConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.training.finetune import finetune
-from mswitch.models.training.initial_parameters import find_origin, state_of_origin
-from mswitch.models.training.optimizer import optimizer_of
-from mswitch.models.training.run_directory import MARKER, model_of, read_run, train_config_of
+from mswitch.models.training.initial_parameters import find_origin, load_origin_state
+from mswitch.models.training.optimizer import make_optimizer
+from mswitch.models.training.run_directory import MARKER, parse_model, parse_train_config, read_run
 from mswitch.models.training.run_files import RunFiles
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.step import make_gradients
-from mswitch.models.training.total_loss import FEATURES, batch_loss
+from mswitch.models.training.total_loss import FEATURES, compute_batch_loss
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.tasks.batches.collate import collate, pack_rows
@@ -80,10 +80,10 @@ def start(origin: Path, tasks: Path, out: Path, *words: object, **how: Any) -> s
 
 def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
     described = read_run(origin)
-    skeleton = Skeleton.of(model_of(described), TUNED)
+    skeleton = Skeleton.of(parse_model(described), TUNED)
     for step in (None, 2):
         found = find_origin(RunFiles(origin, origin), step, keep_moments=False)
-        begun = state_of_origin(found, skeleton, optimizer_of(TUNED))
+        begun = load_origin_state(found, skeleton, make_optimizer(TUNED))
         assert found.step == (step or 4)
         assert equal(begun.parameters, state(origin, found.step).parameters)
         assert int(begun.step) == 0
@@ -93,16 +93,16 @@ def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
 
 def test_its_layers_may_be_stored_otherwise_than_the_origins(origin, tuned, tasks, tmp_path):
     scanned, out = dataclasses.replace(TUNED, steps=1, scan_layers=True), tmp_path / "scanned"
-    model = model_of(read_run(origin))
+    model = parse_model(read_run(origin))
     found = find_origin(RunFiles(origin, origin), None, keep_moments=False)
-    begun = state_of_origin(found, Skeleton.of(model, scanned), optimizer_of(scanned))
+    begun = load_origin_state(found, Skeleton.of(model, scanned), make_optimizer(scanned))
     assert begun.parameters.keys() == Skeleton.of(model, scanned).shapes.keys()
-    assert equal(unrolled(begun.parameters), state(origin, 4).parameters)
+    assert equal(unroll(begun.parameters), state(origin, 4).parameters)
     finetune(origin, tasks, out, scanned)
     assert lines(out)[0]["train/loss"] == pytest.approx(lines(tuned)[0]["train/loss"], rel=1e-5)
     found = find_origin(RunFiles(out, out), None, keep_moments=False)
-    begun = state_of_origin(found, Skeleton.of(model, TUNED), optimizer_of(TUNED))
-    assert equal(begun.parameters, unrolled(state(out, 1).parameters))
+    begun = load_origin_state(found, Skeleton.of(model, TUNED), make_optimizer(TUNED))
+    assert equal(begun.parameters, unroll(state(out, 1).parameters))
     assert begun.moments.keys() == begun.parameters.keys()
 
 
@@ -161,11 +161,11 @@ def test_kept_moments_go_on_with_their_count(origin, tasks, tmp_path):
     finetune(origin, tasks, out, longer, changes=same, keep_moments=True)
     assert read_run(out)["origin"]["steps_counted"] == 4
     described = read_run(origin)
-    skeleton = Skeleton.of(model_of(described), longer)
+    skeleton = Skeleton.of(parse_model(described), longer)
     batches = TrainBatches(tasks, 8, 0)
     lengths = batches.inputs_length, batches.targets_length
-    groups = batch_groups(skeleton.config, 8, *lengths)
-    optimizer, expected = optimizer_of(longer), state(origin, 4)
+    groups = group_batch(skeleton.config, 8, *lengths)
+    optimizer, expected = make_optimizer(longer), state(origin, 4)
     gradients = jax.jit(make_gradients(skeleton, groups))
     for step in range(2):
         batch = {name: jnp.asarray(batches.batch(step)[name]) for name in FEATURES}
@@ -197,7 +197,7 @@ def test_loss_per_sequence_is_numpys_mean_of_means(dense, pack):
         one = {name: jnp.asarray(values[row : row + 1]) for name, values in batch.items()}
         tokens = one["decoder_loss_weights"].sum()
         if tokens:
-            loss, _ = batch_loss(
+            loss, _ = compute_batch_loss(
                 skeleton, parameters, one, groups=Groups(1, 1), target_tokens=tokens
             )
             alone.append(float(loss))
@@ -333,8 +333,8 @@ def test_short_pairs_are_tuned_on_in_full_rows(tmp_path):
         for number in range(1, of_inputs.max() + 1)
     ]
     padded = collate(alone, len(alone), Lengths(24, 24))
-    skeleton = Skeleton.of(model_of(described), train_config_of(described))
-    _, losses = jax.jit(functools.partial(batch_loss, skeleton, groups=Groups()))(
+    skeleton = Skeleton.of(parse_model(described), parse_train_config(described))
+    _, losses = jax.jit(functools.partial(compute_batch_loss, skeleton, groups=Groups()))(
         state(origin, 1).parameters,
         {name: padded[name] for name in FEATURES},
         target_tokens=padded["decoder_loss_weights"].sum(),

@@ -18,7 +18,7 @@ import pytest
 from processes import end, free_port, on_devices, output_of
 from trained_runs import assert_close, lines
 
-from mswitch.models.training.checkpoint import complete_steps
+from mswitch.models.training.checkpoint import list_complete_steps
 from mswitch.pipelines.exit_codes import RESUME
 
 SCRIPT = Path(__file__).parents[2] / "support" / "train_child.py"
@@ -37,7 +37,7 @@ import jax, numpy, train_child
 from mswitch.models.training.checkpoint import Checkpoints
 from mswitch.models.partitioning import make_mesh
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.optimizer import optimizer_of
+from mswitch.models.training.optimizer import make_optimizer
 
 run = pathlib.Path(sys.argv[2])
 plan = train_child.plan("mswitch-tiny", 12, batch_size=16)
@@ -46,7 +46,7 @@ for data, expert, model in ((2, 2, 2), (1, 4, 1), (2, 1, 1), (1, 1, 1)):
         plan.train, data_parallel=data, expert_parallel=expert, model_parallel=model
     )
     skeleton = Skeleton.of(plan.model, train, make_mesh(train))
-    like = skeleton.abstract_state(optimizer_of(train))
+    like = skeleton.abstract_state(make_optimizer(train))
     state = Checkpoints(run / "checkpoints", ()).restore(12, like)
     digest, devices = hashlib.sha256(), set()
     for x in jax.tree.leaves(state):
@@ -91,9 +91,9 @@ def killed(tmp_path_factory) -> Path:
     """A run on 8 devices that was killed while it saved its first checkpoint but one."""
     out = tmp_path_factory.mktemp("killed") / "run"
     end(start(out, 8, *MESH, MSWITCH_FAULT="train.after_checkpoint"), -9)
-    [first] = complete_steps(out / "checkpoints")
+    [first] = list_complete_steps(out / "checkpoints")
     end(start(out, 8, *MESH, MSWITCH_FAULT="train.during_checkpoint"), -9)
-    assert complete_steps(out / "checkpoints") == [first]
+    assert list_complete_steps(out / "checkpoints") == [first]
     return out
 
 
@@ -116,14 +116,14 @@ def test_two_processes_and_half_the_devices_go_on_with_a_run_of_eight(
 ):
     """SIGTERM at one process makes both save the same step; losses are those of 8 devices."""
     out = shutil.copytree(killed, tmp_path / "run")
-    [begun] = complete_steps(out / "checkpoints")
+    [begun] = list_complete_steps(out / "checkpoints")
     job = [f"coordinator_address={free_address()}", "num_processes=2"]
     first = start(out, 4, *MESH, *job, "process_id=0")
     second = start(out, 4, *MESH, *job, "process_id=1", f"terminate_at={begun + 5}")
     errors = end(first, RESUME)
     assert "the same command continues" in errors
     assert "[train]" not in end(second, RESUME)  # process 0 speaks for all
-    stopped = complete_steps(out / "checkpoints")[-1]
+    stopped = list_complete_steps(out / "checkpoints")[-1]
     assert begun < stopped == lines(out)[-1]["step"] < STEPS
     errors = end(start(out, 4, *HALF, "remat=layers"), 0)
     assert "continues with other settings: data_parallel, remat" in errors

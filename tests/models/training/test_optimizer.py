@@ -8,7 +8,7 @@ from mswitch.models.training.optimizer import (
     AdamW,
     FactoredMoment,
     FullMoment,
-    moment_axes,
+    find_moment_axes,
 )
 
 
@@ -118,8 +118,8 @@ def test_rates_follow_their_schedules(optimizer, rates):
 
 def test_moment_axes_follow_the_parameter():
     factored = FactoredMoment(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
-    assert moment_axes(factored, ("expert", "embed", "mlp")) == (
+    assert find_moment_axes(factored, ("expert", "embed", "mlp")) == (
         ("expert", "embed"),
         ("expert", "mlp"),
     )
-    assert moment_axes(FullMoment(jnp.zeros(3)), ("embed",)) == (("embed",),)
+    assert find_moment_axes(FullMoment(jnp.zeros(3)), ("embed",)) == (("embed",),)

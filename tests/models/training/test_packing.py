@@ -10,10 +10,10 @@ from trained_runs import lines
 
 from mswitch.models.capacity import Groups
 from mswitch.models.config import JobConfig, TrainConfig
-from mswitch.models.nn.losses import chunked_token_losses
+from mswitch.models.nn.losses import compute_token_losses
 from mswitch.models.training.run_directory import read_run
 from mswitch.models.training.state import Skeleton
-from mswitch.models.training.total_loss import FEATURES, SEGMENTS, batch_loss
+from mswitch.models.training.total_loss import FEATURES, SEGMENTS, compute_batch_loss
 from mswitch.models.training.train import train_prepared
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
@@ -55,8 +55,8 @@ def losses(skeleton: Skeleton, batch: dict[str, np.ndarray], names=FEATURES + SE
         model = skeleton.merge(parameters)
         segments = {name: batch[name] for name in SEGMENTS if name in batch}
         x, stats = model(*(batch[name] for name in FEATURES[:3]), **segments)
-        kernel, scale = model.logits_kernel()
-        found, _ = chunked_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
+        kernel, scale = model.find_logits_kernel()
+        found, _ = compute_token_losses(x, kernel, scale, batch["decoder_target_tokens"], 1)
         return found, None if stats is None else [part.dropped.sum() for part in stats]
 
     parameters = jax.jit(skeleton.initial_parameters)()
@@ -109,7 +109,9 @@ def test_loss_and_gradient_of_a_batch_are_those_of_the_padded_one(model, padded,
 
         def loss(parameters):
             # A group for all, so that Switch balances the same tokens.
-            return batch_loss(model, parameters, batch, groups=Groups(), target_tokens=tokens)[0]
+            return compute_batch_loss(
+                model, parameters, batch, groups=Groups(), target_tokens=tokens
+            )[0]
 
         return jax.value_and_grad(loss)(parameters)
 

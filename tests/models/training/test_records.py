@@ -20,18 +20,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow.core.util import event_pb2
 
-from mswitch.models.hardware import peak_flops
+from mswitch.models.hardware import find_peak_flops
 from mswitch.models.training import checkpoint
 from mswitch.models.training.checkpoint import (
     Checkpoints,
-    _parts,
     _save_apart,
-    complete_steps,
+    _split_state,
     find_step,
     is_complete,
+    list_complete_steps,
     restore_parameters,
 )
-from mswitch.models.training.evaluation_steps import log_spaced_steps
+from mswitch.models.training.evaluation_steps import space_steps
 from mswitch.models.training.loop import Recorder
 from mswitch.models.training.metrics import MetricsWriter, cut_metrics, written
 from mswitch.models.training.optimizer import AdamMoments, FullMoment
@@ -47,7 +47,7 @@ def read(run: pathlib.Path) -> list[dict]:
 
 @given(st.integers(1, 2_000_000), st.integers(1, 40))
 def test_evaluation_steps_are_different_and_end_with_the_last(steps, count):
-    made = log_spaced_steps(steps, count)
+    made = space_steps(steps, count)
     assert len(made) == min(steps, count)
     assert made[-1] == steps
     assert made[0] >= 1
@@ -55,11 +55,11 @@ def test_evaluation_steps_are_different_and_end_with_the_last(steps, count):
 
 
 def test_evaluation_steps_are_even_in_the_logarithm():
-    made = log_spaced_steps(1_000_000)
+    made = space_steps(1_000_000)
     ratios = [other / one for one, other in itertools.pairwise(made)]
     assert max(ratios) / min(ratios) < 1.001
     assert made[0] == pytest.approx(1_000_000 / 64, rel=0.001)
-    assert len(log_spaced_steps(24)) == 16
+    assert len(space_steps(24)) == 16
 
 
 NO_STEPS = ["garbage", "{}", "[]", '{"step": null}', '{"step": "5"}', "\0\0"]
@@ -119,10 +119,10 @@ def test_tensorboard_gets_one_file_with_a_histogram_over_experts(tmp_path):
 
 
 def test_peaks_are_known_by_the_names_jax_gives():
-    assert peak_flops("TPU v5 lite") == 197e12
-    assert peak_flops("TPU v5p") == 459e12
-    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
-    assert peak_flops("cpu") is None
+    assert find_peak_flops("TPU v5 lite") == 197e12
+    assert find_peak_flops("TPU v5p") == 459e12
+    assert find_peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert find_peak_flops("cpu") is None
 
 
 def test_a_long_file_is_cut_in_place_in_little_memory(tmp_path):
@@ -182,9 +182,9 @@ def test_only_complete_checkpoints_count_and_leftovers_go(tmp_path, state, capsy
     for step in (2, 3, 5):
         checkpoints.save(state, step)
     checkpoints.wait()
-    assert complete_steps(checkpoints.directory) == [2, 3, 5]  # nothing has judged 5 yet
+    assert list_complete_steps(checkpoints.directory) == [2, 3, 5]  # nothing has judged 5 yet
     checkpoints.prune()
-    assert complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
+    assert list_complete_steps(checkpoints.directory) == [2, 5]  # 3 was only to resume from
     (checkpoints.directory / "9").mkdir()
     (checkpoints.directory / "7.orbax-checkpoint-tmp").mkdir()
     (checkpoints.directory / "5" / "parameters" / "_METADATA").rename(tmp_path / "aside")
@@ -238,7 +238,7 @@ def test_a_file_system_that_fails_costs_no_checkpoint(tmp_path, state, monkeypat
         with pytest.raises(UserError, match=rf"{failing} cannot be read \(Stale"):
             checkpoints.remove_leftovers()
     checkpoints.remove_leftovers()
-    assert complete_steps(checkpoints.directory) == [5]
+    assert list_complete_steps(checkpoints.directory) == [5]
 
 
 def test_restored_state_is_the_saved_one_and_is_not_disturbed_by_later_steps(tmp_path, state, like):
@@ -288,7 +288,7 @@ def test_flipped_bytes_of_an_array_are_found(tmp_path, state, part, apart):
     for step in (3, 5):
         saved = made._replace(step=jnp.int32(step))
         if apart:
-            _save_apart(checkpoints.directory / str(step), _parts(saved), {})()
+            _save_apart(checkpoints.directory / str(step), _split_state(saved), {})()
         else:
             checkpoints.save(saved, step)
             checkpoints.wait()

@@ -7,15 +7,15 @@ import pytest
 import train_child as child
 
 from mswitch.models.config import TrainConfig
-from mswitch.models.training.evaluation_steps import evaluation_steps, log_spaced_steps
+from mswitch.models.training.evaluation_steps import evaluation_steps, space_steps
 from mswitch.models.training.run_directory import (
     CONFIG,
     Claim,
     claim_run,
     describe_run,
-    model_of,
+    parse_model,
+    parse_train_config,
     read_run,
-    train_config_of,
 )
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
@@ -65,7 +65,7 @@ def test_a_damaged_marker_is_named(run, plan, text, message):
 def test_unknown_settings_are_named(run):
     described = read_run(run)
     described["train"]["telepathy"] = described["model"]["telepathy"] = True
-    for of in (train_config_of, model_of):
+    for of in (parse_train_config, parse_model):
         with pytest.raises(UserError, match=r"has unknown settings .*telepathy.*restore it"):
             of(described)
 
@@ -119,7 +119,7 @@ def test_a_run_whose_rate_decays_ends_elsewhere_only_before_it_begins(
 def test_steps_of_an_extended_run_are_as_far_apart_as_before():
     train = TrainConfig(steps=3200, evaluations=16)
     steps = evaluation_steps(train, (400, 800))
-    assert steps[:16] == log_spaced_steps(400, 16)
+    assert steps[:16] == space_steps(400, 16)
     assert {800, 3200} <= set(steps)
     distances = np.diff(np.log(steps))
     assert 0.8 < distances[-7:].min() / distances[8:15].mean() < 1.2

@@ -12,8 +12,8 @@ from trained_runs import assert_close, assert_same, lines
 
 from mswitch.models.config import EvaluateConfig, ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate_run
-from mswitch.models.training.checkpoint import complete_steps
-from mswitch.models.training.evaluation_steps import log_spaced_steps
+from mswitch.models.training.checkpoint import list_complete_steps
+from mswitch.models.training.evaluation_steps import space_steps
 from mswitch.models.training.metrics import read_metrics
 from mswitch.models.training.run_directory import SELECTED, claim_run, describe_run, read_run
 from mswitch.models.training.train import train
@@ -40,7 +40,7 @@ def undisturbed(tmp_path_factory) -> Path:
 def test_a_run_leaves_what_it_promises(undisturbed):
     config = json.loads((undisturbed / "config.json").read_text())
     assert config["preset"] == "mswitch-tiny"
-    assert config["eval_steps"] == list(log_spaced_steps(STEPS, 2))
+    assert config["eval_steps"] == list(space_steps(STEPS, 2))
     assert config["parameters"] == sum(config["parameters_by_group"].values())
     assert config["tokens_per_step"] == 8 * (12 + 8)
     assert config["flops_per_step"] > 0
@@ -56,7 +56,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
         assert set(wanted.split()) <= set(line)
     assert [line["step"] for line in written if "train/compile_secs" in line] == [1]
     assert len(written[0]["router/load"][0]) == config["model"]["experts"]
-    assert complete_steps(undisturbed / "checkpoints") == list(log_spaced_steps(STEPS, 2))
+    assert list_complete_steps(undisturbed / "checkpoints") == list(space_steps(STEPS, 2))
     marker = json.loads((undisturbed / "_COMPLETED").read_text())
     assert marker == {
         "config_hash": config["config_hash"],
@@ -67,7 +67,7 @@ def test_a_run_leaves_what_it_promises(undisturbed):
 
 
 def test_the_share_of_a_known_peak_is_recorded(tmp_path, monkeypatch):
-    monkeypatch.setattr("mswitch.models.training.loop.peak_flops", {"cpu": 1e9}.get)
+    monkeypatch.setattr("mswitch.models.training.loop.find_peak_flops", {"cpu": 1e9}.get)
     child.run("mt5-tiny", tmp_path / "run", 2)
     for line in read_metrics(tmp_path / "run"):
         assert line["train/mfu"] == pytest.approx(line["train/model_flops_per_sec"] / 1e9)
@@ -82,7 +82,7 @@ def test_killed_at_every_fault_point_the_run_is_the_undisturbed_one(tmp_path, un
     end(start("mswitch-tiny", out))
     assert_same(out, undisturbed, STEPS)
     names = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert names == sorted(str(step) for step in log_spaced_steps(STEPS, 2))
+    assert names == sorted(str(step) for step in space_steps(STEPS, 2))
 
 
 def test_an_extended_run_is_the_one_that_was_longer_from_the_start(tmp_path, undisturbed):
@@ -123,7 +123,7 @@ def test_a_rate_that_decays_resumes_and_is_extended_before_it_begins(tmp_path, u
     words = ("mswitch-tiny", out, "decay=5")
     end(start(*words, steps=6, MSWITCH_FAULT="train.after_checkpoint"), -signal.SIGKILL)
     end(start(*words, "terminate_at=6"), RESUME)
-    assert STEPS - 5 < complete_steps(out / "checkpoints")[-1] < STEPS
+    assert STEPS - 5 < list_complete_steps(out / "checkpoints")[-1] < STEPS
     child.run("mswitch-tiny", out, STEPS, decay=5)
     assert_same(out, whole, STEPS)
     with pytest.raises(UserError, match=r"has begun to fall to zero \(--decay 5\)"):
@@ -137,7 +137,7 @@ def test_too_many_steps_are_taken_back_as_long_as_they_are_not_trained(tmp_path,
     killed = {"steps": 5000, "MSWITCH_FAULT": "train.after_checkpoint"}
     child.run("mswitch-tiny", out, 3, checkpoint_every=4)
     end(start(*words, **killed), -signal.SIGKILL)
-    assert complete_steps(out / "checkpoints") == [1, 3, 4]
+    assert list_complete_steps(out / "checkpoints") == [1, 3, 4]
     with pytest.raises(UserError, match="a run of 5,000 steps: give --steps 5000, or more"):
         child.run("mswitch-tiny", out, 3, checkpoint_every=4)
     child.run("mswitch-tiny", out, STEPS, checkpoint_every=4)
@@ -212,7 +212,7 @@ def test_sigterm_saves_and_asks_to_be_resumed(tmp_path):
     errors = end(process, RESUME)
     assert "the same command continues" in errors
     written = lines(out)
-    assert complete_steps(out / "checkpoints")[-1] == written[-1]["step"] == len(written)
+    assert list_complete_steps(out / "checkpoints")[-1] == written[-1]["step"] == len(written)
 
 
 def test_sigterm_before_the_first_step_ends_at_once_and_costs_nothing(tmp_path):

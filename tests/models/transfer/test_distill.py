@@ -22,12 +22,12 @@ from trained_runs import assert_close, assert_same, lines, skeleton_of, state
 from mswitch.models.capacity import Groups
 from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
-from mswitch.models.nn.flops import forward_flops, training_step_flops
-from mswitch.models.nn.losses import Head, chunked_token_losses, distilled_token_losses
+from mswitch.models.nn.flops import count_forward_flops, count_training_step_flops
+from mswitch.models.nn.losses import Head, compute_distilled_losses, compute_token_losses
 from mswitch.models.training import initial_parameters as module
-from mswitch.models.training.run_directory import MARKER, model_of, read_run
-from mswitch.models.training.state import Parameters, Skeleton, unrolled
-from mswitch.models.training.total_loss import FEATURES, Teaching, batch_loss
+from mswitch.models.training.run_directory import MARKER, parse_model, read_run
+from mswitch.models.training.state import Parameters, Skeleton, unroll
+from mswitch.models.training.total_loss import FEATURES, Teaching, compute_batch_loss
 from mswitch.models.training.train import train
 from mswitch.models.transfer.config import DistillConfig
 from mswitch.models.transfer.distill import distill
@@ -69,7 +69,9 @@ def batch_of(examples: Path, step: int = 0) -> dict[str, jax.Array]:
 def losses_of(skeleton: Skeleton, parameters: Parameters, batch, **teaching):
     rows, tokens = batch["encoder_input_tokens"].shape[0], batch["decoder_loss_weights"].sum()
     groups = Groups(rows, rows)
-    return batch_loss(skeleton, parameters, batch, groups=groups, target_tokens=tokens, **teaching)
+    return compute_batch_loss(
+        skeleton, parameters, batch, groups=groups, target_tokens=tokens, **teaching
+    )
 
 
 def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
@@ -82,8 +84,10 @@ def test_a_student_is_a_run_that_names_its_teacher(teacher, student, examples):
     assert (named["soft_weight"], named["temperature"]) == (0.5, 2.0)
     batches = TrainBatches(examples, CONFIG.batch_size)
     lengths = CONFIG.batch_size, batches.inputs_length, batches.targets_length
-    of_teacher = dataclasses.replace(model_of(read_run(teacher)), capacity_factor=1.0)
-    flops = training_step_flops(model_of(described), *lengths) + forward_flops(of_teacher, *lengths)
+    of_teacher = dataclasses.replace(parse_model(read_run(teacher)), capacity_factor=1.0)
+    flops = count_training_step_flops(parse_model(described), *lengths) + count_forward_flops(
+        of_teacher, *lengths
+    )
     assert described["flops_per_step"] == flops
     assert all(line["train/soft_loss"] > line["train/loss"] / 4 for line in lines(student))
     assert evaluate(student, examples, EvaluateConfig())["steps"] == 3
@@ -149,9 +153,9 @@ def test_it_begins_with_what_is_not_of_experts(teacher, examples, tmp_path, scan
     settings = DistillConfig(soft_weight=0, gather=gather)
     out = tmp_path / "run"
     distill(teacher, "mt5-tiny", examples, out, config, settings, changes=SMALL)
-    begun = unrolled(state(out, 1).parameters)
-    taught = unrolled(state(teacher, STEPS).parameters)
-    drawn = unrolled(skeleton_of(out).initial_parameters())
+    begun = unroll(state(out, 1).parameters)
+    taught = unroll(state(teacher, STEPS).parameters)
+    drawn = unroll(skeleton_of(out).initial_parameters())
     fresh = set()
     for name, value in begun.items():
         stack, _, rest = name.partition(".periods.")
@@ -173,7 +177,7 @@ def test_it_begins_with_what_is_not_of_experts(teacher, examples, tmp_path, scan
 
 def test_a_teacher_that_is_the_student_gives_its_entropy_and_no_gradient(examples):
     model = dataclasses.replace(
-        model_of({"model": {}}), vocabulary_size=512, d_model=32, d_ff=32, heads=2, d_kv=16,
+        parse_model({"model": {}}), vocabulary_size=512, d_model=32, d_ff=32, heads=2, d_kv=16,
         encoder_layers=1, decoder_layers=1,
     )  # fmt: skip
     skeleton = Skeleton.of(model, CONFIG)
@@ -211,12 +215,12 @@ def test_chunks_change_no_loss_and_no_gradient(chunks):
 
     def losses(x, kernel, chunks):
         teacher = Head(taught, of_teacher, 0.5)
-        return distilled_token_losses(Head(x, kernel, 1.0), teacher, targets, 2.0, chunks)
+        return compute_distilled_losses(Head(x, kernel, 1.0), teacher, targets, 2.0, chunks)
 
     whole, parts = losses(x, kernel, 1), losses(x, kernel, chunks)
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    own = chunked_token_losses(x, kernel, 1.0, targets, chunks=1)
+    own = compute_token_losses(x, kernel, 1.0, targets, chunks=1)
     for one, other in zip(whole[:2], own, strict=True):
         assert np.array_equal(one, other)
     logits, wanted = x @ kernel / 2, jax.nn.softmax(taught @ of_teacher * 0.5 / 2)

@@ -16,12 +16,17 @@ from mswitch.models.config import EvaluateConfig, ModelChanges, TrainConfig
 from mswitch.models.evaluation.evaluate import evaluate
 from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.training.finetune import finetune
-from mswitch.models.training.run_directory import model_of, read_run
-from mswitch.models.training.state import Skeleton, unrolled
+from mswitch.models.training.run_directory import parse_model, read_run
+from mswitch.models.training.state import Skeleton, unroll
 from mswitch.models.training.train import train
 from mswitch.models.transfer import upcycle as module
 from mswitch.models.transfer.config import UpcycleConfig
-from mswitch.models.transfer.upcycle import expanded, scaled, sparse_layers, upcycle
+from mswitch.models.transfer.upcycle import (
+    expand_to_sparse,
+    list_sparse_layers,
+    scale_outputs,
+    upcycle,
+)
 from mswitch.pipelines.errors import UserError
 
 SMALL = UpcycleConfig(experts=4, batches=2, batch_size=8)
@@ -51,7 +56,7 @@ def sparse(dense, examples, tmp_path_factory):
 
 
 def parameters_of(run, step):
-    return unrolled(trained_runs.parameters_of(run, step))
+    return unroll(trained_runs.parameters_of(run, step))
 
 
 def nats(run):
@@ -109,7 +114,7 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     tokens = [batch[f"{kind}_tokens"] for kind in kinds]
 
     def hidden(run, parameters):
-        skeleton = Skeleton.of(model_of(read_run(run)), TrainConfig(dtype="float32"))
+        skeleton = Skeleton.of(parse_model(read_run(run)), TrainConfig(dtype="float32"))
         capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
 
         @jax.jit
@@ -120,9 +125,9 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
 
     out = sparse[0]
     of_dense = parameters_of(dense, 30)
-    skeleton = Skeleton.of(model_of(read_run(out)), TrainConfig(dtype="float32"))
+    skeleton = Skeleton.of(parse_model(read_run(out)), TrainConfig(dtype="float32"))
     wanted = hidden(dense, of_dense)
-    copied = hidden(out, expanded(of_dense, skeleton)) - wanted
+    copied = hidden(out, expand_to_sparse(of_dense, skeleton)) - wanted
     upcycled = hidden(out, parameters_of(out, 0)) - wanted
     assert np.linalg.norm(upcycled) < 0.4 * np.linalg.norm(copied)
 
@@ -139,13 +144,15 @@ def test_layers_of_every_period():
         Skeleton.of(module.ModelConfig(), TrainConfig()).config,
         experts=2, sparse_every=2, encoder_layers=4, decoder_layers=2,
     )  # fmt: skip
-    assert sparse_layers(model) == [
+    assert list_sparse_layers(model) == [
         "encoder.periods.0.blocks.1.switch.",
         "encoder.periods.1.blocks.1.switch.",
         "decoder.periods.0.blocks.1.switch.",
     ]
-    kernels = {f"{prefix}wo": np.ones((2, 1, 1), np.float32) for prefix in sparse_layers(model)}
-    changed = scaled(kernels, model, np.array([2.0, 3.0, 4.0]))
+    kernels = {
+        f"{prefix}wo": np.ones((2, 1, 1), np.float32) for prefix in list_sparse_layers(model)
+    }
+    changed = scale_outputs(kernels, model, np.array([2.0, 3.0, 4.0]))
     assert [changed[name].max() for name in kernels] == [2, 3, 4]
 
 
