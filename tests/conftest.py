@@ -73,7 +73,6 @@ def run_demo(demo_steps: int) -> RunDemo:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "PREFECT_HOME": str(out.parent / "prefect")},
         )
 
     return run

@@ -1,16 +1,13 @@
-"""The chain as one flow: text, examples, models over seeds, fine-tuning, reports."""
+"""The chain in one command: text, examples, models over seeds, fine-tuning, reports."""
 
 import dataclasses
 import itertools
 import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
-from prefect.cache_policies import NO_CACHE
 
 from mswitch.flows.chains import held_out_text
 from mswitch.flows.chains.machine_settings import (
@@ -21,8 +18,9 @@ from mswitch.flows.chains.machine_settings import (
     setting_for,
 )
 from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
-from mswitch.flows.child_processes import run_with_restarts
 from mswitch.flows.devices_found import find_devices
+from mswitch.flows.jobs.tied import run_tied
+from mswitch.flows.reports import pair
 from mswitch.flows.stages import (
     corpus,
     evaluate,
@@ -53,32 +51,6 @@ FETCHED = {
 }
 
 
-@task(task_run_name="{title}", cache_policy=NO_CACHE)
-def run_stage(title: str, stage: Stage, values: dict[str, Any]) -> dict[str, Any]:
-    """Run a stage: here, or, where it computes with JAX, in a process that is started again."""
-    if not stage.accelerator:
-        return stage.run(**values)
-    run_with_restarts(stage.argv(**values))
-    return {"out": str(values[stage.output])}
-
-
-@task(task_run_name="{out.name}")
-def write_report(
-    baselines: list[Path],
-    candidates: list[Path],
-    out: Path,
-    downstream: list[Path],
-    timed: bool,
-    text: dict[str, Any],
-) -> dict[str, Any]:
-    """Compare models over all seeds."""
-    from mswitch.flows.reports import pair
-
-    return pair.write_report(
-        baselines, candidates, out, downstream=downstream, timed=timed, text=text, replace=True
-    )
-
-
 class Chain:
     """Runs stages one after another, and keeps how long each took.
 
@@ -89,20 +61,22 @@ class Chain:
     def __init__(self, name: str):
         self.name, self.secs = name, dict[str, float]()
 
-    def run(self, title: str, stage: Stage, **values: Any) -> dict[str, Any]:
-        """Run a stage."""
-        return self.time(title, run_stage, title, stage, values)
+    def run(self, title: str, stage: Stage, **values: Any) -> None:
+        """Run a stage: here, or, if it computes with JAX, as a job that is started again."""
+        if stage.accelerator:
+            self.time(title, run_tied, stage.job(**values), f"mswitch {self.name}")
+        else:
+            self.time(title, stage.run, **values)
 
-    def time(self, title: str, step: Any, *arguments: Any) -> dict[str, Any]:
+    def time(self, title: str, step: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         """Run a step, announce it, and note how long it took."""
         say(self.name, f"{len(self.secs) + 1}. {title}")
         start = time.monotonic()
-        found = step(*arguments)
+        result = step(*arguments, **named)
         self.secs[title] = round(time.monotonic() - start, 1)
-        return found
+        return result
 
 
-@flow(name="mswitch-chain", flow_run_name="{out.name}")
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
     """Do all that is left to do under `out`.
 
@@ -124,6 +98,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             check_text(chain, request, setting, data, out)
             return {"stage": name, "out": data}
         plan = settled(request, out)
+        print(plan.summary, file=sys.stderr)
         setting = request.setting_of(plan.setting)
         data = prepare(chain, request, setting, out)
         text = check_text(chain, request, setting, data, out)
@@ -158,11 +133,9 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
         summaries = []
         for folder, (baseline, candidates) in setting.reports.items():
             compared = [run for model in candidates for run in runs_of[model]]
-            of = runs_of[baseline], compared, out / folder, tuned, setting.timed, text
-            summaries.append(chain.time(folder, write_report, *of))
-        rows = [{"stage": stage, "seconds": secs} for stage, secs in chain.secs.items()]
-        create_table_artifact(key=f"{name}-stages", table=rows)
-        create_markdown_artifact(key=f"{name}-verdict", markdown=summaries[0]["verdict"])
+            of = runs_of[baseline], compared, out / folder
+            how = {"downstream": tuned, "timed": setting.timed, "text": text, "replace": True}
+            summaries.append(chain.time(folder, pair.write_report, *of, **how))
         hours = {model: sum(map(trained_hours, of)) for model, of in runs_of.items()}
         return {**summaries[0], "hours": hours, "stage_secs": chain.secs}
 

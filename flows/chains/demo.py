@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from mswitch.flows.chains.evidence import run_supervised
-from mswitch.flows.stages.common import Json
+from mswitch.flows.stages.common import Json, finish
+from mswitch.pipelines.progress import say
 
 app = App(name="demo")
 
@@ -22,8 +22,7 @@ def demo(
 ) -> int:
     """Sample, corpus, vocabulary, examples, two trainings, two evaluations, fine-tuning, report.
 
-    One Prefect flow on an ephemeral API and SQLite, Beam's local runner and JAX on the CPU:
-    nothing to start before, and four to nine minutes on two cores. Run it again and it does
+    Nothing to start before, and four to nine minutes on two cores. Run it again and it does
     nothing; kill it and it continues. The report is OUT/report/report.html.
 
     The report says what so small a pair of models learned of so little text. What experts gain
@@ -39,6 +38,7 @@ def demo(
         finetune_steps: steps of fine-tuning each model to tell the languages apart, in place of
             80 (gflanguages) or none (debian); 0 leaves fine-tuning out.
     """
+    from mswitch.flows.chains.chain import run_chain
     from mswitch.flows.chains.plan import Request
 
     request = Request(
@@ -48,4 +48,10 @@ def demo(
         seeds=1,
         finetune_steps=finetune_steps,
     )
-    return run_supervised("demo", request, out, json)
+    code = finish(run_chain("demo", request, out), json)
+    say(
+        "demo",
+        "experts gain on text that is all facts: `mswitch evidence --setting names --steps 2400` "
+        "shows it in 45 minutes",
+    )
+    return code

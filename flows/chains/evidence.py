@@ -1,39 +1,17 @@
 """`mswitch evidence`: the speed-up that a machine can show in a given time."""
 
 import dataclasses
-import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
-from mswitch.flows.child_processes import is_supervised, supervise
 from mswitch.flows.stages.common import Json, finish, print_result, split_commas
-from mswitch.pipelines.progress import say
-
-if TYPE_CHECKING:
-    from mswitch.flows.chains.plan import Request
 
 app = App(name="evidence")
 
 AtLeastOne = Parameter(validator=validators.Number(gte=1))
 Flag = Parameter(negative="")
-
-#: Prefect's settings for a flow in this process, whose server ends with it.
-_PREFECT_DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # The flow uses no blocks; looking for kinds of them takes a second.
-    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
-    # The command prints errors itself, once and readably.
-    "PREFECT_LOGGING_LEVEL": "CRITICAL",
-    # Its server, stopped at the end, may log the traceback of a cancelled query as an error.
-    "PREFECT_LOGGING_ROOT_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    # The first start migrates a fresh database: Prefect's own 20 s are too tight.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-}
 
 
 @app.default
@@ -131,30 +109,6 @@ def evidence(
     if dry_run:
         plan = make_plan(request)
         return print_result({"stage": "evidence", **dataclasses.asdict(plan)}, plan.summary, json)
-    return run_supervised("evidence", request, out, json, prepare_only)
-
-
-def run_supervised(
-    name: str, request: "Request", out: Path, json: bool, prepare_only: bool = False
-) -> int:
-    """Run the chain in a child of this command, which leaves nothing behind however it ends."""
-    from mswitch.flows.chains.plan import settled
-    from mswitch.pipelines.directory_lock import lock_directory
-
-    if not is_supervised(name):
-        # The flow settles it again; a refusal need not wait for Prefect.
-        if not prepare_only:
-            with lock_directory(out):
-                print(settled(request, out).summary, file=sys.stderr)
-        return supervise(sys.argv[1:])
-    os.environ.update({k: v for k, v in _PREFECT_DEFAULTS.items() if k not in os.environ})
     from mswitch.flows.chains.chain import run_chain
 
-    ended = finish(run_chain(name, request, out, prepare_only), json)
-    if name == "demo":
-        say(
-            name,
-            "experts gain on text that is all facts: `mswitch evidence --setting names --steps "
-            "2400` shows it in 45 minutes",
-        )
-    return ended
+    return finish(run_chain("evidence", request, out, prepare_only), json)

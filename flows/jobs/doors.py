@@ -6,8 +6,7 @@
 
 `follow` may be killed at any moment, and called again anywhere where the output and the launcher
 are in reach: it takes over the attempt that lives, or judges the one that ended, or starts the
-next. `look` changes nothing, and `leave` pauses or cancels. `mswitch demo` and `mswitch evidence`
-do without: their trainers end with them (`mswitch.flows.child_processes`).
+next. `look` changes nothing, and `leave` pauses or cancels.
 """
 
 import contextlib

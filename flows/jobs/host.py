@@ -3,7 +3,7 @@
     python -m mswitch.flows.jobs.host LOCK_FD CODES_FILE COMMAND...
 
 It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`), and
-what the command left running dies with both.
+what the command left running dies with both. If the environment says so, it dies with its parent.
 """
 
 import json
@@ -22,6 +22,8 @@ from mswitch.models import lifeline
 
 def main(lock: int, codes_file: Path, command: list[str]) -> None:
     """Run `command` to its end; SIGTERM is passed on to it, once."""
+    if os.environ.get(lifeline.VARIABLE):
+        lifeline.exit_with_parent()
     started = time.time()
     about = {"pid": os.getpid(), "node": os.uname().nodename, "started": started}
     os.write(lock, json.dumps(about).encode())

@@ -1,4 +1,4 @@
-"""Jobs as processes of this machine, which outlive the terminal, the worker and the flow.
+"""Jobs as processes of this machine, which outlive terminal, worker and flow unless they are tied.
 
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
 group, with the log as its output. Submitter, host and command share one open lock file: the attempt
@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from mswitch.flows.jobs.job import Job, Status, read_log
 from mswitch.flows.jobs.places import take_place
+from mswitch.models import lifeline
 from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
@@ -36,11 +37,14 @@ class Local:
     """Runs the one process of a job on this machine; see `mswitch.flows.jobs.job.Launcher`.
 
     Attributes:
-        trainings: how many trainings this machine gets at a time. It is no part of the profile: who
-            starts an attempt says it, not who asked for the job.
+        trainings: how many trainings this machine gets at a time. This and `tied` are no part of
+            the profile: who starts an attempt says them, not who asked for the job.
+        tied: whether an attempt ends with this process. Then it takes no place, and its log lacks
+            its standard output.
     """
 
     trainings: int = 1
+    tied: bool = False
 
     @property
     def poll_secs(self) -> float:
@@ -66,7 +70,8 @@ class Local:
             if lock is None or job.file(attempt, ".json").exists():
                 return
             fault_point("launch.before_host")
-            take_place(job, Path(lock.name), self.trainings)
+            if not self.tied:
+                take_place(job, Path(lock.name), self.trainings)
             lock.truncate(0)
             with open(job.file(attempt, ".log"), "ab") as log:
                 host = subprocess.Popen(
@@ -76,13 +81,14 @@ class Local:
                         *(*job.program, *job.argv),
                     ],
                     cwd=job.cwd,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    env={**os.environ, lifeline.VARIABLE: "1" if self.tied else ""},
+                    stdin=subprocess.PIPE if self.tied else subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL if self.tied else log,
                     stderr=log,
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
                 )
-        # Nobody waits for it but the kernel, which keeps it as a zombie until somebody does.
+        # Else the kernel would keep it as a zombie; and a lifeline is held as long as `host` is.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:

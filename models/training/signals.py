@@ -8,12 +8,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
 
 from mswitch.pipelines.progress import say
+from mswitch.pipelines.stop_signals import first_signal
 
 
 @contextlib.contextmanager
@@ -29,18 +29,9 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
     """
     alone = jax.process_count() == 1
     requested = threading.Event()
-    previous = {}
-    wakeup_fd = -1
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        if previous:
-            signal.set_wakeup_fd(wakeup_fd)
-
-    def request(number: int, _frame: FrameType | None) -> None:
+    def request(number: int) -> None:
         say("train", f"{signal.Signals(number).name}: saving after this step")
-        restore()
         requested.set()
         if not alone:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -48,13 +39,5 @@ def stop_requests() -> Iterator[Callable[[int], bool]]:
     def due(step: int) -> bool:
         return requested.is_set() if alone else multihost_utils.reached_preemption_sync_point(step)
 
-    if threading.current_thread() is threading.main_thread():
-        # A request to stop must not wake the code that ends the process
-        # (`mswitch.flows.cli.interrupts`).
-        wakeup_fd = signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
-            previous[number] = signal.signal(number, request)
-    try:
+    with first_signal((signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,), request):
         yield due
-    finally:
-        restore()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from corpus_builds import LENIENT, build
 from debian_packages import add_cldr, add_package, make_mirror, needs_dpkg
 from jax.sharding import AbstractMesh
-from processes import run_mswitch, start_mswitch
+from processes import run_mswitch, run_to_fault, start_mswitch
 from trees import data_bytes
 
 from mswitch.flows.chains import held_out_text
@@ -413,14 +414,13 @@ class Study:
         self.examples = example_files.write_examples(
             place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
         )
-        self.home = str(place / "prefect")
 
     def words(self, out: Path) -> list[str]:
         words = ["evidence", f"--examples={self.examples}", "--setting=cpu", f"--out={out}"]
         return [*words, "--steps=6", "--seeds=2", "--json"]
 
-    def run(self, out: Path, fault: str = "") -> subprocess.CompletedProcess[str]:
-        return run_mswitch(*self.words(out), MSWITCH_FAULT=fault, PREFECT_HOME=self.home)
+    def run(self, out: Path) -> subprocess.CompletedProcess[str]:
+        return run_mswitch(*self.words(out))
 
 
 @pytest.fixture(scope="module")
@@ -460,14 +460,14 @@ def test_the_report_is_of_both_models_over_all_seeds(undisturbed):
 @pytest.mark.timeout(1800)
 def test_killed_anywhere_it_continues_and_the_report_is_the_same(study, undisturbed, tmp_path):
     out = tmp_path / "killed"
-    process = start_mswitch(*study.words(out), PREFECT_HOME=study.home)
+    process = start_mswitch(*study.words(out))
     while not list(out.glob("runs/*/metrics.jsonl")):
         assert process.poll() is None
         time.sleep(0.1)
     process.kill()
     process.communicate()
     for fault in ("train.before_marker", "evaluate.before_rename", "report.before_publish"):
-        assert study.run(out, fault).returncode != 0
+        assert run_to_fault(fault, *study.words(out)) == -signal.SIGKILL
     done = study.run(out)
     assert done.returncode == 0, done.stderr
     for name in ("report.json", "report.html", "per_language.csv"):
@@ -494,7 +494,7 @@ def test_a_seed_added_after_an_extension_is_evaluated_as_the_others(study, undis
     shutil.copytree(undisturbed, out)
     for seeds in (2, 3):
         words = [f"--seeds={seeds}", "--steps=12"]
-        done = run_mswitch(*study.words(out)[:-3], *words, PREFECT_HOME=study.home)
+        done = run_mswitch(*study.words(out)[:-3], *words)
         assert done.returncode == 0, done.stderr
     report = json.loads((out / "report" / "report.json").read_text())
     assert [side["seeds"] for side in report["runs"].values()] == [[0, 1, 2]] * 2
@@ -510,7 +510,6 @@ def test_names_of_things_are_fetched_and_trained_on(tmp_path, monkeypatch):
     mirror = make_mirror(tmp_path, monkeypatch)
     langs = [code for code, language in languages().items() if language.mc4 and "-" not in code]
     add_cldr(mirror, ["en", *[code for code in langs if code != "en"][:31]], 251)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     out = tmp_path / "out"
     words = ["evidence", "--setting=names", f"--out={out}", "--steps=6", "--seeds=1", "--json"]
     done = run_mswitch(*words)
@@ -562,7 +561,6 @@ def test_prose_is_checked_before_it_is_trained_on(tmp_path, monkeypatch):
             for number, page in enumerate(pages)
         }
         add_package(mirror, package, files)
-    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     out = tmp_path / "out"
     words = ["evidence", "--setting=prose", f"--out={out}", "--json"]
     for removes in (True, False):

@@ -10,16 +10,15 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import time
 from pathlib import Path
 
 import psutil
 import pytest
-from processes import wait_for
+from processes import MSWITCH, run_to_fault, wait_for
 
-from mswitch.pipelines.faults import FAULT_POINTS, VARIABLE
+from mswitch.pipelines.faults import FAULT_POINTS
 
 pytestmark = pytest.mark.kill
 
@@ -27,20 +26,17 @@ STEPS = os.environ.get("MSWITCH_KILL_STEPS")
 SEED = int(os.environ.get("MSWITCH_KILL_SEED", "0"))
 RANDOM_KILLS = 5
 #: Other tests compile more than they compute.
-ENVIRONMENT = {**os.environ, "XLA_FLAGS": ""}
+ENVIRONMENT = {"XLA_FLAGS": ""}
 #: What must not depend on how often the demo was killed; timings may.
 COMPARED = ("sample", "corpus", "vocabulary", "examples", "runs/*/eval")
 
 
 def command(out: Path) -> list[str]:
-    steps = ["--steps", STEPS] if STEPS else []
-    return [sys.executable, "-m", "mswitch.flows.cli.main", "demo", "--out", str(out), *steps]
+    return ["demo", "--out", str(out), *(["--steps", STEPS] if STEPS else [])]
 
 
 def run(out: Path, fault: str = "") -> int:
-    return subprocess.run(
-        command(out), env={**ENVIRONMENT, VARIABLE: fault}, check=False
-    ).returncode
+    return run_to_fault(fault, *command(out), **ENVIRONMENT)
 
 
 def fingerprints(out: Path) -> dict[str, str]:
@@ -74,9 +70,8 @@ def undisturbed(tmp_path_factory) -> dict[str, str]:
 def test_killed_at_every_fault_point(undisturbed, tmp_path):
     out = tmp_path / "demo"
     for point in FAULT_POINTS:
-        code = run(out, point)
-        assert code != 0, f"the run was not killed at {point}"
-        print(f"killed at {point}: exit code {code}", flush=True)
+        assert run(out, point) == -signal.SIGKILL, f"the run was not killed at {point}"
+        print(f"killed at {point}", flush=True)
     assert run(out) == 0
     assert fingerprints(out) == undisturbed
 
@@ -86,7 +81,7 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
     moments = random.Random(SEED)
     kill = 0
     while kill < RANDOM_KILLS:
-        process = psutil.Popen(command(out), env=ENVIRONMENT)
+        process = psutil.Popen([*MSWITCH, *command(out)], env={**os.environ, **ENVIRONMENT})
         time.sleep(moments.uniform(15, 60))
         if process.poll() is not None:
             # With few steps, or most of the work done, it can end first: begin again.
@@ -95,13 +90,13 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
             continue
         below = process.children(recursive=True)
         whole_tree = kill % 2 == 0
-        # Alternately everything at once, and the flow's process alone.
-        for one in (process, *below) if whole_tree else below[:1]:
+        # Alternately everything at once, and the command's own process alone.
+        for one in (process, *below) if whole_tree else [process]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         process.wait(30)
         wait_for(lambda: not writers(out), 10)
-        print(f"killed {'the whole tree' if whole_tree else 'the flow alone'}", flush=True)
+        print(f"killed {'the whole tree' if whole_tree else 'the command alone'}", flush=True)
         kill += 1
     assert run(out) == 0
     assert fingerprints(out) == undisturbed

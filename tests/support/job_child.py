@@ -62,7 +62,7 @@ def main(mode: str, out: Path, *url: str) -> None:
         write("half", out, *url)
         sys.exit(75)
     if mode == "refuse":
-        print("mswitch: --steps is 0: give at least 1", flush=True)
+        print("mswitch: --steps is 0: give at least 1", file=sys.stderr)
         sys.exit(2)
     if mode in ("fail", "stall", "unmarked"):
         sys.exit({"fail": 1, "stall": 75, "unmarked": 0}[mode])

@@ -61,6 +61,19 @@ def run_mswitch(*words: object, **variables: str) -> subprocess.CompletedProcess
     return run_python("-m", "mswitch.flows.cli.main", *words, **variables)
 
 
+def run_to_fault(fault: str, *words: object, **variables: str) -> int:
+    """Run a command of mswitch whose process, or that of a job of it, is killed; return its code.
+
+    It would start the job again, which would be killed again: so it is killed too.
+    """
+    process = start_mswitch(*words, MSWITCH_FAULT=fault, **variables)
+    assert process.stderr
+    for line in process.stderr:
+        if " killed (signal 9); continues at " in line:
+            process.kill()
+    return process.wait()
+
+
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
     """Wait until a process ends with a code; what it said."""
     _, errors = process.communicate()
