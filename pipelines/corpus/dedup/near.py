@@ -90,10 +90,6 @@ class NearDedup(Dedup):
     def kept_keys(self, page: Page) -> np.ndarray:
         return unpack(page.columns["band_keys"])
 
-    def match_probability(self, similarity: float) -> float:
-        """Return how likely pages of this Jaccard similarity match."""
-        return 1 - (1 - similarity**self.rows) ** self.bands
-
     def signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
         """Return uint32 [pages, bands x rows], of the pages `chosen` or of all."""
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
