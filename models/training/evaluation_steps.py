@@ -5,19 +5,21 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
+#: A speed-up beyond this shows as a bound.
+SPAN = 64
 
-def space_steps(steps: int, count: int = 16, span: int = 64) -> tuple[int, ...]:
+
+def space_steps(steps: int, count: int = 16) -> tuple[int, ...]:
     """Return `count` different steps, evenly spaced in log(step), the last of them `steps`.
 
-    The first is about `steps / span`: a speed-up beyond `span` shows as a bound. If two rounded
-    steps coincide, the later one takes the next free step. A run shorter than `count` is evaluated
-    at every step.
+    The first is about `steps / SPAN`. If two rounded steps coincide, the later one takes the next
+    free step. A run shorter than `count` is evaluated at every step.
     """
     if count == 1 or steps == 1:
         return (steps,)
     if steps <= count:
         return tuple(range(1, steps + 1))
-    first = max(1.0, steps / span)
+    first = max(1.0, steps / SPAN)
     chosen: list[int] = []
     for index in range(count):
         ideal = first * math.exp(math.log(steps / first) * index / (count - 1))

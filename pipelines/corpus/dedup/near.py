@@ -90,10 +90,6 @@ class NearDedup(Dedup):
     def kept_keys(self, page: Page) -> np.ndarray:
         return unpack(page.columns["band_keys"])
 
-    def compute_match_probability(self, similarity: float) -> float:
-        """Return the probability that pages of this Jaccard similarity match."""
-        return 1 - (1 - similarity**self.rows) ** self.bands
-
     def compute_signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
         """Return the signatures of `chosen` pages, by default all: uint32 [pages, bands x rows]."""
         shingles, firsts = _shingles(words, self.shingle_words, chosen)
