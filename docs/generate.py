@@ -19,12 +19,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {
         "reference/cli.md": command_line(),
         "reference/corpus-rules.md": corpus_rules(),
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(),
-        "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(),
+        "changelog.md": top_page("CHANGELOG.md"),
+        "contributing.md": top_page("CONTRIBUTING.md"),
     }
     for path, content in generated.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def top_page(name: str) -> str:
+    """Return a page at the top of the repository, with links that hold in the site."""
+    return (ROOT / name).read_text().replace("](docs/", "](")
 
 
 def command_line() -> str:

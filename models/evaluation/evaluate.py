@@ -26,7 +26,7 @@ from mswitch.models.training.distributed import (
     say_once,
     together,
 )
-from mswitch.models.training.make_tables import is_written, write_table
+from mswitch.models.training.tables import is_written, write_table
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,

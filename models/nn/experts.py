@@ -20,7 +20,7 @@ from mswitch.models.capacity import expert_capacity
 from mswitch.models.config import ModelConfig
 from mswitch.models.nn.layers import activate, dropout, fan_in_init, parameter, split_key
 from mswitch.models.nn.router import Router, RoutingStats, queue_positions
-from mswitch.models.nn.sharded_attention import TPUS, device_kind
+from mswitch.models.nn.sharded_attention import TPUS, find_device_kind
 from mswitch.models.partitioning import BATCH_AXES
 
 #: A capacity without a limit: tokens are sorted by expert.
@@ -285,7 +285,7 @@ class SwitchFeedForward(nnx.Module):
     ) -> Float[Array, "G S D"]:
         into = [kernel[...].astype(self.dtype) for kernel in self._into]
         back = self.wo[...].astype(self.dtype)
-        grouped = key is None and device_kind(self.mesh).startswith(tuple(TPUS))
+        grouped = key is None and find_device_kind(self.mesh).startswith(tuple(TPUS))
         compute = compute_groups if grouped else functools.partial(self._compute_blocks, key=key)
         if self.mesh is None:
             return compute(tokens, expert, into, back)
