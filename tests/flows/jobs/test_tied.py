@@ -17,10 +17,10 @@ from mswitch.models import lifeline
 from mswitch.pipelines.errors import UserError
 
 #: Python that runs the job `MODE OUT` of a stand-in command, and leaves on Ctrl-C as `mswitch`
-#: does. A shell has its background jobs ignore SIGINT.
+#: does, unless its first argument has it ignored, as a shell has by its background jobs.
 PARENT = """
 import pathlib, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
 from mswitch.flows.cli.interrupts import leave_on_interrupt
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.tied import run_tied
@@ -37,8 +37,8 @@ def world(tmp_path):
     world.clean()
 
 
-def start(world: World, mode: str) -> subprocess.Popen[str]:
-    words = ("-c", PARENT, job_child.__file__, mode, str(world.out))
+def start(world: World, mode: str, on_ctrl_c: str = "default_int_handler") -> subprocess.Popen[str]:
+    words = ("-c", PARENT, on_ctrl_c, job_child.__file__, mode, str(world.out))
     parent = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
     world.wait_for_beat()
     return parent
@@ -86,6 +86,17 @@ def test_a_second_ctrl_c_ends_both_at_once(world):
     assert parent.wait(10) == 130
     parent.communicate()
     wait_for(lambda: not world.lives())
+
+
+def test_ctrl_c_stays_ignored_where_it_is(world):
+    parent = start(world, "steady", "SIG_IGN")
+    parent.send_signal(signal.SIGINT)
+    world.wait_for_beat()
+    assert world.record.intent == "run"
+    parent.terminate()
+    parent.communicate(timeout=20)
+    assert parent.returncode == -signal.SIGTERM
+    assert (world.out / "saved").exists()
 
 
 def test_what_was_killed_continues_and_what_fails_or_is_refused_does_not(world, capfd):
