@@ -26,7 +26,6 @@ from mswitch.models.training.distributed import (
     say_once,
     together,
 )
-from mswitch.models.training.make_tables import is_written, write_table
 from mswitch.models.training.run_directory import (
     CHECKPOINTS,
     CONFIG,
@@ -35,6 +34,7 @@ from mswitch.models.training.run_directory import (
     read_run,
 )
 from mswitch.models.training.run_files import EVALUATION, RunFiles, open_files
+from mswitch.models.training.tables import is_written, write_table
 from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.ul2 import NAMES

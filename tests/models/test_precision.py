@@ -12,7 +12,7 @@ from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.decode import make_decoder
-from mswitch.models.nn.experts import gated
+from mswitch.models.nn.experts import apply_gate
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_gradients
 
@@ -85,6 +85,6 @@ def test_the_gates_gradient_is_a_sum_in_float32():
     rng = np.random.default_rng(0)
     y, upstream = (jnp.array(rng.normal(1.0, 0.3, (1, 4, 768)), jnp.bfloat16) for _ in range(2))
     gate = jnp.array(rng.random((1, 4)), jnp.float32)
-    _, pull = jax.vjp(lambda gate: gated(y, gate), gate)
+    _, pull = jax.vjp(lambda gate: apply_gate(y, gate), gate)
     exact = (np.asarray(y, np.float64) * np.asarray(upstream, np.float64)).sum(axis=-1)
     np.testing.assert_allclose(jax.jit(pull)(upstream)[0], exact, rtol=1e-5)

@@ -33,7 +33,7 @@ from mswitch.models.training.total_loss import FEATURES, compute_batch_loss
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.tasks.batches.collate import collate, pack_rows
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 
 pytestmark = pytest.mark.training
@@ -283,7 +283,7 @@ def test_several_tasks_are_tuned_on_together(origin, tasks, tmp_path):
     assert described["languages"]["b/de"]["rate"] == pytest.approx(8 / 11)
     paths = {name: (out / path).resolve() for name, path in described["examples"]["paths"].items()}
     assert paths == {"a": tasks.resolve(), "b": longer.resolve()}
-    batches = TaskBatches(task_mixture(file), 8)
+    batches = TaskBatches(open_task_mixture(file), 8)
     assert described["tokens_per_step"] == 8 * (batches.inputs_length + batches.targets_length)
     few = evaluate(out, tasks, EvaluateConfig(max_documents=1, steps="last"))
     assert (few["steps"], few["documents"]) == (1, 2)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.capped_budget import capped_budget
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages, mc4_codes, task_name
-from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
+from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, list_groups, mixtures
 from mswitch.tasks.batches.order import MixtureOrder
 from mswitch.tasks.batches.training import TrainBatches
 
@@ -142,7 +142,7 @@ def test_groups_are_those_of_the_table():
         assert sum(map(len, sets)) == len(set.union(*sets)) == 107
     indo_european = named["mc4.family.Indo_European"].members()
     assert set(named["mc4.family.Germanic"].members()) < set(indo_european)
-    tiers = {tier: Mixture(tiers=(tier,)).members() for tier in groups("tiers")}
+    tiers = {tier: Mixture(tiers=(tier,)).members() for tier in list_groups("tiers")}
     assert "en" in tiers["high"]
     assert "sq" in tiers["mid"]
     assert "yo" in tiers["low"]
