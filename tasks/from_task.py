@@ -402,10 +402,10 @@ def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)
         return [[example[name].tolist() for name in _SIDES] for example in examples]
 
-    one = first(0)
-    if one != first(0):
+    examples = first(0)
+    if examples != first(0):
         raise UserError(
             f"{task.name} yields other examples each time, which no seed repeats: let its "
             "preprocessors take their seeds from seqio.map_over_dataset"
         )
-    return one != first(1)
+    return examples != first(1)

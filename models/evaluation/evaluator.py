@@ -131,7 +131,7 @@ class Evaluator:
         self._part, self._parts = find_fed_part(self._mesh)
         self._shards = train.data_parallel * train.expert_parallel
         check_divisible(self._model, train, Groups(self._shards, self._shards))
-        self._skeleton = Skeleton.of(self._model, train, self._mesh)
+        self._skeleton = Skeleton.build(self._model, train, self._mesh)
         self._step = make_evaluation_step(self._skeleton)
         self._compiled: dict[Any, Callable[..., EvaluationResult]] = {}
         self._batches = batches

@@ -114,7 +114,7 @@ def train_prepared(
         kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
         # The whole model uses one kind of attention, whatever the lengths of its parts.
         settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
-        skeleton = Skeleton.of(model, settled, mesh)
+        skeleton = Skeleton.build(model, settled, mesh)
         counts = count_parameters(skeleton)
         measured = {
             "parameters": sum(counts.values()),

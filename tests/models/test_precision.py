@@ -39,7 +39,7 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name, request):
     batch = skewed_batch(config.vocabulary_size)
     gradients: dict[str, dict[str, np.ndarray]] = {}
     for dtype in ("float32", "bfloat16"):
-        skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype=dtype))
+        skeleton = Skeleton.build(config, TrainConfig(batch_size=ROWS, dtype=dtype))
         parameters = jax.jit(skeleton.initial_parameters)()
         groups = group_batch(config, ROWS, INPUTS, TARGETS)
         gradient = jax.jit(make_gradients(skeleton, groups))(parameters, batch, jax.random.key(0))
@@ -65,7 +65,7 @@ def lowered(skeleton: Skeleton) -> dict[str, str]:
 
 def test_float32_products_are_so_on_accelerators(sparse):
     """Without a precision a TPU would take one bfloat16 pass, a GPU TF32."""
-    for name, text in lowered(Skeleton.of(sparse, TrainConfig(dtype="float32"))).items():
+    for name, text in lowered(Skeleton.build(sparse, TrainConfig(dtype="float32"))).items():
         products = [line for line in text.splitlines() if "dot_general" in line]
         assert len(products) > 10, name
         for line in products:
@@ -73,7 +73,7 @@ def test_float32_products_are_so_on_accelerators(sparse):
 
 
 def test_in_bfloat16_the_router_alone_takes_three_passes(sparse):
-    text = lowered(Skeleton.of(sparse, TrainConfig()))["gradients"]
+    text = lowered(Skeleton.build(sparse, TrainConfig()))["gradients"]
     products = [line for line in text.splitlines() if "dot_general" in line]
     precise = [line for line in products if "precision = [DEFAULT, DEFAULT]" not in line]
     # In encoder and decoder; the gradients take one pass.

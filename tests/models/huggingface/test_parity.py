@@ -109,7 +109,7 @@ def test_mswitch_equals_plain_numpy(groups, capacity):
     # Larger weights would make attention so sharp that what float32 rounds off grows to 1e-5.
     parameters = {
         name: np.float32(drawn.normal(value.ndim == 1, 0.2, value.shape))
-        for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
+        for name, value in Skeleton.build(model, TrainConfig(dtype="float32")).shapes.items()
     }
     weights = {piece.tensor: _read_tensor(piece, parameters) for piece in list_pieces(model)}
     outcome = reference.switch_model(
@@ -152,7 +152,7 @@ def test_the_training_loss_equals_plain_numpy(capacity_factor):
     }
     loss = functools.partial(
         compute_batch_loss,
-        Skeleton.of(model, train),
+        Skeleton.build(model, train),
         groups=Groups(groups, groups),
         target_tokens=real.sum(),
     )
