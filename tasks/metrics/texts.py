@@ -191,7 +191,7 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
     """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if words have spaces."""
-    # Its tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
+    # SacreBLEU's tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _make_bleu_with("bleu", tokenizer)
 

@@ -39,7 +39,8 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _TRUTH = ("False", "True")
 _Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
-#: Labels, metrics and examples of GLUE's tasks. Examples are rates; WNLI is not in the mixture.
+#: Labels, metrics and rates of GLUE's tasks in the mixture, which WNLI is not in; rates are numbers
+#: of examples.
 GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),

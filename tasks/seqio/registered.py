@@ -19,7 +19,7 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, without_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Number of seeds of a shard, before the next shard's begin.
+#: Number of seeds per shard; the next shard's seeds follow.
 _SEEDS = 10_000
 #: Text that TensorFlow adds to the reason of an error.
 _OF_TENSORFLOW = re.compile(
