@@ -312,10 +312,10 @@ def test_what_a_module_imports_from_its_folder_is_part_of_its_identity(tmp_path,
     (tmp_path / "part_of_tasks.py").write_text("SIZE = 1")
     (tmp_path / "tabnanny.py").write_text("raise RuntimeError('shadows the one of Python')")
     module = Registered("any", "tasks_with_parts", str(tmp_path))
-    before = module.module_sha256()
-    assert module.module_sha256() == before
+    before = module.hash_module()
+    assert module.hash_module() == before
     (tmp_path / "part_of_tasks.py").write_text("SIZE = 2")
-    assert module.module_sha256() != before
+    assert module.hash_module() != before
 
 
 def test_only_files_are_hashed_as_such(tmp_path, monkeypatch):
