@@ -56,8 +56,8 @@ class Mixture:
         mc4_only: only mC4's 107 codes.
         alpha: exponent of the rates, records ** alpha: 0 is even, 1 proportional; 1 / temperature.
         weights: rates by language, instead of records ** alpha; only these languages.
-        max_epochs: largest number of repetitions of a language's text, as long as other languages
-            can take the rest of the budget; None for no cap.
+        max_epochs: most epochs of a language's text, as long as other languages can take the rest
+            of the budget; None for no cap.
     """
 
     languages: tuple[str, ...] = ()
