@@ -385,7 +385,7 @@ _STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateConfig:
-    """How kept checkpoints are evaluated.
+    """Settings for evaluating kept checkpoints.
 
     Attributes:
         batch_size: validation sequences per step; it changes the results only by rounding. By
@@ -436,7 +436,7 @@ class EvaluateConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
-    """How answers are decoded.
+    """Settings for decoding answers.
 
     Attributes:
         decode: `greedy` takes the likeliest token each time; `beam` searches, as T5X does; `labels`

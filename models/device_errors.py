@@ -15,7 +15,7 @@ def check_devices() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # a platform without its plugin is the latter
         if "DEADLINE_EXCEEDED" in str(error):
-            raise  # another process of the job did not come
+            raise  # another process of the job did not join
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "it has no plugin"
         asked = os.environ.get("JAX_PLATFORMS")
         raise UserError(

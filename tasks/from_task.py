@@ -40,8 +40,8 @@ from mswitch.pipelines.supervised.shards import (
 from mswitch.pipelines.supervised.split import key64
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, make_metric
-from mswitch.tasks.seqio.own_metrics import example_id, metrics_of
-from mswitch.tasks.seqio.registered import Registered, check_task, preprocessed
+from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
+from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
 #: Number of examples that show whether a task draws at random.
 TRIED = 32
@@ -101,13 +101,13 @@ def build_from_task(
         out: the output directory.
         config: lengths, and settings that seqio does not have.
     """
-    opened, found = open_vocabulary(vocabulary), registered.find()
-    draws = _check(found, opened, config)
-    if isinstance(found, seqio.Task):
-        return _build(registered, found, opened, out, config, draws[found.name])
-    rates = {task.name: _rate(found, task) for task in found.tasks}
+    opened, provider = open_vocabulary(vocabulary), registered.find()
+    draws = _check(provider, opened, config)
+    if isinstance(provider, seqio.Task):
+        return _build(registered, provider, opened, out, config, draws[provider.name])
+    rates = {task.name: _read_rate(provider, task) for task in provider.tasks}
     if ":" in "".join(rates):
-        raise UserError(f"tasks of {found.name} have : in their names: rename them")
+        raise UserError(f"tasks of {provider.name} have : in their names: rename them")
     summaries = [
         _build(
             dataclasses.replace(registered, name=task.name),
@@ -117,7 +117,7 @@ def build_from_task(
             config,
             draws[task.name],
         )
-        for task in found.tasks
+        for task in provider.tasks
     ]
     # A task without a training split is only for evaluation; seqio omits it from training too.
     tables = (
@@ -136,21 +136,21 @@ def build_from_task(
 
 
 def _check(
-    found: seqio.Task | seqio.Mixture, vocabulary: VocabularyModel, config: FromTaskConfig
+    provider: seqio.Task | seqio.Mixture, vocabulary: VocabularyModel, config: FromTaskConfig
 ) -> dict[str, int]:
     """Check all tasks before any is built.
 
     Returns:
         Number of draws of the training split to keep, by task.
     """
-    tasks = [found] if isinstance(found, seqio.Task) else found.tasks
+    tasks = [provider] if isinstance(provider, seqio.Task) else provider.tasks
     for task in tasks:
-        _language(task.name, config)
+        _split_language(task.name, config)
         check_task(task, vocabulary)
     random = {
         task.name
         for task in tasks
-        if draws_randomly(task, next(iter(_shards(task))), config.lengths)
+        if draws_randomly(task, next(iter(_list_shards(task))), config.lengths)
     }
     if random and config.epochs is None:
         raise UserError(
@@ -158,24 +158,24 @@ def _check(
             "to keep N draws of it"
         )
     if not random and config.epochs is not None:
-        raise UserError(f"{found.name} draws nothing after its cache: leave --epochs out")
+        raise UserError(f"{provider.name} draws nothing after its cache: leave --epochs out")
     return {task.name: config.epochs or 1 if task.name in random else 1 for task in tasks}
 
 
-def _shards(task: seqio.Task) -> dict[str, list[str]]:
+def _list_shards(task: seqio.Task) -> dict[str, list[str]]:
     """Return the names of the shards of each split, the training split first."""
-    found = {
+    shards_by_split = {
         split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
     }
-    if not found:
+    if not shards_by_split:
         raise UserError(f"{task.name} has none of the splits {', '.join(SPLITS)}")
-    for split, shards in found.items():
+    for split, shards in shards_by_split.items():
         if not shards:
             raise UserError(f"{task.name} has no files of {split}: repair the task or its files")
-    return found
+    return shards_by_split
 
 
-def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
+def _read_rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
     try:
         return float(mixture.get_rate(task))
     except Exception as error:  # rate functions can raise anything
@@ -184,7 +184,7 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
         ) from error
 
 
-def _language(name: str, config: FromTaskConfig) -> tuple[str, str]:
+def _split_language(name: str, config: FromTaskConfig) -> tuple[str, str]:
     """Return a task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
     given = None if config.language is None else any_code(config.language)
@@ -233,8 +233,8 @@ def _build(
     config: FromTaskConfig,
     draws: int,
 ) -> dict[str, Any]:
-    (name, lang), files = _language(task.name, config), _shards(task)
-    metrics, others = metrics_of(task)
+    (name, lang), files = _split_language(task.name, config), _list_shards(task)
+    metrics, others = split_metrics(task)
     if others:
         text = "which mswitch predict leaves out: they take more than targets and predictions"
         say(STAGE, f"{task.name} has {others} metrics, {text}")
@@ -243,9 +243,9 @@ def _build(
     settings = {
         "kind": KIND,
         "seqio": task.name,
-        "module": registered.module_sha256(),
+        "module": registered.hash_module(),
         "sources": {
-            split: [_identity(task.source, shard) for shard in shards]
+            split: [_identify_shard(task.source, shard) for shard in shards]
             for split, shards in files.items()
         },
         "lengths": dataclasses.astuple(config.lengths),
@@ -299,7 +299,7 @@ def _examine(
     return {"rows": {"kept": kept, "dropped": dict(+dropped)}}, ""
 
 
-def _identity(source: seqio.DataSource, shard: str) -> list[str]:
+def _identify_shard(source: seqio.DataSource, shard: str) -> list[str]:
     """Return the name of a source's shard, and the hash of its file if it is on this machine.
 
     Sources that read no files may name a shard in any way, for example by its split.
@@ -330,12 +330,12 @@ def read_shard(
 
     def rows() -> Iterator[dict[str, Any]]:
         shard = unit.number, unit.of
-        found = preprocessed(task, unit.split, lengths, shard=shard, draw=unit.draw)
-        for number, example in enumerate(found):
+        examples = preprocess(task, unit.split, lengths, shard=shard, draw=unit.draw)
+        for number, example in enumerate(examples):
             if not example["inputs"].size or not example["targets"].size:
                 dropped["empty_text"] += 1
                 continue
-            row = _row(example, unit, number, lang, model)
+            row = _make_row(example, unit, number, lang, model)
             if labels and row["targets"] not in labels:
                 dropped["unknown_label"] += 1
             else:
@@ -344,15 +344,15 @@ def read_shard(
     return {**write_part(rows(), unit.path, directory, _SCHEMA), "dropped": dropped}
 
 
-def _row(
+def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
-    name = example_id(unit.split, unit.number, number)
-    # Draws follow each other: an epoch as long as the task has each example about once.
+    name = make_example_id(unit.split, unit.number, number)
+    # Draws follow one another, so an epoch of the task's length has each example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
-        name = example_id(unit.split, unit.number, number, unit.draw)
-    texts = {side: _text(example, side, model) for side in _SIDES}
+        name = make_example_id(unit.split, unit.number, number, unit.draw)
+    texts = {side: _read_text(example, side, model) for side in _SIDES}
     answers = np.atleast_1d(example.get("answers", np.array([], object))).tolist()
     group = example.get("group")
     return {
@@ -369,7 +369,7 @@ def _row(
     }
 
 
-def _text(example: Mapping[str, Any], side: str, model: str) -> str:
+def _read_text(example: Mapping[str, Any], side: str, model: str) -> str:
     """Return the text before it was tokenised if the task kept it; else decode the ids."""
     text = example.get(f"{side}_pretokenized")
     if isinstance(text, bytes):
@@ -399,13 +399,13 @@ def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
     """Return whether the first examples depend on the seed of the steps after the cache."""
 
     def first(draw: int) -> list[list[list[int]]]:
-        found = preprocessed(task, split, lengths, draw=draw, take=TRIED)
-        return [[example[name].tolist() for name in _SIDES] for example in found]
+        examples = preprocess(task, split, lengths, draw=draw, take=TRIED)
+        return [[example[name].tolist() for name in _SIDES] for example in examples]
 
-    one = first(0)
-    if one != first(0):
+    examples = first(0)
+    if examples != first(0):
         raise UserError(
             f"{task.name} yields other examples each time, which no seed repeats: let its "
             "preprocessors take their seeds from seqio.map_over_dataset"
         )
-    return one != first(1)
+    return examples != first(1)

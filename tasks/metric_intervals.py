@@ -62,26 +62,26 @@ def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
-        values = metric.value(_resampled(statistics))
+        values = metric.value(_resample(statistics))
         ends = np.quantile(values + value - values.mean(), _INTERVAL)
         low, high = (float(end) for end in np.clip(ends, metric.least, 100))
         if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations differ by rounding
-            low, high = (None, None) if metric.least else _wilson(value, len(statistics))
+            low, high = (None, None) if metric.least else _compute_wilson(value, len(statistics))
     return Score(value, low, high, rows, len(statistics))
 
 
-def _resampled(statistics: Floats) -> Floats:
+def _resample(statistics: Floats) -> Floats:
     """Compute the sum [RESAMPLES, S] of each resample of groups [G, S]."""
     size = max(1, _MOST_WEIGHTS // len(statistics))
     parts = [
-        _weights(len(statistics), first, min(size, RESAMPLES - first)) @ statistics
+        _draw_weights(len(statistics), first, min(size, RESAMPLES - first)) @ statistics
         for first in range(0, RESAMPLES, size)
     ]
     return np.concatenate(parts)
 
 
 @functools.lru_cache(maxsize=1)
-def _weights(groups: int, first: int, resamples: int) -> Floats:
+def _draw_weights(groups: int, first: int, resamples: int) -> Floats:
     """Draw how often each resample takes each group: [resamples, groups].
 
     Kept for the next metric of the same rows: drawing takes longer than most metrics.
@@ -94,7 +94,7 @@ def _weights(groups: int, first: int, resamples: int) -> Floats:
     return weights
 
 
-def _wilson(value: float, groups: int) -> tuple[float, float]:
+def _compute_wilson(value: float, groups: int) -> tuple[float, float]:
     share, z2 = value / 100, _Z**2 / groups
     middle = share + z2 / 2
     half = _Z * np.sqrt(share * (1 - share) / groups + z2 / (4 * groups))

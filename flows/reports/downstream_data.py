@@ -8,7 +8,7 @@ from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
-from mswitch.tasks.batches.multitask import leaf_name
+from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
 #: Predictions that a run's page shows of each language, and the characters of a text.
@@ -160,7 +160,7 @@ def _result(result: Result) -> dict[str, Any]:
 
 def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, Any]:
     lead = results[0].languages[lang]
-    leaves = [leaf_name(task, lang) for task in run.trained_as]
+    leaves = [name_leaf(task, lang) for task in run.trained_as]
     trained = [run.config["languages"].get(leaf, {}) for leaf in leaves]
     return {
         **language_fields(lang),

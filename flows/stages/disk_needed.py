@@ -20,7 +20,7 @@ def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
     # A training may need the whole accelerator.
     jax.config.update("jax_platforms", "cpu")
     alone = dataclasses.replace(config, data_parallel=1, expert_parallel=1, model_parallel=1)
-    return count_state_memory(Skeleton.of(model, alone), alone).total
+    return count_state_memory(Skeleton.build(model, alone), alone).total
 
 
 def check_disk(place: Path, need: int, what: str, fix: str) -> None:

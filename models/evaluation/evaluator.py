@@ -35,7 +35,7 @@ from mswitch.models.training.total_loss import BORDERS, FEATURES, Batch, run_mod
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import Progress
 from mswitch.pipelines.special_tokens import SENTINELS
-from mswitch.tasks.batches.prefetch import ahead
+from mswitch.tasks.batches.prefetch import make_ahead
 from mswitch.tasks.batches.validation import ValidationBatches
 
 #: Features of a batch that hold its text.
@@ -131,7 +131,7 @@ class Evaluator:
         self._part, self._parts = find_fed_part(self._mesh)
         self._shards = train.data_parallel * train.expert_parallel
         check_divisible(self._model, train, Groups(self._shards, self._shards))
-        self._skeleton = Skeleton.of(self._model, train, self._mesh)
+        self._skeleton = Skeleton.build(self._model, train, self._mesh)
         self._step = make_evaluation_step(self._skeleton)
         self._compiled: dict[Any, Callable[..., EvaluationResult]] = {}
         self._batches = batches
@@ -194,7 +194,7 @@ class Evaluator:
         progress = Progress("evaluate", what, len(self._batches), "batches")
         capacities: tuple[int, int] | None = None
         numbers = range(len(self._batches))
-        with contextlib.closing(ahead(self._batches.__getitem__, numbers)) as batches:
+        with contextlib.closing(make_ahead(self._batches.__getitem__, numbers)) as batches:
             for index in numbers:
                 batch = together(lambda: next(batches))
                 result, capacities = self._evaluate_without_drops(parameters, batch, capacities)

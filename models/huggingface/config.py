@@ -195,8 +195,8 @@ def _read_training_part(config: Mapping[str, Any], where: str, kind: str) -> dic
         raise UserError(f"{where}: {OWN_KEY} has unknown keys: {', '.join(unknown)}")
     defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     for name, value in own.items():
-        kind_of_field = type(defaults[name])
-        kinds = (int, float) if kind_of_field is float else (kind_of_field,)
+        field_type = type(defaults[name])
+        kinds = (int, float) if field_type is float else (kind_of_field,)
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = "text" if str in kinds else "number"
             raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, and must be a {wanted}")

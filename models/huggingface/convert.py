@@ -64,7 +64,7 @@ def import_hf(directory: str | Path, out: str | Path) -> dict[str, Any]:
     model = read_config(original, str(directory / CONFIG))
     files = WeightFiles(directory)
     source = {name: file_sha256(directory / name) for name in files.files}
-    skeleton = Skeleton.of(model, _TRAIN)
+    skeleton = Skeleton.build(model, _TRAIN)
     counts = count_parameters(skeleton)
     summary = {"stage": "import-hf", "out": str(out), "parameters": sum(counts.values())}
     preset = find_preset_name(model)
@@ -135,13 +135,13 @@ def _export(
         **({"vocabulary": vocabulary.sha256, "tokenizer": TOKENIZER} if vocabulary else {}),
     }
     summary: dict[str, Any] = {"stage": "export-hf", "out": str(out), "step": step}
-    skeleton = Skeleton.of(model, _TRAIN)
+    skeleton = Skeleton.build(model, _TRAIN)
     _check_pieces(model, skeleton)
     summary["parameters"] = sum(count_parameters(skeleton).values())
     with stage_output(out, stage="export-hf", config=identity) as output:
         if output.complete:
             return {**summary, "reused": True}
-        stored = Skeleton.of(model, parse_train_config(described))
+        stored = Skeleton.build(model, parse_train_config(described))
         like = stored.abstract_parameters()
         restored = restore_parameters(files, step, like, described["config_hash"])
         parameters = unroll(restored)
@@ -161,7 +161,7 @@ def _export(
 
 def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndarray]:
     """Read all parameters of a model, in float32."""
-    skeleton = Skeleton.of(model, _TRAIN)
+    skeleton = Skeleton.build(model, _TRAIN)
     _check_pieces(model, skeleton)
     values = {name: np.empty(s.shape, np.float32) for name, s in skeleton.shapes.items()}
     unused = set(files.file_of) - set(UNUSED)

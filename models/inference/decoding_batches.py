@@ -69,7 +69,7 @@ class Generator:
             model_parallel=1,
         )
         self._mesh = make_mesh(train)
-        self._skeleton = Skeleton.of(parse_model(described), train)
+        self._skeleton = Skeleton.build(parse_model(described), train)
         self._processor, self._batch_size = processor, config.batch_size
         self._labels = labels if config.decode == "labels" else None
         self._read = read or processor.DecodeIds

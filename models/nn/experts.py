@@ -25,8 +25,8 @@ from mswitch.models.partitioning import BATCH_AXES
 
 #: A capacity without a limit: tokens are sorted by expert.
 DROPLESS = 0
-#: Limits for the rows of a block. A product of fewer rows takes as long, to load its kernels, which
-#: every block loads again. With more rows, computing takes longer than loading anyway.
+#: Limits for the rows of a block. With fewer rows, a product takes as long: each block loads its
+#: expert's kernels again. With more rows, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
 #: Largest tile of a grouped product on a TPU: rows, and either width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024

@@ -96,9 +96,9 @@ def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Arra
     def compute_chunk(_, inputs):
         return None, losses(*inputs)
 
-    _, chunks_of_losses = jax.lax.scan(compute_chunk, None, tuple(map(split, arrays)))
+    _, chunked_losses = jax.lax.scan(compute_chunk, None, tuple(map(split, arrays)))
     return jax.tree.map(
-        lambda y: y.swapaxes(0, 1).reshape(batch, -1, *y.shape[3:])[:, :length], chunks_of_losses
+        lambda y: y.swapaxes(0, 1).reshape(batch, -1, *y.shape[3:])[:, :length], chunked_losses
     )
 
 

@@ -101,7 +101,7 @@ def lower_step(request: CompileRequest, devices: list[Any]) -> Any:
     mesh = arrange_mesh(train, devices)
     groups = group_batch(model, train.batch_size, request.inputs_length, request.targets_length)
     check_divisible(model, train, groups)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(model, train, mesh), make_optimizer(train)
     rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
     def feature(name: str) -> jax.ShapeDtypeStruct:

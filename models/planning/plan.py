@@ -37,7 +37,7 @@ def make_plan(
     for warning in warn_of_small_groups(model, *config.shape):
         say("plan", warning)
     # No mesh is needed: the tree and its shapes are the same on all meshes.
-    skeleton = Skeleton.of(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
+    skeleton = Skeleton.build(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
     fitting = [setting for setting in settings if setting.memory.total <= USABLE_SHARE * limit]

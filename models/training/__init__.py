@@ -1,1 +1,1 @@
-"""How a model is trained: steps, loop, checkpoints, metrics, jobs."""
+"""Training of models: steps, loop, checkpoints, metrics, jobs."""

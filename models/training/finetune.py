@@ -19,7 +19,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import Mixture
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 T5 = TuningConfig()
@@ -81,7 +81,7 @@ def prepare_tuning(
         files.refresh()
         described = read_run(files.directory)
         start = find_origin(files, step, keep_moments)
-    for directory in task_mixture(tasks, mixture).directories:
+    for directory in open_task_mixture(tasks, mixture).directories:
         check_vocabulary(origin, described, directory, read_manifest(directory, "examples"))
     check_moments(start, described, config)
     model = changes.apply_to(parse_model(described))

@@ -134,7 +134,7 @@ def load_origin_state(origin: Origin, skeleton: Skeleton, optimizer: Optimizer) 
                 moments=skeleton.select_trained(state.moments), step=state.step * 0
             )
         train = dataclasses.replace(skeleton.train, scan_layers=before.scan_layers)
-        like = Skeleton.of(skeleton.config, train, skeleton.mesh).abstract_parameters()
+        like = Skeleton.build(skeleton.config, train, skeleton.mesh).abstract_parameters()
         parameters = restore_parameters(files, origin.step, like, run)
     shapes = cast(Parameters, skeleton.select_trained(skeleton.shapes))
     shardings = skeleton.state_shardings(optimizer)
@@ -163,7 +163,7 @@ def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | No
     """Return the teacher's model, with its own storage of layers and `train`'s computation."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
-    return Skeleton.of(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
+    return Skeleton.build(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
 def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:

@@ -29,7 +29,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import RESUME
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import Progress
-from mswitch.tasks.batches.prefetch import ahead
+from mswitch.tasks.batches.prefetch import make_ahead
 from mswitch.tasks.batches.training import TaskBatches
 
 
@@ -55,7 +55,7 @@ def run_training(
     with contextlib.ExitStack() as stack:
         stack.callback(checkpoints.wait)
         recorder = stack.enter_context(Recorder(plan, batches, out, start))
-        upcoming = stack.enter_context(contextlib.closing(ahead(load, range(start, steps))))
+        upcoming = stack.enter_context(contextlib.closing(make_ahead(load, range(start, steps))))
         if start == steps:  # killed before it was marked finished
             checkpoints.prune()
             return recorder.final_loss()

@@ -151,8 +151,8 @@ class Adafactor:
         def mean_square(x: Array) -> Array:
             return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
 
-        # The cost of a large parameter is the memory traffic: of its size, write only the new
-        # values.
+        # Memory traffic is the cost of a large parameter: the new values are the only array of its
+        # size that is written.
         if isinstance(moment, FactoredMoment):
             row_squares = jnp.square(gradient).mean(axis=-1)
             # Without the barrier, XLA would write the squares to memory, for both means to read.

@@ -66,7 +66,7 @@ class Skeleton:
     train: TrainConfig
 
     @classmethod
-    def of(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
+    def build(cls, config: ModelConfig, train: TrainConfig, mesh: Mesh | None = None) -> "Skeleton":
         """Build the skeleton of a model; no parameter is allocated."""
         # The tree depends only on these settings of a training.
         names = ("dtype", "scan_layers", "remat", "attention")

@@ -22,9 +22,9 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
-#: One more, if an evaluation counts bytes.
+#: Another feature, if an evaluation counts bytes.
 BORDERS = "decoder_border_weights"
-#: Two more, if rows are packed.
+#: Further features, if rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 

@@ -38,7 +38,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.tasks.batches.mixtures import Mixture
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 NO_CHANGES = ModelChanges()
@@ -114,7 +114,7 @@ def train_prepared(
         kernel = together(lambda: choose_kernel(way, model.d_kv, lengths, kind))
         # The whole model uses one kind of attention, whatever the lengths of its parts.
         settled = dataclasses.replace(plan.train, attention=way if kernel else "xla")
-        skeleton = Skeleton.of(model, settled, mesh)
+        skeleton = Skeleton.build(model, settled, mesh)
         counts = count_parameters(skeleton)
         measured = {
             "parameters": sum(counts.values()),
@@ -155,7 +155,7 @@ def prepare(
 ) -> tuple[RunPlan, TaskBatches]:
     """Plan the training of a preset with its data's vocabulary, and open the data."""
     model = changes.apply_to(find_preset(preset).model)
-    first = task_mixture(examples, mixture).directories[0]
+    first = open_task_mixture(examples, mixture).directories[0]
     rows = pad_vocabulary(read_manifest(first, "examples")["vocabulary_size"])
     model = dataclasses.replace(model, vocabulary_size=rows)
     return make_plan(preset, model, examples, config, mixture)
@@ -169,7 +169,7 @@ def make_plan(
         raise UserError(
             f"--freeze {config.freeze} is for models with experts; {preset} has none: leave it out"
         )
-    tasks = task_mixture(examples, mixture)
+    tasks = open_task_mixture(examples, mixture)
     host, hosts = find_fed_part(make_mesh(config))
     batches = TaskBatches(
         tasks,
@@ -187,7 +187,7 @@ def make_plan(
         }
         for leaf, counts in batches.counts.items()
     }
-    for name in tasks.exceeding(batches.records, config.steps * config.batch_size):
+    for name in tasks.list_exceeding(batches.records, config.steps * config.batch_size):
         cap = tasks.tasks[name].mixture.max_epochs
         say_once(
             "train",

@@ -33,7 +33,7 @@ from mswitch.models.transfer.config import DistillConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import Mixture
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches
 
 PAPER = DistillConfig()
@@ -134,7 +134,7 @@ def _find_teacher(
         if not model.sparse:
             raise UserError(f"--teacher {teacher} has no experts: give a sparse run")
         origin = find_origin(files, step, keep_moments=False)
-    for directory in task_mixture(examples, mixture or Mixture()).directories:
+    for directory in open_task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
     # The mesh need not divide its experts: each device gathers one layer's experts at a time.
     dense_model = dataclasses.replace(model, experts=0)

@@ -115,7 +115,7 @@ def _upcycle(
         **identifying_settings(config),
     }
     train = TrainConfig(dtype="float32", seed=config.seed)
-    skeleton = Skeleton.of(sparse, train)
+    skeleton = Skeleton.build(sparse, train)
     parameter_count = sum(count_parameters(skeleton).values())
     preset = f"{described['preset']}-upcycled-{config.experts}"
     summary = {
@@ -129,7 +129,7 @@ def _upcycle(
             before = read_json_object(storage.join(output.out, MANIFEST))["upcycled"]
             return {**summary, "reused": True, **{name: before[name] for name in _LOSSES}}
         say(STAGE, f"{preset}: {parameter_count:,} parameters from {run}, step {origin.step:,}")
-        stored = Skeleton.of(dense, parse_train_config(described))
+        stored = Skeleton.build(dense, parse_train_config(described))
         like = stored.abstract_parameters()
         dense_parameters = unroll(
             restore_parameters(files, origin.step, like, described["config_hash"])
@@ -139,7 +139,7 @@ def _upcycle(
         training = TrainBatches(examples, config.batch_size, config.seed, Mixture(), config.batches)
         seen = [training[index] for index in range(config.batches)]
         parameters, result = _calibrate(
-            dense_parameters, Skeleton.of(dense, train), skeleton, seen, held_out
+            dense_parameters, Skeleton.build(dense, train), skeleton, seen, held_out
         )
         jump = result["loss"] - result["dense_loss"]
         say(

@@ -28,7 +28,7 @@ Segment = tuple[Tokens, ExampleKey, int]
 PADDING_LANGUAGE = -1
 
 
-def blank(rows: int, lengths: Lengths) -> Batch:
+def make_blank(rows: int, lengths: Lengths) -> Batch:
     """Make a batch of padding.
 
     Returns:
@@ -87,7 +87,7 @@ def put_segments(
 
 def collate(examples: Sequence[Example], rows: int, lengths: Lengths) -> Batch:
     """Pad examples to a batch of `rows`; rows beyond the examples have weight 0."""
-    batch = blank(rows, lengths)
+    batch = make_blank(rows, lengths)
     put_examples(batch, range(len(examples)), examples)
     return batch
 

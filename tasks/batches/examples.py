@@ -128,7 +128,7 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
             directory=str(directory),
             manifest=manifest,
             languages=tuple(sorted(described)),
-            lengths=lengths_of(manifest),
+            lengths=parse_lengths(manifest),
             vocabulary_size=manifest["vocabulary_size"],
             finished=manifest.get("finished", False),
             sources=sources,
@@ -143,7 +143,7 @@ def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Exam
     return examples
 
 
-def lengths_of(manifest: Mapping[str, Any]) -> Lengths:
+def parse_lengths(manifest: Mapping[str, Any]) -> Lengths:
     """Return the lengths of a manifest's examples, with noise parameters if there are any."""
     kind: type[Lengths] = UL2 if manifest.get("objective") == "ul2" else SpanCorruption
     if manifest.get("kind") == "supervised":
@@ -212,13 +212,13 @@ def _check_ends(examples: Examples) -> None:
             ("targets",) if split == "train" and not examples.finished else ("inputs", "targets")
         )
         for source in sources.values():
-            for index in _ends(source):
+            for index in _list_ends(source):
                 features = source.read_alone(index, names)
                 for name in names:
                     examples.tokens(source, index, features, name)
 
 
-def _ends(source: RecordSource) -> list[int]:
+def _list_ends(source: RecordSource) -> list[int]:
     """Return the first and last record of the first and last shard that have any."""
     filled = [range(a, b) for a, b in source.spans if b > a]
     return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

@@ -5,7 +5,7 @@ from typing import Any
 
 from mswitch.pipelines.languages import find_language
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.tasks.batches.multitask import TaskMixture, leaf_name
+from mswitch.tasks.batches.multitask import TaskMixture, name_leaf
 
 #: Number of epochs up to which repeated text was nearly as good as fresh (Muennighoff et al. 2023,
 #: "Scaling data-constrained language models").
@@ -23,17 +23,17 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
         `warnings`.
     """
     records: dict[str, dict[str, int]] = {}
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    entries: dict[str, tuple[str, dict[str, Any]]] = {}
     for task, weighted in mixture.tasks.items():
         described = read_manifest(weighted.directory, "examples")["languages"]
         train = {lang: splits["train"] for lang, splits in described.items() if "train" in splits}
         records[task] = {lang: entry["records"] for lang, entry in train.items()}
-        found |= {leaf_name(task, lang): (lang, entry) for lang, entry in train.items()}
+        entries |= {name_leaf(task, lang): (lang, entry) for lang, entry in train.items()}
     budget = steps * batch_size
     rates = mixture.rates(records, budget)
     rows = []
     for leaf, rate in sorted(rates.items(), key=lambda item: (-item[1], item[0])):
-        lang, entry = found[leaf]
+        lang, entry = entries[leaf]
         epochs = rate * budget / entry["records"]
         rows.append(
             {
@@ -52,13 +52,15 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
     return {
         "sequences": budget,
         "languages": rows,
-        "left_out": sorted(found.keys() - rates.keys()),
-        "warnings": _warnings(rows, mixture, mixture.exceeding(records, budget)),
+        "left_out": sorted(entries.keys() - rates.keys()),
+        "warnings": _list_warnings(rows, mixture, mixture.list_exceeding(records, budget)),
     }
 
 
-def _warnings(rows: list[dict[str, Any]], mixture: TaskMixture, exceeding: list[str]) -> list[str]:
-    found = []
+def _list_warnings(
+    rows: list[dict[str, Any]], mixture: TaskMixture, exceeding: list[str]
+) -> list[str]:
+    entries = []
     caps = {name: task.mixture.max_epochs for name, task in mixture.tasks.items()}
     repeated = [row for row in rows if row["repeated"]]
     if repeated:
@@ -66,16 +68,16 @@ def _warnings(rows: list[dict[str, Any]], mixture: TaskMixture, exceeding: list[
         fixes = "add text or train for fewer steps"
         if None in caps.values():
             fixes += ", or choose a mixture with max_epochs"
-        found.append(
+        entries.append(
             f"{len(repeated)} of {len(rows)} languages are repeated more than {HARMLESS_EPOCHS} "
             f"times ({worst['leaf']}: {worst['epochs']:,.1f}): {fixes}"
         )
-    found += [
+    entries += [
         f"the training is longer than {caps[name]:g} epochs of everything{name and ' of '}{name}, "
         "so no cap can hold: all languages are repeated equally"
         for name in exceeding
     ]
-    return found
+    return entries
 
 
 def format_mixture(table: dict[str, Any]) -> str:

@@ -56,8 +56,8 @@ class Mixture:
         mc4_only: only mC4's 107 codes.
         alpha: exponent of the rates, records ** alpha: 0 is even, 1 proportional; 1 / temperature.
         weights: rates by language, instead of records ** alpha; only these languages.
-        max_epochs: largest number of repetitions of a language's text, as long as other languages
-            can take the rest of the budget; None for no cap.
+        max_epochs: most epochs of a language's text, as long as other languages can take the rest
+            of the budget; None for no cap.
     """
 
     languages: tuple[str, ...] = ()
@@ -90,10 +90,10 @@ class Mixture:
             object.__setattr__(self, name, value)
         for name in ("scripts", "families", "tiers"):
             for value in getattr(self, name):
-                if value not in groups(name):
+                if value not in list_groups(name):
                     raise UserError(
                         f"unknown {value!r} in {name} of a mixture: choose among "
-                        f"{', '.join(groups(name))}"
+                        f"{', '.join(list_groups(name))}"
                     )
         if not 0 <= self.alpha <= 10:
             raise UserError(f"alpha of a mixture is {self.alpha}: give 0 (even) to 1 (by size)")
@@ -169,16 +169,16 @@ class Mixture:
 
 
 @functools.cache
-def groups(kind: str) -> tuple[str, ...]:
+def list_groups(kind: str) -> tuple[str, ...]:
     """Return the allowed values of a field: all scripts, families (with branches) or tiers."""
-    found: set[str] = set()
+    values: set[str] = set()
     for language in languages().values():
-        found |= {
+        values |= {
             "scripts": {language.script},
             "families": {language.family, language.branch},
             "tiers": {language.tier},
         }[kind]
-    return tuple(sorted(found - {""}))
+    return tuple(sorted(values - {""}))
 
 
 @functools.cache
@@ -188,7 +188,7 @@ def mixtures() -> MappingProxyType[str, Mixture]:
     A name has no dot, or two or more; a seqio task's has one (`mc4.de`). So they cannot collide.
     A mixture `mc4...` has mC4's 107 codes, as mT5's users expect.
     """
-    found = {
+    values = {
         DEFAULT: Mixture(),
         "mc4": Mixture(mc4_only=True),
         # mT5's ablations (Xue et al. 2020, table 6 and section 4.3).
@@ -199,10 +199,10 @@ def mixtures() -> MappingProxyType[str, Mixture]:
         "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
     }
     for kind, singular in (("scripts", "script"), ("families", "family"), ("tiers", "tier")):
-        for group in groups(kind):
+        for group in list_groups(kind):
             allowed = re.sub(r"\W", "_", group)
-            found[f"mc4.{singular}.{allowed}"] = Mixture(mc4_only=True, **{kind: (group,)})  # pyright: ignore[reportArgumentType]
-    return MappingProxyType(found)
+            values[f"mc4.{singular}.{allowed}"] = Mixture(mc4_only=True, **{kind: (group,)})  # pyright: ignore[reportArgumentType]
+    return MappingProxyType(values)
 
 
 def find_mixture(name: str) -> Mixture:
@@ -238,10 +238,10 @@ def read_mixture(path: str | Path) -> Mixture:
         if not isinstance(temperature, int | float) or temperature <= 0 or "alpha" in fields:
             raise UserError(f"{path}: give a temperature above 0, or alpha, not both")
         fields["alpha"] = 1 / temperature
-    return mixture_of(fields, str(path), ("temperature",))
+    return parse_mixture(fields, str(path), ("temperature",))
 
 
-def mixture_of(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
+def parse_mixture(fields: Mapping[str, Any], where: str, others: Sequence[str]) -> Mixture:
     """Make the mixture that fields of a TOML file define.
 
     Args:

@@ -30,7 +30,7 @@ from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
-from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, mixture_of
+from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, parse_mixture
 
 #: Name of the only task of a mixture without named tasks: its leaves are its languages.
 ALONE = ""
@@ -74,7 +74,7 @@ class WeightedTask:
         return float(capped) ** (1 / self.task_temperature)
 
 
-def leaf_name(task: str, lang: str) -> str:
+def name_leaf(task: str, lang: str) -> str:
     """Return the name of a task's language."""
     return lang if task == ALONE else f"{task}/{lang}"
 
@@ -104,7 +104,7 @@ class TaskMixture:
             del fields["directory"]
         return {"tasks": described}
 
-    def shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    def compute_shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
         """Return the normalised rates of tasks from `records` by task and language."""
         weights = {}
         for name, task in self.tasks.items():
@@ -124,8 +124,8 @@ class TaskMixture:
             records: training examples by task and language.
             budget: examples of the whole training; only `max_epochs` needs it.
         """
-        found = {}
-        for name, share in self.shares(records).items():
+        rates_by_leaf = {}
+        for name, share in self.compute_shares(records).items():
             own = None if budget is None else budget * share
             try:
                 if not any(records[name].values()):
@@ -133,14 +133,14 @@ class TaskMixture:
                 rates = self.tasks[name].mixture.rates(records[name], own)
             except UserError as error:
                 raise (error if name == ALONE else UserError(f"task {name}: {error}")) from error
-            found |= {leaf_name(name, lang): share * rate for lang, rate in rates.items()}
-        return found
+            rates_by_leaf |= {name_leaf(name, lang): share * rate for lang, rate in rates.items()}
+        return rates_by_leaf
 
-    def exceeding(self, records: Mapping[str, Mapping[str, int]], budget: float) -> list[str]:
+    def list_exceeding(self, records: Mapping[str, Mapping[str, int]], budget: float) -> list[str]:
         """Return the tasks whose `max_epochs` cannot hold, because the training is too long."""
         return [
             name
-            for name, share in self.shares(records).items()
+            for name, share in self.compute_shares(records).items()
             if self.tasks[name].mixture.exceeds(records[name], budget * share)
         ]
 
@@ -155,7 +155,7 @@ def _explain_splits(directory: str) -> None:
         )
 
 
-def task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
+def open_task_mixture(examples: str | Path, mixture: Mixture | None = None) -> TaskMixture:
     """Return the task mixture of an examples directory, or of a TOML file with several tasks.
 
     Args:
@@ -184,10 +184,12 @@ def read_task_mixture(path: str | Path) -> TaskMixture:
     if given or not isinstance(tables, dict) or not tables:
         raise UserError(f"{path}: give a table [tasks.NAME] for each task, and nothing else")
     folder = os.path.dirname(path)
-    return TaskMixture({name: _task(name, tables[name], path, folder) for name in sorted(tables)})
+    return TaskMixture(
+        {name: _parse_task(name, tables[name], path, folder) for name in sorted(tables)}
+    )
 
 
-def _task(name: str, table: Any, path: str | Path, folder: str) -> WeightedTask:
+def _parse_task(name: str, table: Any, path: str | Path, folder: str) -> WeightedTask:
     where = f"{path}: task {name}"
     if not _NAME.fullmatch(name):
         raise UserError(f"{where}: use letters, digits, _, . and - for its name")
@@ -204,7 +206,7 @@ def _task(name: str, table: Any, path: str | Path, folder: str) -> WeightedTask:
     elif not storage.is_remote(directory):
         directory = os.path.normpath(os.path.join(folder, directory))
     rest = {k: v for k, v in table.items() if k != "directory" and k not in own}
-    mixture = mixture_of(rest, where, numbers)
+    mixture = parse_mixture(rest, where, numbers)
     try:
         return WeightedTask(directory, mixture=mixture, **own)
     except UserError as error:

@@ -78,7 +78,7 @@ class MixtureOrder:
         generator = philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # Languages are in random order, but the records of each in their own, to read in blocks.
+        # Languages come in random order. Each language's records keep theirs, to be read in blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 

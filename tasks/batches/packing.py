@@ -26,7 +26,7 @@ class PackedRows(Sequence[range]):
         """Plan the rows of a source whose records all fit into a row."""
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
-            self._starts = next_fit(self._lengths, room.inputs_length, room.targets_length)
+            self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
         # Nearly all corrupted segments have the maximum length.
         longest = examples.lengths
@@ -66,7 +66,7 @@ def read_lengths(source: RecordSource) -> NDArray[np.uint32]:
 
 
 @compiled
-def next_fit(
+def pack_next_fit(
     lengths: NDArray[np.uint32], inputs_length: int, targets_length: int
 ) -> NDArray[np.int64]:
     """Return the first record of each row, and the number of all records, [rows + 1].

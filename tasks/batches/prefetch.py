@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(
+def make_ahead(
     make: Callable[[int], T], numbers: Iterable[int], *, prefetch: int = 2, workers: int = 1
 ) -> Generator[T, None, None]:
     """Yield `make(number)` for each number in turn, made while the consumer is busy.

@@ -27,7 +27,7 @@ def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:
     return opened
 
 
-def rates_of_rows(rates: Mapping[str, float], row_examples: Sequence[float]) -> dict[str, float]:
+def convert_rates(rates: Mapping[str, float], row_examples: Sequence[float]) -> dict[str, float]:
     """Convert rates of examples to rates of rows with these mean numbers of examples."""
     rows = [rate / mean for rate, mean in zip(rates.values(), row_examples, strict=True)]
     total = sum(rows)

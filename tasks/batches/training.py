@@ -20,17 +20,17 @@ from mswitch.pipelines.examples.span_corruption import Lengths, hash_stream
 from mswitch.pipelines.outputs import config_hash
 from mswitch.tasks.batches.collate import (
     Batch,
-    blank,
+    make_blank,
     pack_into,
     pack_rows,
     put_examples,
     put_segments,
 )
 from mswitch.tasks.batches.mixtures import Mixture
-from mswitch.tasks.batches.multitask import ALONE, TaskMixture, WeightedTask, leaf_name
+from mswitch.tasks.batches.multitask import ALONE, TaskMixture, WeightedTask, name_leaf
 from mswitch.tasks.batches.order import ExampleOrder, MixtureOrder
-from mswitch.tasks.batches.prefetch import ahead
-from mswitch.tasks.batches.streams import Stream, open_tasks, rates_of_rows
+from mswitch.tasks.batches.prefetch import make_ahead
+from mswitch.tasks.batches.streams import Stream, convert_rates, open_tasks
 
 _SEED_BITS = 32
 Pack = int | Literal["next-fit"]
@@ -91,7 +91,7 @@ class TaskBatches:
         self.inputs_length = per_row * self._lengths.inputs_length
         self.targets_length = per_row * self._lengths.targets_length
         leaves = {
-            leaf_name(task, lang): (examples, lang)
+            name_leaf(task, lang): (examples, lang)
             for task, examples in opened.items()
             for lang in examples.languages
         }
@@ -104,7 +104,7 @@ class TaskBatches:
             for leaf in rates
         ]
         if room is not None:
-            rates = rates_of_rows(rates, [stream.row_examples for stream in self._streams])
+            rates = convert_rates(rates, [stream.row_examples for stream in self._streams])
             if any(task.mixture.max_epochs for task in mixture.tasks.values()):
                 raise UserError("--pack next-fit and a mixture with max_epochs: leave one out")
         orders = [stream.order for stream in self._streams]
@@ -134,7 +134,7 @@ class TaskBatches:
     def counts(self) -> dict[str, dict[str, Any]]:
         """Manifest entries for the training examples of each leaf."""
         return {
-            leaf_name(task, lang): splits.get("train", {})
+            name_leaf(task, lang): splits.get("train", {})
             for task, examples in self.opened.items()
             for lang, splits in sorted(examples.manifest["languages"].items())
         }
@@ -148,7 +148,7 @@ class TaskBatches:
     @property
     def identity(self) -> dict[str, Any]:
         """`config_hash` and `vocabulary_sha256` of the examples; of several tasks also `tasks`."""
-        hashes = {name: one.manifest["config_hash"] for name, one in self.opened.items()}
+        hashes = {name: examples.manifest["config_hash"] for name, examples in self.opened.items()}
         vocabulary = next(iter(self.opened.values())).manifest["vocabulary_sha256"]
         if ALONE in hashes:
             return {"config_hash": hashes[ALONE], "vocabulary_sha256": vocabulary}
@@ -164,7 +164,7 @@ class TaskBatches:
             rows = [(stream, epoch, stream.records(row)) for stream, epoch, row in places]
             counts = [len(records) for _, _, records in rows]
             places = [(stream, epoch, n) for stream, epoch, records in rows for n in records]
-        batch = blank(len(places), self._lengths)
+        batch = make_blank(len(places), self._lengths)
         for examples in self.opened.values():
             numbers = [n for n, place in enumerate(places) if place[0].examples is examples]
             own = [places[n] for n in numbers]
@@ -191,7 +191,7 @@ class TaskBatches:
             prefetch: number of batches that wait; 0 makes each on request.
             workers: number of threads that make them.
         """
-        return ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
+        return make_ahead(self.batch, itertools.count(start), prefetch=prefetch, workers=workers)
 
     def __len__(self) -> int:
         return self._steps

@@ -5,16 +5,24 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.metrics.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
+from mswitch.tasks.metrics.metric import (
+    Answers,
+    Floats,
+    Maker,
+    Metric,
+    OfGroup,
+    compute_ratio,
+    make_mean,
+)
 
 
-def _share_right(name: str, of_group: OfGroup = "sum") -> Maker:
+def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
     """Make the share of right rows; with `min`, the share of groups whose rows are all right."""
-    metric = mean_of(name, lambda answers, given: float(given in answers), of_group)
+    metric = make_mean(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric
 
 
-def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
+def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
     """Count hits, answers and predictions by class, then hits and rows, per row: [N, 3 K + 2].
 
     The answer of a row is the predicted one if that is right, else its first. A prediction that is
@@ -24,8 +32,8 @@ def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str
     classes = {label: index for index, label in enumerate(labels)}
     counts = np.zeros((len(predictions), 3 * len(labels) + 2))
     for row, answer, prediction in zip(counts, answers, predictions, strict=True):
-        one = prediction if prediction in answer else answer[0]
-        right, given = classes.get(one), classes.get(prediction)
+        counted = prediction if prediction in answer else answer[0]
+        right, given = classes.get(counted), classes.get(prediction)
         if right is None:
             continue
         row[len(labels) + right] = 1
@@ -37,7 +45,7 @@ def _class_counts(labels: list[str], answers: Answers, predictions: Sequence[str
     return counts
 
 
-def _macro_f1(labels: list[str], language: str) -> Metric:
+def _make_macro_f1(labels: list[str], language: str) -> Metric:
     """Make the mean of the F1 of each class that occurs in answers or predictions.
 
     So classes that a language lacks do not lower its value.
@@ -46,23 +54,23 @@ def _macro_f1(labels: list[str], language: str) -> Metric:
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
         occurring = right + given > 0
-        total = ratio(2 * hits, right + given).sum(axis=-1)
+        total = compute_ratio(2 * hits, right + given).sum(axis=-1)
         return total / np.maximum(occurring.sum(axis=-1), 1)
 
-    return Metric("macro_f1", lambda a, p: _class_counts(labels, a, p), value, jumps=True)
+    return Metric("macro_f1", lambda a, p: _count_classes(labels, a, p), value, jumps=True)
 
 
-def _mean_multiclass_f1(labels: list[str], language: str) -> Metric:
+def _make_mean_multiclass_f1(labels: list[str], language: str) -> Metric:
     """Make the mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
 
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
-        return ratio(2 * hits, right + given).mean(axis=-1)
+        return compute_ratio(2 * hits, right + given).mean(axis=-1)
 
-    return Metric("mean_multiclass_f1", lambda a, p: _class_counts(labels, a, p), value)
+    return Metric("mean_multiclass_f1", lambda a, p: _count_classes(labels, a, p), value)
 
 
-def _f1(labels: list[str], language: str) -> Metric:
+def _make_f1(labels: list[str], language: str) -> Metric:
     """Make the F1 of the second of two classes; other text counts as the wrong one, as in T5."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
@@ -71,16 +79,16 @@ def _f1(labels: list[str], language: str) -> Metric:
             given if given in wrong else wrong.get(answer[0], given)
             for answer, given in zip(answers, predictions, strict=True)
         ]
-        return _class_counts(labels, answers, valid)[:, [1, 3, 5]]
+        return _count_classes(labels, answers, valid)[:, [1, 3, 5]]
 
     if len(labels) != 2:
         raise UserError(
             f"metric f1 is for two labels, and the task has {len(labels)}: use macro_f1"
         )
-    return Metric("f1", statistics, lambda s: ratio(2 * s[..., 0], s[..., 1] + s[..., 2]))
+    return Metric("f1", statistics, lambda s: compute_ratio(2 * s[..., 0], s[..., 1] + s[..., 2]))
 
 
-def _matthews(labels: list[str], language: str) -> Metric:
+def _make_matthews(labels: list[str], language: str) -> Metric:
     """Make Matthews' correlation for any number of classes; other text is one more class."""
 
     def value(sums: Floats) -> Floats:
@@ -92,10 +100,10 @@ def _matthews(labels: list[str], language: str) -> Metric:
         covariance = hits * rows - (right * given).sum(axis=-1)
         return 100 * covariance / np.sqrt(np.where(spread > 0, spread, np.inf))
 
-    return Metric("matthews", lambda a, p: _class_counts(labels, a, p), value, least=-100.0)
+    return Metric("matthews", lambda a, p: _count_classes(labels, a, p), value, least=-100.0)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     """Parse a number; return -1 for any other text, as in T5."""
     try:
         number = float(text)
@@ -104,10 +112,10 @@ def _number(text: str) -> float:
     return number if np.isfinite(number) else -1.0
 
 
-def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
+def _make_correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
-        x = transform(np.array([_number(answer[0]) for answer in answers]))
-        y = transform(np.array([_number(prediction) for prediction in predictions]))
+        x = transform(np.array([_parse_number(answer[0]) for answer in answers]))
+        y = transform(np.array([_parse_number(prediction) for prediction in predictions]))
         # Subtracting the mean does not change a correlation, and keeps sums of squares exact.
         x, y = x - x.mean(), y - y.mean()
         return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
@@ -120,30 +128,30 @@ def _correlation(name: str, transform: Callable[[Floats], Floats]) -> Metric:
     return Metric(name, statistics, value, least=-100.0)
 
 
-def _ranks(values: Floats) -> Floats:
+def _compute_ranks(values: Floats) -> Floats:
     """Compute ranks, with ties in the middle; resamples keep the ranks of all rows."""
     _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[numbers]
 
 
-def _pearson(labels: list[str], language: str) -> Metric:
-    return _correlation("pearson", lambda values: values)
+def _make_pearson(labels: list[str], language: str) -> Metric:
+    return _make_correlation("pearson", lambda values: values)
 
 
-def _spearman(labels: list[str], language: str) -> Metric:
-    return _correlation("spearman", _ranks)
+def _make_spearman(labels: list[str], language: str) -> Metric:
+    return _make_correlation("spearman", _compute_ranks)
 
 
 CLASS_METRICS: dict[str, Maker] = {
-    "accuracy": _share_right("accuracy"),
-    "exact_match": _share_right("exact_match"),
-    "group_exact_match": _share_right("group_exact_match", "min"),  # of MultiRC's questions
-    "macro_f1": _macro_f1,
-    "mean_multiclass_f1": _mean_multiclass_f1,
-    "f1": _f1,
-    "matthews": _matthews,
-    "pearson": _pearson,
-    "spearman": _spearman,
+    "accuracy": _make_share_right("accuracy"),
+    "exact_match": _make_share_right("exact_match"),
+    "group_exact_match": _make_share_right("group_exact_match", "min"),  # of MultiRC's questions
+    "macro_f1": _make_macro_f1,
+    "mean_multiclass_f1": _make_mean_multiclass_f1,
+    "f1": _make_f1,
+    "matthews": _make_matthews,
+    "pearson": _make_pearson,
+    "spearman": _make_spearman,
 }
 #: Metrics that need a closed set of targets.
 NEED_LABELS = ("macro_f1", "mean_multiclass_f1", "f1", "matthews")

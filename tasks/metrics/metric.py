@@ -63,17 +63,17 @@ class Metric:
         return float(self.value(self.sums(answers, predictions, names).sum(axis=0)))
 
 
-def ratio(numerator: Floats, denominator: Floats) -> Floats:
+def compute_ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Compute 100 times the quotient, or 0 if the denominator is 0."""
     safe = np.where(denominator > 0, denominator, 1)
     return np.where(denominator > 0, 100 * numerator / safe, 0.0)
 
 
 def _mean(sums: Floats) -> Floats:
-    return ratio(sums[..., 0], sums[..., 1])
+    return compute_ratio(sums[..., 0], sums[..., 1])
 
 
-def mean_of(
+def make_mean(
     name: str,
     row: Callable[[Sequence[str], str], float],
     of_group: OfGroup = "sum",

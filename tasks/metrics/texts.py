@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from mswitch.pipelines.errors import UserError
-from mswitch.tasks.metrics.metric import Answers, Floats, Maker, Metric, OfGroup, mean_of, ratio
+from mswitch.tasks.metrics.metric import (
+    Answers,
+    Floats,
+    Maker,
+    Metric,
+    OfGroup,
+    compute_ratio,
+    make_mean,
+)
 
 #: Languages without spaces between words, whose BLEU counts characters.
 _UNSPACED = ("ja", "km", "lo", "my", "th")
@@ -30,23 +38,27 @@ _DETERMINERS = {
 }  # fmt: skip
 
 
-def _spans(text: str) -> list[tuple[str, str]]:
+def _parse_spans(text: str) -> list[tuple[str, str]]:
     """Parse spans such as `PER: rick $$ LOC: earth`; other parts are omitted, as in mT5."""
     parts = [part.split(":") for part in text.split(" $$ ")]
     return [(part[0].strip(), part[1].strip()) for part in parts if len(part) == 2]
 
 
-def _span_f1(labels: list[str], language: str) -> Metric:
+def _make_span_f1(labels: list[str], language: str) -> Metric:
     """Make the F1 over spans of all rows; repeated spans count repeatedly."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         rows = []
         for answer, prediction in zip(answers, predictions, strict=True):
-            right, given = map(collections.Counter, (_spans(answer[0]), _spans(prediction)))
+            right, given = map(
+                collections.Counter, (_parse_spans(answer[0]), _parse_spans(prediction))
+            )
             rows.append(((right & given).total(), right.total(), given.total()))
         return np.array(rows, float)
 
-    return Metric("span_f1", statistics, lambda s: ratio(2 * s[..., 0], s[..., 1] + s[..., 2]))
+    return Metric(
+        "span_f1", statistics, lambda s: compute_ratio(2 * s[..., 0], s[..., 1] + s[..., 2])
+    )
 
 
 def _normalize(text: str, punctuation: str = string.punctuation, space: str = "") -> str:
@@ -71,13 +83,13 @@ def _normalize_mlqa(text: str, language: str) -> str:
     return " ".join(text.split())
 
 
-def _word_f1(answer: str, prediction: str) -> float:
+def _compute_word_f1(answer: str, prediction: str) -> float:
     right, given = collections.Counter(answer.split()), collections.Counter(prediction.split())
     same = (right & given).total()
     return 2 * same / (right.total() + given.total()) if same else 0.0
 
 
-def _answering(
+def _make_best_answer(
     name: str,
     normalize: Callable[[str], str],
     of_group: OfGroup = "sum",
@@ -90,26 +102,28 @@ def _answering(
         normal = [normalize(answer) for answer in answers]
         if exact:
             return float(given in normal)
-        return max(_word_f1(answer, given) for answer in normal)
+        return max(_compute_word_f1(answer, given) for answer in normal)
 
-    return mean_of(name, row, of_group)
+    return make_mean(name, row, of_group)
 
 
-def _of_answers(
+def _make_answer_metric(
     name: str, normalize: Callable[[str], str] = _normalize, of_group: OfGroup = "sum"
 ) -> Maker:
-    return lambda labels, language: _answering(name, normalize, of_group)
+    return lambda labels, language: _make_best_answer(name, normalize, of_group)
 
 
-def _of_mlqa(name: str) -> Maker:
-    return lambda labels, language: _answering(name, lambda text: _normalize_mlqa(text, language))
+def _make_mlqa(name: str) -> Maker:
+    return lambda labels, language: _make_best_answer(
+        name, lambda text: _normalize_mlqa(text, language)
+    )
 
 
-def _words_of_phrase(text: str) -> set[str]:
+def _split_phrase(text: str) -> set[str]:
     return {word for word in text.lower().split() if word not in _DETERMINERS}
 
 
-def _wsc_accuracy(labels: list[str], language: str) -> Metric:
+def _make_wsc_accuracy(labels: list[str], language: str) -> Metric:
     """Make the share of rows that name a noun phrase exactly if it is the referent.
 
     Answers are the phrase, and `1` if it is the referent, else `0`. A part of the phrase also names
@@ -123,15 +137,15 @@ def _wsc_accuracy(labels: list[str], language: str) -> Metric:
                 "the task `answers`"
             )
         phrase, label = answers
-        given, wanted = _words_of_phrase(prediction), _words_of_phrase(phrase)
+        given, wanted = _split_phrase(prediction), _split_phrase(phrase)
         # `Bob` does not name `Bob's hat`.
         alike = ("'" in prediction) == ("'" in phrase) and (given <= wanted or wanted <= given)
         return float(str(int(bool(given) and alike)) == label)
 
-    return mean_of("wsc_accuracy", row)
+    return make_mean("wsc_accuracy", row)
 
 
-def _of_rouge(name: str) -> Maker:
+def _make_rouge(name: str) -> Maker:
     def make(labels: list[str], language: str) -> Metric:
         try:
             from rouge_score.rouge_scorer import RougeScorer
@@ -146,12 +160,12 @@ def _of_rouge(name: str) -> Maker:
             given, *right = (text.replace(" . ", " .\n") for text in (prediction, *answers))
             return max(scorer.score(answer, given)[name].fmeasure for answer in right)
 
-        return mean_of(name, row)
+        return make_mean(name, row)
 
     return make
 
 
-def _of_sacrebleu(name: str, measure: Any) -> Metric:
+def _make_sacrebleu(name: str, measure: Any) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         most = max(map(len, answers))
         # A row with fewer references than others has None for the rest.
@@ -169,39 +183,39 @@ def _of_sacrebleu(name: str, measure: Any) -> Metric:
     return Metric(name, statistics, value, str(measure.get_signature()))
 
 
-def _chrf(labels: list[str], language: str) -> Metric:
+def _make_chrf(labels: list[str], language: str) -> Metric:
     from sacrebleu.metrics.chrf import CHRF
 
-    return _of_sacrebleu("chrf", CHRF())
+    return _make_sacrebleu("chrf", CHRF())
 
 
-def _bleu(labels: list[str], language: str) -> Metric:
+def _make_bleu(labels: list[str], language: str) -> Metric:
     """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if words have spaces."""
-    # Its tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
+    # SacreBLEU's tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
-    return _bleu_with("bleu", tokenizer)
+    return _make_bleu_with("bleu", tokenizer)
 
 
-def _bleu_intl(labels: list[str], language: str) -> Metric:
+def _make_bleu_intl(labels: list[str], language: str) -> Metric:
     """Make T5's BLEU, with the tokenizer `intl` in every language."""
-    return _bleu_with("bleu_intl", "intl")
+    return _make_bleu_with("bleu_intl", "intl")
 
 
-def _bleu_with(name: str, tokenizer: str) -> Metric:
+def _make_bleu_with(name: str, tokenizer: str) -> Metric:
     from sacrebleu.metrics.bleu import BLEU
 
-    return _of_sacrebleu(name, BLEU(tokenize=tokenizer, force=True))
+    return _make_sacrebleu(name, BLEU(tokenize=tokenizer, force=True))
 
 
 TEXT_METRICS: dict[str, Maker] = {
-    "chrf": _chrf,
-    "bleu": _bleu,
-    "bleu_intl": _bleu_intl,
-    **{name: _of_rouge(name) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
-    "span_f1": _span_f1,
-    **{name: _of_answers(name) for name in ("squad_em", "squad_f1")},
-    **{name: _of_answers(name, of_group="first") for name in ("record_em", "record_f1")},
-    **{name: _of_answers(name, _normalize_trivia) for name in ("trivia_em", "trivia_f1")},
-    **{name: _of_mlqa(name) for name in ("mlqa_em", "mlqa_f1")},
-    "wsc_accuracy": _wsc_accuracy,
+    "chrf": _make_chrf,
+    "bleu": _make_bleu,
+    "bleu_intl": _make_bleu_intl,
+    **{name: _make_rouge(name) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")},
+    "span_f1": _make_span_f1,
+    **{name: _make_answer_metric(name) for name in ("squad_em", "squad_f1")},
+    **{name: _make_answer_metric(name, of_group="first") for name in ("record_em", "record_f1")},
+    **{name: _make_answer_metric(name, _normalize_trivia) for name in ("trivia_em", "trivia_f1")},
+    **{name: _make_mlqa(name) for name in ("mlqa_em", "mlqa_f1")},
+    "wsc_accuracy": _make_wsc_accuracy,
 }

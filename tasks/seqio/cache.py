@@ -12,45 +12,45 @@ import seqio
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import SpanCorruption
 from mswitch.pipelines.outputs import MARKER, read_manifest
-from mswitch.tasks.batches.examples import VOCABULARY_PATH, lengths_of
+from mswitch.tasks.batches.examples import VOCABULARY_PATH, parse_lengths
 
 
-def examples_directories() -> list[Path]:
+def list_examples_directories() -> list[Path]:
     """Return the finished directories of corrupted text among seqio's cache directories, in order.
 
     Supervised directories have seqio tasks of other names (`mswitch.tasks.seqio.supervised`).
     """
-    found = []
+    directories = []
     for name in seqio.get_global_cache_dirs():
         directory = Path(name)
         finished = (directory / MARKER).is_file() and (directory / VOCABULARY_PATH).is_file()
         if finished and read_manifest(directory, "examples").get("kind") != "supervised":
-            found.append(directory)
-    return found
+            directories.append(directory)
+    return directories
 
 
-def examples_directory() -> Path:
+def find_examples_directory() -> Path:
     """Return the examples directory in use: the first of seqio's cache directories."""
-    found = examples_directories()
-    if not found:
+    directories = list_examples_directories()
+    if not directories:
         given = ", ".join(map(str, seqio.get_global_cache_dirs())) or "none"
         raise UserError(
             f"no seqio cache directory is a finished examples directory (given: {given}): call "
             "seqio.add_global_cache_dirs([DIR]) with the output of `mswitch examples build`"
         )
-    return found[0]
+    return directories[0]
 
 
-def lengths_in_use() -> SpanCorruption:
+def read_lengths_in_use() -> SpanCorruption:
     """Return the noise parameters and lengths of the examples in use."""
-    lengths = lengths_of(read_manifest(examples_directory(), "examples"))
+    lengths = parse_lengths(read_manifest(find_examples_directory(), "examples"))
     assert isinstance(lengths, SpanCorruption)
     return lengths
 
 
-def cached_records(task: str) -> dict[str, int]:
+def count_cached_records(task: str) -> dict[str, int]:
     """Count the records of a seqio task by split; empty if no examples directory has it."""
-    for directory in examples_directories():
+    for directory in list_examples_directories():
         files = sorted((directory / task).glob("stats.*.json"))
         if files:
             return {

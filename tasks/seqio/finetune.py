@@ -25,9 +25,9 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import find_code
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.metrics.registry import as_seqio
-from mswitch.tasks.seqio.mt5 import Mt5Task, mt5_mixtures, mt5_tasks
+from mswitch.tasks.seqio.mt5 import Mt5Task, list_mt5_mixtures, list_mt5_tasks
 from mswitch.tasks.seqio.mt5_formats import Row
-from mswitch.tasks.seqio.supervised import every_answer
+from mswitch.tasks.seqio.supervised import replace_target
 
 _SPEC = {
     **{name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets", "id", "group")},
@@ -54,24 +54,24 @@ class PreparedSource(seqio.DataSource):
     def num_input_examples(self, split: str) -> int:
         """Count the examples of the datasets; a task may use only a part of them."""
         name = self._task.splits[split]
-        return sum(builder.info.splits[name].num_examples for builder in self._builders(split))
+        return sum(builder.info.splits[name].num_examples for builder in self._open_builders(split))
 
     def get_dataset(
         self, split: str = "train", *_: object, shuffle: bool = False, **__: object
     ) -> tf.data.Dataset:
         """Return the rows in the order of the dataset; `shuffle` has no effect."""
-        builders = self._builders(split)
+        builders = self._open_builders(split)
 
         def rows() -> Iterator[Row]:
             for builder in builders:
                 name = self._task.splits[split]
                 read = builder.as_dataset(split=name)  # pyright: ignore[reportCallIssue]
                 for example in read.as_numpy_iterator():
-                    yield from self._task.rows(_decoded(example))
+                    yield from self._task.rows(_decode_values(example))
 
         return tf.data.Dataset.from_generator(rows, output_signature=_SPEC)
 
-    def _builders(self, split: str) -> list[tfds.core.DatasetBuilder]:
+    def _open_builders(self, split: str) -> list[tfds.core.DatasetBuilder]:
         builders = []
         for dataset in self._task.datasets:
             name, _, version = dataset.partition(":")
@@ -94,14 +94,14 @@ class PreparedSource(seqio.DataSource):
         return builders
 
 
-def _decoded(value: Any) -> Any:
+def _decode_values(value: Any) -> Any:
     """Convert NumPy's values to Python's, and bytes to text."""
     if isinstance(value, Mapping):
-        return {name: _decoded(part) for name, part in value.items()}
+        return {name: _decode_values(part) for name, part in value.items()}
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list):
-        return [_decoded(part) for part in value]
+        return [_decode_values(part) for part in value]
     return value.decode() if isinstance(value, bytes) else value
 
 
@@ -118,7 +118,11 @@ def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
     Returns:
         The names of tasks and mixtures.
     """
-    opened, tasks, mixtures = open_vocabulary(vocabulary), list(mt5_tasks()), mt5_mixtures()
+    opened, tasks, mixtures = (
+        open_vocabulary(vocabulary),
+        list(list_mt5_tasks()),
+        list_mt5_mixtures(),
+    )
     names = [*(task.name for task in tasks), *mixtures]
     where = opened.sha256, str(tfds_dir)
     if all(_registered.get(name) == where for name in names):
@@ -142,7 +146,7 @@ def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
                 seqio.CacheDatasetPlaceholder(),
                 seqio.preprocessors.append_eos_after_trim,
             ],
-            postprocess_fn=every_answer,
+            postprocess_fn=replace_target,
             metric_fns=[as_seqio(metric, task.labels, lang) for metric in task.metrics],
         )
         seqio.TaskRegistry.add_provider(task.name, made)

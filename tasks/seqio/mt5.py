@@ -39,7 +39,8 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _TRUTH = ("False", "True")
 _Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
-#: Labels, metrics and examples of GLUE's tasks. Examples are rates; WNLI is not in the mixture.
+#: Labels, metrics and rates of GLUE's tasks in the mixture, which WNLI is not in; rates are numbers
+#: of examples.
 GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),
@@ -106,96 +107,104 @@ class Mt5Task:
     labels: tuple[str, ...] = ()
 
 
-def _same(*splits: str) -> Mapping[str, str]:
+def _keep_names(*splits: str) -> Mapping[str, str]:
     return {split: split for split in splits}
 
 
-def _task(
+def _make_task(
     name: str, dataset: str, splits: Mapping[str, str], rows: ToRows, *metrics: str
 ) -> Mt5Task:
     return Mt5Task(f"mt5_{name}", (dataset,), splits, rows, metrics)
 
 
-def mt5_tasks() -> Iterator[Mt5Task]:
+def list_mt5_tasks() -> Iterator[Mt5Task]:
     """Yield XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE, summaries."""
-    evaluated, both = _same("validation", "test"), _same("train", "validation")
+    evaluated, both = _keep_names("validation", "test"), _keep_names("train", "validation")
 
-    yield _task("xnli_train", "multi_nli:1.1.0", _same("train"), mnli, "accuracy")
+    yield _make_task("xnli_train", "multi_nli:1.1.0", _keep_names("train"), mnli, "accuracy")
     for name, languages in (*((lang, [lang]) for lang in XNLI), ("all_langs", XNLI)):
         rows = functools.partial(xnli, languages=languages)
-        yield _task(f"xnli_dev_test.{name}", "xnli:1.1.0", evaluated, rows, "accuracy")
+        yield _make_task(f"xnli_dev_test.{name}", "xnli:1.1.0", evaluated, rows, "accuracy")
         if name not in ("en", "all_langs"):
             train = f"xnli_translate_train.{name}"
-            yield _task(train, "xtreme_xnli:1.1.0", _same("train"), rows, "accuracy")
+            yield _make_task(train, "xtreme_xnli:1.1.0", _keep_names("train"), rows, "accuracy")
 
     labels = ("different_meaning", "paraphrase")
     pair = ("sentence1", "sentence2")
     paws = functools.partial(glue, name="paws", labels=labels, features=pair)
-    yield _task("paws", "paws_x_wiki/en:1.0.0", _same("train"), paws, "accuracy")
+    yield _make_task("paws", "paws_x_wiki/en:1.0.0", _keep_names("train"), paws, "accuracy")
     for lang in PAWSX:
         own = f"paws_x_wiki/{lang}:1.0.0"
-        yield _task(f"pawsx_dev_test.{lang}", own, evaluated, paws, "accuracy")
+        yield _make_task(f"pawsx_dev_test.{lang}", own, evaluated, paws, "accuracy")
         original = f"pawsx_translate_train_original.{lang}"
-        yield _task(original, own, _same("train"), paws, "accuracy")
+        yield _make_task(original, own, _keep_names("train"), paws, "accuracy")
         if lang != "en":
             train = f"pawsx_translate_train.{lang}"
-            yield _task(train, f"xtreme_pawsx/{lang}:1.0.0", _same("train"), paws, "accuracy")
+            yield _make_task(
+                train, f"xtreme_pawsx/{lang}:1.0.0", _keep_names("train"), paws, "accuracy"
+            )
     every = tuple(f"paws_x_wiki/{lang}:1.0.0" for lang in PAWSX)
     yield Mt5Task("mt5_pawsx_dev_test.all_langs", every, evaluated, paws, ("accuracy",))
 
     for lang in NER:
         own = f"wikiann/{lang}:1.0.0"
-        yield _task(f"ner_train.{lang}", own, _same("train"), wikiann, "span_f1")
-        yield _task(f"ner_eval.{lang}", own, evaluated, wikiann, "span_f1")
+        yield _make_task(f"ner_train.{lang}", own, _keep_names("train"), wikiann, "span_f1")
+        yield _make_task(f"ner_eval.{lang}", own, evaluated, wikiann, "span_f1")
 
-    yield _task("squad_train_dev", "squad/v1.1:3.0.0", both, squad, *_SQUAD)
+    yield _make_task("squad_train_dev", "squad/v1.1:3.0.0", both, squad, *_SQUAD)
     translated = {"train": "translate-train", "validation": "translate-dev"}
     for lang in XQUAD_TRAIN:
         name = f"xquad_translate_train_dev.{lang}"
-        yield _task(name, f"xquad/{lang}:3.0.0", translated, squad, *_SQUAD)
+        yield _make_task(name, f"xquad/{lang}:3.0.0", translated, squad, *_SQUAD)
     for lang in XQUAD_TEST:
-        yield _task(f"xquad_test.{lang}", f"xquad/{lang}:3.0.0", _same("test"), squad, *_SQUAD)
+        yield _make_task(
+            f"xquad_test.{lang}", f"xquad/{lang}:3.0.0", _keep_names("test"), squad, *_SQUAD
+        )
     every = tuple(f"xquad/{lang}:3.0.0" for lang in XQUAD_TEST)
-    yield Mt5Task("mt5_xquad_test.all_langs", every, _same("test"), squad, _SQUAD)
+    yield Mt5Task("mt5_xquad_test.all_langs", every, _keep_names("test"), squad, _SQUAD)
 
     for lang in MLQA:
-        yield _task(f"mlqa_dev_test.{lang}", f"mlqa/{lang}:1.0.0", evaluated, squad, *_MLQA)
+        yield _make_task(f"mlqa_dev_test.{lang}", f"mlqa/{lang}:1.0.0", evaluated, squad, *_MLQA)
 
     goldp = "tydi_qa/goldp:2.1.0"
-    yield _task("tydiqa_train_dev", goldp, both, squad, *_SQUAD)
+    yield _make_task("tydiqa_train_dev", goldp, both, squad, *_SQUAD)
     english = functools.partial(squad, prefix="english-")
-    yield _task("tydiqa_train.en", goldp, _same("train"), english, *_SQUAD)
+    yield _make_task("tydiqa_train.en", goldp, _keep_names("train"), english, *_SQUAD)
     for lang in TYDIQA:
         splits = {"validation": f"validation-{lang}"}
-        yield _task(f"tydiqa_dev.{lang}", goldp, splits, squad, *_SQUAD)
+        yield _make_task(f"tydiqa_dev.{lang}", goldp, splits, squad, *_SQUAD)
         if lang != "en":
             splits = {"train": f"translate-train-{lang}"}
-            yield _task(f"tydiqa_translate_train.{lang}", goldp, splits, squad, *_SQUAD)
-    yield from _english_tasks()
+            yield _make_task(f"tydiqa_translate_train.{lang}", goldp, splits, squad, *_SQUAD)
+    yield from _list_english_tasks()
 
 
-def _english_tasks() -> Iterator[Mt5Task]:
-    yield from _glue_tasks("glue", "1.0.0", "v002", GLUE)
-    yield from _glue_tasks("super_glue", "1.0.2", "v102", SUPER_GLUE)
-    usual, evaluated = _same("train", "validation", "test"), _same("validation", "test")
+def _list_english_tasks() -> Iterator[Mt5Task]:
+    yield from _list_glue_tasks("glue", "1.0.0", "v002", GLUE)
+    yield from _list_glue_tasks("super_glue", "1.0.2", "v102", SUPER_GLUE)
+    usual, evaluated = _keep_names("train", "validation", "test"), _keep_names("validation", "test")
     fixed = "super_glue/wsc.fixed:1.0.2"
     pronouns = "definite_pronoun_resolution:1.1.0"
-    yield _task("dpr_v001_simple", pronouns, _same("train", "test"), pronoun, "accuracy")
+    yield _make_task("dpr_v001_simple", pronouns, _keep_names("train", "test"), pronoun, "accuracy")
     true, either = (functools.partial(wsc, true_alone=true_alone) for true_alone in (True, False))
-    yield _task("super_glue_wsc_v102_simple_train", fixed, _same("train"), true)
-    yield _task("super_glue_wsc_v102_simple_eval", fixed, evaluated, either, "wsc_accuracy")
+    yield _make_task("super_glue_wsc_v102_simple_train", fixed, _keep_names("train"), true)
+    yield _make_task("super_glue_wsc_v102_simple_eval", fixed, evaluated, either, "wsc_accuracy")
 
     news = functools.partial(summary, article="article", highlights="highlights")
-    yield _task("cnn_dailymail_v002", "cnn_dailymail:3.1.0", usual, news, *_ROUGE)
+    yield _make_task("cnn_dailymail_v002", "cnn_dailymail:3.1.0", usual, news, *_ROUGE)
     xsum = functools.partial(summary, article="document", highlights="target")
-    yield _task("gem_xsum", "gem/xsum:1.0.1", usual, xsum, "bleu_intl", *_ROUGE, "rougeL")
+    yield _make_task("gem_xsum", "gem/xsum:1.0.1", usual, xsum, "bleu_intl", *_ROUGE, "rougeL")
 
 
-def _glue_tasks(benchmark: str, version: str, suffix: str, tasks: _Benchmark) -> Iterator[Mt5Task]:
+def _list_glue_tasks(
+    benchmark: str, version: str, suffix: str, tasks: _Benchmark
+) -> Iterator[Mt5Task]:
     splits = {
-        **dict.fromkeys(("ax", "axb", "axg"), _same("test")),
-        "mnli": _same("train", *(f"{a}_{b}" for a in ("validation", "test") for b in _MATCHED)),
-        **dict.fromkeys((f"mnli_{kind}" for kind in _MATCHED), _same("validation", "test")),
+        **dict.fromkeys(("ax", "axb", "axg"), _keep_names("test")),
+        "mnli": _keep_names(
+            "train", *(f"{a}_{b}" for a in ("validation", "test") for b in _MATCHED)
+        ),
+        **dict.fromkeys((f"mnli_{kind}" for kind in _MATCHED), _keep_names("validation", "test")),
     }
     for config, (labels, metrics, _) in tasks.items():
         rows = _OTHERWISE.get(config) or functools.partial(
@@ -207,52 +216,52 @@ def _glue_tasks(benchmark: str, version: str, suffix: str, tasks: _Benchmark) ->
         yield Mt5Task(
             f"mt5_{benchmark}_{config}_{suffix}",
             (f"{benchmark}/{config}:{version}",),
-            splits.get(config, _same("train", "validation", "test")),
+            splits.get(config, _keep_names("train", "validation", "test")),
             rows,
             metrics,
             labels,
         )
 
 
-def mt5_mixtures() -> dict[str, dict[str, float]]:
+def list_mt5_mixtures() -> dict[str, dict[str, float]]:
     """Return each task's rate in each mixture: 1, or in GLUE's and SuperGLUE's its examples."""
 
-    def named(task: str, languages: Sequence[str], *but: str) -> list[str]:
+    def name_tasks(task: str, languages: Sequence[str], *but: str) -> list[str]:
         return [f"{task}.{lang}" for lang in languages if lang not in but]
 
-    xnli_zeroshot = ["xnli_train", *named("xnli_dev_test", [*XNLI, "all_langs"])]
-    pawsx_tests = named("pawsx_dev_test", [*PAWSX, "all_langs"])
-    tydiqa_tests = named("tydiqa_dev", TYDIQA)
-    xquad_zeroshot = ["squad_train_dev", *named("xquad_test", ["all_langs", *XQUAD_TEST])]
-    mlqa_zeroshot = ["squad_train_dev", *named("mlqa_dev_test", MLQA)]
-    translated = named("xquad_translate_train_dev", XQUAD_TRAIN)
-    found = {
+    xnli_zeroshot = ["xnli_train", *name_tasks("xnli_dev_test", [*XNLI, "all_langs"])]
+    pawsx_tests = name_tasks("pawsx_dev_test", [*PAWSX, "all_langs"])
+    tydiqa_tests = name_tasks("tydiqa_dev", TYDIQA)
+    xquad_zeroshot = ["squad_train_dev", *name_tasks("xquad_test", ["all_langs", *XQUAD_TEST])]
+    mlqa_zeroshot = ["squad_train_dev", *name_tasks("mlqa_dev_test", MLQA)]
+    translated = name_tasks("xquad_translate_train_dev", XQUAD_TRAIN)
+    task_names = {
         "xnli_zeroshot": xnli_zeroshot,
-        "xnli_translate_train": [*xnli_zeroshot, *named("xnli_translate_train", XNLI, "en")],
+        "xnli_translate_train": [*xnli_zeroshot, *name_tasks("xnli_translate_train", XNLI, "en")],
         "pawsx_zeroshot": ["paws", *pawsx_tests],
         "pawsx_translate_train": [
-            *["paws", *named("pawsx_translate_train", PAWSX, "en")],
+            *["paws", *name_tasks("pawsx_translate_train", PAWSX, "en")],
             *pawsx_tests,
         ],
         "pawsx_translate_train_original": [
-            *named("pawsx_translate_train_original", PAWSX),
+            *name_tasks("pawsx_translate_train_original", PAWSX),
             *pawsx_tests,
         ],
         "tydiqa": ["tydiqa_train_dev", *tydiqa_tests],
         "tydiqa_zeroshot": ["tydiqa_train.en", *tydiqa_tests],
         "tydiqa_translate_train": [
-            *["tydiqa_train.en", *named("tydiqa_translate_train", TYDIQA, "en")],
+            *["tydiqa_train.en", *name_tasks("tydiqa_translate_train", TYDIQA, "en")],
             *tydiqa_tests,
         ],
         "xquad_zeroshot": xquad_zeroshot,
         "xquad_translate_train": [*translated, *xquad_zeroshot],
         "mlqa_zeroshot": mlqa_zeroshot,
         "mlqa_translate_train": [
-            *named("xquad_translate_train_dev", MLQA, "en"),
+            *name_tasks("xquad_translate_train_dev", MLQA, "en"),
             *mlqa_zeroshot,
         ],
-        "ner_zeroshot": ["ner_train.en", *named("ner_eval", NER)],
-        "ner_multilingual": [*named("ner_train", NER), *named("ner_eval", NER)],
+        "ner_zeroshot": ["ner_train.en", *name_tasks("ner_eval", NER)],
+        "ner_multilingual": [*name_tasks("ner_train", NER), *name_tasks("ner_eval", NER)],
     }
     sizes = {f"mt5_glue_{name}_v002": size for name, (*_, size) in GLUE.items()}
     super_sizes = {
@@ -263,7 +272,7 @@ def mt5_mixtures() -> dict[str, dict[str, float]]:
     return {
         **{
             f"mt5_{name}": dict.fromkeys((f"mt5_{task}" for task in tasks), 1.0)
-            for name, tasks in found.items()
+            for name, tasks in task_names.items()
         },
         "mt5_glue_v002_proportional": {
             name: float(size) for name, size in sizes.items() if size is not None

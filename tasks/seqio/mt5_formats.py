@@ -21,7 +21,7 @@ ToRows = Callable[[Example], Iterable[Row]]
 UNKNOWN = "<unk>"
 
 
-def _row(inputs: str, targets: str, answers: Sequence[str] = (), group: str = "") -> Row:
+def _make_row(inputs: str, targets: str, answers: Sequence[str] = (), group: str = "") -> Row:
     made = {"inputs": inputs, "targets": targets, "answers": list(answers) or [targets]}
     return {**made, "id": "", "group": group}
 
@@ -29,7 +29,7 @@ def _row(inputs: str, targets: str, answers: Sequence[str] = (), group: str = ""
 def mnli(example: Example) -> Iterator[Row]:
     """Yield a row of MultiNLI; labels are digits."""
     premise, hypothesis = example["premise"], example["hypothesis"]
-    yield _row(f"xnli: premise: {premise} hypothesis: {hypothesis}", str(example["label"]))
+    yield _make_row(f"xnli: premise: {premise} hypothesis: {hypothesis}", str(example["label"]))
 
 
 def xnli(example: Example, languages: Sequence[str]) -> Iterator[Row]:
@@ -56,7 +56,7 @@ def glue(
     if name == "multirc":
         inputs = re.sub("</?b>", "", inputs.replace("<br>", " "))
         group = str(example["idx"]["question"])
-    yield _row(inputs, targets, group=group)
+    yield _make_row(inputs, targets, group=group)
 
 
 def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
@@ -67,9 +67,9 @@ def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
 
 def stsb(example: Example) -> Iterator[Row]:
     """Yield a row of STS-B; similarity is rounded to a multiple of a fifth."""
-    one, other = example["sentence1"], example["sentence2"]
+    first, second = example["sentence1"], example["sentence2"]
     score = np.round(np.float32(example["label"]) * 5) / 5
-    yield _row(f"stsb sentence1: {one} sentence2: {other}", f"{score:.1f}")
+    yield _make_row(f"stsb sentence1: {first} sentence2: {second}", f"{score:.1f}")
 
 
 def record(example: Example) -> Iterator[Row]:
@@ -80,14 +80,14 @@ def record(example: Example) -> Iterator[Row]:
     inputs = f"record query: {example['query']} entities: {entities} passage: {passage}"
     group = f"{example['idx']['passage']}/{example['idx']['query']}"
     for answer in example["answers"] or [UNKNOWN]:
-        yield _row(inputs, answer, example["answers"], group)
+        yield _make_row(inputs, answer, example["answers"], group)
 
 
 def pronoun(example: Example) -> Iterator[Row]:
     """Yield a row of definite pronoun resolution: the target is the marked pronoun's referent."""
     marked = rf" ({example['pronoun']})( |\.|,)"
     sentence = re.sub(marked, r" *\1*\2", example["sentence"], count=1)
-    yield _row(f"wsc: {sentence}", example["candidates"][int(example["label"])])
+    yield _make_row(f"wsc: {sentence}", example["candidates"][int(example["label"])])
 
 
 def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
@@ -111,17 +111,17 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     label = int(example["label"])
     if label == 1 or not true_alone:
         phrase = example["span1_text"]
-        yield _row(f"wsc: {text}", phrase, [phrase, str(label)])
+        yield _make_row(f"wsc: {text}", phrase, [phrase, str(label)])
 
 
 def summary(example: Example, article: str, highlights: str) -> Iterator[Row]:
     """Yield a row with a document, `article`, and its summary, `highlights`."""
-    yield _row(f"summarize: {example[article]}", example[highlights])
+    yield _make_row(f"summarize: {example[article]}", example[highlights])
 
 
 def wikiann(example: Example) -> Iterator[Row]:
     """Yield a row of WikiANN: spans with their kind."""
-    yield _row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
+    yield _make_row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
 
 
 def squad(example: Example, prefix: str = "") -> Iterator[Row]:

@@ -15,27 +15,27 @@ import tensorflow as tf
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
-from mswitch.tasks.seqio.registered import Registered, preprocessed
+from mswitch.tasks.seqio.registered import Registered, preprocess
 
 
-def example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
+def make_example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
     """Return the id of a task's example: its shard, its place there, and the draw if several."""
     return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
 
 
-def metrics_of(task: seqio.Task) -> tuple[list[Any], int]:
+def split_metrics(task: seqio.Task) -> tuple[list[Any], int]:
     """Return a task's metrics that take predictions, and how many take something else."""
     try:
-        found = list(task.metric_objs)
+        metrics = list(task.metric_objs)
     except ValueError as error:
         raise UserError(f"{task.name}: {error}") from error
     wanted = [
         metric
-        for metric in found
+        for metric in metrics
         if isinstance(metric, seqio.metrics.CollectingMetric)
         and getattr(metric, "model_output_type", None) == seqio.metrics.ModelOutputType.PREDICTION
     ]
-    return wanted, len(found) - len(wanted)
+    return wanted, len(metrics) - len(wanted)
 
 
 def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
@@ -49,14 +49,14 @@ def find_task(described: Mapping[str, Any], folder: str) -> seqio.Task:
         tf.config.set_visible_devices([], "GPU")  # JAX needs the GPU's memory
     name, module = described["name"], described["module"]
     try:
-        found = Registered(name, module, folder).find()
+        task = Registered(name, module, folder).find()
     except UserError as error:
         raise UserError(
             f"{name} has metrics of its own, and {error}: run this in the folder of {module}, or "
             "give --no-own-metrics"
         ) from error
-    assert isinstance(found, seqio.Task)
-    return found
+    assert isinstance(task, seqio.Task)
+    return task
 
 
 def measure(
@@ -83,10 +83,12 @@ def measure(
     examples, predictions = [], []
     for draw in draws:
         for number in range(of):
-            found = preprocessed(task, split, lengths, shard=(number, of), draw=draw or 0)
-            for place, example in enumerate(found):
-                row = by_id.get(example_id(split, number, place, draw))
-                if row is not None and _same_targets(example, row):
+            preprocessed_examples = preprocess(
+                task, split, lengths, shard=(number, of), draw=draw or 0
+            )
+            for place, example in enumerate(preprocessed_examples):
+                row = by_id.get(make_example_id(split, number, place, draw))
+                if row is not None and _has_same_targets(example, row):
                     examples.append(example)
                     predictions.append(row["prediction"])
     if len(examples) < len(rows):
@@ -96,31 +98,33 @@ def measure(
         )
     values: dict[str, float | str | None] = {}
     targets = None
-    for metric in metrics_of(task)[0]:
+    for metric in split_metrics(task)[0]:
         try:
             made = metric.from_model_output(
                 examples, np.array(predictions, object), task.output_features
             )
-            found, outputs = made.actual_compute(examples, task.output_features, "targets", targets)
+            results, outputs = made.actual_compute(
+                examples, task.output_features, "targets", targets
+            )
         except Exception as error:  # metrics can raise anything
             raise UserError(
                 f"a metric of {task.name} fails ({type(error).__name__}: {error}): repair it, or "
                 "give --no-own-metrics"
             ) from error
         targets = outputs["targets"]
-        for name, value in found.items():
+        for name, value in results.items():
             if name in values:
                 raise UserError(f"two metrics of {task.name} return {name!r}: rename one")
-            values |= _shown(name, value)
+            values |= _to_json(name, value)
     return values
 
 
-def _same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _has_same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     text = example.get("targets_pretokenized")
     return not isinstance(text, bytes) or text.decode("utf-8", "replace") == row["targets"]
 
 
-def _shown(name: str, value: Any) -> dict[str, float | str | None]:
+def _to_json(name: str, value: Any) -> dict[str, float | str | None]:
     """Return a metric's value in a form for JSON; nothing for pictures and sounds."""
     value = getattr(value, "textdata", getattr(value, "value", value))
     if isinstance(value, bytes | str):

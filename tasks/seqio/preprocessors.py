@@ -14,15 +14,15 @@ import tensorflow as tf
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from mswitch.pipelines.examples.ul2 import UL2, ul2
-from mswitch.tasks.seqio.cache import lengths_in_use
+from mswitch.tasks.seqio.cache import read_lengths_in_use
 
 
-def _order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _draw_order(items: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draw a permutation of `items` numbers from a stateless seed [2] (`stateless_shuffle`)."""
     return tf.argsort(tf.random.stateless_uniform(tf.reshape(items, [1]), seed=seed))
 
 
-def _composition(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+def _compose(total: tf.Tensor, parts: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
     """Cut `total` items into `parts` positive lengths; `order` permutes the `total - 1` gaps."""
     starts = tf.concat([[0], tf.cast(order < parts - 1, tf.int32)], axis=0)
     return tf.math.segment_sum(tf.ones([total], tf.int32), tf.cumsum(starts))
@@ -49,8 +49,8 @@ def random_spans_noise_mask(
     noise = tf.minimum(tf.maximum(noise, 1), padded - 1)
     spans = tf.round(tf.cast(noise, tf.float32) / mean_noise_span_length)
     spans = tf.minimum(tf.maximum(tf.cast(spans, tf.int32), 1), padded - noise)
-    noise_lengths = _composition(noise, spans, _order(noise - 1, seeds[0]))
-    other_lengths = _composition(padded - noise, spans, _order(padded - noise - 1, seeds[1]))
+    noise_lengths = _compose(noise, spans, _draw_order(noise - 1, seeds[0]))
+    other_lengths = _compose(padded - noise, spans, _draw_order(padded - noise - 1, seeds[1]))
     lengths = tf.reshape(tf.stack([other_lengths, noise_lengths], axis=1), [-1])
     return tf.repeat(tf.range(2 * spans) % 2 == 1, lengths)[:length]
 
@@ -73,7 +73,7 @@ def split_tokens(dataset: tf.data.Dataset, length: int) -> tf.data.Dataset:
     return dataset.flat_map(segments)
 
 
-def _fitting(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> SpanCorruption:
+def _fit_lengths(sequence_length: Mapping[str, int], lengths: SpanCorruption) -> SpanCorruption:
     """Choose lengths of segments that fill `sequence_length` when corrupted.
 
     See t5's `random_spans_helper`.
@@ -112,16 +112,18 @@ def corrupt_spans(
     """
     if "inputs" in dataset.element_spec:  # pyright: ignore[reportOperatorIssue]
         return dataset
-    lengths = lengths_in_use()
+    lengths = read_lengths_in_use()
     if sequence_length is not None:
-        fitting = _fitting(sequence_length, lengths)
+        fitting = _fit_lengths(sequence_length, lengths)
         if fitting.raw_length < lengths.raw_length:
             dataset = split_tokens(dataset, fitting.raw_length)
             lengths = fitting
     kinds = lengths.kinds
     vocabulary_size = output_features["targets"].vocabulary.vocab_size
 
-    def corrupted(kind: SpanCorruption, tokens: tf.Tensor, seeds: tf.Tensor) -> dict[str, Any]:
+    def corrupt_by_kind(
+        kind: SpanCorruption, tokens: tf.Tensor, seeds: tf.Tensor
+    ) -> dict[str, Any]:
         mask = random_spans_noise_mask(
             tf.size(tokens), seeds, kind.noise_density, kind.mean_noise_span_length
         )
@@ -136,8 +138,8 @@ def corrupt_spans(
     def corrupt(features: Mapping[str, tf.Tensor], seeds: tf.Tensor) -> dict[str, tf.Tensor]:
         tokens = features["targets"]
         if len(kinds) == 1:
-            return corrupted(kinds[0], tokens, seeds)
-        branches = [functools.partial(corrupted, kind, tokens, seeds[:2]) for kind in kinds]
+            return corrupt_by_kind(kinds[0], tokens, seeds)
+        branches = [functools.partial(corrupt_by_kind, kind, tokens, seeds[:2]) for kind in kinds]
         return tf.switch_case(choose(len(kinds), seeds[2]), branches)
 
     return seqio.preprocessors.append_eos_after_trim(

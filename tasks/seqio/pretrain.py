@@ -26,7 +26,7 @@ import tensorflow as tf
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import any_code, languages, name_task, parse_codes
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
-from mswitch.tasks.seqio.cache import cached_records, examples_directories
+from mswitch.tasks.seqio.cache import count_cached_records, list_examples_directories
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
 from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
 
@@ -52,7 +52,7 @@ class ExamplesSource(seqio.DataSource):
     @property
     def splits(self) -> Sequence[str]:
         """Splits that the cache directories have now."""
-        return tuple(cached_records(self._task))
+        return tuple(count_cached_records(self._task))
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -61,17 +61,17 @@ class ExamplesSource(seqio.DataSource):
 
     def num_input_examples(self, split: str) -> int | None:
         """Count the records of a split; None if it does not exist."""
-        return cached_records(self._task).get(split)
+        return count_cached_records(self._task).get(split)
 
     def list_shards(self, split: str) -> Sequence[str]:
         """Refuse: only the cache has shards."""
-        raise self._not_cached(split)
+        raise self._make_error(split)
 
     def get_dataset(self, split: str = "train", *_: object, **__: object) -> tf.data.Dataset:
         """Refuse: only the cache has examples."""
-        raise self._not_cached(split)
+        raise self._make_error(split)
 
-    def _not_cached(self, split: str) -> UserError:
+    def _make_error(self, split: str) -> UserError:
         return UserError(
             f"{self._task} ({split}) is read from an examples directory only: "
             "call get_dataset(..., use_cached=True)"
@@ -87,28 +87,30 @@ class ExamplesTask(seqio.Task):
         return self.source.splits
 
 
-def _records(lang: str) -> int:
+def _count_records(lang: str) -> int:
     """Count training records, or validation records if a language has no training text."""
-    records = cached_records(name_task(lang))
+    records = count_cached_records(name_task(lang))
     return records.get("train", records.get("validation", 0))
 
 
 @functools.lru_cache(maxsize=1024)
-def _capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
+def _compute_capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str, float]:
     """Compute rates of a registered mixture with a cap; they depend on all languages together."""
     mixture, budget = _registered[name]
-    records = {lang: _records(lang) for lang in mixture.members()}
+    records = {lang: _count_records(lang) for lang in mixture.members()}
     return mixture.rates(records, budget)
 
 
-def _rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
+def _make_rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
     """Return a rate function for seqio of a language in a registered mixture; read nothing yet."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:
         if mixture.max_epochs is None:
-            return mixture.weight(lang, _records(lang))
-        return _capped_rates(name, tuple(map(str, examples_directories()))).get(lang, 0.0)
+            return mixture.weight(lang, _count_records(lang))
+        return _compute_capped_rates(name, tuple(map(str, list_examples_directories()))).get(
+            lang, 0.0
+        )
 
     return rate
 
@@ -130,7 +132,7 @@ def register_mixture(name: str, mixture: Mixture, budget: int = MT5_BUDGET) -> N
         raise UserError(f"seqio has another {name!r} already: choose another name")
     _registered[name] = mixture, budget
     seqio.MixtureRegistry.add(
-        name, [(name_task(lang), _rate(name, lang)) for lang in mixture.members()]
+        name, [(name_task(lang), _make_rate(name, lang)) for lang in mixture.members()]
     )
 
 

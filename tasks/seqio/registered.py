@@ -19,7 +19,7 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, remove_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Number of seeds of a shard, before the next shard's begin.
+#: Number of seeds per shard; the next shard's seeds follow.
 _SEEDS = 10_000
 #: Text that TensorFlow adds to the reason of an error.
 _OF_TENSORFLOW = re.compile(
@@ -43,7 +43,7 @@ class Registered:
 
     def find(self) -> seqio.Task | seqio.Mixture:
         """Import the module and look the name up."""
-        self._files()
+        self._import_files()
         try:
             return seqio.get_mixture_or_task(self.name)
         except ValueError as error:
@@ -53,20 +53,20 @@ class Registered:
             hint = f"did you mean {near[0]!r}?" if near else hint
             raise UserError(f"seqio has no task or mixture {self.name!r}: {hint}") from error
 
-    def module_sha256(self) -> str:
+    def hash_module(self) -> str:
         """Hash the module and the files it imported from its folder, which define the task."""
-        found = hashlib.sha256()
-        for path in self._files():
-            found.update(hashlib.sha256(path.read_bytes()).digest())
-        return found.hexdigest()
+        digest = hashlib.sha256()
+        for path in self._import_files():
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return digest.hexdigest()
 
-    def _files(self) -> tuple[Path, ...]:
+    def _import_files(self) -> tuple[Path, ...]:
         if not self.module:
             return ()
         if self.folder not in sys.path:
             sys.path.append(self.folder)
         try:
-            return _imported(self.module)
+            return _import_module(self.module)
         except Exception as error:
             raise UserError(
                 f"--module {self.module}: cannot import it ({type(error).__name__}: {error})"
@@ -74,14 +74,16 @@ class Registered:
 
 
 @functools.cache
-def _imported(module: str) -> tuple[Path, ...]:
+def _import_module(module: str) -> tuple[Path, ...]:
     """Import a module; return its file, and the imported files below its folder."""
     before = set(sys.modules)
     source = getattr(importlib.import_module(module), "__file__", None)
     if source is None:
         return ()
     brought = [sys.modules[name] for name in sys.modules.keys() - before]
-    paths = {Path(file) for one in brought if (file := getattr(one, "__file__", None))}
+    paths = {
+        Path(file) for module_part in brought if (file := getattr(module_part, "__file__", None))
+    }
     folder = Path(source).parent
     own = {path for path in paths if path.is_relative_to(folder)}
     # The folder may contain an environment.
@@ -112,7 +114,7 @@ def check_task(task: seqio.Task, vocabulary: VocabularyModel) -> None:
             )
 
 
-def preprocessed(
+def preprocess(
     task: seqio.Task,
     split: str,
     lengths: Lengths,
@@ -137,18 +139,20 @@ def preprocessed(
     info = seqio.ShardInfo(number, of) if of > 1 else None
     by_name = {"inputs": lengths.inputs_length, "targets": lengths.targets_length}
 
-    def seeded(draw: int) -> int:
+    def seed_tensorflow(draw: int) -> int:
         seed = number * _SEEDS + draw
         tf.random.set_seed(seed)  # combined with seqio's own seeds
         return seed
 
     try:
-        before = seeded(0)
+        before = seed_tensorflow(0)
         dataset = task.source.get_dataset(split=split, shuffle=False, shard_info=info)
         if take is not None:
             dataset = dataset.take(take)
         dataset = task.preprocess_precache(dataset, seed=before)
-        dataset = task.preprocess_postcache(dataset, sequence_length=by_name, seed=seeded(draw))
+        dataset = task.preprocess_postcache(
+            dataset, sequence_length=by_name, seed=seed_tensorflow(draw)
+        )
         dataset = seqio.utils.trim_dataset(dataset, by_name, task.output_features)
         if missing := by_name.keys() - dataset.element_spec.keys():
             raise ValueError(f"the examples have no {min(missing)}")

@@ -64,10 +64,12 @@ def register(directory: str | Path) -> list[str]:
         counts = {split: entry["records"] for split, entry in splits.items()}
         task = seqio.Task(
             name,
-            source=seqio.TFExampleDataSource(files, _description(), num_input_examples=counts),
+            source=seqio.TFExampleDataSource(
+                files, _describe_features(), num_input_examples=counts
+            ),
             output_features=features,
             preprocessors=[_cast, seqio.CacheDatasetPlaceholder()],
-            postprocess_fn=every_answer,
+            postprocess_fn=replace_target,
             metric_fns=[
                 as_seqio(metric, definition["labels"] or (), lang)
                 for metric in definition["metrics"]
@@ -78,7 +80,7 @@ def register(directory: str | Path) -> list[str]:
     return names
 
 
-def _description() -> Mapping[str, Any]:
+def _describe_features() -> Mapping[str, Any]:
     kinds = {"int32": tf.int64, "string": tf.string}
     return {
         name: tf.io.FixedLenSequenceFeature([], kinds[kind["dtype"]], allow_missing=True)
@@ -96,7 +98,7 @@ def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
     )
 
 
-def every_answer(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
+def replace_target(text: str, example: Mapping[str, Any], is_target: bool = False) -> Any:
     """Replace a target by all right answers and the group; return a prediction unchanged."""
     if not is_target:
         return text

@@ -7,7 +7,7 @@ import seqio
 
 from mswitch.pipelines.special_tokens import SENTINELS
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
-from mswitch.tasks.seqio.cache import examples_directory
+from mswitch.tasks.seqio.cache import find_examples_directory
 
 
 class ExamplesVocabulary(seqio.SentencePieceVocabulary):
@@ -17,7 +17,7 @@ class ExamplesVocabulary(seqio.SentencePieceVocabulary):
         super().__init__("", extra_ids=0)
 
     def _model_context(self) -> Any:
-        path = str(examples_directory() / VOCABULARY_PATH)
+        path = str(find_examples_directory() / VOCABULARY_PATH)
         if path != self._sentencepiece_model_file:
             self._sentencepiece_model_file, self._model = path, None
         return super()._model_context()

@@ -43,7 +43,7 @@ def measure(name: str, directory: Path, rounds: int) -> None:
         # On the device, as predictions have them: NumPy's would be copied in each round.
         parameters = jax.device_put(read_parameters(WeightFiles(directory), model))
         inputs, wanted = (np.load(directory / f"{what}.npy") for what in ("inputs", "outputs"))
-        skeleton = Skeleton.of(model, TrainConfig(dtype="float32"))
+        skeleton = Skeleton.build(model, TrainConfig(dtype="float32"))
         decode = make_decoder(skeleton, LENGTH)
         work = functools.partial(decode, parameters, inputs)
         print(f"{name}: compiled and run in {timed(work).wall:.1f} s", flush=True)

@@ -90,7 +90,7 @@ class Training:
 
     def __init__(self, config: ModelConfig):
         self.config, self.batch = config, batch(config.vocabulary_size)
-        self.skeleton = Skeleton.of(config, TRAIN)
+        self.skeleton = Skeleton.build(config, TRAIN)
         self.groups = group_batch(config, ROWS, INPUTS, TARGETS)
         self.optimizer = make_optimizer(TRAIN)
         self.state = self.skeleton.initial_state(self.optimizer)

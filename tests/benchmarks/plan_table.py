@@ -15,7 +15,7 @@ from typing import Any
 from timing import markdown, mswitch, options
 
 from mswitch.models.planning.parts import PARTS
-from mswitch.models.planning.plan import ratios
+from mswitch.models.planning.plan import compute_ratios
 from mswitch.pipelines.outputs import write_atomically
 
 #: Preset, slice and further options of each row; the rest `plan` chooses.
@@ -160,7 +160,7 @@ PAIR_COLUMNS = (
 def pair_row(pair: tuple[Mapping[str, Any], Mapping[str, Any]]) -> tuple[str, ...]:
     """What both cost, the dense model's figures first."""
     dense, sparse = pair
-    found = ratios(sparse, dense)
+    found = compute_ratios(sparse, dense)
     rows = [memory_row(plan) for plan in pair]
     secs = (f"{plan['estimated_step_secs']:.2g}" for plan in pair)
     return (

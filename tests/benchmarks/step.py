@@ -103,7 +103,7 @@ def time_step(
 ) -> tuple[float, int, float]:
     """Seconds of a training step, its peak bytes a device, and seconds of compiling."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(model, train, mesh), make_optimizer(train)
     rng = np.random.default_rng(0)
     source, targets = (
         rng.integers(3, model.vocabulary_size, (train.batch_size, length)).astype(np.int32)

@@ -93,7 +93,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     dense, sparse = models["dense"], models["sparse"]
     for model in models.values():
         check_divisible(model, config, group_batch(model, config.rows, *lengths))
-        state = count_state_memory(Skeleton.of(model, config, mesh), config)
+        state = count_state_memory(Skeleton.build(model, config, mesh), config)
         need = predict_step_memory(model, config, state, *lengths, "gpu").total
         assert not setting.memory_gib or need < setting.memory_gib * GIB
     if not setting.memory_gib:
@@ -102,7 +102,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     assert setting.measured == NOT_MEASURED
     assert config.rows * lengths[0] >= 1e5
     assert 32 <= sparse.experts <= 128
-    assert 1e7 < sum(count_parameters(Skeleton.of(dense, config)).values()) < 1e8
+    assert 1e7 < sum(count_parameters(Skeleton.build(dense, config)).values()) < 1e8
 
 
 def test_the_budget_holds_the_steps_and_more_of_it_more(on):

@@ -10,7 +10,7 @@ from mswitch.flows.cli.main import main
 from mswitch.pipelines.outputs import stage_output
 from mswitch.tasks.batches.mixture_table import describe_mixture
 from mswitch.tasks.batches.mixtures import Mixture, mixtures
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 
 RECORDS = {"de": 10_000, "en": 160_000, "iw": 625, "hr": 1, "ru": 16}
 
@@ -33,7 +33,9 @@ def examples(tmp_path: Path) -> Path:
 
 
 def test_rates_epochs_and_warnings(examples):
-    table = describe_mixture(task_mixture(examples, Mixture(alpha=0.5)), steps=100, batch_size=60)
+    table = describe_mixture(
+        open_task_mixture(examples, Mixture(alpha=0.5)), steps=100, batch_size=60
+    )
     assert table["sequences"] == 6000
     rows = {row["lang"]: row for row in table["languages"]}
     assert list(rows) == ["en", "de", "iw", "ru", "hr"]
@@ -51,11 +53,11 @@ def test_rates_epochs_and_warnings(examples):
 
 def test_a_cap_of_four_warns_of_nothing_and_one_that_cannot_hold_does(examples):
     mixture = mixtures()["mc4.unimax.4"]
-    table = describe_mixture(task_mixture(examples, mixture), steps=1000, batch_size=64)
+    table = describe_mixture(open_task_mixture(examples, mixture), steps=1000, batch_size=64)
     assert table["warnings"] == []
     assert table["left_out"] == ["hr"]
     assert max(row["epochs"] for row in table["languages"]) == pytest.approx(4)
-    table = describe_mixture(task_mixture(examples, mixture), steps=100_000, batch_size=64)
+    table = describe_mixture(open_task_mixture(examples, mixture), steps=100_000, batch_size=64)
     repeated, exceeded = table["warnings"]
     assert repeated.endswith("add text or train for fewer steps")  # it has max_epochs
     assert "no cap can hold" in exceeded

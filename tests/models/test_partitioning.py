@@ -110,7 +110,7 @@ def test_processes_that_share_rows_in_part_are_refused():
 def test_nothing_large_is_kept_by_several_devices(name, shape, kept):
     """Of the meshes in docs/reference/tpu.md, and others."""
     mesh = AbstractMesh(shape, AXES)
-    skeleton = Skeleton.of(preset(name).model, TrainConfig(scan_layers=True))
+    skeleton = Skeleton.build(preset(name).model, TrainConfig(scan_layers=True))
     found = []
     for parameter, value in skeleton.shapes.items():
         spec = shard_parameter(skeleton.axes[parameter], value.shape, mesh)

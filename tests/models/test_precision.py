@@ -12,7 +12,7 @@ from mswitch.models.capacity import group_batch
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.evaluation.evaluator import make_evaluation_step
 from mswitch.models.inference.decode import make_decoder
-from mswitch.models.nn.experts import gated
+from mswitch.models.nn.experts import apply_gate
 from mswitch.models.training.state import Skeleton
 from mswitch.models.training.step import make_gradients
 
@@ -39,7 +39,7 @@ def test_sums_over_positions_are_not_rounded_on_the_way(name, request):
     batch = skewed_batch(config.vocabulary_size)
     gradients: dict[str, dict[str, np.ndarray]] = {}
     for dtype in ("float32", "bfloat16"):
-        skeleton = Skeleton.of(config, TrainConfig(batch_size=ROWS, dtype=dtype))
+        skeleton = Skeleton.build(config, TrainConfig(batch_size=ROWS, dtype=dtype))
         parameters = jax.jit(skeleton.initial_parameters)()
         groups = group_batch(config, ROWS, INPUTS, TARGETS)
         gradient = jax.jit(make_gradients(skeleton, groups))(parameters, batch, jax.random.key(0))
@@ -65,7 +65,7 @@ def lowered(skeleton: Skeleton) -> dict[str, str]:
 
 def test_float32_products_are_so_on_accelerators(sparse):
     """Without a precision a TPU would take one bfloat16 pass, a GPU TF32."""
-    for name, text in lowered(Skeleton.of(sparse, TrainConfig(dtype="float32"))).items():
+    for name, text in lowered(Skeleton.build(sparse, TrainConfig(dtype="float32"))).items():
         products = [line for line in text.splitlines() if "dot_general" in line]
         assert len(products) > 10, name
         for line in products:
@@ -73,7 +73,7 @@ def test_float32_products_are_so_on_accelerators(sparse):
 
 
 def test_in_bfloat16_the_router_alone_takes_three_passes(sparse):
-    text = lowered(Skeleton.of(sparse, TrainConfig()))["gradients"]
+    text = lowered(Skeleton.build(sparse, TrainConfig()))["gradients"]
     products = [line for line in text.splitlines() if "dot_general" in line]
     precise = [line for line in products if "precision = [DEFAULT, DEFAULT]" not in line]
     # In encoder and decoder; the gradients take one pass.
@@ -85,6 +85,6 @@ def test_the_gates_gradient_is_a_sum_in_float32():
     rng = np.random.default_rng(0)
     y, upstream = (jnp.array(rng.normal(1.0, 0.3, (1, 4, 768)), jnp.bfloat16) for _ in range(2))
     gate = jnp.array(rng.random((1, 4)), jnp.float32)
-    _, pull = jax.vjp(lambda gate: gated(y, gate), gate)
+    _, pull = jax.vjp(lambda gate: apply_gate(y, gate), gate)
     exact = (np.asarray(y, np.float64) * np.asarray(upstream, np.float64)).sum(axis=-1)
     np.testing.assert_allclose(jax.jit(pull)(upstream)[0], exact, rtol=1e-5)

@@ -13,7 +13,7 @@ M, B = 1e6, 1e9
 
 def parameters(model: ModelConfig) -> int:
     # Layers in one array are traced once.
-    return sum(count_parameters(Skeleton.of(model, TrainConfig(scan_layers=True))).values())
+    return sum(count_parameters(Skeleton.build(model, TrainConfig(scan_layers=True))).values())
 
 
 @pytest.mark.parametrize(

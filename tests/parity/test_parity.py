@@ -121,7 +121,7 @@ def check_outputs(directory: Path, generated: Path) -> None:
         inputs = file["inputs"]
     model = read_config(read_json_object(directory / "config.json"), directory.name)
     parameters = read_parameters(WeightFiles(directory), model)
-    skeleton = Skeleton.of(model, TrainConfig(dtype="float32"))
+    skeleton = Skeleton.build(model, TrainConfig(dtype="float32"))
     length = wanted["greedy"].shape[1]
     greedy = make_decoder(skeleton, length)(parameters, inputs)
     np.testing.assert_array_equal(greedy.tokens, wanted["greedy"])

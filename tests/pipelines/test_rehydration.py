@@ -16,7 +16,7 @@ from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.rehydration import _apart, read_weights
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 
 
 def test_a_weight_holds_from_its_size_up_to_the_next(tmp_path):
@@ -120,7 +120,7 @@ def test_documents_come_as_often_as_their_clusters_say(
         assert entry["tokens"] == expected.total()
         assert "copies" not in described[lang]["validation"]
     assert sum(1 for text in small_texts()["bg"]["train"] if len(text) >= 60) > 0
-    table = describe_mixture(task_mixture(tmp_path / "examples"), 10, 4)
+    table = describe_mixture(open_task_mixture(tmp_path / "examples"), 10, 4)
     rows = {row["lang"]: row for row in table["languages"]}
     assert rows["en"]["copies"] == 1 < rows["bg"]["copies"] <= 3
     assert "copies" in format_mixture(table)

@@ -24,7 +24,7 @@ def compute_logits(
     capacity: int | None = None,
 ) -> np.ndarray:
     """Logits of a batch; by default no token is dropped."""
-    skeleton = Skeleton.of(model, FLOAT32)
+    skeleton = Skeleton.build(model, FLOAT32)
     positions = [batch[name].size // groups for name in ("inputs", "targets")]
     capacities = tuple(positions) if capacity is None else (capacity, capacity)
 
@@ -47,7 +47,7 @@ def compute_cached_logits(
     model: ModelConfig, parameters: dict, batch: dict[str, np.ndarray]
 ) -> np.ndarray:
     """Logits of a batch by decoding it a position at a time."""
-    skeleton = Skeleton.of(model, FLOAT32)
+    skeleton = Skeleton.build(model, FLOAT32)
 
     @jax.jit
     def compiled(parameters, source, decoder_inputs, targets):

@@ -41,16 +41,18 @@ class Learner:
 
     def __init__(self, config: ModelConfig, soft_weight: float = 0.0):
         self.config, self.losses = config, []
-        teaching = Teaching(Skeleton.of(SPARSE, TRAIN), soft_weight, 1.0) if soft_weight else None
+        teaching = (
+            Teaching(Skeleton.build(SPARSE, TRAIN), soft_weight, 1.0) if soft_weight else None
+        )
         groups = group_batch(config, TRAIN.batch_size, 1, 1)
-        skeleton = Skeleton.of(config, TRAIN)
+        skeleton = Skeleton.build(config, TRAIN)
         self.step = make_train_step(skeleton, OPTIMIZER, groups, teaching=teaching)
         self.evaluate = make_evaluation_step(skeleton)
 
     def learn(self, languages: Languages, teacher: Parameters | None = None, *, init: bool = False):
         """The parameters after all steps, and their loss on walks that no step has seen."""
         seed = languages.seed
-        skeleton = Skeleton.of(self.config, dataclasses.replace(TRAIN, seed=seed))
+        skeleton = Skeleton.build(self.config, dataclasses.replace(TRAIN, seed=seed))
         state, self.losses = skeleton.initial_state(OPTIMIZER), []
         if init:
             given = rename_to_dense(teacher or {}, SPARSE.period, mean=False)

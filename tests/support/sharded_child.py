@@ -46,7 +46,7 @@ def relative_difference(one, other) -> float:
 def compute(model: ModelConfig, train: TrainConfig, factored: bool, start=None) -> dict:
     """A run from the state it draws itself, or from one that another mesh drew."""
     mesh = make_mesh(train)
-    skeleton, optimizer = Skeleton.of(model, train, mesh), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(model, train, mesh), make_optimizer(train)
     if factored:  # as the matrices of all presets but the smallest are
         assert isinstance(optimizer, Adafactor)
         optimizer = dataclasses.replace(optimizer, min_dim_size_to_factor=16)

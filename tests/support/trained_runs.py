@@ -32,7 +32,7 @@ def train_model(
 
 def skeleton_of(run: Path) -> Skeleton:
     described = read_run(run)
-    return Skeleton.of(parse_model(described), parse_train_config(described))
+    return Skeleton.build(parse_model(described), parse_train_config(described))
 
 
 def state(run: Path, step: int) -> TrainState:

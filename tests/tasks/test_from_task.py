@@ -24,12 +24,12 @@ from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 from mswitch.tasks.from_task import (
     FromTaskConfig,
     _check,
-    _identity,
-    _language,
+    _identify_shard,
+    _split_language,
     build_from_task,
     draws_randomly,
 )
-from mswitch.tasks.seqio.registered import Registered, check_task, preprocessed
+from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -268,7 +268,7 @@ def test_draws_are_frozen_one_after_another(registered, build, tmp_path):
     assert len(open_examples(tmp_path / "one").sources["validation"]["de"]) == 7
     for draw in range(3):
         shards = (
-            preprocessed(task.find(), "train", LENGTHS, shard=(number, 2), draw=draw)
+            preprocess(task.find(), "train", LENGTHS, shard=(number, 2), draw=draw)
             for number in range(2)
         )
         expected = as_pairs(itertools.chain(*shards))
@@ -295,7 +295,7 @@ def test_of_a_mixture_those_tasks_that_draw_are_drawn_several_times(
 def test_shards_draw_differently(registered, name):
     def sizes(name: str, number: int) -> list[int]:
         task = named(name, registered).find()
-        found = preprocessed(task, "train", LENGTHS, shard=(number, 2))
+        found = preprocess(task, "train", LENGTHS, shard=(number, 2))
         return [example["inputs"].size for example in found][:15]
 
     one, other = (
@@ -312,20 +312,23 @@ def test_what_a_module_imports_from_its_folder_is_part_of_its_identity(tmp_path,
     (tmp_path / "part_of_tasks.py").write_text("SIZE = 1")
     (tmp_path / "tabnanny.py").write_text("raise RuntimeError('shadows the one of Python')")
     module = Registered("any", "tasks_with_parts", str(tmp_path))
-    before = module.module_sha256()
-    assert module.module_sha256() == before
+    before = module.hash_module()
+    assert module.hash_module() == before
     (tmp_path / "part_of_tasks.py").write_text("SIZE = 2")
-    assert module.module_sha256() != before
+    assert module.hash_module() != before
 
 
 def test_only_files_are_hashed_as_such(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("train").write_text("of something else")
     named_so = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=["train"])
-    assert _identity(named_so, "train") == ["train", ""]
+    assert _identify_shard(named_so, "train") == ["train", ""]
     of_lines = seqio.TextLineDataSource({"train": "train"})
-    assert _identity(of_lines, "train") == ["train", file_sha256(Path("train"))]
-    assert _identity(named_so, str(tmp_path / "train")) == ["train", file_sha256(Path("train"))]
+    assert _identify_shard(of_lines, "train") == ["train", file_sha256(Path("train"))]
+    assert _identify_shard(named_so, str(tmp_path / "train")) == [
+        "train",
+        file_sha256(Path("train")),
+    ]
 
 
 def test_what_draws_before_its_cache_is_drawn_once(registered):
@@ -403,7 +406,7 @@ def test_options_that_do_not_suit_are_refused(
 
 
 def test_named_languages_are_taken():
-    assert _language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
-    assert _language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")
-    assert _language("a", FromTaskConfig(LENGTHS, language="tl")) == ("a", "fil")
-    assert _language("a.ast", FromTaskConfig(LENGTHS, language="ast")) == ("a", "ast")
+    assert _split_language("a.b.he", FromTaskConfig(LENGTHS)) == ("a.b", "iw")
+    assert _split_language("a.sr_Latn", FromTaskConfig(LENGTHS)) == ("a", "sr-Latn")
+    assert _split_language("a", FromTaskConfig(LENGTHS, language="tl")) == ("a", "fil")
+    assert _split_language("a.ast", FromTaskConfig(LENGTHS, language="ast")) == ("a", "ast")

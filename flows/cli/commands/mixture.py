@@ -47,7 +47,7 @@ def show(
         batch_size: examples a step, of which a packed row holds several; the default is mT5's.
     """
     from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
-    from mswitch.tasks.batches.multitask import task_mixture
+    from mswitch.tasks.batches.multitask import open_task_mixture
 
     given = tasks or examples
     if given is None or (tasks and examples):
@@ -55,7 +55,7 @@ def show(
     for option, value in (("--steps", steps), ("--batch-size", batch_size)):
         if value < 1:
             raise UserError(f"{option} is {value}: give at least 1")
-    found = task_mixture(given, find_mixture(mixture))
+    found = open_task_mixture(given, find_mixture(mixture))
     table = describe_mixture(found, steps, batch_size)
     summary = {
         "stage": "mixture",

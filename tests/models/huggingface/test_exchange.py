@@ -158,7 +158,7 @@ def test_every_value_of_every_parameter_has_one_place(activation, tied, experts,
         sparse_every=experts[1],
         shared_position_bias=shared,
     )
-    skeleton = Skeleton.of(model, FLOAT32)
+    skeleton = Skeleton.build(model, FLOAT32)
     covered = {name: np.zeros(s.shape, int) for name, s in skeleton.shapes.items()}
     names = []
     for piece in list_pieces(model):

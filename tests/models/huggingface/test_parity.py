@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from mswitch.models.capacity import Groups, expert_capacity
 from mswitch.models.config import ModelConfig, TrainConfig
 from mswitch.models.huggingface.config import read_config
-from mswitch.models.huggingface.convert import _tensor, read_parameters
+from mswitch.models.huggingface.convert import _read_tensor, read_parameters
 from mswitch.models.huggingface.files import WeightFiles
 from mswitch.models.huggingface.tensors import list_pieces
 from mswitch.models.training.state import Skeleton
@@ -109,9 +109,9 @@ def test_mswitch_equals_plain_numpy(groups, capacity):
     # Larger weights would make attention so sharp that what float32 rounds off grows to 1e-5.
     parameters = {
         name: np.float32(drawn.normal(value.ndim == 1, 0.2, value.shape))
-        for name, value in Skeleton.of(model, TrainConfig(dtype="float32")).shapes.items()
+        for name, value in Skeleton.build(model, TrainConfig(dtype="float32")).shapes.items()
     }
-    weights = {piece.tensor: _tensor(piece, parameters) for piece in list_pieces(model)}
+    weights = {piece.tensor: _read_tensor(piece, parameters) for piece in list_pieces(model)}
     outcome = reference.switch_model(
         weights, batch, heads=model.heads, groups=groups, capacities=(capacity, capacity)
     )
@@ -152,7 +152,7 @@ def test_the_training_loss_equals_plain_numpy(capacity_factor):
     }
     loss = functools.partial(
         compute_batch_loss,
-        Skeleton.of(model, train),
+        Skeleton.build(model, train),
         groups=Groups(groups, groups),
         target_tokens=real.sum(),
     )

@@ -242,6 +242,6 @@ def test_parameters_that_hugging_face_does_not_know_are_named(tmp_path, shared_e
 def test_tensors_without_a_parameter_are_named(tmp_path, monkeypatch):
     import_hf(FIXTURES / "switch-tiny", tmp_path / "run")
     extra = Piece("encoder.shared.weight", "encoder.shared.kernel")
-    monkeypatch.setattr(convert, "pieces", lambda model: [*list_pieces(model), extra])
+    monkeypatch.setattr(convert, "list_pieces", lambda model: [*list_pieces(model), extra])
     with pytest.raises(UserError, match=r"that the model has not .*: encoder\.shared\.kernel: "):
         export_hf(tmp_path / "run", tmp_path / "hf")

@@ -29,7 +29,7 @@ def skeleton(request):
         # A dense and a sparse block in each period, and two periods.
         layers = {"encoder_layers": 2, "decoder_layers": 4, "sparse_every": 2}
         config = dataclasses.replace(config, **layers, routing=routing or "learned")
-    return Skeleton.of(config, FLOAT32)
+    return Skeleton.build(config, FLOAT32)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_a_labels_score_is_minus_the_loss_of_teacher_forcing(skeleton, parameter
 
 def test_labels_of_a_model_with_a_position_bias_in_each_layer(dense, inputs):
     layers = {"decoder_layers": 2, "shared_position_bias": False}
-    skeleton = Skeleton.of(dataclasses.replace(dense, init_scale=2.0, **layers), FLOAT32)
+    skeleton = Skeleton.build(dataclasses.replace(dense, init_scale=2.0, **layers), FLOAT32)
     check_scores(skeleton, jax.jit(skeleton.initial_parameters)(), inputs)
 
 

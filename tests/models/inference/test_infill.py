@@ -59,7 +59,7 @@ def write_run(config, directory, vocabulary, steps):
     batch = features(*(np.tile(np.array(ids, np.int32), (8, 1)) for ids in (source, target)))
     config = dataclasses.replace(config, vocabulary_size=256)
     train = TrainConfig(batch_size=8, warmup_steps=100, dtype="float32")
-    skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(config, train), make_optimizer(train)
     groups = group_batch(config, 8, len(source), len(target))
     step = make_train_step(skeleton, optimizer, groups)
     state = skeleton.initial_state(optimizer)

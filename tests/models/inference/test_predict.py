@@ -23,7 +23,7 @@ from mswitch.flows.cli.app import run as run_command
 from mswitch.models.config import PredictConfig, TrainConfig
 from mswitch.models.inference.best_checkpoint import select
 from mswitch.models.inference.decode import make_decoder
-from mswitch.models.inference.decoding_batches import bucket
+from mswitch.models.inference.decoding_batches import pad_length
 from mswitch.models.inference.labels import make_label_scorer
 from mswitch.models.inference.predict import answer, predict
 from mswitch.models.inference.prediction_scores import format_scores
@@ -106,7 +106,7 @@ def test_labels_are_the_likeliest_of_each_row_alone(copy, tasks):
     assert [row["language"] for row in table] == ["de"] * 13 + ["sw"] * 13
     assert [row["id"] for row in table][:2] == ["validation:0", "validation:1"]
     assert [(r["group"], r["inputs"], r["targets"]) for r in table[:13]] == rows(13, 1)
-    assert {bucket(int((alone(row["inputs"]) > 0).sum())) for row in table} == {32, 64}
+    assert {pad_length(int((alone(row["inputs"]) > 0).sum())) for row in table} == {32, 64}
     labels = [[*processor().EncodeAsIds(label), EOS_ID] for label in LABELS]
     scorer, parameters = make_label_scorer(skeleton_of(copy), labels), parameters_of(copy, 3)
     for row in table[::3]:
@@ -304,7 +304,7 @@ def test_a_task_of_seqio_is_scored_as_its_evaluator_does(
     ):
         predict(copy, out, "validation", BATCH_OF_4, step=3)
     monkeypatch.setattr(
-        "mswitch.tasks.seqio.registered._imported", lambda module: importlib.import_module("x")
+        "mswitch.tasks.seqio.registered._import_module", lambda module: importlib.import_module("x")
     )
     with pytest.raises(UserError, match="run this in the folder of weighed_tasks, or give --no-"):
         predict(copy, out, "validation", BATCH_OF_4, step=1)

@@ -20,7 +20,7 @@ def test_analytic_flops_are_those_xla_counts(name):
         preset(name).model, vocabulary_size=1024, d_model=256, d_ff=512, d_kv=64, group_size=256
     )
     train = TrainConfig(batch_size=ROWS, dtype="float32")
-    skeleton = Skeleton.of(model, train)
+    skeleton = Skeleton.build(model, train)
 
     def loss(parameters, batch):
         groups, tokens = group_batch(model, ROWS, INPUTS, TARGETS), batch["decoder_loss_weights"]

@@ -24,7 +24,7 @@ def batch_of_features() -> dict[str, np.ndarray]:
 
 
 def gradients(config, train, batch, groups=None, key=None):
-    skeleton = Skeleton.of(config, train)
+    skeleton = Skeleton.build(config, train)
     parameters = jax.jit(skeleton.initial_parameters)()
     groups = groups or group_batch(config, 8, 12, 8)
 
@@ -78,7 +78,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
     results = []
     for parts in (1, 2):
         train = dataclasses.replace(FLOAT32, microbatches=parts)
-        skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+        skeleton, optimizer = Skeleton.build(config, train), make_optimizer(train)
         step = make_train_step(skeleton, optimizer, group_batch(config, 8, 12, 8))
         results.append(step(skeleton.initial_state(optimizer), batch))
     (one, one_metrics), (two, two_metrics) = results
@@ -94,7 +94,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(sparse):
 def test_a_few_steps_lower_the_loss_of_a_fixed_batch(request, kind, dtype):
     config = request.getfixturevalue(kind)
     train = dataclasses.replace(FLOAT32, dtype=dtype)
-    skeleton, optimizer = Skeleton.of(config, train), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(config, train), make_optimizer(train)
     step = make_train_step(skeleton, optimizer, group_batch(config, 8, 12, 8))
     state = skeleton.initial_state(optimizer)
     assert all(values.dtype == jnp.float32 for values in state.parameters.values())

@@ -174,7 +174,7 @@ def test_a_batch_that_fits_is_named(monkeypatch):
 def test_memory_of_the_state_is_what_training_allocates(sparse):
     """On one device, every byte of the arrays that `initial_state` makes."""
     train = TrainConfig(batch_size=8, dtype="float32")
-    skeleton = Skeleton.of(sparse, train)
+    skeleton = Skeleton.build(sparse, train)
     memory = count_state_memory(skeleton, train)
     state = skeleton.initial_state(make_optimizer(train))
     assert memory.parameters == sum(x.nbytes for x in state.parameters.values())
@@ -186,7 +186,7 @@ def test_memory_of_the_state_is_what_training_allocates(sparse):
 def test_every_memory_setting_saves_what_it_is_for():
     model = preset("mswitch-base").model
     train = TrainConfig(batch_size=1024, expert_parallel=32)
-    state = count_state_memory(Skeleton.of(model, train), train)
+    state = count_state_memory(Skeleton.build(model, train), train)
 
     def memory(**changes):
         return predict_step_memory(model, dataclasses.replace(train, **changes), state, 1024, 229)
@@ -235,14 +235,14 @@ def test_the_memory_model_is_near_peaks_of_programs_for_gpus(name, shape, settin
     """Peaks of docs/reference/gpu.md, compiled for h100:8."""
     model, (rows, *lengths) = preset(name).model, shape
     train = TrainConfig(batch_size=rows, scan_layers=True, **settings)
-    state = count_state_memory(Skeleton.of(model, train), train)
+    state = count_state_memory(Skeleton.build(model, train), train)
     memory = predict_step_memory(model, train, state, lengths[0], lengths[1], "gpu")
     assert memory.total / 2**30 == pytest.approx(peak_gib, rel=0.15)
 
 
 def ranked(name: str, topology: str, **config):
     model = preset(name).model
-    skeleton = Skeleton.of(model, TrainConfig())
+    skeleton = Skeleton.build(model, TrainConfig())
     return rank_settings(model, PlanConfig(**config), parse_topology(topology), skeleton)
 
 

@@ -63,7 +63,7 @@ def test_moments_lie_where_their_parameters_do(sparse):
     model = dataclasses.replace(sparse, d_model=64, d_ff=128, heads=4)
     train = TrainConfig(optimizer="adamw", data_parallel=2, expert_parallel=2, model_parallel=2)
     mesh = AbstractMesh((2, 2, 2), ("data", "expert", "model"))
-    skeleton = Skeleton.of(model, train, mesh)
+    skeleton = Skeleton.build(model, train, mesh)
     shardings = skeleton.state_shardings(make_optimizer(train))
     assert shardings is not None
     sharded = 0
@@ -93,7 +93,7 @@ def test_a_step_learns(sparse, train_config):
     """One batch, seen again and again, is learned by heart."""
     adamw = {"optimizer": "adamw", "base_learning_rate": 0.03, "warmup_steps": 1}
     train = dataclasses.replace(train_config, **adamw)
-    skeleton, optimizer = Skeleton.of(sparse, train), make_optimizer(train)
+    skeleton, optimizer = Skeleton.build(sparse, train), make_optimizer(train)
     groups = group_batch(sparse, 8, child.INPUTS, child.TARGETS)
     step = make_train_step(skeleton, optimizer, groups)
     batch = child.MemoryBatches(8).batch(0)

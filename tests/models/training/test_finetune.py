@@ -33,7 +33,7 @@ from mswitch.models.training.total_loss import FEATURES, compute_batch_loss
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.tasks.batches.collate import collate, pack_rows
-from mswitch.tasks.batches.multitask import task_mixture
+from mswitch.tasks.batches.multitask import open_task_mixture
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 
 pytestmark = pytest.mark.training
@@ -80,7 +80,7 @@ def start(origin: Path, tasks: Path, out: Path, *words: object, **how: Any) -> s
 
 def test_it_begins_with_the_origins_parameters_and_fresh_moments(origin):
     described = read_run(origin)
-    skeleton = Skeleton.of(parse_model(described), TUNED)
+    skeleton = Skeleton.build(parse_model(described), TUNED)
     for step in (None, 2):
         found = find_origin(RunFiles(origin, origin), step, keep_moments=False)
         begun = load_origin_state(found, skeleton, make_optimizer(TUNED))
@@ -95,13 +95,13 @@ def test_its_layers_may_be_stored_otherwise_than_the_origins(origin, tuned, task
     scanned, out = dataclasses.replace(TUNED, steps=1, scan_layers=True), tmp_path / "scanned"
     model = parse_model(read_run(origin))
     found = find_origin(RunFiles(origin, origin), None, keep_moments=False)
-    begun = load_origin_state(found, Skeleton.of(model, scanned), make_optimizer(scanned))
-    assert begun.parameters.keys() == Skeleton.of(model, scanned).shapes.keys()
+    begun = load_origin_state(found, Skeleton.build(model, scanned), make_optimizer(scanned))
+    assert begun.parameters.keys() == Skeleton.build(model, scanned).shapes.keys()
     assert equal(unroll(begun.parameters), state(origin, 4).parameters)
     finetune(origin, tasks, out, scanned)
     assert lines(out)[0]["train/loss"] == pytest.approx(lines(tuned)[0]["train/loss"], rel=1e-5)
     found = find_origin(RunFiles(out, out), None, keep_moments=False)
-    begun = load_origin_state(found, Skeleton.of(model, TUNED), make_optimizer(TUNED))
+    begun = load_origin_state(found, Skeleton.build(model, TUNED), make_optimizer(TUNED))
     assert equal(begun.parameters, unroll(state(out, 1).parameters))
     assert begun.moments.keys() == begun.parameters.keys()
 
@@ -161,7 +161,7 @@ def test_kept_moments_go_on_with_their_count(origin, tasks, tmp_path):
     finetune(origin, tasks, out, longer, changes=same, keep_moments=True)
     assert read_run(out)["origin"]["steps_counted"] == 4
     described = read_run(origin)
-    skeleton = Skeleton.of(parse_model(described), longer)
+    skeleton = Skeleton.build(parse_model(described), longer)
     batches = TrainBatches(tasks, 8, 0)
     lengths = batches.inputs_length, batches.targets_length
     groups = group_batch(skeleton.config, 8, *lengths)
@@ -190,7 +190,7 @@ def test_loss_per_sequence_is_numpys_mean_of_means(dense, pack):
     train = dataclasses.replace(TUNED, loss_per="sequence", z_loss=0.0, pack=pack)
     batch = child.MemoryBatches(8).batch(0)
     batch["decoder_target_tokens"][5] = batch["decoder_loss_weights"][5] = 0
-    skeleton = Skeleton.of(dense, train)
+    skeleton = Skeleton.build(dense, train)
     parameters = skeleton.initial_parameters()
     alone = []
     for row in range(8):
@@ -283,7 +283,7 @@ def test_several_tasks_are_tuned_on_together(origin, tasks, tmp_path):
     assert described["languages"]["b/de"]["rate"] == pytest.approx(8 / 11)
     paths = {name: (out / path).resolve() for name, path in described["examples"]["paths"].items()}
     assert paths == {"a": tasks.resolve(), "b": longer.resolve()}
-    batches = TaskBatches(task_mixture(file), 8)
+    batches = TaskBatches(open_task_mixture(file), 8)
     assert described["tokens_per_step"] == 8 * (batches.inputs_length + batches.targets_length)
     few = evaluate(out, tasks, EvaluateConfig(max_documents=1, steps="last"))
     assert (few["steps"], few["documents"]) == (1, 2)
@@ -333,7 +333,7 @@ def test_short_pairs_are_tuned_on_in_full_rows(tmp_path):
         for number in range(1, of_inputs.max() + 1)
     ]
     padded = collate(alone, len(alone), Lengths(24, 24))
-    skeleton = Skeleton.of(parse_model(described), parse_train_config(described))
+    skeleton = Skeleton.build(parse_model(described), parse_train_config(described))
     _, losses = jax.jit(functools.partial(compute_batch_loss, skeleton, groups=Groups()))(
         state(origin, 1).parameters,
         {name: padded[name] for name in FEATURES},

@@ -45,7 +45,7 @@ for data, expert, model in ((2, 2, 2), (1, 4, 1), (2, 1, 1), (1, 1, 1)):
     train = dataclasses.replace(
         plan.train, data_parallel=data, expert_parallel=expert, model_parallel=model
     )
-    skeleton = Skeleton.of(plan.model, train, make_mesh(train))
+    skeleton = Skeleton.build(plan.model, train, make_mesh(train))
     like = skeleton.abstract_state(make_optimizer(train))
     state = Checkpoints(run / "checkpoints", ()).restore(12, like)
     digest, devices = hashlib.sha256(), set()

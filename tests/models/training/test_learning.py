@@ -52,7 +52,7 @@ def test_switch_reaches_the_dense_twins_final_loss_in_half_the_steps(curves):
 @pytest.mark.timeout(600)
 def test_the_router_separates_the_mappings(curves):
     rows = 1024
-    skeleton = Skeleton.of(SPARSE, TRAIN)
+    skeleton = Skeleton.build(SPARSE, TRAIN)
 
     @jax.jit
     def route(parameters, batch):

@@ -44,7 +44,7 @@ def model(request) -> Skeleton:
     train = dataclasses.replace(FLOAT32, attention="kernel" if kind == "kernel" else "auto")
     if kind == "scanned":
         train = dataclasses.replace(FLOAT32, scan_layers=True, remat="layers")
-    return Skeleton.of(config, train)
+    return Skeleton.build(config, train)
 
 
 def losses(skeleton: Skeleton, batch: dict[str, np.ndarray], names=FEATURES + SEGMENTS):

@@ -180,7 +180,7 @@ def test_a_teacher_that_is_the_student_gives_its_entropy_and_no_gradient(example
         parse_model({"model": {}}), vocabulary_size=512, d_model=32, d_ff=32, heads=2, d_kv=16,
         encoder_layers=1, decoder_layers=1,
     )  # fmt: skip
-    skeleton = Skeleton.of(model, CONFIG)
+    skeleton = Skeleton.build(model, CONFIG)
     parameters, batch = skeleton.initial_parameters(), batch_of(examples)
     teaching = Teaching(skeleton, 1.0, 3.0)
 
@@ -197,7 +197,7 @@ def test_a_teacher_that_is_the_student_gives_its_entropy_and_no_gradient(example
     norm = np.sqrt(sum(float(jnp.square(part).sum()) for part in gradient.values()))
     assert norm < 1e-6 * value
     # Another student has one.
-    other = Skeleton.of(model, dataclasses.replace(CONFIG, seed=9)).initial_parameters()
+    other = Skeleton.build(model, dataclasses.replace(CONFIG, seed=9)).initial_parameters()
     gradient = jax.jit(jax.grad(soft))(other, parameters)
     assert np.sqrt(sum(float(jnp.square(part).sum()) for part in gradient.values())) > 1e-2
 
@@ -263,7 +263,7 @@ def test_a_teacher_is_deterministic_and_drops_nothing(teacher, examples):
     """A batch of many rows gives what each row gives alone: none takes a slot of another."""
     skeleton = skeleton_of(teacher)
     tight = dataclasses.replace(skeleton.config, capacity_factor=0.1, router_jitter=0.4)
-    teaching = Teaching(Skeleton.of(tight, skeleton.train), 0.5, 1.0)
+    teaching = Teaching(Skeleton.build(tight, skeleton.train), 0.5, 1.0)
     parameters, batch = state(teacher, STEPS).parameters, batch_of(examples)
     together = jax.jit(teaching.head)(parameters, batch).x
     one = {name: value[:1] for name, value in batch.items()}

@@ -114,7 +114,7 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
     tokens = [batch[f"{kind}_tokens"] for kind in kinds]
 
     def hidden(run, parameters):
-        skeleton = Skeleton.of(parse_model(read_run(run)), TrainConfig(dtype="float32"))
+        skeleton = Skeleton.build(parse_model(read_run(run)), TrainConfig(dtype="float32"))
         capacities = (DROPLESS, DROPLESS) if skeleton.config.sparse else None
 
         @jax.jit
@@ -125,7 +125,7 @@ def test_plain_copies_are_further_from_the_dense_model(sparse, dense, examples):
 
     out = sparse[0]
     of_dense = parameters_of(dense, 30)
-    skeleton = Skeleton.of(parse_model(read_run(out)), TrainConfig(dtype="float32"))
+    skeleton = Skeleton.build(parse_model(read_run(out)), TrainConfig(dtype="float32"))
     wanted = hidden(dense, of_dense)
     copied = hidden(out, expand_to_sparse(of_dense, skeleton)) - wanted
     upcycled = hidden(out, parameters_of(out, 0)) - wanted
@@ -141,7 +141,7 @@ def test_one_expert_is_the_identity(dense, examples, tmp_path):
 
 def test_layers_of_every_period():
     model = dataclasses.replace(
-        Skeleton.of(module.ModelConfig(), TrainConfig()).config,
+        Skeleton.build(module.ModelConfig(), TrainConfig()).config,
         experts=2, sparse_every=2, encoder_layers=4, decoder_layers=2,
     )  # fmt: skip
     assert list_sparse_layers(model) == [

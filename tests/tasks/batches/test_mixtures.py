@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.capped_budget import capped_budget
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages, mc4_codes, name_task
-from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, groups, mixtures
+from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, find_mixture, list_groups, mixtures
 from mswitch.tasks.batches.order import MixtureOrder
 from mswitch.tasks.batches.training import TrainBatches
 
@@ -142,7 +142,7 @@ def test_groups_are_those_of_the_table():
         assert sum(map(len, sets)) == len(set.union(*sets)) == 107
     indo_european = named["mc4.family.Indo_European"].members()
     assert set(named["mc4.family.Germanic"].members()) < set(indo_european)
-    tiers = {tier: Mixture(tiers=(tier,)).members() for tier in groups("tiers")}
+    tiers = {tier: Mixture(tiers=(tier,)).members() for tier in list_groups("tiers")}
     assert "en" in tiers["high"]
     assert "sq" in tiers["mid"]
     assert "yo" in tiers["low"]
@@ -185,10 +185,10 @@ def test_a_mixture_is_found_by_name_task_or_file(tmp_path):
         ("temperature = 0", "give a temperature above 0"),
         ('family = ["Slavic"]', "a mixture has no 'family', it has languages, scripts, families"),
         ('families = "Slavic"', "families = 'Slavic' has the wrong type for a mixture"),
-        ("weights = 3", "weights = 3 is not"),
+        ("weights = 3", "weights = 3 has the wrong type"),
         ('weights = {de = "much"}', "has the wrong type for a mixture"),
-        ("mc4_only = 1", "mc4_only = 1 is not"),
-        ("max_epochs = true", "max_epochs = True is not"),
+        ("mc4_only = 1", "mc4_only = 1 has the wrong type"),
+        ("max_epochs = true", "max_epochs = True has the wrong type"),
         ('families = ["Slavonic"]', "unknown 'Slavonic' in families of a mixture: choose among"),
         ('languages = ["x/y"]', "unknown language 'x/y'"),
         ("alpha = -1", "alpha of a mixture is -1.0"),

@@ -19,8 +19,8 @@ from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.batches.multitask import (
     TaskMixture,
     WeightedTask,
+    open_task_mixture,
     read_task_mixture,
-    task_mixture,
 )
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 
@@ -97,9 +97,9 @@ def test_rates_are_those_of_nested_mixtures_of_seqio(drawn):
 def test_a_task_alone_is_its_mixture():
     records = {"de": 1000, "sw": 10, "zh": 100}
     mixture = Mixture(alpha=0.5, max_epochs=3)
-    alone = task_mixture("examples", mixture)
+    alone = open_task_mixture("examples", mixture)
     assert alone.rates({"": records}, 900) == mixture.rates(records, 900)
-    assert alone.exceeding({"": records}, 10**9) == [""]
+    assert alone.list_exceeding({"": records}, 10**9) == [""]
     assert alone.definition["alpha"] == 0.5
 
 
@@ -111,8 +111,8 @@ def test_a_cap_on_epochs_is_one_of_the_tasks_own_share():
     }
     rates = TaskMixture(tasks).rates(records, 400)
     assert rates == pytest.approx({"a/de": 20 / 400, "a/en": 280 / 400, "b/de": 100 / 400})
-    assert TaskMixture(tasks).exceeding(records, 400) == []
-    assert TaskMixture(tasks).exceeding(records, 4000) == ["a"]
+    assert TaskMixture(tasks).list_exceeding(records, 400) == []
+    assert TaskMixture(tasks).list_exceeding(records, 4000) == ["a"]
 
 
 def test_rows_are_of_their_tasks_as_often_as_rates_say(mixed, small_examples, reviews):
@@ -236,12 +236,12 @@ def test_what_does_not_go_together_is_refused(tmp_path, small_examples):
     shutil.copytree(small_examples, tmp_path / "examples")
     path.write_text('[tasks.a]\ndirectory = "examples"\nrate = 0\n')
     with pytest.raises(UserError, match="leave --mixture out"):
-        task_mixture(path, Mixture(alpha=1))
+        open_task_mixture(path, Mixture(alpha=1))
     with pytest.raises(UserError, match="rate is 0 for all of a"):
-        TaskBatches(task_mixture(path, Mixture()), 8)
+        TaskBatches(open_task_mixture(path, Mixture()), 8)
     path.write_text('[tasks.a]\ndirectory = "examples"\nlanguages = ["yo"]\n')
     with pytest.raises(UserError, match="task a: the mixture names yo, but the examples"):
-        TaskBatches(task_mixture(path), 8)
+        TaskBatches(open_task_mixture(path), 8)
     only = tmp_path / "only"
     words = ["ag", "bh", "ci"]
     rows = [(f"{number}", words[number % 3] * 3, words[number % 2]) for number in range(9)]
@@ -252,7 +252,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, small_examples):
         TrainBatches(only, 8)
     path.write_text('[tasks.a]\ndirectory = "only"\n')
     with pytest.raises(UserError, match=r"task a: \S+only only has test examples"):
-        describe_mixture(task_mixture(path), 1, 8)
+        describe_mixture(open_task_mixture(path), 1, 8)
     path.write_text('[tasks.a]\ndirectory = "none"\n')
     with pytest.raises(UserError, match="none does not exist"):
-        TaskBatches(task_mixture(Path(path)), 8)
+        TaskBatches(open_task_mixture(Path(path)), 8)

@@ -16,7 +16,7 @@ from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervise
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 from mswitch.tasks.batches.mixtures import Mixture
 from mswitch.tasks.batches.multitask import TaskMixture, WeightedTask
-from mswitch.tasks.batches.packing import next_fit, read_lengths
+from mswitch.tasks.batches.packing import pack_next_fit, read_lengths
 from mswitch.tasks.batches.training import TaskBatches, TrainBatches
 
 ROOM = (20, 12)
@@ -36,7 +36,7 @@ def short(small_examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 12)), min_size=1, max_size=60))
 def test_rows_take_records_in_order_until_one_does_not_fit(drawn):
     lengths = np.array(drawn, np.uint32)
-    starts = next_fit(lengths, *ROOM).tolist()
+    starts = pack_next_fit(lengths, *ROOM).tolist()
     rows = [drawn[start:stop] for start, stop in itertools.pairwise(starts)]
     assert list(itertools.chain(*rows)) == drawn
 
@@ -53,7 +53,7 @@ def test_rows_of_256_are_filled_over_90_percent():
     rng = np.random.default_rng(0)
     both = rng.multivariate_normal([0, 0], [[1, 0.8], [0.8, 1]], 100_000)
     lengths = np.clip(np.exp(both * [0.656, 0.83]) * [25, 17], 3, 128).round().astype(np.uint32)
-    rows = len(next_fit(lengths, 256, 256)) - 1
+    rows = len(pack_next_fit(lengths, 256, 256)) - 1
     assert lengths[:, 0].sum() / (rows * 256) > 0.9
 
 
@@ -85,7 +85,7 @@ def test_an_epoch_reads_every_record_once_in_full_rows(short):
     batches = TrainBatches(short, 1, 7, mixture, pack="next-fit")
     assert (batches.inputs_length, batches.targets_length, batches.rows) == (192, 64, 1)
     source = batches.opened[""].sources["train"]["sw"]
-    rows = len(next_fit(read_lengths(source), 192, 64)) - 1
+    rows = len(pack_next_fit(read_lengths(source), 192, 64)) - 1
     assert rows < len(source) / 2
     stored = sorted(
         (tuple(record["inputs"].tolist()), tuple(record["targets"].tolist()))

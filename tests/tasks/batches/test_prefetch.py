@@ -4,7 +4,7 @@ import threading
 import pytest
 from processes import run_python
 
-from mswitch.tasks.batches.prefetch import ahead
+from mswitch.tasks.batches.prefetch import make_ahead
 
 
 @pytest.mark.parametrize(("prefetch", "workers"), [(0, 1), (1, 1), (3, 1), (2, 4), (8, 4)])
@@ -20,13 +20,13 @@ def test_order_does_not_depend_on_which_thread_is_ready_first(prefetch, workers)
         done[number].set()
         return number
 
-    found = ahead(make, range(40), prefetch=prefetch, workers=workers)
+    found = make_ahead(make, range(40), prefetch=prefetch, workers=workers)
     assert list(found) == list(range(40))
 
 
 def test_no_more_is_made_ahead_than_was_asked_for():
     made: list[int] = []
-    found = ahead(lambda number: made.append(number) or number, itertools.count(), prefetch=3)
+    found = make_ahead(lambda number: made.append(number) or number, itertools.count(), prefetch=3)
     assert not made  # nothing begins before it is asked for
     for number in range(20):
         assert next(found) == number
@@ -42,7 +42,7 @@ def test_errors_reach_the_consumer_after_what_came_before_them():
         return number
 
     for prefetch, workers in ((0, 1), (2, 1), (8, 4)):
-        found = ahead(make, itertools.count(), prefetch=prefetch, workers=workers)
+        found = make_ahead(make, itertools.count(), prefetch=prefetch, workers=workers)
         assert list(itertools.islice(found, 5)) == [0, 1, 2, 3, 4]
         with pytest.raises(LookupError, match="number 5"):
             next(found)
@@ -56,7 +56,7 @@ def prefetching() -> list[str]:
 
 
 def test_closing_ends_the_threads():
-    found = ahead(lambda number: number, itertools.count(), prefetch=4, workers=3)
+    found = make_ahead(lambda number: number, itertools.count(), prefetch=4, workers=3)
     assert next(found) == 0
     assert prefetching()
     found.close()
@@ -77,4 +77,4 @@ def test_a_process_that_forgets_to_close_ends_all_the_same():
 def test_numbers_out_of_range_are_refused():
     for prefetch, workers in ((-1, 1), (1, 0), (0, -3)):
         with pytest.raises(ValueError, match="give 0 and 1 or more"):
-            next(ahead(str, range(3), prefetch=prefetch, workers=workers))
+            next(make_ahead(str, range(3), prefetch=prefetch, workers=workers))

@@ -17,7 +17,7 @@ from mswitch.tasks import metric_intervals
 from mswitch.tasks.metric_intervals import score
 from mswitch.tasks.metrics.classes import NEED_LABELS
 from mswitch.tasks.metrics.registry import METRICS, as_seqio, make_metric
-from mswitch.tasks.seqio.supervised import every_answer
+from mswitch.tasks.seqio.supervised import replace_target
 
 REFERENCE = "this is a string"
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
@@ -70,7 +70,7 @@ def of_groups(name, groups, answers, predictions, labels=()):
         {"answers": [answer.encode()], "group": group.encode()}
         for answer, group in zip(answers, groups, strict=True)
     ]
-    values = [every_answer("", target, is_target=True) for target in targets]
+    values = [replace_target("", target, is_target=True) for target in targets]
     assert as_seqio(name, labels)(values, predictions) == {name: found}
     return found
 
@@ -127,9 +127,9 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
 
 def test_many_groups_are_resampled_a_part_at_a_time(monkeypatch):
     statistics = np.random.default_rng(0).integers(0, 2, (200, 1)).astype(float)
-    whole = metric_intervals._resampled(statistics)
+    whole = metric_intervals._resample(statistics)
     monkeypatch.setattr(metric_intervals, "_MOST_WEIGHTS", 300 * 200)
-    parts = metric_intervals._resampled(statistics)
+    parts = metric_intervals._resample(statistics)
     assert np.array_equal(parts[:300], whole[:300])
     assert len(parts) == len(whole) == metric_intervals.RESAMPLES
     assert not np.array_equal(parts[300:400], parts[:100])

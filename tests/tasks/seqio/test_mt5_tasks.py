@@ -25,7 +25,7 @@ def texts(rows) -> list[tuple[str, str]]:
 
 
 def test_names_are_mt5s():
-    names = [task.name for task in mt5.mt5_tasks()]
+    names = [task.name for task in mt5.list_mt5_tasks()]
     assert len(names) == len(set(names))
     families = Counter(name.split(".")[0].removeprefix("mt5_") for name in names)
     assert families == {
@@ -41,7 +41,7 @@ def test_names_are_mt5s():
         **{"dpr_v001_simple": 1, "cnn_dailymail_v002": 1, "gem_xsum": 1},
     }
     assert len(names) == 208
-    mixtures = mt5.mt5_mixtures()
+    mixtures = mt5.list_mt5_mixtures()
     assert len(mixtures) == 16
     for members in mixtures.values():
         assert set(members) <= set(names)
@@ -93,7 +93,7 @@ def test_texts_are_those_of_mt5s_tests():
 
 def task_rows(name, example):
     """Rows of a task of this name, as registered."""
-    [task] = [task for task in mt5.mt5_tasks() if task.name == f"mt5_{name}"]
+    [task] = [task for task in mt5.list_mt5_tasks() if task.name == f"mt5_{name}"]
     return list(task.rows(example))
 
 

@@ -17,7 +17,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 from mswitch.tasks.batches.mixtures import MT5_BUDGET, Mixture, mixtures
 from mswitch.tasks.batches.training import TrainBatches
-from mswitch.tasks.seqio.cache import examples_directory
+from mswitch.tasks.seqio.cache import find_examples_directory
 from mswitch.tasks.seqio.pretrain import register, register_mixture
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
@@ -197,7 +197,7 @@ def test_misuse_is_explained(seqio_dataset, small_examples):
     seqio.set_global_cache_dirs([str(small_examples.parent)])
     try:
         with pytest.raises(UserError, match=r"call seqio\.add_global_cache_dirs"):
-            examples_directory()
+            find_examples_directory()
     finally:
         seqio.set_global_cache_dirs([str(small_examples)])
 
