@@ -12,7 +12,7 @@ from collections.abc import Mapping
 ALPHA = 0.3
 
 
-def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+def normalise(weights: Mapping[str, float]) -> dict[str, float]:
     """Return positive weights as shares of 1, sorted by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mswitch.flows.chains.machine_settings import SETTINGS
 from mswitch.pipelines.supervised.build import build_supervised
-from mswitch.pipelines.supervised.samples.names import facts, write_facts
+from mswitch.pipelines.supervised.samples.names import choose_facts, write_facts
 from mswitch.pipelines.supervised.samples.writer import TASK_FILE
 from mswitch.pipelines.vocabulary.model import MODEL_FILE
 
@@ -35,7 +35,7 @@ def main() -> None:
             if max(len(row["en"]), len(row["text"])) <= MAX_CHARACTERS:
                 names.append({"lang": row["lang"], "emoji": row["en"], "name": row["text"]})
     english = {row["emoji"] for row in names}
-    rows = facts([*names, *({"lang": "en", "emoji": en, "name": en} for en in english)])
+    rows = choose_facts([*names, *({"lang": "en", "emoji": en, "name": en} for en in english)])
     options.out.mkdir(parents=True)
     counts = write_facts(options.out, "messages", rows)
     config = SETTINGS["names"].names

@@ -62,7 +62,7 @@ class Dedup(Step):
 
 def make_binary_field(name: str, size: int = -1) -> pa.Field:
     """Return a column of bytes."""
-    return pa.field(name, pa.make_binary_field(size), nullable=False)
+    return pa.field(name, pa.binary(size), nullable=False)
 
 
 def rank_newest_first(timestamps_micros: np.ndarray) -> np.ndarray:

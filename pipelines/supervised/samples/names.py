@@ -24,12 +24,12 @@ ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 
 
-def _order(text: str) -> str:
+def _hash_order(text: str) -> str:
     """Return a hash that puts texts into a random but fixed order."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+def choose_facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """Return the facts of chosen concepts and languages from rows of the sample emoji-group."""
     names_of_lang: dict[str, dict[str, str]] = {}
     for row in names:
@@ -44,13 +44,15 @@ def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
         for lang, own in names_of_lang.items()
     }
     count = Counter(emoji for own in usable.values() for emoji in own)
-    emojis = sorted(count, key=lambda emoji: (-min(count[emoji], ENOUGH_LANGUAGES), _order(emoji)))
+    emojis = sorted(
+        count, key=lambda emoji: (-min(count[emoji], ENOUGH_LANGUAGES), _hash_order(emoji))
+    )
     concepts = emojis[:CONCEPTS]
     known = {lang: len(own.keys() & set(concepts)) for lang, own in usable.items()}
-    langs = sorted(usable, key=lambda lang: (-known[lang], _order(lang)))[:LANGUAGES]
+    langs = sorted(usable, key=lambda lang: (-known[lang], _hash_order(lang)))[:LANGUAGES]
     return [
         {
-            "id": f"{lang}/{_order(emoji)[:12]}",
+            "id": f"{lang}/{_hash_order(emoji)[:12]}",
             "lang": lang,
             "en": english[emoji],
             "text": usable[lang][emoji],
@@ -76,14 +78,14 @@ def write_names(out: str | Path) -> dict[str, Any]:
 
 
 def _write(directory: Path) -> Mapping[str, int]:
-    return write_facts(directory, "names", facts(fetch_names(directory)[1]))
+    return write_facts(directory, "names", choose_facts(fetch_names(directory)[1]))
 
 
 def write_facts(directory: Path, name: str, rows: list[dict[str, str]]) -> Mapping[str, int]:
-    """Write `facts` as the task `name`, and a vocabulary; count facts by language."""
+    """Write facts as the task `name`, and a vocabulary; count facts by language."""
     taken = Counter[str]()
     evaluated = []
-    for row in sorted(rows, key=lambda row: _order(row["id"])):
+    for row in sorted(rows, key=lambda row: _hash_order(row["id"])):
         if taken[row["lang"]] < EVALUATED:
             taken[row["lang"]] += 1
             evaluated.append(row)

@@ -12,7 +12,7 @@ from typing import Any
 
 from mswitch.pipelines.languages import find_code, languages
 from mswitch.pipelines.samples.debian import open_packages
-from mswitch.pipelines.samples.documents import read_catalogue
+from mswitch.pipelines.samples.documents import catalogue_messages
 from mswitch.pipelines.supervised.samples.writer import (
     write_by_language,
     write_sample,
@@ -45,12 +45,12 @@ def pairs(files: Mapping[str, bytes]) -> Iterator[dict[str, str]]:
         if found := _CATALOGUE.fullmatch(name):
             folders.setdefault(found["folder"], {})[found["code"]] = name
     for folder, by_code in folders.items():
-        english = read_catalogue(files[by_code["en"]]) if "en" in by_code else {}
+        english = catalogue_messages(files[by_code["en"]]) if "en" in by_code else {}
         for code, name in by_code.items():
             lang = CODES.get(code) or find_code(code)
             if lang is None or code == "en":
                 continue
-            for key, text in read_catalogue(files[name]).items():
+            for key, text in catalogue_messages(files[name]).items():
                 source = english.get(key, "")
                 if _is_text(source) and _is_text(text) and text != source:
                     place = folder.removeprefix("usr/share/").removeprefix("mediawiki/")

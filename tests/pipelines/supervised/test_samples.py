@@ -14,7 +14,7 @@ from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervise
 from mswitch.pipelines.supervised.samples import names
 from mswitch.pipelines.supervised.samples.emoji_group import groups_of
 from mswitch.pipelines.supervised.samples.emoji_group import rows_of as emoji_rows
-from mswitch.pipelines.supervised.samples.names import facts, write_names
+from mswitch.pipelines.supervised.samples.names import choose_facts, write_names
 from mswitch.pipelines.supervised.samples.ui_translate import pairs
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.examples import open_examples
@@ -105,7 +105,7 @@ def test_facts_are_of_concepts_and_languages_that_have_most_names(monkeypatch):
         for lang, of_lang in known.items()
         for emoji, name in of_lang.items()
     ]
-    found = facts(rows)
+    found = choose_facts(rows)
     assert sorted((row["lang"], row["en"], row["text"]) for row in found) == [
         *(("de", "one", "eins"), ("de", "two", "zwei")),
         *(("sw", "one", "moja"), ("sw", "two", "mbili")),
