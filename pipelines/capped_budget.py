@@ -32,7 +32,7 @@ def capped_budget(
         weights: positive weights, by language.
         records: size of each language, in the unit of `budget`.
         budget: total to spread.
-        max_epochs: most times that a record may be repeated.
+        max_epochs: maximum number of times that a record may be repeated.
 
     Returns:
         The share of each language, sorted by code.

@@ -21,7 +21,7 @@ from mswitch.pipelines.storage import (
 
 #: Seconds for which Google's client retries; a later renewal of a lease would be useless.
 _RETRY_SECS = 20
-#: Most bytes in a request to Amazon.
+#: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
 
 

@@ -26,7 +26,7 @@ _CLASSES = {
     "dataflow": "DataflowRunner",
 }
 
-#: Most memory that a worker process needs, with a bucket or a shard in memory
+#: Maximum memory that a worker process needs, with a bucket or a shard in memory
 #: (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
 

@@ -407,7 +407,7 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Outside of a pipeline, Beam has no options, but s3:// needs some.
+    # Outside a pipeline, Beam has no options, but s3:// needs some.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 

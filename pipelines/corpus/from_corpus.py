@@ -39,7 +39,7 @@ from mswitch.pipelines.records import Page
 #: Settings that decide what a build reads from a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
 
-#: Most characters of a value to show.
+#: Maximum characters of a value to show.
 _MOST_SHOWN = 60
 
 #: Names of changed settings, by rule.

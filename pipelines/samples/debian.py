@@ -35,7 +35,7 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Most text to keep per language and package; pages are taken in the order of their path's hash.
+#: Maximum text to keep per language and package; pages are taken in the order of their path's hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")

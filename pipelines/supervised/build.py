@@ -215,7 +215,7 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
-    """Return the keys that compare the rows of all files, with their file and number."""
+    """Return the keys of all rows, with their file and number."""
     tables = []
     for file in files:
         with storage.fetch(storage.join(parts, file.path)) as local:

@@ -48,7 +48,7 @@ PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 #: Rows to tokenise in one call.
 CALL_ROWS = 1 << 12
-#: Most bad rows that an error names.
+#: Maximum number of bad rows that an error names.
 SHOWN = 3
 #: One more than the largest `order`.
 ORDERS = 1 << 63

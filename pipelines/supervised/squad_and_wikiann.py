@@ -19,8 +19,8 @@ _KEPT = "\t\n\f\r _"
 #: WikiANN writes `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: Most bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training file
-#: 30.
+#: Maximum bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training
+#: file 30.
 MAX_JSON_BYTES = 512 << 20
 
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.

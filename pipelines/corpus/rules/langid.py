@@ -49,7 +49,7 @@ _REFUSED = re.compile(
 
 #: CLD3 has no answer for shorter text.
 MIN_BYTES = 100
-#: Most characters of a text for the identifiers; of a longer text, they get three pieces
+#: Maximum characters of a text for the identifiers; of a longer text, they get three pieces
 #: (`sample`). The South Slavic cues are rare, so three times as many characters are searched.
 MAX_CHARACTERS = 3_000
 #: Lowest share of letters in the language's own script.
