@@ -231,7 +231,10 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     if len(groups) > 1 and groups[-1][1] < _FEWEST_OF_SIZE:
         last = groups.pop()
         groups[-1][1:] += last[1:]
-    while len(groups) > 1 and min(shown := list(map(_chi_squared, groups, groups[1:]))) < _CERTAIN:
+    while (
+        len(groups) > 1
+        and min(shown := list(map(_compute_chi_squared, groups, groups[1:]))) < _CERTAIN
+    ):
         first = int(np.argmin(shown))
         groups[first][1:] += groups.pop(first + 1)[1:]
     whole = float(dropped.mean())
@@ -242,7 +245,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
 
 
-def _chi_squared(group: np.ndarray, other: np.ndarray) -> float:
+def _compute_chi_squared(group: np.ndarray, other: np.ndarray) -> float:
     """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()

@@ -238,10 +238,10 @@ def _read_values(column: pa.Array) -> Iterator[Any]:
         column = column.cast(pa.timestamp(unit), safe=False)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
-    yield from map(_value, column)
+    yield from map(_get_value, column)
 
 
-def _value(scalar: Any) -> Any:
+def _get_value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except (OverflowError, ValueError):

@@ -101,7 +101,7 @@ def make_byte_examples(
         if sum(masked for _, masked in pieces) > SENTINELS:
             continue
         for piece, masked in pieces:
-            tokens = _tokens(piece, vocabulary, first=not inputs)
+            tokens = _tokenise(piece, vocabulary, first=not inputs)
             if masked:
                 inputs.append(highest - borders)
                 targets += [highest - borders, *tokens]
@@ -121,7 +121,7 @@ def make_byte_examples(
         yield np.array([*inputs, EOS_ID]), np.array([*targets, EOS_ID]), size
 
 
-def _tokens(
+def _tokenise(
     piece: str, vocabulary: sentencepiece.SentencePieceProcessor, *, first: bool
 ) -> list[int]:
     """Tokenise a piece of a text, without the space that SentencePiece puts before a text."""

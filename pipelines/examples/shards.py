@@ -26,7 +26,7 @@ from mswitch.pipelines.corpus.reader import CorpusShard
 from mswitch.pipelines.examples.byte_spans import make_byte_examples
 from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.rehydration import Rehydration, _apart
+from mswitch.pipelines.examples.rehydration import Rehydration, spread_copies
 from mswitch.pipelines.examples.segments import join_lossless, split_tokens, t5
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
@@ -164,7 +164,7 @@ def make_training_records(
     """
     documents = tokenise(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:
-        documents = _apart(documents)
+        documents = spread_copies(documents)
     lengths, stream = config.lengths(), hash_stream(shard.path)
     if config.chain == "t5":
         segments = list(t5(documents, lengths.raw_length, seed=config.seed))

@@ -41,7 +41,7 @@ class SamplePage:
     content_type: str = "text/html; charset=utf-8"
 
 
-def _sha1_base32(block: bytes) -> str:
+def _hash_base32(block: bytes) -> str:
     digest = hashlib.sha1(block, usedforsecurity=False).digest()
     return f"sha1:{base64.b32encode(digest).decode()}"
 
@@ -53,7 +53,7 @@ def _make_record(kind: str, identity: str, headers: dict[str, str], block: bytes
         "WARC-Date": WARC_DATE,
         "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(CRAWL_NAMESPACE, identity)}>",
         **headers,
-        "WARC-Block-Digest": _sha1_base32(block),
+        "WARC-Block-Digest": _hash_base32(block),
         "Content-Length": str(len(block)),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -76,7 +76,7 @@ def make_warc_record(page: SamplePage) -> bytes:
     )
     headers = {
         "WARC-Target-URI": page.url,
-        "WARC-Payload-Digest": _sha1_base32(page.content),
+        "WARC-Payload-Digest": _hash_base32(page.content),
         "WARC-Identified-Payload-Type": "text/html",
         "Content-Type": "application/http; msgtype=response",
     }
