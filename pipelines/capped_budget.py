@@ -12,7 +12,7 @@ from collections.abc import Mapping
 ALPHA = 0.3
 
 
-def normalised(weights: Mapping[str, float]) -> dict[str, float]:
+def normalise(weights: Mapping[str, float]) -> dict[str, float]:
     """Return positive weights as shares of 1, sorted by name."""
     total = sum(weights[name] for name in sorted(weights))
     return {name: weights[name] / total for name in sorted(weights)}
@@ -32,7 +32,7 @@ def capped_budget(
         weights: positive weights, by language.
         records: size of each language, in the unit of `budget`.
         budget: total to spread.
-        max_epochs: most times that a record may be repeated.
+        max_epochs: maximum number of times that a record may be repeated.
 
     Returns:
         The share of each language, sorted by code.

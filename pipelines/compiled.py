@@ -45,7 +45,7 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
         import numba
         from numba.core import config
 
-        directory = _directory(self._function)
+        directory = _find_directory(self._function)
         if not directory or not os.listdir(directory):
             _say_compiling()
         with _CONFIGURING:
@@ -70,12 +70,12 @@ def _say_compiling() -> None:
     say("compile", "compiling loops over text for this machine, once: ten seconds to a minute")
 
 
-def _directory(function: Callable[..., Any]) -> str:
+def _find_directory(function: Callable[..., Any]) -> str:
     """Return the cache directory of a function, or "" if none is writable."""
     package = Path(__file__).parent
     user = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
     for parent in (package / "__pycache__", Path(user) / "mswitch"):
-        directory = parent / "compiled" / _digest(function)[:16]
+        directory = parent / "compiled" / _hash_function(function)[:16]
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -85,7 +85,7 @@ def _directory(function: Callable[..., Any]) -> str:
     return ""
 
 
-def _digest(function: Callable[..., Any]) -> str:
+def _hash_function(function: Callable[..., Any]) -> str:
     """Hash everything that a function is compiled from, including constants and called functions.
 
     Numba's own cache only checks the function's file.
@@ -94,7 +94,7 @@ def _digest(function: Callable[..., Any]) -> str:
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         if isinstance(value, compiled):
-            digest.update(_digest(value._function).encode())
+            digest.update(_hash_function(value._function).encode())
         elif isinstance(value, np.ndarray):
             digest.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
         elif isinstance(value, int | float | np.generic):

@@ -54,7 +54,7 @@ def check_fields(config: Any, table: str | None = None) -> None:
 
 def check_value(option: str, value: Any, annotation: Any) -> None:
     """Check a value, as `check_fields` does."""
-    _check(option, value, *_constraints(annotation))
+    _check(option, value, *_find_constraints(annotation))
 
 
 def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) -> None:
@@ -64,7 +64,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         raise UserError(f"{option} must be a finite number, not {value}")
     is_word = isinstance(value, str)  # then only choices apply: bounds are for numbers
     if not is_word and not all(_holds(bound, value) for bound in bounds):
-        raise UserError(f"{option} must be {' and '.join(map(_words, bounds))}, not {value}")
+        raise UserError(f"{option} must be {' and '.join(map(_describe, bounds))}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:
         known = " or ".join([*map(str, choices), *(["a number"] if bounds else [])])
         raise UserError(f"{option} {value} is unknown: choose {known}")
@@ -72,7 +72,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
 
 def parse_value(name: str, text: str, annotation: Any) -> Any:
     """Parse a value by the annotation of its field; commas separate the values of a list."""
-    kind = next(part for part in _parts(annotation) if part is not types.NoneType)
+    kind = next(part for part in _list_parts(annotation) if part is not types.NoneType)
     element = get_args(kind)[0] if get_origin(kind) is tuple else None
     try:
         if kind is bool:
@@ -90,21 +90,21 @@ def parse_value(name: str, text: str, annotation: Any) -> Any:
 def constraints(kind: type) -> dict[str, tuple[list[_Bound], list[Any]]]:
     """Return bounds and choices by field name."""
     hints = get_type_hints(kind, include_extras=True)
-    return {field.name: _constraints(hints[field.name]) for field in dataclasses.fields(kind)}
+    return {field.name: _find_constraints(hints[field.name]) for field in dataclasses.fields(kind)}
 
 
-def _constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
-    parts = list(_parts(hint))
+def _find_constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
+    parts = list(_list_parts(hint))
     bounds = [part for part in parts if isinstance(part, _Bound)]
     choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     return bounds, choices
 
 
-def _parts(hint: Any) -> Iterator[Any]:
+def _list_parts(hint: Any) -> Iterator[Any]:
     """Yield the parts of an annotation."""
     if get_origin(hint) in (Annotated, Union, types.UnionType):
         for part in get_args(hint):
-            yield from _parts(part)
+            yield from _list_parts(part)
     else:
         yield hint
 
@@ -114,6 +114,6 @@ def _holds(bound: _Bound, value: Any) -> bool:
     return _BOUNDS[type(bound)][0](value, limit)
 
 
-def _words(bound: _Bound) -> str:
+def _describe(bound: _Bound) -> str:
     [limit] = dataclasses.astuple(bound)
     return f"{_BOUNDS[type(bound)][1]} {limit:,}"

@@ -21,7 +21,7 @@ _LABEL = "mswitch-build"
 
 def job_name(title: str, directory: str) -> str:
     """Return the name of a job that writes to `directory`."""
-    return f"{title}-{_digest(directory)}"
+    return f"{title}-{_hash(directory)}"
 
 
 def make_job_label(title: str, directory: str, identity: str) -> str:
@@ -32,10 +32,10 @@ def make_job_label(title: str, directory: str, identity: str) -> str:
         directory: directory that the job writes to.
         identity: identity of the build.
     """
-    return f"{_LABEL}={_digest(directory)}-{_digest(f'{title} {identity}')}"
+    return f"{_LABEL}={_hash(directory)}-{_hash(f'{title} {identity}')}"
 
 
-def _digest(text: str) -> str:
+def _hash(text: str) -> str:
     return hashlib.sha256(text.rstrip("/").encode()).hexdigest()[:8]
 
 
@@ -69,14 +69,14 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
         if error.result.state == PipelineState.CANCELLED:
             end = "was cancelled"
         else:
-            end = f"failed ({_reason(str(error))})"
+            end = f"failed ({_find_reason(str(error))})"
         raise UserError(
             f"job {service.name} {end}; the same command starts it again: {link}"
         ) from error
     return result
 
 
-def _reason(text: str) -> str:
+def _find_reason(text: str) -> str:
     """Return the line of Dataflow's error that names the cause: the last, as in tracebacks."""
     readable = as_user_error(RuntimeError(text))
     return str(readable) if readable else text.strip().splitlines()[-1].strip()
@@ -94,7 +94,7 @@ def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
     for job in service.active():
         if job.name not in (service.name, job_name(job.name.rpartition("-")[0], directory)):
             continue
-        if service.label(job.id).startswith(f"{_digest(directory)}-"):
+        if service.label(job.id).startswith(f"{_hash(directory)}-"):
             service.client.modify_job_state(job.id, "JOB_STATE_CANCELLED")
             cancelled.append(job.name)
     return cancelled

@@ -100,7 +100,7 @@ class Downloader:
             return fetched
 
         try:
-            fetched = self._patiently(url, whole)
+            fetched = self._request_patiently(url, whole)
             with open(partial, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(partial, path)
@@ -124,11 +124,11 @@ class Downloader:
                     )
                 return int(size[1]), response.raw.read(count, decode_content=False)
 
-        size, head = self._patiently(url, lambda: part(f"0-{count - 1}"))
-        tail = self._patiently(url, lambda: part(f"-{count}"))[1] if size else b""
+        size, head = self._request_patiently(url, lambda: part(f"0-{count - 1}"))
+        tail = self._request_patiently(url, lambda: part(f"-{count}"))[1] if size else b""
         return size, head, tail
 
-    def _patiently(self, url: str, request: Callable[[], _T]) -> _T:
+    def _request_patiently(self, url: str, request: Callable[[], _T]) -> _T:
         """Repeat a request while it fails for reasons that may pass."""
         retry, wait_secs = self._retry, 0.0
         while not self._cancelled.wait(wait_secs):
@@ -140,10 +140,10 @@ class Downloader:
                     f"{hide_secrets(url)} is not a URL to download from ({reason})"
                 ) from error
             except (_TransientError, requests.RequestException, urllib3.exceptions.HTTPError) as e:
-                retry, wait_secs = self._next_try(url, e, retry)
+                retry, wait_secs = self._plan_retry(url, e, retry)
         raise CancelledError
 
-    def _next_try(self, url: str, error: Exception, retry: Retry) -> tuple[Retry, float]:
+    def _plan_retry(self, url: str, error: Exception, retry: Retry) -> tuple[Retry, float]:
         """Return the remaining retries after `error`, and the seconds to wait."""
         reason = SECRETS.sub("", str([*causes(error)][-1])) or type(error).__name__
         shown = hide_secrets(url)

@@ -7,7 +7,7 @@ import signal
 VARIABLE = "MSWITCH_FAULT"
 
 
-def _publication(stage: str) -> tuple[str, ...]:
+def _list_publication_points(stage: str) -> tuple[str, ...]:
     """Return the points of `mswitch.pipelines.outputs.StagedOutput.publish`."""
     return tuple(
         f"{stage}.{moment}" for moment in ("before_marker", "before_publish", "after_publish")
@@ -51,7 +51,7 @@ LAUNCH_POINTS = tuple(
 
 #: All other points, in the order in which a demo passes them.
 FAULT_POINTS = (
-    *_publication("sample"),
+    *_list_publication_points("sample"),
     "corpus.after_ingest",
     "corpus.before_note",
     "corpus.after_url_keys",
@@ -62,11 +62,11 @@ FAULT_POINTS = (
     "corpus.after_shards",
     "corpus.after_urls_fingerprints",
     "corpus.after_lines_fingerprints",
-    *_publication("corpus"),
-    *_publication("vocabulary"),
+    *_list_publication_points("corpus"),
+    *_list_publication_points("vocabulary"),
     "examples.before_note",
     "examples.after_shards",
-    *_publication("examples"),
+    *_list_publication_points("examples"),
     "train.before_checkpoint",
     "train.during_checkpoint",
     "train.after_checkpoint",
@@ -75,8 +75,8 @@ FAULT_POINTS = (
     "evaluate.before_rename",
     "evaluate.after_rename",
     "predict.before_rename",
-    *_publication("downstream"),
-    *_publication("report"),
+    *_list_publication_points("downstream"),
+    *_list_publication_points("report"),
 )
 
 
@@ -91,7 +91,7 @@ def fault_point(name: str, *, of_any_stage: bool = False) -> None:
     """
     known = FAULT_POINTS + CHANGE_POINTS + MODERN_POINTS + LAUNCH_POINTS
     known += REMOVAL_POINTS + SUPERVISED_POINTS + BUCKET_POINTS + EXTENSION_POINTS
-    known += _publication(name.partition(".")[0])
+    known += _list_publication_points(name.partition(".")[0])
     if name not in known and not of_any_stage:
         raise ValueError(
             f"unknown fault point {name!r}: add it to the points of its stage in faults.py"

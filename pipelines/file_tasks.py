@@ -59,16 +59,16 @@ class Tasks:
     def todo(self) -> list[int]:
         """Return the tasks that are not done, large ones first, so that the last ones are short."""
         done = storage.list_names(self.notes)
-        left = [n for n in range(len(self.items)) if _note(n) not in done]
+        left = [n for n in range(len(self.items)) if _name_note(n) not in done]
         return sorted(left, key=lambda n: -self.sizes[n]) if self.sizes else left
 
     def read(self) -> Iterator[Any]:
         """Yield the notes of all tasks, once they are done."""
-        paths = [storage.join(self.notes, _note(n)) for n in range(len(self.items))]
+        paths = [storage.join(self.notes, _name_note(n)) for n in range(len(self.items))]
         yield from storage.read_json_files(paths)
 
 
-def _note(number: int) -> str:
+def _name_note(number: int) -> str:
     return f"{number:06d}.json"
 
 
@@ -85,11 +85,11 @@ def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
         return
     for tasks in lists:
         storage.make_directory(tasks.notes)
-    with _progress(lists, engine.stage):
+    with _print_progress(lists, engine.stage):
         if engine.runner == "local":
             for tasks in lists:
                 items = [(n, tasks.items[n]) for n in todo[tasks.name]]
-                own = _without_items(tasks)
+                own = _drop_items(tasks)
                 call_each(functools.partial(do_task, tasks=own, stage=engine.stage), items)
             return
         run_pipeline(
@@ -105,14 +105,14 @@ def run_tasks(lists: Sequence[Tasks], engine: Engine, job: str = "") -> None:
             )
 
 
-def _without_items(tasks: Tasks) -> Tasks:
+def _drop_items(tasks: Tasks) -> Tasks:
     return dataclasses.replace(tasks, items=(), sizes=(), on_engine=None)
 
 
 def do_task(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
     """Do a task, unless an earlier attempt did; return its number."""
     number, item = numbered
-    path = storage.join(tasks.notes, _note(number))
+    path = storage.join(tasks.notes, _name_note(number))
     if not storage.exists(path):
         note = tasks.function(item)
         fault_point(f"{stage}.before_note", of_any_stage=True)
@@ -127,7 +127,7 @@ def _do_and_count(numbered: tuple[int, Any], tasks: Tasks, stage: str) -> int:
 
     number = do_task(numbered, tasks, stage)
     if tasks.counters:
-        note = storage.read_json(storage.join(tasks.notes, _note(number)))
+        note = storage.read_json(storage.join(tasks.notes, _name_note(number)))
         for name, count in tasks.counters(note).items():
             Metrics.counter(stage, name).inc(count)
     return number
@@ -149,7 +149,7 @@ def _build(root: "beam.Pipeline", lists: Sequence[Tasks], stage: str) -> None:
                 | f"{title}Lists" >> beam.Create(_write_items(tasks))
                 | f"Read{title}" >> beam.FlatMap(_read_items, *before)
                 | f"Spread{title}" >> beam.Reshuffle()
-                | title >> beam.Map(_do_and_count, tasks=_without_items(tasks), stage=stage)
+                | title >> beam.Map(_do_and_count, tasks=_drop_items(tasks), stage=stage)
             )
         before = (AsSingleton(done | f"Count{title}" >> beam.combiners.Count.Globally()),)
 
@@ -170,7 +170,7 @@ def _read_items(path: str, _before: int = 0) -> list[tuple[int, Any]]:
 
 
 @contextlib.contextmanager
-def _progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
+def _print_progress(lists: Sequence[Tasks], stage: str) -> Iterator[None]:
     """Print progress from the existing notes while the body runs."""
     stop = threading.Event()
     watcher = threading.Thread(target=_watch, args=(lists, stage, stop), daemon=True)
@@ -189,15 +189,15 @@ def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
         if unit == "bytes":
             sizes = tasks.sizes
             scale, unit = (10**6, "MB") if sum(sizes) >= 10**7 else (10**3, "kB")
-        waiting = {_note(n): size / scale for n, size in enumerate(sizes)}
+        waiting = {_name_note(n): size / scale for n, size in enumerate(sizes)}
         every_secs = _LOOK_REMOTE_SECS if storage.is_remote(tasks.notes) else _LOOK_SECS
         progress = Progress(stage, tasks.name, round(sum(sizes) / scale), unit)
-        done = _newly_done(tasks, waiting)
+        done = _take_done(tasks, waiting)
         progress.start_at(round(done))
         moved, stopped = time.monotonic(), False
         while waiting and not stopped:
             stopped = stop.wait(every_secs)
-            done += _newly_done(tasks, waiting)
+            done += _take_done(tasks, waiting)
             more = round(done) - progress.done
             if more:
                 moved = time.monotonic()
@@ -206,6 +206,6 @@ def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
                 progress.add(more, longest_note() if still else "")
 
 
-def _newly_done(tasks: Tasks, waiting: dict[str, float]) -> float:
+def _take_done(tasks: Tasks, waiting: dict[str, float]) -> float:
     """Remove finished tasks from `waiting`; return their size."""
     return sum(waiting.pop(name) for name in storage.list_names(tasks.notes) & waiting.keys())

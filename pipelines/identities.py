@@ -26,7 +26,9 @@ def identifying_settings(value: Any) -> Any:
 def identifying(config: Any) -> list[str]:
     """Return the names of the fields of a dataclass that identify an output."""
     kinds = [kind for kind in type(config).__mro__ if kind.__module__.startswith("mswitch.")]
-    listed = next((names for kind in kinds if (names := _first_fields().get(kind.__name__))), None)
+    listed = next(
+        (names for kind in kinds if (names := _read_first_fields().get(kind.__name__))), None
+    )
     # A user's rule is identified by its source, and by all fields that it declares.
     theirs = (kind for kind in type(config).__mro__ if kind not in kinds)
     own = {name for kind in theirs for name in vars(kind).get("__annotations__", {})}
@@ -35,17 +37,17 @@ def identifying(config: Any) -> list[str]:
         for field in dataclasses.fields(config)
         if field.name in own
         or field.name in (listed or ())
-        or getattr(config, field.name) != _default(field)
+        or getattr(config, field.name) != _get_default(field)
     ]
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def _get_default(field: dataclasses.Field[Any]) -> Any:
     made = field.default_factory
     return field.default if made is dataclasses.MISSING else made()
 
 
 @functools.cache
-def _first_fields() -> dict[str, list[str]]:
+def _read_first_fields() -> dict[str, list[str]]:
     file = importlib.resources.files("mswitch.pipelines").joinpath("first_fields.csv")
     rows = csv.DictReader(file.read_text("utf-8").splitlines())
     return {row["class"]: row["fields"].split() for row in rows}

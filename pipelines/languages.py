@@ -140,7 +140,7 @@ def name_task(lang: str) -> str:
 
 
 @functools.cache
-def _codes() -> Mapping[str, str]:
+def _read_codes() -> Mapping[str, str]:
     """Return codes by themselves and by their aliases."""
     table = {language.alias: code for code, language in languages().items() if language.alias}
     return table | {code: code for code in languages()}
@@ -148,7 +148,7 @@ def _codes() -> Mapping[str, str]:
 
 def find_code(code: str) -> str | None:
     """Return mC4's code for a code or its alias (`he` is `iw`), or None."""
-    return _codes().get(code)
+    return _read_codes().get(code)
 
 
 def any_code(text: str) -> str | None:

@@ -65,7 +65,7 @@ class Lease:
         """Take a lease that is free, or that nobody renews."""
         watched, deadline = None, 0.0
         while (stored := read_version(self.url)) is not None and (
-            holder := _field(stored[0], "holder")
+            holder := _read_field(stored[0], "holder")
         ):
             if watched is None:
                 watched, deadline = stored[1], time.monotonic() + LEASE_SECS
@@ -77,7 +77,7 @@ class Lease:
             time.sleep(LEASE_SECS / 20)
         self._version = stored and stored[1]
         try:
-            self._write(_me())
+            self._write(_describe_self())
         except ChangedError:
             raise UserError(self._in_use("which began at the same time")) from None
 
@@ -106,7 +106,7 @@ class Lease:
         """Renew the lease until it is released or lost."""
         while not self._released.wait(LEASE_SECS / 4):
             try:
-                self._write(_me())
+                self._write(_describe_self())
             except ChangedError:
                 return
             except BucketError:  # the next renewal may succeed; else the lease expires
@@ -147,7 +147,9 @@ class FollowedLease(Lease):
             if stored is None:  # no answer, or replaced during the read: try again later
                 continue
             data, version = stored
-            if not (_field(data, "holder") and _field(data, "renewal").startswith(self.key)):
+            if not (
+                _read_field(data, "holder") and _read_field(data, "renewal").startswith(self.key)
+            ):
                 self._until = 0.0
                 return
             if self._version not in (None, version):  # renewed since the last read
@@ -160,11 +162,11 @@ class FollowedLease(Lease):
         keeper.join()
 
 
-def _me() -> str:
+def _describe_self() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
-def _field(data: bytes, name: str) -> str:
+def _read_field(data: bytes, name: str) -> str:
     """Return a field of a lease, or "" if the object is damaged."""
     try:
         return str(json.loads(data)[name])
@@ -184,7 +186,7 @@ def hold_lease(directory: str, stage: str) -> AbstractContextManager[Lease]:
     """
     lease = Lease(directory)
     lease.take(stage)
-    return _kept(lease)
+    return _keep(lease)
 
 
 def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
@@ -192,11 +194,11 @@ def follow_lease(directory: str, key: str) -> AbstractContextManager[Lease]:
 
     Return a context manager as `hold_lease` does.
     """
-    return _kept(FollowedLease(directory, key))
+    return _keep(FollowedLease(directory, key))
 
 
 @contextlib.contextmanager
-def _kept(lease: Lease) -> Iterator[Lease]:
+def _keep(lease: Lease) -> Iterator[Lease]:
     keeper = threading.Thread(target=lease.keep, name="lease", daemon=True)
     keeper.start()
     try:

@@ -14,14 +14,14 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.storage import (
     amazon_object,
     file_systems,
+    find_innermost_reason,
     google_bucket,
-    innermost_reason,
     join,
 )
 
 #: Seconds for which Google's client retries; a later renewal of a lease would be useless.
 _RETRY_SECS = 20
-#: Most bytes in a request to Amazon.
+#: Maximum bytes in a request to Amazon.
 _AMAZON_REQUEST_BYTES = 5 << 30
 
 
@@ -47,7 +47,7 @@ def reaching(url: str) -> Iterator[None]:
     except UserError as error:
         raise BucketError(str(error)) from error
     except Exception as error:  # each client has its own errors
-        reason = innermost_reason(error) or type(error).__name__
+        reason = find_innermost_reason(error) or type(error).__name__
         raise BucketError(
             f"cannot reach {url}: {reason}; check its name, your access and the network"
         ) from error
@@ -118,10 +118,10 @@ def replace_version(url: str, data: bytes, version: str | None) -> str:
                 raise ChangedError(url) from error
             return str(blob.generation)
         condition = {"IfMatch": version} if version else {"IfNoneMatch": "*"}
-        return _amazon_put(url, data, **condition)
+        return _put_amazon(url, data, **condition)
 
 
-def _amazon_put(url: str, body: bytes | BinaryIO, **condition: str) -> str:
+def _put_amazon(url: str, body: bytes | BinaryIO, **condition: str) -> str:
     """Write an object on a condition; return its new version."""
     from botocore.exceptions import ClientError
 
@@ -169,7 +169,7 @@ def create(path: Path, url: str) -> None:
             upload(path, url)
         else:
             with path.open("rb") as body:
-                _amazon_put(url, body, IfNoneMatch="*")
+                _put_amazon(url, body, IfNoneMatch="*")
 
 
 def download(url: str, path: Path) -> None:

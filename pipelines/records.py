@@ -62,7 +62,7 @@ COLUMN_MEANINGS = {
 }
 
 
-#: Most characters of a dropped page's text to keep, for people who look at samples.
+#: Maximum characters of a dropped page's text to keep, for people who look at samples.
 DETAIL_CHARACTERS = 300
 
 

@@ -26,7 +26,7 @@ _CLASSES = {
     "dataflow": "DataflowRunner",
 }
 
-#: Most memory that a worker process needs, with a bucket or a shard in memory
+#: Maximum memory that a worker process needs, with a bucket or a shard in memory
 #: (docs/tutorials/on-dataflow.md).
 WORKER_MEMORY = "4GB"
 
@@ -62,14 +62,14 @@ def pipeline_options(
     """
     if runner not in get_args(RunnerName):
         raise UserError(f"unknown runner {runner!r}: choose {', '.join(get_args(RunnerName))}")
-    given = _names(beam_options)
+    given = _list_names(beam_options)
     if "runner" in given:
         raise UserError("Beam option --runner: choose the runner with mswitch's own --runner")
     defaults = [f"--runner={_CLASSES[runner]}"] if runner in _CLASSES else []
     if job_name and "job_name" not in given:
         defaults.append(f"--job_name={job_name}")
     if runner == "flink":
-        defaults += _flink(given, beam_options)
+        defaults += _check_flink(given, beam_options)
     if runner == "prism":
         _require(given, "prism", {"prism_location": "the path of a prism binary"})
     if runner == "dataflow":
@@ -140,11 +140,11 @@ def worker_processes(
         runner: see `pipeline_options`.
         beam_options: may give their number; default: the number of cores.
     """
-    count = _workers(beam_options) or available_cores()
+    count = _count_workers(beam_options) or available_cores()
     return local_pool(count) if runner == "local" else contextlib.nullcontext()
 
 
-def _workers(beam_options: Sequence[str]) -> int | None:
+def _count_workers(beam_options: Sequence[str]) -> int | None:
     """Return the value of --direct_num_workers, or None."""
     words = [word for option in beam_options for word in option.split("=", 1)]
     for name, value in itertools.pairwise(words):
@@ -153,7 +153,7 @@ def _workers(beam_options: Sequence[str]) -> int | None:
     return None
 
 
-def _names(beam_options: Sequence[str]) -> set[str]:
+def _list_names(beam_options: Sequence[str]) -> set[str]:
     return {option[2:].split("=")[0] for option in beam_options if option.startswith("--")}
 
 
@@ -163,7 +163,7 @@ def _require(given: set[str], runner: str, needs: dict[str, str]) -> None:
         raise UserError(f"runner {runner} needs, after --, {', '.join(missing)}")
 
 
-def _flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
+def _check_flink(given: set[str], beam_options: Sequence[str]) -> list[str]:
     """Check Flink's options; return defaults: without an address, a cluster in the job server."""
     if "job_endpoint" not in given:
         if not shutil.which("java"):

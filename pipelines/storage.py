@@ -101,7 +101,7 @@ def match(pattern: str, limit: int | None = None) -> list[FileStatus]:
         [result] = systems.match([pattern], [limit])
     except Exception as error:  # each file system has its own errors
         raise UserError(
-            f"cannot list {pattern}: {innermost_reason(error)}; check its name and your access"
+            f"cannot list {pattern}: {find_innermost_reason(error)}; check its name and your access"
         ) from error
     return [
         FileStatus(file.path, file.size_in_bytes, file.last_updated_in_seconds or 0.0)
@@ -131,7 +131,7 @@ def fetch(path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mswitch-") as directory:
         copy = Path(directory) / "copy"
         if is_http(path):
-            _downloader().fetch(str(path), copy)
+            _make_downloader().fetch(str(path), copy)
         else:
             with _open_remote(str(path)) as source, open(copy, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
@@ -141,7 +141,7 @@ def fetch(path: str | Path) -> Iterator[Path]:
 def head_and_tail(path: str | Path, count: int) -> tuple[int, bytes, bytes]:
     """Return a file's size and its first and last `count` bytes, without reading the rest."""
     if is_http(path):
-        return _downloader().head_and_tail(str(path), count)
+        return _make_downloader().head_and_tail(str(path), count)
     with _open_remote(str(path)) if is_remote(path) else open(path, "rb") as file:
         head = file.read(count)
         size = file.seek(0, os.SEEK_END)
@@ -216,7 +216,7 @@ def read_range(path: str | Path, start: int, stop: int) -> bytes:
         raise
     except Exception as error:  # each file system has its own errors
         raise UserError(
-            f"cannot read bytes {start} to {stop} of {path}: {innermost_reason(error)}"
+            f"cannot read bytes {start} to {stop} of {path}: {find_innermost_reason(error)}"
         ) from error
 
 
@@ -304,7 +304,7 @@ def remove(paths: Iterable[str]) -> None:
             os.unlink(path)
 
 
-def _downloader() -> "Downloader":
+def _make_downloader() -> "Downloader":
     from mswitch.pipelines.download import Downloader
 
     return Downloader("corpus input")
@@ -407,7 +407,7 @@ def _apply_options() -> None:
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Outside of a pipeline, Beam has no options, but s3:// needs some.
+    # Outside a pipeline, Beam has no options, but s3:// needs some.
     if _options or FileSystems._pipeline_options is None:
         FileSystems.set_options(PipelineOptions.from_dictionary(_options))
 
@@ -427,7 +427,7 @@ def file_systems(path: str | Path) -> Any:
     return FileSystems
 
 
-def innermost_reason(error: BaseException) -> str:
+def find_innermost_reason(error: BaseException) -> str:
     """Return the innermost cause in one line; Beam's errors have dicts of causes, maybe nested."""
     details = getattr(error, "exception_details", None)
     while details:

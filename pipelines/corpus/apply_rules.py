@@ -47,15 +47,15 @@ def apply(pages: Sequence[Page], recipe: Recipe) -> list[Page]:
 
 def ask(rule: Rule, pages: Sequence[Page], recipe: Recipe) -> Sequence[str | None]:
     """Return a rule's reason to drop each page; None keeps it."""
-    before = _columns(pages)
+    before = _collect_columns(pages)
     reasons = _ask(rule, pages, recipe)
     if pages:
         note(f"at {pages[-1].source}")
-    _check_declared(rule, _columns(pages) - before, recipe)
+    _check_declared(rule, _collect_columns(pages) - before, recipe)
     return reasons
 
 
-def _columns(pages: Sequence[Page]) -> set[str]:
+def _collect_columns(pages: Sequence[Page]) -> set[str]:
     return set().union(*(page.columns for page in pages))
 
 

@@ -23,7 +23,7 @@ from mswitch.pipelines.progress import say
 
 #: Reasons whose detail is a message of mswitch that says what to do.
 _EXPLAINED = (RULE_ERROR, "no_text", "bad_json", *(UNREAD[format] for format in CONVERT))
-#: Most files that a line names.
+#: Maximum number of files that a line names.
 _NAMED = 5
 
 

@@ -70,7 +70,7 @@ class CorpusConfig:
             mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); default:
             true, unless `languages` is given.
-        max_page_characters: most characters of a page; longer pages are dropped first (mC4:
+        max_page_characters: maximum characters of a page; longer pages are dropped first (mC4:
             190,000).
         min_lines: fewest lines of a page (mC4: 3).
         min_long_line_characters: fewest characters of a page's third-longest line, or of its
@@ -88,7 +88,7 @@ class CorpusConfig:
             (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
         html_main_content: take only the main content of HTML, without navigation and footers.
             mC4 reads WET, which has all text; this concerns WARC and ARC.
-        max_record_bytes: most bytes of a record; larger ones are dropped unread. Not in mC4.
+        max_record_bytes: maximum bytes of a record; larger ones are dropped unread. Not in mC4.
         shard_bytes: target size of a shard, in bytes of text. Not in mC4.
         bucket_bytes: bytes of fingerprints to resolve at a time; the output does not depend on
             it.

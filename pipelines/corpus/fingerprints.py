@@ -40,11 +40,11 @@ def fingerprint_lines(text: str, lang: str = "") -> bytes:
     if lang:
         # The newline separates language and line, since no line has one.
         salt = md5(f"{lang}\n".encode(), usedforsecurity=False)
-        return b"".join([_salted(salt, line) for line in lines])
+        return b"".join([_add_salt(salt, line) for line in lines])
     return b"".join([md5(line, usedforsecurity=False).digest() for line in lines])
 
 
-def _salted(salt: Any, line: bytes) -> bytes:
+def _add_salt(salt: Any, line: bytes) -> bytes:
     digest = salt.copy()
     digest.update(line)
     return digest.digest()

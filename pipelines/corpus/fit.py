@@ -32,7 +32,7 @@ from mswitch.pipelines.progress import Progress, say
 
 #: Language whose limits are known.
 ENGLISH = "en"
-#: Most documents of a language to read, shard by shard.
+#: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
 #: Share of the reference that a limit cuts if English has no such limit (CulturaX's).
 _TAIL = 0.1
@@ -42,7 +42,7 @@ _LONG_LINE = 200
 _QUANTILES = ("mean_word_length", "alphabetic_word_share")
 _DEVIATIONS = tuple(name for name in COLUMNS if "duplicate" in name or name.startswith("top_"))
 
-#: Most documents of a language whose words are counted.
+#: Maximum number of documents of a language whose words are counted.
 _MOST_TEXTS = 2_000
 _STOP_WORD_SHARE, _FEWEST_STOP_WORDS = 0.008, 8
 #: Number of a language's most frequent words that may be stop words.
@@ -60,7 +60,7 @@ _CERTAIN = 10.83
 
 #: Documents of each reason that the report page shows.
 SAMPLES = 3
-#: Most languages that a line names, and most characters of a document that are shown.
+#: Maximum number of languages that a line names, and of characters of a document to show.
 _NAMED, _SHOWN = 20, 300
 
 Columns = Mapping[str, np.ndarray]
@@ -231,7 +231,10 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     if len(groups) > 1 and groups[-1][1] < _FEWEST_OF_SIZE:
         last = groups.pop()
         groups[-1][1:] += last[1:]
-    while len(groups) > 1 and min(shown := list(map(_chi_squared, groups, groups[1:]))) < _CERTAIN:
+    while (
+        len(groups) > 1
+        and min(shown := list(map(_compute_chi_squared, groups, groups[1:]))) < _CERTAIN
+    ):
         first = int(np.argmin(shown))
         groups[first][1:] += groups.pop(first + 1)[1:]
     whole = float(dropped.mean())
@@ -242,7 +245,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     return [(int(groups[n][0]) if n else 1, weights[n]) for n in changes]
 
 
-def _chi_squared(group: np.ndarray, other: np.ndarray) -> float:
+def _compute_chi_squared(group: np.ndarray, other: np.ndarray) -> float:
     """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()

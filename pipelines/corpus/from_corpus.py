@@ -29,7 +29,7 @@ from mswitch.pipelines.corpus.rules.base import ITS_CODE, THE_LANGUAGE, Rule, St
 from mswitch.pipelines.corpus.rules.decontamination import merge_reports
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
 from mswitch.pipelines.corpus.shard_work import make_page, write_run
-from mswitch.pipelines.crawl.pages import BLOCKED, make_blocked_page
+from mswitch.pipelines.crawl.pages import BLOCKED, reject_blocked_page
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Tasks, run_tasks
 from mswitch.pipelines.outputs import canonical_json
@@ -39,7 +39,7 @@ from mswitch.pipelines.records import Page
 #: Settings that decide what a build reads from a crawl.
 _READING = ("field", "drop_metadata_lines", "html_main_content", "max_record_bytes")
 
-#: Most characters of a value to show.
+#: Maximum characters of a value to show.
 _MOST_SHOWN = 60
 
 #: Names of changed settings, by rule.
@@ -309,7 +309,7 @@ def _filter_urls(
         if reason is None:
             yield page
         else:
-            rejected = make_blocked_page(reason, page.source, page.url)
+            rejected = reject_blocked_page(reason, page.source, page.url)
             ledger.drop(dataclasses.replace(rejected, lang=page.lang))
 
 

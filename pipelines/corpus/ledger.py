@@ -23,7 +23,7 @@ UNSAMPLED = ("not_a_page", REMOVED)
 #: Reason of pages for which a rule raised an exception, if the recipe drops these; and the page's
 #: note with the exception, which samples have instead of the text.
 RULE_ERROR, ERROR = "rule_error", "_error"
-#: Most places to keep, per reason, of records that a file's reader dropped.
+#: Maximum number of places to keep, per reason, of records that a file's reader dropped.
 MOST_PLACES = 1000
 
 # Control and direction characters that a terminal or editor would obey.

@@ -22,12 +22,12 @@ _SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 _HEAD = re.compile(
     rb"([A-Za-z][A-Za-z0-9+.-]*:.*?) \S+ (\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?: |$)"
 )
-#: Most bytes of a line that begins a record.
+#: Maximum bytes of a line that begins a record.
 _LONGEST_LINE_BYTES = 64 << 10
 _MOST_BLANK_LINES = 1000
 _READ_BYTES = 64 << 10
 _SKIP_BYTES = 1 << 20
-#: Most bytes of a plain file to read again, in search of good records within damaged ones. After
+#: Maximum bytes of a plain file to read again, in search of good records within damaged ones. After
 #: that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 

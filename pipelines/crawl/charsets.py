@@ -27,7 +27,7 @@ _MIN_UTF8_CHARACTERS = 8
 _MOST_IN_A_ROW = 2
 #: Lowest share of letters of another alphabet in text in that alphabet; the rest are ornaments.
 _MIN_OTHER_LETTERS = 0.6
-#: Most text with bytes beyond ASCII to examine, and the length of the window it is taken from.
+#: Maximum amount of text with bytes beyond ASCII to examine, and the window it is taken from.
 _SAMPLE_BYTES, _WINDOW_BYTES = 2000, 1 << 14
 #: Part of the sample that CLD2 gets, and smallest sample that can refute a declaration.
 _READ_BYTES, _MIN_READ_BYTES = 1000, 300

@@ -36,8 +36,8 @@ MAX_RATIO = 1100
 #: Bytes of a member to read, and bytes of its content to decompress, to see how it begins.
 _PROBE_BYTES = 4 << 10
 _FIRST_BYTES = 32
-#: Most bytes, input plus output, to decompress again in search of members within a damaged one; for
-#: a large file, 4 times its size. After that, such members are lost.
+#: Maximum bytes, input plus output, to decompress again in search of members within a damaged one;
+#: for a large file, 4 times its size. After that, such members are lost.
 _RETRY_BYTES = 1 << 30
 #: Cost, in bytes, of an attempt that fails at once; each attempt adds it.
 _RETRY_COST_BYTES = 16 << 10

@@ -60,12 +60,12 @@ def read_pages(
             read = json_lines.read_json_lines if format == "jsonl" else parquet.read_table
             for page in read(str(path), file.name, reading):
                 listed = blocked(page.url) if blocked and isinstance(page, Page) else None
-                yield make_blocked_page(listed, page.source, page.url) if listed else page
+                yield reject_blocked_page(listed, page.source, page.url) if listed else page
             return
         read_records = read_arc if format == "arc" else read_archive
         for record in read_records(path, reading.max_record_bytes):
             if blocked and (url := _get_url(record)) and (listed := blocked(url)):
-                yield make_blocked_page(listed, f"{file.name}@{record.offset}", url)
+                yield reject_blocked_page(listed, f"{file.name}@{record.offset}", url)
             else:
                 yield record_to_page(record, file.name, reading, reserved)
 
@@ -85,6 +85,6 @@ def _get_url(record: Record | Damage) -> str:
     return record.url.decode("utf-8", "replace").strip()
 
 
-def make_blocked_page(listed: str, source: str, url: str) -> Rejected:
+def reject_blocked_page(listed: str, source: str, url: str) -> Rejected:
     """Return the rejection of a page whose URL is on a blocklist."""
     return Rejected("read", BLOCKED, source, url, f"blocked by {listed}")

@@ -15,7 +15,7 @@ from mswitch.pipelines.crawl.fields import Reading, describe_missing
 from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
 
-#: Most rows to decode at a time, and most bytes that they may have with dictionaries.
+#: Maximum rows to decode at a time, and maximum bytes that they may have with dictionaries.
 BATCH_ROWS = 100
 BATCH_BYTES = 64 << 20
 #: Bytes to read at a time to look at a row group's first pages.
@@ -30,7 +30,7 @@ _ORDINARY = 100
 #: unread: Arrow itself is limited to 2 GiB per page.
 MAX_COLUMN_BYTES = 2 << 30
 
-#: Unreadable rows count only as if each had at least so many bytes of the file.
+#: Minimum size of a row; it limits how many unreadable rows a file is believed to have.
 MIN_ROW_BYTES = 4
 
 #: Exceptions from reading a damaged file: of Thrift, missing codecs, absurd allocations and others.
@@ -238,10 +238,10 @@ def _read_values(column: pa.Array) -> Iterator[Any]:
         column = column.cast(pa.timestamp(unit), safe=False)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())
-    yield from map(_value, column)
+    yield from map(_get_value, column)
 
 
-def _value(scalar: Any) -> Any:
+def _get_value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except (OverflowError, ValueError):

@@ -48,7 +48,7 @@ def launch(arguments: Sequence[str]) -> None:
 
     request, options = build_request(arguments)
     # With FlexRS, the conductor itself would wait for hours.
-    own = [option for option in options if _name(option) not in ("runner", "flexrs_goal")]
+    own = [option for option in options if _get_name(option) not in ("runner", "flexrs_goal")]
     pipeline = beam.Pipeline(options=pipeline_options("dataflow", [*own, *_CONDUCTOR]))
     _ = pipeline | "Request" >> beam.Create([request]) | "ConductBuild" >> beam.Map(conduct)
     pipeline.run()
@@ -70,7 +70,7 @@ def build_request(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         _check_urls("badwords", [given.badwords], ("gs://",))
     if given.append.lower() not in ("", "true", "false"):
         raise UserError(f"--append={given.append}: give true or false")
-    for_build = [option for option in options if _name(option) not in _OWN_OPTIONS]
+    for_build = [option for option in options if _get_name(option) not in _OWN_OPTIONS]
     # Both raise errors before a job starts.
     parse_config(given.set)
     pipeline_options("dataflow", for_build)
@@ -94,7 +94,7 @@ def _check_urls(name: str, urls: Sequence[str], schemes: tuple[str, ...]) -> Non
             )
 
 
-def _name(option: str) -> str:
+def _get_name(option: str) -> str:
     return option.removeprefix("--").partition("=")[0]
 
 

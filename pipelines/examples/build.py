@@ -52,7 +52,9 @@ def plan_shards(corpus: Corpus) -> list[ExampleShard]:
     return planned
 
 
-def _longest_targets(config: ExamplesConfig, finished: Sequence[dict[str, Any]]) -> dict[str, int]:
+def _find_longest_targets(
+    config: ExamplesConfig, finished: Sequence[dict[str, Any]]
+) -> dict[str, int]:
     """Return the longest validation targets, if these do not follow from other lengths."""
     counts = [shard["counts"] for shard in finished if shard["split"] == "validation"]
     if config.validation_spans == "tokens" or not counts:
@@ -122,7 +124,7 @@ def build_examples(
             **dataclasses.asdict(config.lengths()),
             "finished": config.finished,
             **{name: settings[name] for name in _NOTED if name in settings},
-            **_longest_targets(config, finished),
+            **_find_longest_targets(config, finished),
         }
         languages = publish(staged, finished, opened, features, said)
     say_without_validation(STAGE, languages)

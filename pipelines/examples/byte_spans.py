@@ -19,7 +19,7 @@ from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
     count_draws,
-    draws,
+    draw,
     hash_stream,
     random_spans_noise_mask,
 )
@@ -32,7 +32,7 @@ _LONGEST_WORD_BYTES = 30
 _WORDS = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 
 
-def windows(text: str, size: int) -> Iterator[str]:
+def cut_windows(text: str, size: int) -> Iterator[str]:
     """Cut a text into pieces of at most `size` bytes, losslessly, between characters."""
     raw, start = text.encode(), 0
     while start < len(raw):
@@ -43,7 +43,7 @@ def windows(text: str, size: int) -> Iterator[str]:
         start = stop
 
 
-def units(text: str) -> list[str]:
+def cut_units(text: str) -> list[str]:
     """Cut a text into the units of spans: words with the space before them, or characters."""
     words = _WORDS.findall(text) or [text]
     return [
@@ -53,12 +53,12 @@ def units(text: str) -> list[str]:
     ]
 
 
-def spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
+def cut_spans(text: str, key: ExampleKey, noise_density: float) -> list[tuple[str, bool]]:
     """Cut a text into pieces that are shown and masked in turn; return whether each is masked."""
-    pieces = units(text)
+    pieces = cut_units(text)
     mean = max(1.0, SPAN_BYTES * len(pieces) / len(text.encode()))
     noise, other = count_draws(len(pieces), noise_density, mean)
-    drawn = draws(key, noise + other)[None]
+    drawn = draw(key, noise + other)[None]
     [mask] = random_spans_noise_mask(
         len(pieces), noise_density, mean, drawn[:, :noise], drawn[:, noise:]
     )
@@ -90,18 +90,18 @@ def make_byte_examples(
         window_bytes: bytes of a window.
     """
     highest = vocabulary.GetPieceSize() - 1
-    for number, window in enumerate(windows(text, window_bytes)):
+    for number, window in enumerate(cut_windows(text, window_bytes)):
         if len(unicodedata.normalize("NFKC", window).encode()) > window_bytes:
             continue
         key = ExampleKey(seed, hash_stream(document), number, epoch=0)
         inputs: list[int] = []
         targets: list[int] = []
         size = borders = 0
-        pieces = spans(window, key, lengths.noise_density)
+        pieces = cut_spans(window, key, lengths.noise_density)
         if sum(masked for _, masked in pieces) > SENTINELS:
             continue
         for piece, masked in pieces:
-            tokens = _tokens(piece, vocabulary, first=not inputs)
+            tokens = _tokenise(piece, vocabulary, first=not inputs)
             if masked:
                 inputs.append(highest - borders)
                 targets += [highest - borders, *tokens]
@@ -121,7 +121,7 @@ def make_byte_examples(
         yield np.array([*inputs, EOS_ID]), np.array([*targets, EOS_ID]), size
 
 
-def _tokens(
+def _tokenise(
     piece: str, vocabulary: sentencepiece.SentencePieceProcessor, *, first: bool
 ) -> list[int]:
     """Tokenise a piece of a text, without the space that SentencePiece puts before a text."""

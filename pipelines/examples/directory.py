@@ -129,7 +129,7 @@ def _describe(
         [[first, *_], *_] = splits.values()
         task = storage.join(directory, os.path.dirname(first["path"]))
         for split, shards in splits.items():
-            entry = _entry(shards)
+            entry = _make_entry(shards)
             if entry["records"]:
                 languages.setdefault(lang, {})[split] = entry
                 _write_cache_metadata(task, split, shards, features[split])
@@ -144,7 +144,7 @@ def _describe(
     return languages
 
 
-def _entry(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _make_entry(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a split's entry in the manifest; it has `copies` if there are any."""
     entry: dict[str, Any] = {"records": sum(shard["records"] for shard in shards)}
     for name in ("tokens", "documents", "copies", "bytes"):

@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 Feature = NDArray[np.integer[Any]] | list[bytes]
 
 
-def _field(name: str, number: int, kind: str, label: str = "OPTIONAL") -> dict[str, Any]:
+def _make_field(name: str, number: int, kind: str, label: str = "OPTIONAL") -> dict[str, Any]:
     field = {"name": name, "number": number, "label": f"LABEL_{label}", "type": f"TYPE_{kind}"}
     if not kind.isupper():
         field |= {"type": "TYPE_MESSAGE", "typeName": f".mswitch.{kind}"}
     return field
 
 
-def _message_classes() -> list[Any]:
+def _make_message_classes() -> list[Any]:
     # Messages and packed lists are both bytes on the wire. Read as bytes, integers go to NumPy
     # without a Python integer for each, which saves a sixth of a batch's time.
-    kinds = [_field("bytes_list", 1, "BytesList"), _field("int64_list", 3, "BYTES")]
-    entry = [_field("key", 1, "STRING"), _field("value", 2, "Feature")]
+    kinds = [_make_field("bytes_list", 1, "BytesList"), _make_field("int64_list", 3, "BYTES")]
+    entry = [_make_field("key", 1, "STRING"), _make_field("value", 2, "Feature")]
     nested = {"name": "FeatureEntry", "field": entry, "options": {"mapEntry": True}}
-    features = [_field("feature", 1, "Features.FeatureEntry", "REPEATED")]
+    features = [_make_field("feature", 1, "Features.FeatureEntry", "REPEATED")]
     messages = [
-        {"name": "BytesList", "field": [_field("value", 1, "BYTES", "REPEATED")]},
-        {"name": "Int64List", "field": [_field("value", 1, "INT64", "REPEATED")]},
-        {"name": "PackedList", "field": [_field("value", 1, "BYTES")]},
+        {"name": "BytesList", "field": [_make_field("value", 1, "BYTES", "REPEATED")]},
+        {"name": "Int64List", "field": [_make_field("value", 1, "INT64", "REPEATED")]},
+        {"name": "PackedList", "field": [_make_field("value", 1, "BYTES")]},
         {
             "name": "Feature",
             "field": [{**kind, "oneofIndex": 0} for kind in kinds],
             "oneofDecl": [{"name": "kind"}],
         },
         {"name": "Features", "field": features, "nestedType": [nested]},
-        {"name": "Example", "field": [_field("features", 1, "Features")]},
+        {"name": "Example", "field": [_make_field("features", 1, "Features")]},
     ]
     file = {"name": "mswitch/example.proto", "package": "mswitch", "syntax": "proto3"}
     # Use a separate pool: the default one may have TensorFlow's messages.
@@ -51,7 +51,7 @@ def _message_classes() -> list[Any]:
     ]
 
 
-_Example, _Int64List, _PackedList = _message_classes()
+_Example, _Int64List, _PackedList = _make_message_classes()
 
 
 def encode_example(features: Mapping[str, Feature]) -> bytes:
@@ -66,7 +66,7 @@ def encode_example(features: Mapping[str, Feature]) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-def _integers(packed: bytes) -> NDArray[np.int64]:
+def _decode_integers(packed: bytes) -> NDArray[np.int64]:
     """Decode varints (protobuf's encoding guide)."""
     raw = np.frombuffer(packed, np.uint8)
     last = np.flatnonzero(raw < 0x80)
@@ -99,7 +99,9 @@ def decode_example(data: bytes, names: Collection[str] | None = None) -> dict[st
                 if feature.HasField("bytes_list"):
                     features[name] = list(feature.bytes_list.value)
                 else:
-                    features[name] = _integers(_PackedList.FromString(feature.int64_list).value)
+                    features[name] = _decode_integers(
+                        _PackedList.FromString(feature.int64_list).value
+                    )
     except DecodeError as error:
         raise ValueError(str(error)) from error
     return features

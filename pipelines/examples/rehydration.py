@@ -63,7 +63,7 @@ def read_weights(path: str | Path) -> Rehydration:
     return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in weights.items()})
 
 
-def _apart(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
+def spread_copies(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:
     """Reorder documents so that copies of a document, adjacent before, are far apart.
 
     Otherwise a segment would have several copies, and a model would learn to copy from them.

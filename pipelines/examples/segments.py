@@ -13,7 +13,7 @@ import numpy as np
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Tokens,
-    draws,
+    draw,
     hash_stream,
 )
 from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
@@ -51,7 +51,9 @@ def reduce_concat_tokens(documents: Iterable[Tokens], count: int) -> Iterator[li
         yield [tokens[tokens != PAD_ID] for tokens in group]
 
 
-def lossless(documents: Iterable[Document], length: int, *, separate: bool) -> Iterator[Segment]:
+def join_lossless(
+    documents: Iterable[Document], length: int, *, separate: bool
+) -> Iterator[Segment]:
     """Cut all documents, joined, into segments of `length`; only the last may be shorter.
 
     Args:
@@ -76,7 +78,7 @@ def t5(documents: Iterable[Document], length: int, *, seed: int) -> Iterator[Seg
         select_random_chunk(
             tokens,
             MAX_CHUNK_TOKENS,
-            int(draws(ExampleKey(seed, hash_stream(document), 0, epoch=0), 1)[0]),
+            int(draw(ExampleKey(seed, hash_stream(document), 0, epoch=0), 1)[0]),
         )
         for document, tokens in documents
     )

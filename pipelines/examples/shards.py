@@ -26,8 +26,8 @@ from mswitch.pipelines.corpus.reader import CorpusShard
 from mswitch.pipelines.examples.byte_spans import make_byte_examples
 from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.example_proto import encode_example
-from mswitch.pipelines.examples.rehydration import Rehydration, _apart
-from mswitch.pipelines.examples.segments import lossless, split_tokens, t5
+from mswitch.pipelines.examples.rehydration import Rehydration, spread_copies
+from mswitch.pipelines.examples.segments import join_lossless, split_tokens, t5
 from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     Mask,
@@ -36,7 +36,7 @@ from mswitch.pipelines.examples.span_corruption import (
     corrupt,
     draw_masks,
     hash_stream,
-    philox,
+    make_philox,
 )
 from mswitch.pipelines.examples.tfrecord import write_tfrecord
 from mswitch.pipelines.languages import name_task
@@ -114,7 +114,7 @@ def measure_ids(vocabulary: sentencepiece.SentencePieceProcessor) -> np.ndarray:
     return sizes
 
 
-def tokenised(
+def tokenise(
     shard: CorpusShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     counts: ShardCounts,
@@ -162,23 +162,23 @@ def make_training_records(
     A record has `targets` (at most raw_length tokens) and `document_starts`, the positions in it at
     which a document begins. A finished record has `inputs` and `targets`.
     """
-    documents = tokenised(shard.corpus_shard, vocabulary, counts, rehydration)
+    documents = tokenise(shard.corpus_shard, vocabulary, counts, rehydration)
     if rehydration:
-        documents = _apart(documents)
+        documents = spread_copies(documents)
     lengths, stream = config.lengths(), hash_stream(shard.path)
     if config.chain == "t5":
         segments = list(t5(documents, lengths.raw_length, seed=config.seed))
     else:
         separate = config.separate_documents
-        segments = list(lossless(documents, lengths.raw_length, separate=separate))
-    # The second counter word makes these draws differ from those of masks (`draws`).
-    generator = np.random.Generator(philox([0, 1, 0, 0], [config.seed, stream]))
+        segments = list(join_lossless(documents, lengths.raw_length, separate=separate))
+    # The second counter word makes these draws differ from those of masks (`draw`).
+    generator = np.random.Generator(make_philox([0, 1, 0, 0], [config.seed, stream]))
     for number in generator.permutation(len(segments)).tolist():
         targets, starts = segments[number]
         if config.finished:
             key = ExampleKey(config.seed, stream, number, epoch=0)
             kind = lengths.kinds[lengths.choose(key)]
-            inputs, targets, _ = _corrupted(targets, key, vocabulary, kind)
+            inputs, targets, _ = _corrupt(targets, key, vocabulary, kind)
             counts.add_example(inputs, targets)
             yield encode_example({"inputs": inputs, "targets": targets})
         else:
@@ -186,7 +186,7 @@ def make_training_records(
             yield encode_example({"targets": targets, "document_starts": starts})
 
 
-def _corrupted(
+def _corrupt(
     segment: Tokens,
     key: ExampleKey,
     vocabulary: sentencepiece.SentencePieceProcessor,
@@ -198,7 +198,7 @@ def _corrupted(
     return inputs[0], targets[0], mask[0]
 
 
-def validation_records(
+def make_validation_records(
     shard: ExampleShard,
     vocabulary: sentencepiece.SentencePieceProcessor,
     config: ExamplesConfig,
@@ -212,7 +212,7 @@ def validation_records(
     """
     sizes, lengths = measure_ids(vocabulary), config.lengths()
     kinds = lengths.kinds
-    for document, tokens in tokenised(shard.corpus_shard, vocabulary, counts):
+    for document, tokens in tokenise(shard.corpus_shard, vocabulary, counts):
         stream = hash_stream(document)
         segments = split_tokens(tokens, lengths.raw_length)
         chosen = itertools.product(
@@ -221,7 +221,7 @@ def validation_records(
         for (number, segment), kind in chosen:
             # Each kind counts as another epoch, so the first has the masks it would have alone.
             key = ExampleKey(config.seed, stream, number, epoch=kind)
-            inputs, targets, mask = _corrupted(segment, key, vocabulary, kinds[kind])
+            inputs, targets, mask = _corrupt(segment, key, vocabulary, kinds[kind])
             counts.add_example(inputs, targets)
             record = {
                 "inputs": inputs,
@@ -293,7 +293,7 @@ def write_shard(
     if shard.corpus_shard.split == "train":
         records = make_training_records(shard, vocabulary, config, counts, rehydration)
         return write_records(shard.path, directory, records, counts, lang, "train")
-    make = make_byte_validation_records if config.window else validation_records
+    make = make_byte_validation_records if config.window else make_validation_records
     records = make(shard, vocabulary, config, counts)
     return write_records(shard.path, directory, records, counts, lang, "validation")
 

@@ -86,7 +86,7 @@ class SpanCorruption(Lengths):
         del vocabulary_size
 
 
-def _lengths(raw_length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
+def _compute_lengths(raw_length: int, noise_density: float, mean_span: float) -> tuple[int, int]:
     """Return the lengths of inputs and targets for `raw_length` tokens, each with an EOS."""
     noise = round(raw_length * noise_density)
     spans = round(noise / mean_span)
@@ -102,9 +102,11 @@ def random_spans_helper(
         (tokens of a segment, length of its targets).
     """
     raw_length = inputs_length - 1
-    while _lengths(raw_length + 1, noise_density, mean_noise_span_length)[0] <= inputs_length:
+    while (
+        _compute_lengths(raw_length + 1, noise_density, mean_noise_span_length)[0] <= inputs_length
+    ):
         raw_length += 1
-    fitted, targets_length = _lengths(raw_length, noise_density, mean_noise_span_length)
+    fitted, targets_length = _compute_lengths(raw_length, noise_density, mean_noise_span_length)
     if noise_density == 0.5 and targets_length > fitted:
         raw_length, targets_length = raw_length - 1, targets_length - 1
     return raw_length, targets_length
@@ -163,7 +165,7 @@ def count_draws(length: int, noise_density: float, mean_span: float) -> tuple[in
     return noise - 1, length - noise - 1
 
 
-def _compositions(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
+def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     """Cut `gaps + 1` items into `parts` positive lengths, for each row of draws [n, gaps].
 
     t5 sorts the gaps by their draws. It cuts at the places in that order that have one of the first
@@ -208,8 +210,8 @@ def random_spans_noise_mask(
     padded = max(length, 2)
     _, spans = count_noise(padded, noise_density, mean_span)
     lengths = np.empty((rows, spans, 2), np.intp)
-    lengths[..., 0] = _compositions(other_draws, spans)
-    lengths[..., 1] = _compositions(noise_draws, spans)
+    lengths[..., 0] = _compose(other_draws, spans)
+    lengths[..., 1] = _compose(noise_draws, spans)
     alternating = np.tile([False, True], rows * spans)
     return np.repeat(alternating, lengths.ravel()).reshape(rows, padded)[:, :length]
 
@@ -261,7 +263,7 @@ def hash_stream(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
+def make_philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
     """Return Philox4x64-10 with two key words, starting after `counter` (four words, lowest first).
 
     The arrays are explicit, since NumPy makes floats of lists with a number over 2 ** 63.
@@ -269,14 +271,14 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> np.random.Philox:
     return np.random.Philox(counter=np.array(counter, np.uint64), key=np.array(key, np.uint64))
 
 
-def draws(key: ExampleKey, count: int) -> Draws:
+def draw(key: ExampleKey, count: int) -> Draws:
     """Return `count` uniform draws that only `key` decides.
 
     They are the halves, low half first, of Philox4x64-10's words for the 128-bit key (seed, stream)
     and the 256-bit counter (0, 0, number, epoch), lowest word first. Philox increments the lowest
     word, so each example has its own sequence.
     """
-    generator = philox([0, 0, key.number, key.epoch], [key.seed, key.stream])
+    generator = make_philox([0, 0, key.number, key.epoch], [key.seed, key.stream])
     words: NDArray[np.uint64] = generator.random_raw((count + 1) // 2)
     return words.astype("<u8", copy=False).view("<u4")[:count]
 
@@ -287,5 +289,5 @@ def draw_masks(length: int, lengths: SpanCorruption, keys: Sequence[ExampleKey])
     noise, other = count_draws(length, density, mean)
     drawn = np.empty((len(keys), noise + other), np.uint32)
     for row, key in zip(drawn, keys, strict=True):
-        row[:] = draws(key, noise + other)
+        row[:] = draw(key, noise + other)
     return random_spans_noise_mask(length, density, mean, drawn[:, :noise], drawn[:, noise:])

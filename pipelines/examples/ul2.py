@@ -12,7 +12,7 @@ from mswitch.pipelines.examples.span_corruption import (
     ExampleKey,
     SpanCorruption,
     count_noise,
-    philox,
+    make_philox,
     span_corruption,
 )
 from mswitch.pipelines.special_tokens import SENTINELS
@@ -62,12 +62,12 @@ class UL2(SpanCorruption):
     def kinds(self) -> tuple[Denoiser, ...]:
         """The denoisers, in the order of `DENOISERS`."""
         return tuple(
-            _denoiser(self.raw_length, self.inputs_length, *denoiser) for denoiser in DENOISERS
+            _make_denoiser(self.raw_length, self.inputs_length, *denoiser) for denoiser in DENOISERS
         )
 
     def choose(self, key: ExampleKey) -> int:
         """Draw with Philox and counter (0, 1, number, epoch); masks have 0 instead of 1."""
-        generator = philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
+        generator = make_philox([0, 1, key.number, key.epoch], [key.seed, key.stream])
         return int(generator.random_raw()) * len(DENOISERS) >> 64
 
 
@@ -76,11 +76,12 @@ def ul2(inputs_length: int) -> UL2:
     regular = span_corruption(inputs_length - 1, DENOISERS[0][2], DENOISERS[0][1])
     raw_length = regular.raw_length
     while any(
-        _longest(raw_length, mean, density)[0] + 2 > inputs_length for _, mean, density in DENOISERS
+        _find_longest(raw_length, mean, density)[0] + 2 > inputs_length
+        for _, mean, density in DENOISERS
     ):
         raw_length -= 1
-    kinds = [_denoiser(raw_length, inputs_length, *denoiser) for denoiser in DENOISERS]
-    spans = max(_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
+    kinds = [_make_denoiser(raw_length, inputs_length, *denoiser) for denoiser in DENOISERS]
+    spans = max(_find_longest(raw_length, mean, density)[2] for _, mean, density in DENOISERS)
     if spans > MOST_SPANS:
         raise UserError(
             f"objective ul2 with inputs_length {inputs_length} needs {spans} spans per segment, "
@@ -95,7 +96,7 @@ def ul2(inputs_length: int) -> UL2:
     )
 
 
-def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
+def _find_longest(raw_length: int, mean: float, density: float) -> tuple[int, int, int]:
     """Return the most inputs, targets (without mode and EOS) and spans, up to a length."""
     counts = [
         (length, *count_noise(length, density, mean or length))
@@ -106,10 +107,10 @@ def _longest(raw_length: int, mean: float, density: float) -> tuple[int, int, in
     return inputs, targets, max(spans for *_, spans in counts)
 
 
-def _denoiser(
+def _make_denoiser(
     raw_length: int, inputs_length: int, mode: str, mean: float, density: float
 ) -> Denoiser:
-    _, targets, _ = _longest(raw_length, mean, density)
+    _, targets, _ = _find_longest(raw_length, mean, density)
     return Denoiser(
         # Without the mode token.
         inputs_length - 1,

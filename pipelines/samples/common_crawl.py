@@ -75,7 +75,7 @@ def write_sample(
     with stage_output(out, stage=STAGE, config=config) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
-            return summary(out, reused=True)
+            return read_summary(out, reused=True)
         meter = _Meter()
         downloader = Downloader("sample common-crawl", retry, meter.add)
         list_file = staged.directory / f".{format}.paths.gz"
@@ -99,12 +99,12 @@ def write_sample(
                 ],
             }
         )
-    result = summary(out, reused=False)
+    result = read_summary(out, reused=False)
     say(STAGE, f"{result['files']} of {result['listed']:,} {format} files of {dump} in {out}")
     return result
 
 
-def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+def read_summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
     """Return the summary of the stage, from its published manifest."""
     manifest = read_manifest(out, STAGE)
     return {

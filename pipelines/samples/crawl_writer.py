@@ -41,19 +41,19 @@ class SamplePage:
     content_type: str = "text/html; charset=utf-8"
 
 
-def _sha1_base32(block: bytes) -> str:
+def _hash_base32(block: bytes) -> str:
     digest = hashlib.sha1(block, usedforsecurity=False).digest()
     return f"sha1:{base64.b32encode(digest).decode()}"
 
 
-def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> bytes:
+def _make_record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> bytes:
     """Return a WARC record in its own gzip member."""
     fields = {
         "WARC-Type": kind,
         "WARC-Date": WARC_DATE,
         "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(CRAWL_NAMESPACE, identity)}>",
         **headers,
-        "WARC-Block-Digest": _sha1_base32(block),
+        "WARC-Block-Digest": _hash_base32(block),
         "Content-Length": str(len(block)),
     }
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
@@ -64,7 +64,7 @@ def _record(kind: str, identity: str, headers: dict[str, str], block: bytes) -> 
 def make_wet_record(page: SamplePage) -> bytes:
     """Return a conversion record: the page as extracted text."""
     headers = {"WARC-Target-URI": page.url, "Content-Type": "text/plain"}
-    return _record("conversion", f"wet {page.url}", headers, page.content)
+    return _make_record("conversion", f"wet {page.url}", headers, page.content)
 
 
 def make_warc_record(page: SamplePage) -> bytes:
@@ -76,14 +76,14 @@ def make_warc_record(page: SamplePage) -> bytes:
     )
     headers = {
         "WARC-Target-URI": page.url,
-        "WARC-Payload-Digest": _sha1_base32(page.content),
+        "WARC-Payload-Digest": _hash_base32(page.content),
         "WARC-Identified-Payload-Type": "text/html",
         "Content-Type": "application/http; msgtype=response",
     }
-    return _record("response", f"warc {page.url}", headers, http.encode() + page.content)
+    return _make_record("response", f"warc {page.url}", headers, http.encode() + page.content)
 
 
-def bucket(url: str, buckets: int, salt: str) -> int:
+def choose_bucket(url: str, buckets: int, salt: str) -> int:
     """Choose one of `buckets` for a URL, by hash."""
     digest = hashlib.sha256(f"{salt}\n{url}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % buckets
@@ -131,7 +131,7 @@ class CrawlWriter:
                 file = self._files[form, number] = open(path, "wb")
                 info = "software: mswitch sample\r\nformat: WARC File Format 1.0\r\n"
                 headers = {"WARC-Filename": path.name, "Content-Type": "application/warc-fields"}
-                file.write(_record("warcinfo", path.name, headers, info.encode()))
+                file.write(_make_record("warcinfo", path.name, headers, info.encode()))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -141,7 +141,7 @@ class CrawlWriter:
     def write(self, form: Format, page: SamplePage) -> None:
         """Append a page as a WET or WARC record."""
         record = make_wet_record(page) if form == "wet" else make_warc_record(page)
-        self._files[form, bucket(page.url, self.files_per_format, "file")].write(record)
+        self._files[form, choose_bucket(page.url, self.files_per_format, "file")].write(record)
         self.records[form] += 1
         self.content_bytes[form] += len(page.content)
         self.pages_by_lang[page.lang] = self.pages_by_lang.get(page.lang, 0) + 1

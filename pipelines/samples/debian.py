@@ -32,10 +32,10 @@ from mswitch.pipelines.samples.documents import (
     remove_blocks,
     render_mallard,
 )
-from mswitch.pipelines.samples.gflanguages import STAGE, summary
+from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Most text to keep per language and package; pages are taken in the order of their path's hash.
+#: Maximum text to keep per language and package; pages are taken in the order of their path's hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
@@ -95,17 +95,17 @@ def _run(command: Sequence[str], directory: Path) -> subprocess.CompletedProcess
             command, cwd=directory, env=environment, capture_output=True, text=True, check=False
         )
     except FileNotFoundError as error:
-        raise _missing(command[0]) from error
+        raise _make_missing_error(command[0]) from error
 
 
-def _missing(command: str) -> UserError:
+def _make_missing_error(command: str) -> UserError:
     return UserError(
         f"this sample needs {command}, which is not on PATH: "
         "run it on Debian or Ubuntu, or use another sample"
     )
 
 
-def _first_error(stderr: str) -> str:
+def _find_first_error(stderr: str) -> str:
     lines = [line for line in stderr.splitlines() if line.startswith("E:")]
     return lines[0].removeprefix("E:").strip() if lines else (stderr.strip() or "no message")
 
@@ -123,7 +123,7 @@ def plan_downloads(packages: Sequence[str], directory: Path) -> list[Download]:
     for package in packages:
         if package not in lines:
             raise UserError(
-                f"apt-get cannot find package {package} ({_first_error(answer.stderr)}): run "
+                f"apt-get cannot find package {package} ({_find_first_error(answer.stderr)}): run "
                 "`apt-get update` first, or leave out the package with --packages"
             )
     return [
@@ -141,7 +141,7 @@ def fetch(download: Download, directory: Path) -> Path:
     answer = _run(["apt-get", "download", download.package], directory)
     if answer.returncode or not path.is_file():
         raise UserError(
-            f"apt-get cannot fetch package {download.package} ({_first_error(answer.stderr)}): "
+            f"apt-get cannot fetch {download.package} ({_find_first_error(answer.stderr)}): "
             "check the network and run `apt-get update`; the same command continues"
         )
     if file_sha256(path) != download.sha256:
@@ -163,12 +163,12 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
         try:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
         except FileNotFoundError as error:
-            raise _missing("dpkg-deb") from error
+            raise _make_missing_error("dpkg-deb") from error
         try:
             with process, tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
-                    file = tar.extractfile(member) if _wanted(name, member, wanted) else None
+                    file = tar.extractfile(member) if _is_wanted(name, member, wanted) else None
                     if file is not None:
                         contents[name] = file.read()
             failed = process.returncode != 0
@@ -183,7 +183,7 @@ def read_files(archive: Path, wanted: re.Pattern[str] = DOCUMENTS) -> dict[str, 
     return contents
 
 
-def _wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
+def _is_wanted(name: str, member: tarfile.TarInfo, wanted: re.Pattern[str]) -> bool:
     kind = wanted.fullmatch(name) is not None
     return kind and member.isreg() and member.size <= MAX_FILE_BYTES and name.isprintable()
 
@@ -222,7 +222,9 @@ def _make_file_pages(
         return [("warc", SamplePage(url, data, lang, content_type), count_html_text(data))]
     if name.endswith((".page", ".gz")):
         document = (
-            _manual_page(data) if name.endswith(".gz") else render_mallard(data, lang, original)
+            _render_manual_page(data)
+            if name.endswith(".gz")
+            else render_mallard(data, lang, original)
         )
         if not document:
             return []
@@ -235,7 +237,7 @@ def _make_file_pages(
     return []
 
 
-def _manual_page(compressed: bytes) -> bytes:
+def _render_manual_page(compressed: bytes) -> bytes:
     """Turn a manual page into HTML; return b"" if it is damaged, too large or only an alias."""
     unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
@@ -342,9 +344,9 @@ def _write_sample(
     with stage_output(out, stage=STAGE, config=config) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
-            return summary(out, reused=True)
+            return read_summary(out, reused=True)
         crawl, described = _write_packages(staged.directory, chosen, wanted, max_text_bytes)
         staged.publish({**crawl, "packages": described})
-    result = summary(out, reused=False)
+    result = read_summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {out}")
     return result

@@ -52,15 +52,17 @@ def count_html_text(document: bytes) -> int:
 
 def list_html_blocks(document: bytes) -> Iterator[bytes]:
     """Return the texts of an HTML document's blocks, in the form that `remove_blocks` compares."""
-    return (_shown(block[2]) for block in _BLOCK.finditer(document))
+    return (_strip_markup(block[2]) for block in _BLOCK.finditer(document))
 
 
 def remove_blocks(document: bytes, original: Collection[bytes]) -> bytes:
     """Remove the blocks in `original` from an HTML document: they were not translated."""
-    return _BLOCK.sub(lambda block: b"" if _shown(block[2]) in original else block[0], document)
+    return _BLOCK.sub(
+        lambda block: b"" if _strip_markup(block[2]) in original else block[0], document
+    )
 
 
-def _shown(markup: bytes) -> bytes:
+def _strip_markup(markup: bytes) -> bytes:
     return b" ".join(_HIDDEN.sub(b" ", markup).split())
 
 
@@ -116,7 +118,7 @@ def render_mallard(
     return page.encode()
 
 
-def read_catalogue(document: bytes) -> dict[str, str]:
+def catalogue_messages(document: bytes) -> dict[str, str]:
     """Return the messages of a JSON message catalogue by key; empty for other documents."""
     try:
         catalogue = json.loads(document)
@@ -131,7 +133,7 @@ def read_catalogue(document: bytes) -> dict[str, str]:
     }
 
 
-def strip_markup(message: str) -> str:
+def plain_message(message: str) -> str:
     """Return a wiki message without markup; links and plurals keep their last alternative."""
     for pattern, replacement in _MARKUP:
         message = pattern.sub(replacement, message)
@@ -141,8 +143,8 @@ def strip_markup(message: str) -> str:
 def make_message_pages(document: bytes) -> Iterator[bytes]:
     """Yield the prose of a JSON message catalogue as pages of `MESSAGES_PER_PAGE` lines."""
     lines = []
-    for message in read_catalogue(document).values():
-        line = strip_markup(message)
+    for message in catalogue_messages(document).values():
+        line = plain_message(message)
         if len(line) >= MIN_MESSAGE_CHARACTERS and not re.search(r"[{}\[\]|=]", line):
             lines.append(line)
     for start in range(0, len(lines), MESSAGES_PER_PAGE):

@@ -16,7 +16,12 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import Language, languages, mc4_codes
 from mswitch.pipelines.outputs import read_manifest, stage_output
 from mswitch.pipelines.progress import say
-from mswitch.pipelines.samples.crawl_writer import CrawlWriter, SamplePage, bucket, render_html_page
+from mswitch.pipelines.samples.crawl_writer import (
+    CrawlWriter,
+    SamplePage,
+    choose_bucket,
+    render_html_page,
+)
 
 STAGE = "sample"
 FILES_PER_FORMAT = 3
@@ -40,7 +45,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?؟։።။])\s+|(?<=[।॥])\s*|(?<=[。！
 CLAUSE_END = re.compile(r"(?<=[,;:،؛፣፤၊])\s+|(?<=[、，；：])")
 
 
-def summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+def read_summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
     """Return the summary of a sample stage, from its published manifest."""
     manifest = read_manifest(out, STAGE)
     return {
@@ -96,7 +101,7 @@ def _write_language(writer: CrawlWriter, language: Language, texts: Iterable[str
     all_paragraphs = split_longest(split_paragraphs(texts), MIN_PAGES)
     for number, paragraphs in enumerate(group_evenly(all_paragraphs, MAX_PAGES)):
         url = f"https://udhr.example/{language.code}/{number}"
-        if bucket(url, 2, "format"):
+        if choose_bucket(url, 2, "format"):
             text = "\n".join(paragraphs)
             writer.write("wet", SamplePage(url, text.encode(), language.code))
         else:
@@ -124,7 +129,7 @@ def write_sample(out: str | Path) -> dict[str, Any]:
     with stage_output(out, stage=STAGE, config=config) as staged:
         if staged.complete:
             say(STAGE, f"already complete: {out}, nothing to do")
-            return summary(out, reused=True)
+            return read_summary(out, reused=True)
         entries = gflanguages.LoadLanguages()
         without_text = []
         with CrawlWriter(staged.directory, "udhr", FILES_PER_FORMAT) as writer:
@@ -138,6 +143,6 @@ def write_sample(out: str | Path) -> dict[str, Any]:
                 if code not in writer.pages_by_lang:
                     without_text.append(code)
         staged.publish({**writer.manifest(), "languages_without_text": without_text})
-    result = summary(out, reused=False)
+    result = read_summary(out, reused=False)
     say(STAGE, f"{result['pages']:,} pages in {result['source_languages']} languages in {out}")
     return result

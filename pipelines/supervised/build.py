@@ -35,7 +35,7 @@ from mswitch.pipelines.supervised.shards import (
     read_file,
     write_shard,
 )
-from mswitch.pipelines.supervised.split import count_overlap, overlapping
+from mswitch.pipelines.supervised.split import count_overlap, mark_overlap
 from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 #: Reason of rows that are left out because a later split has their inputs or group.
@@ -93,7 +93,7 @@ def build_supervised(
     """
     use_runner(runner, beam_options)
     defined, opened = read_task(task), open_vocabulary(vocabulary)
-    files, identities = _input_files(defined)
+    files, identities = _list_input_files(defined)
     definition, settings = defined.definition(), identifying_settings(config)
     settings.pop("allow_overlap", None)  # the output does not depend on it
     source = RowSource(
@@ -123,7 +123,7 @@ def build_supervised(
     return build_directory(source, opened, out, runner=runner, beam_options=beam_options)
 
 
-def _input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[str]]]:
+def _list_input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[str]]]:
     """Return the task's files, and the identity of each."""
     named = [(split, path) for split, paths in task.files.items() for path in paths]
     files, identities = [], []
@@ -142,12 +142,12 @@ def _examine(
     described: Sequence[Mapping[str, Any]],
     parts: str,
 ) -> tuple[dict[str, Any], str]:
-    keys, left_out = _keys(files, parts), ""
+    keys, left_out = _read_keys(files, parts), ""
     rows: dict[str, Any] = {"kept": len(keys), "dropped": {}}
     if config.drop_overlap:
         keys, left_out = _leave_out(keys, rows, parts)
     _say_languages(described)
-    marked = overlapping(keys, SPLITS)
+    marked = mark_overlap(keys, SPLITS)
     overlap = count_overlap(keys, marked)
     _check_overlap(
         task, overlap, config, _describe_overlap(keys, SPLITS, marked) if overlap else ""
@@ -214,8 +214,8 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
         say(STAGE, f"languages that mswitch does not know keep their codes: {named}{more}")
 
 
-def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
-    """Return the keys that compare the rows of all files, with their file and number."""
+def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
+    """Return the keys of all rows, with their file and number."""
     tables = []
     for file in files:
         with storage.fetch(storage.join(parts, file.path)) as local:
@@ -229,7 +229,7 @@ def _keys(files: Sequence[InputFile], parts: str) -> pa.Table:
 def _describe_overlap(
     keys: pa.Table, splits: Sequence[str], marked: Mapping[str, NDArray[np.bool_]]
 ) -> str:
-    """Return the names of the first row that `overlapping` marks and of a row it overlaps."""
+    """Return the names of the first row that `mark_overlap` marks and of a row it overlaps."""
     names, row = np.asarray(keys["split"]), int(np.argmax(marked["rows"]))
     shared = "inputs" if marked["inputs"][row] else "group"
     same = keys[f"{shared}_key"].to_numpy() == keys[f"{shared}_key"][row].as_py()
@@ -247,7 +247,7 @@ def _leave_out(keys: pa.Table, rows: dict[str, Any], parts: str) -> tuple[pa.Tab
     Returns:
         The other rows, and a file that lists those left out.
     """
-    marked = overlapping(keys, SPLITS[::-1])
+    marked = mark_overlap(keys, SPLITS[::-1])
     shared = marked["rows"]
     if count := int(shared.sum()):
         rows["kept"] -= count

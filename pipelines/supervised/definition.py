@@ -86,20 +86,20 @@ class Template:
     def render(self, row: Mapping[str, Any]) -> str:
         """Insert the values of a row; raise RowError if one is missing, or not text or a number."""
         return "".join(
-            literal if field is None else literal + _text(row, field)
+            literal if field is None else literal + _format_value(row, field)
             for literal, field in self._parts
         )
 
 
-def _value(row: Mapping[str, Any], field: str) -> Any:
+def _get_value(row: Mapping[str, Any], field: str) -> Any:
     value = find_value(row, field)
     if value is None:
         raise RowError(f"no {field}: the fields are {', '.join(list_field_names(row))}")
     return value
 
 
-def _text(row: Mapping[str, Any], field: str) -> str:
-    value = _value(row, field)
+def _format_value(row: Mapping[str, Any], field: str) -> str:
+    value = _get_value(row, field)
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -219,7 +219,7 @@ class Renderer:
         return Row(lang, inputs, targets, tuple(answers), group, name)
 
     def _read_answers(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        value = _value(row, self._answers)
+        value = _get_value(row, self._answers)
         answers = (value,) if isinstance(value, str) else value
         if not isinstance(answers, list | tuple) or not answers:
             raise RowError(f"{self._answers} is neither text nor a list of texts")
@@ -235,12 +235,12 @@ def read_task(path: str | Path) -> SupervisedTask:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the task {path} ({error}): give a TOML file") from error
     try:
-        return _checked(given, str(path))
+        return _check(given, str(path))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
+def _check(given: Mapping[str, Any], path: str) -> SupervisedTask:
     known = [*(field.name for field in dataclasses.fields(SupervisedTask)), "split"]
     known.remove("file_languages")
     for name in given:
@@ -261,9 +261,9 @@ def _checked(given: Mapping[str, Any], path: str) -> SupervisedTask:
         raise ValueError(f"format is {texts['format']!r}: choose {' or '.join(FORMATS)}")
     for name in _TEMPLATES:
         _check_template(name, texts[name])
-    metrics, fields = (_strings(name, given.get(name, [])) for name in ("metrics", "fields"))
-    labels = _labels(given.get("labels"))
-    files = _files(given["files"], given.get("split"), os.path.dirname(path))
+    metrics, fields = (_check_strings(name, given.get(name, [])) for name in ("metrics", "fields"))
+    labels = _check_labels(given.get("labels"))
+    files = _find_files(given["files"], given.get("split"), os.path.dirname(path))
     return SupervisedTask(
         **texts,
         files={split: tuple(paths) for split, paths in files.items()},
@@ -290,7 +290,7 @@ def _check_template(name: str, text: str) -> None:
         raise ValueError(f"answers is {text!r}: give one {{field}}")
 
 
-def _strings(name: str, value: Any) -> tuple[str, ...]:
+def _check_strings(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
         raise ValueError(f"{name} is {value!r}: give a list of texts")
     if len(set(value)) < len(value):
@@ -298,11 +298,11 @@ def _strings(name: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _labels(value: Any) -> Mapping[str, str] | None:
+def _check_labels(value: Any) -> Mapping[str, str] | None:
     if value is None:
         return None
     if isinstance(value, list):
-        value = {label: label for label in _strings("labels", value)}
+        value = {label: label for label in _check_strings("labels", value)}
     if not isinstance(value, dict) or not value:
         raise ValueError('labels: give a list, or a table such as { 0 = "negative" }')
     for label in value.values():
@@ -313,7 +313,7 @@ def _labels(value: Any) -> Mapping[str, str] | None:
     return value
 
 
-def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
+def _find_files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str]]:
     """Return the files of each split, with the language in their names for a pattern `{lang}`."""
     if split not in (None, BY_HASH):
         raise ValueError(f'split is {split!r}: give "{BY_HASH}", or files by split')
@@ -327,8 +327,8 @@ def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str
     for name, paths in by_split.items():
         if name not in (*SPLITS, BY_HASH):
             raise ValueError(f"files has {name!r}: the splits are {', '.join(SPLITS)}")
-        given = _strings("files", [paths] if isinstance(paths, str) else paths)
-        pairs = [pair for pattern in given for pair in _paths(pattern, folder)]
+        given = _check_strings("files", [paths] if isinstance(paths, str) else paths)
+        pairs = [pair for pattern in given for pair in _find_paths(pattern, folder)]
         files[name] = dict(pairs)
         if len(files[name]) < len(pairs):
             raise ValueError(f"a file is named twice in files ({name})")
@@ -341,7 +341,7 @@ def _files(value: Any, split: Any, folder: str) -> Mapping[str, Mapping[str, str
     return files
 
 
-def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
+def _find_paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
     path = pattern if storage.is_remote(pattern) else storage.join(folder or ".", pattern)
     if storage.is_remote(path):
         if LANG in path:
@@ -355,7 +355,7 @@ def _paths(pattern: str, folder: str) -> Sequence[tuple[str, str]]:
         raise ValueError(f"there is no file {path}: name the task's files relative to it")
     if LANG not in path:
         return [(file, "") for file in files]
-    # If the placeholder occurs several times, all must match the same text.
+    # All occurrences of the placeholder must match the same text.
     before, *rest = (fnmatch.translate(part)[4:-3] for part in pattern.split(LANG))
     named = re.compile(f"{before}(?P<lang>[^/]+?){'(?P=lang)'.join(rest)}", re.DOTALL)
     return [(file, match["lang"]) for file in files if (match := named.fullmatch(file))]

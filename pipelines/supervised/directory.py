@@ -1,8 +1,8 @@
 """Builds an examples directory of finished pairs from rows of any source.
 
-There are two lists of tasks. First, each unit of the source (a file, a shard of seqio's) becomes a
-part of rows. Then each language and split becomes shards. Between them the source examines its
-rows, so that a wrong task is refused before anything is tokenised.
+Each unit of the source (a file, a shard of seqio's) becomes a part of rows; then each language and
+split becomes shards. In between the source examines its rows, so that a wrong task is refused
+before anything is tokenised.
 """
 
 import dataclasses

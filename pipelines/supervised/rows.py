@@ -73,16 +73,16 @@ def _read(
     content = Members(file).open().buffered()
     if file_format == "squad":
         return read_squad(content, name)
-    lines = _lines(content)
+    lines = _read_lines(content)
     if file_format == "wikiann":
         return read_wikiann(lines)
     head = list(itertools.islice(lines, 20))
-    kind = _kind([line for _, line in head if line.strip()], name)
+    kind = _detect_kind([line for _, line in head if line.strip()], name)
     lines = itertools.chain(head, lines)
-    return _json_rows(lines) if kind == "jsonl" else _table_rows(lines, kind, columns)
+    return _read_json_rows(lines) if kind == "jsonl" else _read_table_rows(lines, kind, columns)
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
+def _read_lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
     for number in itertools.count(1):
         line = file.readline(MAX_ROW_BYTES + 1)
         if not line:
@@ -95,7 +95,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, str]]:
             raise RowError(str(error), number) from error
 
 
-def _kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
+def _detect_kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
     """Detect the format: most lines of JSON Lines begin with a brace; headers have separators."""
     if 2 * sum(line.lstrip().startswith("{") for line in lines) > len(lines) > 0:
         return "jsonl"
@@ -110,7 +110,7 @@ def _kind(lines: Sequence[str], name: str) -> Literal["jsonl", "tsv", "csv"]:
     )
 
 
-def _json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
+def _read_json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
     for number, line in lines:
         if not line.strip():
             continue
@@ -123,7 +123,7 @@ def _json_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
         yield number, value
 
 
-def _table_rows(
+def _read_table_rows(
     lines: Iterator[tuple[int, str]], kind: str, columns: Sequence[str]
 ) -> Iterator[Numbered]:
     # An unclosed quote swallows the following lines, up to this limit.

@@ -48,7 +48,7 @@ PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
 #: Rows to tokenise in one call.
 CALL_ROWS = 1 << 12
-#: Most bad rows that an error names.
+#: Maximum number of bad rows that an error names.
 SHOWN = 3
 #: One more than the largest `order`.
 ORDERS = 1 << 63
@@ -107,7 +107,7 @@ def read_file(
                         if len(bad) == SHOWN:
                             break
                     else:
-                        yield _part_row(made, number, name, file.split)
+                        yield _make_part_row(made, number, name, file.split)
             except RowError as error:
                 bad.append(f"{name}:{error.number} ({error})")
         if bad:
@@ -119,7 +119,7 @@ def read_file(
     return write_part(rendered(), file.path, directory, PART_SCHEMA)
 
 
-def _part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
+def _make_part_row(row: Row, number: int, name: str, split: str) -> dict[str, Any]:
     group, own = hash_group(row.group), row.id or f"{name}:{number}"
     # Different languages may have equal inputs, but not equal groups that a task defines.
     inputs = f"{row.lang}\0{fold(row.inputs)}"

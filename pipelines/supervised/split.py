@@ -26,7 +26,7 @@ _PARAMETERS = re.compile(r"\$\d+|\{\{[^{}]*\}\}|<[^<>]*>")
 
 
 @functools.cache
-def _punctuation() -> Mapping[int, str]:
+def _map_punctuation() -> Mapping[int, str]:
     r"""Map punctuation marks to spaces; `\W` would include vowel signs of Indic scripts."""
     marks = (code for code in range(_LAST_MARK) if unicodedata.category(chr(code))[0] == "P")
     return dict.fromkeys(marks, " ")
@@ -37,7 +37,7 @@ def fold(text: str) -> str:
     folded = text.casefold()
     if "$" in folded or "{{" in folded or "<" in folded:
         folded = _PARAMETERS.sub(" ", folded)
-    return " ".join(folded.translate(_punctuation()).split()) or text
+    return " ".join(folded.translate(_map_punctuation()).split()) or text
 
 
 def key64(text: str) -> int:
@@ -58,7 +58,7 @@ def choose_split(key: str) -> str:
     return next(split for split, end in zip(SHARES, ends, strict=True) if place < end)
 
 
-def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+def mark_overlap(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
     """Mark the rows whose keys occur in a split before their own.
 
     Args:
@@ -83,7 +83,7 @@ def overlapping(table: pa.Table, splits: Sequence[str]) -> dict[str, NDArray[np.
 def count_overlap(
     table: pa.Table, marked: Mapping[str, NDArray[np.bool_]]
 ) -> dict[str, dict[str, dict[str, int]]]:
-    """Count the rows that `overlapping` marks, by language and split; omit those without any."""
+    """Count the rows that `mark_overlap` marks, by language and split; omit those without any."""
     langs, splits = (np.asarray(table[name]) for name in ("lang", "split"))
     overlap: dict[str, dict[str, dict[str, int]]] = {}
     shared = marked["rows"]

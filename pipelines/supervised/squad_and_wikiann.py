@@ -19,8 +19,8 @@ _KEPT = "\t\n\f\r _"
 #: WikiANN writes `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
-#: Most bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training file
-#: 30.
+#: Maximum bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training
+#: file 30.
 MAX_JSON_BYTES = 512 << 20
 
 #: A word of a line; spaces beyond ASCII, such as U+3000, are part of words.
@@ -65,7 +65,10 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
             number += 1
             if not answers:
                 raise RowError(f"question {key} has no answer", number)
-            yield number, {"id": key, "title": title, **question_row(question, context, answers)}
+            yield (
+                number,
+                {"id": key, "title": title, **make_question_row(question, context, answers)},
+            )
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise UserError(
             f"{name} is not in SQuAD's layout (data, paragraphs, qas; at question {number + 1}: "
@@ -73,7 +76,7 @@ def read_squad(file: BinaryIO, name: str) -> Iterator[Numbered]:
         ) from error
 
 
-def question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
+def make_question_row(question: str, context: str, answers: Sequence[str]) -> Mapping[str, Any]:
     """Return `inputs`, `targets` and `answers` of a question; the context is already padded."""
     padded = [pad_punctuation(answer) for answer in answers]
     inputs = _SPACES.sub(" ", f"question: {pad_punctuation(question)} context: {context}")
@@ -92,7 +95,7 @@ def read_wikiann(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
         words = _WORD.findall(line)
         if not words or words[0] == "-DOCSTART-":
             if tokens:
-                yield first, _sentence(tokens)
+                yield first, _make_sentence(tokens)
             tokens = []
         elif len(words) < 2:
             raise RowError("no tag", number)
@@ -102,10 +105,10 @@ def read_wikiann(lines: Iterator[tuple[int, str]]) -> Iterator[Numbered]:
             first = first if tokens else number
             tokens.append((words[0], words[-1]))
     if tokens:
-        yield first, _sentence(tokens)
+        yield first, _make_sentence(tokens)
 
 
-def _sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+def _make_sentence(tokens: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
     prefixes = {match[0] if (match := _PREFIX.match(word)) else "" for word, _ in tokens}
     [prefix] = prefixes if len(prefixes) == 1 else [""]
     spans: list[tuple[str, list[str]]] = []

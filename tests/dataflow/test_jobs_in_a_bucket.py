@@ -20,6 +20,7 @@ from processes import wait_for
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import pod_command, record
+from mswitch.flows.jobs.doors import want
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.kubernetes import Kubernetes
 from mswitch.flows.jobs.local import Local
@@ -61,7 +62,7 @@ def test_commands_know_a_job_by_the_place_of_its_record(either, tmp_path, monkey
     world = World(Local(), tmp_path / "out", secs=90, url=f"{either}/out")
     place, named = str(world.out), f"{world.out} ({world.url})"
     job = world.job("steady")
-    jobs._ask_to_run(job, Local())
+    want(job, Local())
     assert main(["jobs", "adopt", place]) == 0
     try:
         world.wait_for_beat()

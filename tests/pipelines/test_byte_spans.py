@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.byte_spans import make_byte_examples, spans, windows
+from mswitch.pipelines.examples.byte_spans import cut_spans, cut_windows, make_byte_examples
 from mswitch.pipelines.examples.span_corruption import ExampleKey, span_corruption
 from mswitch.pipelines.vocabulary.model import MODEL_FILE, load_vocabulary
 from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_vocabulary
@@ -18,14 +18,14 @@ TEXT = st.text(st.sampled_from("ab é中\n 🙂"), min_size=1, max_size=300)
 
 @given(TEXT, st.integers(4, 60))
 def test_windows_are_lossless_and_bounded(text, size):
-    found = list(windows(text, size))
+    found = list(cut_windows(text, size))
     assert "".join(found) == text
     assert max(len(window.encode()) for window in found) <= size
 
 
 @given(TEXT, st.integers(0, 2**32 - 1))
 def test_spans_alternate_and_lose_nothing(text, seed):
-    found = spans(text, ExampleKey(seed, 1, 2, 0), 0.15)
+    found = cut_spans(text, ExampleKey(seed, 1, 2, 0), 0.15)
     assert "".join(piece for piece, _ in found) == text
     kinds = [masked for _, masked in found]
     assert kinds == [number % 2 == 1 for number in range(len(kinds))]
@@ -33,7 +33,7 @@ def test_spans_alternate_and_lose_nothing(text, seed):
 
 def test_a_share_of_the_text_is_masked():
     text = "Words of a text that goes on and on, in lines of some length. " * 200
-    found = spans(text, ExampleKey(0, 1, 2, 0), 0.15)
+    found = cut_spans(text, ExampleKey(0, 1, 2, 0), 0.15)
     masked = [len(piece.encode()) for piece, masked in found if masked]
     assert sum(masked) / len(text) == pytest.approx(0.15, abs=0.01)
     assert np.mean(masked) == pytest.approx(10, abs=1.5)

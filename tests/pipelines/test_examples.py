@@ -75,7 +75,7 @@ def test_documents_are_tokenised_as_if_each_were_alone(
         counts = shards.ShardCounts()
         found = {
             document: tokens.tolist()
-            for document, tokens in shards.tokenised(corpus_shard, vocabulary, counts)
+            for document, tokens in shards.tokenise(corpus_shard, vocabulary, counts)
         }
         assert found == {id_: vocabulary.EncodeAsIds(text) for id_, text in texts.items()}
         assert list(found) == list(texts)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mswitch.pipelines.corpus.fit import fit_weights
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
-from mswitch.pipelines.examples.rehydration import _apart, read_weights
+from mswitch.pipelines.examples.rehydration import read_weights, spread_copies
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
 from mswitch.tasks.batches.multitask import open_task_mixture
@@ -90,9 +90,9 @@ def test_weights_are_steps_within_bounds(rows, most):
 
 def test_copies_are_far_apart_and_in_one_order():
     documents = [(f"{n:032x}", np.array([n])) for n in range(50) for _ in range(1 + n % 5)]
-    found = [name for name, _ in _apart(documents)]
+    found = [name for name, _ in spread_copies(documents)]
     assert collections.Counter(found) == collections.Counter(name for name, _ in documents)
-    assert found == [name for name, _ in _apart(iter(documents))]
+    assert found == [name for name, _ in spread_copies(iter(documents))]
     assert all(one != other for one, other in itertools.pairwise(found))
 
 

@@ -14,8 +14,8 @@ from mswitch.pipelines.samples.debian import write_documentation, write_sample
 from mswitch.pipelines.samples.documents import (
     detect_language,
     make_message_pages,
+    plain_message,
     render_mallard,
-    strip_markup,
 )
 
 MALLARD = """<page xmlns="http://projectmallard.org/1.0/"><info><desc>Hidden</desc></info>
@@ -220,7 +220,7 @@ def test_messages_lose_their_markup():
     message = (
         "<b>See</b> [[Special:Log|the '''log''']] and {{PLURAL:$1|page|pages}} &amp; [$2 more]."
     )
-    assert strip_markup(message) == "See the log and pages & more."
+    assert plain_message(message) == "See the log and pages & more."
 
 
 def test_messages_are_pages_of_forty_lines():

@@ -11,7 +11,7 @@ from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.examples import segments, shards, span_corruption
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.segments import (
-    lossless,
+    join_lossless,
     reduce_concat_tokens,
     select_random_chunk,
     split_tokens,
@@ -38,7 +38,7 @@ def test_split_tokens_oracles():
 
 @given(DOCUMENTS, st.integers(1, 60), st.booleans())
 def test_lossless_segments_joined_are_the_documents(documents, length, separate):
-    found = list(lossless(named(documents), length, separate=separate))
+    found = list(join_lossless(named(documents), length, separate=separate))
     whole = [tokens + [1] * separate for tokens in documents]
     assert [t for tokens, _ in found for t in tokens.tolist()] == list(itertools.chain(*whole))
     assert all(tokens.size == length for tokens, _ in found[:-1])
@@ -104,7 +104,7 @@ def test_examples_are_built_by_the_chain_of_t5(
     build_examples(small_corpus, small_vocabulary, tmp_path / "examples", config)
     for lang in ("en", "haw", "zh"):
         for number, shard in enumerate(open_corpus(small_corpus).select("train")[lang]):
-            documents = list(shards.tokenised(shard, vocabulary, shards.ShardCounts()))
+            documents = list(shards.tokenise(shard, vocabulary, shards.ShardCounts()))
             expected = [tokens.tolist() for tokens, _ in t5(documents, 34, seed=5)]
             found = stored(tmp_path / "examples", lang, "train", number)
             assert sorted(record["targets"].tolist() for record in found) == sorted(expected)
@@ -139,15 +139,15 @@ def test_training_examples_can_be_finished_when_written(small_corpus, small_voca
 
 def test_no_two_draws_of_a_shard_share_their_random_numbers(small_corpus, vocabulary, monkeypatch):
     """Order and masks are of one stream: each has a counter of its own."""
-    philox = span_corruption.philox
+    make_philox = span_corruption.make_philox
     used: list[tuple[int, ...]] = []
 
     def noted(counter: list[int], key: list[int]) -> np.random.Philox:
         used.append((*counter[1:], *key))  # the lowest word counts on
-        return philox(counter, key)
+        return make_philox(counter, key)
 
     for module in (shards, span_corruption):
-        monkeypatch.setattr(module, "philox", noted)
+        monkeypatch.setattr(module, "make_philox", noted)
     config = ExamplesConfig(inputs_length=32, finished=True)
     corpus_shard = open_corpus(small_corpus).select("train")["en"][0]
     unit = shards.ExampleShard(corpus_shard, 0, 1)

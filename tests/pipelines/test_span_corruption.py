@@ -12,8 +12,8 @@ from mswitch.pipelines.examples.span_corruption import (
     corrupt,
     count_draws,
     count_noise,
+    draw,
     draw_masks,
-    draws,
     hash_stream,
     random_spans_helper,
     random_spans_noise_mask,
@@ -233,7 +233,7 @@ def test_an_example_does_not_depend_on_its_neighbours(length, streams):
 
 
 def philox_words(seed: int, stream: int, index: int, epoch: int, words: int) -> list[int]:
-    """Philox4x64-10 (Salmon et al. 2011) in plain integers, as `draws` documents it."""
+    """Philox4x64-10 (Salmon et al. 2011) in plain integers, as `draw` documents it."""
     low = (1 << 64) - 1
     out: list[int] = []
     for block in range(1, words // 4 + 2):
@@ -255,7 +255,7 @@ def philox_words(seed: int, stream: int, index: int, epoch: int, words: int) -> 
 def test_draws_are_the_halves_of_philoxs_words(fields, count):
     words = philox_words(*fields, (count + 1) // 2)
     halves = [half for word in words for half in (word & 0xFFFFFFFF, word >> 32)]
-    assert draws(ExampleKey(*fields), count).tolist() == halves[:count]
+    assert draw(ExampleKey(*fields), count).tolist() == halves[:count]
 
 
 def test_masks_do_not_change_between_versions():

@@ -98,7 +98,7 @@ class Exchange:
         shared: file with the groups (`write_groups`).
         bits: the key space has 2**bits buckets; one is in memory at a time.
         before: earlier deduplications; pages that they drop are ignored.
-        sorting_bytes: most bytes to sort at once.
+        sorting_bytes: maximum bytes to sort at once.
     """
 
     step: Any

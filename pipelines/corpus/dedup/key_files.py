@@ -23,8 +23,8 @@ _ROWS_PER_RANGE = 4096
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: A smaller bucket is not worth a task of its own. Larger data is split into at least so many
-#: buckets.
+#: A smaller bucket is not worth a task of its own. Larger data is split into at least
+#: `_SHARED_BUCKETS`.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
 

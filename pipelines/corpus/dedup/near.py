@@ -92,7 +92,7 @@ class NearDedup(Dedup):
 
     def compute_signatures(self, words: Words, chosen: Sequence[int] | None = None) -> np.ndarray:
         """Return the signatures of `chosen` pages, by default all: uint32 [pages, bands x rows]."""
-        shingles, firsts = _shingles(words, self.shingle_words, chosen)
+        shingles, firsts = _make_shingles(words, self.shingle_words, chosen)
         signatures = np.empty((self.bands * self.rows, len(firsts)), np.uint32)
         values = np.empty_like(shingles)
         for row, (factor, summand) in zip(signatures, self.draw_functions(), strict=True):
@@ -138,7 +138,7 @@ class NearDedup(Dedup):
         return unpack(b"".join(keys)).reshape(-1, self.bands, 2)
 
 
-def _shingles(
+def _make_shingles(
     words: Words, length: int, pages: Sequence[int] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the shingles of pages (uint32), and the start of each page's; no page has none.

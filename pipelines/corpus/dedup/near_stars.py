@@ -126,7 +126,7 @@ class Stars(Exchange):
             nonlocal changed
             if small:
                 yield from (least, least[:, ::-1])
-            for edges in self._edges(step - 1, part):
+            for edges in self._read_edges(step - 1, part):
                 page, other = edges.T
                 to = least[np.searchsorted(least[:, 0], page), 1]
                 moves = other != to
@@ -140,7 +140,7 @@ class Stars(Exchange):
         self._write(f"stars{step}", part, joined, rows * (1 + small))
         return {"changed": changed}
 
-    def _edges(self, step: int, part: int) -> Iterator[np.ndarray]:
+    def _read_edges(self, step: int, part: int) -> Iterator[np.ndarray]:
         """Yield the edges that a step wrote for the pages of a part, file by file."""
         title, files = (f"stars{step}", self._parts) if step >= 0 else ("edges", 1 << self.bits)
         for number in range(files):
@@ -149,7 +149,7 @@ class Stars(Exchange):
     def _least(self, step: int, part: int) -> tuple[np.ndarray, int]:
         """Return the pages of a part, each with its smallest neighbour, and the number of edges."""
         parts, rows = [np.zeros((0, 2), np.uint64)], 0
-        for edges in self._edges(step, part):
+        for edges in self._read_edges(step, part):
             parts.append(_find_least_neighbours(edges))
             rows += len(edges)
         least = np.concatenate(parts)
@@ -243,7 +243,7 @@ def _by_page(edges: np.ndarray) -> np.ndarray:
     return np.argsort(edges[:, 0])
 
 
-def _starts(keys: np.ndarray) -> np.ndarray:
+def _find_starts(keys: np.ndarray) -> np.ndarray:
     """Return the start of each key in sorted keys."""
     new = np.ones(len(keys), bool)
     new[1:] = keys[1:] != keys[:-1]
@@ -252,7 +252,7 @@ def _starts(keys: np.ndarray) -> np.ndarray:
 
 def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
     """Return the pages, each with its smallest neighbour; edges are sorted by page."""
-    starts = _starts(edges[:, 0])
+    starts = _find_starts(edges[:, 0])
     if not len(starts):
         return edges
     return np.column_stack([edges[starts, 0], np.minimum.reduceat(edges[:, 1], starts)])
@@ -261,7 +261,7 @@ def _find_least_neighbours(edges: np.ndarray) -> np.ndarray:
 def _choose_best_rows(rows: np.ndarray) -> np.ndarray:
     """Return the smallest row of each key, with the sum of the key's rows in the last column."""
     rows = rows[np.lexsort(rows.T[-2::-1])]
-    starts = _starts(rows[:, 0])
+    starts = _find_starts(rows[:, 0])
     best = rows[starts]
     if len(best):
         best[:, -1] = np.add.reduceat(rows[:, -1], starts)

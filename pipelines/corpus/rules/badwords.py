@@ -64,7 +64,7 @@ def load_badwords(directory: str | Path) -> WordLists:
     """
     known = _OTHER_LISTS | {language.base for language in languages().values()}
     words_of_lang: defaultdict[str, set[str]] = defaultdict(set)
-    for name, file, size in _entries_of(directory):
+    for name, file, size in _list_entries(directory):
         if _NO_LISTS.fullmatch(name):
             continue
         lang = name.partition("-")[0]
@@ -89,7 +89,7 @@ def identity(lists: WordLists) -> dict[str, Any]:
     return {"languages": [lang for lang, _ in lists], "sha256": digest}
 
 
-def _entries_of(directory: str | Path) -> list[tuple[str, str, int | None]]:
+def _list_entries(directory: str | Path) -> list[tuple[str, str, int | None]]:
     """Return name, path and size of each entry of a directory; None is the size of a directory."""
     if storage.is_remote(directory):
         sizes = {
@@ -219,14 +219,14 @@ def compile_word_pattern(words: set[str], flanked: bool) -> re.Pattern[str]:
         for character in word:
             node = node.setdefault(character, {})
         node[""] = {}
-    body = _branches(trie)
+    body = _make_branches(trie)
     return re.compile(rf"(?<!\w){body}(?!\w)" if flanked else body)
 
 
-def _branches(node: dict[str, Any]) -> str:
+def _make_branches(node: dict[str, Any]) -> str:
     """Return a pattern for all continuations of a trie's node."""
     follow = [
-        re.escape(character) + _branches(child)
+        re.escape(character) + _make_branches(child)
         for character, child in sorted(node.items())
         if character
     ]

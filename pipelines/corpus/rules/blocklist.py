@@ -42,7 +42,7 @@ class BlockedUrls:
         """Return the list that blocks `url`: its domain, a parent, a prefix, or the exact URL."""
         if not len(self.hashes):
             return None
-        keys = np.array([_hash(entry) for entry in _entries_that_block(url)], np.uint64)
+        keys = np.array([_hash(entry) for entry in _make_blocking_keys(url)], np.uint64)
         place = np.minimum(np.searchsorted(self.hashes, keys), len(self.hashes) - 1)
         hits = np.flatnonzero(self.hashes[place] == keys)
         return self.names[self.lists[place[hits[0]]]] if len(hits) else None
@@ -82,7 +82,9 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
             host = canonical_host(host.partition(":")[0])
             if not host:
                 raise UserError(f"{shown}, line {number}: {entry[:80]!r} has no host: remove it")
-            key = _exact(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
+            key = (
+                _make_exact_key(host, path, query) if query else f"{host}{slash}{path}".rstrip("/")
+            )
             entries.setdefault(_hash(key), names.index(name))
         if not number and file in map(str, paths):  # published directories have empty lists
             raise UserError(f"the blocklist {shown} has no entry: give one domain per line")
@@ -96,7 +98,7 @@ def load_blocklist(paths: Sequence[str | Path]) -> BlockedUrls:
 def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
     """Yield name and file of each list, and whether its entries are domains, not URLs."""
     for path in paths:
-        below = _files_below(path)
+        below = _find_lists(path)
         if below is None:
             yield Path(storage.name_of(path)).stem, str(path), True
             continue
@@ -106,7 +108,7 @@ def _list_files(paths: Sequence[str | Path]) -> Iterator[tuple[str, str, bool]]:
             yield Path(file).parent.name, file, Path(file).name == _DOMAINS
 
 
-def _files_below(path: str | Path) -> list[str] | None:
+def _find_lists(path: str | Path) -> list[str] | None:
     """Return the lists below a directory, sorted alike for paths and URLs; None for a file."""
     kinds = (_DOMAINS, _URLS)
     if not storage.is_remote(path):
@@ -144,7 +146,7 @@ def canonical_host(host: str) -> str:
         return host
 
 
-def _exact(host: str, path: str, query: str) -> str:
+def _make_exact_key(host: str, path: str, query: str) -> str:
     """Return the key of a URL with a query; unlike other keys, it begins with a question mark."""
     return f"?{host}/{path.strip('/')}?{query}".lower()
 
@@ -161,7 +163,7 @@ def list_hosts(url: str) -> list[str]:
     return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
 
 
-def _entries_that_block(url: str) -> list[str]:
+def _make_blocking_keys(url: str) -> list[str]:
     """Return the key of every entry that would block `url`.
 
     They are the host and its parents, prefixes of the path, and the URL with its query.
@@ -171,7 +173,7 @@ def _entries_that_block(url: str) -> list[str]:
     host, parts = hosts[0], urllib.parse.urlsplit(url)
     path = parts.path.strip("/").lower().split("/")[:10]
     prefixes = [f"{host}/{'/'.join(path[:stop])}" for stop in range(1, len(path) + 1) if path[0]]
-    exact = [_exact(host, parts.path, parts.query)] if parts.query else []
+    exact = [_make_exact_key(host, parts.path, parts.query)] if parts.query else []
     return hosts + prefixes + exact
 
 

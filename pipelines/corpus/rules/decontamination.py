@@ -82,7 +82,7 @@ def read_evaluation_sets(paths: Sequence[str | Path]) -> Iterator[EvaluationItem
                 for number, line in enumerate(io.TextIOWrapper(plain, encoding="utf-8"), 1):
                     text = line.strip()
                     if text and kind == "jsonl":
-                        text = "\n".join(_strings(json.loads(text)))
+                        text = "\n".join(_list_strings(json.loads(text)))
                     if text:
                         items += 1
                         yield EvaluationItem(name, number, text)
@@ -103,12 +103,12 @@ def _name_and_kind(path: str | Path) -> tuple[str, str]:
     )
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _list_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+            yield from _list_strings(part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,7 @@ class EvaluationIndex:
         self.ngrams: list[int] = []
         by_length: dict[int, list[tuple[np.ndarray, int]]] = {}
         for item in items:
-            length, hashes = _item_ngrams(item.text)
+            length, hashes = _hash_item(item.text)
             if length:
                 by_length.setdefault(length, []).append((hashes, len(self.items)))
                 self.items.append((item.set, item.line))
@@ -303,7 +303,7 @@ def _sort_matches(matches: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any
     return sorted(matches, key=lambda match: (match["set"], match["line"], match["id"]))
 
 
-def _item_ngrams(text: str) -> tuple[int, np.ndarray]:
+def _hash_item(text: str) -> tuple[int, np.ndarray]:
     """Return the length in units and the distinct hashes of an item's n-grams; 0 if too short."""
     words = cut([text])
     units = len(words.starts)

@@ -49,7 +49,7 @@ _REFUSED = re.compile(
 
 #: CLD3 has no answer for shorter text.
 MIN_BYTES = 100
-#: Most characters of a text for the identifiers; of a longer text, they get three pieces
+#: Maximum characters of a text for the identifiers; of a longer text, they get three pieces
 #: (`sample`). The South Slavic cues are rare, so three times as many characters are searched.
 MAX_CHARACTERS = 3_000
 #: Lowest share of letters in the language's own script.
@@ -152,7 +152,7 @@ def ask_cld2(text: str, *, latin: bool) -> list[Guess]:
         cleaned = _REFUSED.sub(" ", text)
         reliable, _, details = pycld2.detect(cleaned, isPlainText=True, bestEffort=True)
     guesses = [
-        Guess(_code(code, latin), percent / 100, points, reliable)
+        Guess(_find_code(code, latin), percent / 100, points, reliable)
         for _, code, percent, points in details
         if code != "un"
     ]
@@ -231,7 +231,7 @@ class TwoIdentifiers:
         guess = self._cld3.FindLanguage(text=text)
         if guess.language == UNDETERMINED:
             return NO_GUESS
-        return Guess(_code(guess.language, latin), guess.probability)
+        return Guess(_find_code(guess.language, latin), guess.probability)
 
     def _sure(self, cld3: Guess) -> bool:
         policy = self._policies.get(cld3.lang)
@@ -271,7 +271,7 @@ class TwoIdentifiers:
         return Guess(best, odds[best] / sum(odds.values()))
 
 
-def _code(code: str, latin: bool) -> str:
+def _find_code(code: str, latin: bool) -> str:
     """Return the code in languages.csv; neither identifier distinguishes Serbian by script."""
     code = _CLD2_CODES.get(code, code)
     return "sr-Latn" if code == "sr" and latin else code

@@ -113,11 +113,11 @@ def map_label(label: str, text: str = "") -> str:
         return "sr-Latn" if find_main_script(count_scripts(text)) == "Latn" else "sr"
     if name.partition("_")[0] in _NO_LANGUAGE:
         return UNDETERMINED
-    return _labels().get(name) or any_code(name) or UNDETERMINED
+    return _list_labels().get(name) or any_code(name) or UNDETERMINED
 
 
 @functools.cache
-def _labels() -> Mapping[str, str]:
+def _list_labels() -> Mapping[str, str]:
     rows = read_own_table("model_labels.csv")
     return MappingProxyType({row["label"]: row["code"] for row in rows})
 

@@ -26,7 +26,7 @@ class MaxLength(Rule):
     """Drops overlong pages (c4_utils.is_valid_length).
 
     Attributes:
-        max_page_characters: most characters of a page.
+        max_page_characters: maximum characters of a page.
     """
 
     name: ClassVar[str] = "length"

@@ -84,7 +84,7 @@ def find_opt_outs(
     for name, value in headers:
         lowered = name.strip().lower()
         if lowered == "x-robots-tag":
-            signals |= _robots_directives(value, robots)
+            signals |= _list_directives(value, robots)
         elif lowered == "tdm-reservation" and value.strip() == "1":
             signals.add("tdm_reservation")
         elif lowered == "content-usage" and _TRAIN_AI.search(value):
@@ -97,13 +97,13 @@ def find_opt_outs(
         name = attributes.get("name", "").strip().lower()
         content = attributes.get("content", "")
         if name == "robots" or name in robots:
-            signals |= _robots_directives(content, robots)
+            signals |= _list_directives(content, robots)
         elif name == "tdm-reservation" and content.strip() == "1":
             signals.add("tdm_reservation")
     return frozenset(signals)
 
 
-def _robots_directives(value: str, robots: Sequence[str]) -> set[str]:
+def _list_directives(value: str, robots: Sequence[str]) -> set[str]:
     """Return the signals in a list of directives, except those for other robots.
 
     A robot's name applies to all directives after it: `otherbot: noindex, nofollow`.

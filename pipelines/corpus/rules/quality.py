@@ -73,10 +73,10 @@ def measure_quality(
 ) -> dict[str, np.ndarray]:
     """Return the `COLUMNS` of pages, given their words, languages, and stop words by language."""
     columns = {
-        **_word_columns(words),
+        **_measure_words(words),
         "stop_words": _stop_words(words, [stop_words.get(lang, "") for lang in langs]),
-        **_line_columns(words),
-        **_ngram_columns(words),
+        **_measure_lines(words),
+        **_measure_ngrams(words),
     }
     return {name: columns[name].astype(kind) for name, kind in COLUMNS.items()}
 
@@ -85,7 +85,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.zeros(len(whole)), where=whole > 0)
 
 
-def _word_columns(words: Words) -> dict[str, np.ndarray]:
+def _measure_words(words: Words) -> dict[str, np.ndarray]:
     counts = count_words(words)
     total = counts.words
     spaced = words.letters_per_word == 1
@@ -107,7 +107,7 @@ def _stop_words(words: Words, lists: Sequence[str]) -> np.ndarray:
     return count_distinct(words.hashes, words.first, listed, bounds, list_of_page)
 
 
-def _line_columns(words: Words) -> dict[str, np.ndarray]:
+def _measure_lines(words: Words) -> dict[str, np.ndarray]:
     ends = np.flatnonzero(words.codes == _NEWLINE)
     starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     starts, ends = starts[ends > starts], ends[ends > starts]
@@ -130,7 +130,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
         "bullet_line_share": share(np.isin(words.codes[starts], _BULLETS)),
         "ellipsis_line_share": share(ellipsis),
         "terminal_line_share": share((words.properties[last] & TERMINAL) > 0),
-        "third_longest_line": _third_longest(page_of_line, lengths, total),
+        "third_longest_line": _measure_third_longest(page_of_line, lengths, total),
         "duplicate_line_share": share(again),
         "duplicate_line_character_share": _share(
             np.bincount(page_of_line, again * lengths, pages),
@@ -139,7 +139,7 @@ def _line_columns(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) -> np.ndarray:
+def _measure_third_longest(pages: np.ndarray, lengths: np.ndarray, total: np.ndarray) -> np.ndarray:
     """Return the length of each page's third-longest line: int64 [pages], 0 without lines."""
     ordered = lengths[np.lexsort((-lengths, pages))]
     place = np.cumsum(total) - total + np.minimum(total, 3) - 1
@@ -167,7 +167,7 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
     return first
 
 
-def _ngram_columns(words: Words) -> dict[str, np.ndarray]:
+def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     """Return the columns of n-grams that repeat."""
     lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
     total = np.diff(lengths[words.first])

@@ -70,7 +70,7 @@ _TABLE_SIZE = 0x32400
 
 
 @functools.cache
-def _table() -> np.ndarray:
+def _make_table() -> np.ndarray:
     """Return the index into SCRIPTS by code point, 205 kB."""
     table = np.full(_TABLE_SIZE, _NEUTRAL, np.uint8)
     for start, end in _OTHER_SCRIPTS:
@@ -85,7 +85,7 @@ def _table() -> np.ndarray:
 def count_scripts(text: str) -> dict[str, int]:
     """Return the number of letters (and marks) of each script in a text; omit absent scripts."""
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    counts = np.bincount(_table().take(points, mode="clip"), minlength=_NEUTRAL + 1)
+    counts = np.bincount(_make_table().take(points, mode="clip"), minlength=_NEUTRAL + 1)
     return {SCRIPTS[index]: int(counts[index]) for index in np.flatnonzero(counts[:_NEUTRAL])}
 
 

@@ -44,7 +44,7 @@ _MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 @functools.cache
-def _tables() -> tuple[np.ndarray, np.ndarray]:
+def _make_tables() -> tuple[np.ndarray, np.ndarray]:
     """Return the properties and the unspaced script of each code point, both uint8."""
     by_category = {
         **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
@@ -64,18 +64,18 @@ def _tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _mixed_codes() -> np.ndarray:
+def _mix_codes() -> np.ndarray:
     """Return the value of each code point in hashes: uint64, 1.6 MB."""
     return mix(np.arange(_CODE_POINTS, dtype=np.uint64) + _ODD)
 
 
 def list_powers(values: int) -> tuple[np.ndarray, np.ndarray]:
     """Return powers of an odd number and of its inverse, more than `values` of each."""
-    return _powers(max(10, values.bit_length()))
+    return _compute_powers(max(10, values.bit_length()))
 
 
 @functools.cache
-def _powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
+def _compute_powers(bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the powers 0 .. 2**bits of an odd number and of its inverse modulo 2**64."""
     inverse = np.uint64(pow(int(_ODD), -1, 1 << 64))
     powers = []
@@ -199,7 +199,9 @@ def cut(texts: Sequence[str]) -> Words:
     page_starts = np.zeros(len(texts) + 1, np.int64)
     np.cumsum([len(text) + 1 for text in lowered], out=page_starts[1:])
     powers, inverses = list_powers(len(codes))
-    properties, sums, starts, ends, scripts = _find_units(codes, *_tables(), _mixed_codes(), powers)
+    properties, sums, starts, ends, scripts = _find_units(
+        codes, *_make_tables(), _mix_codes(), powers
+    )
     characters = SpanHashes(sums, inverses)
     first = np.searchsorted(starts, page_starts)
     return Words(
@@ -212,7 +214,7 @@ def cut(texts: Sequence[str]) -> Words:
         hashes=characters.hash(starts, ends),
         characters=characters,
         unspaced=scripts > 0,
-        letters_per_word=_letters_per_word(scripts, first),
+        letters_per_word=_find_letters_per_word(scripts, first),
     )
 
 
@@ -255,7 +257,7 @@ def _find_units(codes, properties_of, block_of, mixed_of, powers):
     return properties, sums, starts[:count], ends[:count], scripts[:count]
 
 
-def _letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _find_letters_per_word(scripts: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Return letters per word by the script of most units of each page."""
     pages = len(first) - 1
     page_of_unit = np.repeat(np.arange(pages), np.diff(first))

@@ -58,9 +58,9 @@ MAX_COST = 25_000_000
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Comparisons of attributes per unit; each attribute is compared with all before it.
 _COMPARISONS = 16
-# Most open elements with optional end tag that an end tag closes along with its own element.
+# Maximum number of elements with optional end tag that an end tag closes besides its own.
 _MOST_IMPLIED = 4
-# Most equal formatting elements that are made again ("Noah's Ark clause").
+# Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
 # Longer names and tags count as different.
 _MOST_COMPARED = 256

@@ -18,11 +18,12 @@ from mswitch.pipelines.supervised.split import fold, key64
 WINDOW_CHARACTERS = 60
 #: Distance of window starts in characters, and fewest characters of the last window.
 STRIDE = 30
-#: Most windows of a language. Documents are sorted by a hash, so the first ones are a sample.
+#: Maximum number of windows of a language. Documents are sorted by a hash: the first ones are a
+#: sample.
 MAX_WINDOWS = {"train": 5_000, "validation": 1_000, "test": 1_000}
 
 
-def windows(text: str) -> Iterator[str]:
+def cut_windows(text: str) -> Iterator[str]:
     """Join spaces in a text, and cut it into windows that overlap by half."""
     joined = " ".join(text.split())
     for start in range(0, max(1, len(joined) - STRIDE + 1), STRIDE):
@@ -42,7 +43,7 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
     files = {}
     # Training comes first: a window that is also in validation stays in training.
     for split in SPLITS:
-        rows = list(_rows(corpus, split, seen))
+        rows = list(_make_rows(corpus, split, seen))
         by_lang.update(row["lang"] for row in rows)
         if rows:
             files[split] = f"{split}.jsonl"
@@ -62,7 +63,7 @@ def _write(corpus: Corpus, directory: Path) -> Mapping[str, int]:
     return by_lang
 
 
-def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]]:
+def _make_rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]]:
     for lang, shards in corpus.select("train" if split == "train" else "validation").items():
         taken = 0
         documents = (document for shard in shards for document in shard.documents())
@@ -71,7 +72,7 @@ def _rows(corpus: Corpus, split: str, seen: set[int]) -> Iterator[dict[str, str]
                 continue
             if taken >= MAX_WINDOWS[split]:
                 break
-            for place, text in enumerate(windows(document["text"])):
+            for place, text in enumerate(cut_windows(document["text"])):
                 # A text in two languages has no right answer; in two splits, it leaks.
                 key = key64(fold(text))
                 if key not in seen and taken < MAX_WINDOWS[split]:

@@ -73,12 +73,12 @@ def read_names(files: Mapping[str, bytes], wanted: Collection[str]) -> Iterator[
                 yield {"lang": lang, "emoji": codes, "name": name}
 
 
-def _order(text: str) -> str:
+def _hash_order(text: str) -> str:
     """Return a hash that puts texts into a random but fixed order."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+def choose_facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
     """Choose concepts and languages among `read_names`; return facts, by language."""
     names_of_lang: dict[str, dict[str, str]] = {}
     for row in names:
@@ -93,13 +93,15 @@ def facts(names: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
         for lang, own in names_of_lang.items()
     }
     count = Counter(emoji for own in usable.values() for emoji in own)
-    emojis = sorted(count, key=lambda emoji: (-min(count[emoji], ENOUGH_LANGUAGES), _order(emoji)))
+    emojis = sorted(
+        count, key=lambda emoji: (-min(count[emoji], ENOUGH_LANGUAGES), _hash_order(emoji))
+    )
     concepts = emojis[:CONCEPTS]
     known = {lang: len(own.keys() & set(concepts)) for lang, own in usable.items()}
-    langs = sorted(usable, key=lambda lang: (-known[lang], _order(lang)))[:LANGUAGES]
+    langs = sorted(usable, key=lambda lang: (-known[lang], _hash_order(lang)))[:LANGUAGES]
     return [
         {
-            "id": f"{lang}/{_order(emoji)[:12]}",
+            "id": f"{lang}/{_hash_order(emoji)[:12]}",
             "lang": lang,
             "en": english[emoji],
             "text": usable[lang][emoji],
@@ -140,10 +142,10 @@ def fetch_names(directory: Path) -> Iterator[dict[str, str]]:
 
 
 def _write(directory: Path) -> Mapping[str, int]:
-    rows = facts(fetch_names(directory))
+    rows = choose_facts(fetch_names(directory))
     taken = Counter[str]()
     evaluated = []
-    for row in sorted(rows, key=lambda row: _order(row["id"])):
+    for row in sorted(rows, key=lambda row: _hash_order(row["id"])):
         if taken[row["lang"]] < EVALUATED:
             taken[row["lang"]] += 1
             evaluated.append(row)

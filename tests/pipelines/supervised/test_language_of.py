@@ -13,7 +13,7 @@ from mswitch.pipelines.corpus.reader import open_corpus
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.definition import read_task
 from mswitch.pipelines.supervised.samples import language_of
-from mswitch.pipelines.supervised.samples.language_of import STRIDE, windows, write_language_of
+from mswitch.pipelines.supervised.samples.language_of import STRIDE, cut_windows, write_language_of
 from mswitch.pipelines.supervised.split import fold
 
 
@@ -25,7 +25,7 @@ def rows(out: Path, split: str) -> list[dict]:
 @given(st.text())
 def test_windows_cover_a_text(text):
     joined = " ".join(text.split())
-    found = list(windows(text))
+    found = list(cut_windows(text))
     assert found[0] == joined[:60].strip()
     assert all(len(window) <= 60 for window in found)
     assert sum(len(window) for window in found) >= len(joined) - STRIDE - len(found)

@@ -12,7 +12,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.samples import names
-from mswitch.pipelines.supervised.samples.names import facts, read_emoji, read_names, write_names
+from mswitch.pipelines.supervised.samples.names import choose_facts, read_emoji, read_names, write_names
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.examples import open_examples
 
@@ -63,7 +63,7 @@ def test_facts_are_of_concepts_and_languages_that_have_most_names(monkeypatch):
         for lang, of_lang in known.items()
         for emoji, name in of_lang.items()
     ]
-    found = facts(rows)
+    found = choose_facts(rows)
     assert sorted((row["lang"], row["en"], row["text"]) for row in found) == [
         *(("de", "one", "eins"), ("de", "two", "zwei")),
         *(("sw", "one", "moja"), ("sw", "two", "mbili")),

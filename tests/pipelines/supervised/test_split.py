@@ -11,7 +11,7 @@ from mswitch.pipelines.supervised.split import (
     count_overlap,
     fold,
     hash_group,
-    overlapping,
+    mark_overlap,
 )
 
 
@@ -66,12 +66,12 @@ def test_overlap_is_what_an_earlier_split_has():
     columns = ("lang", "split", "group_key", "inputs_key", "pair_key")
     table = pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True)))
     splits = ("train", "validation", "test")
-    assert count_overlap(table, overlapping(table, splits)) == {
+    assert count_overlap(table, mark_overlap(table, splits)) == {
         "de": {
             "validation": {"rows": 1, "groups": 0, "inputs": 1, "pairs": 1},
             "test": {"rows": 2, "groups": 0, "inputs": 2, "pairs": 1},
         },
         "sw": {"test": {"rows": 1, "groups": 1, "inputs": 0, "pairs": 0}},
     }
-    before = overlapping(table, splits[::-1])["rows"].nonzero()[0]
+    before = mark_overlap(table, splits[::-1])["rows"].nonzero()[0]
     assert before.tolist() == [0, 1, 3]
