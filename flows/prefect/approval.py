@@ -13,9 +13,9 @@ from prefect.states import Suspended
 from prefect.utilities.engine import propose_state_sync
 from pydantic import Field, create_model
 
-from mswitch.flows.prefect.artifacts import key_of
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.form_fields import JobCancelledError
+from mswitch.flows.prefect.show import key_of
 from mswitch.pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.

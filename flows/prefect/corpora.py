@@ -6,10 +6,10 @@ from pathlib import Path
 from prefect.events import emit_event
 
 from mswitch.flows.jobs.job import Job, Launcher
-from mswitch.flows.prefect.artifacts import key_of, show_page, show_table
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.operators_toml import FILE, Dataflow, Operators
 from mswitch.flows.prefect.preflight import check_capacity
+from mswitch.flows.prefect.show import key_of, show_page, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.corpus_page import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage

@@ -11,7 +11,7 @@ from mswitch.flows.jobs.record import find_records, read_record
 from mswitch.flows.prefect.form_defaults import TrainingSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.training_progress import last_metrics, step_secs
+from mswitch.flows.prefect.show import last_metrics, step_secs
 from mswitch.models.config import ModelConfig, TrainConfig, pad_vocabulary
 from mswitch.models.hardware import find_peak_flops
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops

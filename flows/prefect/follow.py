@@ -11,7 +11,7 @@ import datetime
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 from prefect import get_client
@@ -28,9 +28,11 @@ from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
-from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say, say_news
+
+if TYPE_CHECKING:  # `reconcile` follows jobs without what shows them
+    from mswitch.flows.prefect.show import TrainingProgress
 
 #: How often a flow run looks at its own state.
 STATE_SECS = 5.0
@@ -97,7 +99,7 @@ def follow_job(
     job: Job,
     launcher: Launcher,
     refuse: Callable[[], UserError | None] = lambda: None,
-    progress: TrainingProgress | None = None,
+    progress: "TrainingProgress | None" = None,
 ) -> None:
     """`follow` a job in a task run of that title; of a training, show how far it is."""
     del title

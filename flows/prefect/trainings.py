@@ -20,14 +20,14 @@ from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.owners import cancel, owner_of
 from mswitch.flows.prefect.planned import Planned, training
 from mswitch.flows.prefect.preflight import check_trainings
-from mswitch.flows.prefect.reports import (
+from mswitch.flows.prefect.show import (
+    TrainingProgress,
     index_reports,
     report_runs,
     show_report,
     so_far,
     write_page,
 )
-from mswitch.flows.prefect.training_progress import TrainingProgress
 from mswitch.models.training.run_files import EVALUATION
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import BucketError

@@ -127,8 +127,8 @@ def _median(counts: Sequence[int]) -> float | None:
     return None
 
 
-def _fewer(counts: Sequence[int], factor: int = 5) -> list[int]:
-    return [sum(counts[start : start + factor]) for start in range(0, len(counts), factor)]
+def _fewer(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[start : start + 5]) for start in range(0, len(counts), 5)]
 
 
 def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:

@@ -28,7 +28,7 @@ from mswitch.flows.reports.intervals import (
     percentiles,
     widening,
 )
-from mswitch.flows.reports.numbers import number, percent, rounded
+from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
@@ -48,6 +48,7 @@ from mswitch.flows.reports.runs import (
     read_evaluated_run,
 )
 from mswitch.flows.reports.speedup import Curves, LanguageLosses, resample_curves
+from mswitch.flows.reports.verdicts import judge_students
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
@@ -282,7 +283,7 @@ def _data(
         ],
         "method": {**dataclasses.asdict(config), "minimum_documents": MINIMUM_UNITS},
     }
-    data["summary"]["verdict"] = _verdict(data)
+    data["summary"]["verdict"] = judge_students(data)
     data["summary"]["seeds"] = _seeds(data)
     return data
 
@@ -332,65 +333,3 @@ def _as_json(figures: Mapping[str, Estimate | None] | None) -> dict[str, Any] | 
     if figures is None:
         return None
     return {name: figure and figure.as_json() for name, figure in figures.items()}
-
-
-def _verdict(data: Mapping[str, Any]) -> str:
-    """The first sentence of the page, of the student that kept most."""
-    teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
-    trained = [row for row in data["languages"] if row["trained"]]
-    where = f"over {len(trained)} trained languages"
-
-    def figures(model: Mapping[str, Any]) -> Mapping[str, Any]:
-        return model["languages"][trained[0]["lang"]] if len(trained) == 1 else model["pooled"]
-
-    if len(trained) == 1:
-        where = f"in {trained[0]['name']}"
-    found = [(figures(each), each) for each in data["students"]]
-    pooled = found[0][0]
-    if pooled is None or pooled["gain"]["ci"] is None:
-        return (
-            f"Too little to judge: the gain of {teacher} over {baseline} has no interval, which "
-            f"takes {MINIMUM_UNITS} languages, or {MINIMUM_UNITS} documents of one"
-        )
-    if pooled["share"] is None:
-        low, high = pooled["gain"]["ci"]
-        why = "is not better" if high <= 0 else "may not be better"
-        return (
-            f"There is nothing to keep: {teacher} {why} than {baseline} {where} (gain of "
-            f"{pooled['gain']['value']:.3f} nats a token, interval {low:.3f} to {high:.3f})"
-        )
-    best, student = max(found, key=lambda pair: pair[0]["share"]["value"])
-    confidence = f"{data['summary']['confidence_percent']}% interval"
-    if best["share"]["value"] < 0:
-        low, high = (-end for end in reversed(best["kept"]["ci"]))
-        return (
-            f"The {student['name']} did worse than {baseline} {where} (by "
-            f"{number(-best['kept']['value'])} nats a token, {confidence} {number(low)} to "
-            f"{number(high)}{_with_zero(low, high)})"
-        )
-    sure = f"{confidence} {_share_interval(best)}"
-    chosen = ""
-    if len(found) > 1:
-        chosen = f"; it is the best of {len(found)} students, for which the interval does not allow"
-    fewer = student["compression"]
-    size = f", with {percent(fewer)} fewer parameters" if fewer > 0 else ""
-    kept = (
-        f"The {student['name']} keeps {percent(best['share']['value'])} of what {teacher} gained "
-        f"over {baseline} {where} ({sure}){size}{chosen}"
-    )
-    if data["long_baseline"] is None:
-        return kept
-    long = figures(data["long_baseline"])
-    return (
-        f"{kept}. Trained for as many steps as teacher and student together, {baseline} itself "
-        f"gains {percent(long['share']['value'])} of that ({_share_interval(long)})"
-    )
-
-
-def _share_interval(figures: Mapping[str, Any]) -> str:
-    low, high = figures["share"]["ci"]
-    return f"{percent(low)} to {percent(high)}{_with_zero(low, high)}"
-
-
-def _with_zero(low: float, high: float) -> str:
-    return ", which includes zero" if low <= 0 <= high else ""

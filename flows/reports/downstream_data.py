@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports import downstream_sentences as sentences
-from mswitch.flows.reports.numbers import rounded
+from mswitch.flows.reports.numbers import CONFIDENCE_PERCENT, rounded
 from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.scores import Average, Result, Rows
 from mswitch.flows.reports.tuned_runs import DECODES, TunedRun
+from mswitch.flows.reports.verdicts import judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
@@ -50,9 +51,7 @@ def pair_data(
         "languages_judged": sum(each["p_value"] is not None for each in scores),
         "better_after_holm": sum(value > 0 for value in clear),
         "worse_after_holm": sum(value < 0 for value in clear),
-        "verdict": sentences.verdict(
-            data["results"][0], pair, data["task"]["name"], len(models[0])
-        ),
+        "verdict": judge_tuned(data["results"][0], pair, data["task"]["name"], len(models[0])),
         "cautions": sentences.cautions(models, gains, with_interval, _best(lead)),
         "gains_of_pretraining": gains,
     }
@@ -112,7 +111,7 @@ def _data(
             "languages": len(lead.languages),
             "rows": table.num_rows,
             "groups": len(table["group"].unique()),  # languages may share some
-            "confidence_percent": sentences.CONFIDENCE_PERCENT,
+            "confidence_percent": CONFIDENCE_PERCENT,
         },
         "results": [_result(result) for result in results],
         "languages": [_language(results, lang, first) for lang in lead.languages],

@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.flows.reports.numbers import (
-    between,
+    CONFIDENCE_PERCENT,
     bounded,
-    number,
     plural,
-    signed,
     speed_up_interval,
+    with_interval,
 )
 from mswitch.flows.reports.tuned_runs import TunedRun
+from mswitch.flows.reports.verdicts import judge
 from mswitch.tasks.metric_intervals import MIN_GROUPS
 
 #: What a page says of tasks that mswitch itself makes.
@@ -24,35 +24,6 @@ TASK_NOTES = {
 SEED_POINTS = 2
 #: Below so many of 100 points no model does the task.
 FLOOR_POINTS = 5
-CONFIDENCE_PERCENT = "95"
-
-
-def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
-    """A score or difference with its interval."""
-    show = signed if difference else number
-    shown, found = show(figure["value"], 1), between(figure["ci"], show, 1)
-    return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
-
-
-def verdict(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:
-    """The first sentence of a pair's page."""
-    average = result["average"]
-    baseline, candidate = names
-    ours, theirs = (number(each["value"], 1) for each in average["models"][:2])
-    ci = average["difference"]["ci"]
-    found = "No clear difference"
-    if ci is None:
-        found = "Too few languages to judge"
-    elif ci[0] > 0:
-        found = f"{candidate} is better"
-    elif ci[1] < 0:
-        found = f"{candidate} is worse"
-    return (
-        f"{found} on {task}: {result['metric']} is {theirs} for {candidate} and {ours} for "
-        f"{baseline}, a difference of {with_interval(average['difference'], difference=True)}, as "
-        f"the mean over {plural(average['languages'], 'language')}"
-        f"{f' and {seeds} seeds' if seeds > 1 else ''}."
-    )
 
 
 def mean_of(average: Mapping[str, Any], languages: int) -> str:
@@ -121,8 +92,7 @@ def cautions(
                 "these."
             )
     for gain in gains:
-        ci = gain["difference"]["ci"]
-        clear = "" if ci is not None and (ci[0] > 0 or ci[1] < 0) else ", no clear one"
+        clear = "" if judge(gain["difference"]["ci"]) in ("better", "worse") else ", no clear one"
         found.append(
             f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
             f"difference of {with_interval(gain['difference'], difference=True)}{clear}."

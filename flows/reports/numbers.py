@@ -6,6 +6,8 @@ from typing import Any, Literal
 Censoring = Literal["none", "lower", "upper"]
 
 SIGNIFICANT_DIGITS = 6
+#: Of intervals of scores.
+CONFIDENCE_PERCENT = "95"
 
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
@@ -38,6 +40,13 @@ def between(
 ) -> str | None:
     """An interval, each end shown so."""
     return None if ci is None else f"{show(ci[0], digits)} to {show(ci[1], digits)}"
+
+
+def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
+    """A score or difference with its interval."""
+    show = signed if difference else number
+    shown, found = show(figure["value"], 1), between(figure["ci"], show, 1)
+    return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
 
 
 def percent(share: float) -> str:

@@ -16,6 +16,7 @@ from mswitch.flows.reports.pages import csv_text, language_fields
 from mswitch.flows.reports.routing import routing_data
 from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup_by_cost import cost_factors, scaled_figure, speed_up_json
+from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
 #: What a page of several candidates says of a language of each.
 OF_CANDIDATES = (
@@ -78,7 +79,7 @@ def report_data(
         "median_wall_speedup": scaled_figure(median, factors["wall"]),
         "pooled": _pooled_json(pooled, factors, percent),
     }
-    summary["verdict"] = sentences.verdict(summary, *names)
+    summary["verdict"] = judge_pair(summary, *names)
     seen_tokens = runs[0].config["tokens_per_step"] * runs[0].steps[-1]
     summary["cautions"] = sentences.caution(summary, min(train_tokens, seen_tokens))
     if runs[0].steps_before:
@@ -86,7 +87,6 @@ def report_data(
     if runs[0].decay:
         summary["cautions"].insert(0, sentences.decay_caution(runs[0].decay))
     if unfinished:
-        summary["verdict"] = sentences.so_far(summary, *names)
         summary["cautions"].insert(0, sentences.so_far_caution(unfinished["step"]))
     return rounded(
         {
@@ -272,7 +272,7 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     baseline = first["runs"]["baseline"]
     return {
         "summary": {
-            "verdict": sentences.overview_verdict(candidates, baseline["name"]),
+            "verdict": judge_candidates(candidates, baseline["name"]),
             "languages": first["summary"]["languages"],
             "unfinished": first["summary"]["unfinished"],
         },

@@ -62,11 +62,9 @@ def figure_mark(figure: Mapping[str, Any]) -> Censoring:
 
 def figure_words(figure: Mapping[str, Any] | None) -> str:
     """A figure over languages, or its bound."""
-    return NOT_AVAILABLE if figure is None else speed_up_words(*_marked(figure)).partition(",")[0]
-
-
-def _marked(figure: Mapping[str, Any]) -> tuple[float, Censoring]:
-    return figure["value"], figure_mark(figure)
+    if figure is None:
+        return NOT_AVAILABLE
+    return speed_up_words(figure["value"], figure_mark(figure)).partition(",")[0]
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
@@ -77,66 +75,6 @@ def figure_interval(figure: Mapping[str, Any]) -> str | None:
     if ci and ratio(ci[0]) == ratio(ci[1]):
         return speed_up_interval(ci, (mark, mark))
     return speed_up_interval(ci)
-
-
-def verdict(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
-    """The first sentence of the page: what was found, and how sure it is."""
-    count = summary["languages_in_headline"]
-    if count == 0:
-        total = summary["languages"]
-        if summary["languages_under_minimum_documents"] == total:
-            return (
-                f"No verdict: none of {plural(total, 'language')} has the {MINIMUM_UNITS} "
-                "validation documents that an interval needs."
-            )
-        return (
-            f"No verdict: none of {plural(total, 'language')} has {MINIMUM_UNITS} validation "
-            "documents, training text and a baseline that improved."
-        )
-    figure, percents = summary["median_step_speedup"], summary["confidence_percent"]
-    value, mark = _marked(figure)
-    ci, ends, shown = figure["ci"], figure["ci_censored"], figure_words(figure)
-    if ci is None:
-        return (
-            f"Too few languages to judge: over {plural(count, 'language')} with enough documents, "
-            f"the median step speed-up of {candidate} over {baseline} is "
-            f"{speed_up_words(value, mark)}, without an interval."
-        )
-    sure = f"{shown} {in_brackets(percents, figure_interval(figure), figure['seeds'])}"
-    median = f"n the median of {plural(count, 'language')}"
-    if same_steps(value, mark):
-        clear = "" if ratio(ci[0]) == ratio(ci[1]) else "clear "
-        found = (
-            f"No {clear}difference: i{median}, {candidate} and {baseline} took the same number of "
-            f"steps to {baseline}’s final quality, a speed-up of {sure}"
-        )
-    elif "upper" not in (mark, ends[0]) and ci[0] > 1:
-        found = (
-            f"I{median}, {candidate} reached {baseline}’s final quality in "
-            f"{fewer_steps(value, mark)}, a speed-up of {sure}"
-        )
-    elif ("lower" not in (mark, ends[1]) and ci[1] < 1) or (mark == "upper" and ci[1] <= 1):
-        found = f"{candidate} was slower: i{median}, its step speed-up over {baseline} is {sure}"
-    else:
-        found = (
-            f"No clear difference: i{median}, the step speed-up of {candidate} over {baseline} is "
-            f"{sure}"
-        )
-    return f"{found}."
-
-
-def so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
-    """What stands in place of a verdict while the models are trained."""
-    step, steps = summary["unfinished"]["step"], summary["unfinished"]["steps"]
-    figure, count = summary["median_step_speedup"], summary["languages_in_headline"]
-    found = "no language has a step speed-up yet"
-    if figure:
-        shown = speed_up_words(*_marked(figure))
-        found = (
-            f"the median step speed-up of {candidate} over {baseline} is {shown} so far, over "
-            f"{plural(count, 'language')}"
-        )
-    return f"Up to step {step:,} of {steps:,}, {found}. There is no verdict before the end."
 
 
 def so_far_caution(step: int) -> str:
@@ -154,24 +92,6 @@ def continued_caution(steps: int) -> str:
         "and tokens count from there: a speed-up is one of this stretch alone. That a model was "
         "better before it shows as a large one."
     )
-
-
-def overview_verdict(candidates: Sequence[Mapping[str, Any]], baseline: str) -> str:
-    """The first sentence of a page with several candidates: the median of each."""
-    found = []
-    for candidate in candidates:
-        figure = candidate["summary"]["median_step_speedup"]
-        shown = "none"
-        if figure:
-            percents = candidate["summary"]["confidence_percent"]
-            brackets = in_brackets(percents, figure_interval(figure), figure["seeds"])
-            shown = f"{figure_words(figure)} {brackets}"
-        found.append(f"{candidate['name']} {shown}")
-    unfinished = candidates[0]["summary"]["unfinished"]
-    until = ""
-    if unfinished:
-        until = f"Up to step {unfinished['step']:,} of {unfinished['steps']:,}: "
-    return f"{until}Median step speed-up over {baseline}: {'; '.join(found)}."
 
 
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:

@@ -5,13 +5,13 @@ from typing import Any
 
 from prefect import flow
 
-from mswitch.flows.prefect.artifacts import key_of, show_table
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.show import key_of, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
 from mswitch.flows.stages.vocab import train as vocabulary_stage

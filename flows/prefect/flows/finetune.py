@@ -14,12 +14,12 @@ from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
 from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.training_progress import TrainingProgress
-from mswitch.flows.prefect.tuning import preset_of, show_scores
+from mswitch.flows.prefect.show import TrainingProgress, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
 from mswitch.models.config import JobConfig
-from mswitch.models.training.run_directory import PREDICTIONS
+from mswitch.models.training.run_directory import PREDICTIONS, read_run
+from mswitch.models.training.run_files import open_files
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
@@ -42,7 +42,10 @@ def finetune_run(settings: FinetuneSettings) -> State:
     if "validation" not in splits:
         raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
     out = operators.destination(place)
-    planned = Planned(out, preset_of(origin), settings.config, settings.mixture, place)
+    with open_files(origin) as files:
+        files.refresh()
+        preset = read_run(files.directory)["preset"]
+    planned = Planned(out, preset, settings.config, settings.mixture, place)
     guard = CostGuard([planned], settings, operators, manifest, PREDICTIONS)
     split = "test" if "test" in splits else "validation"
 

@@ -7,8 +7,8 @@ from mswitch.flows.prefect.form_defaults import ReportSettings
 from mswitch.flows.prefect.form_fields import flat
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import crash_hook
-from mswitch.flows.prefect.reports import index_reports, write_page
 from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.show import index_reports, write_page
 
 
 @flow(

@@ -7,7 +7,7 @@ from tuned_runs import right_of_ten, write_tuned
 
 from mswitch.flows.prefect.flows.finetune import finetune_run
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.tuning import show_scores
+from mswitch.flows.prefect.show import show_scores
 
 
 def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path):
@@ -27,7 +27,7 @@ def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path)
 
 def test_the_page_of_a_run_is_written_again_where_its_predictions_changed(monkeypatch, tmp_path):
     for name in ("show_table", "show_page"):
-        monkeypatch.setattr(f"mswitch.flows.prefect.tuning.{name}", lambda *given: None)
+        monkeypatch.setattr(f"mswitch.flows.prefect.show.{name}", lambda *given: None)
     show = show_scores._task.fn.__wrapped__
     run = write_tuned(tmp_path / "run", right_of_ten(5), rows={"de": 20, "sw": 20})
     assert show(run, run, "test").endswith(", test read 1 time")

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import StateType
 from processes import end, start_mswitch
 
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect.artifacts import key_of
+from mswitch.flows.prefect.show import key_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 

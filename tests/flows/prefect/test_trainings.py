@@ -14,7 +14,7 @@ from trees import data_bytes
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect import artifacts, reports, trainings
+from mswitch.flows.prefect import show, trainings
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
@@ -28,7 +28,7 @@ from mswitch.pipelines.progress import lines_to
 def shown(monkeypatch):
     """The Markdown artifacts that were made."""
     made: list[str] = []
-    monkeypatch.setattr(artifacts, "create_markdown_artifact", lambda text, _: made.append(text))
+    monkeypatch.setattr(show, "create_markdown_artifact", lambda text, _: made.append(text))
     monkeypatch.setattr(trainings, "REPORT_SECS", 0.0)
     return made
 
@@ -59,11 +59,10 @@ def test_a_finished_report_stays_until_the_next_is_finished(tmp_path, shown, mon
         return write_runs(tmp_path / name, Scenario({"de": 6}, {"de": 2.0}, steps=steps))
 
     def written(runs) -> str:
-        write = reports.write_page._task.fn.__wrapped__
+        write = show.write_page._task.fn.__wrapped__
         return write([runs[0]], [runs[1]], out, ReportConfig(resamples=100))
 
-    monkeypatch.setattr(reports, "read_operators", lambda: Operators(storage=tmp_path))
-    monkeypatch.setattr(artifacts, "read_operators", lambda: Operators(storage=tmp_path))
+    monkeypatch.setattr(show, "read_operators", lambda: Operators(storage=tmp_path))
     out = tmp_path / "pairs" / "nightly" / "report"
     before = written(runs_of("first", 50))
     finished = data_bytes(out)

@@ -157,7 +157,7 @@ def test_macro_f1_has_no_mean_over_languages_with_one_true_class(tmp_path, sever
     [
         (8, 5, 20, "mswitch-tiny is worse on toy: accuracy is 50.0 for mswitch-tiny"),
         (5, 5, 20, "No clear difference on toy: accuracy is 50.0"),
-        (5, 8, 4, "Too few languages to judge on toy"),
+        (5, 8, 4, "Too little to judge on toy"),
     ],
 )
 def test_the_verdict_follows_the_interval(tmp_path, dense, sparse, rows, beginning):

@@ -9,8 +9,8 @@ from loss_curves import CONFIG, FAST, SLOW, STEPS, losses_from, result_of
 
 from mswitch.flows.reports.headline import headline, measure_language, pool
 from mswitch.flows.reports.intervals import Estimate, clear_after_holm, holm_rejections
-from mswitch.flows.reports.sentences import verdict
 from mswitch.flows.reports.speedup import SpeedUp
+from mswitch.flows.reports.verdicts import judge_pair
 
 
 def test_holm_steps_down():
@@ -83,7 +83,7 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     median = summary["median_step_speedup"]
     assert (median["value"], median["range"]) == (1.7, [1.7, 1.7])
     assert (median["ci"], median["ci_censored"]) == ([1.6, 1.7], ["upper", "none"])
-    assert verdict(summary, "a", "b").startswith("No clear difference")
+    assert judge_pair(summary, "a", "b").startswith("No clear difference")
     assert median["seeds"] == []
     assert headline(exact, CONFIG)["median_step_speedup"]["ci_censored"] == ["none", "none"]
     # Too few bounds to move the median to the other side of 1 leave an interval without a bound.
@@ -92,7 +92,9 @@ def test_an_interval_that_may_end_at_a_bound_says_so_and_proves_nothing():
     median = summary["median_step_speedup"]
     assert (median["value"], median["range"]) == (1.6, [1.5, 1.6])
     assert (median["ci"], median["ci_censored"]) == ([1.5, 1.7], ["none", "none"])
-    assert "in 38% fewer steps, a speed-up of 1.6× (95%: 1.5 to 1.7)" in verdict(summary, "a", "b")
+    assert "in 38% fewer steps, a speed-up of 1.6× (95%: 1.5 to 1.7)" in judge_pair(
+        summary, "a", "b"
+    )
 
 
 def test_headline_leaves_out_what_cannot_be_judged():

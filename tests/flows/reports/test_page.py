@@ -52,7 +52,7 @@ def lines_of(html):
 def test_with_few_documents_there_is_a_pooled_figure_alone(few):
     summary = few.report["summary"]
     assert summary["languages_in_headline"] == 2
-    assert "Too few languages to judge" in few.verdict
+    assert "Too little to judge" in few.verdict
     pooled = summary["pooled"]
     assert pooled["languages"] == 107
     low, high = pooled["step_speedup_ci"]
@@ -63,7 +63,7 @@ def test_without_any_qualifying_language_there_is_no_headline(tmp_path):
     runs = write_runs(tmp_path, Scenario({"de": 4, "sw": 1, "yo": 2}, 3.0))
     made = make_report(runs, tmp_path / "out")
     assert made.summary["median_step_speedup"] is None
-    assert made.verdict.startswith("No verdict: none of 3 languages")
+    assert made.verdict.startswith("Too little to judge: none of 3 languages")
     assert made.page.find(".//dl[@class='figures']") is None
     assert made.report["summary"]["pooled"]["step_speedup_ci"] is None
 

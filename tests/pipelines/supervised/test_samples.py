@@ -12,7 +12,12 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import languages
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.samples import names
-from mswitch.pipelines.supervised.samples.names import choose_facts, read_emoji, read_names, write_names
+from mswitch.pipelines.supervised.samples.names import (
+    choose_facts,
+    read_emoji,
+    read_names,
+    write_names,
+)
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 from mswitch.tasks.batches.examples import open_examples
 

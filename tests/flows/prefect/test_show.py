@@ -1,10 +1,18 @@
-"""How far trainings are, by what they write."""
+"""What a person sees of a run in Prefect: artifacts, and how far trainings are."""
 
 import json
 
 from mswitch.flows.jobs.job import Job
-from mswitch.flows.prefect import training_progress
-from mswitch.flows.prefect.training_progress import TrainingProgress, last_metrics
+from mswitch.flows.prefect import show
+from mswitch.flows.prefect.show import TrainingProgress, key_of, last_metrics
+
+
+def test_an_artifact_has_a_key_that_prefect_allows_and_numbers_that_one_can_read(monkeypatch):
+    assert key_of("report", "My pair_1.2") == "report-my-pair-1-2"
+    shown = []
+    monkeypatch.setattr(show, "create_table_artifact", lambda rows, *_: shown.extend(rows))
+    show.show_table("key", [{"lang": "af", "share": 0.07281553398058252, "n": 12345}])
+    assert shown == [{"lang": "af", "share": 0.07282, "n": 12345}]
 
 
 def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
@@ -20,9 +28,7 @@ def test_the_last_metrics_are_those_of_the_last_whole_line(tmp_path):
 def test_the_time_left_follows_from_the_median_step(tmp_path, monkeypatch):
     """However often it is asked, and though a step waited for a checkpoint."""
     shown = []
-    monkeypatch.setattr(
-        training_progress, "create_progress_artifact", lambda *given: shown.append(given)
-    )
+    monkeypatch.setattr(show, "create_progress_artifact", lambda *given: shown.append(given))
     progress = TrainingProgress(Job(("train",), tmp_path / "pairs" / "dense"), 1000)
     run = tmp_path / "pairs" / "dense"
     run.mkdir(parents=True)

@@ -1,0 +1,248 @@
+"""What a person sees of a run in Prefect besides its logs: artifacts, pages, progress.
+
+Artifacts may fail without harm.
+"""
+
+import base64
+import contextlib
+import functools
+import json
+import re
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.runtime import flow_run as this_flow_run
+
+from mswitch.flows.jobs.job import Job
+from mswitch.flows.prefect.operators_toml import read_operators
+from mswitch.flows.prefect.owners import started_by
+from mswitch.flows.prefect.steps import SERVER_ERRORS, step
+from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
+from mswitch.flows.reports.index import write_index
+from mswitch.flows.reports.intervals import ReportConfig
+from mswitch.flows.reports.numbers import with_interval
+from mswitch.flows.reports.pair import PAGE, write_report
+from mswitch.models.training.metrics import METRICS
+from mswitch.pipelines import objects, storage
+from mswitch.pipelines.outputs import read_json_object
+
+#: Enough for the last lines of metrics.jsonl, loads of all experts included.
+_TAIL_BYTES = 1 << 20
+#: Steps after which their median is taken for the rest.
+MEASURED_STEPS = 20
+_RECENT_STEPS = 100
+
+
+def key_of(*names: str) -> str:
+    """Return the key of an artifact: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
+
+
+def show_markdown(key: str, markdown: str) -> None:
+    """Show a text; one of the same key replaces the one before."""
+    with contextlib.suppress(*SERVER_ERRORS):
+        create_markdown_artifact(markdown, key)
+
+
+def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> None:
+    """Show rows, numbers with four digits: Prefect shows all that there are."""
+    shown = [
+        {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in row.items()}
+        for row in rows
+    ]
+    with contextlib.suppress(*SERVER_ERRORS):
+        create_table_artifact(shown, key, description)
+
+
+def show_page(key: str, page: Path, text: str) -> None:
+    """Show where a page is."""
+    show_markdown(key, f"{text}: {read_operators().link(page)}")
+
+
+@step("report {out.parent.name}")
+def write_page(
+    baselines: Sequence[Path | str],
+    candidates: Sequence[Path | str],
+    out: Path,
+    config: ReportConfig,
+) -> str:
+    """Write the report, show its verdict, and return it with its address.
+
+    It replaces a report of fewer runs: an experiment may have got another seed.
+    """
+    verdict = report_runs(baselines, candidates, out, config)["verdict"]
+    if (before := so_far(out)).exists():
+        shutil.rmtree(before)
+    show_report(out, verdict)
+    return f"{verdict} {read_operators().address(out / PAGE)}"
+
+
+def so_far(out: Path) -> Path:
+    """Return where a report on runs that still train goes, beside that on finished ones."""
+    return out.with_name(f"{out.name}-so-far")
+
+
+def report_runs(
+    baselines: Sequence[Path | str],
+    candidates: Sequence[Path | str],
+    out: Path,
+    config: ReportConfig,
+    *,
+    unfinished: bool = False,
+) -> dict[str, Any]:
+    """Write a report that says by whom and by which flow run it was made; return its summary."""
+    maker: dict[str, Any] = {"started_by": started_by(), "flow_run": this_flow_run.ui_url}
+    return write_report(
+        baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker
+    )
+
+
+def show_report(out: Path, verdict: str) -> None:
+    """Show what a report says, where it is, and the loss curves of every candidate."""
+    name = out.parent.name
+    show_markdown(key_of("verdict", name, out.name), verdict)
+    page = f"Report {name}/{out.name}: {read_operators().link(out / PAGE)}"
+    curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
+    images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
+    show_markdown(key_of("report", name, out.name), "\n\n".join([page, *images]))
+
+
+@step("index of reports")
+def index_reports(storage: Path) -> None:
+    """Bring the page of all reports up to date, and show it."""
+    write_index(storage)
+    show_page("reports", storage / "index.html", "All reports")
+
+
+@step("page of {place.name}")
+def show_scores(run: Path | str, place: Path, split: str) -> str:
+    """Write the page of a fine-tuned run, show its table, and return its first figure."""
+    page = place.with_name(f"{place.name}-{split}")
+    write_run_page(run, page, split=split, replace=True)
+    data = read_json_object(page / RUN_DATA)
+    lead = data["results"][0]
+    rows = []
+    for language in data["languages"]:
+        scores = language["results"][0]
+        [score] = scores["models"]
+        low, high = score["ci"] or (None, None)
+        rows.append(
+            {
+                "lang": language["lang"],
+                "rows": language["rows"],
+                "groups": language["groups"],
+                lead["metric"]: score["value"],
+                "low": low,
+                "high": high,
+                "majority": scores["majority"],
+            }
+        )
+    figure = (
+        f"{lead['metric']} on {split} of {data['task']['name']}: "
+        f"{with_interval(lead['average']['models'][0])}, {data['runs'][0]['reads']}"
+    )
+    show_table(key_of("scores", place.name, split), rows, figure)
+    show_page(key_of("page", place.name, split), page / RUN_PAGE, f"Page of {place.name}")
+    return figure
+
+
+def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
+    """The metrics of the last steps that a run wrote down whole, at most `count` of them.
+
+    A bucket, in which they are as old as the last checkpoint, is asked once a minute.
+
+    Raises:
+        BucketError: it does not answer.
+    """
+    if isinstance(run, Path):
+        tail = _tail(run / METRICS)
+    else:
+        tail = _remote_tail(storage.join(run, METRICS), time.monotonic() // 60)
+    lines = tail.split(b"\n")
+    found = []
+    for line in lines[-1 - count : -1]:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _tail(metrics: Path | str) -> bytes:
+    try:
+        return storage.head_and_tail(metrics, _TAIL_BYTES)[2]
+    except FileNotFoundError:
+        return b""
+
+
+@functools.lru_cache(maxsize=64)
+def _remote_tail(metrics: str, minute: float) -> bytes:
+    del minute
+    with objects.reaching(metrics):
+        return _tail(metrics) if storage.exists(metrics) else b""
+
+
+def step_secs(run: Path | str) -> float | None:
+    """Seconds of a step, the median of a run's last ones; None before there are enough.
+
+    Raises:
+        BucketError: the bucket of the run does not answer.
+    """
+    found = [one.get("train/step_secs") for one in last_metrics(run, _RECENT_STEPS)]
+    secs = [one for one in found if one is not None]
+    return statistics.median(secs) if len(secs) >= MEASURED_STEPS else None
+
+
+class TrainingProgress:
+    """A progress artifact of a training: percent, loss, steps a second, time left, and a note."""
+
+    def __init__(self, job: Job, steps: int, note: Callable[[], str] = str):
+        self._run, self._place = job.out, job.place
+        self._steps, self._note = steps, note
+        self._id: Any = None
+
+    def update(self) -> None:
+        """Bring it up to date, where the bucket of the run answers."""
+        with contextlib.suppress(objects.BucketError):
+            self._update()
+
+    def finish(self) -> None:
+        """Show the last step, once the training has ended."""
+        _remote_tail.cache_clear()
+        with contextlib.suppress(*SERVER_ERRORS):
+            self.update()
+
+    def _update(self) -> None:
+        found = last_metrics(self._run)
+        if not found:
+            return
+        [metrics] = found
+        percent = 100 * metrics["step"] / self._steps
+        if self._id is None:
+            key = key_of("train", self._place.parent.name, self._place.name)
+            self._id = create_progress_artifact(percent, key, self._describe(metrics))
+        else:
+            update_progress_artifact(self._id, percent, self._describe(metrics))
+
+    def _describe(self, metrics: Mapping[str, Any]) -> str:
+        step, loss = metrics["step"], metrics.get("train/loss")
+        parts = [
+            f"{self._place.name}: step {step:,} of {self._steps:,}",
+            "loss not finite" if loss is None else f"loss {loss:.3f}",
+        ]
+        if secs := step_secs(self._run):
+            left = (self._steps - step) * secs
+            parts += [f"{1 / secs:.2f} steps/s", f"{left / 60:.0f} min left"]
+        if "router/drop_fraction" in metrics:
+            parts.append(f"{metrics['router/drop_fraction']:.1%} of tokens dropped")
+        if note := self._note():
+            parts.append(note)
+        return " · ".join(parts)
