@@ -390,7 +390,7 @@ class EvaluateConfig:
     Attributes:
         batch_size: validation sequences per step; it changes the results only by rounding. By
             default 32, or the next number that the mesh divides.
-        dtype: compute type; None is the run's own.
+        dtype: compute type; by default the run's own.
         dispatch: how all tokens reach their experts: in `queues`, one per expert, that grow until
             all fit; or in `blocks`, one after another on one device, whose cost does not depend on
             how uneven the routing is. By default blocks on a CPU and queues elsewhere.
@@ -447,7 +447,7 @@ class PredictConfig:
             ((5 + tokens) / 6) ** alpha.
         batch_size: rows of a batch, over all devices; it does not change the output.
         limit: number of rows to predict of each language, the first ones; by default all.
-        dtype: compute type; None is the run's own.
+        dtype: compute type; by default the run's own.
         data_parallel: devices that share the rows of a batch.
         own_metrics: whether a seqio task also scores predictions by its own metrics.
     """
