@@ -69,6 +69,7 @@ def run_to_fault(fault: str, *words: object, **variables: str) -> int:
     process = start_mswitch(*words, MSWITCH_FAULT=fault, **variables)
     assert process.stderr
     for line in process.stderr:
+        print(line, end="", file=sys.stderr)
         if " killed (signal 9); continues at " in line:
             process.kill()
     return process.wait()
