@@ -1,6 +1,5 @@
 """Write the page of one fine-tuned run, and of a pair of them."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from mswitch.flows.reports.figures import Line, step_panel
 from mswitch.flows.reports.pages import csv_link, publish, render_page
 from mswitch.flows.reports.pair_data import run_names
 from mswitch.flows.reports.scores import Result, Rows, measure_downstream_speed_up
-from mswitch.flows.reports.svg import SCREENS, inline_svgs, on_screens
+from mswitch.flows.reports.svg import svgs_on_screens
 from mswitch.flows.reports.tuned_runs import (
     TunedRun,
     check_tuned,
@@ -186,15 +185,11 @@ def _render_run(data: Mapping[str, Any]) -> str:
 
 
 def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
-    drawings = on_screens(
-        functools.partial(
-            step_panel,
-            curves,
-            label,
-            f"Scores by {label}",
-            "Means over languages; the data that the page offers have every value.",
-            ratios=False,
-            log=log,
-        )
+    title = f"Scores by {label}"
+    desc = "Means over languages; the data that the page offers have every value."
+    return svgs_on_screens(
+        lambda width, height: step_panel(
+            curves, label, title, desc, ratios=False, log=log, width=width, height=height
+        ),
+        "curve",
     )
-    return inline_svgs(drawings, "curve", SCREENS)

@@ -211,21 +211,17 @@ def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def to_csv(data: Mapping[str, Any]) -> str:
     """One line for each language, way of decoding and metric; a missing value is empty."""
-    roles = ["baseline", "candidate"] if len(data["runs"]) > 1 else ["model"]
-    roles += [f"scratch_{number}" for number in range(1, len(data["runs"]) - 1)]
+    scratch = (f"scratch_{number}" for number in range(1, len(data["runs"]) - 1))
+    roles = ["baseline", "candidate", *scratch, "difference"]
     lines = []
     for row in data["languages"]:
         for result, scores in zip(data["results"], row["results"], strict=True):
             line = {key: row[key] for key in ("lang", "name", "rows", "groups")}
             line |= {"decode": result["decode"], "metric": result["metric"]}
             line["majority"] = scores["majority"]
-            figures = dict(zip(roles, scores["models"], strict=True))
-            if scores["difference"]:
-                figures["difference"] = scores["difference"]
-            for name, figure in figures.items():
+            figures = [*scores["models"], scores["difference"]]
+            for name, figure in zip(roles, figures, strict=True):
                 low, high = figure["ci"] or (None, None)
                 line |= {name: figure["value"], f"{name}_low": low, f"{name}_high": high}
-            if scores["difference"]:
-                line |= {"p_value": scores["p_value"], "clear": scores["clear_after_holm"]}
-            lines.append(line)
+            lines.append(line | {"p_value": scores["p_value"], "clear": scores["clear_after_holm"]})
     return csv_text(lines)

@@ -43,7 +43,7 @@ def between(
 
 
 def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
-    """A score or difference with its interval."""
+    """Write a score or difference with its interval."""
     show = signed if difference else number
     shown, found = show(figure["value"], 1), between(figure["ci"], show, 1)
     return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"

@@ -1,13 +1,12 @@
 """The report's page: its figures and the template that holds them."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mswitch.flows.reports import figures, figures_by_language, routing_map, sentences
+from mswitch.flows.reports import figures, figures_by_language, sentences
 from mswitch.flows.reports.headline import LanguageResult, Pooled
 from mswitch.flows.reports.pages import csv_link, render_page
 from mswitch.flows.reports.routing import Routing, most_informative_layer
@@ -61,12 +60,16 @@ def draw(
     average: list[Drawing] = []
     if pooled is not None:
         label = f"Mean of {pooled.languages} languages"
-        average = on_screens(functools.partial(figures.curve_panel, pooled, label, steps))
+        average = on_screens(
+            lambda width, height: figures.curve_panel(
+                pooled, label, steps, width=width, height=height
+            )
+        )
     heat: list[Drawing] = []
     if routing is not None:
         layer = most_informative_layer(report["routing"])["layer"]
         english = {row["lang"]: row["name"] for row in rows}
-        heat = routing_map.routing_panels(routing, layer, english, count)
+        heat = figures_by_language.routing_panels(routing, layer, english, count)
     return {
         "speedup": _draw_histograms(report),
         "quality": figures_by_language.quality_panels(rows, names, count),
@@ -86,31 +89,17 @@ def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
     steps = [each["step"] for each in horizons]
     medians = [each["median_step_speedup"] for each in horizons]
     marked = [figure and {**figure, "mark": sentences.figure_mark(figure)} for figure in medians]
+    keys = {"value": "step_speedup", "ci": "step_speedup_ci", "mark": "censored"}
+    pooled = [{key: each[f"pooled_{of}"] for key, of in keys.items()} for each in horizons]
     lines = (
         figures.Line("median language", "c", steps, marked),
-        figures.Line(
-            "pooled",
-            "b",
-            steps,
-            [
-                {
-                    "value": each["pooled_step_speedup"],
-                    "ci": each["pooled_step_speedup_ci"],
-                    "mark": each["pooled_censored"],
-                }
-                for each in horizons
-            ],
-        ),
+        figures.Line("pooled", "b", steps, pooled),
     )
+    label, title = "steps of training (log scale)", "Step speed-up by horizon"
+    desc = "Speed-ups as if training had ended at each step; the table holds every value."
     return on_screens(
-        functools.partial(
-            figures.step_panel,
-            lines,
-            "steps of training (log scale)",
-            "Step speed-up by horizon",
-            "Speed-ups as if training had ended at each step; the table holds every value.",
-            ratios=True,
-            log=True,
+        lambda width, height: figures.step_panel(
+            lines, label, title, desc, ratios=True, log=True, width=width, height=height
         )
     )
 

@@ -201,9 +201,9 @@ def fit(
         samples=SAMPLES if html else 0,
     )
     if html:
-        from mswitch.flows.reports.fit_page import write_page
+        from mswitch.flows.reports.corpus_page import write_fit_page
 
-        write_page(found, html)
+        write_fit_page(found, html)
     return print_result(found, format_fit(found), json)
 
 

@@ -9,6 +9,7 @@ import pytest
 from made_reports import make_report
 from report_runs import Scenario, write_runs
 
+from mswitch.flows.reports.figures_by_language import routing_panels
 from mswitch.flows.reports.routing import (
     Routing,
     entropy_bits,
@@ -16,7 +17,6 @@ from mswitch.flows.reports.routing import (
     routing_data,
     routing_from_table,
 )
-from mswitch.flows.reports.routing_map import routing_panels
 
 
 def test_entropy_of_even_shares_is_the_logarithm_of_their_number():
