@@ -49,7 +49,7 @@ class CorpusConfig:
 
     Attributes:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
-            too), scales lengths by script, filters by quality, removes near-duplicates instead of
+            too), scales lengths by script, filters by quality, removes near-duplicates and not
             single lines, masks personal data; `set` changes its rules.
         recipe: a recipe instead of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
