@@ -233,7 +233,7 @@ class TrainConfig:
             none. The run cannot be extended once it has begun to decay.
         weight_decay: weight decay of AdamW, on kernels and embeddings; Adafactor has none.
         evaluations: number of log-spaced steps whose checkpoints are kept for evaluation.
-        eval_every: steps between checkpoints that are kept, instead of log-spaced ones; the last
+        eval_every: steps between checkpoints that are kept, in place of log-spaced ones; the last
             is also kept.
         checkpoint_every: steps between checkpoints to resume from; only the last is kept.
         on_bad_loss: reaction to a step with a loss or gradient that is not finite, or a loss that

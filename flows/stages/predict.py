@@ -56,7 +56,7 @@ def predict(
         step: the checkpoint; by default the selected one, else the last.
         select: predict validation with every kept checkpoint, and choose the best.
         again: read test from another step than before; the report counts it.
-        text: instead of a split, inputs as the task's template makes them; or texts with
+        text: in place of a split, inputs as the task's template makes them; or texts with
             <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
         input: a file with inputs or texts as --text takes them, one a line.
         vocab: the vocabulary for gaps to be filled, a directory or a SentencePiece model file such

@@ -51,7 +51,7 @@ class CorpusConfig:
         profile: `mc4` is the published pipeline. `modern` identifies languages early (with CLD2
             too), scales lengths by script, filters by quality, removes near-duplicates and not
             single lines, masks personal data; `set` changes its rules.
-        recipe: a recipe instead of a profile: a Python file with a `Recipe`, its URL, or
+        recipe: a recipe in place of a profile: a Python file with a `Recipe`, its URL, or
             package.module:NAME.
         mc4_release: release of mC4 to follow, 3.0.1 (2020, the paper's corpus) or 3.1.0 (2022). It
             sets how bad words match, and the defaults of language_threshold, url_winner and
@@ -93,7 +93,7 @@ class CorpusConfig:
         bucket_bytes: bytes of fingerprints to resolve at a time; the output does not depend on
             it.
         keep_fingerprints: keep the fingerprints of URLs and lines (16 bytes each; in profile
-            `modern` 224 bytes per document instead of lines) beside the data, so that another
+            `modern` 224 bytes per document in place of lines) beside the data, so that another
             crawl can be added. Not in mC4.
         rejected_per_reason: number of dropped pages of each reason to keep for inspection.
         set: changes to rules, such as quality.min_words=40 or blocklist.blocklists=a.txt,b.txt:

@@ -246,8 +246,11 @@ def test_what_was_made_of_it_is_named(tmp_path, corpus, months):
         ({}, "nothing to remove: give --urls, --sites or --ids"),
         ({"urls": "# "}, "the list .*urls.txt has no entry: give one per line, or leave it out"),
         ({"urls": "http://a.example/", "sites": ""}, "the list .*sites.txt has no entry: give one"),
-        ({"sites": "http://a.example"}, r"sites.txt, line 1: 'http://a.example' is no host"),
-        ({"sites": "localhost"}, "is no host"),
+        (
+            {"sites": "http://a.example"},
+            r"sites.txt, line 1: 'http://a.example' is not the host",
+        ),
+        ({"sites": "localhost"}, "is not the host of a site"),
         ({"sites": "www.com"}, "'www.com' is not the host of a site"),
         ({"sites": "com."}, "is not the host of a site"),
         ({"ids": "a" * 31}, r"ids.txt, line 1: .* is not a document's id"),
@@ -400,7 +403,7 @@ def test_samples_that_name_a_removed_page_are_a_problem(tmp_path, corpus):
 
 
 def test_a_reference_is_no_name(tmp_path, corpus):
-    with pytest.raises(UserError, match="who asked does not belong"):
+    with pytest.raises(UserError, match="must not say who asked"):
         remove_pages(corpus, **lists(tmp_path, urls="http://x/"), reference="Jane Doe <j@d>")
 
 

@@ -178,7 +178,7 @@ def test_rules_are_changed_by_their_names():
 
 def thresholds(config: CorpusConfig) -> tuple[float, str, float]:
     """What the releases of mC4 differ in."""
-    language, urls, words = map(config.load().first, (IdentifyLanguage, UrlDedup, BadWords))
+    language, urls, words = map(config.load().find_first, (IdentifyLanguage, UrlDedup, BadWords))
     return language.language_threshold, urls.url_winner, words.badwords_filter_fraction
 
 

@@ -60,7 +60,7 @@ def write_matches(
 def sizes(rules: NearDuplicates, large_pairs: int) -> list[int]:
     rules = dataclasses.replace(rules, large_pairs=large_pairs)
     storage.remove_tree(rules.directory("clusters"))
-    run_tasks(rules.lists()[2:], Engine("corpus", "", "", "local"))
+    run_tasks(rules.make_lists()[2:], Engine("corpus", "", "", "local"))
     return np.concatenate([rules.sizes(group) for group in rules.groups]).tolist()
 
 
@@ -93,7 +93,7 @@ def test_random_graphs(seed, count, large_pairs):
 
 def test_done_again_from_any_list(tmp_path):
     rules = write_matches(str(tmp_path), CHAIN, 3003, 2)
-    whole, lists = sizes(rules, 0), rules.lists()
+    whole, lists = sizes(rules, 0), rules.make_lists()
     for begin in range(2, len(lists) - 1, 4):
         for tasks in lists[begin:-1]:
             for name in storage.list_names(tasks.notes):
@@ -105,7 +105,11 @@ def test_done_again_from_any_list(tmp_path):
 def test_small_builds_have_no_further_lists(tmp_path):
     rules = write_matches(str(tmp_path), CHAIN, 3003, 5)
     few = dataclasses.replace(rules, large_pairs=near_stars.LARGE_PAIRS)
-    assert [tasks.name for tasks in few.lists()] == ["near keys", "near matches", "near clusters"]
+    assert [tasks.name for tasks in few.make_lists()] == [
+        "near keys",
+        "near matches",
+        "near clusters",
+    ]
 
 
 def memory_mb(kind: str) -> int:

@@ -62,13 +62,13 @@ def deduplicate(
         shared = write_groups(work, groups, {})
         urls = MinimumPerKey(UrlDedup(url_winner), work, shared, bits, (), sorting_bytes)
         of_lines = MinimumPerKey(LineDedup(), work, shared, bits, (urls,), sorting_bytes)
-        for tasks in (*urls.lists(), *of_lines.lists()):
+        for tasks in (*urls.make_lists(), *of_lines.make_lists()):
             do_all(tasks)
         found = {}
         for group in groups:
             kept = of_lines.selected(group, group.lines)
             of_group = [row for unit in group.shards for row in rows[unit]]
-            for row, wins in zip(of_group, urls.stays(group), strict=True):
+            for row, wins in zip(of_group, urls.read_stays(group), strict=True):
                 mine, kept = kept[: row["lines"]], kept[row["lines"] :]
                 if wins and row["lines"]:
                     hashes = unpack(row["line_hashes"])
