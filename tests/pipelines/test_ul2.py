@@ -45,7 +45,7 @@ def test_more_spans_than_sentinels_are_refused():
     assert ul2(520).raw_length == 575
     with pytest.raises(UserError, match="needs 98 spans per segment, more than the 97 sentinels"):
         ul2(530)
-    with pytest.raises(UserError, match="leave --noise-density and"):
+    with pytest.raises(UserError, match="leave out --noise-density and"):
         ExamplesConfig(inputs_length=64, objective="ul2", noise_density=0.3)
 
 

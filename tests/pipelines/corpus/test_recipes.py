@@ -100,7 +100,10 @@ def test_modules_too(files, tmp_path, monkeypatch):
         ("\ndef f(:", "line 2: SyntaxError"),
         (SHOUTING + "\nother = CALM.change({})", "has 2 recipes"),
         (SHOUTING.replace('"calm"', '"mc4"'), "has the name of a profile"),
-        (SHOUTING.replace("language, Shouting()", "Shouting()"), "needs one rule that identifies"),
+        (
+            SHOUTING.replace("language, Shouting()", "Shouting()"),
+            "needs exactly one rule for languages",
+        ),
         (SHOUTING.replace('"shouting"\n', '"language"\n'), "two steps have the name language"),
         (SHOUTING.replace('"capitals": ', '"url": '), "adds column url, which already exists"),
         (SHOUTING.replace('"float32"', '"floaty"'), "shouting gives its column capitals the type"),
@@ -119,7 +122,7 @@ def test_order_of_steps_is_checked():
     language, mask = IdentifyLanguage(), MaskPersonalData()
     for lists, message in {
         (((mask, language),), "edits at the end"),
-        (((language,), (UrlDedup(), LineDedup(), NearDedup())), "ends with LineDedup"),
+        (((language,), (UrlDedup(), LineDedup(), NearDedup())), "have LineDedup last"),
         ((((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)), "by language"),
         (((language,), (Paragraphs(), UrlDedup())), "before all deduplication"),
     }:

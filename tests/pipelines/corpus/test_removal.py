@@ -400,7 +400,7 @@ def test_samples_that_name_a_removed_page_are_a_problem(tmp_path, corpus):
 
 
 def test_a_reference_is_no_name(tmp_path, corpus):
-    with pytest.raises(UserError, match="who asked does not belong"):
+    with pytest.raises(UserError, match="must not say who asked"):
         remove_pages(corpus, **lists(tmp_path, urls="http://x/"), reference="Jane Doe <j@d>")
 
 

@@ -132,7 +132,7 @@ def test_answers_that_are_no_texts_are_refused(renderer, value):
     [
         ("inputs =", "input =", "a task has no 'input': did you mean inputs?"),
         ("name =", "#", "name is missing"),
-        ('"reviews"', '"../reviews"', "use letters, digits"),
+        ('"reviews"', '"../reviews"', "use only letters, digits"),
         ("{title}", "{title!r}", "inputs: {title} has a format"),
         ("{title}", "{title", "inputs: "),
         ('"{label}"', '"label"', "targets is 'label': give a template with a {field}"),
