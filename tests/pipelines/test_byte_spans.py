@@ -72,7 +72,9 @@ def test_two_vocabularies_get_the_same_spans(small_corpus, small_vocabulary, lar
 def test_a_window_that_does_not_fit_is_refused(vocabulary):
     text = "Words of a text that goes on and on. " * 40
     given = {"seed": 0, "window_bytes": 1000}
-    with pytest.raises(UserError, match="inputs_length 64: give a smaller --window-bytes"):
+    with pytest.raises(
+        UserError, match="more than inputs_length 64: give a smaller --window-bytes"
+    ):
         list(make_byte_examples("x", text, vocabulary, span_corruption(64), **given))
     with pytest.raises(UserError, match="--window-bytes needs"):
         ExamplesConfig(window_bytes=100)

@@ -101,7 +101,7 @@ def test_pages_with_bad_words_are_dropped_and_counted(tmp_path, hostile_crawl):
     (tmp_path / "w" / "en").write_text("hugo\nboris\n")
     with pytest.raises(UserError, match=r"changed: steps\.badwords\.badwords\.sha256"):
         build(hostile_crawl, some, hard, badwords=tmp_path / "w")
-    with pytest.raises(UserError, match="give them too"):
+    with pytest.raises(UserError, match="needs lists of bad words"):
         build(hostile_crawl, some, dataclasses.replace(LENIENT, badwords_filter_fraction=1.0))
 
 

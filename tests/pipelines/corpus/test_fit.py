@@ -324,7 +324,7 @@ def test_languages_with_the_limits_for_all_are_named(tmp_path, monkeypatch, caps
     said = capsys.readouterr().err
     assert f"apply to en, the yardstick, and keep {kept['en']} of 200 documents: " in said
     assert "warning: 2 languages have fewer than 100 documents, in the corpus or the ref" in said
-    assert f"keep zh {kept['zh']} of 99, th {kept['th']} of 7: more text" in said
+    assert f"apply to them, and keep zh {kept['zh']} of 99, th {kept['th']} of 7: more text" in said
     fit_thresholds("measured", tmp_path / "none.csv", min_documents=101)
     text = fit.format_fit(fit_thresholds("measured", tmp_path / "none.csv", min_documents=101))
     assert text.endswith("nothing is fitted")

@@ -102,7 +102,7 @@ def test_modules_too(files, tmp_path, monkeypatch):
         (SHOUTING.replace('"calm"', '"mc4"'), "has the name of a profile"),
         (
             SHOUTING.replace("language, Shouting()", "Shouting()"),
-            "exactly one rule for languages",
+            "needs exactly one rule for languages",
         ),
         (SHOUTING.replace('"shouting"\n', '"language"\n'), "two steps have the name language"),
         (SHOUTING.replace('"capitals": ', '"url": '), "adds column url, which already exists"),
@@ -123,10 +123,7 @@ def test_order_of_steps_is_checked():
     for lists, message in {
         (((mask, language),), "edits at the end"),
         (((language,), (UrlDedup(), LineDedup(), NearDedup())), "have LineDedup last"),
-        (
-            (((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)),
-            "line_dedup needs languages",
-        ),
+        ((((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)), "by language"),
         (((language,), (Paragraphs(), UrlDedup())), "before all deduplication"),
     }:
         with pytest.raises(UserError, match=message):
