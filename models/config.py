@@ -482,4 +482,3 @@ def _documented(kind: type, names: Sequence[str], source: type) -> None:
 
 _documented(ModelChanges, CHANGEABLE, ModelConfig)
 _documented(TuningChanges, TUNABLE, ModelConfig)
-_documented(TuningConfig, [field.name for field in dataclasses.fields(TrainConfig)], TrainConfig)
