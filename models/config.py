@@ -486,4 +486,3 @@ def _document(kind: type, names: Sequence[str], source: type) -> None:
 
 _document(ModelChanges, CHANGEABLE, ModelConfig)
 _document(TuningChanges, TUNABLE, ModelConfig)
-_document(TuningConfig, [field.name for field in dataclasses.fields(TrainConfig)], TrainConfig)

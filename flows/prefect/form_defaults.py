@@ -1,17 +1,21 @@
 """What a person may set of each flow. The defaults run as they are: they are those of the demo.
 
 Names are of directories below the storage of all runs (`mswitch.flows.prefect.operators_toml`).
+A configuration class is a group: its fields are in a table of its own, such as
+`training.warmup_steps`. `everyday` lists what a form begins with; `training.steps` among them is
+the parameter `steps`, beside its group.
 """
 
 import dataclasses
 import zoneinfo
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import Field
 
 from mswitch.flows.chains.machine_settings import FINETUNE, SETTINGS, SampleName
-from mswitch.flows.prefect.operators_toml import Name, OptionalName, RunName
+from mswitch.flows.prefect.operators_toml import Name, PairName, RunName
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.models.presets import PRESETS
@@ -40,13 +44,28 @@ Template = Annotated[
 Usd = Annotated[float, Gt(0)]
 
 
-class _Checked:
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+    """Marks a field that holds parameters of another flow.
+
+    Attributes:
+        settings: the settings of that flow.
+        given: its parameters that this flow gives.
+    """
+
+    settings: type
+    given: tuple[str, ...]
+
+
+class _Settings:
+    everyday: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self):
         check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CorpusSettings(_Checked):
+class CorpusSettings(_Settings):
     """Of flow `corpus`.
 
     Attributes:
@@ -60,9 +79,13 @@ class CorpusSettings(_Checked):
         append: add the inputs to the finished corpus of this name.
         runner: where the work is done; for dataflow, operators.toml has [dataflow].
         launcher: where the build is started: a launcher of operators.toml.
-        config: of the build.
+        build: validation, shards, fields of JSONL, and limits of rules.
     """
 
+    everyday = (
+        *("name", "inputs", "sample", "build.profile", "build.languages", "badwords", "append"),
+        *("runner", "launcher"),
+    )
     name: Name = "sample"
     inputs: tuple[str, ...] = ()
     sample: SampleName = "gflanguages"
@@ -70,11 +93,11 @@ class CorpusSettings(_Checked):
     append: bool = False
     runner: RunnerName = "local"
     launcher: Name = "local"
-    config: CorpusConfig = _DEMO.corpus
+    build: CorpusConfig = _DEMO.corpus
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AppendSettings(_Checked):
+class AppendSettings(_Settings):
     """Of flow `append-crawl`.
 
     Attributes:
@@ -86,6 +109,7 @@ class AppendSettings(_Checked):
         launcher: where the build is started: a launcher of operators.toml.
     """
 
+    everyday = ("name", "inputs", "dump", "segments", "format", "launcher")
     name: Name = "sample"
     inputs: tuple[str, ...] = ()
     dump: Dump = "latest"
@@ -95,7 +119,7 @@ class AppendSettings(_Checked):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExamplesSettings(_Checked):
+class ExamplesSettings(_Settings):
     """Of flow `examples`.
 
     Attributes:
@@ -108,10 +132,14 @@ class ExamplesSettings(_Checked):
         max_tokens_per_word: the examples are not built if a language has more tokens per word than
             this, where its script separates words.
         launcher: where the work is started: a launcher of operators.toml.
-        vocabulary: of the vocabulary.
-        config: of the examples.
+        vocabulary: text that the vocabulary is trained on, and characters that it covers.
+        examples: spans, validation, shards.
     """
 
+    everyday = (
+        *("name", "corpus", "vocabulary_file", "vocabulary.size", "examples.inputs_length"),
+        *("max_unknown_share", "max_tokens_per_word", "launcher"),
+    )
     name: Name = "sample"
     corpus: Name = "sample"
     vocabulary_file: str = ""
@@ -119,11 +147,11 @@ class ExamplesSettings(_Checked):
     max_tokens_per_word: Annotated[float, Ge(1)] = 20.0
     launcher: Name = "local"
     vocabulary: VocabularyConfig = _DEMO.vocabulary
-    config: ExamplesConfig = _DEMO.examples
+    examples: ExamplesConfig = _DEMO.examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingSettings(_Checked):
+class TrainingSettings(_Settings):
     """Of flows that train.
 
     Attributes:
@@ -147,16 +175,16 @@ class ComparisonSettings(TrainingSettings):
         examples: name of the examples.
         baseline: preset of the dense model.
         evaluate_while_training: evaluate each checkpoint as it is saved.
-        config: of all trainings.
-        evaluate: of the evaluations.
-        report: of the report.
+        training: seed, batch size, optimizer, schedule, checkpoints, precision, memory, devices.
+        evaluation: batch size, precision, documents, devices.
+        report: resamples, seed and confidence of the intervals.
     """
 
     examples: Name = "sample"
     baseline: PresetName = "mt5-tiny"
     evaluate_while_training: bool = True
-    config: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
-    evaluate: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
+    training: TrainConfig = dataclasses.replace(_DEMO.train, checkpoint_every=100)  # noqa: RUF009, it is frozen
+    evaluation: EvaluateConfig = EvaluateConfig()  # noqa: RUF009
     report: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
@@ -169,19 +197,23 @@ class PairSettings(ComparisonSettings):
         candidate: preset of the model that is meant to learn faster.
         begin_with: name of a finished pair whose runs the trainings go on from, with their moments
             and counts of steps, on these examples: such as those of a corpus that grew since.
-            Empty to begin with random parameters.
+            Empty to begin with random parameters. Flow `refresh` also takes `{previous}`.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
     """
 
+    everyday = (
+        *("name", "examples", "baseline", "candidate", "training.steps", "mixture", "launcher"),
+        *("hosts", "max_cost_usd"),
+    )
     name: Name = "sample"
     candidate: PresetName = "mswitch-tiny"
-    begin_with: OptionalName = ""
+    begin_with: PairName = ""
     mixture: str = DEFAULT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RefreshSettings(_Checked):
+class RefreshSettings(_Settings):
     """Of flow `refresh`.
 
     Attributes:
@@ -193,15 +225,19 @@ class RefreshSettings(_Checked):
             the day.
         dump: the dump to add, such as CC-MAIN-2024-10, or `latest`.
         timezone: the time zone of `{date}`, such as Europe/Berlin.
-        append_deployment: the deployment that adds the dump or inputs; empty to add none.
-        examples_deployment: the deployment that makes the examples.
-        pair_deployment: the deployment that trains the pair and reports.
-        examples_parameters: further parameters of the deployment that makes the examples, by the
-            names of its form.
-        pair_parameters: further parameters of the deployment that trains the pair. Its
-            `begin_with` may be `{previous}`: the last finished pair before this one with a name of
-            the same form, or random parameters if there is none.
+        append_deployment: the deployment that adds the dump or inputs; `none` to add none.
+        examples_deployment: the deployment that makes the examples; `none` to make none.
+        pair_deployment: the deployment that trains the pair and reports; `none` to train none.
+        examples_parameters: changes of the deployment that makes the examples.
+        pair_parameters: changes of the deployment that trains the pair. Its `begin_with` may be
+            `{previous}`: the last finished pair before this one with a name of the same form, or
+            random parameters if there is none.
     """
+
+    everyday = (
+        *("corpus", "examples", "pair", "inputs", "dump", "timezone"),
+        *("append_deployment", "examples_deployment", "pair_deployment"),
+    )
 
     corpus: Name = "mc4"
     examples: Template = "mc4-{dump}"
@@ -212,8 +248,12 @@ class RefreshSettings(_Checked):
     append_deployment: str = "append-crawl-monthly"
     examples_deployment: str = "examples-mt5"
     pair_deployment: str = "pretrain-pair-base"
-    examples_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
-    pair_parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    examples_parameters: Annotated[
+        dict[str, Any], Parameters(ExamplesSettings, ("name", "corpus"))
+    ] = dataclasses.field(default_factory=dict)
+    pair_parameters: Annotated[dict[str, Any], Parameters(PairSettings, ("name", "examples"))] = (
+        dataclasses.field(default_factory=dict)
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -238,6 +278,10 @@ class ExperimentSettings(ComparisonSettings):
             `trainings` of operators.toml says on this machine; all where a scheduler queues them.
     """
 
+    everyday = (
+        *("name", "examples", "baseline", "candidates", "seeds", "training.steps", "mixtures"),
+        *("launcher", "max_cost_usd"),
+    )
     name: Name = "sample"
     candidates: Annotated[tuple[PresetName, ...], Field(min_length=1)] = ("mswitch-tiny",)
     seeds: Annotated[tuple[Annotated[int, Ge(0), Le(2**32 - 1)], ...], Field(min_length=1)] = (0, 1)
@@ -257,22 +301,26 @@ class FinetuneSettings(TrainingSettings):
         tasks: name of the task's examples, which `mswitch examples supervised` made.
         mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
             task such as mc4.de, or a TOML file.
-        config: of the training.
-        predict: of the predictions.
+        training: seed, batch size, learning rate, checkpoints, precision, memory, devices.
+        predictions: how answers are found, and for how many rows.
     """
 
+    everyday = (
+        *("name", "run", "tasks", "training.steps", "mixture", "launcher", "hosts"),
+        "max_cost_usd",
+    )
     name: Name = "sample"
     run: RunName = "pairs/sample/mt5-tiny"
     step: Count | None = None
     keep_moments: bool = False
     tasks: Name = "language-of"
     mixture: str = DEFAULT
-    config: TuningConfig = FINETUNE
-    predict: PredictConfig = PredictConfig()  # noqa: RUF009
+    training: TuningConfig = FINETUNE
+    predictions: PredictConfig = PredictConfig()  # noqa: RUF009
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReportSettings(_Checked):
+class ReportSettings(_Settings):
     """Of flow `report`.
 
     Attributes:
@@ -282,7 +330,37 @@ class ReportSettings(_Checked):
         config: of the report.
     """
 
+    everyday = (
+        *("name", "baseline", "candidate"),
+        *("config.resamples", "config.seed", "config.confidence"),
+    )
     name: Name = "sample"
     baseline: RunName = "pairs/sample/mt5-tiny"
     candidate: RunName = "pairs/sample/mswitch-tiny"
     config: ReportConfig = ReportConfig()  # noqa: RUF009
+
+
+#: Settings of a flow by the name of their deployment, which its parameter `defaults` gives.
+#: Groups begin with them: the server would replace a group of a deployment's parameters whole.
+DEFAULTS: Mapping[type, Mapping[str, Any]] = {
+    CorpusSettings: {
+        "sample": CorpusSettings(),
+        "mc4": CorpusSettings(name="mc4", build=CorpusConfig()),
+    },
+    ExamplesSettings: {
+        "sample": ExamplesSettings(),
+        "mt5": ExamplesSettings(
+            name="mc4", corpus="mc4", vocabulary=VocabularyConfig(), examples=ExamplesConfig()
+        ),
+    },
+    PairSettings: {
+        "sample": PairSettings(),
+        "base": PairSettings(
+            name="base",
+            examples="mc4",
+            baseline="mt5-base",
+            candidate="mswitch-base",
+            training=TrainConfig(),
+        ),
+    },
+}

@@ -1,74 +1,80 @@
-"""Parameters of flows: the fields of configuration classes, one by one, as Prefect shows them.
+"""Parameters of flows: a tree of settings, of which a form shows the everyday fields first.
 
     @flow(name="examples")
-    @flat
+    @with_settings
     def examples(settings: ExamplesSettings) -> None: ...
 
-The flow has a parameter for every field of `ExamplesSettings` and of the configuration classes in
-it, with the description from its docstring, its bounds and choices, and its default. Prefect's form
-and API so refuse what `mswitch.pipelines.config_checks.check_fields` refuses. A rule that concerns
-several fields is checked when the classes are made, before the flow does anything.
+The flow has a parameter for every field of `ExamplesSettings`. A configuration class in it is a
+group, which a form draws as tabs and opens when it is asked to. What a schedule or a call of the
+API gives of a group is merged with the deployment's defaults, field by field.
 """
 
 import dataclasses
 import functools
 import inspect
 import logging
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, get_type_hints
+from collections.abc import Callable, Mapping
+from typing import Any, get_args, get_type_hints
 
 from prefect.exceptions import CancelledRun, FailedRun
 from prefect.logging import get_logger, get_run_logger
 from prefect.states import Cancelled, Failed
-from pydantic import Field
-from pydantic.fields import FieldInfo
+from prefect.utilities.callables import parameter_docstrings
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
+from mswitch.flows.prefect.form_defaults import DEFAULTS, Parameters
+from mswitch.flows.prefect.operators_toml import first_problem
 from mswitch.flows.stages.stage import value_of
+from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
-from mswitch.pipelines.progress import lines_to
+from mswitch.pipelines.progress import lines_to, say
 
-#: What the parameters of a configuration class are of.
-GROUPS = {
-    "CorpusConfig": "Corpus",
-    "EvaluateConfig": "Evaluation",
-    "ExamplesConfig": "Examples",
-    "PredictConfig": "Predictions",
-    "ReportConfig": "Report",
-    "TrainConfig": "Training",
-    "TuningConfig": "Training",
-    "VocabularyConfig": "Vocabulary",
+#: What flat names of a group's fields begin with. Those of other groups begin with nothing.
+PREFIXES = {
+    "changes": "changes_",
+    "distillation": "distillation_",
+    "evaluation": "evaluate_",
+    "predictions": "predict_",
+    "report": "report_",
+    "vocabulary": "vocabulary_",
 }
-#: The field of a flow's settings whose own fields are parameters without a prefix.
-CONFIG = "config"
-#: What a person sets from day to day, in the order of forms, which show it on their first screen.
-EVERYDAY = (
-    *("name", "run", "tasks", "corpus", "examples", "pair", "inputs", "sample", "dump"),
-    *("profile", "languages", "min_validation_documents", "badwords", "append", "runner"),
-    *("vocabulary_file", "vocabulary_size", "inputs_length", "baseline", "candidate"),
-    *("candidates", "seeds", "steps", "batch_size", "seed", "mixture", "mixtures", "launcher"),
-    "max_cost_usd",
-)
+#: A parameter by an old name that is not given: no such parameter means anything by it.
+NOT_GIVEN = ""
 
 
 class JobCancelledError(UserError):
     """A person cancelled a job, or the flow run that followed it."""
 
 
-def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Give a flow's function, which takes one configuration class, a parameter for each field.
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """A field of settings or of a group.
+
+    Attributes:
+        hint: its type, with bounds.
+        value: its value.
+        text: its description.
+    """
+
+    hint: Any
+    value: Any
+    text: str
+
+
+def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Give a flow's function, which takes one class of settings, a parameter for each field.
 
     What the user got wrong becomes a state Failed with the one line as its message; of a job that
     was cancelled, Cancelled.
     """
-    [parameter] = inspect.signature(function).parameters.values()
-    settings = parameter.annotation
+    settings = settings_class(function)
 
     @functools.wraps(function)
-    def flattened(**values: Any) -> Any:
+    def with_parameters(**values: Any) -> Any:
         try:
             with lines_to(lambda lines: get_run_logger().info("\n".join(lines))):
-                return function(configured(settings, values))
+                return function(make_settings(settings, values))
         except JobCancelledError as error:
             return Cancelled(message=str(error))
         except Exception as error:
@@ -77,14 +83,23 @@ def flat(function: Callable[[Any], Any]) -> Callable[..., Any]:
                 raise
             return Failed(message=str(refusal))
 
-    signature = inspect.Signature(
+    default = settings()
+    defaults = {name: leaf.value for name, leaf in top(default).items()}
+    defaults |= dict.fromkeys(groups(default)) | dict.fromkeys(old_names(default), NOT_GIVEN)
+    defaults |= dict.fromkeys(["defaults"] if settings in DEFAULTS else [])
+    with_parameters.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field, annotation=hint)
-            for name, hint, field in parameters_of(settings)
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value)
+            for name, value in defaults.items()
         ]
     )
-    flattened.__signature__ = signature  # pyright: ignore[reportAttributeAccessIssue]
-    return flattened
+    return with_parameters
+
+
+def settings_class(function: Callable[..., Any]) -> type:
+    """Return the class of settings that a flow's function takes."""
+    [parameter] = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return parameter.annotation
 
 
 class _RefusalsInOneLine(logging.Filter):
@@ -101,94 +116,187 @@ for _name in ("flow_runs", "task_runs", "engine"):
     get_logger(_name).addFilter(_RefusalsInOneLine())
 
 
-def parameters_of(settings: type) -> list[tuple[str, Any, FieldInfo]]:
-    """Return name, type and description of each parameter that a class of settings has.
-
-    What is for every day comes first, then what else is the flow's own. Titles of a configuration's
-    further fields begin with it, such as `Evaluation: dtype`. They are not grouped in Prefect's
-    way, by nested models: what a schedule or a call of the API sets replaces a deployment's
-    parameters one by one, and would replace a group as a whole.
-    """
-    found = {one[0]: one for one in _flatten(settings(), "", "")}
-    first = [found.pop(name) for name in everyday(found)]
-    for name, _, field in first:
-        field.title = _words(name)
-    return first + sorted(found.values(), key=lambda one: ": " in (one[2].title or ""))
+@functools.cache
+def describe(documented: Any) -> Mapping[str, str]:
+    """Return what docstrings say of arguments or attributes, with those of what a class extends."""
+    described: dict[str, str] = {}
+    for one in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
+        # To Prefect attributes are no parameters.
+        text = inspect.cleandoc(one.__doc__ or "").replace("Attributes:\n", "Args:\n")
+        described |= parameter_docstrings(text)
+    return {name: " ".join(text.split()) for name, text in described.items()}
 
 
-def everyday(names: Collection[str]) -> list[str]:
-    """Those of a flow's parameters that are for every day; `seed` only of a single training."""
-    other = "" if "steps" in names and "seeds" not in names else "seed"
-    return [name for name in EVERYDAY if name in names and name != other]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def _flatten(default: Any, prefix: str, group: str) -> Iterator[tuple[str, Any, FieldInfo]]:
-    hints = get_type_hints(type(default), include_extras=True)
-    docs = attribute_docs(type(default))
-    for field in dataclasses.fields(default):
-        value = value_of(default, field)
+def leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
+    """Return all fields by their place, such as `name` and `training.steps`."""
+    hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
+    found: dict[str, Leaf] = {}
+    for field in dataclasses.fields(settings):
+        value = value_of(settings, field)
         if dataclasses.is_dataclass(value):
-            kind = type(value).__name__
-            yield from _flatten(value, _inner(prefix, field.name), GROUPS.get(kind, kind))
+            found |= leaves(value, f"{field.name}.")
         else:
-            text = docs[field.name]
-            description = text[0].upper() + text[1:]
-            yield (
-                f"{prefix}{field.name}",
-                hints[field.name],
-                Field(
-                    default=value,
-                    description=description,
-                    title=": ".join(filter(None, [group, _words(field.name)])),
-                ),
-            )
+            found[prefix + field.name] = Leaf(hints[field.name], value, texts.get(field.name, ""))
+    return found
 
 
-def attribute_docs(cls: type) -> dict[str, str]:
-    """Return the `Attributes:` of Google-style docstrings, with those of what a class extends."""
-    docs: dict[str, str] = {}
-    for one in reversed(cls.__mro__[:-1]):
-        docs |= entries(one.__doc__ or "", "Attributes:")
-    return docs
+def flat_name(place: str) -> str:
+    """Return the name of a parameter for a field of a group."""
+    group, _, field = place.rpartition(".")
+    return PREFIXES.get(group, "") + field
 
 
-def entries(text: str, section: str) -> dict[str, str]:
-    """Return the entries of a section of a Google-style docstring, which is its last."""
-    found = inspect.cleandoc(text).partition(f"{section}\n")[2]
-    parts = re.split(r"^    (\w+): ", found, flags=re.MULTILINE)[1:]
+def top(settings: Any) -> dict[str, Leaf]:
+    """Return the parameters that are in no group, those of every day first."""
+    found = leaves(settings)
+    others = [place for place in found if "." not in place and place not in settings.everyday]
+    return {flat_name(place): found[place] for place in (*settings.everyday, *others)}
+
+
+def groups(settings: Any) -> dict[str, dict[str, Leaf]]:
+    """Return the fields of each group, without those that are everyday parameters."""
+    found: dict[str, dict[str, Leaf]] = {}
+    for place, leaf in leaves(settings).items():
+        group, _, field = place.rpartition(".")
+        if group and place not in settings.everyday:
+            found.setdefault(group, {})[field] = leaf
+    return found
+
+
+def old_names(settings: Any) -> dict[str, str]:
+    """Return the places of fields by the names that they had when there were no groups."""
+    places = [f"{group}.{field}" for group, fields in groups(settings).items() for field in fields]
+    return {flat_name(place): place for place in places}
+
+
+def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
+    """Make the settings that values of parameters mean; the rest has its defaults.
+
+    Raises:
+        UserError: a parameter is unknown, or its value is wrong.
+    """
+    defaults = DEFAULTS.get(kind, {"": kind()})
+    chosen = values.get("defaults") or next(iter(defaults))
+    if chosen not in defaults:
+        raise UserError(f"defaults {chosen!r} are unknown: choose {' or '.join(defaults)}")
+    settings, old = defaults[chosen], old_names(kind())
+    places = {flat_name(place): place for place in kind.everyday}  # pyright: ignore[reportAttributeAccessIssue]
+    known, inner = leaves(settings), groups(settings)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in inner:
+            given |= {f"{name}.{field}": one for field, one in (value or {}).items()}
+        elif name != "defaults" and (name not in old or value != NOT_GIVEN):
+            given.setdefault(old.get(name) or places.get(name, name), value)
+    if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:
+        new = ", ".join(f"{name} as {old[name]}" for name in renamed)
+        say("settings", f"give {new}: the old names are understood in this release only")
+    changes: dict[str, dict[str, Any]] = {}
+    for place, value in given.items():
+        if place not in known:
+            raise UserError(f"{place} is unknown: choose among {', '.join(known)}")
+        group, _, field = place.rpartition(".")
+        changes.setdefault(group, {})[field] = _converted(place, value, known[place].hint)
+    own = changes.pop("", {})
+    own |= {group: _replaced(getattr(settings, group), of) for group, of in changes.items()}
+    return _replaced(settings, own)
+
+
+def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
+    values = {field.name: value_of(config, field) for field in dataclasses.fields(config)}
+    return type(config)(**{**values, **changes})
+
+
+def _converted(place: str, value: Any, hint: Any) -> Any:
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        check_value(place, value, hint)
+        raise UserError(first_problem(error, place)) from error
+
+
+def form_values(settings: Any) -> dict[str, Any]:
+    """Return the values of parameters that are in no group, as JSON has them."""
+    return {name: to_jsonable_python(leaf.value) for name, leaf in top(settings).items()}
+
+
+def form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
+    """Return the JSON schema of parameters, as Prefect draws it well.
+
+    Args:
+        settings: with the defaults.
+        defaults: name of the settings, if a flow has several: a parameter that is not drawn.
+    """
+    definitions: dict[str, Any] = {}
+    schema = _form(settings, definitions)
+    if defaults:
+        schema["patternProperties"]["^defaults$"] = {"enum": list(DEFAULTS[type(settings)])}
+    return {**schema, "definitions": definitions}
+
+
+def _form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict[str, Any]:
+    """Return the schema of parameters, and define their groups.
+
+    Args:
+        settings: with the defaults.
+        definitions: of the whole schema.
+        changed: the parameter whose value these are, for a deployment of unknown defaults.
+    """
+    properties = {}
+    for name, leaf in top(settings).items():
+        properties[name] = _drawn(name, leaf, default=not changed)
+        for mark in get_args(leaf.hint):
+            if isinstance(mark, Parameters):
+                definitions[name] = _form(mark.settings(), definitions, name)
+                for given in mark.given:
+                    del definitions[name]["properties"][given]
+                properties[name] = _tabs(name, leaf.text, name)
+    texts = describe(type(settings))
+    for group, fields in groups(settings).items():
+        drawn = {name: _drawn(name, leaf, default=not changed) for name, leaf in fields.items()}
+        definition = f"{changed}.{group}".lstrip(".")
+        definitions[definition] = _object(drawn)
+        properties[group] = _tabs(group, texts[group], definition)
+    old = old_names(settings)
+    return _object(properties) | {"patternProperties": {f"^({'|'.join(old)})$": {}} if old else {}}
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    # A database may store them in another order.
+    for position, drawn in enumerate(properties.values()):
+        drawn["position"] = position
     return {
-        name: " ".join(description.split())
-        for name, description in zip(parts[::2], parts[1::2], strict=True)
+        "type": "object",
+        "title": "Change",
+        "properties": properties,
+        "additionalProperties": False,
     }
 
 
-def configured(settings: type, values: Mapping[str, Any]) -> Any:
-    """Make the settings that values of parameters mean; what is not given has its default."""
-    return _replaced(settings(), values, "")
+def _tabs(name: str, text: str, definition: str) -> dict[str, Any]:
+    """Draw an object as two tabs, of which the first has no fields and sends nothing."""
+    closed = {"type": "object", "title": "Defaults", "properties": {}}
+    opened = {"$ref": f"#/definitions/{definition}"}
+    described = {"title": _words(name), "description": _sentence(text)}
+    # What is wrong in a field is then said of that field, and not of all tabs.
+    return {**described, **opened, "anyOf": [closed, opened]}
 
 
-def _replaced(default: Any, values: Mapping[str, Any], prefix: str) -> Any:
-    changes = {}
-    for field in dataclasses.fields(default):
-        value, name = value_of(default, field), f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
-            changes[field.name] = _replaced(value, values, _inner(prefix, field.name))
-        else:
-            given = values.get(name, value)
-            # A parameter that is not given may come as its description.
-            changes[field.name] = given.default if isinstance(given, FieldInfo) else given
-    return dataclasses.replace(default, **changes)
+def _drawn(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
+    """Draw a field; an empty one stands for None where that is the default."""
+    schema = TypeAdapter(leaf.hint).json_schema()
+    kinds = schema.pop("anyOf", [])
+    if leaf.value is None or not default:
+        kinds = [kind for kind in kinds if kind.get("type") != "null"]
+    schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
+    if default and leaf.value is not None:
+        schema["default"] = to_jsonable_python(leaf.value)
+    return {**schema, "title": _words(name), "description": _sentence(leaf.text)}
 
 
-def flat_values(settings: Any) -> dict[str, Any]:
-    """The values of parameters that mean these settings, as JSON has them."""
-    values = {name: field.default for name, _, field in _flatten(settings, "", "")}
-    return {name: list(of) if isinstance(of, tuple) else of for name, of in values.items()}
+def _words(name: str) -> str:
+    return name.strip("_").replace("_", " ").capitalize()
 
 
-def _inner(prefix: str, name: str) -> str:
-    return prefix if name == CONFIG else f"{prefix}{name}_"
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -63,7 +63,8 @@ VARIABLE = "MSWITCH_OPERATORS"
 #: A name that cannot lead out of the storage, or be taken for an option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-OptionalName = Annotated[str, Field(pattern=f"^({_NAME})?$")]
+#: A pair; none; or in flow `refresh` the one before.
+PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
 #: A run, by where it lies in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
@@ -221,7 +222,7 @@ class Operators(_Table):
         except UserError as error:
             raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
         except ValidationError as error:
-            raise UserError(f"[launchers.{name}] of {FILE}: {_first(error)}") from error
+            raise UserError(f"[launchers.{name}] of {FILE}: {first_problem(error)}") from error
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
@@ -317,7 +318,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         text = file.read_text("utf-8") if given or file.exists() else ""
         operators = Operators.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        raise UserError(f"{file}: {_first(error)}") from error
+        raise UserError(f"{file}: {first_problem(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
     # A worker may run in another directory.
@@ -329,6 +330,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
     return operators
 
 
-def _first(error: ValidationError) -> str:
+def first_problem(error: ValidationError, *place: str) -> str:
+    """Say the first of what is wrong in one line, with its place."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
+    return f"{'.'.join(map(str, (*place, *first['loc'])))}: {first['msg'].lower()}"

@@ -59,7 +59,7 @@ def check_trainings(
     for name in {settings.launcher, evaluates}:
         operators.price(name, limited=settings.max_cost_usd is not None)
     check_capacity(launcher, (training(one, settings, examples) for one in planned))
-    evaluations = (one.evaluation(examples, settings.evaluate, watch=True) for one in planned)
+    evaluations = (one.evaluation(examples, settings.evaluation, watch=True) for one in planned)
     check_capacity(evaluator, evaluations)
     need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
     if isinstance(planned[0].out, Path):

@@ -177,7 +177,7 @@ class Trainings:
         return False
 
     def _evaluation(self, one: Planned, *, watch: bool) -> Job:
-        return one.evaluation(self.examples, self.settings.evaluate, watch=watch)
+        return one.evaluation(self.examples, self.settings.evaluation, watch=watch)
 
     def _evaluate(self, one: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
         """Evaluate a run by `follow_job`, or its `submit`."""

@@ -7,6 +7,7 @@ from cyclopts import App, Parameter
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import JobConfig, ModelChanges, TrainConfig
 from mswitch.models.transfer.config import DistillConfig
+from mswitch.pipelines.config_checks import Count
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.batches.mixtures import DEFAULT, find_mixture
 
@@ -27,10 +28,10 @@ def distill(
     from_: str | None = None,
     examples: Annotated[str, Parameter(name=("--examples", "--tasks"))],
     out: str,
-    step: int | None = None,
+    step: Count | None = None,
     mixture: str = DEFAULT,
     distillation: DistillConfig = DistillConfig(),
-    config: TrainConfig = TrainConfig(),
+    training: TrainConfig = TrainConfig(),
     changes: ModelChanges = ModelChanges(),
     job: JobConfig = JobConfig(),
 ) -> Summary:
@@ -72,7 +73,7 @@ def distill(
         preset,
         examples,
         out,
-        config,
+        training,
         distillation,
         chosen,
         changes,

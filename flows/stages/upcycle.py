@@ -4,6 +4,7 @@ from cyclopts import App
 
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.transfer.config import UpcycleConfig
+from mswitch.pipelines.config_checks import Count
 
 app = App(name="upcycle")
 
@@ -20,7 +21,7 @@ def upcycle(
     from_: str,
     examples: str,
     out: str,
-    step: int | None = None,
+    step: Count | None = None,
     config: UpcycleConfig = UpcycleConfig(),
 ) -> Summary:
     r"""Make a Switch Transformer of a trained dense model, to train on from where that ended.

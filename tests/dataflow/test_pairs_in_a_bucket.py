@@ -25,11 +25,12 @@ def server(tmp_path, bucket):
 
 def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
     top, pair = f"{bucket}/mswitch", server.storage / "pairs" / "short"
-    vocabulary = {"vocabulary_size": 1000, "vocabulary_character_coverage": 0.999}
-    server.finish("examples-sample", **vocabulary, inputs_length=32)
+    vocabulary = {"character_coverage": 0.999}
+    sizes = {"vocabulary_size": 1000, "inputs_length": 32}
+    server.finish("examples-sample", **sizes, vocabulary=vocabulary)
     assert storage.exists(f"{top}/examples/sample/_COMPLETED")
 
-    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    short = {"steps": 6, "training": {"batch_size": 2, "evaluations": 5}}
     server.finish("pretrain-pair-sample", name="short", **short)
     for name in PRESETS.values():
         run = f"{top}/pairs/short/{name}"
@@ -60,10 +61,9 @@ def test_all_goes_to_the_bucket_but_records_and_reports(server, bucket):
         "run": "pairs/short/mt5-tiny",
         "tasks": "toy",
         "steps": 4,
-        "batch_size": 4,
-        "eval_every": 2,
+        "training": {"batch_size": 4, "eval_every": 2},
     }
-    ended = server.finish("finetune-run", name="tuned", **wanted, predict_batch_size=8)
+    ended = server.finish("finetune-run", name="tuned", **wanted, predictions={"batch_size": 8})
     assert ended.state.message.startswith("accuracy on test of toy: ")
     assert storage.exists(f"{top}/finetuned/tuned/predictions/toy/test_reads.json")
     assert (server.storage / "finetuned" / "tuned-test" / "run.html").is_file()

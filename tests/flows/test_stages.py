@@ -80,9 +80,9 @@ def test_the_job_has_the_options_that_are_not_defaults(tmp_path):
 
 
 def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds():
-    schema = schema_of(Deployment(stage_flow(tokens), "run"), Operators())
+    schema = schema_of(Deployment(stage_flow(tokens), "run", settings_of(tokens)()), Operators())
     properties = schema["properties"]
-    assert list(properties) == ["name", "corpus", "launcher", "least"]
+    assert list(properties) == ["name", "corpus", "least", "launcher"]
     assert properties["corpus"]["description"].startswith("Name in `corpora` of the storage: a")
     assert properties["least"]["minimum"] == 0
 

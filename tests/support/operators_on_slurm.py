@@ -47,7 +47,7 @@ SCHEDULE = """
 [schedules."pretrain-pair-sample"]
 cron = "{cron}"
 active = true
-parameters = {{launcher = "cluster", steps = {steps}, checkpoint_every = {checkpoint_every}}}
+parameters = {{launcher = "cluster", steps = {steps}, training = {{checkpoint_every = {each}}}}}
 """
 ENDS = {"Completed", "Failed", "Cancelled"}
 PAIR = PairSettings()
@@ -69,7 +69,7 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
     then = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=2)
     with (served.directory / "operators.toml").open("a") as file:
         cron = f"{then.minute} {then.hour} * * *"
-        file.write(SCHEDULE.format(cron=cron, **shortened(steps)))
+        file.write(SCHEDULE.format(cron=cron, steps=steps, each=each(steps)))
     made.deploy()
     say(f"pretrain-pair-sample is scheduled for {then:%H:%M} UTC")
     run = until(lambda: scheduled(served), 300, lambda: made.log("server"))
@@ -98,8 +98,9 @@ def run_flows(made: Parts, served: Served, steps: int) -> Path:
 def run_on_both_nodes(served: Served, steps: int) -> Path:
     """Have a flow train a pair whose trainings have a process on each node; return it."""
     say("flow pretrain-pair-sample, each training on both nodes")
-    more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "model_parallel": 2}
-    finish(served, served.start("pretrain-pair-sample", **more, **shortened(steps)))
+    more = {"name": BOTH, "launcher": "cluster", "hosts": 2, "steps": steps}
+    training = {"model_parallel": 2, "checkpoint_every": each(steps)}
+    finish(served, served.start("pretrain-pair-sample", **more, training=training))
     pair = served.storage / "pairs" / BOTH
     for name in (PAIR.baseline, PAIR.candidate):
         record = read_record(pair / name)
@@ -110,9 +111,9 @@ def run_on_both_nodes(served: Served, steps: int) -> Path:
     return pair
 
 
-def shortened(steps: int) -> dict[str, int]:
-    """Settings of trainings with so many steps."""
-    return {"steps": steps, "checkpoint_every": max(1, steps // 8)}
+def each(steps: int) -> int:
+    """After how many steps a training of so many saves."""
+    return max(1, steps // 8)
 
 
 def scheduled(served: Served) -> UUID | None:
@@ -140,7 +141,9 @@ def run_commands(directory: Path, examples: Path, like: Path, steps: int, hosts:
     step.
     """
     pair = directory / "by-commands" / like.name
-    config = dataclasses.replace(PAIR.config, model_parallel=hosts, **shortened(steps))
+    config = dataclasses.replace(
+        PAIR.training, steps=steps, model_parallel=hosts, checkpoint_every=each(steps)
+    )
     options = [*options_of(config), f"--mixture={PAIR.mixture}"]
     for name in (PAIR.baseline, PAIR.candidate):
         run = pair / name
@@ -192,7 +195,7 @@ def main() -> int:
     """Run it all; 0 if the reports are equal."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, help="a new directory; by default a temporary one")
-    parser.add_argument("--steps", type=int, default=PAIR.config.steps, help="of each training")
+    parser.add_argument("--steps", type=int, default=PAIR.training.steps, help="of each training")
     given = parser.parse_args()
     if missing := what_is_missing():
         say(f"NO: {missing}")

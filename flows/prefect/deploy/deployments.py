@@ -24,6 +24,7 @@ from mswitch.flows.prefect.flows.refresh import refresh
 from mswitch.flows.prefect.flows.report import report
 from mswitch.flows.prefect.flows.stages import STAGE_FLOWS
 from mswitch.flows.prefect.form_defaults import (
+    DEFAULTS,
     AppendSettings,
     CorpusSettings,
     ExamplesSettings,
@@ -33,7 +34,7 @@ from mswitch.flows.prefect.form_defaults import (
     RefreshSettings,
     ReportSettings,
 )
-from mswitch.flows.prefect.form_fields import everyday, flat_values, parameters_of
+from mswitch.flows.prefect.form_fields import flat_name, form_schema, form_values, settings_class
 from mswitch.flows.prefect.operators_toml import (
     FILE,
     HOUSEKEEPING,
@@ -44,11 +45,7 @@ from mswitch.flows.prefect.operators_toml import (
     Schedule,
 )
 from mswitch.flows.prefect.owners import OWNER_TAG
-from mswitch.models.config import TrainConfig
-from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
-from mswitch.pipelines.examples.build import ExamplesConfig
-from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
 #: Prefect's name of the queue that every work pool has.
 QUEUE = "default"
@@ -89,25 +86,31 @@ class Deployment:
         return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
+    def defaults(self) -> str:
+        """Name of the settings that groups begin with; empty if the flow has but one."""
+        return self.kind if type(self.settings) in DEFAULTS else ""
+
+    @property
     def required(self) -> list[str]:
         """The everyday parameters that have to have a value: forms do not call them optional."""
-        values = {} if self.settings is None else flat_values(self.settings)
-        empty = ("None", "''", "[]", "False")
-        return [name for name in everyday(values) if repr(values[name]) not in empty]
+        if self.settings is None:
+            return []
+        values = form_values(self.settings)
+        names, empty = map(flat_name, self.settings.everyday), ("None", "''", "[]", "False")
+        return [name for name in names if repr(values[name]) not in empty]
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters whose values are required, or not the flow's defaults."""
         if self.settings is None:
             return {}
-        defaults = flat_values(type(self.settings)())
-        values = flat_values(self.settings)
-        required = self.required
-        return {
+        usual, required = form_values(type(self.settings)()), self.required
+        given = {
             name: value
-            for name, value in values.items()
-            if value != defaults[name] or name in required
+            for name, value in form_values(self.settings).items()
+            if value != usual[name] or name in required
         }
+        return given | ({"defaults": self.defaults} if self.defaults else {})
 
     @property
     def entrypoint(self) -> str:
@@ -117,34 +120,15 @@ class Deployment:
 
 #: All of them. Those called `sample` run as they are, in minutes.
 DEPLOYMENTS: Sequence[Deployment] = (
-    Deployment(corpus, "sample", CorpusSettings()),
-    Deployment(corpus, "mc4", CorpusSettings(name="mc4", config=CorpusConfig())),
+    *(Deployment(corpus, *named) for named in DEFAULTS[CorpusSettings].items()),
     Deployment(
         append_crawl,
         "monthly",
         AppendSettings(name="mc4"),
         Schedule(cron="0 6 5 * *"),
     ),
-    Deployment(examples, "sample", ExamplesSettings()),
-    Deployment(
-        examples,
-        "mt5",
-        ExamplesSettings(
-            name="mc4", corpus="mc4", vocabulary=VocabularyConfig(), config=ExamplesConfig()
-        ),
-    ),
-    Deployment(pretrain_pair, "sample", PairSettings()),
-    Deployment(
-        pretrain_pair,
-        "base",
-        PairSettings(
-            name="base",
-            examples="mc4",
-            baseline="mt5-base",
-            candidate="mswitch-base",
-            config=TrainConfig(),
-        ),
-    ),
+    *(Deployment(examples, *named) for named in DEFAULTS[ExamplesSettings].items()),
+    *(Deployment(pretrain_pair, *named) for named in DEFAULTS[PairSettings].items()),
     Deployment(
         refresh,
         "nightly",
@@ -155,7 +139,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(experiment, "sample", ExperimentSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
-    *(Deployment(one, "run") for one in STAGE_FLOWS),
+    *(Deployment(one, "run", settings_class(one.fn)()) for one in STAGE_FLOWS),
     Deployment(
         reconcile,
         "all",
@@ -249,14 +233,10 @@ def job_variables(operators_file: Path | None, further: Further = NOTHING) -> di
 
 def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
     """The schema of a deployment's parameters; a launcher is one of operators.toml."""
-    from prefect.utilities.callables import parameter_schema
-
-    schema = parameter_schema(deployment.flow.fn).model_dump_for_openapi()
-    schema["additionalProperties"] = False
+    if deployment.settings is None:
+        return {"type": "object", "properties": {}, "additionalProperties": False}
+    schema = form_schema(deployment.settings, deployment.defaults)
     schema["required"] = deployment.required
-    for name, _, field in parameters_of(type(deployment.settings)) if deployment.settings else ():
-        # Prefect has the parameter's name there.
-        schema["properties"][name]["title"] = field.title
     if "launcher" in schema["properties"]:
         names = ["local", *(name for name in operators.launchers if name != "local")]
         schema["properties"]["launcher"]["enum"] = names

@@ -20,7 +20,7 @@ from mswitch.flows.prefect.corpora import (
 )
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import AppendSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
@@ -39,7 +39,7 @@ def _name() -> str:
 
 
 @flow(name="append-crawl", flow_run_name=_name, **HOOKS)
-@flat
+@with_settings
 def append_crawl(settings: AppendSettings) -> None:
     """Add a crawl or files to a corpus that flow `corpus` built; by default the newest crawl."""
     operators = read_operators()

@@ -11,7 +11,7 @@ from mswitch.flows.prefect.corpora import (
 )
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import CorpusSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
@@ -19,13 +19,13 @@ from mswitch.flows.stages.stage import options_of
 
 
 @flow(name="corpus", flow_run_name=named("corpus {name}"), **HOOKS)
-@flat
+@with_settings
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     place = operators.directory("corpora", settings.name)
-    options = [*options_of(settings.config), f"--runner={settings.runner}"]
+    options = [*options_of(settings.build), f"--runner={settings.runner}"]
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
     inputs = settings.inputs
     if not inputs:

@@ -7,7 +7,7 @@ from prefect import flow
 
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import ExamplesSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
@@ -23,7 +23,7 @@ _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte
 
 
 @flow(name="examples", flow_run_name=named("examples {name}"), **HOOKS)
-@flat
+@with_settings
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, see how it suits each language, and write the examples."""
     operators = read_operators()
@@ -39,7 +39,7 @@ def examples(settings: ExamplesSettings) -> None:
     place = operators.directory("examples", settings.name)
     out = operators.destination(place)
     job = examples_stage.job(
-        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.config
+        record=place, corpus=corpus, vocab=vocabulary, out=out, config=settings.examples
     )
     follow_job(f"examples {settings.name}", job, launcher)
 

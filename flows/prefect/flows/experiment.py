@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from mswitch.flows.jobs.job import output_below
 from mswitch.flows.prefect.form_defaults import ExperimentSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
@@ -24,7 +24,7 @@ from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
 @flow(name="experiment", flow_run_name=named("experiment {name}"), **HOOKS)
-@flat
+@with_settings
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
 
@@ -62,7 +62,7 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
     presets = (settings.baseline, *settings.candidates)
     planned = []
     for seed, mixture, name in itertools.product(settings.seeds, settings.mixtures, presets):
-        config = dataclasses.replace(settings.config, seed=seed)
+        config = dataclasses.replace(settings.training, seed=seed)
         identity = {
             "preset": name,
             "options": options_of(config),

@@ -9,7 +9,7 @@ from mswitch.flows.prefect.approval import within_limit
 from mswitch.flows.prefect.cost import CostGuard
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import FinetuneSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
@@ -25,7 +25,7 @@ from mswitch.pipelines.outputs import read_manifest
 
 
 @flow(name="finetune", flow_run_name=named("finetune {name}: {run}"), **HOOKS)
-@flat
+@with_settings
 def finetune_run(settings: FinetuneSettings) -> State:
     """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""
     operators = read_operators()
@@ -45,7 +45,7 @@ def finetune_run(settings: FinetuneSettings) -> State:
     with open_files(origin) as files:
         files.refresh()
         preset = read_run(files.directory)["preset"]
-    planned = Planned(out, preset, settings.config, settings.mixture, place)
+    planned = Planned(out, preset, settings.training, settings.mixture, place)
     guard = CostGuard([planned], settings, operators, manifest, PREDICTIONS)
     split = "test" if "test" in splits else "validation"
 
@@ -59,15 +59,15 @@ def finetune_run(settings: FinetuneSettings) -> State:
             mixture=settings.mixture,
             step=settings.step,
             keep_moments=settings.keep_moments,
-            config=settings.config,
+            config=settings.training,
             job=JobConfig(distributed=settings.hosts > 1),
         )
-        progress = TrainingProgress(job, settings.config.steps, guard.note)
+        progress = TrainingProgress(job, settings.training.steps, guard.note)
         follow_job(f"finetune {settings.name}", job, launcher, guard.refuse, progress)
         predictions: list[dict[str, Any]] = [{"select": True}]
         predictions += [{"split": "test"}] if split == "test" else []
         for what in predictions:
-            job = predict_stage.job(record=place, run=out, config=settings.predict, **what)
+            job = predict_stage.job(record=place, run=out, config=settings.predictions, **what)
             follow_job(f"predict {settings.name}", job, launcher, guard.refuse)
 
     within_limit(guard, tune)

@@ -5,7 +5,7 @@ from prefect.states import Completed
 
 from mswitch.flows.prefect.begin_with import going_on
 from mswitch.flows.prefect.form_defaults import PairSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
@@ -15,17 +15,21 @@ from mswitch.flows.prefect.trainings import compare
 
 @flow(
     name="pretrain-pair",
-    flow_run_name=named("pretrain {name}: {candidate} against {baseline}, seed {seed}"),
+    flow_run_name=named("pretrain {name}: {candidate} against {baseline}"),
     **HOOKS,
 )
-@flat
+@with_settings
 def pretrain_pair(settings: PairSettings) -> State:
     """Train a dense and a sparse model, evaluate both, and report how they compare."""
     operators = read_operators()
     pair = operators.directory("pairs", settings.name)
     planned = [
         Planned(
-            operators.destination(pair / name), name, settings.config, settings.mixture, pair / name
+            operators.destination(pair / name),
+            name,
+            settings.training,
+            settings.mixture,
+            pair / name,
         )
         for name in (settings.baseline, settings.candidate)
     ]

@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Cancelling, Completed
 from mswitch.flows.prefect.flows.append_crawl import newest_dump
 from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
-from mswitch.flows.prefect.form_fields import JobCancelledError, flat
+from mswitch.flows.prefect.form_fields import JobCancelledError, with_settings
 from mswitch.flows.prefect.operators_toml import deployment_path, read_operators
 from mswitch.flows.prefect.owners import cancel_jobs, crash_hook
 from mswitch.flows.prefect.run_names import named
@@ -38,6 +38,8 @@ from mswitch.pipelines.progress import say
 CRASHED_SECS = 1800
 #: In place of the name of a pair to begin with: the one before.
 PREVIOUS = "{previous}"
+#: In place of deployments: no such stage. Forms cannot give an empty name.
+NONE = ("", "none")
 
 
 def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
@@ -58,7 +60,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
     on_cancellation=[cancel_stages],
     on_crashed=[crash_hook],
 )
-@flat
+@with_settings
 def refresh(settings: RefreshSettings) -> State:
     """Add the newest dump, or files, to a corpus; make examples of it, train a pair, and report.
 
@@ -79,18 +81,18 @@ def refresh(settings: RefreshSettings) -> State:
         dump = newest_dump(str(operators.common_crawl_list)) if dump == "latest" else dump
         added = {"dump": dump}
     last: FlowRun | None = None
-    if settings.append_deployment:
+    if settings.append_deployment not in NONE:
         last = finished(settings.append_deployment, {"name": settings.corpus, **added})
         # Continued on another day, it may have begun with an older one.
         dump = last.parameters.get("dump", dump)
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
     )
-    if settings.examples_deployment:
+    if settings.examples_deployment not in NONE:
         own = {**settings.examples_parameters, "name": examples, "corpus": settings.corpus}
         last = finished(settings.examples_deployment, own)
         examples = last.parameters["name"]
-    if settings.pair_deployment:
+    if settings.pair_deployment not in NONE:
         own = {**settings.pair_parameters, "name": pair, "examples": examples}
         if own.get("begin_with") == PREVIOUS:
             own["begin_with"] = previous_pair(operators.storage, settings.pair, pair)
@@ -101,7 +103,7 @@ def refresh(settings: RefreshSettings) -> State:
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
     """Refuse a pair that begins with another whose vocabulary its examples would not have."""
-    if not (settings.examples_deployment and settings.pair_deployment):
+    if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
     examples = _read_parameters(settings.examples_deployment) | settings.examples_parameters

@@ -4,7 +4,7 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from mswitch.flows.prefect.form_defaults import ReportSettings
-from mswitch.flows.prefect.form_fields import flat
+from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import crash_hook
 from mswitch.flows.prefect.run_names import named
@@ -16,7 +16,7 @@ from mswitch.flows.prefect.show import index_reports, write_page
     flow_run_name=named("report {name}: {candidate} against {baseline}"),
     on_crashed=[crash_hook],
 )
-@flat
+@with_settings
 def report(settings: ReportSettings) -> State:
     """Compare two evaluated runs language by language."""
     operators = read_operators()

@@ -7,7 +7,7 @@ from prefect import Flow, flow
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.follow import follow_job
-from mswitch.flows.prefect.form_fields import entries, flat
+from mswitch.flows.prefect.form_fields import describe, with_settings
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.run_names import named
@@ -25,8 +25,9 @@ LAUNCHER = "where it runs: a launcher of operators.toml."
 
 def settings_of(stage: Stage) -> type:
     """The settings of a flow that runs a stage: names of what it reads and makes, and all else."""
-    docs = entries(stage.function.__doc__ or "", "Args:")
+    docs = {**describe(stage.function)}
     fields: list[tuple[str, Any, Any]] = []
+    everyday: list[str] = []
     if stage.output not in stage.reads:
         fields.append(("name", Name, "sample"))
     for name, parameter in stage.parameters.items():
@@ -38,6 +39,12 @@ def settings_of(stage: Stage) -> type:
         elif name != stage.output and parameter.annotation is not JobConfig:
             empty = parameter.default is parameter.empty
             fields.append((name, parameter.annotation, "" if empty else parameter.default))
+            if dataclasses.is_dataclass(parameter.default):
+                docs[name] = (parameter.annotation.__doc__ or "").partition("\n")[0]
+                # A few fields are no group of their own.
+                own = [field.name for field in dataclasses.fields(parameter.default)]
+                everyday += [f"{name}.{field}" for field in own if name == "config"]
+                everyday += ["training.steps"] if name == "training" else []
     fields.append(("launcher", Name, "local"))
     docs |= {"name": NAME, "launcher": LAUNCHER}
     docs |= {
@@ -45,11 +52,12 @@ def settings_of(stage: Stage) -> type:
         for name, kind in stage.reads.items()
     }
     lines = [f"    {name}: {docs[name]}" for name, _, _ in fields if name in docs]
+    plain = [name for name, _, default in fields if not dataclasses.is_dataclass(default)]
     made = dataclasses.make_dataclass(
         "Settings",
         fields,
         frozen=True,
-        namespace={"__post_init__": check_fields},
+        namespace={"__post_init__": check_fields, "everyday": (*plain[:-1], *everyday, "launcher")},
     )
     made.__doc__ = "\n".join([f"Of flow `{stage.name}`.", "", "Attributes:", *lines])
     return made
@@ -84,7 +92,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     run.__name__ = run.__qualname__ = name.replace("-", "_")
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=named(of), **HOOKS)(flat(run))
+    return flow(name=name, flow_run_name=named(of), **HOOKS)(with_settings(run))
 
 
 # Prefect looks a flow up by these names, which are the words of its command.

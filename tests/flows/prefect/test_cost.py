@@ -25,7 +25,7 @@ from mswitch.models.presets import preset
 from mswitch.pipelines.errors import UserError
 
 SETTINGS = PairSettings()
-CONFIG = SETTINGS.config
+CONFIG = SETTINGS.training
 MANIFEST = {"inputs_length": 64, "targets_length": 32, "vocabulary_size": 512}
 HOUR = 3600.0
 

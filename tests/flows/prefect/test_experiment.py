@@ -100,8 +100,8 @@ def test_a_machine_trains_one_at_a_time_and_a_scheduler_gets_all():
 
 def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkeypatch):
     settings = PairSettings()
-    one = Planned(operators.storage / "run", "mt5-tiny", settings.config, settings.mixture)
-    job = one.evaluation("examples", settings.evaluate, watch=True)
+    one = Planned(operators.storage / "run", "mt5-tiny", settings.training, settings.mixture)
+    job = one.evaluation("examples", settings.evaluation, watch=True)
     of_run = evaluation_steps(one.config)
     steps = [one.out / "eval" / f"{step}.parquet" for step in of_run]
     one.out.mkdir(parents=True)
@@ -122,7 +122,7 @@ def test_a_finished_run_is_not_evaluated_again_in_the_same_way(operators, monkey
         return len(started)
 
     assert evaluate(settings) == 0
-    other = dataclasses.replace(settings, evaluate=EvaluateConfig(dtype="bfloat16"))
+    other = dataclasses.replace(settings, evaluation=EvaluateConfig(dtype="bfloat16"))
     assert evaluate(other) == 1
     steps[0].unlink()
     assert evaluate(settings) == 2

@@ -1,184 +1,210 @@
 """Forms and API refuse what the command refuses, and their values reach it as they are."""
 
-import dataclasses
+import functools
+from collections.abc import Iterator
 from dataclasses import astuple
 from typing import Annotated, Any
 
 import pytest
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from cyclopts import App, Parameter
-from prefect.utilities.callables import parameter_schema
-from prefect.utilities.schema_tools.validation import ValidationError, validate
+from prefect.utilities.schema_tools.validation import (
+    ValidationError,
+    preprocess_schema,
+    validate,
+)
 
 from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schema_of
 from mswitch.flows.prefect.form_defaults import (
+    DEFAULTS,
     CorpusSettings,
+    FinetuneSettings,
     PairSettings,
-    RefreshSettings,
 )
 from mswitch.flows.prefect.form_fields import (
-    EVERYDAY,
     JobCancelledError,
-    configured,
-    everyday,
-    flat,
-    flat_values,
+    flat_name,
+    leaves,
+    make_settings,
+    old_names,
+    with_settings,
 )
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
-from mswitch.pipelines.config_checks import constraints
+from mswitch.pipelines.config_checks import _constraints
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
+from mswitch.pipelines.progress import lines_to
 from mswitch.pipelines.vocabulary.train import VocabularyConfig
 
-FLOWS = {type(one.settings): one.flow for one in DEPLOYMENTS if one.settings is not None}
+FORMS = [one for one in DEPLOYMENTS if one.settings is not None]
+BY_NAME = {one.name: one for one in FORMS}
+each_form = pytest.mark.parametrize("form", FORMS, ids=lambda one: one.name)
 
 
-def check(values: dict[str, Any], schema: dict[str, Any]) -> None:
-    validate(values, schema, raise_on_error=True, preprocess=False)
+@functools.cache
+def schema_with_launchers(name: str) -> dict[str, Any]:
+    operators = Operators(launchers={"here": {"launcher": "local"}})
+    return preprocess_schema(schema_of(BY_NAME[name], operators))
 
 
-def schema_for(settings: type) -> dict[str, Any]:
-    return parameter_schema(FLOWS[settings].fn).model_dump_for_openapi()
+def check(form: Any, **values: Any) -> None:
+    """Check values as the server does, which puts them in place of the deployment's."""
+    schema = schema_with_launchers(form.name)
+    validate(form.parameters | values, schema, raise_on_error=True, preprocess=False)
 
 
-@pytest.mark.parametrize("settings", FLOWS)
-def test_every_field_is_described_and_has_a_default(settings):
-    properties = schema_for(settings)["properties"]
-
-    assert set(properties) == set(flat_values(settings()))
-    first = everyday(properties)
-    assert 1 < len(first) <= 10
-    assert list(properties)[: len(first)] == first
-    for name, field in properties.items():
-        assert field["description"], name
-        assert "default" in field, name
-        for one in (field, *field.get("anyOf", ())):
-            if one.get("type") in ("integer", "number"):
-                assert one.keys() & {"minimum", "exclusiveMinimum"}, name
-    check({}, schema_for(settings))
-
-
-def test_each_name_of_the_everyday_fields_is_one_of_some_flow():
-    assert set(EVERYDAY) <= {name for settings in FLOWS for name in flat_values(settings())}
-
-
-def bounded_fields(value: Any, prefix: str = ""):
-    """Each field of settings: its parameter's name, its bounds and its choices."""
-    for name, (bounds, choices) in constraints(type(value)).items():
-        inner = getattr(value, name)
-        if dataclasses.is_dataclass(inner):
-            yield from bounded_fields(inner, prefix if name == "config" else f"{prefix}{name}_")
+def fields(schema: dict[str, Any], form: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield each field that a form draws, those of opened groups too."""
+    for field in form["properties"].values():
+        if "$ref" in field:
+            assert field["anyOf"][0]["properties"] == {}
+            yield from fields(schema, schema["definitions"][field["$ref"].split("/")[-1]])
         else:
-            yield f"{prefix}{name}", bounds, choices
+            yield field
 
 
-def wrong_values(settings: type):
-    """Of each field one value beyond each bound, and one that is none of the choices."""
-    for name, bounds, choices in bounded_fields(settings()):
-        for bound in bounds:
-            [limit] = astuple(bound)
-            yield name, limit - 1 if isinstance(bound, Ge | Gt) else limit + 1
-        if choices:
-            yield name, "none-of-them"
+@each_form
+def test_a_form_begins_with_everyday_fields_and_draws_all_well(form):
+    schema = schema_of(form, Operators())
+
+    assert len(schema["properties"]) <= (15 if form.flow.name == "experiment" else 14)
+    assert 6 <= len(form.settings.everyday) <= 12
+    assert {*schema["required"]} <= {*list(schema["properties"])[: len(form.settings.everyday)]}
+    for field in fields(schema, schema):
+        assert not field["description"][0].islower(), field
+        kinds = field.get("anyOf", [field])
+        # Nothing says that it is of type None, or takes JSON.
+        drawn = {"string", "integer", "number", "boolean", "array"}
+        drawn |= {"null"} if "default" in field else set()
+        assert {kind["type"] for kind in kinds} <= drawn, field
+        for kind in kinds:
+            if kind["type"] in ("integer", "number"):
+                assert kind.keys() & {"minimum", "exclusiveMinimum"}, field
 
 
-@pytest.mark.parametrize("settings", FLOWS)
-def test_what_is_out_of_bounds_is_refused_by_both(settings):
-    schema = schema_for(settings)
-    for name, bounds, choices in bounded_fields(settings()):
-        within = [one for bound in bounds if isinstance(bound, Ge | Le) for one in astuple(bound)]
-        for value in (*within, *choices):
-            check({name: value}, schema)
-    values = list(wrong_values(settings))
-    assert values or settings is RefreshSettings
-    for name, value in values:
+@each_form
+def test_a_deployment_has_values_that_its_form_takes_and_mean_its_settings(form):
+    check(form)
+    assert make_settings(type(form.settings), form.parameters) == form.settings
+    for wrong in ({"launcher": "moon"}, {"stepz": 3}):
         with pytest.raises(ValidationError):
-            check({name: value}, schema)
-        with pytest.raises(UserError):
-            configured(settings, {name: value})
+            check(form, **wrong)
+    check(form, **({"launcher": "here"} if "launcher" in form.parameters else {}))
+
+
+@each_form
+def test_what_is_out_of_bounds_is_refused_by_both(form):
+    schema = schema_with_launchers(form.name)
+    for place, leaf in leaves(form.settings).items():
+        group, _, field = place.rpartition(".")
+        name, nested = flat_name(place), group and place not in form.settings.everyday
+        drawn = schema["definitions"][group]["properties"] if nested else schema["properties"]
+        bounds, choices = _constraints(leaf.hint)
+        for value in (*limits(bounds, Ge | Le, 0), *choices):
+            values = {"field": value}
+            properties = {"field": drawn[field if nested else name]}
+            validate(values, {"properties": properties}, raise_on_error=True, preprocess=False)
+        wrong = [*limits(bounds, Le | Lt, 1), *limits(bounds, Ge | Gt, -1)]
+        for value in (*wrong, *(["none-of-them"] if choices else [])):
+            values = {group: {field: value}} if nested else {name: value}
+            with pytest.raises(ValidationError):
+                check(form, **values)
+        if wrong or choices:
+            with pytest.raises(UserError, match=field):
+                make_settings(type(form.settings), form.parameters | values)
+
+
+def limits(bounds: list[Any], kinds: Any, beyond: int) -> list[float]:
+    return [limit + beyond for one in bounds if isinstance(one, kinds) for limit in astuple(one)]
 
 
 @pytest.mark.parametrize("name", ["../other", "/etc", "a/b", "", ".hidden", "-x", "a b", "x" * 101])
 def test_a_name_that_could_lead_out_of_the_storage_is_refused(name, tmp_path):
     with pytest.raises(ValidationError):
-        check({"name": name}, schema_for(PairSettings))
+        check(BY_NAME["pretrain-pair-sample"], name=name)
     with pytest.raises(UserError, match="cannot be the name of a run"):
         Operators(storage=tmp_path).directory("pairs", name)
 
 
-def test_the_schema_of_a_deployment_knows_the_launchers_and_no_other_fields():
-    operators = Operators(launchers={"here": {"launcher": "local"}})
-    [pair] = [one for one in DEPLOYMENTS if one.name == "pretrain-pair-sample"]
-    schema = schema_of(pair, operators)
+def test_what_is_given_of_a_group_is_merged_with_the_defaults():
+    base = BY_NAME["pretrain-pair-base"]
+    given = {"steps": 7, "training": {"batch_size": 8, "pack": 2}, "evaluation": None}
+    made = make_settings(PairSettings, base.parameters | given)
+    assert made.training == TrainConfig(steps=7, batch_size=8, pack=2)
+    assert made.evaluation == EvaluateConfig()
+    sample = make_settings(PairSettings, given)
+    assert sample.training.warmup_steps == DEFAULTS[PairSettings]["sample"].training.warmup_steps
+    with pytest.raises(UserError, match=r"training\.stepz is unknown: choose among "):
+        make_settings(PairSettings, {"training": {"stepz": 1}})
+    with pytest.raises(UserError, match="defaults 'large' are unknown: choose sample or base"):
+        make_settings(PairSettings, {"defaults": "large"})
 
-    given = pair.parameters
-    check(given | {"launcher": "here"}, schema)
-    for wrong in ({"launcher": "there"}, {"stepz": 3}):
+
+@each_form
+def test_names_of_fields_before_there_were_groups_are_understood(form):
+    kind, old = type(form.settings), old_names(form.settings)
+    changes = {"batch_size": 64, "evaluate_dtype": "float32", "report_resamples": 200}
+    known = leaves(form.settings)
+    values = {name: changes.get(name, known[place].value) for name, place in old.items()}
+    groups: dict[str, dict[str, Any]] = {}
+    for name, place in old.items():
+        group, _, field = place.partition(".")
+        groups.setdefault(group, {})[field] = values[name]
+    check(form, **values)
+    said: list[str] = []
+    with lines_to(said.extend):
+        made = make_settings(kind, form.parameters | values)
+    assert made == make_settings(kind, form.parameters | groups)
+    assert len(said) == bool(old)
+    if form.flow.name == "pretrain-pair":
+        assert "batch_size as training.batch_size" in said[0]
+        found = (made.training.batch_size, made.evaluation.dtype, made.report.resamples)
+        assert found == (64, "float32", 200)
+
+
+def test_nothing_and_a_default_of_nothing_are_told_apart():
+    assert make_settings(FinetuneSettings, {}).training.eval_every == 1000
+    for given in ({"training": {"eval_every": None}}, {"eval_every": None}):
+        check(BY_NAME["finetune-run"], **given)
+        assert make_settings(FinetuneSettings, given).training.eval_every is None
+
+
+def test_a_refresh_takes_changes_of_the_forms_of_its_stages():
+    form = BY_NAME["refresh-nightly"]
+    changes = {"begin_with": "{previous}", "steps": 3, "training": {"seed": 4}, "batch_size": 2}
+    check(form, pair_parameters=changes, examples_parameters={"vocabulary_file": "a.model"})
+    for wrong in ({"name": "other"}, {"stepz": 1}, {"training": {"seed": -1}}):
         with pytest.raises(ValidationError):
-            check(given | wrong, schema)
-    # What a form shows first is required, but for what may stay empty.
-    assert schema["required"][:3] == ["name", "examples", "baseline"]
-    assert "seed" in schema["required"]
-    titles = {name: field["title"] for name, field in schema["properties"].items()}
-    assert titles["batch_size"] == "Batch size"
-    assert titles["warmup_steps"] == "Training: Warmup steps"
-    assert titles["evaluate_dtype"] == "Evaluation: Dtype"
-    assert "max_cost_usd" not in schema["required"]
-    for name in schema["required"]:
-        with pytest.raises(ValidationError):
-            check({key: value for key, value in given.items() if key != name}, schema)
-
-
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one.name)
-def test_every_deployment_has_values_that_its_form_takes(deployment):
-    schema = schema_of(deployment, Operators())
-    check(deployment.parameters, schema)
-    if deployment.settings is not None:
-        made = configured(type(deployment.settings), deployment.parameters)
-        assert flat_values(made) == flat_values(deployment.settings)
-    titles = [field["title"] for field in schema["properties"].values()]
-    assert len(set(titles)) == len(titles)
-
-
-def test_values_are_given_flat_and_arrive_nested():
-    values = {"steps": 7, "batch_size": 8, "pack": 2, "evaluate_batch_size": 4, "report_seed": 3}
-
-    made = configured(PairSettings, values)
-
-    assert (made.config.steps, made.config.pack) == (7, 2)
-    assert (made.evaluate.batch_size, made.report.seed) == (4, 3)
-    assert made.config.warmup_steps == PairSettings().config.warmup_steps
+            check(form, pair_parameters=wrong)
 
 
 def test_a_derived_setting_stays_derived():
     """`keep_und` follows from `languages` where it is not given."""
-    assert flat_values(CorpusSettings())["keep_und"] is None
-    for given, kept in ((None, False), (True, True)):
-        values = {"languages": ["de"], "keep_und": given}
-        assert configured(CorpusSettings, values).config.keep_und is kept
+    for given, kept in (({}, False), ({"build": {"keep_und": True}}, True)):
+        assert make_settings(CorpusSettings, {"languages": ["de"], **given}).build.keep_und is kept
 
 
 def test_a_rule_of_several_fields_fails_the_run_in_one_line():
     seen = []
 
-    @flat
+    @with_settings
     def some_flow(settings: PairSettings) -> None:
         seen.append(settings)
 
-    state = some_flow(batch_size=30, pack=4)
+    state = some_flow(training={"batch_size": 30, "pack": 4})
 
     assert state.is_failed()
     assert state.message.startswith("--batch-size 30 is not a multiple of --pack 4")
     assert not seen
-    assert some_flow(batch_size=32, pack=4) is None
-    assert seen[0].config.rows == 8
+    assert some_flow(training={"batch_size": 32, "pack": 4}) is None
+    assert seen[0].training.rows == 8
 
 
 def test_a_flow_whose_job_was_cancelled_is_cancelled():
-    @flat
+    @with_settings
     def some_flow(settings: PairSettings) -> None:
         raise JobCancelledError("run: cancelled")
 
@@ -203,7 +229,6 @@ def parsed(config: Any) -> Any:
 CONFIGS = [
     CorpusConfig(),
     CorpusConfig(languages=("de", "sw"), keep_und=True, min_lines=1, drop_metadata_lines=False),
-    CorpusConfig(languages=("de",)),
     CorpusConfig(
         profile="modern",
         dedup_scope="language",

@@ -51,8 +51,7 @@ def test_three_nights_that_chain(server, dumps):
         name="nightly",
         inputs=[file],
         languages=["de"],
-        validation_per_mille=0,
-        min_validation_documents=2,
+        build={"validation_per_mille": 0, "min_validation_documents": 2},
     )
     gate = {"max_unknown_share": 1.0, "max_tokens_per_word": 1000.0}
     parameters = {
@@ -63,7 +62,7 @@ def test_three_nights_that_chain(server, dumps):
         "examples_deployment": "examples-sample",
         "examples_parameters": {"vocabulary_file": str(model), "inputs_length": 64, **gate},
         "pair_deployment": "pretrain-pair-sample",
-        "pair_parameters": {"steps": 6, "evaluations": 3, "batch_size": 4},
+        "pair_parameters": {"steps": 6, "training": {"evaluations": 3, "batch_size": 4}},
     }
 
     def night(day: int, newest: str, victim: str, **changes: Any) -> FlowRun:
@@ -123,7 +122,8 @@ def test_three_nights_that_chain(server, dumps):
 
     # The same pair with more steps is extended, and so is its report.
     pair = f"night-{NEWEST}-2026-01-04"
-    longer = {"steps": 12, "evaluations": 3, "batch_size": 4, "begin_with": first}
+    training = {"evaluations": 3, "batch_size": 4}
+    longer = {"steps": 12, "training": training, "begin_with": first}
     server.finish("pretrain-pair-sample", name=pair, examples=f"night-{NEWEST}", **longer)
     check_continued(server.storage / "pairs" / pair, server.storage / "pairs" / first)
 

@@ -284,7 +284,7 @@ def test_a_chain_of_nights_needs_one_vocabulary(pair, examples, refused, monkeyp
     expected = pytest.raises(UserError, match="give vocabulary_file in examples_parameters")
     with expected if refused else contextlib.nullcontext():
         refresh_flow.check_vocabulary_stays._task.fn.__wrapped__(settings)
-    alone = dataclasses.replace(settings, examples_deployment="")
+    alone = dataclasses.replace(settings, examples_deployment="none")
     refresh_flow.check_vocabulary_stays._task.fn.__wrapped__(alone)
 
 

@@ -38,7 +38,7 @@ def examples(tmp_path_factory):
 @pytest.fixture
 def planned(tmp_path):
     return [
-        Planned(tmp_path / name, name, SETTINGS.config, "mswitch")
+        Planned(tmp_path / name, name, SETTINGS.training, "mswitch")
         for name in ("mt5-tiny", "mswitch-tiny")
     ]
 
@@ -94,14 +94,14 @@ def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, c
 def test_what_cannot_run_or_be_reported_is_refused(
     settings, mixture, config, message, planned, examples
 ):
-    config = dataclasses.replace(SETTINGS.config, **config)
+    config = dataclasses.replace(SETTINGS.training, **config)
     one = dataclasses.replace(planned[0], mixture=mixture, config=config)
     with pytest.raises(UserError, match=message):
         check(dataclasses.replace(SETTINGS, **settings), [one], examples)
 
 
 def test_evaluations_at_even_distances_are_counted(planned, examples):
-    config = dataclasses.replace(SETTINGS.config, evaluations=2, eval_every=4)
+    config = dataclasses.replace(SETTINGS.training, evaluations=2, eval_every=4)
     one = dataclasses.replace(planned[0], config=config)
     check(SETTINGS, [one], examples)
     assert missing_bytes(one, 500) == 101 * checkpoint_bytes(one, 500)
@@ -128,7 +128,7 @@ def write_run(run, made_of, finished=True, **changes):
     found = json.loads((made_of / "manifest.json").read_text())
     identity = {name: found[name] for name in ("vocabulary_sha256", "config_hash")}
     identity |= {"path": "x", **changes.pop("examples", {})}
-    train = dataclasses.asdict(SETTINGS.config) | changes.pop("train", {})
+    train = dataclasses.asdict(SETTINGS.training) | changes.pop("train", {})
     config = {"examples": identity, "config_hash": "x", "train": train, **changes}
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"model": {"vocabulary_size": 512}, **config}))

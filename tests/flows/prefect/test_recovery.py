@@ -28,8 +28,8 @@ VICTIMS = ("worker", "engine", "worker and engine", "server", "job")
 #: Of a flow run; the budget of one that crashes is 20.
 KILLS_OF_A_RUN = 10
 PAIR = {
-    **{"steps": 1000, "batch_size": 2, "evaluations": 5, "warmup_steps": 10},
-    **{"checkpoint_every": 25},
+    "steps": 1000,
+    "training": {"batch_size": 2, "evaluations": 5, "warmup_steps": 10, "checkpoint_every": 25},
 }
 OPERATORS = """
 server = "http://127.0.0.1:{port}/api"

@@ -22,7 +22,10 @@ from mswitch.flows.prefect.show import key_of
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
 #: A pair that trains until it is ended.
-ENDLESS = {"steps": 1_000_000, "batch_size": 2, "evaluations": 3, "warmup_steps": 10}
+ENDLESS = {
+    "steps": 1_000_000,
+    "training": {"batch_size": 2, "evaluations": 3, "warmup_steps": 10},
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +60,9 @@ def names_with(server: Served, tag: str) -> set[str]:
         ("pretrain-pair-sample", {"baseline": "mt5-giant"}, "'mt5-giant' is not one of"),
         ("pretrain-pair-sample", {"launcher": "moon"}, "'moon' is not one of ['local']"),
         ("pretrain-pair-sample", {"stepz": 3}, "'stepz' was unexpected"),
-        ("corpus-sample", {"validation_per_mille": -7}, "-7 is less than the minimum of 0"),
+        ("corpus-sample", {"build": {"validation_per_mille": -7}}, "is not valid under any of"),
         ("corpus-sample", {"name": "../../etc"}, "does not match"),
-        ("corpus-sample", {"min_lines": "3; rm -rf /"}, "is not valid under any of the given"),
+        ("corpus-sample", {"build": {"min_lines": "3; rm"}}, "is not valid under any of the given"),
     ],
 )
 def test_the_api_refuses_what_the_command_refuses(server, deployment, parameters, message):
@@ -155,7 +158,7 @@ def test_deployed_again_nothing_differs_and_an_edit_is_found(server):
 
 
 def test_an_experiment_shares_its_runs(server):
-    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    short = {"steps": 6, "training": {"batch_size": 2, "evaluations": 5}}
     server.finish("experiment-sample", name="first", seeds=[0, 1], **short)
 
     runs = sorted((server.storage / "runs").glob("[!.]*"))
@@ -211,11 +214,10 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
         "run": "pairs/tiny/mt5-tiny",
         "tasks": "toy",
         "steps": 4,
-        "batch_size": 4,
-        "eval_every": 2,
+        "training": {"batch_size": 4, "eval_every": 2},
     }
     for _ in range(2):
-        ended = server.finish("finetune-run", name="tuned", **wanted, predict_batch_size=8)
+        ended = server.finish("finetune-run", name="tuned", **wanted, predictions={"batch_size": 8})
         assert ended.name == "finetune tuned: pairs/tiny/mt5-tiny"
         assert ended.state.message.startswith("accuracy on test of toy: ")
         assert ended.state.message.endswith(", test read 1 time")

@@ -40,7 +40,9 @@ def jobs_alive(server: Served) -> list[list[str]]:
 
 def test_a_person_approves_what_a_pair_costs_and_it_stops_there(server):
     run = server.start(
-        "pretrain-pair-sample", name="dear", steps=1_000_000, batch_size=2, max_cost_usd=5
+        "pretrain-pair-sample",
+        **{"name": "dear", "steps": 1_000_000, "max_cost_usd": 5},
+        training={"batch_size": 2},
     )
 
     # The estimate is above the limit: nothing is started before a person has decided.

@@ -50,8 +50,7 @@ def test_the_newest_dump_is_added_once(server, dumps):
         name="grown",
         inputs=[file],
         languages=["de"],
-        validation_per_mille=0,
-        min_validation_documents=0,
+        build={"validation_per_mille": 0, "min_validation_documents": 0},
     )
     assert sites(server) == {f"{OLD}.de"}
 
@@ -99,8 +98,8 @@ def test_files_are_added_in_place_of_a_dump(server, dumps):
             "examples": "own-{date}",
             "pair": "own-{date}",
             "timezone": "Europe/Berlin",
-            "examples_deployment": "",
-            "pair_deployment": "",
+            "examples_deployment": "none",
+            "pair_deployment": "none",
         },
         state=Scheduled(scheduled_time=then),
     ).id

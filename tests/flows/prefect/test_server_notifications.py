@@ -66,7 +66,7 @@ def test_a_flow_run_that_fails_is_told_with_its_reason(server, received):
     run = server.start("pretrain-pair-sample", name="wrong", examples="none")
     server.wait(run, {"Failed"})
     assert message(received, "pretrain wrong", "failure") == (
-        "pretrain wrong: mswitch-tiny against mt5-tiny, seed 0: Failed. "
+        "pretrain wrong: mswitch-tiny against mt5-tiny: Failed. "
         f"{server.storage}/examples/none does not exist: give an examples directory (from "
         "`mswitch examples build`)"
     )
@@ -93,9 +93,9 @@ def test_a_job_without_progress_is_told(server, received):
 
 
 def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received):
-    short = {"steps": 6, "batch_size": 2, "evaluations": 5}
+    short = {"steps": 6, "training": {"batch_size": 2, "evaluations": 5}}
     ended = server.finish("pretrain-pair-sample", name="short", **short)
-    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny, seed 0"
+    assert ended.name == "pretrain short: mswitch-tiny against mt5-tiny"
     assert (server.storage / "pairs" / "short" / "report" / "report.html").is_file()
     pages = server.artifacts("markdown")
     assert "report.html" in pages["report-short-report"]["data"]
@@ -116,6 +116,7 @@ def test_a_pair_runs_to_its_report_and_is_told_with_its_verdict(server, received
 
 
 def test_a_crash_is_told_once_and_says_what_follows(server, received):
+    # As a schedule may have it from before there were groups.
     run = server.start("pretrain-pair-sample", name="long", steps=100_000, batch_size=2)
     server.wait(run, {"Running"})
     [engine] = until(lambda: engines(run), 60)
@@ -125,7 +126,9 @@ def test_a_crash_is_told_once_and_says_what_follows(server, received):
     words = "The process of this flow run ended. Its jobs keep running; it starts again within"
     until(lambda: (server.client.read_flow_run(run).state.message or "").startswith(words), 200)
     told = message(received, "pretrain long", "warning")
-    assert "seed 0 crashed at " in told
+    assert "mt5-tiny crashed at " in told
+    new = "give batch_size as training.batch_size: the old names are understood"
+    assert any(new in line for line in server.lines(run))
     assert told.endswith("It starts again within two minutes, time 2 of 20.")
 
 

@@ -34,8 +34,8 @@ def shown(monkeypatch):
 
 
 def trainings_of(runs, out) -> Trainings:
-    settings = PairSettings(config=dataclasses.replace(PairSettings.config, steps=100))
-    planned = [Planned(run, run.name, settings.config, settings.mixture) for run in runs]
+    settings = PairSettings(training=dataclasses.replace(PairSettings.training, steps=100))
+    planned = [Planned(run, run.name, settings.training, settings.mixture) for run in runs]
     reports = {out: ([runs[0]], [runs[1]])}
     guard: Any = SimpleNamespace(launcher=Local(), note=str, refuse=lambda: None)
     return Trainings(planned, settings, out, Local(), reports, guard)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mswitch.flows.prefect.form_fields import attribute_docs
+from mswitch.flows.prefect.form_fields import describe
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.fingerprints import fingerprint, fingerprint_lines, unpack
 from mswitch.pipelines.corpus.recipes import (
@@ -212,7 +212,7 @@ def test_languages_have_aliases_and_uncertain_text_is_kept_unless_they_are_chose
 
 
 def test_the_help_of_an_option_names_the_recipes_threshold():
-    docs = attribute_docs(CorpusConfig)
+    docs = describe(CorpusConfig)
     named = {
         option: re.search(r"\(mC4: ([\d,]+)\)", docs[option])
         for option in ("max_page_characters", "min_lines", "min_long_line_characters",
