@@ -219,7 +219,7 @@ def confusions(gold: Sequence[str], given: Sequence[str], most: int = 15) -> lis
 
 
 def document(data: Path) -> str:
-    """The generated part of docs/explain/language-identification.md."""
+    """The generated part of docs/experiments/2026-11-30-languages-identified.md."""
     held_out = langid_texts.held_out_samples(data)
     tuning = langid_texts.tuning_samples(data)
     model = langid_texts.fetch_model(data)
@@ -257,7 +257,7 @@ def document(data: Path) -> str:
 
 
 def main() -> int:
-    page = ROOT / "docs/explain/language-identification.md"
+    page = ROOT / "docs/experiments/2026-11-30-languages-identified.md"
     given = options(__doc__, data=ROOT / "runs/langid", out=page, fit=False)
     given.data.mkdir(parents=True, exist_ok=True)
     try:
