@@ -56,17 +56,17 @@ class Model:
     changes: ModelChanges = ModelChanges()  # noqa: RUF009, it is frozen
 
     def config(self, vocabulary_size: int) -> ModelConfig:
-        """The model as it is trained."""
+        """Return the model as it is trained."""
         model = self.changes.apply_to(preset(self.preset).model)
         return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
     def changed(self, **changes: Any) -> "Model":
-        """The model with further changes."""
+        """Return the model with further changes."""
         return dataclasses.replace(self, changes=dataclasses.replace(self.changes, **changes))
 
 
 def pair(dense: str, sparse: str, **changes: Any) -> dict[str, Model]:
-    """A sparse model and its dense twin: two presets, changed alike."""
+    """Return a sparse model and its dense twin: two presets with the same changes."""
     return {"dense": Model(dense).changed(**changes), "sparse": Model(sparse).changed(**changes)}
 
 
@@ -130,7 +130,7 @@ class Setting:
         )
 
     def only(self, names: Collection[str]) -> "Setting":
-        """The setting with the models of these names, and the reports that compare them."""
+        """Return the setting with only these models, and the reports that compare them."""
         if unknown := [name for name in names if name not in self.models]:
             raise UserError(f"--models: no {unknown[0]!r}: choose among {', '.join(self.models)}")
         reports = {
@@ -335,7 +335,7 @@ def find_setting(name: str) -> Setting:
 
 
 def setting_for(found: Devices) -> str:
-    """The name of the largest setting that fits a machine."""
+    """Return the name of the largest setting that fits a machine."""
     fitting = [name for name, setting in SETTINGS.items() if setting.fits(found)]
     if not fitting:
         raise UserError(
@@ -346,7 +346,7 @@ def setting_for(found: Devices) -> str:
 
 
 def flops_per_sec(found: Devices) -> float | None:
-    """What training is expected to reach on a machine; None where its peak rate is unknown."""
+    """Return the FLOP/s that training should reach here; None if the peak rate is unknown."""
     if found.platform == "cpu":
         return CPU_CORE_FLOPS * available_cores()
     peak = find_peak_flops(found.kind)

@@ -69,7 +69,7 @@ class Request:
     finetune_steps: int | None = None
 
     def setting_of(self, name: str) -> Setting:
-        """A setting with the models that were asked for."""
+        """Return the setting with the requested models."""
         setting = find_setting(name)
         return setting.only(self.models) if self.models else setting
 
@@ -122,10 +122,10 @@ class Plan:
 
 
 def settled(request: Request, out: Path) -> Plan:
-    """The plan that was made for `out`, which the caller has locked, or a new one.
+    """Return the stored plan of `out`, which the caller has locked, or make a new one.
 
-    Seeds and models may be added to those of an earlier plan, or left out, and steps be added: all
-    else of runs stays as it was. Fine-tuned runs are of the steps that their origin had.
+    Compared with a stored plan, seeds and models may be added or left out, and steps added. All
+    other settings of runs stay. Fine-tuned runs begin at the steps that their origin had.
     """
     path, asked = out / FILE, identifying_settings(request)
     if path.is_file():
@@ -244,14 +244,14 @@ def usable_devices(
 
 
 def data_setting(request: Request, setting: Setting) -> Setting:
-    """The setting by which text becomes examples: the small sample takes the demo's."""
+    """Return the setting that makes examples of text: the small sample takes the demo's."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 
 
 @dataclasses.dataclass(frozen=True)
 class _Data:
-    """What a training reads, or a guess where that is not there yet.
+    """Data that a training reads, or a guess if it does not exist yet.
 
     Attributes:
         lengths: of inputs and targets, in tokens.
@@ -304,7 +304,7 @@ def _data(request: Request, setting: Setting) -> _Data:
 
 
 def _about(value: float) -> str:
-    """A number to two figures, without an exponent."""
+    """Format a number to two figures, without an exponent."""
     return f"{float(f'{value:.2g}'):,g}"
 
 

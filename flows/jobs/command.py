@@ -7,7 +7,7 @@ from mswitch.flows.jobs.job import Job
 
 
 def cancel_command(job: Job) -> tuple[str, ...] | None:
-    """The command that ends what a job may leave running elsewhere; None where it leaves nothing.
+    """Return the command that ends a job's work elsewhere, or None if it has none.
 
     Jobs of Dataflow outlive the command that waits for them.
     """
@@ -18,7 +18,7 @@ def cancel_command(job: Job) -> tuple[str, ...] | None:
 
 
 def differences(argv: Sequence[str], other: Sequence[str]) -> str:
-    """What two command lines differ in: their options, or else the command."""
+    """Name the difference of two command lines: their options, or the command itself."""
     ours, theirs = _options(argv), _options(other)
     names = sorted(
         name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
@@ -27,7 +27,7 @@ def differences(argv: Sequence[str], other: Sequence[str]) -> str:
 
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each option; under "" the words before the first."""
+    """Return the values of each option; under "" the words before the first option."""
     found, name = {"": list[str]()}, ""
     for word in argv:
         if word.startswith("--"):
@@ -39,6 +39,6 @@ def _options(argv: Sequence[str]) -> dict[str, list[str]]:
 
 
 def parts(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-    """What is of the command itself, and Beam's options with the `--` before them."""
+    """Split a command line into the command's words and Beam's options, which begin with `--`."""
     end = argv.index("--") if "--" in argv else len(argv)
     return argv[:end], argv[end:]

@@ -69,7 +69,7 @@ def write_code(file: Path, code: int) -> None:
 
 
 def read_code(file: Path) -> dict[str, Any]:
-    """What `write_code` left: `code`, and when the process `ended`."""
+    """Read what `write_code` wrote: `code`, and when the process `ended`."""
     return json.loads(file.read_bytes())
 
 

@@ -116,22 +116,22 @@ class Job:
         return job_directory(self.place)
 
     def left(self, attempt: int, suffix: str) -> str:
-        """The file of an attempt that processes on other machines leave, beside the output."""
+        """Return the file, beside the output, of an attempt on other machines."""
         if isinstance(self.out, Path):
             return str(self.file(attempt, suffix))
         parent, _, name = self.out.rpartition("/")
         return storage.join(parent, f".{name}.job", f"{self.name(attempt)}{suffix}")
 
     def name(self, attempt: int) -> str:
-        """The name of an attempt (counted from 1), in the scheduler and of its files."""
+        """Return the name of an attempt (counted from 1) in the scheduler and in its files."""
         return f"mswitch-{self.key}-{attempt}"
 
     def file(self, attempt: int, suffix: str) -> Path:
-        """The file of an attempt with this suffix, such as `.log`."""
+        """Return the file of an attempt with this suffix, such as `.log`."""
         return self.directory / f"{self.name(attempt)}{suffix}"
 
     def attempt_of(self, name: str) -> int | None:
-        """The number of the attempt with this name; None for a name that is not of this job."""
+        """Return the number of the attempt with this name, or None if it is not of this job."""
         key, _, number = name.rpartition("-")
         return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
 
@@ -205,7 +205,7 @@ def job_directory(place: Path) -> Path:
 
 
 def output_below(prefix: Path, name: str) -> Path:
-    """The output called `name` in the storage of all runs; for names that come from a form."""
+    """Return the output called `name`, as a form gives it, in the storage of all runs."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
@@ -292,7 +292,7 @@ class Launcher(Protocol):
         ...
 
     def find(self, job: Job) -> Sequence[int]:
-        """The attempts that were started, in order, whether or not a record has them."""
+        """List the started attempts in order, even those that no record has."""
         ...
 
     def poll(self, job: Job, attempt: int) -> Status:
@@ -300,7 +300,7 @@ class Launcher(Protocol):
         ...
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Some lines of an attempt after byte `start` of its log, and where the next ones start."""
+        """Read lines of an attempt's log from byte `start`; return them and the next start."""
         ...
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
@@ -335,7 +335,7 @@ def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], 
 
 
 def whole_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
-    """The lines of what was read of a log from byte `start` on, and where the next ones start."""
+    """Split bytes of a log from `start` on into lines; return them and the next start."""
     end_is_near = len(data) < READ_BYTES
     if (end_is_near and not over) or (not end_is_near and b"\n" in data):
         data = data[: data.rfind(b"\n") + 1]

@@ -153,7 +153,7 @@ class Kubernetes:
         _accept(self._kubectl("create", "--filename=-", *options, given=given))
 
     def manifest(self, job: Job, attempt: int) -> Json:
-        """The Job of an attempt."""
+        """Return the Job of an attempt."""
         labels = {KEY: job.key, SERVICE: "job"}
         # The first pod that fails ends the Job, and the rule that it met says why for as long as
         # there is the Job; the pod may be gone.
@@ -252,13 +252,13 @@ class Kubernetes:
         return [word.replace("$", "$$") for word in words]
 
     def find(self, job: Job) -> Sequence[int]:
-        """The attempts in the cluster, and those that have left a file."""
+        """List the attempts that are in the cluster or have written a file."""
         names = [one["metadata"]["name"] for one in self._get(job) if one["kind"] == "Job"]
         names += [name.partition(".")[0] for name in _left(job) if TASK in name]
         return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """What the API says; exit codes are first of all those that the processes left."""
+        """Ask the API; exit codes that processes have written come before the API's."""
         name, found = job.name(attempt), self._get(job)
         its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
         pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
@@ -318,7 +318,7 @@ class Kubernetes:
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
     def _warning(self, name: str) -> str:
-        """The last event of a Job without pods: a quota, or a service account that is missing."""
+        """Return the last event of a Job without pods, such as a quota or no service account."""
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
         return events[-1]["message"] if events else ""
@@ -336,7 +336,7 @@ class Kubernetes:
 
 
 def _left(job: Job) -> dict[str, int]:
-    """The files that processes of all attempts have left, by name, and their sizes."""
+    """Return the sizes of all files that attempts have written, by name."""
     directory = job.left(1, "").rpartition("/")[0]
     with reaching(directory):
         return storage.file_sizes(directory)
@@ -361,7 +361,7 @@ def _accept(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
-    """What kubectl complains of; it says some of it for each kind of object."""
+    """Return kubectl's complaint; it repeats some lines for each kind of object."""
     lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
     return " ".join(dict.fromkeys(lines))
 

@@ -77,7 +77,7 @@ def _ended_by(pod: Json) -> Iterator[str]:
 
 
 def _states(pod: Json) -> list[Json]:
-    """What its container's state says, whichever it is."""
+    """Return the details of the container's state, whichever state it is in."""
     return [
         state
         for one in pod["status"].get("containerStatuses", ())

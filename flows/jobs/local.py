@@ -92,7 +92,7 @@ class Local:
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:
-        """The attempts that have a host process, or had one."""
+        """List the attempts that have or had a host process."""
         numbers = [job.attempt_of(path.stem) for path in job.directory.glob("mswitch-*.lock")]
         return sorted(n for n in numbers if n is not None and self._was_started(job, n))
 
@@ -134,7 +134,7 @@ class Local:
 
 
 def _host_of(job: Job, attempt: int) -> dict[str, Any]:
-    """What the host process wrote into the lock file: `pid`, `node`, `started`; or nothing."""
+    """Read `pid`, `node` and `started` of the host process from the lock file, if there."""
     try:
         return json.loads(job.file(attempt, ".lock").read_bytes())
     except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros

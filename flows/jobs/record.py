@@ -115,7 +115,7 @@ class Record:
         return self.earlier_host_hours + self.job.hosts * hours
 
     def as_json(self) -> dict[str, Any]:
-        """The record as its file has it."""
+        """Return the record as its file has it."""
         value = dataclasses.asdict(self)
         value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
         value["job"]["record"] = str(self.job.record) if self.job.record else None
@@ -129,7 +129,7 @@ _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
 def read_record(place: Path) -> Record | None:
-    """The record of the job with that name (`Job.place`), such as its output; None without one."""
+    """Read the record of a job by its `Job.place`, such as its output; None without one."""
     return _read(job_directory(place))
 
 

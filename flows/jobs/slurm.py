@@ -148,13 +148,13 @@ class Slurm:
             raise UserError(f"sbatch refuses the job: {reason}")
 
     def find(self, job: Job) -> Sequence[int]:
-        """The attempts in the queue, and those that have left a file."""
+        """List the attempts that are in the queue or have written a file."""
         names = [entry.name for entry in self._queue()]
         names += [path.stem for path in job.directory.glob(f"*{CLAIM}")]
         return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """What the queue says; exit codes are those that the processes left."""
+        """Ask the queue; exit codes are those that the processes have written."""
         entries = self._entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]
@@ -190,14 +190,14 @@ class Slurm:
                 _call("scancel", "--full", "--signal=KILL", entry.id)
 
     def _ends(self, job: Job, attempt: int) -> list[Path]:
-        """What the processes left that have ended."""
+        """Read the files of processes that have ended."""
         return sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
 
     def _entries(self, job: Job, attempt: int) -> list[_Entry]:
         return [entry for entry in self._queue() if entry.name == job.name(attempt)]
 
     def _queue(self) -> list[_Entry]:
-        """The jobs of this user, with those that ended not long ago.
+        """Return the jobs of this user, including those that ended recently.
 
         Raises:
             Unreachable: Slurm does not answer.

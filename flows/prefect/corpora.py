@@ -38,7 +38,7 @@ def crawl_of(
 
 
 def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None:
-    """What is known of Dataflow, where a build with these options runs there."""
+    """Return what is known of Dataflow, if a build with these options runs there."""
     if "--runner=dataflow" not in options:
         return None
     if operators.dataflow is None:
@@ -89,7 +89,7 @@ def build_job(
     *,
     append: bool,
 ) -> Job:
-    """The job that turns a crawl into Parquet per language, or adds it to what is there.
+    """Return the job that turns a crawl into Parquet per language, or adds it to what is there.
 
     Args:
         inputs: crawl files.

@@ -118,7 +118,7 @@ class CostGuard:
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
-        """What was spent and what all will cost, for a line of progress."""
+        """Return what was spent and what all will cost, for a line of progress."""
         if self.price is None:
             return ""
         spent, (left, _) = self.spent(), self.to_come()
@@ -136,7 +136,7 @@ class CostGuard:
         return self._before[one.place]
 
     def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
-        """The newest run with this model and these settings on the same launcher and hosts."""
+        """Return the newest run of this model and settings on the same launcher and hosts."""
         tokens = one.config.rows * sum(self._lengths(one.config))
         found, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):
@@ -169,7 +169,7 @@ class CostGuard:
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
 
     def _model(self, one: Planned) -> ModelConfig | None:
-        """The model of a preset; None where it is that of the run that it begins with."""
+        """Return the model of a preset; None where it is that of the run that it begins with."""
         if one.preset not in PRESETS:
             return None
         vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])

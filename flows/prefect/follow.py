@@ -221,7 +221,7 @@ class _Follower:
             self._leave("pause")
 
     def suspended(self) -> State:
-        """The state of this flow run, which is Suspended; made so if the job alone was paused.
+        """Return this flow run's state, Suspended; set it if only the job was paused.
 
         Raises:
             Abort: it was suspended and has been resumed since.

@@ -134,7 +134,7 @@ class Price(_Table):
         return self
 
     def usd(self, host_hours: float) -> float:
-        """What hosts cost for so many hours."""
+        """Return the cost of hosts for a number of hours."""
         return host_hours * (self.host_hour or (self.chip_hour or 0.0) * self.chips)
 
 
@@ -213,7 +213,7 @@ class Operators(_Table):
         return storage
 
     def launcher(self, name: str) -> Launcher:
-        """The launcher of that name."""
+        """Return the launcher of that name."""
         profiles = {"local": {"launcher": "local"}, **self.launchers}
         if name not in profiles:
             raise UserError(f"unknown launcher {name!r}: choose among {', '.join(profiles)}")
@@ -236,7 +236,7 @@ class Operators(_Table):
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
-        """The launcher that evaluates what the launcher of that name trained, on one host."""
+        """Return the launcher that evaluates, on one host, what the named launcher trained."""
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
@@ -244,7 +244,7 @@ class Operators(_Table):
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def price(self, name: str, *, limited: bool) -> Price | None:
-        """The price of a launcher; None if it has none.
+        """Return the price of a launcher; None if it has none.
 
         Args:
             name: of the launcher.
@@ -258,7 +258,7 @@ class Operators(_Table):
         return self.prices.get(name)
 
     def price_of(self, record: Record) -> Price | None:
-        """The price of the launcher that has the attempts of a job."""
+        """Return the price of the launcher that has the attempts of a job."""
         found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
         return next((self.prices[name] for name in found), None)
 

@@ -31,12 +31,12 @@ _GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateTyp
 
 
 def owner_of(flow_run_id: UUID | str) -> str:
-    """The owner of a job that a flow run asked for."""
+    """Return the owner of a job that a flow run asked for."""
     return f"{_OWNER}{flow_run_id}"
 
 
 def flow_run_of(owner: str) -> UUID | None:
-    """The flow run that asked for a job; None if a person did."""
+    """Return the flow run that asked for a job; None if a person did."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 
@@ -61,7 +61,7 @@ def started_by() -> str:
 
 
 def read_flow_run(owner: str) -> FlowRun | None:
-    """The flow run that asked for a job; None if it is gone, or a person asked."""
+    """Return the flow run that asked for a job; None if it is gone, or a person asked."""
     flow_run_id = flow_run_of(owner)
     if flow_run_id is None:
         return None

@@ -73,14 +73,14 @@ class Planned:
             return storage.exists(storage.join(self.out, name))
 
     def evaluation(self, examples: Path | str, config: EvaluateConfig, *, watch: bool) -> Job:
-        """The job that evaluates it; with `watch`, each checkpoint until the training has ended."""
+        """Return the job that evaluates it; with `watch`, each checkpoint until training ends."""
         return evaluate.evaluate.job(
             record=self.record, run=self.out, examples=examples, config=config, watch=watch
         )
 
 
 def training(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
-    """The job that pretrains one model, from random parameters or on from another run."""
+    """Return the job that pretrains one model, from random parameters or on from another run."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,
         "record": planned.record,

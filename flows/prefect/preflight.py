@@ -81,7 +81,7 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """A run that was begun keeps its vocabulary and examples."""
+    """Keep the vocabulary and examples of a run that was begun."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]

@@ -157,7 +157,7 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
 
 
 def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
-    """The metrics of the last steps that a run wrote down whole, at most `count` of them.
+    """Return the metrics of the last steps that a run wrote down whole, at most `count` of them.
 
     A bucket, in which they are as old as the last checkpoint, is asked once a minute.
 

@@ -151,7 +151,7 @@ class Trainings:
         return [one for one in self.trainings.values() if one not in self._done]
 
     def _next(self) -> Planned | None:
-        """What to train next; nothing where one failed, since nothing is compared without it."""
+        """Return the trainings to start next; none if one failed: all are compared with it."""
         if any(one.state.is_failed() for one in self._done):
             return None
         return next((one for one in self.planned if one.place not in self.trainings), None)

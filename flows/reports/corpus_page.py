@@ -96,7 +96,7 @@ def render(
 
 
 def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page knows of a language: sizes, survey, and what follows from them."""
+    """Return the page's data of a language: sizes, survey, and what follows from them."""
     known = languages().get(total["lang"])
     letters = sum(seen["scripts"].values())
     return {
@@ -111,7 +111,7 @@ def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _median(counts: Sequence[int]) -> float | None:
-    """The middle of the bin that holds the median."""
+    """Return the middle of the bin that holds the median."""
     left = sum(counts) / 2
     for index, count in enumerate(counts):
         left -= count

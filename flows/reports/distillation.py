@@ -174,7 +174,7 @@ class _Language:
 def measure_share(
     losses: Losses, drawn: Losses | None, config: ReportConfig
 ) -> dict[str, Estimate | None]:
-    """The teacher's gain, what the student gained, and the share that it kept.
+    """Return the gains of teacher and student, and the share that the student kept.
 
     Args:
         losses: [K, 3] of each seed.
@@ -227,7 +227,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
 
 
 def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
-    """The same of the mean over trained languages, drawn like documents (`headline.pool`)."""
+    """Return the same for the mean over trained languages, drawn as in `headline.pool`."""
     trained = [each for each in found if each.trained]
     if not trained:
         return None
@@ -246,7 +246,7 @@ def _data(
     of_long: Pairs | None,
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """What distillation.json holds."""
+    """Return the contents of distillation.json."""
     baseline, teacher = (merged(side) for side in zip(*of_teacher, strict=True))
     students = [merged([student for _, student in pairs]) for _, pairs in of_students]
     names = [f"distilled {name}" for name in model_names(students)]
@@ -312,7 +312,7 @@ def _measured(
     found: Sequence[_Language],
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """What is reported of one student, or of the long baseline."""
+    """Return the report's data of one student, or of the long baseline."""
     by_language = {}
     for each in found:
         drawn = each.drawn if each.clusters >= MINIMUM_UNITS else None

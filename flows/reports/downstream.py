@@ -137,7 +137,7 @@ def _measure(
 def _speed_up(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], lead: Result
 ) -> dict[str, Any]:
-    """The scores of both models by steps of pretraining, and the speed-up."""
+    """Return the scores of both models by steps of pretraining, and the speed-up."""
     steps = [run.origin_step for run in baselines if run.origin_step is not None]
     alone = [[run] for run in (*baselines, *candidates)]
     average = Rows(alone, lead.decode).average(lead.metric)
@@ -152,7 +152,7 @@ def _speed_up(
 
 
 def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
-    """What the page calls the models."""
+    """Return the page's names of the models."""
     baseline, candidate, *beside = (seeds[0] for seeds in models)
     names = run_names(baseline.name, candidate.name)
     return [*names, *(f"{run.name} from scratch" for run in beside)]

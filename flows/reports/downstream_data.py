@@ -23,7 +23,7 @@ def pair_data(
     results: Sequence[Result],
     speed_up: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """What downstream.json holds of a pair.
+    """Return the contents of downstream.json for a pair.
 
     Args:
         models: the runs of each seed of baseline, candidate, and models that learned the task from
@@ -62,7 +62,7 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """What run.json holds of one run; the first of the results leads, and `rows` are its rows."""
+    """Return the contents of run.json; the first result leads, and `rows` are its rows."""
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()
@@ -129,7 +129,7 @@ def _data(
 
 
 def _average(result: Result) -> Average:
-    """The one that leads has an average."""
+    """Return the leading result, which has an average."""
     assert result.average is not None
     return result.average
 
@@ -171,7 +171,7 @@ def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, 
 
 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
-    """What the page says of a model's runs; nothing that depends on where they lie."""
+    """Describe a model's runs for the page, independently of their paths."""
     run = seeds[0]
     reads = "; ".join(dict.fromkeys(map(sentences.reads, seeds)))
     config, taught = run.config, run.config.get("teacher")

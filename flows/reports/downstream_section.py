@@ -41,13 +41,13 @@ class Downstream:
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
-        """The step of each run of a pair that its runs began with; None where they did not."""
+        """Return the step at which each run of a pair began, or None if it began with none."""
         began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
         hashes = [run.config["config_hash"] for run in pair]
         return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
 
     def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
-        """What the report of the pairs says of it."""
+        """Return its part of the pairs' report."""
         summary, runs = self.data["summary"], self.data["runs"]
         begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
         last = pairs[0][0].steps[-1]

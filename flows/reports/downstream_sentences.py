@@ -27,7 +27,7 @@ FLOOR_POINTS = 5
 
 
 def mean_of(average: Mapping[str, Any], languages: int) -> str:
-    """What an average is over, of so many languages."""
+    """Name what an average is over, with the number of languages."""
     count = average["languages"]
     several = "" if count == languages else f"{count:,} of {languages:,} "
     return f"mean of {several}languages"
@@ -124,7 +124,7 @@ def cautions(
 
 
 def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
-    """The downstream step speed-up, in a sentence."""
+    """Say the downstream step speed-up in a sentence."""
     baseline, candidate = names
     value = data["step_speedup"]
     what = f"Downstream step speed-up of {candidate} over {baseline}"
@@ -156,7 +156,7 @@ def began(run: Mapping[str, Any]) -> str:
 
 
 def decoding(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """The ways of decoding and their settings."""
+    """Format the ways of decoding and their settings."""
     ways = []
     for decode, chosen in settings.items():
         said = [

@@ -118,7 +118,7 @@ def _bound_bars(
     rise: float,
     name: str,
 ) -> Iterable[str]:
-    """The bar of all languages at a bound; `place` is its left edge and width."""
+    """Draw the bar of all languages at a bound; `place` is its left edge and width."""
     if not group:
         return
     x, bin_width = place
@@ -160,7 +160,7 @@ def _stack(
 
 
 def _histogram_legend(width: int, top: float, name: str) -> tuple[str, int]:
-    """The key of the histogram, in one row where there is room."""
+    """Draw the key of the histogram, in one row if there is room."""
     entries = (
         ("bar", "", "in the headline", 0),
         ("thin", "", "not in the headline (too little text)", 130),

@@ -24,7 +24,7 @@ Row = TypeVar("Row")
 def quality_panels(
     rows: Sequence[Mapping[str, Any]], names: tuple[str, str], panels: int
 ) -> list[Drawing]:
-    """Final quality of both models in `rows` of the report, the baseline's best first.
+    """Draw final quality of both models in `rows` of the report, the baseline's best first.
 
     It is minus the loss, in `panels` columns of one scale.
     """
@@ -37,7 +37,7 @@ def quality_panels(
 
 
 def _interval(row: Mapping[str, Any]) -> Sequence[float]:
-    """The paired interval of the difference, added to the baseline's quality, if there is one."""
+    """Return the baseline's quality plus the paired interval of the difference, if any."""
     return [-row["baseline_nll"] - end for end in reversed(row["delta_ci"] or ())]
 
 
@@ -85,7 +85,7 @@ def split_rows(rows: Sequence[Row], panels: int) -> list[Sequence[Row]]:
 
 
 def label_of(name: str, y: float, title: str, css: str) -> str:
-    """A language's name in front of its row, cut to fit, and what a pointer on the row shows."""
+    """Draw a language's name before its row, cut to fit, and the text for a pointer on it."""
     short = name if len(name) <= LABEL_CHARS else name[: LABEL_CHARS - 1] + "…"
     return f"<title>{html.escape(title)}</title>{text(LEFT - 10, y, short, css)}"
 

@@ -152,7 +152,7 @@ class Pooled:
 
 
 def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
-    """A speed-up, a bound as its value, and the least and the most that it may be."""
+    """Return a speed-up, a bound as its value, and the least and the most that it may be."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value

@@ -54,7 +54,7 @@ def measure_horizons(
 
 
 def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What the median would be after twice the steps if it grew on as in the last doubling.
+    """Extrapolate the median to twice the steps, with the growth of the last doubling.
 
     Returns:
         `step`, `since` and `median_step_speedup`; None where horizons begin later than at half of
@@ -87,7 +87,7 @@ def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
 def _until(
     result: LanguageResult, steps: np.ndarray, count: int, config: ReportConfig
 ) -> LanguageResult:
-    """A language's result at the step of evaluation `count`, without its intervals."""
+    """Compute a language's result at the step of evaluation `count`, without intervals."""
 
     def cut(pair: Curves) -> Curves:
         return pair[0][..., :count], pair[1][..., :count]

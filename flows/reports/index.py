@@ -73,7 +73,7 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """What is known of each file of this name and the row that shows it, newest first."""
+    """Yield each file of this name as data and the row that shows it, newest first."""
     found = [
         file
         for file in storage.find(directory, name)

@@ -82,18 +82,18 @@ class Estimate:
     freedom: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The value with its interval."""
+        """Return the value with its interval."""
         return {"value": self.value, "ci": self.ci}
 
 
 def percentiles(values: np.ndarray, confidence: float) -> Interval:
-    """The percentile interval of resamples."""
+    """Return the percentile interval of resamples."""
     low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def language_generator(lang: str, seed: int) -> np.random.Generator:
-    """A generator that depends on nothing but the language's code and the seed."""
+    """Return a generator that depends only on the language's code and the seed."""
     digest = hashlib.sha256(f"{seed}/{lang}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "little"))
 
@@ -163,7 +163,7 @@ def widening(freedom: float, confidence: float) -> float:
 
 
 def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
-    """The standard error of a mean over seeds [K] with its degrees of freedom, if they differ."""
+    """Return the standard error and degrees of freedom of a mean over seeds [K], if they differ."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return [(error, count - 1)] if error > 0 else []
@@ -200,7 +200,7 @@ def t_test(
 
 
 def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
-    """The p of the interval that ends at zero."""
+    """Return the p value of the interval that ends at zero."""
     if len(errors) == 1:
         [(error, freedom)] = errors
         return float(2 * stdtr(freedom, -abs(value) / error))

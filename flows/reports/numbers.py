@@ -16,7 +16,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A loss or difference with a true minus sign, or n/a.
+    """Format a loss or difference with a true minus sign, or n/a.
 
     What would round to zero has up to three digits more, so that its sign is seen.
     """
@@ -30,7 +30,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A difference with its sign."""
+    """Format a difference with its sign."""
     text = number(value, digits)
     return text if value is None or text[0] == MINUS or float(text) == 0 else f"+{text}"
 
@@ -38,7 +38,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 def between(
     ci: Sequence[float] | None, show: Callable[[float, int], str] = number, digits: int = 3
 ) -> str | None:
-    """An interval, each end shown so."""
+    """Format an interval, with `show` for each end."""
     return None if ci is None else f"{show(ci[0], digits)} to {show(ci[1], digits)}"
 
 
@@ -50,12 +50,12 @@ def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str
 
 
 def percent(share: float) -> str:
-    """A share as whole percent."""
+    """Format a share as whole percent."""
     return f"{number(100 * share, 0)}%"
 
 
 def fine_percent(share: float) -> str:
-    """A share in percent to a tenth; what is not zero or all is not shown as such."""
+    """Format a share in percent to a tenth; only exact 0 and 1 are shown as 0 and 100."""
     value = 100 * share
     if 0 < value < 0.1:
         return "<0.1%"
@@ -65,7 +65,7 @@ def fine_percent(share: float) -> str:
 
 
 def large(value: float | None) -> str:
-    """A count or a number of FLOPs: whole below a million, above that to three figures."""
+    """Format a count or FLOPs: whole below a million, else to three figures."""
     if value is None:
         return NOT_AVAILABLE
     if abs(value) < 1e6:
@@ -85,18 +85,18 @@ def plural(count: int, noun: str) -> str:
 
 
 def significant(value: float | None) -> str:
-    """A measured number to three figures."""
+    """Format a measured number to three figures."""
     return NOT_AVAILABLE if value is None else f"{value:.3g}"
 
 
 def ratio(value: float) -> str:
-    """A speed-up to one decimal, or to two where these tell on which side of 1 it is."""
+    """Format a speed-up to one decimal, or to two if these show on which side of 1 it is."""
     text = f"{value:.2f}" if value < 1.05 else f"{value:.1f}"
     return "1.0" if text == "1.00" else text if value < 9.95 else f"{value:,.0f}"
 
 
 def bounded(value: float | None, censored: Censoring = "none") -> str:
-    """A speed-up, or its bound as `> x` or `< x`."""
+    """Format a speed-up, or its bound as `> x` or `< x`."""
     if value is None:
         return NOT_AVAILABLE
     mark = {"none": "", "lower": f">{THIN}", "upper": f"<{THIN}"}[censored]
@@ -106,7 +106,7 @@ def bounded(value: float | None, censored: Censoring = "none") -> str:
 def speed_up_interval(
     ci: Sequence[float] | None, marks: Sequence[Censoring] | None = None
 ) -> str | None:
-    """An interval of speed-ups; an end that is a bound says so."""
+    """Format an interval of speed-ups; mark an end that is a bound."""
     if ci is None:
         return None
     low, high = (

@@ -75,7 +75,7 @@ def visible(text: str) -> str:
 
 
 def language_fields(code: str) -> dict[str, str]:
-    """The code and its name, in English and in the language, with direction and script.
+    """Return the code, its names in English and in the language, direction and script.
 
     A code that mC4 does not have is its own name, and `Zzzz` (shown as other) its script.
     """
@@ -90,7 +90,7 @@ def language_fields(code: str) -> dict[str, str]:
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with a line for each row; all have the columns of the first, and None is empty."""
+    """Format a CSV table; all rows have the columns of the first, and None is empty."""
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -99,7 +99,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def csv_link(text: str) -> str:
-    """A CSV file in base64, with the byte order mark by which spreadsheets know UTF-8."""
+    """Encode a CSV file in base64, with the byte order mark that spreadsheets need for UTF-8."""
     return base64.b64encode(text.encode("utf-8-sig")).decode("ascii")
 
 

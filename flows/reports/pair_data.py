@@ -103,7 +103,7 @@ def report_data(
 
 
 def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
-    """What turns a step speed-up into one of FLOPs and one of time, None where not comparable.
+    """Return factors from step speed-up to FLOPs and to time; None if not comparable.
 
     Time is compared on the same kind of device only.
     """
@@ -124,7 +124,7 @@ def _scaled(value: Any, factor: float | None) -> Any:
 
 
 def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
-    """A figure over languages, with its interval, in another unit than steps."""
+    """Return a figure over languages, with its interval, in another unit than steps."""
     if figure is None or factor is None:
         return None
     return {
@@ -134,7 +134,7 @@ def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any
 
 
 def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dict[str, Any]:
-    """A speed-up by steps, by FLOPs and by time."""
+    """Return a speed-up by steps, by FLOPs and by time."""
     return {
         **speed_up.as_json(),
         "flop_speedup": _scaled(speed_up.value, factors["flop"]),
@@ -149,7 +149,7 @@ UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
 def run_names(baseline: str, candidate: str) -> tuple[str, str]:
-    """What the page calls the two models: their presets, told apart where those are equal."""
+    """Return the page's names of both models: their presets, made different if equal."""
     if baseline != candidate:
         return baseline, candidate
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
@@ -185,7 +185,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """The headline's languages in thirds, by how much text of each there was to train on."""
+    """Return the headline's languages in thirds by their amount of training text."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))
@@ -223,7 +223,7 @@ def _pooled_json(
 
 
 def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
-    """What the page says of a run; nothing that depends on where it lies."""
+    """Describe a run for the page, independently of its path."""
     config = run.config
     steps = int(run.steps[-1])
     tokens = config["tokens_per_step"]
@@ -300,7 +300,7 @@ def _method(
 
 
 def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the overview's report.json holds, from the reports by directory."""
+    """Return the contents of the overview's report.json, from the reports by directory."""
     first = next(iter(reports.values()))
     candidates = [
         {

@@ -105,7 +105,7 @@ def _draw_horizons(horizons: Sequence[Mapping[str, Any]]) -> list[Drawing]:
 
 
 def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
-    """The histogram for a wide and for a narrow screen."""
+    """Draw the histogram for a wide and for a narrow screen."""
     rows = report["languages"]
     if all(row["step_speedup"] is None for row in rows):
         return []

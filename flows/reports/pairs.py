@@ -103,7 +103,7 @@ def pair_up(
 
 
 def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
-    """The runs of each model by seed."""
+    """Return the runs of each model by seed."""
     models: dict[str, dict[int, EvaluatedRun]] = defaultdict(dict)
     for run in runs:
         of_seeds = models[_model(run)]
@@ -117,7 +117,7 @@ def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
 
 
 def runs_of_one_model(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
-    """The runs of a model by seed."""
+    """Return the runs of a model by seed."""
     models = _by_model(runs)
     if len(models) > 1:
         first, second, *_ = (next(iter(of_seeds.values())) for of_seeds in models)
@@ -208,7 +208,7 @@ def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
 
 
 def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
-    """What the models are called: their presets, with what differs where those are equal."""
+    """Name the models: their presets, and what differs if those are equal."""
     names = [run.name for run in models]
     for index, run in enumerate(models):
         alike = [other for other in models if other.name == run.name and other is not run]
@@ -221,7 +221,7 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
 
 
 def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
-    """The losses of each language with each seed, all on the same documents.
+    """Return the losses of each language with each seed, all on the same documents.
 
     Near-duplicates count once, as the first baseline's evaluation has them.
     """

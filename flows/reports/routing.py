@@ -55,7 +55,7 @@ def information_bits(table: np.ndarray) -> float:
 
 
 def routing_data(routing: Routing, encoder_layers: int) -> dict[str, Any]:
-    """What report.json says of the routing; the first of the sparse layers are the encoder's."""
+    """Return report.json's part on routing; the first sparse layers are the encoder's."""
     experts = routing.tokens.shape[2]
     layers = []
     for index in range(routing.tokens.shape[1]):
@@ -80,5 +80,5 @@ def routing_data(routing: Routing, encoder_layers: int) -> dict[str, Any]:
 
 
 def most_informative_layer(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The layer whose experts tell most about the language."""
+    """Return the layer whose experts tell most about the language."""
     return max(data["layers"], key=lambda layer: (layer["information_bits"], -layer["layer"]))

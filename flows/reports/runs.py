@@ -111,7 +111,7 @@ class CompletedRun:
 
 
 def differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:
-    """The settings in which two runs differ, by dotted names, with the values of both."""
+    """Return the settings in which two runs differ, by dotted names, with the values of both."""
     ours, theirs = one.settings, other.settings
     return {
         key: (ours.get(key), theirs.get(key))
@@ -412,7 +412,7 @@ def read_table(
 
 
 def advice(path: Path) -> str:
-    """What to do about a file that is damaged, for messages."""
+    """Return the advice on a damaged file, for messages."""
     if path.parent.name in ("eval", "routing"):
         return "remove the run's eval/ and routing/ and run mswitch evaluate again"
     return f"remove {path} and run mswitch predict again"

@@ -76,7 +76,7 @@ class Average:
     languages: int
 
     def difference(self, first: int, second: int) -> Estimate:
-        """The second model's average less the first one's."""
+        """Return the second model's average minus the first one's."""
         value = self.models[second].value - self.models[first].value
         if self.drawn is None:
             return Estimate(value)
@@ -157,7 +157,7 @@ class Rows:
         )
 
     def average(self, metric: str) -> Average | None:
-        """The macro average over languages; None where none counts (`Metric.is_averaged`)."""
+        """Return the macro average over languages; None if none counts (`Metric.is_averaged`)."""
         of_languages = {
             lang: made
             for lang, made in self._metrics(metric).items()
@@ -330,7 +330,7 @@ def measure_difference(
 def _exchange_error(
     differ: Callable[[Floats, Floats], Floats], baseline: Floats, candidate: Floats
 ) -> float:
-    """A standard error by exchange: each group's statistics [G, S] are either model's at random.
+    """Return a standard error by random exchange of groups' statistics [G, S] between models.
 
     It is the deviation of the differences so made. Where they reach the found one more often than
     a normal variable of that deviation, it is the error with which the normal test's p value is
@@ -395,7 +395,7 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """The percentile interval of resamples, centred on the value; with seeds, that of `margin`."""
+    """Return the percentile interval of resamples around the value; with seeds, `margin`'s."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := errors_of_seeds(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)

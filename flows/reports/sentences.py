@@ -27,26 +27,26 @@ def same_steps(value: float, censored: Censoring = "none") -> bool:
 
 
 def speed_up_words(value: float, censored: Censoring = "none") -> str:
-    """A speed-up or its bound within a sentence; of one it says what that means."""
+    """Format a speed-up or its bound within a sentence; explain a value of one."""
     words = {"none": "", "lower": "at least ", "upper": "at most "}
     meaning = ", the same number of steps" if same_steps(value, censored) else ""
     return f"{words[censored]}{ratio(value)}{TIMES}{meaning}"
 
 
 def in_brackets(confidence: str, interval: str | None, seeds: Sequence[float | None]) -> str:
-    """What stands in brackets behind a figure: its interval, and the figure of each seed."""
+    """Format the brackets after a figure: its interval, and the figure of each seed."""
     parts = [f"{confidence}%: {interval}" if interval else "no interval", seeds_words(seeds)]
     return f"({'; '.join(filter(None, parts))})"
 
 
 def seeds_words(seeds: Sequence[float | None]) -> str:
-    """The figure of each seed alone, if there are several."""
+    """Format the figure of each seed, if there are several."""
     shown = (NOT_AVAILABLE if value is None else ratio(value) for value in seeds)
     return f"seeds {', '.join(shown)}" if seeds else ""
 
 
 def fewer_steps(value: float, censored: Censoring = "none") -> str:
-    """What a speed-up above one, or a lower bound, saves: of 1.25, `20% fewer steps`."""
+    """Say what a speed-up above one, or a lower bound, saves: for 1.25, `20% fewer steps`."""
     return f"{'at least ' * (censored == 'lower')}{percent(1 - 1 / value)} fewer steps"
 
 
@@ -61,14 +61,14 @@ def figure_mark(figure: Mapping[str, Any]) -> Censoring:
 
 
 def figure_words(figure: Mapping[str, Any] | None) -> str:
-    """A figure over languages, or its bound."""
+    """Format a figure over languages, or its bound."""
     if figure is None:
         return NOT_AVAILABLE
     return speed_up_words(figure["value"], figure_mark(figure)).partition(",")[0]
 
 
 def figure_interval(figure: Mapping[str, Any]) -> str | None:
-    """The interval of a figure over languages; of a bound that resamples share, only that."""
+    """Format the interval of a figure over languages, or the bound that all resamples share."""
     mark, ci = figure_mark(figure), figure["ci"]
     if mark == "none":
         return speed_up_interval(ci, figure["ci_censored"])
@@ -78,7 +78,7 @@ def figure_interval(figure: Mapping[str, Any]) -> str | None:
 
 
 def so_far_caution(step: int) -> str:
-    """What the figures mean while the models are trained."""
+    """Say what the figures mean while the models are trained."""
     return (
         "The models are still in training. All figures are as if it had ended at step "
         f"{step:,}, which is what “final” means here. They will change."
@@ -86,7 +86,7 @@ def so_far_caution(step: int) -> str:
 
 
 def continued_caution(steps: int) -> str:
-    """What the figures mean of models that went on from others, with their moments."""
+    """Say what the figures mean if models continued from others, with their moments."""
     return (
         f"Both models went on from others after {steps:,} steps, with their moments. Steps, FLOPs "
         "and tokens count from there: a speed-up is one of this stretch alone. That a model was "
@@ -95,7 +95,7 @@ def continued_caution(steps: int) -> str:
 
 
 def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
-    """The pooled figure, named as what it is."""
+    """Say the pooled figure, named as pooled."""
     if pooled is None:
         return "There is no pooled figure: no language has both training and validation text."
     what = (
@@ -116,7 +116,7 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
 
 
 def seeds_note(seeds: Sequence[int]) -> str:
-    """What the intervals know of other seeds."""
+    """Say what the intervals know of other seeds."""
     if len(seeds) == 1:
         return f"One seed ({seeds[0]}): what another one would change is not in the intervals."
     return (
@@ -220,7 +220,7 @@ def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
 
 
 def share_interval(ci: Sequence[float] | None) -> str | None:
-    """An interval of shares in percent; of none and of all, resamples know none."""
+    """Format an interval of shares in percent; shares of none and of all have no interval."""
     return None if ci is None or ci[0] == ci[1] else f"{100 * ci[0]:.0f} to {percent(ci[1])}"
 
 
@@ -275,7 +275,7 @@ def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
 
 
 def extrapolation(doubled: Mapping[str, Any]) -> str:
-    """What twice the steps would bring, named as what it is."""
+    """Say what twice the steps would bring, named as an extrapolation."""
     return (
         f"If the median went on as since step {doubled['since']:,}, it would be "
         f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
@@ -284,12 +284,12 @@ def extrapolation(doubled: Mapping[str, Any]) -> str:
 
 
 def options(config: Mapping[str, Any]) -> str:
-    """A configuration, one option a line."""
+    """Format a configuration, one option per line."""
     return "\n".join(f"{key} = {value}" for key, value in sorted(config.items()))
 
 
 def mixture(attributes: Mapping[str, Any]) -> str:
-    """The attributes of a mixture that are set, in a line."""
+    """Format the attributes of a mixture that are set, in a line."""
     said = {key: value for key, value in attributes.items() if value or key == "alpha"}
     if "weights" in said:  # they take the place of alpha
         said.pop("alpha", None)

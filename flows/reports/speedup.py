@@ -115,7 +115,7 @@ class SpeedUp:
     of_seeds: tuple[float | None, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """What every report says of it."""
+        """Return the data that every report has of it."""
         return {
             "step_speedup": self.value,
             "step_speedup_ci": self.ci,
@@ -225,7 +225,7 @@ def measure_speed_up(
 def percentile_interval(
     values: np.ndarray, may_be_less: np.ndarray, may_be_more: np.ndarray, confidence: float
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
-    """The percentile interval of log speed-ups [R] of which some are bounds, and its ends' marks.
+    """Return the percentile interval of log speed-ups [R], some of them bounds, and its marks.
 
     A bound stands for a value anywhere beyond it. So each end is between two quantiles: of the
     least that the resamples can be, and of the most. An end is the further one, or where nothing

@@ -63,7 +63,7 @@ def svgs_on_screens(draw: Callable[[int, int], Drawing], name: str) -> list[Mark
 
 
 def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:
-    """The figure as an element of an HTML page; `name` makes its ids unique there."""
+    """Return the figure as an element of an HTML page; `name` makes its ids unique there."""
     return Markup(_svg(drawing, name, f'class="{f"fig {css}".strip()}"', ""))  # noqa: S704 - ours
 
 
@@ -80,7 +80,7 @@ def inline_svgs(
 
 
 def standalone_svg(drawing: Drawing, name: str) -> str:
-    """The figure as its own file."""
+    """Return the figure as its own file."""
     style = f"<style>{FIGURE_VARIABLES}{FIGURE_STYLE}</style>"
     sheet = f'<rect width="{drawing.width}" height="{drawing.height}" fill="var(--paper)"/>'
     space = 'xmlns="http://www.w3.org/2000/svg" class="fig"'
@@ -112,25 +112,25 @@ def arrange(drawings: Sequence[Drawing], columns: int, title: str, desc: str) ->
 
 
 def text(x: float, y: float, words: str, css: str = "") -> str:
-    """A text element; `words` are escaped."""
+    """Draw text; `words` are escaped."""
     css = f' class="{css}"' if css else ""
     return f'<text x="{px(x)}" y="{px(y)}"{css}>{html.escape(words)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
-    """A straight line."""
+    """Draw a straight line."""
     return f'<path class="{css}" d="M{px(x1)} {px(y1)}L{px(x2)} {px(y2)}"/>'
 
 
 def rect(x: float, y: float, width: float, height: float, css: str = "", style: str = "") -> str:
-    """A rectangle with a CSS class or a style."""
+    """Draw a rectangle with a CSS class or a style."""
     paint = f'style="{style}"' if style else f'class="{css}"'
     area = f'x="{px(x)}" y="{px(y)}" width="{px(width)}" height="{px(height)}"'
     return f"<rect {paint} {area}/>"
 
 
 def px(value: float) -> str:
-    """A coordinate to a tenth of a pixel."""
+    """Format a coordinate to a tenth of a pixel."""
     return f"{value:.1f}".removesuffix(".0")
 
 

@@ -155,7 +155,7 @@ def read_tuned_run(
 def _chosen_step(
     option: str, steps: set[int], selected: Mapping[str, Any] | None, split: str
 ) -> int:
-    """The checkpoint whose predictions count: the selected one, or the only one."""
+    """Return the checkpoint whose predictions count: the selected one, or the only one."""
     if selected is not None and selected["step"] in steps:
         return int(selected["step"])
     if selected is None and len(steps) == 1:
@@ -185,7 +185,7 @@ def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
 
 
 def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
-    """The fine-tuned runs of a model by seed, or by the steps that they began with."""
+    """Return the fine-tuned runs of a model by seed, or by the steps that they began with."""
     if len(runs) == 1:
         return list(runs)
     first, of_seeds = runs[0], differ_in_seed(runs)
@@ -219,7 +219,7 @@ def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
 
 
 def _began_with(run: TunedRun) -> tuple[object, object]:
-    """The pretraining of a run, and its model."""
+    """Return the pretraining of a run, and its model."""
     return (run.origin or {}).get("config_hash"), run.config["model"]
 
 

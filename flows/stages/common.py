@@ -92,7 +92,7 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def shown(text: str) -> str:
-    """What a model wrote, as a line that a terminal only shows: it may write any byte."""
+    """Make a model's text safe for a terminal: it may contain any byte."""
     return _CONTROLS.sub(" ", text)
 
 

@@ -85,7 +85,7 @@ def common_crawl(
     base_url: str = "https://data.commoncrawl.org",
     concurrency: int = 2,
 ) -> Summary:
-    """A few files of a Common Crawl dump, spread evenly over it.
+    """Fetch a few files of a Common Crawl dump, spread evenly over it.
 
     Downloads politely: few files at a time, and pauses when the server asks for one. After an
     interruption, files that are complete are kept. Every file is checked against the server's

@@ -77,7 +77,7 @@ class Stage:
         return dict(found[0] if isinstance(found, tuple) else found)
 
     def argv(self, *beam_options: str, **values: Any) -> tuple[str, ...]:
-        """The command line, without options that are at their defaults; each is one word."""
+        """Return the command line without options at their defaults; each option is one word."""
         words = self.name.split()
         for name, parameter in self.parameters.items():
             value = values.pop(name, parameter.default)
@@ -92,7 +92,7 @@ class Stage:
     def job(
         self, *beam_options: str, hosts: int = 1, record: Path | None = None, **values: Any
     ) -> Job:
-        """The job that makes an output.
+        """Return the job that makes an output.
 
         Args:
             beam_options: as of the command.
@@ -105,7 +105,7 @@ class Stage:
     def job_of(
         self, argv: Sequence[str], output: Path | str, hosts: int = 1, record: Path | None = None
     ) -> Job:
-        """The job of a command line."""
+        """Return the job of a command line."""
         out = str(output) if is_remote(output) else Path(output)
         if self.part:
             out = join(out, self.part) if isinstance(out, str) else out / self.part
@@ -115,7 +115,7 @@ class Stage:
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:
-        """The function as a command, which prints what it did."""
+        """Return the function as a command, which prints what it did."""
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
@@ -191,7 +191,7 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
 
 
 def _stage_of(argv: Sequence[str]) -> Stage:
-    """The stage that a command line runs; of another command, one by that name."""
+    """Return the stage of a command line; for another command, make one of that name."""
     name = argv[0] if argv else ""
     try:
         module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")
@@ -217,7 +217,7 @@ def _option_type(parameter: inspect.Parameter) -> Any:
 
 
 def options_of(config: Any, prefix: str = "") -> list[str]:
-    """The options of a command that mean these settings, without those that are its defaults."""
+    """Return the options of a command for these settings, without its defaults."""
     words = []
     for field in dataclasses.fields(config):
         value, name = value_of(config, field), f"{prefix}{field.name}".replace("_", "-")
@@ -229,7 +229,7 @@ def options_of(config: Any, prefix: str = "") -> list[str]:
 
 
 def _options(name: str, value: Any) -> list[str]:
-    """An option, as one word, so that no value can be taken for another option."""
+    """Return an option as one word, so that no value can be taken for another option."""
     if isinstance(value, bool):
         stem, _, leaf = name.rpartition(".")
         return [f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}"]
@@ -239,7 +239,7 @@ def _options(name: str, value: Any) -> list[str]:
 
 
 def value_of(config: Any, field: dataclasses.Field[Any]) -> Any:
-    """The value of a field; None, its default, where the class derives the value from others."""
+    """Return a field's value; None, its default, if the class derives it from others."""
     value = getattr(config, field.name)
     if field.default is None and value is not None:
         without = dataclasses.replace(config, **{field.name: None})

@@ -284,7 +284,7 @@ def _cost(record: Record, summary: Summary) -> dict[str, float]:
 
 
 def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
-    """The job of a command line, if it is one of mswitch."""
+    """Return the job of a command line, if it is a stage of mswitch."""
     from mswitch.flows.cli.app import SUBCOMMANDS
 
     if not command or command[0] not in SUBCOMMANDS or command[0] == "jobs":
@@ -388,12 +388,12 @@ def _logs_command(place: Path) -> str:
 
 
 def _named(job: Job) -> str:
-    """A job by the path that the commands take, and its output where that is elsewhere."""
+    """Name a job by the path that commands take, and by its output if that is elsewhere."""
     return _line(job.place) + (f" ({_line(job.out)})" if job.record else "")
 
 
 def _line(text: object) -> str:
-    """Text in one line of a terminal, which obeys nothing of it."""
+    """Make text one line that a terminal only shows."""
     return visible(str(text)).replace("\n", "\\n")
 
 

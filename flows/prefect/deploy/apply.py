@@ -62,7 +62,7 @@ class Thing:
     write: Callable[[], object]
 
     def difference(self) -> list[str]:
-        """What differs, in lines; none if nothing does."""
+        """Return the differences as lines."""
         if self.wanted is None:
             return [f"- {self.name}"]
         if self.found is None:
@@ -98,7 +98,7 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
 
 @contextlib.contextmanager
 def server(operators: Operators) -> Iterator[SyncPrefectClient]:
-    """A client of the server."""
+    """Return a client of the server."""
     address = str(operators.server)
     with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         try:
@@ -284,7 +284,7 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
 
 
 def _sorted(value: Any) -> Any:
-    """The value, with lists whose order says nothing in one order; ids left out.
+    """Return the value without ids, and with lists sorted if their order means nothing.
 
     Keys are no order either: PostgreSQL returns them in another one than they were given in.
     """

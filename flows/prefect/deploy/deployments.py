@@ -186,18 +186,18 @@ def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
 
 
 def _as_action(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
-    """The schedule as it is, for an update of its deployment, which replaces all schedules."""
+    """Return the schedule unchanged, for a deployment's update, which replaces all schedules."""
     names = ("schedule", "active", "parameters", "slug")
     return DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in names})
 
 
 def further_of(deployment: Deployment, operators: Operators) -> Further:
-    """What a deployment has besides."""
+    """Return the other fields of a deployment."""
     return operators.deployments.get(deployment.name, NOTHING)
 
 
 def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
-    """The tags of a deployment and its runs."""
+    """Return the tags of a deployment and its runs."""
     further = further_of(deployment, operators)
     owner = [f"{OWNER_TAG}{further.owner}"] if further.owner else []
     return [HOUSEKEEPING if deployment.housekeeping else TAG, *owner, *further.tags]
@@ -232,7 +232,7 @@ def job_variables(operators_file: Path | None, further: Further = NOTHING) -> di
 
 
 def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
-    """The schema of a deployment's parameters; a launcher is one of operators.toml."""
+    """Return the schema of a deployment's parameters; a launcher is one of operators.toml."""
     if deployment.settings is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     schema = form_schema(deployment.settings, deployment.defaults)

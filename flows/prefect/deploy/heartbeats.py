@@ -42,7 +42,7 @@ def zombies() -> AutomationCore:
 
 
 def of_flow_runs(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
-    """A trigger by events of our flow runs, which are most often called after states."""
+    """Return a trigger by events of our flow runs, which are most often called after states."""
     tags = [f"prefect.tag.{tag}" for tag in TAGS]
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},

@@ -57,7 +57,7 @@ def block_name(severity: str) -> str:
 
 
 def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
-    """The block's id and address, if the server has it."""
+    """Return the block's id and address, if the server has it."""
     try:
         found = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
     except ObjectNotFound:

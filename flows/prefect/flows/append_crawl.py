@@ -76,7 +76,7 @@ def _fetch_dump(
 
 @step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])
 def newest_dump(address: str) -> str:
-    """The newest dump of Common Crawl.
+    """Return the newest dump of Common Crawl.
 
     Raises:
         OSError: the list cannot be read; it is tried again.
@@ -94,7 +94,7 @@ def has_dump(corpus: str | Path, dump: str) -> bool:
 
 
 def options_of_build(place: Path) -> list[str]:
-    """The options that a corpus was built with, but for Beam's, as its job's record has them."""
+    """Return the options of a corpus' build from its job's record, without Beam's."""
     record = read_record(place)
     own, _ = parts(record.job.argv if record is not None else ())
     # A person's command may have an option and its value as two words.

@@ -57,7 +57,7 @@ def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str
 
 
 def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
-    """The runs of an experiment, seed by seed; a name has the hash of what the run is."""
+    """List the runs of an experiment by seed; a name has the hash of the run's settings."""
     examples = read_manifest(operators.output("examples", settings.examples), "examples")
     presets = (settings.baseline, *settings.candidates)
     planned = []
@@ -76,7 +76,7 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
 
 
 def sides(planned: Sequence[Planned], baseline: str) -> Sides:
-    """The runs of a report."""
+    """Return the runs of a report."""
     return (
         [one.out for one in planned if one.preset == baseline],
         [one.out for one in planned if one.preset != baseline],

@@ -24,7 +24,7 @@ LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
 def settings_of(stage: Stage) -> type:
-    """The settings of a flow that runs a stage: names of what it reads and makes, and all else."""
+    """Make the class of a stage flow's settings: names of inputs and output, and all options."""
     docs = {**describe(stage.function)}
     fields: list[tuple[str, Any, Any]] = []
     everyday: list[str] = []
@@ -64,7 +64,7 @@ def settings_of(stage: Stage) -> type:
 
 
 def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
-    """The job that settings of a stage's flow mean."""
+    """Return the job for settings of a stage's flow."""
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
