@@ -32,7 +32,7 @@ from mswitch.flows.prefect.form_fields import (
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.stage import options_of
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
-from mswitch.pipelines.config_checks import _constraints
+from mswitch.pipelines.config_checks import _find_constraints
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig
@@ -102,7 +102,7 @@ def test_what_is_out_of_bounds_is_refused_by_both(form):
         group, _, field = place.rpartition(".")
         name, nested = flat_name(place), group and place not in form.settings.everyday
         drawn = schema["definitions"][group]["properties"] if nested else schema["properties"]
-        bounds, choices = _constraints(leaf.hint)
+        bounds, choices = _find_constraints(leaf.hint)
         for value in (*limits(bounds, Ge | Le, 0), *choices):
             values = {"field": value}
             properties = {"field": drawn[field if nested else name]}
