@@ -21,7 +21,7 @@ SUPERVISED = "MSWITCH_SUPERVISED"
 
 
 def is_supervised(command: str) -> bool:
-    """Whether this process is the supervised child of `command` rather than the supervisor."""
+    """Return whether this process is the supervised child of `command`, not the supervisor."""
     return os.environ.get(SUPERVISED) == command
 
 

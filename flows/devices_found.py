@@ -1,4 +1,4 @@
-"""Which devices JAX finds here."""
+"""Find JAX's devices in a process of its own."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ print(json.dumps([jax.default_backend(), device.device_kind, jax.device_count(),
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What one process computes on.
+    """Devices of one process.
 
     Attributes:
         platform: `cpu`, `gpu` or `tpu`.

@@ -227,14 +227,14 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
 
 
 def time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
-    """Which run is next, and how long all may take: as planned, then as the last ones took."""
+    """Name the next run and estimate the time for all: as planned, then by the last runs."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"
 
 
 def is_evaluated(run: Path, steps: int) -> bool:
-    """Whether a run has so many steps, with the evaluations of all that are planned."""
+    """Return whether a run has so many steps, with the evaluations of all that are planned."""
     if not (run / MARKER).is_file():
         return False
     described = read_run(run)

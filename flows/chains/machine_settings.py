@@ -1,4 +1,4 @@
-"""What is trained on which machine, and where each choice was measured."""
+"""Settings of training for each kind of machine, and where each choice was measured."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -122,7 +122,7 @@ class Setting:
     measured: str = NOT_MEASURED
 
     def fits(self, found: Devices) -> bool:
-        """Whether the machine has what it takes."""
+        """Return whether the machine has what it takes."""
         return (
             (self.memory_gib > 0) == (found.platform != "cpu")
             and found.memory_bytes >= self.memory_gib * GIB

@@ -1,4 +1,4 @@
-"""What one `mswitch demo` or `mswitch evidence` does: decided once, and kept beside its output."""
+"""Plan one `mswitch demo` or `mswitch evidence`: once, and store the plan beside its output."""
 
 import contextlib
 import dataclasses
@@ -44,7 +44,7 @@ _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """Options of the command.
 
     Attributes:
         sample: text that is fetched by package, unless the setting is for names of things.
@@ -74,7 +74,7 @@ class Request:
         return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """How models are fine-tuned, if they are: it takes the text of the examples."""
+        """Settings of fine-tuning, if the text of the examples is there."""
         if self.examples:
             return None
         if self.finetune_steps is None:
@@ -86,7 +86,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is trained.
+    """Trainings of the command.
 
     Attributes:
         setting: its name.
@@ -107,12 +107,12 @@ class Plan:
     horizons: tuple[int, ...] = ()
 
     def train_config(self, seed: int) -> TrainConfig:
-        """How the setting's models are trained with a seed."""
+        """Return the training settings of the setting's models with a seed."""
         train = find_setting(self.setting).train
         return dataclasses.replace(train, steps=self.steps, seed=seed, expert_parallel=self.devices)
 
     def ends(self, run: Path) -> Iterator[int]:
-        """Where a run still has to end, one after another.
+        """Return the steps at which a run still has to end, in order.
 
         Those that begin later are extended as others were: runs that are compared are evaluated at
         the same steps.
@@ -227,7 +227,7 @@ def make_plan(request: Request) -> Plan:
 def usable_devices(
     models: Sequence[ModelConfig], train: TrainConfig, lengths: tuple[int, int], count: int
 ) -> int:
-    """How many of the devices can share the experts and the batches of all models."""
+    """Count the devices that can share the experts and the batches of all models."""
     from mswitch.models.partitioning import check_divisible
 
     def check(devices: int) -> None:

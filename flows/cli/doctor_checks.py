@@ -1,4 +1,4 @@
-"""What is installed here, which devices and runners can be used, and what is missing for what."""
+"""Check which packages, devices and runners work here, and what is missing for what."""
 
 import dataclasses
 import importlib.metadata

@@ -123,7 +123,7 @@ def leave(
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """How a job is.
+    """State of a job.
 
     Attributes:
         state: the name of its `State`.

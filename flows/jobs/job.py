@@ -112,7 +112,7 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        """Where the job's own files are."""
+        """Directory of the job's own files."""
         return job_directory(self.place)
 
     def left(self, attempt: int, suffix: str) -> str:
@@ -136,7 +136,7 @@ class Job:
         return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
 
     def has_marker(self) -> bool:
-        """Whether the output says that it is finished.
+        """Return whether the output says that it is finished.
 
         Raises:
             Unreachable: its bucket does not answer.
@@ -175,7 +175,7 @@ class Job:
                 yield from (file.updated for file in storage.match(storage.join(self.out, "**")))
 
     def progress(self) -> int:
-        """How far the output is: the newest checkpoint's step, or else its number of files.
+        """Measure the output's progress: its newest checkpoint's step, else its number of files.
 
         Raises:
             Unreachable: its bucket does not answer.
@@ -199,7 +199,7 @@ class Job:
 
 
 def job_directory(place: Path) -> Path:
-    """Where the files of the job with that name (`Job.place`) lie."""
+    """Return the directory of a job's files, by `Job.place`."""
     place = follow_link(place)
     return place.parent / f".{place.name}.job"
 
@@ -242,7 +242,7 @@ def reaching(url: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """What a launcher knows of an attempt.
+    """A launcher's knowledge of an attempt.
 
     Attributes:
         phase: `pending` and `running` are alive.
@@ -263,7 +263,7 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Where jobs run. `mswitch.flows.jobs.doors.follow` does all the rest.
+    """Place where jobs run. `mswitch.flows.jobs.doors.follow` does everything else.
 
     An attempt is known by its job and number, from which its name follows. Nothing here waits for
     a job. Any method may raise `Unreachable`, after which it is called again.
@@ -271,12 +271,12 @@ class Launcher(Protocol):
 
     @property
     def poll_secs(self) -> float:
-        """How often a job may be asked for; a scheduler serves many."""
+        """Seconds between polls of a job; a scheduler serves many users."""
         ...
 
     @property
     def profile(self) -> dict[str, Any]:
-        """What `launchers.make_launcher` makes the same launcher of again, as JSON."""
+        """Settings, as JSON, from which `launchers.make_launcher` makes the same launcher."""
         ...
 
     def check(self, job: Job) -> None:

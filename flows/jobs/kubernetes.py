@@ -180,7 +180,7 @@ class Kubernetes:
         return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
 
     def _indexed(self, job: Job, rules: list[Json]) -> Json:
-        """Of a Job with a pod for each host, which ends with the first of them that fails."""
+        """Describe a Job with a pod for each host, which ends with the first pod that fails."""
         return {
             "completionMode": "Indexed",
             "completions": job.hosts,
@@ -248,7 +248,7 @@ class Kubernetes:
 
     @staticmethod
     def _escaped(words: list[str]) -> list[str]:
-        """Of what a user gave, Kubernetes shall expand nothing."""
+        """Escape a user's text, so that Kubernetes expands nothing in it."""
         return [word.replace("$", "$$") for word in words]
 
     def find(self, job: Job) -> Sequence[int]:
@@ -309,7 +309,7 @@ class Kubernetes:
             self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
 
     def _codes(self, job: Job, attempt: int) -> list[str]:
-        """Where its processes leave their exit codes."""
+        """Return the files for its processes' exit codes."""
         return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
     def _get(self, job: Job) -> list[Json]:

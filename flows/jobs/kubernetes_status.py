@@ -1,4 +1,4 @@
-"""What the objects of Kubernetes' API say of an attempt. Pure functions."""
+"""Read the state of an attempt from objects of Kubernetes' API. Pure functions."""
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence

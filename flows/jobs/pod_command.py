@@ -1,4 +1,4 @@
-"""What runs in a pod of Kubernetes: the command of one process.
+"""Run the command of one process in a pod of Kubernetes.
 
     python -m mswitch.flows.jobs.pod_command PREFIX COMMAND...
 

@@ -71,7 +71,7 @@ class Attempt:
 
 @dataclasses.dataclass
 class Record:
-    """What is known of a job.
+    """State of a job, as stored in its record file.
 
     Attributes:
         job: the job. Its program is not written down: who can write the file shall not choose what
@@ -309,6 +309,6 @@ def follow_alone(
 
 
 def follower(place: Path) -> str | None:
-    """Who follows the job with that name, if anybody does."""
+    """Return the follower of the job with that name, if it has one."""
     lock = job_directory(place) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

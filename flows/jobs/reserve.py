@@ -31,5 +31,5 @@ def write_reserved(path: Path, text: str) -> None:
 
 
 def has_no_room(directory: Path) -> bool:
-    """Whether the disk had no more than this room."""
+    """Return whether the disk had no more than this room."""
     return shutil.disk_usage(directory).free < 2 * RESERVE_BYTES

@@ -1,4 +1,4 @@
-"""What runs on Slurm's nodes: the batch step starts the tasks, and a task runs the command.
+"""Run on Slurm's nodes: the batch step starts the tasks, and a task runs the command.
 
     python -m mswitch.flows.jobs.slurm_step batch|task PREFIX COMMAND...
 

@@ -1,4 +1,4 @@
-"""What trainings cost: hours of hosts from their records, and an estimate of what is to come."""
+"""Count the cost of trainings from hours of hosts in their records, and estimate the rest."""
 
 import contextlib
 import dataclasses
@@ -85,7 +85,7 @@ class CostGuard:
         )
 
     def is_finished(self) -> bool:
-        """Whether nothing is left to train and evaluate."""
+        """Return whether nothing is left to train and evaluate."""
         for one in self.planned:
             beside = read_record(one.place / self.beside)
             last = beside.last if beside is not None else None

@@ -41,7 +41,7 @@ _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
 class _Leaving(threading.Event):
-    """How the tasks of a flow run learn that its own thread is leaving it, and why."""
+    """Notice to a flow run's tasks that its own thread is leaving it, and why."""
 
     suspended = False
 

@@ -1,4 +1,4 @@
-"""What a person may set of each flow. The defaults run as they are: they are those of the demo.
+"""Settings of each flow in forms. The defaults run unchanged: they are the demo's.
 
 Names are of directories below the storage of all runs (`mswitch.flows.prefect.operators_toml`).
 A configuration class is a group: its fields are in a table of its own, such as
@@ -66,7 +66,7 @@ class _Settings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorpusSettings(_Settings):
-    """Of flow `corpus`.
+    """Settings of flow `corpus`.
 
     Attributes:
         name: name of the corpus.
@@ -98,7 +98,7 @@ class CorpusSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AppendSettings(_Settings):
-    """Of flow `append-crawl`.
+    """Settings of flow `append-crawl`.
 
     Attributes:
         name: name of the corpus that grows; it keeps the settings it was built with.
@@ -120,7 +120,7 @@ class AppendSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExamplesSettings(_Settings):
-    """Of flow `examples`.
+    """Settings of flow `examples`.
 
     Attributes:
         name: name of the examples, and of the vocabulary that is trained for them.
@@ -152,7 +152,7 @@ class ExamplesSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings(_Settings):
-    """Of flows that train.
+    """Settings of flows that train.
 
     Attributes:
         hosts: processes of each training, each on a node.
@@ -169,7 +169,7 @@ class TrainingSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComparisonSettings(TrainingSettings):
-    """Of flows that train models, evaluate them and compare them with a baseline.
+    """Settings of flows that train models, evaluate them and compare them with a baseline.
 
     Attributes:
         examples: name of the examples.
@@ -190,7 +190,7 @@ class ComparisonSettings(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairSettings(ComparisonSettings):
-    """Of flow `pretrain-pair`.
+    """Settings of flow `pretrain-pair`.
 
     Attributes:
         name: name of the pair: its runs and report are in a directory of that name.
@@ -214,7 +214,7 @@ class PairSettings(ComparisonSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RefreshSettings(_Settings):
-    """Of flow `refresh`.
+    """Settings of flow `refresh`.
 
     Attributes:
         corpus: name of the corpus that grows, which flow `corpus` built.
@@ -265,7 +265,7 @@ class RefreshSettings(_Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExperimentSettings(ComparisonSettings):
-    """Of flow `experiment`.
+    """Settings of flow `experiment`.
 
     Attributes:
         name: name of the experiment: its report is in a directory of that name.
@@ -291,7 +291,7 @@ class ExperimentSettings(ComparisonSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainingSettings):
-    """Of flow `finetune`.
+    """Settings of flow `finetune`.
 
     Attributes:
         name: name of the fine-tuned run.
@@ -321,7 +321,7 @@ class FinetuneSettings(TrainingSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportSettings(_Settings):
-    """Of flow `report`.
+    """Settings of flow `report`.
 
     Attributes:
         name: name of the report.

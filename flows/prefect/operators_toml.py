@@ -96,7 +96,7 @@ class Schedule(_Table):
 
 
 class Further(_Table):
-    """What a deployment has besides.
+    """Further fields of a deployment.
 
     Attributes:
         owner: who answers for it: a tag `owner:NAME` of its runs.
@@ -110,7 +110,7 @@ class Further(_Table):
 
 
 class Price(_Table):
-    """What an hour costs, in USD: one of `host_hour` and `chip_hour`.
+    """Price of an hour in USD: one of `host_hour` and `chip_hour`.
 
     Attributes:
         host_hour: of a host, or node.
@@ -139,7 +139,7 @@ class Price(_Table):
 
 
 class Notifications(_Table):
-    """Where Prefect sends messages to.
+    """Receivers of Prefect's messages.
 
     Attributes:
         url_variable: the environment variable with the URL, as Apprise has it: a webhook of Slack,
@@ -150,7 +150,7 @@ class Notifications(_Table):
 
 
 class Dataflow(_Table):
-    """How corpora are built on Dataflow.
+    """Settings of builds on Dataflow.
 
     Attributes:
         storage: the gs:// URL below which they and their crawls go. Records of their jobs are in
@@ -162,7 +162,7 @@ class Dataflow(_Table):
     options: tuple[Annotated[str, Field(pattern=r"^--[a-z]")], ...]
 
     def place(self, kind: str, name: str) -> str:
-        """Where the output called `name` goes, of a kind such as `corpora`."""
+        """Return the place of the output `name` of a kind such as `corpora`."""
         return join(self.storage, kind, name)
 
 
@@ -240,7 +240,7 @@ class Operators(_Table):
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
-        """How many trainings a launcher gets at a time; a scheduler queues them itself."""
+        """Return how many trainings a launcher gets at a time; a scheduler queues them itself."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def price(self, name: str, *, limited: bool) -> Price | None:
@@ -263,7 +263,7 @@ class Operators(_Table):
         return next((self.prices[name] for name in found), None)
 
     def directory(self, kind: str, *names: str) -> Path:
-        """Where the output of that name goes, or its record, of a kind such as `corpora`.
+        """Return the directory of an output or of its record, by kind such as `corpora` and name.
 
         Args:
             kind: the directory in the storage.
@@ -275,13 +275,13 @@ class Operators(_Table):
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
-        """Where the output of that name was made: in a bucket if its job's record says so."""
+        """Return where an output was made: in a bucket if its job's record says so."""
         place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
 
     def run(self, name: str) -> Path | str:
-        """Where a run of that name (`RunName`) was made."""
+        """Return where the run of a `RunName` was made."""
         return self.output(*name.split("/"))
 
     def address(self, page: Path) -> str:
@@ -299,7 +299,7 @@ class Operators(_Table):
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
-        """Where examples or a run with that `Job.place` go."""
+        """Return the destination of examples or a run with that `Job.place`."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)

@@ -1,4 +1,4 @@
-"""Which flow runs own a job: who asked for it, who wants it still, and how they end."""
+"""Find the flow runs that own a job: who asked for it, who still wants it, how they end."""
 
 import contextlib
 from typing import Any
@@ -41,7 +41,7 @@ def flow_run_of(owner: str) -> UUID | None:
 
 
 def started_by() -> str:
-    """Who started this flow run, as far as a Prefect server without accounts knows."""
+    """Return who started this flow run, so far as a Prefect server without accounts knows."""
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
     if flow_run is None:
@@ -73,7 +73,7 @@ def read_flow_run(owner: str) -> FlowRun | None:
 
 
 def wants_jobs(flow_run: FlowRun | None) -> bool:
-    """Whether a flow run goes on with its jobs."""
+    """Return whether a flow run goes on with its jobs."""
     state = flow_run.state if flow_run is not None else None
     return state is not None and state.type in _GOING_ON
 

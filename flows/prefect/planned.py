@@ -64,7 +64,7 @@ class Planned:
         return self.has(MARKER) and bool(self.described())
 
     def has(self, name: str) -> bool:
-        """Whether the run has a file of this name.
+        """Return whether the run has a file of this name.
 
         Raises:
             BucketError: the bucket does not answer.

@@ -31,7 +31,7 @@ def named(template: str) -> Callable[[], str]:
 
 
 def is_made_up(name: str) -> bool:
-    """Whether Prefect thought of a name: its server, such as `brave-owl`, or one of its forms."""
+    """Return whether Prefect made up a name, such as `brave-owl`, or one of its forms did."""
     adjective, _, animal = name.partition("-")
     kinds = ("animal", "animal_breed", "animal_legendary")
     of_the_server = adjective and any(animal in words[kind]["words"] for kind in kinds)

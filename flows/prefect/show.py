@@ -1,4 +1,4 @@
-"""What a person sees of a run in Prefect besides its logs: artifacts, pages, progress.
+"""Show a run in Prefect beside its logs: artifacts, pages, progress.
 
 Artifacts may fail without harm.
 """

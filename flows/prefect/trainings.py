@@ -163,7 +163,7 @@ class Trainings:
                 self.evaluations[one.place] = self._evaluate(one, follow_job.submit, watch=True)
 
     def _is_evaluated(self, one: Planned) -> bool:
-        """Whether a finished run was evaluated in this way, so that no job has to find that out."""
+        """Return whether a finished run was already evaluated in this way."""
         job = self._evaluation(one, watch=False)
         record = read_record(job.place)
         if record is None or record.last is None or record.last.outcome != "done":

@@ -1,1 +1,1 @@
-"""What finished runs are worth, as pages, JSON and CSV; and the page of a corpus."""
+"""Reports on finished runs as pages, JSON and CSV; and the page of a corpus."""

@@ -289,7 +289,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Which seeds were trained with, where they differ, and which of them no interval contains."""
+    """Say which seeds were trained, if they differ, and which ones no interval contains."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""

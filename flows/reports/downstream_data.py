@@ -202,7 +202,7 @@ def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
 
 
 def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Where a run began, back to its first one, without paths."""
+    """Return the origins of a run, back to its first run, without paths."""
     if origin is None:
         return None
     kept = {key: origin.get(key) for key in ("preset", "config_hash", "step", "keep_moments")}

@@ -32,12 +32,12 @@ class Downstream:
 
     @property
     def folder(self) -> str:
-        """Where its files go, below the report."""
+        """Folder of its files, below the report."""
         name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
         return f"downstream-{name}-{self.data['summary']['split']}"
 
     def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
-        """Whether its runs began with those of a pair, of any seed."""
+        """Return whether its runs began with those of a pair, of any seed."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""How the downstream pages write numbers and sentences."""
+"""Write numbers and sentences of the downstream pages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,7 +34,7 @@ def mean_of(average: Mapping[str, Any], languages: int) -> str:
 
 
 def reads(run: TunedRun) -> str:
-    """How often test was read, or that the figures are of validation."""
+    """Say how often test was read, or that the figures are of validation."""
     if run.split != "test":
         return f"{run.split}, not test"
     count = len(run.reads)
@@ -140,7 +140,7 @@ def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
 
 
 def began(run: Mapping[str, Any]) -> str:
-    """Where a run began, as the data of a page describes it."""
+    """Say where a run began, from the data of a page."""
     origin, teacher = run["origin"], run["teacher"]
     if origin is not None:
         moments = ", moments kept" if origin["keep_moments"] else ""

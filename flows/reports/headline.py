@@ -1,4 +1,4 @@
-"""What is measured of each language, the headline over all, and one pooled figure.
+"""Measure each language, the headline over all, and one pooled figure.
 
 The pooled figure is for runs too small to have a headline.
 """
@@ -48,7 +48,7 @@ SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares
 
 @dataclasses.dataclass(frozen=True)
 class LanguageResult:
-    """What is measured of one language.
+    """Measurements of one language.
 
     Attributes:
         losses: its evaluations, the mean of all seeds.
@@ -216,7 +216,7 @@ def _figure(
 
 
 def is_bound(figure: Mapping[str, Any]) -> bool:
-    """Whether languages at a bound leave a figure open on one side."""
+    """Return whether languages at a bound leave a figure open on one side."""
     low, high = figure["range"]
     return not low or high is None
 

@@ -39,7 +39,7 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """How the uncertainty is computed.
+    """Settings of the uncertainty.
 
     Attributes:
         resamples: number of bootstrap resamples per language.
@@ -99,7 +99,7 @@ def language_generator(lang: str, seed: int) -> np.random.Generator:
 
 
 def document_weights(documents: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """How often each of `documents` is drawn in each resample, [resamples, documents]."""
+    """Draw how often each of `documents` is in each resample, [resamples, documents]."""
     draws = generator.integers(0, documents, (resamples, documents))
     cells = draws + documents * np.arange(resamples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=resamples * documents)
@@ -170,7 +170,7 @@ def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float,
 
 
 def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
-    """How far an interval reaches that leaves out `tail` on each side.
+    """Return the half-width of an interval that leaves out `tail` on each side.
 
     Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
     in quadrature. A t with degrees of freedom by Welch and Satterthwaite is much too sure far
@@ -217,7 +217,7 @@ def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
 
 
 def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
-    """Which hypotheses Holm's step-down method rejects at family-wise error `LEVEL`."""
+    """Return the hypotheses that Holm's step-down method rejects at family-wise error `LEVEL`."""
     values = np.asarray(p_values, dtype=float)
     order = np.argsort(values, kind="stable")
     passed = values[order] <= LEVEL / (len(values) - np.arange(len(values)))

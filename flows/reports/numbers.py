@@ -1,4 +1,4 @@
-"""How the pages write numbers."""
+"""Format the numbers of the pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal

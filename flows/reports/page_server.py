@@ -70,7 +70,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or address is this machine's own, which no other site can pose as."""
+    """Return whether a name or address is this machine's own, which no other site can pose as."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -123,13 +123,13 @@ def read_page(place: str | Path, path: str) -> bytes | None:
 
 
 def _is_corpus_page(file: str) -> bool:
-    """Whether the file is named after a corpus beside it."""
+    """Return whether the file is named after a corpus beside it."""
     corpus = file.removesuffix(".html")
     return corpus != file and storage.exists(storage.join(corpus, STATS))
 
 
 def _is_within(file: str, place: str | Path) -> bool:
-    """Whether no link leads out of the storage."""
+    """Return whether no link leads out of the storage."""
     if storage.is_remote(place):
         return True
     return Path(file).resolve().is_relative_to(Path(place).resolve())

@@ -1,4 +1,4 @@
-"""Which runs are compared: each candidate with the baseline of its seed, or of its checkpoint."""
+"""Match the runs: each candidate with the baseline of its seed, or of its checkpoint."""
 
 import dataclasses
 from collections import defaultdict

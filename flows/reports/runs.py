@@ -177,7 +177,7 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of its training, and how it was evaluated."""
+        """Settings of its training and evaluation."""
         found = {
             f"evaluation.{name}": ", ".join(sorted(map(str, self._evaluated(name))))
             for name in ("dtype", "spans", "max_documents")
@@ -191,7 +191,7 @@ class EvaluatedRun(CompletedRun):
 
     @property
     def border_share(self) -> float | None:
-        """Of the loss at the last step by the byte, the part that is of sentinels and ends."""
+        """Share of sentinels and ends in the last step's loss by the byte."""
         table = self.tables[-1]
         if BORDER_NATS not in table.column_names:
             return None
@@ -339,7 +339,7 @@ def read_clusters(run: EvaluatedRun) -> dict[str, np.ndarray] | None:
 
 
 def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
-    """Whether all runs saw training text of a language."""
+    """Return whether all runs saw training text of a language."""
     return all(run.config["languages"].get(lang, {}).get("train_records", 0) > 0 for run in runs)
 
 

@@ -405,7 +405,7 @@ def _interval(
 
 
 def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> SpeedUp:
-    """How many fewer steps of pretraining the candidate needs for the baseline's last score.
+    """Measure how many fewer pretraining steps the candidate needs for the baseline's last score.
 
     Args:
         steps: [S] of pretraining, increasing.

@@ -1,4 +1,4 @@
-"""How the report writes numbers and sentences."""
+"""Write numbers and sentences of the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ SMALL_TOKENS = 1e9
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
-    """Whether a speed-up is one as far as the page's digits show."""
+    """Return whether a speed-up is one as far as the page's digits show."""
     return censored == "none" and ratio(value) == ratio(1)
 
 
@@ -51,7 +51,7 @@ def fewer_steps(value: float, censored: Censoring = "none") -> str:
 
 
 def figure_mark(figure: Mapping[str, Any]) -> Censoring:
-    """Whether a figure over languages is itself a bound: its range has no end on one side."""
+    """Return whether a figure over languages is a bound: its range is open on one side."""
     low, high = figure["range"]
     if (low > 0) == (high is not None):
         return "none"
@@ -190,7 +190,7 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
 
 
 def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
-    """How many clear differences chance gives, and how many stay if all are judged together."""
+    """Say how many clear differences chance gives, and how many stay if judged together."""
     counts = improved["languages_after_holm"], improved["languages_worse_after_holm"]
     words = f"{counts[0]} better and {counts[1]} worse after Holm’s correction"
     if None in counts:
@@ -207,7 +207,7 @@ def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
 
 
 def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
-    """How many languages are only known by a bound."""
+    """Say how many languages are only known by a bound."""
     told = [
         f"in {plural(censored[mark], 'language')} {candidate} {what}"
         for mark, what in (
@@ -232,7 +232,7 @@ def fourfold_scope(share: Mapping[str, Any]) -> str:
 
 
 def headline_scope(summary: Mapping[str, Any]) -> str:
-    """Which languages the headline leaves out, and why."""
+    """Say which languages the headline leaves out, and why."""
     reasons = [
         (summary["languages_under_minimum_documents"], f"fewer than {MINIMUM_UNITS} documents"),
         (summary["languages_without_training_text"], "no training text"),
@@ -246,7 +246,7 @@ def headline_scope(summary: Mapping[str, Any]) -> str:
 
 
 def curve_note(baseline: str, candidate: str) -> str:
-    """How to read the loss curves of a pair."""
+    """Say how to read the loss curves of a pair."""
     return (
         f"Losses over training steps (log scale): {baseline} in grey, {candidate} in blue. Dots "
         "are evaluations; lines are monotone fits. A dashed line is the target, and the short "
@@ -255,7 +255,7 @@ def curve_note(baseline: str, candidate: str) -> str:
 
 
 def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
-    """How to read the speed-ups by horizon."""
+    """Say how to read the speed-ups by horizon."""
     tasks = mixture.get("tasks", {}).values()
     capped = any(part.get("max_epochs") for part in (mixture, *(each["mixture"] for each in tasks)))
     trained = (

@@ -27,7 +27,7 @@ FEWEST_CHECKPOINTS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What a run wrote for a split: the JSON beside the table, a row for each example, its hash."""
+    """A run's output for a split: the JSON beside the table, a row per example, its hash."""
 
     settings: Mapping[str, Any]
     table: pa.Table
@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """What its training calls those examples: `ALONE` of a single task; nothing if unseen."""
+        """Return the name of those examples in training: `ALONE` for a single task, None if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, found in tasks.items() if found == self.tasks]
@@ -80,7 +80,7 @@ class TunedRun(CompletedRun):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of its training, and how it predicted."""
+        """Settings of its training and predictions."""
         predicted = {
             f"predictions.{decode}.{key}": found.settings.get(key)
             for decode, found in self.predictions.items()
@@ -180,7 +180,7 @@ def _read_predictions(directory: Path, name: str, option: str) -> Iterator[tuple
 
 
 def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
-    """Whether runs of a model began with the same step, each with another seed of fine-tuning."""
+    """Return whether a model's runs began at the same step, with different seeds."""
     return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
 
 

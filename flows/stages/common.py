@@ -1,4 +1,4 @@
-"""What the subcommands share: their options' types, and how they print what they did."""
+"""Types of options, and printing of results, for all subcommands."""
 
 import json as json_module
 import re

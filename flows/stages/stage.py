@@ -205,7 +205,7 @@ def _stage_of(argv: Sequence[str]) -> Stage:
 
 
 def _option_type(parameter: inspect.Parameter) -> Any:
-    """How the command line takes a parameter."""
+    """Return the type of a parameter for the command line."""
     kind = parameter.annotation
     if dataclasses.is_dataclass(parameter.default):
         return Annotated[kind, Parameter(name="*", consume_multiple=True)]

@@ -77,7 +77,7 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """Of the deployment; lists show it without that of the flow."""
+        """Name of the deployment; lists omit the flow's name."""
         return f"{self.flow.name}-{self.kind}"
 
     @property
@@ -114,7 +114,7 @@ class Deployment:
 
     @property
     def entrypoint(self) -> str:
-        """Where a worker finds the flow: it imports the installed package."""
+        """Import path of the flow in the installed package, for a worker."""
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
 
@@ -223,7 +223,7 @@ def check_schedules(operators: Operators) -> None:
 
 
 def job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
-    """How a worker starts a flow run: in this directory, from which relative paths start."""
+    """Return a worker's settings for flow runs: this directory, where relative paths start."""
     heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS)}
     known = {**further.environment, **heartbeat, "DO_NOT_TRACK": "1"}
     if operators_file is not None:

@@ -38,7 +38,7 @@ _CRASH = (
 
 
 def address(settings: Notifications) -> str:
-    """Where messages go, which is a secret."""
+    """Address of the messages, which is a secret."""
     from apprise import Apprise
 
     given = os.environ.get(settings.url_variable, "")

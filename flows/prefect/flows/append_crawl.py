@@ -86,7 +86,7 @@ def newest_dump(address: str) -> str:
 
 
 def has_dump(corpus: str | Path, dump: str) -> bool:
-    """Whether a corpus was built of files of this dump, or they were added to it."""
+    """Return whether a corpus was built of files of this dump, or they were added to it."""
     manifest = read_manifest(corpus, "corpus")
     lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
     below = re.compile(rf"(^|/){re.escape(dump)}(\.[a-z]+-\d+)?/")

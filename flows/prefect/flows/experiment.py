@@ -45,7 +45,7 @@ def experiment(settings: ExperimentSettings) -> State:
 
 
 def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str, Path]:
-    """Where the report of each mixture goes."""
+    """Return the place of each mixture's report."""
     directory = operators.directory("experiments", settings.name)
     reports = {
         mixture: output_below(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))

@@ -114,7 +114,7 @@ def _flow_runs(*kinds: StateType) -> list[FlowRun]:
 
 
 def _is_lost(flow_run: FlowRun) -> bool:
-    """Whether it crashed, or its worker died before it had started the process."""
+    """Return whether it crashed, or its worker died before it had started the process."""
     state = flow_run.state
     if state is None or state.is_crashed():
         return state is not None

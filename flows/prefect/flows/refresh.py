@@ -178,7 +178,7 @@ def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
 
 
 def _starts_again(state: State) -> bool:
-    """Whether a run crashed just now, and `reconcile` is going to see to it."""
+    """Return whether a run crashed just now, and `reconcile` is going to see to it."""
     age = datetime.datetime.now(datetime.UTC) - state.timestamp
     return state.is_crashed() and age.total_seconds() < CRASHED_SECS
 
