@@ -66,7 +66,7 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Return the name of those examples in training: `ALONE` for a single task, None if unseen."""
+        """Return those examples' name in training: `ALONE` for a single task, None if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, found in tasks.items() if found == self.tasks]
