@@ -196,7 +196,7 @@ def _read_training_part(config: Mapping[str, Any], where: str, kind: str) -> dic
     defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
     for name, value in own.items():
         field_type = type(defaults[name])
-        kinds = (int, float) if field_type is float else (kind_of_field,)
+        kinds = (int, float) if field_type is float else (field_type,)
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = "text" if str in kinds else "number"
             raise UserError(f"{where}: {OWN_KEY}.{name} is {value!r}, and must be a {wanted}")

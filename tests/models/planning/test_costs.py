@@ -19,7 +19,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.costs import count_costs
 from mswitch.models.planning.topology import parse_topology
 import dataclasses
 
@@ -38,7 +38,7 @@ def program(x):
 shape = jax.ShapeDtypeStruct((32, 16), jnp.float32)
 step = jax.jit(jax.shard_map(program, mesh=mesh, in_specs=P("x"), out_specs=P("x")))
 text = step.lower(shape).compile().as_text()
-print(json.dumps(dataclasses.asdict(costs_of(text, parse_topology("v5p:2x2x1")))))
+print(json.dumps(dataclasses.asdict(count_costs(text, parse_topology("v5p:2x2x1")))))
 """
 
 

@@ -132,7 +132,7 @@ from mswitch.models.planning.compile import ENVIRONMENT, describe_devices
 os.environ.update(ENVIRONMENT)
 import dataclasses, json, jax, jax.numpy as jnp
 from jax.experimental import pallas as pl
-from mswitch.models.planning.costs import costs_of
+from mswitch.models.planning.costs import count_costs
 from mswitch.models.planning.parts import PARTS
 from mswitch.models.planning.topology import parse_topology
 
@@ -155,7 +155,7 @@ arrays = [
     jax.ShapeDtypeStruct(shape, "float32", sharding=where) for shape in ((256, 512), (512, 128))
 ]
 text = step.lower(*arrays).compile().as_text()
-print(json.dumps(dataclasses.asdict(costs_of(text, topology))))
+print(json.dumps(dataclasses.asdict(count_costs(text, topology))))
 """
 
 

@@ -66,8 +66,8 @@ def test_closing_ends_the_threads():
 def test_a_process_that_forgets_to_close_ends_all_the_same():
     code = (
         "import itertools\n"
-        "from mswitch.tasks.batches.prefetch import ahead\n"
-        "found = ahead(str, itertools.count(), prefetch=4, workers=3)\n"
+        "from mswitch.tasks.batches.prefetch import make_ahead\n"
+        "found = make_ahead(str, itertools.count(), prefetch=4, workers=3)\n"
         "print(next(found), next(found))"
     )
     done = run_python("-c", code)
