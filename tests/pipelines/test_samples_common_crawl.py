@@ -135,7 +135,7 @@ def test_the_command(dump, tmp_path, capsys):
         (["--segments", "10"], "has only 9 files"),
         (["--segments", "0"], "at least 1"),
         (["--concurrency", "100"], "give 1 to 8"),
-        (["--base-url", "file:///etc"], "not an http:// or https:// address"),
+        (["--base-url", "file:///etc"], "give an http:// or https:// address"),
         (["--format", "warc"], "there is no dump CC-MAIN-2024-10 with warc files"),
     ],
 )

@@ -214,7 +214,7 @@ def test_killed_and_continued(tmp_path, modern, sets):
             dataclasses.replace(modern_settings(), min_long_line_characters=200),
             r"rule paragraphs: min_long_line_characters is 200, and 100 in the corpus: the text "
             r"that it judged was changed later \(personal_data\); rule quality can judge the "
-            "same by its column q_third_longest_line: ",
+            "same from its column q_third_longest_line: ",
         ),
         (
             modern_settings("quality.min_words=10"),
