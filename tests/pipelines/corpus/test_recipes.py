@@ -123,7 +123,7 @@ def test_order_of_steps_is_checked():
     for lists, message in {
         (((mask, language),), "edits at the end"),
         (((language,), (UrlDedup(), LineDedup(), NearDedup())), "have LineDedup last"),
-        ((((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)), "by language"),
+        ((((MaxLength(),)), (UrlDedup(), LineDedup("language")), (language,)), "needs languages"),
         (((language,), (Paragraphs(), UrlDedup())), "before all deduplication"),
     }:
         with pytest.raises(UserError, match=message):
