@@ -127,7 +127,7 @@ class _Service:
         return iter(self.client._jobs_client.list_jobs(request))
 
     def label(self, job_id: str) -> str:
-        """Return a job's value of the label of our jobs, or ""."""
+        """Return the label by which mswitch marks its jobs, or "" for another job."""
         from google.cloud import dataflow
 
         view = dataflow.JobView.JOB_VIEW_DESCRIPTION

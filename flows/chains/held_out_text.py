@@ -17,7 +17,7 @@ from mswitch.pipelines.progress import say
 
 #: With fewer held-out documents a language's own interval is wide.
 ENOUGH_DOCUMENTS = 50
-#: Languages shown of those that have the fewest documents, and of those that recur most.
+#: Number of languages to show with the fewest documents, and with the most recurring text.
 _SHOWN = 5
 
 

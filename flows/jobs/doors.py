@@ -322,7 +322,7 @@ class _Steps:
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # That of the record does not know how many places there are.
+            # The record's launcher does not know how many places there are.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:

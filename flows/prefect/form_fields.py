@@ -278,7 +278,7 @@ def _tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
     described = {"title": _words(name), "description": _sentence(text)}
-    # What is wrong in a field is then said of that field, and not of all tabs.
+    # The form then shows an error at its field, not at all tabs.
     return {**described, **opened, "anyOf": [closed, opened]}
 
 

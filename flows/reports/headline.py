@@ -41,7 +41,7 @@ from mswitch.flows.reports.speedup import (
 FOURFOLD = 4.0
 
 Transform = Callable[[np.ndarray], np.ndarray]
-#: Scales on which seeds change a figure: there, and back.
+#: Functions to and from the scale on which the variation between seeds is measured.
 RATIOS: tuple[Transform, Transform] = (np.log, np.exp)
 SHARES: tuple[Transform, Transform] = (np.asarray, lambda shares: np.clip(shares, 0, 1))
 
@@ -298,7 +298,7 @@ def _improved(
     ]
     mean = functools.partial(np.mean, axis=-1)
     return {
-        # Each language's own interval has the seeds in it.
+        # Each language's own interval already includes the variation between seeds.
         **_figure(np.stack([better] * 3), draws, None, (), mean, SHARES, config.confidence),
         "languages": int(better.sum()),
         "languages_worse": int(sum(worse)),

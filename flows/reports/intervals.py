@@ -155,7 +155,7 @@ def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
 
 
 def widening(freedom: float, confidence: float) -> float:
-    """Return how much wider Student's interval is than the normal one; 1 without freedom."""
+    """Return how much wider Student's interval is than the normal one; 1 if there is no freedom."""
     if freedom <= 0:
         return 1.0
     tail = (1 + confidence) / 2

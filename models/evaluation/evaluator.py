@@ -138,7 +138,7 @@ class Evaluator:
         self._clusters: dict[Document, int] = {}
 
     def abstract_parameters(self) -> Parameters:
-        """Return shapes to restore into, on the devices that evaluate."""
+        """Return shapes and shardings of the parameters, to restore a checkpoint into."""
         return self._skeleton.abstract_parameters()
 
     def make_tables(self, parameters: Parameters, what: str) -> tuple[pa.Table, pa.Table | None]:

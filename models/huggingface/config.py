@@ -107,7 +107,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "vocab_size": model.vocabulary_size,
         OWN_KEY: {name: dataclasses.asdict(model)[name] for name in TRAINING_FIELDS},
     }
-    # Renamed from `torch_dtype` in transformers 4.56; all of 4, and 5, read the older name.
+    # transformers 4.56 renamed `torch_dtype` to this. Versions 4 and 5 all read the older name.
     config.pop("dtype", None)
     if not model.sparse:
         config["feed_forward_proj"] = _FEED_FORWARD[model.activation]

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 
 #: A masked logit (T5X's value): a query without any key attends to all of them evenly.
 MASKED = -1e10
-#: Logit beyond the last key, which gets no weight even if all keys are masked.
+#: Logit of positions beyond the last key: they get no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
 #: On-chip memory that the compiler may use; it uses less on generations that have less.

@@ -92,7 +92,7 @@ class BuildFromCorpus(Build):
         return [Tasks("fingerprints", copy, entries, self.work.directory("fingerprints"))]
 
     def list_manifest_entries(self) -> dict[str, Any]:
-        """Copy the records of removals; return these, the source and its drops."""
+        """Copy the records of removals; return them with the source and its drop counts."""
         entries: dict[str, Any] = {
             "built_from": hash_corpus(self.source.manifest["shards"]),
             "dropped_before": count_drops(self.source),

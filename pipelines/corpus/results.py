@@ -113,7 +113,7 @@ def list_dropped_records(
 
 
 def count_for_engine(accounts: Mapping[str, Any]) -> dict[str, int]:
-    """Return counters that an engine shows during a build, from a note of ingest or finish.
+    """Return an engine's counters during a build, from a stored note of ingest or finish.
 
     They are pages read, damaged files, drops by reason, documents by language, documents, bytes.
     """

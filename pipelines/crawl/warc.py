@@ -32,7 +32,7 @@ _MOST_HEADER_BYTES = 32 << 10
 _SCAN_BYTES = _SKIP_BYTES = 1 << 20
 _OVERLAP_BYTES = 16
 #: Maximum bytes of a plain file to read again, in search of good records within damaged ones (but
-#: at least twice its size). After that, the bytes that a damaged record claims are skipped.
+#: at least twice the file's size). After that, the bytes that a damaged record claims are skipped.
 _RETRY_BYTES = 4 << 30
 
 

@@ -1,4 +1,4 @@
-"""Makes segments from the tokens of documents: without loss, or like T5's own pipeline.
+"""Make segments from the tokens of documents: all tokens, or a part as in T5's own pipeline.
 
 `t5` is the chain of t5's `span_corruption` task (Raffel et al. 2020; also mT5's), step by step with
 t5's names: one chunk of each document and epoch, 128 documents joined, cut to segments.

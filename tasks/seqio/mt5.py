@@ -67,11 +67,12 @@ SUPER_GLUE: _Benchmark = {
     "axb": (_ENTAILED, (), 0),
     "axg": (_ENTAILED, (), 0),
 }
-#: Names of tasks in texts, if they differ; features, if not all in alphabetical order.
+#: A task's name in its texts, if that differs from the task's name.
 _CALLED = {
     **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
     "axg": "rte",
 }
+#: A task's features in the order of its texts, if that is not the alphabetical one.
 _FEATURES = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),

@@ -186,7 +186,7 @@ def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
 
 
 def _as_action(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
-    """Return the schedule unchanged, for a deployment's update, which replaces all schedules."""
+    """Return a schedule to send again: an update of a deployment replaces all its schedules."""
     names = ("schedule", "active", "parameters", "slug")
     return DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in names})
 

@@ -37,8 +37,8 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
             "as server in operators.toml"
         )
     host, port = operators.server.host or "127.0.0.1", operators.server.port
-    # Before the worker is started: one that inherits that SIGINT is ignored, as a shell's `&` has
-    # it, ignores SIGTERM too.
+    # Handle signals before the worker starts. A shell's `&` makes its children ignore SIGINT, and a
+    # worker that inherits this ignores SIGTERM too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     say("deploy", "starting a server; the first start takes a minute")

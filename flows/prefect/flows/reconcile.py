@@ -87,7 +87,7 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
                 leave(*left)
             finish_cancelling(flow_run, need_record(record.job.place))
         return
-    # Else it could not be asked before: whoever follows it asks it again.
+    # Otherwise an earlier request did not reach the job: its follower sends it again.
     if record.intent == "run" or follower(record.job.place) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return

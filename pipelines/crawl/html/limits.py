@@ -58,7 +58,7 @@ MAX_COST = 25_000_000
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
 # Comparisons of attributes per unit; each attribute is compared with all before it.
 _COMPARISONS = 16
-# Maximum number of elements with optional end tag that an end tag closes besides its own.
+# An end tag also closes at most so many open elements whose end tag is optional.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
