@@ -33,9 +33,9 @@ def report(
 
         mswitch report --baseline dense --candidate sparse --out report
 
-    Give --baseline and --candidate once for each seed that a model was trained with: figures are
-    then means over seeds, and intervals draw seeds too. Runs that differ in more are several
-    candidates, each compared with the baseline on a page below that of all.
+    Give --baseline and --candidate once for each seed that a model was trained with: curves are
+    then averaged over seeds, and intervals include what other seeds would change. Runs that differ
+    in other settings are several candidates. Each is compared with the baseline on its own page.
 
     Args:
         baseline: the run directory of the dense model or its URL, once for each seed.
@@ -57,12 +57,12 @@ def index(directory: str, /, *, json: Json = False) -> int:
 
     The page has the date, the pair, the data, the median step speed-up with its interval and a
     link of each report, and the scores of each comparison of fine-tuned runs. A finished report
-    gets there when the command is given again.
+    gets into it when the command is given again.
 
         mswitch report index runs
 
     Args:
-        directory: where reports lie, at any depth; a gs:// or s3:// URL too.
+        directory: directory of the reports, at any depth; a gs:// or s3:// URL too.
     """
     from mswitch.flows.reports.index import write_index
 
