@@ -312,9 +312,13 @@ def brackets(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("make", "most_mib"), [(shared, 320), (repeated, 320), (brackets, 150)])
+@pytest.mark.parametrize(("make", "most_mib"), [(shared, 320), (repeated, 512), (brackets, 150)])
 def test_what_rows_share_is_not_held_for_each(tmp_path, make, most_mib):
-    """In a child whose memory is measured; all rows at a time would take 800 MiB and more."""
+    """Measure a child's memory.
+
+    With all rows at a time, shared rows take 450 MiB and repeated rows 700 to 960. Without, repeated
+    rows take 240 to 380: Arrow's allocator returns memory late when the machine is busy.
+    """
     script = (
         "import re, sys\n"
         "from mswitch.pipelines.crawl import fields, files, pages\n"
