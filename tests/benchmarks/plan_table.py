@@ -91,8 +91,9 @@ MEMORY_COLUMNS = (
     *("preset", "slice", "mesh, microbatches", "loss chunks", "parameters", "moments"),
     *("peak", "available", "predicted"),
 )
-#: How a setting is marked by what it recomputes.
+#: How a setting is marked by what it recomputes, and where XLA computes its attention.
 REMAT = {"none": "", "attention": " a", "layers": " r"}
+ATTENTION = {"kernel": "", "xla": " x"}
 WORK_COLUMNS = (
     *("preset", "slice", "FLOPs", "ratio", "all-gather, all-reduce, all-to-all (GiB)"),
     *("compute s", "memory s", "network s", "compile s, CPU s, GiB"),
@@ -112,7 +113,7 @@ def memory_row(plan: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         plan["preset"],
         plan["topology"],
-        f"{mesh}, {plan['microbatches']}{REMAT[plan['remat']]}",
+        f"{mesh}, {plan['microbatches']}{REMAT[plan['remat']]}{ATTENTION[plan['attention']]}",
         str(plan["loss_chunks"]),
         gib(plan, "parameter", 2),
         gib(plan, "optimizer", 3),
