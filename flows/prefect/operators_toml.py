@@ -26,6 +26,7 @@ Without the file everything has its default: a server on this machine, `runs` in
 
 import dataclasses
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -331,6 +332,15 @@ def read_operators(path: str | Path | None = None) -> Operators:
 
 
 def first_problem(error: ValidationError, *place: str) -> str:
-    """Say the first of what is wrong in one line, with its place."""
+    """Describe the first error in one line: its place, what is wrong, and the value given."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, (*place, *first['loc'])))}: {first['msg'].lower()}"
+    where = ".".join(map(str, (*place, *first["loc"])))
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{where}: there is no such setting, remove it or correct its name"
+        case "missing":
+            return f"{where}: is missing, add it"
+        case "value_error":
+            return f"{where}: {first['ctx']['error']}"
+    message = re.sub("^(Input|String) should", "must", first["msg"])
+    return f"{where}: {message}, and is {first['input']!r}"

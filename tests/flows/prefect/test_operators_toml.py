@@ -66,16 +66,16 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("storrage = 'x'", "storrage: extra inputs are not permitted"),
-        ("server = 'nowhere'", "server: input should be a valid url"),
-        ("flow_runs = 0", "flow_runs: input should be greater than or equal to 1"),
-        ("storage = 'gs://bucket/x'", "storage: value error, gs://bucket/x is remote"),
-        ("bucket = '/srv'", "bucket: string should match pattern"),
+        ("storrage = 'x'", "storrage: there is no such setting"),
+        ("server = 'nowhere'", "server: must be a valid URL"),
+        ("flow_runs = 0", "flow_runs: must be greater than or equal to 1, and is 0"),
+        ("storage = 'gs://bucket/x'", "storage: gs://bucket/x is remote"),
+        ("bucket = '/srv'", "bucket: must match pattern"),
         ("[launchers.gpu]\nlauncher = 'nothing'", "[launchers.gpu] of operators.toml has a wrong"),
         ("[launchers.gpu]\nlauncher = 'local'\nchips = 3", "[launchers.gpu] of operators.toml has"),
         (
             "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'/srv' = 'b'}",
-            "[launchers.gke] of operators.toml: image: field required",
+            "[launchers.gke] of operators.toml: image: is missing, add it",
         ),
         (
             "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'b' = '/srv'}\n"
@@ -84,10 +84,13 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ),
         ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
-        ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: string should match"),
-        ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: string should"),
+        ("[dataflow]\nstorage = '/srv'\noptions = []", "dataflow.storage: must match"),
+        ("[dataflow]\nstorage = 'gs://b'\noptions = ['x']", "dataflow.options.0: must match"),
         ("[prices.gpu]\nhost_hour = 1", "unknown launcher 'gpu'"),
-        ("[prices.local]\nhost_hour = 0", "prices.local.host_hour: input should be greater than 0"),
+        (
+            "[prices.local]\nhost_hour = 0",
+            "prices.local.host_hour: must be greater than 0, and is 0",
+        ),
         ("[prices.local]\nchips = 2", "give one of host_hour and chip_hour"),
         ("[prices.local]\nhost_hour = 1\nchip_hour = 1", "give one of host_hour and chip_hour"),
         ("[prices.local]\nchip_hour = 1\nchip = 'abacus'", "chip 'abacus' is unknown: choose"),
