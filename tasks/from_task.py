@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
-#: Number of examples that show whether a task draws at random.
+#: Number of examples whose preprocessing is repeated, to see whether a task draws at random.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -93,7 +93,7 @@ class FromTaskConfig:
 def build_from_task(
     registered: Registered, vocabulary: str | Path, out: str | Path, config: FromTaskConfig
 ) -> dict[str, Any]:
-    """Write the examples of a task, or of each task of a mixture with `multitask.toml`.
+    """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
     Args:
         registered: the task or mixture.
@@ -198,7 +198,7 @@ def _split_language(name: str, config: FromTaskConfig) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class SourceShard:
-    """A shard of a task's source, which becomes a part.
+    """A shard of a task's source; its examples are written as one part.
 
     Attributes:
         split: seqio's split.
@@ -238,7 +238,7 @@ def _build(
     if others:
         text = "which mswitch predict leaves out: they take more than targets and predictions"
         say(STAGE, f"{task.name} has {others} metrics, {text}")
-    # `mswitch predict` finds the task and its metrics by these.
+    # `mswitch predict` finds the task and its metrics by this name and module.
     own = {"seqio": {"name": task.name, "module": registered.module}} if metrics else {}
     settings = {
         "kind": KIND,
@@ -319,7 +319,7 @@ def read_shard(
     lengths: Lengths,
     labels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Write the part of a shard.
+    """Preprocess a shard of a task's source, and write its examples as a part.
 
     Returns:
         The result of `write_part`, and `dropped` examples by reason: no inputs or no targets, or a
@@ -348,7 +348,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Draws follow one another, so an epoch of the task's length has each example about once.
+    # A draw comes before the next one, so an epoch of the task's length has each example about
+    # once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)
@@ -396,7 +397,7 @@ def write_ids(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Return whether the first examples depend on the seed of the steps after the cache."""
+    """Return whether the first `TRIED` examples depend on the seed of the steps after the cache."""
 
     def first(draw: int) -> list[list[list[int]]]:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)
