@@ -164,7 +164,7 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-#: Settings of these that do not change the parameters.
+#: Changeable settings that leave a model's parameters as they are.
 TUNABLE = (
     *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",
@@ -375,11 +375,11 @@ class JobConfig:
 
     @property
     def shared(self) -> bool:
-        """Whether there are other processes."""
+        """Whether the job has other processes."""
         return self.distributed or self.coordinator_address is not None
 
 
-#: A part of `EvaluateConfig.steps`.
+#: Pattern of each comma-separated part of `EvaluateConfig.steps`.
 _STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
 
 

@@ -40,7 +40,7 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """A table [heads, buckets], for a stack or for one of its layers."""
+    """Table of position biases [heads, buckets], for a stack or for one of its layers."""
 
     def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")

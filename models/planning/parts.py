@@ -6,7 +6,8 @@ import re
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
-#: Functions of each part, as module.function. The innermost function that matches decides.
+#: Pattern of the functions (module.function) of each part. The innermost function that matches
+#: decides.
 PARTS = {
     "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",
@@ -38,7 +39,7 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before their users.
+    # Operands come before their users: go forwards for operands, and backwards for users.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]

@@ -24,7 +24,7 @@ _FREE = frozenset(
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Count an instruction's traffic; a collective's or copy's is counted in its `-done`."""
+    """Count the bytes that an instruction moves; a collective or copy counts in its `-done`."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-start"):
         return 0
@@ -93,7 +93,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         if user.opcode in ("dynamic-slice", "gather", "slice"):
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # written in place
+            continue  # the update is written in place
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":

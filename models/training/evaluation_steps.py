@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: A speed-up beyond this shows as a bound.
+#: Last step over the first evaluated one. A larger speed-up shows only as a bound.
 SPAN = 64
 
 

@@ -35,7 +35,7 @@ from mswitch.pipelines.outputs import MARKER
 
 
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
-    """Choose the checkpoint to begin with.
+    """Choose the checkpoint that a run begins with.
 
     Without a `step` it is the newest one, and the run must be finished. If the optimizer's moments
     are kept, earlier steps count, since its schedule continues.

@@ -20,9 +20,9 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.lease import LEASE
 from mswitch.pipelines.outputs import CLAIM, MARKER
 
-#: How many files to upload or download at a time.
+#: Number of files to upload or download at a time.
 REQUESTS = 8
-#: Files that tell which checkpoints and evaluations exist.
+#: Pattern of files that tell which checkpoints and evaluations exist.
 _SMALL = re.compile(
     rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
     rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
@@ -47,7 +47,7 @@ class WorkingCopy:
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
 
     def list_names(self) -> Set[str]:
-        """Return the names of all files, if they are a run's."""
+        """Return the names of all files; refuse files that are not a run's."""
         names = self.list_sizes().keys()
         if names - {LEASE, CLAIM} and CONFIG not in names:
             raise UserError(
@@ -84,7 +84,7 @@ class WorkingCopy:
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, since all may not fit."""
+        """Download a part of a checkpoint; remove it afterwards, because all parts may not fit."""
         top = f"{CHECKPOINTS}/{step}"
         names = [
             f"{top}/{name}"

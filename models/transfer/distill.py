@@ -136,7 +136,8 @@ def _find_teacher(
         origin = find_origin(files, step, keep_moments=False)
     for directory in open_task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
-    # The mesh need not divide its experts: each device gathers one layer's experts at a time.
+    # The mesh need not divide the teacher's experts: each device gathers one layer's experts at a
+    # time.
     dense_model = dataclasses.replace(model, experts=0)
     check_divisible(dense_model, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
