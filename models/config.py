@@ -33,7 +33,7 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: A probability of dropping something.
+#: Share from 0 to below 1, such as a probability of dropout.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings that only a model with experts uses.
@@ -199,7 +199,7 @@ class ModelChanges(_make_fields(CHANGEABLE), _Changes):
 
 
 class TuningChanges(_make_fields(TUNABLE), _Changes):
-    """A fine-tuning's changes to a model: any of `TUNABLE`; None is T5's recipe or the old value.
+    """A fine-tuning's changes: any of `TUNABLE`; None takes T5's recipe or keeps the old value.
 
     T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
     """
@@ -308,7 +308,7 @@ class TrainConfig:
 
     @property
     def row_examples(self) -> int:
-        """Length of a row in examples: 1 with `next-fit`."""
+        """Length of a row as a multiple of an example's length: 1 with `next-fit`."""
         return self.pack if isinstance(self.pack, int) else 1
 
     @property

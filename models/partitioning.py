@@ -138,8 +138,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard a parameter, dimension by dimension, over the mesh axes its names prefer."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions that prefer fewer mesh axes choose first, so that the width does not take experts'
-    # axis.
+    # Dimensions that prefer fewer mesh axes choose first, so that the width does not take the axis
+    # `expert`.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)

@@ -348,8 +348,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # A draw comes before the next one, so an epoch of the task's length has each example about
-    # once.
+    # All examples of a draw come before the next draw's, so an epoch of the task's length has each
+    # example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)

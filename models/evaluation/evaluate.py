@@ -124,7 +124,7 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run that this config.json describes; every process must call this.
+    """Evaluate a run with this config.json as `evaluate` does; every process must call this.
 
     `open_batches` opens the data for a batch size.
     """
@@ -137,7 +137,7 @@ def evaluate_run(
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # If the loss is per token, the run itself names its examples.
+        # Losses by the byte may be of other examples than the run's, so name the examples.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),

@@ -26,7 +26,8 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     Without sentinels, targets come before inputs.
     """
     both = np.concatenate([inputs, targets])
-    begins = (both >= sentinels) & np.isin(both, targets)  # a denoiser's id is in inputs only
+    # A denoiser's id, which only inputs have, begins no span.
+    begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
     spans[len(inputs) :] -= 1  # span k comes before the input text after sentinel k
     kept = (both > EOS_ID) & (both < sentinels)

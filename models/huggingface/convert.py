@@ -1,4 +1,4 @@
-"""Convert a Hugging Face directory to a run (`import_hf`), or a run to one (`export_hf`).
+"""Convert a Hugging Face directory to a run (`import_hf`), and back (`export_hf`).
 
 An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other. The
 values do not change: float32 imported and exported is the same to the bit.

@@ -245,7 +245,7 @@ class Predictor:
     def _find_own_task(self) -> Any:
         """Return the seqio task that the examples were made from."""
         from mswitch.tasks.seqio.own_metrics import (
-            find_task,  # imports TensorFlow, which only these tasks need
+            find_task,  # imports TensorFlow, which only seqio's tasks need
         )
 
         return find_task(self.task["seqio"], os.getcwd())

@@ -28,7 +28,7 @@ DROPLESS = 0
 #: Minimum and maximum rows of a block. A product of fewer rows takes as long, because each block
 #: loads its expert's kernels again. With more rows, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Largest tile of a grouped product on a TPU: rows, and either width of a kernel.
+#: Largest tile of a grouped product on a TPU: number of rows, and each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
@@ -92,7 +92,7 @@ def _find_places(
 def dispatch(
     tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> Float[Array, "E G*C D"]:
-    """Queue tokens at their experts; empty places hold some token, without a gradient."""
+    """Queue tokens at their experts; empty places hold any token, which gets no gradient."""
     d_model = tokens.shape[-1]
     place, token = _find_places(slot, experts, capacity)
     return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)

@@ -34,7 +34,7 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 
 #: Number of tokens in a block, within which queue positions are counted pair by pair.
 _BLOCK = 64
-#: Probability of the hash's expert in a new `token` router.
+#: Probability that a new `token` router gives to the expert that the hash chooses.
 _FIRST_GATE = 0.7
 
 
@@ -149,7 +149,7 @@ class Router(nnx.Module):
 
 @jax.custom_vjp
 def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
-    """Multiply in three passes; gradients use a TPU's single pass, as for other kernels."""
+    """Multiply in three bfloat16 passes; gradients use one pass, as for other kernels on a TPU."""
     return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
 
 
@@ -186,7 +186,8 @@ def look_up(
     Each device looks up its columns for the tokens of all devices along `expert`. Then `all_to_all`
     brings every token its whole row. The table itself is never gathered along that axis.
     """
-    if mesh is None or table.shape[1] % mesh.shape["expert"]:  # a teacher's experts may not divide
+    # The axis may not divide a teacher's experts.
+    if mesh is None or table.shape[1] % mesh.shape["expert"]:
         return table[ids]
 
     @functools.partial(

@@ -90,7 +90,7 @@ class _Call:
 
     @property
     def tile(self) -> int:
-        """Number of queries at a time: a divisor of `padded_queries` in whole lanes."""
+        """Number of queries at a time: a multiple of 128 that divides `padded_queries`."""
         most = max(self.options.tile_values // self.padded_keys, LANES)
         sizes = range(LANES, self.padded_queries + 1, LANES)
         return max(size for size in sizes if self.padded_queries % size == 0 and size <= most)
@@ -111,12 +111,12 @@ class _Call:
 
 
 def padded(length: int) -> int:
-    """Return the next multiple of 128."""
+    """Round a length up to a multiple of 128."""
     return -(-length // LANES) * LANES
 
 
 def diagonal_distances(queries: int, keys: int) -> Int[np.ndarray, " diagonals"]:
-    """Return query minus key of each diagonal, in the order of a bias of `t5_attention`."""
+    """Return each diagonal's distance, query minus key, in the order of `t5_attention`."""
     return np.arange(padded(queries) + padded(keys)) - padded(keys)
 
 
@@ -389,7 +389,7 @@ def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
 
 
 def _sum_window_at_last_row(call: _Call, ref: types.SimpleNamespace) -> None:
-    """Sum the bias's gradient along its diagonals: the transpose of filling the window."""
+    """Sum the bias's gradient along the window's diagonals, which reverses filling the window."""
     if not call.biased:
         return
 

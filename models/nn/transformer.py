@@ -302,7 +302,7 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Make the mask of the keys each query sees: real ones or, if packed, its example's.
+        """Make the mask of the keys that each query sees: real keys or, if packed, its example's.
 
         Padding of packed rows sees only padding, and its output is never read.
         """

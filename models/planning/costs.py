@@ -141,7 +141,7 @@ def read_group(attributes: str) -> list[int]:
 
 
 def _arrange(shape: str, order: str | None) -> np.ndarray:
-    """Return device numbers in the order of a shape, transposed to `order`."""
+    """Return device numbers as an array of a shape, transposed to `order`."""
     sizes = [int(size) for size in shape.split(",")]
     ids = np.arange(math.prod(sizes)).reshape(sizes)
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids

@@ -22,7 +22,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
-#: Opcodes whose called computation only combines two values, and is no separate work.
+#: Opcodes whose called computation only combines two values, and does not count as separate work.
 _REDUCERS = frozenset(
     (
         "all-reduce",
@@ -62,7 +62,7 @@ class ArrayType:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation.
+    """An instruction of a computation: one line of HLO text.
 
     Attributes:
         name: unique in the module.

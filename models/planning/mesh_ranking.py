@@ -142,7 +142,7 @@ def _list_memory_settings(
             continue
         for loss_chunks in chunks:
             for remat in get_args(Remat):
-                # The kernel keeps no weights, so `attention` would save nothing.
+                # The attention kernel keeps no weights, so remat `attention` would save no memory.
                 needless = remat == "attention" and config.attention == "kernel"
                 if config.allows("remat", remat) and not (needless and config.remat is None):
                     yield dataclasses.replace(

@@ -21,7 +21,7 @@ _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 
 
 def name_parts(module: Module, computation: Computation) -> dict[str, str]:
-    """Return the part of each instruction that has one, by the instruction's name.
+    """Map instructions' names to parts of the step; instructions without a part are absent.
 
     Instructions without a known function, such as slices of a loop, get the part of their largest
     operand, else of their largest user.
@@ -50,7 +50,7 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:
-    """Return the part by the functions of an instruction, or of the instructions fused in it."""
+    """Return an instruction's part by its functions, or by those of instructions fused in it."""
     inside = [
         fused
         for name in (instruction.list_called() if instruction.opcode == "fusion" else [])

@@ -50,10 +50,10 @@ def _count_custom_call_bytes(computation: Computation, call: Instruction) -> int
         on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
         return max(0, estimate["bytes_accessed"] - on_chip)
     if not call.operands:
-        return 0  # it reserves memory and writes nothing
+        return 0  # such a call reserves memory and writes nothing
     written = _count_in_hbm(call)
     if call.target.startswith("__cu") and len(call.arrays) > 1:
-        written -= call.arrays[-1].bytes  # a library's workspace comes last
+        written -= call.arrays[-1].bytes  # the last array is a library's workspace
     return written + _count_read(computation, call)
 
 

@@ -45,7 +45,7 @@ class LossWatch:
     def judge(
         self, metrics: Mapping[str, Any], policy: BadLossPolicy, checkpoint: str | None
     ) -> None:
-        """Remember a step, and log if it is skipped.
+        """Judge a step: remember it, log it if it is skipped, or end the run by a JobError.
 
         Args:
             metrics: the step's metrics.

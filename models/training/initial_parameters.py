@@ -160,7 +160,7 @@ def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
 
 
 def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
-    """Return the teacher's model, with its own storage of layers and `train`'s computation."""
+    """Return the teacher's model; layers are stored as in its run, and computed as in `train`."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.build(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)

@@ -71,7 +71,7 @@ def run_training(
         pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
             state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
-            # While the device works on this step, judge and record the one before.
+            # While the device works on this step, judge and record the step before.
             if pending is not None:
                 recorder.record(*pending)
             pending = (step, metrics)

@@ -20,7 +20,7 @@ import numpy as np
 from mswitch.pipelines.errors import UserError
 
 METRICS = "metrics.jsonl"
-#: Steps between records of matrices.
+#: Number of steps between two records of metrics that are matrices.
 MATRICES_EVERY = 100
 
 

@@ -257,7 +257,7 @@ Optimizer = Adafactor | AdamW
 
 
 def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
-    """Make a run's optimizer; at the run's begin, it has counted `steps_counted` steps."""
+    """Make a run's optimizer, which has counted `steps_counted` steps when the run begins."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     decay, end = train.decay, steps_counted + train.steps if train.decay else 0
     if train.optimizer == "adamw":
@@ -275,7 +275,7 @@ def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Arr
 
 
 def find_moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the logical axes of each array of a moment, given its parameter's."""
+    """Return the logical axes of each array of a moment; `axes` are the parameter's."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
     return (tuple(axes),) * len(moment)

@@ -51,7 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with its own timestamps; process 0 uploads its own.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: The stage that waits for a part's lease, for messages.
+#: Name of the stage that waits for the lease of each part of a run, for messages.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -297,7 +297,7 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, because all parts may not fit."""
+        """Download a part of a checkpoint; remove it afterwards, to save space."""
         with self._copy.checkpoint(step, part):
             yield
 
@@ -338,7 +338,7 @@ def open_files(
     objects.check_url(url)
     digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
     name = f"mswitch-{'read-' if part is None else ''}{digest}"
-    # Each process on a machine has its own copy.
+    # Each process on a machine has its own working copy.
     prefix = f"{name}-"
     if shared:
         import jax

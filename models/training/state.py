@@ -184,7 +184,7 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
 
 
 def unroll(parameters: Mapping[str, Array]) -> Parameters:
-    """Convert parameters to the layout without `scan_layers`; they may have it already."""
+    """Convert parameters to the layout without `scan_layers`, unless they already have it."""
     unscanned = {}
     for name, value in parameters.items():
         stack, scanned, rest = name.partition(".periods.blocks.")

@@ -78,13 +78,13 @@ class WorkingCopy:
             list(pool.map(download, names))
 
     def list_local(self, part: str) -> set[str]:
-        """Return the names of the files of a part that the copy has."""
+        """Return the names of a part's files in the working copy."""
         top = self.directory
         return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, because all parts may not fit."""
+        """Download a part of a checkpoint; remove it afterwards, to save space."""
         top = f"{CHECKPOINTS}/{step}"
         names = [
             f"{top}/{name}"

@@ -17,7 +17,7 @@ from mswitch.tasks.metrics.metric import (
 
 
 def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
-    """Make the share of right rows; `min` makes the share of groups whose rows are all right."""
+    """Make a metric: the share of right rows, or with `min`, of groups whose rows are all right."""
     metric = make_mean(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric
 
