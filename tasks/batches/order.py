@@ -63,7 +63,7 @@ class MixtureOrder:
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
     def _lay_out(self, window: int) -> tuple[NDArray[np.intp], list[int], list[int]]:
-        """Draw a window.
+        """Draw the order of languages in a window.
 
         Returns:
             Its order; the first slot of each language; and for each language, the number of its
@@ -101,7 +101,7 @@ class RecordOrder:
     """
 
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
-        """Set up the order.
+        """Set up the order of a language's records.
 
         Args:
             records: number of records, at least 1.

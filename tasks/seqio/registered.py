@@ -141,7 +141,7 @@ def preprocess(
 
     def seed_tensorflow(draw: int) -> int:
         seed = number * _SEEDS + draw
-        tf.random.set_seed(seed)  # combined with seqio's own seeds
+        tf.random.set_seed(seed)  # TensorFlow combines it with seqio's own seeds
         return seed
 
     try:
