@@ -112,7 +112,7 @@ class _Archive:
             while line := _find_record(self._file):
                 offset = self._file.tell() - len(line)
                 headers = _read_headers(self._file)
-                # Detects a wrong length without reading to the end of the file.
+                # The file's size detects a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
                 yield _read_record(headers, self._file, offset, max_bytes, left)
             return
