@@ -34,7 +34,7 @@ from mswitch.pipelines.progress import Progress, say
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
-#: Share of the reference that a limit cuts if English has no such limit (CulturaX's).
+#: Share of the reference that a limit cuts if English has no such limit. CulturaX uses this share.
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
 #: mC4's limit on the third-longest line, if the corpus has none: fitted limits are not stricter.
@@ -58,7 +58,7 @@ _FEWEST_OF_SIZE = 100
 #: test.
 _CERTAIN = 10.83
 
-#: Documents of each reason that the report page shows.
+#: Number of documents that the report page shows of each reason.
 SAMPLES = 3
 #: Maximum number of languages that a line names, and of characters of a document to show.
 _NAMED, _SHOWN = 20, 300
@@ -221,7 +221,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # Smallest size, documents, dropped documents.
+    # Each group is its smallest cluster size, its documents and its dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:

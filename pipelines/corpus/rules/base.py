@@ -56,7 +56,7 @@ class Step:
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each process computes cached properties again.
+        # Leave out cached properties, which each process computes again.
         kind = type(self)
         return {
             name: value
@@ -233,7 +233,7 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include it
+        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include `saved`
             settings.pop("saved", None)
         return settings
 
