@@ -38,7 +38,8 @@ class Shard(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-#: Writes a shard below `directory`; returns its description, with `records` and `size_bytes`.
+#: Function that writes a shard below `directory`; returns its description, with `records` and
+#: `size_bytes`.
 Write = Callable[..., dict[str, Any]]
 
 
