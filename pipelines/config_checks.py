@@ -101,7 +101,6 @@ def _find_constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
 
 
 def _list_parts(hint: Any) -> Iterator[Any]:
-    """Yield the parts of an annotation."""
     if get_origin(hint) in (Annotated, Union, types.UnionType):
         for part in get_args(hint):
             yield from _list_parts(part)

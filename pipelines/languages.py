@@ -141,7 +141,6 @@ def name_task(lang: str) -> str:
 
 @functools.cache
 def _read_codes() -> Mapping[str, str]:
-    """Return codes by themselves and by their aliases."""
     table = {language.alias: code for code, language in languages().items() if language.alias}
     return table | {code: code for code in languages()}
 

@@ -163,7 +163,6 @@ def _check(
 
 
 def _list_shards(task: seqio.Task) -> dict[str, list[str]]:
-    """Return the names of the shards of each split, the training split first."""
     shards_by_split = {
         split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
     }
@@ -185,7 +184,6 @@ def _read_rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 
 
 def _split_language(name: str, config: FromTaskConfig) -> tuple[str, str]:
-    """Return a task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
     given = None if config.language is None else any_code(config.language)
     code = find_code(last.replace("_", "-")) or (given if any_code(last) == given else None)
@@ -371,7 +369,6 @@ def _make_row(
 
 
 def _read_text(example: Mapping[str, Any], side: str, model: str) -> str:
-    """Return the text before it was tokenised if the task kept it; else decode the ids."""
     text = example.get(f"{side}_pretokenized")
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")

@@ -192,8 +192,6 @@ def evaluate_run(
 
 
 def _wait_for_run(files: RunFiles) -> None:
-    """Wait until the run's training has begun."""
-
     def begun() -> bool:
         files.refresh()
         return (files.directory / CONFIG).is_file()
@@ -206,7 +204,6 @@ def _wait_for_run(files: RunFiles) -> None:
 
 
 def _count_documents(run: Path, step: int) -> int:
-    """Count the evaluated documents."""
     path = run / "eval" / f"{step}.parquet"
     kinds = len(NAMES) if DENOISER in pq.read_schema(path).names else 1
     return pq.read_metadata(path).num_rows // kinds
@@ -266,7 +263,6 @@ def _write_step(
     routing: pa.Table | None,
     settings: dict[str, Any],
 ) -> None:
-    """Write the tables of a step, and log its loss."""
     # Write the evaluation last, because its file shows that the step is done.
     for part, content in {"routing": routing, EVALUATION: table}.items():
         if content is not None:

@@ -53,7 +53,6 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
 
 
 def _make_tokenizer(proto: Any) -> dict[str, Any]:
-    """Return a model in the format of the library `tokenizers`."""
     kinds, rules = proto.SentencePiece, proto.normalizer_spec
     normalizers: list[dict[str, Any]] = []
     if rules.precompiled_charsmap:

@@ -243,7 +243,6 @@ class Predictor:
         return {**summary, **scores, **noted_reads}
 
     def _find_own_task(self) -> Any:
-        """Return the seqio task that the examples were made from."""
         from mswitch.tasks.seqio.own_metrics import (
             find_task,  # imports TensorFlow, which only seqio's tasks need
         )

@@ -159,7 +159,6 @@ def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: i
 
 
 def _count_period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Count the bytes that one period of a stack keeps for its backward pass."""
     dense = _count_block_kept(model, train, part, sparse=False)
     if not model.sparse:
         return dense

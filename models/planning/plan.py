@@ -67,7 +67,6 @@ def make_plan(
 def _choose_attention(
     model: ModelConfig, config: PlanConfig, topology: Topology
 ) -> AttentionChoice:
-    """Choose how the slice's devices compute attention."""
     lengths = (config.inputs_length, config.targets_length)
     gpu = topology.chip.gpu
     kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
@@ -204,7 +203,6 @@ def _report_compiled(
     chosen: Setting,
     result: CompileResult,
 ) -> dict[str, Any]:
-    """Return the compiler's figures and figures derived from them."""
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
     analytic = count_training_step_flops(model, train.batch_size, *lengths)

@@ -100,7 +100,6 @@ class LossWatch:
 
 
 def _explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
-    """Return why a run ends at a bad step, and how to continue."""
     if policy == "skip":
         reason = f", after {PATIENCE} skipped steps"
         advice = f"remove {checkpoint} to continue from the one before" if checkpoint else ""

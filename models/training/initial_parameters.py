@@ -167,7 +167,6 @@ def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | No
 
 
 def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:
-    """Load the teacher's values onto the mesh."""
     origin = teacher.origin
     like = _make_teacher_skeleton(teacher, teacher.train, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:

@@ -130,7 +130,6 @@ class MetricsWriter:
         self._file.flush()
 
     def _add_shares(self, name: str, shares: np.ndarray, step: int) -> None:
-        """Add a histogram with a bucket per expert."""
         experts = np.arange(shares.size)
         self._board.add_histogram_raw(
             name,

@@ -136,7 +136,6 @@ def can_end_at(out: Path, steps: int) -> bool:
 
 
 def _find_last_step(out: Path, planned_end: int) -> int:
-    """Return the last step that a run has trained and saved."""
     if (out / MARKER).exists():
         return planned_end
     steps = (path.name for path in (out / CHECKPOINTS).glob("*"))

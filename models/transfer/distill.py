@@ -158,7 +158,6 @@ def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
 
 
 def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
-    """Check that the student can learn from this teacher, and begin as configured."""
     teacher, student = taught_by.model, plan.model
     who = f"--preset {plan.preset}" if plan.origin is None else f"--from {plan.origin.path}"
     if student.sparse:

@@ -246,7 +246,6 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
 
 
 def _compute_chi_squared(group: np.ndarray, other: np.ndarray) -> float:
-    """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
     if not 0 < share < 1:
@@ -303,7 +302,6 @@ def _is_word(text: str) -> bool:
 
 
 def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the first documents of each language with at least `min_documents`."""
     shards = open_corpus(corpus).shards
     progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
     for lang, lang_shards in itertools.groupby(shards, key=lambda shard: shard.lang):
@@ -423,7 +421,6 @@ def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
-    """Return the share of documents that is dropped, in total and by reason."""
     counts = collections.Counter(reason for reason in reasons if reason)
     shares = {reason: n / len(reasons) for reason, n in counts.most_common()}
     return {"dropped": counts.total() / len(reasons), "by_reason": shares}

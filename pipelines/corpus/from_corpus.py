@@ -213,7 +213,6 @@ def _find_obstacle(
 def _make_error(
     corpus: str | Path, owner: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
 ) -> UserError:
-    """Return the error for settings that stored documents do not allow."""
     shown = [
         f"{name} is {_shorten(now.get(name))}, and {_shorten(value)} in the corpus"
         if name in now or value is not None

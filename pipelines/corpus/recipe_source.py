@@ -63,7 +63,6 @@ class RecipeSource:
         return recipes[0]
 
     def _run(self) -> dict[str, Any]:
-        """Run the text as a module; return the values it defines."""
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
             # Tracebacks need the source's lines; dataclasses look up their module by name.

@@ -285,7 +285,6 @@ def _read_request(request: Request) -> tuple[Removed, dict[str, Any]]:
 
 
 def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[str, Any]:
-    """Prepare the removal and mark it as decided; return its record."""
     removed, record = _read_request(request)
     # Objects cannot be renamed, so remote files are written at their final place.
     directory = base.directory if storage.is_remote(staging) else staging

@@ -80,7 +80,6 @@ def _serialize(batch: pa.RecordBatch) -> bytes:
 def _write(
     numbered: tuple[int, Iterable[bytes]], specs: dict[int, ShardSpec], directory: str, job: Job
 ) -> dict[str, Any]:
-    """Write an output shard from the batches that were shuffled to it."""
     number, messages = numbered
     batches = [batch for message in messages if message for batch in pa.ipc.open_stream(message)]
     return write_documents(specs[number], batches, directory, job)

@@ -119,7 +119,6 @@ def _identify(file: CrawlFile) -> tuple[str, str]:
 
 
 def _find_files(given: str) -> list[CrawlFile]:
-    """Return the files of an input."""
     if storage.is_remote(given) and not storage.is_http(given):
         files = _list_files(given)
     else:
@@ -171,7 +170,6 @@ def _list_files(given: str) -> list[CrawlFile]:
 
 
 def _inspect(path: str) -> CrawlFile:
-    """Read a file's size, first and last bytes."""
     if not storage.is_remote(path):
         try:
             path.encode()

@@ -236,7 +236,6 @@ def _find_record(content: BinaryIO) -> bytes:
 
 
 def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
-    """Read names and values of a record's headers, up to the blank line."""
     lines, left, read_line = [], _MOST_HEADER_BYTES, content.readline
     while (line := read_line(left)) not in _BLANK:
         left -= len(line)

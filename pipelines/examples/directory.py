@@ -163,7 +163,6 @@ def _write_cache_metadata(
     shards: Sequence[Mapping[str, Any]],
     features: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write seqio's info and stats of a split."""
     info = {
         "num_shards": len(shards),
         "features": {name: dict(kind) for name, kind in features.items()},

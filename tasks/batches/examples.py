@@ -152,7 +152,6 @@ def parse_lengths(manifest: Mapping[str, Any]) -> Lengths:
 
 
 def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Check that manifest, marker and vocabulary belong together."""
     marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
     described = config_hash(manifest["stage"], manifest["config"])
     if not marker == described == manifest["config_hash"]:
@@ -219,6 +218,5 @@ def _check_ends(examples: Examples) -> None:
 
 
 def _list_ends(source: RecordSource) -> list[int]:
-    """Return the numbers of the first and last record of the first and last non-empty shard."""
     filled = [range(a, b) for a, b in source.spans if b > a]
     return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

@@ -264,7 +264,6 @@ def parse_mixture(fields: Mapping[str, Any], where: str, others: Sequence[str]) 
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Return whether a value of a mixture file has the type of its attribute."""
     if name == "mc4_only":
         return isinstance(value, bool)
     if name == "weights":

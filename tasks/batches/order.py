@@ -143,7 +143,6 @@ class ExampleOrder:
     """Maps a position of the training stream to (language number, epoch, record number)."""
 
     def __init__(self, languages: MixtureOrder, records: Sequence[RecordOrder]):
-        """Join the order of languages with the order of each language's records."""
         self._languages, self._records = languages, records
 
     def __getitem__(self, position: int) -> tuple[int, int, int]:

@@ -57,7 +57,6 @@ class RecordSource:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Feature]:
-        """Return all features of one record; see `read`."""
         return self.read(index)
 
     def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:

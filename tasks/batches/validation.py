@@ -49,7 +49,6 @@ class ValidationBatches:
             raise UserError(f"{examples} has no validation examples: build a corpus that has some")
 
     def _first(self, lang: str, records: int, max_documents: int | None) -> Iterable[int]:
-        """Return the numbers of the records of a language's first `max_documents` documents."""
         if max_documents is None:
             return range(records)
         chosen, documents = list[int](), set[str]()
@@ -69,7 +68,6 @@ class ValidationBatches:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Batch:
-        """Make batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         places = self._rows[number :: len(self)]

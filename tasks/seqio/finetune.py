@@ -95,7 +95,6 @@ class PreparedSource(seqio.DataSource):
 
 
 def _decode_values(value: Any) -> Any:
-    """Convert NumPy's values to Python's, and bytes to text."""
     if isinstance(value, Mapping):
         return {name: _decode_values(part) for name, part in value.items()}
     if hasattr(value, "tolist"):

@@ -88,7 +88,6 @@ class ExamplesTask(seqio.Task):
 
 
 def _count_records(lang: str) -> int:
-    """Count training records, or validation records if a language has no training text."""
     records = count_cached_records(name_task(lang))
     return records.get("train", records.get("validation", 0))
 

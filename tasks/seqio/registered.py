@@ -75,7 +75,6 @@ class Registered:
 
 @functools.cache
 def _import_module(module: str) -> tuple[Path, ...]:
-    """Import a module; return its file, and the imported files below its folder."""
     before = set(sys.modules)
     source = getattr(importlib.import_module(module), "__file__", None)
     if source is None:

@@ -91,7 +91,6 @@ def _describe_features() -> Mapping[str, Any]:
 
 
 def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Cast ids to int32, seqio's type."""
     names = [name for name, kind in FEATURES.items() if kind == TOKENS]
     return dataset.map(
         lambda row: {**row, **{name: tf.cast(row[name], tf.int32) for name in names}}

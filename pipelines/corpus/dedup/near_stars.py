@@ -244,7 +244,6 @@ def _by_page(edges: np.ndarray) -> np.ndarray:
 
 
 def _find_starts(keys: np.ndarray) -> np.ndarray:
-    """Return the start of each key in sorted keys."""
     new = np.ones(len(keys), bool)
     new[1:] = keys[1:] != keys[:-1]
     return np.flatnonzero(new)

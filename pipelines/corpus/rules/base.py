@@ -277,7 +277,6 @@ class Edit(Step):
 
 
 def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
-    """Return whether all values within `inner` are within `outer`."""
     lows = [-math.inf if low is None else low for low, _ in (inner, outer)]
     highs = [math.inf if high is None else high for _, high in (inner, outer)]
     return lows[0] >= lows[1] and highs[0] <= highs[1]

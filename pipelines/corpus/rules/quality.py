@@ -168,7 +168,6 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
-    """Return the columns of n-grams that repeat."""
     lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
     total = np.diff(lengths[words.first])
     ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)

@@ -175,7 +175,6 @@ def _is_made_again(html, opened, number, start, tag_stop):
 
 @compiled
 def _open(html, opened, number, start, stop, tag_stop, attributes):
-    """Open an element."""
     kind, depth = KIND[number], opened.sums[_DEPTH]
     remaking = 0
     if kind & FORMATTING and _is_made_again(html, opened, number, start, tag_stop):
@@ -191,7 +190,6 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    """Return the numbers of `Cost`."""
     # A deeper stack costs more than the limit.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
