@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 from mswitch.models.config import ModelConfig
 
-#: Positions per expert in an even group, below which chance alone overfills many experts. At
-#: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
+#: Positions per expert below which chance alone overfills many experts. At capacity factor 1.25,
+#: independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
 #: Minimum number of an expert's slots.
 MIN_CAPACITY = 4
 
 
 class Groups(NamedTuple):
-    """Routing groups of a batch, in each stack."""
+    """Number of routing groups of a batch, in each stack."""
 
     encoder: int = 1
     decoder: int = 1

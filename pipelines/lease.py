@@ -116,7 +116,8 @@ class Lease:
         """End `keep`, and free the lease unless others have it already."""
         self._released.set()
         keeper.join()
-        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):  # it expires anyway
+        # If this fails, the lease expires anyway.
+        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):
             self.check()
             self._write("")
 

@@ -32,7 +32,7 @@ class Outputs(NamedTuple):
     scores: Float[Array, " B"]
 
 
-#: `(parameters, inputs) -> outputs`; see `make_decoder`.
+#: Function `(parameters, inputs) -> outputs`, as `make_decoder` returns it.
 Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 
@@ -216,6 +216,6 @@ def find_likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
 
 
 def mask_choosable(rows: int, pieces: int | None) -> Bool[Array, " V"]:
-    """Return a mask of the model's rows that may be written: all pieces except padding."""
+    """Return a mask of the ids that may be chosen: all pieces except padding."""
     ids = jnp.arange(rows)
     return (ids != PADDING) & (ids < (pieces or rows))

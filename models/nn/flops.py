@@ -8,7 +8,8 @@ compiled for TPUs.
 from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
-#: The backward pass of a product is two products of the same size, one per operand.
+#: FLOPs of both passes over those of the forward pass. The backward pass of a product is two
+#: products of the same size, one per operand.
 FORWARD_AND_BACKWARD = 3
 
 

@@ -57,7 +57,6 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... In"]) -> Float[Array, "... Out"]:
-        """Return `x @ kernel`."""
         return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
 
 
@@ -73,7 +72,6 @@ class RMSNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        """Normalise the last axis."""
         return _normalise(x, self.scale[...], self.dtype)
 
 
@@ -96,7 +94,7 @@ class Embedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Look tokens up.
+        """Look up the embeddings of tokens.
 
         The cast comes last, so that a token's gradient, a sum over its positions, is in float32.
         """
@@ -155,7 +153,6 @@ class FeedForward(nnx.Module):
     def __call__(
         self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "B L D"]:
-        """Apply to every position."""
         if key is None or self.dropout_rate == 0.0:
             return self.wo(self._compute_hidden(x))
         return jax.lax.platform_dependent(x, key, cpu=self._drop_flat, default=self._drop)

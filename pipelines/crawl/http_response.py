@@ -21,7 +21,7 @@ _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-#: The limit of browsers.
+#: Maximum bytes of headers, as in browsers.
 _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
 #: Beginning of a chunk; an extension may follow the size.
@@ -34,7 +34,8 @@ _SNIFFED_BYTES = 1445
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-#: Returns the reason why a response must not be used, given its headers and HTML; else None.
+#: Function that returns the reason why a response must not be used, given its headers and HTML;
+#: else None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 

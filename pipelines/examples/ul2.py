@@ -46,7 +46,7 @@ class Denoiser(SpanCorruption):
     sentinel: int
 
     def mode_id(self, vocabulary_size: int) -> int:
-        """Return its mode token."""
+        """Return the id of the denoiser's mode token."""
         return vocabulary_size - 1 - self.sentinel
 
 
@@ -112,7 +112,7 @@ def _make_denoiser(
 ) -> Denoiser:
     _, targets, _ = _find_longest(raw_length, mean, density)
     return Denoiser(
-        # Without the mode token.
+        # The mode token takes a position of the inputs.
         inputs_length - 1,
         targets + 1,
         raw_length,
