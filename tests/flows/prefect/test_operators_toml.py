@@ -80,7 +80,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         (
             "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'b' = '/srv'}\n"
             "image = 'c'",
-            "[launchers.gke] of operators.toml: volumes: 'b' is not a path",
+            "[launchers.gke] of operators.toml: volumes: 'b' is not a mount path",
         ),
         ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),

@@ -82,7 +82,7 @@ def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, c
 @pytest.mark.parametrize(
     ("settings", "mixture", "config", "message"),
     [
-        ({"hosts": 2}, "mswitch", {}, "--hosts 2: the launcher local has this machine"),
+        ({"hosts": 2}, "mswitch", {}, "--hosts 2: the launcher local has only this machine"),
         ({}, "none-such", {}, "unknown mixture 'none-such'"),
         ({}, "mswitch", {"data_parallel": 7}, "not a multiple of data x expert shards"),
         # A report needs 3.
