@@ -95,7 +95,7 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         (["submit", "--hosts=2", *TRAIN], "give --distributed to 'train'"),
         (
             ["submit", "--hosts=2", *TRAIN, "--distributed"],
-            "the launcher local has this machine; give --launcher slurm",
+            "the launcher local has only this machine; give --launcher slurm",
         ),
         (["submit", "--launcher=gke", *TRAIN], "unknown launcher 'gke': choose among local"),
         (["submit", "--partition", "a", *TRAIN], "give --launcher slurm"),

@@ -80,7 +80,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         (
             "[launchers.gke]\nlauncher = 'kubernetes'\ncontext = 'a'\nvolumes = {'b' = '/srv'}\n"
             "image = 'c'",
-            "[launchers.gke] of operators.toml: volumes: 'b' is not a path",
+            "[launchers.gke] of operators.toml: volumes: 'b' is not a mount path",
         ),
         ("[evaluations]\nlocal = 'cpu'", "unknown launcher 'cpu': choose among local"),
         ("[launchers.'../x']\nlauncher = 'local'", "launchers.../x"),
@@ -170,7 +170,7 @@ def test_schedules_that_a_person_set_stay_unless_the_file_says_otherwise(tmp_pat
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* is of no deployment: choose among corpus-"),
+        ("nightly", 'cron = "0 5 1 * *"', r"'nightly'.* names no deployment: choose among corpus-"),
         (
             "report-pair",
             'cron = "61 5 * * *"',
@@ -201,7 +201,7 @@ def test_a_server_that_asks_for_a_password_is_one_line(tmp_path, capsys):
         assert main(["deploy", "--operators", str(path)]) == 2
 
     error = capsys.readouterr().err
-    assert "asks for a password: give user:password as PREFECT_API_AUTH_STRING" in error
+    assert "requires a password: set PREFECT_API_AUTH_STRING in" in error
     assert "Traceback" not in error
 
 
@@ -227,7 +227,7 @@ def test_a_deployment_has_owner_tags_and_environment(tmp_path):
     given = job_variables(None, further_of(pair, operators))["env"]
     assert given == job_variables(None)["env"] | {"A": "1"}
     wrong = read_operators(written(tmp_path, '[deployments."report"]\nowner = "ana"'))
-    with pytest.raises(UserError, match=r"'report'.* is of no deployment: choose among corpus-"):
+    with pytest.raises(UserError, match=r"'report'.* names no deployment: choose among corpus-"):
         deploy(wrong, None, write=False)
 
 
@@ -292,8 +292,8 @@ def test_a_chain_of_nights_needs_one_vocabulary(pair, examples, refused, monkeyp
 
 
 def test_a_wrong_refresh_is_refused():
-    with pytest.raises(UserError, match=r"inputs take its place: give \{date\}"):
+    with pytest.raises(UserError, match=r"no dump to name: use \{date\}"):
         RefreshSettings(inputs=("a/{date}/*.gz",), examples="a-{date}")
     assert RefreshSettings(inputs=("a/*.gz",), examples="a-{date}", pair="b-{date}").inputs
-    with pytest.raises(UserError, match="timezone 'Mars' is unknown: give such as Europe/Berlin"):
+    with pytest.raises(UserError, match="timezone 'Mars' is unknown: give one like Europe/Berlin"):
         RefreshSettings(timezone="Mars")
