@@ -15,7 +15,6 @@ from mswitch.models.config import ModelConfig
 #: Positions per expert below which chance alone overfills many experts. At capacity factor 1.25,
 #: independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
-#: Minimum number of an expert's slots.
 MIN_CAPACITY = 4
 
 

@@ -97,7 +97,6 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run was trained on these examples; if it was imported, check its vocabulary."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return

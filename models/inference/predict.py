@@ -56,7 +56,6 @@ _TEXTS = {
     "inputs": "inputs_pretokenized",
     "targets": "targets_pretokenized",
 }
-#: Features of an example that are read.
 _FEATURES = ("inputs", "answers", *_TEXTS.values())
 
 Split = Literal["train", "validation", "test"]
