@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups of one of `parts` parts of the batch; `parts` divides `separable`."""
+        """Return the groups in one of `parts` equal parts; `parts` divides `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 
