@@ -398,7 +398,7 @@ def _fit_on_reference(
 def _fit_on_crawl(
     own: Columns, english: Columns, limits: Mapping[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
-    """Return limits as many deviations from the language's mean as English limits from English's.
+    """Return limits as many deviations from the language's mean as English's limits from English's.
 
     None is stricter than the limit for all. Otherwise, if a crawl's English repeats itself much,
     the limits of languages that repeat less would be too strict.
