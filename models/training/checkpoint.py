@@ -278,7 +278,8 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     """
     # Each process sees only its own files.
     options = v0.options.MultiprocessingOptions(primary_host=None)
-    # If Orbax makes directories in the background, a process takes another process's for its own.
+    # If Orbax makes directories in the background, a process takes those of another process for its
+    # own.
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:

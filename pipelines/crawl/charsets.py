@@ -67,7 +67,7 @@ _SUPERSETS = {
 }
 #: Encodings in which text can be valid UTF-8 by chance: multi-byte encodings, and Thai.
 _LIKE_UTF8 = frozenset(("euc_jp", "gb18030", "johab", *_SUPERSETS))
-#: Names that the standard lacks or refuses, with Python's names.
+#: Names of encodings that the standard lacks or refuses, with Python's names.
 _OTHER_NAMES = {
     **{
         f"{vendor}{page}": f"cp{page}"
