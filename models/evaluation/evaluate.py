@@ -129,7 +129,7 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # A single CPU device computes one block after another anyway, so choose blocks.
+    # A single CPU device computes one block after another anyway.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {

@@ -144,7 +144,7 @@ def combine_sharded(
 def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the rows of a block: a power of two so small that empty rows add at most half.
 
-    With fewer than `MIN_BLOCK` rows, kernels would cost more than rows.
+    Below `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
