@@ -15,7 +15,6 @@ from mswitch.models.config import ModelConfig
 #: Positions per expert below which chance alone overfills many experts. At capacity factor 1.25,
 #: independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
-#: Minimum number of an expert's slots.
 MIN_CAPACITY = 4
 
 
@@ -31,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups of one of `parts` parts of the batch; `parts` divides `separable`."""
+        """Return the groups in one of `parts` equal parts; `parts` divides `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 

@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server starts it, and unblocks SIGINT
+    resource_tracker.ensure_running()  # else the fork server starts it, unblocking SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -210,7 +210,7 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
     Settings of a table have dotted names.
     """
     if name == "":
-        after = json.loads(canonical_json(after))  # as in a manifest: lists, no tuples
+        after = json.loads(canonical_json(after))  # JSON, as in a manifest, has lists for tuples
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return {} if before == after else {name: before}
     changes: dict[str, Any] = {}
@@ -314,7 +314,7 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        # A listing would return every file of an unfinished build; these three are enough.
+        # Look for these three files: a listing would return every file of an unfinished build.
         names = {
             name
             for name in (MARKER, MANIFEST, CLAIM)

@@ -97,7 +97,6 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run was trained on these examples; if it was imported, check its vocabulary."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return
@@ -130,7 +129,7 @@ def evaluate_run(
     """
     train = together(lambda: adapt_training(described, config))
     batches = together(lambda: open_batches(train.batch_size))
-    # A single CPU device computes one block after another anyway, so choose blocks.
+    # A single CPU device computes one block after another anyway.
     one_cpu = train.devices == 1 and jax.default_backend() == "cpu"
     dispatch = config.dispatch or ("blocks" if one_cpu else "queues")
     settings = {

@@ -193,7 +193,6 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
 
 
 def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
-    """Refuse a model if its parameters are not exactly the ones that tensors hold."""
     ours, theirs = set(skeleton.shapes), {piece.parameter for piece in list_pieces(model)}
     sides = ((ours - theirs, "without a tensor"), (theirs - ours, "that the model has not"))
     for names, what in sides:

@@ -1,9 +1,8 @@
 """Autoregressive decoding: a position at a time, with cached keys and values of earlier ones.
 
 The encoder runs once, and the keys and values for cross-attention are computed once. Then a
-position costs only its own products and a read of the cache. Teacher forcing of a growing prefix
-would compute the whole prefix again. Routers drop no token, so the continuation of a text does not
-depend on the rest of its batch.
+position costs only its own products and a read of the cache. Routers drop no token, so the
+continuation of a text does not depend on the rest of its batch.
 """
 
 from collections.abc import Callable

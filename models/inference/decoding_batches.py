@@ -177,6 +177,5 @@ def pad_length(length: int) -> int:
 
 
 def _batches(order: Sequence[int], size: int, kind: Callable[[int], int]) -> list[Sequence[int]]:
-    """Split an order into batches of at most `size` rows of the same kind."""
     kinds = (list(rows) for _, rows in itertools.groupby(order, kind))
     return [rows[first : first + size] for rows in kinds for first in range(0, len(rows), size)]

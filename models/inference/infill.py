@@ -93,7 +93,6 @@ def infill(
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    """Return the tokens of a text with its sentinels, and EOS."""
     numbers = [int(number) for number in SENTINEL.findall(text)]
     if not numbers or len(numbers) > SENTINELS or numbers != list(range(len(numbers))):
         raise UserError(

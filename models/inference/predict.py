@@ -56,7 +56,6 @@ _TEXTS = {
     "inputs": "inputs_pretokenized",
     "targets": "targets_pretokenized",
 }
-#: Features of an example that are read.
 _FEATURES = ("inputs", "answers", *_TEXTS.values())
 
 Split = Literal["train", "validation", "test"]
@@ -139,7 +138,7 @@ class Predictor:
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
-            make_metric(name, labels or ())  # raises before any work is done
+            make_metric(name, labels or ())  # raises an error before any work is done
         decode = config.decode or ("labels" if labels else "greedy")
         if decode == "labels" and not labels:
             raise UserError(f"--decode labels: {self.task['name']} has no labels; use beam")

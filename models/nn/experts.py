@@ -144,7 +144,7 @@ def combine_sharded(
 def choose_block_rows(tokens: int, experts: int) -> int:
     """Return the rows of a block: a power of two so small that empty rows add at most half.
 
-    With fewer than `MIN_BLOCK` rows, kernels would cost more than rows.
+    Below `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -299,8 +299,8 @@ class SwitchFeedForward(nnx.Module):
             check_vma=not grouped,  # Megablox does not say over which axes its output varies
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
-            # Kernels vary over `model`. Tokens must too, so that a block without tokens has the
-            # type of the others.
+            # Let tokens vary over `model`, as kernels do, so that blocks with and without tokens
+            # have one type.
             tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(compute(tokens, expert, into, back), "model")
 

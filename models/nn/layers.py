@@ -57,6 +57,7 @@ class Dense(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... In"]) -> Float[Array, "... Out"]:
+        """Return `x @ kernel`."""
         return x.astype(self.dtype) @ self.kernel[...].astype(self.dtype)
 
 
@@ -72,6 +73,7 @@ class RMSNorm(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        """Normalise the last axis."""
         return _normalise(x, self.scale[...], self.dtype)
 
 
@@ -153,6 +155,7 @@ class FeedForward(nnx.Module):
     def __call__(
         self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "B L D"]:
+        """Apply the layer to every position."""
         if key is None or self.dropout_rate == 0.0:
             return self.wo(self._compute_hidden(x))
         return jax.lax.platform_dependent(x, key, cpu=self._drop_flat, default=self._drop)

@@ -52,7 +52,7 @@ def compute_distilled_losses(
     temperature: float,
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """Compute the student's `compute_token_losses`, and its cross-entropy with the teacher.
+    """Compute the student's token losses, and its cross-entropy with the teacher's predictions.
 
     Both models predict at `temperature`. The cross-entropy is multiplied by its square, so that
     gradients keep their size (Hinton et al. 2015). Both logits are computed chunk by chunk, so only

@@ -11,7 +11,7 @@ of one array, `window[y, c] = diagonals[c - y + ...]`. From one tile to the next
 a tile's size. The first row of the batch fills the array, and the others reuse it. The bias's
 gradient is summed over the batch in such an array, and returned as diagonals.
 
-The kernel was interpreted on CPU (slowly), and compiled for TPUs ahead of time; it was never timed
+The kernel ran interpreted on CPU (slowly), and was compiled for TPUs ahead of time, but never timed
 on a TPU.
 """
 

@@ -18,20 +18,19 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
-#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass. Arrays of the
-#: feed-forward width are projections and their product. Arrays of the model's width are, for each
-#: layer of an encoder's or a decoder's block, the residual stream and its normalised values. Arrays
-#: of all heads' width are queries, keys, values and their sums; keys and values of the inputs come
-#: on top.
+#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass, by width.
+#: Feed-forward: projections and their product. Model, for each layer of an encoder's or a decoder's
+#: block: residual stream and its normalised values. All heads: queries, keys, values and their
+#: sums; keys and values of the inputs come on top.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
 #: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
 #: bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: Bytes per value that a sparse block keeps. It keeps its queues, in float32 the router's input
-#: before and after jitter, and in float32 two values for each token and expert. These were read
-#: from compiled steps of mSwitch-Base.
+#: Bytes per value that a sparse block keeps: its queues, in float32 the router's input before and
+#: after jitter, and in float32 two values for each token and expert. These were read from compiled
+#: steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4

@@ -73,7 +73,6 @@ def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -
 
 
 def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:
-    """Check the options for the mesh; a complete mesh must also divide batch and model."""
     asked = (config.data_parallel, config.expert_parallel, config.model_parallel)
     product, devices = math.prod(size or 1 for size in asked), topology.devices
     if devices % product or (None not in asked and product != devices):

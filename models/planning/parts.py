@@ -50,7 +50,6 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:
-    """Return an instruction's part by its functions, or by those of instructions fused in it."""
     inside = [
         fused
         for name in (instruction.list_called() if instruction.opcode == "fusion" else [])

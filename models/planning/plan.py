@@ -248,7 +248,6 @@ def _report_compiled(
 
 
 def _select_distinct(settings: list[Setting]) -> list[Setting]:
-    """Return the fastest setting of each mesh, at most `SUGGESTIONS`."""
     best: dict[tuple[int, int, int], Setting] = {}
     for setting in settings:
         train = setting.train

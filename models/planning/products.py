@@ -151,5 +151,4 @@ def _count_valid_positions(
     return valid
 
 
-#: Functions that count the FLOPs of matrix products, by opcode.
 _PRODUCTS = {"dot": count_dot_flops, "convolution": count_convolution_flops}

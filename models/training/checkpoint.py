@@ -4,10 +4,9 @@ A checkpoint is the directory `checkpoints/<step>`, where `step` counts finished
 Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it. The
 name alone proves nothing: a killed `rm -r` or an interrupted copy leaves partial directories.
 
-All processes of a job save and restore together on a shared file system; only process 0 removes.
-If the run is in a bucket, each process saves its part in its own working copy
-(`mswitch.models.training.run_files`), in files that no other process has. The parts form the
-checkpoint.
+All processes of a job save and restore together on a shared file system; only process 0 removes. If
+the run is in a bucket, each process saves its part in its own working copy
+(`mswitch.models.training.run_files`), in files that no other process has.
 """
 
 import contextlib
@@ -44,10 +43,8 @@ from mswitch.pipelines.outputs import read_json_object
 if TYPE_CHECKING:
     from mswitch.models.training.run_files import RunFiles
 
-#: Suffix of an incomplete checkpoint's name.
 INCOMPLETE = "incomplete"
 
-#: Advice for a checkpoint that cannot be read.
 RESTORE_IT = "restore it from a copy, or train again into another --out"
 #: TensorStore's error for an array whose bytes have changed since they were written.
 _DAMAGED = re.compile(
@@ -265,7 +262,6 @@ class Checkpoints:
         return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
 
     def _advise(self, step: int) -> str:
-        """Return what to do if the checkpoint of a step cannot be read."""
         steps = set(self._files.steps if self._files else ())
         with contextlib.suppress(UserError):  # reading the checkpoint raises the error again
             steps.update(list_complete_steps(self.directory))
@@ -282,7 +278,8 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     """
     # Each process sees only its own files.
     options = v0.options.MultiprocessingOptions(primary_host=None)
-    # If Orbax makes directories in the background, a process takes another process's for its own.
+    # If Orbax makes directories in the background, a process takes those of another process for its
+    # own.
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:

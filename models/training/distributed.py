@@ -30,8 +30,7 @@ from mswitch.pipelines.progress import say
 
 T = TypeVar("T")
 
-#: Text in the error of a process that waited for a failed process. The other's error is reported
-#: first.
+#: Text in the error of a process that waited for a failed process, whose error is reported first.
 WAITED = "gave up waiting for another process"
 #: Seconds that a finished process waits for the others to finish.
 _LEAVING_SECS = 60

@@ -177,7 +177,6 @@ def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:
 def _make_student_state(
     plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
 ) -> TrainState:
-    """Make the state of step 0 of a student that begins with its teacher's `values`."""
     teacher = plan.teacher
     assert teacher is not None
     period, mean = teacher.model.period, teacher.gather == "mean"

@@ -40,7 +40,7 @@ def run_training(
     steps, out = plan.train.steps, files.directory
     counted = 0 if plan.origin is None else plan.origin.steps_counted
     optimizer = make_optimizer(plan.train, counted)
-    # An extended run keeps the hash of the shorter run, as stored in its config.json.
+    # An extended run keeps the hash of the shorter run.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _find_resume_step(plan, out, checkpoints))

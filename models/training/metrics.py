@@ -79,7 +79,6 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _replace_infinite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, in lists of any depth."""
     if isinstance(value, list):
         return [_replace_infinite(item) for item in value]
     return value if math.isfinite(value) else None

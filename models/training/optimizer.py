@@ -282,7 +282,6 @@ def find_moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ..
 
 
 def _count_stacked(axes: Sequence[str]) -> int:
-    """Count the axes that stack independent parameters; they always come first."""
     return sum(axis in STACKED_AXES for axis in axes)
 
 

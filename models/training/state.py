@@ -75,12 +75,12 @@ class Skeleton:
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
     def select_trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the values of parameters that are not frozen, by the parameter's name."""
+        """Return the values of parameters that are not frozen, by name."""
         freeze = self.train.freeze
         return {name: value for name, value in values.items() if not is_frozen(name, freeze)}
 
     def merge(self, parameters: Mapping[str, Array]) -> Transformer:
-        """Return the model with these values of its parameters."""
+        """Return the model with these parameters."""
         state = nnx.from_flat_state(
             [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
         )

@@ -53,8 +53,8 @@ from mswitch.tasks.batches.validation import ValidationBatches
 STAGE = "upcycle"
 #: Nats per token by which the sparse model may begin worse than the dense model ended.
 MAX_JUMP = 0.05
-#: Rounds of measuring gates. Gates depend on earlier layers, so they are measured again with the
-#: first factors applied.
+#: Rounds of measuring gates: gates depend on earlier layers, so a round applies the factors of the
+#: round before.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 

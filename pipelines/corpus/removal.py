@@ -171,7 +171,6 @@ def remove_pages(
 
 
 def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
-    """Return the entries of the lists, each with the names to hash."""
     asked: dict[str, list[str]] = {}
     for path, names in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
         if not path:

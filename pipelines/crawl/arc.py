@@ -96,7 +96,6 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
 
 
 def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:
-    """Yield the records from the current position up to damage."""
     line = _skip_blank(content)
     while line:
         offset = content.tell() - len(line)

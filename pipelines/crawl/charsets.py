@@ -18,11 +18,11 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 #: In text of 21 legacy encodings that is read as UTF-8, the share is 0.62 to 1.00 in any 100
 #: characters.
 MAX_BROKEN_SHARE = 0.2
-#: Lowest share of broken characters of a page that is not UTF-8. Between MAX_BROKEN_SHARE and this
+#: Share of broken characters from which a page is not UTF-8. Between MAX_BROKEN_SHARE and this
 #: share, a page is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
-#: Number of characters that are hardly ever valid UTF-8 by chance if they are in another encoding:
-#: 18 of 10,000 draws from Thai text were, and none from 13 other encodings. Of single characters,
+#: Number of characters at which text in another encoding is hardly ever valid UTF-8 by chance: 18
+#: of 10,000 draws from Thai text were, and none from 13 other encodings. Of single characters,
 #: 1,359 from GBK were.
 _MIN_UTF8_CHARACTERS = 8
 #: Limit on the mean number of letters beyond ASCII in a row. In languages of windows-1252 they
@@ -67,7 +67,7 @@ _SUPERSETS = {
 }
 #: Encodings in which text can be valid UTF-8 by chance: multi-byte encodings, and Thai.
 _LIKE_UTF8 = frozenset(("euc_jp", "gb18030", "johab", *_SUPERSETS))
-#: Names that the standard lacks or refuses, with Python's names.
+#: Names of encodings that the standard lacks or refuses, with Python's names.
 _OTHER_NAMES = {
     **{
         f"{vendor}{page}": f"cp{page}"

@@ -137,7 +137,6 @@ def _find_files(given: str) -> list[CrawlFile]:
 
 
 def _find_paths(given: str) -> list[str]:
-    """Return the local paths of an input, or its URL on a web server."""
     if storage.is_http(given):
         if not storage.name_of(given):
             raise UserError(

@@ -75,7 +75,6 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
 
 
 def _split_head(response: bytes) -> tuple[bytes, bytes]:
-    """Return the parts of a response before and after its first blank line."""
     blank = _BLANK_LINE.search(response, 0, _MOST_HEADER_BYTES)
     if blank is None and len(response) > _MOST_HEADER_BYTES:
         raise UnreadableError("bad_http", f"headers of more than {_MOST_HEADER_BYTES} bytes")

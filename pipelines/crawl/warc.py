@@ -94,7 +94,7 @@ class _Archive:
                 size = raw.content_length
                 headers = raw.headers.items_bytes()
                 record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
-                if raw.reader.read(1):  # the record has two lengths
+                if raw.reader.read(1):  # the record is longer than its reader's length
                     return
                 if before:
                     if record.offset <= before.offset:

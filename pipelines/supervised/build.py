@@ -40,7 +40,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 #: Reason of rows that are left out because a later split has their inputs or group.
 OVERLAP = "overlap"
-#: Highest share of validation targets that may be cut; the same for test.
+#: Highest share of validation or test targets that may be cut.
 MAX_TRIMMED = 0.01
 
 

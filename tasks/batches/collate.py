@@ -48,7 +48,6 @@ def make_blank(rows: int, lengths: Lengths) -> Batch:
 def _fill(
     batch: Batch, places: Sequence[int] | slice, inputs: Tokens, targets: Tokens, language: object
 ) -> None:
-    """Put examples of equal lengths, [n, ...], into rows of a blank batch."""
     size, longest = targets.shape[1], batch["decoder_target_tokens"].shape[1]
     batch["encoder_input_tokens"][places, : inputs.shape[1]] = inputs
     batch["decoder_target_tokens"][places, :size] = targets

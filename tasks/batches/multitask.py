@@ -146,7 +146,6 @@ class TaskMixture:
 
 
 def _explain_splits(directory: str) -> None:
-    """Raise an error that names the directory's splits if it has some, but no training split."""
     described = read_manifest(directory, "examples")["languages"].values()
     if splits := sorted({split for by_split in described for split in by_split} - {"train"}):
         raise UserError(

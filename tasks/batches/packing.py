@@ -28,7 +28,7 @@ class PackedRows(Sequence[range]):
         if self._lengths is not None:
             self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
-        # Nearly all corrupted segments have the maximum length, so each row holds as many of them.
+        # Nearly all corrupted segments have the maximum length, so rows hold equally many.
         longest = examples.lengths
         fitting = min(
             room.inputs_length // longest.inputs_length,

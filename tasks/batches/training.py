@@ -218,17 +218,9 @@ class TrainBatches(TaskBatches):
         hosts: int = 1,
         pack: Pack = 1,
     ):
-        """Open the directory.
+        """Open a finished examples directory; other arguments are as in `TaskBatches`.
 
-        Args:
-            examples: a finished examples directory.
-            batch_size: this and the others are as in `TaskBatches`.
-            seed: seed of language order, record order and masks.
-            mixture: sampling rate of each language; by default n ** 0.3 over all languages.
-            steps: steps of the whole training.
-            host: number of this host.
-            hosts: number of hosts that share a batch.
-            pack: neighbouring examples that share a row.
+        By default, languages are mixed at n ** 0.3, over all languages.
         """
         alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
         super().__init__(alone, batch_size, seed, steps, host=host, hosts=hosts, pack=pack)

@@ -156,7 +156,7 @@ def _make_rouge(name: str) -> Maker:
         scorer = RougeScorer([name])
 
         def row(answers: Sequence[str], prediction: str) -> float:
-            # The scorer takes each line as a sentence; T5 makes lines in this way.
+            # The scorer takes each line as a sentence, so end sentences with a newline, as T5 does.
             given, *right = (text.replace(" . ", " .\n") for text in (prediction, *answers))
             return max(scorer.score(answer, given)[name].fmeasure for answer in right)
 

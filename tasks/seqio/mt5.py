@@ -55,7 +55,7 @@ GLUE: _Benchmark = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-#: Labels, metrics and mixing rate (number of examples) of each SuperGLUE task except WSC.
+#: Entries as in `GLUE` for each SuperGLUE task except WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
     "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),

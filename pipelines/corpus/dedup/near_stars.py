@@ -158,7 +158,6 @@ class Stars(Exchange):
     def _write(
         self, title: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
-        """Write edges, sorted by page; return their number."""
         ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
         return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 

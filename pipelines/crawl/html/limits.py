@@ -133,7 +133,6 @@ def _find_name(html, opened, number, start, stop, closed_with, most):
 
 @compiled
 def _cut(opened, place):
-    """Close an element and all elements in it."""
     for inner in range(place, opened.sums[_DEPTH]):
         remaking = opened.elements[inner, _REMAKING]
         if remaking:
