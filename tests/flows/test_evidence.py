@@ -193,7 +193,7 @@ def test_steps_are_added_to_a_plan_and_taken_away_as_long_as_none_is_trained(on,
     (run / "checkpoints" / "300").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({**described, "config_hash": ""}))
     assert list(plan.ends(run)) == [400]
-    with pytest.raises(UserError, match="is of 400 steps: give --steps 400, or more"):
+    with pytest.raises(UserError, match="has 400 steps: give --steps 400, or more"):
         settled(request, tmp_path)
     with pytest.raises(UserError, match="belongs to a command with other options"):
         settled(Request(seeds=1), tmp_path)
