@@ -24,7 +24,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Duration of a lease without renewal. It is renewed four times in this time.
+#: Seconds that a lease lasts without renewal. It is renewed four times in this time.
 LEASE_SECS = 60.0
 
 

@@ -236,7 +236,7 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             if called not in (None, name):
                 continue
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # its directory is being replaced
+            with contextlib.suppress(FileNotFoundError):  # raised while its directory is replaced
                 info = os.stat(path)
                 if not stat.S_ISREG(info.st_mode):
                     continue  # reading a pipe would wait for a writer

@@ -197,7 +197,7 @@ def _decode(html: bytes, encoding: str) -> tuple[str, float]:
         decoder = codecs.getincrementaldecoder(_SUPERSETS.get(encoding, encoding))("replace")
         try:
             text = decoder.decode(html).removeprefix("\ufeff")
-        except UnicodeError:  # an escape sequence without end
+        except UnicodeError:  # raised for an escape sequence without end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
         broken = max(0.0, broken / max(1, _count_beyond_ascii(text)))
@@ -297,6 +297,6 @@ def _identify_language(sample: bytes, encoding: str) -> tuple[str, float]:
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:
         reliable, _, ((_, lang, _, points), *_) = pycld2.detect(text, isPlainText=True)
-    except pycld2.error:  # control characters, which text does not contain
+    except pycld2.error:  # raised for control characters, which text does not contain
         return "", 0.0
     return (lang, points) if reliable else ("", 0.0)

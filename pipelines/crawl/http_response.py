@@ -17,7 +17,7 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
-#: A response such as `100 Continue`, which precedes the requested one.
+#: Beginning of a response such as `100 Continue`, which precedes the requested one.
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")

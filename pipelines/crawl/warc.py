@@ -94,7 +94,7 @@ class _Archive:
                 size = raw.content_length
                 headers = raw.headers.items_bytes()
                 record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
-                if raw.reader.read(1):  # the record is longer than its reader's length
+                if raw.reader.read(1):  # the header states two lengths
                     return
                 if before:
                     if record.offset <= before.offset:

@@ -69,7 +69,7 @@ class Step:
         settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
             settings = {name: settings[name] for name in identifying(self)}
-        # The recipe's source already identifies functions.
+        # Leave out functions, which the recipe's source already identifies.
         settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
         title = f"the file of rule {self.name}"
         settings |= {n: file_digest(settings[n], title) for n in self.files if settings[n]}
