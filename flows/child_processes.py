@@ -1,7 +1,7 @@
-"""A command that supervises itself: it runs in a child, of which nothing is left behind.
+"""Run a command in a supervised child process, and leave no process of it behind.
 
 The child leads its own process group, which is killed after it. It also holds a lifeline
-(`mswitch.models.lifeline`): when its parent is killed with SIGKILL and cannot clean up, it notices
+(`mswitch.models.lifeline`): if its parent is killed with SIGKILL and cannot clean up, it notices
 and kills its group itself.
 """
 
@@ -28,8 +28,8 @@ def is_supervised(command: str) -> bool:
 def supervise(argv: Sequence[str]) -> int:
     """Run `mswitch *argv` in a supervised child and return its exit code (128 + n for signal n).
 
-    SIGINT and SIGTERM are forwarded. However the child ends, the rest of its group is killed, such
-    as a Prefect server.
+    SIGINT and SIGTERM are forwarded. After any end of the child, the rest of its group is killed,
+    such as a Prefect server.
     """
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "mswitch.flows.cli.main", *argv],
@@ -54,18 +54,18 @@ def supervise(argv: Sequence[str]) -> int:
 
 
 def supervise_in_job(argv: Sequence[str]) -> int:
-    """`supervise` a process of a job; an abort or SIGTERM gets the code that means: start again.
+    """Supervise a process of a job; turn an abort or SIGTERM into the code for "start again".
 
-    When another process of the job is lost, JAX's coordination service aborts this one on the spot,
-    so that only a supervisor can say what happened.
+    If another process of the job is lost, JAX's coordination service aborts this one at once, so
+    only a supervisor can say what happened.
     """
     code = supervise(argv)
     reasons = {
         128 + signal.SIGABRT: "another process of the job was lost, or does not answer (see above)",
-        # Of a training: until the job has begun, and on the second one.
+        # A training does so before it has begun, and on the second SIGTERM.
         128 + signal.SIGTERM: "ended by SIGTERM at once",
     }
     if code not in reasons:
         return code
-    say(argv[0], f"{reasons[code]}: start the same commands again, and what is saved is not redone")
+    say(argv[0], f"{reasons[code]}: start the same commands again; saved work is kept")
     return RESUME

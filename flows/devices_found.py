@@ -1,4 +1,4 @@
-"""Find JAX's devices in a process of its own."""
+"""Find JAX's devices in a separate process."""
 
 import dataclasses
 import json
@@ -24,9 +24,9 @@ class Devices:
 
     Attributes:
         platform: `cpu`, `gpu` or `tpu`.
-        kind: what JAX calls one.
-        count: how many; a CPU is one.
-        memory_bytes: what JAX may use of the memory of one; 0 where it does not say, as of a CPU.
+        kind: JAX's name of a device.
+        count: number of devices; a CPU is one.
+        memory_bytes: memory of a device that JAX may use; 0 if JAX does not say, as for a CPU.
     """
 
     platform: str
@@ -36,7 +36,7 @@ class Devices:
 
 
 def find_devices() -> Devices:
-    """Ask JAX in its own process, since a bad driver may hang, and JAX takes a GPU's memory."""
+    """Ask JAX in a separate process: a bad driver may hang, and JAX takes a GPU's memory."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-c", _SCRIPT],
@@ -48,7 +48,7 @@ def find_devices() -> Devices:
     except subprocess.TimeoutExpired as error:
         raise UserError("no answer in 120 s; try JAX_PLATFORMS=cpu") from error
     if done.returncode:
-        silent = f"JAX ended with code {done.returncode} without a word; try JAX_PLATFORMS=cpu"
+        silent = f"JAX ended silently with code {done.returncode}; try JAX_PLATFORMS=cpu"
         reason = (done.stderr.strip().splitlines() or [silent])[-1]
         raise UserError(reason.removeprefix(f"{_USER_ERROR}: "))
     return Devices(*json.loads(done.stdout.splitlines()[-1]))

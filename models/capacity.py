@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 from mswitch.models.config import ModelConfig
 
-#: Positions per expert in an even group, below which chance alone overfills many experts. At
-#: capacity factor 1.25 independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
+#: Positions per expert below which chance alone overfills many experts. At capacity factor 1.25,
+#: independent logits drop 2.3 % of tokens with 16 positions, 5.3 % with 8.
 FEW_POSITIONS = 16
-#: Minimum number of an expert's slots.
 MIN_CAPACITY = 4
 
 
 class Groups(NamedTuple):
-    """Routing groups of a batch, in each stack."""
+    """Number of routing groups of a batch, in each stack."""
 
     encoder: int = 1
     decoder: int = 1
@@ -31,7 +30,7 @@ class Groups(NamedTuple):
         return math.gcd(self.encoder, self.decoder)
 
     def divide(self, parts: int) -> "Groups":
-        """Return the groups of one of `parts` parts of the batch; `parts` divides `separable`."""
+        """Return the groups in one of `parts` equal parts; `parts` divides `separable`."""
         return Groups(self.encoder // parts, self.decoder // parts)
 
 

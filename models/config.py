@@ -33,7 +33,7 @@ DecodeName = Literal["greedy", "beam", "labels"]
 
 AtLeastZero = Annotated[float, Ge(0)]
 Positive = Annotated[float, Gt(0)]
-#: A probability of dropping something.
+#: Share from 0 to below 1, such as a probability of dropout.
 Rate = Annotated[float, Ge(0), Lt(1)]
 
 #: Settings that only a model with experts uses.
@@ -164,7 +164,7 @@ CHANGEABLE = (
     "init_scale",
     "dropout_rate",
 )
-#: Settings of these that do not change the parameters.
+#: Changeable settings that leave a model's parameters as they are.
 TUNABLE = (
     *(name for name in OF_EXPERTS if name not in ("routing", "router_init")),
     "dropout_rate",
@@ -199,7 +199,7 @@ class ModelChanges(_make_fields(CHANGEABLE), _Changes):
 
 
 class TuningChanges(_make_fields(TUNABLE), _Changes):
-    """A fine-tuning's changes to a model: any of `TUNABLE`; None is T5's recipe or the old value.
+    """A fine-tuning's changes: any of `TUNABLE`; None takes T5's recipe or keeps the old value.
 
     T5's recipe is dropout of 0.1, and of 0.4 within experts (Switch Transformers, table 4).
     """
@@ -308,7 +308,7 @@ class TrainConfig:
 
     @property
     def row_examples(self) -> int:
-        """Length of a row in examples: 1 with `next-fit`."""
+        """Length of a row as a multiple of an example's length: 1 with `next-fit`."""
         return self.pack if isinstance(self.pack, int) else 1
 
     @property
@@ -375,11 +375,11 @@ class JobConfig:
 
     @property
     def shared(self) -> bool:
-        """Whether there are other processes."""
+        """Whether the job has other processes."""
         return self.distributed or self.coordinator_address is not None
 
 
-#: A part of `EvaluateConfig.steps`.
+#: Pattern of each comma-separated part of `EvaluateConfig.steps`.
 _STEPS = re.compile(r"last|[0-9]+(-([0-9]+|last))?")
 
 

@@ -35,7 +35,7 @@ class Gpu:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Figures of one JAX device: a TPU of some generation, or a GPU.
+    """Peak rates and memory of one JAX device: a TPU of some generation, or a GPU.
 
     Google publishes peak rates per chip; they are halved if a chip is two devices. NVIDIA's are
     without sparsity.
@@ -63,7 +63,7 @@ class Chip:
     hbm_bytes_per_sec: float
     link_bytes_per_sec: float
     network_bytes_per_sec: float | None = None
-    # A TPU multiplies bfloat16 parts and adds up the products.
+    # A TPU multiplies float32 values as bfloat16 parts, and adds up the products.
     passes: Mapping[str, int] = dataclasses.field(
         default_factory=lambda: {"default": 1, "high": 3, "highest": 6}
     )
@@ -84,8 +84,8 @@ _H100 = Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 84_942_979_072, 50 
 _H200 = dataclasses.replace(_H100, name="NVIDIA H200", memory_bytes=151_397_597_184)
 _B200 = Gpu("NVIDIA B200", (10, 0), 148, 128, 1.965, 191_514_411_008, 132_644_864, 228 << 10)
 
-#: v4's two cores are one device (megacore), as in a real v4 slice. GPUs are in NVIDIA's hosts of
-#: eight, DGX and HGX, with NVLink in one direction and a network card for each GPU.
+#: The two cores of a v4 chip are one device (megacore), as in a real v4 slice. GPUs are in NVIDIA's
+#: hosts of eight (DGX, HGX), with a network card for each GPU. NVLink's rate is for one direction.
 CHIPS = {
     "v3": Chip((32, 32), 2, int(15.48 * GIB), 61.5e12, 450e9, 164e9),
     "v4": Chip((16, 16, 16), 1, int(30.75 * GIB), 275e12, 1228e9, 300e9),

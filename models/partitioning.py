@@ -61,7 +61,7 @@ def make_mesh(config: TrainConfig, devices: Sequence[Any] | None = None) -> Mesh
             f"devices, and there are {len(devices)}: choose smaller ones"
         )
     if jax.process_count() > 1:
-        # In the order of processes, not of places in the torus.
+        # Devices stay in the order of processes, not of places in the torus.
         return Mesh(np.array(devices).reshape(_mesh_shape(config)), AXES)
     return arrange_mesh(config, devices[: config.devices])
 
@@ -138,7 +138,8 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
     """Shard a parameter, dimension by dimension, over the mesh axes its names prefer."""
     if int(np.prod(shape)) < MIN_SHARDED_VALUES:
         return PartitionSpec()
-    # Dimensions with fewer preferences choose first, so that the width does not take experts' axis.
+    # Dimensions that prefer fewer mesh axes choose first, so that the width does not take the axis
+    # `expert`.
     order = sorted(range(len(axes)), key=lambda dimension: len(RULES[axes[dimension]]))
     taken: set[str] = set()
     chosen: list[tuple[str, ...] | None] = [None] * len(axes)
@@ -166,7 +167,7 @@ def shard_parameter(axes: Sequence[str], shape: Sequence[int], mesh: Mesh) -> Pa
 
 
 def constrain_batch(x: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """Keep the first axis sharded over data x expert."""
+    """Constrain the first axis of an array to be sharded over data x expert."""
     if mesh is None:
         return x
     spec = PartitionSpec(BATCH_AXES, *[None] * (x.ndim - 1))
@@ -180,7 +181,8 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, j
     """
     where = None if mesh is None else NamedSharding(mesh, PartitionSpec(BATCH_AXES))
     if where is None or where.is_fully_addressable:
-        # A step may run after this returns: it must not read memory that the caller may change.
+        # A step may run after this function returns: it must not read memory that the caller may
+        # change.
         return jax.device_put(dict(batch), where, may_alias=False)
     return {
         name: jax.make_array_from_process_local_data(where, rows.copy())

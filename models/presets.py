@@ -10,7 +10,7 @@ from mswitch.models.config import ModelConfig
 from mswitch.pipelines.errors import UserError
 
 _SWITCH = {"init_scale": 0.1, "sparse_every": 2}
-#: T5 1.0 Base, whose layers Switch-Base has.
+#: T5 1.0 Base; Switch-Base has the same layers.
 _T5_BASE = ModelConfig(
     vocabulary_size=32_128,
     d_model=768,
@@ -25,7 +25,7 @@ _T5_BASE = ModelConfig(
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """A model by name.
+    """A named model.
 
     Attributes:
         model: its configuration, with its paper's vocabulary.
@@ -265,7 +265,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """Look a preset up."""
+    """Look up a preset by name."""
     if name not in PRESETS:
         raise UserError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}")
     return PRESETS[name]

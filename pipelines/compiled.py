@@ -18,7 +18,7 @@ import numpy as np
 
 from mswitch.pipelines.progress import say
 
-# Numba has one configuration for all threads.
+# Lock for changes of Numba's configuration, which all threads share.
 _CONFIGURING = threading.Lock()
 
 _Parameters = ParamSpec("_Parameters")
@@ -66,7 +66,7 @@ class compiled(Generic[_Parameters, _Result]):  # noqa: N801, a decorator
 
 @functools.cache
 def _say_compiling() -> None:
-    """Print once why nothing seems to happen."""
+    """Print once that functions are being compiled, which takes a while."""
     say("compile", "compiling loops over text for this machine, once: ten seconds to a minute")
 
 

@@ -62,7 +62,7 @@ def _check(option: str, value: Any, bounds: list[_Bound], choices: list[Any]) ->
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option} must be a finite number, not {value}")
-    is_word = isinstance(value, str)  # then only choices apply: bounds are for numbers
+    is_word = isinstance(value, str)  # text has only choices: bounds are for numbers
     if not is_word and not all(_holds(bound, value) for bound in bounds):
         raise UserError(f"{option} must be {' and '.join(map(_describe, bounds))}, not {value}")
     if choices and (is_word or not bounds) and value not in choices:
@@ -101,7 +101,6 @@ def _find_constraints(hint: Any) -> tuple[list[_Bound], list[Any]]:
 
 
 def _list_parts(hint: Any) -> Iterator[Any]:
-    """Yield the parts of an annotation."""
     if get_origin(hint) in (Annotated, Union, types.UnionType):
         for part in get_args(hint):
             yield from _list_parts(part)

@@ -49,7 +49,7 @@ LAUNCH_POINTS = tuple(
     )
 )
 
-#: All other points, in the order in which a demo passes them.
+#: All other fault points, in the order in which a demo passes them.
 FAULT_POINTS = (
     *_list_publication_points("sample"),
     "corpus.after_ingest",

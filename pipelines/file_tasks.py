@@ -207,5 +207,4 @@ def _watch(lists: Sequence[Tasks], stage: str, stop: threading.Event) -> None:
 
 
 def _take_done(tasks: Tasks, waiting: dict[str, float]) -> float:
-    """Remove finished tasks from `waiting`; return their size."""
     return sum(waiting.pop(name) for name in storage.list_names(tasks.notes) & waiting.keys())

@@ -54,7 +54,7 @@ SCRIPTS = {
 }
 
 
-#: BCP 47's form, with longer parts as in Wikipedia's `zh-classical`.
+#: Form of a code: BCP 47's, with longer parts as in Wikipedia's `zh-classical`.
 _CODE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,16}){0,3}")
 
 
@@ -102,7 +102,7 @@ class Language:
 
     @property
     def tier(self) -> str:
-        """Amount of its text in mC4: high, mid or low; "" if mC4 lacks it."""
+        """Amount of the language's text in mC4: high, mid or low; "" if mC4 lacks it."""
         fitting = (tier for tier, pages in TIER_PAGES.items() if self.mc4_train_pages >= pages)
         return next(fitting, "")
 
@@ -141,7 +141,6 @@ def name_task(lang: str) -> str:
 
 @functools.cache
 def _read_codes() -> Mapping[str, str]:
-    """Return codes by themselves and by their aliases."""
     table = {language.alias: code for code, language in languages().items() if language.alias}
     return table | {code: code for code in languages()}
 

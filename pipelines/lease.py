@@ -24,7 +24,7 @@ from mswitch.pipelines.objects import BucketError, ChangedError, read_version, r
 from mswitch.pipelines.progress import say
 
 LEASE = "_LEASE.json"
-#: Duration of a lease without renewal. It is renewed four times in this time.
+#: Seconds that a lease lasts without renewal. It is renewed four times in this time.
 LEASE_SECS = 60.0
 
 
@@ -116,7 +116,8 @@ class Lease:
         """End `keep`, and free the lease unless others have it already."""
         self._released.set()
         keeper.join()
-        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):  # it expires anyway
+        # If this fails, the lease expires anyway.
+        with contextlib.suppress(LeaseLostError, ChangedError, BucketError):
             self.check()
             self._write("")
 

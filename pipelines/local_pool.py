@@ -61,7 +61,7 @@ class _Workers:
         context = multiprocessing.get_context("forkserver")
         self.notes = context.RawArray(_Note, self.count)
         self.begun = context.Value("i", 0)
-        # The server that workers are forked from may have an older environment.
+        # Pass the environment: the server that workers are forked from may have an older one.
         arguments = (storage.used_options(), dict(os.environ), self.notes, self.begun)
         self.executor = ProcessPoolExecutor(
             self.count, context, initializer=_begin, initargs=arguments
@@ -94,7 +94,7 @@ def start_server(modules: Sequence[str] = ()) -> None:
         modules: modules that it imports besides `PRELOAD`.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    resource_tracker.ensure_running()  # else the fork server starts it, and unblocks SIGINT
+    resource_tracker.ensure_running()  # else the fork server starts it, unblocking SIGINT
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

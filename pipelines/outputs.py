@@ -29,7 +29,7 @@ MARKER = "_COMPLETED"
 MANIFEST = "manifest.json"
 #: Key in a manifest with the SHA-256 of the rest.
 SEAL = "manifest_sha256"
-#: What to ask a user for, by stage.
+#: Directory to ask a user for, by the stage that makes it.
 _DIRECTORIES = {
     "corpus": "a corpus directory (from `mswitch corpus build`)",
     "vocabulary": "a vocabulary directory (from `mswitch vocab train`)",
@@ -38,7 +38,8 @@ _DIRECTORIES = {
 }
 #: File with the settings of an unfinished output.
 CLAIM = "_BUILDING.json"
-#: If more settings of a table changed, only the table is named.
+#: Maximum number of changed settings of a table to name; if there are more, only the table is
+#: named.
 _MOST_NAMED = 3
 #: Glob that matches a result of `config_hash`.
 _ANY_HASH = "[0-9a-f]" * 16
@@ -127,7 +128,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     try:
         value = storage.read_json(path)
     except PermissionError:
-        raise  # clear enough: `mswitch.pipelines.errors.as_user_error`
+        raise  # `mswitch.pipelines.errors.as_user_error` explains it
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}): {again}") from error
     except ValueError as error:
@@ -209,7 +210,7 @@ def setting_changes(before: Any, after: Any, name: str = "") -> dict[str, Any]:
     Settings of a table have dotted names.
     """
     if name == "":
-        after = json.loads(canonical_json(after))  # as in a manifest: lists, no tuples
+        after = json.loads(canonical_json(after))  # JSON, as in a manifest, has lists for tuples
     if not isinstance(before, Mapping) or not isinstance(after, Mapping):
         return {} if before == after else {name: before}
     changes: dict[str, Any] = {}
@@ -313,7 +314,7 @@ class RemoteOutput:
         self.stage = stage
         self.config = dict(config)
         self.hash = config_hash(stage, config)
-        # A listing would return every file of an unfinished build; these three are enough.
+        # Look for these three files: a listing would return every file of an unfinished build.
         names = {
             name
             for name in (MARKER, MANIFEST, CLAIM)

@@ -25,7 +25,7 @@ from mswitch.pipelines.errors import UserError, is_disk_full
 if TYPE_CHECKING:
     from mswitch.pipelines.download import Downloader
 
-#: A URL whose slashes `pathlib` has folded.
+#: Pattern of a URL whose slashes `pathlib` has folded.
 _FOLDED = re.compile(r"[a-z][a-z0-9]+:/")
 #: User and password of a URL, or its query, which may contain signatures.
 SECRETS = re.compile(r"(?<=://)[^/?#\s]*@|[?#][^\s'\")]*")
@@ -236,7 +236,7 @@ def files_below(directory: str | Path, called: str | None = None) -> dict[str, F
             if called not in (None, name):
                 continue
             path = os.path.join(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # its directory is being replaced
+            with contextlib.suppress(FileNotFoundError):  # raised while its directory is replaced
                 info = os.stat(path)
                 if not stat.S_ISREG(info.st_mode):
                     continue  # reading a pipe would wait for a writer
@@ -261,7 +261,7 @@ def read_json_files(paths: Sequence[str]) -> Iterator[Any]:
         yield from map(read_json, paths)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        # Not all at once: results would wait in memory.
+        # Read some files at a time, because results wait in memory.
         for start in range(0, len(paths), 8 * _REQUESTS):
             yield from pool.map(read_json, paths[start : start + 8 * _REQUESTS])
 

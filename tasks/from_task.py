@@ -43,7 +43,7 @@ from mswitch.tasks.metrics.registry import METRICS, NEED_LABELS, TEXT_METRICS, m
 from mswitch.tasks.seqio.own_metrics import make_example_id, split_metrics
 from mswitch.tasks.seqio.registered import Registered, check_task, preprocess
 
-#: Number of examples that show whether a task draws at random.
+#: Number of examples whose preprocessing is repeated, to see whether a task draws at random.
 TRIED = 32
 
 MULTITASK = "multitask.toml"
@@ -93,7 +93,7 @@ class FromTaskConfig:
 def build_from_task(
     registered: Registered, vocabulary: str | Path, out: str | Path, config: FromTaskConfig
 ) -> dict[str, Any]:
-    """Write the examples of a task, or of each task of a mixture with `multitask.toml`.
+    """Write the examples of a task, or the examples of a mixture's tasks and `multitask.toml`.
 
     Args:
         registered: the task or mixture.
@@ -163,7 +163,6 @@ def _check(
 
 
 def _list_shards(task: seqio.Task) -> dict[str, list[str]]:
-    """Return the names of the shards of each split, the training split first."""
     shards_by_split = {
         split: list(task.source.list_shards(split)) for split in SPLITS if split in task.splits
     }
@@ -185,7 +184,6 @@ def _read_rate(mixture: seqio.Mixture, task: seqio.Task) -> float:
 
 
 def _split_language(name: str, config: FromTaskConfig) -> tuple[str, str]:
-    """Return a task's name without its language, and the language."""
     stem, _, last = name.rpartition(".")
     given = None if config.language is None else any_code(config.language)
     code = find_code(last.replace("_", "-")) or (given if any_code(last) == given else None)
@@ -198,7 +196,7 @@ def _split_language(name: str, config: FromTaskConfig) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class SourceShard:
-    """A shard of a task's source, which becomes a part.
+    """A shard of a task's source; its examples are written as one part.
 
     Attributes:
         split: seqio's split.
@@ -238,7 +236,7 @@ def _build(
     if others:
         text = "which mswitch predict leaves out: they take more than targets and predictions"
         say(STAGE, f"{task.name} has {others} metrics, {text}")
-    # `mswitch predict` finds the task and its metrics by these.
+    # `mswitch predict` finds the task and its metrics by this name and module.
     own = {"seqio": {"name": task.name, "module": registered.module}} if metrics else {}
     settings = {
         "kind": KIND,
@@ -319,7 +317,7 @@ def read_shard(
     lengths: Lengths,
     labels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Write the part of a shard.
+    """Preprocess a shard of a task's source, and write its examples as a part.
 
     Returns:
         The result of `write_part`, and `dropped` examples by reason: no inputs or no targets, or a
@@ -348,7 +346,8 @@ def _make_row(
     example: Mapping[str, Any], unit: SourceShard, number: int, lang: str, model: str
 ) -> dict[str, Any]:
     name = make_example_id(unit.split, unit.number, number)
-    # Draws follow one another, so an epoch of the task's length has each example about once.
+    # All examples of a draw come before the next draw's, so an epoch of the task's length has each
+    # example about once.
     order = (ORDERS * unit.draw + key64(name)) // unit.draws
     if unit.draws > 1:
         name = make_example_id(unit.split, unit.number, number, unit.draw)
@@ -370,7 +369,6 @@ def _make_row(
 
 
 def _read_text(example: Mapping[str, Any], side: str, model: str) -> str:
-    """Return the text before it was tokenised if the task kept it; else decode the ids."""
     text = example.get(f"{side}_pretokenized")
     if isinstance(text, bytes):
         return text.decode("utf-8", "replace")
@@ -396,7 +394,7 @@ def write_ids(
 
 
 def draws_randomly(task: seqio.Task, split: str, lengths: Lengths) -> bool:
-    """Return whether the first examples depend on the seed of the steps after the cache."""
+    """Return whether the first `TRIED` examples depend on the seed of the steps after the cache."""
 
     def first(draw: int) -> list[list[list[int]]]:
         examples = preprocess(task, split, lengths, draw=draw, take=TRIED)

@@ -18,7 +18,7 @@ from mswitch.tasks.metrics.metric import Answers, Floats, Metric
 #: Least number of groups for an interval.
 MIN_GROUPS = 5
 RESAMPLES = 1000
-#: Most weights at a time: 128 MB.
+#: Maximum number of resampling weights in memory at a time: 128 MB.
 _MOST_WEIGHTS = 1 << 24
 #: Two-sided quantiles of the 95 % interval.
 _INTERVAL = (0.025, 0.975)
@@ -58,14 +58,14 @@ def score(
 
 
 def score_sums(metric: Metric, statistics: Floats, rows: int) -> Score:
-    """Compute a value with its interval from the statistics [G, S] of groups with `rows` rows."""
+    """Compute a value with its interval from statistics [G, S] of groups that have `rows` rows."""
     value = float(metric.value(statistics.sum(axis=0)))
     low, high = None, None
     if len(statistics) >= MIN_GROUPS:
         values = metric.value(_resample(statistics))
         ends = np.quantile(values + value - values.mean(), _INTERVAL)
         low, high = (float(end) for end in np.clip(ends, metric.least, 100))
-        if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations differ by rounding
+        if np.ptp(values) <= 1e-11 * -metric.least:  # equal correlations may differ by rounding
             low, high = (None, None) if metric.least else _compute_wilson(value, len(statistics))
     return Score(value, low, high, rows, len(statistics))
 
@@ -84,11 +84,12 @@ def _resample(statistics: Floats) -> Floats:
 def _draw_weights(groups: int, first: int, resamples: int) -> Floats:
     """Draw how often each resample takes each group: [resamples, groups].
 
-    Kept for the next metric of the same rows: drawing takes longer than most metrics.
+    The result is cached for the next metric of the same rows: drawing takes longer than most
+    metrics.
     """
     rng = np.random.Generator(np.random.Philox(key=0, counter=first << 192))
     weights = np.empty((resamples, groups))
-    for resample in weights:  # takes an eighth of the time of `multinomial`
+    for resample in weights:  # this loop takes an eighth of the time of `multinomial`
         taken = rng.integers(groups, size=groups, dtype=np.int32)
         resample[:] = np.bincount(taken, minlength=groups)
     return weights

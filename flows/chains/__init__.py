@@ -1,1 +1,1 @@
-"""Chains of stages from text to a report: the demo, and the evidence."""
+"""Run chains of stages, from text to a report: `mswitch demo` and `mswitch evidence`."""

@@ -1,4 +1,4 @@
-"""The chain in one command: text, examples, models over seeds, fine-tuning, reports."""
+"""Run the whole chain: text, examples, models over seeds, fine-tuning, reports."""
 
 import dataclasses
 import itertools
@@ -52,24 +52,24 @@ FETCHED = {
 
 
 class Chain:
-    """Runs stages one after another, and keeps how long each took.
+    """Runs stages one after another, and records how long each took.
 
     Args:
-        name: the command, which stands before its lines.
+        name: the command's name, which begins its log lines.
     """
 
     def __init__(self, name: str):
         self.name, self.secs = name, dict[str, float]()
 
     def run(self, title: str, stage: Stage, **values: Any) -> None:
-        """Run a stage: here, or, if it computes with JAX, as a job that is started again."""
+        """Run a stage: here, or, if it computes with JAX, as a job that restarts."""
         if stage.accelerator:
             self.time(title, run_tied, stage.job(**values), f"mswitch {self.name}")
         else:
             self.time(title, stage.run, **values)
 
     def time(self, title: str, step: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        """Run a step, announce it, and note how long it took."""
+        """Announce a part of the chain, run it, and record how long it took."""
         say(self.name, f"{len(self.secs) + 1}. {title}")
         start = time.monotonic()
         result = step(*arguments, **named)
@@ -78,17 +78,17 @@ class Chain:
 
 
 def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False) -> dict[str, Any]:
-    """Do all that is left to do under `out`.
+    """Run the parts of the chain that are not yet done below `out`.
 
     Args:
         name: the command.
-        request: what was asked for.
+        request: options of the command.
         out: the directory of all outputs.
         prepare_only: make the examples, and train nothing.
 
     Returns:
-        The summary of the first report, the `hours` that each model was trained and the
-        `stage_secs` that each stage took; with `prepare_only` where the examples are.
+        The summary of the first report, with `hours` of training of each model and `stage_secs` of
+        each stage; with `prepare_only`, the directory of the examples as `out`.
     """
     with lock_directory(out):
         chain = Chain(name)
@@ -141,7 +141,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
 
 
 def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
-    """Make the examples, unless they were given; return where they are."""
+    """Make the examples, unless the request names some; return their directory or URL."""
     if request.examples:
         return request.examples
     made = str(out / "examples")
@@ -170,7 +170,7 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
 def check_text(
     chain: Chain, request: Request, setting: Setting, examples: str, out: Path
 ) -> dict[str, Any]:
-    """Say what held-out text can show; names of things are trained on, and not held out."""
+    """Measure and show held-out text; with names of things, nothing is held out."""
     if setting.names:
         return {}
     if request.examples:
@@ -184,10 +184,10 @@ def check_text(
 def tune(
     chain: Chain, request: Request, setting: Setting, out: Path, runs_of: dict[str, list[Path]]
 ) -> list[Path]:
-    """Fine-tune what the first report compares on telling languages apart, and compare that.
+    """Fine-tune the models of the first report to tell languages apart, and compare the results.
 
     Returns:
-        Where the comparison is, if anything is fine-tuned.
+        The directory of the comparison, or nothing if no run is fine-tuned.
     """
     config = request.finetune(setting)
     if config is None:
@@ -215,7 +215,7 @@ def tune(
 
 
 def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> None:
-    """See that checkpoints fit the disk: those of the run that trains, one of each before it."""
+    """Check that checkpoints fit the disk: all of one run, and the last one of every run."""
     if not left:
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
@@ -227,14 +227,14 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
 
 
 def time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
-    """Name the next run and estimate the time for all: as planned, then by the last runs."""
+    """Name the next run and the time left for all, by the plan, or by finished runs if any."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
     return f"run {done + 1} of {total}{hours}"
 
 
 def is_evaluated(run: Path, steps: int) -> bool:
-    """Return whether a run has so many steps, with the evaluations of all that are planned."""
+    """Return whether a run has this number of steps, and all its planned evaluations."""
     if not (run / MARKER).is_file():
         return False
     described = read_run(run)
@@ -244,12 +244,12 @@ def is_evaluated(run: Path, steps: int) -> bool:
 
 
 def keep_last_checkpoint(run: Path) -> None:
-    """Remove the checkpoints that were there to be evaluated: those of sparse models are large."""
+    """Remove all checkpoints but the last; they were only needed for evaluation, and are large."""
     steps = [path for path in (run / CHECKPOINTS).iterdir() if path.name.isdecimal()]
     for path in sorted(steps, key=lambda path: int(path.name))[:-1]:
         shutil.rmtree(path)
 
 
 def trained_hours(run: Path) -> float:
-    """Hours of all steps, without compiling and evaluating."""
+    """Return the hours of all steps, without compilation and evaluation."""
     return sum(metrics["train/step_secs"] for metrics in read_metrics(run)) / 3600

@@ -1,4 +1,4 @@
-"""`mswitch demo`: the whole chain."""
+"""`mswitch demo`: run the whole chain on a small sample."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,13 +20,14 @@ def demo(
     finetune_steps: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     json: Json = False,
 ) -> int:
-    """Sample, corpus, vocabulary, examples, two trainings, two evaluations, fine-tuning, report.
+    """Run the whole chain, from a small sample to a report that compares two small models.
 
-    Nothing to start before, and four to nine minutes on two cores. Run it again and it does
-    nothing; kill it and it continues. The report is OUT/report/report.html.
+    The stages are sample, corpus, vocabulary, examples, two trainings, two evaluations,
+    fine-tuning and report. They take four to nine minutes on two cores, and need no server. A
+    killed command continues when it is repeated; a finished one does nothing. The report is
+    OUT/report/report.html.
 
-    The report says what so small a pair of models learned of so little text. What experts gain
-    takes longer: `mswitch evidence`.
+    These models and this text are too small to show what experts gain: see `mswitch evidence`.
 
         mswitch demo --sample debian --out runs/debian
 
@@ -34,9 +35,9 @@ def demo(
         out: the directory of all outputs.
         sample: gflanguages (100 languages, kilobytes, no network) or debian (80
             languages, megabytes; needs apt-get).
-        steps: training steps of each model, in place of the sample's default.
-        finetune_steps: steps of fine-tuning each model to tell the languages apart, in place of
-            80 (gflanguages) or none (debian); 0 leaves fine-tuning out.
+        steps: training steps of each model; the default depends on the sample.
+        finetune_steps: steps of fine-tuning each model to tell languages apart; by default 80
+            (gflanguages) or 0 (debian), which leaves fine-tuning out.
     """
     from mswitch.flows.chains.chain import run_chain
     from mswitch.flows.chains.plan import Request
@@ -52,6 +53,6 @@ def demo(
     say(
         "demo",
         "experts gain on text that is all facts: `mswitch evidence --setting names --steps 2400` "
-        "shows it in 45 minutes",
+        "shows this in 45 minutes",
     )
     return code

@@ -1,4 +1,4 @@
-"""`mswitch evidence`: the speed-up that a machine can show in a given time."""
+"""`mswitch evidence`: measure the speed-up that a machine can show in a given time."""
 
 import dataclasses
 from pathlib import Path
@@ -30,51 +30,53 @@ def evidence(
     prepare_only: Annotated[bool, Flag] = False,
     json: Json = False,
 ) -> int:
-    """Train a sparse model and its dense twin over seeds, as long as a budget says, and compare.
+    """Train a sparse model and its dense twin with several seeds in a given time, and compare.
 
-    Text, vocabulary, examples, trainings, evaluations, and one report in OUT/report: the step
-    speed-up by language and by horizon, with intervals over seeds and documents. Which models, and
-    with which settings, follows from the device that JAX finds: a CPU, a GPU by its memory, or a
-    slice. `--dry-run` says what would be done, for how long, and where its settings were measured.
+    The command makes text, vocabulary, examples, trainings and evaluations, and a report in
+    OUT/report. The report shows the step speed-up by language and after fewer steps, with intervals
+    over seeds and documents. Models and their settings depend on the device that JAX finds: a CPU,
+    a GPU by its memory, or a TPU slice. `--dry-run` prints the plan, its time, and where its
+    settings were measured.
 
         mswitch evidence --dry-run
         mswitch evidence --budget 3h
 
-    On text that is all knowledge, names of things in 30 languages, experts gain soon:
+    On names of things in 30 languages, which are all knowledge, experts gain early:
 
         mswitch evidence --setting names --steps 2400 --out runs/names
 
-    On prose the usual router gains late, after some thousand steps, and experts that a hash of the
-    token chooses sooner. More steps extend the runs that are there:
+    On prose a learned router gains late, after some thousand steps; experts chosen by a hash of
+    the token gain earlier. More steps extend existing runs:
 
         mswitch evidence --setting prose --models dense,hash-32 --steps 10000 --out runs/prose
 
-    Kill it at any moment and give the same command again: it continues, and on a CPU the report is
-    the same to the byte. It has no wall-clock speed-up, which would differ.
+    If the command is killed, the same command continues, and on a CPU the report has the same
+    bytes. It has no wall-clock speed-up, which would differ.
 
-    A machine without network needs examples from one that has it:
+    For a machine without network, make the examples on another machine:
 
         mswitch evidence --prepare-only --setting gpu --out gpu        # there
         mswitch evidence --examples gpu/examples --setting gpu         # here
 
     Args:
         out: the directory of all outputs.
-        budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. Text
-            and examples are not in it.
-        sample: text that is fetched: debian (60 MB in 102 languages, the default; needs apt-get),
-            documentation (prose alone, the default of prose; needs apt-get and mandoc) or
+        budget: time for all trainings and evaluations, such as 90m, 3h (the default) or 2d. It
+            does not include text and examples.
+        sample: text to download: debian (60 MB in 102 languages, the default; needs apt-get),
+            documentation (only prose, the default of setting prose; needs apt-get and mandoc) or
             gflanguages (100 languages, kilobytes, no network).
         corpus: a finished corpus directory in place of a sample, or its URL.
         examples: a finished examples directory in place of text, or its URL.
-        setting: cpu, gpu, large-gpu or slice, in place of the one for this machine; or, for a
-            CPU, names, which fetches names of things in place of text (25 MB; needs apt-get), and
-            prose or messages, which also train two dense controls and experts with other routers.
-        seeds: how often each model is trained, each time with another seed.
-        models: which of the setting's models are trained, by default all: --dry-run names them.
-            Models and seeds may be added later.
-        steps: steps of each training, in place of what the budget holds. More steps than before
-            extend the trainings.
-        dry_run: print the plan, and do nothing.
+        setting: models, text and training settings. cpu, gpu, large-gpu and slice are for such
+            machines; the default is the largest that fits. For a CPU there are also names (names
+            of things in place of text, 25 MB; needs apt-get), and prose and messages, which add
+            two dense controls and other routers.
+        seeds: number of trainings of each model, each with another seed.
+        models: models of the setting to train, by default all; --dry-run names them. Models and
+            seeds may be added later.
+        steps: steps of each training, in place of a budget. More steps than before extend the
+            trainings.
+        dry_run: print the plan, and do nothing else.
         prepare_only: make the examples, and train nothing.
     """
     from mswitch.flows.chains.machine_settings import find_setting
@@ -90,10 +92,10 @@ def evidence(
     unused = {"--examples": examples, "--models": models, **lengths}
     unused = [name for name, value in unused.items() if value]
     if prepare_only and unused:
-        raise UserError(f"--prepare-only makes examples alone: leave out {unused[0]}")
+        raise UserError(f"--prepare-only only makes examples: leave out {unused[0]}")
     if setting and find_setting(setting).names and (sample or corpus):
         raise UserError(
-            f"--setting {setting} fetches names of things, not text: leave out "
+            f"--setting {setting} downloads names of things, not text: leave out "
             f"{'--sample' if sample else '--corpus'}"
         )
     request = Request(

@@ -1,4 +1,4 @@
-"""Check what held-out text can show, before anything is trained on it."""
+"""Measure held-out text before the training, to warn if it can show little."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,14 @@ from mswitch.pipelines.corpus.removal import remove_pages
 from mswitch.pipelines.outputs import read_manifest, write_atomically
 from mswitch.pipelines.progress import say
 
-#: With fewer held-out documents a language's own interval is wide.
+#: With fewer held-out documents, the interval of a language is wide.
 ENOUGH_DOCUMENTS = 50
-#: Number of languages to show with the fewest documents, and with the most recurring text.
+#: Languages to show with the fewest documents, and with the most recurring text.
 _SHOWN = 5
 
 
 def measure(corpus: str, out: Path) -> dict[str, Any]:
-    """Measure the held-out text of a corpus, unless that was done, and keep the figures."""
+    """Measure the held-out text of a corpus and store the figures, unless they are stored."""
     path = out / HELD_OUT
     measured = storage.read_json(path) if path.is_file() else {}
     if measured.get("corpus") != open_corpus(corpus).identity:
@@ -33,7 +33,7 @@ def measure(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
-    """Take held-out documents that are near to training text out of a corpus."""
+    """Remove held-out documents that are near to training text from a corpus."""
     near = measure(corpus, out)["near_training"]
     if near:
         remove_pages(corpus, ids=str(out / NEAR_TRAINING))
@@ -41,20 +41,20 @@ def decontaminate(corpus: str, out: Path) -> dict[str, Any]:
 
 
 def read_documents(examples: str) -> dict[str, Any]:
-    """Count the held-out documents of examples, of whose text nothing else is known."""
+    """Count the held-out documents of examples; nothing else is known of their text."""
     languages = read_manifest(examples, "examples")["languages"]
     counts = {lang: splits.get("validation", {}) for lang, splits in languages.items()}
     return {"languages": {lang: {"documents": c.get("documents", 0)} for lang, c in counts.items()}}
 
 
 def show(name: str, measured: Mapping[str, Any], given: str, out: Path) -> dict[str, Any]:
-    """Print a table of held-out text, and warnings; return what reports say of it.
+    """Print a table of held-out text, and warnings; return its figures for reports.
 
     Args:
         name: the command.
-        measured: what `measure` or `read_documents` returned.
-        given: the corpus that the user gave, if any.
-        out: where `measure` keeps its figures.
+        measured: the figures of `measure` or `read_documents`.
+        given: the user's corpus, if any.
+        out: the directory where `measure` stores its figures.
     """
     figures = summarize(measured)
     for line in (*_table(measured), *text_cautions(figures)):
@@ -64,21 +64,21 @@ def show(name: str, measured: Mapping[str, Any], given: str, out: Path) -> dict[
         say(
             name,
             f"warning: only {few} of {languages} languages have {ENOUGH_DOCUMENTS} held-out "
-            "documents: intervals will be wide; a corpus built with --min-validation-documents "
-            f"{ENOUGH_DOCUMENTS}, or of more text, has more",
+            "documents: intervals will be wide; for more, build the corpus with "
+            f"--min-validation-documents {ENOUGH_DOCUMENTS}, or from more text",
         )
     if given and (near := len(measured["near_training"])):
         say(
             name,
             f"warning: at least half of the text of {near:,} held-out documents recurs in training "
             f"text: `mswitch corpus remove {given} --ids {out / NEAR_TRAINING} --basis other` "
-            "takes them out",
+            "removes them",
         )
     return figures
 
 
 def summarize(measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures that reports show, those over all languages."""
+    """Return the figures over all languages, which reports show."""
     rows = measured["languages"]
     figures = {
         "languages": len(rows),

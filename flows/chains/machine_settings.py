@@ -1,4 +1,4 @@
-"""Settings of training for each kind of machine, and where each choice was measured."""
+"""Models, data and training settings for each kind of machine, and where they were measured."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -19,15 +19,15 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig
 #: FLOPs a second of a CPU core in training. Two cores gave 30 to 46 GFLOP/s to the models of
 #: `prose` together, and one 24 to 32 (docs/experiments/2026-11-29-prose-trained-on.md).
 CPU_CORE_FLOPS = 20e9
-#: Share of its peak rate that an accelerator is taken to reach in training: assumed, not measured.
-#: Less than estimates of cost assume (`mswitch.flows.prefect.cost`), for the models here are
+#: Share of its peak rate that an accelerator should reach in training: assumed, not measured. It is
+#: less than estimates of cost assume (`mswitch.flows.prefect.cost`), because these models are
 #: small.
 SMALL_MODELS_UTILIZATION = 0.2
-#: Text that can be fetched as a crawl.
+#: Samples of text that can be downloaded as a crawl.
 SampleName = Literal["gflanguages", "debian", "documentation"]
-NOT_MEASURED = "not measured, for no accelerator has run it yet"
+NOT_MEASURED = "not measured: no accelerator has run it yet"
 
-#: Manuals have shorter paragraphs than the web pages that mC4's 200 characters are for.
+#: Manuals have shorter paragraphs than web pages, for which mC4 requires 200 characters.
 DEBIAN_PAGES = CorpusConfig(
     min_lines=3,
     min_long_line_characters=40,
@@ -36,27 +36,27 @@ DEBIAN_PAGES = CorpusConfig(
     validation_per_mille=10,
     min_validation_documents=8,
 )
-#: Of the examples of the task by which models are fine-tuned.
+#: Examples of the task for fine-tuning.
 LANGUAGE_OF = SupervisedConfig(inputs_length=64, targets_length=8)
 #: A minute for both models on two cores; the only checkpoint is the last one. T5's rate of 1e-3
-#: moves so young a model too little.
+#: changes a model of so few steps too little.
 FINETUNE = TuningConfig(steps=80, batch_size=32, base_learning_rate=0.04, dtype="float32")
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model that is trained.
+    """A model to train.
 
     Attributes:
-        preset: its name.
-        changes: of the preset.
+        preset: name of its preset.
+        changes: its differences from the preset.
     """
 
     preset: str
     changes: ModelChanges = ModelChanges()  # noqa: RUF009, it is frozen
 
     def config(self, vocabulary_size: int) -> ModelConfig:
-        """Return the model as it is trained."""
+        """Return the configuration of the model."""
         model = self.changes.apply_to(preset(self.preset).model)
         return dataclasses.replace(model, vocabulary_size=vocabulary_size)
 
@@ -75,28 +75,26 @@ class Setting:
     """Models, their data and their training, for a kind of machine.
 
     Attributes:
-        memory_gib: what JAX has at least of the memory of an accelerator; 0 where it is for none.
-        devices: how many there are at least.
-        models: by name. There are a `dense` and a `sparse` one.
-        reports: by directory, which model is the baseline, and which are compared with it. The
-            first is what the evidence ends with.
-        sample: text that is fetched, if nobody says which.
-        corpus: of text that is fetched.
-        decontaminate: whether held-out pages that are near to training text are taken out of the
-            corpus that it builds.
-        vocabulary: of a vocabulary that is trained.
-        examples: of examples that are built.
-        names: of examples of names of things, on which it trains in place of text.
-        train: of all runs, but for seed and mesh, and steps where a budget or a person says them.
-        fixed: whether it takes the steps of `train` where nobody says how many, in place of what a
-            budget holds.
+        memory_gib: least memory that JAX may use on each accelerator; 0 if it is for a CPU.
+        devices: least number of devices.
+        models: models by name, among them `dense` and `sparse`.
+        reports: baseline and candidates of each report, by directory. The command's summary is of
+            the first report.
+        sample: text to download by default.
+        corpus: settings of a corpus from downloaded text.
+        decontaminate: whether held-out pages that are near to training text are removed from this
+            corpus.
+        vocabulary: settings of a vocabulary that is trained.
+        examples: settings of examples that are built.
+        names: settings of examples of names of things, to train on in place of text.
+        train: settings of all runs, except seed, mesh, and steps from a budget or a person.
+        fixed: whether the default steps are those of `train`, in place of the budget's.
         timed: whether reports compare wall-clock times, which differ each time.
-        finetune: of fine-tuning the first report's models to tell languages apart; None leaves it
-            out.
-        tokens: about how many there are to train on of the text that it fetches; larger
-            vocabularies make fewer of them.
-        row_tokens: about how many of them a row of a batch holds, where it packs pairs.
-        validation_records: about how many sequences an evaluation reads.
+        finetune: settings of fine-tuning the first report's models to tell languages apart; None
+            leaves it out.
+        tokens: approximate training tokens of the downloaded text; larger vocabularies make fewer.
+        row_tokens: approximate number of these tokens in a row of a batch, if it packs pairs.
+        validation_records: approximate number of sequences in an evaluation.
         measured: where its choices were measured.
     """
 
@@ -122,7 +120,7 @@ class Setting:
     measured: str = NOT_MEASURED
 
     def fits(self, found: Devices) -> bool:
-        """Return whether the machine has what it takes."""
+        """Return whether the machine has the platform, memory and devices of this setting."""
         return (
             (self.memory_gib > 0) == (found.platform != "cpu")
             and found.memory_bytes >= self.memory_gib * GIB
@@ -147,7 +145,7 @@ class Setting:
         return dataclasses.replace(self, models=models, reports=reports)
 
 
-#: 131,072 input tokens a step.
+#: A batch has 131,072 input tokens.
 _BATCH = TrainConfig(
     batch_size=512,
     warmup_steps=1000,
@@ -158,18 +156,18 @@ _BATCH = TrainConfig(
     remat="layers",
 )
 
-#: Models so small that two cores train them for tens of thousands of steps.
+#: Models small enough for two cores to train them for tens of thousands of steps.
 _SMALL = pair("mt5-tiny", "mswitch-tiny", d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0)
 _DENSE = _SMALL["dense"]
 _SPARSE = _SMALL["sparse"].changed(
     experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"
 )
-#: Drops 13 to 20 % of positions, which costs 0.005 nats, and saves a sixth of the FLOPs.
+#: This capacity drops 13 to 20 % of positions, costs 0.005 nats, and saves a sixth of the FLOPs.
 _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 
 def _reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Compare experts with the dense model of equal FLOPs, and all models with the twin."""
+    """Return two reports: experts against the dense model of equal FLOPs, all against the twin."""
     experts = tuple(name for name in models if not name.startswith("dense"))
     others = tuple(name for name in models if name != "dense")
     return {"report": ("dense-equal-flops", experts), "report-twin": ("dense", others)}
@@ -178,14 +176,14 @@ def _reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...
 _OF_MESSAGES = {
     "dense": _DENSE,
     "sparse": _TIGHT,
-    # Of as many FLOPs a step as the sparse one, and of as many parameters.
+    # Dense models with the FLOPs of a step, and with the parameters, of the sparse one.
     "dense-equal-flops": _DENSE.changed(d_ff=69),
     "dense-equal-parameters": _DENSE.changed(d_ff=1024),
-    # A hash chooses among as many experts, and among twice as many for the same FLOPs.
+    # A hash chooses among the same number of experts, and among twice as many for equal FLOPs.
     "hash": _TIGHT.changed(routing="hash"),
     "hash-32": _TIGHT.changed(routing="hash", experts=32),
 }
-#: Text as it comes. Experts gain late: after some 4,000 steps, and then more and more.
+#: Text without selection. Experts gain after some 4,000 steps, and then more and more.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
     reports=_reports(_OF_MESSAGES),
@@ -194,7 +192,7 @@ _MESSAGES = Setting(
         min_long_line_characters=1,
         language_threshold=0.7,
         language_min_bytes=0,
-        # 20 documents where a language has 400, and 8 where it has few.
+        # 20 documents of a language with 400, and at least 8.
         validation_per_mille=50,
         min_validation_documents=8,
     ),
@@ -216,26 +214,26 @@ _MESSAGES = Setting(
 
 _OF_PROSE = {
     **{name: model for name, model in _OF_MESSAGES.items() if name != "hash"},
-    # Of as many FLOPs a step as the dearest, those of 32 experts with a router.
+    # The FLOPs a step of the most expensive models: 32 experts with a router.
     "dense-equal-flops": _DENSE.changed(d_ff=75),
     "sparse-32": _TIGHT.changed(experts=32),
     "token-32": _TIGHT.changed(routing="token", experts=32),
 }
 
-#: From small to large: the last one that fits a machine is taken.
+#: Settings from small to large: the default is the last one that fits the machine.
 SETTINGS = {
-    # The demo: minutes on two cores. What differs from mC4's settings has its reason beside it.
+    # The demo: minutes on two cores. Each difference from mC4's settings has a comment.
     "demo": Setting(
         models=pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
-            # A page is a few sentences: mC4's rule (3 lines, the third longest of 200 characters)
-            # would drop nearly all, and every Chinese, Japanese and Korean one.
+            # A page has a few sentences. mC4's rule (3 lines, the third longest of 200 characters)
+            # would drop nearly all pages, and every Chinese, Japanese and Korean one.
             min_lines=1,
             min_long_line_characters=1,
             # mC4 3.0.1's threshold; 3.1.0's 0.95 is for whole web pages.
             language_threshold=0.7,
             language_min_bytes=0,
-            # One page in five, and so many that a language has an interval.
+            # One page in five, and at least enough for an interval of each language.
             validation_per_mille=200,
             min_validation_documents=5,
         ),
@@ -257,7 +255,7 @@ SETTINGS = {
         timed=True,
         measured="docs/experiments/2026-11-27-the-pair-on-debians-text-again.md",
     ),
-    # Text that is all knowledge: there a wider layer pays from the start.
+    # Text that is all knowledge: a wider layer helps from the start.
     "names": Setting(
         models={"dense": _DENSE, "sparse": _SPARSE},
         vocabulary=NAMES_VOCABULARY,
@@ -276,7 +274,7 @@ SETTINGS = {
         validation_records=600,
         measured="docs/experiments/2026-11-28-names-in-thirty-languages.md",
     ),
-    # Interface messages for the most part, and help.
+    # Mostly interface messages, and help.
     "messages": _MESSAGES,
     "prose": dataclasses.replace(
         _MESSAGES,
@@ -285,13 +283,13 @@ SETTINGS = {
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
-            # Footers and notices of manuals would recur in what is held out.
+            # Else footers and notices of manuals would recur in held-out text.
             dedup_scope="language",
-            # Pages that are half translated have no language of their own.
+            # Half translated pages have no single language.
             keep_und=False,
             min_lines=1,
             min_long_line_characters=40,
-            # Pages of help are short, and of Khmer's text the rule takes marks for words.
+            # Pages of help are short, and the rule takes marks in Khmer text for words.
             set=("quality.min_words=20", "quality.min_alphabetic_word_share=0.4"),
             validation_per_mille=10,
             min_validation_documents=60,
@@ -302,11 +300,11 @@ SETTINGS = {
         measured="docs/experiments/2026-12-01-documentation-trained-on.md",
     ),
     "cpu": Setting(
-        # With T5's scale of 1 and so short a warm-up both learn more slowly (docs/experiments).
+        # With T5's scale of 1 and this short warm-up both learn more slowly (docs/experiments).
         models=pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
-        # Of four rates the best for either model after 400 steps.
+        # The best of four rates for each of the models after 400 steps.
         train=TrainConfig(
             batch_size=32, base_learning_rate=0.5, warmup_steps=100, checkpoint_every=200
         ),
@@ -328,7 +326,7 @@ SETTINGS = {
 
 
 def find_setting(name: str) -> Setting:
-    """Look a setting up."""
+    """Look up a setting by name."""
     if name not in SETTINGS:
         raise UserError(f"--setting: no {name!r}: choose among {', '.join(SETTINGS)}")
     return SETTINGS[name]

@@ -1,4 +1,4 @@
-"""Plan one `mswitch demo` or `mswitch evidence`: once, and store the plan beside its output."""
+"""Plan one `mswitch demo` or `mswitch evidence`, and store the plan beside its output."""
 
 import contextlib
 import dataclasses
@@ -32,11 +32,11 @@ from mswitch.pipelines.outputs import read_manifest
 FILE = "chain.json"
 #: Figures of the corpus' held-out text, and the ids of documents near to training text.
 HELD_OUT, NEAR_TRAINING = "held-out.json", "near-training.txt"
-#: What a directory may hold before it has a plan.
+#: Names that a directory may contain before it has a plan.
 PREPARED = {"sample", "names", "corpus", "vocabulary", "examples", HELD_OUT, NEAR_TRAINING}
-#: Of a run: two processes start, and two programs are compiled.
+#: Start of a run: two processes start, and two programs are compiled.
 START_SECS = 60.0
-#: Fewer steps say nothing.
+#: Fewest steps that a budget must allow: fewer show nothing.
 LEAST_STEPS = 100
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _SECS = {"m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -47,14 +47,14 @@ class Request:
     """Options of the command.
 
     Attributes:
-        sample: text that is fetched by package, unless the setting is for names of things.
+        sample: text to download, unless the setting is for names of things.
         corpus: a finished corpus in its place; empty for none.
         examples: finished examples in place of text; empty for none.
-        setting: its name; empty for that of the machine.
+        setting: name of the setting; empty for the machine's.
         budget: time for all runs, such as 3h.
-        steps: of each training, in place of what the budget holds.
-        seeds: how often each model is trained, each time with another seed.
-        models: those of the setting that are trained; empty for all.
+        steps: steps of each training, in place of the budget's.
+        seeds: number of trainings of each model, each with another seed.
+        models: models of the setting to train; empty for all.
         finetune_steps: steps of fine-tuning, in place of the setting's; 0 leaves it out.
     """
 
@@ -74,7 +74,7 @@ class Request:
         return setting.only(self.models) if self.models else setting
 
     def finetune(self, setting: Setting) -> TuningConfig | None:
-        """Settings of fine-tuning, if the text of the examples is there."""
+        """Return the settings of fine-tuning; None without it, or without text."""
         if self.examples:
             return None
         if self.finetune_steps is None:
@@ -89,13 +89,13 @@ class Plan:
     """Trainings of the command.
 
     Attributes:
-        setting: its name.
-        devices: among which a batch and the experts are divided; others have nothing to do.
-        seeds: how often each model is trained, each time with another seed.
-        steps: of each training.
-        secs: expected of all runs; None where the machine's speed is unknown.
-        summary: what a person reads first, in a few lines.
-        horizons: where trainings were to end before they were extended, ascending.
+        setting: name of the setting.
+        devices: number of devices that share batches and experts; others are idle.
+        seeds: number of trainings of each model, each with another seed.
+        steps: steps of each training.
+        secs: expected seconds of all runs; None if the machine's speed is unknown.
+        summary: description for people, in a few lines.
+        horizons: planned last steps before the trainings were extended, ascending.
     """
 
     setting: str
@@ -114,8 +114,8 @@ class Plan:
     def ends(self, run: Path) -> Iterator[int]:
         """Return the steps at which a run still has to end, in order.
 
-        Those that begin later are extended as others were: runs that are compared are evaluated at
-        the same steps.
+        A run that begins later is extended in the same parts as others: runs that are compared must
+        be evaluated at the same steps.
         """
         planned = read_run(run)["train"]["steps"] if (run / CONFIG).is_file() else 0
         return (end for end in (*self.horizons, self.steps) if end > planned or end == self.steps)
@@ -124,8 +124,9 @@ class Plan:
 def settled(request: Request, out: Path) -> Plan:
     """Return the stored plan of `out`, which the caller has locked, or make a new one.
 
-    Compared with a stored plan, seeds and models may be added or left out, and steps added. All
-    other settings of runs stay. Fine-tuned runs begin at the steps that their origin had.
+    A request may add or leave out seeds and models of a stored plan, and add steps. All other
+    settings of runs stay. Steps cannot be added if runs were fine-tuned: these began at the old
+    last step.
     """
     path, asked = out / FILE, identifying_settings(request)
     if path.is_file():
@@ -135,14 +136,14 @@ def settled(request: Request, out: Path) -> Plan:
             request.steps is None and saved["asked"]["steps"] is not None
         ):
             raise UserError(
-                f"{out} is of a command with other options ({path}): give the same ones, or "
-                "choose another --out"
+                f"{out} belongs to a command with other options ({path}): give the same options, "
+                "or choose another --out"
             )
         steps = before.steps if request.steps is None else request.steps
         runs = [file.parent for file in out.glob(f"runs/*/{CONFIG}")]
         if steps < before.steps and not all(can_end_at(run, steps) for run in runs):
             raise UserError(
-                f"{out} is of {before.steps:,} steps: give --steps {before.steps}, or more"
+                f"{out} has {before.steps:,} steps: give --steps {before.steps}, or more"
             )
         same_models = set(saved["asked"].get("models", ())) == set(request.models)
         if same_models and (before.seeds, before.steps) == (request.seeds, steps):
@@ -157,7 +158,7 @@ def settled(request: Request, out: Path) -> Plan:
         plan = dataclasses.replace(make_plan(request), devices=before.devices, horizons=horizons)
     else:
         if out.exists() and not (out.is_dir() and PREPARED.issuperset(_visible(out))):
-            raise UserError(f"{out} holds something else: choose another --out")
+            raise UserError(f"{out} contains other files: choose another --out")
         plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
     storage.write_json(path, {"asked": asked, "plan": dataclasses.asdict(plan)})
@@ -165,7 +166,7 @@ def settled(request: Request, out: Path) -> Plan:
 
 
 def _visible(directory: Path) -> list[str]:
-    """List a directory without locks, and what killed stages left."""
+    """List a directory without hidden files: locks, and leftovers of killed stages."""
     return [name for name in os.listdir(directory) if name[0] != "."]
 
 
@@ -174,7 +175,7 @@ def _saved(plan: Mapping[str, Any]) -> Plan:
 
 
 def make_plan(request: Request) -> Plan:
-    """Choose the setting for this machine, and the steps that the budget holds."""
+    """Choose the setting for this machine, and the steps that the budget allows."""
     found = find_devices()
     name = request.setting or setting_for(found)
     setting = request.setting_of(name)
@@ -182,7 +183,7 @@ def make_plan(request: Request) -> Plan:
     models = [model.config(data.vocabulary_size) for model in setting.models.values()]
     devices = usable_devices(models, train, data.lengths, found.count)
     flops = sum(count_training_step_flops(model, train.rows, *data.lengths) for model in models)
-    # What evaluations cost, as so many steps.
+    # The cost of evaluations, as a number of steps.
     evaluated = train.evaluations * data.validation / train.rows / FORWARD_AND_BACKWARD
     rate = flops_per_sec(dataclasses.replace(found, count=devices))
     steps, starts = request.steps, len(models) * START_SECS
@@ -191,15 +192,15 @@ def make_plan(request: Request) -> Plan:
     if steps is None:
         if rate is None:
             raise UserError(
-                f"the speed of {found.kind} is not known, and so not how many steps a budget holds:"
-                " give --steps"
+                f"the speed of {found.kind} is unknown, so a budget gives no number of steps: give "
+                "--steps"
             )
         each = _budget_secs(request.budget) / request.seeds - starts
         steps = int(each * rate / flops - evaluated)
         if steps < LEAST_STEPS:
             need = request.seeds * ((LEAST_STEPS + evaluated) * flops / rate + starts)
             raise UserError(
-                f"--budget {request.budget} holds less than {LEAST_STEPS} steps of {len(models)} "
+                f"--budget {request.budget} allows less than {LEAST_STEPS} steps of {len(models)} "
                 f"models x {request.seeds} seeds here: give {need / 60 + 1:.0f}m or more, or fewer "
                 "--seeds"
             )
@@ -244,7 +245,7 @@ def usable_devices(
 
 
 def data_setting(request: Request, setting: Setting) -> Setting:
-    """Return the setting that makes examples of text: the small sample takes the demo's."""
+    """Return the setting that makes examples of text: the demo's for the small sample."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
 
@@ -254,11 +255,11 @@ class _Data:
     """Data that a training reads, or a guess if it does not exist yet.
 
     Attributes:
-        lengths: of inputs and targets, in tokens.
+        lengths: lengths of inputs and targets, in tokens.
         vocabulary_size: rows of the embedding.
-        validation: sequences that are held out.
-        tokens: of the training text; None where that is unknown.
-        row_tokens: how many of these a row of a batch holds, without sentinels and padding.
+        validation: number of held-out sequences.
+        tokens: tokens of the training text; None if unknown.
+        row_tokens: number of these in a row of a batch, without sentinels and padding.
     """
 
     lengths: tuple[int, int]
@@ -311,5 +312,5 @@ def _about(value: float) -> str:
 def _budget_secs(budget: str) -> float:
     found = _BUDGET.fullmatch(budget)
     if found is None:
-        raise UserError(f"--budget {budget!r} is not a time: give minutes, hours or days as in 3h")
+        raise UserError(f"--budget {budget!r} is not a time: give minutes, hours or days, as 3h")
     return float(found[1]) * _SECS[found[2]]

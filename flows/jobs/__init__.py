@@ -1,1 +1,1 @@
-"""Jobs that outlive whoever started them: record, launchers, one life, and the doors to it."""
+"""Jobs that outlive the process that started them: records, launchers, states, actions."""

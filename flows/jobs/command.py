@@ -1,4 +1,4 @@
-"""Command lines of jobs: what they differ in, and what ends what they leave running."""
+"""Compare command lines of jobs, and make the command that cancels a job's work on Dataflow."""
 
 import itertools
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from mswitch.flows.jobs.job import Job
 
 
 def cancel_command(job: Job) -> tuple[str, ...] | None:
-    """Return the command that ends a job's work elsewhere, or None if it has none.
+    """Return the command that cancels a job's work on Dataflow, or None without Dataflow.
 
-    Jobs of Dataflow outlive the command that waits for them.
+    A Dataflow job outlives the command that waits for it.
     """
     own, beam_options = parts(job.argv)
     if "--runner=dataflow" in own or ("--runner", "dataflow") in itertools.pairwise(own):
@@ -18,7 +18,7 @@ def cancel_command(job: Job) -> tuple[str, ...] | None:
 
 
 def differences(argv: Sequence[str], other: Sequence[str]) -> str:
-    """Name the difference of two command lines: their options, or the command itself."""
+    """Name the options in which two command lines differ; "command" for the words before them."""
     ours, theirs = _options(argv), _options(other)
     names = sorted(
         name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)
@@ -27,7 +27,7 @@ def differences(argv: Sequence[str], other: Sequence[str]) -> str:
 
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
-    """Return the values of each option; under "" the words before the first option."""
+    """Return the values of each option, and under "" the words before the first option."""
     found, name = {"": list[str]()}, ""
     for word in argv:
         if word.startswith("--"):

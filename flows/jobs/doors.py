@@ -1,12 +1,12 @@
-"""The doors of a job: all that a person's command or a flow does to one.
+"""Start, follow, inspect, pause and cancel jobs; commands and flows use only these functions.
 
     job = Job(("train", "--preset", "mt5-base", ..., "--out", "/runs/a"), Path("/runs/a"))
-    want(job, Local(), "flow run 4711")  # once, when a person or schedule asks for it
+    want(job, Local(), "flow run 4711")  # once, when a person or schedule requests it
     result = follow(job, Local(), on_lines=..., on_poll=...)  # as often as needed
 
-`follow` may be killed at any moment, and called again anywhere where the output and the launcher
-are in reach: it takes over the attempt that lives, or judges the one that ended, or starts the
-next. `look` changes nothing, and `leave` pauses or cancels.
+`follow` may be killed at any moment, and called again on any machine that reaches the output and
+the launcher. It takes over a living attempt, judges an ended one, or starts the next. `look`
+changes nothing, and `leave` pauses or cancels.
 """
 
 import contextlib
@@ -39,21 +39,21 @@ from mswitch.pipelines.faults import fault_point
 from mswitch.pipelines.progress import say
 
 
-class StopFollowing(Exception):  # noqa: N818  # no error
+class StopFollowing(Exception):  # noqa: N818  # not an error
     """Raised by a callback of `follow` to leave the job as it is."""
 
 
 def stop_following(text: str) -> None:
-    """Let `follow` take no more than one step: a callback of it."""
+    """End `follow` after one step; pass this to it as a callback."""
     raise StopFollowing(text)
 
 
 def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> None:
-    """Ask for a job to run. It gets its budgets anew, also after it failed.
+    """Request that a job runs, also after it failed; its budgets of restarts start from zero.
 
     Raises:
-        BusyError: another job makes its output, and nothing was asked for.
-        Unreachable: likewise, since the scheduler does not answer.
+        BusyError: another job makes its output; nothing was requested.
+        Unreachable: the scheduler does not answer; nothing was requested.
     """
     with edit_record(job.place, lambda before: record_of(job, launcher, before)) as record:
         alive = record.alive
@@ -74,24 +74,24 @@ def leave(
     still_wants: Callable[[str], bool] | None = None,
     since: int | None = None,
 ) -> bool:
-    """Want a job no more: pause it (saved, to go on later) or cancel it, unless others want it.
+    """Withdraw an owner's request: pause or cancel the job, unless other owners want it.
 
-    Its living attempt is asked to stop, and killed once it had its time; `follow` sees to that.
+    The living attempt is asked to save and stop. `follow` kills it after `Job.grace_secs`.
 
     Args:
         job: the job.
-        launcher: where it runs.
-        how: what becomes of it if nobody else wants it; None leaves it as it is.
-        who: the owner that wants it no more.
-        still_wants: whether another owner does; None to overrule the others.
-        since: `Record.wants` when the caller decided this; by default now. Who asked for the job
-            after that keeps it, even `who`.
+        launcher: the launcher of a new record; an existing record has its own.
+        how: whether to pause or to cancel; None changes nothing.
+        who: the owner that no longer wants the job.
+        still_wants: tells whether another owner wants it; None overrules the others.
+        since: `Record.wants` when the caller decided this; by default now. An owner that requested
+            the job later keeps it, even `who`.
 
     Returns:
-        Whether nobody wants it, and it is the job of its output.
+        Whether nobody wants the job any more, and its output's record is of this job.
 
     Raises:
-        Unreachable: that it must stop is written down, but the attempt could not be asked.
+        Unreachable: the record says that the job must stop, but the attempt got no signal.
     """
     before = read_record(job.place)
     known = before.wanted_by if before is not None else []
@@ -103,7 +103,7 @@ def leave(
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
-            gone -= {*record.wanted_by[since - record.wants :]}  # the last come last
+            gone -= {*record.wanted_by[since - record.wants :]}  # the latest owners are last
         others = [owner for owner in record.wanted_by if owner not in gone]
         if others and since is not None:
             record.wanted_by, record.owner = others, others[-1]
@@ -114,9 +114,9 @@ def leave(
     with edit_record(job.place) as record:
         take_over(record)
         if record.intent != how:
-            return False  # somebody has asked for something else meanwhile
+            return False  # meanwhile somebody requested something else
         _stop(record, time.time())
-    # Now, since perhaps nobody follows the job, and again when its processes have ended.
+    # Perhaps nobody follows the job. A follower does this again when the processes have ended.
     _end_elsewhere(job)
     return True
 
@@ -127,11 +127,11 @@ class Summary:
 
     Attributes:
         state: the name of its `State`.
-        message: why, or where it runs.
-        followed_by: who starts it again when it is interrupted; None: nobody does.
-        progress: `mswitch.flows.jobs.job.Job.progress`; the last known where the bucket does not
-            answer.
-        host_hours: for which its attempts held hosts.
+        message: the reason of the state, or the place where the job runs.
+        followed_by: the process that restarts the job after an interruption; None if nobody does.
+        progress: `mswitch.flows.jobs.job.Job.progress`, or its last known value if the bucket does
+            not answer.
+        host_hours: hosts times hours of all attempts.
     """
 
     state: str
@@ -142,7 +142,7 @@ class Summary:
 
 
 def look(record: Record) -> Summary:
-    """Look at a job without changing anything."""
+    """Return the state of a job; nothing is changed."""
     last, status, marker, reason = record.last, None, None, ""
     progress = 0 if last is None else last.progress + last.made
     try:
@@ -157,7 +157,7 @@ def look(record: Record) -> Summary:
     message = reason if state.name == "unreachable" else state.message
     local, followed = record.launcher["launcher"] == "local", follower(record.job.place)
     if state.name == "waiting" and local and followed:
-        # Its pause is over and nothing has begun: it waits for a place.
+        # The delay before the next attempt is over: perhaps it waits for a place.
         over = next_start(record, Timing()) <= time.time()
         message = (describe_wait(record.job) if over else "") or message
     until = status.ended if status is not None else None
@@ -166,7 +166,7 @@ def look(record: Record) -> Summary:
 
 
 def as_json(record: Record, summary: Summary) -> dict[str, Any]:
-    """Record and summary as one object, for programs."""
+    """Return record and summary as one JSON object."""
     value = {"stage": "jobs", "out": str(record.job.out), **dataclasses.asdict(summary)}
     return {**value, "record": record.as_json()}
 
@@ -181,23 +181,23 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> State:
-    """Bring a job to its end: adopt the attempt that lives, or start the next, until it is over.
+    """Follow a job to its end: take over the living attempt or start the next, until it is over.
 
-    A job that was refused, failed, paused or cancelled before stays so: `want` it first. A callback
-    may call `leave`, or raise: this ends, and the job keeps running.
+    A job that was refused, failed, paused or cancelled stays so: call `want` first. A callback may
+    call `leave`. If a callback raises, this ends with that error, and the job keeps running.
 
     Raises:
-        BusyError: another job has been asked for in its place.
+        BusyError: another job was requested in its place.
 
     Args:
         job: the job.
         launcher: where its next attempt runs; one that lives elsewhere is followed there.
-        on_lines: gets the log, each line once, over all attempts and callers of `follow`; those
-            that a caller was given when it was killed may come again.
-        on_poll: gets a line on how the job is, in each round.
-        timing: how often it is looked at.
-        sleep: waits for so many seconds.
-        clock: gives seconds since 1970.
+        on_lines: gets each line of the log once, over all attempts and callers of `follow`. If a
+            caller is killed, its last lines may come again.
+        on_poll: gets a line about the state of the job in each round.
+        timing: seconds between polls and between attempts.
+        sleep: waits for a number of seconds.
+        clock: returns seconds since 1970.
     """
     steps = _Steps(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
@@ -225,7 +225,7 @@ def follow(
 
 @dataclasses.dataclass
 class _Steps:
-    """The rounds of whoever holds a job's follower lock."""
+    """One call of `follow`, which holds the job's follower lock."""
 
     job: Job
     wanted: Launcher
@@ -233,8 +233,8 @@ class _Steps:
     on_poll: Callable[[str], None]
     timing: Timing
     clock: Callable[[], float]
-    #: `Job.progress` of a job of which nothing runs. It takes long in a bucket: it is looked up
-    #: once, and not while the record is locked.
+    #: `Job.progress` while no attempt runs. It takes long in a bucket: so it is measured once, and
+    #: not while the record is locked.
     _before: int | None = None
 
     @property
@@ -243,7 +243,7 @@ class _Steps:
         return self.wanted.poll_secs if own is None else own
 
     def step(self) -> State | float:
-        """Look at the job once, and act; return the result, or the seconds to wait."""
+        """Poll the job once, and act; return its final state, or the seconds to wait."""
         new = functools.partial(record_of, self.job, self.wanted, following=True)
         with edit_record(self.job.place, new) as record:
             last = record.alive
@@ -260,7 +260,7 @@ class _Steps:
     def _watch(self, before: Record, status: Status) -> float:
         with edit_record(self.job.place, minor=before.intent == "run") as record:
             alive = record.attempts[len(before.attempts) - 1]
-            # What is known of pods may be gone while their job stands.
+            # Kubernetes may have deleted a pod while its Job exists: keep the known start.
             alive.started, alive.where = status.started or alive.started, status.where
             if record.intent != "run":
                 _stop(record, self.clock())
@@ -279,7 +279,7 @@ class _Steps:
         marker = self.job.has_marker() if self.job.marked and not last.had_marker else None
         outcome, message = classify(status.codes, status.reason, marker)
         if outcome in ("refused", "failed"):
-            if has_no_room(self.job.directory):  # then its log may lack the last line
+            if has_no_room(self.job.directory):  # the log may lack its last line
                 message = str(full_disk(self.job.place))
             for lines, _ in all_logs(launcher, self.job, last.number):
                 said = [line for line in lines if line.startswith("mswitch: ")]
@@ -296,7 +296,7 @@ class _Steps:
         fault_point("launch.after_outcome")
 
     def _go_on(self) -> State | float:
-        """End, wait, or start the next attempt; the record stays locked until that is written."""
+        """End, wait, or start the next attempt; the record is locked until it says which."""
         with edit_record(self.job.place) as record:
             marker = self.job.has_marker()
             state = state_of(record, None, marker)
@@ -310,19 +310,19 @@ class _Steps:
             else:
                 text = self._submit(record, marker)
         if text:
-            # Not under the record's lock, which `leave` takes.
+            # Here the record is not locked: a callback may call `leave`, which locks it.
             self.on_poll(text)
             return min(wait, self.poll_secs) if wait > 0 else self.poll_secs
         fault_point("launch.after_record")
         return 0.0
 
     def _submit(self, record: Record, marker: bool) -> str:
-        """Start the next attempt, and note it; return why it waits, if it does."""
+        """Start the next attempt and record it, or return why it has to wait."""
         number, before = len(record.attempts) + 1, self._before or 0
         attempt = Attempt(number, self.clock(), before, had_marker=marker)
         fault_point("launch.before_submit")
         try:
-            # The record's launcher does not know how many places there are.
+            # A launcher made from the record does not know the number of places.
             same = self.wanted.profile == record.launcher
             (self.wanted if same else make_launcher(record.launcher)).submit(self.job, number)
         except NoPlace as reason:
@@ -334,10 +334,10 @@ class _Steps:
 
 
 def _end_elsewhere(job: Job) -> None:
-    """Cancel what outlives the processes of a job: jobs of Dataflow.
+    """Cancel a job's work on Dataflow, which outlives its processes.
 
     Raises:
-        Unreachable: they could not be cancelled, or the command for it lacks something here.
+        Unreachable: the command that cancels it failed.
     """
     words = cancel_command(job)
     if words is None:
@@ -346,10 +346,10 @@ def _end_elsewhere(job: Job) -> None:
     record = read_record(job.place)
     attempts = record.attempts if record is not None else []
     if done.returncode == USER_ERROR and all(one.outcome == "refused" for one in attempts):
-        return  # the options are wrong: nothing was started with them
+        return  # the options are wrong: they have started nothing
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")
-        raise Unreachable(f"what runs on Dataflow is not cancelled: {reason}")
+        raise Unreachable(f"its Dataflow jobs are not cancelled: {reason}")
     say(job.argv[0], done.stdout.strip())
 
 
@@ -358,7 +358,7 @@ def _status(record: Record, attempt: Attempt) -> Status:
 
 
 def _stop(record: Record, now: float) -> None:
-    """Ask the living attempt to stop; kill it once it had its time."""
+    """Ask the living attempt to stop; kill it after `Job.grace_secs`."""
     alive = record.alive
     if alive is None:
         return

@@ -1,9 +1,10 @@
-"""The process that runs the command of an attempt on this machine, and leaves its exit code.
+"""The host process: run the command of an attempt on this machine, and write its exit code.
 
     python -m mswitch.flows.jobs.host LOCK_FD CODES_FILE COMMAND...
 
-It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`), and
-what the command left running dies with both. If the environment says so, it dies with its parent.
+It leads the process group of the attempt. The command dies with it (`mswitch.models.lifeline`);
+processes that the command left running die with both. If `lifeline.VARIABLE` is set, the host
+process dies with its parent.
 """
 
 import json
@@ -31,7 +32,7 @@ def main(lock: int, codes_file: Path, command: list[str]) -> None:
         code = run_command(command, keep=[lock])
         write_reserved(codes_file, json.dumps({"codes": [code], "ended": time.time()}) + "\n")
     except Exception:
-        traceback.print_exc()  # into the log, before all ends
+        traceback.print_exc()  # into the log, before the kill below
     os.killpg(0, signal.SIGKILL)
 
 
@@ -40,8 +41,8 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
 
     Args:
         command: the program and its arguments.
-        keep: open files that it inherits.
-        stop_signal: what this process gets when the command is to have SIGTERM.
+        keep: file descriptors that the command inherits.
+        stop_signal: the signal to this process that makes it send SIGTERM to the command.
     """
     asked, unsent = [], [signal.SIGTERM]
     process: subprocess.Popen[bytes] | None = None
@@ -52,7 +53,7 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
         if process is not None and unsent:
             process.send_signal(unsent.pop())
 
-    # What the command gets too, if this process does, is not passed on.
+    # If `stop_signal` is another, SIGTERM comes from Slurm, which sends it to the command too.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(stop_signal, pass_on)
     environment = {**os.environ, lifeline.VARIABLE: "group"}
@@ -64,12 +65,12 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
 
 
 def write_code(file: Path, code: int) -> None:
-    """Leave the exit code of one process of a job, for those who look at the job from elsewhere."""
+    """Write the exit code of one process of a job, for followers on other machines."""
     write_reserved(file, json.dumps({"code": code, "ended": time.time()}) + "\n")
 
 
 def read_code(file: Path) -> dict[str, Any]:
-    """Read what `write_code` wrote: `code`, and when the process `ended`."""
+    """Read a file of `write_code`: `code`, and the time when the process `ended`."""
     return json.loads(file.read_bytes())
 
 

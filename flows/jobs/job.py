@@ -1,10 +1,9 @@
-"""A job, what a launcher can say about it, and what a launcher has to do.
+"""A job, the status of its attempts, and the interface of launchers.
 
-A job is one `mswitch` command whose output is a directory, or a place in a bucket. The files that
-belong to it are in a hidden directory beside the output, `.<out>.job/`, or where the output is in a
-bucket, beside a path that is given for them: its record (`mswitch.flows.jobs.record`), and a log
-and exit codes per attempt. The attempt is named `mswitch-<key>-<number>` everywhere: on disk, in
-the scheduler's queue, and for the person who looks at either.
+A job is one `mswitch` command whose output is a directory, or a URL in a bucket. Its files are in a
+hidden directory beside the output, `.<out>.job/`, or beside `Job.record` if the output is in a
+bucket: a record (`mswitch.flows.jobs.record`), and per attempt a log and exit codes.
+An attempt is named `mswitch-<key>-<number>` on disk and in the scheduler's queue.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from mswitch.pipelines.directory_lock import follow_link
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, canonical_json
 
-#: What runs the arguments of a job.
+#: The program that runs the arguments of a job.
 MSWITCH = (sys.executable, "-P", "-m", "mswitch.flows.cli.main")
 
 _SECRET = re.compile(
@@ -32,28 +31,27 @@ _SECRET = re.compile(
     r"://[^/@\s]*:[^/@\s]*@",
     re.IGNORECASE,
 )
-#: Of a checkpoint in a bucket that is complete.
+#: A file that only a complete checkpoint in a bucket has.
 _CHECKPOINT = re.compile(r"checkpoints/(\d+)/_CHECKPOINT_METADATA")
-#: Of a log at a time: one that a command fills may be larger than memory.
+#: Bytes of a log that are read at a time: a log may be larger than memory.
 READ_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One command that is to be brought to its end, however often it is interrupted.
+    """A command that is restarted after each interruption until it ends.
 
     Attributes:
-        argv: the arguments of `mswitch`, such as `("train", "--preset", ...)`. They reach the
-            process as they are: no shell reads them.
+        argv: the arguments of `mswitch`, such as `("train", "--preset", ...)`. No shell reads them.
         out: the directory that the command makes, or its gs:// or s3:// URL.
-        marked: whether the command leaves `_COMPLETED` in `out`. Else exit code 0 means done.
-        hosts: processes of the job, each on a node.
-        cwd: where the command runs, which relative paths in `argv` start from.
-        program: what runs `argv`, on the machine of the job.
-        grace_secs: how long a job that is asked to stop may take to save, before it is killed.
-        record: where `out` is a URL, the path beside which the files of the job lie, as they
-            otherwise are beside `out`. The path itself is not made.
+        marked: whether the command writes `_COMPLETED` into `out`. If not, exit code 0 means done.
+        hosts: number of processes, each on its own node.
+        cwd: the directory where the command runs; relative paths in `argv` start there.
+        program: the program that runs `argv`, on the machine of the job.
+        grace_secs: seconds to save after a request to stop, before the job is killed.
+        record: if `out` is a URL, the path beside which the files of the job are, which otherwise
+            are beside `out`. The path itself is not made.
     """
 
     argv: tuple[str, ...]
@@ -70,7 +68,7 @@ class Job:
             if _SECRET.search(word):
                 what = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
                 raise UserError(
-                    f"{what}: the arguments of a job are kept in its record; give secrets by the "
+                    f"{what}: the record of a job contains its arguments; pass secrets in the "
                     "environment or a file"
                 )
         for word in (*self.argv, str(self.out), str(self.cwd), str(self.record)):
@@ -78,15 +76,15 @@ class Job:
                 word.encode()
             except UnicodeEncodeError as error:
                 raise UserError(
-                    f"{word!a} is not UTF-8, and the record of a job is: rename what it names"
+                    f"{word!a} is not UTF-8, and the record of a job must be: rename the file"
                 ) from error
         if self.hosts < 1:
             raise UserError(f"--hosts is {self.hosts}: give at least 1")
         if storage.is_remote(self.out):
             if self.record is None:
                 raise UserError(
-                    f"{self.out} is in a bucket, and the record of a job is not: give --record "
-                    "too, a path on this machine, by which `mswitch jobs` then knows the job"
+                    f"{self.out} is in a bucket, but the record of a job must not be: give "
+                    "--record too, a path on this machine; it names the job in `mswitch jobs`"
                 )
             object.__setattr__(self, "out", str(self.out).rstrip("/"))
             object.__setattr__(self, "record", Path(os.path.abspath(self.record)))
@@ -99,7 +97,7 @@ class Job:
     def key(self) -> str:
         """Identity of the job in 12 hexadecimal digits: a hash of arguments, output and `record`.
 
-        A scheduler knows nothing else of a job: with two records it is two jobs there too.
+        A scheduler knows a job only by its key. So one command with two records is two jobs.
         """
         own = {"record": str(self.record)} if self.record is not None else {}
         text = canonical_json({"argv": self.argv, "out": str(self.out), **own})
@@ -107,7 +105,7 @@ class Job:
 
     @property
     def place(self) -> Path:
-        """The path beside which the job's own files are, and by which people name it."""
+        """The path that names the job, and beside which its own files are."""
         return self.record or Path(self.out)
 
     @property
@@ -116,7 +114,7 @@ class Job:
         return job_directory(self.place)
 
     def left(self, attempt: int, suffix: str) -> str:
-        """Return the file, beside the output, of an attempt on other machines."""
+        """Return the path or URL, beside the output, of a file that other machines write."""
         if isinstance(self.out, Path):
             return str(self.file(attempt, suffix))
         parent, _, name = self.out.rpartition("/")
@@ -146,11 +144,13 @@ class Job:
         if isinstance(self.out, str):
             with reaching(self.out):
                 return storage.exists(storage.join(self.out, MARKER))
-        # A listing asks NFS anew; a look for one name may be answered from memory for a minute.
+        # A listing asks NFS again. NFS may answer for one name from a cache that is a minute old.
         return MARKER in storage.list_names(self.out)
 
     def last_sign(self, attempt: int, enough: float) -> float:
-        """When log or output were written last, in seconds since 1970; or a time after `enough`.
+        """Return when log or output were last written, in seconds since 1970.
+
+        The search ends at the first time after `enough`, which need not be the last.
 
         Raises:
             Unreachable: its bucket does not answer.
@@ -190,7 +190,7 @@ class Job:
         return max(steps) if steps else sum(len(files) for *_, files in self._walk())
 
     def _walk(self) -> Iterator[tuple[str, list[str], list[str]]]:
-        """`os.walk` of the output and of what is to become it; of nothing in a bucket."""
+        """Walk the output and its unpublished directories; nothing if it is in a bucket."""
         if isinstance(self.out, Path):
             out = follow_link(self.out)
             partial = out.parent.glob(f".{glob.escape(out.name)}.partial-*")
@@ -205,7 +205,7 @@ def job_directory(place: Path) -> Path:
 
 
 def output_below(prefix: Path, name: str) -> Path:
-    """Return the output called `name`, as a form gives it, in the storage of all runs."""
+    """Return the path of the output `name`, from a form, below the storage `prefix`."""
     if not _NAME.fullmatch(name):
         raise UserError(
             f"{name!r} cannot be the name of a run: use up to 100 letters, digits, '.', '_' and "
@@ -223,15 +223,15 @@ class BusyError(UserError):
 
 
 class NoPlace(Exception):  # noqa: N818  # likewise
-    """An attempt cannot start now, because others have all places."""
+    """An attempt cannot start now: other trainings take all places."""
 
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-    """Ask a bucket.
+    """Turn errors of a bucket into `Unreachable`.
 
     Raises:
-        Unreachable: it does not answer, or refuses.
+        Unreachable: the bucket does not answer, or refuses.
     """
     try:
         with objects.reaching(url):
@@ -242,16 +242,16 @@ def reaching(url: str) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """A launcher's knowledge of an attempt.
+    """Status of an attempt, as its launcher sees it.
 
     Attributes:
-        phase: `pending` and `running` are alive.
-        reason: the scheduler's own words: why it waits, or how it ended (`TIMEOUT`).
-        where: machine and process or the scheduler's number, for people.
+        phase: an attempt that is `pending` or `running` is alive.
+        reason: the scheduler's own words: why the attempt waits, or how it ended (`TIMEOUT`).
+        where: machine and process, or the scheduler's number, for people.
         started: seconds since 1970; None before it runs.
-        ended: likewise.
-        codes: exit code of each process that left one, 128 + n for signal n; none of a process
-            that was lost with its machine.
+        ended: seconds since 1970; None if it is alive or the time is unknown.
+        codes: exit codes of the processes that wrote one, 128 + n for signal n. A process that was
+            lost with its machine has no code.
     """
 
     phase: Literal["pending", "running", "ended"]
@@ -263,10 +263,10 @@ class Status:
 
 
 class Launcher(Protocol):
-    """Place where jobs run. `mswitch.flows.jobs.doors.follow` does everything else.
+    """Interface to the machines that run jobs; `mswitch.flows.jobs.doors.follow` does the rest.
 
-    An attempt is known by its job and number, from which its name follows. Nothing here waits for
-    a job. Any method may raise `Unreachable`, after which it is called again.
+    Job and number identify an attempt, and make its name. No method waits for a job. Any method may
+    raise `Unreachable`, and is then called again.
     """
 
     @property
@@ -276,42 +276,42 @@ class Launcher(Protocol):
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Settings, as JSON, from which `launchers.make_launcher` makes the same launcher."""
+        """Settings, as JSON, from which `launchers.make_launcher` makes this launcher again."""
         ...
 
     def check(self, job: Job) -> None:
-        """Refuse what could never run here, before anything else is done for it."""
+        """Refuse a job that could never run here, before anything is done for it."""
         ...
 
     def submit(self, job: Job, attempt: int) -> None:
-        """Start an attempt; one that was started before, alive or ended, is left as it is.
+        """Start an attempt, unless it was started before.
 
         Raises:
-            NoPlace: it has to wait for others.
+            NoPlace: it has to wait for other trainings.
         """
         ...
 
     def find(self, job: Job) -> Sequence[int]:
-        """List the started attempts in order, even those that no record has."""
+        """List the started attempts in order, also those that are not in the record."""
         ...
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Say how an attempt is."""
+        """Return the status of an attempt."""
         ...
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read lines of an attempt's log from byte `start`; return them and the next start."""
+        """Read lines of an attempt's log from byte `start`; return them and the next `start`."""
         ...
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Ask an attempt to save and end (SIGTERM), or end it now. Asking twice is asking once."""
+        """Ask an attempt to save and end (SIGTERM), or kill it. A repeated request does nothing."""
         ...
 
 
 def all_logs(
     launcher: Launcher, job: Job, attempt: int, start: int = 0
 ) -> Iterator[tuple[list[str], int]]:
-    """`Launcher.logs` until there are no more lines for now."""
+    """Yield the results of `Launcher.logs` until there are no more lines for now."""
     while True:
         lines, end = launcher.logs(job, attempt, start)
         if end == start:
@@ -321,9 +321,9 @@ def all_logs(
 
 
 def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], int]:
-    """`Launcher.logs` of a log file.
+    """Read lines of a log file, as `Launcher.logs` does.
 
-    A line that is not complete yet is left for later, unless the attempt is over.
+    An incomplete last line is left for later, unless the attempt is over.
     """
     try:
         with open(path, "rb") as file:
@@ -335,7 +335,7 @@ def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], 
 
 
 def whole_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
-    """Split bytes of a log from `start` on into lines; return them and the next start."""
+    """Split bytes of a log, read from `start`, into lines; return them and the next `start`."""
     end_is_near = len(data) < READ_BYTES
     if (end_is_near and not over) or (not end_is_near and b"\n" in data):
         data = data[: data.rfind(b"\n") + 1]

@@ -1,11 +1,11 @@
-"""Jobs of Kubernetes, such as on TPUs of GKE: an attempt is an Indexed Job, a process a pod of it.
+"""Run jobs in Kubernetes, such as on GKE's TPUs: an attempt is an Indexed Job, a process is a pod.
 
-`kubectl` talks to the cluster. The output is in a bucket, or on a volume that the pods see at the
-same path as the submitter; beside it each of them leaves its log and its exit code
-(`mswitch.flows.jobs.pod_command`), because a pod that was told to stop is gone when it has ended.
-Kubernetes replaces no pod: processes of a training start again together, as the next attempt, which
-is a new Job. To stop a Job is to delete it, so its pods get SIGTERM. `suspend` would not do: in a
-queue, Kueue sets it.
+`kubectl` talks to the cluster. The output is in a bucket, or on a volume that pods and submitter
+see at the same path. Beside it each pod writes its log and exit code
+(`mswitch.flows.jobs.pod_command`), because Kubernetes removes a pod that was told to stop once it
+ends. Kubernetes replaces no pod: all processes of a training start again together, in the next
+attempt, a new Job. A Job is stopped by deleting it, so its pods get SIGTERM; `suspend` is not used,
+because Kueue sets it.
 """
 
 import dataclasses
@@ -41,14 +41,14 @@ from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.storage import is_remote
 
 KEY = "mswitch-key"
-#: Of the headless service by which pods find each other, one in a namespace, and its label.
+#: Name and label of the headless service, one in a namespace, by which pods find each other.
 SERVICE = "mswitch"
-#: Where process 0 listens for the others.
+#: Port on which process 0 listens for the others.
 PORT = 8476
 STOP = ".stop"
 #: How long a Job that has ended stays in the cluster for people to look at.
 _KEEP_SECS = 7 * 24 * 3600
-#: How kubectl says that the cluster will never take a Job, or that it knows no such cluster.
+#: Messages of kubectl if the cluster will never accept a Job, or if kubectl does not know it.
 _REFUSED = re.compile(
     r"server \((Forbidden|Invalid|BadRequest|NotFound)\)|ValidationError\(|"
     r"context was not found|context .* does not exist"
@@ -57,26 +57,26 @@ _REFUSED = re.compile(
 
 @pydantic.dataclasses.dataclass(frozen=True, config=pydantic.ConfigDict(extra="forbid"))
 class Kubernetes:
-    """Runs jobs by kubectl; see `mswitch.flows.jobs.job.Launcher`.
+    """Launcher that runs jobs with kubectl; see `mswitch.flows.jobs.job.Launcher`.
 
     Attributes:
-        context: kubectl's name of the cluster, of `kubectl config get-contexts`; empty in a pod of
-            the cluster itself.
+        context: kubectl's name of the cluster, from `kubectl config get-contexts`; empty in a pod
+            of the cluster itself.
         image: the container image, with mswitch and its extras train and flows.
-        volumes: by the path at which it is mounted, the name of a PersistentVolumeClaim, or a
-            directory of the nodes, which starts with `/`. Outputs that are not in a bucket are on
-            one of them, at the same path as on the machine that submits.
-        namespace: of the Jobs.
-        service_account: of the pods; by default the namespace's default.
+        volumes: for each mount path, the name of a PersistentVolumeClaim, or a directory of the
+            nodes, which starts with `/`. Outputs that are not in a bucket must be on one of them,
+            at the same path as on the machine that submits.
+        namespace: the Jobs' namespace.
+        service_account: the pods' account; by default the namespace's default.
         queue: Kueue's LocalQueue.
-        priority_class: of the pods.
-        accelerator: the TPU, as GKE calls it: `tpu-v5-lite-podslice`.
-        topology: of the TPU slice, such as `2x4`.
+        priority_class: the pods' priority class.
+        accelerator: GKE's name of the TPU, such as `tpu-v5-lite-podslice`.
+        topology: the TPU slice's topology, such as `2x4`.
         chips: TPU chips of each host.
-        reservation: of Google Cloud, whose nodes are to be used.
+        reservation: the Google Cloud reservation whose nodes are used.
         node_selector: further labels that a node must have.
         limits: further resources of each pod, such as `{"nvidia.com/gpu" = 8, memory = "64Gi"}`.
-        python: the interpreter of the image.
+        python: the Python interpreter in the image.
     """
 
     context: str
@@ -97,22 +97,22 @@ class Kubernetes:
     def __post_init__(self):
         for path in self.volumes:
             if not path.startswith("/"):
-                raise UserError(f"volumes: {path!r} is not a path where one can be mounted")
+                raise UserError(f"volumes: {path!r} is not a mount path: begin it with '/'")
         if len({bool(self.accelerator), bool(self.topology), bool(self.chips)}) > 1:
             raise UserError("accelerator, topology and chips: give all three, or none")
 
     @property
     def poll_secs(self) -> float:
-        """Seconds."""
+        """Seconds between polls."""
         return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Its name and settings."""
+        """Name and settings of the launcher."""
         return {"launcher": "kubernetes", **dataclasses.asdict(self)}
 
     def check(self, job: Job) -> None:
-        """See that it fits the slice and the volumes, and let the cluster look at it in a dry run.
+        """Check that the job fits the slice and the volumes, and submit it in a dry run.
 
         Raises:
             Unreachable: the cluster does not answer.
@@ -155,8 +155,8 @@ class Kubernetes:
     def manifest(self, job: Job, attempt: int) -> Json:
         """Return the Job of an attempt."""
         labels = {KEY: job.key, SERVICE: "job"}
-        # The first pod that fails ends the Job, and the rule that it met says why for as long as
-        # there is the Job; the pod may be gone.
+        # The first pod that fails ends the Job. The rule that applied says why as long as the Job
+        # exists, even if the pod is gone.
         disrupted = {"type": "DisruptionTarget", "status": "True"}
         rules = [
             {"action": "FailJob", "onPodConditions": [disrupted]},
@@ -180,7 +180,7 @@ class Kubernetes:
         return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
 
     def _indexed(self, job: Job, rules: list[Json]) -> Json:
-        """Describe a Job with a pod for each host, which ends with the first pod that fails."""
+        """Return the fields for a pod on each host, and for an end at the first pod that fails."""
         return {
             "completionMode": "Indexed",
             "completions": job.hosts,
@@ -238,7 +238,7 @@ class Kubernetes:
             f"--num-processes={job.hosts}",
             "--process-id=$(JOB_COMPLETION_INDEX)",
         ]
-        # On TPUs GKE's environment says it.
+        # On TPUs GKE's environment variables say this.
         alone = "--distributed" not in job.argv or self.topology
         return self._escaped(words) + ([] if alone else meet)
 
@@ -258,7 +258,7 @@ class Kubernetes:
         return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the API; exit codes that processes have written come before the API's."""
+        """Ask the API; exit codes in the processes' files take precedence over the API's."""
         name, found = job.name(attempt), self._get(job)
         its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
         pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
@@ -274,10 +274,10 @@ class Kubernetes:
         return dataclasses.replace(status, where=where)
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
-        """Read from one log, to which is added what the processes' logs have by now.
+        """Read from one log, after the new lines of all processes' logs are appended to it.
 
-        How much of them it has is written down after it: what was added and not written down is
-        cut off and added again.
+        The `.read` file then records how much of each it has. Lines beyond that record are cut off
+        and appended again.
         """
         log, state = job.file(attempt, ".log"), job.file(attempt, ".read")
         codes = self._codes(job, attempt)
@@ -287,7 +287,7 @@ class Kubernetes:
             file.truncate(size)
             read += [0] * (len(codes) - len(read))  # an attempt may have had fewer hosts
             ends = []
-            there = _left(job)  # asked first: what is said before a code is in the log by then
+            there = _left(job)  # listed first: a log is complete before its exit code is written
             for code, start_of_new in zip(codes, read, strict=False):
                 over = storage.name_of(code) in there
                 size_there = there.get(f"{storage.name_of(code)}.log", 0)
@@ -300,7 +300,7 @@ class Kubernetes:
             return read_log(log, start)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Delete the Job; it stays until its pods have ended, or are killed after a second."""
+        """Delete the Job. It exists until its pods end; `kill` gives them one second."""
         job.file(attempt, STOP).touch()
         name = job.name(attempt)
         words = ("--wait=false", "--ignore-not-found")
@@ -313,7 +313,7 @@ class Kubernetes:
         return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
     def _get(self, job: Job) -> list[Json]:
-        """Jobs and pods of all attempts."""
+        """Return the Jobs and pods of all attempts."""
         selector = f"--selector={KEY}={job.key}"
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
@@ -343,7 +343,7 @@ def _left(job: Job) -> dict[str, int]:
 
 
 def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str], int]:
-    """`read_log`, also of a bucket, where the log has this size."""
+    """Read a log as `read_log` does; in a bucket, up to its `size`."""
     if not is_remote(log):
         return read_log(Path(log), start, over=over)
     with reaching(log):
@@ -352,7 +352,7 @@ def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str]
 
 
 def _accept(done: subprocess.CompletedProcess[str]) -> None:
-    """Take what is there already as made."""
+    """Raise what a failure of kubectl means; an object that already exists is not a failure."""
     reason = _said(done)
     if done.returncode and _REFUSED.search(reason):
         raise UserError(f"Kubernetes refuses the job: {reason}")
@@ -361,7 +361,7 @@ def _accept(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:
-    """Return kubectl's complaint; it repeats some lines for each kind of object."""
+    """Return kubectl's errors, each line once: it repeats some for each kind of object."""
     lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
     return " ".join(dict.fromkeys(lines))
 

@@ -16,13 +16,13 @@ _INDEX = "batch.kubernetes.io/job-completion-index"
 def read_status(
     job: Json | None, pods: Sequence[Json], left: Mapping[int, Json], *, stopped: bool
 ) -> Status:
-    """Say how an attempt is.
+    """Return the status of an attempt.
 
     Args:
         job: its Job; None if there is none.
         pods: its pods.
-        left: by process, what those left that have ended: `code` and `ended`.
-        stopped: whether it was to be deleted.
+        left: files of the ended processes, by process: `code` and `ended`.
+        stopped: whether the Job's deletion was requested.
     """
     conditions = _conditions(job) if job else {}
     living = [pod for pod in pods if pod["status"]["phase"] not in ("Succeeded", "Failed")]
@@ -56,7 +56,7 @@ def read_status(
 
 
 def _waits_for(pod: Json) -> Iterator[str]:
-    """Why a pod does not run: no node fits, or its image cannot be had."""
+    """Yield why a pod does not run, such as: no node fits, or its image cannot be pulled."""
     for kind, condition in _conditions(pod, "False").items():
         if kind == "PodScheduled":
             yield condition.get("message") or condition["reason"]
@@ -64,7 +64,7 @@ def _waits_for(pod: Json) -> Iterator[str]:
 
 
 def _ended_by(pod: Json) -> Iterator[str]:
-    """Why a pod ended, where that was not its command's doing."""
+    """Yield why a pod ended, if its command was not the cause."""
     if "reason" in pod["status"]:
         yield _words(pod["status"])
     if "DisruptionTarget" in (conditions := _conditions(pod)):

@@ -11,6 +11,6 @@ LAUNCHERS: dict[str, Any] = {"local": Local, "slurm": Slurm, "kubernetes": Kuber
 
 
 def make_launcher(profile: dict[str, Any]) -> Launcher:
-    """Make the launcher of which `Launcher.profile` was this."""
+    """Make a launcher from its `Launcher.profile`."""
     settings = {name: value for name, value in profile.items() if name != "launcher"}
     return LAUNCHERS[profile["launcher"]](**settings)

@@ -1,6 +1,6 @@
-"""One life of a job: its state, what the end of an attempt means, and what follows. Pure functions.
+"""Decide the state of a job, what the end of an attempt means, and what follows. Pure functions.
 
-docs/explain/architecture.md has a picture of it.
+docs/explain/architecture.md has a picture of the states.
 """
 
 import dataclasses
@@ -12,21 +12,20 @@ from mswitch.flows.jobs.job import Status
 from mswitch.flows.jobs.record import Attempt, Outcome, Record
 from mswitch.pipelines.exit_codes import RESUME
 
-#: States in which nothing more happens until somebody asks for it.
+#: States in which nothing more happens until somebody requests it.
 FINAL = ("done", "refused", "failed", "paused", "cancelled")
-#: Ends that are not the command's: words of Slurm, Kubernetes and Cloud TPU.
+#: Words of Slurm, Kubernetes and Cloud TPU for an end that the command did not cause.
 INTERRUPTED = re.compile(
     r"PREEMPTED|NODE_FAIL|BOOT_FAIL|TIMEOUT|DEADLINE|REVOKED|SUSPENDED|DisruptionTarget|Preempted"
     r"|Evicted|NodeLost|Shutdown"
 )
 OUT_OF_MEMORY = re.compile(r"OUT_OF_MEMORY|OOMKilled")
 CANCELLED = re.compile(r"CANCELLED")
-#: The budgets of a job: how often it is started again after an interruption, counted from when
-#: somebody last asked for it to run, and how often in a row without progress (`Job.progress`). An
-#: end that is the command's own fault has none.
+#: Budgets of a job: restarts after an interruption since somebody last requested the job, and
+#: restarts in a row without progress (`Job.progress`). A command that fails is not restarted.
 PREEMPTIONS, STALLED = 100, 3
 MEMORY_ADVICE = (
-    "out of memory: ask the scheduler for more, or give --microbatches, --remat layers or "
+    "out of memory: request more from the scheduler, or give --microbatches, --remat layers or "
     "--loss-chunks (`mswitch plan` says what fits)"
 )
 
@@ -35,10 +34,10 @@ class State(NamedTuple):
     """State of a job.
 
     Attributes:
-        name: one of `FINAL`; `pending` or `running`: an attempt lives; `ended`: it does not, and
-            nobody has judged it; `waiting`: the job is to be started (again); `unreachable`: the
-            scheduler or the bucket does not answer.
-        message: why, or where it runs.
+        name: one of `FINAL`; `pending` or `running`: an attempt lives; `ended`: the attempt ended,
+            and its outcome is not decided yet; `waiting`: the job will be started (again);
+            `unreachable`: the scheduler or the bucket does not answer.
+        message: the reason of the state, or the place where the job runs.
     """
 
     name: Literal[
@@ -50,13 +49,14 @@ class State(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds between the rounds of whoever follows a job.
+    """Seconds that a follower of a job waits.
 
     Attributes:
-        poll_secs: while a job lives; None leaves it to the launcher.
-        first_wait_secs: before a command is started again; twice as long after each attempt in a
+        poll_secs: between polls of a living attempt; None: `Launcher.poll_secs`.
+        first_wait_secs: before a command is started again; doubled for each further attempt in a
             row without progress.
-        longest_wait_secs: at most, and between attempts to reach a scheduler that does not answer.
+        longest_wait_secs: upper bound of that, and of the time between calls of a scheduler that
+            does not answer.
     """
 
     poll_secs: float | None = None
@@ -65,12 +65,12 @@ class Timing:
 
 
 def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Outcome, str]:
-    """Say what the end of an attempt amounts to, in a word and in a line. The first rule decides.
+    """Return the outcome of an attempt and a line that explains it; the first rule that applies.
 
     Args:
-        codes: exit codes of the processes that left one; 128 + n for signal n.
+        codes: exit codes of the processes that wrote one; 128 + n for signal n.
         reason: the scheduler's words.
-        marker: whether the output has its marker; None for a command that leaves none.
+        marker: whether the output has its marker; None for a command that writes none.
     """
     signals = bool(codes) and all(code > 128 for code in codes if code)
     ends = [f"signal {code - 128}" if code > 128 else f"code {code}" for code in codes if code]
@@ -86,7 +86,7 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
         (failures, "failed", f"failed ({shown})"),
         (any(codes), "resume", f"{'killed' if signals else 'interrupted'} ({shown})"),
         (marker is None, "done", "done"),
-        (True, "failed", "ended with code 0 and left no _COMPLETED"),
+        (True, "failed", "ended with code 0 but wrote no _COMPLETED"),
     ]
     return next((outcome, line) for applies, outcome, line in table if applies)
 
@@ -96,7 +96,7 @@ def state_of(record: Record, status: Status | None, marker: bool | None) -> Stat
 
     Args:
         record: its record.
-        status: of the attempt that is not judged yet, if there is one; None if that is unknown.
+        status: the status of the attempt without an outcome, if there is one; None if unknown.
         marker: whether the output is marked as finished; None if that is unknown.
     """
     where = " ".join(part for part in (status.where, status.reason) if part) if status else ""
@@ -112,8 +112,8 @@ def state_of(record: Record, status: Status | None, marker: bool | None) -> Stat
 def _is_done(record: Record, marker: bool | None) -> bool:
     """Return whether a job is done.
 
-    A marker that is older than the last attempt may be another job's: what the command made of it
-    counts. A command that leaves no marker is started again if somebody asks for it anew.
+    A marker that is older than the last attempt may be another job's: the attempt's outcome
+    decides. A command that writes no marker is started again if somebody requests it again.
     """
     last = record.last
     if last is None:
@@ -125,19 +125,19 @@ def _is_done(record: Record, marker: bool | None) -> bool:
 
 
 def _judged_state(record: Record) -> State:
-    """Return the state of a job that is not done and has no attempt to judge."""
+    """Return the state of a job that is not done, and whose attempts all have an outcome."""
     last, counted = record.last, counted_attempts(record)
     if record.intent == "cancel":
         return State("cancelled", "cancelled")
     if record.intent == "pause":
-        return State("paused", "what is saved is not redone")
+        return State("paused", "saved work is kept")
     if last is None or not counted:
         return State("waiting")
     if last.outcome in ("refused", "cancelled"):
         return State(last.outcome, last.message)
     reasons, preemptions = [], sum(attempt.outcome == "resume" for attempt in counted)
     if preemptions > PREEMPTIONS:
-        reasons = [f"interrupted {preemptions} times, which is more than its budget"]
+        reasons = [f"interrupted {preemptions} times, more than its budget"]
     elif count_stalled(record) > STALLED:
         reasons = [f"started again {STALLED} times in a row without progress"]
     failed = reasons or any(attempt.outcome == "failed" for attempt in counted)

@@ -1,9 +1,9 @@
-"""Jobs as processes of this machine, which outlive terminal, worker and flow unless they are tied.
+"""Run jobs as processes of this machine, which outlive terminal, worker and flow unless tied.
 
 Each attempt has a host process (`mswitch.flows.jobs.host`) that leads a session and process
-group, with the log as its output. Submitter, host and command share one open lock file: the attempt
-is alive as long as the lock is held. A process id is used only while it is, so it cannot be another
-process's.
+group, and writes into the log. Submitter, host and command share one open lock file: the attempt
+is alive as long as the lock is held. A process id is used only during that time, so it cannot be
+another process's.
 
 Under systemd a worker that starts such jobs needs `KillMode=process`.
 """
@@ -28,18 +28,18 @@ from mswitch.pipelines.directory_lock import is_held, take_lock
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.faults import fault_point
 
-#: For as long somebody who only looks may hold the lock.
+#: Longest time for which a process that only checks the lock may hold it.
 _LOOK_SECS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-    """Runs the one process of a job on this machine; see `mswitch.flows.jobs.job.Launcher`.
+    """Launcher that runs a job as one process on this machine; see `flows.jobs.job.Launcher`.
 
     Attributes:
-        trainings: how many trainings this machine gets at a time. This and `tied` are no part of
-            the profile: who starts an attempt says them, not who asked for the job.
-        tied: whether an attempt ends with this process. Then it takes no place, and its log lacks
+        trainings: number of trainings at a time on this machine. This and `tied` are not in the
+            profile: the process that starts an attempt chooses them.
+        tied: whether an attempt ends with this process. If so, it takes no place, and its log lacks
             its standard output.
     """
 
@@ -48,19 +48,20 @@ class Local:
 
     @property
     def poll_secs(self) -> float:
-        """Seconds."""
+        """Seconds between polls."""
         return 1.0
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Its name."""
+        """Name of the launcher."""
         return {"launcher": "local"}
 
     def check(self, job: Job) -> None:
-        """There is one host."""
+        """Refuse a job of several hosts."""
         if job.hosts > 1:
             raise UserError(
-                f"--hosts {job.hosts}: the launcher local has this machine; give --launcher slurm"
+                f"--hosts {job.hosts}: the launcher local has only this machine; give --launcher "
+                "slurm"
             )
 
     def submit(self, job: Job, attempt: int) -> None:
@@ -88,7 +89,7 @@ class Local:
                     pass_fds=[lock.fileno()],
                     start_new_session=True,
                 )
-        # Else the kernel would keep it as a zombie; and a lifeline is held as long as `host` is.
+        # The kernel must not keep a zombie, and the reference to `host` keeps the lifeline open.
         threading.Thread(target=host.wait, daemon=True).start()
 
     def find(self, job: Job) -> Sequence[int]:
@@ -100,7 +101,7 @@ class Local:
         return is_held(job.file(attempt, ".lock")) or bool(_host_of(job, attempt))
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Alive while the lock is held; exit codes are those that the host wrote."""
+        """Return whether the lock is held, and the exit codes that the host process wrote."""
         alive = is_held(job.file(attempt, ".lock"))
         host = _host_of(job, attempt)
         where = f"process {host['pid']} on {host['node']}" if host else "starting"
@@ -123,7 +124,7 @@ class Local:
             return
         host = _host_of(job, attempt)
         if not host:
-            return  # it is just starting; the next round stops it
+            return  # the host process is just starting; the next round stops it
         if host["node"] != os.uname().nodename:
             raise UserError(f"{job.out} is made on {host['node']}: give the command there")
         with contextlib.suppress(ProcessLookupError):
@@ -134,7 +135,7 @@ class Local:
 
 
 def _host_of(job: Job, attempt: int) -> dict[str, Any]:
-    """Read `pid`, `node` and `started` of the host process from the lock file, if there."""
+    """Read `pid`, `node` and `started` of the host process from the lock file, if it has them."""
     try:
         return json.loads(job.file(attempt, ".lock").read_bytes())
     except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
@@ -143,7 +144,7 @@ def _host_of(job: Job, attempt: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[BinaryIO | None]:
-    """Hold the lock, or give None: then it is held by an attempt that lives."""
+    """Hold the lock and yield its file; yield None if a living attempt holds it."""
     with open(path, "ab") as lock:
         deadline = time.monotonic() + _LOOK_SECS
         while not (locked := take_lock(lock)) and time.monotonic() <= deadline:

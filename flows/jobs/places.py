@@ -1,7 +1,7 @@
-"""Places of this machine for trainings: so many train at a time, whichever flow or command asks.
+"""Places of this machine: how many trainings all flows and commands run on it at a time.
 
-A place is the lock file of an attempt (`mswitch.flows.jobs.local`), and taken for as long as that
-is held: the kernel frees the place of a training that was killed.
+A place is the lock file of an attempt (`mswitch.flows.jobs.local`). It is taken as long as the lock
+is held, so the kernel frees the place of a training that was killed.
 """
 
 import contextlib
@@ -16,15 +16,15 @@ from mswitch.flows.jobs.job import Job, NoPlace, Unreachable
 from mswitch.pipelines.directory_lock import is_held
 from mswitch.pipelines.outputs import write_atomically
 
-#: Commands that train, and so need a place.
+#: Commands that train, so they need a place.
 TRAININGS = ("train", "finetune", "distill")
 
 
 def take_place(job: Job, lock: Path, limit: int) -> None:
-    """Give a place to the attempt whose lock the caller holds, if the job trains.
+    """Take a place for the attempt whose lock the caller holds, if the job trains.
 
     Raises:
-        NoPlace: others have all of them.
+        NoPlace: other trainings take all places.
         Unreachable: the list of places cannot be written.
     """
     if job.argv[0] not in TRAININGS:
@@ -40,13 +40,13 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
             write_atomically(file, json.dumps([*map(str, others), str(lock)]))
     except OSError as error:
         raise Unreachable(
-            f"places of trainings cannot be kept in {file.parent} ({error.strerror}): set "
+            f"cannot write the places of trainings in {file.parent} ({error.strerror}): set "
             "XDG_STATE_HOME to a directory of yours on this machine"
         ) from error
 
 
 def describe_wait(job: Job) -> str:
-    """Say for whom a job waits; empty if it needs no place, or nobody has one."""
+    """Say which trainings a job waits for; empty if it needs no place, or none is taken."""
     return _describe(_taken()) if job.argv[0] in TRAININGS else ""
 
 
@@ -59,7 +59,7 @@ def _taken() -> list[Path]:
 
 
 def _is_held(lock: object) -> bool:
-    """Return whether a training has this place; one that cannot be looked at holds up nobody."""
+    """Return whether a training holds this lock; a lock that cannot be read counts as free."""
     with contextlib.suppress(OSError):
         return isinstance(lock, str) and is_held(Path(lock))
     return False
@@ -76,5 +76,5 @@ def _places_file() -> Path:
         state = os.path.expanduser("~/.local/state")
     if not os.path.isabs(state):  # a user without a home
         state = os.path.join(tempfile.gettempdir(), f"mswitch-{os.getuid()}")
-    # A home may be on several machines.
+    # Several machines may share a home directory.
     return Path(state) / "mswitch" / f"trainings-{os.uname().nodename}.json"

@@ -2,8 +2,8 @@
 
     python -m mswitch.flows.jobs.pod_command PREFIX COMMAND...
 
-PREFIX is the path of the files of the attempt, on a volume or in a bucket: `.task<i>.log` gets what
-the command says, as the pod's own log does, and `.task<i>` its exit code.
+The files of the attempt begin with PREFIX, a path on a volume or a URL in a bucket. `.task<i>.log`
+gets the command's output, as the pod's own log does, and `.task<i>` its exit code.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from mswitch.pipelines import objects, storage
 from mswitch.pipelines.exit_codes import RESUME, USER_ERROR
 
 TASK = ".task"
-#: How often a log is sent to a bucket.
-_SEND_SECS = 10.0
-#: What a shell exits with when it cannot find a command.
+#: Seconds between uploads of a log to a bucket.
+_UPLOAD_SECS = 10.0
+#: Exit code of a shell that cannot find a command.
 _NOT_STARTED = 127
 
 
@@ -41,9 +41,9 @@ def main(prefix: str, command: list[str]) -> int:
 
 def _run(file: Path, command: list[str]) -> int:
     if not file.parent.exists():
-        print(f"mswitch: {file.parent} is not there: mount the volume of the output at its path")
+        print(f"mswitch: {file.parent} does not exist: mount the volume of the output at its path")
         return USER_ERROR
-    file.unlink(missing_ok=True)  # a queue may have suspended the Job, and resumed it
+    file.unlink(missing_ok=True)  # it exists if a queue suspended the Job and resumed it
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]
         _say_into(pipe.fileno())
@@ -54,7 +54,7 @@ def _run(file: Path, command: list[str]) -> int:
         code = _NOT_STARTED
     with open(os.devnull, "wb") as nothing:
         _say_into(nothing.fileno())
-    with contextlib.suppress(subprocess.TimeoutExpired):  # what the command left running may speak
+    with contextlib.suppress(subprocess.TimeoutExpired):  # child processes may still write
         copy.wait(5)
     write_code(file, code)
     return code
@@ -62,23 +62,23 @@ def _run(file: Path, command: list[str]) -> int:
 
 @contextlib.contextmanager
 def _sent(place: str) -> Iterator[Path]:
-    """Give a path on this machine whose file goes to the bucket at the end, its log meanwhile."""
+    """Yield a local path whose file is uploaded at the end, and whose log is uploaded meanwhile."""
     over = threading.Event()
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "task"
         log = Path(f"{file}.log")
         with objects.reaching(place):
-            if storage.exists(f"{place}.log"):  # a queue may have suspended the Job, and resumed it
+            if storage.exists(f"{place}.log"):  # a queue suspended the Job and resumed it
                 objects.download(f"{place}.log", log)
             if storage.exists(place):
                 storage.remove([place])
 
         def send() -> None:
             sent = -1
-            while not over.wait(_SEND_SECS):
+            while not over.wait(_UPLOAD_SECS):
                 size = log.stat().st_size if log.exists() else 0
                 if size != sent:
-                    with contextlib.suppress(objects.BucketError):  # the next one has it too
+                    with contextlib.suppress(objects.BucketError):  # the next upload repeats it
                         objects.upload(log, f"{place}.log")
                         sent = size
 
@@ -89,7 +89,7 @@ def _sent(place: str) -> Iterator[Path]:
         finally:
             over.set()
             sender.join()
-            # The log first: where there is a code, its readers take it to be whole.
+            # The log first: if there is an exit code, readers take the log to be complete.
             for path, url in ((log, f"{place}.log"), (file, place)):
                 with contextlib.suppress(objects.BucketError, FileNotFoundError):
                     objects.upload(path, url)

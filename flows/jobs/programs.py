@@ -1,4 +1,4 @@
-"""Calls of a scheduler's programs."""
+"""Call a scheduler's programs."""
 
 import subprocess
 
@@ -9,11 +9,11 @@ _CALL_SECS = 60
 
 
 def call(*words: str, where: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; its exit code is left to the caller.
+    """Run a program to its end; the caller checks its exit code.
 
     Args:
         words: the program and its arguments.
-        where: on what machine it is to be found, for people.
+        where: the machine that has the program, for people.
         given: its standard input.
 
     Raises:

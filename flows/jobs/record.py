@@ -1,7 +1,7 @@
-"""The record of a job: what was asked for, and what became of each attempt.
+"""The record of a job: the last request, and the outcome of each attempt.
 
-`record.json` in `Job.directory` says what happened; whoever holds `record.lock` replaces it as a
-whole. The output's marker says whether that is finished, the launcher whether an attempt lives.
+`record.json` in `Job.directory` says what happened. A process that holds `record.lock` replaces the
+whole file. Whether the output is finished, its marker says; whether an attempt lives, the launcher.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_json_object, 
 from mswitch.pipelines.progress import say
 
 RECORD = "record.json"
-#: What a person has asked for.
+#: The last request of a person or flow.
 Intent = Literal["run", "pause", "cancel"]
-#: `done` and `resume` (start the command again) speak for themselves. `refused`: the command says
-#: that its input is wrong. `cancelled`: by a person, in the scheduler. `failed`: anything else.
+#: `resume`: interrupted, so start the command again. `refused`: the command says that its input is
+#: wrong. `cancelled`: by a person, in the scheduler. `failed`: any other end but `done`.
 Outcome = Literal["done", "resume", "refused", "cancelled", "failed"]
 
 
@@ -37,20 +37,20 @@ class Attempt:
     """One start of the command.
 
     Attributes:
-        number: from 1.
+        number: its number, from 1.
         submitted: seconds since 1970, as all times here.
         progress: `Job.progress` when it was submitted.
         had_marker: whether the output had its marker then.
         where: machine and process, or the scheduler's number.
-        started: when it began to run.
-        stopping: when it was asked to stop.
-        ended: when it was found to have ended.
+        started: time when it began to run.
+        stopping: time when it was asked to stop.
+        ended: time when it ended, or when that was noticed.
         codes: exit codes of its processes.
         reason: the scheduler's words on its end.
-        outcome: what that amounts to; None while it lives.
+        outcome: how it ended; None until that is decided.
         message: the outcome in a line.
-        made: what it added to `Job.progress`.
-        log_bytes: how much of its log was passed on.
+        made: its addition to `Job.progress`.
+        log_bytes: bytes of its log that were passed on.
     """
 
     number: int
@@ -74,17 +74,17 @@ class Record:
     """State of a job, as stored in its record file.
 
     Attributes:
-        job: the job. Its program is not written down: who can write the file shall not choose what
-            others run, so a record that is read has mswitch's own.
-        launcher: `Launcher.profile` of the one that has its attempts.
-        intent: what was asked for last.
-        owner: who asked for it: a person, or a flow run.
-        wanted_by: who asked for it to run, the last one last.
-        wants: how often anybody did.
-        started_by: who asked first, in words for people.
-        attempts: in order.
-        counted_after: budgets count the attempts after this one.
-        earlier_host_hours: of jobs with other options that made this output before.
+        job: the job. Its program is not stored, so that a writer of the file cannot choose what
+            others run: a record that is read has mswitch's own.
+        launcher: `Launcher.profile` of the launcher of its attempts.
+        intent: the last request.
+        owner: who made the last request: a person, or a flow run.
+        wanted_by: owners that requested it to run, the latest last.
+        wants: number of requests to run it.
+        started_by: the first of these owners, in words for people.
+        attempts: its attempts, in order.
+        counted_after: budgets count the attempts after this number.
+        earlier_host_hours: host hours of jobs with other options that made this output before.
     """
 
     job: Job
@@ -105,17 +105,17 @@ class Record:
 
     @property
     def alive(self) -> Attempt | None:
-        """The attempt that is not known to have ended."""
+        """The newest attempt, if it has no outcome yet."""
         return self.last if self.last is not None and self.last.outcome is None else None
 
     def host_hours(self, until: float) -> float:
-        """Hours for which attempts held hosts; `until` is when one ends that has not."""
+        """Return hosts times hours of all attempts; a living one counts up to `until`."""
         held = [(one.ended or until) - one.started for one in self.attempts if one.started]
         hours = sum(max(0.0, secs) for secs in held) / 3600
         return self.earlier_host_hours + self.job.hosts * hours
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as its file has it."""
+        """Return the record as an object of JSON, as in its file."""
         value = dataclasses.asdict(self)
         value["job"] |= {"out": str(self.job.out), "cwd": str(self.job.cwd)}
         value["job"]["record"] = str(self.job.record) if self.job.record else None
@@ -124,17 +124,17 @@ class Record:
 
 
 _RECORD = pydantic.TypeAdapter(Record)
-#: Names of files by which the directory of an output, or of a run, is known.
+#: Files that show that a directory is an output or a run.
 _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
 def read_record(place: Path) -> Record | None:
-    """Read the record of a job by its `Job.place`, such as its output; None without one."""
+    """Read the record of a job by its `Job.place`, such as its output; None if there is none."""
     return _read(job_directory(place))
 
 
 def need_record(place: Path) -> Record:
-    """`read_record` of a job that there must be."""
+    """Read the record of a job, or refuse if there is none."""
     record = read_record(place)
     if record is None:
         raise UserError(
@@ -162,19 +162,19 @@ def _read(directory: Path) -> Record | None:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise UserError(
-            f"{path} is not the record of a job ({reason}): remove it, and give the job's command "
-            "again once none of its processes runs"
+            f"{path} is not the record of a job ({reason}): once none of the job's processes runs, "
+            "remove the file and give the job's command again"
         ) from error
     if not at_home:
         raise UserError(
-            f"{path} was moved or copied, it is of the job that makes {record.job.place}: move it "
-            f"back, or remove {directory}"
+            f"{path} was moved or copied; it belongs to the job that makes {record.job.place}: "
+            f"move it back, or remove {directory}"
         )
     return record
 
 
 def find_records(top: Path) -> list[Record]:
-    """All records below a directory, by place; what is damaged is left out and said."""
+    """Return the records below a directory, by place; a damaged one is logged and left out."""
     found = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
@@ -183,7 +183,7 @@ def find_records(top: Path) -> list[Record]:
                 found += [record] if record is not None else []
             except (UserError, PermissionError) as error:
                 say("jobs", f"left out: {error}")
-        # Outputs have no jobs below their data, checkpoints and metrics, but many files.
+        # Data, checkpoints and metrics of an output have many files, but no jobs below them.
         if _OF_AN_OUTPUT & set(files):
             names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
         names.sort()
@@ -197,12 +197,12 @@ def edit_record(
     *,
     minor: bool = False,
 ) -> Iterator[Record]:
-    """Give the record to change, and keep every other writer waiting meanwhile.
+    """Yield the record, then write the caller's changes; other writers wait meanwhile.
 
     Args:
         place: `Job.place`.
-        new: makes the record of what stands there; without it there must be one.
-        minor: whether the change is left out if the disk is full.
+        new: makes the record from the existing one; if None, a record must exist.
+        minor: whether the change is dropped if the disk is full.
     """
     directory = job_directory(place)
     if new is None:
@@ -225,7 +225,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        if not minor:  # else a living attempt would take the room
+        if not minor:  # keep the reserve for the end of the job
             write_reserved(directory / RECORD, text)
     else:
         keep_room(directory)
@@ -234,23 +234,23 @@ def _write(directory: Path, text: str, minor: bool) -> None:
 def record_of(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
-    """Return the existing record, or a new one in place of another job's that is over.
+    """Return the existing record, or a new one that replaces the record of another, ended job.
 
     Args:
         job: the job.
         launcher: where its next attempt runs.
         before: the existing record, if any.
-        following: whether the caller follows the job. It never replaces another job's record: who
-            follows asked for the job before, and does not know who wants it.
+        following: whether the caller follows the job; if so, another job's record is not replaced:
+            a follower does not know who wants its job.
 
     Raises:
-        BusyError: the record is another job's, which goes on.
+        BusyError: the record is of another job, which continues.
     """
     record = before or Record(job, launcher.profile)
     take_over(record)
     alive, until = record.alive, time.time()
     if record.job.key == job.key:
-        if alive is None:  # how it is run may change, but not while it runs
+        if alive is None:  # its settings and launcher may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
     goes_on = following or follower(job.place) is not None
@@ -267,7 +267,7 @@ def record_of(
         )
     hours = record.host_hours(until)
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
-    # Attempts of this job from before the other one say nothing of what is there now.
+    # Earlier attempts of this job say nothing about the present output: the other job made it.
     take_over(fresh)
     for one in fresh.attempts:
         one.outcome, one.message = "resume", "before another job made this output"
@@ -276,9 +276,9 @@ def record_of(
 
 
 def take_over(record: Record) -> None:
-    """Write down an attempt whose submitter was killed before it could."""
+    """Add an attempt to the record whose submitter was killed before it could do so."""
     if record.alive is not None:
-        return  # the next one is submitted once its end is written down
+        return  # the next attempt is submitted only after this one has an outcome
     newest = max(make_launcher(record.launcher).find(record.job), default=0)
     for number in range(len(record.attempts) + 1, newest + 1):
         record.attempts.append(Attempt(number, time.time(), record.job.progress()))
@@ -288,12 +288,12 @@ def take_over(record: Record) -> None:
 def follow_alone(
     place: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
-    """Be the only one that submits attempts of a job; wait for another to go.
+    """Hold a job's follower lock, after its other follower is gone: only the holder submits.
 
     Args:
         place: `Job.place`.
-        waiting: called in each round with whom this waits for.
-        sleep: waits for so many seconds.
+        waiting: gets a line in each round that names the other follower.
+        sleep: waits for a number of seconds.
     """
     directory = job_directory(place)
     directory.mkdir(parents=True, exist_ok=True)
@@ -309,6 +309,6 @@ def follow_alone(
 
 
 def follower(place: Path) -> str | None:
-    """Return the follower of the job with that name, if it has one."""
+    """Return the process that follows the job of this place, or None."""
     lock = job_directory(place) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

@@ -1,4 +1,4 @@
-"""Room beside a job's record, so that it can say how the job ended if its disk is full."""
+"""Reserve disk space beside a job's record, so that a full disk does not hide how the job ended."""
 
 import contextlib
 import os
@@ -12,7 +12,7 @@ RESERVE, RESERVE_BYTES = "reserve", 1 << 18
 
 
 def keep_room(directory: Path) -> None:
-    """Take the room, unless the disk is full."""
+    """Write the reserve, a file that occupies the space, unless the disk is full."""
     reserve = directory / RESERVE
     if not reserve.exists():
         with contextlib.suppress(OSError):
@@ -20,7 +20,7 @@ def keep_room(directory: Path) -> None:
 
 
 def write_reserved(path: Path, text: str) -> None:
-    """Write a file of a job that appears as a whole; if the disk is full, into the room for it."""
+    """Write a file of a job atomically; if the disk is full, remove the reserve first."""
     try:
         write_atomically(path, text)
     except OSError as error:
@@ -31,5 +31,5 @@ def write_reserved(path: Path, text: str) -> None:
 
 
 def has_no_room(directory: Path) -> bool:
-    """Return whether the disk had no more than this room."""
+    """Return whether the disk has little more free space than the reserve."""
     return shutil.disk_usage(directory).free < 2 * RESERVE_BYTES

@@ -1,9 +1,9 @@
-"""Jobs of Slurm, on one node or several, which all see the directory of the output.
+"""Run jobs in Slurm, on one node or several, which all see the directory of the output.
 
-`sbatch` gets the command as arguments of a script that becomes them: no shell reads them. The batch
-step runs `mswitch.flows.jobs.slurm_step` on the first node, which starts one process a node by
-`srun`. To stop a job is to make a file that these processes look for, so the command alone gets
-SIGTERM, once: Slurm would signal every process below it. Slurm never requeues: a new attempt is a
+`sbatch` gets the command as arguments of a script that executes them: no shell interprets them. The
+batch step runs `mswitch.flows.jobs.slurm_step` on the first node, which starts one process a node
+with `srun`. A job is stopped by a file that these processes look for: so only the command gets
+SIGTERM, once. Slurm would signal every process below it. Slurm never requeues: a new attempt is a
 new job.
 """
 
@@ -30,9 +30,9 @@ _OVER = re.compile(
     r"BOOT_FAIL|CANCELLED|COMPLETED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED"
     r"|TIMEOUT"
 )
-#: Options of `sbatch` with which a job is not the one of its name in this cluster's queue.
+#: Options of `sbatch` with which this cluster's queue would not show exactly one job of the name.
 _REFUSED = ("--array", "--clusters", "--cluster", "--test-only", "--wait", "--wrap")
-#: Of what `sbatch` says when the controller, or munge, does not answer.
+#: Messages of `sbatch` when the controller, or munge, does not answer.
 _NO_ANSWER = re.compile(
     r"unable to contact|timed out|connection refused|connect failure|transport endpoint"
     r"|zero bytes|munge|try again|temporarily|not responding",
@@ -53,12 +53,12 @@ class _Entry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Slurm:
-    """Runs jobs by sbatch; see `mswitch.flows.jobs.job.Launcher`.
+    """Launcher that runs jobs with sbatch; see `mswitch.flows.jobs.job.Launcher`.
 
     Attributes:
-        partition: of Slurm; by default its default.
-        time_limit: of one attempt, as sbatch has it (`12:00:00`). Two minutes before, the job
-            saves and ends, and the next attempt continues.
+        partition: Slurm's partition; by default Slurm's default.
+        time_limit: time limit of one attempt in sbatch's form (`12:00:00`). Two minutes before,
+            the job saves and ends, and the next attempt continues.
         options: further options of sbatch, such as `--gres=gpu:8` and `--account=nlp`.
     """
 
@@ -75,22 +75,22 @@ class Slurm:
                 )
             if option.partition("=")[0] in _REFUSED:
                 raise UserError(
-                    f"--sbatch-option {option}: leave it out, it would hide the job from the queue "
-                    "or make several of it"
+                    f"--sbatch-option {option}: leave it out; it would hide the job from the queue "
+                    "or make several jobs"
                 )
 
     @property
     def poll_secs(self) -> float:
-        """Seconds."""
+        """Seconds between polls."""
         return 10.0
 
     @property
     def profile(self) -> dict[str, Any]:
-        """Its name and settings."""
+        """Name and settings of the launcher."""
         return {"launcher": "slurm", **dataclasses.asdict(self), "options": list(self.options)}
 
     def check(self, job: Job) -> None:
-        """See that the partition exists and has that many nodes, whether or not they are free.
+        """Check that the partition exists and has enough nodes, whether or not they are free.
 
         Raises:
             Unreachable: Slurm does not answer.
@@ -115,13 +115,13 @@ class Slurm:
         if job.hosts > largest:
             raise UserError(
                 f"--hosts {job.hosts}: Slurm's partition {', '.join(names)} has {largest} nodes; "
-                "give at most as many, or another partition"
+                "give at most that number, or another partition"
             )
 
     def submit(self, job: Job, attempt: int) -> None:
         """Submit a batch job, unless the attempt is in the queue or has run.
 
-        Where a reply is lost and Slurm has two jobs of a name, one of them does nothing.
+        If a reply is lost and Slurm has two jobs of one name, the second to start does nothing.
         """
         if attempt in self.find(job):
             return
@@ -154,7 +154,7 @@ class Slurm:
         return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
-        """Ask the queue; exit codes are those that the processes have written."""
+        """Ask the queue; the exit codes are from the processes' files."""
         entries = self._entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]
@@ -165,11 +165,11 @@ class Slurm:
         if living:
             phase = "pending" if all(one.state == "PENDING" for one in living) else "running"
             if phase == "pending":
-                started = None  # the queue tells when it expects to start it
+                started = None  # the queue shows the expected start
             reason = shown.reason if shown and shown.reason != "None" else ""
             return Status(phase, reason, where.strip(), started)
         ends = [read_code(path) for path in self._ends(job, attempt)]
-        # FAILED and COMPLETED say no more than the codes.
+        # FAILED and COMPLETED say no more than the exit codes.
         reason = " ".join(e.state for e in entries if e.state not in ("FAILED", "COMPLETED"))
         ended = max((end["ended"] for end in ends), default=None)
         codes = tuple(end["code"] for end in ends)
@@ -181,7 +181,7 @@ class Slurm:
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
-        """Leave the file that asks for it; what waits in the queue, or has to die, Slurm ends."""
+        """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
         job.file(attempt, STOP).touch()
         for entry in self._entries(job, attempt):
             if entry.state == "PENDING":
@@ -190,7 +190,7 @@ class Slurm:
                 _call("scancel", "--full", "--signal=KILL", entry.id)
 
     def _ends(self, job: Job, attempt: int) -> list[Path]:
-        """Read the files of processes that have ended."""
+        """List the exit code files of the processes that have ended."""
         return sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
 
     def _entries(self, job: Job, attempt: int) -> list[_Entry]:
@@ -215,7 +215,7 @@ def _call(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _seconds(text: str) -> float | None:
-    """Slurm's local time in seconds since 1970; `N/A` is None."""
+    """Convert Slurm's local time to seconds since 1970, and `N/A` to None."""
     try:
         return datetime.datetime.fromisoformat(text).timestamp()
     except ValueError:

@@ -2,8 +2,9 @@
 
     python -m mswitch.flows.jobs.slurm_step batch|task PREFIX COMMAND...
 
-PREFIX is the path of the files of the attempt: `.claim` names the job that runs it, `.stop` asks it
-to save and end, `.task<i>` has the exit code of a process, because srun returns only the largest.
+The paths of the attempt's files begin with PREFIX. `.claim` names the Slurm job that runs it.
+`.stop` asks it to save and end. `.task<i>` has the exit code of a process, because srun returns
+only the largest.
 """
 
 import os
@@ -22,9 +23,9 @@ _LOOK_SECS = 0.5
 
 
 def run_batch(prefix: str, command: list[str]) -> int:
-    """Start the tasks, unless another job runs this attempt; SIGTERM asks them to stop.
+    """Start the tasks, unless another Slurm job runs this attempt.
 
-    Slurm sends it before the time limit.
+    SIGTERM, which Slurm sends before the time limit, asks the tasks to stop.
     """
     mine = os.environ["SLURM_JOB_ID"]
     try:
@@ -37,13 +38,13 @@ def run_batch(prefix: str, command: list[str]) -> int:
     if stop.exists():
         return RESUME
     step = [sys.executable, "-P", "-m", "mswitch.flows.jobs.slurm_step", "task", prefix, *command]
-    # A task that fails does not end the others: they save, or notice the loss themselves.
+    # A task that fails does not end the others: they save, or notice the lost process themselves.
     srun = ["srun", "--quiet", "--input=none", "--kill-on-bad-exit=0", "--wait=0", *step]
     return subprocess.call(srun)
 
 
 def run_task(prefix: str, command: list[str]) -> int:
-    """Run the command of one process and leave its exit code."""
+    """Run the command of one process and write its exit code."""
     file = Path(f"{prefix}{TASK}{os.environ['SLURM_PROCID']}")
 
     def look() -> None:

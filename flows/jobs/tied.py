@@ -1,4 +1,4 @@
-"""Jobs that end with the process that asks for them, such as those of `mswitch demo`."""
+"""Run jobs that end with the process that starts them, such as the jobs of `mswitch demo`."""
 
 import shutil
 import signal
@@ -16,14 +16,14 @@ _TIMING = Timing(poll_secs=0.2, first_wait_secs=1.0)
 
 
 def run_tied(job: Job, who: str) -> None:
-    """Bring a job to its end, with its lines on standard error, and then remove its record.
+    """Run a job to its end with its log on standard error, then remove its record.
 
-    The first Ctrl-C or SIGTERM lets it save and end before this process ends of that signal. A
-    second one ends both at once.
+    At the first Ctrl-C or SIGTERM the job saves and ends, then this process ends with that signal.
+    A second signal ends both at once.
 
     Args:
         job: the job.
-        who: who asks for it.
+        who: the owner that requests the job.
 
     Raises:
         UserError: it refused its input, or somebody else paused or cancelled it.
@@ -32,7 +32,7 @@ def run_tied(job: Job, who: str) -> None:
     launcher, signals, tell_news = Local(tied=True), list[int](), say_news(job.argv[0])
 
     def tell(text: str) -> None:
-        if not text.startswith("running"):  # its own lines say more
+        if not text.startswith("running"):  # then the job's own lines say more
             tell_news(text)
 
     def sleep(secs: float) -> None:
@@ -50,7 +50,7 @@ def run_tied(job: Job, who: str) -> None:
     if state.name == "failed":
         raise RuntimeError(f"`mswitch {' '.join(job.argv)}`: {state.message}")
     if state.name == "refused":
-        raise UserError(f"`mswitch {job.argv[0]}` cannot go on: see the line above")
+        raise UserError(f"`mswitch {job.argv[0]}` cannot continue: see the line above")
     if state.name != "done":
-        raise UserError(f"{job.place} was {state.name} by another command: give this one again")
+        raise UserError(f"{job.place} was {state.name} by another command: repeat this command")
     shutil.rmtree(job.directory)

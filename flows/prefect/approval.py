@@ -1,4 +1,4 @@
-"""A flow run that may cost more than it should is suspended until a person has decided."""
+"""Suspend a flow run whose expected cost exceeds its limit, until a person has decided."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mswitch.pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.
 AWAITING_APPROVAL = "AwaitingApproval"
-#: What a proposed limit leaves for restarts and evaluations.
+#: Proposed limit divided by expected cost: it leaves room for restarts and evaluations.
 _MARGIN = 1.2
 Made = TypeVar("Made")
 
@@ -30,7 +30,7 @@ class Approval(RunInput):
 
     Attributes:
         decision: whether to continue or to cancel the flow run.
-        max_cost_usd: the new limit, for all of it.
+        max_cost_usd: the new limit, for the whole flow run.
     """
 
     decision: Literal["yes", "no"]
@@ -38,7 +38,7 @@ class Approval(RunInput):
 
 
 def within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
-    """Do work, and again after each pause for its cost, once a person has raised the limit."""
+    """Do the work; if the limit pauses it, repeat it once a person has raised the limit."""
     while True:
         approve(guard)
         try:
@@ -48,7 +48,7 @@ def within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
 
 
 def approve(guard: CostGuard) -> None:
-    """Return where the cost is within its limit or a person raised that; else suspend.
+    """Return if the cost is within the limit, or a person raised the limit; else suspend.
 
     Raises:
         JobCancelledError: a person did not approve.
@@ -57,8 +57,8 @@ def approve(guard: CostGuard) -> None:
     log = get_run_logger()
     while guard.price is not None:
         spent, (left, basis) = guard.spent(), guard.to_come()
-        whole = f"about {spent + left:,.2f} USD" if left is not None else "nobody knows how much"
-        text = f"{spent:,.2f} USD spent, {whole} in all ({basis or 'all is trained'})"
+        whole = f"about {spent + left:,.2f} USD" if left is not None else "an unknown amount"
+        text = f"{spent:,.2f} USD spent, {whole} in all ({basis or 'all trainings are finished'})"
         log.info(text)
         limit, expected = guard.limit, spent + (left or 0.0)
         if limit is None or guard.is_finished() or (spent < limit and expected <= limit):
@@ -74,8 +74,8 @@ def approve(guard: CostGuard) -> None:
 def _ask(limit: float, text: str, proposed: float) -> Approval:
     """Return a person's answer, or suspend the flow run until there is one.
 
-    The server keeps an approval, for a flow that starts again. It forgets a refusal, so that Retry
-    asks again.
+    The server keeps an approval, for a flow run that starts again. A refusal is deleted, so that
+    Retry asks again.
 
     Raises:
         Pause: nobody has answered yet.
@@ -87,11 +87,16 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
         decision=(Literal["yes", "no"], Field(description=question)),
         max_cost_usd=(
             float,
-            Field(proposed, gt=limit, title="New limit", description="In USD, with what is spent."),
+            Field(
+                proposed,
+                gt=limit,
+                title="New limit",
+                description="In USD, including what is already spent.",
+            ),
         ),
     )
     keys = keyset_from_base_key(key_of("cost-above", str(limit)))
-    given: Any = read_flow_run_input(keys["response"])  # a coroutine only in one
+    given: Any = read_flow_run_input(keys["response"])  # returns a coroutine only within one
     if given:
         if given["decision"] == "no":
             delete_flow_run_input(keys["response"])

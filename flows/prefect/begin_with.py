@@ -1,4 +1,4 @@
-"""A pair that goes on from the runs of another: what is checked before anything starts."""
+"""Check a pair that continues from the runs of another pair, before anything starts."""
 
 import dataclasses
 from pathlib import Path
@@ -13,12 +13,12 @@ from mswitch.pipelines.outputs import MARKER, read_manifest
 
 @step("origin of {planned.place.name}")
 def going_on(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
-    """Let a training go on from another run: where it began already, else from its last step."""
+    """Add the origin to a training: the checkpoint it began with, else the origin's last step."""
     option = f"begin_with: {origin}"
     with open_files(origin) as files:
         files.refresh()
         if not (files.directory / CONFIG).exists():
-            raise UserError(f"{option} is not there: name a pair with both of these presets")
+            raise UserError(f"{option} does not exist: name a pair with both of these presets")
         before = read_run(files.directory)
         finished = (files.directory / MARKER).exists()
     manifest = read_manifest(examples, "examples")
@@ -31,7 +31,7 @@ def going_on(planned: Planned, origin: Path | str, examples: Path | str) -> Plan
         )
     if before["train"]["optimizer"] != planned.config.optimizer:
         raise UserError(
-            f"{option} has moments of {before['train']['optimizer']}: give that as optimizer"
+            f"{option} has moments of {before['train']['optimizer']}: choose that optimizer"
         )
     with open_files(planned.out) as files:
         files.refresh()
@@ -41,5 +41,5 @@ def going_on(planned: Planned, origin: Path | str, examples: Path | str) -> Plan
                 raise UserError(f"{planned.out} was begun without begin_with: choose another name")
             return dataclasses.replace(planned, origin=(origin, begun["step"]))
     if not finished:
-        raise UserError(f"{option} is still in training: start this when it has ended")
+        raise UserError(f"{option} is still in training: start this after its end")
     return dataclasses.replace(planned, origin=(origin, before["train"]["steps"]))

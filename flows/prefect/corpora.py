@@ -1,4 +1,4 @@
-"""Steps that build corpora."""
+"""Steps of flows that build corpora."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,19 +26,19 @@ from mswitch.pipelines.runners import pipeline_options
 def crawl_of(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
-    """Fetch real text as a crawl; to where the build of these options can read it."""
+    """Download a crawl; return it in a place that a build with these options can read."""
     crawl = operators.directory("crawls", name)
     bucket = dataflow_of(options, operators)
     follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)
     if bucket is None:
         return crawl
     url = bucket.place("crawls", name)
-    send(crawl, url)
+    upload_crawl(crawl, url)
     return url
 
 
 def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None:
-    """Return what is known of Dataflow, if a build with these options runs there."""
+    """Return the Dataflow settings if a build with these options runs there, else None."""
     if "--runner=dataflow" not in options:
         return None
     if operators.dataflow is None:
@@ -47,8 +47,8 @@ def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None
 
 
 @step("send {crawl.name}")
-def send(crawl: Path, url: str) -> None:
-    """Copy a crawl to a bucket, where workers of Dataflow read it; what is there is left."""
+def upload_crawl(crawl: Path, url: str) -> None:
+    """Upload a crawl to a bucket for Dataflow's workers, except files that are already there."""
     there = storage.file_sizes(url)
     for path in sorted(crawl.rglob("*.gz")):
         name = str(path.relative_to(crawl))
@@ -58,7 +58,7 @@ def send(crawl: Path, url: str) -> None:
 
 @step("plan of {job.place.name}")
 def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
-    """Say what a build will read and where it goes, and check disk, Dataflow and launcher."""
+    """Log the input and output of a build, and check disk, Dataflow and launcher."""
     if isinstance(job.out, str):
         options = job.argv[job.argv.index("--") + 1 :]
         storage.use_options(
@@ -68,7 +68,7 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
         for one in inputs:
             if not storage.is_remote(one):
                 raise UserError(
-                    f"{one}: workers of Dataflow read URLs alone; give gs:// or https://"
+                    f"{one}: workers of Dataflow read only URLs; give gs:// or https://"
                 )
     check_capacity(launcher, [job])
     files = find_crawl_files(inputs)
@@ -77,7 +77,7 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
     where = f"{job.out}, on runner {given[-1] if given else 'local'}"
     say("corpus", f"{len(files):,} files of {size:,} bytes to {where}")
     if isinstance(job.out, Path):
-        # Pages are kept aside, about as compressed as they come.
+        # Temporary files hold the pages, compressed about as well as the input.
         check_disk(job.out, size, "temporary files of this build", "fewer inputs")
 
 
@@ -89,14 +89,14 @@ def build_job(
     *,
     append: bool,
 ) -> Job:
-    """Return the job that turns a crawl into Parquet per language, or adds it to what is there.
+    """Return the job that turns a crawl into a corpus, or adds it to an existing corpus.
 
     Args:
         inputs: crawl files.
-        place: where the corpus goes, or the record of its job where it goes to a bucket.
-        options: of the command, with `--runner=`.
-        operators: with what Dataflow needs.
-        append: whether the corpus is there.
+        place: directory of the corpus, or `Job.record` if it is in a bucket.
+        options: options of the command, with `--runner=`.
+        operators: settings, with those of Dataflow.
+        append: whether the corpus exists and grows.
     """
     out: Path | str = place
     words = [f"--input={one}" for one in inputs]
@@ -106,13 +106,12 @@ def build_job(
         out = dataflow.place("corpora", place.name)
         beam_options = ("--", *dataflow.options)
     argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
-    # The marker of a corpus that grows says nothing of the addition.
     return corpus_stage.job_of(argv, out, record=place)
 
 
 @step("statistics of {job.place.name}")
 def show_statistics(job: Job) -> None:
-    """Write the page of the corpus, or of one in a bucket, show its languages alone."""
+    """Write and show the page of a corpus; for one in a bucket, show only its languages."""
     key, title = key_of("corpus", job.place.name), f"Statistics of {job.place.name}"
     if isinstance(job.out, str):  # a page reads all shards
         rows = sum_languages(load_stats(job.out))
@@ -125,5 +124,5 @@ def show_statistics(job: Job) -> None:
 
 
 def corpus_is_ready(name: str) -> None:
-    """Say so, for deployments that wait for it."""
+    """Emit an event that starts the deployments that wait for this corpus."""
     emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{name}"})

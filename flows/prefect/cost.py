@@ -1,4 +1,4 @@
-"""Count the cost of trainings from hours of hosts in their records, and estimate the rest."""
+"""Compute the past cost of trainings from host hours in their records; estimate the rest."""
 
 import contextlib
 import dataclasses
@@ -22,11 +22,11 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_json_object
 
-#: Of the peak rate, before anything is measured. Large dense models reach more, small ones less.
+#: Share of the peak rate, before anything is measured. Large dense models reach more, small less.
 ASSUMED_UTILIZATION = 0.3
-#: Commands that leave metrics of training.
+#: Commands that write metrics of training.
 _TRAININGS = ("train", "finetune")
-#: Settings of training that do not change how long a step takes.
+#: Settings of training that do not change the time of a step.
 _UNTIMED = (
     *("steps", "seed", "base_learning_rate", "warmup_steps", "weight_decay", "evaluations"),
     *("checkpoint_every", "on_bad_loss", "loss_spike", "z_loss", "eval_every", "schedule", "decay"),
@@ -34,22 +34,22 @@ _UNTIMED = (
 
 
 class OverBudgetError(UserError):
-    """Jobs were paused because they have cost what they may."""
+    """Jobs were paused because their cost reached its limit."""
 
 
 @dataclasses.dataclass
 class CostGuard:
-    """Adds up what trainings and their evaluations cost, and estimates what they will.
+    """Sums the cost of trainings and their evaluations, and estimates the rest.
 
     Attributes:
         planned: the trainings.
-        settings: where they run, and what they may cost.
-        operators: with the prices.
-        manifest: of their examples.
-        beside: the part of a run that the job beside its training makes.
-        limit: what all may cost, in USD; a person may raise it.
-        launcher: where the trainings run.
-        price: what an hour costs there; None if operators.toml does not say.
+        settings: their launcher and cost limit.
+        operators: settings with the prices.
+        manifest: the manifest of their examples.
+        beside: the output, within a run, of the job that runs beside its training.
+        limit: the limit for the whole cost in USD; a person may raise it.
+        launcher: the launcher of the trainings.
+        price: its price; None if operators.toml has none.
     """
 
     planned: Sequence[Planned]
@@ -66,7 +66,7 @@ class CostGuard:
         self._before: dict[Path, tuple[float, str] | None] = {}
 
     def spent(self) -> float:
-        """USD that all attempts of trainings and evaluations have cost so far."""
+        """Return the cost of all attempts of trainings and evaluations so far, in USD."""
         now, total = time.time(), 0.0
         for one in self.planned:
             for place in (one.place, one.place / self.beside):
@@ -77,7 +77,7 @@ class CostGuard:
         return total
 
     def refuse(self) -> OverBudgetError | None:
-        """Why no more may be computed, once all have cost what they may."""
+        """Return the reason to pause everything if the cost reached its limit, else None."""
         if self.limit is None or (spent := self.spent()) < self.limit:
             return None
         return OverBudgetError(
@@ -94,9 +94,9 @@ class CostGuard:
         return True
 
     def to_come(self) -> tuple[float | None, str]:
-        """USD that the trainings will still cost, and on what the estimate is based.
+        """Return the trainings' further cost in USD, and the basis of this estimate.
 
-        None where nothing is known of a training. Evaluations are not in it.
+        The cost is None if a training's step time is unknown. It does not include evaluations.
 
         Raises:
             BucketError: the bucket of a run does not answer.
@@ -110,7 +110,7 @@ class CostGuard:
             rate = self._step_secs(one)
             if rate is None or self.price is None:
                 known = False
-                lines.append(f"{one.place.name}: {steps:,} steps, of which no time is known")
+                lines.append(f"{one.place.name}: {steps:,} steps of unknown time")
                 continue
             secs, basis = rate
             total += self.price.usd(self.settings.hosts * steps * secs / 3600)
@@ -118,7 +118,7 @@ class CostGuard:
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
-        """Return what was spent and what all will cost, for a line of progress."""
+        """Return past and expected cost, for a line of progress."""
         if self.price is None:
             return ""
         spent, (left, _) = self.spent(), self.to_come()
@@ -127,7 +127,7 @@ class CostGuard:
         return f"{spent:,.2f}{whole} USD for all{limit}"
 
     def _step_secs(self, one: Planned) -> tuple[float, str] | None:
-        """Seconds of a step, and where they come from: measured, of a like run, or by its FLOPs."""
+        """Return the seconds of a step and their source: this run, a similar run, or FLOPs."""
         own = step_secs(one.out)
         if own is not None:
             return own, "as measured"
@@ -136,7 +136,7 @@ class CostGuard:
         return self._before[one.place]
 
     def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
-        """Return the newest run of this model and settings on the same launcher and hosts."""
+        """Return seconds and source from the newest run with the same model, settings and hosts."""
         tokens = one.config.rows * sum(self._lengths(one.config))
         found, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):
@@ -144,7 +144,7 @@ class CostGuard:
             same_place = (record.launcher, record.job.hosts) == here
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
-            with contextlib.suppress(UserError):  # another flow's run, which cannot be read
+            with contextlib.suppress(UserError):  # the run cannot be read
                 secs = step_secs(run)
                 if secs is None:
                     continue
@@ -169,7 +169,7 @@ class CostGuard:
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
 
     def _model(self, one: Planned) -> ModelConfig | None:
-        """Return the model of a preset; None where it is that of the run that it begins with."""
+        """Return the preset's model; None if the run to begin with has a model of no preset."""
         if one.preset not in PRESETS:
             return None
         vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])

@@ -1,4 +1,4 @@
-"""A flow run follows its jobs: it passes on what they say, and does to them what is done to it.
+"""Follow jobs in a flow run: pass on their logs, and pass Cancel and Suspend on to them.
 
 A job outlives the flow run that follows it (`mswitch.flows.jobs`). Only three things end it
 early: Cancel and Suspend of the flow run, and `mswitch jobs`.
@@ -31,24 +31,24 @@ from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say, say_news
 
-if TYPE_CHECKING:  # `reconcile` follows jobs without what shows them
+if TYPE_CHECKING:  # `reconcile` imports this module, but not the modules that show jobs
     from mswitch.flows.prefect.show import TrainingProgress
 
-#: How often a flow run looks at its own state.
+#: Seconds after which a flow run reads its own state again.
 STATE_SECS = 5.0
-_LEFT = "not followed any more: the flow run was ended"
+_LEFT = "no longer followed: the flow run was ended"
 _leaving: contextvars.ContextVar["_Leaving"] = contextvars.ContextVar("leaving")
 
 
 class _Leaving(threading.Event):
-    """Notice to a flow run's tasks that its own thread is leaving it, and why."""
+    """Tells a flow run's tasks that its main thread is ending, and whether it is suspended."""
 
     suspended = False
 
 
 @contextlib.contextmanager
 def jobs_followed() -> Iterator[None]:
-    """Let tasks that run beside the flow's thread follow it when it is ended or suspended."""
+    """End or suspend the tasks beside the flow's main thread when that is ended or suspended."""
     leaving = _Leaving()
     token = _leaving.set(leaving)
     try:
@@ -67,25 +67,25 @@ def follow(
     on_poll: Callable[[], None] = lambda: None,
     refuse: Callable[[], UserError | None] = lambda: None,
 ) -> None:
-    """Bring a job to its end, and do to it what is done to this flow run.
+    """Follow a job to its end; Cancel and Suspend of this flow run also stop the job.
 
     Args:
         job: the job.
         launcher: where it runs.
         on_poll: called every few seconds.
-        refuse: likewise; gives the reason for which the job is to be saved and paused, if any.
+        refuse: called every few seconds; if it returns a reason, the job is saved and paused.
 
     Raises:
         JobCancelledError: it was cancelled.
         Pause: this flow run is suspended, and the job saved and stopped.
-        Abort: this flow run is another process's by now.
+        Abort: another process continues this flow run.
     """
     flow_run, state = _Follower(job, launcher, on_poll, refuse), None
     while state is None:
         flow_run.ask_to_run()
-        # Else its client would try again for a minute, in which nobody looks at the job.
+        # With retries Prefect's client could block for a minute, while nobody polls the job.
         quick = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
-        # While nobody followed this job, another one may have been asked for in its place.
+        # While nobody followed this job, somebody may have requested another in its place.
         with contextlib.suppress(BusyError), quick:
             state = doors.follow(
                 job, launcher, on_lines=pass_on, on_poll=flow_run.poll, sleep=flow_run.sleep
@@ -101,7 +101,7 @@ def follow_job(
     refuse: Callable[[], UserError | None] = lambda: None,
     progress: "TrainingProgress | None" = None,
 ) -> None:
-    """`follow` a job in a task run of that title; of a training, show how far it is."""
+    """Follow a job in a task run with that title; for a training, show its progress."""
     del title
     if progress is None:
         follow(job, launcher, refuse=refuse)
@@ -112,7 +112,7 @@ def follow_job(
 
 @dataclasses.dataclass
 class _Follower:
-    """Reads the state of this flow run, and asks the job for what it says."""
+    """Callbacks of `follow`: read the state of this flow run, and do the same to the job."""
 
     job: Job
     launcher: Launcher
@@ -128,9 +128,10 @@ class _Follower:
         self._asked = self._suspending = False
 
     def ask_to_run(self) -> None:
-        """Ask for the job once its scheduler answers and its output is free.
+        """Request the job once its scheduler answers and its output is free.
 
-        It is not asked for if this flow run has done so and it lives, or is ended before.
+        Nothing is requested if the job lives and this flow run requested it last, or if the flow
+        run is ended while it waits.
         """
         record = read_record(self.job.place)
         known = record and (record.job.key, record.alive is None, record.owner, record.intent)
@@ -146,8 +147,8 @@ class _Follower:
                 self.sleep(self.launcher.poll_secs)
 
     def poll(self, text: str) -> None:
-        """Look at the flow run's state, every few seconds; say how the job is if that is new."""
-        pass_on([])  # lines that waited
+        """Log the job's state if it is new; every few seconds read the flow run's state."""
+        pass_on([])  # pass on lines that still wait
         self._tell(text)
         if time.monotonic() < self._next:
             return
@@ -163,11 +164,11 @@ class _Follower:
         except SERVER_ERRORS as error:
             if not self._silent_since:
                 self._silent_since = time.strftime("%H:%M:%S")
-                reason = f"does not answer ({type(error).__name__}); the job goes on"
+                reason = f"does not answer ({type(error).__name__}); the job continues"
                 say(self.job.argv[0], f"the Prefect server {reason}")
             return
         if self._silent_since:
-            # What was said meanwhile may not have reached it.
+            # Log lines of that time may not have reached the server.
             reason = f"answers again, for the first time since {self._silent_since}"
             say(self.job.argv[0], f"the Prefect server {reason}")
             self._silent_since = ""
@@ -186,23 +187,23 @@ class _Follower:
         elif state.type in (StateType.CANCELLING, StateType.CANCELLED):
             self._leave("cancel")
         else:
-            raise Abort(f"the flow run is {state.name}: another process may go on with it")
+            raise Abort(f"the flow run is {state.name}: another process may continue it")
 
     def _check_suspended(self, state: State | None) -> None:
-        """Leave the job to the process that continues if the flow run was resumed meanwhile."""
+        """Raise Abort if the flow run was resumed meanwhile: another process has the job."""
         if state is not None and not state.is_paused():
             raise Abort(f"the flow run is {state.name} again: another process continues it")
 
     def _leave(self, how: Literal["pause", "cancel"]) -> None:
         self._asked = True
         self._suspending = how == "pause" and self.refused is None
-        with contextlib.suppress(Unreachable):  # it is written down, and done in a later round
+        with contextlib.suppress(Unreachable):  # it is recorded, and done in a later round
             if doors.leave(self.job, self.launcher, how, self.owner, still_wants):
                 return
-            self.end("paused" if how == "pause" else "cancelled", "another flow run has it")
+            self.end("paused" if how == "pause" else "cancelled", "another flow run wants it")
 
     def end(self, state: str, message: str) -> None:
-        """Raise what this flow run ends with, unless its job is done."""
+        """Raise the exception that ends this flow run, unless its job is done."""
         if state == "paused":
             raise self.refused or Pause(state=self.suspended())
         if state == "cancelled":
@@ -211,7 +212,7 @@ class _Follower:
             raise UserError(message)
 
     def sleep(self, secs: float) -> None:
-        """Wait; when the flow run is ended, leave the job, when it is suspended, save it first."""
+        """Wait; if the flow run is ended, stop following; if it is suspended, pause the job."""
         leaving = _leaving.get(None)
         if leaving is None or leaving.suspended:
             time.sleep(secs)
@@ -221,10 +222,10 @@ class _Follower:
             self._leave("pause")
 
     def suspended(self) -> State:
-        """Return this flow run's state, Suspended; set it if only the job was paused.
+        """Return this flow run's state Suspended; set that state if only the job was paused.
 
         Raises:
-            Abort: it was suspended and has been resumed since.
+            Abort: the flow run was suspended and has been resumed since.
         """
         with get_client(sync_client=True) as client:
             state = self._state(client)
@@ -239,10 +240,10 @@ class _Follower:
 def lift_time_limit(
     client: SyncPrefectClient, flow_run_id: UUID, state: State | None
 ) -> State | None:
-    """Let a flow run wait until it is resumed; return its state.
+    """Remove the time limit of a suspended flow run; return its state.
 
-    Prefect's form for Suspend sets a time after which Prefect fails the run. A state without one
-    has to be forced: otherwise the server rejects it, as the run is suspended already.
+    Prefect's form for Suspend sets a time after which Prefect fails the run. A state without a
+    limit has to be forced: otherwise the server rejects it, because the run is already suspended.
     """
     if state is None or not state.is_paused() or state.state_details.pause_timeout is None:
         return state

@@ -1,9 +1,9 @@
-"""Settings of each flow in forms. The defaults run unchanged: they are the demo's.
+"""Settings of each flow in forms. The defaults are the demo's, so they run unchanged.
 
-Names are of directories below the storage of all runs (`mswitch.flows.prefect.operators_toml`).
-A configuration class is a group: its fields are in a table of its own, such as
-`training.warmup_steps`. `everyday` lists what a form begins with; `training.steps` among them is
-the parameter `steps`, beside its group.
+A name is a directory below the storage of all runs (`mswitch.flows.prefect.operators_toml`). A
+configuration class is a group with its own table, such as `training.warmup_steps`. A form begins
+with the fields in `everyday`. `training.steps` among them is the parameter `steps`, outside its
+group.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ else:
 
 
 Dump = Annotated[str, Field(pattern=r"^(latest|CC-MAIN-\d{4}(-\d{2}|-\d{4})?)$")]
-#: A name with fields in it.
+#: A name with the fields {date} or {dump}.
 Template = Annotated[
     str, Field(pattern=r"^([A-Za-z0-9]|\{(date|dump)\})([A-Za-z0-9._-]|\{(date|dump)\}){0,60}$")
 ]
@@ -50,7 +50,7 @@ class Parameters:
 
     Attributes:
         settings: the settings of that flow.
-        given: its parameters that this flow gives.
+        given: parameters of it that this flow sets.
     """
 
     settings: type
@@ -72,14 +72,14 @@ class CorpusSettings(_Settings):
         name: name of the corpus.
         inputs: crawl files: paths, globs or URLs (gs://, s3://, https://) of WET, WARC, ARC, JSONL
             or Parquet files; none for a small sample.
-        sample: the sample, where no inputs are given: gflanguages (100 languages, kilobytes) or
+        sample: the sample, if there are no inputs: gflanguages (100 languages, kilobytes) or
             debian (about 100 languages, megabytes; needs apt-get).
         badwords: a directory of bad-word lists in the layout of LDNOOBW, or its URL; empty for
             none.
         append: add the inputs to the finished corpus of this name.
-        runner: where the work is done; for dataflow, operators.toml has [dataflow].
+        runner: Beam runner of the build; dataflow needs [dataflow] in operators.toml.
         launcher: where the build is started: a launcher of operators.toml.
-        build: validation, shards, fields of JSONL, and limits of rules.
+        build: validation, shards, fields of JSONL, and thresholds of rules.
     """
 
     everyday = (
@@ -101,10 +101,10 @@ class AppendSettings(_Settings):
     """Settings of flow `append-crawl`.
 
     Attributes:
-        name: name of the corpus that grows; it keeps the settings it was built with.
-        inputs: files to add in place of a dump: paths, globs or URLs, as of flow `corpus`.
-        dump: a crawl such as CC-MAIN-2024-10, or `latest`.
-        segments: number of files of the crawl to take, spread evenly over it.
+        name: name of the corpus to extend; it keeps its settings.
+        inputs: files to add in place of a dump: paths, globs or URLs, as in flow `corpus`.
+        dump: a dump of Common Crawl such as CC-MAIN-2024-10, or `latest`.
+        segments: number of files of the dump to take, spread evenly over it.
         format: WET (text) or WARC (HTML).
         launcher: where the build is started: a launcher of operators.toml.
     """
@@ -123,16 +123,16 @@ class ExamplesSettings(_Settings):
     """Settings of flow `examples`.
 
     Attributes:
-        name: name of the examples, and of the vocabulary that is trained for them.
+        name: name of the examples, and of the vocabulary trained for them.
         corpus: name of the corpus.
         vocabulary_file: a vocabulary directory or SentencePiece model to use, such as mT5's own,
             or its URL; empty to train one.
-        max_unknown_share: the examples are not built if a language has a larger share of unknown
-            tokens than this.
-        max_tokens_per_word: the examples are not built if a language has more tokens per word than
-            this, where its script separates words.
+        max_unknown_share: largest share of unknown tokens in a language; with more, the examples
+            are not built.
+        max_tokens_per_word: most tokens per word in a language whose script separates words; with
+            more, the examples are not built.
         launcher: where the work is started: a launcher of operators.toml.
-        vocabulary: text that the vocabulary is trained on, and characters that it covers.
+        vocabulary: text to train the vocabulary on, and characters to cover.
         examples: spans, validation, shards.
     """
 
@@ -155,10 +155,10 @@ class TrainingSettings(_Settings):
     """Settings of flows that train.
 
     Attributes:
-        hosts: processes of each training, each on a node.
-        launcher: where all of it runs: a launcher of operators.toml.
-        max_cost_usd: what all of it may cost, over all attempts: a higher estimate has to be
-            approved first, and at the limit it is saved and paused. The launcher needs a price in
+        hosts: processes of each training, each on its own node.
+        launcher: where all jobs run: a launcher of operators.toml.
+        max_cost_usd: limit of the whole cost, over all attempts. A higher estimate needs approval
+            first; at the limit all is saved and paused. The launcher needs a price in
             operators.toml.
     """
 
@@ -194,12 +194,12 @@ class PairSettings(ComparisonSettings):
 
     Attributes:
         name: name of the pair: its runs and report are in a directory of that name.
-        candidate: preset of the model that is meant to learn faster.
-        begin_with: name of a finished pair whose runs the trainings go on from, with their moments
-            and counts of steps, on these examples: such as those of a corpus that grew since.
-            Empty to begin with random parameters. Flow `refresh` also takes `{previous}`.
-        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
-            task such as mc4.de, or a TOML file.
+        candidate: preset of the model that should learn faster.
+        begin_with: name of a finished pair. The trainings continue from its runs, with their
+            moments and counts of steps, on these examples, such as those of a corpus that grew.
+            Empty to begin with random parameters. Flow `refresh` also accepts `{previous}`.
+        mixture: sampling rate of each language: a name from `mswitch mixture list`, a seqio task
+            such as mc4.de, or a TOML file.
     """
 
     everyday = (
@@ -217,12 +217,12 @@ class RefreshSettings(_Settings):
     """Settings of flow `refresh`.
 
     Attributes:
-        corpus: name of the corpus that grows, which flow `corpus` built.
-        examples: name of the examples that are made of it. In names, `{dump}` stands for the dump
-            that is added, and `{date}` for the day for which the run is scheduled.
-        pair: name of the pair that is trained on them.
+        corpus: name of the corpus to extend, which flow `corpus` built.
+        examples: name of the examples to make from it. In names, `{dump}` stands for the added
+            dump, and `{date}` for the day for which the run is scheduled.
+        pair: name of the pair to train on them.
         inputs: files to add in place of a dump: paths, globs or URLs, in which `{date}` stands for
-            the day.
+            that day.
         dump: the dump to add, such as CC-MAIN-2024-10, or `latest`.
         timezone: the time zone of `{date}`, such as Europe/Berlin.
         append_deployment: the deployment that adds the dump or inputs; `none` to add none.
@@ -230,8 +230,8 @@ class RefreshSettings(_Settings):
         pair_deployment: the deployment that trains the pair and reports; `none` to train none.
         examples_parameters: changes of the deployment that makes the examples.
         pair_parameters: changes of the deployment that trains the pair. Its `begin_with` may be
-            `{previous}`: the last finished pair before this one with a name of the same form, or
-            random parameters if there is none.
+            `{previous}`: the last finished pair before this with a name of the same form, or random
+            parameters if there is none.
     """
 
     everyday = (
@@ -258,9 +258,9 @@ class RefreshSettings(_Settings):
     def __post_init__(self):
         super().__post_init__()
         if self.timezone not in zoneinfo.available_timezones():
-            raise UserError(f"timezone {self.timezone!r} is unknown: give such as Europe/Berlin")
+            raise UserError(f"timezone {self.timezone!r} is unknown: give one like Europe/Berlin")
         if self.inputs and "{dump}" in f"{self.examples}{self.pair}":
-            raise UserError("{dump} in names is of a dump, and inputs take its place: give {date}")
+            raise UserError("with inputs there is no dump to name: use {date} in place of {dump}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -270,12 +270,12 @@ class ExperimentSettings(ComparisonSettings):
     Attributes:
         name: name of the experiment: its report is in a directory of that name.
         candidates: presets to compare with the baseline, each on its own.
-        seeds: each model is trained once with each seed; they take the place of the field `seed`.
+        seeds: each model is trained once with each seed; they replace the field `seed`.
         mixtures: each model is trained once with each seed on each mixture, and each mixture has a
-            report. A mixture says how often each language comes: a name that `mswitch mixture list`
-            shows, a seqio task such as mc4.de, or a TOML file.
-        max_parallel: how many of its trainings run at a time. By default and at most as many as
-            `trainings` of operators.toml says on this machine; all where a scheduler queues them.
+            report. A mixture sets the sampling rate of each language: a name from `mswitch mixture
+            list`, a seqio task such as mc4.de, or a TOML file.
+        max_parallel: number of trainings at a time. On this machine the default and the most is
+            `trainings` of operators.toml; a scheduler gets all of them.
     """
 
     everyday = (
@@ -299,10 +299,10 @@ class FinetuneSettings(TrainingSettings):
         step: the checkpoint of that run to begin with; by default the last.
         keep_moments: keep the optimizer's moments and its count of steps, as T5X does.
         tasks: name of the task's examples, which `mswitch examples supervised` made.
-        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
-            task such as mc4.de, or a TOML file.
+        mixture: sampling rate of each language: a name from `mswitch mixture list`, a seqio task
+            such as mc4.de, or a TOML file.
         training: seed, batch size, learning rate, checkpoints, precision, memory, devices.
-        predictions: how answers are found, and for how many rows.
+        predictions: method of decoding answers, and number of rows.
     """
 
     everyday = (
@@ -327,7 +327,7 @@ class ReportSettings(_Settings):
         name: name of the report.
         baseline: the run of the dense model: pairs/NAME/PRESET or runs/NAME.
         candidate: the run to compare with the baseline: pairs/NAME/PRESET or runs/NAME.
-        config: of the report.
+        config: settings of the report.
     """
 
     everyday = (
@@ -340,8 +340,8 @@ class ReportSettings(_Settings):
     config: ReportConfig = ReportConfig()  # noqa: RUF009
 
 
-#: Settings of a flow by the name of their deployment, which its parameter `defaults` gives.
-#: Groups begin with them: the server would replace a group of a deployment's parameters whole.
+#: Settings of a flow by the name of its deployment, which is its parameter `defaults`. Changes of
+#: a group are merged into them here, because the server would replace the whole group.
 DEFAULTS: Mapping[type, Mapping[str, Any]] = {
     CorpusSettings: {
         "sample": CorpusSettings(),

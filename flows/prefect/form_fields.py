@@ -1,12 +1,12 @@
-"""Parameters of flows: a tree of settings, of which a form shows the everyday fields first.
+"""Turn a class of settings into parameters of a flow; its form shows everyday fields first.
 
     @flow(name="examples")
     @with_settings
     def examples(settings: ExamplesSettings) -> None: ...
 
 The flow has a parameter for every field of `ExamplesSettings`. A configuration class in it is a
-group, which a form draws as tabs and opens when it is asked to. What a schedule or a call of the
-API gives of a group is merged with the deployment's defaults, field by field.
+group, which a form draws as tabs, closed at first. Values of a group from a schedule or the API are
+merged with the deployment's defaults, field by field.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
 
-#: What flat names of a group's fields begin with. Those of other groups begin with nothing.
+#: Prefixes of the flat names of a group's fields. Names of other groups' fields have none.
 PREFIXES = {
     "changes": "changes_",
     "distillation": "distillation_",
@@ -39,7 +39,7 @@ PREFIXES = {
     "report": "report_",
     "vocabulary": "vocabulary_",
 }
-#: A parameter by an old name that is not given: no such parameter means anything by it.
+#: Default of a parameter with an old name: not given. No such parameter has this as a value.
 NOT_GIVEN = ""
 
 
@@ -65,8 +65,8 @@ class Leaf:
 def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
     """Give a flow's function, which takes one class of settings, a parameter for each field.
 
-    What the user got wrong becomes a state Failed with the one line as its message; of a job that
-    was cancelled, Cancelled.
+    A user's error becomes a state Failed with one line as its message, and a cancelled job a state
+    Cancelled.
     """
     settings = settings_class(function)
 
@@ -103,7 +103,7 @@ def settings_class(function: Callable[..., Any]) -> type:
 
 
 class _RefusalsInOneLine(logging.Filter):
-    """Leaves out the tracebacks that Prefect logs of a state Failed that was returned."""
+    """Drops the tracebacks that Prefect logs if a function returns a state Failed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
@@ -118,17 +118,17 @@ for _name in ("flow_runs", "task_runs", "engine"):
 
 @functools.cache
 def describe(documented: Any) -> Mapping[str, str]:
-    """Return what docstrings say of arguments or attributes, with those of what a class extends."""
+    """Return the docstring's texts of arguments or attributes, also those of base classes."""
     described: dict[str, str] = {}
     for one in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
-        # To Prefect attributes are no parameters.
+        # Prefect's parser reads only arguments.
         text = inspect.cleandoc(one.__doc__ or "").replace("Attributes:\n", "Args:\n")
         described |= parameter_docstrings(text)
     return {name: " ".join(text.split()) for name, text in described.items()}
 
 
 def leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
-    """Return all fields by their place, such as `name` and `training.steps`."""
+    """Return all fields by dotted name, such as `name` and `training.steps`."""
     hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
     found: dict[str, Leaf] = {}
     for field in dataclasses.fields(settings):
@@ -147,14 +147,14 @@ def flat_name(place: str) -> str:
 
 
 def top(settings: Any) -> dict[str, Leaf]:
-    """Return the parameters that are in no group, those of every day first."""
+    """Return the parameters outside groups, everyday ones first."""
     found = leaves(settings)
     others = [place for place in found if "." not in place and place not in settings.everyday]
     return {flat_name(place): found[place] for place in (*settings.everyday, *others)}
 
 
 def groups(settings: Any) -> dict[str, dict[str, Leaf]]:
-    """Return the fields of each group, without those that are everyday parameters."""
+    """Return the fields of each group, without the everyday parameters."""
     found: dict[str, dict[str, Leaf]] = {}
     for place, leaf in leaves(settings).items():
         group, _, field = place.rpartition(".")
@@ -164,13 +164,13 @@ def groups(settings: Any) -> dict[str, dict[str, Leaf]]:
 
 
 def old_names(settings: Any) -> dict[str, str]:
-    """Return the places of fields by the names that they had when there were no groups."""
+    """Return dotted names of the groups' fields, by their flat names of earlier releases."""
     places = [f"{group}.{field}" for group, fields in groups(settings).items() for field in fields]
     return {flat_name(place): place for place in places}
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
-    """Make the settings that values of parameters mean; the rest has its defaults.
+    """Make the settings from values of parameters, and defaults for the rest.
 
     Raises:
         UserError: a parameter is unknown, or its value is wrong.
@@ -190,7 +190,7 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
             given.setdefault(old.get(name) or places.get(name, name), value)
     if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:
         new = ", ".join(f"{name} as {old[name]}" for name in renamed)
-        say("settings", f"give {new}: the old names are understood in this release only")
+        say("settings", f"give {new}: only this release accepts the old names")
     changes: dict[str, dict[str, Any]] = {}
     for place, value in given.items():
         if place not in known:
@@ -216,15 +216,15 @@ def _converted(place: str, value: Any, hint: Any) -> Any:
 
 
 def form_values(settings: Any) -> dict[str, Any]:
-    """Return the values of parameters that are in no group, as JSON has them."""
+    """Return the values of the parameters outside groups, as JSON."""
     return {name: to_jsonable_python(leaf.value) for name, leaf in top(settings).items()}
 
 
 def form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
-    """Return the JSON schema of parameters, as Prefect draws it well.
+    """Return a JSON schema of the parameters that Prefect draws well.
 
     Args:
-        settings: with the defaults.
+        settings: settings with the defaults.
         defaults: name of the settings, if a flow has several: a parameter that is not drawn.
     """
     definitions: dict[str, Any] = {}
@@ -238,9 +238,10 @@ def _form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict
     """Return the schema of parameters, and define their groups.
 
     Args:
-        settings: with the defaults.
-        definitions: of the whole schema.
-        changed: the parameter whose value these are, for a deployment of unknown defaults.
+        settings: settings with the defaults.
+        definitions: the definitions of the whole schema; this adds to them.
+        changed: the parameter that holds these settings. Their deployment's defaults are unknown,
+            so none are shown.
     """
     properties = {}
     for name, leaf in top(settings).items():
@@ -262,7 +263,7 @@ def _form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    # A database may store them in another order.
+    # A database may store the properties in another order.
     for position, drawn in enumerate(properties.values()):
         drawn["position"] = position
     return {
@@ -274,16 +275,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tabs(name: str, text: str, definition: str) -> dict[str, Any]:
-    """Draw an object as two tabs, of which the first has no fields and sends nothing."""
+    """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
     described = {"title": _words(name), "description": _sentence(text)}
-    # The form then shows an error at its field, not at all tabs.
+    # With `$ref` the form shows an error at its field, not at all tabs.
     return {**described, **opened, "anyOf": [closed, opened]}
 
 
 def _drawn(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
-    """Draw a field; an empty one stands for None where that is the default."""
+    """Draw a field; if its default is None, an empty field stands for None."""
     schema = TypeAdapter(leaf.hint).json_schema()
     kinds = schema.pop("anyOf", [])
     if leaf.value is None or not default:

@@ -1,4 +1,4 @@
-"""operators.toml: the server, where everything is stored, where jobs run, and the schedules.
+"""Read operators.toml: the server, the storage, the launchers of jobs, and the schedules.
 
     server = "http://127.0.0.1:4200/api"
     storage = "/srv/mswitch"
@@ -21,11 +21,12 @@
     cron = "0 6 5 * *"
     active = true
 
-Without the file everything has its default: a server on this machine, `runs` in this directory.
+Without the file all settings are defaults: a server on this machine, `runs` in this directory.
 """
 
 import dataclasses
 import os
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -53,24 +54,24 @@ from mswitch.pipelines.samples.common_crawl import BASE_URL
 from mswitch.pipelines.storage import is_remote, join
 
 FILE = "operators.toml"
-#: Of deployments and their flow runs; that of `reconcile`, of which most are, has another one, so
-#: that lists can leave it out.
+#: Tags of deployments and their flow runs. Most flow runs are of `reconcile`, which has its own
+#: tag, so that lists can leave it out.
 TAGS = (TAG, HOUSEKEEPING) = ("mswitch", "housekeeping")
-#: Where a flow finds the file that it was deployed with.
+#: Environment variable with the path of the file that a flow was deployed with.
 VARIABLE = "MSWITCH_OPERATORS"
 
 
-#: A name that cannot lead out of the storage, or be taken for an option.
+#: A name that cannot lead out of the storage and does not look like an option.
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-#: A pair; none; or in flow `refresh` the one before.
+#: A pair, none, or, in flow `refresh`, the previous pair.
 PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
-#: A run, by where it lies in the storage.
+#: A run, by its path in the storage.
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
 
 def deployment_path(name: str) -> str:
-    """Flow and name of a deployment such as `pretrain-pair-base`, as Prefect's API takes them."""
+    """Return flow/name, for Prefect's API, of a deployment such as `pretrain-pair-base`."""
     return name if "/" in name else f"{name.rpartition('-')[0]}/{name}"
 
 
@@ -79,14 +80,14 @@ class _Table(BaseModel):
 
 
 class Schedule(_Table):
-    """When a deployment runs by itself.
+    """Schedule of a deployment.
 
     Attributes:
-        cron: such as `0 6 5 * *`.
-        timezone: of the cron line.
-        active: whether it runs; None to keep what a person switched in Prefect. A new schedule is
-            off, except that of the reconciler.
-        parameters: of its runs, in place of the deployment's.
+        cron: cron line, such as `0 6 5 * *`.
+        timezone: time zone of the cron line.
+        active: whether it runs; None keeps a person's choice in Prefect. A new schedule is off,
+            except the reconciler's.
+        parameters: parameters of its runs, in place of the deployment's.
     """
 
     cron: str
@@ -99,9 +100,9 @@ class Further(_Table):
     """Further fields of a deployment.
 
     Attributes:
-        owner: who answers for it: a tag `owner:NAME` of its runs.
+        owner: who is responsible for it; its runs get a tag `owner:NAME`.
         tags: further tags of its runs.
-        environment: variables of the processes of its runs, and of the jobs that they start here.
+        environment: environment variables of its runs, and of jobs that they start on this machine.
     """
 
     owner: Name | None = None
@@ -113,11 +114,11 @@ class Price(_Table):
     """Price of an hour in USD: one of `host_hour` and `chip_hour`.
 
     Attributes:
-        host_hour: of a host, or node.
-        chip_hour: of a chip.
-        chips: of a host.
-        chip: what JAX calls it, such as `TPU v5e` or `NVIDIA H100`: from its peak rate follows an
-            estimate before anything was measured.
+        host_hour: price of a host, or node.
+        chip_hour: price of a chip.
+        chips: number of chips of a host.
+        chip: JAX's name of it, such as `TPU v5e` or `NVIDIA H100`; its peak rate gives an estimate
+            before anything was measured.
     """
 
     host_hour: Annotated[float, Gt(0)] | None = None
@@ -142,8 +143,8 @@ class Notifications(_Table):
     """Receivers of Prefect's messages.
 
     Attributes:
-        url_variable: the environment variable with the URL, as Apprise has it: a webhook of Slack,
-            mailto://, jsons:// and many more. `mswitch deploy` reads it; it is in no file.
+        url_variable: the environment variable with a URL in Apprise's form: a webhook of Slack,
+            mailto://, jsons:// and many more. `mswitch deploy` reads it; no file contains it.
     """
 
     url_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -153,39 +154,40 @@ class Dataflow(_Table):
     """Settings of builds on Dataflow.
 
     Attributes:
-        storage: the gs:// URL below which they and their crawls go. Records of their jobs are in
-            the storage of all others.
-        options: Beam's, such as `--project=my-project`. Credentials come from the environment.
+        storage: the gs:// URL below which corpora and their crawls are written. Records of their
+            jobs are in the storage of all outputs.
+        options: Beam's options, such as `--project=my-project`. Credentials come from the
+            environment.
     """
 
     storage: Annotated[str, Field(pattern=r"^gs://[^/]+(/|$)")]
     options: tuple[Annotated[str, Field(pattern=r"^--[a-z]")], ...]
 
     def place(self, kind: str, name: str) -> str:
-        """Return the place of the output `name` of a kind such as `corpora`."""
+        """Return the URL of the output `name` of a kind such as `corpora`."""
         return join(self.storage, kind, name)
 
 
 class Operators(_Table):
-    """All settings of the operators' side.
+    """All settings of operators.toml.
 
     Attributes:
         server: address of Prefect's API.
-        storage: the directory below which all outputs go, with the records of their jobs.
-        pages: where `mswitch serve` shows the storage, for links to it; None if it does not run.
-        bucket: the gs:// or s3:// URL below which examples and runs go instead; None for none.
+        storage: the directory of all outputs and of the records of their jobs.
+        pages: address at which `mswitch serve` shows the storage, for links; None if it does not.
+        bucket: the gs:// or s3:// URL that examples and runs are written to instead, if any.
         pool: name of the work pool.
-        flow_runs: how many flow runs work at a time. They wait for jobs, and compute little.
-        trainings: how many trainings this machine gets at a time, whichever flow or command asks.
-        launchers: `mswitch.flows.jobs` profiles by name; `local` is always there.
-        evaluations: by launcher, the one that evaluates what it trained; by default itself.
-        prices: by launcher.
-        dataflow: for corpora of runner dataflow; None where there is none.
-        notifications: where messages go; None for none.
-        common_crawl: where dumps of Common Crawl lie, or a mirror of them.
-        common_crawl_list: the list of all dumps, the newest first.
-        schedules: by deployment, such as `append-crawl-monthly`.
-        deployments: what they have besides, likewise.
+        flow_runs: number of flow runs at a time. They wait for jobs, and compute little.
+        trainings: number of trainings at a time on this machine, over all flows and commands.
+        launchers: launchers' profiles by name; `local` always exists.
+        evaluations: by launcher, the launcher that evaluates its runs; by default itself.
+        prices: prices by launcher.
+        dataflow: settings for corpora of runner dataflow, if any.
+        notifications: receivers of messages, if any.
+        common_crawl: address of Common Crawl's dumps, or of a mirror.
+        common_crawl_list: address of the list of all dumps, the newest first.
+        schedules: schedules by deployment, such as `append-crawl-monthly`.
+        deployments: further fields by deployment.
     """
 
     server: AnyHttpUrl = AnyHttpUrl("http://127.0.0.1:4200/api")
@@ -230,25 +232,25 @@ class Operators(_Table):
             ) from error
 
     def make_launcher(self, profile: dict[str, Any]) -> Launcher:
-        """Make a launcher of its profile, with this machine's number of trainings."""
+        """Make a launcher from its profile, with this machine's number of trainings."""
         launcher = make_launcher(profile)
         local = isinstance(launcher, Local)
         return dataclasses.replace(launcher, trainings=self.trainings) if local else launcher
 
     def evaluator(self, name: str) -> Launcher:
-        """Return the launcher that evaluates, on one host, what the named launcher trained."""
+        """Return the launcher that evaluates, on one host, runs that the named launcher trained."""
         return self.launcher(self.evaluations.get(name, name))
 
     def trainings_at_a_time(self, launcher: Launcher) -> int:
-        """Return how many trainings a launcher gets at a time; a scheduler queues them itself."""
+        """Return the number of trainings at a time; a scheduler gets all and queues them."""
         return self.trainings if isinstance(launcher, Local) else sys.maxsize
 
     def price(self, name: str, *, limited: bool) -> Price | None:
         """Return the price of a launcher; None if it has none.
 
         Args:
-            name: of the launcher.
-            limited: whether a limit is to be kept, for which there has to be a price.
+            name: name of the launcher.
+            limited: whether there is a limit of the cost, which needs a price.
         """
         if limited and name not in self.prices:
             raise UserError(
@@ -258,16 +260,16 @@ class Operators(_Table):
         return self.prices.get(name)
 
     def price_of(self, record: Record) -> Price | None:
-        """Return the price of the launcher that has the attempts of a job."""
+        """Return the price of the launcher that runs a job, if it has one."""
         found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
         return next((self.prices[name] for name in found), None)
 
     def directory(self, kind: str, *names: str) -> Path:
-        """Return the directory of an output or of its record, by kind such as `corpora` and name.
+        """Return the directory of an output, or of its record if the output is in a bucket.
 
         Args:
-            kind: the directory in the storage.
-            names: of the output, and of what it is in, such as a pair.
+            kind: the directory in the storage, such as `corpora`.
+            names: names of the directories that contain it, such as a pair, and its own.
         """
         place = self.storage / kind
         for name in names:
@@ -275,31 +277,31 @@ class Operators(_Table):
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
-        """Return where an output was made: in a bucket if its job's record says so."""
+        """Return the path or URL of an output: a URL if its job's record says so."""
         place = self.directory(kind, *names)
         record = read_record(place)
         return place if record is None else record.job.out
 
     def run(self, name: str) -> Path | str:
-        """Return where the run of a `RunName` was made."""
+        """Return the path or URL of a run by its `RunName`."""
         return self.output(*name.split("/"))
 
     def address(self, page: Path) -> str:
-        """Return the URL of a page if pages are served, else its path."""
+        """Return the URL of a page, or its path if pages are not served."""
         if self.pages is None or not page.is_relative_to(self.storage):
             return str(page.absolute())
         path = page.relative_to(self.storage).as_posix()
         return f"{str(self.pages).rstrip('/')}/{quote(path)}"
 
     def link(self, page: Path) -> str:
-        """Return a page in Markdown: a link if pages are served, else its path."""
+        """Return Markdown with a link to a page, or with its path if pages are not served."""
         address = self.address(page)
         if address == str(page.absolute()):
             return f"`{address}`"
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
-        """Return the destination of examples or a run with that `Job.place`."""
+        """Return the path or URL to write examples or a run to, by their `Job.place`."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)
@@ -309,8 +311,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
     """Read operators.toml.
 
     Args:
-        path: the file; by default what $MSWITCH_OPERATORS names, or operators.toml where there is
-            one.
+        path: the file; by default the one in $MSWITCH_OPERATORS, or operators.toml if it exists.
     """
     given = path or os.environ.get(VARIABLE)
     file = Path(given or FILE)
@@ -321,7 +322,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         raise UserError(f"{file}: {first_problem(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
-    # A worker may run in another directory.
+    # Relative to the file, because a worker may run in another directory.
     root = Path(os.path.abspath(file)).parent
     operators = operators.model_copy(update={"storage": root / operators.storage})
     evaluations = (name for pair in operators.evaluations.items() for name in pair)
@@ -331,6 +332,15 @@ def read_operators(path: str | Path | None = None) -> Operators:
 
 
 def first_problem(error: ValidationError, *place: str) -> str:
-    """Say the first of what is wrong in one line, with its place."""
+    """Describe the first error in one line: its place, what is wrong, and the value given."""
     first = error.errors()[0]
-    return f"{'.'.join(map(str, (*place, *first['loc'])))}: {first['msg'].lower()}"
+    where = ".".join(map(str, (*place, *first["loc"])))
+    match first["type"]:
+        case "extra_forbidden":
+            return f"{where}: there is no such setting, remove it or correct its name"
+        case "missing":
+            return f"{where}: is missing, add it"
+        case "value_error":
+            return f"{where}: {first['ctx']['error']}"
+    message = re.sub("^(Input|String) should", "must", first["msg"])
+    return f"{where}: {message}, and is {first['input']!r}"

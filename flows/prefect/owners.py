@@ -1,4 +1,4 @@
-"""Find the flow runs that own a job: who asked for it, who still wants it, how they end."""
+"""Flow runs that own jobs: find those that still want a job, and handle their end."""
 
 import contextlib
 from typing import Any
@@ -22,21 +22,21 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 _OWNER = "flow run "
-#: How often a flow run that crashes is started.
+#: Number of starts of a flow run that crashes.
 MAX_RUNS = 20
-#: Tags of runs of a deployment whose owner operators.toml names.
+#: Prefix of a tag with the owner of a deployment, from operators.toml.
 OWNER_TAG = "owner:"
-#: Types of state of flow runs that go on, by themselves or once `reconcile` starts them again.
+#: State types of flow runs that continue, by themselves or after `reconcile` restarts them.
 _GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
 
 
 def owner_of(flow_run_id: UUID | str) -> str:
-    """Return the owner of a job that a flow run asked for."""
+    """Return the name under which a flow run owns its jobs."""
     return f"{_OWNER}{flow_run_id}"
 
 
 def flow_run_of(owner: str) -> UUID | None:
-    """Return the flow run that asked for a job; None if a person did."""
+    """Return the id of the flow run that is this owner of a job; None if it is a person."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 
@@ -61,7 +61,7 @@ def started_by() -> str:
 
 
 def read_flow_run(owner: str) -> FlowRun | None:
-    """Return the flow run that asked for a job; None if it is gone, or a person asked."""
+    """Return the flow run that is this owner; None if it is gone, or the owner is a person."""
     flow_run_id = flow_run_of(owner)
     if flow_run_id is None:
         return None
@@ -73,28 +73,28 @@ def read_flow_run(owner: str) -> FlowRun | None:
 
 
 def wants_jobs(flow_run: FlowRun | None) -> bool:
-    """Return whether a flow run goes on with its jobs."""
+    """Return whether a flow run will continue with its jobs."""
     state = flow_run.state if flow_run is not None else None
     return state is not None and state.type in _GOING_ON
 
 
 def still_wants(owner: str) -> bool:
-    """Return whether a flow run wants its jobs; if the server does not answer, it does."""
+    """Return whether a flow run wants its jobs; True if the server does not answer."""
     with contextlib.suppress(*SERVER_ERRORS):
         return wants_jobs(read_flow_run(owner))
     return True
 
 
 def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -> None:
-    """Cancel a job of a flow run, unless others want it (see `leave`); never raise for that."""
+    """Cancel a job of a flow run, unless others want it (see `leave`); only log a failure."""
     try:
         leave(job, launcher, "cancel", owner, still_wants, since)
-    except (Unreachable, UserError) as error:  # it is written down, and `reconcile` sees to it
+    except (Unreachable, UserError) as error:  # it is recorded, and `reconcile` finishes it
         say(job.argv[0], f"{job.out} is not stopped yet: {error}")
 
 
 def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
-    """Cancel the jobs that a flow run asked for, but for those that a person went on with."""
+    """Cancel the jobs that a flow run requested, except those that a person continued."""
     owner = owner_of(flow_run_id)
     for record in find_records(operators.storage):
         goes_on = record.last is None or record.last.outcome in (None, "resume")
@@ -103,24 +103,24 @@ def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
 
 
 def cancel_hook(flow: Any, flow_run: Any, state: Any) -> None:
-    """Cancel the jobs of a flow run that was cancelled; Prefect calls it by these names."""
+    """Cancel the jobs of a cancelled flow run. Prefect prescribes the arguments' names."""
     cancel_jobs(read_operators(), flow_run.id)
 
 
 def crash_hook(flow: Any, flow_run: Any, state: Any) -> None:
-    """Say what a crash means in the state of a flow run; Prefect calls it by these names."""
+    """Explain a crash in the flow run's state. Prefect prescribes the arguments' names."""
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(flow_run.id)
         if run.state is None or not run.state.is_crashed():
             return
         after = f"it starts again within two minutes, time {run.run_count + 1} of {MAX_RUNS}"
         if run.run_count >= MAX_RUNS:
-            after = "it does not start again by itself: mend the cause, then press Retry"
+            after = "it does not start again by itself: repair the cause, then press Retry"
         message = f"The process of this flow run ended. Its jobs keep running; {after}."
         crashed = Crashed(message=f"{message} Prefect: {state.message}")
-        # The server takes no other message of a state that stays, unless it is forced.
+        # Only a forced state changes the message if the type stays the same.
         client.set_flow_run_state(run.id, crashed, force=True)
 
 
-#: Hooks of flows that have jobs, for Prefect.
+#: Prefect hooks of flows that have jobs.
 HOOKS: dict[str, Any] = {"on_cancellation": [cancel_hook], "on_crashed": [crash_hook]}

@@ -1,4 +1,4 @@
-"""Trainings that a flow is to make, and the jobs of which they consist."""
+"""Trainings that a flow plans, and their jobs."""
 
 import dataclasses
 from pathlib import Path
@@ -22,16 +22,16 @@ from mswitch.pipelines.outputs import MARKER
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A training that a flow is to make.
+    """A training that a flow plans.
 
     Attributes:
         out: the run directory, or its URL.
-        preset: the model.
-        config: how it is trained.
-        mixture: how often each language comes.
-        origin: the run that it goes on from, with its moments and count of steps, if any, and
-            from which checkpoint.
-        record: where `out` is a URL, as `Job.record`.
+        preset: the model's preset.
+        config: settings of the training.
+        mixture: sampling rate of each language.
+        origin: the run and checkpoint that it continues from, with moments and count of steps;
+            None to begin with random parameters.
+        record: `Job.record`, if `out` is a URL.
     """
 
     out: Path | str
@@ -43,11 +43,11 @@ class Planned:
 
     @property
     def place(self) -> Path:
-        """As `Job.place`."""
+        """`Job.place` of its job."""
         return self.record or Path(self.out)
 
     def described(self) -> dict[str, Any]:
-        """Return config.json of the run; nothing before it began, or is extended to its steps.
+        """Return the run's config.json; empty before the run began, or was extended to its steps.
 
         Raises:
             BucketError: the bucket does not answer.
@@ -60,7 +60,7 @@ class Planned:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the run is finished, with all the steps that are planned."""
+        """Whether the run is finished, with all planned steps."""
         return self.has(MARKER) and bool(self.described())
 
     def has(self, name: str) -> bool:
@@ -73,14 +73,14 @@ class Planned:
             return storage.exists(storage.join(self.out, name))
 
     def evaluation(self, examples: Path | str, config: EvaluateConfig, *, watch: bool) -> Job:
-        """Return the job that evaluates it; with `watch`, each checkpoint until training ends."""
+        """Return the job that evaluates it; with `watch`, while it trains, until its end."""
         return evaluate.evaluate.job(
             record=self.record, run=self.out, examples=examples, config=config, watch=watch
         )
 
 
 def training(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
-    """Return the job that pretrains one model, from random parameters or on from another run."""
+    """Return the job that pretrains a model, from random parameters or from its origin."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,
         "record": planned.record,

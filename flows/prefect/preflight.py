@@ -1,4 +1,4 @@
-"""Checks of what no single field of a form shows, before anything is built."""
+"""Check settings together, before anything is built; a form checks each field alone."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +46,8 @@ def check_trainings(
         if evaluated < FEWEST_EVALUATIONS:
             option = "evaluations" if one.config.eval_every is None else "eval-every"
             raise UserError(
-                f"--{option}: {evaluated} of {one.config.steps:,} steps are too few, a report "
-                f"needs {FEWEST_EVALUATIONS}"
+                f"--{option}: {evaluated} evaluated steps of {one.config.steps:,} are too few; a "
+                f"report needs {FEWEST_EVALUATIONS}"
             )
         _check_mesh(one, manifest)
         with open_files(one.out) as files:
@@ -81,32 +81,32 @@ def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
 
 
 def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str) -> None:
-    """Keep the vocabulary and examples of a run that was begun."""
+    """Refuse another vocabulary or other examples for a run that was begun."""
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]
     for key, what in (("vocabulary_sha256", "vocabulary"), ("config_hash", "examples")):
         if before[key] != manifest[key]:
             raise UserError(
-                f"{run} was begun with another {what} than that of {examples}: choose another name"
+                f"{run} was begun with other {what} than {examples}: choose another name"
             )
 
 
 def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
-    """Ask the launcher whether it could ever run these jobs."""
+    """Check that the launcher could ever run these jobs."""
     try:
         for job in jobs:
             launcher.check(job)
-    except Unreachable as error:  # which says nothing of what it has
-        say("preflight", f"the scheduler does not answer, and is not checked ({error})")
+    except Unreachable as error:  # perhaps it can run them
+        say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 
 def missing_bytes(one: Planned, vocabulary_size: int) -> int:
-    """Size of the checkpoints that a training has still to write."""
+    """Return the size of the checkpoints that a training has still to write."""
     config = one.config
     if one.is_trained:
         return 0
-    # The newest beside those that are kept, while the next one is written.
+    # One more than are kept: the newest, while the next one is written.
     count = len(evaluation_steps(config)) + 1
     places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)
@@ -114,7 +114,7 @@ def missing_bytes(one: Planned, vocabulary_size: int) -> int:
 
 
 def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
-    """Size of one checkpoint: parameters and the optimizer's moments, from shapes alone."""
+    """Return the size of a checkpoint, parameters and optimizer's moments, from shapes only."""
     model = dataclasses.replace(
         preset(one.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
     )

@@ -1,4 +1,4 @@
-"""Names of flow runs: after their parameters, unless a person gave one."""
+"""Name flow runs after their parameters, unless a person gave a name."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from coolname.data import config as words
 from prefect.runtime import flow_run
 
-#: Of names that Prefect's form makes up, such as `zeta3-lyrae-vector`, and its newer form, such as
+#: Names that Prefect's form makes up, such as `zeta3-lyrae-vector`, or its newer form, such as
 #: `Rustic-Zebu`.
 _OF_A_FORM = re.compile(
     r"(alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|lambda|mu|nu|xi|omicron|pi|rho|sigma"
@@ -17,7 +17,7 @@ _OF_A_FORM = re.compile(
 
 
 def named(template: str) -> Callable[[], str]:
-    """Name the runs of a flow, as its `flow_run_name`.
+    """Return a function that names a flow's runs, for `flow_run_name`.
 
     Args:
         template: the name, with fields for the flow's parameters, such as `report {name}`.
@@ -31,7 +31,7 @@ def named(template: str) -> Callable[[], str]:
 
 
 def is_made_up(name: str) -> bool:
-    """Return whether Prefect made up a name, such as `brave-owl`, or one of its forms did."""
+    """Return whether Prefect's server or one of its forms made up a name, such as `brave-owl`."""
     adjective, _, animal = name.partition("-")
     kinds = ("animal", "animal_breed", "animal_legendary")
     of_the_server = adjective and any(animal in words[kind]["words"] for kind in kinds)

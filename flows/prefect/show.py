@@ -1,6 +1,6 @@
-"""Show a run in Prefect beside its logs: artifacts, pages, progress.
+"""Show artifacts, pages and progress of a run in Prefect, beside its logs.
 
-Artifacts may fail without harm.
+A failure to write an artifact is ignored.
 """
 
 import base64
@@ -36,9 +36,9 @@ from mswitch.models.training.metrics import METRICS
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.outputs import read_json_object
 
-#: Enough for the last lines of metrics.jsonl, loads of all experts included.
+#: Enough for the last lines of metrics.jsonl, even with the loads of all experts.
 _TAIL_BYTES = 1 << 20
-#: Steps after which their median is taken for the rest.
+#: Fewest measured steps whose median estimates the time of a step.
 MEASURED_STEPS = 20
 _RECENT_STEPS = 100
 
@@ -49,13 +49,13 @@ def key_of(*names: str) -> str:
 
 
 def show_markdown(key: str, markdown: str) -> None:
-    """Show a text; one of the same key replaces the one before."""
+    """Show a text; it replaces an earlier text with the same key."""
     with contextlib.suppress(*SERVER_ERRORS):
         create_markdown_artifact(markdown, key)
 
 
 def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> None:
-    """Show rows, numbers with four digits: Prefect shows all that there are."""
+    """Show rows, with numbers rounded to four digits, because Prefect shows all digits."""
     shown = [
         {name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in row.items()}
         for row in rows
@@ -65,7 +65,7 @@ def show_table(key: str, rows: list[dict[str, Any]], description: str = "") -> N
 
 
 def show_page(key: str, page: Path, text: str) -> None:
-    """Show where a page is."""
+    """Show a text with a link to a page."""
     show_markdown(key, f"{text}: {read_operators().link(page)}")
 
 
@@ -76,9 +76,9 @@ def write_page(
     out: Path,
     config: ReportConfig,
 ) -> str:
-    """Write the report, show its verdict, and return it with its address.
+    """Write the report, show its verdict, and return verdict and address.
 
-    It replaces a report of fewer runs: an experiment may have got another seed.
+    It replaces a report of fewer runs, because an experiment may get another seed.
     """
     verdict = report_runs(baselines, candidates, out, config)["verdict"]
     if (before := so_far(out)).exists():
@@ -88,7 +88,7 @@ def write_page(
 
 
 def so_far(out: Path) -> Path:
-    """Return where a report on runs that still train goes, beside that on finished ones."""
+    """Return the directory of the report on unfinished runs, beside that on finished runs."""
     return out.with_name(f"{out.name}-so-far")
 
 
@@ -100,7 +100,7 @@ def report_runs(
     *,
     unfinished: bool = False,
 ) -> dict[str, Any]:
-    """Write a report that says by whom and by which flow run it was made; return its summary."""
+    """Write a report that names its flow run and who started that; return its summary."""
     maker: dict[str, Any] = {"started_by": started_by(), "flow_run": this_flow_run.ui_url}
     return write_report(
         baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker
@@ -108,7 +108,7 @@ def report_runs(
 
 
 def show_report(out: Path, verdict: str) -> None:
-    """Show what a report says, where it is, and the loss curves of every candidate."""
+    """Show a report's verdict, its link, and the loss curves of every candidate."""
     name = out.parent.name
     show_markdown(key_of("verdict", name, out.name), verdict)
     page = f"Report {name}/{out.name}: {read_operators().link(out / PAGE)}"
@@ -119,14 +119,14 @@ def show_report(out: Path, verdict: str) -> None:
 
 @step("index of reports")
 def index_reports(storage: Path) -> None:
-    """Bring the page of all reports up to date, and show it."""
+    """Update the page of all reports, and show it."""
     write_index(storage)
     show_page("reports", storage / "index.html", "All reports")
 
 
 @step("page of {place.name}")
 def show_scores(run: Path | str, place: Path, split: str) -> str:
-    """Write the page of a fine-tuned run, show its table, and return its first figure."""
+    """Write the page of a fine-tuned run, show its table, and return its first result."""
     page = place.with_name(f"{place.name}-{split}")
     write_run_page(run, page, split=split, replace=True)
     data = read_json_object(page / RUN_DATA)
@@ -157,9 +157,9 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
 
 
 def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
-    """Return the metrics of the last steps that a run wrote down whole, at most `count` of them.
+    """Return the metrics of the last steps whose lines are complete, at most `count` of them.
 
-    A bucket, in which they are as old as the last checkpoint, is asked once a minute.
+    A bucket, whose metrics are as old as the last checkpoint, is read at most once a minute.
 
     Raises:
         BucketError: it does not answer.
@@ -191,7 +191,7 @@ def _remote_tail(metrics: str, minute: float) -> bytes:
 
 
 def step_secs(run: Path | str) -> float | None:
-    """Seconds of a step, the median of a run's last ones; None before there are enough.
+    """Return the median seconds of a run's last steps; None before enough steps are measured.
 
     Raises:
         BucketError: the bucket of the run does not answer.
@@ -210,12 +210,12 @@ class TrainingProgress:
         self._id: Any = None
 
     def update(self) -> None:
-        """Bring it up to date, where the bucket of the run answers."""
+        """Update the artifact, unless the bucket of the run does not answer."""
         with contextlib.suppress(objects.BucketError):
             self._update()
 
     def finish(self) -> None:
-        """Show the last step, once the training has ended."""
+        """Show the last step, after the training has ended."""
         _remote_tail.cache_clear()
         with contextlib.suppress(*SERVER_ERRORS):
             self.update()

@@ -1,4 +1,4 @@
-"""Jobs that run and show no progress: after how long they are told of, and by which event."""
+"""Report jobs that run but make no progress, by an event."""
 
 from prefect.events import emit_event
 from prefect.settings import PREFECT_UI_URL
@@ -9,15 +9,16 @@ from mswitch.flows.jobs.record import Record
 from mswitch.flows.prefect.owners import flow_run_of
 from mswitch.pipelines.progress import say
 
-#: The event of a job that runs and has written nothing for so long.
+#: Event of a job that runs but has written nothing for `STALL_SECS`.
 STALLED = "mswitch.job.stalled"
 STALL_SECS = 30 * 60.0
 
 
 def report_stall(record: Record, now: float) -> None:
-    """Say once that a job runs and has written nothing for half an hour, into log or output.
+    """Report once that a running job has written nothing, in log or output, for half an hour.
 
-    An evaluation that watches a training waits for it, and a job of Dataflow works elsewhere.
+    Exempt are evaluations that watch a training, because they wait for it, and jobs that work on
+    Dataflow.
 
     Raises:
         Unreachable: the scheduler does not answer.

@@ -1,4 +1,4 @@
-"""Steps of flows: Prefect tasks that refuse in one line, and pass on what is said in them."""
+"""Steps of flows: Prefect tasks whose log goes to Prefect, and whose user errors are one line."""
 
 import contextlib
 import functools
@@ -18,31 +18,31 @@ from prefect.states import Cancelled, Failed
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to
 
-#: What a Prefect server that cannot be reached raises. A job is followed all the same.
+#: Errors if a Prefect server cannot be reached. A job is followed nevertheless.
 SERVER_ERRORS = (httpx.HTTPError, PrefectException)
-#: How often lines are passed on to the server.
+#: Fewest seconds between uploads of log lines to the server.
 LOG_SECS = 1.0
 
 
 class Step:
-    """A task that raises what its state Failed holds, also where it is called like a function."""
+    """A task that raises the error in its state Failed, also if it is called like a function."""
 
     def __init__(self, made: Task[..., Any]):
         self._task = made
         self.submit = made.submit
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Run it here and now."""
+        """Run the task in this thread."""
         result = self._task(*arguments, **named)
         return result.result() if isinstance(result, State) else result
 
 
 def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
-    """Make a task of a function: its lines go to Prefect, what the user got wrong is one line.
+    """Make a task from a function: its log goes to Prefect, and a user's error is one line.
 
     Args:
-        name: of the task runs, with fields such as `{preset}`.
-        options: of Prefect's `task`.
+        name: name of the task runs, with fields such as `{preset}`.
+        options: options of Prefect's `task`.
     """
 
     def decorate(function: Callable[..., Any]) -> Step:
@@ -69,14 +69,14 @@ def step(name: str, **options: Any) -> Callable[[Callable[..., Any]], Step]:
 
 
 def end_task_run() -> None:
-    """Show that this task run does not go on: Prefect leaves it Running when its flow run does."""
+    """Set this task run to Cancelled: Prefect leaves it Running if its flow run ends so."""
     with contextlib.suppress(*SERVER_ERRORS), get_client(sync_client=True) as client:
         state = Cancelled(message="The process of the flow run left it.")
         client.set_task_run_state(UUID(this_task_run.id), state, force=True)
 
 
 class SlowLog:
-    """Passes lines on every `LOG_SECS` at most, those that come in between together."""
+    """Passes lines on, at most once in `LOG_SECS`; lines in between are collected."""
 
     def __init__(self, log: Callable[[str], None]):
         self._log = log
@@ -84,13 +84,13 @@ class SlowLog:
         self._last = -math.inf
 
     def __call__(self, lines: Sequence[str]) -> None:
-        """Log the lines, now or with later ones."""
+        """Log the lines, now or with later lines."""
         self._waiting += lines
         if time.monotonic() - self._last >= LOG_SECS:
             self.flush()
 
     def flush(self) -> None:
-        """Log what waits."""
+        """Log the lines that wait."""
         if self._waiting:
             self._log("\n".join(self._waiting))
         self._waiting, self._last = [], time.monotonic()

@@ -1,4 +1,4 @@
-"""Trainings of a flow, beside each other, with evaluations as their checkpoints appear."""
+"""Run the trainings of a flow at the same time, and evaluate their checkpoints meanwhile."""
 
 import contextlib
 import dataclasses
@@ -34,13 +34,13 @@ from mswitch.pipelines.objects import BucketError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 from mswitch.pipelines.progress import lines_to, say
 
-#: How often it is seen whether there is more to report.
+#: Seconds between reports on unfinished runs.
 REPORT_SECS = 60.0
-#: Of runs in a bucket, which are fetched for it, and new there with each checkpoint.
+#: The same if runs are in a bucket: they are downloaded for it, and change with each checkpoint.
 BUCKET_REPORT_SECS = 600.0
-#: The runs of a report: of the baseline, and of its candidates.
+#: The runs of a report: the baseline's, and the candidates'.
 Sides = tuple[Sequence[Path | str], Sequence[Path | str]]
-#: How often a pair is looked at for what to start next.
+#: Seconds between checks for a training or evaluation to start.
 LOOK_SECS = 5.0
 
 
@@ -54,11 +54,11 @@ def compare(
     """Train and evaluate all, and report; return the verdict of each report.
 
     Args:
-        settings: what the trainings have in common.
-        planned: in the order in which they start.
-        reports: what is compared, by where the report goes.
-        operators: with the launchers.
-        at_a_time: how many trainings run at a time; None for what the launcher gets.
+        settings: settings that the trainings share.
+        planned: the trainings, in the order in which they start.
+        reports: the runs to compare, by directory of the report.
+        operators: settings with the launchers.
+        at_a_time: number of trainings at a time; None for the launcher's number.
     """
     examples = operators.output("examples", settings.examples)
     check_trainings(settings, planned, examples, operators)
@@ -82,12 +82,12 @@ class Trainings:
     """Trainings that run beside the flow's thread, with the evaluations of their checkpoints.
 
     Attributes:
-        planned: in the order in which they start.
-        settings: what they have in common.
+        planned: the trainings, in the order in which they start.
+        settings: settings that they share.
         examples: their data.
-        evaluator: where their evaluations run.
-        reports: what is compared, by where the report goes.
-        guard: of what they cost, with the launcher that runs them.
+        evaluator: the launcher of their evaluations.
+        reports: the runs to compare, by directory of the report.
+        guard: the guard of their cost, with their launcher.
     """
 
     planned: Sequence[Planned]
@@ -105,10 +105,10 @@ class Trainings:
         self._problems: dict[Path, str] = {}
 
     def train(self, at_a_time: int) -> None:
-        """Train all, and evaluate what they save, if asked for.
+        """Train all, and evaluate their checkpoints meanwhile if the settings say so.
 
         Raises:
-            OverBudgetError: all were paused because they have cost what they may.
+            OverBudgetError: all were paused because their cost reached its limit.
         """
         try:
             while self._next() or self._going_on():
@@ -124,15 +124,15 @@ class Trainings:
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
                 for one in self._done:
-                    one.wait()  # from here on its state is known without asking the server
+                    one.wait()  # later its state is known without a request to the server
             for one in self.trainings.values():
                 one.result()
         except OverBudgetError:
-            # Their followers pause evaluations as well, as long as this process lives.
+            # Their followers pause the evaluations too, as long as this process lives.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
-            # They would wait for checkpoints that do not come.
+            # The evaluations would wait for checkpoints that never come.
             for one in self.planned:
                 if one.place in self.evaluations:
                     job = self._evaluation(one, watch=True)
@@ -140,7 +140,7 @@ class Trainings:
             raise
 
     def evaluate(self) -> None:
-        """Evaluate what is not evaluated yet, to the end."""
+        """Evaluate all runs that are not evaluated yet, to their end."""
         for one in self.planned:
             if one.place in self.evaluations:
                 self.evaluations[one.place].result()
@@ -151,7 +151,7 @@ class Trainings:
         return [one for one in self.trainings.values() if one not in self._done]
 
     def _next(self) -> Planned | None:
-        """Return the trainings to start next; none if one failed: all are compared with it."""
+        """Return the next training to start; none if one failed, as all are compared with it."""
         if any(one.state.is_failed() for one in self._done):
             return None
         return next((one for one in self.planned if one.place not in self.trainings), None)
@@ -163,7 +163,7 @@ class Trainings:
                 self.evaluations[one.place] = self._evaluate(one, follow_job.submit, watch=True)
 
     def _is_evaluated(self, one: Planned) -> bool:
-        """Return whether a finished run was already evaluated in this way."""
+        """Return whether a finished run was already evaluated with these settings."""
         job = self._evaluation(one, watch=False)
         record = read_record(job.place)
         if record is None or record.last is None or record.last.outcome != "done":
@@ -180,12 +180,12 @@ class Trainings:
         return one.evaluation(self.examples, self.settings.evaluation, watch=watch)
 
     def _evaluate(self, one: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
-        """Evaluate a run by `follow_job`, or its `submit`."""
+        """Evaluate a run with `start`: `follow_job`, or its `submit`."""
         job, title = self._evaluation(one, watch=watch), f"evaluate {one.place.name}"
         return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:
-        """Report on what is evaluated, once all runs of a report have begun; never raise."""
+        """Report on the evaluated steps, once all runs of a report have begun; never raise."""
         if time.monotonic() < self._next_report:
             return
         here = isinstance(self.planned[0].out, Path)
@@ -200,15 +200,15 @@ class Trainings:
                     summary = report_runs(*sides, place, of, unfinished=True)
                 if not summary["reused"]:
                     show_report(place, summary["verdict"])
-            except Exception as error:  # whatever it is, trainings go on
+            except Exception as error:  # whatever it is, trainings continue
                 problem = str(error) if isinstance(error, UserError) else repr(error)
                 if problem != self._problems.get(out):
-                    say("report", f"nothing of the steps so far: {problem}")
+                    say("report", f"no report on the steps so far: {problem}")
                 self._problems[out] = problem
 
 
 def _described(one: Planned) -> dict[str, Any]:
-    """`Planned.described`; nothing while its bucket does not answer."""
+    """Return `Planned.described()`; empty if its bucket does not answer."""
     with contextlib.suppress(BucketError):
         return one.described()
     return {}

@@ -1,4 +1,4 @@
-"""Types of options, and printing of results, for all subcommands."""
+"""Types of options, checks, and printing of results, for all subcommands."""
 
 import json as json_module
 import re
@@ -15,14 +15,12 @@ BeamOptions = Annotated[
 ]
 Cancel = Annotated[
     bool,
-    Parameter(
-        negative="", help="Build nothing: cancel the jobs of this output that run on Dataflow."
-    ),
+    Parameter(negative="", help="Only cancel the jobs that build this output on Dataflow."),
 ]
 
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: What comes before a figure that is a bound.
+#: Sign before a figure that is a bound.
 _BOUNDS = {None: "", "none": "", "lower": "> ", "upper": "< "}
 
 
@@ -50,9 +48,9 @@ def _parts(counts: Mapping[str, int] | None) -> str:
 
 
 def leave_accelerators_alone() -> None:
-    """Compute on the host, in a command that only moves values.
+    """Let JAX use only the CPU, in a command that only moves values.
 
-    A model fits the host's memory sooner, and a training may have taken the accelerator's.
+    The host has more memory for a model, and a training may occupy the accelerator's.
     """
     import jax
 
@@ -64,14 +62,14 @@ def check_beam_options(options: Sequence[str]) -> list[str]:
     for option in options:
         if not option.startswith("--"):
             raise UserError(
-                f"unexpected argument {option!r}: Beam's own options come last, after `--`, "
+                f"unexpected argument {option!r}: give Beam's own options last, after `--`, "
                 "as --name=value"
             )
     return list(options)
 
 
 def cancel_on_dataflow(out: str, runner: str, options: Sequence[str], json: bool) -> int:
-    """Cancel the jobs that make an output."""
+    """Cancel the Dataflow jobs that build an output."""
     from mswitch.pipelines.dataflow_jobs import cancel_jobs
     from mswitch.pipelines.runners import pipeline_options
 
@@ -92,12 +90,12 @@ def check_texts(texts: Sequence[str]) -> None:
 
 
 def shown(text: str) -> str:
-    """Make a model's text safe for a terminal: it may contain any byte."""
+    """Replace control characters in a model's text, which a terminal could obey."""
     return _CONTROLS.sub(" ", text)
 
 
 def split_commas(words: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Allow `--languages de,sw` as well as `--languages de sw`."""
+    """Split words at commas, so that `--languages de,sw` means `--languages de sw`."""
     if words is None:
         return None
     return tuple(part for word in words for part in word.split(",") if part)

@@ -1,4 +1,4 @@
-"""`mswitch corpus`: build a corpus, inspect its rules, show its statistics."""
+"""`mswitch corpus`: plan, build, inspect, change and check a corpus."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
 
 app = App(
     name="corpus",
-    help="Plan and build an mC4-style corpus; inspect its rules; show its statistics.",
+    help="Build an mC4-style corpus, plan, inspect, change and check it.",
 )
 
 
@@ -45,14 +45,13 @@ def build(
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.
-        runner: where the work is done: local is worker processes of this machine; the others are
-            Beam's.
-        append: add the input to the finished corpus at --out. Its documents and their split stay;
-            pages and lines that it already has (with profile modern, near-duplicates) are dropped;
+        runner: where the work is done: local, worker processes of this machine; or a Beam runner.
+        append: add the input to the finished corpus at --out. Its documents and their split stay.
+            Pages and lines that it already has (with profile modern, near-duplicates) are dropped;
             the rest becomes new shards.
-        from_: a finished corpus in place of --input. Give the options that it was built with, and
-            those to change: rules with other settings judge its documents again, by its labels and
-            columns where they can; nothing is read or deduplicated anew.
+        from_: a finished corpus in place of --input. Repeat its options and change some: only rules
+            whose settings changed judge its documents again, from its labels and columns if they
+            can. Nothing is read or deduplicated again.
     """
     return build_corpus(
         input or [],
@@ -76,9 +75,9 @@ def inspect(
     config: Config = CorpusConfig(),
     json: Json = False,
 ) -> int:
-    """Show what each rule of a recipe says of one page, with the values that it compares.
+    """Show the verdict of each rule of a recipe on one page, with the values that it compares.
 
-    Every rule is asked, those after one that drops the page too.
+    All rules are shown, also those after a rule that drops the page.
 
         mswitch corpus inspect crawl/a.warc.gz@1234 --profile modern
         mswitch corpus inspect http://example.org/ --input 'crawl/*.gz' --recipe my_recipe.py
@@ -120,19 +119,19 @@ def plan(
     price_per_cpu_hour: float | None = None,
     json: Json = False,
 ) -> int:
-    """Estimate what a build takes, from a listing of its input and one file of it that is built.
+    """Estimate the cost and the result of a build, from a list of its input and one built file.
 
-    What is dropped and what survives by language, fingerprints shuffled (at most), buckets, shards,
-    temporary storage, CPU hours.
+    It shows dropped and kept pages by language, shuffled fingerprints (at most), buckets, shards,
+    temporary storage and CPU hours.
 
         mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
 
     Args:
         input: as for `corpus build`.
-        workers: worker processes at a time: on Dataflow one for each vCPU.
-        mb_per_second: megabytes of text, after ingest, that one worker builds a second; by default
-            as measured here.
-        price_per_cpu_hour: price of an hour of one vCPU, to see the price of the build.
+        workers: worker processes at a time; on Dataflow one for each vCPU.
+        mb_per_second: megabytes of ingested text that a worker builds in a second; by default as
+            measured on the built file.
+        price_per_cpu_hour: price of an hour of one vCPU; the estimate then has a price.
     """
     from mswitch.pipelines.corpus.plan import format_plan, plan_build
 
@@ -159,30 +158,32 @@ def fit(
     html: str = "",
     json: Json = False,
 ) -> int:
-    """Fit limits on quality to each language, by corpora that were measured and not filtered.
+    """Fit quality limits to each language, on corpora that were measured but not filtered.
 
-    What the limits for English cut there is the yardstick. Languages with little text keep the
-    limits for all. The table shows what is dropped of each, with those and with its own.
+    In each language a limit cuts about as much text as the limit for English cuts in English.
+    Languages with little text keep the common limits. The table shows how much is dropped of each
+    language, with common limits and with its own.
 
         mswitch corpus fit measured --reference good --out fitted.csv
 
-    A corpus is measured by `--profile modern --set quality.drop=false`; another is filtered by
-    `--set quality.thresholds=fitted.csv`.
+    To measure a corpus, build it with `--profile modern --set quality.drop=false`. To use the
+    limits, build with `--profile modern --set quality.thresholds=fitted.csv`.
 
     Args:
-        corpus: a corpus of a crawl that was built so, or its URL.
-        out: the CSV to write.
-        reference: another, of good text, such as of an encyclopedia, on which lengths of words
-            and lines, ends of lines and stop words are fitted. Without it they are fitted on the
-            crawl, with its spam.
-        min_documents: fewest documents of a language.
-        stop_words: another CSV to write, for `--set quality.stop_words=`: the most frequent words
-            of each language, of which a page needs two.
-        weights: another CSV to write, for `examples build --weights`: documents of clusters of a
-            size of which these limits drop fewer than of all come more often in training.
-        max_weight: how often at most.
-        html: a page to write, or its URL: what each rule drops of each language before and after,
-            and pages that a limit newly drops or keeps.
+        corpus: a measured corpus of a crawl, or its URL.
+        out: the CSV of limits to write.
+        reference: a measured corpus of good text, such as an encyclopedia. Lengths of words and
+            lines, ends of lines and stop words are fitted on it; without it, on the crawl, with its
+            spam.
+        min_documents: fewest documents of a language to fit its limits.
+        stop_words: a CSV to write for `--set quality.stop_words=`: the most frequent words of each
+            language, of which a page needs two.
+        weights: a CSV to write for `examples build --weights`. It repeats documents in training by
+            the size of their cluster of near-duplicates, if these limits drop fewer documents of
+            that size than of all.
+        max_weight: most repetitions of a document in --weights.
+        html: a page to write, or its URL: drops of each rule and language before and after, and
+            pages that a limit newly drops or keeps.
     """
     from mswitch.pipelines.corpus.fit import SAMPLES, fit_thresholds, format_fit
     from mswitch.pipelines.outputs import check_output_files
@@ -221,11 +222,10 @@ def remove(
     runner: RunnerName = "local",
     json: Json = False,
 ) -> int:
-    """Take pages out of a finished corpus, and keep them out when it grows.
+    """Remove pages from a finished corpus, also from later additions to it.
 
     Shards, samples of dropped pages, statistics, manifest and card no longer have them; `removals/`
-    has a record. Lines that other pages lost to a removed one do not return, nor near-duplicates
-    that it stood for.
+    has a record. Pages and lines that were dropped as duplicates of a removed page do not return.
 
         mswitch corpus remove corpus --urls urls.txt --basis copyright --reference T-17 --dry-run
 
@@ -233,13 +233,14 @@ def remove(
         corpus: a corpus directory or its URL.
         beam_options: options for Beam itself, after `--`.
         urls: a file of URLs, one a line; `#` begins a comment.
-        sites: a file of hosts: all their pages, and those of hosts below them.
+        sites: a file of hosts; it removes all pages of these and of hosts below them.
         ids: a file of documents' ids.
-        basis: why, for the record.
-        reference: of the request, for the record, such as a ticket's number; no name.
-        search: directories in which to look for vocabularies, examples and runs that were made from
-            the corpus as it was; they are named.
-        dry_run: count what would be removed, and change nothing.
+        basis: reason, for the record.
+        reference: reference of the request, for the record, such as a ticket's number; no name of
+            a person.
+        search: directories with vocabularies, examples and runs; those made from the old corpus are
+            listed.
+        dry_run: count the pages to remove, and change nothing.
         runner: as for `corpus build`.
     """
     from mswitch.pipelines.corpus.removal import remove_pages
@@ -266,8 +267,8 @@ def remove(
 def verify(corpus: str, *, json: Json = False) -> int:
     """Read a whole corpus and compare it with its manifest; exit with 1 if they differ.
 
-    Sizes and checksums, files too many or too few, the rows of every shard, accounts, removals.
-    Files that it does not check, such as the data card, which people edit, are named.
+    It checks sizes and checksums, missing and extra files, the rows of every shard, accounts and
+    removals. It lists the files that it does not check, such as the data card, which people edit.
 
         mswitch corpus verify corpus
 
@@ -289,8 +290,8 @@ def verify(corpus: str, *, json: Json = False) -> int:
 def stats(corpus: str, *, html: str = "", json: Json = False) -> int:
     """Print documents, characters and bytes per language, and drops per stage.
 
-    With `--html`, read the shards too and write a page: sites, scripts, language scores, and
-    samples of what was dropped.
+    With `--html`, read the shards too and write a page with sites, scripts, language scores, and
+    samples of dropped pages.
 
         mswitch corpus stats corpus --html corpus-stats.html
 

@@ -1,4 +1,4 @@
-"""`mswitch distill`: a dense student of a sparse run."""
+"""`mswitch distill`: train a dense student of a sparse run."""
 
 from typing import Annotated
 
@@ -35,33 +35,34 @@ def distill(
     changes: ModelChanges = ModelChanges(),
     job: JobConfig = JobConfig(),
 ) -> Summary:
-    r"""Distill a sparse run into a dense model. The same command continues one that was killed.
+    r"""Distill a sparse run into a dense model. The same command continues a killed distillation.
 
-    The student begins with the teacher's parameters but for the experts, and learns 0.75 from the
-    text and 0.25 from the teacher's predictions (Switch Transformers, section 4.2). It is a run
-    like any other. `mswitch report distillation` says how much of the teacher's gain it kept.
+    The student begins with the teacher's parameters except the experts. By default its loss is 0.75
+    of the loss on the text and 0.25 of the loss against the teacher's predictions (Switch
+    Transformers, section 4.2). It is a run like others. `mswitch report distillation` says how much
+    of the teacher's gain it kept.
 
         mswitch distill --teacher sparse --preset mt5-base --examples examples --out student
 
-    With `--from` the student is a dense run that trains on, as in `mswitch finetune`:
+    With `--from` the student is an existing dense run, as in `mswitch finetune`:
 
         mswitch distill --teacher tuned-sparse --from student --tasks tasks --out tuned \
             --schedule constant --base-learning-rate 1e-3 --batch-size 128 --steps 2000
 
-    On several machines, and on exit code 75, as `mswitch train`.
+    For several machines and for exit code 75, see `mswitch train --help`.
 
     Args:
-        teacher: the sparse run, here or a gs:// or s3:// URL.
-        preset: the student, a dense model; an unknown name lists all models.
-        from_: in place of a preset, the dense run whose parameters the student begins with, or its
-            gs:// or s3:// URL. Dropout is then 0.1, if nothing else is given.
-        examples: an examples directory with the teacher's vocabulary, or a TOML file of several
-            (docs/reference/multitask.md).
+        teacher: the sparse run directory, or its gs:// or s3:// URL.
+        preset: the student's preset, a dense model; an unknown name lists all presets.
+        from_: in place of a preset, a dense run whose parameters the student begins with, or its
+            gs:// or s3:// URL. The default of dropout is then 0.1.
+        examples: an examples directory with the teacher's vocabulary, or a TOML file that lists
+            several (docs/reference/multitask.md).
         out: the new run directory, or a gs:// or s3:// URL; a run with another configuration there
             is refused.
-        step: the teacher's checkpoint; by default the last.
-        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
-            task such as mc4.de, or a TOML file.
+        step: step of the teacher's checkpoint; by default the last.
+        mixture: sampling rate of each language: a name from `mswitch mixture list`, a seqio task
+            such as mc4.de, or a TOML file.
     """
     if (preset is None) == (from_ is None):
         raise UserError("give the student as --preset, or as --from RUN")

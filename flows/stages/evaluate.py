@@ -1,4 +1,4 @@
-"""`mswitch evaluate`: loss per document and language."""
+"""`mswitch evaluate`: measure a run's loss per document and language."""
 
 from cyclopts import App
 
@@ -27,23 +27,23 @@ def evaluate(
 ) -> Summary:
     """Write eval/STEP.parquet for every kept checkpoint: nats, tokens, bytes per document.
 
-    The validation examples are frozen, the same for every model and step, and no token is
-    dropped by a router. Steps that are already evaluated are skipped. The mesh is that of the
-    training, or one device where there are fewer.
+    The validation examples are the same for every model and step, and routers drop no token. Steps
+    that are already evaluated are skipped. The mesh is that of the training, or one device if there
+    are fewer.
 
         mswitch evaluate --run run --examples examples
 
     With --watch it evaluates a run while it trains: each checkpoint as it is saved, up to the
     last. A stopped training may be continued meanwhile.
 
-    On several machines, the same command on each, with --distributed, or with
-    --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that one
-    of them was lost, or got SIGTERM: give the same commands again.
+    On several machines, give the same command on each, with --distributed, or with
+    --coordinator-address HOST:PORT --num-processes N --process-id I. Exit code 75 means that a
+    process was lost, or got SIGTERM: give the same commands again.
 
     Args:
         run: a run directory, or its gs:// or s3:// URL.
         examples: the examples directory the run was trained on.
-        watch: wait for the checkpoints that the training has not saved yet.
+        watch: also wait for checkpoints that the training has not saved yet.
     """
     from mswitch.models.evaluation.evaluate import evaluate as run_evaluation
 

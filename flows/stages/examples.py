@@ -1,4 +1,4 @@
-"""`mswitch examples`: span-corruption examples and supervised ones."""
+"""`mswitch examples`: make span-corruption examples, and supervised examples."""
 
 import os
 from typing import Annotated
@@ -16,7 +16,7 @@ from mswitch.pipelines.supervised.definition import read_task
 
 app = App(
     name="examples",
-    help="Turn a corpus into span-corruption examples; rows or seqio's tasks into supervised ones.",
+    help="Make span-corruption examples from a corpus, supervised ones from rows or seqio tasks.",
 )
 
 
@@ -31,21 +31,20 @@ def build(
     config: ExamplesConfig = ExamplesConfig(),
     runner: RunnerName = "local",
 ) -> Summary:
-    """Tokenize and segment a corpus into a seqio cache that is also addressable by index.
+    """Tokenize and segment a corpus into a seqio cache, whose examples also have an index.
 
-    Training segments are stored whole and get fresh masks in every epoch; validation examples
-    are corrupted once, so that every model and step sees the same.
+    Training segments are stored without masks, which are new in every epoch. Validation examples
+    are masked once, so that all models and steps are evaluated on the same.
 
         mswitch examples build --corpus corpus --vocab vocabulary --out examples
 
     Args:
         beam_options: options for Beam itself, after `--`.
         corpus: a corpus directory, or its URL (gs://, s3://).
-        vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own
-            (URLs too); one without sentinels gets the 100 of T5.
+        vocab: a vocabulary directory or SentencePiece model file, such as mT5's, or its URL. If it
+            has no sentinels, T5's 100 are added.
         out: the directory to make, or a URL.
-        runner: where the work is done: local is worker processes of this machine; the others are
-            Beam's.
+        runner: where the work is done: local, worker processes of this machine; or a Beam runner.
     """
     return build_examples(corpus, vocab, out, config, runner=runner, beam_options=beam_options)
 
@@ -59,10 +58,10 @@ def supervised(
     config: SupervisedConfig = SupervisedConfig(),
     runner: RunnerName = "local",
 ) -> Summary:
-    """Make examples of rows of your own: what a model reads, and what it shall answer.
+    """Make examples of a task from your own rows: inputs and the right answers.
 
-    Rows come from JSON Lines, TSV, CSV (plain, gzip, zstd) or Parquet files. A TOML file says what
-    they mean:
+    Rows come from JSON Lines, TSV, CSV (plain, gzip, zstd) or Parquet files. A TOML file describes
+    them:
 
         name = "reviews"
         files = { train = "train.jsonl", validation = "dev.tsv", test = "test.parquet" }
@@ -73,24 +72,22 @@ def supervised(
         group = "{product_id}"
         metrics = ["accuracy", "macro_f1"]
 
-    One file is split by `files = "reviews.jsonl"` and `split = "hash"`: 80 % train, 10 %
-    validation, 10 % test, all rows of a group in one of them. `labels` is the closed set of
-    answers; leave it out for free text. `language` is a field or a code. `group` says which rows
-    have a common origin, by default those with the same inputs: splits that share one are refused.
-    TSV and CSV without a header take `fields = ["text", "label"]`.
+    `files = "reviews.jsonl"` and `split = "hash"` split one file: 80 % train, 10 % validation, 10 %
+    test, with all rows of a group in one split. `labels` is the closed set of answers; leave it out
+    for free text. `language` is a field or a code. `group` names rows of a common origin, by
+    default rows with the same inputs; splits that share a group are refused. For TSV and CSV
+    without a header, give `fields = ["text", "label"]`.
 
         mswitch examples supervised --task reviews.toml --vocab vocabulary --out reviews
 
-    The directory is read like one of `mswitch examples build`: by training, and by seqio.
+    Training and seqio read the directory like one of `mswitch examples build`.
 
     Args:
         beam_options: options for Beam itself, after `--`.
         task: the task's TOML file; paths in it are relative to its folder.
-        vocab: the vocabulary of the model that is to be fine-tuned: a directory or a SentencePiece
-            model file.
+        vocab: the vocabulary of the model to fine-tune: a directory or a SentencePiece model file.
         out: the directory to make, or a URL.
-        runner: where the work is done: local is worker processes of this machine; the others are
-            Beam's.
+        runner: where the work is done: local, worker processes of this machine; or a Beam runner.
     """
     from mswitch.tasks.metrics.registry import TEXT_METRICS, make_metric
 
@@ -100,7 +97,7 @@ def supervised(
             found = make_metric(metric, list((definition.labels or {}).values()))
             if definition.labels and metric in TEXT_METRICS:
                 raise UserError(
-                    f"metric {metric} is of free text, and the task has labels: leave one out"
+                    f"metric {metric} is for free text, but the task has labels: leave one out"
                 )
             if not definition.answers:
                 found([["1"]], ["1"])  # wsc_accuracy needs two answers
@@ -122,37 +119,37 @@ def from_task(
     metrics: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     labels: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
 ) -> Summary:
-    """Make examples of a task or mixture that is registered in seqio, by its own preprocessing.
+    """Make examples of a seqio task or mixture, with its own preprocessing.
 
-    The directory is read like one of `mswitch examples supervised`, without seqio. Of a mixture,
+    The directory is read like one of `mswitch examples supervised`, without seqio. For a mixture,
     each task gets a directory in --out, and multitask.toml beside them has the rates, for
     `mswitch finetune --tasks`.
 
         mswitch examples from-task --task qa.de --module my.tasks --vocab V --lengths 64,8 --out qa
 
-    A task that draws randomly after its cache, anew in every epoch, is refused unless --epochs
-    says how many draws are to be kept. Needs what `mswitch train` needs, and seqio.
+    A task that draws randomly after its cache has other examples in every epoch. It is refused
+    unless --epochs gives the number of epochs to store. The command needs seqio, and the packages
+    of `mswitch train`.
 
     Args:
         task: name of the task or mixture in seqio.
         vocab: the task's vocabulary: a directory or a SentencePiece model file.
         lengths: lengths of inputs and targets in tokens, such as 512,128; longer ones are cut.
         out: the directory to make.
-        module: module that registers the task when it is imported, from this directory or
-            installed.
-        language: language code, for a task whose name does not end with one, such as `.de`.
-        epochs: how many draws of the training split are kept.
-        metrics: names of metrics, by which predictions are scored; by default exact_match.
-        labels: the closed set of targets, from which predictions are chosen; examples with another
+        module: Python module, installed or in this directory, whose import registers the task.
+        language: language code, if the task's name does not end with one, such as `.de`.
+        epochs: number of epochs of the training split to store.
+        metrics: names of metrics to score predictions; by default exact_match.
+        labels: the closed set of targets, from which predictions are chosen. Examples with another
             target, such as `<unk>` of an unpublished test, are left out and counted.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it says that there is no GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else TensorFlow warns of a missing GPU
     from mswitch.tasks.from_task import FromTaskConfig, build_from_task
     from mswitch.tasks.seqio.registered import Registered
 
     found = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
     if len(found) != 2 or len(lengths.split(",")) != 2:
-        raise UserError(f"--lengths {lengths}: give those of inputs and targets, such as 512,128")
+        raise UserError(f"--lengths {lengths}: give lengths of inputs and targets, as 512,128")
     scored = ("exact_match",) if metrics is None else split_commas(metrics) or ()
     closed = tuple(split_commas(labels or []) or ())
     config = FromTaskConfig(Lengths(*found), language, epochs, scored, closed)

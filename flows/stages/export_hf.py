@@ -1,4 +1,4 @@
-"""`mswitch export-hf`: a checkpoint for `from_pretrained`."""
+"""`mswitch export-hf`: write a checkpoint for `from_pretrained`."""
 
 from pathlib import Path
 
@@ -21,18 +21,18 @@ def export_hf(
 ) -> Summary:
     """Write config.json and safetensors, which transformers loads as MT5, T5 or Switch.
 
-    A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated ones.
+    A Switch model needs ReLU experts (presets switch-base-*): Hugging Face has no gated experts.
 
         mswitch export-hf runs/mt5-tiny --out hf/mt5-tiny --vocab runs/vocabulary
 
     Args:
         run: a run directory, or its gs:// or s3:// URL.
         out: the new directory.
-        vocab: also write this vocabulary, the one that the run was trained with, as tokenizer.json:
-            a vocabulary directory or a SentencePiece model file.
-        step: the checkpoint to export; by default the one that `mswitch predict --select` chose, or
+        vocab: the run's vocabulary, a directory or a SentencePiece model file, which is also
+            written, as tokenizer.json.
+        step: step of the checkpoint; by default the one that `mswitch predict --select` chose, else
             the newest.
-        max_shard_bytes: largest size of one file.
+        max_shard_bytes: largest size of a file.
     """
     from mswitch.models.huggingface.convert import export_hf as run_export
 

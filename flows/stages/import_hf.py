@@ -1,4 +1,4 @@
-"""`mswitch import-hf`: a Hugging Face model becomes a run."""
+"""`mswitch import-hf`: make a run from a Hugging Face model."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ app = App(name="import-hf")
 def import_hf(directory: Path, *, out: str) -> Summary:
     """Read config.json and safetensors (sharded or not) into a run with one checkpoint, of step 0.
 
-    That run is evaluated, exported and asked to fill gaps (`mswitch predict`) like any other.
+    `mswitch evaluate`, `predict`, `finetune` and `export-hf` accept this run like any other.
 
         mswitch import-hf mt5-small --out runs/mt5-small
         mswitch evaluate --run runs/mt5-small --examples EXAMPLES
 
     Args:
-        directory: what `save_pretrained` or a download of the model left.
+        directory: the model's directory, from `save_pretrained` or a download.
         out: the run directory, or a gs:// or s3:// URL.
     """
     from mswitch.models.huggingface.convert import import_hf as run_import

@@ -1,4 +1,4 @@
-"""`mswitch predict`: what a run answers, its metrics, and the choice of its checkpoint."""
+"""`mswitch predict`: predict with a run, score its predictions, choose its checkpoint."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,13 +38,14 @@ def predict(
 ) -> Summary:
     """Write predictions as Parquet, and metrics per language with intervals as JSON and a table.
 
-    They are in RUN/predictions. The checkpoint is chosen on validation, and test is read once:
+    They are in RUN/predictions. Choose the checkpoint on validation, then read test once:
 
         mswitch predict --run tuned --select
         mswitch predict --run tuned --split test
 
-    A closed set of labels is scored by likelihood; other tasks are decoded. With --text or --input
-    it answers what you give, one answer a line, and fills gaps as in pretraining:
+    Tasks with a closed set of labels choose the label of highest likelihood; other tasks decode
+    text. With --text or --input it answers your own inputs, one answer a line, or fills gaps as in
+    pretraining:
 
         mswitch predict --run tuned --text "translate English to German: That is good."
         mswitch predict --run sparse --text "The capital of France is <extra_id_0>."
@@ -53,14 +54,14 @@ def predict(
         run: a run directory, fine-tuned or not, or its gs:// or s3:// URL.
         tasks: a directory of supervised examples; by default those the run was trained on.
         split: the examples to predict.
-        step: the checkpoint; by default the selected one, else the last.
+        step: step of the checkpoint; by default the selected step, else the last.
         select: predict validation with every kept checkpoint, and choose the best.
-        again: read test from another step than before; the report counts it.
-        text: in place of a split, inputs as the task's template makes them; or texts with
-            <extra_id_0>, <extra_id_1> and so on in place of what is to be filled.
-        input: a file with inputs or texts as --text takes them, one a line.
-        vocab: the vocabulary for gaps to be filled, a directory or a SentencePiece model file such
-            as mT5's own; by default that of --tasks.
+        again: read test with another step than before; the report counts how often.
+        text: in place of a split, inputs in the form of the task's template; or texts with gaps
+            <extra_id_0>, <extra_id_1> and so on.
+        input: a file with inputs or texts as for --text, one a line.
+        vocab: the vocabulary to fill gaps, a directory or a SentencePiece model file such as mT5's;
+            by default that of --tasks.
     """
     from mswitch.models.inference import best_checkpoint
     from mswitch.models.inference import predict as of_run
@@ -89,12 +90,12 @@ def predict(
         lines = (shown(one.get("filled", one.get("prediction"))) for one in found["texts"])
         return found, "\n".join(lines)
     if vocab is not None:
-        raise UserError("--vocab is for gaps in --text: leave it out, or give texts to fill")
+        raise UserError("--vocab is for gaps in --text: leave it out, or give texts with gaps")
     if again and split != "test":
-        raise UserError("--again reads test once more: give --split test, or leave it out")
+        raise UserError("--again reads test again: give --split test, or leave it out")
     if select:
         if step is not None or split != "validation":
-            raise UserError("--select looks at every step on validation: leave out --step, --split")
+            raise UserError("--select compares all steps on validation: leave out --step, --split")
         found = best_checkpoint.select(run, tasks, config)
         head = f"{run}: step {found['step']:,} is selected\n"
     else:

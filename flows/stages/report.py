@@ -1,4 +1,4 @@
-"""`mswitch report`: compare two runs, before and after fine-tuning; list the reports of a place."""
+"""`mswitch report`: compare runs, before or after fine-tuning; make an index of reports."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,25 +26,25 @@ def report(
     unfinished: bool = False,
     downstream: Annotated[list[str] | None, Parameter(negative="")] = None,
 ) -> Summary:
-    """Write report.html (one self-contained file), report.json and per_language.csv.
+    """Compare evaluated runs: write report.html (self-contained), report.json, per_language.csv.
 
-    It says, language by language and with intervals, how many fewer steps the candidate needed to
-    reach the baseline's final quality. Both runs must be evaluated on the same examples.
+    The report says, for each language and with intervals, how many fewer steps the candidate
+    needed for the baseline's final quality. Both runs must be evaluated on the same examples.
 
         mswitch report --baseline dense --candidate sparse --out report
 
-    Give --baseline and --candidate once for each seed that a model was trained with: curves are
-    then averaged over seeds, and intervals include what other seeds would change. Runs that differ
-    in other settings are several candidates. Each is compared with the baseline on its own page.
+    Give --baseline and --candidate once for each seed that a model was trained with. Curves are
+    then averaged over seeds, and intervals include the variance between seeds. Runs that differ in
+    other settings are several candidates, each of which has its own page.
 
     Args:
         baseline: the run directory of the dense model or its URL, once for each seed.
         candidate: the run directory of the sparse model, once for each seed and model.
         out: the directory to make.
         unfinished: report on runs that still train, up to the last step at which both are evaluated
-            (`mswitch evaluate --watch`). The same command replaces that report by a later one.
-        downstream: a directory that `mswitch report downstream` made of runs fine-tuned from the
-            runs of this report, once for each task; the report gets a section of each.
+            (`mswitch evaluate --watch`). The same command later replaces this report.
+        downstream: an output of `mswitch report downstream` on runs fine-tuned from these runs,
+            once for each task; the report gets a section for each.
     """
     return write_report(
         baseline, candidate, out, config, unfinished=unfinished, downstream=downstream or ()
@@ -53,16 +53,16 @@ def report(
 
 @app.command
 def index(directory: str, /, *, json: Json = False) -> int:
-    """Write DIR/index.html over all reports below a directory or bucket, and DIR/index.json.
+    """Write DIRECTORY/index.html, a page of all reports below a directory, and index.json.
 
-    The page has the date, the pair, the data, the median step speed-up with its interval and a
-    link of each report, and the scores of each comparison of fine-tuned runs. A finished report
-    gets into it when the command is given again.
+    For each report the page has date, models, data, median step speed-up with its interval, and a
+    link. For each comparison of fine-tuned runs it has the scores. Repeat the command to add new
+    reports.
 
         mswitch report index runs
 
     Args:
-        directory: directory of the reports, at any depth; a gs:// or s3:// URL too.
+        directory: directory of the reports, at any depth, or its gs:// or s3:// URL.
     """
     from mswitch.flows.reports.index import write_index
 
@@ -81,18 +81,18 @@ def downstream(
 ) -> Summary:
     """Compare fine-tuned runs on a task: downstream.html, downstream.json and downstream.csv.
 
-    It says, language by language and with intervals, how the predictions of both score
-    (`mswitch predict --split test`). The commonest answer and runs that were trained on the task
-    alone stand beside. Both runs must be fine-tuned alike.
+    It shows, for each language and with intervals, the scores of both runs' predictions
+    (`mswitch predict --split test`). For comparison it adds the score of the most common answer,
+    and of runs in --scratch. Both runs must be fine-tuned with the same settings.
 
         mswitch report downstream --baseline dense-tuned --candidate sparse-tuned --out downstream
 
-    Give --baseline and --candidate once for each seed of fine-tuning: differences then have the
-    variance between seeds in their intervals.
+    Give --baseline and --candidate once for each seed of fine-tuning; intervals of differences then
+    include the variance between seeds.
 
     Give them once for each of several checkpoints of pretraining (`mswitch finetune --step`), to
     see how many fewer steps of pretraining the candidate needs for the same score. `mswitch report
-    --downstream DIR` takes the result into the report of the pair.
+    --downstream DIR` includes the result in the report of the pretrained runs.
 
     Args:
         baseline: the fine-tuned run of the dense model, once for each seed, or for each checkpoint
@@ -100,8 +100,8 @@ def downstream(
         candidate: the fine-tuned run of the sparse model, once for each seed, or for each
             checkpoint that it began with.
         out: the directory to make.
-        scratch: runs that `mswitch train` made on the task, from random parameters.
-        task: the task's name, where the runs predicted several.
+        scratch: runs trained only on the task, from random parameters, with `mswitch train`.
+        task: the task's name, if the runs predicted several.
         split: the predictions to compare.
     """
     from mswitch.flows.reports.downstream import write_downstream
@@ -124,22 +124,22 @@ def distillation(
     long_baseline: Annotated[list[str] | None, Parameter(negative="")] = None,
     config: ReportConfig = ReportConfig(),
 ) -> Summary:
-    """Say which share of a sparse model's gain its students keep: distillation.html and .json.
+    """Report the share of a sparse model's gain that students keep: distillation.html and .json.
 
-    The gain is what the teacher is better than its dense twin by, at the last step and on the same
-    documents. Shares are by language and over all, with intervals, and the parameters saved stand
-    beside. Where the gain itself may be zero, no share is shown.
+    The gain is the difference in loss between the dense baseline and the sparse teacher, at the
+    last step and on the same documents. The report shows the share of each language and of all,
+    with intervals, and the saved parameters. It shows no share if the gain may be zero.
 
         mswitch report distillation --baseline dense --teacher sparse --student student --out report
 
     Args:
         baseline: the run of the dense model, evaluated; once for each seed.
         teacher: the run of the sparse model, evaluated; once for each seed.
-        student: what `mswitch distill` made of the teacher, evaluated; once for each seed. Students
-            that differ in more than their seed are compared.
+        student: a run of `mswitch distill` from the teacher, evaluated; once for each seed.
+            Students that differ in more than their seed are compared.
         out: the directory to make.
-        long_baseline: a run of the dense model for as many steps as teacher and student together,
-            evaluated; once for each seed. What those steps alone gain stands beside the students.
+        long_baseline: a run of the dense model with the steps of teacher and student together,
+            evaluated; once for each seed. It shows the gain from more steps without distillation.
     """
     from mswitch.flows.reports.distillation import write_distillation
 
@@ -150,15 +150,15 @@ def distillation(
 def run(run: str, /, *, out: Path, task: str | None = None, split: Split = "test") -> Summary:
     """Write a page of one fine-tuned run, run.html, and run.json.
 
-    It has the curve on validation, the score of each language with its interval, and the worst
-    predictions of each.
+    It has the curve on validation, and for each language the score with its interval and the worst
+    predictions.
 
         mswitch report run tuned --out page
 
     Args:
         run: a run that has predicted a task (`mswitch predict`), or its gs:// or s3:// URL.
         out: the directory to make.
-        task: the task's name, where the run predicted several.
+        task: the task's name, if the run predicted several.
         split: the predictions to show.
     """
     from mswitch.flows.reports.downstream import write_run_page

@@ -1,4 +1,4 @@
-"""`mswitch sample`: real input for the corpus builder, and rows for supervised tasks."""
+"""`mswitch sample`: get real text for corpora, and rows for supervised tasks."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,8 +9,8 @@ from mswitch.flows.stages.stage import Summary, stage
 
 app = App(
     name="sample",
-    help="Fetch or write real text in Common Crawl's formats (wet/ and warc/), or real rows of "
-    "supervised tasks.",
+    help="Get real text in Common Crawl's formats (in wet/ and warc/), or real rows of supervised "
+    "tasks.",
 )
 supervised = App(
     name="supervised",
@@ -21,10 +21,10 @@ app.command(supervised)
 
 @stage(app, "sample gflanguages", makes="crawls")
 def gflanguages(*, out: Path) -> Summary:
-    """Excerpts of the Universal Declaration of Human Rights in about 100 languages.
+    """Write excerpts of the Universal Declaration of Human Rights in about 100 languages.
 
-    From the Python package gflanguages (Apache-2.0), each language in its main script: some
-    1,500 characters a language. Needs no network.
+    They are from the Python package gflanguages (Apache-2.0), each language in its main script,
+    with some 1,500 characters a language. The command needs no network.
 
         mswitch sample gflanguages --out crawl
 
@@ -42,10 +42,9 @@ def debian(
     out: Path,
     packages: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
 ) -> Summary:
-    """Documentation from Debian's packages: megabytes of prose in about 100 languages.
+    """Download documentation from Debian's packages: megabytes in about 100 languages.
 
-    Fetched by package name with `apt-get download`, so it needs Debian or Ubuntu; nothing is
-    installed.
+    It uses `apt-get download`, so it needs Debian or Ubuntu; nothing is installed.
 
         mswitch sample debian --out crawl
 
@@ -60,10 +59,10 @@ def debian(
 
 @stage(app, "sample documentation", makes="crawls")
 def documentation(*, out: Path) -> Summary:
-    """Prose from Debian's packages: help, handbooks and manual pages in about 50 languages.
+    """Download prose from Debian's packages: help, handbooks, manual pages in about 50 languages.
 
-    Fetched by package name with `apt-get download` (560 MB), so it needs Debian or Ubuntu;
-    nothing is installed. Manual pages are read by mandoc: `apt-get install mandoc`.
+    It uses `apt-get download` (560 MB), so it needs Debian or Ubuntu; nothing is installed. Manual
+    pages need mandoc: `apt-get install mandoc`.
 
         mswitch sample documentation --out crawl
 
@@ -85,11 +84,11 @@ def common_crawl(
     base_url: str = "https://data.commoncrawl.org",
     concurrency: int = 2,
 ) -> Summary:
-    """Fetch a few files of a Common Crawl dump, spread evenly over it.
+    """Download a few files of a Common Crawl dump, spread evenly over it.
 
-    Downloads politely: few files at a time, and pauses when the server asks for one. After an
-    interruption, files that are complete are kept. Every file is checked against the server's
-    checksum, or decompressed. A WET file has some 150 MB, a WARC file some 1 GB.
+    It downloads few files at a time, and pauses if the server requests it. After an interruption,
+    complete files are kept. Every file is checked by the server's checksum, or by decompression. A
+    WET file has some 150 MB, a WARC file some 1 GB.
 
         mswitch sample common-crawl --dump CC-MAIN-2024-10 --segments 3 --out crawl
 
@@ -98,7 +97,7 @@ def common_crawl(
         segments: number of files to take, spread evenly over the dump.
         out: the directory to make.
         format: WET (text) or WARC (HTML).
-        base_url: address below which the dump lies.
+        base_url: address of the dumps.
         concurrency: downloads at a time, at most 8.
     """
     from mswitch.pipelines.samples.common_crawl import write_sample
@@ -110,9 +109,10 @@ def common_crawl(
 
 @stage(supervised, "sample supervised language-of", makes="rows", reads={"corpus": "corpora"})
 def language_of(*, corpus: str, out: Path) -> Summary:
-    """Which language is this text? Windows of 60 characters of a corpus, and its own labels.
+    """Write rows of a task that names the language of a text: 60 characters and the corpus' label.
 
-    Training documents train; validation documents validate and test in turn. Needs no network.
+    Training documents give training rows; validation documents give validation and test rows, in
+    turn. The command needs no network.
 
         mswitch sample supervised language-of --corpus corpus --out language-of
         mswitch examples supervised --task language-of/task.toml --vocab vocabulary --out lid
@@ -128,11 +128,11 @@ def language_of(*, corpus: str, out: Path) -> Summary:
 
 @stage(supervised, "sample supervised names", makes="rows")
 def names(*, out: Path) -> Summary:
-    """Translate names of things from English: facts, in 30 languages, with a vocabulary.
+    """Download rows that translate names of things from English, with their vocabulary.
 
-    250 names of emoji a language, from Debian's packages unicode-cldr-core and unicode-data
-    (25 MB), fetched with `apt-get download`; so it needs Debian or Ubuntu. SOURCES.md in the
-    directory has the licences. `mswitch evidence --setting names` trains on them.
+    They are 250 names of emoji in each of 30 languages, from Debian's packages unicode-cldr-core
+    and unicode-data (25 MB). It uses `apt-get download`, so it needs Debian or Ubuntu. SOURCES.md
+    in the directory has the licences. `mswitch evidence --setting names` trains on them.
 
         mswitch sample supervised names --out names
 

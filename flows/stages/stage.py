@@ -1,12 +1,12 @@
-"""A stage is declared once, as a function.
+"""Declare a stage once, as a function.
 
     @stage(app, "vocab train", makes="vocabularies", reads={"corpus": "corpora"})
     def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
         '''Train a unigram model on language-balanced text.'''
         return train_vocabulary(corpus, out, config)
 
-From its parameters follow the options of its command, the arguments of its job, and the fields of
-its form in Prefect. A parameter whose default is a dataclass is a configuration: its fields are
+Its parameters become the options of its command, the arguments of its job, and the fields of its
+form in Prefect. A parameter whose default is a dataclass is a configuration: its fields are
 options.
 """
 
@@ -36,7 +36,7 @@ from mswitch.flows.stages.common import (
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.storage import is_remote, join
 
-#: What a stage did; or that, and how a person reads it.
+#: Summary of a stage's result; or the summary and a text for people.
 Summary = Mapping[str, Any] | tuple[Mapping[str, Any], str]
 
 
@@ -45,14 +45,14 @@ class Stage:
     """One stage.
 
     Attributes:
-        name: the words of its command.
-        function: what runs it. What it needs that takes long to import, it imports itself.
-        makes: the kind of its output: a directory below the storage of all runs.
-        reads: the kind of what an option names that it reads.
-        output: the option that names its output.
-        part: the directory that it adds to a run, where `output` names one.
+        name: words of its command.
+        function: function that runs it. It imports modules that load slowly by itself.
+        makes: kind of its output: a directory below the storage of all runs.
+        reads: kinds of its inputs, by option.
+        output: option that names its output.
+        part: directory that it adds to a run, if `output` names a run.
         marked: whether a finished output has a marker.
-        accelerator: whether it computes with JAX, and so is never inside a flow's own process.
+        accelerator: whether it computes with JAX, so that it never runs inside a flow's process.
     """
 
     name: str
@@ -66,18 +66,18 @@ class Stage:
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The function's parameters, with their annotations resolved."""
+        """Parameters of the function, with resolved annotations."""
         hints = get_type_hints(self.function, include_extras=True)
         found = inspect.signature(self.function).parameters
         return {name: one.replace(annotation=hints[name]) for name, one in found.items()}
 
     def run(self, **values: Any) -> dict[str, Any]:
-        """Run the function; what it did."""
+        """Run the function; return the summary of its result."""
         found = self.function(**values)
         return dict(found[0] if isinstance(found, tuple) else found)
 
     def argv(self, *beam_options: str, **values: Any) -> tuple[str, ...]:
-        """Return the command line without options at their defaults; each option is one word."""
+        """Return the command line, without options at their defaults; each option is one word."""
         words = self.name.split()
         for name, parameter in self.parameters.items():
             value = values.pop(name, parameter.default)
@@ -95,10 +95,10 @@ class Stage:
         """Return the job that makes an output.
 
         Args:
-            beam_options: as of the command.
-            hosts: as of the job.
-            record: as of the job; of the run, where the stage adds a part to one.
-            values: of the parameters.
+            beam_options: options for Beam.
+            hosts: `Job.hosts`.
+            record: `Job.record`, or that of the run if the stage adds a part to one.
+            values: values of the parameters.
         """
         return self.job_of(self.argv(*beam_options, **values), values[self.output], hosts, record)
 
@@ -110,12 +110,12 @@ class Stage:
         if self.part:
             out = join(out, self.part) if isinstance(out, str) else out / self.part
             record = record and record / self.part
-        # What has its own marker says nothing of what is added to it, or comes beside it.
+        # An output that already has a marker does not show whether an addition to it is finished.
         marked = self.marked and not {"--append", "--unfinished"} & set(argv)
         return Job(tuple(argv), out, marked=marked, hosts=hosts, record=record)
 
     def command(self) -> Callable[..., int]:
-        """Return the function as a command, which prints what it did."""
+        """Return the function as a command, which prints the summary."""
         on_beam = "runner" in self.parameters
 
         @functools.wraps(self.function)
@@ -142,12 +142,12 @@ class Stage:
 
 
 def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Summary]], Stage]:
-    """Declare a stage by a function, and give the command line to an application.
+    """Declare a stage by a function, and add its command to an application.
 
     Args:
-        app: the command, or that of which it is a subcommand.
-        name: as of the stage.
-        attributes: of the stage.
+        app: the command itself, or the group that contains it.
+        name: `Stage.name`.
+        attributes: further attributes of the stage.
     """
 
     def declare(function: Callable[..., Summary]) -> Stage:
@@ -165,18 +165,18 @@ def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Sum
 def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
-    An evaluation is the job of the directory `eval` in its run, so that it can go beside the
-    training; predictions are that of `predictions`.
+    The output of an evaluation is `eval` in its run, so that it can run beside the training; that
+    of predictions is `predictions`.
 
     Args:
-        argv: the words.
+        argv: words of the command line.
         hosts: `Job.hosts`.
-        record: `Job.record`, of the run where the command adds to one.
+        record: `Job.record`, or that of the run if the command adds a part to one.
     """
     made = _stage_of(argv)
     if hosts > 1 and "--distributed" not in argv:
         raise UserError(
-            f"--hosts {hosts}: give --distributed to {made.name!r} too, or they would not meet"
+            f"--hosts {hosts}: give --distributed to {made.name!r} too, so that hosts connect"
         )
     own, _ = parts(argv)
     option = f"--{made.output}"
@@ -184,20 +184,20 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
     found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
     if not found or not found[-1]:
         raise UserError(
-            f"a job needs the directory that it makes: give {option} to {made.name!r} too, or a "
-            "command that makes none without `mswitch jobs submit`"
+            f"a job needs an output directory: give {option} to {made.name!r} too, or run a "
+            "command that has none without `mswitch jobs submit`"
         )
     return made.job_of(argv, found[-1], hosts, record)
 
 
 def _stage_of(argv: Sequence[str]) -> Stage:
-    """Return the stage of a command line; for another command, make one of that name."""
+    """Return the stage of a command line; for a command that is not a stage, make a stage."""
     name = argv[0] if argv else ""
     try:
         module = importlib.import_module(f"mswitch.flows.stages.{name.replace('-', '_')}")
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("mswitch.flows.stages"):
-            raise  # what the stage needs is not installed
+            raise  # a package that the stage needs is not installed
         return Stage(name, dict, marked=False)
     stages = [one for one in vars(module).values() if isinstance(one, Stage)]
     found = [one for one in stages if one.name.split() == list(argv[: len(one.name.split())])]
@@ -229,7 +229,7 @@ def options_of(config: Any, prefix: str = "") -> list[str]:
 
 
 def _options(name: str, value: Any) -> list[str]:
-    """Return an option as one word, so that no value can be taken for another option."""
+    """Return the words of an option, each with its value, so that no value looks like an option."""
     if isinstance(value, bool):
         stem, _, leaf = name.rpartition(".")
         return [f"--{stem}{'.' if stem else ''}{'' if value else 'no-'}{leaf}"]

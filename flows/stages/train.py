@@ -1,4 +1,4 @@
-"""`mswitch train`: pretrain a preset, alone or as one of the processes of a job."""
+"""`mswitch train`: pretrain a preset, in one process or several."""
 
 from cyclopts import App
 
@@ -20,25 +20,25 @@ def train(
     changes: ModelChanges = ModelChanges(),
     job: JobConfig = JobConfig(),
 ) -> Summary:
-    """Pretrain one model. The same command continues a run that was killed or preempted.
+    """Pretrain a model. The same command continues a killed or preempted training.
 
-    Exit code 75 means: stopped on SIGTERM after saving, or another process of the job was lost;
-    give the same command again.
+    Exit code 75 means that the training saved and stopped on SIGTERM, or that another process of it
+    was lost: give the same command again.
 
         mswitch train --preset mswitch-tiny --examples examples --out run --steps 400
 
-    On several machines, the same command on each, with --distributed, or with
+    On several machines, give the same command on each, with --distributed, or with
     --coordinator-address HOST:PORT --num-processes N --process-id I.
 
     Args:
-        preset: a model; an unknown name lists them all.
-        examples: an examples directory, or a TOML file of several
+        preset: name of a model; an unknown name lists all.
+        examples: an examples directory, or a TOML file that lists several
             (docs/reference/multitask.md).
         out: the run directory, or a gs:// or s3:// URL; a run with another configuration there is
             refused.
-        mixture: how often each language comes: a name that `mswitch mixture list` shows, a seqio
-            task such as mc4.de, or a TOML file. The default takes every language of the examples,
-            in proportion to records ** 0.3.
+        mixture: sampling rate of each language: a name from `mswitch mixture list`, a seqio task
+            such as mc4.de, or a TOML file. The default takes every language of the examples, in
+            proportion to records ** 0.3.
     """
     chosen = find_mixture(mixture)
     from mswitch.models.training.train import train as run_training

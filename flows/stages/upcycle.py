@@ -1,4 +1,4 @@
-"""`mswitch upcycle`: a sparse run made of a dense one."""
+"""`mswitch upcycle`: make a sparse run from a dense one."""
 
 from cyclopts import App
 
@@ -24,21 +24,21 @@ def upcycle(
     step: Count | None = None,
     config: UpcycleConfig = UpcycleConfig(),
 ) -> Summary:
-    r"""Make a Switch Transformer of a trained dense model, to train on from where that ended.
+    r"""Make a Switch Transformer from a trained dense model, to train it further.
 
     Experts are copies of the dense layers. Each sparse layer's output is scaled by one over its
     mean gate on the given examples, so that the loss does not jump; a jump of more than 0.05 nats
-    is refused. The result is a run of step 0, like that of import-hf.
+    is refused. The output is a run of step 0, like that of import-hf.
 
         mswitch upcycle --from dense --experts 8 --examples examples --out sparse
         mswitch finetune --from sparse --tasks examples --out run --schedule rsqrt \
             --base-learning-rate 1
 
     Args:
-        from_: the dense run, or its gs:// or s3:// URL.
+        from_: the dense run directory, or its gs:// or s3:// URL.
         examples: examples in the run's vocabulary, to measure gates and losses on.
         out: the new run directory, or a gs:// or s3:// URL.
-        step: the checkpoint of the dense run; by default the newest.
+        step: step of the dense run's checkpoint; by default the newest.
     """
     from mswitch.models.transfer.upcycle import upcycle as run_upcycle
 

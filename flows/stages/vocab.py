@@ -16,7 +16,7 @@ app = App(name="vocab", help="Train a SentencePiece vocabulary; see how it suits
 def train(*, corpus: str, out: str, config: VocabularyConfig = VocabularyConfig()) -> Summary:
     """Train a unigram model with byte fallback and 100 sentinels on language-balanced text.
 
-    Languages are sampled with the mixture's rates; an unknown character falls into its bytes.
+    Languages are sampled with the mixture's rates; an unknown character is split into its bytes.
 
         mswitch vocab train --corpus corpus --out vocabulary --size 250100
 
@@ -39,19 +39,19 @@ def inspect(
 ) -> int:
     """Print tokens per word, character and byte, unknown and byte pieces, for each language.
 
-    A word stands between white space and has a letter or digit; Chinese, Japanese, Thai, Lao,
-    Khmer and Burmese have none to count. Shares are of tokens. A language with many byte pieces
-    or tokens a byte is one that the vocabulary serves badly.
+    A word is between white space and has a letter or digit; Chinese, Japanese, Thai, Lao, Khmer and
+    Burmese have none to count. Shares are of tokens. A vocabulary is bad for a language with many
+    byte pieces or many tokens per byte.
 
         mswitch vocab inspect vocabulary --corpus corpus --languages de,sw,th
 
     Args:
         vocab: a vocabulary directory, or a SentencePiece model file, such as mT5's own.
         corpus: a corpus directory, or its URL.
-        split: the split of the corpus that is read.
+        split: the split of the corpus to read.
         languages: languages to show; by default all.
-        max_bytes: read about so much text of each language, from the first document on; the
-            order of documents is random, and the same every time.
+        max_bytes: approximate bytes of text to read of each language, from the first document on;
+            the order of documents is random, and the same every time.
     """
     from mswitch.pipelines.vocabulary.inspection import format_inspection, inspect_vocabulary
 

@@ -43,11 +43,11 @@ from mswitch.pipelines.outputs import MARKER, canonical_json, read_manifest
 from mswitch.pipelines.progress import say
 from mswitch.tasks.batches.validation import ValidationBatches
 
-#: Sequences of a batch, if the mesh divides that many.
+#: Default number of sequences of a batch, if the mesh divides it.
 USUAL_BATCH = 32
 _AXES = ("data_parallel", "expert_parallel", "model_parallel")
 _ALONE = JobConfig()
-#: Time between two looks of `--watch` for a new checkpoint.
+#: Seconds between two checks of `--watch` for a new checkpoint.
 WATCH_SECS = 5.0
 
 
@@ -75,7 +75,7 @@ def evaluate(
     Returns:
         Summary: stage, out, reused, steps (evaluated in all), documents.
     """
-    # SIGTERM ends this process and the others at once: a finished step is not done again.
+    # SIGTERM may end all processes at once, because a finished step is not evaluated again.
     with (
         membership(job, saves_on_sigterm=False),
         open_files(run, EVALUATION, shared=job.shared) as files,
@@ -97,7 +97,6 @@ def evaluate(
 def _check_examples(
     run: str | Path, described: dict[str, Any], examples: str | Path, manifest: dict[str, Any]
 ) -> None:
-    """Check that a run was trained on these examples; if it was imported, check its vocabulary."""
     if described["examples"] is None:
         check_vocabulary(run, described, examples, manifest)
         return
@@ -105,7 +104,7 @@ def _check_examples(
     hashes = trained_on.get("tasks", {"": trained_on["config_hash"]}).values()
     known = {"config_hash": hashes, "vocabulary_sha256": [trained_on["vocabulary_sha256"]]}
     if manifest.get("validation_spans") == "bytes":
-        # Losses of documents are compared by the byte, so other examples will do.
+        # Losses of documents are compared by the byte, so other examples are allowed.
         del known["config_hash"]
     for key, values in known.items():
         if manifest[key] not in values:
@@ -124,7 +123,7 @@ def evaluate_run(
     *,
     watch: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a run with this config.json, like `evaluate`; every process must call it.
+    """Evaluate a run with this config.json as `evaluate` does; every process must call this.
 
     `open_batches` opens the data for a batch size.
     """
@@ -137,7 +136,7 @@ def evaluate_run(
         "run": described["config_hash"],
         "dtype": train.dtype,
         "batch_size": train.batch_size,
-        # If the loss is by the token, the run itself names its examples.
+        # Losses by the byte may be of other examples than the run's, so name the examples.
         **({"spans": "bytes", "examples": batches.config_hash} if batches.in_bytes else {}),
         **({"dispatch": dispatch} if described["model"]["experts"] else {}),
         **({"max_documents": config.max_documents} if config.max_documents else {}),
@@ -192,8 +191,6 @@ def evaluate_run(
 
 
 def _wait_for_run(files: RunFiles) -> None:
-    """Wait until the run's training has begun."""
-
     def begun() -> bool:
         files.refresh()
         return (files.directory / CONFIG).is_file()
@@ -206,7 +203,6 @@ def _wait_for_run(files: RunFiles) -> None:
 
 
 def _count_documents(run: Path, step: int) -> int:
-    """Count the evaluated documents."""
     path = run / "eval" / f"{step}.parquet"
     kinds = len(NAMES) if DENOISER in pq.read_schema(path).names else 1
     return pq.read_metadata(path).num_rows // kinds
@@ -234,9 +230,9 @@ def _find_finished_steps(files: RunFiles, settings: dict[str, Any]) -> set[int]:
 def _choose_steps(
     files: RunFiles, wanted: list[int], done: set[int], watch: bool
 ) -> tuple[list[int], bool]:
-    """Return the steps that can be evaluated and are not, and whether to wait for more."""
+    """Return the steps to evaluate now, and whether to wait for more checkpoints."""
     run = files.directory
-    # First: a run that ends between the two looks has its last checkpoints.
+    # Check the marker before listing checkpoints, so that the list of a finished run is complete.
     finished = (run / MARKER).is_file()
     there = set(list_complete_steps(run / CHECKPOINTS))
     missing = [step for step in wanted if step not in done and step not in there]
@@ -266,8 +262,7 @@ def _write_step(
     routing: pa.Table | None,
     settings: dict[str, Any],
 ) -> None:
-    """Write the tables of a step, and log its loss."""
-    # The evaluation comes last: it shows that the step is done.
+    # Write the evaluation last, because its file shows that the step is done.
     for part, content in {"routing": routing, EVALUATION: table}.items():
         if content is not None:
             name = f"{part}/{step}.parquet"

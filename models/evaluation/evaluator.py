@@ -90,7 +90,7 @@ def make_evaluation_step(skeleton: Skeleton) -> jax.stages.Wrapped:
             )
         return EvaluationResult(nats, target_tokens, peaks, dropped, loads, borders)
 
-    # Each device of a mesh, and so each process, has the whole result.
+    # Each device of a mesh, and so each process, gets the whole result.
     whole = None if skeleton.mesh is None else NamedSharding(skeleton.mesh, PartitionSpec())
     return jax.jit(evaluation_step, static_argnums=(2, 3), out_shardings=whole)
 
@@ -212,13 +212,13 @@ class Evaluator:
         batch: dict[str, np.ndarray],
         capacities: tuple[int, int] | None,
     ) -> tuple[EvaluationResult, tuple[int, int] | None]:
-        """Evaluate a batch with these capacities or larger ones; return the result and them."""
+        """Evaluate a batch with these or larger capacities; return the result and the ones used."""
         rows, inputs_length = batch["encoder_input_tokens"].shape
         targets_length = batch["decoder_target_tokens"].shape[1]
         fed = slice(*(part * rows // self._parts for part in (self._part, self._part + 1)))
         features = (*FEATURES, BORDERS) if self._batches.in_bytes else FEATURES
         arrays = put_batch({name: batch[name][fed] for name in features}, self._mesh)
-        # Groups do not matter if nothing is dropped, but each must be on one device.
+        # If no token is dropped, groups change no result, but each must be on one device.
         shard_groups = group_batch(self._model, rows // self._shards, inputs_length, targets_length)
         groups = Groups(self._shards * shard_groups.encoder, self._shards * shard_groups.decoder)
         encoder = rows * inputs_length // groups.encoder
@@ -229,7 +229,7 @@ class Evaluator:
             capacities = self._choose_first_capacity(encoder), self._choose_first_capacity(decoder)
         result = self._run(parameters, arrays, groups, capacities)
         while capacities is not None and not self._in_blocks and result.dropped:
-            # A drop changes what later layers see, so peaks may rise again: repeat.
+            # A dropped token changes the input of later layers, so peaks may rise again: repeat.
             capacities = (
                 fit_capacity(capacities[0], int(result.peaks[0]), encoder),
                 fit_capacity(capacities[1], int(result.peaks[1]), decoder),
@@ -248,7 +248,7 @@ class Evaluator:
         if (groups, capacities) not in self._compiled:
             lowered = self._step.lower(parameters, batch, groups, capacities)
             self._compiled[groups, capacities] = lowered.compile()
-            # Some processes take longer to compile than others.
+            # Wait for all processes, because some take longer to compile than others.
             meet("compiled")
         return jax.device_get(self._compiled[groups, capacities](parameters, batch))
 
@@ -258,7 +258,7 @@ class Evaluator:
 
 
 def fit_capacity(capacity: int, peak: int, positions: int) -> int:
-    """Return the power of two that holds `peak`, at least `capacity` and at most the group."""
+    """Return the next power of two from `peak`, at least `capacity` and at most `positions`."""
     return min(max(capacity, 1 << max(peak - 1, 0).bit_length()), positions)
 
 

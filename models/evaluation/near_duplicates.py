@@ -12,7 +12,8 @@ from mswitch.pipelines.special_tokens import EOS_ID
 #: interval. Documents match in half of cases at a Jaccard similarity of 0.51, in 97 % at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.draw_functions().T[..., None]
-#: Tokens of a shingle: a changed token changes three, and unrelated documents share under 3 %.
+#: Number of tokens in a shingle. A changed token changes three shingles, and unrelated documents
+#: share under 3 % of them.
 SHINGLE = 3
 
 #: Language and id of a document.
@@ -25,7 +26,8 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
     Without sentinels, targets come before inputs.
     """
     both = np.concatenate([inputs, targets])
-    begins = (both >= sentinels) & np.isin(both, targets)  # a denoiser's id is in inputs only
+    # A denoiser's id, which only inputs have, begins no span.
+    begins = (both >= sentinels) & np.isin(both, targets)
     spans = 2 * np.concatenate([np.cumsum(part) for part in np.split(begins, [len(inputs)])])
     spans[len(inputs) :] -= 1  # span k comes before the input text after sentinel k
     kept = (both > EOS_ID) & (both < sentinels)
@@ -33,7 +35,7 @@ def restore_tokens(inputs: np.ndarray, targets: np.ndarray, sentinels: int) -> n
 
 
 def sign(tokens: np.ndarray) -> np.ndarray:
-    """Return the signature (uint32) of a part of a document; the document's is their minimum."""
+    """Return the signature (uint32) of a part; a document's signature is its parts' minimum."""
     ended = np.append(tokens, EOS_ID).astype(np.uint64)
     hashes = np.uint64(0)
     for column in np.lib.stride_tricks.sliding_window_view(ended, min(SHINGLE, len(ended))).T:
@@ -43,7 +45,7 @@ def sign(tokens: np.ndarray) -> np.ndarray:
 
 
 def number_clusters(signatures: Mapping[Document, np.ndarray]) -> dict[Document, int]:
-    """Return the cluster of each document: the place of its first document in sorted order."""
+    """Return each document's cluster: the sorted place of the cluster's first document."""
     langs = [lang for lang, _ in sorted(signatures)]
     keys = MINHASH.make_keys(np.stack([signatures[key] for key in sorted(signatures)]), langs)
     places = np.arange(len(langs), dtype=np.uint64)

@@ -13,14 +13,14 @@ from mswitch.models.config import OF_EXPERTS, ModelConfig
 from mswitch.models.nn.layers import NORM_EPSILON
 from mswitch.pipelines.errors import UserError
 
-#: Class of each model type that can be read.
+#: Hugging Face's class for each model type that can be read.
 ARCHITECTURES = {
     "mt5": "MT5ForConditionalGeneration",
     "t5": "T5ForConditionalGeneration",
     "umt5": "UMT5ForConditionalGeneration",
     "switch_transformers": "SwitchTransformersForConditionalGeneration",
 }
-#: Fields of a ModelConfig that change no logits as long as no token is dropped (the routers' type
+#: Fields of a ModelConfig that change no logits as long as no token is dropped (`router_dtype`
 #: changes them only by rounding).
 TRAINING_FIELDS = (*OF_EXPERTS, "init_scale", "dropout_rate")
 OWN_KEY = "mswitch"
@@ -78,7 +78,8 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         _check_exportable(model)
         kind = "switch_transformers"
     else:
-        # T5's class has every combination; published mT5 checkpoints use MT5's class.
+        # T5's class has every combination of activation and tied embeddings; published mT5
+        # checkpoints use MT5's class.
         kind = "mt5" if model.activation == "geglu" and not model.tied_embeddings else "t5"
         if not model.shared_position_bias:
             kind = "umt5"
@@ -107,7 +108,7 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "vocab_size": model.vocabulary_size,
         OWN_KEY: {name: dataclasses.asdict(model)[name] for name in TRAINING_FIELDS},
     }
-    # transformers 4.56 renamed `torch_dtype` to this. Versions 4 and 5 all read the older name.
+    # transformers 4.56 renamed `torch_dtype` to `dtype`. Versions 4 and 5 all read the older name.
     config.pop("dtype", None)
     if not model.sparse:
         config["feed_forward_proj"] = _FEED_FORWARD[model.activation]
@@ -123,9 +124,10 @@ def write_config(model: ModelConfig, original: Mapping[str, Any] | None = None) 
         "router_dtype": "float32",
     }
     usual = {
-        # That class counts slots per sequence: no sequence up to a group's length drops a token.
+        # SwitchTransformers counts slots per sequence: no sequence up to a group's length drops a
+        # token.
         "expert_capacity": model.group_size,
-        # That class's jitter also changes the experts' input (issue 33969 of transformers).
+        # SwitchTransformers' jitter also changes the experts' input (issue 33969 of transformers).
         "router_jitter_noise": 0.0,
     }
     return {**usual, **config, **sparse}
@@ -165,7 +167,8 @@ def _read_sparse_part(
     _require(config, where, "dense_act_fn", "relu")
     _require(config, where, "router_bias", False)
     _require(config, where, "router_dtype", "float32")
-    # The class computes the steps from these numbers, and ignores *_sparse_step in the file.
+    # Hugging Face's class computes the steps from these numbers, and ignores *_sparse_step in the
+    # file.
     steps = [
         layers // _read_number(config, where, name)
         for name, layers in (

@@ -1,4 +1,4 @@
-"""`import_hf` and `export_hf`: convert a Hugging Face directory to a run, and a run to one.
+"""Convert a Hugging Face directory to a run (`import_hf`), and back (`export_hf`).
 
 An imported run has one checkpoint, at step 0, and can be evaluated and exported like any other. The
 values do not change: float32 imported and exported is the same to the bit.
@@ -41,7 +41,7 @@ from mswitch.pipelines.outputs import file_sha256, read_json_object, stage_outpu
 from mswitch.pipelines.progress import say
 from mswitch.pipelines.vocabulary.model import VocabularyModel, open_vocabulary
 
-#: Largest file that `save_pretrained` of transformers 4 writes.
+#: Maximum bytes of a weights file, as in `save_pretrained` of transformers 4.
 MAX_SHARD_BYTES = 5_000_000_000
 #: Name of an imported model that is not a preset.
 IMPORTED = "imported"
@@ -193,7 +193,6 @@ def read_parameters(files: WeightFiles, model: ModelConfig) -> dict[str, np.ndar
 
 
 def _check_pieces(model: ModelConfig, skeleton: Skeleton) -> None:
-    """Refuse a model if its parameters are not exactly the ones that tensors hold."""
     ours, theirs = set(skeleton.shapes), {piece.parameter for piece in list_pieces(model)}
     sides = ((ours - theirs, "without a tensor"), (theirs - ours, "that the model has not"))
     for names, what in sides:

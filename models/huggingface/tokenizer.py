@@ -17,7 +17,8 @@ from mswitch.pipelines.vocabulary.model import find_sentinels
 
 MODEL, CONFIG, TOKENIZER = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
-#: Text that spells a piece which SentencePiece never finds in text; it is split in two.
+#: Matches `<` if the text spells a special piece, such as `<unk>`. SentencePiece never finds such a
+#: piece in text, so the tokenizer splits the text after `<`.
 _SPELT = r"<(?=(0x[0-9A-F]{2}|extra_id_[0-9]+|/s|unk|pad)>)"
 
 
@@ -52,7 +53,6 @@ def write_tokenizer(directory: Path, model: bytes) -> None:
 
 
 def _make_tokenizer(proto: Any) -> dict[str, Any]:
-    """Return a model in the format of the library tokenizers."""
     kinds, rules = proto.SentencePiece, proto.normalizer_spec
     normalizers: list[dict[str, Any]] = []
     if rules.precompiled_charsmap:
@@ -122,7 +122,10 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _list_scores(proto: Any) -> list[tuple[str, float]]:
-    """Return pieces with their scores; an unknown character costs 10 more than the least."""
+    """Return pieces with their scores; pieces that are never in text get the least score.
+
+    An unknown character then costs 10 more than the least.
+    """
     kinds = proto.SentencePiece
     in_text = (kinds.NORMAL, kinds.USER_DEFINED)
     least = min(piece.score for piece in proto.pieces if piece.type == kinds.NORMAL)

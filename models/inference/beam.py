@@ -60,7 +60,7 @@ def beam_search(
     alpha: float,
     choosable: Bool[Array, " V"],
 ) -> Beams:
-    """Search for the likeliest outputs; traceable.
+    """Search for the likeliest outputs; JAX can trace this function.
 
     Args:
         step: `(cache, tokens [B K], position, real [B K]) -> (logits [B K, V], cache)`; `tokens`
@@ -108,7 +108,7 @@ def beam_search(
         return _Search(position + 1, live, ended, reorder(cache, parents.reshape(-1)))
 
     nothing = jnp.full((batch, beams, length), PADDING, jnp.int32)
-    # All outputs begin equal: only the first counts, or the same would be found K times.
+    # All K outputs begin equal. Only the first counts, or each output would be found K times.
     first = jnp.where(jnp.arange(beams) == 0, 0.0, NEVER) * jnp.ones((batch, 1))
     search = jax.lax.while_loop(
         unfinished,

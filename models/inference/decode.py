@@ -1,9 +1,8 @@
 """Autoregressive decoding: a position at a time, with cached keys and values of earlier ones.
 
 The encoder runs once, and the keys and values for cross-attention are computed once. Then a
-position costs only its own products and a read of the cache. Teacher forcing of a growing prefix
-would compute the whole prefix again. Routers drop no token, so the continuation of a text does not
-depend on the rest of its batch.
+position costs only its own products and a read of the cache. Routers drop no token, so the
+continuation of a text does not depend on the rest of its batch.
 """
 
 from collections.abc import Callable
@@ -32,7 +31,7 @@ class Outputs(NamedTuple):
     scores: Float[Array, " B"]
 
 
-#: `(parameters, inputs) -> outputs`; see `make_decoder`.
+#: Function `(parameters, inputs) -> outputs`, as `make_decoder` returns it.
 Decode = Callable[[Parameters, Int[Array, "B M"]], Outputs]
 
 
@@ -216,6 +215,6 @@ def find_likeliest(logits: Float[Array, "B V"]) -> Int[Array, " B"]:
 
 
 def mask_choosable(rows: int, pieces: int | None) -> Bool[Array, " V"]:
-    """Return a mask of the model's rows that may be written: all pieces except padding."""
+    """Return a mask of the ids that may be chosen: all pieces except padding."""
     ids = jnp.arange(rows)
     return (ids != PADDING) & (ids < (pieces or rows))

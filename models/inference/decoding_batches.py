@@ -33,7 +33,8 @@ from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 #: The shortest length that inputs are padded to.
 SHORTEST = 32
 
-#: `(parameters, inputs [B, M]) -> (tokens [B, T], or labels' numbers [B], and scores [B])`.
+#: Function `(parameters, inputs [B, M]) -> (answers, scores [B])`. Answers are tokens [B, T], or
+#: labels' numbers [B].
 Answer = Callable[[Parameters, Array], tuple[Array, Array]]
 
 
@@ -109,7 +110,7 @@ class Generator:
         return make_decoder(self._skeleton, length, pieces=pieces)
 
     def abstract_parameters(self) -> Parameters:
-        """Return shapes to restore into: each device has all parameters."""
+        """Return shapes to restore a checkpoint into; each device has all parameters."""
         like = self._skeleton.abstract_parameters()
         if self._mesh is None:
             return like
@@ -146,7 +147,7 @@ class Generator:
             for place, row in zip(batch, rows, strict=False):
                 place[: len(inputs[row])] = inputs[row]
             answer = self._compiled(parameters, jnp.asarray(batch))
-            # While the device works on this batch, store the one before.
+            # While the device works on this batch, store the answers to the batch before.
             if pending is not None:
                 take(*pending)
             pending = rows, answer
@@ -176,6 +177,5 @@ def pad_length(length: int) -> int:
 
 
 def _batches(order: Sequence[int], size: int, kind: Callable[[int], int]) -> list[Sequence[int]]:
-    """Split an order into batches of at most `size` rows of the same kind."""
     kinds = (list(rows) for _, rows in itertools.groupby(order, kind))
     return [rows[first : first + size] for rows in kinds for first in range(0, len(rows), size)]

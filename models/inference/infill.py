@@ -23,7 +23,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 from mswitch.tasks.batches.examples import VOCABULARY_PATH
 
 SENTINEL = re.compile(r"<extra_id_(\d+)>")
-#: Most tokens to write for a text, over all its spans.
+#: Maximum number of tokens to write for a text, over all its spans.
 MAX_TOKENS = 256
 
 
@@ -93,7 +93,6 @@ def infill(
 
 
 def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    """Return the tokens of a text with its sentinels, and EOS."""
     numbers = [int(number) for number in SENTINEL.findall(text)]
     if not numbers or len(numbers) > SENTINELS or numbers != list(range(len(numbers))):
         raise UserError(
@@ -111,7 +110,7 @@ def _encode(processor: sentencepiece.SentencePieceProcessor, text: str) -> list[
 def _split_spans(
     processor: sentencepiece.SentencePieceProcessor, output: list[int]
 ) -> dict[int, str]:
-    """Return an output's text for each sentinel: from there to the next."""
+    """Return an output's text after each sentinel, up to the next, by the sentinel's number."""
     last = processor.GetPieceSize() - 1
     tokens: dict[int, list[int]] = {}
     current: list[int] = []

@@ -18,12 +18,13 @@ from mswitch.models.nn.experts import DROPLESS
 from mswitch.models.nn.transformer import PADDING
 from mswitch.models.training.state import Parameters, Skeleton
 
-#: Most logits at a time: with 250,112 pieces, the logits of a few positions are gigabytes.
+#: Maximum number of logits at a time. With 250,112 pieces, the logits of a few positions are
+#: gigabytes.
 MAX_LOGITS = 1 << 26
 
 
 class PrefixTree(NamedTuple):
-    """The prefixes of some token sequences, each after its own prefixes.
+    """All prefixes of some token sequences; a prefix comes after its own prefixes.
 
     Attributes:
         tokens: the last token of each prefix; 0 for the empty one, which is the first.

@@ -56,7 +56,6 @@ _TEXTS = {
     "inputs": "inputs_pretokenized",
     "targets": "targets_pretokenized",
 }
-#: Features of an example that are read.
 _FEATURES = ("inputs", "answers", *_TEXTS.values())
 
 Split = Literal["train", "validation", "test"]
@@ -101,7 +100,7 @@ def answer(
     *,
     step: int | None = None,
 ) -> dict[str, Any]:
-    """Answer texts, which have the form of the task's inputs, made by its template.
+    """Answer texts that have the form of the task's inputs, as its template makes them.
 
     Returns:
         Summary: stage, step, texts (a list of text, prediction, score).
@@ -139,7 +138,7 @@ class Predictor:
         self.task = manifest["task"]
         labels = self.task["labels"]
         for name in self.task["metrics"]:
-            make_metric(name, labels or ())  # raises before any work is done
+            make_metric(name, labels or ())  # raises an error before any work is done
         decode = config.decode or ("labels" if labels else "greedy")
         if decode == "labels" and not labels:
             raise UserError(f"--decode labels: {self.task['name']} has no labels; use beam")
@@ -184,7 +183,7 @@ class Predictor:
             self.files.publish(name)
 
     def step(self, asked: int | None, split: Split) -> int:
-        """Return the checkpoint to use: `asked`, the selected, or the newest."""
+        """Return the step of the checkpoint to use: `asked`, the selected one, or the newest."""
         step = choose_step(self.files, asked)
         selected = asked is not None or (self.run / SELECTED).is_file()
         if not selected and split == "test" and len(self.described["eval_steps"]) > 1:
@@ -195,7 +194,7 @@ class Predictor:
         return step
 
     def record_test_read(self, step: int, again: bool) -> int:
-        """Record that test is read; return how often it was."""
+        """Record that the test split is read; return how often it has been read so far."""
         name = f"{self._part}/{TEST_READS}"
         path = self.run / name
         reads = read_json_object(path)["reads"] if path.is_file() else []
@@ -224,7 +223,7 @@ class Predictor:
         out = storage.join(self.files.place, f"{name}.parquet")
         fix = "--limit, --beams, --alpha, --dtype, or other examples): remove it to predict again"
         reused = is_written(path, out, _SETTINGS, self.settings, fix)
-        # After the checks above, which read nothing of test.
+        # Record the read only after the checks above, which read nothing of test.
         noted_reads = {"test_reads": self.record_test_read(step, again)} if split == "test" else {}
         if reused:
             table = pq.read_table(path)
@@ -243,9 +242,8 @@ class Predictor:
         return {**summary, **scores, **noted_reads}
 
     def _find_own_task(self) -> Any:
-        """Return the seqio task that the examples were made from."""
         from mswitch.tasks.seqio.own_metrics import (
-            find_task,  # imports TensorFlow, which only these tasks need
+            find_task,  # imports TensorFlow, which only seqio's tasks need
         )
 
         return find_task(self.task["seqio"], os.getcwd())

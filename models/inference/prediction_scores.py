@@ -52,7 +52,8 @@ def score_predictions(table: pa.Table, task: Mapping[str, Any]) -> dict[str, Any
     return {
         "languages": languages,
         "mean": {name: _average(languages, name, "value") for name in task["metrics"]},
-        # Metrics of text depend on its language; those of labels do not.
+        # Only labels have a score over all languages, because metrics of text depend on the
+        # language.
         "all": score_rows(rows, "") if labels else None,
         "invalid": sum(row["prediction"] not in labels for row in rows) if labels else 0,
         "rows": len(rows),
@@ -102,6 +103,6 @@ def format_scores(scores: Mapping[str, Any], metrics: Sequence[str]) -> str:
     shown += [
         f"{name} (the task's own): {value:.6g}"
         for name, value in sorted(scores.get("seqio", {}).items())
-        if isinstance(value, float)  # a text may contain a model's output
+        if isinstance(value, float)  # a text may contain a model's output: left out
     ]
     return "\n".join(shown)

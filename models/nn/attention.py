@@ -40,7 +40,7 @@ def relative_position_buckets(
 
 
 class RelativePositionBias(nnx.Module):
-    """A table [heads, buckets], for a stack or for one of its layers."""
+    """Table of position biases [heads, buckets], for a stack or for one of its layers."""
 
     def __init__(self, config: ModelConfig, *, bidirectional: bool, rngs: nnx.Rngs):
         init = jax.nn.initializers.variance_scaling(config.init_scale, "fan_avg", "uniform")
@@ -61,7 +61,7 @@ class RelativePositionBias(nnx.Module):
         return self.table[...][:, self._bucket_pairs(length)][None]
 
     def compute_at(self, position: Int[Array, ""], length: int) -> Float[Array, "1 H 1 K"]:
-        """Return the bias of one of `length` queries; its position may be a traced value."""
+        """Return the bias of one of `length` queries; the position may be a traced value."""
         buckets = jnp.asarray(self._bucket_pairs(length))[position]
         return self.table[...][None, :, None, buckets]
 
@@ -147,7 +147,7 @@ class Attention(nnx.Module):
     def _drop(
         self, values: Float[Array, "B K J"], key: PRNGKeyArray | None
     ) -> Float[Array, "B K J"]:
-        """Drop values instead of weights: equivalent, because all queries drop the same keys."""
+        """Drop values instead of weights, which is equivalent: all queries drop the same keys."""
         if key is None or self.dropout_rate == 0.0:
             return values
         per_head = self._split_heads(values)

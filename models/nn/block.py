@@ -81,7 +81,7 @@ class Block(nnx.Module):
         capacity: int | None,
         key: PRNGKeyArray | None,
     ) -> tuple[Float[Array, "B L D"], RoutingStats | None]:
-        """Apply the block; a dense one has no routing statistics.
+        """Apply the block; a dense block has no routing statistics.
 
         `bias` is shared by all layers; None if each has its own.
         """

@@ -23,12 +23,12 @@ from mswitch.models.nn.router import Router, RoutingStats, queue_positions
 from mswitch.models.nn.sharded_attention import TPUS, find_device_kind
 from mswitch.models.partitioning import BATCH_AXES
 
-#: A capacity without a limit: tokens are sorted by expert.
+#: Capacity without a limit: tokens are sorted by expert, and none is dropped.
 DROPLESS = 0
-#: Limits for the rows of a block. With fewer rows, a product takes as long: each block loads its
-#: expert's kernels again. With more rows, computing takes longer than loading.
+#: Minimum and maximum rows of a block. A product of fewer rows takes as long, because each block
+#: loads its expert's kernels again. With more rows, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
-#: Largest tile of a grouped product on a TPU: rows, and either width of a kernel.
+#: Largest tile of a grouped product on a TPU: number of rows, and each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024
 
 _TOKENS = PartitionSpec(BATCH_AXES, None, None)
@@ -53,7 +53,7 @@ def _take(
 def _take_any(
     x: Float[Array, "N D"], index: Int[Array, " M"], inverse: Int[Array, " N"]
 ) -> Float[Array, "M D"]:
-    """Take rows like `_take`, but any row of `x` if out of range: zeros cost an extra write."""
+    """Take rows like `_take`, but any row of `x` instead of zeros, which cost an extra write."""
     del inverse
     return x.at[index].get(mode="clip")
 
@@ -92,7 +92,7 @@ def _find_places(
 def dispatch(
     tokens: Float[Array, "G S D"], slot: Int[Array, "G S"], experts: int, capacity: int
 ) -> Float[Array, "E G*C D"]:
-    """Queue tokens at their experts; empty places hold some token, without a gradient."""
+    """Queue tokens at their experts; empty places hold any token, which gets no gradient."""
     d_model = tokens.shape[-1]
     place, token = _find_places(slot, experts, capacity)
     return _take_any(tokens.reshape(-1, d_model), token, place).reshape(experts, -1, d_model)
@@ -110,9 +110,9 @@ def combine(
 def dispatch_sharded(
     tokens: Array, slot: Array, experts: int, capacity: int, mesh: Mesh | None
 ) -> Float[Array, "*N E R D"]:
-    """Dispatch on a mesh: each of N senders along `expert` has the rows of its groups.
+    """Dispatch tokens on a mesh; the first axis is the N senders along the mesh axis `expert`.
 
-    Experts are sharded over `expert`, rows over `data`.
+    Each sender has the rows of its groups. Experts are sharded over `expert`, rows over `data`.
     """
     if mesh is None:
         return dispatch(tokens, slot, experts, capacity)
@@ -142,9 +142,9 @@ def combine_sharded(
 
 
 def choose_block_rows(tokens: int, experts: int) -> int:
-    """Return the rows of a block: a power of two, so that half-empty last blocks add at most half.
+    """Return the rows of a block: a power of two so small that empty rows add at most half.
 
-    Below `MIN_BLOCK`, kernels would cost more than rows.
+    Below `MIN_BLOCK` rows, kernels would cost more than rows.
     """
     fitting = max(tokens // (2 * experts), MIN_BLOCK)
     return min(1 << (fitting.bit_length() - 1), MAX_BLOCK)
@@ -188,7 +188,7 @@ def compute_groups(
     *,
     interpret: bool = False,
 ) -> Float[Array, "G S D"]:
-    """Apply each token's expert to it, by Megablox' product of sorted rows for each kernel.
+    """Apply each token's expert to it; Megablox multiplies the sorted rows by each kernel.
 
     On a TPU this reads and writes less memory than blocks do.
 
@@ -215,7 +215,7 @@ def compute_groups(
 
 
 def apply_gate(y: Float[Array, "G S D"], gate: Float[Array, "G S"]) -> Float[Array, "G S D"]:
-    """Scale by the gate, in float32: its gradient is a sum over the model's width."""
+    """Multiply by the gate in float32: the gate's gradient is a sum over the model's width."""
     return (y.astype(jnp.float32) * gate[..., None]).astype(y.dtype)
 
 
@@ -296,10 +296,11 @@ class SwitchFeedForward(nnx.Module):
             mesh=self.mesh,
             in_specs=(_TOKENS, _SLOTS, _INTO, _BACK),
             out_specs=_TOKENS,
-            check_vma=not grouped,  # Megablox does not say how its output varies
+            check_vma=not grouped,  # Megablox does not say over which axes its output varies
         )
         def local(tokens: Array, expert: Array, into: list[Array], back: Array) -> Array:
-            # Kernels vary over `model` too; so a block without tokens has the type of the others.
+            # Let tokens vary over `model`, as kernels do, so that blocks with and without tokens
+            # have one type.
             tokens = jax.lax.pcast(tokens, "model", to="varying")
             return jax.lax.psum(compute(tokens, expert, into, back), "model")
 
@@ -341,7 +342,7 @@ class SwitchFeedForward(nnx.Module):
     def _drop(
         self, hidden: Float[Array, "*N E R F"], capacity: int, key: PRNGKeyArray | None
     ) -> Float[Array, "*N E R F"]:
-        """Drop by expert and group, with the groups in order, so that every mesh drops the same."""
+        """Apply dropout by expert and ordered group, so that every mesh drops the same values."""
         if key is None or self.config.expert_dropout_rate == 0.0:
             return hidden
         experts, _, width = hidden.shape[-3:]

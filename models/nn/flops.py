@@ -8,7 +8,7 @@ compiled for TPUs.
 from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
-#: The backward pass of a product is two products of the same size, one per operand.
+#: A product's forward pass is one product, its backward pass two of the same size, one per operand.
 FORWARD_AND_BACKWARD = 3
 
 

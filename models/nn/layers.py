@@ -96,7 +96,7 @@ class Embedding(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Look tokens up.
+        """Look up the embeddings of tokens.
 
         The cast comes last, so that a token's gradient, a sum over its positions, is in float32.
         """
@@ -155,7 +155,7 @@ class FeedForward(nnx.Module):
     def __call__(
         self, x: Float[Array, "B L D"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "B L D"]:
-        """Apply to every position."""
+        """Apply the layer to every position."""
         if key is None or self.dropout_rate == 0.0:
             return self.wo(self._compute_hidden(x))
         return jax.lax.platform_dependent(x, key, cpu=self._drop_flat, default=self._drop)

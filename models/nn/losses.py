@@ -18,7 +18,7 @@ Losses = TypeVar("Losses", bound=tuple[Array, ...])
 
 
 class Head(NamedTuple):
-    """The factors of a model's logits, which are the product of the scaled `x` and `kernel`."""
+    """Factors of a model's logits, which are `(x * scale) @ kernel`."""
 
     x: Float[Array, "B T D"]
     kernel: Float[Array, "D V"]
@@ -52,7 +52,7 @@ def compute_distilled_losses(
     temperature: float,
     chunks: int,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T"]]:
-    """Compute `compute_token_losses` of the student and its cross-entropy with the teacher.
+    """Compute the student's token losses, and its cross-entropy with the teacher's predictions.
 
     Both models predict at `temperature`. The cross-entropy is multiplied by its square, so that
     gradients keep their size (Hinton et al. 2015). Both logits are computed chunk by chunk, so only
@@ -80,7 +80,7 @@ def _token_losses(logits: Array, targets: Array) -> tuple[Array, Array]:
 
 
 def _compute_in_chunks(losses: Callable[..., Losses], chunks: int, *arrays: Array) -> Losses:
-    """Compute `losses` of arrays [B, T, ...] in `chunks` parts, again in the backward pass."""
+    """Compute `losses` of arrays [B, T, ...] in `chunks` parts; the backward pass repeats this."""
     batch, length = arrays[0].shape[:2]
     chunks = min(chunks, length)
     if chunks == 1:
@@ -120,7 +120,7 @@ def balance_loss(
     if scope == "global":
         total = jnp.maximum(tokens.sum(), 1.0)
         return experts * (counts.sum(axis=0) * mass.sum(axis=0)).sum() / jnp.square(total)
-    # Mean over groups, so that microbatches of whole groups add up to the full batch.
+    # Average over groups, so that microbatches of whole groups add up to the full batch.
     in_group = jnp.maximum(tokens, 1.0)[:, None]
     fraction, mean_probability = counts / in_group, mass / in_group
     return experts * (fraction * mean_probability).sum(axis=-1).mean()

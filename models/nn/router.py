@@ -1,4 +1,4 @@
-"""Top-1 routing (Switch Transformers, section 2): each token's expert, and its slot there.
+"""Choose each token's expert and its slot there: top-1 routing (Switch Transformers, section 2).
 
 The router runs in float32 inside bfloat16 training (selective precision, section 2.4), unless
 configured for bfloat16, to see its effect. Statistics are always float32. Padding is never routed
@@ -32,9 +32,9 @@ ROUTER_INITS: dict[RouterInit, Initializer] = {
 }
 
 
-#: Number of tokens among which queues are counted pair by pair.
+#: Number of tokens in a block, within which queue positions are counted pair by pair.
 _BLOCK = 64
-#: Probability of the hash's expert in a new `token` router.
+#: Probability that a new `token` router gives to the expert that the hash chooses.
 _FIRST_GATE = 0.7
 
 
@@ -81,7 +81,7 @@ class Routing(NamedTuple):
 
 
 class Router(nnx.Module):
-    """A linear map to one logit per expert, softmax, argmax; or a hash of the token's id.
+    """Chooses an expert by the argmax of linear logits, or by a hash of the token's id.
 
     A `token` router adds the token's row of a learned table to the logits. It first routes like the
     hash: its linear map begins with zeros, and its table with the hash's choices.
@@ -149,7 +149,7 @@ class Router(nnx.Module):
 
 @jax.custom_vjp
 def _project(x: Float[Array, "G S D"], kernel: Float[Array, "D E"]) -> Float[Array, "G S E"]:
-    """Multiply in three passes; gradients use a TPU's single pass, as for other kernels."""
+    """Multiply in three bfloat16 passes; gradients use one pass, as for other kernels on a TPU."""
     return jnp.einsum("gsd,de->gse", x, kernel, precision="high")
 
 
@@ -181,12 +181,13 @@ def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) ->
 def look_up(
     table: Float[Array, "V E"], ids: Int[Array, "G S"], mesh: Mesh | None
 ) -> Float[Array, "G S E"]:
-    """Take the rows of `ids`, with groups sharded over data x expert and columns over `expert`.
+    """Take the table's rows of `ids`; groups are sharded over data x expert, columns over `expert`.
 
     Each device looks up its columns for the tokens of all devices along `expert`. Then `all_to_all`
     brings every token its whole row. The table itself is never gathered along that axis.
     """
-    if mesh is None or table.shape[1] % mesh.shape["expert"]:  # a teacher may not be divisible
+    # The axis may not divide a teacher's experts.
+    if mesh is None or table.shape[1] % mesh.shape["expert"]:
         return table[ids]
 
     @functools.partial(
@@ -203,7 +204,7 @@ def look_up(
 
 
 def _round(x: Array) -> Array:
-    """Round values of type bfloat16, since XLA keeps more digits in fused operations."""
+    """Round values of type bfloat16, because XLA keeps more digits in fused operations."""
     if x.dtype != jnp.bfloat16:
         return x
     bits = jnp.finfo(jnp.bfloat16)
@@ -264,7 +265,7 @@ def _take_slots(
 def queue_positions(
     expert: Int[Array, "G S"], experts: int
 ) -> tuple[Int[Array, "G S"], Int[Array, "G E"]]:
-    """Count the earlier tokens of each token's group and expert, and the tokens of each expert.
+    """Count, for each token, the earlier ones of its group and expert; count each expert's tokens.
 
     Tokens are counted in blocks. A running sum for every token and expert would be written and read
     as often as the logits. An expert of -1 is not counted.

@@ -17,8 +17,8 @@ from mswitch.pipelines.errors import UserError
 
 #: Widths of a head that the kernel was compiled for.
 WIDTHS = (64, 128)
-#: TPUs that the kernel compiles for, by the beginning of JAX's name. v4 has 16 MB of on-chip
-#: memory, the others at least four times as much. Kernels on v3 have no bfloat16 products.
+#: TPUs that the kernel compiles for, by the beginning of JAX's name for them. v4 has 16 MB of
+#: on-chip memory, the others at least four times as much. Kernels on v3 have no bfloat16 products.
 TPUS = {
     "TPU v4": KernelOptions(tile_values=1024 * 128, longest=1024),
     "TPU v5": KernelOptions(),
@@ -28,7 +28,7 @@ TPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class KernelMask:
-    """A mask in the kernel's form, with the kernel's options.
+    """Attention mask in the form that the kernel takes, with the kernel's options.
 
     Attributes:
         keys: example of each key; without `queries`, 0 hides a key.
@@ -54,7 +54,7 @@ def find_device_kind(mesh: Mesh | None) -> str:
 def choose_kernel(
     choice: AttentionChoice, width: int, lengths: tuple[int, int], kind: str
 ) -> KernelOptions | None:
-    """Return how the kernel runs on a kind of device, or None if XLA computes attention.
+    """Return the kernel's options for a kind of device, or None if XLA computes attention.
 
     Args:
         choice: `--attention`.

@@ -11,7 +11,8 @@ of one array, `window[y, c] = diagonals[c - y + ...]`. From one tile to the next
 a tile's size. The first row of the batch fills the array, and the others reuse it. The bias's
 gradient is summed over the batch in such an array, and returned as diagonals.
 
-Interpreted on CPU (slowly), and compiled for TPUs ahead of time; never timed on one.
+The kernel ran interpreted on CPU (slowly), and was compiled for TPUs ahead of time, but never timed
+on a TPU.
 """
 
 import dataclasses
@@ -26,12 +27,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
-#: A masked logit (T5X's value): a query without any key attends to all of them evenly.
+#: Logit of a masked key (T5X's value). A query whose keys are all masked attends to all evenly.
 MASKED = -1e10
 #: Logit of positions beyond the last key: they get no weight even if all keys are masked.
 OUTSIDE = -3e38
 LANES, SUBLANES = 128, 8
-#: On-chip memory that the compiler may use; it uses less on generations that have less.
+#: Bytes of on-chip memory that the compiler may use. It uses less on TPU generations with less.
 VMEM_BYTES = 100 * 2**20
 
 
@@ -52,7 +53,7 @@ class KernelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Sizes of one call and of its parts."""
+    """Sizes of one call of the kernel, and of its tiles."""
 
     batch: int
     heads: int
@@ -66,13 +67,13 @@ class _Call:
 
     @property
     def joined(self) -> int:
-        """Heads of a grid step: the fewest whose width is a multiple of 128 lanes, or all."""
+        """Number of heads in a grid step: the fewest that fill a multiple of 128 lanes, or all."""
         counts = (count for count in range(1, self.heads) if self.heads % count == 0)
         return next((count for count in counts if count * self.width % LANES == 0), self.heads)
 
     @property
     def lanes(self) -> list[slice]:
-        """Lanes of each joined head."""
+        """Lanes of each head in a grid step."""
         return [slice(head * self.width, (head + 1) * self.width) for head in range(self.joined)]
 
     @property
@@ -89,7 +90,7 @@ class _Call:
 
     @property
     def tile(self) -> int:
-        """Queries at a time: a divisor of all, in whole lanes."""
+        """Number of queries at a time: a multiple of 128 that divides `padded_queries`."""
         most = max(self.options.tile_values // self.padded_keys, LANES)
         sizes = range(LANES, self.padded_queries + 1, LANES)
         return max(size for size in sizes if self.padded_queries % size == 0 and size <= most)
@@ -99,7 +100,7 @@ class _Call:
         return self.diagonals - self.tile
 
     def cost(self, *, products: int, arrays: int) -> pl.CostEstimate:
-        """Estimate the cost of `products` products and `arrays` bytes per query or key value."""
+        """Estimate the cost of `products` products, and `arrays` bytes per query or key value."""
         pairs = self.batch * self.heads * self.queries * self.keys
         positions = self.batch * self.heads * (self.queries + self.keys)
         return pl.CostEstimate(
@@ -110,12 +111,12 @@ class _Call:
 
 
 def padded(length: int) -> int:
-    """Return the next multiple of 128."""
+    """Round a length up to a multiple of 128."""
     return -(-length // LANES) * LANES
 
 
 def diagonal_distances(queries: int, keys: int) -> Int[np.ndarray, " diagonals"]:
-    """Return query minus key of each diagonal, in the order of a bias of `t5_attention`."""
+    """Return each diagonal's distance, query minus key, in the order of `t5_attention`."""
     return np.arange(padded(queries) + padded(keys)) - padded(keys)
 
 
@@ -357,8 +358,9 @@ def _window_part(call: _Call, start: Int[Array, ""]) -> slice | pl.Slice:
     return pl.ds(first, call.padded_keys)
 
 
-# window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r. All diagonals are rolled
-# by 8 j + r lanes, r of them by sublane. Then all rows with this j are in whole registers.
+# Filling the window: window[y, c] = diagonals[c - y + window_rows], with y = 128 i + 8 j + r. For
+# each j, sublane r holds all diagonals rolled by 8 j + r lanes. All rows with this j are then in
+# whole registers.
 
 
 def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
@@ -387,7 +389,7 @@ def _fill_window_at_first_row(call: _Call, ref: types.SimpleNamespace) -> None:
 
 
 def _sum_window_at_last_row(call: _Call, ref: types.SimpleNamespace) -> None:
-    """Sum the bias's gradient along its diagonals: the transpose of filling the window."""
+    """Sum the bias's gradient along the window's diagonals, which reverses filling the window."""
     if not call.biased:
         return
 

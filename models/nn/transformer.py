@@ -81,7 +81,7 @@ class Stack(nnx.Module):
 
     @property
     def unrolled(self) -> Sequence[Period]:
-        """The periods, one by one."""
+        """The periods as separate modules."""
         if isinstance(self.periods, Period):
             return slice_periods(self.periods, self.count)
         return self.periods
@@ -239,7 +239,8 @@ class Transformer(nnx.Module):
             seen = target
         else:
             target, source, packed = target_real, source_real, False
-            # Padding comes last, so only padding sees it, and its output is never read.
+            # Padding comes last, so the causal mask lets only padding see it, and its output is
+            # never read.
             seen = jnp.ones((1, target.shape[1]), bool)
         target_mask = self._make_mask(target, seen, packed=packed, causal=True)
         memory_mask = self._make_mask(target, source, packed=packed)
@@ -301,7 +302,7 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Make the mask of the keys each query sees: real ones or, if packed, its example's.
+        """Make the mask of the keys that each query sees: real keys or, if packed, its example's.
 
         Padding of packed rows sees only padding, and its output is never read.
         """

@@ -1,9 +1,9 @@
 """Compile a training step for a TPU slice or for GPUs that are absent.
 
-It needs libtpu or JAX's plugin for CUDA. `python -m mswitch.models.planning.compile REQUEST` takes
-a `CompileRequest` as JSON and prints a `CompileResult` as the last line of its output. It ends when
-its standard input does. libtpu needs its own process: it makes JAX look for a TPU's metadata for a
-minute, unless the environment prevents it.
+Compiling needs libtpu or JAX's plugin for CUDA. `python -m mswitch.models.planning.compile REQUEST`
+takes a `CompileRequest` as JSON and prints a `CompileResult` as the last line of its output. The
+process ends when its standard input does. libtpu needs its own process: it makes JAX look for a
+TPU's metadata for a minute, unless the environment prevents it.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from mswitch.models.lifeline import exit_with_parent
 from mswitch.models.planning.gpu_target import describe_gpu
 from mswitch.models.planning.topology import Topology, parse_topology
 
-#: Environment for loading libtpu: no TPU, no metadata server, one host.
+#: Environment variables for loading libtpu without a TPU or a metadata server, as one host.
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -29,8 +29,8 @@ ENVIRONMENT = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
-#: Environment for loading JAX's plugin for CUDA: no GPU. Triton's matrix products need tiles that
-#: are found only by measuring on a GPU, so all products use cuBLAS.
+#: Environment variables for loading JAX's plugin for CUDA without a GPU. Triton's matrix products
+#: need tiles that are found only by measuring on a GPU, so all products use cuBLAS.
 GPU_ENVIRONMENT = {
     "JAX_PLATFORMS": "",
     "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
@@ -51,12 +51,12 @@ class CompileRequest:
     targets_length: int
 
     def to_json(self) -> str:
-        """Return one line for `from_json`."""
+        """Return the request as a line for `from_json`."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> "CompileRequest":
-        """Read a line from `as_json`."""
+        """Read a line from `to_json`."""
         fields = json.loads(line)
         model, train = ModelConfig(**fields.pop("model")), TrainConfig(**fields.pop("train"))
         return cls(model=model, train=train, **fields)

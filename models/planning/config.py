@@ -8,7 +8,7 @@ from mswitch.pipelines.config_checks import Count, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-    """The batch to plan for, and fixed settings; None lets the memory model choose.
+    """The batch to plan for, and fixed settings; the memory model chooses settings that are None.
 
     Attributes:
         batch_size: sequences per step, over all devices.

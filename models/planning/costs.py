@@ -49,7 +49,7 @@ class Costs:
 
 
 def count_costs(text: str, topology: Topology) -> Costs:
-    """Count the costs of optimised HLO."""
+    """Count the costs of a program from its optimised HLO."""
     module, chip = Module.parse(text), topology.chip
     parts = {part: {"flops": 0, "memory_bytes": 0, "secs": 0.0} for part in (*PARTS, REST)}
     in_passes, fused = 0, module.list_fused()
@@ -88,7 +88,8 @@ def _count_collectives(
             kind = instruction.opcode.removesuffix("-start")
             if kind in _SENT:
                 channel = re.search(r"channel_id=(\d+)", instruction.attributes)
-                # A collective appears in each of the fusions that it overlaps with.
+                # A collective appears in every fusion that it overlaps with: count it once, by its
+                # channel.
                 key = channel[1] if channel and name in fused else instruction.name
                 channels[key] = (kind, instruction, max(times, channels.get(key, (0, 0, 0))[2]))
     kinds: dict[str, dict[str, int]] = {}
@@ -106,7 +107,7 @@ def _count_collectives(
 
 
 def _count_result_bytes(collective: Instruction) -> int:
-    """Return the bytes of the results; a start may list its operands before, and scalars after."""
+    """Return a collective's result bytes; a `-start` may list operands before and scalars after."""
     arrays = [array for array in collective.arrays if array.shape]
     if len(arrays) > len(collective.operands):
         arrays = arrays[len(collective.operands) :]
@@ -114,7 +115,7 @@ def _count_result_bytes(collective: Instruction) -> int:
 
 
 def read_group(attributes: str) -> list[int]:
-    """Read the devices of one instance of a collective; of pairs, the pair farthest apart."""
+    """Read the devices of one group of a collective; among pairs, the pair farthest apart."""
     pairs = re.search(r"source_target_pairs=\{(\{[^}]*\}(?:,\{[^}]*\})*)\}", attributes)
     if pairs:
         ends = [[int(end) for end in pair] for pair in re.findall(r"(\d+),(\d+)", pairs[1])]
@@ -140,7 +141,7 @@ def read_group(attributes: str) -> list[int]:
 
 
 def _arrange(shape: str, order: str | None) -> np.ndarray:
-    """Return device numbers in the order of a shape, transposed to `order`."""
+    """Return device numbers as an array of a shape, transposed to `order`."""
     sizes = [int(size) for size in shape.split(",")]
     ids = np.arange(math.prod(sizes)).reshape(sizes)
     return ids.transpose([int(axis) for axis in order.split(",")]) if order else ids

@@ -76,7 +76,8 @@ def compile_elsewhere(request: CompileRequest) -> CompileResult:
     """Run `compile_step` in a process that has the compiler."""
     compiler = COMPILERS[parse_topology(request.topology).platform]
     python = find_python(compiler)
-    # Nothing is written to it: the child ends when this process ends, for any reason.
+    # Nothing is written to this pipe. It closes when this process ends for any reason, which ends
+    # the child.
     lifeline, held = os.pipe()
     try:
         done = subprocess.run(

@@ -22,7 +22,7 @@ _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _FRAME = re.compile(r"\bstack_frame_id=(\d+)")
 _KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
-#: Opcodes whose called computation only combines two values, and is no separate work.
+#: Opcodes whose called computation only combines two values, and does not count as separate work.
 _REDUCERS = frozenset(
     (
         "all-reduce",
@@ -62,7 +62,7 @@ class ArrayType:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation.
+    """An instruction of a computation: one line of HLO text.
 
     Attributes:
         name: unique in the module.
@@ -156,7 +156,7 @@ class Module:
         }
 
     def list_runs(self) -> Iterator[tuple[str, int]]:
-        """Yield each call of a computation, as its name and how often it runs, entry first."""
+        """Yield each called computation's name and how often that call runs, the entry first."""
         pending = [(self.entry, 1)]
         while pending:
             name, times = pending.pop()
@@ -221,7 +221,7 @@ def _find_closing_parenthesis(text: str) -> int:
 
 
 def _parse_frames(text: str) -> dict[int, tuple[str, ...]]:
-    """Read the tables before the first computation: each stack's functions, innermost first."""
+    """Read each stack's functions, innermost first, from tables before the first computation."""
     tables: dict[str, dict[int, str]] = {}
     for title in ("FileNames", "FunctionNames", "FileLocations", "StackFrames"):
         match = re.search(rf"^{title}\n((?:\d+ .*\n)+)", text, re.MULTILINE)

@@ -18,25 +18,28 @@ from mswitch.models.partitioning import AXES
 from mswitch.models.training.optimizer import make_optimizer
 from mswitch.models.training.state import Skeleton
 
-#: bfloat16 arrays kept for the backward pass of scanned layers. With the feed-forward width:
-#: projections and their product. With the model's width, for each layer of an encoder's and a
-#: decoder's block: the residual stream and its normalised values. With the width of all heads:
-#: queries, keys, values and their sums; keys and values of the inputs come on top.
+#: Numbers of bfloat16 arrays that scanned layers keep for the backward pass, by width.
+#: Feed-forward: projections and their product. Model, for each layer of an encoder's or a decoder's
+#: block: residual stream and its normalised values. All heads: queries, keys, values and their
+#: sums; keys and values of the inputs come on top.
 FEED_FORWARD_KEPT = {"geglu": 3, "relu": 2}
 ENCODER_KEPT, DECODER_KEPT = 2 * 2, 3 * 2
 ENCODER_PROJECTIONS, DECODER_PROJECTIONS = 4, 6
-#: Attention keeps its probabilities in float32 and, for the product with values, in bfloat16.
+#: Bytes kept per attention weight: probabilities in float32 and, for the product with values, in
+#: bfloat16.
 ATTENTION_KEPT_BYTES = 4 + 2
-#: A sparse block keeps its queues, and in float32 the router's input before and after jitter and
-#: two values for each token and expert. These were read from compiled steps of mSwitch-Base.
+#: Bytes per value that a sparse block keeps: its queues, in float32 the router's input before and
+#: after jitter, and in float32 two values for each token and expert. These were read from compiled
+#: steps of mSwitch-Base.
 QUEUE_KEPT_BYTES = 2
 ROUTER_INPUT_KEPT_BYTES = 2 * 4
 ROUTER_KEPT_BYTES = 2 * 4
-#: At the peak there are float32 arrays of the logits and of the vocabulary's table, gathered from
-#: all devices. A TPU's programs have one of each; a GPU's also write the gradients of both.
+#: Bytes at the peak per value of the logits, and of the vocabulary's table gathered from all
+#: devices. A TPU's programs have one float32 array of each; a GPU's also write the gradients of
+#: both.
 LOGITS_BYTES = {"tpu": 4, "gpu": 8}
 GATHERED_TABLE_BYTES = {"tpu": 4, "gpu": 8}
-#: Largest predicted share of a device's memory for a setting that is tried: steps took up to 11 %
+#: Largest predicted share of a device's memory at which a setting is tried: steps took up to 11 %
 #: more than predicted (docs/reference/tpu.md).
 USABLE_SHARE = 0.9
 
@@ -50,7 +53,7 @@ class StateMemory:
 
     @property
     def total(self) -> int:
-        """Bytes of both."""
+        """Bytes of parameters and moments."""
         return self.parameters + self.optimizer
 
 
@@ -73,7 +76,7 @@ class StepMemory:
 
     @property
     def total(self) -> int:
-        """Sum of all parts."""
+        """Bytes of all parts together."""
         return self.state.total + self.gradients + self.activations + self.working
 
 
@@ -100,7 +103,7 @@ def predict_step_memory(
     targets_length: int,
     platform: Literal["tpu", "gpu"] = "tpu",
 ) -> StepMemory:
-    """Estimate the peak on each device."""
+    """Estimate the peak memory of a step on each device."""
     parts = _list_shares(model, train, inputs_length, targets_length)
     periods = [_count_period_kept(model, train, part) for part in parts]
     counts = (model.encoder_layers // model.period, model.decoder_layers // model.period)
@@ -155,7 +158,6 @@ def _list_shares(model: ModelConfig, train: TrainConfig, inputs: int, targets: i
 
 
 def _count_period_kept(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
-    """Count the bytes that one period of a stack keeps for its backward pass."""
     dense = _count_block_kept(model, train, part, sparse=False)
     if not model.sparse:
         return dense
@@ -182,7 +184,7 @@ def _count_block_kept(
 def _count_attention_weights(model: ModelConfig, train: TrainConfig, part: _Part) -> float:
     """Count the bytes of a block's attention weights, with cross-attention in a decoder.
 
-    The kernel writes none.
+    The attention kernel writes no weights.
     """
     if train.attention == "kernel":
         return 0.0

@@ -23,7 +23,7 @@ MOST_BATCH_BITS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """A way to train.
+    """Mesh and memory settings for a training, with their predicted costs.
 
     Attributes:
         train: mesh, microbatches, loss chunks, remat.
@@ -62,7 +62,7 @@ def rank_settings(
 
 
 def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -> int | None:
-    """Return the power of two nearest to the batch that some setting divides, or None."""
+    """Return the power of two nearest to the batch size that some setting divides, or None."""
     near = round(math.log2(config.batch_size))
     for power in sorted(range(MOST_BATCH_BITS), key=lambda power: (abs(power - near), -power)):
         other = dataclasses.replace(config, batch_size=1 << power)
@@ -73,7 +73,6 @@ def _find_dividing_batch(model: ModelConfig, config: PlanConfig, devices: int) -
 
 
 def _check_asked(model: ModelConfig, config: PlanConfig, topology: Topology) -> None:
-    """Check the options for the mesh; a complete mesh must also divide batch and model."""
     asked = (config.data_parallel, config.expert_parallel, config.model_parallel)
     product, devices = math.prod(size or 1 for size in asked), topology.devices
     if devices % product or (None not in asked and product != devices):
@@ -142,7 +141,7 @@ def _list_memory_settings(
             continue
         for loss_chunks in chunks:
             for remat in get_args(Remat):
-                # The kernel keeps no weights that could be computed again.
+                # The attention kernel keeps no weights, so remat `attention` would save no memory.
                 needless = remat == "attention" and config.attention == "kernel"
                 if config.allows("remat", remat) and not (needless and config.remat is None):
                     yield dataclasses.replace(
@@ -161,7 +160,7 @@ def _estimate_secs(
     topology: Topology,
     counts: dict[str, int],
 ) -> float:
-    """Estimate a step's time for ranking: compute, then weights' traffic, then collectives."""
+    """Estimate a step's time for ranking: computing, sending, and moving weights."""
     chip, parts = topology.chip, train.microbatches
     flops = count_training_step_flops(model, train.batch_size, *lengths) + count_recomputed_flops(
         model,
@@ -190,10 +189,11 @@ def _estimate_secs(
         sending += _estimate_sending_secs(
             topology, "all-to-all", sent, train.expert_parallel, width
         )
-    # An all-reduce after attention and after feed-forward, forward and backward.
+    # Attention and feed-forward each end with an all-reduce, forward and backward.
     sent = 2 * layers * tokens * model.d_model * 2 * 2 * passes
     sending += _estimate_sending_secs(topology, "all-reduce", sent, width, 1)
-    # A gradient is written and summed over devices; a microbatch's is also added to a sum.
+    # Bytes per gradient: it is written and summed over devices; a microbatch's is also added to a
+    # sum.
     gradient_bytes = 12 if parts == 1 else 24
     traffic = (others + experts) * (2 * passes + gradient_bytes) * parts
     return (

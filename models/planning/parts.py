@@ -6,7 +6,8 @@ import re
 from mswitch.models.planning.hlo import Computation, Instruction, Module
 
 REST = "rest"
-#: Functions of each part, as module.function. The innermost function that matches decides.
+#: Pattern of the functions (module.function) of each part. The innermost function that matches
+#: decides.
 PARTS = {
     "attention": r"(?!attention\.Attention\.)\w*attention\w*\.",
     "projections": r"attention\.Attention\.",
@@ -20,7 +21,7 @@ _PATTERNS = {part: re.compile(pattern) for part, pattern in PARTS.items()}
 
 
 def name_parts(module: Module, computation: Computation) -> dict[str, str]:
-    """Return the part of each instruction that has one, by the instruction's name.
+    """Map instructions' names to parts of the step; instructions without a part are absent.
 
     Instructions without a known function, such as slices of a loop, get the part of their largest
     operand, else of their largest user.
@@ -38,7 +39,7 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
     for instruction in computation.values():
         for operand in operands[instruction.name]:
             users[operand.name].append(instruction)
-    # Operands come before their users.
+    # Operands come before their users: go forwards for operands, and backwards for users.
     for order, others in ((list, operands), (reversed, users)):
         for instruction in order(computation.values()):
             named = [other for other in others[instruction.name] if other.name in parts]
@@ -49,7 +50,6 @@ def name_parts(module: Module, computation: Computation) -> dict[str, str]:
 
 
 def _own_part(module: Module, instruction: Instruction) -> str | None:
-    """Return the part by the functions of an instruction, or of the instructions fused in it."""
     inside = [
         fused
         for name in (instruction.list_called() if instruction.opcode == "fusion" else [])

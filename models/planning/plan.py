@@ -36,7 +36,7 @@ def make_plan(
     config = dataclasses.replace(config, attention=_choose_attention(model, config, slice_))
     for warning in warn_of_small_groups(model, *config.shape):
         say("plan", warning)
-    # No mesh is needed: the tree and its shapes are the same on all meshes.
+    # The skeleton needs no mesh: its tree and shapes are the same on all meshes.
     skeleton = Skeleton.build(model, TrainConfig(batch_size=config.batch_size, scan_layers=True))
     settings = rank_settings(model, config, slice_, skeleton)
     limit = slice_.chip.hbm_bytes
@@ -67,7 +67,6 @@ def make_plan(
 def _choose_attention(
     model: ModelConfig, config: PlanConfig, topology: Topology
 ) -> AttentionChoice:
-    """Choose how the slice's devices compute attention."""
     lengths = (config.inputs_length, config.targets_length)
     gpu = topology.chip.gpu
     kind = gpu.name if gpu else f"TPU {topology.name.partition(':')[0]}"
@@ -140,7 +139,7 @@ def compute_ratios(plan: Mapping[str, Any], baseline: Mapping[str, Any]) -> dict
 def _find_smaller_batch(
     model: ModelConfig, config: PlanConfig, topology: Topology, skeleton: Skeleton
 ) -> int | None:
-    """Return the largest half, quarter and so on of the batch that should fit, or None."""
+    """Halve the batch until it is predicted to fit; return its size, or None if none fits."""
     limit, size = USABLE_SHARE * topology.chip.hbm_bytes, config.batch_size
     while size % 2 == 0:
         size //= 2
@@ -159,7 +158,7 @@ def _find_smaller_batch(
 def _compile(
     model: ModelConfig, config: PlanConfig, topology: Topology, chosen: Setting
 ) -> CompileResult:
-    """Compile the chosen setting, unless even its state is larger than the memory."""
+    """Compile the chosen setting, unless its state alone exceeds a device's memory."""
     train, memory = chosen.train, chosen.memory
     if memory.state.total > topology.chip.hbm_bytes:
         say(
@@ -204,7 +203,6 @@ def _report_compiled(
     chosen: Setting,
     result: CompileResult,
 ) -> dict[str, Any]:
-    """Return the compiler's figures and figures derived from them."""
     train = chosen.train
     lengths = (config.inputs_length, config.targets_length)
     analytic = count_training_step_flops(model, train.batch_size, *lengths)
@@ -250,7 +248,6 @@ def _report_compiled(
 
 
 def _select_distinct(settings: list[Setting]) -> list[Setting]:
-    """Return the fastest setting of each mesh, at most `SUGGESTIONS`."""
     best: dict[tuple[int, int, int], Setting] = {}
     for setting in settings:
         train = setting.train

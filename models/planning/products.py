@@ -101,7 +101,7 @@ def count_dot_flops(dot: Instruction, computation: Computation) -> int:
 
 
 def count_convolution_flops(convolution: Instruction, computation: Computation) -> int:
-    """Count the FLOPs of a `convolution`; TPUs run every matrix product as one.
+    """Count the FLOPs of a `convolution`; on TPUs every matrix product is a convolution.
 
     Batch dimensions of a product become spatial ones, with padding and dilation. Only positions
     where both operands have values count.
@@ -130,7 +130,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
             window_dilation=int(field("rhs_dilate", dimension, "1")),
         )
     groups = re.search(r"batch_group_count=(\d+)", convolution.attributes)
-    # The kernel's dimension `i` is already one feature group's share.
+    # The kernel's dimension `i` counts only the input features of one group.
     batch = left[labels[1].index("b")] // (int(groups[1]) if groups else 1)
     return 2 * positions * batch * kernel[labels[2].index("i")] * kernel[labels[2].index("o")]
 
@@ -138,7 +138,7 @@ def count_convolution_flops(convolution: Instruction, computation: Computation) 
 def _count_valid_positions(
     *, out: int, size: int, window: int, stride: int, low: int, dilation: int, window_dilation: int
 ) -> int:
-    """Count the pairs of output and window positions that meet a value of the input."""
+    """Count the pairs of output and window positions at which the input has a value."""
     last = (size - 1) * dilation
     valid = 0
     for tap in range(window):
@@ -151,5 +151,4 @@ def _count_valid_positions(
     return valid
 
 
-#: Functions that count the FLOPs of matrix products, by opcode.
 _PRODUCTS = {"dot": count_dot_flops, "convolution": count_convolution_flops}

@@ -77,7 +77,6 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 
 
 def _list_figures(plan: dict[str, Any], parts: list[str]) -> dict[str, str]:
-    """Return the figures of a plan that are compared, by name."""
     estimate = plan["estimate"] or {}
 
     def secs(value: float | None) -> str:
@@ -104,7 +103,6 @@ def _format_part(part: dict[str, float] | None) -> str:
 
 
 def _format_parts(plan: dict[str, Any]) -> list[str]:
-    """Format the costs of each part of the step on one device."""
     rows = list(plan["parts"].items())
     keys = ("memory_bytes", "flops", "secs")
     rows.append(("all", {key: sum(part[key] for _, part in rows) for key in keys}))

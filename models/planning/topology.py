@@ -11,7 +11,7 @@ from mswitch.pipelines.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice, or hosts of GPUs.
+    """A TPU slice, or hosts of GPUs.
 
     Attributes:
         name: libtpu's name of the slice, or the same form for GPUs.
@@ -56,7 +56,7 @@ def share_between_hosts(kind: str, size: int, linked: int) -> float:
 
 
 def parse_topology(name: str) -> Topology:
-    """Read the name of a slice, or of hosts of GPUs."""
+    """Parse the name of a TPU slice, or of hosts of GPUs."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", name)
     if match is None or match[1] not in CHIPS:
         raise UserError(

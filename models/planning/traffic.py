@@ -24,7 +24,7 @@ _FREE = frozenset(
 
 
 def count_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Count an instruction's traffic; a collective's or copy's is counted in its `-done`."""
+    """Count the bytes that an instruction moves; a collective or copy counts in its `-done`."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith("-start"):
         return 0
@@ -50,10 +50,10 @@ def _count_custom_call_bytes(computation: Computation, call: Instruction) -> int
         on_chip = sum(array.bytes for array in arrays if not array.in_hbm)
         return max(0, estimate["bytes_accessed"] - on_chip)
     if not call.operands:
-        return 0  # it reserves memory and writes nothing
+        return 0  # such a call reserves memory and writes nothing
     written = _count_in_hbm(call)
     if call.target.startswith("__cu") and len(call.arrays) > 1:
-        written -= call.arrays[-1].bytes  # a library's workspace comes last
+        written -= call.arrays[-1].bytes  # the last array is a library's workspace
     return written + _count_read(computation, call)
 
 
@@ -93,7 +93,7 @@ def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -
         if user.opcode in ("dynamic-slice", "gather", "slice"):
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
-            continue  # written in place
+            continue  # the update is written in place
         elif user.opcode == "bitcast":
             total += _count_bytes_read(module, inside, user)
         elif user.opcode == "fusion":

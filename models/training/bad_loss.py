@@ -13,12 +13,12 @@ import numpy as np
 
 from mswitch.models.config import BadLossPolicy
 
-#: Number of steps whose losses a loss is compared with, and their minimum number.
+#: Maximum and minimum number of earlier steps with whose losses a loss is compared.
 WINDOW_STEPS = 100
 MIN_STEPS = 20
-#: Steps before the current one whose metrics a `LossWatch` needs.
+#: Number of steps before the current one whose metrics a `LossWatch` needs.
 HISTORY_STEPS = WINDOW_STEPS + 1
-#: Bad steps in a row that `skip` allows; the next one ends the run.
+#: Number of bad steps in a row that `skip` allows; the next one ends the run.
 PATIENCE = 10
 
 
@@ -45,14 +45,14 @@ class LossWatch:
     def judge(
         self, metrics: Mapping[str, Any], policy: BadLossPolicy, checkpoint: str | None
     ) -> None:
-        """Remember a step, and log if it is skipped.
+        """Judge a step: remember it, log it if it is skipped, or end the run by a JobError.
 
         Args:
             metrics: the step's metrics.
             policy: `skip` ends a run after `PATIENCE` skipped steps, `stop` at the first bad one.
             checkpoint: path of the newest checkpoint, if any.
         """
-        # Imported late: they import JAX, which a report on losses does not need.
+        # Import these late: they import JAX, which a report on losses does not need.
         from mswitch.models.training.distributed import JobError, say_once
 
         step = int(metrics["step"])
@@ -68,7 +68,8 @@ class LossWatch:
             self.skipped += 1
             return
         self.skipped = 0
-        # A new step's loss is a float32, which NumPy would sum as such; one from JSON is a float.
+        # A new step's loss is a float32, which NumPy would sum in float32; a loss from JSON is a
+        # float.
         self.last_loss = float(metrics["train/loss"])
         self._losses.append((int(metrics["step"]), self.last_loss))
 
@@ -82,7 +83,7 @@ class LossWatch:
         before = [loss for at, loss in self._losses if step - 1 - WINDOW_STEPS <= at < step - 1]
         if len(before) < MIN_STEPS:
             return math.inf
-        # The device compares in float32.
+        # Round to float32, in which the device compares.
         return float(np.float32(np.mean(before) + self._spike * np.std(before)))
 
     def fault(self, metrics: Mapping[str, Any]) -> str | None:
@@ -99,7 +100,6 @@ class LossWatch:
 
 
 def _explain_stop(step: int, fault: str, policy: BadLossPolicy, checkpoint: str | None) -> str:
-    """Return why a run ends at a bad step, and how to continue."""
     if policy == "skip":
         reason = f", after {PATIENCE} skipped steps"
         advice = f"remove {checkpoint} to continue from the one before" if checkpoint else ""

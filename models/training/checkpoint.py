@@ -4,10 +4,9 @@ A checkpoint is the directory `checkpoints/<step>`, where `step` counts finished
 Orbax writes it under a temporary name, commits a timestamp to its metadata and renames it. The
 name alone proves nothing: a killed `rm -r` or an interrupted copy leaves partial directories.
 
-All processes of a job save and restore together on a shared file system; only process 0 removes.
-If the run is in a bucket, each process saves its part in its own working copy
-(`mswitch.models.training.run_files`), in files that no other process has. The parts form the
-checkpoint.
+All processes of a job save and restore together on a shared file system; only process 0 removes. If
+the run is in a bucket, each process saves its part in its own working copy
+(`mswitch.models.training.run_files`), in files that no other process has.
 """
 
 import contextlib
@@ -44,10 +43,8 @@ from mswitch.pipelines.outputs import read_json_object
 if TYPE_CHECKING:
     from mswitch.models.training.run_files import RunFiles
 
-#: Suffix of an incomplete checkpoint's name.
 INCOMPLETE = "incomplete"
 
-#: Advice for a checkpoint that cannot be read.
 RESTORE_IT = "restore it from a copy, or train again into another --out"
 #: TensorStore's error for an array whose bytes have changed since they were written.
 _DAMAGED = re.compile(
@@ -80,7 +77,7 @@ def _build_checked_metadata(*shape: Any, **options: Any) -> dict[str, Any]:
 tensorstore_utils._build_zarr3_metadata = _build_checked_metadata
 
 STEP = re.compile(r"0|[1-9][0-9]*")
-#: Directories that Orbax is still writing or `Checkpoints` is still removing.
+#: Pattern of directories that Orbax is still writing or `Checkpoints` is still removing.
 LEFTOVER = re.compile(r"(.*\.orbax-checkpoint-tmp.*|\.[0-9]+\.removed)")
 
 
@@ -205,7 +202,7 @@ class Checkpoints:
             self.prune()
         fault_point("train.before_checkpoint")
         if jax.default_backend() == "cpu":
-            # A host copy is only a view of the state's memory here, which the next step reuses.
+            # On CPU, Orbax's copy is only a view of the state's memory, which the next step reuses.
             state = jax.tree.map(jnp.copy, state)
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         parts, path = _split_state(state), self.directory / str(step)
@@ -265,9 +262,8 @@ class Checkpoints:
         return TrainState(loaded[PARAMETERS], optimizer["moments"], optimizer["step"])
 
     def _advise(self, step: int) -> str:
-        """Return what to do if the checkpoint of a step cannot be read."""
         steps = set(self._files.steps if self._files else ())
-        with contextlib.suppress(UserError):  # reading the checkpoint raises it again
+        with contextlib.suppress(UserError):  # reading the checkpoint raises the error again
             steps.update(list_complete_steps(self.directory))
         if before := [other for other in steps if other < step]:
             return f"remove it, and training continues from the checkpoint of step {max(before):,}"
@@ -280,8 +276,10 @@ def _save_apart(path: Path, parts: dict[str, Any], notes: dict[str, Any]) -> Cal
     This uses Orbax's older interface: the newer one requires the same path in all processes. OCDBT
     is off, since its index needs the files of all processes: each chunk of an array is a file.
     """
-    options = v0.options.MultiprocessingOptions(primary_host=None)  # each sees only its own files
-    # If directories are made in the background, a process takes another's for its own.
+    # Each process sees only its own files.
+    options = v0.options.MultiprocessingOptions(primary_host=None)
+    # If Orbax makes directories in the background, a process takes those of another process for its
+    # own.
     in_order = v0.options.AsyncOptions(create_directories_asynchronously=False)
     registry = v0.DefaultCheckpointHandlerRegistry()
     for name in parts:
@@ -321,8 +319,8 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
         with _explain_unreadable(checkpoint, fix):
             return ocp.load_checkpointables(str(checkpoint), like)
 
-    # If a process cannot read its part, Orbax keeps the others waiting for minutes. So each first
-    # checks what it can by itself.
+    # If a process cannot read its part, Orbax keeps the others waiting for minutes. So each process
+    # first checks what it can by itself.
     together(lambda: _check(checkpoint, like, run, fix))
     return together(load)
 
@@ -330,14 +328,14 @@ def _load(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> dict[st
 def _check(checkpoint: Path, like: dict[str, Any], run: str, fix: str) -> None:
     with _explain_unreadable(checkpoint, fix):
         for part, wanted in like.items():
-            # Describe only this part: a working copy may lack the other
+            # Describe only this part: a working copy may lack the other part
             # (`mswitch.models.training.run_files`).
             described = ocp.metadata(str(checkpoint), checkpointable_name=part)
             notes = described.custom_metadata
             owner = notes.get("run") if isinstance(notes, dict) else None
             if run and owner and owner != run:
                 raise UserError(f"{checkpoint} is a checkpoint of another run: {fix}")
-            if described.metadata:  # without it, loading fails and says so
+            if described.metadata:  # without metadata, loading fails and says so
                 _check_same_model(checkpoint, part, described.metadata, wanted)
 
 
@@ -356,7 +354,7 @@ def _explain_unreadable(checkpoint: Path, fix: str) -> Iterator[None]:
 
 
 def _find_reason(error: Exception) -> str:
-    """Return the line that says what went wrong: Orbax and its libraries wrap it in many more."""
+    """Return the line that says what went wrong; Orbax and its libraries add many others."""
     lines = [str(cause).strip().splitlines() for cause in causes(error)]
     sentences = [line[0] for line in lines if line and len(line[0].split()) > 2]
     reason = sentences[-1] if sentences else type(error).__name__

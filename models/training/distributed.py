@@ -1,4 +1,4 @@
-"""Training or evaluating in several processes: how they join, agree and leave.
+"""Let the processes of a job join, agree and leave, for training or evaluating.
 
 Every process runs the same program on its own devices. Only process 0 writes files other than
 checkpoints, and all processes use what it reads in the run directory. A process that fails must not
@@ -30,11 +30,11 @@ from mswitch.pipelines.progress import say
 
 T = TypeVar("T")
 
-#: Text in the error of a process that waited for a failed one, whose own error is reported first.
+#: Text in the error of a process that waited for a failed process, whose error is reported first.
 WAITED = "gave up waiting for another process"
-#: How long a finished process waits for the others to finish.
+#: Seconds that a finished process waits for the others to finish.
 _LEAVING_SECS = 60
-#: How long a process waits for the others after it uploaded its part of a checkpoint.
+#: Seconds that a process waits for the others after it uploaded its part of a checkpoint.
 _SENDING_SECS = 3600
 #: Errors that keep their type in every process, because `open_files` handles them specially.
 _SHARED_ERRORS = {kind.__name__: kind for kind in (LeaseLostError, BucketError)}
@@ -91,9 +91,10 @@ def membership(job: JobConfig, *, saves_on_sigterm: bool = True) -> Iterator[Non
 
 
 def _is_device_error(error: BaseException) -> bool:
-    """Return whether a program failed on a device; for a repeated call, `jit` raises a ValueError.
+    """Return whether an error means that a program failed on a device.
 
-    Orbax raises a TimeoutError from it if it waits for a lost process.
+    For a repeated call, `jit` raises a ValueError. If Orbax waits for a lost process, it raises a
+    TimeoutError from the error.
     """
     if isinstance(error, TimeoutError) and error.__cause__ is not None:
         error = error.__cause__
@@ -131,7 +132,7 @@ def _join(job: JobConfig) -> None:
 
 
 def _check_port(coordinator_address: str) -> None:
-    """Check that process 0 can listen there: JAX would crash if another program does."""
+    """Check that process 0 can listen at this port: JAX would crash if another program does."""
     try:
         socket.create_server(("", int(coordinator_address.rpartition(":")[2]))).close()
     except (OSError, OverflowError) as error:
@@ -153,7 +154,7 @@ def _leave_without_waiting(code: int) -> None:
 
 
 def meet(where: str) -> None:
-    """Wait until every process is here.
+    """Wait until every process of the job has called this.
 
     Call it before devices first exchange data: Gloo, which CPUs use, waits only 30 seconds for a
     peer to start.

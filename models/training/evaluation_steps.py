@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mswitch.models.config import TrainConfig
 
-#: A speed-up beyond this shows as a bound.
+#: Ratio of a run's last step to its first evaluated step. A larger speed-up shows only as a bound.
 SPAN = 64
 
 

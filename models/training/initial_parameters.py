@@ -35,7 +35,7 @@ from mswitch.pipelines.outputs import MARKER
 
 
 def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin:
-    """Choose the checkpoint to begin with.
+    """Choose the checkpoint that a run begins with.
 
     Without a `step` it is the newest one, and the run must be finished. If the optimizer's moments
     are kept, earlier steps count, since its schedule continues.
@@ -160,14 +160,13 @@ def make_teaching(plan: RunPlan, mesh: Mesh | None) -> Teaching | None:
 
 
 def _make_teacher_skeleton(teacher: Teacher, train: TrainConfig, mesh: Mesh | None) -> Skeleton:
-    """Return the teacher's model, with its own storage of layers and `train`'s computation."""
+    """Return the teacher's model; layers are stored as in its run, and computed as in `train`."""
     settings = {"dtype": train.dtype, "attention": train.attention}
     settings |= {"remat": "none", "freeze": "none"}
     return Skeleton.build(teacher.model, dataclasses.replace(teacher.train, **settings), mesh)
 
 
 def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:
-    """Load the teacher's values onto the mesh."""
     origin = teacher.origin
     like = _make_teacher_skeleton(teacher, teacher.train, mesh).abstract_parameters()
     with open_files(origin.path, shared=jax.process_count() > 1) as files:
@@ -178,7 +177,6 @@ def _load_teacher(teacher: Teacher, mesh: Mesh | None) -> Parameters:
 def _make_student_state(
     plan: RunPlan, skeleton: Skeleton, optimizer: Optimizer, values: Parameters
 ) -> TrainState:
-    """Make the state of step 0 of a student that begins with its teacher's `values`."""
     teacher = plan.teacher
     assert teacher is not None
     period, mean = teacher.model.period, teacher.gather == "mean"

@@ -40,7 +40,7 @@ def run_training(
     steps, out = plan.train.steps, files.directory
     counted = 0 if plan.origin is None else plan.origin.steps_counted
     optimizer = make_optimizer(plan.train, counted)
-    # An extended run keeps the hash of the shorter one.
+    # An extended run keeps the hash of the shorter run.
     identity = on_first(lambda: read_run(out)["config_hash"])
     checkpoints = Checkpoints(out / CHECKPOINTS, plan.evaluation_steps, identity, files)
     start = on_first(lambda: _find_resume_step(plan, out, checkpoints))
@@ -56,7 +56,7 @@ def run_training(
         stack.callback(checkpoints.wait)
         recorder = stack.enter_context(Recorder(plan, batches, out, start))
         upcoming = stack.enter_context(contextlib.closing(make_ahead(load, range(start, steps))))
-        if start == steps:  # killed before it was marked finished
+        if start == steps:  # the run was killed before it was marked finished
             checkpoints.prune()
             return recorder.final_loss()
         batch = next(upcoming)
@@ -71,7 +71,7 @@ def run_training(
         pending, evaluated = None, plan.evaluation_steps
         for step in range(start + 1, steps + 1):
             state, metrics = train_step(state, batch, recorder.watch.limit(step), teacher)
-            # While the device works on this step, judge and record the one before.
+            # While the device works on this step, judge and record the step before.
             if pending is not None:
                 recorder.record(*pending)
             pending = (step, metrics)
@@ -107,7 +107,7 @@ def _find_resume_step(plan: RunPlan, out: Path, checkpoints: Checkpoints) -> int
     if not start and (out / METRICS).is_file():
         with open(out / METRICS, "rb") as file:
             last = sum(1 for _ in file)
-        # One checkpoint is complete before the next is begun.
+        # A checkpoint is complete before the next is begun, so a run past its second has one.
         if last > min(plan.evaluation_steps[1:], default=math.inf):
             raise UserError(
                 f"{out / METRICS} has {last:,} steps, and {checkpoints.directory} has none of "

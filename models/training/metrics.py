@@ -20,7 +20,7 @@ import numpy as np
 from mswitch.pipelines.errors import UserError
 
 METRICS = "metrics.jsonl"
-#: Steps between records of matrices.
+#: Number of steps between two records of metrics that are matrices.
 MATRICES_EVERY = 100
 
 
@@ -79,7 +79,6 @@ def read_metrics(run: Path) -> Iterator[dict[str, Any]]:
 
 
 def _replace_infinite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, in lists of any depth."""
     if isinstance(value, list):
         return [_replace_infinite(item) for item in value]
     return value if math.isfinite(value) else None
@@ -130,7 +129,6 @@ class MetricsWriter:
         self._file.flush()
 
     def _add_shares(self, name: str, shares: np.ndarray, step: int) -> None:
-        """Add a histogram with a bucket per expert."""
         experts = np.arange(shares.size)
         self._board.add_histogram_raw(
             name,

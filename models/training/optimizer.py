@@ -31,7 +31,7 @@ class FactoredMoment(NamedTuple):
 
 
 class FullMoment(NamedTuple):
-    """Second moment, value by value."""
+    """Second moment of each value."""
 
     values: Float[Array, "..."]
 
@@ -151,8 +151,8 @@ class Adafactor:
         def mean_square(x: Array) -> Array:
             return jnp.mean(jnp.square(x), axis=own_axes, keepdims=True)
 
-        # Memory traffic is the cost of a large parameter: the new values are the only array of its
-        # size that is written.
+        # Memory traffic is the cost of a large parameter, so only one array of its size is written:
+        # the new values.
         if isinstance(moment, FactoredMoment):
             row_squares = jnp.square(gradient).mean(axis=-1)
             # Without the barrier, XLA would write the squares to memory, for both means to read.
@@ -207,7 +207,7 @@ class AdamW:
     end: int = 0
 
     def learning_rate(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        """Compute warm-up, linear, then inverse square root (Vaswani et al. 2017, equation 3)."""
+        """Compute linear warm-up, then inverse square root (Vaswani et al. 2017, equation 3)."""
         rate = jnp.float32(self.base_learning_rate)
         if self.schedule == "rsqrt":
             done = jnp.asarray(step + 1, jnp.float32)
@@ -257,7 +257,7 @@ Optimizer = Adafactor | AdamW
 
 
 def make_optimizer(train: TrainConfig, steps_counted: int = 0) -> Optimizer:
-    """Make the optimizer of a run's configuration, which has already counted `steps_counted`."""
+    """Make a run's optimizer, which has counted `steps_counted` steps when the run begins."""
     rate, warmup, schedule = train.base_learning_rate, train.warmup_steps, train.schedule
     decay, end = train.decay, steps_counted + train.steps if train.decay else 0
     if train.optimizer == "adamw":
@@ -275,14 +275,13 @@ def _apply_decay(rate: Array, step: Int[Array, ""], decay: int, end: int) -> Arr
 
 
 def find_moment_axes(moment: Moment, axes: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the logical axes of each array of a moment, given its parameter's."""
+    """Return the logical axes of each array of a moment; `axes` are the parameter's."""
     if isinstance(moment, FactoredMoment):
         return tuple(axes[:-1]), (*axes[:-2], axes[-1])
     return (tuple(axes),) * len(moment)
 
 
 def _count_stacked(axes: Sequence[str]) -> int:
-    """Count the axes that stack independent parameters; they always lead."""
     return sum(axis in STACKED_AXES for axis in axes)
 
 

@@ -1,4 +1,4 @@
-"""A run directory: its files, the check that a run may use it, and its completion marker."""
+"""Name a run directory's files, check that a run may use it, and mark it finished."""
 
 import dataclasses
 import json
@@ -26,11 +26,12 @@ if TYPE_CHECKING:  # it imports SentencePiece, which most readers of runs do not
 
 CONFIG = "config.json"
 CHECKPOINTS = "checkpoints"
-#: A checkpoint's file that shows it is complete, and its two parts: a model needs only the first.
+#: Names in a checkpoint: the file that shows it is complete, and its two parts. A model needs only
+#: the parameters.
 METADATA = "_CHECKPOINT_METADATA"
 PARAMETERS = "parameters"
 OPTIMIZER = "optimizer"
-#: Directory of answers to tasks; file with the step that was best on validation.
+#: Directory of predictions for tasks, and file with the step that was best on validation.
 PREDICTIONS = "predictions"
 SELECTED = "selected.json"
 #: File beside a task's predictions: how often its test split was read.
@@ -82,7 +83,7 @@ def claim_run(out: Path, plan: RunPlan) -> Claim:
         if not isinstance(wanted, dict) or not isinstance(stored, dict):
             changed += [part] if stored != wanted else []
             continue
-        # The paths of its inputs are not settings.
+        # Paths of a run's inputs are not settings, so they may change.
         keys = [*wanted, *sorted(stored.keys() - wanted.keys() - {"path", "paths"})]
         changed += [f"{part}.{key}" for key in keys if stored.get(key) != wanted.get(key)]
     if changed:
@@ -135,7 +136,6 @@ def can_end_at(out: Path, steps: int) -> bool:
 
 
 def _find_last_step(out: Path, planned_end: int) -> int:
-    """Return the last step that a run has trained and saved."""
     if (out / MARKER).exists():
         return planned_end
     steps = (path.name for path in (out / CHECKPOINTS).glob("*"))
@@ -143,7 +143,7 @@ def _find_last_step(out: Path, planned_end: int) -> int:
 
 
 def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Return the last steps that a run had before, up to `steps`."""
+    """Return the steps at which a run was planned to end before, if they are below `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 
@@ -204,7 +204,7 @@ def describe_run(
 
 
 def name_place(run: Path | None, place: str | Path) -> str:
-    """Return a place as a run names it: relative to the run, unless one of both is in a bucket."""
+    """Return a place as a run names it: relative to the run, unless either is in a bucket."""
     if storage.is_remote(place):
         return str(place)
     return os.path.abspath(place) if run is None else os.path.relpath(place, run)
@@ -248,7 +248,7 @@ def read_marker(run: Path) -> dict[str, Any] | None:
 def check_vocabulary(
     run: str | Path, described: Mapping[str, Any], examples: str | Path, manifest: Mapping[str, Any]
 ) -> None:
-    """Check that a run has the examples' vocabulary; an imported run has only rows to compare."""
+    """Check that a run has the examples' vocabulary; an imported run only needs enough rows."""
     size, sha256 = manifest["vocabulary_size"], manifest["vocabulary_sha256"]
     advice = "build examples with the vocabulary of the run (`mswitch examples build --vocab`)"
     _check_pieces(run, described, examples, size, sha256, advice)
@@ -257,7 +257,7 @@ def check_vocabulary(
 def check_model_file(
     run: str | Path, described: Mapping[str, Any], vocabulary: "VocabularyModel"
 ) -> None:
-    """Check that a run has this vocabulary; an imported run has only rows to compare."""
+    """Check that a run has this vocabulary; an imported run only needs enough rows."""
     advice = "give the vocabulary that the model was trained with"
     model_file = vocabulary.path, vocabulary.size, vocabulary.model_sha256
     _check_pieces(run, described, *model_file, advice)

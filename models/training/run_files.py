@@ -51,7 +51,7 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINTS}/(0|[1-9][0-9]*)/(.+)")
 _DESCRIPTIONS = {METADATA, f"{PARAMETERS}/_METADATA", f"{OPTIMIZER}/_METADATA"}
 #: Files that every process writes, some with its own timestamps; process 0 uploads its own.
 _COMMON = re.compile(r"_.+|\..+|commit_success\.txt")
-#: The stage that waits for a part's lease, for messages.
+#: Name of the stage that waits for the lease of each part of a run, for messages.
 _STAGES = {"": "train", EVALUATION: "evaluate", PREDICTIONS: "predict"}
 
 
@@ -156,7 +156,7 @@ class BucketFiles(RunFiles):
 
             key = on_first(hold)
             lease = held[0] if held else stack.enter_context(follow_lease(place, key))
-            # Working copies of killed processes: we have the lease, so nobody uses them.
+            # Remove working copies of killed processes: we have the lease, so nobody uses them.
             prefix = self.directory.name.rpartition("-")[0]
             for other in self.directory.parent.glob(f"{prefix}-*"):
                 if other != self.directory:
@@ -288,7 +288,7 @@ class BucketFiles(RunFiles):
         return ()
 
     def _remove(self, step: int) -> None:
-        """Remove a checkpoint: metadata first, so that the rest does not count as one."""
+        """Remove a checkpoint, metadata first, so that the rest does not count as a checkpoint."""
         directory = storage.join(self.place, CHECKPOINTS, str(step))
         with objects.reaching(directory):
             if storage.exists(metadata := storage.join(directory, METADATA)):
@@ -297,13 +297,13 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, since all may not fit."""
+        """Download a part of a checkpoint; remove it afterwards, to save space."""
         with self._copy.checkpoint(step, part):
             yield
 
 
 def _require_same(url: str, data: bytes) -> str:
-    """Return the version of an object with this data: our first try to write it had succeeded.
+    """Return an object's version if it has this data: our first try to write it had succeeded.
 
     Raises:
         LeaseLostError: another process wrote other data, or removed the object.
@@ -338,7 +338,7 @@ def open_files(
     objects.check_url(url)
     digest = hashlib.sha256(storage.join(url, part or "").encode()).hexdigest()[:12]
     name = f"mswitch-{'read-' if part is None else ''}{digest}"
-    # Each process on a machine has its own copy.
+    # Each process on a machine has its own working copy.
     prefix = f"{name}-"
     if shared:
         import jax
@@ -361,5 +361,5 @@ def open_files(
 
 
 def _replace_copies(text: str, name: str, url: str) -> str:
-    """Replace working copies of other processes of a job, which shared errors name, by the URL."""
+    """Replace paths of other processes' working copies, which shared errors name, by the URL."""
     return re.sub(rf"[^\s'\"]*/{name}\.\d+-\w{{8}}", lambda _: url, text)

@@ -45,7 +45,7 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A model without its values.
+    """A model without the values of its parameters.
 
     Attributes:
         graph: the module tree.
@@ -75,12 +75,12 @@ class Skeleton:
         return cls(graph, paths, shapes, axes, mesh, config, train)
 
     def select_trained(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the values, by parameter name, whose parameters are not frozen."""
+        """Return the values of parameters that are not frozen, by name."""
         freeze = self.train.freeze
         return {name: value for name, value in values.items() if not is_frozen(name, freeze)}
 
     def merge(self, parameters: Mapping[str, Array]) -> Transformer:
-        """Return the model with these values."""
+        """Return the model with these parameters."""
         state = nnx.from_flat_state(
             [(path, nnx.Param(parameters[name])) for name, path in self.paths.items()]
         )
@@ -109,7 +109,7 @@ class Skeleton:
         return contextlib.nullcontext()
 
     def initial_parameters(self) -> Parameters:
-        """Draw the parameters from the run's seed; traceable."""
+        """Draw the parameters from the run's seed; JAX can trace this function."""
         model = _create(self.config, self.train, self.mesh)
         values = {path: variable[...] for path, variable in nnx.to_flat_state(nnx.state(model))}
         return {name: values[path] for name, path in self.paths.items()}
@@ -184,7 +184,7 @@ def _create(config: ModelConfig, train: TrainConfig, mesh: Mesh | None) -> Trans
 
 
 def unroll(parameters: Mapping[str, Array]) -> Parameters:
-    """Convert parameters to the layout without `scan_layers`; they may have it already."""
+    """Convert parameters to the layout without `scan_layers`, unless they already have it."""
     unscanned = {}
     for name, value in parameters.items():
         stack, scanned, rest = name.partition(".periods.blocks.")

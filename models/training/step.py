@@ -26,9 +26,9 @@ Metrics = dict[str, Array]
 def make_gradients(
     skeleton: Skeleton, groups: Groups, teaching: Teaching | None = None
 ) -> Callable[..., tuple[Parameters, LossParts]]:
-    """Return a traceable `(parameters, batch, key, teacher) -> (gradients, losses)`.
+    """Return `(parameters, batch, key, teacher) -> (gradients, losses)`, for JAX to trace.
 
-    Both are for the whole batch. Frozen parameters have no gradient.
+    Gradients and losses are for the whole batch. Frozen parameters have no gradient.
 
     With microbatches, the rows are split into runs of whole routing groups, and every n-th run goes
     into the same part. So each part stays on the devices that hold its rows. The gradients of all
@@ -89,8 +89,8 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Return a jitted `(state, batch, loss_limit, teacher) -> (state, metrics)`.
 
-    It reuses the old state's memory. With `teaching`, `teacher` are the values of its model, and
-    do not change.
+    A step reuses the old state's memory. With `teaching`, `teacher` are the values of the teacher's
+    model, and do not change.
 
     With the policy `skip`, a bad step, or one with a loss above `loss_limit`, only increases the
     count of steps. The optimizer continues to count from `steps_counted`.

@@ -26,7 +26,7 @@ class BucketRun(RemoteOutput):
         self.directory = files.directory
 
     def claim(self) -> None:
-        """Record nothing yet: the run's lease already keeps other settings out."""
+        """Record no claim yet: the run's lease already keeps out runs with other settings."""
 
     def publish(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Upload the files, config.json first and metadata last; then publish as usual."""

@@ -22,14 +22,14 @@ FEATURES = (
     "decoder_target_tokens",
     "decoder_loss_weights",
 )
-#: Another feature, if an evaluation counts bytes.
+#: Additional feature of a batch if an evaluation counts bytes.
 BORDERS = "decoder_border_weights"
-#: Further features, if rows are packed.
+#: Additional features of a batch if rows are packed.
 SEGMENTS = ("encoder_segment_ids", "decoder_segment_ids")
 
 
 class LossParts(NamedTuple):
-    """Contributions of a batch, or a part of it, to the loss and its metrics, for adding up.
+    """Contributions of a batch, or a part of it, to loss and metrics; contributions add up.
 
     `routing` are `sum_routing`; only a student has a soft loss.
     """
@@ -96,7 +96,7 @@ def compute_batch_loss(
 ) -> tuple[Float[Array, ""], LossParts]:
     """Compute the loss of one of `parts` equal parts of a batch of `target_tokens` tokens.
 
-    With `teaching`, `teacher` are the values of its model.
+    With `teaching`, `teacher` are the values of the teacher's model.
     """
     train = skeleton.train
     with skeleton.matmul_precision():

@@ -202,7 +202,6 @@ def make_plan(
 
 
 def _introduce(plan: RunPlan, measured: dict[str, Any], lengths: tuple[int, int]) -> Iterator[str]:
-    """Yield a few lines that describe the training."""
     model, config = plan.model, plan.train
     every = {1: "every", 2: "every second"}.get(model.sparse_every, f"every {model.sparse_every}th")
     kind = (

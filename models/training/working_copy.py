@@ -20,9 +20,9 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.lease import LEASE
 from mswitch.pipelines.outputs import CLAIM, MARKER
 
-#: How many files to upload or download at a time.
+#: Number of files to upload or download at a time.
 REQUESTS = 8
-#: Files that tell which checkpoints and evaluations exist.
+#: Pattern of files that tell which checkpoints and evaluations exist.
 _SMALL = re.compile(
     rf"{CONFIG}|{MARKER}|{CHECKPOINTS}/[0-9]+/({METADATA}|\w+/_METADATA)|"
     rf"(eval|routing)/[0-9]+\.parquet|{SELECTED}"
@@ -47,7 +47,7 @@ class WorkingCopy:
         return {name: size for name, size in sizes.items() if ".." not in name.split("/")}
 
     def list_names(self) -> Set[str]:
-        """Return the names of all files, if they are a run's."""
+        """Return the names of all files; refuse files that are not a run's."""
         names = self.list_sizes().keys()
         if names - {LEASE, CLAIM} and CONFIG not in names:
             raise UserError(
@@ -78,13 +78,13 @@ class WorkingCopy:
             list(pool.map(download, names))
 
     def list_local(self, part: str) -> set[str]:
-        """Return the names of the files of a part that the copy has."""
+        """Return the names of a part's files in the working copy."""
         top = self.directory
         return {str(p.relative_to(top)) for p in (top / part).rglob("*") if p.is_file()}
 
     @contextlib.contextmanager
     def checkpoint(self, step: int, part: str = PARAMETERS) -> Iterator[None]:
-        """Download a part of a checkpoint; remove it afterwards, since all may not fit."""
+        """Download a part of a checkpoint; remove it afterwards, to save space."""
         top = f"{CHECKPOINTS}/{step}"
         names = [
             f"{top}/{name}"

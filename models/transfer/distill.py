@@ -136,7 +136,8 @@ def _find_teacher(
         origin = find_origin(files, step, keep_moments=False)
     for directory in open_task_mixture(examples, mixture or Mixture()).directories:
         check_vocabulary(teacher, described, directory, read_manifest(directory, "examples"))
-    # The mesh need not divide its experts: each device gathers one layer's experts at a time.
+    # The mesh need not divide the teacher's experts: each device gathers one layer's experts at a
+    # time.
     dense_model = dataclasses.replace(model, experts=0)
     check_divisible(dense_model, config, Groups(config.rows, config.rows))
     settings = dataclasses.asdict(distillation)
@@ -157,7 +158,6 @@ def _tuning_changes(changes: ModelChanges, origin: str | Path) -> TuningChanges:
 
 
 def _check_student(who_teaches: str, taught_by: Teacher, plan: RunPlan) -> None:
-    """Check that the student can learn from this teacher, and begin as configured."""
     teacher, student = taught_by.model, plan.model
     who = f"--preset {plan.preset}" if plan.origin is None else f"--from {plan.origin.path}"
     if student.sparse:

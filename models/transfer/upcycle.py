@@ -51,9 +51,10 @@ from mswitch.tasks.batches.training import TrainBatches
 from mswitch.tasks.batches.validation import ValidationBatches
 
 STAGE = "upcycle"
-#: How much worse the sparse model may begin than the dense one ended, in nats per token.
+#: Nats per token by which the sparse model may begin worse than the dense model ended.
 MAX_JUMP = 0.05
-#: Gates depend on the layers before, so they are measured again with the first factors applied.
+#: Rounds of measuring gates: gates depend on earlier layers, so a round applies the factors of the
+#: round before.
 _ROUNDS = 2
 _LOSSES = ("dense_loss", "loss")
 
@@ -181,7 +182,7 @@ def _calibrate(
     seen: Batches,
     held_out: Batches,
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Make the sparse model's parameters; measure both losses on `held_out` and the mean gates."""
+    """Make the sparse model's parameters; measure both models' losses (`held_out`) and gates."""
     measure = _make_measurer(sparse)
     parameters = expand_to_sparse(dense_parameters, sparse)
     gates = np.full(len(list_sparse_layers(sparse.config)), 1 / sparse.config.experts)
@@ -239,7 +240,7 @@ def _make_measurer(
 ) -> Callable[[Mapping[str, Any], Batches], tuple[float, np.ndarray]]:
     """Return a `(parameters, batches) -> (nats per token, mean gate of each sparse layer)`.
 
-    It drops no token.
+    Measuring drops no token.
     """
 
     @jax.jit

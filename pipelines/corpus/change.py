@@ -36,7 +36,7 @@ from mswitch.pipelines.outputs import (
 from mswitch.pipelines.progress import say
 
 STATS, DECONTAMINATION = "stats.json", "decontamination.json"
-#: Lists of files in a manifest.
+#: Keys of a manifest that have lists of files.
 _LISTS = ("shards", "fingerprints", "removals")
 _DECIDED, _CLAIM = "decided.json", "claim.json"
 #: Folder in a staging directory that never becomes part of the corpus.
@@ -290,7 +290,7 @@ def _change_card(base: Base, whole: Mapping[str, Any]) -> None:
     changed = _apply_edits(card, before, after)
     if changed is not None:
         write_atomically(path, changed)
-    elif _apply_edits(card, after, before) is None:  # else it was updated before a kill
+    elif _apply_edits(card, after, before) is None:  # else the card was updated before a kill
         say("corpus", f"{path} was edited and stays as it is; its figures are out of date")
 
 
@@ -316,7 +316,7 @@ def _apply_edits(text: str, before: str, after: str) -> str | None:
         first = start - (tag == "insert")
         lines = old[first:stop]
         places = [there.get(first, -1)]
-        if mine[places[0] : places[0] + len(lines)] != lines:  # moved: look for the only such place
+        if mine[places[0] : places[0] + len(lines)] != lines:  # moved lines: find their only place
             places = [n for n in range(len(mine)) if mine[n : n + len(lines)] == lines]
         if len(places) != 1:
             return None

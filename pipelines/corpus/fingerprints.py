@@ -13,7 +13,7 @@ import pyarrow as pa
 try:
     # For a line, Python's own MD5 takes half the time of OpenSSL's, which hashlib prefers.
     import _md5 as _hashes  # pyright: ignore[reportMissingImports]
-except ImportError:  # a Python that was built without it
+except ImportError:  # this Python was built without `_md5`
     import hashlib as _hashes
 
 md5: Callable[..., Any] = _hashes.md5

@@ -34,7 +34,7 @@ from mswitch.pipelines.progress import Progress, say
 ENGLISH = "en"
 #: Maximum number of documents of a language to read, shard by shard.
 MOST_DOCUMENTS = 50_000
-#: Share of the reference that a limit cuts if English has no such limit (CulturaX's).
+#: Share of the reference that a limit cuts if English has no such limit. CulturaX uses this share.
 _TAIL = 0.1
 _TAILS = ("terminal_line_share", "third_longest_line")
 #: mC4's limit on the third-longest line, if the corpus has none: fitted limits are not stricter.
@@ -58,7 +58,7 @@ _FEWEST_OF_SIZE = 100
 #: test.
 _CERTAIN = 10.83
 
-#: Documents of each reason that the report page shows.
+#: Number of documents that the report page shows of each reason.
 SAMPLES = 3
 #: Maximum number of languages that a line names, and of characters of a document to show.
 _NAMED, _SHOWN = 20, 300
@@ -221,7 +221,7 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
     """
     kinds, place = np.unique(sizes, return_inverse=True)
     counts, lost = (np.bincount(place, weights=of) for of in (None, dropped))
-    # Smallest size, documents, dropped documents.
+    # Each group is its smallest cluster size, its documents and its dropped documents.
     groups: list[np.ndarray] = []
     for row in zip(kinds, counts, lost, strict=True):
         if groups and groups[-1][1] < _FEWEST_OF_SIZE:
@@ -246,7 +246,6 @@ def fit_weights(sizes: np.ndarray, dropped: np.ndarray, most: int) -> list[tuple
 
 
 def _compute_chi_squared(group: np.ndarray, other: np.ndarray) -> float:
-    """Return chi squared for the difference of two groups' shares."""
     counts, lost = np.array([group[1:], other[1:]]).T
     share = lost.sum() / counts.sum()
     if not 0 < share < 1:
@@ -303,7 +302,6 @@ def _is_word(text: str) -> bool:
 
 
 def _read_texts(corpus: str | Path, min_documents: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the first documents of each language with at least `min_documents`."""
     shards = open_corpus(corpus).shards
     progress = Progress("fit", "words", len({shard.lang for shard in shards}), "languages")
     for lang, lang_shards in itertools.groupby(shards, key=lambda shard: shard.lang):
@@ -423,7 +421,6 @@ def _switch_off(name: str, low: float, high: float) -> tuple[float, float]:
 
 
 def _count(reasons: Sequence[str | None]) -> dict[str, Any]:
-    """Return the share of documents that is dropped, in total and by reason."""
     counts = collections.Counter(reason for reason in reasons if reason)
     shares = {reason: n / len(reasons) for reason, n in counts.most_common()}
     return {"dropped": counts.total() / len(reasons), "by_reason": shares}

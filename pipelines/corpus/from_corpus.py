@@ -78,12 +78,12 @@ class BuildFromCorpus(Build):
         ]
 
     def finish(self) -> None:
-        """Judge the documents."""
+        """Apply the changed rules to the source's documents."""
         run_tasks([self.finish_tasks], self.engine)
 
     def make_key_tasks(self) -> list[Tasks]:
-        """Copy all keys, those of dropped documents too, so that no twin returns later."""
-        # No addition will use these names.
+        """Copy all keys, also of dropped documents, so that later crawls add no twin of these."""
+        # Choose names that no addition will use.
         entries = [
             (entry, f"fingerprints/from-{number:05d}-{entry['kind']}.keys")
             for number, entry in enumerate(self.source.manifest["fingerprints"])
@@ -213,7 +213,6 @@ def _find_obstacle(
 def _make_error(
     corpus: str | Path, owner: str, was: Mapping[str, Any], now: Mapping[str, Any], why: str
 ) -> UserError:
-    """Return the error for settings that stored documents do not allow."""
     shown = [
         f"{name} is {_shorten(now.get(name))}, and {_shorten(value)} in the corpus"
         if name in now or value is not None

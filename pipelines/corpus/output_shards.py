@@ -129,7 +129,7 @@ def write_documents(
                 named = group.set_column(0, schema.field("id"), ids)
                 writer.write_table(named.cast(schema), row_group_size=rows_per_group)
                 del named, group
-                # Otherwise Arrow's allocator keeps many freed row groups.
+                # Without this, Arrow's allocator keeps many freed row groups.
                 pa.default_memory_pool().release_unused()
         manifest = {
             "path": spec.path,

@@ -63,10 +63,9 @@ class RecipeSource:
         return recipes[0]
 
     def _run(self) -> dict[str, Any]:
-        """Run the text as a module; return the values it defines."""
         name = f"mswitch_recipe_{self.sha256[:16]}"
         if name not in sys.modules:
-            # Tracebacks need its lines; dataclasses look up their module by name.
+            # Tracebacks need the source's lines; dataclasses look up their module by name.
             lines = self.text.splitlines(keepends=True)
             linecache.cache[self.origin] = (len(self.text), None, lines, self.origin)
             module = types.ModuleType(name)
@@ -80,7 +79,7 @@ class RecipeSource:
                     f"recipe {self.origin}{_describe_place(error, self.origin)}"
                 ) from error
         imported = vars(sys.modules[name])
-        # Leave out built-in recipes that it imports.
+        # Leave out built-in recipes that the source imports.
         return {key: value for key, value in imported.items() if not _is_built_in(value)}
 
 

@@ -62,8 +62,8 @@ __all__ = [
 
 ProfileName = Literal["mc4", "modern"]
 
-#: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). A page
-#: without paragraphs can still win its URL.
+#: The published pipeline of mC4 (tfds text/c4_utils.py, `c4/multilingual` 3.1.0 of 2022). In it, a
+#: page without paragraphs can still win against other pages of its URL.
 MC4 = Recipe(
     "mc4",
     ingest=[MaxLength(190_000)],
@@ -80,8 +80,8 @@ MC4 = Recipe(
     ],
 )
 
-#: The same with languages identified first, by whole pages. Unwanted languages are dropped before
-#: any shuffle, and a language does not depend on the others.
+#: `MC4` with languages identified first, by whole pages. Unwanted languages are dropped before any
+#: shuffle, and a language does not depend on the others.
 MC4_BY_LANGUAGE = Recipe(
     "mc4",
     ingest=[*MC4.ingest, MC4.finish[0]],
@@ -89,8 +89,9 @@ MC4_BY_LANGUAGE = Recipe(
     finish=MC4.finish[1:],
 )
 
-#: Languages early (by CLD2 too), lengths by script, and Gopher's quality rules (Rae et al. 2021).
-#: Near-duplicates are removed as in FineWeb (Penedo et al. 2024), instead of single lines.
+#: This recipe identifies languages early (also by CLD2), limits lengths by script, and has Gopher's
+#: quality rules (Rae et al. 2021). It removes near-duplicates as in FineWeb (Penedo et al. 2024),
+#: instead of single lines.
 MODERN = Recipe(
     "modern",
     ingest=[
@@ -110,7 +111,7 @@ MODERN = Recipe(
     ],
 )
 
-#: The same, and each line is kept once in its language. Lines come last, so that the page that
+#: `MODERN`, which also keeps each line once in its language. Lines come last, so that the page that
 #: represents a cluster owns all lines of the cluster.
 MODERN_BY_LANGUAGE = Recipe(
     "modern",

@@ -171,7 +171,6 @@ def remove_pages(
 
 
 def _read_requests(urls: str, sites: str, ids: str) -> dict[str, list[str]]:
-    """Return the entries of the lists, each with the names to hash."""
     asked: dict[str, list[str]] = {}
     for path, names in ((urls, _name_url), (sites, _name_site), (ids, _name_id)):
         if not path:
@@ -247,7 +246,7 @@ def _write_request(
     """Write the file with the hashes that workers look for, and the beginning of the record."""
     path = storage.join(staging, WORK, "request.json")
     if storage.exists(path):
-        # It has the date on which the removal began.
+        # The file has the date on which the removal began, so keep it.
         return path, hashlib.sha256(storage.read_bytes(path)).hexdigest()
     before = load_removed(base.removals)
     key = before.key if before else secrets.token_bytes(32)
@@ -285,7 +284,6 @@ def _read_request(request: Request) -> tuple[Removed, dict[str, Any]]:
 
 
 def _remove(base: Base, staging: str, request: Request, engine: Engine) -> dict[str, Any]:
-    """Prepare the removal and mark it as decided; return its record."""
     removed, record = _read_request(request)
     # Objects cannot be renamed, so remote files are written at their final place.
     directory = base.directory if storage.is_remote(staging) else staging
@@ -423,7 +421,7 @@ def _clean_samples(source: str, directory: str, staging: str, removed: Removed) 
             if len(kept) < len(lines):
                 cleaned[path] = b"".join(kept)
                 count += len(lines) - len(kept)
-    # In a bucket they are overwritten: a second run after a kill would find and count fewer.
+    # In a bucket, samples are overwritten: a second run after a kill would find and count fewer.
     noted = storage.join(staging, WORK, "cleaned.json")
     if not storage.exists(noted):
         files = [file_entry(path, content) for path, content in sorted(cleaned.items())]

@@ -36,7 +36,7 @@ def shuffle_documents(
         | "SpreadGroups" >> beam.Reshuffle()
         | "CutRun" >> beam.FlatMap(_cut, specs=specs, finished=finished.notes, job=job)
     )
-    # A shard may get no document, if its part of the id space has none.
+    # Create an empty entry for each shard: a part of the id space may have no document.
     empty = root | "Shards" >> beam.Create([(number, b"") for number in specs])
     write = partial(_write, specs=specs, directory=directory, job=job)
     own = dataclasses.replace(tasks, function=write, items=(), on_engine=None)
@@ -80,7 +80,6 @@ def _serialize(batch: pa.RecordBatch) -> bytes:
 def _write(
     numbered: tuple[int, Iterable[bytes]], specs: dict[int, ShardSpec], directory: str, job: Job
 ) -> dict[str, Any]:
-    """Write an output shard from the batches that were shuffled to it."""
     number, messages = numbered
     batches = [batch for message in messages if message for batch in pa.ipc.open_stream(message)]
     return write_documents(specs[number], batches, directory, job)

@@ -122,7 +122,6 @@ def _check_file(entry: Mapping[str, Any], *, directory: str, removals: Records) 
 
 
 def _check_rows(path: str, entry: Mapping[str, Any], removals: Records) -> Iterator[str]:
-    """Yield the problems with the rows of a shard."""
     removed = load_removed(removals)
     rows, last, wrong = 0, "", dict.fromkeys(("language", "id", "order", "removed"), 0)
     with open_shard(path) as shard:
@@ -152,7 +151,6 @@ def _check_rows(path: str, entry: Mapping[str, Any], removals: Records) -> Itera
 
 
 def _check_accounts(directory: str, shards: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the differences between statistics and manifest."""
     documents: dict[tuple[str, str], int] = {}
     for shard in shards:
         key = (shard["lang"], shard["split"])

@@ -96,7 +96,6 @@ def _read_members(members: Members, size: int, max_bytes: int) -> Iterator[Recor
 
 
 def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Record | Damage]:
-    """Yield the records from the current position up to damage."""
     line = _skip_blank(content)
     while line:
         offset = content.tell() - len(line)
@@ -122,7 +121,7 @@ def _read(content: BinaryIO, size: int | None, max_bytes: int) -> Iterator[Recor
         if rest.strip() and not _parse(rest):
             yield Damage(offset, f"the record does not end after the {length} bytes that it states")
             return
-        # At the end of a member, this verifies its checksum.
+        # Reading the next line at the end of a member verifies the member's checksum.
         line = rest if rest.strip() else _skip_blank(content)
         yield Record(offset, kind, url, timestamp, b"", payload)
 

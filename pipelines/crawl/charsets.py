@@ -14,16 +14,19 @@ from typing import NamedTuple
 import pycld2
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-#: Highest share of broken characters among those beyond ASCII, for a page in an encoding. In text
-#: of 21 legacy encodings that is read as UTF-8, the share is 0.62 to 1.00 in any 100 characters.
+#: Highest share of broken characters, among those beyond ASCII, of a page that is in an encoding.
+#: In text of 21 legacy encodings that is read as UTF-8, the share is 0.62 to 1.00 in any 100
+#: characters.
 MAX_BROKEN_SHARE = 0.2
-#: From this share on, a page is not UTF-8. Between both shares it is a mixture of encodings.
+#: Share of broken characters from which a page is not UTF-8. Between MAX_BROKEN_SHARE and this
+#: share, a page is a mixture of encodings.
 MIN_FOREIGN_SHARE = 0.5
-#: So many characters of another encoding are hardly ever valid UTF-8 by chance: 18 of 10,000 draws
-#: from Thai text were, and none from 13 other encodings. Of single characters, 1,359 from GBK were.
+#: Number of characters at which text in another encoding is hardly ever valid UTF-8 by chance: 18
+#: of 10,000 draws from Thai text were, and none from 13 other encodings. Of single characters,
+#: 1,359 from GBK were.
 _MIN_UTF8_CHARACTERS = 8
-#: In languages of windows-1252, letters beyond ASCII stand alone: 1.0 to 1.2 in a row on average.
-#: Letters of other alphabets have 3.6 to 6.
+#: Limit on the mean number of letters beyond ASCII in a row. In languages of windows-1252 they
+#: stand alone: 1.0 to 1.2 in a row on average. Letters of other alphabets have 3.6 to 6.
 _MOST_IN_A_ROW = 2
 #: Lowest share of letters of another alphabet in text in that alphabet; the rest are ornaments.
 _MIN_OTHER_LETTERS = 0.6
@@ -37,8 +40,8 @@ _DEFAULT = "cp1252"
 #: Encodings that bytes beyond ASCII confirm or refute, so that declarations of them do not count.
 _PROVED = (_DEFAULT, "utf-7", "utf-8", "utf-16-le", "utf-16-be")
 _MARKS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-#: Bytes at the beginning of HTML to check: in UTF-16 markup, every second one is 0. A quarter of
-#: these zeros is enough, but at least `_MIN_ZEROS`.
+#: Bytes at the beginning of HTML to check for UTF-16, in whose markup every second byte is 0. A
+#: quarter of these zeros is enough, but at least `_MIN_ZEROS`.
 _HEAD_BYTES, _MIN_ZEROS = 1024, 16
 _WIDE = (["utf-16-le"], ["utf-16-be"])
 #: Beginning of a tag in UTF-16.
@@ -64,7 +67,7 @@ _SUPERSETS = {
 }
 #: Encodings in which text can be valid UTF-8 by chance: multi-byte encodings, and Thai.
 _LIKE_UTF8 = frozenset(("euc_jp", "gb18030", "johab", *_SUPERSETS))
-#: Names that the standard lacks or refuses, with Python's names.
+#: Names of encodings that the standard lacks or refuses, with Python's names.
 _OTHER_NAMES = {
     **{
         f"{vendor}{page}": f"cp{page}"
@@ -194,11 +197,11 @@ def _decode(html: bytes, encoding: str) -> tuple[str, float]:
         decoder = codecs.getincrementaldecoder(_SUPERSETS.get(encoding, encoding))("replace")
         try:
             text = decoder.decode(html).removeprefix("\ufeff")
-        except UnicodeError:  # an escape sequence without end
+        except UnicodeError:  # raised for an escape sequence without end
             return "", 1.0
         broken = text.count("\ufffd") - html.count(_REPLACEMENT)
         broken = max(0.0, broken / max(1, _count_beyond_ascii(text)))
-    if encoding == "utf-7":  # it can encode half a character
+    if encoding == "utf-7":  # UTF-7 can encode half a character
         text = text.encode("utf-8", "replace").decode()
     return text, broken
 
@@ -255,7 +258,7 @@ def _take_sample(html: bytes) -> bytes:
 def _are_single(sample: bytes) -> bool:
     """Return whether characters beyond ASCII stand alone, as in languages of windows-1252."""
     runs = _RUN.findall(sample[:_READ_BYTES])
-    # An ornament repeats a byte.
+    # Count a run's distinct bytes, because an ornament repeats a byte.
     return sum(len(set(run)) for run in runs) < _MOST_IN_A_ROW * max(1, len(runs))
 
 
@@ -294,6 +297,6 @@ def _identify_language(sample: bytes, encoding: str) -> tuple[str, float]:
     text = sample[:_READ_BYTES].decode(encoding, "replace")
     try:
         reliable, _, ((_, lang, _, points), *_) = pycld2.detect(text, isPlainText=True)
-    except pycld2.error:  # control characters, which text does not contain
+    except pycld2.error:  # raised for control characters, which text does not contain
         return "", 0.0
     return (lang, points) if reliable else ("", 0.0)

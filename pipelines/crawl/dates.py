@@ -73,7 +73,7 @@ def _parse_text(value: str) -> datetime.datetime:
         raise ValueError
     if dump := _DUMP.fullmatch(value):
         return _parse_moment(datetime.date.fromisocalendar(int(dump[1]), int(dump[2]), 1))
-    # Before ISO 8601: Python reads long numbers as a day and a time.
+    # Try numbers before ISO 8601: Python reads long numbers as a day and a time.
     if _NUMBER.fullmatch(value):
         return _parse_number(float(value) if "." in value else int(value))
     iso = value.removesuffix(" UTC").replace("/", "-")

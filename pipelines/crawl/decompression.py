@@ -22,16 +22,19 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"
 _DICTIONARY_FRAME = b"\x5d" + _SKIPPABLE
 _RAW_DICTIONARY = b"\x37\xa4\x30\xec"
-#: Larger than any useful dictionary; the specification advises well under a megabyte.
+#: Maximum bytes of a dictionary. Useful ones are smaller; the specification advises well under a
+#: megabyte.
 MAX_DICTIONARY_BYTES = 16 << 20
 
 _READ_BYTES = 64 << 10
 _OUTPUT_BYTES = 1 << 20
-#: Smaller for gzip: at damage, all output of the same call is lost.
+#: Bytes of output per call for gzip: few, because damage loses all output of the same call.
 _GZIP_OUTPUT_BYTES = 64 << 10
-#: A zstd block of 4 bytes can become 128 KiB: this much input becomes 64 MiB at most.
+#: Bytes of zstd input per call. A zstd block of 4 bytes can become 128 KiB: this much input becomes
+#: 64 MiB at most.
 _ZSTD_INPUT_BYTES = 2 << 10
-#: Text compresses less than gzip's limit (1032 to 1); data above this ratio is a bomb.
+#: Highest ratio of decompressed to compressed bytes. Text stays below gzip's limit (1032 to 1);
+#: data above this ratio is a bomb.
 MAX_RATIO = 1100
 #: Bytes of a member to read, and bytes of its content to decompress, to see how it begins.
 _PROBE_BYTES = 4 << 10
@@ -39,7 +42,7 @@ _FIRST_BYTES = 32
 #: Maximum bytes, input plus output, to decompress again in search of members within a damaged one;
 #: for a large file, 4 times its size. After that, such members are lost.
 _RETRY_BYTES = 1 << 30
-#: Cost, in bytes, of an attempt that fails at once; each attempt adds it.
+#: Cost, in bytes, that each attempt adds, even if it fails at once.
 _RETRY_COST_BYTES = 16 << 10
 #: Bytes that may be between members.
 _PADDING = b"\0\r\n"
@@ -143,7 +146,7 @@ class DecompressedStream(io.RawIOBase):
         self._decoded = 0
         self._one_member = one_member
         self._damage = damage
-        # Of each member, the offset of its content in the stream, and its offset in the file.
+        # For each member, the offset of its content in the stream, and its offset in the file.
         self._contents = [0]
         self._members = [start]
         #: Whether the reader is within a record. Then the stream ends before a member that begins
@@ -158,12 +161,12 @@ class DecompressedStream(io.RawIOBase):
 
     @property
     def member_bytes(self) -> int:
-        """Decoded bytes of the current member, plus the bytes of their output."""
+        """Bytes of the current member that were decoded, plus the bytes that they became."""
         return self._input_offset - self._members[-1] + self._decoded - self._contents[-1]
 
     @property
     def member(self) -> int:
-        """Offset in the file of the member with the last byte."""
+        """Offset in the file of the member that contains the last decoded byte."""
         return self._members[-1]
 
     def tell(self) -> int:
@@ -301,7 +304,7 @@ class Members:
         if self.compression == "zstd":
             try:
                 self._dictionary = read_zstd_dictionary(file)
-            except DamagedStreamError as damaged:  # nothing can be read without it
+            except DamagedStreamError as damaged:  # nothing can be read without the dictionary
                 self._damage = damaged
 
     def open(self, member: int = 0, *, one_member: bool = False) -> DecompressedStream:

@@ -27,14 +27,14 @@ DIGEST_BYTES = 64 << 10
 PARQUET_MAGIC = b"PAR1"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SNIFF_BYTES = 2 << 10
-#: Enough for a dictionary and a first zstd block.
+#: Bytes of a file's beginning that are read: enough for a dictionary and a first zstd block.
 _HEAD_BYTES = 256 << 10
 #: Bytes to search for a record if the first bytes have no known format.
 _SEARCH_BYTES = 64 << 10
 _REQUESTS = 32
 
-#: "damaged" files are compressed and cannot be read from the start. Nothing is read from "empty"
-#: files, files in formats of `CONVERT`, and "other" files.
+#: Formats of files. "damaged" files are compressed and cannot be read from the start. Nothing is
+#: read from "empty" files, files in formats of `CONVERT`, and "other" files.
 FileFormat = Literal[
     "warc", "arc", "jsonl", "parquet", "empty", "damaged", "json_array", "pretty_json", "csv",
     "bzip2", "xz", "zip", "other",
@@ -58,7 +58,7 @@ _BEGINNINGS: Mapping[bytes, FileFormat] = MappingProxyType(
 )
 _ARRAY = re.compile(rb"\[\s*\{")
 _PRETTY = re.compile(rb'\{[ \t\r]*\n\s*["}]')
-#: A first line of names without spaces, which may be cut off.
+#: Pattern of a CSV's first line: names without spaces. The line may be cut off.
 _CSV = re.compile(rb'"?[\w.\x80-\xff-]+"?([,;\t]"?[\w.\x80-\xff-]+"?)+(\r?\n|\Z)')
 
 FORMATS = "WARC, WET, ARC, JSONL or Parquet files"
@@ -119,7 +119,6 @@ def _identify(file: CrawlFile) -> tuple[str, str]:
 
 
 def _find_files(given: str) -> list[CrawlFile]:
-    """Return the files of an input."""
     if storage.is_remote(given) and not storage.is_http(given):
         files = _list_files(given)
     else:
@@ -138,7 +137,6 @@ def _find_files(given: str) -> list[CrawlFile]:
 
 
 def _find_paths(given: str) -> list[str]:
-    """Return the local paths of an input, or its URL on a web server."""
     if storage.is_http(given):
         if not storage.name_of(given):
             raise UserError(
@@ -171,7 +169,6 @@ def _list_files(given: str) -> list[CrawlFile]:
 
 
 def _inspect(path: str) -> CrawlFile:
-    """Read a file's size, first and last bytes."""
     if not storage.is_remote(path):
         try:
             path.encode()

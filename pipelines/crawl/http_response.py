@@ -17,11 +17,11 @@ from mswitch.pipelines.crawl.decompression import (
 from mswitch.pipelines.crawl.html.text import UnreadableError
 
 _STATUS = re.compile(rb"HTTP/\S+ +(\d{3})")
-#: A response such as `100 Continue`, which precedes the requested one.
+#: Beginning of a response such as `100 Continue`, which precedes the requested one.
 _INTERIM = re.compile(rb"HTTP/\S+ +1\d\d")
 _MOST_INTERIM = 10
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-#: The limit of browsers.
+#: Maximum bytes of headers, as in browsers.
 _MOST_HEADER_BYTES = 256 << 10
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)")
 #: Beginning of a chunk; an extension may follow the size.
@@ -34,7 +34,8 @@ _SNIFFED_BYTES = 1445
 _ZSTD_WINDOW = 8 << 20
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
-#: Returns the reason why a response must not be used, given its headers and HTML; else None.
+#: Function that returns the reason why a response must not be used, given its headers and HTML;
+#: else None.
 Reserved = Callable[[Sequence[tuple[str, str]], str], str | None]
 
 
@@ -74,7 +75,6 @@ def extract_html(response: bytes, max_bytes: int, reserved: Reserved | None) -> 
 
 
 def _split_head(response: bytes) -> tuple[bytes, bytes]:
-    """Return the parts of a response before and after its first blank line."""
     blank = _BLANK_LINE.search(response, 0, _MOST_HEADER_BYTES)
     if blank is None and len(response) > _MOST_HEADER_BYTES:
         raise UnreadableError("bad_http", f"headers of more than {_MOST_HEADER_BYTES} bytes")

@@ -71,7 +71,6 @@ def _copy_lines(source, prefixes, target):
 
 @compiled
 def _copy_kept(source, kept, target):
-    """Copy the lines that are kept; return their size in bytes."""
     place = size = 0
     for keep in kept:
         while place < len(source) and source[place] != _NEWLINE:

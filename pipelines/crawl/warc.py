@@ -94,7 +94,7 @@ class _Archive:
                 size = raw.content_length
                 headers = raw.headers.items_bytes()
                 record = _read_record(headers, raw.reader, raw.stream_pos, max_bytes, size)
-                if raw.reader.read(1):  # the record has two lengths
+                if raw.reader.read(1):  # the header states two lengths
                     return
                 if before:
                     if record.offset <= before.offset:
@@ -112,7 +112,7 @@ class _Archive:
             while line := _find_record(self._file):
                 offset = self._file.tell() - len(line)
                 headers = _read_headers(self._file)
-                # Detects a wrong length without reading to the end of the file.
+                # The file's size detects a wrong length without reading to the end of the file.
                 left = self._size - self._file.tell()
                 yield _read_record(headers, self._file, offset, max_bytes, left)
             return
@@ -236,7 +236,6 @@ def _find_record(content: BinaryIO) -> bytes:
 
 
 def _read_headers(content: BinaryIO) -> list[tuple[bytes, bytes]]:
-    """Read names and values of a record's headers, up to the blank line."""
     lines, left, read_line = [], _MOST_HEADER_BYTES, content.readline
     while (line := read_line(left)) not in _BLANK:
         left -= len(line)

@@ -25,11 +25,11 @@ class ExamplesConfig:
         seed: seed of frozen validation masks and of the order of training segments.
         separate_documents: put an EOS after each document of a training stream (T5 does not).
         validation_segments: number of first segments of a document to evaluate; None for all.
-        chain: way to make training segments from documents: `lossless` joins the documents of a
-            shard and loses nothing; `t5` takes one chunk of 65,536 tokens from each document and
+        chain: way to cut documents into training segments: `lossless` joins all documents of a
+            shard, and loses no text; `t5` takes one chunk of 65,536 tokens from each document and
             joins 128 chunks, like T5.
-        finished: corrupt training segments now, so that every epoch has the same masks; if not,
-            they are corrupted each time they are read.
+        finished: write training segments with their masks, which are then the same in every epoch.
+            If not, masks are drawn each time that a segment is read.
         weights: path or URL of a CSV with the repetitions of training documents, by language and
             size of their cluster of near-duplicates, such as from `mswitch corpus fit --weights`;
             empty for no repetition.

@@ -38,7 +38,8 @@ class Shard(Protocol):
     def size_bytes(self) -> int: ...  # noqa: D102
 
 
-#: Writes a shard below `directory`; returns its description, with `records` and `size_bytes`.
+#: Function that writes a shard below `directory`; returns its description, with `records` and
+#: `size_bytes`.
 Write = Callable[..., dict[str, Any]]
 
 
@@ -162,7 +163,6 @@ def _write_cache_metadata(
     shards: Sequence[Mapping[str, Any]],
     features: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    """Write seqio's info and stats of a split."""
     info = {
         "num_shards": len(shards),
         "features": {name: dict(kind) for name, kind in features.items()},

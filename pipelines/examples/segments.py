@@ -20,7 +20,7 @@ from mswitch.pipelines.special_tokens import EOS_ID, PAD_ID
 
 Chain = Literal["lossless", "t5"]
 
-#: t5's defaults.
+#: t5's default length of a chunk, in tokens, and number of documents to join.
 MAX_CHUNK_TOKENS = 65_536
 JOINED_DOCUMENTS = 128
 

@@ -192,7 +192,6 @@ def _corrupt(
     vocabulary: sentencepiece.SentencePieceProcessor,
     kind: SpanCorruption,
 ) -> tuple[Tokens, Tokens, Mask]:
-    """Return inputs, targets and mask of a segment."""
     mask = draw_masks(segment.size, kind, [key])
     inputs, targets = corrupt(segment[None], mask, vocabulary.GetPieceSize(), kind)
     return inputs[0], targets[0], mask[0]

@@ -177,7 +177,7 @@ def _compose(gap_draws: Draws, parts: int) -> NDArray[np.intp]:
     keys <<= np.uint64(32)
     keys |= np.arange(gaps, dtype=np.uint64)
     keys.sort(axis=-1)
-    order = keys.astype(np.uint32)  # keeps the low half, the gap's number
+    order = keys.astype(np.uint32)  # keeps the low half, which is the gap's number
     cuts = np.flatnonzero(order < parts - 1).reshape(rows, parts - 1)
     ends = np.empty((rows, parts + 1), np.intp)
     ends[:, 0], ends[:, -1] = 0, gaps + 1

@@ -21,7 +21,8 @@ from mswitch.pipelines.special_tokens import SENTINELS
 #: tokens) and sequential denoising (one span, at the end).
 MODES = {"R": SENTINELS - 3, "X": SENTINELS - 2, "S": SENTINELS - 1}
 MOST_SPANS = min(MODES.values())
-#: Mode, mean length of a span (0 for a single span), share of masked tokens; all equally likely.
+#: All denoisers, equally likely: mode, mean length of a span (0 for a single span), share of masked
+#: tokens.
 DENOISERS = (
     ("R", 3.0, 0.15),
     ("R", 8.0, 0.15),
@@ -46,7 +47,7 @@ class Denoiser(SpanCorruption):
     sentinel: int
 
     def mode_id(self, vocabulary_size: int) -> int:
-        """Return its mode token."""
+        """Return the id of the denoiser's mode token."""
         return vocabulary_size - 1 - self.sentinel
 
 
@@ -112,7 +113,7 @@ def _make_denoiser(
 ) -> Denoiser:
     _, targets, _ = _find_longest(raw_length, mean, density)
     return Denoiser(
-        # Without the mode token.
+        # The mode token takes a position of the inputs.
         inputs_length - 1,
         targets + 1,
         raw_length,

@@ -19,7 +19,7 @@ from mswitch.pipelines.samples.gflanguages import STAGE
 
 BASE_URL = "https://data.commoncrawl.org"
 MAX_CONCURRENCY = 8
-#: A dump lists about 90,000 files in 13 MB.
+#: Maximum bytes of a list of files; a dump lists about 90,000 files in 13 MB.
 MAX_LIST_BYTES = 256 << 20
 
 CrawlFormat = Literal["wet", "warc"]

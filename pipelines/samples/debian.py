@@ -35,11 +35,12 @@ from mswitch.pipelines.samples.documents import (
 from mswitch.pipelines.samples.gflanguages import STAGE, read_summary
 
 FILES_PER_FORMAT = 4
-#: Maximum text to keep per language and package; pages are taken in the order of their path's hash.
+#: Maximum bytes of text per language and package; pages are taken in the order of their path's
+#: hash.
 MAX_TEXT_BYTES = 500_000
 MAX_FILE_BYTES = 8_000_000
 DOCUMENTS = re.compile(r".*\.(?:html|htm|page|json)")
-#: Also translated manual pages, but no message catalogues.
+#: Pattern of prose: also translated manual pages, but no message catalogues.
 PROSE = re.compile(r".*\.(?:html|htm|page)|usr/share/man/[a-z]{2}[^/]*/man\d/[^/]+\.gz")
 #: MediaWiki's pseudo-language for remarks to translators.
 MESSAGE_DOCUMENTATION = "qqq"
@@ -246,7 +247,7 @@ def _render_manual_page(compressed: bytes) -> bytes:
         return b""
     if not unpacker.eof or source.startswith(b".so "):
         return b""
-    # An empty directory: a page cannot include files.
+    # In an empty directory, a page cannot include files.
     with tempfile.TemporaryDirectory() as empty:
         return subprocess.run(
             ["mandoc", "-T", "html", "-K", "utf-8"],

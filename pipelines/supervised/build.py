@@ -40,7 +40,7 @@ from mswitch.pipelines.vocabulary.model import open_vocabulary
 
 #: Reason of rows that are left out because a later split has their inputs or group.
 OVERLAP = "overlap"
-#: Highest share of validation targets that may be cut; the same for test.
+#: Highest share of validation or test targets that may be cut.
 MAX_TRIMMED = 0.01
 
 
@@ -124,7 +124,6 @@ def build_supervised(
 
 
 def _list_input_files(task: SupervisedTask) -> tuple[list[InputFile], list[list[str]]]:
-    """Return the task's files, and the identity of each."""
     named = [(split, path) for split, paths in task.files.items() for path in paths]
     files, identities = [], []
     for number, (split, path) in enumerate(named):
@@ -215,7 +214,6 @@ def _say_languages(described: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _read_keys(files: Sequence[InputFile], parts: str) -> pa.Table:
-    """Return the keys of all rows, with their file and number."""
     tables = []
     for file in files:
         with storage.fetch(storage.join(parts, file.path)) as local:

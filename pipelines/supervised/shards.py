@@ -46,7 +46,7 @@ KEYS = ("number", "group_key", "inputs_key", "pair_key")
 PART_SCHEMA = pa.schema([*ROW_SCHEMA, *((name, pa.int64()) for name in KEYS)])
 #: Rows of a part that are sorted together, and that are read together.
 BLOCK_ROWS, GROUP_ROWS = 1 << 17, 1 << 13
-#: Rows to tokenise in one call.
+#: Number of rows to tokenise in one call.
 CALL_ROWS = 1 << 12
 #: Maximum number of bad rows that an error names.
 SHOWN = 3

@@ -16,7 +16,7 @@ from mswitch.pipelines.supervised.definition import RowError
 #: White space of RE2, which mT5's own code uses.
 _SPACES = re.compile(r"[\t\n\f\r ]+")
 _KEPT = "\t\n\f\r _"
-#: WikiANN writes `de:Berlin`.
+#: Prefix of a token: WikiANN writes `de:Berlin`.
 _PREFIX = re.compile(r"[a-z]{2,3}(-[a-z]+)*:(?=.)")
 _TAG = re.compile(r"O|[BI]-.+")
 #: Maximum bytes of a JSON file, which is read whole; XQuAD's largest has 1 MB, SQuAD's training

@@ -6,19 +6,19 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-#: Budget for records and indexes in memory, for all languages together. If 107 languages are read
-#: at a time, it holds at least two blocks of each.
+#: Maximum bytes of records and indexes in memory, for all languages together. If 107 languages are
+#: read at a time, that is at least two blocks of each.
 CACHE_BYTES = 512 << 20
 
 
 class ByteCache:
-    """Keeps the values used last, as many as the budget holds, and at least the newest.
+    """Cache that keeps the most recently used values within its budget, at least the newest.
 
     A value that several threads need at the same time is loaded once.
     """
 
     def __init__(self, budget: int):
-        """Start empty; `budget` is in bytes."""
+        """Make an empty cache; `budget` is in bytes."""
         self._budget = budget
         self._lock = threading.Lock()
         self._kept: collections.OrderedDict[Hashable, tuple[Future[Any], int]] = (

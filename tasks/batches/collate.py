@@ -48,7 +48,6 @@ def make_blank(rows: int, lengths: Lengths) -> Batch:
 def _fill(
     batch: Batch, places: Sequence[int] | slice, inputs: Tokens, targets: Tokens, language: object
 ) -> None:
-    """Put examples of equal lengths, [n, ...], into rows of a blank batch."""
     size, longest = targets.shape[1], batch["decoder_target_tokens"].shape[1]
     batch["encoder_input_tokens"][places, : inputs.shape[1]] = inputs
     batch["decoder_target_tokens"][places, :size] = targets
@@ -58,7 +57,7 @@ def _fill(
 
 
 def put_examples(batch: Batch, rows: Iterable[int], examples: Iterable[Example]) -> None:
-    """Put an example into each of these rows of a blank batch."""
+    """Put one example into each of the given rows of a blank batch."""
     for row, (inputs, targets, number) in zip(rows, examples, strict=True):
         _fill(batch, slice(row, row + 1), inputs[None], targets[None], number)
 
@@ -70,7 +69,7 @@ def put_segments(
     vocabulary_size: int,
     noise: SpanCorruption,
 ) -> None:
-    """Put a corrupted training segment into each of these rows.
+    """Corrupt training segments, and put one into each of the given rows of a batch.
 
     Segments of equal length and denoiser are corrupted together.
     """
@@ -99,7 +98,7 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
 
     Args:
         batch: [n, ...], with n a multiple of `pack`.
-        pack: examples of a row.
+        pack: number of examples per row.
 
     Returns:
         The same features [n / pack, pack * length]; `language` [n / pack, pack]; and int32
@@ -113,7 +112,7 @@ def pack_rows(batch: Batch, pack: int) -> Batch:
 
 
 def pack_into(batch: Batch, counts: Sequence[int], room: Lengths) -> Batch:
-    """Join the rows of a padded batch: the first `counts[0]` into one row, and so on.
+    """Join rows of a padded batch: row i of the result holds the next `counts[i]` of them.
 
     Returns:
         The features of `pack_rows`, in rows as long as the room; `language` is the language of a

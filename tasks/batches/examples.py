@@ -1,4 +1,4 @@
-"""Open an examples directory: read little, check much."""
+"""Open an examples directory and check it, without reading most records."""
 
 import dataclasses
 import hashlib
@@ -24,7 +24,7 @@ from mswitch.tasks.batches.record_blocks import RecordSource
 STAGE = "examples"
 SPLITS = ("train", "validation")
 VOCABULARY_PATH = "vocabulary/sentencepiece.model"
-#: Requests in flight to an object store.
+#: Maximum number of parallel requests to an object store.
 _REQUESTS = 32
 
 
@@ -53,18 +53,18 @@ class Examples:
 
     @property
     def supervised(self) -> bool:
-        """Whether these are inputs and targets of a task, not corrupted text."""
+        """Whether the examples are inputs and targets of a task, not corrupted text."""
         return not isinstance(self.lengths, SpanCorruption)
 
     @property
     def validation_lengths(self) -> Lengths:
-        """Lengths of validation examples, whose targets may be longer if spans are of raw text."""
+        """Lengths of validation examples; targets may be longer if spans are of raw text."""
         longest = self.manifest.get("validation_targets_length", self.lengths.targets_length)
         return Lengths(self.lengths.inputs_length, longest)
 
     @property
     def noise(self) -> SpanCorruption:
-        """Parameters of the corruption of text, which supervised examples do not have."""
+        """Parameters of span corruption; supervised examples have none."""
         assert isinstance(self.lengths, SpanCorruption)
         return self.lengths
 
@@ -103,10 +103,10 @@ class Examples:
 
 
 def open_examples(directory: str | Path, cache: ByteCache | None = None) -> Examples:
-    """Read the manifest, and check the vocabulary and the size of every shard and index.
+    """Open a directory; check its vocabulary and the size of every shard and index.
 
-    On a disk, the first and last record of each language's and split's outer shards are also read
-    and checked. All others are checked when they are read.
+    On a disk, the first and last record of the first and last shard of each language and split are
+    also read and checked. All others are checked when they are read.
 
     Args:
         directory: a path, or a URL such as gs://bucket/examples.
@@ -152,7 +152,6 @@ def parse_lengths(manifest: Mapping[str, Any]) -> Lengths:
 
 
 def _check_directory(directory: str | Path, manifest: Mapping[str, Any]) -> None:
-    """Check that manifest, marker and vocabulary belong together."""
     marker = read_json_object(storage.join(directory, MARKER)).get("config_hash")
     described = config_hash(manifest["stage"], manifest["config"])
     if not marker == described == manifest["config_hash"]:
@@ -203,7 +202,7 @@ def _open_shard(
 
 
 def _check_ends(examples: Examples) -> None:
-    """Read and check the first and last record of each language's and split's outer shards.
+    """Read and check the first and last record of the first and last shard, by language and split.
 
     This detects shards of another vocabulary or length, or of the other split.
     """
@@ -219,6 +218,5 @@ def _check_ends(examples: Examples) -> None:
 
 
 def _list_ends(source: RecordSource) -> list[int]:
-    """Return the first and last record of the first and last shard that have any."""
     filled = [range(a, b) for a, b in source.spans if b > a]
     return sorted({shard[end] for shard in (filled[0], filled[-1]) for end in (0, -1)})

@@ -45,7 +45,7 @@ def describe_mixture(mixture: TaskMixture, steps: int, batch_size: int) -> dict[
                 "copies": entry["copies"] / entry["documents"] if "copies" in entry else 1.0,
                 "sequences": rate * budget,
                 "epochs": epochs,
-                # A rounding error must not put a cap of 4 above 4.
+                # With a cap of 4, a rounding error above 4 epochs does not count as repetition.
                 "repeated": epochs > HARMLESS_EPOCHS * (1 + 1e-9),
             }
         )

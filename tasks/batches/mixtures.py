@@ -1,6 +1,6 @@
-"""Mixtures: the languages of a training and their rates. No seqio, no TensorFlow.
+"""Define mixtures (the languages of a training and their rates) without seqio or TensorFlow.
 
-A mixture is a few lines, the same for `TrainBatches`, for `mswitch train --mixture` and for seqio:
+`TrainBatches`, `mswitch train --mixture` and seqio take the same mixtures:
 
     from mswitch.tasks.batches.mixtures import Mixture
 
@@ -106,7 +106,7 @@ class Mixture:
             raise UserError(f"no language passes all filters of {self}: leave one out")
 
     def members(self, codes: Iterable[str] = ()) -> tuple[str, ...]:
-        """Return the languages that may take part, sorted: all known ones, and `codes`."""
+        """Return the sorted codes that pass all filters, among the known languages and `codes`."""
         known = {*languages(), *self.languages, *self.weights, *codes}
         return tuple(code for code in sorted(known) if self._admits(find_language(code)))
 
@@ -160,7 +160,7 @@ class Mixture:
         return normalise(capped_budget(weights, present, budget, self.max_epochs))
 
     def exceeds(self, records: Mapping[str, int], budget: float) -> bool:
-        """Return whether the budget exceeds all languages at `max_epochs`, so that no cap holds."""
+        """Return whether `budget` exceeds `max_epochs` of all languages, so that no cap holds."""
         if self.max_epochs is None:
             return False
         return budget > self.max_epochs * sum(
@@ -183,18 +183,19 @@ def list_groups(kind: str) -> tuple[str, ...]:
 
 @functools.cache
 def mixtures() -> MappingProxyType[str, Mixture]:
-    """Return the mixtures with a name, which seqio also has.
+    """Return the built-in mixtures by name; seqio has them under the same names.
 
-    A name has no dot, or two or more; a seqio task's has one (`mc4.de`). So they cannot collide.
-    A mixture `mc4...` has mC4's 107 codes, as mT5's users expect.
+    A mixture's name has no dot, or two or more; a seqio task's name has one (`mc4.de`). So names
+    cannot collide. A mixture `mc4...` has mC4's 107 codes, as mT5's users expect.
     """
     values = {
         DEFAULT: Mixture(),
         "mc4": Mixture(mc4_only=True),
-        # mT5's ablations (Xue et al. 2020, table 6 and section 4.3).
+        # mT5's paper compares these exponents (Xue et al. 2020, table 6 and section 4.3).
         "mc4.alpha.0.2": Mixture(mc4_only=True, alpha=0.2),
         "mc4.alpha.0.7": Mixture(mc4_only=True, alpha=0.7),
-        # 1 is umT5's; four epochs are nearly as good as fresh text (Muennighoff et al. 2023).
+        # umT5 caps at 1 epoch; four epochs are nearly as good as fresh text (Muennighoff et al.
+        # 2023).
         "mc4.unimax.1": Mixture(mc4_only=True, alpha=0, max_epochs=1),
         "mc4.unimax.4": Mixture(mc4_only=True, alpha=0, max_epochs=4),
     }
@@ -206,7 +207,7 @@ def mixtures() -> MappingProxyType[str, Mixture]:
 
 
 def find_mixture(name: str) -> Mixture:
-    """Return the mixture of a name: one of `mixtures()`, a seqio task's, or a TOML file's."""
+    """Return the mixture that a name means: one of `mixtures()`, a seqio task, or a TOML file."""
     if name in mixtures():
         return mixtures()[name]
     if name.endswith(FILE_SUFFIX):
@@ -215,9 +216,8 @@ def find_mixture(name: str) -> Mixture:
     if name in by_task:
         return Mixture(languages=(by_task[name],))
     code = any_code(name.removeprefix("mswitch."))
-    if (
-        code and code != UNDETERMINED and name_task(code) == name
-    ):  # a language that only a recipe knows
+    # The name may be that of a language that only a recipe uses.
+    if code and code != UNDETERMINED and name_task(code) == name:
         return Mixture(languages=(code,))
     near = difflib.get_close_matches(name, [*mixtures(), *by_task], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`mswitch mixture list` has the names,"
@@ -225,7 +225,7 @@ def find_mixture(name: str) -> Mixture:
 
 
 def read_mixture(path: str | Path) -> Mixture:
-    """Read the mixture of a TOML file: attributes of `Mixture`, or `temperature` for 1 / alpha."""
+    """Read a mixture from a TOML file of `Mixture`'s attributes, or `temperature` for 1 / alpha."""
     try:
         fields = tomllib.loads(Path(path).read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
@@ -264,7 +264,6 @@ def parse_mixture(fields: Mapping[str, Any], where: str, others: Sequence[str]) 
 
 
 def _fits(name: str, value: Any) -> bool:
-    """Return whether a value of a mixture file has the type of its attribute."""
     if name == "mc4_only":
         return isinstance(value, bool)
     if name == "weights":

@@ -32,14 +32,14 @@ from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, Mixture, is_number, parse_mixture
 
-#: Name of the only task of a mixture without named tasks: its leaves are its languages.
+#: Name of the only task if a mixture names no tasks; its leaves are its languages.
 ALONE = ""
 _NAME = re.compile(r"[\w.-]+")
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightedTask:
-    """A task of a mixture: `min(examples * scale, cap) ** (1 / task_temperature)`, or a given rate.
+    """Task weighted by `min(examples * scale, cap) ** (1 / task_temperature)`, or by a given rate.
 
     Attributes:
         directory: its examples.
@@ -75,7 +75,7 @@ class WeightedTask:
 
 
 def name_leaf(task: str, lang: str) -> str:
-    """Return the name of a task's language."""
+    """Return the name of a leaf: `task/lang`, or `lang` if the mixture names no tasks."""
     return lang if task == ALONE else f"{task}/{lang}"
 
 
@@ -105,7 +105,7 @@ class TaskMixture:
         return {"tasks": described}
 
     def compute_shares(self, records: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-        """Return the normalised rates of tasks from `records` by task and language."""
+        """Return the normalised rate of each task, from numbers of records by task and language."""
         weights = {}
         for name, task in self.tasks.items():
             count = sum(records[name].get(lang, 0) for lang in task.mixture.members(records[name]))
@@ -146,7 +146,6 @@ class TaskMixture:
 
 
 def _explain_splits(directory: str) -> None:
-    """Raise an error that names the directory's splits if it has some, but no training split."""
     described = read_manifest(directory, "examples")["languages"].values()
     if splits := sorted({split for by_split in described for split in by_split} - {"train"}):
         raise UserError(

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from mswitch.pipelines.examples.span_corruption import make_philox
 
 MIN_WINDOW, MAX_WINDOW = 1 << 12, 1 << 20
-#: Windows are large enough, up to MAX_WINDOW, for every language to come this often on average. A
-#: rarer language comes once in several windows, so a cap on epochs holds even for ten records.
+#: Windows grow, up to MAX_WINDOW, until every language comes this often on average. A rarer
+#: language comes once in several windows, so a cap on epochs holds even for ten records.
 MIN_PER_WINDOW = 2
 #: Bits of the integers that represent rates, so that counts never drift by rounding.
 RATE_BITS = 40
@@ -58,12 +58,12 @@ class MixtureOrder:
         self._laid_out = functools.lru_cache(maxsize=_CACHED_WINDOWS)(self._lay_out)
 
     def _bounds(self, window: int) -> list[int]:
-        """Return the edges between languages before `window`, if these positions were sorted."""
+        """Return the cumulative counts of all languages' positions before `window`, from 0."""
         positions = window * self.window
         return [positions * edge >> RATE_BITS for edge in self._edges]
 
     def _lay_out(self, window: int) -> tuple[NDArray[np.intp], list[int], list[int]]:
-        """Draw a window.
+        """Draw the order of languages in a window.
 
         Returns:
             Its order; the first slot of each language; and for each language, the number of its
@@ -78,12 +78,13 @@ class MixtureOrder:
         generator = make_philox([0, 0, window, 0], [self.seed, self.window])
         slots = np.random.Generator(generator).permutation(self.window)
         languages = (np.searchsorted(starts, slots, side="right") - 1).astype(np.int16)
-        # Languages come in random order. Each language's records keep theirs, to be read in blocks.
+        # Languages come in random order, but each language's records stay in order, to be read in
+        # blocks.
         slots[np.argsort(languages, kind="stable")] = np.arange(self.window)
         return slots, starts, offsets
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Return the language number, and how many records of that language came before."""
+        """Return the language number, and how many of its records came before."""
         window, offset = divmod(position, self.window)
         order, starts, offsets = self._laid_out(window)
         slot = int(order[offset])
@@ -100,7 +101,7 @@ class RecordOrder:
     """
 
     def __init__(self, records: int, seed: int, stream: int, block_records: int):
-        """Set up the order.
+        """Set up the order of a language's records.
 
         Args:
             records: number of records, at least 1.
@@ -117,7 +118,7 @@ class RecordOrder:
         return np.random.Generator(make_philox([0, 1, block, epoch], [self.seed, self.stream]))
 
     def _draw_epoch(self, epoch: int) -> tuple[int, NDArray[np.intp]]:
-        """Return the epoch's first record, and the order of its full blocks; none in epoch 0."""
+        """Draw the epoch's first record and the order of its full blocks (none in epoch 0)."""
         generator = self._generator(epoch, 0)
         first = int(generator.integers(self.records))
         full = self.records // self.block_records if epoch else 0
@@ -128,7 +129,7 @@ class RecordOrder:
         return self._generator(epoch, block + 1).permutation(size)
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        """Return epoch and record number."""
+        """Return the epoch and the record number at a position."""
         epoch, offset = divmod(position, self.records)
         first, blocks = self._epoch(epoch)
         place, within = divmod((first + offset) % self.records, self.block_records)
@@ -142,10 +143,9 @@ class ExampleOrder:
     """Maps a position of the training stream to (language number, epoch, record number)."""
 
     def __init__(self, languages: MixtureOrder, records: Sequence[RecordOrder]):
-        """Join the order of languages with the order of each language's records."""
         self._languages, self._records = languages, records
 
     def __getitem__(self, position: int) -> tuple[int, int, int]:
-        """Return language number, epoch and record number."""
+        """Return the language number, epoch and record number at a position."""
         language, place = self._languages[position]
         return language, *self._records[language][place]

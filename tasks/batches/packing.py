@@ -20,15 +20,15 @@ from mswitch.tasks.batches.record_blocks import RecordSource
 
 
 class PackedRows(Sequence[range]):
-    """The records of each row."""
+    """The neighbouring records of each row."""
 
     def __init__(self, examples: Examples, source: RecordSource, room: Lengths):
-        """Plan the rows of a source whose records all fit into a row."""
+        """Choose the records of each row; every record of the source must fit into a row."""
         self._lengths = read_lengths(source) if examples.supervised else None
         if self._lengths is not None:
             self._starts = pack_next_fit(self._lengths, room.inputs_length, room.targets_length)
             return
-        # Nearly all corrupted segments have the maximum length.
+        # Nearly all corrupted segments have the maximum length, so rows hold equally many.
         longest = examples.lengths
         fitting = min(
             room.inputs_length // longest.inputs_length,
@@ -43,7 +43,7 @@ class PackedRows(Sequence[range]):
         return range(*self._starts[row : row + 2].tolist())
 
     def suit(self, record: int, inputs: int, targets: int) -> bool:
-        """Return whether the plan has these numbers of tokens for a record."""
+        """Return whether rows were planned with these numbers of tokens for a record."""
         return self._lengths is None or self._lengths[record].tolist() == [inputs, targets]
 
 

@@ -14,12 +14,12 @@ from mswitch.pipelines.examples.example_proto import Feature, decode_example
 from mswitch.pipelines.examples.tfrecord import Records, TFRecordFile
 from mswitch.tasks.batches.byte_cache import ByteCache
 
-#: Mean size of a language's blocks of neighbouring records, which are read at once.
+#: Mean bytes of a block of neighbouring records of a language; a block is read at once.
 BLOCK_BYTES = 1 << 20
 
 
 class Piece(NamedTuple):
-    """Records that are read at once.
+    """Neighbouring records of a shard that are read at once.
 
     Attributes:
         file: the shard that holds them.
@@ -57,7 +57,6 @@ class RecordSource:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Feature]:
-        """Return all features of one record; see `read`."""
         return self.read(index)
 
     def read(self, index: int, names: Collection[str] | None = None) -> dict[str, Feature]:
@@ -87,7 +86,7 @@ class RecordSource:
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First record of each shard, and one more than its last, counted over all."""
+        """First record of each shard, and one more than its last, numbered over all shards."""
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:

@@ -28,14 +28,14 @@ def open_tasks(mixture: TaskMixture) -> dict[str, Examples]:
 
 
 def convert_rates(rates: Mapping[str, float], row_examples: Sequence[float]) -> dict[str, float]:
-    """Convert rates of examples to rates of rows with these mean numbers of examples."""
+    """Convert rates of examples to rates of rows; `row_examples` are mean examples per row."""
     rows = [rate / mean for rate, mean in zip(rates.values(), row_examples, strict=True)]
     total = sum(rows)
     return {leaf: rate / total for leaf, rate in zip(rates, rows, strict=True)}
 
 
 class Stream:
-    """A leaf's endless stream of rows of one example or more.
+    """Endless stream of a leaf's rows; each row has one example or more.
 
     Attributes:
         examples: the directory.
@@ -67,12 +67,12 @@ class Stream:
         return self._rows[row]
 
     def segment(self, epoch: int, record: int) -> Segment:
-        """Read a raw segment."""
+        """Read a record as a segment that is not corrupted yet."""
         [tokens] = self._read(record, ("targets",))
         return tokens, ExampleKey(self._seed, self._key, record, epoch), self._number
 
     def example(self, record: int) -> Example:
-        """Read an example that was finished when it was written."""
+        """Read a record that is already an example, corrupted or supervised."""
         inputs, targets = self._read(record, ("inputs", "targets"))
         if self._rows is not None and not self._rows.suit(record, inputs.size, targets.size):
             raise UserError(

@@ -1,7 +1,7 @@
 """Batches for training, addressed by number.
 
-A batch is a pure function of (seed, step). Any number of hosts can make any step of any run at
-once, at the cost of the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
+A batch is a pure function of (seed, step). Any number of hosts can make any step of any run
+directly, as fast as the first. Task, language, record (`mswitch.tasks.batches.order`) and mask of
 an example follow only from its position.
 
 `TaskBatches.iterate` yields batches to any training loop, made ahead by threads. Batches are also
@@ -119,7 +119,7 @@ class TaskBatches:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let another process open the directories itself."""
+        """Pickle only the arguments, so that another process opens the directories itself."""
         return self._reopen, ()
 
     @property
@@ -132,7 +132,7 @@ class TaskBatches:
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
-        """Manifest entries for the training examples of each leaf."""
+        """Manifest entry for the training examples of each leaf."""
         return {
             name_leaf(task, lang): splits.get("train", {})
             for task, examples in self.opened.items()
@@ -147,7 +147,7 @@ class TaskBatches:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """`config_hash` and `vocabulary_sha256` of the examples; of several tasks also `tasks`."""
+        """`config_hash` and `vocabulary_sha256` of the examples; `tasks` if tasks have names."""
         hashes = {name: examples.manifest["config_hash"] for name, examples in self.opened.items()}
         vocabulary = next(iter(self.opened.values())).manifest["vocabulary_sha256"]
         if ALONE in hashes:
@@ -156,7 +156,7 @@ class TaskBatches:
         return {"config_hash": together, "vocabulary_sha256": vocabulary, "tasks": hashes}
 
     def batch(self, step: int) -> Batch:
-        """Make the rows of one step, always and everywhere the same."""
+        """Make the rows of one step, which are the same whenever and wherever they are made."""
         order = (self._order[step * self.batch_size + number] for number in self._own)
         places = [(self._streams[number], epoch, row) for number, epoch, row in order]
         counts = []
@@ -218,17 +218,9 @@ class TrainBatches(TaskBatches):
         hosts: int = 1,
         pack: Pack = 1,
     ):
-        """Open the directory.
+        """Open a finished examples directory; other arguments are as in `TaskBatches`.
 
-        Args:
-            examples: a finished examples directory.
-            batch_size: this and the others are as in `TaskBatches`.
-            seed: seed of language order, record order and masks.
-            mixture: sampling rate of each language; by default n ** 0.3 over all languages.
-            steps: steps of the whole training.
-            host: number of this host.
-            hosts: number of hosts that share a batch.
-            pack: neighbouring examples that share a row.
+        By default, languages are mixed at n ** 0.3, over all languages.
         """
         alone = TaskMixture({ALONE: WeightedTask(str(examples), mixture=mixture or Mixture())})
         super().__init__(alone, batch_size, seed, steps, host=host, hosts=hosts, pack=pack)

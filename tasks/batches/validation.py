@@ -1,4 +1,4 @@
-"""Validation examples in batches, the same for every model and step."""
+"""Batches of validation examples, the same for every model and step."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from mswitch.tasks.batches.examples import open_examples
 
 
 class ValidationBatches:
-    """Every frozen validation example once, with each language spread over all batches.
+    """Batches of every stored validation example once; each language is spread over all batches.
 
     A batch of one language would overload the experts for it, since evaluation drops no token.
     Examples are ordered by language and document, and batch k of n takes the k-th, the (k + n)-th
@@ -49,7 +49,6 @@ class ValidationBatches:
             raise UserError(f"{examples} has no validation examples: build a corpus that has some")
 
     def _first(self, lang: str, records: int, max_documents: int | None) -> Iterable[int]:
-        """Return the numbers of the records of the first documents."""
         if max_documents is None:
             return range(records)
         chosen, documents = list[int](), set[str]()
@@ -69,7 +68,6 @@ class ValidationBatches:
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Batch:
-        """Make batch `number`."""
         if not 0 <= number < len(self):
             raise IndexError(number)
         places = self._rows[number :: len(self)]
@@ -97,7 +95,7 @@ class ValidationBatches:
         inputs = self._examples.tokens(source, index, features, "inputs")
         targets = self._examples.tokens(source, index, features, "targets")
         example = (inputs, targets, self.languages.index(lang))
-        if self._examples.supervised:  # a bootstrap draws groups instead of documents
+        if self._examples.supervised:  # a bootstrap draws such rows by group, not by document
             group, text = features["group"], features["targets_pretokenized"]
             return example, group[0].decode(), len(text[0]), 0
         document, target_bytes = features["document"], features["target_bytes"]

@@ -17,13 +17,13 @@ from mswitch.tasks.metrics.metric import (
 
 
 def _make_share_right(name: str, of_group: OfGroup = "sum") -> Maker:
-    """Make the share of right rows; with `min`, the share of groups whose rows are all right."""
+    """Make a metric: the share of right rows, or with `min`, of groups whose rows are all right."""
     metric = make_mean(name, lambda answers, given: float(given in answers), of_group)
     return lambda labels, language: metric
 
 
 def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[str]) -> Floats:
-    """Count hits, answers and predictions by class, then hits and rows, per row: [N, 3 K + 2].
+    """Count hits, answers and predictions by class, and all hits and rows: [N, 3 K + 2] for N rows.
 
     The answer of a row is the predicted one if that is right, else its first. A prediction that is
     not a label counts for no class. A row whose answer is not a label, as in a test split with
@@ -46,7 +46,7 @@ def _count_classes(labels: list[str], answers: Answers, predictions: Sequence[st
 
 
 def _make_macro_f1(labels: list[str], language: str) -> Metric:
-    """Make the mean of the F1 of each class that occurs in answers or predictions.
+    """Make macro-F1: the mean F1 of the classes that occur in answers or predictions.
 
     So classes that a language lacks do not lower its value.
     """
@@ -61,7 +61,7 @@ def _make_macro_f1(labels: list[str], language: str) -> Metric:
 
 
 def _make_mean_multiclass_f1(labels: list[str], language: str) -> Metric:
-    """Make the mean of the F1 of all classes, 0 for one that does not occur, as in T5."""
+    """Make T5's mean F1 of all classes; a class that does not occur counts as 0."""
 
     def value(sums: Floats) -> Floats:
         hits, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -71,7 +71,7 @@ def _make_mean_multiclass_f1(labels: list[str], language: str) -> Metric:
 
 
 def _make_f1(labels: list[str], language: str) -> Metric:
-    """Make the F1 of the second of two classes; other text counts as the wrong one, as in T5."""
+    """Make T5's F1 of the second of two classes; any other prediction counts as the wrong class."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         wrong = {labels[0]: labels[1], labels[1]: labels[0]}
@@ -89,7 +89,7 @@ def _make_f1(labels: list[str], language: str) -> Metric:
 
 
 def _make_matthews(labels: list[str], language: str) -> Metric:
-    """Make Matthews' correlation for any number of classes; other text is one more class."""
+    """Make Matthews' correlation for any number of classes; any other text is one more class."""
 
     def value(sums: Floats) -> Floats:
         _, right, given = np.split(sums[..., :-2], 3, axis=-1)
@@ -129,7 +129,7 @@ def _make_correlation(name: str, transform: Callable[[Floats], Floats]) -> Metri
 
 
 def _compute_ranks(values: Floats) -> Floats:
-    """Compute ranks, with ties in the middle; resamples keep the ranks of all rows."""
+    """Compute ranks over all rows, which resamples keep; equal values get their mean rank."""
     _, numbers, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (counts.cumsum() - (counts + 1) / 2)[numbers]
 
@@ -145,7 +145,8 @@ def _make_spearman(labels: list[str], language: str) -> Metric:
 CLASS_METRICS: dict[str, Maker] = {
     "accuracy": _make_share_right("accuracy"),
     "exact_match": _make_share_right("exact_match"),
-    "group_exact_match": _make_share_right("group_exact_match", "min"),  # of MultiRC's questions
+    # In MultiRC, a group is one question with all its answers.
+    "group_exact_match": _make_share_right("group_exact_match", "min"),
     "macro_f1": _make_macro_f1,
     "mean_multiclass_f1": _make_mean_multiclass_f1,
     "f1": _make_f1,

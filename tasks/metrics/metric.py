@@ -1,4 +1,4 @@
-"""Metrics: statistics of rows, which add up, and the value of their sum."""
+"""Define metrics: statistics that add up over rows, and the value of their sum."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -78,7 +78,7 @@ def make_mean(
     row: Callable[[Sequence[str], str], float],
     of_group: OfGroup = "sum",
 ) -> Metric:
-    """Make the mean over rows, or groups, of a number from 0 to 1."""
+    """Make a metric that is the mean, over rows or groups, of a number from 0 to 1."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         return np.array([(row(a, p), 1.0) for a, p in zip(answers, predictions, strict=True)])
@@ -86,5 +86,5 @@ def make_mean(
     return Metric(name, statistics, _mean, of_group=of_group)
 
 
-#: Makes a metric for a closed set of targets and a language.
+#: Function that makes a metric for a closed set of targets and a language.
 Maker = Callable[[list[str], str], Metric]

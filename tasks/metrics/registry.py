@@ -37,7 +37,7 @@ def make_metric(name: str, labels: Sequence[str] = (), language: str = "en") -> 
 def as_seqio(
     name: str, labels: Sequence[str] = (), language: str = "en"
 ) -> Callable[[Sequence[Any], Sequence[str]], dict[str, float]]:
-    """Return a `metric_fn` of a seqio task, which makes the metric when it is called.
+    """Return a `metric_fn` for a seqio task; it makes the metric only when it is called.
 
     A row's targets are a text, several texts, or `{"value": texts, "group": text}`.
     """

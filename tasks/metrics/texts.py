@@ -30,7 +30,7 @@ _ARTICLES = {
     "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
     "vi": r"\b(của|là|cái|chiếc|những)\b",
     "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
-    "ar": r"\sال^|ال",  # as in MLQA's script, whose first alternative never matches
+    "ar": r"\sال^|ال",  # MLQA's own pattern; its first alternative never matches
 }
 _DETERMINERS = {
     "a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some",
@@ -45,7 +45,7 @@ def _parse_spans(text: str) -> list[tuple[str, str]]:
 
 
 def _make_span_f1(labels: list[str], language: str) -> Metric:
-    """Make the F1 over spans of all rows; repeated spans count repeatedly."""
+    """Make the F1 over the spans of all rows; a span that a row repeats counts each time."""
 
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         rows = []
@@ -94,7 +94,7 @@ def _make_best_answer(
     normalize: Callable[[str], str],
     of_group: OfGroup = "sum",
 ) -> Metric:
-    """Make the best match among a question's answers: exact (`_em`), or the F1 of words."""
+    """Make the best match among a question's answers: an exact one (`_em`), or F1 of words."""
     exact = name.endswith("_em")
 
     def row(answers: Sequence[str], prediction: str) -> float:
@@ -124,7 +124,7 @@ def _split_phrase(text: str) -> set[str]:
 
 
 def _make_wsc_accuracy(labels: list[str], language: str) -> Metric:
-    """Make the share of rows that name a noun phrase exactly if it is the referent.
+    """Make the share of right rows: they name a noun phrase if and only if it is the referent.
 
     Answers are the phrase, and `1` if it is the referent, else `0`. A part of the phrase also names
     it, as in T5.
@@ -138,7 +138,7 @@ def _make_wsc_accuracy(labels: list[str], language: str) -> Metric:
             )
         phrase, label = answers
         given, wanted = _split_phrase(prediction), _split_phrase(phrase)
-        # `Bob` does not name `Bob's hat`.
+        # The prediction `Bob` does not name the phrase `Bob's hat`.
         alike = ("'" in prediction) == ("'" in phrase) and (given <= wanted or wanted <= given)
         return float(str(int(bool(given) and alike)) == label)
 
@@ -156,7 +156,7 @@ def _make_rouge(name: str) -> Maker:
         scorer = RougeScorer([name])
 
         def row(answers: Sequence[str], prediction: str) -> float:
-            # The scorer takes lines as sentences, as T5 makes them.
+            # The scorer takes each line as a sentence, so end sentences with a newline, as T5 does.
             given, *right = (text.replace(" . ", " .\n") for text in (prediction, *answers))
             return max(scorer.score(answer, given)[name].fmeasure for answer in right)
 
@@ -168,7 +168,7 @@ def _make_rouge(name: str) -> Maker:
 def _make_sacrebleu(name: str, measure: Any) -> Metric:
     def statistics(answers: Answers, predictions: Sequence[str]) -> Floats:
         most = max(map(len, answers))
-        # A row with fewer references than others has None for the rest.
+        # Rows with fewer references than others get None for the missing ones.
         streams = [[dict(enumerate(row)).get(i) for row in answers] for i in range(most)]
         return np.array(measure._extract_corpus_statistics(list(predictions), streams), float)
 
@@ -179,7 +179,7 @@ def _make_sacrebleu(name: str, measure: Any) -> Metric:
         ]
         return np.array(scores).reshape(sums.shape[:-1])
 
-    measure.num_refs = -1  # any number per row
+    measure.num_refs = -1  # -1 allows any number of references per row
     return Metric(name, statistics, value, str(measure.get_signature()))
 
 
@@ -191,7 +191,8 @@ def _make_chrf(labels: list[str], language: str) -> Metric:
 
 def _make_bleu(labels: list[str], language: str) -> Metric:
     """Make BLEU with the language's tokenizer: sacreBLEU's `13a` if words have spaces."""
-    # SacreBLEU's tokenizers for Japanese and Korean are packages, and FLORES's is downloaded.
+    # Other sacreBLEU tokenizers are not used: for Japanese and Korean they are packages, and
+    # FLORES's is downloaded.
     tokenizer = "zh" if language == "zh" else "char" if language in _UNSPACED else "13a"
     return _make_bleu_with("bleu", tokenizer)
 

@@ -36,7 +36,7 @@ _SPEC = {
 
 
 class PreparedSource(seqio.DataSource):
-    """Datasets of TFDS prepared in a folder, as rows of text."""
+    """Source of a seqio task: rows of text from TFDS datasets that are prepared in a folder."""
 
     def __init__(self, task: Mt5Task, folder: str | Path):
         super().__init__(splits=tuple(task.splits))
@@ -44,11 +44,11 @@ class PreparedSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """A split is one shard."""
+        """False, because a split is one shard."""
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """Return the split itself."""
+        """Return the split itself, as the only shard."""
         return [split]
 
     def num_input_examples(self, split: str) -> int:
@@ -95,7 +95,6 @@ class PreparedSource(seqio.DataSource):
 
 
 def _decode_values(value: Any) -> Any:
-    """Convert NumPy's values to Python's, and bytes to text."""
     if isinstance(value, Mapping):
         return {name: _decode_values(part) for name, part in value.items()}
     if hasattr(value, "tolist"):
@@ -109,7 +108,7 @@ _registered: dict[str, tuple[str, str]] = {}
 
 
 def register(vocabulary: str | Path, tfds_dir: str | Path) -> list[str]:
-    """Register the tasks and mixtures; a second call with the same arguments changes nothing.
+    """Register mT5's tasks and mixtures; a second call with the same arguments changes nothing.
 
     Args:
         vocabulary: a vocabulary directory, or a SentencePiece model file such as mT5's.

@@ -1,6 +1,6 @@
 """Define mT5's fine-tuning tasks without seqio: names, datasets, texts, metrics and mixtures.
 
-They follow google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and
+The tasks follow google-research/multilingual-t5 (`multilingual_t5/tasks.py`), with T5's GLUE and
 SuperGLUE (`t5/data/glue_utils.py`). `mswitch.tasks.seqio.finetune` registers them.
 """
 
@@ -39,8 +39,8 @@ _INFERENCE = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _TRUTH = ("False", "True")
 _Benchmark = Mapping[str, tuple[tuple[str, ...], tuple[str, ...], int | None]]
-#: Labels, metrics and rates of GLUE's tasks in the mixture, which WNLI is not in; rates are numbers
-#: of examples.
+#: Labels, metrics and mixing rate (number of examples) of each GLUE task. WNLI is not in the
+#: mixture.
 GLUE: _Benchmark = {
     "cola": (("unacceptable", "acceptable"), ("matthews",), 8_551),
     "sst2": (("negative", "positive"), ("accuracy",), 67_349),
@@ -55,7 +55,7 @@ GLUE: _Benchmark = {
     "wnli": (_ENTAILED[::-1], ("accuracy",), None),
     "ax": (_INFERENCE, (), 0),
 }
-#: The same for SuperGLUE's tasks, except WSC.
+#: Entries as in `GLUE` for each SuperGLUE task except WSC.
 SUPER_GLUE: _Benchmark = {
     "boolq": (_TRUTH, ("accuracy",), 9_427),
     "cb": (("entailment", "contradiction", "neutral"), ("mean_multiclass_f1", "accuracy"), 250),
@@ -67,12 +67,12 @@ SUPER_GLUE: _Benchmark = {
     "axb": (_ENTAILED, (), 0),
     "axg": (_ENTAILED, (), 0),
 }
-#: A task's name in its texts, if that differs from the task's name.
+#: Name with which a task's texts begin, if it is not the task's own name.
 _CALLED = {
     **{"mnli_matched": "mnli", "mnli_mismatched": "mnli", "ax": "mnli"},
     "axg": "rte",
 }
-#: A task's features in the order of its texts, if that is not the alphabetical one.
+#: Order of a task's features in its texts, if it is not alphabetical.
 _FEATURES = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),
@@ -89,7 +89,7 @@ _ROUGE = ("rouge1", "rouge2", "rougeLsum")
 
 @dataclasses.dataclass(frozen=True)
 class Mt5Task:
-    """A task of mT5.
+    """One of mT5's fine-tuning tasks.
 
     Attributes:
         name: mT5's name for it.
@@ -119,7 +119,11 @@ def _make_task(
 
 
 def list_mt5_tasks() -> Iterator[Mt5Task]:
-    """Yield XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE, summaries."""
+    """Yield mT5's fine-tuning tasks.
+
+    These are XNLI, PAWS-X, WikiANN, SQuAD, XQuAD, MLQA, TyDiQA GoldP, GLUE, SuperGLUE and
+    summaries.
+    """
     evaluated, both = _keep_names("validation", "test"), _keep_names("train", "validation")
 
     yield _make_task("xnli_train", "multi_nli:1.1.0", _keep_names("train"), mnli, "accuracy")
@@ -225,7 +229,7 @@ def _list_glue_tasks(
 
 
 def list_mt5_mixtures() -> dict[str, dict[str, float]]:
-    """Return each task's rate in each mixture: 1, or in GLUE's and SuperGLUE's its examples."""
+    """Return each task's rate in each mixture: 1, or in GLUE and SuperGLUE its example count."""
 
     def name_tasks(task: str, languages: Sequence[str], *but: str) -> list[str]:
         return [f"{task}.{lang}" for lang in languages if lang not in but]

@@ -60,7 +60,7 @@ def glue(
 
 
 def axb(example: Example, labels: Sequence[str]) -> Iterator[Row]:
-    """Yield a row of SuperGLUE's broad diagnostics, as RTE."""
+    """Yield a row of SuperGLUE's broad diagnostics, in RTE's format."""
     pair = {"premise": example["sentence1"], "hypothesis": example["sentence2"]}
     yield from glue({**pair, "label": example["label"]}, "rte", labels)
 
@@ -73,7 +73,7 @@ def stsb(example: Example) -> Iterator[Row]:
 
 
 def record(example: Example) -> Iterator[Row]:
-    """Yield rows of ReCoRD, one for each answer, all in one group; `<unk>` without answers."""
+    """Yield a row of ReCoRD for each answer, all in one group; `<unk>` if there is none."""
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", example["passage"])
     passage = passage.replace("\n@highlight\n", ". ")
     entities = ", ".join(example["entities"])
@@ -105,7 +105,7 @@ def wsc(example: Example, true_alone: bool) -> Iterator[Row]:
     words = text.split(" ")
     if words[place] == word:
         text = " ".join([*words[:place], f"*{word}*", *words[place + 1 :]])
-    else:  # two texts have another word there, which T5 corrects by hand
+    else:  # two texts have another word there; T5 corrects them by hand
         text = text.replace("Good for him,", "Good for *him* ,").replace("use it ,", "use *it* ,")
         text = text.rstrip()
     label = int(example["label"])
@@ -120,12 +120,15 @@ def summary(example: Example, article: str, highlights: str) -> Iterator[Row]:
 
 
 def wikiann(example: Example) -> Iterator[Row]:
-    """Yield a row of WikiANN: spans with their kind."""
+    """Yield a row of WikiANN, whose targets are spans with their kinds."""
     yield _make_row(f"tag: {' '.join(example['tokens'])}", " $$ ".join(example["spans"]))
 
 
 def squad(example: Example, prefix: str = "") -> Iterator[Row]:
-    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA, by article, if `id` has the prefix."""
+    """Yield a row of SQuAD, XQuAD, MLQA or TyDiQA if it has answers and its `id` has the prefix.
+
+    Its group is its article.
+    """
     if example["id"].startswith(prefix) and example["answers"]["text"]:
         context = pad_punctuation(example["context"])
         made = make_question_row(example["question"], context, example["answers"]["text"])

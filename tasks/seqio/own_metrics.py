@@ -1,6 +1,6 @@
 """Score predictions by a seqio task's own `postprocess_fn` and metrics.
 
-They get the same arguments as from `seqio.Evaluator`: the task's examples, with targets and
+Metrics get the same arguments as from `seqio.Evaluator`: the task's examples, with targets and
 predictions as text.
 """
 
@@ -19,7 +19,7 @@ from mswitch.tasks.seqio.registered import Registered, preprocess
 
 
 def make_example_id(split: str, shard: int, row: int, draw: int | None = None) -> str:
-    """Return the id of a task's example: its shard, its place there, and the draw if several."""
+    """Return an example's id: its split, shard, place there, and draw if there are several."""
     return f"{split}-{shard:05}:{row}" + ("" if draw is None else f"#{draw}")
 
 
@@ -70,7 +70,7 @@ def measure(
     Args:
         task: the task.
         split: split of the examples.
-        lengths: lengths that they were cut to.
+        lengths: lengths that inputs and targets were cut to.
         rows: `id`, `targets` and `prediction` of each.
 
     Returns:
@@ -125,7 +125,7 @@ def _has_same_targets(example: Mapping[str, Any], row: Mapping[str, Any]) -> boo
 
 
 def _to_json(name: str, value: Any) -> dict[str, float | str | None]:
-    """Return a metric's value in a form for JSON; nothing for pictures and sounds."""
+    """Return a metric's value by name, as JSON can hold it; nothing for pictures and sounds."""
     value = getattr(value, "textdata", getattr(value, "value", value))
     if isinstance(value, bytes | str):
         return {name: value.decode() if isinstance(value, bytes) else value}

@@ -56,7 +56,7 @@ def random_spans_noise_mask(
 
 
 def spans_to_sentinels(tokens: tf.Tensor, mask: tf.Tensor, vocabulary_size: int) -> tf.Tensor:
-    """Replace every run of True by one sentinel: the last id, then descending."""
+    """Replace each masked run of tokens by one sentinel; sentinels descend from the last id."""
     starts = mask & tf.logical_not(tf.concat([[False], mask[:-1]], axis=0))
     sentinels = vocabulary_size - tf.cumsum(tf.cast(starts, tokens.dtype))
     return tf.boolean_mask(tf.where(starts, sentinels, tokens), starts | tf.logical_not(mask))

@@ -30,12 +30,12 @@ from mswitch.tasks.seqio.cache import count_cached_records, list_examples_direct
 from mswitch.tasks.seqio.preprocessors import corrupt_spans
 from mswitch.tasks.seqio.vocabulary import ExamplesVocabulary
 
-# Mixtures have a task for every known language, but most directories lack many of them.
+# Mixtures have a task for every known language. Do not log which of them a directory lacks.
 _LACKING = re.compile(r"Task (mc4|mswitch)\.\w+ has no '\w+' split, skipping")
 logging.getLogger("absl").addFilter(lambda record: not _LACKING.match(record.getMessage()))
 
 VOCABULARY = ExamplesVocabulary()
-#: Examples have an EOS already, or get it after corruption, never by seqio's trimming.
+#: Examples already have an EOS, or get it after corruption; seqio's trimming never adds one.
 FEATURES = {
     name: seqio.Feature(vocabulary=VOCABULARY, add_eos=True, dtype=tf.int32)
     for name in ("inputs", "targets")
@@ -56,7 +56,7 @@ class ExamplesSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """Seqio shards the cache by file or by example."""
+        """False, because seqio shards the cache by file or by example."""
         return False
 
     def num_input_examples(self, split: str) -> int | None:
@@ -88,7 +88,6 @@ class ExamplesTask(seqio.Task):
 
 
 def _count_records(lang: str) -> int:
-    """Count training records, or validation records if a language has no training text."""
     records = count_cached_records(name_task(lang))
     return records.get("train", records.get("validation", 0))
 
@@ -102,7 +101,7 @@ def _compute_capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str,
 
 
 def _make_rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
-    """Return a rate function for seqio of a language in a registered mixture; read nothing yet."""
+    """Return seqio's rate function for a language of a registered mixture; it reads when called."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:

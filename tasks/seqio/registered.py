@@ -19,9 +19,9 @@ from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.vocabulary.model import VocabularyModel, remove_sentinels
 
 FEATURES = ("inputs", "targets")
-#: Number of seeds per shard; the next shard's seeds follow.
+#: Number of seeds reserved for each shard; shard n begins with seed n * _SEEDS.
 _SEEDS = 10_000
-#: Text that TensorFlow adds to the reason of an error.
+#: Text that TensorFlow adds to the reason in an error message.
 _OF_TENSORFLOW = re.compile(
     r"^\{\{.*?\}\} ?|Error in user-defined function passed to .*? iterator: \S+: |;? ?\[Op:\w+\].*$"
 )
@@ -75,7 +75,6 @@ class Registered:
 
 @functools.cache
 def _import_module(module: str) -> tuple[Path, ...]:
-    """Import a module; return its file, and the imported files below its folder."""
     before = set(sys.modules)
     source = getattr(importlib.import_module(module), "__file__", None)
     if source is None:
@@ -86,7 +85,7 @@ def _import_module(module: str) -> tuple[Path, ...]:
     }
     folder = Path(source).parent
     own = {path for path in paths if path.is_relative_to(folder)}
-    # The folder may contain an environment.
+    # The folder may contain a virtual environment, whose packages do not define the task.
     own = {path for path in own if "site-packages" not in path.relative_to(folder).parts}
     return tuple(sorted(own | {Path(source)}))
 
@@ -125,7 +124,7 @@ def preprocess(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield a task's examples, unshuffled and without a cache; each shard has its own seeds.
 
-    If a task draws nothing at random, they equal the examples of `get_dataset`.
+    If a task draws nothing at random, its examples equal those of `get_dataset`.
 
     Args:
         task: the task.
@@ -141,7 +140,7 @@ def preprocess(
 
     def seed_tensorflow(draw: int) -> int:
         seed = number * _SEEDS + draw
-        tf.random.set_seed(seed)  # combined with seqio's own seeds
+        tf.random.set_seed(seed)  # TensorFlow combines it with seqio's own seeds
         return seed
 
     try:

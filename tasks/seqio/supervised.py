@@ -7,8 +7,8 @@
     task = seqio.get_mixture_or_task("reviews.sw")
     dataset = task.get_dataset({"inputs": 512, "targets": 128}, split="validation")
 
-They read the directory's own files. After `seqio.add_global_cache_dirs(["reviews"])`, these also
-work as seqio's cache: `use_cached=True`.
+The tasks read the directory's own files. After `seqio.add_global_cache_dirs(["reviews"])`, the
+files also work as seqio's cache: `use_cached=True`.
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,6 @@ def _describe_features() -> Mapping[str, Any]:
 
 
 def _cast(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Cast ids to seqio's type."""
     names = [name for name, kind in FEATURES.items() if kind == TOKENS]
     return dataset.map(
         lambda row: {**row, **{name: tf.cast(row[name], tf.int32) for name in names}}

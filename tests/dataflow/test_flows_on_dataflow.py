@@ -116,6 +116,6 @@ def test_a_build_is_found_suspended_cancelled_finished_and_added_to(
     count = len(peer.jobs)
     run = server.start("corpus-sample", **{**given, "name": "other", "inputs": ["/etc/hosts"]})
     assert server.wait(run, {"Completed", "Failed"}, 200).state.message == (
-        "/etc/hosts: workers of Dataflow read URLs alone; give gs:// or https://"
+        "/etc/hosts: workers of Dataflow read only URLs; give gs:// or https://"
     )
     assert len(peer.jobs) == count

@@ -109,8 +109,9 @@ def test_a_bucket_that_does_not_answer_neither_ends_nor_repeats_a_job(world, mon
 def test_an_output_in_a_bucket_needs_a_place_for_the_record(bucket, tmp_path, capfd):
     command = ["--", "train", "--preset", "mt5-tiny", "--examples", "x", "--out"]
     assert main(["jobs", "submit", *command, f"{bucket}/run"]) == 2
-    assert f"{bucket}/run is in a bucket, and the record of a job is not: give --record too" in (
-        capfd.readouterr().err
+    assert (
+        f"{bucket}/run is in a bucket, but the record of a job must not be: give --record too"
+        in capfd.readouterr().err
     )
     place = str(tmp_path / "run")
     assert main(["jobs", "submit", "--record", place, *command, "hdfs://name/run"]) == 2

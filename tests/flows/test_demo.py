@@ -141,5 +141,5 @@ def test_a_directory_with_something_else_is_refused(tmp_path, run_demo):
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     done = run_demo(tmp_path / "out")
     assert done.returncode == 2
-    assert "holds something else: choose another --out" in done.stderr
+    assert "contains other files: choose another --out" in done.stderr
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]

@@ -8,5 +8,5 @@ from mswitch.pipelines.errors import UserError
 
 def test_a_driver_that_ends_the_process_without_a_word_is_said(monkeypatch):
     monkeypatch.setattr(devices_found, "_SCRIPT", "import os; os.kill(os.getpid(), 11)")
-    with pytest.raises(UserError, match=r"JAX ended with code -11 without a word"):
+    with pytest.raises(UserError, match=r"JAX ended silently with code -11"):
         devices_found.find_devices()

@@ -114,7 +114,9 @@ def test_the_budget_holds_the_steps_and_more_of_it_more(on):
 
 
 def test_a_budget_that_holds_nothing_says_how_much_would(on):
-    with pytest.raises(UserError, match=r"holds less than 100 steps .* give \d+m or more") as error:
+    with pytest.raises(
+        UserError, match=r"allows less than 100 steps .* give \d+m or more"
+    ) as error:
         make_plan(Request(budget="5m"))
     enough = str(error.value).partition("give ")[2].split()[0]
     assert make_plan(Request(budget=enough)).steps >= 100
@@ -145,7 +147,7 @@ def test_a_plan_stays_where_it_was_made(on, tmp_path):
     before = settled(request, tmp_path)
     on(H100)
     assert settled(request, tmp_path) == before != make_plan(request)
-    with pytest.raises(UserError, match=r"is of a command with other options .*chain\.json"):
+    with pytest.raises(UserError, match=r"belongs to a command with other options .*chain\.json"):
         settled(dataclasses.replace(request, budget="2h"), tmp_path)
 
 
@@ -191,9 +193,9 @@ def test_steps_are_added_to_a_plan_and_taken_away_as_long_as_none_is_trained(on,
     (run / "checkpoints" / "300").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({**described, "config_hash": ""}))
     assert list(plan.ends(run)) == [400]
-    with pytest.raises(UserError, match="is of 400 steps: give --steps 400, or more"):
+    with pytest.raises(UserError, match="has 400 steps: give --steps 400, or more"):
         settled(request, tmp_path)
-    with pytest.raises(UserError, match="is of a command with other options"):
+    with pytest.raises(UserError, match="belongs to a command with other options"):
         settled(Request(seeds=1), tmp_path)
 
 
@@ -292,7 +294,7 @@ def test_what_is_wrong_is_said_in_one_line(options, message, on, capsys):
 )
 def test_what_examples_do_not_depend_on_is_refused(option, capsys):
     assert main(["evidence", "--prepare-only", *option]) == 2
-    assert f"makes examples alone: leave out {option[0]}\n" in capsys.readouterr().err
+    assert f"only makes examples: leave out {option[0]}\n" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(on, capsys, tmp_path, monkeypatch):
@@ -484,7 +486,7 @@ def test_done_it_does_nothing_and_other_options_are_refused(study, undisturbed):
     words = ["evidence", f"--out={undisturbed}", "--seeds=1", "--steps=6"]
     done = run_mswitch(*words, f"--examples={study.examples}")
     assert done.returncode == 2
-    assert "is of a command with other options" in done.stderr
+    assert "belongs to a command with other options" in done.stderr
 
 
 @pytest.mark.training

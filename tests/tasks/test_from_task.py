@@ -377,8 +377,8 @@ def test_another_vocabulary_is_refused(registered, added_examples, small_example
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"--lengths": "512"}, "--lengths 512: give those of inputs and targets"),
-        ({"--lengths": "12,x"}, "--lengths 12,x: give those"),
+        ({"--lengths": "512"}, "--lengths 512: give lengths of inputs and targets"),
+        ({"--lengths": "12,x"}, "--lengths 12,x: give lengths"),
         ({"--metrics": "rouge"}, "--metrics rouge is unknown"),
         ({"--metrics": "macro_f1"}, "--metrics macro_f1 needs the closed set"),
         (

@@ -1,1 +1,1 @@
-"""`mswitch deploy`: which flows a server has, with which schedules, and how it gets them."""
+"""`mswitch deploy`: put the flows, their schedules and notifications on a Prefect server."""

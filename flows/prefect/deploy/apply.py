@@ -1,4 +1,4 @@
-"""Makes a Prefect server have what the table of deployments says, and shows what differs."""
+"""Compare a Prefect server with the table of deployments, and update it."""
 
 import contextlib
 import dataclasses
@@ -47,13 +47,13 @@ from mswitch.pipelines.outputs import canonical_json
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """Something that the server shall have, or have no more.
+    """An object that the server must have, or must no longer have.
 
     Attributes:
         name: kind and name, as shown.
-        wanted: its settings; None where it shall not have the thing any more.
-        found: those that the server has; None where it has no such thing.
-        write: makes it so.
+        wanted: its settings; None to remove it.
+        found: its settings on the server; None if it does not exist there.
+        write: creates, updates or removes it.
     """
 
     name: str
@@ -75,15 +75,15 @@ class Thing:
 
 
 def deploy(operators: Operators, operators_file: Path | None, *, write: bool) -> list[str]:
-    """Compare the server with the table, and make it so.
+    """Compare the server with the table of deployments, and update it.
 
     Args:
         operators: the settings.
-        operators_file: where they come from, for the workers.
+        operators_file: their file, for the workers.
         write: whether to change the server.
 
     Returns:
-        What differed, in lines.
+        The differences, as lines.
     """
     check_schedules(operators)
     with server(operators) as client:
@@ -98,7 +98,11 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
 
 @contextlib.contextmanager
 def server(operators: Operators) -> Iterator[SyncPrefectClient]:
-    """Return a client of the server."""
+    """Yield a client of the server.
+
+    Raises:
+        UserError: the server does not answer, or requires a password.
+    """
     address = str(operators.server)
     with temporary_settings({PREFECT_API_URL: address}), get_client(sync_client=True) as client:
         try:
@@ -108,8 +112,8 @@ def server(operators: Operators) -> Iterator[SyncPrefectClient]:
             if error.response.status_code != httpx.codes.UNAUTHORIZED:
                 raise
             raise UserError(
-                f"the Prefect server {address} asks for a password: give user:password as "
-                "PREFECT_API_AUTH_STRING in the environment"
+                f"the Prefect server {address} requires a password: set PREFECT_API_AUTH_STRING in "
+                "the environment to user:password"
             ) from error
         except httpx.TransportError as error:
             raise UserError(
@@ -123,7 +127,7 @@ def _things(
 ) -> Iterator[Thing]:
     yield _work_pool(client, operators)
     yield _work_queue(client, operators, QUEUE, operators.flow_runs)
-    # Priority does not pass a limit: what looks after the others waits in a queue without one.
+    # A high priority does not override a limit: the reconciler needs a queue without a limit.
     yield _work_queue(client, operators, HOUSEKEEPING, None)
     for deployment in DEPLOYMENTS:
         yield _deployment(client, deployment, operators, operators_file)
@@ -147,7 +151,7 @@ def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[
             yield Thing(f"block {name}", None, {}, delete)
     if operators.notifications is None:
         return
-    # The address itself is shown nowhere.
+    # The address is a secret: it is never shown.
     url, state = address(operators.notifications), f"as in ${operators.notifications.url_variable}"
     for severity in SEVERITIES:
         name = block_name(severity)
@@ -156,7 +160,7 @@ def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[
         yield Thing(
             f"block {name}", {"url": state}, shown, functools.partial(save_block, severity, url)
         )
-        # In a dry run there may be none.
+        # In a dry run the block may not exist.
         block = find_block(client, name)
         blocks |= {severity: block[0]} if block else {}
     for automation in automations(blocks):
@@ -173,8 +177,8 @@ def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
         return Thing(f"work pool {name}", wanted, None, lambda: client.create_work_pool(create))
     if pool.type != "process":
         raise UserError(
-            f"work pool {name} is of type {pool.type}, and has to be of type process, for flows "
-            "lock files in the storage and call schedulers: give another as pool in operators.toml"
+            f"work pool {name} has type {pool.type}, but flows need type process, because they "
+            "lock files in the storage and call schedulers: give another pool in operators.toml"
         )
     found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
     update = WorkPoolUpdate(concurrency_limit=None)
@@ -192,12 +196,12 @@ def _work_queue(
         create = functools.partial(client.create_work_queue, work_pool_name=pool, **wanted)
         return Thing(shown, wanted, None, lambda: create(name))
     found = {"concurrency_limit": queue.concurrency_limit}
-    # Prefect's synchronous client has no method for it.
+    # Prefect's synchronous client has no method to update a queue.
     update = functools.partial(client.request, "PATCH", "/work_queues/{id}", json=wanted)
     return Thing(shown, wanted, found, lambda: update(path_params={"id": queue.id}))
 
 
-#: Settings that the client takes by other names.
+#: Settings that have other names in the client.
 _OTHER_NAMES = ("form", "concurrency", "schedules")
 
 
@@ -229,7 +233,7 @@ def _deployment(
 
     def write() -> None:
         if before is not None and not any(one.active for one in schedules):
-            for one in present:  # with its late runs, which replacing it would leave
+            for one in present:  # a deletion removes late runs too, a replacement does not
                 client.delete_deployment_schedule(before.id, one.id)
         limit, options = None, None
         if deployment.concurrency is not None:
@@ -262,7 +266,7 @@ def _deployment(
 
 
 def _shown_schedules(schedules: Sequence[Any]) -> list[str]:
-    """Schedules in words, the same on both sides."""
+    """Describe schedules in words, equal for those wanted and those on the server."""
     return sorted(
         f"{getattr(one.schedule, 'cron', one.schedule)} {one.schedule.timezone}, "
         f"{'on' if one.active else 'off'}, from {one.slug or 'a person'}"
@@ -284,9 +288,9 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
 
 
 def _sorted(value: Any) -> Any:
-    """Return the value without ids, and with lists sorted if their order means nothing.
+    """Return the value without ids and with sorted lists, for a comparison without order.
 
-    Keys are no order either: PostgreSQL returns them in another one than they were given in.
+    The order of keys does not count either: PostgreSQL changes it.
     """
     if isinstance(value, dict):
         return {key: _sorted(one) for key, one in value.items() if key != "id"}

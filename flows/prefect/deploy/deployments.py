@@ -1,4 +1,4 @@
-"""The deployments of mswitch: one table, which `mswitch deploy` brings to the server."""
+"""The table of mswitch's deployments, which `mswitch deploy` puts on the server."""
 
 import dataclasses
 import os
@@ -50,7 +50,7 @@ from mswitch.pipelines.errors import UserError
 #: Prefect's name of the queue that every work pool has.
 QUEUE = "default"
 NOTHING = Further()
-#: Slugs of schedules on the server: of operators.toml, and of the table below.
+#: Slugs of schedules on the server: from operators.toml, and from the table below.
 SLUGS = (FROM_FILE, FROM_TABLE) = ("operators-toml", "mswitch")
 
 
@@ -60,11 +60,11 @@ class Deployment:
 
     Attributes:
         flow: the flow.
-        kind: which of the deployments of this flow.
-        settings: what its form shows; None for a flow without parameters.
-        schedule: when it runs, unless operators.toml or a person in Prefect says otherwise; None
-            for by hand only.
-        concurrency: how many of its runs work at a time, and what becomes of a further one.
+        kind: second part of the deployment's name.
+        settings: values of its form; None for a flow without parameters.
+        schedule: its schedule, unless operators.toml or a person in Prefect sets another; None if
+            it is only started by hand.
+        concurrency: number of its runs at a time, and the treatment of a further run.
         housekeeping: whether its runs do no work of their own, and wait for no other run.
     """
 
@@ -82,17 +82,17 @@ class Deployment:
 
     @property
     def queue(self) -> str:
-        """The queue of the work pool that its runs wait in."""
+        """Queue of the work pool in which its runs wait."""
         return HOUSEKEEPING if self.housekeeping else QUEUE
 
     @property
     def defaults(self) -> str:
-        """Name of the settings that groups begin with; empty if the flow has but one."""
+        """Name of the settings that groups change; empty if the flow has only one."""
         return self.kind if type(self.settings) in DEFAULTS else ""
 
     @property
     def required(self) -> list[str]:
-        """The everyday parameters that have to have a value: forms do not call them optional."""
+        """Everyday parameters that need a value; forms do not mark them as optional."""
         if self.settings is None:
             return []
         values = form_values(self.settings)
@@ -101,7 +101,7 @@ class Deployment:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters whose values are required, or not the flow's defaults."""
+        """Parameters that are required, or differ from the flow's defaults."""
         if self.settings is None:
             return {}
         usual, required = form_values(type(self.settings)()), self.required
@@ -118,7 +118,7 @@ class Deployment:
         return f"{self.flow.fn.__module__}.{self.flow.fn.__name__}"
 
 
-#: All of them. Those called `sample` run as they are, in minutes.
+#: All deployments. Those called `sample` run unchanged, in minutes.
 DEPLOYMENTS: Sequence[Deployment] = (
     *(Deployment(corpus, *named) for named in DEFAULTS[CorpusSettings].items()),
     Deployment(
@@ -143,8 +143,8 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(
         reconcile,
         "all",
-        # Without it what crashed stays so. Several may run at a time: one that was killed would
-        # keep the place of the others.
+        # Active, because without it crashed flow runs stay so. No limit of concurrency, because a
+        # killed run would keep its place.
         schedule=Schedule(cron="*/2 * * * *", active=True),
         housekeeping=True,
     ),
@@ -156,13 +156,13 @@ def schedules_of(
 ) -> list[DeploymentScheduleCreate]:
     """Return the schedules that a deployment should have.
 
-    Only a table of operators.toml replaces what a person set in Prefect. When that table goes, so
-    does its schedule.
+    Only a table of operators.toml replaces a person's schedule in Prefect. If that table is
+    removed, its schedule is removed too.
 
     Args:
         deployment: the deployment.
-        operators: with the tables.
-        present: the schedules that the server has of it.
+        operators: settings with the tables.
+        present: its schedules on the server.
     """
     given, table = operators.schedules.get(deployment.name), deployment.schedule
     if given is None:
@@ -186,7 +186,7 @@ def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
 
 
 def _as_action(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
-    """Return a schedule to send again: an update of a deployment replaces all its schedules."""
+    """Convert a schedule for an update of its deployment, which replaces all schedules."""
     names = ("schedule", "active", "parameters", "slug")
     return DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in names})
 
@@ -204,12 +204,12 @@ def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
 
 
 def check_schedules(operators: Operators) -> None:
-    """Check that tables of operators.toml are of deployments, and their schedules valid."""
+    """Check that operators.toml's tables name deployments, and that its schedules are valid."""
     names = [deployment.name for deployment in DEPLOYMENTS]
     for table in ("deployments", "schedules"):
         for name in sorted(set(getattr(operators, table)).difference(names)):
             raise UserError(
-                f"[{table}.{name!r}] is of no deployment: choose among {', '.join(names)}"
+                f"[{table}.{name!r}] names no deployment: choose among {', '.join(names)}"
             )
     for name, schedule in operators.schedules.items():
         try:
@@ -218,12 +218,12 @@ def check_schedules(operators: Operators) -> None:
             first = error.errors()[0]
             raise UserError(
                 f"[schedules.{name!r}] of {FILE}: {first['loc'][0]} = {first['input']!r} is not "
-                "valid: give such as cron = '0 6 5 * *' and timezone = 'Europe/Berlin'"
+                "valid: give values like cron = '0 6 5 * *' and timezone = 'Europe/Berlin'"
             ) from error
 
 
 def job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
-    """Return a worker's settings for flow runs: this directory, where relative paths start."""
+    """Return the environment and directory of flow runs; relative paths start in this directory."""
     heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS)}
     known = {**further.environment, **heartbeat, "DO_NOT_TRACK": "1"}
     if operators_file is not None:
@@ -232,7 +232,7 @@ def job_variables(operators_file: Path | None, further: Further = NOTHING) -> di
 
 
 def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
-    """Return the schema of a deployment's parameters; a launcher is one of operators.toml."""
+    """Return the schema of a deployment's parameters; launchers are those of operators.toml."""
     if deployment.settings is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     schema = form_schema(deployment.settings, deployment.defaults)

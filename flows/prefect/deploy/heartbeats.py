@@ -1,4 +1,4 @@
-"""Flow runs whose process died without a word, told by heartbeats that stay away."""
+"""Detect flow runs whose process died silently, by missing heartbeats."""
 
 import datetime
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
 from mswitch.flows.prefect.operators_toml import TAG, TAGS
 
-#: Seconds between the signs of life of a flow run.
+#: Seconds between heartbeats of a flow run.
 HEARTBEAT_SECS = 30
-#: How long they may stay away.
+#: Seconds without a heartbeat after which a flow run counts as crashed.
 SILENT_SECS = 3 * HEARTBEAT_SECS
 
 
 def zombies() -> AutomationCore:
-    """Flow runs that give no sign of life have crashed; the reconciler starts them again."""
+    """Return the automation that sets silent flow runs to Crashed; the reconciler restarts them."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
     crash: ActionTypesOrUnknown = ChangeFlowRunState(
         state=StateType.CRASHED,
@@ -42,7 +42,7 @@ def zombies() -> AutomationCore:
 
 
 def of_flow_runs(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
-    """Return a trigger by events of our flow runs, which are most often called after states."""
+    """Return a trigger by events of mswitch's flow runs; most events have the name of a state."""
     tags = [f"prefect.tag.{tag}" for tag in TAGS]
     return EventTrigger(
         match={"prefect.resource.id": "prefect.flow-run.*"},

@@ -1,4 +1,4 @@
-"""Messages that Prefect sends: blocks with the address, and automations that use them."""
+"""Notifications that Prefect sends: blocks with the address, and automations that use them."""
 
 import datetime
 import os
@@ -19,13 +19,13 @@ from mswitch.flows.prefect.owners import MAX_RUNS
 from mswitch.flows.prefect.stalled_jobs import STALLED
 from mswitch.pipelines.errors import UserError
 
-#: Apprise, with which a block of this type sends, takes Slack's and many other addresses.
+#: Name of the blocks. They send with Apprise, which accepts Slack's and many other addresses.
 NAME = f"{TAG}-notifications"
-#: Severities, as Apprise has them; each needs a block of its own.
+#: Apprise's severities; each needs its own block.
 SEVERITIES = ("failure", "warning", "success")
-#: Names of earlier versions.
+#: Names in earlier versions, which are removed.
 FORMER_AUTOMATIONS, FORMER_BLOCKS = (f"{TAG}-notify-trouble",), (NAME,)
-#: A process, its hook and its worker may each report one crash.
+#: Time in which reports of the same crash, by process, hook and worker, count as one.
 _ONE_CRASH = datetime.timedelta(minutes=2)
 _LINK = "{% if flow_run|ui_url %}\n{{ flow_run|ui_url }}{% endif %}"
 _STATE = "{{ flow_run.name }}: {{ flow_run.state.name }}. {{ flow_run.state.message }}" + _LINK
@@ -38,15 +38,15 @@ _CRASH = (
 
 
 def address(settings: Notifications) -> str:
-    """Address of the messages, which is a secret."""
+    """Return the address of the messages, which is a secret."""
     from apprise import Apprise
 
     given = os.environ.get(settings.url_variable, "")
     if not given or not Apprise().add(given):
         problem = "is not an address that Apprise knows" if given else "is not set"
         raise UserError(
-            f"${settings.url_variable} {problem}, and [notifications] of {FILE} names it: set it "
-            "to a Slack webhook, or another URL such as mailto:// or jsons://"
+            f"${settings.url_variable} of [notifications] in {FILE} {problem}: set it to a Slack "
+            "webhook, or another URL such as mailto:// or jsons://"
         )
     return given
 
@@ -66,7 +66,7 @@ def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
 
 
 def save_block(severity: str, url: str) -> None:
-    """Give the server the address, which it keeps encrypted."""
+    """Save the address on the server, which stores it encrypted."""
     block: Any = SlackWebhook(url=url, notify_type=severity)  # pyright: ignore[reportArgumentType]
     block.save(block_name(severity), overwrite=True)
 
@@ -95,8 +95,8 @@ def automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
     )
 
     def message(severity: str, condition: str, *texts: str) -> SendNotification:
-        # Apprise sends nothing without subject and body: such a notice comes too late, as from a
-        # server that was restarted.
+        # If the condition no longer holds, such as after a restart of the server, the message is
+        # late. Then subject and body are empty, and Apprise sends nothing.
         subject, body = (f"{{% if {condition} %}}{text}{{% endif %}}" for text in texts)
         return SendNotification(block_document_id=blocks[severity], subject=subject, body=body)
 

@@ -1,4 +1,4 @@
-"""A Prefect server, one worker and the UI on this machine, started and ended together."""
+"""Run a Prefect server with its UI and one worker on this machine, which end together."""
 
 import contextlib
 import os
@@ -17,24 +17,24 @@ from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: The first start makes the database, which takes most of a minute on a slow machine.
+#: Longest start. The first one makes the database: most of a minute on a slow machine.
 START_SECS = 300.0
-#: How long the process of a flow run may take to say that it ends.
+#: Seconds for the process of a flow run to report its end.
 STOP_SECS = 10.0
-#: Runs that a worker has room for beside `flow_runs`: the reconciler's.
+#: Runs that a worker may have in addition to `flow_runs`: the reconciler's.
 SPARE_RUNS = 2
 
 
 def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
     """Run until one of them ends or a signal comes; the supervisor then kills this whole group.
 
-    Flow runs that work are Crashed, and `reconcile` starts them again. Jobs that run go on.
+    Active flow runs become Crashed, and a later `reconcile` restarts them. Their jobs continue.
     """
     check_schedules(operators)
     if _answers(operators):
         raise UserError(
-            f"a server answers at {operators.server}: leave out --serve, or name another address "
-            "as server in operators.toml"
+            f"a server already answers at {operators.server}: leave out --serve, or give another "
+            "address as server in operators.toml"
         )
     host, port = operators.server.host or "127.0.0.1", operators.server.port
     # Handle signals before the worker starts. A shell's `&` makes its children ignore SIGINT, and a
@@ -51,7 +51,7 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
         time.sleep(1)
     for line in deploy(operators, operators_file, write=True):
         say("deploy", line)
-    # After an outage, the reconciler's late runs would start all at once.
+    # A limit, because after an outage all late runs of the reconciler would start at once.
     words = (f"--pool={operators.pool}", f"--limit={operators.flow_runs + SPARE_RUNS}")
     running["worker"] = _prefect(operators, "worker", "start", *words)
     say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
@@ -64,7 +64,7 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
 
 
 def _end_flow_runs(worker: int) -> None:
-    """End the processes of flow runs, each of which leads a session, while the server hears it."""
+    """End the processes of flow runs, each with its session, before the server ends."""
     tasks = Path(f"/proc/{worker}/task").glob("*/children")
     engines = [int(pid) for task in tasks for pid in task.read_text().split()]
     for number in (signal.SIGTERM, signal.SIGKILL):

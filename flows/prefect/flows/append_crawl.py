@@ -1,4 +1,4 @@
-"""The flow that adds a crawl, or files of one's own, to a corpus."""
+"""The flow that adds a crawl or other files to a corpus."""
 
 import json
 import re
@@ -29,7 +29,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 from mswitch.pipelines.progress import say
 
-#: Options that an addition does not take over from the build.
+#: Options of the build that its additions do not copy.
 _OF_ADDITION = ("--input=", "--append", "--out=")
 
 
@@ -58,17 +58,17 @@ def append_crawl(settings: AppendSettings) -> None:
 def _fetch_dump(
     settings: AppendSettings, operators: Operators, launcher: Launcher, place: Path
 ) -> tuple[str, ...]:
-    """Fetch a part of a dump; return the glob of its files, or nothing if the corpus has it."""
+    """Download a part of a dump; return the glob of its files, or () if the corpus has it."""
     out = operators.output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
         dump = newest_dump(str(operators.common_crawl_list))
     if has_dump(out, dump):
-        say("corpus", f"{out} has {dump}: nothing to do")
+        say("corpus", f"{out} already has {dump}: nothing to do")
         return ()
     what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
     what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
-    # Other corpora may take other parts of the dump.
+    # The name has format and segments: other corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
     crawl = crawl_of(what, crawls, options_of_build(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
@@ -79,14 +79,14 @@ def newest_dump(address: str) -> str:
     """Return the newest dump of Common Crawl.
 
     Raises:
-        OSError: the list cannot be read; it is tried again.
+        OSError: the list cannot be read; Prefect retries.
     """
     with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310, of operators.toml
         return json.load(answer)[0]["id"]
 
 
 def has_dump(corpus: str | Path, dump: str) -> bool:
-    """Return whether a corpus was built of files of this dump, or they were added to it."""
+    """Return whether a corpus has files of this dump, from its build or an addition."""
     manifest = read_manifest(corpus, "corpus")
     lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
     below = re.compile(rf"(^|/){re.escape(dump)}(\.[a-z]+-\d+)?/")
@@ -97,9 +97,9 @@ def options_of_build(place: Path) -> list[str]:
     """Return the options of a corpus' build from its job's record, without Beam's."""
     record = read_record(place)
     own, _ = parts(record.job.argv if record is not None else ())
-    # A person's command may have an option and its value as two words.
+    # In a person's command an option and its value may be two words.
     if own[:2] != ("corpus", "build") or not all(word.startswith("--") for word in own[2:]):
         raise UserError(
-            f"{place} was not built by flow corpus: add to it by `mswitch corpus build`"
+            f"{place} was not built by flow corpus: add to it with `mswitch corpus build`"
         )
     return [word for word in own[2:] if not word.startswith(_OF_ADDITION)]

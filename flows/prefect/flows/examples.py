@@ -1,4 +1,4 @@
-"""The flow from a corpus to examples."""
+"""The flow that makes examples from a corpus."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte
 @flow(name="examples", flow_run_name=named("examples {name}"), **HOOKS)
 @with_settings
 def examples(settings: ExamplesSettings) -> None:
-    """Train a vocabulary, see how it suits each language, and write the examples."""
+    """Train a vocabulary, check how it suits each language, and write the examples."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     corpus = operators.output("corpora", settings.corpus)
@@ -48,7 +48,7 @@ def examples(settings: ExamplesSettings) -> None:
 def check_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
 ) -> None:
-    """Refuse a vocabulary that serves a language badly."""
+    """Refuse a vocabulary that is bad for a language, by the limits of the settings."""
     found = inspect_vocabulary(vocabulary, corpus)["languages"]
     rows = [{name: row[name] for name in _COLUMNS} for row in found]
     show_table(key_of("vocabulary", settings.name), rows, "How the vocabulary suits each language")
@@ -60,7 +60,7 @@ def check_vocabulary(
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:
-    """Refuse rows of which a column is above its limit."""
+    """Refuse rows whose value in a column exceeds the limit."""
     over = [row for row in rows if row[column] is not None and row[column] > limit]
     if over:
         worst = max(over, key=lambda row: row[column])

@@ -1,4 +1,4 @@
-"""The flow that compares candidates with one baseline, over seeds and mixtures."""
+"""The flow that compares candidates with a baseline, over seeds and mixtures."""
 
 import dataclasses
 import itertools
@@ -28,9 +28,9 @@ from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
 
-    Each mixture has a report, in which every candidate is compared with the baseline. Runs are
-    shared: one of another experiment with the same model, settings, seed, mixture and data is
-    found, or waited for, and not trained again.
+    Each mixture has a report, which compares every candidate with the baseline. Experiments share
+    runs: a run with the same model, settings, seed, mixture and data is reused, or waited for, and
+    not trained again.
     """
     operators = read_operators()
     places = plan_reports(settings, operators)
@@ -57,7 +57,7 @@ def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str
 
 
 def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planned]:
-    """List the runs of an experiment by seed; a name has the hash of the run's settings."""
+    """List the runs of an experiment by seed; their names contain a hash of their settings."""
     examples = read_manifest(operators.output("examples", settings.examples), "examples")
     presets = (settings.baseline, *settings.candidates)
     planned = []
@@ -76,7 +76,7 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
 
 
 def sides(planned: Sequence[Planned], baseline: str) -> Sides:
-    """Return the runs of a report."""
+    """Split the runs of a report into the baseline's and the candidates'."""
     return (
         [one.out for one in planned if one.preset == baseline],
         [one.out for one in planned if one.preset != baseline],

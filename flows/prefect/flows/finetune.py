@@ -1,4 +1,4 @@
-"""The flow that fine-tunes a run on a task, and shows what it is worth there."""
+"""The flow that fine-tunes a run on a task, and shows its scores."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ from mswitch.pipelines.outputs import read_manifest
 @flow(name="finetune", flow_run_name=named("finetune {name}: {run}"), **HOOKS)
 @with_settings
 def finetune_run(settings: FinetuneSettings) -> State:
-    """Fine-tune a run on a task, choose its checkpoint on validation, and read test from it."""
+    """Fine-tune a run on a task, choose its checkpoint on validation, and score it on test."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     origin = operators.run(settings.run)
@@ -36,11 +36,11 @@ def finetune_run(settings: FinetuneSettings) -> State:
     manifest = read_manifest(tasks, "examples")
     if manifest.get("kind") != "supervised":
         raise UserError(
-            f"{tasks} are not examples of a task: name some that `mswitch examples supervised` made"
+            f"{tasks} are not examples of a task: name examples of `mswitch examples supervised`"
         )
     splits = {split for of in manifest["languages"].values() for split in of}
     if "validation" not in splits:
-        raise UserError(f"{tasks} has no validation examples: a checkpoint is chosen on them")
+        raise UserError(f"{tasks} has no validation examples, which choose a checkpoint: add some")
     out = operators.destination(place)
     with open_files(origin) as files:
         files.refresh()

@@ -20,7 +20,7 @@ from mswitch.flows.prefect.trainings import compare
 )
 @with_settings
 def pretrain_pair(settings: PairSettings) -> State:
-    """Train a dense and a sparse model, evaluate both, and report how they compare."""
+    """Train a dense and a sparse model, evaluate both, and report the comparison."""
     operators = read_operators()
     pair = operators.directory("pairs", settings.name)
     planned = [

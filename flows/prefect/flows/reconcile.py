@@ -1,7 +1,7 @@
 """The flow that makes Prefect's server, the jobs' records and the launchers agree.
 
-It looks at what is, however that came about, and may be run at any time. A job whose flow run is
-gone keeps running: it is reported, and `mswitch jobs` has the commands for it.
+It acts on the present state, whatever caused it, and may run at any time. A job whose flow run is
+gone keeps running: the job is reported, and `mswitch jobs` has commands for it.
 """
 
 import contextlib
@@ -39,19 +39,19 @@ from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
-#: How long a worker may take to start the process of a flow run.
+#: Seconds in which a worker must start the process of a flow run.
 START_SECS = 180
 
 
 @flow(name="reconcile", flow_run_name="reconcile")
 def reconcile() -> None:
-    """Start again what crashed, stop what was cancelled or suspended, report jobs left alone."""
+    """Restart crashed flow runs, stop jobs of cancelled or suspended ones, report orphaned jobs."""
     look(read_operators().storage)
 
 
 @step("look at jobs")
 def look(storage: Path) -> None:
-    """Compare each job with the flow run that asked for it, then see which of these died."""
+    """Make each job agree with its flow run, then restart flow runs that died."""
     with get_client(sync_client=True) as client:
         for flow_run in _flow_runs(StateType.PAUSED):
             lift_time_limit(client, flow_run.id, flow_run.state)
@@ -80,29 +80,29 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
     launcher = make_launcher(record.launcher)
     left = (record.job, launcher, how, record.owner, still_wants, record.wants)
     if kind == StateType.CRASHED:
-        return  # `revive` sees to it
+        return  # `revive` handles it
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
             if record.intent == "run" and follower(record.job.place) is None:
                 leave(*left)
             finish_cancelling(flow_run, need_record(record.job.place))
         return
-    # Otherwise an earlier request did not reach the job: its follower sends it again.
+    # Else an earlier request did not reach the job, and it has no follower that repeats it.
     if record.intent == "run" or follower(record.job.place) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
         if how is None:
-            say("reconcile", f"{record.job.out}: the job lives, and no flow run follows it")
+            say("reconcile", f"{record.job.out}: the job lives, but no flow run follows it")
             tell("mswitch.job.orphaned", record)
             return
-    with contextlib.suppress(StopFollowing):  # it lives: the next round looks again
+    with contextlib.suppress(StopFollowing):  # it still lives: the next round tries again
         follow(record.job, launcher, on_poll=stop_following)
-        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was asked to")
+        say("reconcile", f"{record.job.out}: the job has ended, as its flow run was told to")
         tell("mswitch.job.stopped", record)
 
 
 def lost_flow_runs() -> list[FlowRun]:
-    """Flow runs whose process died, before or after it began."""
+    """Return the flow runs whose process died or was never started."""
     return [run for run in _flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
 
 
@@ -114,7 +114,7 @@ def _flow_runs(*kinds: StateType) -> list[FlowRun]:
 
 
 def _is_lost(flow_run: FlowRun) -> bool:
-    """Return whether it crashed, or its worker died before it had started the process."""
+    """Return whether a flow run crashed, or its worker died before it started the process."""
     state = flow_run.state
     if state is None or state.is_crashed():
         return state is not None
@@ -123,10 +123,9 @@ def _is_lost(flow_run: FlowRun) -> bool:
 
 
 def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
-    """Start it again, unless a person ended a job of it, or a process still follows one.
+    """Restart a flow run, unless a person ended one of its jobs, or a process still follows one.
 
-    Of jobs that it paused itself, when it was suspended, those that it has not come to since it was
-    resumed are still so.
+    Jobs that it paused itself do not count: after a Resume, some of them may still be paused.
     """
     owner = owner_of(flow_run.id)
     mine = [record for record in records if owner in record.wanted_by]
@@ -137,24 +136,24 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
 
 
 def start_again(flow_run: FlowRun) -> None:
-    """Have a worker run it again, unless it crashed too often."""
+    """Let a worker restart a flow run, unless it crashed too often."""
     with get_client(sync_client=True) as client:
         if flow_run.run_count >= MAX_RUNS:
-            message = f"It crashed {flow_run.run_count} times: see its log, mend that, then Retry."
+            message = f"It crashed {flow_run.run_count} times: repair the cause, then press Retry."
             say("reconcile", f"{flow_run.name}: {message}")
             client.set_flow_run_state(flow_run.id, Failed(message=message), force=True)
             return
         say("reconcile", f"{flow_run.name} crashed: restarting it")
-        # Gives back the places that it had in the work pool and of its deployment.
+        # This frees its places in the work pool and in the deployment's concurrency limit.
         client.set_flow_run_state(flow_run.id, Crashed(message="No process was started."))
         client.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
 
 
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
-    """Say that a flow run is Cancelled, if it has no process that could."""
+    """Set a flow run's state to Cancelled, if no process of it is left to do so."""
     if record.intent == "cancel" and follower(record.job.place) is None:
         launcher = make_launcher(record.launcher)
-        # What it left running elsewhere is cancelled too.
+        # Its work on Dataflow is cancelled too.
         if not leave(record.job, launcher, "cancel", record.owner, since=record.wants):
             return
         with get_client(sync_client=True) as client:

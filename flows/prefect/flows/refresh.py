@@ -1,6 +1,6 @@
-"""The flow of a night: the newest dump is added to a corpus, and what follows from that is made.
+"""The nightly flow: add the newest dump to a corpus, make examples, train a pair, and report.
 
-Each stage is a run of a deployment, with jobs, retries, costs and suspending of its own.
+Each step is a run of another deployment, which has its own jobs, retries, cost limit and Suspend.
 This flow starts one after the other, and waits.
 """
 
@@ -34,16 +34,16 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
 from mswitch.pipelines.progress import say
 
-#: A stage that is crashed for longer is not started again by `reconcile`, every two minutes.
+#: `reconcile`, every two minutes, will not restart a run that has been Crashed for longer.
 CRASHED_SECS = 1800
-#: In place of the name of a pair to begin with: the one before.
+#: Stands for the previous pair, as the pair to begin with.
 PREVIOUS = "{previous}"
-#: In place of deployments: no such stage. Forms cannot give an empty name.
+#: Values of a deployment's field that leave this deployment out. Forms cannot send an empty name.
 NONE = ("", "none")
 
 
 def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
-    """Cancel the stage that runs; Prefect calls it by these names."""
+    """Cancel the runs that this flow run started. Prefect prescribes the arguments' names."""
     of_this = FlowRunFilterParentFlowRunId(any_=[flow_run.id])
     with get_client(sync_client=True) as client:
         for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=of_this)):
@@ -64,13 +64,13 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
 def refresh(settings: RefreshSettings) -> State:
     """Add the newest dump, or files, to a corpus; make examples of it, train a pair, and report.
 
-    What is finished is found: with `{dump}` in the names, a night without a new dump does nothing.
+    Finished outputs are reused: with `{dump}` in the names, nothing happens until a new dump.
     """
     operators = read_operators()
     if operators.flow_runs < 2:
         raise UserError(
-            "flow_runs of operators.toml is 1: this flow takes a place, and its stages another: "
-            "give at least 2"
+            "flow_runs of operators.toml is 1, but this flow and the run that it starts need one "
+            "each: give at least 2"
         )
     check_vocabulary_stays(settings)
     scheduled = this_flow_run.get_scheduled_start_time()
@@ -83,7 +83,7 @@ def refresh(settings: RefreshSettings) -> State:
     last: FlowRun | None = None
     if settings.append_deployment not in NONE:
         last = finished(settings.append_deployment, {"name": settings.corpus, **added})
-        # Continued on another day, it may have begun with an older one.
+        # If this flow run continues on another day, that run may have an older dump.
         dump = last.parameters.get("dump", dump)
     examples, pair = (
         name.format(dump=dump, date=date) for name in (settings.examples, settings.pair)
@@ -102,15 +102,15 @@ def refresh(settings: RefreshSettings) -> State:
 
 @step("preflight")
 def check_vocabulary_stays(settings: RefreshSettings) -> None:
-    """Refuse a pair that begins with another whose vocabulary its examples would not have."""
+    """Refuse a pair that begins with another, if its examples would have a new vocabulary."""
     if {settings.examples_deployment, settings.pair_deployment} & {*NONE}:
         return
     pair = _read_parameters(settings.pair_deployment) | settings.pair_parameters
     examples = _read_parameters(settings.examples_deployment) | settings.examples_parameters
     if pair.get("begin_with") and not examples.get("vocabulary_file"):
         raise UserError(
-            f"begin_with {pair['begin_with']} needs examples with the vocabulary of that pair, and "
-            "each night would train its own: give vocabulary_file in examples_parameters"
+            f"begin_with {pair['begin_with']} needs examples with the vocabulary of that pair, but "
+            "each night would train a new one: give vocabulary_file in examples_parameters"
         )
 
 
@@ -130,14 +130,14 @@ def _known(deployment: str) -> Iterator[None]:
 
 
 def previous_pair(storage: Path, template: str, name: str) -> str:
-    """Return the last finished pair before this one by name; empty if there is none.
+    """Return the last finished pair whose name sorts before this one's; empty if there is none.
 
-    Dates and dumps have the order of their names.
+    Names of dates and dumps sort by time.
 
     Args:
         storage: the directory of all outputs.
-        template: the form of names.
-        name: of the pair.
+        template: the form of the names.
+        name: name of this pair.
     """
     known = {r"\{date\}": r"\d{4}-\d\d-\d\d", r"\{dump\}": r"CC-MAIN-[\d-]+"}
     pattern = re.escape(template)
@@ -149,8 +149,13 @@ def previous_pair(storage: Path, template: str, name: str) -> str:
 
 
 def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
-    """Run a deployment once in this flow run, whoever continues it, and wait for its good end."""
-    # The same run is found again by its key.
+    """Run a deployment once for this flow run, also after restarts, and wait until it completes.
+
+    Raises:
+        UserError: it failed or was deleted.
+        JobCancelledError: it was cancelled.
+    """
+    # With the same key, Prefect returns the same run.
     key = f"{this_flow_run.id}-{deployment}"
     with _known(deployment):
         run: Any = run_deployment(
@@ -165,7 +170,7 @@ def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
         except ObjectNotFound as error:
             raise UserError(f"{deployment} was deleted ({run.name})") from error
         except SERVER_ERRORS:
-            pass  # the server does not answer now
+            pass  # the server does not answer: try again
         state = run.state
         if state is not None and state.is_final() and not _starts_again(state):
             break
@@ -178,13 +183,13 @@ def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
 
 
 def _starts_again(state: State) -> bool:
-    """Return whether a run crashed just now, and `reconcile` is going to see to it."""
+    """Return whether a run crashed so recently that `reconcile` may still restart it."""
     age = datetime.datetime.now(datetime.UTC) - state.timestamp
     return state.is_crashed() and age.total_seconds() < CRASHED_SECS
 
 
 def _obey(client: Any) -> None:
-    """Leave where this flow run is suspended; the stage that runs goes on."""
+    """Raise Pause if this flow run is suspended; the run that it waits for continues."""
     own = UUID(this_flow_run.id)
     state = lift_time_limit(client, own, client.read_flow_run(own).state)
     if state is not None and state.is_paused():

@@ -1,4 +1,4 @@
-"""Flows that run one stage: its form has names in place of paths."""
+"""Flows that run one stage; their forms have names in place of paths."""
 
 import dataclasses
 from typing import Any
@@ -18,13 +18,13 @@ from mswitch.flows.stages.upcycle import upcycle as upcycle_stage
 from mswitch.models.config import JobConfig
 from mswitch.pipelines.config_checks import check_fields
 
-NAME = "name of what is made, and of the directory that it goes to."
+NAME = "name of the output and its directory."
 RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
 LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
 def settings_of(stage: Stage) -> type:
-    """Make the class of a stage flow's settings: names of inputs and output, and all options."""
+    """Make the class of settings of a stage's flow: names of inputs and output, and options."""
     docs = {**describe(stage.function)}
     fields: list[tuple[str, Any, Any]] = []
     everyday: list[str] = []
@@ -41,7 +41,7 @@ def settings_of(stage: Stage) -> type:
             fields.append((name, parameter.annotation, "" if empty else parameter.default))
             if dataclasses.is_dataclass(parameter.default):
                 docs[name] = (parameter.annotation.__doc__ or "").partition("\n")[0]
-                # A few fields are no group of their own.
+                # The few fields of `config` are everyday parameters, not a group.
                 own = [field.name for field in dataclasses.fields(parameter.default)]
                 everyday += [f"{name}.{field}" for field in own if name == "config"]
                 everyday += ["training.steps"] if name == "training" else []
@@ -64,7 +64,7 @@ def settings_of(stage: Stage) -> type:
 
 
 def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
-    """Return the job for settings of a stage's flow."""
+    """Return the job of a stage's flow with these settings."""
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
@@ -95,7 +95,7 @@ def stage_flow(stage: Stage) -> Flow[..., Any]:
     return flow(name=name, flow_run_name=named(of), **HOOKS)(with_settings(run))
 
 
-# Prefect looks a flow up by these names, which are the words of its command.
+# Prefect imports a flow by these names, which are the words of its command.
 distill = stage_flow(distill_stage)
 evaluate = stage_flow(evaluate_stage)
 upcycle = stage_flow(upcycle_stage)

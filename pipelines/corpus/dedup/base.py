@@ -40,7 +40,7 @@ class Dedup(Step):
         raise NotImplementedError
 
     def candidates(self, pages: int, lines: int) -> int:
-        """Return the largest possible number of candidates of `pages` with `lines`."""
+        """Return the most candidates that `pages` pages with `lines` lines can have."""
         raise NotImplementedError
 
     def reasons(
@@ -61,7 +61,7 @@ class Dedup(Step):
 
 
 def make_binary_field(name: str, size: int = -1) -> pa.Field:
-    """Return a column of bytes."""
+    """Return the schema's field for a column of bytes."""
     return pa.field(name, pa.binary(size), nullable=False)
 
 

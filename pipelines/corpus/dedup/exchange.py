@@ -20,7 +20,7 @@ from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.file_tasks import Tasks
 from mswitch.pipelines.outputs import config_hash
 
-#: Fewest groups, if there are enough shards: workers share them.
+#: Fewest groups, if there are enough shards, so that workers can share the groups.
 _LEAST_GROUPS = 64
 
 
@@ -136,7 +136,7 @@ class Exchange:
 
     @property
     def name(self) -> str:
-        """Beginning of the names of its lists."""
+        """Beginning of the names of the exchange's lists."""
         return self.step.name.removesuffix("_dedup")
 
     def directory(self, title: str) -> str:

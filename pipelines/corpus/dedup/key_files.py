@@ -19,11 +19,12 @@ MOST_BITS = 12
 _INDEX_BYTES = 8 * (2 + (1 << MOST_BITS))
 _ROWS_PER_RANGE = 4096
 
-#: Memory that a row needs while it is sorted, and most memory for rows that are sorted at once.
+#: Bytes of memory that a row needs while it is sorted, and maximum bytes for rows that are sorted
+#: at once.
 SORTING_BYTES = 100
 MOST_SORTING_BYTES = 256 << 20
 
-#: A smaller bucket is not worth a task of its own. Larger data is split into at least
+#: Smallest bucket, in bytes, that is worth a task of its own. Larger data is split into at least
 #: `_SHARED_BUCKETS`.
 _SHARED_BUCKET_BYTES = 4 << 20
 _SHARED_BUCKETS = 8
@@ -151,7 +152,8 @@ def in_key_order(
             inside = part
             if bits:
                 inside = part[part[:, 0] >> np.uint64(64 - bits) == number]
-                # Reduce now: the whole input may be one line, repeated.
+                # Keep only the best rows of each part, because the whole input may be one line,
+                # repeated.
                 inside = inside[order(inside)]
             parts.append(inside)
         together = np.concatenate(parts)

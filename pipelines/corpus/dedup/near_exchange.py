@@ -31,7 +31,7 @@ from mswitch.pipelines.languages import UNDETERMINED, languages
 
 #: Number of tasks that share the languages.
 _PARTS = 16
-#: Number of extra numbers, for languages that are not in `mswitch.pipelines.languages`.
+#: Number of language numbers for languages that are not in `mswitch.pipelines.languages`.
 _OTHERS = 16
 
 
@@ -127,8 +127,8 @@ class NearDuplicates(Stars):
             self.ranks(int(groups[start]))[places[start:stop]]
             for start, stop in itertools.pairwise(bounds)
         ]
-        # Zeros are the smallest ranks: page 0, the corpus, represents its clusters, so no other
-        # page of these stays.
+        # Page 0 stands for the corpus. Zeros are the smallest ranks, so it represents its clusters,
+        # and no other page of these stays.
         zeros = np.zeros((1, ranks[0].shape[1]), np.uint64)
         clusters = cluster(edges, np.append(np.uint64(0), pages), np.concatenate([zeros, *ranks]))
         sizes = np.where(clusters.represents, clusters.sizes, 0)[-len(pages) :]

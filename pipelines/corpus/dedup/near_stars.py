@@ -26,16 +26,16 @@ from mswitch.pipelines.file_tasks import Tasks
 
 #: A language with more matches is clustered here; for others, one worker holds all matches.
 LARGE_PAIRS = 10_000_000
-#: Steps that run as lists of tasks; the first and the last are small-star. One worker runs any
-#: further steps.
+#: Number of steps that run as lists of tasks; the first and the last are small-star. One worker
+#: runs any further steps.
 _STEPS = 17
 #: Target size of the page numbers of a part, and the largest number of parts, as a power of 2.
 _PART_BYTES, _MOST_PART_BITS = 16 << 20, 8
 #: A page's number has 10 bits of language, 24 of its group plus 1, 30 of its place in the group.
 LANGUAGE_BITS, GROUP_BITS, PAGE_BITS = 10, 24, 30
 PLACE = np.uint64((1 << PAGE_BITS) - 1)
-#: Multiplying by the first, modulo 2**64, spreads numbers over the key space; multiplying by the
-#: second reverses this. Page 0 remains the smallest.
+#: Multiplying by `_SPREAD`, modulo 2**64, spreads numbers over the key space; multiplying by
+#: `_BACK` reverses this. Page 0 remains the smallest.
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _BACK = np.uint64(pow(int(_SPREAD), -1, 1 << 64))
 
@@ -158,7 +158,6 @@ class Stars(Exchange):
     def _write(
         self, title: str, number: int, read: Callable[[], Iterable[np.ndarray]], rows: int
     ) -> int:
-        """Write edges, sorted by page; return their number."""
         ordered = in_key_order(read, 2, rows, _by_page, self.sorting_bytes // 4)
         return write_keys(self.file(title, number, "keys"), ordered, rows, self._part_bits)
 
@@ -244,7 +243,6 @@ def _by_page(edges: np.ndarray) -> np.ndarray:
 
 
 def _find_starts(keys: np.ndarray) -> np.ndarray:
-    """Return the start of each key in sorted keys."""
     new = np.ones(len(keys), bool)
     new[1:] = keys[1:] != keys[:-1]
     return np.flatnonzero(new)

@@ -46,7 +46,7 @@ _ALLOWED: dict[Mc4Release, dict[str, frozenset[str]]] = {
 _NO_LISTS = re.compile(r"\..*|(README|LICENSE|USERS)(\..*)?")
 
 MAX_LIST_BYTES = 1 << 20
-#: The pattern nests as deep as the longest word.
+#: Maximum characters of a word: the pattern nests as deep as the longest word.
 MAX_WORD_CHARACTERS = 100
 
 
@@ -178,7 +178,7 @@ class BadWords(ListRule):
         }
 
     def find_looser(self, was: Mapping[str, Any]) -> list[str]:
-        """Name all settings, unless only the fraction changed, to 1: others do not nest."""
+        """Name all settings, unless only the fraction changed to 1, which keeps no more pages."""
         all_dropped = (
             was.keys() == {"badwords_filter_fraction"} and self.badwords_filter_fraction == 1
         )

@@ -56,7 +56,7 @@ class Step:
         return False
 
     def __getstate__(self) -> dict[str, Any]:
-        # Each process computes cached properties again.
+        # Leave out cached properties, which each process computes again.
         kind = type(self)
         return {
             name: value
@@ -69,7 +69,7 @@ class Step:
         settings = self.__getstate__()
         if dataclasses.is_dataclass(self):
             settings = {name: settings[name] for name in identifying(self)}
-        # The recipe's source already identifies functions.
+        # Leave out functions, which the recipe's source already identifies.
         settings = {k: v for k, v in settings.items() if not isinstance(v, types.FunctionType)}
         title = f"the file of rule {self.name}"
         settings |= {n: file_digest(settings[n], title) for n in self.files if settings[n]}
@@ -233,7 +233,7 @@ class ListRule(Rule):
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
-        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include it
+        if type(self).__module__.startswith("mswitch."):  # hashes of users' rules include `saved`
             settings.pop("saved", None)
         return settings
 
@@ -277,7 +277,6 @@ class Edit(Step):
 
 
 def _is_within(inner: tuple[float | None, float | None], outer: Any) -> bool:
-    """Return whether all values within `inner` are within `outer`."""
     lows = [-math.inf if low is None else low for low, _ in (inner, outer)]
     highs = [math.inf if high is None else high for _, high in (inner, outer)]
     return lows[0] >= lows[1] and highs[0] <= highs[1]

@@ -159,7 +159,7 @@ def list_hosts(url: str) -> list[str]:
     except ValueError:
         return []
     labels = host.split(".")
-    # At most ten: no domain has more labels.
+    # Return at most ten hosts: no domain has more labels.
     return [".".join(labels[start:]) for start in range(max(0, len(labels) - 10), len(labels))]
 
 

@@ -11,7 +11,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import any_code
 
-#: In a column of languages: all languages without rows of their own.
+#: Code that means, in a column of languages, all languages without rows of their own.
 ALL = "*"
 
 

@@ -19,7 +19,8 @@ _ATTRIBUTE = re.compile(
     r"""(?<![\w-])(name|content)\s{0,9}=\s{0,9}(?:"([^"]{0,1000})"|'([^']{0,1000})'|([^\s"'>]{1,1000}))""",
     re.IGNORECASE,
 )
-#: A member of a dictionary (RFC 9651). If several members contradict each other, an opt-out counts.
+#: Matches `train-ai=n` as a member of a dictionary (RFC 9651). If several members contradict each
+#: other, an opt-out counts.
 _TRAIN_AI = re.compile(r"(?:^|,)\s*train-ai\s*=\s*n\s*(?:$|[,;])", re.IGNORECASE)
 #: Robots directives that contain a colon; any other name before a colon is the name of a robot.
 _DIRECTIVES_WITH_VALUES = (

@@ -47,7 +47,8 @@ _IPV6 = re.compile(
 )
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 
-#: Decimal digits of all scripts up to U+FFFF: with digits beyond, a class is ten times slower.
+#: Decimal digits of all scripts up to U+FFFF. With digits beyond, a regular expression's class is
+#: ten times slower.
 _DIGITS = "".join(filter(str.isdecimal, map(chr, range(0x10000))))
 #: ASCII characters for digits and full-width signs.
 _ASCII = {ord(digit): str(int(digit)) for digit in _DIGITS} | {

@@ -168,7 +168,6 @@ def _mark_first(pages: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
 
 def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
-    """Return the columns of n-grams that repeat."""
     lengths = np.concatenate([[0], np.cumsum(words.ends - words.starts)])
     total = np.diff(lengths[words.first])
     ngrams = (*TOP_NGRAMS, *DUPLICATE_NGRAMS)
@@ -179,12 +178,12 @@ def _measure_ngrams(words: Words) -> dict[str, np.ndarray]:
     )
     names = [f"top_{n}gram_share" for n in TOP_NGRAMS]
     names += [f"duplicate_{n}gram_share" for n in DUPLICATE_NGRAMS]
-    # An n-gram that overlaps itself is counted in full each time.
+    # An n-gram that overlaps itself is counted in full each time, so limit shares to 1.
     shares = [np.minimum(_share(characters, total), 1) for characters in repeated]
     return dict(zip(names, shares, strict=True))
 
 
-#: A file of limits may also limit this: the score of a page's language.
+#: Column with the score of a page's language, which a file of limits may also limit.
 LANG_SCORE = "lang_score"
 #: Names of the columns, by their names in a corpus.
 CORPUS_COLUMNS = {f"q_{name}": name for name in COLUMNS}

@@ -76,7 +76,7 @@ def count_repeated_characters(
                 if ngram < tops:
                     taken = abs(count) * (lengths[end] - lengths[start])
                     repeated[ngram, page] = max(repeated[ngram, page], taken)
-                elif count < 0:  # not the first
+                elif count < 0:  # the n-gram occurred before on this page
                     repeated[ngram, page] += lengths[end] - lengths[max(start, covered)]
                     covered = end
                 counts[slots[number]] = -abs(count)

@@ -96,7 +96,7 @@ def count_distinct(hashes, first, listed, bounds, lists):
         if lists[page] < 0:
             continue
         start, stop = bounds[lists[page]], bounds[lists[page] + 1]
-        bits = np.uint64(0)  # rejects most hashes by their lowest bits
+        bits = np.uint64(0)  # filter that rejects most hashes by their lowest bits
         for place in range(start, stop):
             bits |= _BIT << (listed[place] & _BITS)
             seen[place] = False

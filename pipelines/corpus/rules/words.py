@@ -34,7 +34,7 @@ WORD, LETTER, MARK, DIGIT, SPACE, TERMINAL, CLOSER = (np.uint8(1 << bit) for bit
 #: Ethiopic, Khmer, Tibetan, CJK and their half-width and full-width forms.
 TERMINALS = ".!?…։؟۔।॥෴၊။።፧፨។៕།༎。！？．｡‼⁇⁈⁉︕︖︒"
 _CLOSERS = "\"'”’»›)]}」』】）〉》］｝"
-_CODE_POINTS = 0x32400  # beyond are only tags and private use, no script
+_CODE_POINTS = 0x32400  # beyond are only tags and private use
 
 # A page with more kana per Han letter is Japanese.
 _KANA_PER_HAN = 0.1
@@ -48,7 +48,7 @@ def _make_tables() -> tuple[np.ndarray, np.ndarray]:
     """Return the properties and the unspaced script of each code point, both uint8."""
     by_category = {
         **dict.fromkeys(("Lu", "Ll", "Lt", "Lm", "Lo"), WORD | LETTER),
-        # Joiners (Cf) shape letters and do not separate them.
+        # Joiners (Cf) shape letters and do not separate words.
         **dict.fromkeys(("Mn", "Mc", "Me", "Cf"), WORD | MARK),
         "Nd": WORD | DIGIT,
         **dict.fromkeys(("Nl", "No"), WORD),
@@ -93,7 +93,7 @@ def mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-#: The same for a single value, in compiled functions.
+#: `mix` for a single value, in compiled functions.
 mix_one: Any = compiled(mix)
 
 

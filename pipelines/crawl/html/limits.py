@@ -51,20 +51,22 @@ from mswitch.pipelines.crawl.html.tokens import (
     is_plain,
 )
 
-#: In units of 20 ns: at this limit parsing and extraction take about half a second.
+#: Maximum cost of a page, in units of 20 ns: at this limit parsing and extraction take about half a
+#: second.
 MAX_COST = 25_000_000
 
-# Cost of a token, of a formatting element that is made again, and of an attribute of such one.
+# Cost of a token, of a formatting element that is made again, and of an attribute of such an
+# element.
 _TOKEN_COST, _FORMATTING_COST, _ATTRIBUTE_COST = 50, 90, 10
-# Comparisons of attributes per unit; each attribute is compared with all before it.
+# Comparisons of attributes per unit of cost; each attribute is compared with all before it.
 _COMPARISONS = 16
-# An end tag also closes at most so many open elements whose end tag is optional.
+# Maximum number of open elements with optional end tags that an end tag also closes.
 _MOST_IMPLIED = 4
 # Maximum number of equal formatting elements that are made again ("Noah's Ark clause").
 _MOST_EQUAL = 3
-# Longer names and tags count as different.
+# Maximum bytes of names and tags to compare; longer ones count as different.
 _MOST_COMPARED = 256
-# Within SVG, an end tag closes any elements in its own.
+# Kinds that an end tag within SVG also closes: any elements in its own element.
 _ANY = -1
 
 
@@ -131,7 +133,6 @@ def _find_name(html, opened, number, start, stop, closed_with, most):
 
 @compiled
 def _cut(opened, place):
-    """Close an element and all elements in it."""
     for inner in range(place, opened.sums[_DEPTH]):
         remaking = opened.elements[inner, _REMAKING]
         if remaking:
@@ -173,7 +174,6 @@ def _is_made_again(html, opened, number, start, tag_stop):
 
 @compiled
 def _open(html, opened, number, start, stop, tag_stop, attributes):
-    """Open an element."""
     kind, depth = KIND[number], opened.sums[_DEPTH]
     remaking = 0
     if kind & FORMATTING and _is_made_again(html, opened, number, start, tag_stop):
@@ -189,13 +189,12 @@ def _open(html, opened, number, start, stop, tag_stop, attributes):
 
 @compiled
 def _measure(html, limit):  # noqa: PLR0912, PLR0915, one pass
-    """Return the numbers of `Cost`."""
     # A deeper stack costs more than the limit.
     most = 4 + int(np.sqrt(2.0 * limit))
     opened = _Open(np.empty((most, 5), np.int64), np.array([0, 0, 0, 0, -1]))
     sums = opened.sums
     elements = comparisons = merged = options = place = 0
-    is_sure = True  # that SVG or MathML has not ended, and contains no HTML
+    is_sure = True  # sure that SVG or MathML has not ended, and has no HTML
     has_frames = False  # a page of frames drops script elements, and reads their content as markup
     while place + 1 < len(html) and max(elements, comparisons // _COMPARISONS) <= limit:
         if html[place] != LT:

@@ -34,7 +34,7 @@ def find_comment_end(html, start):
             if html[place] != GT:
                 continue
             if place <= first + 1 and (place == first or html[first] == DASH):
-                return place + 1  # <!--> and <!--->
+                return place + 1  # such as <!--> and <!--->
             end = place - (place - 3 >= first and html[place - 1] == BANG)
             if end - 2 >= first and html[end - 1] == html[end - 2] == DASH:
                 return place + 1
@@ -123,7 +123,7 @@ def find_tag_end(html, place):
 
 @compiled
 def is_plain(html, start, stop):
-    """Return whether SVG reads raw text alike: it has no markup except whole CDATA sections."""
+    """Return whether SVG reads raw text as HTML does: no markup except whole CDATA sections."""
     place, in_section = start, False
     while place < stop:
         if html[place] == LT and not in_section:

@@ -30,7 +30,7 @@ from mswitch.pipelines.vocabulary.train import VocabularyConfig, train_model
 PACKAGES = ("unicode-cldr-core", "unicode-data")
 LANGUAGES, CONCEPTS, EVALUATED = 30, 250, 20
 MAX_CHARACTERS = 40
-#: A concept in more languages is not preferred to one in so many.
+#: Number of languages that is enough: a concept in more languages is not preferred.
 ENOUGH_LANGUAGES = 60
 VOCABULARY = VocabularyConfig(size=2048, character_coverage=0.985)
 

@@ -93,7 +93,7 @@ def test_a_command_that_leaves_no_marker_is_done_with_code_0_and_run_when_asked(
         for _ in ("a follower", "another, later"):
             assert world.run(job).outcome == "done"
             assert len(world.pids()) == times * world.hosts
-    assert world.run(world.job("unmarked")).message == "ended with code 0 and left no _COMPLETED"
+    assert world.run(world.job("unmarked")).message == "ended with code 0 but wrote no _COMPLETED"
 
 
 def test_a_marker_that_was_there_before_does_not_speak_for_a_job(world: World):

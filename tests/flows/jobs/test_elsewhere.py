@@ -115,7 +115,7 @@ def test_where_only_the_cancellation_is_refused_it_is_not_over(earlier, cancelle
     attempts = [Attempt(n, 1.0, 0, ended=1.0, outcome=end) for n, end in enumerate(ends, 1)]
     write_record(Record(job, Local().profile, attempts=attempts))
     told: list[str] = []
-    with pytest.raises(Unreachable, match="on Dataflow is not cancelled: no network"):
+    with pytest.raises(Unreachable, match="its Dataflow jobs are not cancelled: no network"):
         ask(job, Local(), "cancel")
     result = doors.follow(job, Local(), on_poll=told.append, sleep=lambda _: None)
     assert result.name == "cancelled"

@@ -86,7 +86,7 @@ def test_a_profile_makes_the_same_launcher_again():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"volumes": {"runs": "claim"}}, UserError, "volumes: 'runs' is not a path"),
+        ({"volumes": {"runs": "claim"}}, UserError, "volumes: 'runs' is not a mount path"),
         ({"accelerator": "tpu-v5"}, UserError, "accelerator, topology and chips: give all"),
         ({"chips": -1}, ValidationError, "chips"),
         ({"topology": "2 x 4"}, ValidationError, "topology"),

@@ -102,7 +102,7 @@ def test_budgets():
         return state_of(record_of(ends, **changes), None, False)
 
     assert state([("resume", 1)] * 100) == State("waiting", "end 100")
-    spent = "interrupted 101 times, which is more than its budget: end 101"
+    spent = "interrupted 101 times, more than its budget: end 101"
     assert state([("resume", 1)] * 101) == State("failed", spent)
     assert state([("resume", 1)] * 101, counted_after=1).name == "waiting"
     assert state([("resume", 0)] * 3).name == "waiting"

@@ -68,7 +68,7 @@ def test_the_record_holds_no_secret_and_lies_on_this_machine(tmp_path):
         "https://me:hush@example.org/x",
         "--auth_token=hush",
     ):
-        with pytest.raises(UserError, match="give secrets by the environment") as caught:
+        with pytest.raises(UserError, match="pass secrets in the environment") as caught:
             Job(("corpus", "build", word, "hush"), tmp_path / "out")
         assert "hush" not in str(caught.value)
     Job(("train", "--max-tokens", "3", "--keep", "gs://bucket/a:b@c"), tmp_path / "out")
@@ -119,7 +119,7 @@ def test_the_record_of_a_job_that_was_copied_is_not_the_copy_s(tmp_path):
     job = Job(("x",), tmp_path / "out")
     write_record(Record(job, Local().profile))
     shutil.copytree(job.directory, tmp_path / "copy" / job.directory.name)
-    with pytest.raises(UserError, match=f"was moved or copied, .* makes {job.out}: move it back"):
+    with pytest.raises(UserError, match=f"was moved or copied; .* makes {job.out}: move it back"):
         read_record(tmp_path / "copy" / "out")
 
 

@@ -88,4 +88,4 @@ def test_a_pod_without_its_volume_refuses(start, tmp_path):
     pod = start("print('never')", prefix=tmp_path / "nowhere" / "mswitch-key-1")
     said = pod.communicate(timeout=60)[0]
     assert pod.returncode == 2
-    assert said.startswith(f"mswitch: {tmp_path}/nowhere is not there: mount the volume")
+    assert said.startswith(f"mswitch: {tmp_path}/nowhere does not exist: mount the volume")

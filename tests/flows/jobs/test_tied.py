@@ -105,7 +105,7 @@ def test_what_was_killed_continues_and_what_fails_or_is_refused_does_not(world, 
     assert len(said) == 1
     assert said[0].startswith("[resume-once] interrupted (code 75); continues at ")
     (world.out / "starts").unlink()
-    with pytest.raises(UserError, match="`mswitch refuse` cannot go on: see the line above"):
+    with pytest.raises(UserError, match="`mswitch refuse` cannot continue: see the line above"):
         run_tied(world.job("refuse"), "a test")
     assert capfd.readouterr().err == "mswitch: --steps is 0: give at least 1\n"
     (world.out / "_COMPLETED").unlink()
@@ -119,7 +119,7 @@ def test_it_ends_if_a_person_pauses_it(world):
     parent = start(world, "steady")
     ask(world.record.job, Local(), "pause", "by hand")
     _, errors = parent.communicate(timeout=20)
-    assert f"{world.out} was paused by another command: give this one again" in errors
+    assert f"{world.out} was paused by another command: repeat this command" in errors
     assert (world.out / "saved").exists()
 
 

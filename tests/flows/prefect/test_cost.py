@@ -127,7 +127,7 @@ def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operat
 def test_without_a_chip_and_a_like_run_there_is_no_estimate(operators, planned):
     usd, basis = guard_of(operators, planned).to_come()
     assert usd is None
-    assert basis.startswith("mt5-tiny: 400 steps, of which no time is known; mswitch-tiny")
+    assert basis.startswith("mt5-tiny: 400 steps of unknown time; mswitch-tiny")
 
 
 def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, planned, tmp_path):

@@ -21,7 +21,7 @@ def test_examples_of_text_are_refused_before_any_training(monkeypatch, tmp_path)
 
     state = finetune_run.fn(tasks="text")
     assert state.is_failed()
-    assert state.message.startswith(f"{text} are not examples of a task: name some that `mswitch")
+    assert state.message.startswith(f"{text} are not examples of a task: name examples of `mswitch")
     assert not trained
 
 

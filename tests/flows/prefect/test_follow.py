@@ -208,7 +208,7 @@ def test_a_server_that_does_not_answer_is_told_once_and_so_is_its_return(
 
     told = [line for line in said if "server" in line]
     assert (
-        told[0] == "[evaluate] the Prefect server does not answer (ConnectError); the job goes on"
+        told[0] == "[evaluate] the Prefect server does not answer (ConnectError); the job continues"
     )
     assert re.fullmatch(
         r"\[evaluate\] the Prefect server answers again, .* \d\d:\d\d:\d\d", told[1]

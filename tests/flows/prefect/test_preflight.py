@@ -82,13 +82,23 @@ def test_what_fits_passes_and_says_how_much_will_be_written(planned, examples, c
 @pytest.mark.parametrize(
     ("settings", "mixture", "config", "message"),
     [
-        ({"hosts": 2}, "mswitch", {}, "--hosts 2: the launcher local has this machine"),
+        ({"hosts": 2}, "mswitch", {}, "--hosts 2: the launcher local has only this machine"),
         ({}, "none-such", {}, "unknown mixture 'none-such'"),
         ({}, "mswitch", {"data_parallel": 7}, "not a multiple of data x expert shards"),
         # A report needs 3.
-        ({}, "mswitch", {"evaluations": 2}, r"--evaluations: 2 of .* too few, a report needs 3"),
-        ({}, "mswitch", {"steps": 2}, r"--evaluations: 2 of .* too few, a report needs 3"),
-        ({}, "mswitch", {"eval_every": 200}, r"--eval-every: 2 of 400 steps are too few"),
+        (
+            {},
+            "mswitch",
+            {"evaluations": 2},
+            r"--evaluations: 2 evaluated steps of .* too few; a report needs 3",
+        ),
+        (
+            {},
+            "mswitch",
+            {"steps": 2},
+            r"--evaluations: 2 evaluated steps of .* too few; a report needs 3",
+        ),
+        ({}, "mswitch", {"eval_every": 200}, r"--eval-every: 2 evaluated steps of 400 are too few"),
     ],
 )
 def test_what_cannot_run_or_be_reported_is_refused(
@@ -119,7 +129,7 @@ def test_a_run_that_was_begun_with_another_vocabulary_is_refused(planned, exampl
     config = {"examples": identity, "config_hash": "x", "model": {}, "train": {}}
     (planned[0].out / "config.json").write_text(json.dumps(config))
 
-    with pytest.raises(UserError, match=r"begun with another vocabulary than that of .*examples"):
+    with pytest.raises(UserError, match=r"begun with other vocabulary than .*examples"):
         check(SETTINGS, planned, examples)
 
 
@@ -185,7 +195,9 @@ def test_disk_that_is_too_small_is_refused_before_anything_is_built(
     asked = []
     usage = SimpleNamespace(free=100_000_000)
     monkeypatch.setattr(disk_needed.shutil, "disk_usage", lambda path: asked.append(path) or usage)
-    with pytest.raises(UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: make room, or"):
+    with pytest.raises(
+        UserError, match=r"need 0\.3 GiB, and .* has 0\.1 free: free some space, or"
+    ):
         check(SETTINGS, planned, examples)
     # It is that of the first directory that is there.
     asked.clear()
@@ -230,4 +242,7 @@ def test_a_scheduler_that_does_not_answer_refuses_nothing(tmp_path, capsys):
 
     check_capacity(Silent(), [Job(("train",), tmp_path / "run", hosts=4)])
 
-    assert "the scheduler does not answer, and is not checked (no route)" in capsys.readouterr().err
+    assert (
+        "the scheduler does not answer: its capacity is not checked (no route)"
+        in capsys.readouterr().err
+    )

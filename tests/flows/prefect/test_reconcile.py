@@ -142,7 +142,7 @@ def test_a_flow_run_that_crashed_too_often_fails_and_the_others_start_again(serv
     reconciling.start_again(run.model_copy(update={"run_count": 19}))
     assert [name for name, _ in states] == ["Crashed", "AwaitingRetry"]
     reconciling.start_again(run.model_copy(update={"run_count": 20}))
-    assert states[2:] == [("Failed", "It crashed 20 times: see its log, mend that, then Retry.")]
+    assert states[2:] == [("Failed", "It crashed 20 times: repair the cause, then press Retry.")]
 
 
 @pytest.mark.parametrize(

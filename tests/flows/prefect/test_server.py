@@ -238,7 +238,7 @@ def test_a_run_is_fine_tuned_and_test_is_read_once(server):
     run = server.start("finetune-run", name="other", **{**wanted, "tasks": "sample"})
     ended = server.wait(run, ENDS)
     assert ended.state_name == "Failed"
-    assert "sample are not examples of a task: name some that" in ended.state.message
+    assert "sample are not examples of a task: name examples of" in ended.state.message
 
 
 def test_logs_progress_suspend_resume_death_and_cancel(server):

@@ -127,7 +127,7 @@ def test_a_crash_is_told_once_and_says_what_follows(server, received):
     until(lambda: (server.client.read_flow_run(run).state.message or "").startswith(words), 200)
     told = message(received, "pretrain long", "warning")
     assert "mt5-tiny crashed at " in told
-    new = "give batch_size as training.batch_size: the old names are understood"
+    new = "give batch_size as training.batch_size: only this release accepts the old names"
     assert any(new in line for line in server.lines(run))
     assert told.endswith("It starts again within two minutes, time 2 of 20.")
 
@@ -141,7 +141,7 @@ def test_the_address_is_nowhere_and_a_new_one_is_found(server, received):
     assert SECRET not in text
     code, text = server.deploy("--check")
     assert code == 2
-    assert "$MSWITCH_TEST_URL is not set, and [notifications] of operators.toml names it" in text
+    assert "$MSWITCH_TEST_URL of [notifications] in operators.toml is not set: set it" in text
     assert SECRET not in server.log
     for file in server.directory.rglob("*"):
         if file.is_file():

@@ -96,7 +96,7 @@ def test_a_report_that_goes_wrong_is_logged_once_and_stops_nothing(tmp_path, sho
         made._report_so_far()
         made._report_so_far()
     [line] = said
-    assert line.startswith("[report] nothing of the steps so far: ValueError(")
+    assert line.startswith("[report] no report on the steps so far: ValueError(")
     assert not shown
 
 

@@ -452,12 +452,12 @@ def test_what_cannot_be_predicted_is_refused(copy, tasks, open_task, tmp_path):
         PredictConfig(data_parallel=3)
     of_splits = (["--select"], ["--split", "test"], ["--again"], ["--limit", "3"])
     lines = [
-        (["--select", "--split", "test"], "--select looks at every step"),
+        (["--select", "--split", "test"], "--select compares all steps"),
         *(
             (["--text", "ag", *words], f"read no split: leave out {words[0]}")
             for words in of_splits
         ),
-        (["--again"], "--again reads test once more: give --split test"),
+        (["--again"], "--again reads test again: give --split test"),
         (["--input", os.devnull], "there is no text to answer"),
         (["--vocab", "v"], "--vocab is for gaps in --text"),
         (["--text", "ag\udcff"], r"--text 'ag\\udcff' is not UTF-8"),

@@ -316,8 +316,8 @@ def brackets(path: Path) -> Path:
 def test_what_rows_share_is_not_held_for_each(tmp_path, make, most_mib):
     """Measure a child's memory.
 
-    With all rows at a time, shared rows take 450 MiB and repeated rows 700 to 960. Without, repeated
-    rows take 240 to 380: Arrow's allocator returns memory late when the machine is busy.
+    With all rows at a time, shared rows take 450 MiB and repeated rows 700 to 960. Without,
+    repeated rows take 240 to 380: Arrow's allocator returns memory late on a busy machine.
     """
     script = (
         "import re, sys\n"

@@ -378,7 +378,7 @@ def test_the_command_teaches_and_refuses_in_one_line(tmp_path, small_vocabulary,
         ('metrics = ["f0"]\n#', "metric 'f0' is unknown: choose among accuracy, "),
         ('metrics = ["macro_f1"]\n#', "macro_f1 needs the closed set of targets: .* `labels`"),
         ('metrics = ["wsc_accuracy"]\n#', "wsc_accuracy needs two answers .* `answers`"),
-        ('metrics = ["bleu"]\nlabels =', "metric bleu is of free text, and the task"),
+        ('metrics = ["bleu"]\nlabels =', "metric bleu is for free text, but the task"),
     ],
 )
 def test_metrics_are_checked_before_anything_is_read(tmp_path, small_vocabulary, entries, message):
