@@ -124,7 +124,7 @@ def test_a_budget_that_holds_nothing_says_how_much_would(on):
 
 def test_a_device_of_unknown_speed_needs_steps(on):
     on(Devices("gpu", "Some GPU", 1, 60 * GIB))
-    with pytest.raises(UserError, match=r"the speed of Some GPU is not known.*: give --steps"):
+    with pytest.raises(UserError, match=r"the speed of Some GPU is unknown.*: give --steps"):
         make_plan(Request())
     plan = make_plan(Request(steps=500))
     assert (plan.steps, plan.secs) == (500, None)
@@ -156,7 +156,7 @@ def test_what_was_prepared_is_taken_and_nothing_else(on, tmp_path):
         (tmp_path / name).mkdir()
     settled(Request(steps=200), tmp_path)
     (tmp_path / "chain.json").rename(tmp_path / "thesis.txt")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="contains other files"):
         settled(Request(steps=200), tmp_path)
 
 
