@@ -359,7 +359,7 @@ def test_held_out_text_is_shown_and_too_few_documents_are_warned_of(tmp_path, ca
         ["yo", "49", "0%", "50%"],
     ]
     assert "Languages with at least 50 held-out documents: 2 of 4." in lines[6]
-    assert "50% of the training text is of one source (a.example)" in lines[7]
+    assert "50% of the training text is from one source (a.example)" in lines[7]
     assert "5.0% recurs in training text, by windows of 40 bytes; most in German, 10.0%" in lines[7]
     assert len(lines) == 8
     measured = {"languages": {**rows, "sw": row(49)}, "all": row(158), "near_training": ["a", "b"]}
