@@ -18,30 +18,30 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.exit_codes import USER_ERROR
 
 SUBCOMMANDS = {
-    "demo": "The whole chain on a small real sample, from crawl to report.",
-    "evidence": "The speed-up over its dense twin that this machine can show in a given time.",
-    "sample": "Fetch real input: excerpts in 100 languages, or Debian's documentation.",
+    "demo": "Run the whole chain on a small real sample, from crawl to report.",
+    "evidence": "Measure the speed-up over a dense twin that this machine can show in some hours.",
+    "sample": "Get real text in 100 languages, or rows of a task.",
     "corpus": "Build an mC4-style corpus from WET and WARC files; show its statistics.",
     "vocab": "Train a SentencePiece vocabulary, or see how one suits each language.",
     "examples": "Turn a corpus, or rows of a task, into examples (a seqio cache).",
-    "mixture": "Show how often each language is trained on, and how often repeated.",
-    "train": "Pretrain a preset on an examples directory.",
-    "finetune": "Train on with the parameters of a run, on tasks or other text.",
-    "evaluate": "Evaluate a run's checkpoints per document and language.",
+    "mixture": "Show the sampling rate of each language, and how often its text is repeated.",
+    "train": "Pretrain a model on an examples directory.",
+    "finetune": "Train a run further, on tasks or other text.",
+    "evaluate": "Measure the loss of a run's checkpoints per document and language.",
     "predict": "Predict tasks with a run, score each language, choose the checkpoint.",
-    "plan": "Compile a preset's training step for a TPU slice or GPUs, without having them.",
-    "distill": "Train a dense model on text and on what a sparse run predicts.",
-    "upcycle": "Make a Switch Transformer of a trained dense model.",
-    "import-hf": "Make a run of a Hugging Face mT5, T5 or Switch Transformer.",
+    "plan": "Compile a model's training step for a TPU slice or GPUs, without having them.",
+    "distill": "Train a dense model on text and on a sparse run's predictions.",
+    "upcycle": "Make a Switch Transformer from a trained dense model.",
+    "import-hf": "Make a run from a Hugging Face mT5, T5 or Switch Transformer.",
     "export-hf": "Write a run's checkpoint for Hugging Face's transformers.",
-    "report": "Compare two runs language by language: report.html, report.json, CSV.",
-    "serve": "Show the reports and pages of a storage in a browser.",
+    "report": "Compare runs language by language: report.html, report.json, CSV.",
+    "serve": "Show reports and pages in a browser.",
     "jobs": "Run commands as jobs that outlive their terminal, here or on a cluster.",
-    "deploy": "Give a Prefect server the flows of corpora, examples and pretraining.",
+    "deploy": "Put mswitch's flows on a Prefect server.",
     "doctor": "Say what is installed, what can be used here, and what is missing.",
 }
 
-#: Where the subcommands are that are not stages.
+#: Packages of the subcommands that are not stages.
 ROOMS = {
     **dict.fromkeys(("demo", "evidence"), "chains"),
     **dict.fromkeys(("mixture", "plan", "serve", "jobs", "deploy", "doctor"), "cli.commands"),
@@ -52,7 +52,7 @@ def build_app(asked: str | None = None) -> App:
     """Assemble the command; no subcommand is imported yet.
 
     Args:
-        asked: the subcommand that is going to run: its help is what it says itself, at length.
+        asked: the subcommand that will run; it has its own, longer help.
     """
     app = App(
         name="mswitch",
@@ -75,10 +75,10 @@ def build_app(asked: str | None = None) -> App:
 
 
 def _convert(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Convert as cyclopts does, which would round a fraction where a whole number is wanted.
+    """Convert as cyclopts does, but refuse a fraction for an integer, which it would round.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a token is such a fraction.
     """
     if int in (kind, *get_args(kind)):
         for token in tokens:
@@ -91,11 +91,11 @@ def _is_whole(number: str) -> bool:
     try:
         return float(number).is_integer()
     except ValueError:
-        return True  # no number at all, which cyclopts says
+        return True  # not a number: cyclopts says so
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code (2 for a command line that is wrong)."""
+    """Run a command line and return its exit code (2 for a wrong command line)."""
     if argv and not argv[0].startswith("-") and argv[0] not in SUBCOMMANDS:
         near = difflib.get_close_matches(argv[0], SUBCOMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(SUBCOMMANDS)}"
@@ -105,7 +105,7 @@ def run(argv: Sequence[str]) -> int:
         command, bound, _ = build_app(argv[0] if argv else None).parse_args(list(argv))
     except CycloptsError as error:
         if isinstance(error, ValidationError) and (argument := error.argument):
-            # Where Pydantic is imported, cyclopts lets it check bounds before our classes do.
+            # If Pydantic is imported, cyclopts checks bounds with it, before our classes do.
             check_value(argument.name, argument.value, argument.field_info.annotation)
         print(f"mswitch: {str(error).strip()}", file=sys.stderr)
         words = " ".join(["mswitch", *(error.command_chain or ())])
@@ -118,7 +118,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def quieten_beam() -> None:
-    """Leave out what Beam prints beside the exceptions it raises, and its advice at import."""
+    """Hide Beam's log of exceptions that it also raises, and its advice at import."""
     logging.getLogger().addFilter(lambda record: "apitools not found" not in record.getMessage())
     for name in ("apache_beam.runners.common", "apache_beam.runners.worker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Check which packages, devices and runners work here, and what is missing for what."""
+"""Check which packages, devices and runners work here, and what needs the missing ones."""
 
 import dataclasses
 import importlib.metadata
@@ -23,7 +23,7 @@ class Finding:
     """One line of the doctor's table.
 
     Attributes:
-        group: what the thing is needed for.
+        group: heading of the table's part, such as an extra or `devices`.
         name: the package, program or device.
         status: whether it can be used.
         detail: its version, or how to get it.
@@ -36,7 +36,7 @@ class Finding:
 
 
 def check_packages() -> list[Finding]:
-    """Compare installed packages with what mswitch's metadata asks for, extra by extra."""
+    """Compare installed packages with the requirements in mswitch's metadata, extra by extra."""
     findings = []
     for requirement, extra in _requirements():
         group = extra or "pipelines"
@@ -55,17 +55,17 @@ def check_packages() -> list[Finding]:
 
 
 def find_extra(module: str) -> str | None:
-    """Name the extra that brings a module, or None if it is a base dependency or unknown."""
+    """Return the extra that installs a module; None if it is a base dependency or unknown."""
     name = canonicalize_name(module)
     for requirement, extra in _requirements():
-        # Such as `orbax` of orbax-checkpoint.
+        # A prefix is enough, such as `orbax` of orbax-checkpoint.
         if f"{canonicalize_name(requirement.name)}-".startswith(f"{name}-"):
             return extra
     return None
 
 
 def _requirements() -> Iterator[tuple[Requirement, str | None]]:
-    """Yield what mswitch's metadata asks for, and the extra of each, None for a base dependency."""
+    """Yield the requirements of mswitch, each with its extra, None for a base dependency."""
     extras = importlib.metadata.metadata("mswitch").get_all("Provides-Extra") or []
     for line in importlib.metadata.requires("mswitch") or []:
         requirement = Requirement(line)
@@ -93,7 +93,7 @@ def check_runners() -> list[Finding]:
     google = _is_installed("google.cloud.dataflow_v1beta3")
     dataflow = "Google client installed; needs a project" if google else None
     table = (
-        ("local", "processes of this machine, nothing else needed", ""),
+        ("local", "processes of this machine", ""),
         ("flink", flink, "install a Java runtime (17 or newer)"),
         ("prism", shutil.which("prism"), "give -- --prism_location=BINARY"),
         ("dataflow", dataflow, "pip install 'mswitch[gcp]'"),
@@ -107,12 +107,12 @@ def check_runners() -> list[Finding]:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a package that it would be in is not there either
+    except ModuleNotFoundError:  # its parent package is not installed either
         return False
 
 
 def check_programs() -> list[Finding]:
-    """Look for the programs that optional parts call."""
+    """Look for programs that optional parts call."""
     wanted = (
         ("apt-get", "mswitch sample debian", "needs Debian or Ubuntu"),
         ("dpkg-deb", "mswitch sample debian", "needs Debian or Ubuntu"),
@@ -144,7 +144,7 @@ def check_machine() -> list[Finding]:
 
 
 def examine() -> list[Finding]:
-    """Make every check."""
+    """Run all checks."""
     return [
         *check_machine(),
         *check_packages(),
@@ -155,7 +155,7 @@ def examine() -> list[Finding]:
 
 
 def format_findings(findings: list[Finding]) -> str:
-    """Lay the findings out as a table, one group after another."""
+    """Format the findings as a table, by group."""
     width = max(len(f.name) for f in findings)
     lines = []
     group = None

@@ -1,7 +1,7 @@
-"""Ctrl-C ends a command at once, with one line and code 130.
+"""End a command at once on Ctrl-C, with one line and code 130.
 
-Every stage survives a kill, so nothing is tidied up: threads of Beam's would keep waiting, and
-each would have its own traceback.
+Nothing is cleaned up, because every stage survives a kill. Threads of Beam would keep waiting, and
+each would print a traceback.
 """
 
 import os
@@ -15,10 +15,10 @@ _once = threading.Lock()
 
 
 def leave_on_interrupt() -> None:
-    """From now on leave on Ctrl-C, unless it is ignored, as in the background of a shell.
+    """End this process on Ctrl-C from now on, unless SIGINT is ignored, as in a shell's background.
 
-    Python runs handlers between two of its own instructions, and compiling a model is one: a
-    thread that waits for the signal's number does not wait for that.
+    Python runs a handler only between two of its instructions, and compiling a model is one of
+    them. So a thread waits for the signal's number.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
@@ -27,14 +27,14 @@ def leave_on_interrupt() -> None:
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="interrupts", daemon=True).start()
-    # Semaphores that are left, multiprocessing's resource tracker removes without a word.
+    # The resource tracker removes semaphores that are left; it must not warn of them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
 
 
 def _watch(reading: int) -> None:
     while True:
         numbers = os.read(reading, 64)
-        # A training that has begun, or a supervisor, has its own handler.
+        # A training that has begun and a supervisor have their own handlers.
         if signal.SIGINT in numbers and signal.getsignal(signal.SIGINT) is _leave:
             _leave()
 

@@ -1,4 +1,4 @@
-"""`mswitch` and `python -m mswitch.flows.cli.main`: exit codes and readable errors."""
+"""The entry point of `mswitch`: exit codes and readable errors."""
 
 import os
 import sys
@@ -13,8 +13,8 @@ from mswitch.pipelines.garbage import collect_rarely
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` and return its exit code.
 
-    A UserError (and what amounts to one, such as a full disk) becomes one line on standard
-    error and exit code 2. Anything else is a defect of ours and keeps its traceback.
+    A UserError, or an error like it, such as a full disk, becomes one line on standard error and
+    exit code 2. Any other exception is a defect of mswitch and keeps its traceback.
     """
     if os.environ.get("MSWITCH_LIFELINE"):
         from mswitch.models.lifeline import exit_with_parent
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from mswitch.flows.cli.app import run
 
         code = run(list(sys.argv[1:] if argv is None else argv))
-        print(end="", flush=True)  # an error of standard output is still readable here
+        print(end="", flush=True)  # here an error of standard output still gets its line
         return code
     except BrokenPipeError:
         _discard_output()
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def output_error() -> UserError | None:
-    """Explain why standard output takes no more, if that is so, and write nothing further to it."""
+    """Explain why standard output fails, and discard the rest of it; None if it works."""
     try:
         print(end="", flush=True)
     except OSError as error:

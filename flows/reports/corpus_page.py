@@ -1,4 +1,4 @@
-"""Pages of corpora: statistics, and limits that were fitted to languages."""
+"""Write pages of corpora: statistics, and limits that were fitted to languages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from mswitch.pipelines.outputs import check_output_files, read_manifest, write_a
 
 SAMPLES_SHOWN = 5
 SCRIPTS_SHOWN = 12
-#: Scripts of a language below this share of its letters are left out of its line.
+#: Scripts with a smaller share of a language's letters are left out of its line.
 LEAST_SHARE = 0.001
 
 
@@ -26,7 +26,7 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
 
     Args:
         corpus: a finished corpus directory.
-        file: the page, by path or URL; not in the corpus, which stays as it was published.
+        file: path or URL of the page; not in the corpus, which must stay as published.
 
     Returns:
         The survey (`mswitch.pipelines.corpus.survey.survey`).
@@ -48,10 +48,14 @@ def render(
     found: Mapping[str, Any],
     samples: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> str:
-    """Render the page of a corpus, a path or URL whose last part is shown.
+    """Render the page of a corpus.
 
-    `config` are the settings of its build, `stats` is its stats.json, `found` its survey, and
-    `samples` are dropped records by reason.
+    Args:
+        corpus: its path or URL, whose last part is shown.
+        config: settings of its build.
+        stats: its stats.json.
+        found: its survey.
+        samples: dropped records by reason.
     """
     rows = [_row(total, found["languages"][total["lang"]]) for total in sum_languages(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
@@ -96,7 +100,7 @@ def render(
 
 
 def _row(total: Mapping[str, Any], seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the page's data of a language: sizes, survey, and what follows from them."""
+    """Return the page's data of a language: sizes, survey, and figures computed from them."""
     known = languages().get(total["lang"])
     letters = sum(seen["scripts"].values())
     return {
@@ -125,7 +129,7 @@ def _fewer(counts: Sequence[int]) -> list[int]:
 
 
 def _script_shares(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float]]:
-    """Scripts of the whole corpus: each language's sample counts by the language's characters."""
+    """Return scripts of the whole corpus, each language's sample weighted by its characters."""
     weights: dict[str, float] = {}
     for row in rows:
         for code, share in row["script_shares"]:
@@ -145,7 +149,7 @@ def score_histogram(
     most, step = max(*counts, 1), (right - left) / len(counts)
     parts = [text(left, 10, f"{most:,} documents", "")]
     for index, count in enumerate(counts):
-        # A single document must show beside millions.
+        # A single document must be visible beside millions.
         tall = max((bottom - top) * count / most, 1.0) if count else 0
         if tall:
             wide = max(step - 1, 0.5)
@@ -178,11 +182,11 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
 
 
 def write_fit_page(found: Mapping[str, Any], html: str | Path) -> None:
-    """Write the page of `mswitch corpus fit`: what each rule drops of a language, before and after.
+    """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after.
 
     Args:
-        found: what `fit_thresholds` returns.
-        html: where, by path or URL.
+        found: the result of `fit_thresholds`.
+        html: path or URL of the page.
     """
     languages = [
         {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())

@@ -1,12 +1,12 @@
-"""The share of a sparse model's gain that its dense students keep, by language and pooled.
+"""Measure the share of a sparse model's gain that its dense students keep, by language and pooled.
 
 Share = (baseline's loss - student's) / (baseline's - teacher's) at the last step, all three on the
 same documents (Switch Transformers, tables 6 and 7). Documents are resampled jointly for the three,
-as for speed-ups, and seeds too where there are several; the interval is the resamples' percentiles.
-A gain whose own interval reaches zero may be none, and has no share.
+as for speed-ups, and so are several seeds. The interval is the resamples' percentiles. If the
+gain's own interval reaches zero, there may be no gain, so there is no share.
 
-A student that begins with its teacher's parameters has the teacher's steps behind it too. A dense
-run of as many steps as both, the long baseline, has a share in the same sense.
+A student that begins with its teacher's parameters also profits from the teacher's steps. The long
+baseline is a dense run with the steps of both; its share is computed in the same way.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
-#: Raised when the same runs give other figures.
+#: Incremented when the same runs give other figures.
 STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 
@@ -72,14 +72,14 @@ def write_distillation(
     """Compare dense students with their sparse teacher and its dense twin.
 
     Args:
-        baseline: the dense run, or those of several seeds.
-        teacher: the sparse run, or those of the same seeds.
-        student: runs that `mswitch distill` made: one of each teacher, or several seeds of one
-            teacher; students that differ in more than their seed stand side by side.
+        baseline: the dense run, or runs of several seeds.
+        teacher: the sparse run, or runs of the same seeds.
+        student: runs of `mswitch distill`: one from each teacher, or several seeds from one.
+            Students that differ in more than their seed are shown side by side.
         out: the directory to make.
         config: resamples, seed and confidence.
-        long_baseline: a run of the dense model for as many steps as teacher and student had
-            together, or those of the same seeds; they stand beside the students.
+        long_baseline: a run of the dense model with the steps of teacher and student together, or
+            runs of the same seeds; they are shown beside the students.
 
     Returns:
         Summary: stage, out, reused, verdict, languages, students, long_baseline.
@@ -122,12 +122,12 @@ def write_distillation(
 
 
 def _read(run: Path, role: str) -> EvaluatedRun:
-    """Read a run; of its losses only the last ones count, and long baselines have other steps."""
+    """Read a run, with its last losses only: long baselines have other steps."""
     found = read_evaluated_run(run, role)
     if found.in_bytes:
         raise UserError(
-            f"{found.option} was evaluated by the byte, and shares of a gain are by the token: "
-            "evaluate it on the examples that it was trained on"
+            f"{found.option} was evaluated per byte, but shares of a gain are per token: evaluate "
+            "it on the examples that it was trained on"
         )
     return dataclasses.replace(found, steps=found.steps[-1:], tables=found.tables[-1:])
 
@@ -137,30 +137,30 @@ def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
     seeds = [[run.seed for _, run in pairs] for pairs in (of_teacher, of_long)]
     if seeds[0] != seeds[1] and max(map(len, seeds)) > 1:
         raise UserError(
-            f"--teacher has the seeds {seeds[0]} and --long-baseline {seeds[1]}: give runs of the "
-            "same seeds"
+            f"--teacher has the seeds {seeds[0]}, but --long-baseline has {seeds[1]}: give runs of "
+            "the same seeds"
         )
     for baseline, run in of_long:
         check_alike(baseline, run, ("model.",), "give the same model, trained for longer")
         steps = 2 * baseline.steps[-1]  # teacher and student have as many steps as the baseline
         if run.steps[-1] != steps:
             raise UserError(
-                f"{run.option} was trained for {run.steps[-1]:,} steps, and teacher and student "
+                f"{run.option} was trained for {run.steps[-1]:,} steps, but teacher and student "
                 f"for {steps:,} together: train it with --steps {steps}"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Language:
-    """Final losses of baseline, teacher and student, of K seeds.
+    """Final losses of baseline, teacher and student with K seeds, in one language.
 
     Attributes:
         lang: mC4 code.
-        documents: how many there are.
-        clusters: their number if near-duplicates count once.
-        trained: whether all three saw training text of it.
+        documents: number of documents.
+        clusters: number of documents if near-duplicates count once.
+        trained: whether all three saw training text of the language.
         losses: [K, 3] nats per target token.
-        drawn: [R, K, 3] of resampled documents.
+        drawn: [R, K, 3] the same on resampled documents.
     """
 
     lang: str
@@ -177,12 +177,12 @@ def measure_share(
     """Return the gains of teacher and student, and the share that the student kept.
 
     Args:
-        losses: [K, 3] of each seed.
-        drawn: [R, K, 3] of resamples, the same documents for all; None gives no intervals.
-        config: of the intervals.
+        losses: [K, 3] losses of each seed.
+        drawn: [R, K, 3] losses of resamples, the same documents for all; None: no intervals.
+        config: settings of the intervals.
 
     Returns:
-        `gain`, `kept` and `share`; the last is None where the gain has no interval above zero.
+        `gain`, `kept` and `share`; the last is None if the gain has no interval above zero.
     """
     resamples = None
     if drawn is not None:
@@ -203,7 +203,7 @@ def measure_share(
 
 
 def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> list[_Language]:
-    """Losses of each language; documents are drawn alike for both pairs (`resample_curves`)."""
+    """Return losses of each language, with the same resampled documents for both pairs."""
     runs = [run for pairs in (of_teacher, of_student) for pair in pairs for run in pair]
 
     def last(curves_of: Callable[[LanguageLosses], Curves], *both: Any) -> Losses:
@@ -227,7 +227,7 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
 
 
 def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
-    """Return the same for the mean over trained languages, drawn as in `headline.pool`."""
+    """Return figures for the mean over trained languages, resampled as in `headline.pool`."""
     trained = [each for each in found if each.trained]
     if not trained:
         return None
@@ -289,7 +289,7 @@ def _data(
 
 
 def _seeds(data: Mapping[str, Any]) -> str:
-    """Say which seeds were trained, if they differ, and which ones no interval contains."""
+    """Name the seeds if models differ in them, and say which variation no interval includes."""
     teacher = data["runs"]["teacher"]["seeds"]
     models = [*data["students"], *filter(None, [data["long_baseline"]])]
     said = ""
@@ -300,9 +300,9 @@ def _seeds(data: Mapping[str, Any]) -> str:
     if len(teacher) > 1:
         return said
     several = any(len(model["seeds"]) > 1 for model in data["students"])
-    which = "another one of the teacher" if several else "another one"
-    begin = f"{said}How" if said else "One seed: how"
-    return f"{begin} much {which} would change is not in the intervals."
+    which = "seeds of the teacher" if several else "seeds"
+    begin = f"{said}Intervals" if said else "One seed: intervals"
+    return f"{begin} do not include the variation between {which}."
 
 
 def _measured(

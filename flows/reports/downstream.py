@@ -1,4 +1,4 @@
-"""Write the page of one fine-tuned run, and of a pair of them."""
+"""Write the page of a fine-tuned run, and the page of a pair of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ from mswitch.flows.reports.tuned_runs import (
 )
 from mswitch.pipelines.errors import UserError
 
-#: Raised when the same runs give other figures.
+#: Incremented when the same runs give other figures.
 STATISTICS = 4
 TABLE = "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"
@@ -36,16 +36,16 @@ def write_downstream(
     task: str | None = None,
     split: str = "test",
 ) -> dict[str, Any]:
-    """Compare fine-tuned runs of two models by what they predicted of a task.
+    """Compare fine-tuned runs of two models by their predictions on a task.
 
     Args:
-        baseline: the fine-tuned run of the dense model; or several: of other seeds, or each from
+        baseline: the fine-tuned run of the dense model; or several, with other seeds, or each from
             another checkpoint of its pretraining.
-        candidate: of the other model, with the same seeds or from the same steps.
+        candidate: runs of the other model, with the same seeds or from the same steps.
         out: the directory to make.
-        scratch: runs that learned the task from random parameters, to stand beside.
-        task: the task's name, where the runs predicted several.
-        split: which predictions.
+        scratch: runs that learned the task from random parameters, for comparison.
+        task: the task's name, if the runs predicted several.
+        split: the predicted split.
 
     Returns:
         Summary: stage, out, reused, verdict, languages.
@@ -94,11 +94,11 @@ def write_run_page(
     """Write a page of one fine-tuned run: its curve, languages, and worst predictions.
 
     Args:
-        run: the run directory, also in a bucket.
+        run: the run directory, or its URL.
         out: the directory to make.
-        task: the task's name, where the run predicted several.
-        split: which predictions.
-        replace: whether another page that is there already is replaced.
+        task: the task's name, if the run predicted several.
+        split: the predicted split.
+        replace: whether an existing page is replaced.
 
     Returns:
         Summary: stage, out, reused, languages, and the mean of the first metric.
@@ -119,7 +119,7 @@ def write_run_page(
 def _measure(
     models: Sequence[Sequence[TunedRun]], decodes: Sequence[str], *, paired: bool
 ) -> list[Result]:
-    """Measure by each way of decoding and metric; those with a mean over languages come first."""
+    """Measure each way of decoding and metric; results with a mean over languages come first."""
     results = [
         rows.measure(metric, paired=paired)
         for rows in (Rows(models, decode) for decode in decodes)
@@ -129,7 +129,7 @@ def _measure(
     if results[0].average is None:
         raise UserError(
             f"each language of {models[0][0].task['name']} has one true class, so "
-            f"{results[0].metric} has no mean over languages: give the task accuracy too"
+            f"{results[0].metric} has no mean over languages: add accuracy to the task's metrics"
         )
     return results
 
@@ -152,7 +152,7 @@ def _speed_up(
 
 
 def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
-    """Return the page's names of the models."""
+    """Name the models for the page."""
     baseline, candidate, *beside = (seeds[0] for seeds in models)
     names = run_names(baseline.name, candidate.name)
     return [*names, *(f"{run.name} from scratch" for run in beside)]
@@ -186,7 +186,7 @@ def _render_run(data: Mapping[str, Any]) -> str:
 
 def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
     title = f"Scores by {label}"
-    desc = "Means over languages; the data that the page offers have every value."
+    desc = "Means over languages; the page's data have every value."
     return svgs_on_screens(
         lambda width, height: step_panel(
             curves, label, title, desc, ratios=False, log=log, width=width, height=height

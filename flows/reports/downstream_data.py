@@ -1,4 +1,4 @@
-"""Everything the downstream pages say, as the data of their JSON and CSV."""
+"""Compute the contents of the downstream pages, as the data of their JSON and CSV."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from mswitch.flows.reports.verdicts import judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
-#: Predictions that a run's page shows of each language, and the characters of a text.
+#: Predictions that a run's page shows of each language, and characters of each text.
 SHOWN_PREDICTIONS = 5
 SHOWN_CHARACTERS = 400
 
@@ -28,9 +28,9 @@ def pair_data(
     Args:
         models: the runs of each seed of baseline, candidate, and models that learned the task from
             random parameters.
-        names: what the page calls them.
-        results: of each way of decoding and metric; the first leads.
-        speed_up: by steps of pretraining, with the scores of both models from them.
+        names: their names on the page.
+        results: results of each way of decoding and metric; the page begins with the first.
+        speed_up: the downstream speed-up, with both models' scores by steps of pretraining.
     """
     data = _data(models, names, results)
     runs = [seeds[0] for seeds in models]
@@ -62,7 +62,7 @@ def pair_data(
 
 
 def run_data(run: TunedRun, rows: Rows, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the contents of run.json; the first result leads, and `rows` are its rows."""
+    """Return the contents of run.json; the page begins with the first result, of `rows`."""
     data = _data([[run]], [run.name], results)
     lead = results[0]
     scores = lead.languages.values()
@@ -110,7 +110,7 @@ def _data(
             "decode": lead.decode,
             "languages": len(lead.languages),
             "rows": table.num_rows,
-            "groups": len(table["group"].unique()),  # languages may share some
+            "groups": len(table["group"].unique()),  # not a sum: languages may share groups
             "confidence_percent": CONFIDENCE_PERCENT,
         },
         "results": [_result(result) for result in results],
@@ -129,7 +129,7 @@ def _data(
 
 
 def _average(result: Result) -> Average:
-    """Return the leading result, which has an average."""
+    """Return the average of the first result, which has one."""
     assert result.average is not None
     return result.average
 
@@ -171,7 +171,7 @@ def _language(results: Sequence[Result], lang: str, run: TunedRun) -> dict[str, 
 
 
 def _run(seeds: Sequence[TunedRun], name: str) -> dict[str, Any]:
-    """Describe a model's runs for the page, independently of their paths."""
+    """Describe a model's runs for the page, without their paths."""
     run = seeds[0]
     reads = "; ".join(dict.fromkeys(map(sentences.reads, seeds)))
     config, taught = run.config, run.config.get("teacher")
@@ -210,7 +210,7 @@ def _chain(origin: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def to_csv(data: Mapping[str, Any]) -> str:
-    """One line for each language, way of decoding and metric; a missing value is empty."""
+    """Format a line for each language, way of decoding and metric; a missing value is empty."""
     scratch = (f"scratch_{number}" for number in range(1, len(data["runs"]) - 1))
     roles = ["baseline", "candidate", *scratch, "difference"]
     lines = []

@@ -1,4 +1,4 @@
-"""Comparisons of fine-tuned runs (`mswitch report downstream`) that a report takes in."""
+"""Comparisons of fine-tuned runs (`mswitch report downstream`) that a report includes."""
 
 import dataclasses
 import re
@@ -19,9 +19,9 @@ class Downstream:
     """One comparison.
 
     Attributes:
-        option: how it was given, for messages.
-        hash: of its configuration and inputs.
-        data: what its JSON file holds.
+        option: its option on the command line, for messages.
+        hash: hash of its configuration and inputs.
+        data: contents of its JSON file.
         files: all its files, by name.
     """
 
@@ -37,17 +37,17 @@ class Downstream:
         return f"downstream-{name}-{self.data['summary']['split']}"
 
     def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
-        """Return whether its runs began with those of a pair, of any seed."""
+        """Return whether its runs began with the runs of one of these pairs."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
     def _begun_at(self, pair: Sequence[EvaluatedRun]) -> list[int | None]:
-        """Return the step at which each run of a pair began, or None if it began with none."""
+        """Return, for each run of a pair, the step at which fine-tuning began with it, or None."""
         began = [dict(_origins(run["origin"])) for run in self.data["runs"][:2]]
         hashes = [run.config["config_hash"] for run in pair]
         return [steps.get(of) for steps, of in zip(began, hashes, strict=True)]
 
     def section(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> dict[str, Any]:
-        """Return its part of the pairs' report."""
+        """Return its section of the pairs' report."""
         summary, runs = self.data["summary"], self.data["runs"]
         begun = {step for pair in pairs for step in self._begun_at(pair) if step is not None}
         last = pairs[0][0].steps[-1]
@@ -72,7 +72,7 @@ class Downstream:
 
 
 def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
-    """Read comparisons."""
+    """Read the comparisons in these directories."""
     found = []
     for directory in map(Path, directories):
         manifest = read_manifest(directory, STAGE)
@@ -82,8 +82,8 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
         }
         if PAGE not in files:
             raise UserError(
-                f"--downstream {directory} is of one run: give what `mswitch report downstream` "
-                "made of two"
+                f"--downstream {directory} is of one run: give an output of `mswitch report "
+                "downstream`"
             )
         data = read_json_object(directory / DATA)
         found.append(Downstream(f"--downstream {directory}", manifest["config_hash"], data, files))
@@ -93,12 +93,12 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
 def check_downstream(
     found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
-    """Check that each is of runs that are compared here, and no two of one task and candidate."""
+    """Check that each is of runs compared here, and that no two have one task and candidate."""
     for one in found:
         if not any(map(one.is_of, comparisons)):
             raise UserError(
-                f"{one.option}: its runs were not fine-tuned from those of this report: compare "
-                "runs that began with them (mswitch finetune --from)"
+                f"{one.option}: its runs were not fine-tuned from runs of this report: compare "
+                "runs that began with these (mswitch finetune --from)"
             )
     for pairs in comparisons:
         by_folder: dict[str, Downstream] = {}

@@ -14,27 +14,27 @@ from mswitch.flows.reports.tuned_runs import TunedRun
 from mswitch.flows.reports.verdicts import judge
 from mswitch.tasks.metric_intervals import MIN_GROUPS
 
-#: What a page says of tasks that mswitch itself makes.
+#: Notes on tasks that mswitch itself makes.
 TASK_NOTES = {
     "language_of": "The labels are the corpus’ own: which language a text of it is in. The task "
     "can be learned without pretraining. This page shows that fine-tuning and its measurement work "
     "from end to end, not what a pretrained model is worth."
 }
-#: Below so many points a single fine-tuning seed proves little.
+#: Smaller differences in points prove little with a single fine-tuning seed.
 SEED_POINTS = 2
-#: Below so many of 100 points no model does the task.
+#: With fewer of 100 points a model has not learned the task.
 FLOOR_POINTS = 5
 
 
 def mean_of(average: Mapping[str, Any], languages: int) -> str:
-    """Name what an average is over, with the number of languages."""
+    """Name the languages of an average, with their number."""
     count = average["languages"]
     several = "" if count == languages else f"{count:,} of {languages:,} "
     return f"mean of {several}languages"
 
 
 def reads(run: TunedRun) -> str:
-    """Say how often test was read, or that the figures are of validation."""
+    """Say how often test was read, or that the figures are of another split."""
     if run.split != "test":
         return f"{run.split}, not test"
     count = len(run.reads)
@@ -51,13 +51,13 @@ def cautions(
     languages_with_interval: int,
     best: float,
 ) -> list[str]:
-    """Plain reasons not to read much into a page.
+    """Return plain reasons for caution with the figures of a page.
 
     Args:
-        models: the runs of each; those after the second model began with random parameters.
-        gains: of each pretrained model that has such a run beside it: `name`, `scratch` and
-            `difference`.
-        languages_with_interval: how many have their own.
+        models: the runs of each model; models after the second began with random parameters.
+        gains: `name`, `scratch` and `difference` of each pretrained model for which there is such
+            a model.
+        languages_with_interval: number of languages with their own interval.
         best: the highest mean over languages.
     """
     runs = [seeds[0] for seeds in models]
@@ -65,7 +65,7 @@ def cautions(
     found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
     if first.split != "test":
         found.append(
-            f"These are figures of {first.split}. Where the checkpoint was chosen on the same rows "
+            f"These are figures of {first.split}. If the checkpoint was chosen on the same rows, "
             "they are too good."
         )
     steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
@@ -99,21 +99,21 @@ def cautions(
         )
     if not gains:
         found.append(
-            "No model trained from scratch stands beside, so it is not known how much comes from "
+            "No model trained from scratch was given, so it is unknown how much comes from "
             "pretraining."
         )
     seeds = len(models[0])
     found.append(
         f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
-        "reverse. Intervals do not contain that."
+        "reverse. Intervals do not include that."
         if seeds == 1
-        else f"{seeds} seeds of fine-tuning: intervals of means and differences contain how they "
-        "vary; those of a language’s scores do not."
+        else f"{seeds} seeds of fine-tuning: intervals of means and differences include their "
+        "variation; intervals of a language’s scores do not."
     )
     if best < FLOOR_POINTS:
         found.append(
-            f"No score reaches {FLOOR_POINTS} of 100: the task was not learned, and a difference "
-            "says little, its interval included."
+            f"No score reaches {FLOOR_POINTS} of 100: the task was not learned. A difference and "
+            "its interval say little."
         )
     if not languages_with_interval:
         found.append(

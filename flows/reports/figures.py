@@ -1,4 +1,4 @@
-"""Figures: histograms of speed-ups, curves of figures and of losses over steps."""
+"""Draw histograms of speed-ups, and curves of scores, speed-ups and losses over steps."""
 
 import dataclasses
 import math
@@ -12,23 +12,23 @@ from mswitch.flows.reports.numbers import TIMES, bounded, number
 from mswitch.flows.reports.speedup import isotonic_fit
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, rect, text
 
-#: Up to this width a loss curve is one of many: small dots, few labels.
+#: A panel of at most this width is one of many: small dots, few labels.
 SMALL_PANEL = 200
-#: What the bar of a bound takes: one bin, and one of air, so that labels below do not touch.
+#: Bins for the bar of a bound: one, and an empty one, so that labels below do not touch.
 BOUND_BINS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """Figures by step.
+    """A curve of figures by step.
 
     Attributes:
-        label: what they are of.
-        kind: CSS class of the dots; that of the line has an `l` at the end.
-        steps: increasing.
+        label: its name in the key.
+        kind: CSS class of the dots; the class of the line has an `l` at the end.
+        steps: increasing steps.
         points: at each step a `value` and the interval `ci`, either of which may be None, or None;
-            of speed-ups also a `mark`, see `Censoring`.
-        chosen: the step that is marked; None for none.
+            speed-ups also have a `mark`, see `Censoring`.
+        chosen: the step to mark; None for none.
     """
 
     label: str
@@ -46,10 +46,10 @@ def speedup_histogram(
     width: int,
     name: str,
 ) -> Drawing:
-    """Count languages by step speed-up, on a log axis, with 1x, 4x and the median marked.
+    """Draw the number of languages by step speed-up (log axis), with marks at 1x, 4x and median.
 
-    They are `rows` of the report. Bounds stand apart from the axis, hatched, on the side on which
-    the truth lies. `name` makes the hatching's id unique in a page.
+    The languages are `rows` of the report. Bounds are hatched bars beside the axis, on the side of
+    the true value. `name` makes the hatching's id unique in a page.
     """
     bars = [row for row in rows if row["step_speedup"] is not None]
     exact = [bar for bar in bars if bar["censored"] == "none"]
@@ -134,7 +134,7 @@ def _bound_bars(
 def _axis(
     x_of: Callable[[float], float], limits: tuple[float, float], floor: float, room: float
 ) -> Iterable[str]:
-    """Ticks at powers of two, `room` powers apart so that labels do not touch."""
+    """Draw ticks at powers of two, at least `room` powers apart so that labels do not touch."""
     every = max(1, math.ceil(room))
     for power in range(math.ceil(limits[0]), math.floor(limits[1]) + 1):
         if power % every == 0:
@@ -145,7 +145,7 @@ def _axis(
 def _stack(
     x: float, bin_width: float, floor: float, rise: float, kinds: Mapping[str, int]
 ) -> Iterable[str]:
-    """One bar, its kinds on top of one another; a second word of a kind names its hatching."""
+    """Draw a bar of stacked kinds; a kind's first word is its class, the second its hatching."""
     y = floor
     for kind, count in kinds.items():
         if not count:
@@ -192,10 +192,10 @@ def step_panel(
     width: int,
     height: int,
 ) -> Drawing:
-    """Figures with their intervals over common steps, which `label` names.
+    """Draw curves with their intervals over common steps; `label` names the axis of steps.
 
-    They are scores, or with `ratios` speed-ups on a log scale; with `log`, steps have one too. A
-    point whose `mark` says that it is a bound is an arrow head, to where the speed-up lies.
+    Values are scores, or with `ratios` speed-ups on a log scale. With `log`, steps have a log scale
+    too. A point whose `mark` is a bound is an arrow head that points to the true speed-up.
     """
     left, right, top, floor = 40, width - 12, 30, height - 34
     known = [p for each in lines for p in each.points if p and p["value"] is not None]
@@ -262,7 +262,7 @@ def step_panel(
 def curve_panel(
     found: LanguageResult | Pooled, label: str, steps: np.ndarray, *, width: int, height: int
 ) -> Drawing:
-    """Loss over `steps` [S] (log) of both models, their fits, the target and where each met it."""
+    """Draw both models' losses over `steps` [S] (log), fits, target, and where each met it."""
     left, right, top, floor = 34, width - 8, 24, height - 20
     first, last = math.log(steps[0]), math.log(steps[-1])
     low, high = float(np.min(found.curves)), float(np.max(found.curves))

@@ -1,4 +1,4 @@
-"""Figures with a row for each language: final quality, and a map of routing."""
+"""Draw figures with a row for each language: final quality, and a heat map of routing."""
 
 import html
 import math
@@ -12,7 +12,7 @@ from mswitch.flows.reports.numbers import number
 from mswitch.flows.reports.routing import Routing
 from mswitch.flows.reports.svg import Drawing, line, nice_ticks, px, text
 
-#: Width of a panel and of its labels, and height of a row, px.
+#: Width of a panel, width of its labels, and heights of rows, px.
 WIDTH, LEFT, QUALITY_ROW, ROUTING_ROW = 344, 124, 16, 14
 LABEL_CHARS = 19
 #: Shades of the heat map, by share of a language's tokens over an even share.
@@ -24,9 +24,9 @@ Row = TypeVar("Row")
 def quality_panels(
     rows: Sequence[Mapping[str, Any]], names: tuple[str, str], panels: int
 ) -> list[Drawing]:
-    """Draw final quality of both models in `rows` of the report, the baseline's best first.
+    """Draw the final quality, minus the loss, of both models in `rows` of the report.
 
-    It is minus the loss, in `panels` columns of one scale.
+    The baseline's best language comes first. All `panels` have the same scale.
     """
     rows = sorted(rows, key=lambda row: (row["baseline_nll"], row["lang"]))
     ends = [-row[loss] for row in rows for loss in ("baseline_nll", "candidate_nll")]
@@ -85,7 +85,7 @@ def split_rows(rows: Sequence[Row], panels: int) -> list[Sequence[Row]]:
 
 
 def label_of(name: str, y: float, title: str, css: str) -> str:
-    """Draw a language's name before its row, cut to fit, and the text for a pointer on it."""
+    """Draw a language's name before its row, cut to fit, with a title for the mouse pointer."""
     short = name if len(name) <= LABEL_CHARS else name[: LABEL_CHARS - 1] + "…"
     return f"<title>{html.escape(title)}</title>{text(LEFT - 10, y, short, css)}"
 
@@ -93,7 +93,7 @@ def label_of(name: str, y: float, title: str, css: str) -> str:
 def routing_panels(
     routing: Routing, layer: int, names: Mapping[str, str], panels: int
 ) -> list[Drawing]:
-    """Heat map of languages by experts, languages with alike routing beside one another."""
+    """Draw a heat map of languages by experts, with languages of similar routing side by side."""
     kept = np.flatnonzero(routing.tokens[:, layer].sum(axis=1) > 0)
     counts = routing.tokens[kept, layer].astype(float)
     shares = counts / counts.sum(axis=1, keepdims=True)

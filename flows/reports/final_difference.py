@@ -1,4 +1,4 @@
-"""The difference in final loss of two models, per language, with its uncertainty."""
+"""Measure the difference in final loss of two models, per language, with its uncertainty."""
 
 import dataclasses
 import math
@@ -15,15 +15,16 @@ def measure_delta(
 ) -> Estimate:
     """Compare both models at the last step, with documents, and seeds, as clusters.
 
-    The standard error is the delete-one jackknife's, the root of the sum of squares of how much
-    the difference moves when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
+    The standard error is the delete-one jackknife's: the root of the sum of squares of the
+    difference's changes when one document is left out (HC3 for a ratio; MacKinnon, Nielsen and
     Webb, "Cluster-robust inference", 2023). Degrees of freedom are Kish's effective number of
-    documents less one, so a few long documents among short ones count as few (docs/decisions/0024).
+    documents minus one, so a few long documents among short ones count as few
+    (docs/decisions/0024).
 
     Args:
         losses: the evaluations of one language, the mean of all seeds.
-        confidence: of the interval; None gives neither interval nor p value.
-        of_seeds: [K] the difference with each seed, where there are several.
+        confidence: confidence of the interval; None gives neither interval nor p value.
+        of_seeds: [K] the difference with each seed, if there are several.
     """
     baseline, candidate = (float(curve[-1]) for curve in losses.curves())
     value = candidate - baseline
@@ -45,7 +46,7 @@ def measure_delta(
 
 
 def _skewness(moves: np.ndarray) -> float:
-    """Skewness of a sum of independent terms like these [D], corrected for its bias."""
+    """Return the skewness of a sum of independent terms like these [D], corrected for bias."""
     count = len(moves)
     correction = math.sqrt(count * (count - 1)) / max(count - 2, 1)
     return float(correction * np.sum(moves**3) / np.sum(moves**2) ** 1.5)
@@ -54,7 +55,7 @@ def _skewness(moves: np.ndarray) -> float:
 def delta_over_seeds(seeds: Sequence[LanguageLosses], confidence: float | None) -> Estimate:
     """Compare both models at the last step, with documents and seeds as clusters.
 
-    What a seed does to single documents counts twice, so the interval is rather too wide.
+    The effect of a seed on single documents counts twice, so the interval is rather too wide.
     """
     ends = [[curve[-1] for curve in losses.curves()] for losses in seeds]
     deltas = [candidate - baseline for baseline, candidate in ends]

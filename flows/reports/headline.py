@@ -1,6 +1,6 @@
-"""Measure each language, the headline over all, and one pooled figure.
+"""Measure each language, the headline over all languages, and one pooled figure.
 
-The pooled figure is for runs too small to have a headline.
+The pooled figure is for runs that are too small for a headline.
 """
 
 import dataclasses
@@ -53,13 +53,13 @@ class LanguageResult:
     Attributes:
         losses: its evaluations, the mean of all seeds.
         curves: [S] nats per token of baseline and candidate.
-        of_seeds: the same of each seed.
-        drawn: [R, S] of the mean over seeds in each resample of documents.
+        of_seeds: curves of each seed.
+        drawn: [R, S] curves of the mean over seeds, in each resample of documents.
         delta: difference at the last step.
         speed_up: step speed-up.
         other_seeds: [R] speed-ups with drawn seeds; None for one seed.
         worsened: whether the baseline was clearly better at half of its steps than at the end.
-        trained: whether both models saw training text of it.
+        trained: whether both models saw training text of the language.
     """
 
     losses: LanguageLosses
@@ -74,12 +74,12 @@ class LanguageResult:
 
     @property
     def has_interval(self) -> bool:
-        """Whether it has the documents that an interval needs."""
+        """Whether it has enough documents for an interval."""
         return self.losses.clusters >= MINIMUM_UNITS
 
     @property
     def in_headline(self) -> bool:
-        """Whether it has the documents, the training text and a speed-up."""
+        """Whether it has enough documents, training text and a speed-up."""
         return self.has_interval and self.trained and self.speed_up.value is not None
 
 
@@ -107,9 +107,9 @@ def measure_language(
 
 
 def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence: float) -> bool:
-    """Test the baseline's loss at the end against that at half of the steps or just before.
+    """Test whether the baseline's last loss is above that at half of the steps, or just before.
 
-    Monotone fits end on a plateau by noise alone: a test has to say that a model stopped improving.
+    A test is needed, because a monotone fit may end on a plateau just by noise.
     """
     half = max(int(np.searchsorted(steps, steps[-1] / 2, side="right")) - 1, 0)
     later = [
@@ -123,7 +123,7 @@ def _has_worsened(seeds: Sequence[LanguageLosses], steps: np.ndarray, confidence
 
 
 def _spread(losses: LanguageLosses, drawn: Curves, config: ReportConfig) -> Curves:
-    """Spread resampled curves as the effective number of documents asks for."""
+    """Spread resampled curves by the effective number of documents."""
     units = float(losses.tokens.sum() ** 2 / np.sum(losses.tokens.astype(float) ** 2))
     baseline, candidate = (
         spread_documents(part, centre, units, config.confidence)
@@ -137,8 +137,8 @@ class Pooled:
     """The macro-average over all trained languages, each counted once.
 
     Attributes:
-        languages: how many languages it averages.
-        documents: how many documents they have.
+        languages: number of languages.
+        documents: number of their documents.
         curves: [S] mean over languages of nats per token, of baseline and candidate.
         delta: difference at the last step (interval of the bootstrap below, no p value).
         speed_up: step speed-up of the averaged curves.
@@ -152,7 +152,7 @@ class Pooled:
 
 
 def _range(speed_up: SpeedUp) -> tuple[float, float, float]:
-    """Return a speed-up, a bound as its value, and the least and the most that it may be."""
+    """Return a speed-up (if it is a bound, the bound), and its smallest and largest true value."""
     assert speed_up.value is not None
     low = 0.0 if speed_up.censored == "upper" else speed_up.value
     high = float("inf") if speed_up.censored == "lower" else speed_up.value
@@ -168,20 +168,20 @@ def _figure(
     scale: tuple[Transform, Transform],
     confidence: float,
 ) -> dict[str, Any]:
-    """One headline figure: value with bounds counted as bounds, range, interval.
+    """Return one headline figure: value with bounds counted at the bound, range, interval.
 
-    The interval holds wherever the languages at a bound lie; an end that they leave open is itself
-    a bound, and marked. It adds, on a scale, what drawn seeds change of the figure to what drawn
-    languages do.
+    The interval holds for all true values of languages at a bound. If these leave an end open, the
+    end is itself a bound, and marked. Changes by drawn seeds are added to those by drawn languages,
+    on a scale.
 
     Args:
-        ranges: [3, L] of each language, as `_range` returns them.
-        draws: [R, L] which languages each resample has; None gives no interval.
-        other_seeds: [3, R, L] of all languages with drawn seeds; None for one seed.
-        of_seeds: of each seed, if there are several, the languages' values.
-        statistic: of languages, over the last axis.
-        scale: functions to it and back.
-        confidence: of the interval.
+        ranges: [3, L] `_range` of each language.
+        draws: [R, L] the languages of each resample; None gives no interval.
+        other_seeds: [3, R, L] ranges with drawn seeds; None for one seed.
+        of_seeds: the languages' values with each seed, if there are several.
+        statistic: statistic over languages, the last axis.
+        scale: functions to the scale and back.
+        confidence: confidence of the interval.
     """
     ci = ci_censored = None
     if draws is not None:
@@ -222,10 +222,10 @@ def is_bound(figure: Mapping[str, Any]) -> bool:
 
 
 def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[str, Any]:
-    """Summarise the languages of the headline; figures are None where no language qualifies.
+    """Summarise the languages of the headline; figures are None if no language qualifies.
 
-    A censored language counts at its bound. `range` holds what each figure would be if the
-    censored languages lay at the far ends (zero, or without limit: null).
+    A censored language counts at its bound. `range` has each figure if the censored languages were
+    at the far ends (zero, or without limit: null).
     """
     chosen = [result for result in results if result.in_headline]
     marks: list[Censoring] = [result.speed_up.censored for result in chosen]
@@ -260,7 +260,7 @@ def headline(results: Sequence[LanguageResult], config: ReportConfig) -> dict[st
             ranges, draws, other_seeds, of_seeds, statistic, RATIOS, config.confidence
         )
 
-    # Only languages known to be at 4x or more count; the range adds those that may be.
+    # Only languages that are certainly at 4x or more count; the range adds those that may be.
     def fours(of: np.ndarray) -> np.ndarray:
         return (of[[1, 1, 2]] >= FOURFOLD).astype(float)
 
@@ -286,7 +286,7 @@ def _improved(
     worse = [each.ci is not None and each.ci[0] > 0 for each in deltas]
     ends = [[pair[1][-1] - pair[0][-1] for pair in result.of_seeds] for result in chosen]
     most_by_chance = p_value = None
-    if len(ends[0]) != 2:  # one deviation does not tell how seeds vary over languages
+    if len(ends[0]) != 2:  # two seeds do not show how their effect varies over languages
         by_chance = counts_by_chance(deltas, np.array(ends).T, config)
         most_by_chance = int(np.quantile(by_chance, 1 - LEVEL, method="higher"))
         p_value = float(np.mean(by_chance >= max(better.sum(), sum(worse))))

@@ -1,11 +1,11 @@
-"""The speed-up by horizon: what the report would say had training ended at an earlier step.
+"""Measure the speed-up by horizon: the report's figures if training had ended at an earlier step.
 
 With the schedule 1/sqrt(step), and with a constant one, a run of T steps passes through the same
-states as a longer one, so each evaluation is the end of a shorter experiment; not so with a mixture
-of `max_epochs`, whose rates depend on the number of steps. A speed-up that grows with the horizon
-tells more than its value at the end: whether it is on its way to the paper's, which was measured
-after 10^12 tokens. Beside it stand what it is made of: how far the candidate's loss is below the
-baseline's at the horizon, and how much the baseline gained by its last doubling of steps.
+states as a longer one, so each evaluation is the end of a shorter experiment. This does not hold
+for a mixture with `max_epochs`, whose rates depend on the number of steps. The growth of the
+speed-up with the horizon shows whether it approaches the paper's, which was measured after 10^12
+tokens. Each horizon also has the two parts of the speed-up: the difference in loss at the horizon,
+and the baseline's gain from its last doubling of steps.
 """
 
 import bisect
@@ -19,18 +19,18 @@ from mswitch.flows.reports.headline import LanguageResult, headline, is_bound, p
 from mswitch.flows.reports.intervals import ReportConfig
 from mswitch.flows.reports.speedup import Curves, draw_ranges, isotonic_fit, speed_up_over_seeds
 
-#: Evaluations before a horizon: with fewer, the baseline's own curve has no shape yet.
+#: Fewest evaluations up to a horizon: with fewer, the baseline's curve has no shape yet.
 LEAST_EVALUATIONS = 4
 
 
 def measure_horizons(
     results: Sequence[LanguageResult], steps: np.ndarray, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Measure at every evaluated step [S] but the first few; the last one is the report's own.
+    """Measure at every evaluated step [S] except the first few; the last is the report's own.
 
     Returns:
-        What report.json holds of each. `baseline_last_doubling` is what the average baseline gained
-        since half of the steps, nats per token; None where it was not evaluated as early as that.
+        The data of each horizon in report.json. `baseline_last_doubling` is the gain of the average
+        baseline since half of the steps, nats per token; None if it was not evaluated so early.
     """
     horizons = []
     for count in range(LEAST_EVALUATIONS, len(steps) + 1):
@@ -57,8 +57,8 @@ def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any
     """Extrapolate the median to twice the steps, with the growth of the last doubling.
 
     Returns:
-        `step`, `since` and `median_step_speedup`; None where horizons begin later than at half of
-        the steps, or the median is a bound at either end of the doubling.
+        `step`, `since` and `median_step_speedup`; None if horizons begin later than at half of the
+        steps, or if the median is missing or a bound somewhere in the doubling.
     """
     steps = [each["step"] for each in horizons]
     if not steps or steps[0] > steps[-1] / 2:
@@ -74,9 +74,9 @@ def extrapolate_doubling(horizons: Sequence[Mapping[str, Any]]) -> dict[str, Any
 
 
 def last_doubling(curve: np.ndarray, steps: np.ndarray) -> float | None:
-    """Nats per token that a curve [S] fell by from half of its last step to that step.
+    """Return the fall of a curve [S], in nats per token, from half of its last step to that step.
 
-    None where it begins later than that half.
+    It is None if the curve begins later than that half.
     """
     if steps[0] > steps[-1] / 2:
         return None

@@ -1,4 +1,4 @@
-"""One page over all reports and comparisons of fine-tuned runs in a place, and the same as JSON."""
+"""Write an index of all reports and comparisons of fine-tuned runs below a directory, and JSON."""
 
 import datetime
 import os
@@ -25,7 +25,7 @@ PAGE, DATA = "index.html", "index.json"
 REPORT, DOWNSTREAM = "report.json", "downstream.json"
 #: Reports read at the same time: a bucket answers slowly.
 _READERS = 16
-#: What reading or showing a file raises that is damaged or not ours.
+#: Errors of reading or showing a file that is damaged or not a report.
 _NOT_OURS = (LookupError, TypeError, ValueError, ArithmeticError, OSError, jinja2.TemplateError)
 
 
@@ -43,12 +43,12 @@ def write_index(directory: str | Path) -> dict[str, Any]:
         raise UserError(f"{directory} is itself an output: give the directory above the reports")
     if PAGE in names and DATA not in names:
         raise UserError(
-            f"{directory} has an {PAGE} that is not one of reports: give another directory"
+            f"{directory} has an {PAGE} that is not an index of reports: give another directory"
         )
     environment = template_environment()
     environment.globals["sentences"] = sentences
     show: Any = environment.get_template("index_rows.html.j2").module
-    # Of several candidates, the marker is that of the report above.
+    # If a report has several candidates, only the directory above has a marker.
     reports = _rows(str(directory), REPORT, _report, show.report_row, above=1)
     downstream = _rows(str(directory), DOWNSTREAM, _downstream, show.downstream_row)
     if not reports and not downstream:
@@ -73,11 +73,11 @@ def _rows(
     show: Callable[[Mapping[str, Any]], Markup],
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
-    """Yield each file of this name as data and the row that shows it, newest first."""
+    """Return data and row of each file with this name, newest first."""
     found = [
         file
         for file in storage.find(directory, name)
-        # Outputs under way are hidden.
+        # Unfinished outputs are in hidden directories.
         if not any(part.startswith(".") for part in _relative(file.path, directory).split("/"))
     ]
 
@@ -90,7 +90,7 @@ def _rows(
             # Unlike the json module's, its error for deep nesting is a ValueError.
             content = from_json(storage.read_bytes(file.path), allow_inf_nan=False)
             if "candidates" in content:
-                return None  # each of them is listed
+                return None  # each candidate's own report is listed
             row = {**_place(file, directory), **describe(content)}
             return row, show(row)
         except _NOT_OURS as error:
@@ -139,13 +139,13 @@ def _pick(found: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     path = f"{_relative(file.path, directory).removesuffix('.json')}.html"
-    # Of `pairs/NAME/report` or `experiments/NAME/MIXTURE`, what a person named.
+    # The name that a person gave, in `pairs/NAME/report` or `experiments/NAME/MIXTURE`.
     name = re.sub(r"/report(-so-far)?$", "", os.path.dirname(path))
     written = datetime.datetime.fromtimestamp(file.updated, datetime.UTC)
     return {
         "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
-        # With a dot in front no name of a directory is taken for a scheme.
+        # The dot prevents that a browser takes a directory's name for a scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -1,9 +1,9 @@
 """Estimates with their intervals: bootstraps, Student's t over documents and seeds, and Holm.
 
-Documents are resampled, the same ones for all models, steps and seeds. To a resampled curve, the
-mean over seeds, a draw of what other seeds would change is added. Seeds are few, so draws are
-widened until percentiles are Student's. Variances of documents and seeds then add, and so do the
-squares of both margins, as in `margin` (docs/decisions/0043).
+Documents are resampled, the same for all models, steps and seeds. A draw of the change by other
+seeds is added to a resampled curve, which is a mean over seeds. Seeds are few, so draws are widened
+until percentiles are Student's. Variances of documents and seeds then add, and so do the squares of
+both margins, as in `margin` (docs/decisions/0043).
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from mswitch.pipelines.config_checks import check_fields
 
-#: Fewer units than this give no interval: documents of a language, languages of an average.
+#: Fewest units for an interval: documents of a language, or languages of an average.
 MINIMUM_UNITS = 5
 #: Largest resampling weight matrix held at once, in cells.
 WEIGHT_CELLS = 4_000_000
-#: Numbers closer than this (relative) are equal: what is between them is rounding.
+#: Numbers with a smaller relative difference are equal: the difference is rounding.
 TOLERANCE = 1e-12
 #: Family-wise error of Holm's method.
 LEVEL = 0.05
-#: By how much skewness may thicken the tail that Holm's method judges by.
+#: Largest factor by which skewness may thicken the tail that Holm's method uses.
 MOST_BY_SKEWNESS = 2.0
-#: Standard errors over seeds from which on Holm's method can judge nothing.
+#: Holm's method is not used if seeds are so few that its t exceeds this.
 MOST_ERRORS = 10.0
-#: How much larger skewness is taken to be than few documents show (docs/decisions/0043).
+#: Factor on the skewness that few documents show (docs/decisions/0043).
 HIDDEN_SKEWNESS = 6.0
 
 Interval = tuple[float, float]
@@ -39,7 +39,7 @@ Interval = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
-    """Settings of the uncertainty.
+    """Settings of the intervals.
 
     Attributes:
         resamples: number of bootstrap resamples per language.
@@ -60,16 +60,15 @@ DEFAULT_CONFIG = ReportConfig()
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number that was measured.
+    """A measured number.
 
     Attributes:
         value: the number.
-        ci: its interval, or None where too little was measured for one.
-        p_value: of the two-sided test that belongs to the interval of a difference; 1 where nothing
-            is left to judge by, None where too few units were there to try.
-        skewness: of a difference's distribution over documents that might have been drawn, about
-            that of a single document's over the root of their number; None where documents leave
-            nothing to judge by.
+        ci: its interval; None if too little was measured for one.
+        p_value: p value of the two-sided test that belongs to the interval of a difference; 1 if
+            there is no error to judge by, None if there were too few units for a test.
+        skewness: skewness of a difference's sampling distribution over documents, about that of a
+            single document over the root of their number; None if documents give no error.
         error: standard error over documents, and `freedom`, its degrees of freedom; None like the
             skewness.
     """
@@ -99,7 +98,7 @@ def language_generator(lang: str, seed: int) -> np.random.Generator:
 
 
 def document_weights(documents: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw how often each of `documents` is in each resample, [resamples, documents]."""
+    """Draw the number of times each document is in each resample, [resamples, documents]."""
     draws = generator.integers(0, documents, (resamples, documents))
     cells = draws + documents * np.arange(resamples)[:, None]
     counts = np.bincount(cells.ravel(), minlength=resamples * documents)
@@ -109,7 +108,7 @@ def document_weights(documents: int, resamples: int, generator: np.random.Genera
 def draw_languages(
     languages: int, resamples: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw languages, and which resample of its documents each has, [resamples, languages]."""
+    """Draw languages, and for each a resample of its documents, [resamples, languages]."""
     shape = resamples, languages
     return generator.integers(0, languages, shape), generator.integers(0, resamples, shape)
 
@@ -121,9 +120,9 @@ def spread_documents(
 
     Args:
         drawn: [R, ...] a mean over drawn units in each resample.
-        centre: [...] the mean over all of them.
-        units: how many there are, or the effective number of unequal ones.
-        confidence: of the interval.
+        centre: [...] the mean over all units.
+        units: number of units, or their effective number if they are unequal.
+        confidence: confidence of the interval.
     """
     if units <= 1:
         return drawn
@@ -132,18 +131,18 @@ def spread_documents(
 
 
 def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
-    """Draw what other seeds would change of a mean over seeds.
+    """Draw the change that other seeds would make in a mean over seeds.
 
     A draw is normal with the standard error over seeds; times `widening(K - 1)`, percentiles of a
-    mean are Student's. Draw r has the same weights of seeds whatever it is a mean of: a lucky seed
-    is lucky in all languages.
+    mean are Student's. Draw r has the same weights of seeds for every mean, because a lucky seed is
+    lucky in all languages.
 
     Args:
         of_seeds: [K, ...] a figure or a curve of each seed.
         config: number of draws and their seed.
 
     Returns:
-        [R, ...] differences from the mean; zeros for one seed, which says nothing of others.
+        [R, ...] differences from the mean; zeros for one seed, which shows no variation.
     """
     count = len(of_seeds)
     if count == 1:
@@ -155,7 +154,7 @@ def draw_seeds(of_seeds: np.ndarray, config: ReportConfig) -> np.ndarray:
 
 
 def widening(freedom: float, confidence: float) -> float:
-    """Return how much wider Student's interval is than the normal one; 1 if there is no freedom."""
+    """Return the ratio of Student's interval to the normal one; 1 if there is no freedom."""
     if freedom <= 0:
         return 1.0
     tail = (1 + confidence) / 2
@@ -173,8 +172,8 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
     """Return the half-width of an interval that leaves out `tail` on each side.
 
     Each of `errors`, a standard error and its degrees of freedom, has its own t; the margins add
-    in quadrature. A t with degrees of freedom by Welch and Satterthwaite is much too sure far
-    out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
+    in quadrature. Degrees of freedom by Welch and Satterthwaite would give much too small margins
+    far out: two seeds that agree by luck have a tiny variance, and the freedom is then that of the
     documents (docs/decisions/0024).
     """
     return math.hypot(
@@ -185,13 +184,13 @@ def margin(errors: Sequence[tuple[float, float]], tail: float) -> float:
 def t_test(
     value: float, errors: Sequence[tuple[float, float]], confidence: float, *, scale: float
 ) -> Estimate:
-    """Student's interval and p value of a difference; none of errors that are rounding alone.
+    """Return a difference with Student's interval and p value; no interval if errors are rounding.
 
     Args:
         value: the difference.
         errors: see `margin`.
-        confidence: of the interval.
-        scale: the size of what the difference is between.
+        confidence: confidence of the interval.
+        scale: size of the numbers that are compared.
     """
     if math.hypot(*(error for error, _ in errors)) <= TOLERANCE * scale:
         return Estimate(value, None, 1.0)
@@ -208,7 +207,7 @@ def _p_value(value: float, errors: Sequence[tuple[float, float]]) -> float:
     def beyond(log_p: float) -> float:
         return margin(errors, math.exp(log_p) / 2) - abs(value)
 
-    # Nearer to zero the quantiles of some degrees of freedom are not finite.
+    # For smaller p values the quantiles of some degrees of freedom are not finite.
     least = math.log(1e-100)
     if beyond(least) <= 0:
         return 0.0
@@ -228,12 +227,12 @@ def holm_rejections(p_values: Sequence[float]) -> np.ndarray:
 
 
 def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | None, int | None]:
-    """Count languages that are better and that are worse by Holm's method; None if not testable.
+    """Count better and worse languages by Holm's method; None if it cannot be used.
 
-    Few seeds are not, if their t asks for more than `MOST_ERRORS` standard errors. Nor are skewed
-    differences. If g is a mean's skewness, the tail of Student's t beyond z on the other side is
-    too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large deviation",
-    2005). At the z with which Holm's method begins, that may be `MOST_BY_SKEWNESS`.
+    It cannot if seeds are so few that their t is above `MOST_ERRORS` standard errors, nor if
+    differences are skewed. If g is a mean's skewness, the tail of Student's t beyond z on the other
+    side is too thick by exp(|g| z^3 / 3) (Wang, "Limit theorems for self-normalized large
+    deviation", 2005). At the first z of Holm's method, this factor may be `MOST_BY_SKEWNESS`.
     """
     tail = LEVEL / len(deltas) / 2
     if seeds > 1 and -stdtrit(seeds - 1, tail) > MOST_ERRORS:
@@ -248,9 +247,10 @@ def clear_after_holm(deltas: Sequence[Estimate], seeds: int = 1) -> tuple[int | 
 
 
 def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
-    """Return the skewness of languages that have one, and the variance that sampling gives it.
+    """Return the skewness of the languages that have one, and its sampling variance.
 
-    That of D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for their mean.
+    The variance for D normal differences is 6 D (D - 1) / ((D - 2) (D + 1) (D + 3)), over D for
+    their mean.
     """
     known = [each for each in deltas if each.skewness is not None]
     d = np.array([max(each.freedom or 0.0, 2.0) + 1 for each in known])
@@ -259,7 +259,7 @@ def _sample_skewness(deltas: Sequence[Estimate]) -> tuple[np.ndarray, float]:
 
 
 def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
-    """Estimate each language's skewness [L]: nearer to the mean, the more of the rest is noise."""
+    """Estimate each language's skewness [L], shrunk to the mean by the share of noise."""
     skewness, noise = _sample_skewness(deltas)
     if not len(skewness):
         return np.zeros(len(deltas))
@@ -273,11 +273,11 @@ def shrunken_skewness(deltas: Sequence[Estimate]) -> np.ndarray:
 def counts_by_chance(
     deltas: Sequence[Estimate], of_seeds: np.ndarray, config: ReportConfig
 ) -> np.ndarray:
-    """Draw how many languages are clearly better, or worse, if no language differs.
+    """Draw the number of languages that are clearly better, or worse, if no language differs.
 
-    A draw has an error over documents for each language, and seeds with the covariance that the
-    given ones have over languages: a lucky seed is in all of them. Their scale is as uncertain as
-    so few seeds leave it. Then the report's own intervals count.
+    A draw has an error over documents for each language, and errors of seeds with the covariance
+    over languages of the given seeds, because a lucky seed is lucky in all languages. Their scale
+    is drawn too, because few seeds leave it uncertain. The report's intervals decide what is clear.
 
     Args:
         deltas: the differences of all languages.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 Censoring = Literal["none", "lower", "upper"]
 
 SIGNIFICANT_DIGITS = 6
-#: Of intervals of scores.
+#: Confidence of intervals of scores.
 CONFIDENCE_PERCENT = "95"
 
 NOT_AVAILABLE = "n/a"
@@ -18,7 +18,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 def number(value: float | None, digits: int = 3) -> str:
     """Format a loss or difference with a true minus sign, or n/a.
 
-    What would round to zero has up to three digits more, so that its sign is seen.
+    A value that would round to zero gets up to three more digits, so that its sign is visible.
     """
     if value is None:
         return NOT_AVAILABLE
@@ -80,7 +80,7 @@ def large(value: float | None) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 language`, `1,204 languages`."""
+    """Return a count with its noun: `1 language`, `1,204 languages`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
@@ -90,7 +90,7 @@ def significant(value: float | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """Format a speed-up to one decimal, or to two if these show on which side of 1 it is."""
+    """Format a speed-up to one decimal, or to two if it is near or below 1."""
     text = f"{value:.2f}" if value < 1.05 else f"{value:.1f}"
     return "1.0" if text == "1.00" else text if value < 9.95 else f"{value:,.0f}"
 
@@ -119,7 +119,7 @@ def speed_up_interval(
 
 
 def rounded(value: Any) -> Any:
-    """Round every float to six significant digits, which hides differences between libraries."""
+    """Round every float to six significant digits, to hide differences between libraries."""
     if isinstance(value, Mapping):
         return {str(key): rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

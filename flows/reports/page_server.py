@@ -1,6 +1,6 @@
-"""A web server of the pages below a storage: reports, indexes and corpora, and nothing else of it.
+"""Serve the pages below a storage: reports, indexes and corpora, and no other files.
 
-Read-only. Whoever is not on this machine needs the token, once: a cookie keeps it.
+The server is read-only. A visitor from another machine needs the token once: a cookie keeps it.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from mswitch.pipelines import objects, storage
 from mswitch.pipelines.corpus.change import STATS
 
 INDEX = "index.html"
-#: Pages, and what tells the same to programs.
+#: Pages, and their data for programs.
 _NAMES = frozenset(
     f"{stem}.{kind}"
     for stem in ("index", "report", "downstream", "distillation", "run")
@@ -28,7 +28,7 @@ _NAMES = frozenset(
 )
 _TYPES = {"html": "text/html", "json": "application/json"}
 _COOKIE, _COOKIE_SECS = "mswitch_token", 30 * 86400
-#: A page is one file with its styles, scripts and figures, and asks for nothing.
+#: A page is one file with its styles, scripts and figures, and loads nothing else.
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -44,8 +44,8 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
     Args:
         place: a directory, or its gs:// or s3:// URL.
-        token: what a request has to know. Without one, only requests to this machine by name are
-            answered, lest another site's page reads them under a name of its own.
+        token: the token that requests need. If it is empty, only requests to localhost are
+            answered, so that no other site's page can read them under its own name.
     """
 
     async def answer(request: Request) -> Response:
@@ -53,7 +53,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
         if refusal is not None:
             return refusal
         if "token" in request.query_params:
-            # Out of the address line, and of what is copied from it.
+            # Remove the token from the address line, so that nobody copies it.
             there = request.path_params["path"].lstrip("/")
             clean = RedirectResponse(f"/{urllib.parse.quote(there)}", 303)
             clean.set_cookie(_COOKIE, token, _COOKIE_SECS, httponly=True, samesite="lax")
@@ -70,7 +70,7 @@ def page_app(place: str | Path, token: str = "") -> Starlette:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address is this machine's own, which no other site can pose as."""
+    """Return whether a name or address means this machine; no other site can have such a name."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -83,7 +83,7 @@ def _refusal(request: Request, token: str) -> Response | None:
         with contextlib.suppress(ValueError):
             if is_loopback(urllib.parse.urlsplit(f"//{host}").hostname or ""):
                 return None
-        return PlainTextResponse("this server answers to localhost alone\n", 403, _HEADERS)
+        return PlainTextResponse("this server only answers to localhost\n", 403, _HEADERS)
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     given = [request.query_params.get("token", ""), request.cookies.get(_COOKIE, "")]
     given += [bearer] if scheme.lower() == "bearer" else []
@@ -100,11 +100,11 @@ def _missing(path: str) -> str:
 
 
 def read_page(place: str | Path, path: str) -> bytes | None:
-    """Return a page, or what it says as JSON; None if there is none, or it is something else.
+    """Return a page, or its data; None if the file does not exist or is not a page.
 
     Args:
         place: see `page_app`.
-        path: below it.
+        path: path below the place.
     """
     parts = path.split("/")
     if any(not part or part.startswith(".") or "\\" in part or "\0" in part for part in parts):
@@ -113,7 +113,7 @@ def read_page(place: str | Path, path: str) -> bytes | None:
     try:
         with objects.reaching(file):
             known = parts[-1] in _NAMES or _is_corpus_page(file)
-            # To read a pipe would wait for a writer.
+            # Reading a named pipe would wait for a writer.
             is_file = storage.exists(file) if storage.is_remote(file) else os.path.isfile(file)
             if not known or not is_file or not _is_within(file, place):
                 return None

@@ -1,4 +1,4 @@
-"""HTML pages: the templates and what all of them show, and how a page is published."""
+"""HTML pages: templates, the parts that pages share, and their publication."""
 
 import base64
 import csv
@@ -19,7 +19,7 @@ from mswitch.pipelines.languages import find_language, script_name
 from mswitch.pipelines.outputs import file_sha256, stage_output, write_atomically
 from mswitch.pipelines.progress import say
 
-#: Control and direction characters: what a browser would obey or hide rather than show.
+#: Control and direction characters, which a browser would obey or hide rather than show.
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
 )
@@ -30,7 +30,7 @@ PHONE_CHARS = 18
 def template_environment() -> jinja2.Environment:
     """Return the environment of all templates: autoescape on, an undefined name is an error.
 
-    Nothing is marked safe but our own SVG and CSS.
+    Only SVG and CSS of mswitch are marked as safe.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mswitch.flows.reports"),
@@ -46,7 +46,7 @@ def template_environment() -> jinja2.Environment:
 
 
 def render_page(template: str, data: Mapping[str, Any], **values: Any) -> str:
-    """Render a template of a page's data, with a row of each language, by name, and more values."""
+    """Render a template with a page's data, rows of languages sorted by name, and more values."""
     languages = data["languages"]
     shown = {
         **data,
@@ -77,7 +77,7 @@ def visible(text: str) -> str:
 def language_fields(code: str) -> dict[str, str]:
     """Return the code, its names in English and in the language, direction and script.
 
-    A code that mC4 does not have is its own name, and `Zzzz` (shown as other) its script.
+    If mC4 does not have the code, the code is its name, and its script `Zzzz` (shown as other).
     """
     known = find_language(code)
     return {
@@ -111,23 +111,23 @@ def publish(
     make: Callable[[], tuple[dict[str, Any], Mapping[str, str]]],
     replaces: Callable[[Mapping[str, Any]], bool] = lambda _: False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Publish a page, its data and the files beside them as one output, unless it is there.
+    """Publish a page, its data and the files beside them as one output, unless it exists.
 
     Args:
         out: the directory to make.
-        stage: of the output.
-        config: what identifies it.
-        file: what the data are written to.
-        make: gives the data, and the text of the other files by name, which may lead into folders.
-        replaces: whether another page that is there is replaced.
+        stage: stage of the output.
+        config: configuration that identifies it.
+        file: name of the file for the data.
+        make: returns the data, and texts of the other files by name, which may contain folders.
+        replaces: tells, by its manifest, whether an existing other page is replaced.
 
     Returns:
-        The data, and the summary's stage, out, and reused: whether they were there.
+        The data, and the summary's stage, out, and reused: whether the output existed.
     """
     with stage_output(out, stage=stage, config=config, replaces=replaces) as staged:
         summary = {"stage": stage, "out": str(out), "reused": staged.complete}
         if staged.complete:
-            say(stage, f"already complete: {out} holds this page, nothing to do")
+            say(stage, f"already complete: {out} has this page, nothing to do")
             return json.loads((staged.out / file).read_text(encoding="utf-8")), summary
         data, files = make()
         listed = []

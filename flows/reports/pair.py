@@ -1,6 +1,6 @@
-"""The report: how many fewer steps the candidate needed, language by language.
+"""Write the report: how many fewer steps the candidate needed, language by language.
 
-One self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
+It is one self-contained HTML page, the same numbers as JSON and CSV, and the figures as SVG.
 """
 
 import dataclasses
@@ -28,11 +28,11 @@ from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
-#: Raised when the same runs give other figures, so that a report by an older statistic is refused
-#: and not taken for this one.
+#: Incremented when the same runs give other figures, so that a report by an older statistic is
+#: refused and not taken for this one.
 STATISTICS = 8
 
-#: What report.json holds, and the text of the other files by name.
+#: Contents of report.json, and texts of the other files by name.
 Made = tuple[dict[str, Any], Mapping[str, str]]
 
 
@@ -52,28 +52,28 @@ def write_report(
 ) -> dict[str, Any]:
     """Compare evaluated runs and write the report directory.
 
-    Runs that differ in their seed alone count as one model. With several candidates, the report is
-    a page that has them side by side, and a report of each in a directory below.
+    Runs that differ only in their seed count as one model. With several candidates, the report is a
+    page that shows them side by side, and a report of each in a directory below.
 
     Args:
-        baseline: run directory of the dense model, also in a bucket, or those of several seeds.
-        candidate: run directory of the model that is meant to be faster, or those of several seeds
-            or models. Each is compared with the baseline of its seed.
+        baseline: run directory or URL of the dense model, or those of several seeds.
+        candidate: run directory of the model that should be faster, or those of several seeds or
+            models. Each is compared with the baseline of its seed.
         out: report directory to make.
         config: resamples, seed and confidence.
-        unfinished: take runs that still train: the report is of the steps at which all are
-            evaluated so far, has no verdict, and may be replaced by a later one. Where nothing is
+        unfinished: accept runs that still train. The report is then of the steps at which all are
+            evaluated so far, has no verdict, and may be replaced by a later one. If nothing is
             missing any more, it is the usual report.
-        downstream: directories of `mswitch report downstream` that it takes in, of runs that were
-            fine-tuned from these.
-        timed: compare wall-clock times too. Without, the report depends on no machine's speed.
+        downstream: outputs of `mswitch report downstream` to include, of runs that were fine-tuned
+            from these.
+        timed: compare wall-clock times too. If not, the report does not depend on speed.
         text: figures of the held-out text (`mswitch.flows.chains.held_out_text.summarize`).
-        replace: write over a report of other runs or settings that is there.
+        replace: replace an existing report of other runs or settings.
         started_by: who started it, for the page.
         flow_run: address of the flow run that makes it, for the page.
 
     Returns:
-        The stage's summary: the verdict, how many languages it rests on, and the medians.
+        The stage's summary: the verdict, its number of languages, and the medians.
     """
     tuned = read_downstream(downstream)
     extras = {"started_by": started_by, "flow_run": flow_run, "text": rounded(text)}
@@ -146,7 +146,7 @@ def _make(
         results.append(measure_language(seeds, steps, are_trained(runs, seeds[0].lang), config))
         progress.add()
     pooled = pool(results, steps, config)
-    # Earlier steps are no ends of shorter trainings if the rate falls before the end alone.
+    # If the learning rate falls only before the end, earlier steps do not end shorter trainings.
     horizons = [] if baseline.decay else measure_horizons(results, steps, config)
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras
@@ -166,7 +166,7 @@ def _make_all(
     make_one: Callable[[Pairs, tuple[str, str]], Made],
     extras: Mapping[str, Any],
 ) -> Made:
-    """Compare several candidates; each one's files are in a directory below."""
+    """Compare several candidates, each with its files in a directory below."""
     baseline, *names = model_names([compared[0][0][0], *(pairs[0][1] for pairs in compared)])
     reports, files = {}, {}
     for number, (name, pairs) in enumerate(zip(names, compared, strict=True), start=1):

@@ -1,4 +1,4 @@
-"""Everything the report says, as the data of report.json and per_language.csv."""
+"""Compute the contents of the report, as the data of report.json and per_language.csv."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from mswitch.flows.reports.runs import EvaluatedRun
 from mswitch.flows.reports.speedup import SpeedUp
 from mswitch.flows.reports.verdicts import judge_candidates, judge_pair
 
-#: What a page of several candidates says of a language of each.
+#: Data of a language for each candidate, on a page of several.
 OF_CANDIDATES = (
     "candidate_nll",
     "delta",
@@ -29,7 +29,7 @@ OF_CANDIDATES = (
     "censored",
     "in_headline",
 )
-#: What is the same for all candidates.
+#: Data of a language that are the same for all candidates.
 SHARED = (
     "lang",
     "name",
@@ -51,9 +51,9 @@ def report_data(
     unfinished: Mapping[str, int] | None,
     config: ReportConfig,
 ) -> dict[str, Any]:
-    """Everything that report.json holds, rounded.
+    """Return the contents of report.json, rounded.
 
-    Of runs in training, `unfinished` is the last of the steps so far (`step`) and of those planned
+    For runs in training, `unfinished` has the last step so far (`step`) and the last planned step
     (`steps`).
     """
     last = float(runs[0].steps[-1])
@@ -105,7 +105,7 @@ def report_data(
 def cost_factors(baseline: EvaluatedRun, candidate: EvaluatedRun) -> dict[str, float | None]:
     """Return factors from step speed-up to FLOPs and to time; None if not comparable.
 
-    Time is compared on the same kind of device only.
+    Time is only compared on the same kind of device.
     """
     wall = None
     same_device = baseline.config["device"] == candidate.config["device"]
@@ -124,7 +124,7 @@ def _scaled(value: Any, factor: float | None) -> Any:
 
 
 def scaled_figure(figure: Mapping[str, Any] | None, factor: float | None) -> Any:
-    """Return a figure over languages, with its interval, in another unit than steps."""
+    """Multiply a figure over languages, with its interval, for another unit than steps."""
     if figure is None or factor is None:
         return None
     return {
@@ -144,12 +144,12 @@ def speed_up_json(speed_up: SpeedUp, factors: Mapping[str, float | None]) -> dic
     }
 
 
-#: What losses are counted in, by `EvaluatedRun.in_bytes`: of which, per which.
+#: Units of losses, by `EvaluatedRun.in_bytes`: numerator and denominator.
 UNITS = {False: ("nats", "target token"), True: ("bits", "byte of masked text")}
 
 
 def run_names(baseline: str, candidate: str) -> tuple[str, str]:
-    """Return the page's names of both models: their presets, made different if equal."""
+    """Name both models for the page by their presets, with their roles if these are equal."""
     if baseline != candidate:
         return baseline, candidate
     return f"{baseline} (baseline)", f"{candidate} (candidate)"
@@ -185,7 +185,7 @@ def _language_json(
 def _sizes(
     results: Sequence[LanguageResult], run: EvaluatedRun, config: ReportConfig
 ) -> list[dict[str, Any]]:
-    """Return the headline's languages in thirds by their amount of training text."""
+    """Return figures of the headline's languages in thirds by their amount of training text."""
 
     def tokens(result: LanguageResult) -> int:
         return int(run.config["languages"][result.losses.lang].get("train_tokens", 0))
@@ -223,7 +223,7 @@ def _pooled_json(
 
 
 def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
-    """Describe a run for the page, independently of its path."""
+    """Describe a run for the page, without its path."""
     config = run.config
     steps = int(run.steps[-1])
     tokens = config["tokens_per_step"]
@@ -253,7 +253,7 @@ def _run_json(run: EvaluatedRun, name: str) -> dict[str, Any]:
 
 
 def _active_parameters(config: Mapping[str, Any]) -> int:
-    """Parameters that one token meets: routing is top-1, so one expert of each sparse layer."""
+    """Count the parameters that a token uses: one expert of each sparse layer (top-1 routing)."""
     total, experts = config["parameters"], config["model"]["experts"]
     if not experts:
         return total
@@ -332,7 +332,7 @@ def overview_data(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line per language; an interval takes two columns, a missing value is empty."""
+    """Format a line per language; an interval has two columns, a missing value is empty."""
     flat = []
     for row in rows:
         cells: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The report's page: its figures and the template that holds them."""
+"""Draw the report's figures, and render its page."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ ROWS_PER_PANEL = 36
 CURVES_SHOWN = 12
 
 
-#: Figures of a report by name. Those of one drawing are there for wide and for narrow screens, the
-#: others have a panel for each part of the languages; there is none where there is nothing to draw.
+#: Figures of a report by name. Some have a drawing for wide and one for narrow screens, the others
+#: a panel for each part of the languages; a figure without data has none.
 Drawings = Mapping[str, Sequence[Drawing]]
-#: The panels that stand in a grid of so many columns in a file of their own, with their titles.
+#: Figures of several panels, with the columns of their grid and the title in their own file.
 GRIDS = {
     "quality": (3, "Final quality"),
     "curves": (4, "Loss curves"),
@@ -35,7 +35,7 @@ GRIDS = {
 
 
 def alone(drawings: Drawings) -> dict[str, str]:
-    """Every figure as a file of its own, by the file's name."""
+    """Return every figure as its own file, by the file's name."""
     return {
         f"{name}.svg": standalone_svg(
             arrange(parts, *GRIDS[name], parts[0].desc) if name in GRIDS else parts[0], name
@@ -119,7 +119,7 @@ def _draw_histograms(report: Mapping[str, Any]) -> list[Drawing]:
 
 
 def render(report: Mapping[str, Any], drawings: Drawings, csv: str) -> str:
-    """Render the page of what report.json holds; it offers per_language.csv for download."""
+    """Render the page from report.json's contents; it offers per_language.csv for download."""
     svgs = {
         name: inline_svgs(parts, name, () if name in GRIDS else SCREENS)
         for name, parts in drawings.items()

@@ -1,4 +1,4 @@
-"""Match the runs: each candidate with the baseline of its seed, or of its checkpoint."""
+"""Match runs: each candidate with the baseline of its seed, or of its teacher."""
 
 import dataclasses
 from collections import defaultdict
@@ -18,7 +18,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
 from mswitch.pipelines.progress import say
 
-#: Settings in which a fair pair of runs agrees.
+#: Settings that must be equal for a fair comparison.
 FAIR = ("examples.", "mixture.", "evaluation.")
 FAIR_TRAINING = ("train.seed", "train.batch_size", "train.pack", "train.steps", "train.decay")
 
@@ -29,7 +29,7 @@ Pairs = Sequence[tuple[EvaluatedRun, EvaluatedRun]]
 def check_pair(
     baseline: EvaluatedRun, candidate: EvaluatedRun, *, longer: bool = False, any_seed: bool = False
 ) -> None:
-    """Check that the runs differ in the model alone, or also in steps (`longer`) or seed."""
+    """Check that the runs differ only in the model, or also in steps (`longer`) or seed."""
     if baseline.directory.resolve() == candidate.directory.resolve():
         raise UserError(
             f"--baseline and --{candidate.role} are both {baseline.directory}: give two runs, the "
@@ -38,31 +38,31 @@ def check_pair(
     free = ["train.steps", "evaluation.steps"] if longer else []
     free += ["train.seed"] if any_seed else []
     packs = {run.config["train"].get("pack") for run in (baseline, candidate)}
-    # Any number of examples in a row leaves those of a step the same.
+    # The number of examples in a row does not change the examples of a step.
     free += [] if "next-fit" in packs else ["train.pack"]
     if baseline.in_bytes and candidate.in_bytes:
-        # Bytes are compared, whatever they were cut into. Of the text it is seen that it is the
-        # same: of validation by document, of training by its bytes.
+        # Losses per byte can be compared with any vocabulary, if the text is the same: validation
+        # text is compared by document later, training text by its bytes here.
         free += ["examples.config_hash", "examples.vocabulary_sha256"]
         if _text(baseline) != _text(candidate):
             raise UserError(
                 f"{baseline.option} and {candidate.option} were trained on different text: make "
-                "the examples of both of one corpus"
+                "the examples of both from one corpus"
             )
     ours, theirs = baseline.steps_before, candidate.steps_before
     if ours != theirs:
         raise UserError(
-            f"{baseline.option} went on after {ours:,} steps of an optimizer and "
-            f"{candidate.option} after {theirs:,}: begin both with runs of as many steps"
+            f"{baseline.option} continued after {ours:,} steps of an optimizer and "
+            f"{candidate.option} after {theirs:,}: begin both with runs of equal steps"
         )
     fix = "train and evaluate both on the same examples, with the same options"
     if baseline.config.get("horizons") != candidate.config.get("horizons"):
-        fix += "; where one was extended, extend the other from the same step"
+        fix += "; if one was extended, extend the other from the same step"
     check_alike(baseline, candidate, (*FAIR, *FAIR_TRAINING), fix, free)
 
 
 def _text(run: EvaluatedRun) -> dict[str, int]:
-    """Bytes of training text by language, which do not depend on the vocabulary."""
+    """Return bytes of training text by language, which do not depend on the vocabulary."""
     languages = run.config["languages"].items()
     return {lang: int(counts.get("train_bytes", 0)) for lang, counts in languages}
 
@@ -75,7 +75,7 @@ def pair_up(
     Args:
         baselines: runs of one model, each with another seed.
         candidates: runs of one model or several.
-        longer: whether these may have trained for other steps, and a single one with another seed.
+        longer: whether candidates may have other steps, and a single one another seed.
 
     Returns:
         The pairs of each candidate, in the order in which the candidates were given.
@@ -89,7 +89,7 @@ def pair_up(
         for seed, run in runs.items():
             if seed not in by_seed:
                 raise UserError(
-                    f"{run.option} was trained with seed {seed}, and no --baseline was: train one "
+                    f"{run.option} was trained with seed {seed}, but no --baseline was: train one "
                     f"with --seed {seed}, or leave this run out"
                 )
             check_pair(by_seed[seed], run, longer=longer)
@@ -117,7 +117,7 @@ def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
 
 
 def runs_of_one_model(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
-    """Return the runs of a model by seed."""
+    """Return the runs of one model by seed; refuse several models."""
     models = _by_model(runs)
     if len(models) > 1:
         first, second, *_ = (next(iter(of_seeds.values())) for of_seeds in models)
@@ -135,17 +135,17 @@ def _model(run: EvaluatedRun) -> str:
 
 
 def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[tuple[Pairs, Pairs]]:
-    """Pair each student with the teacher it learned from and that one's baseline.
+    """Pair each student with its teacher and with the baseline of this teacher.
 
-    Seeds of students matter to nothing: of one teacher there may be several of a model, or each of
+    Seeds of students need not match: one teacher may have several students of a model, or each of
     several teachers has one.
 
     Args:
         of_teacher: baseline and teacher of each seed.
-        students: of one model or several.
+        students: students of one model or several.
 
     Returns:
-        Of each model of student, the pairs of baseline and teacher, and of baseline and student.
+        For each model of students, pairs of baseline and teacher, and of baseline and student.
     """
     by_hash = {teacher.config["config_hash"]: (base, teacher) for base, teacher in of_teacher}
     models: dict[str, dict[tuple[int, int], EvaluatedRun]] = defaultdict(dict)
@@ -177,7 +177,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
     """Check that a student learned from the last step of one of the teachers."""
     taught = student.config.get("teacher")
     if taught is None:
-        raise UserError(f"{student.option} has no teacher: give what mswitch distill made")
+        raise UserError(f"{student.option} has no teacher: give a run of mswitch distill")
     found = [each for each in teachers if each.config["config_hash"] == taught["config_hash"]]
     if not found:
         given = ", ".join(teacher.option for teacher in teachers)
@@ -190,7 +190,7 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
 
 
 def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
-    """One run that stands for those of all seeds: the first one, with the times of all."""
+    """Return a run that represents the runs of all seeds: the first, with the times of all."""
     if len(runs) == 1:
         return runs[0]
     times = [run.step_secs for run in runs if run.step_secs]
@@ -208,7 +208,7 @@ def merged(runs: Sequence[EvaluatedRun]) -> EvaluatedRun:
 
 
 def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
-    """Name the models: their presets, and what differs if those are equal."""
+    """Name the models by their presets, and by their different settings if presets are equal."""
     names = [run.name for run in models]
     for index, run in enumerate(models):
         alike = [other for other in models if other.name == run.name and other is not run]
@@ -223,7 +223,7 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
 def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
     """Return the losses of each language with each seed, all on the same documents.
 
-    Near-duplicates count once, as the first baseline's evaluation has them.
+    Near-duplicates count once, by the clusters in the first baseline's evaluation.
     """
 
     def documents(losses: Sequence[LanguageLosses]) -> list[tuple[str, list[int], list[int]]]:

@@ -1,4 +1,4 @@
-"""Routing by language: which experts the candidate's last checkpoint sends each language to."""
+"""Measure the routing of each language to experts, at the candidate's last checkpoint."""
 
 import dataclasses
 import math
@@ -32,16 +32,16 @@ def routing_from_table(table: pa.Table) -> Routing:
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy of a distribution given by counts."""
+    """Return the entropy of a distribution given by counts."""
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
 def information_bits(table: np.ndarray) -> float:
-    """Mutual information of language and expert, [languages, experts] counts, bits per token.
+    """Return the mutual information of language and expert, bits per token, never below zero.
 
-    Less the bias of counting, (L - 1)(E - 1) / (2 N ln 2), and never below zero. Tokens of one
-    document are not independent, so some bias stays.
+    `table` are counts [languages, experts]. The bias of counting, (L - 1)(E - 1) / (2 N ln 2), is
+    subtracted. Tokens of a document are not independent, so some bias stays.
     """
     total = table.sum()
     languages = int((table.sum(axis=1) > 0).sum())

@@ -1,4 +1,4 @@
-"""Read finished runs and their evaluations, and say in what two differ."""
+"""Read finished runs and their evaluations, and compare their settings."""
 
 import contextlib
 import dataclasses
@@ -32,7 +32,7 @@ from mswitch.models.training.run_plan import FREE
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, config_hash, file_sha256
 
-#: What training notes in config.json beside what every run has.
+#: Keys that training adds to config.json.
 TRAINED = (
     "preset",
     "languages",
@@ -44,14 +44,14 @@ TRAINED = (
     "device",
 )
 LOSSES = ("lang", "document", "nats", "target_tokens", "target_bytes")
-#: Of documents.
+#: Order of documents.
 ORDER = [("lang", "ascending"), ("document", "ascending")]
 ROUTING = ("lang", "layer", "expert", "tokens")
-#: What a student takes of its teacher, in whichever seed.
+#: Settings of a student's distillation, without seed and teacher.
 TEACHING = ("soft_weight", "temperature", "init", "gather")
-#: Of the parts of config.json that name other directories.
+#: Keys of config.json with paths, in the parts that name other directories.
 _PLACES = ("path", "paths", "cache")
-#: The times of the first steps say nothing about the speed of training.
+#: First steps, whose times do not show the speed of training.
 WARMUP_STEPS = 2
 FEWEST_EVALUATIONS = 3
 
@@ -61,7 +61,7 @@ class CompletedRun:
     """A finished run.
 
     Attributes:
-        option: how it was given, for messages; never in output.
+        option: its option on the command line, for messages; never in output.
         config: its config.json.
     """
 
@@ -70,22 +70,22 @@ class CompletedRun:
 
     @property
     def name(self) -> str:
-        """The preset, which names the model; a directory's name would tie output to its place."""
+        """The preset, as the model's name; a directory's name would make output depend on it."""
         return str(self.config["preset"])
 
     @property
     def seed(self) -> int:
-        """The seed that it was trained with."""
+        """Seed of its training."""
         return int(self.config["train"].get("seed", 0))
 
     @property
     def origin(self) -> Mapping[str, Any] | None:
-        """The run that it began with; None of random parameters."""
+        """The run that it began with; None if it began with random parameters."""
         return self.config.get("origin")
 
     @property
     def steps_before(self) -> int:
-        """Steps that its optimizer had counted when it began; 0 with fresh moments."""
+        """Steps that its optimizer had counted when it began; 0 with new moments."""
         return int((self.origin or {}).get("steps_counted", 0))
 
     @property
@@ -95,7 +95,7 @@ class CompletedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that makes its model and its figures, by dotted names."""
+        """Settings that determine its model and its figures, by dotted names."""
         config = self.config
         examples, taught = config["examples"] or {}, config.get("teacher") or {}
         parts: Mapping[str, Mapping[str, Any]] = {
@@ -127,7 +127,7 @@ def check_alike(
     fix: str,
     free: Collection[str] = (),
 ) -> None:
-    """Check that two runs agree in all settings whose names begin so, but for those in `free`."""
+    """Check that two runs agree in settings with these prefixes, except those in `free`."""
     changed = [
         f"{key} ({_shown(values[0])} and {_shown(values[1])})"
         for key, values in differences(one, other).items()
@@ -149,15 +149,15 @@ class EvaluatedRun(CompletedRun):
 
     Attributes:
         role: "baseline" or "candidate"; "teacher", "student" or "long-baseline" of a distillation.
-        directory: where it lies.
-        steps: the evaluated steps that count, increasing: all that are planned, unless it or the
+        directory: its directory.
+        steps: the evaluated steps that are compared, increasing: all planned ones, unless it or the
             other run still trains.
         tables: one table of per-document losses per step.
         step_secs: median seconds per training step after the first two, or None.
         final_metrics: its line of metrics at the last of the steps.
         routing: tokens by language, sparse layer and expert at the last step, or None.
-        identity: hashes of everything the report takes from it.
-        seeds: of the training; several where the run stands for those of all seeds.
+        identity: hashes of everything that the report takes from it.
+        seeds: seed of the training; several if the object represents runs of all seeds.
     """
 
     role: str
@@ -208,9 +208,9 @@ def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]:
-    """Give the directories of a run or several, or working copies of those in buckets.
+    """Yield the directories of runs, or working copies of runs in buckets.
 
-    Errors inside name runs as they were given.
+    Errors in the body name the runs as the user did.
     """
     places = [places] if isinstance(places, str | Path) else places
     with contextlib.ExitStack() as stack:
@@ -221,7 +221,7 @@ def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]
 
 
 def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
-    """Planned steps at which all runs are evaluated so far; None where no run lacks anything."""
+    """Return planned steps at which all runs are evaluated so far; None if all are finished."""
     evaluated, finished = [], True
     for directory in map(Path, directories):
         planned = {int(step) for step in read_run(directory).get("eval_steps", ())}
@@ -238,17 +238,17 @@ def read_evaluated_run(
 
     Args:
         directory: the run.
-        role: as in `EvaluatedRun`.
-        steps: evaluated steps (`common_steps`) of a run that may still train; by default all that
-            are planned, of a finished one.
+        role: `EvaluatedRun.role`.
+        steps: evaluated steps (`common_steps`) of a run that may still train; by default all
+            planned steps of a finished run.
     """
     directory = Path(directory)
     config, option = read_run(directory), f"--{role} {directory}"
     for key in TRAINED:
         if key not in config:
             raise UserError(
-                f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): a report compares "
-                "two runs of mswitch train"
+                f"{option} was not trained by mswitch ({CONFIG} lacks {key!r}): give a run of "
+                "mswitch train"
             )
     finished = steps is None
     if steps is None:
@@ -256,7 +256,7 @@ def read_evaluated_run(
         _check_evaluated(directory, option, steps)
     elif len(steps) < FEWEST_EVALUATIONS:
         raise UserError(
-            f"the runs are evaluated at {len(steps)} common steps so far, a speed-up needs at "
+            f"the runs are evaluated at {len(steps)} common steps so far, but a speed-up needs at "
             f"least {FEWEST_EVALUATIONS}: wait for more (`mswitch evaluate --watch` beside each "
             "training)"
         )
@@ -280,9 +280,9 @@ def read_evaluated_run(
         routing=_read_routing(routing, option) if routing.is_file() else None,
         identity={
             "run": config["config_hash"],
-            # The whole configuration but the places of what it was made of, which may move.
+            # The configuration without the paths of its inputs, which may move.
             "config": config_hash("run", {**config, **places}),
-            # Those of a run that still trains grow; what counts of them stays.
+            # While a run trains its metrics grow, but the used part stays the same.
             "metrics": file_sha256(directory / METRICS) if finished else None,
             "eval": {path.stem: file_sha256(path) for path in paths},
             "routing": file_sha256(routing) if routing.is_file() else None,
@@ -295,13 +295,13 @@ def _check_evaluated(directory: Path, option: str, steps: Sequence[int]) -> None
     """Check that a run is finished and evaluated at all steps."""
     if read_marker(directory) is None:
         raise UserError(
-            f"{option} has not finished training (no {MARKER}): run the same command that "
-            "trained it again, it continues; `mswitch report --unfinished` is of the steps so far"
+            f"{option} has not finished training (no {MARKER}): run the same command again to "
+            "continue it; `mswitch report --unfinished` reports the steps so far"
         )
     if len(steps) < FEWEST_EVALUATIONS or steps[0] < 1:
         raise UserError(
-            f"{option} was evaluated at {len(steps)} steps, a speed-up needs at least "
-            f"{FEWEST_EVALUATIONS}: train it anew, with more --evaluations or --steps"
+            f"{option} was evaluated at {len(steps)} steps, but a speed-up needs at least "
+            f"{FEWEST_EVALUATIONS}: train it again, with more --evaluations or --steps"
         )
     names = [f"{step}.parquet" for step in steps]
     missing = [name for name in names if not (directory / "eval" / name).is_file()]
@@ -330,7 +330,7 @@ def pair_losses(baseline: EvaluatedRun, candidate: EvaluatedRun) -> list[Languag
 
 
 def read_clusters(run: EvaluatedRun) -> dict[str, np.ndarray] | None:
-    """Return the cluster of each document by language, in order of ids, if the last step has it."""
+    """Return the cluster of each document by language, in order of ids; None if not evaluated."""
     if CLUSTER not in run.tables[-1].column_names:
         return None
     table = run.tables[-1].sort_by(ORDER)
@@ -346,9 +346,9 @@ def are_trained(runs: Iterable[CompletedRun], lang: str) -> bool:
 def _by_document(
     run: EvaluatedRun,
 ) -> tuple[list[tuple[str, str]], np.ndarray, np.ndarray, np.ndarray]:
-    """Keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run.
+    """Return keys (lang, document) in order, tokens [D], bytes [D] and nats [D, S] of a run.
 
-    Of one that was evaluated by the byte, bytes in place of tokens, and bits.
+    If the run was evaluated per byte, return bytes in place of tokens, and bits in place of nats.
     """
     tables = [table.sort_by(ORDER) for table in run.tables]
     documents = tables[0].select(["lang", "document", "target_tokens"])
@@ -370,7 +370,7 @@ def _by_document(
 
 
 def _read_losses(path: Path, option: str) -> pa.Table:
-    """Read one evaluation and check what the statistics rely on."""
+    """Read one evaluation and check the assumptions of the statistics."""
     table = read_table(path, option, LOSSES, (BORDER_NATS, CLUSTER))
     if table.num_rows == 0:
         raise UserError(
@@ -396,14 +396,14 @@ def _read_routing(path: Path, option: str) -> Routing:
 def read_table(
     path: Path, option: str, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> pa.Table:
-    """Read `columns`, and `optional` ones, of a file that an evaluation or a prediction wrote."""
+    """Read `columns`, and existing `optional` ones, of a file of evaluations or predictions."""
     name = f"{path.parent.name}/{path.name}"
     try:
         table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{option}: cannot read {name} as Parquet: {advice(path)}") from error
     if DENOISER in table.column_names:
-        # Losses of different denoisers are not of one kind: the first, T5's, stands for the model.
+        # Losses of different denoisers cannot be averaged: the first, T5's, represents the model.
         table = table.filter(pc.call_function("equal", [table[DENOISER], pa.scalar(0)]))
     missing = [column for column in columns if column not in table.column_names]
     if missing:
@@ -419,9 +419,9 @@ def advice(path: Path) -> str:
 
 
 def _step_secs_and_last(run: Path, last: int) -> tuple[float | None, Mapping[str, Any]]:
-    """Median seconds per step up to `last`, None when too few were timed, and its metrics.
+    """Return the median seconds per step up to `last`, None if none were timed, and its metrics.
 
-    What comes after, a training may be writing.
+    Later lines are not read, because a training may be writing them.
     """
     times, metrics = [], {}
     for metrics in itertools.islice(read_metrics(run), last):

@@ -1,18 +1,19 @@
-"""Scores of several models on one task, language by language, and their differences.
+"""Measure scores of several models on one task, language by language, and their differences.
 
 - A language's score is the metric over its rows, with a bootstrap interval over groups of rows
-  (`mswitch.tasks.metric_intervals`); a difference has Student's t with a delete-one jackknife over
-  groups, as the final difference of losses (docs/decisions/0024). A jackknife does not see a score
-  jump, as macro-F1 does where a class begins to occur: there, models exchange answers at random.
-- The macro average counts each language once, but for macro-F1 those with one true class. Its
-  interval draws languages, and groups within each, jointly for all models; with fewer than five
-  languages it draws groups alone. Groups that several languages have, as translations of a row
-  are, are the same ones in all that are drawn (Owen 2007, "The pigeonhole bootstrap").
-- Of a model that was fine-tuned with several seeds, scores are over the rows of all. In intervals
-  of differences and averages, the margin of seeds adds to that of groups in quadrature.
+  (`mswitch.tasks.metric_intervals`). A difference has Student's t with a delete-one jackknife over
+  groups, like the final difference of losses (docs/decisions/0024). A jackknife does not see jumps
+  of a score, as of macro-F1 when a class begins to occur. For such metrics, models exchange answers
+  at random.
+- The macro average counts each language once; for macro-F1, languages with one true class do not
+  count. Its interval draws languages, and groups within each, jointly for all models; with fewer
+  than five languages it draws only groups. Languages that share groups, such as translations of a
+  row, get the same draw of groups (Owen 2007, "The pigeonhole bootstrap").
+- Scores of a model that was fine-tuned with several seeds are over the rows of all seeds. In
+  intervals of differences and averages, the margins of seeds and of groups add in quadrature.
 - The downstream step speed-up is the report's statistic (`mswitch.flows.reports.speedup`) on one
-  fine-tuned run for each of several checkpoints of pretraining, with 100 less the macro average as
-  the loss.
+  fine-tuned run for each of several checkpoints of pretraining. The loss is 100 minus the macro
+  average.
 """
 
 import collections
@@ -43,14 +44,14 @@ from mswitch.tasks.metrics.metric import Floats, Metric
 from mswitch.tasks.metrics.registry import make_metric
 
 CONFIDENCE = 0.95
-#: So many that Holm's method can find a difference among 250 languages.
+#: Number of random exchanges, enough for Holm's method to find a difference among 250 languages.
 EXCHANGES = 5000
 
 
-#: Scores of all models on the same rows, those of a language or all, as downstream.json has them:
-#: `rows`, `groups` of rows that belong together, `models`, `majority` (always giving the commonest
-#: answer of all rows; None of a task without a closed set), `difference` of the second model from
-#: the first, its `p_value`, and `clear_after_holm`, whether Holm's method over languages finds it.
+#: Scores of all models on the same rows, of a language or all, as in downstream.json: `rows`,
+#: `groups` of rows that belong together, `models`, `majority` (the score of the most common answer
+#: of all rows; None for a task without a closed set), `difference` of the second model from the
+#: first, its `p_value`, and `clear_after_holm`, whether Holm's method over languages finds it.
 Scores = dict[str, Any]
 
 
@@ -60,12 +61,12 @@ class Average:
 
     Attributes:
         models: the average of each model, with its interval.
-        drawn: [M, R] of each model in each resample, the same languages and groups for all; None
-            where there are too few for an interval.
-        majority: the average of the languages' own.
-        seeds: [K] of each model, the average of each of its seeds.
+        drawn: [M, R] averages of each model in each resample, the same languages and groups for
+            all; None if there are too few for an interval.
+        majority: the average of the languages' `majority`.
+        seeds: [K] averages of each model's seeds.
         least: the metric's lowest value.
-        languages: how many it is over.
+        languages: number of languages.
     """
 
     models: Sequence[Estimate]
@@ -88,16 +89,16 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Everything of one metric and one way of decoding.
+    """Results of one metric and one way of decoding.
 
     Attributes:
-        decode: the way.
-        metric: its name.
-        signature: of sacreBLEU, or "".
-        languages: scores by code.
-        average: over them; None where none counts.
-        everything: over all rows, of a closed set; None of other tasks, whose metrics depend on
-            the language.
+        decode: the way of decoding.
+        metric: name of the metric.
+        signature: signature of sacreBLEU, or "".
+        languages: scores by language code.
+        average: average over languages; None if none counts.
+        everything: scores over all rows of a task with a closed set; None for other tasks, whose
+            metrics depend on the language.
     """
 
     decode: str
@@ -109,11 +110,11 @@ class Result:
 
 
 class Rows:
-    """The rows of a task with what several models wrote for them by one way of decoding.
+    """The rows of a task, with the predictions of several models by one way of decoding.
 
     Args:
         models: the runs of each model, one for each seed; all predicted the same rows.
-        decode: the way.
+        decode: the way of decoding.
     """
 
     def __init__(self, models: Sequence[Sequence[TunedRun]], decode: str):
@@ -193,11 +194,11 @@ class Rows:
     def _resampled(
         self, metrics: Mapping[str, Metric], sums_of: Mapping[str, Sequence[Floats]]
     ) -> tuple[Floats, np.ndarray]:
-        """Values of resamples of groups.
+        """Compute values of resamples of groups.
 
         Returns:
-            The values [M, L, R], and which languages [L] have groups of others: each of their
-            resamples has the same groups.
+            The values [M, L, R], and whether languages [L] share groups with others: resamples of
+            such languages have the same groups.
         """
         names, numbers = np.unique(np.asarray(self.groups), return_inverse=True)
         of_languages = [np.unique(numbers[self.languages[lang]]) for lang in metrics]
@@ -216,7 +217,7 @@ class Rows:
                 groups = of_languages[number]
                 if common[number]:
                     own = weights[:, groups]
-                    own[~own.any(axis=1)] = 1  # a resample without its groups takes each once
+                    own[~own.any(axis=1)] = 1  # a resample without its groups gets each once
                 else:
                     own = document_weights(len(groups), count, generators[number])
                 found.append([metrics[lang].value(own @ each) for each in sums])
@@ -224,9 +225,9 @@ class Rows:
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
-        """Rows of each language in which the first model's first seed is worst, at most `count`.
+        """Return the worst rows of the first model's first seed by language, at most `count`.
 
-        Of rows that are equally bad, those come first of which the model was surest.
+        Among equally bad rows, rows with the highest score of the model come first.
         """
         of_languages = self._metrics(metric)
         found = {}
@@ -244,7 +245,7 @@ class Rows:
     def _sums(
         self, rows: Sequence[int], metric: Metric
     ) -> tuple[list[list[str]], list[str], list[Floats]]:
-        """Answers and groups of some rows, and the statistics [K, G, S] of each model's seeds."""
+        """Return answers and groups of rows, and the statistics [K, G, S] of each model's seeds."""
         answers = [self.answers[row] for row in rows]
         groups = [self.groups[row] for row in rows]
         sums = [
@@ -292,16 +293,16 @@ def measure_difference(
 ) -> Estimate:
     """Compare two models on the same rows, with groups as clusters.
 
-    As `mswitch.flows.reports.final_difference.measure_delta`: the standard error is the delete-one
-    jackknife's, with the effective number of groups less one as degrees of freedom; of a metric
-    that jumps, `_exchange_error`.
+    As in `mswitch.flows.reports.final_difference.measure_delta`, the standard error is the
+    delete-one jackknife's, with the effective number of groups minus one as degrees of freedom. For
+    a metric that jumps, it is `_exchange_error`.
 
     Args:
         metric: the metric.
         baseline: statistics [G, S] of each group.
-        candidate: the same of the other model.
-        sizes: [G] rows of each group, or 1 where a group counts once.
-        of_seeds: [K] the difference with each seed, where there are several.
+        candidate: the same for the other model.
+        sizes: [G] rows of each group, or 1 if a group counts once.
+        of_seeds: [K] the difference with each seed, if there are several.
     """
 
     def differ(theirs: Floats, ours: Floats) -> Floats:
@@ -332,9 +333,10 @@ def _exchange_error(
 ) -> float:
     """Return a standard error by random exchange of groups' statistics [G, S] between models.
 
-    It is the deviation of the differences so made. Where they reach the found one more often than
-    a normal variable of that deviation, it is the error with which the normal test's p value is
-    their share (Altman and Bland 2011, "How to obtain the confidence interval from a P value").
+    It is the deviation of the differences after exchanges. If more of these reach the measured
+    difference than with a normal variable of that deviation, it is the error for which the normal
+    test's p value is their share (Altman and Bland 2011, "How to obtain the confidence interval
+    from a P value").
     """
     middle, half = (baseline + candidate).sum(axis=0) / 2, (candidate - baseline) / 2
     half = half[half.any(axis=1)]
@@ -350,9 +352,9 @@ def _exchange_error(
 
 
 def _signs(groups: int, width: int) -> Iterator[Floats]:
-    """Signs [R, groups] of all exchanges, or of `EXCHANGES` random ones; none is exchanged first.
+    """Yield signs [R, groups] of all exchanges, or of `EXCHANGES` random ones, in blocks of rows.
 
-    Blocks of rows are so small that R times `width` fits too.
+    The first row exchanges nothing. A block is small enough that R times `width` fits too.
     """
     count = min(EXCHANGES, 1 << min(groups, EXCHANGES.bit_length()))
     generator = language_generator("exchanges", 0)
@@ -367,7 +369,7 @@ def _signs(groups: int, width: int) -> Iterator[Floats]:
 
 
 def _mark_clear(found: Iterable[Scores]) -> None:
-    """Mark the languages whose difference stays when all are judged together."""
+    """Mark the languages whose difference stays clear by Holm's method over all languages."""
     tested = [scores for scores in found if scores["p_value"] is not None]
     rejected = holm_rejections([scores["p_value"] for scores in tested]).tolist()
     for scores, clear in zip(tested, rejected, strict=True):
@@ -375,9 +377,9 @@ def _mark_clear(found: Iterable[Scores]) -> None:
 
 
 def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Floats | None:
-    """Macro averages [M, R] of resamples, from values [M, L, R] of each language.
+    """Return macro averages [M, R] of resamples, from values [M, L, R] of each language.
 
-    Languages that have groups of others, `common` [L], vary together: one resample is of all.
+    Languages that share groups, `common` [L], vary together: they all use the same resample.
     """
     _, languages, resamples = values.shape
     generator = language_generator("macro average", 0)
@@ -395,7 +397,7 @@ def _draw_average(values: Floats, common: np.ndarray, fewest_groups: int) -> Flo
 def _interval(
     value: float, drawn: Floats, of_seeds: Floats, least: float, most: float = 100
 ) -> tuple[float, float]:
-    """Return the percentile interval of resamples around the value; with seeds, `margin`'s."""
+    """Return the percentile interval of resamples around the value, or `margin`'s with seeds."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
     if seeds := errors_of_seeds(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)
@@ -408,8 +410,8 @@ def measure_downstream_speed_up(steps: Sequence[int], average: Average) -> Speed
     """Measure how many fewer pretraining steps the candidate needs for the baseline's last score.
 
     Args:
-        steps: [S] of pretraining, increasing.
-        average: of 2 S models: the baseline fine-tuned from each step, then the candidate.
+        steps: [S] increasing steps of pretraining.
+        average: averages of 2 S models: the baseline fine-tuned from each step, then the candidate.
     """
     count = len(steps)
     losses = 100 - np.array([each.value for each in average.models])

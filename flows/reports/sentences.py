@@ -17,12 +17,12 @@ from mswitch.flows.reports.numbers import (
 )
 from mswitch.pipelines.languages import find_language
 
-#: With less distinct training text than this, a page says what it is not about (mT5 saw 1e12).
+#: With fewer tokens of distinct training text, a page warns (mT5 saw 1e12).
 SMALL_TOKENS = 1e9
 
 
 def same_steps(value: float, censored: Censoring = "none") -> bool:
-    """Return whether a speed-up is one as far as the page's digits show."""
+    """Return whether a speed-up is one within the page's digits."""
     return censored == "none" and ratio(value) == ratio(1)
 
 
@@ -88,9 +88,9 @@ def so_far_caution(step: int) -> str:
 def continued_caution(steps: int) -> str:
     """Say what the figures mean if models continued from others, with their moments."""
     return (
-        f"Both models went on from others after {steps:,} steps, with their moments. Steps, FLOPs "
-        "and tokens count from there: a speed-up is one of this stretch alone. That a model was "
-        "better before it shows as a large one."
+        f"Both models continued from others after {steps:,} steps, with their moments. Steps, "
+        "FLOPs and tokens count from there, so a speed-up is only of this part of the training. If "
+        "a model was better before it, the speed-up is large."
     )
 
 
@@ -116,26 +116,26 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
 
 
 def seeds_note(seeds: Sequence[int]) -> str:
-    """Say what the intervals know of other seeds."""
+    """Say whether intervals include the variation between seeds."""
     if len(seeds) == 1:
-        return f"One seed ({seeds[0]}): what another one would change is not in the intervals."
+        return f"One seed ({seeds[0]}): intervals do not include the variation between seeds."
     return (
-        f"Curves are averaged over {len(seeds)} seeds; intervals contain what other seeds would "
-        "change."
+        f"Curves are averaged over {len(seeds)} seeds; intervals include the variation between "
+        "seeds."
     )
 
 
 def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
-    """Plain reasons not to read much into the page; empty when there is none.
+    """Return plain reasons for caution with the page's figures, if any.
 
-    At most `tokens` of distinct text were seen in training.
+    `tokens` is the upper bound of distinct text that models saw in training.
     """
     reasons = []
     if tokens < SMALL_TOKENS:
         reasons.append(
             f"Both models saw at most {large(tokens)} tokens of distinct training text; mT5 and "
-            "mSwitch saw about a trillion. What is shown here holds for these models, this text "
-            "and so many steps, and says nothing about larger ones."
+            "mSwitch saw about a trillion. These results hold for these models, this text and "
+            "these steps, and say nothing about larger ones."
         )
     few, total = summary["languages_under_minimum_documents"], summary["languages"]
     if few * 2 > total:
@@ -154,8 +154,8 @@ def caution(summary: Mapping[str, Any], tokens: float) -> list[str]:
     if worsened:
         reasons.append(
             f"In {plural(worsened, 'language')} the baseline was clearly better at half of its "
-            "steps than at the end. Its steps are counted up to where it was first as good as at "
-            "the end."
+            "steps than at the end. Its steps are counted up to the first point at which it was as "
+            "good as at the end."
         )
     return reasons
 
@@ -164,13 +164,13 @@ def decay_caution(steps: int) -> str:
     """Say what a speed-up means if the learning rate falls to zero before the end."""
     return (
         f"The learning rates of both models fell to zero over the last {plural(steps, 'step')}. "
-        "Losses at earlier steps are without that fall, and no shorter training would end at them: "
-        "the step speed-up is nearer to one than over curves without it. Compare final losses."
+        "Losses at earlier steps lack that fall, so no shorter training would end at them. The "
+        "step speed-up is nearer to one than with curves without a fall. Compare final losses."
     )
 
 
 def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
-    """Say how far held-out text carries, by its figures; nothing without them."""
+    """Say how much held-out text can show, by its figures; nothing without them."""
     if not text:
         return []
     reasons = [
@@ -180,7 +180,7 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
     if "source" in text:
         most = text["most_recurring"]
         reasons.append(
-            f"{percent(text['source_share'])} of the training text is of one source "
+            f"{percent(text['source_share'])} of the training text is from one source "
             f"({text['source']}); in the median language the largest source has "
             f"{percent(text['median_source_share'])}. Of the held-out text "
             f"{fine_percent(text['recurring_share'])} recurs in training text, by windows of 40 "
@@ -190,7 +190,7 @@ def text_cautions(text: Mapping[str, Any] | None) -> list[str]:
 
 
 def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
-    """Say how many clear differences chance gives, and how many stay if judged together."""
+    """Say how many clear differences chance gives, and how many stay after Holm's correction."""
     counts = improved["languages_after_holm"], improved["languages_worse_after_holm"]
     words = f"{counts[0]} better and {counts[1]} worse after Holm’s correction"
     if None in counts:
@@ -207,7 +207,7 @@ def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
 
 
 def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
-    """Say how many languages are only known by a bound."""
+    """Say for how many languages only a bound is known."""
     told = [
         f"in {plural(censored[mark], 'language')} {candidate} {what}"
         for mark, what in (
@@ -225,7 +225,7 @@ def share_interval(ci: Sequence[float] | None) -> str | None:
 
 
 def fourfold_scope(share: Mapping[str, Any]) -> str:
-    """Say that the share at 4 times or more is of the headline's languages, and what it may be."""
+    """Say that the share at 4 times or more is of the headline's languages, and its upper bound."""
     highest = share["range"][1]
     may = f"; of some only a bound is known, so it may be up to {percent(highest)}"
     return f"of these languages{may * (highest > share['value'])}"
@@ -262,24 +262,24 @@ def horizon_note(confidence: str, mixture: Mapping[str, Any]) -> str:
         "The learning rate does not depend on the number of steps, but with max_epochs the rates "
         "of languages do: a shorter run would have seen other data."
         if capped
-        else "A model is not trained anew for a shorter horizon: neither its learning rate nor its "
-        "data depend on the number of steps."
+        else "A model is not trained again for a shorter horizon: neither its learning rate nor "
+        "its data depend on the number of steps."
     )
     return (
         "Step speed-up as if training had ended at each evaluated step, with its "
         f"{confidence}% interval over languages (log scales); an arrow head is a bound, and points "
-        f"to where the speed-up lies. {trained} A horizon has only the evaluations up to it. A run "
-        "of that length would be evaluated earlier and more often: where “>” marks a bound here, "
-        "it may measure more."
+        f"to the true speed-up. {trained} A horizon has only the evaluations up to it. A run of "
+        "that length would be evaluated earlier and more often: if “>” marks a bound here, it may "
+        "measure more."
     )
 
 
 def extrapolation(doubled: Mapping[str, Any]) -> str:
     """Say what twice the steps would bring, named as an extrapolation."""
     return (
-        f"If the median went on as since step {doubled['since']:,}, it would be "
+        f"If the median continued to change as since step {doubled['since']:,}, it would be "
         f"{ratio(doubled['median_step_speedup'])}{TIMES} after {doubled['step']:,} steps. That is "
-        "an extrapolation, which nothing here measures."
+        "an extrapolation, not a measurement."
     )
 
 
@@ -291,7 +291,7 @@ def options(config: Mapping[str, Any]) -> str:
 def mixture(attributes: Mapping[str, Any]) -> str:
     """Format the attributes of a mixture that are set, in a line."""
     said = {key: value for key, value in attributes.items() if value or key == "alpha"}
-    if "weights" in said:  # they take the place of alpha
+    if "weights" in said:  # they replace alpha
         said.pop("alpha", None)
     return "; ".join(f"{key} = {_joined(value)}" for key, value in said.items())
 

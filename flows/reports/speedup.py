@@ -1,21 +1,21 @@
-"""Step speed-up of a candidate over its baseline, per language, with its uncertainty.
+"""Measure the step speed-up of a candidate over its baseline, per language, with uncertainty.
 
 Step speed-up = (baseline's steps) / (candidate's steps) to reach the baseline's final quality
-(Switch Transformers, section 4.3 and figure 8). The paper gives no smoothing, interpolation or
-error bars; these are ours:
+(Switch Transformers, section 4.3 and figure 8). The paper describes no smoothing, interpolation or
+error bars; these are mswitch's:
 
 - A monotone non-increasing (isotonic) curve is fitted to each model's evaluations in log step.
   A running minimum would be biased low by noise. The target is the baseline's last fitted value.
-- Each model's steps are where its own curve first meets the target, by linear interpolation in
-  (log step, loss). The baseline's are its last step T unless its curve ends on a plateau, that is
-  where it stopped improving; they are then where the plateau begins. Dividing T itself would call
-  a candidate that is 0.03 nats better on an overfitted curve 27 times faster, in place of 1.3.
-- A candidate below the target at its first evaluation gives a lower bound, one that never meets
-  it gives the upper bound T / T. Nothing is extrapolated.
+- A model's steps are the step at which its own curve first meets the target, by linear
+  interpolation in (log step, loss). For the baseline this is its last step T, or, if it stopped
+  improving, the step at which the plateau of its curve begins. With T itself, a candidate that is
+  0.03 nats better on an overfitted curve would count as 27 times faster, in place of 1.3.
+- A candidate below the target at its first evaluation gives a lower bound; one that never meets it
+  gives the upper bound T / T. Nothing is extrapolated.
 - Documents are resampled jointly for both models and all steps (a paired bootstrap). The final
   difference has a t interval instead (`measure_delta`).
-- Curves are averaged over seeds first: a speed-up is not linear in losses, so a mean of speed-ups
-  leans, and a seed that never meets the target would count as none (docs/decisions/0043).
+- Curves are averaged over seeds first. A speed-up is not linear in losses, so a mean of speed-ups
+  would be biased, and a seed that never meets the target would count as none (docs/decisions/0043).
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ from mswitch.flows.reports.intervals import (
 )
 from mswitch.flows.reports.numbers import Censoring
 
-#: Codes of how a target was met: never (the true speed-up is smaller than its bound), met, already
-#: at the first evaluation (it is larger).
+#: Codes for a target that was never met (the true speed-up is smaller than the bound), met, or met
+#: already at the first evaluation (the true speed-up is larger).
 NEVER, MET, AT_FIRST = -1, 0, 1
 CENSORING: dict[int, Censoring] = {NEVER: "upper", MET: "none", AT_FIRST: "lower"}
 
 Curves = tuple[np.ndarray, np.ndarray]
-#: [3, ...] speed-ups, a bound as its value, and the least and the most that they may be.
+#: [3, ...] speed-ups (for a bound, the bound), and their smallest and largest true values.
 Ranges = np.ndarray
 
 
@@ -50,7 +50,7 @@ Ranges = np.ndarray
 class LanguageLosses:
     """The evaluations of one language: D documents, S steps, the same for both models.
 
-    Near-duplicate documents are one of D, with the sums of all (`sum_clusters`).
+    Near-duplicate documents count as one of D, with their sums (`sum_clusters`).
 
     Attributes:
         lang: mC4 code.
@@ -58,7 +58,7 @@ class LanguageLosses:
         target_bytes: [D] UTF-8 bytes of each document's masked text.
         baseline: [D, S] nats of the baseline, rows in order of document id.
         candidate: [D, S] nats of the candidate, the same rows.
-        near_duplicates: documents that are not in D; None if the evaluation has no clusters.
+        near_duplicates: documents not counted in D; None if the evaluation has no clusters.
     """
 
     lang: str
@@ -75,11 +75,11 @@ class LanguageLosses:
 
     @property
     def clusters(self) -> int:
-        """Number of documents without near-duplicates, which are independent of each other."""
+        """Number of documents if near-duplicates count once, so that they are independent."""
         return len(self.tokens)
 
     def sum_clusters(self, clusters: np.ndarray) -> "LanguageLosses":
-        """Sum documents of one cluster, by the number [D] of each document's."""
+        """Sum the documents of each cluster, by the cluster number [D] of each document."""
         columns = self.tokens, self.target_bytes, self.baseline, self.candidate
         order = np.argsort(clusters, kind="stable")
         _, starts = np.unique(clusters[order], return_index=True)
@@ -87,23 +87,23 @@ class LanguageLosses:
         return LanguageLosses(self.lang, *sums, near_duplicates=len(clusters) - len(starts))
 
     def curves(self) -> Curves:
-        """Nats per target token of baseline and candidate, [S] each."""
+        """Return nats per target token of baseline and candidate, [S] each."""
         sums, scale = _exact_sums(self, np.ones((1, self.clusters)))
         return sums[0][0] / scale, sums[1][0] / scale
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeedUp:
-    """A step speed-up; where `censored` is not "none", `value` is the bound.
+    """A step speed-up; if `censored` is not "none", `value` is a bound.
 
     Attributes:
-        value: the speed-up, or None where it is not defined (see `measure_speed_up`).
-        censored: "lower" means the truth is above `value`, "upper" that it is below.
+        value: the speed-up, or None if it is not defined (see `measure_speed_up`).
+        censored: "lower": the true value is above `value`; "upper": it is below.
         ci: percentile interval, or None. Resamples at a bound count as far beyond it.
         ci_censored: the same marks for both ends of the interval.
         baseline_steps: step at which the baseline's curve first met its final value.
-        candidate_steps: step at which the candidate's did, or None where it is not known.
-        of_seeds: the speed-up with each seed, where there are several.
+        candidate_steps: step at which the candidate's curve first met it, or None if unknown.
+        of_seeds: the speed-up with each seed, if there are several.
     """
 
     value: float | None
@@ -115,7 +115,7 @@ class SpeedUp:
     of_seeds: tuple[float | None, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the data that every report has of it."""
+        """Return its data, which every report has."""
         return {
             "step_speedup": self.value,
             "step_speedup_ci": self.ci,
@@ -124,7 +124,7 @@ class SpeedUp:
         }
 
 
-#: Of curves that do not tell one.
+#: Result for curves that define no speed-up.
 UNDEFINED = SpeedUp(None, "none", None, None, None, None)
 
 
@@ -134,16 +134,16 @@ def isotonic_fit(losses: np.ndarray) -> np.ndarray:
 
 
 def isotonic_fits(losses: np.ndarray) -> np.ndarray:
-    """Fit every row of `losses` [R, S] at once; the same as `isotonic_fit` of each.
+    """Fit all rows of `losses` [R, S] at once; results equal `isotonic_fit` of each row.
 
-    By the min-max formula: the fit at i is the least over a <= i of the greatest over b >= i of
-    the mean of the losses from a to b.
+    The min-max formula is used: the fit at i is the least over a <= i of the greatest over b >= i
+    of the mean of the losses from a to b.
     """
     count = losses.shape[1]
     totals = np.concatenate([np.zeros((len(losses), 1)), np.cumsum(losses, axis=1)], axis=1)
     index = np.arange(count)
     lengths = index[None, :] - index[:, None] + 1
-    # means[r, a, b]; cells with b < a are no interval and never win a maximum.
+    # means[r, a, b]; cells with b < a are not an interval and never win a maximum.
     means = (totals[:, None, 1:] - totals[:, :-1, None]) / np.where(lengths > 0, lengths, 1)
     means[:, lengths <= 0] = -np.inf
     greatest = np.maximum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
@@ -186,8 +186,8 @@ def log_speed_ups(
     targets = baseline_fits[:, -1]
     baseline, _ = first_crossing(log_steps, baseline_fits, targets)
     candidate, codes = first_crossing(log_steps, candidate_fits, targets)
-    # Never met: the bound is T / T. On a plateau the tighter bound would say too much, since
-    # the candidate may have been at its best long before it was last evaluated.
+    # Never met: the bound is T / T. With a plateau a tighter bound could be wrong, because the
+    # candidate may have been at its best long before its last evaluation.
     values = np.where(codes == NEVER, 0.0, baseline - candidate)
     return values, codes, baseline, candidate
 
@@ -197,8 +197,8 @@ def measure_speed_up(
 ) -> SpeedUp:
     """Measure the step speed-up from two loss curves [S] and, if given, resampled ones [R, S].
 
-    It is not defined where the baseline's fit is flat: it was never better than at its first
-    evaluation, and it is not known how early it was as good.
+    It is not defined if the baseline's fit is flat: the baseline was never better than at its first
+    evaluation, and may have been as good earlier.
     """
     log_steps = np.log(steps)
     fits = [isotonic_fit(curve)[None, :] for curve in curves]
@@ -227,9 +227,9 @@ def percentile_interval(
 ) -> tuple[tuple[float, float], tuple[Censoring, Censoring]]:
     """Return the percentile interval of log speed-ups [R], some of them bounds, and its marks.
 
-    A bound stands for a value anywhere beyond it. So each end is between two quantiles: of the
-    least that the resamples can be, and of the most. An end is the further one, or where nothing
-    limits that, the other one as its bound.
+    The true value of a bound may be anywhere beyond it. So each end is between two quantiles: of
+    the smallest possible values of the resamples, and of the largest. An end is the further
+    quantile, or, if that has no limit, the other one, marked as a bound.
     """
     least = np.argsort(np.where(may_be_less, -np.inf, values), kind="stable")
     most = np.argsort(np.where(may_be_more, np.inf, values), kind="stable")
@@ -304,7 +304,7 @@ def average(pairs: Sequence[Curves]) -> Curves:
 
 
 def draw_curves_of_seeds(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
-    """Draw what other seeds would change of both models' mean curves, [R, S] each."""
+    """Draw the changes by other seeds in both models' mean curves, [R, S] each."""
     baseline, candidate = (
         draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
     )
@@ -314,10 +314,10 @@ def draw_curves_of_seeds(of_seeds: Sequence[Curves], config: ReportConfig) -> Cu
 def draw_ranges(
     steps: np.ndarray, of_seeds: Sequence[Curves], config: ReportConfig
 ) -> Ranges | None:
-    """Draw step speed-ups that other seeds would give; None for one seed, which tells nothing.
+    """Draw step speed-ups of other seeds; None for one seed, which shows no variation.
 
     Returns:
-        [3, R]: speed-ups, a bound as its value, and the least and the most that they may be.
+        [3, R], see `Ranges`.
     """
     if len(of_seeds) == 1:
         return None
@@ -341,9 +341,9 @@ def speed_up_over_seeds(
 
     Args:
         steps: [S] evaluated steps.
-        of_seeds: [S] of baseline and candidate, for each seed.
-        drawn: [R, S] of their mean over seeds, with drawn documents; None gives no interval.
-        config: of the interval.
+        of_seeds: [S] curves of baseline and candidate, for each seed.
+        drawn: [R, S] their means over seeds, with drawn documents; None gives no interval.
+        config: settings of the interval.
     """
     resampled = None
     if drawn is not None:

@@ -1,8 +1,8 @@
-"""SVG by hand: elements, scales and the styles all figures share.
+"""Elements, scales and styles of SVG figures.
 
-Matplotlib was weighed and left out: its SVG of a 101-language plot is 80 kB against 25 kB here,
-its colours cannot follow a dark page without rewriting, and one width cannot serve both a desk
-and a phone. Colours and fonts come from CSS variables; a stand-alone file carries its own copy.
+Matplotlib is not used: its SVG of a 101-language plot has 80 kB against 25 kB here, its colours
+cannot follow a dark page without rewriting, and one width does not suit both a desk and a phone.
+Colours and fonts come from CSS variables; a stand-alone file contains its own copy.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ FIGURE_STYLE = """.fig text{font:11px var(--sans);fill:var(--muted)}
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure: its size in px, its description for who cannot see it, and its SVG elements."""
+    """A figure: its size in px, a description for people who cannot see it, and SVG elements."""
 
     width: int
     height: int
@@ -70,7 +70,7 @@ def inline_svg(drawing: Drawing, name: str, css: str = "") -> Markup:
 def inline_svgs(
     drawings: Sequence[Drawing], name: str, classes: Sequence[str] = ()
 ) -> list[Markup]:
-    """Figures of one `name`, each with its own CSS class if `classes` has any."""
+    """Return figures of one `name` as elements, each with its own class if `classes` has any."""
     return [
         inline_svg(drawing, f"{name}{index}", css)
         for index, (drawing, css) in enumerate(
@@ -135,7 +135,7 @@ def px(value: float) -> str:
 
 
 def nice_ticks(low: float, high: float, most: int) -> tuple[list[float], int]:
-    """Round values between `low` and `high`, at most `most`, and the decimals they need."""
+    """Return at most `most` round values between `low` and `high`, and their decimals."""
     span = max(high - low, 1e-9)
     size = 10 ** math.floor(math.log10(span / most))
     for factor in (1, 2, 5, 10, 20):

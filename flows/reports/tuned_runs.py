@@ -1,4 +1,4 @@
-"""Read fine-tuned runs and their predictions, and say whether they may be compared."""
+"""Read fine-tuned runs and their predictions, and check that they can be compared."""
 
 import dataclasses
 import itertools
@@ -16,18 +16,18 @@ from mswitch.pipelines.outputs import MARKER, file_sha256, read_json_object
 from mswitch.tasks.batches.multitask import ALONE
 
 PREDICTED = ("id", "language", "group", "inputs", "answers", "prediction", "score")
-#: The order in which ways of decoding are shown; figures of the first one lead.
+#: Ways of decoding in the order in which pages show them.
 DECODES = ("labels", "greedy", "beam")
-#: Settings in which a fair comparison agrees.
+#: Settings that must be equal for a fair comparison.
 FAIR_TUNING = ("examples.config_hash", "mixture.", "origin.", "model.dropout_rate", "train.")
-#: Settings that a larger model may need otherwise; they change no result but by rounding.
+#: Settings that may differ, as a larger model may need; they only change rounding.
 FREE_TUNING = ("train.checkpoint_every", "train.loss_chunks", "train.scan_layers")
 FEWEST_CHECKPOINTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """A run's output for a split: the JSON beside the table, a row per example, its hash."""
+    """Predictions of a run for a split: the JSON beside the table, a row per example, its hash."""
 
     settings: Mapping[str, Any]
     table: pa.Table
@@ -39,12 +39,12 @@ class TunedRun(CompletedRun):
     """A run that was trained on a task, and its predictions.
 
     Attributes:
-        task: the task, as its examples' manifest has it.
-        split: what was predicted.
-        step: the checkpoint that predicted.
-        predictions: by way of decoding.
-        selected: selected.json; None where the run has a single checkpoint.
-        reads: each time that test was read.
+        task: the task, from its examples' manifest.
+        split: the predicted split.
+        step: step of the checkpoint that predicted.
+        predictions: predictions by way of decoding.
+        selected: contents of selected.json; None if the run has none.
+        reads: one entry for each time that test was read.
     """
 
     task: Mapping[str, Any]
@@ -56,7 +56,7 @@ class TunedRun(CompletedRun):
 
     @property
     def origin_step(self) -> int | None:
-        """The checkpoint of pretraining that it began with."""
+        """Step of pretraining that it began with."""
         return None if self.origin is None else int(self.origin["step"])
 
     @property
@@ -66,14 +66,14 @@ class TunedRun(CompletedRun):
 
     @property
     def trained_as(self) -> list[str]:
-        """Return those examples' name in training: `ALONE` for a single task, None if unseen."""
+        """Names of these examples in training: `ALONE` for a single task; empty if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
         return [name for name, found in tasks.items() if found == self.tasks]
 
     @property
     def validation(self) -> Mapping[str, Any] | None:
-        """Its selected.json, where validation of the task that it predicted chose the step."""
+        """Contents of selected.json, if validation of the predicted task chose the step."""
         if self.selected is None or self.selected["tasks"] != self.tasks:
             return None
         return self.selected
@@ -107,10 +107,10 @@ def read_tuned_run(
     """Read a run and its predictions of a split.
 
     Args:
-        place: the run directory, also in a bucket.
-        option: what names it, for messages.
-        task: the task's name; None where there is one.
-        split: which of its splits.
+        place: the run directory, or its URL.
+        option: the command line option that names it, for messages.
+        task: the task's name; None if the run predicted only one.
+        split: the predicted split.
     """
     option = f"{option} {place}".strip()
     with open_files(place) as files:
@@ -119,14 +119,14 @@ def read_tuned_run(
         config = read_run(run)
         if not (run / MARKER).is_file():
             raise UserError(
-                f"{option} is still in training: give the same command again, it continues"
+                f"{option} is still in training: give the same command again to continue it"
             )
         predict = f"run mswitch predict --run {place} --split {split}"
         tasks = sorted(path.name for path in (run / PREDICTIONS).glob("*") if path.is_dir())
         if not tasks:
             raise UserError(f"{option} has no predictions: {predict}")
         if task is None and len(tasks) > 1:
-            raise UserError(f"{option} has predictions of {', '.join(tasks)}: give --task and one")
+            raise UserError(f"{option} has predictions of {', '.join(tasks)}: choose by --task")
         if task is not None and task not in tasks:
             known = ", ".join(tasks)
             raise UserError(f"{option} has no predictions of {task}: choose among {known}")
@@ -135,7 +135,7 @@ def read_tuned_run(
         if not steps:
             splits = sorted({path.stem.split("-")[0] for path in directory.glob("*-*-*.json")})
             known = ", ".join(splits) or "none"
-            raise UserError(f"{option} has no predictions of {split} ({known} is there): {predict}")
+            raise UserError(f"{option} has no predictions of {split} (only {known}): {predict}")
         selected = read_json_object(run / SELECTED) if (run / SELECTED).is_file() else None
         step = _chosen_step(option, steps, selected, split)
         predictions = dict(_read_predictions(directory, f"{split}-{step}", option))
@@ -155,7 +155,7 @@ def read_tuned_run(
 def _chosen_step(
     option: str, steps: set[int], selected: Mapping[str, Any] | None, split: str
 ) -> int:
-    """Return the checkpoint whose predictions count: the selected one, or the only one."""
+    """Return the step whose predictions are used: the selected one, or the only one."""
     if selected is not None and selected["step"] in steps:
         return int(selected["step"])
     if selected is None and len(steps) == 1:
@@ -163,7 +163,7 @@ def _chosen_step(
     known = ", ".join(f"{step:,}" for step in sorted(steps))
     chosen = "none" if selected is None else f"step {selected['step']:,}"
     raise UserError(
-        f"{option} predicted {split} with step {known}, and {chosen} is selected: choose on "
+        f"{option} predicted {split} with step {known}, but {chosen} is selected: choose on "
         "validation (mswitch predict --select), and predict with the chosen step"
     )
 
@@ -194,9 +194,9 @@ def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
         key = run.seed if of_seeds else run.origin_step
         if key is None:
             raise UserError(
-                f"{run.option} did not begin with another run: several runs of a model are "
-                "fine-tuned from different checkpoints (mswitch finetune --step) or with different "
-                "seeds (--seed)"
+                f"{run.option} did not begin with another run: give several runs of a model only "
+                "if they are fine-tuned from different checkpoints (mswitch finetune --step) or "
+                "with different seeds (--seed)"
             )
         if _began_with(run) != _began_with(first):
             raise UserError(
@@ -226,27 +226,27 @@ def _began_with(run: TunedRun) -> tuple[object, object]:
 def check_tuned(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
 ) -> list[str]:
-    """Check that fine-tuned runs can be compared, and runs that learned the task alone with them.
+    """Check that fine-tuned runs, and runs that only learned the task, can be compared.
 
     Returns:
-        The ways of decoding that all have.
+        The common ways of decoding.
     """
     first, *others = [*baselines, *candidates]
     for run in (first, *others, *beside):
         if run.config.get("teacher"):
             raise UserError(
-                f"{run.option} learned from a teacher: give a run that mswitch train or mswitch "
-                "finetune made on the task"
+                f"{run.option} learned from a teacher: give a run of mswitch train or mswitch "
+                "finetune on the task"
             )
         if not run.trained_as:
             raise UserError(
                 f"{run.option} was not trained on the examples of {run.task['name']} that it "
-                "predicted: give a run that was, or predict those it was trained on"
+                "predicted: give a run that was, or predict its own examples"
             )
     for run in beside:
         if run.origin is not None:
             raise UserError(
-                f"{run.option} began with another run: give one that mswitch train made on the task"
+                f"{run.option} began with another run: give a run of mswitch train on the task"
             )
     of_seeds = differ_in_seed(baselines) or differ_in_seed(candidates)
     by = "seed" if of_seeds else "origin_step"
@@ -255,10 +255,10 @@ def check_tuned(
         what = "with the seeds" if of_seeds else "from the steps of pretraining"
         raise UserError(
             f"--baseline and --candidate were fine-tuned {what} {sides[0]} and {sides[1]}: give "
-            "both with the same ones"
+            "runs with the same"
         )
     free = (*FREE_TUNING, "train.seed") if of_seeds else FREE_TUNING
-    fix = "fine-tune both alike, so that they differ in the model alone"
+    fix = "fine-tune both with the same settings, so that they differ only in the model"
     for run in others:
         _check_predicted_alike(first, run)
         check_alike(first, run, FAIR_TUNING, fix, free)
@@ -279,7 +279,10 @@ def _check_predicted_alike(first: TunedRun, other: TunedRun) -> None:
             "--decode"
         )
     check_alike(
-        first, other, tuple(f"predictions.{each}." for each in common), "predict both alike"
+        first,
+        other,
+        tuple(f"predictions.{each}." for each in common),
+        "predict both with the same settings",
     )
 
 

@@ -1,6 +1,7 @@
-"""The first sentence of every report: too little to judge, better, worse, or no clear difference.
+"""Write the verdict, the first sentence of every report.
 
-Pages have it as their heading, commands print it, and messages from Prefect contain it.
+It says: too little to judge, better, worse, or no clear difference. Pages have it as their heading,
+commands print it, and messages from Prefect contain it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,10 +44,9 @@ def judge(
 
     Args:
         ci: the interval, if there is one.
-        even: what the figure is if nothing differs; more is better.
+        even: the figure without a difference; more is better.
         mark: whether the figure is a bound.
-        ends: whether the ends of the interval are bounds. A bound proves nothing on the side
-            where the truth may be anywhere.
+        ends: whether the ends of the interval are bounds. A bound proves nothing on its open side.
     """
     if ci is None:
         return "too little"
@@ -58,7 +58,7 @@ def judge(
 
 
 def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
-    """Say what was found of a candidate's speed-up, and how sure it is."""
+    """State a candidate's speed-up, and how sure it is."""
     figure = summary["median_step_speedup"]
     if summary.get("unfinished"):
         return _judge_so_far(summary, baseline, candidate)
@@ -99,7 +99,7 @@ def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str
 
 
 def _judge_so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
-    """Say what takes the place of a verdict while the models are trained."""
+    """Return the sentence that replaces a verdict while the models are trained."""
     figure = summary["median_step_speedup"]
     found = "no language has a step speed-up yet"
     if figure:
@@ -116,7 +116,7 @@ def _until(unfinished: Mapping[str, int]) -> str:
 
 
 def judge_candidates(candidates: Sequence[Mapping[str, Any]], baseline: str) -> str:
-    """Say the median step speed-up of each of several candidates."""
+    """State the median step speed-up of each of several candidates."""
     found = []
     for name, summary in ((each["name"], each["summary"]) for each in candidates):
         shown = "none"
@@ -130,7 +130,7 @@ def judge_candidates(candidates: Sequence[Mapping[str, Any]], baseline: str) -> 
 
 
 def judge_tuned(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:
-    """Say which of two fine-tuned models is better at a task."""
+    """State which of two fine-tuned models is better at a task, and how sure that is."""
     average, (baseline, candidate) = result["average"], names
     ours, theirs = (number(each["value"], 1) for each in average["models"][:2])
     kind = judge(average["difference"]["ci"])
@@ -144,7 +144,7 @@ def judge_tuned(result: Mapping[str, Any], names: tuple[str, str], task: str, se
 
 
 def judge_students(data: Mapping[str, Any]) -> str:
-    """Say what the best student keeps of its teacher's gain; without a full stop."""
+    """State the share of its teacher's gain that the best student keeps; without a full stop."""
     teacher, baseline = (data["runs"][role]["name"] for role in ("teacher", "baseline"))
     trained = [row for row in data["languages"] if row["trained"]]
     alone = trained[0] if len(trained) == 1 else None
@@ -154,7 +154,7 @@ def judge_students(data: Mapping[str, Any]) -> str:
         return model["languages"][alone["lang"]] if alone else model["pooled"]
 
     students = [(figures(each), each) for each in data["students"]]
-    first = students[0][0]  # the gain is that of all
+    first = students[0][0]  # all students have the same gain
     worth = judge(first["gain"]["ci"] if first else None)
     if worth == "too little":
         return (
@@ -187,7 +187,7 @@ def judge_students(data: Mapping[str, Any]) -> str:
     )
     if len(students) > 1:
         kept += (
-            f"; it is the best of {len(students)} students, for which the interval does not allow"
+            f"; it is the best of {len(students)} students, which the interval does not consider"
         )
     if data["long_baseline"]:
         long = figures(data["long_baseline"])

@@ -124,7 +124,7 @@ def test_a_budget_that_holds_nothing_says_how_much_would(on):
 
 def test_a_device_of_unknown_speed_needs_steps(on):
     on(Devices("gpu", "Some GPU", 1, 60 * GIB))
-    with pytest.raises(UserError, match=r"the speed of Some GPU is not known.*: give --steps"):
+    with pytest.raises(UserError, match=r"the speed of Some GPU is unknown.*: give --steps"):
         make_plan(Request())
     plan = make_plan(Request(steps=500))
     assert (plan.steps, plan.secs) == (500, None)
@@ -156,7 +156,7 @@ def test_what_was_prepared_is_taken_and_nothing_else(on, tmp_path):
         (tmp_path / name).mkdir()
     settled(Request(steps=200), tmp_path)
     (tmp_path / "chain.json").rename(tmp_path / "thesis.txt")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="contains other files"):
         settled(Request(steps=200), tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_held_out_text_is_shown_and_too_few_documents_are_warned_of(tmp_path, ca
         ["yo", "49", "0%", "50%"],
     ]
     assert "Languages with at least 50 held-out documents: 2 of 4." in lines[6]
-    assert "50% of the training text is of one source (a.example)" in lines[7]
+    assert "50% of the training text is from one source (a.example)" in lines[7]
     assert "5.0% recurs in training text, by windows of 40 bytes; most in German, 10.0%" in lines[7]
     assert len(lines) == 8
     measured = {"languages": {**rows, "sw": row(49)}, "all": row(158), "near_training": ["a", "b"]}

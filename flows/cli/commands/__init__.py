@@ -1,1 +1,1 @@
-"""The subcommands of `mswitch`, a module each, loaded only when called."""
+"""Subcommands of `mswitch` that are not stages, a module each, imported only when called."""

@@ -1,4 +1,4 @@
-"""`mswitch deploy`: flows on a Prefect server."""
+"""`mswitch deploy`: put flows on a Prefect server."""
 
 import sys
 from pathlib import Path
@@ -24,21 +24,21 @@ def deploy(
     serve: Flag = False,
     json: Json = False,
 ) -> int:
-    """Give a Prefect server the work pool, automations, deployments and schedules of mswitch.
+    """Put mswitch's work pool, automations, deployments and schedules on a Prefect server.
 
-    It prints what differed, and does nothing where nothing does. New schedules are inactive, but
-    for that of the reconciler, unless operators.toml says `active = true`. What a person set in
-    Prefect, such as a schedule switched on, stays unless operators.toml says otherwise.
+    It prints the differences and removes them; if there are none, it changes nothing. New schedules
+    are inactive, except the reconciler's, unless operators.toml says `active = true`. A person's
+    changes in Prefect, such as an activated schedule, stay unless operators.toml says otherwise.
 
         mswitch deploy --serve
         mswitch deploy --operators operators.toml --check
 
     Args:
-        operators: settings: server, storage, launchers, schedules (docs/how-to/operators.md); by
-            default operators.toml, where there is one.
-        dry_run: print what differs from the server, and change nothing.
-        check: print what differs from the server, change nothing, and end with code 1 if something
-            does.
+        operators: file with server, storage, launchers and schedules (docs/how-to/operators.md); by
+            default operators.toml, if it exists.
+        dry_run: print the differences from the server, and change nothing.
+        check: print the differences from the server, change nothing, and end with code 1 if there
+            are any.
         serve: also run a server, its UI and a worker on this machine, until Ctrl-C.
     """
     from mswitch.flows.prefect.operators_toml import FILE, read_operators

@@ -1,4 +1,4 @@
-"""`mswitch doctor`: what is installed, what is missing for what."""
+"""`mswitch doctor`: show what is installed, and what is missing."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ def doctor(*, json: Json = False) -> int:
 
         mswitch doctor
 
-    Exit code 1 when an installed package has a version that mswitch does not work with.
+    The exit code is 1 if something is WRONG, such as a version with which mswitch does not work.
     """
     findings = examine()
     rows = [dataclasses.asdict(finding) for finding in findings]

@@ -1,4 +1,4 @@
-"""`mswitch jobs`: jobs that outlive their terminal; submit, watch, pause, resume, cancel."""
+"""`mswitch jobs`: submit, watch, pause, resume and cancel jobs that outlive their terminal."""
 
 import getpass
 import os
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 
 app = App(
     name="jobs",
-    help="Run commands as jobs that outlive their terminal. `mswitch jobs submit` starts one and "
-    "sees to it that it is started again when it is interrupted, until it is done. What is known "
-    "of it is beside its output, in .OUT.job/: the other commands take the output's directory, "
-    "or, where the output is in a bucket, what was given as --record.",
+    help="Run commands as jobs that outlive their terminal. `mswitch jobs submit` starts a job and "
+    "follows it: after an interruption, the job is started again, until it is done. Its record is "
+    "beside its output, in .OUT.job/. The other commands name a job by its output directory, or by "
+    "its --record if the output is in a bucket.",
 )
 
-#: The owner of a job that a person asked for.
+#: The owner of a job that a person requested.
 HAND = "by hand"
 #: Exit codes of a command that waits for the end of a job.
 EXIT_CODES = {
@@ -69,7 +69,7 @@ Out = Annotated[
         help="The output of the job: its --out, RUN/eval or RUN/predictions; or its --record."
     ),
 ]
-Wait = Annotated[bool, Parameter(negative="", help="Stay, with the log, until the job has ended.")]
+Wait = Annotated[bool, Parameter(negative="", help="Show the log until the job has ended.")]
 
 
 @app.command
@@ -88,9 +88,9 @@ def submit(
 ) -> int:
     """Start a command as a job, and follow it in the background.
 
-    Exit code 75, a signal or a lost machine: it is started again and continues from what is saved,
-    at most 100 times, and 3 times in a row without progress. A command that refused its input or
-    failed is not. The job that lives, or is done, is not started twice.
+    After exit code 75, a signal or a lost machine, it is started again, and continues its saved
+    work: at most 100 times, and 3 times in a row without progress. If it refused its input or
+    failed, it is not started again. A job that lives or is done is not started twice.
 
         mswitch jobs submit -- train --preset mt5-small --examples examples --out run
         mswitch jobs logs -f run
@@ -101,14 +101,14 @@ def submit(
 
     Args:
         command: after `--`, the command and its options, without `mswitch`.
-        launcher: where it runs: local, a process of this machine; slurm, by sbatch; or the name of
-            a launcher in operators.toml of this directory.
-        hosts: processes of the job, each on a node.
-        record: where --out is a gs:// or s3:// URL, a path on this machine. The job's record and
-            logs are beside it, and the other commands know the job by it.
+        launcher: where it runs: local, this machine; slurm, with sbatch; or the name of a launcher
+            in operators.toml of this directory.
+        hosts: processes of the job, each on its own node.
+        record: if --out is a gs:// or s3:// URL, a path on this machine that names the job. Its
+            record and logs are beside this path.
         partition: partition of Slurm; by default Slurm chooses.
-        time_limit: Slurm's limit of one attempt, such as 12:00:00. Two minutes before, the command
-            is asked to save, and the next attempt continues.
+        time_limit: Slurm's time limit of each start, such as 12:00:00. Two minutes before, the
+            command saves and ends, and the next start continues.
         sbatch_option: a further option of sbatch, such as --gres=gpu:8; may be given repeatedly.
     """
     job = _job(command, hosts, record)
@@ -125,19 +125,19 @@ def submit(
 
 @app.command(name="list")
 def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
-    """List the jobs whose outputs are below a directory, and what they have cost.
+    """List the jobs whose outputs are below a directory, with their cost.
 
-    `running` and `pending` are alive. `waiting` and `ended` need somebody who follows them: where
-    the list says "nobody", `mswitch jobs adopt OUT` does. Hosts cost what operators.toml says in
-    [prices]; their hours are those of all attempts.
+    A job that is `running` or `pending` is alive. One that is `waiting` or `ended` needs a process
+    that follows it: if the list says "nobody", give `mswitch jobs adopt OUT`. The cost is hours of
+    hosts, over all attempts, at the [prices] of operators.toml.
 
         mswitch jobs list runs
 
     Args:
-        top: the directory below which jobs are looked for; by default this one.
+        top: the directory to search for jobs; by default this one.
     """
     if not top.is_dir():
-        raise UserError(f"{top} is not a directory: give one below which outputs lie")
+        raise UserError(f"{top} is not a directory: give the directory of outputs")
     found = [(record, look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
@@ -158,9 +158,9 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
 
 @app.command
 def show(out: Out, *, json: Json = False) -> int:
-    """Show a job: its command, how it is, and what became of each attempt.
+    """Show a job: its command, its state, and its attempts, which are the starts of the command.
 
-    Progress is the step of the newest checkpoint, or else the number of files.
+    Progress is the step of the newest checkpoint, or the number of files if there is none.
 
         mswitch jobs show run
     """
@@ -174,7 +174,7 @@ def show(out: Out, *, json: Json = False) -> int:
         f"  command      mswitch {_line(shlex.join(record.job.argv))}",
         f"  in           {_line(record.job.cwd)}",
         f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
-        f"  asked to     {record.intent} ({record.owner or 'unknown'})",
+        f"  requested    {record.intent} ({record.owner or 'unknown'})",
         f"  started by   {_line(record.started_by) or 'unknown'}",
         f"  followed by  {summary.followed_by or 'nobody'}",
         f"  progress     {summary.progress:,}",
@@ -191,25 +191,25 @@ def show(out: Out, *, json: Json = False) -> int:
 
 @app.command
 def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")] = False) -> int:
-    """Print the log of a job, over all of its attempts.
+    """Print the log of a job, over all its attempts.
 
-    It is what the command says on standard output and standard error.
+    It is the command's standard output and standard error.
 
         mswitch jobs logs -f run
 
     Args:
-        follow: show further lines until the job has ended; Ctrl-C leaves the job alone.
+        follow: also show new lines until the job has ended. Ctrl-C does not stop the job.
     """
     read: dict[int, int] = {}
     tell_alone, tell_lost = say_news("jobs"), say_news("jobs")
-    # Of what a page of a crawl has put there, a terminal would obey some.
+    # A log may have text of web pages, with control characters that a terminal would obey.
     shown = visible if sys.stdout.isatty() else str
     while True:
         record = need_record(out)
         summary, launcher = look(record), make_launcher(record.launcher)
         over = not follow or summary.state in FINAL
         if not over and summary.state == "ended" and summary.followed_by is None:
-            tell_alone(f"nobody follows this job: `mswitch jobs adopt {out}` starts it again")
+            tell_alone(f"nobody follows this job: `mswitch jobs adopt {out}` restarts it")
         for number in (attempt.number for attempt in record.attempts):
             if number not in read and len(record.attempts) > 1:
                 say("jobs", f"attempt {number}")
@@ -221,7 +221,7 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
             except Unreachable as error:
                 if over:
                     raise UserError(f"the log cannot be read: {error}") from error
-                tell_lost(f"the log cannot be read for now: {error}")
+                tell_lost(f"the log cannot be read now: {error}")
         if over:
             return 0
         time.sleep(1)
@@ -231,7 +231,7 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
 def pause(out: Out, *, json: Json = False) -> int:
     """Let a job save and end; `mswitch jobs resume` continues it.
 
-    It has two minutes before it is killed. The command waits until no process is left.
+    After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs pause run
     """
@@ -240,9 +240,9 @@ def pause(out: Out, *, json: Json = False) -> int:
 
 @app.command
 def cancel(out: Out, *, json: Json = False) -> int:
-    """Let a job save and end, and start it no more. What it wrote stays.
+    """Let a job save and end, and do not start it again. Its output stays.
 
-    It has two minutes before it is killed. The command waits until no process is left.
+    After two minutes it is killed. This command waits until all its processes have ended.
 
         mswitch jobs cancel run
     """
@@ -251,9 +251,9 @@ def cancel(out: Out, *, json: Json = False) -> int:
 
 @app.command
 def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
-    """Let a job go on that was paused, cancelled or interrupted, failed or was refused.
+    """Continue a job that was paused, cancelled or interrupted, that failed or was refused.
 
-    It is the command that was submitted; to change its options, submit it again.
+    The submitted command runs again. To change its options, submit it with other options.
 
         mswitch jobs resume run
     """
@@ -263,9 +263,9 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
 @app.command
 def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
-    """Follow a job that nobody follows: start it again when it is interrupted.
+    """Follow a job that nobody follows, so that it is started again after an interruption.
 
-    It changes nothing else: a paused job stays so.
+    Nothing else changes: a paused job stays paused.
 
         mswitch jobs adopt run
     """
@@ -276,7 +276,7 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
 
 def _cost(record: Record, summary: Summary) -> dict[str, float]:
-    """Chip hours and USD of a job, where operators.toml has a price for its launcher."""
+    """Return chip hours and USD of a job; empty if its launcher has no price in operators.toml."""
     price, hours = _operators().price_of(record), summary.host_hours
     if price is None:
         return {}
@@ -290,14 +290,14 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     if not command or command[0] not in SUBCOMMANDS or command[0] == "jobs":
         given = repr(command[0]) if command else "nothing"
         raise UserError(
-            f"{given} is not a command of mswitch: give one after `--`, as in `mswitch jobs submit "
-            "-- train --preset ...`"
+            f"{given} is not a command of mswitch: give a command after `--`, as in `mswitch jobs "
+            "submit -- train --preset ...`"
         )
     return job_of_command(command, hosts, record)
 
 
 def _operators() -> "Operators":
-    # It knows all settings of flows.
+    # Imported late, because it takes long.
     from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators()
@@ -315,17 +315,17 @@ def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
         want(job, launcher, HAND, _person())
     except Unreachable as error:
         raise UserError(
-            f"the scheduler does not answer, so nothing was submitted ({error}): give the same "
+            f"the scheduler does not answer, so nothing was submitted ({error}): repeat the "
             "command when it does"
         ) from error
     return _follow(job.place, wait, json)
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
-    """Follow the job with that name, in the background once there is an attempt."""
+    """Follow the job of this place, in the background after its first poll, unless `wait`."""
     record = need_record(place)
     if not wait and (who := follower(place)):
-        return _print(place, f"followed by {who} already; see {_logs_command(place)}", json)
+        return _print(place, f"already followed by {who}; see {_logs_command(place)}", json)
 
     def print_lines(lines: list[str]) -> None:
         if wait:
@@ -351,7 +351,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
 
 def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
     record = need_record(out)
-    # That of the record, so that nothing in operators.toml can keep a job running.
+    # The record's launcher, so that an error in operators.toml cannot keep a job running.
     job, launcher = record.job, make_launcher(record.launcher)
     tell_news = say_news("jobs")
     try:
@@ -366,7 +366,7 @@ def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
 
     try:
         _finish(job.place, follow(job, launcher, on_poll=tell), json)
-    except StopFollowing:  # by `resume`, in another terminal
+    except StopFollowing:  # meanwhile somebody requested the job to run, such as by `resume`
         return _follow(job.place, wait=False, json=json)
     return 0
 
@@ -378,7 +378,7 @@ def _finish(place: Path, state: State, json: bool) -> int:
 
 
 def _print(place: Path, text: str, json: bool) -> int:
-    """Print a line on a job, or all that is known of it."""
+    """Print a line about a job, or its whole state as JSON."""
     record = need_record(place)
     return print_result(as_json(record, look(record)), f"{_named(record.job)}: {text}", json)
 
@@ -388,12 +388,12 @@ def _logs_command(place: Path) -> str:
 
 
 def _named(job: Job) -> str:
-    """Name a job by the path that commands take, and by its output if that is elsewhere."""
+    """Name a job by its path for commands, and by its output if that is in a bucket."""
     return _line(job.place) + (f" ({_line(job.out)})" if job.record else "")
 
 
 def _line(text: object) -> str:
-    """Make text one line that a terminal only shows."""
+    """Turn text into one line without control characters."""
     return visible(str(text)).replace("\n", "\\n")
 
 

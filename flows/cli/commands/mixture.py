@@ -1,4 +1,4 @@
-"""`mswitch mixture`: how often each language is trained on."""
+"""`mswitch mixture`: show the sampling rate of each language."""
 
 import dataclasses
 
@@ -8,7 +8,10 @@ from mswitch.flows.stages.common import Json, print_result
 from mswitch.pipelines.errors import UserError
 from mswitch.tasks.batches.mixtures import DEFAULT, find_mixture, mixtures
 
-app = App(name="mixture", help="Show how often each language is trained on, and how repeated.")
+app = App(
+    name="mixture",
+    help="Show the sampling rate of each language, and how often its text is repeated.",
+)
 
 
 @app.command
@@ -21,37 +24,36 @@ def show(
     batch_size: int = 1024,
     json: Json = False,
 ) -> int:
-    """Print rate, records, tokens and epochs per language, before anything is trained.
+    """Print rate, records, tokens and epochs of each language, before anything is trained.
 
-    A language that would be repeated more than 4 times is marked, with a warning: beyond that,
+    A language whose text would be read more than 4 times is marked, with a warning: beyond that,
     repeated text helps less and less (Muennighoff et al. 2023).
 
         mswitch mixture show examples --mixture mc4.unimax.4 --steps 100000
 
-    A file such as slavic.toml makes a mixture of your own:
+    To define a mixture, write a file such as slavic.toml:
 
         families = ["Slavic"]  # or languages, scripts, tiers
         alpha = 0.3            # or temperature; [weights]: explicit
         max_epochs = 4         # with alpha = 0, this is UniMax
 
-    Several tasks, as `mswitch finetune --tasks multitask.toml` takes them, are shown by
+    To show several tasks, as for `mswitch finetune --tasks multitask.toml`:
 
         mswitch mixture show --tasks multitask.toml --steps 10000 --batch-size 128
 
     Args:
         examples: an examples directory.
         tasks: a TOML file of several tasks, in place of --examples.
-        mixture: a name that `mswitch mixture list` shows, a seqio task such as mc4.de, or a TOML
-            file.
+        mixture: a name from `mswitch mixture list`, a seqio task such as mc4.de, or a TOML file.
         steps: training steps; the default is mT5's.
-        batch_size: examples a step, of which a packed row holds several; the default is mT5's.
+        batch_size: examples per step (a packed row holds several); the default is mT5's.
     """
     from mswitch.tasks.batches.mixture_table import describe_mixture, format_mixture
     from mswitch.tasks.batches.multitask import open_task_mixture
 
     given = tasks or examples
     if given is None or (tasks and examples):
-        raise UserError("give an examples directory, or --tasks with a TOML file of several")
+        raise UserError("give an examples directory, or --tasks with a TOML file of several tasks")
     for option, value in (("--steps", steps), ("--batch-size", batch_size)):
         if value < 1:
             raise UserError(f"{option} is {value}: give at least 1")
@@ -72,11 +74,11 @@ def show(
 
 @app.command(name="list")
 def list_mixtures(*, json: Json = False) -> int:
-    """Print the mixtures with a name, and how many languages each may have.
+    """Print the named mixtures, and the number of languages that each may have.
 
         mswitch mixture list
 
-    The same names are seqio's after `import mswitch.tasks.seqio.pretrain`.
+    After `import mswitch.tasks.seqio.pretrain`, seqio has mixtures of the same names.
     """
     rows = [
         {

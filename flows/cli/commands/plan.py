@@ -1,4 +1,4 @@
-"""`mswitch plan`: compile the training step for a TPU slice or for GPUs, without them."""
+"""`mswitch plan`: compile the training step for a TPU slice or for GPUs, without having them."""
 
 from typing import Annotated
 
@@ -23,34 +23,35 @@ def plan(
     changes: Annotated[ModelChanges, Parameter(name="*")] = ModelChanges(),
     json: Json = False,
 ) -> int:
-    """Say whether a preset fits a TPU slice or GPUs, and what a step of it costs there.
+    """Say whether a model fits a TPU slice or GPUs, and estimate the time of its training step.
 
-    The real training step is compiled with libtpu, or with XLA's compiler for GPUs, on this
-    machine, which takes minutes. That shows that the program compiles and fits; its step time is
-    an estimate, nothing was run. A mesh that does not fit is an answer, not an error: exit code 0,
-    and `fits` is false.
+    The real training step is compiled on this machine with libtpu, or with XLA's compiler for GPUs,
+    which takes minutes. This shows that the program compiles and fits. The step time is only an
+    estimate, because nothing is run. If the program does not fit, `fits` is false and the exit
+    code 0.
 
         mswitch plan --preset mt5-base --topology v5e:16x16
         mswitch plan --preset mswitch-base --topology h100:8
 
-    With `--pair` a second model is compiled for the same slice and batch, and the first is given
-    as a multiple of it: what fewer steps of a sparse model are worth in time.
+    With `--pair` a second model is compiled for the same slice and batch, and costs of the first
+    are shown as multiples of the second. This shows what fewer steps of a sparse model save in
+    time.
 
         mswitch plan --preset switch-base-128 --pair t5-base --topology v3:4x4
 
-    With `--compare` the step is compiled again with other options, and printed beside the first.
+    With `--compare` the step is compiled again with other options, and both plans are printed.
 
         mswitch plan --preset mt5-base --topology v5p:4x4x4 --compare remat=attention
 
-    Mesh, microbatches, loss chunks and remat that are not given are chosen by a memory model.
+    By default a memory model chooses mesh, microbatches, loss chunks and remat.
 
     Args:
-        preset: a model; an unknown name lists them all.
-        topology: a slice as generation and chips, such as v3:4x4, v5p:4x4x4, v5e:16x16; or the GPUs
-            of a host, and hosts if there are several, such as h100:8, h200:8x4.
-        pair: a model to compare with, such as the dense twin; options that change the preset leave
-            it as it is.
-        compare: options that a second plan has, as OPTION=VALUE, such as remat=layers.
+        preset: name of a model; an unknown name lists all.
+        topology: a TPU slice as generation and chips, such as v3:4x4, v5p:4x4x4, v5e:16x16; or GPUs
+            of a host, and the number of hosts if there are several, such as h100:8, h200:8x4.
+        pair: preset of a second model to compare with, such as the dense twin. Options that change
+            the model apply only to --preset.
+        compare: options of a second plan, as OPTION=VALUE, such as remat=layers.
     """
     from mswitch.models.planning.plan import make_comparison, make_pair, make_plan
     from mswitch.models.planning.text import format_comparison, format_pair, format_plan

@@ -1,4 +1,4 @@
-"""`mswitch serve`: the pages of a storage in a browser."""
+"""`mswitch serve`: show the pages of a storage in a browser."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
 
 app = App(name="serve")
-#: Has the token, so that it stays the same and is in no command line.
+#: Environment variable with a token that stays the same and appears in no command line.
 VARIABLE = "MSWITCH_SERVE_TOKEN"
 
 
@@ -25,21 +25,21 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Ge(0), Le(65535)] = 4280,
 ) -> int:
-    """Serve the pages below a storage: its index, reports, and the pages of corpora.
+    """Serve the pages below a storage: its index, reports, and pages of corpora.
 
-    Nothing can be changed, and no other file be read. On this machine no token is needed; through
-    a tunnel such as `ssh -L 4280:localhost:4280 HOST` neither.
+    Visitors can change nothing, and read no other files. On this machine no token is needed, nor
+    through a tunnel such as `ssh -L 4280:localhost:4280 HOST`.
 
         mswitch serve --storage runs
-        mswitch serve --host 0.0.0.0  # of operators.toml; prints an address with a token
+        mswitch serve --host 0.0.0.0  # storage of operators.toml; prints an address with a token
 
-    With `pages = "http://HOST:4280"` in operators.toml, what flows show in Prefect links to it.
+    With `pages = "http://HOST:4280"` in operators.toml, flows link to these pages in Prefect.
 
     Args:
         storage: a directory, or its gs:// or s3:// URL; by default that of operators.toml.
-        host: an address of this machine to answer at. Any but a loopback one needs the token of
-            the environment variable MSWITCH_SERVE_TOKEN, or else gets a new one.
-        port: where to answer; 0 for any that is free.
+        host: address of this machine at which to answer. Visitors from other machines need a token:
+            that of the environment variable MSWITCH_SERVE_TOKEN, or else a new one.
+        port: port at which to answer; 0 for any free port.
     """
     import uvicorn
 
@@ -48,10 +48,13 @@ def serve(
 
     place = storage or str(read_operators().storage)
     if not storages.is_remote(place) and not os.path.isdir(place):
-        raise UserError(f"{place} is not a directory: give --storage, where reports lie below")
+        raise UserError(f"{place} is not a directory: give the directory of reports as --storage")
     token = known = os.environ.get(VARIABLE, "")
     if not (token.isascii() and token.isprintable()) or " " in token or ";" in token:
-        raise UserError(f"the token in {VARIABLE} has other characters than ASCII's: give such")
+        raise UserError(
+            f"the token in {VARIABLE} has characters that are not printable ASCII, a space or a "
+            "semicolon: choose another"
+        )
     if not token and not is_loopback(host):
         token = secrets.token_urlsafe(24)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

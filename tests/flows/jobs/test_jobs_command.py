@@ -64,7 +64,7 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
     assert "followed by  process " in shown
     first = follower(world.out)
     assert main(["jobs", "adopt", run]) == 0
-    assert f"{run}: followed by {first} already" in capfd.readouterr().out
+    assert f"{run}: already followed by {first}" in capfd.readouterr().out
     assert main(["jobs", "pause", run]) == 0
     assert f"{run}: paused" in capfd.readouterr().out
     assert (world.out / "saved").exists()
@@ -105,7 +105,7 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
         ),
         (["submit", *SBATCH, "--clusters=a", *TRAIN], "--sbatch-option --clusters=a: leave it out"),
         (["submit", "--", "train", "--out", "gs://bucket/run"], "give --record too"),
-        (["list", "nowhere"], "nowhere is not a directory: give one below which outputs lie"),
+        (["list", "nowhere"], "nowhere is not a directory: give the directory of outputs"),
         (["submit", "--", "plan"], "run a command that has none without `mswitch jobs submit`"),
         (["show", "nowhere"], "no job makes nowhere: `mswitch jobs list` shows"),
         (["cancel", "nowhere"], "no job makes nowhere"),
@@ -205,7 +205,7 @@ def test_who_reads_along_outlasts_a_bucket_that_does_not_answer(world, monkeypat
     assert main(["jobs", "logs", "-f", str(world.out)]) == 0
     said = capfd.readouterr()
     assert said.out.startswith("process 0: start 1\n")
-    assert said.err.count("the log cannot be read for now: no network") == 1
+    assert said.err.count("the log cannot be read now: no network") == 1
     tries[:] = [()]
     assert main(["jobs", "logs", str(world.out)]) == 2
     assert "the log cannot be read: no network" in capfd.readouterr().err

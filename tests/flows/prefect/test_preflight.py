@@ -178,7 +178,7 @@ def test_runs_that_a_training_cannot_go_on_from(planned, examples, tmp_path, cha
     origin = write_run(tmp_path / "origin", examples, **changes)
     with pytest.raises(UserError, match=message):
         continued(planned[0], origin, examples)
-    with pytest.raises(UserError, match=r"begin_with: .*none is not there"):
+    with pytest.raises(UserError, match=r"begin_with: .*none does not exist"):
         continued(planned[0], tmp_path / "none", examples)
 
 

@@ -76,11 +76,13 @@ def test_runs_that_went_on_from_others_are_compared_alone_and_it_is_said(pair, t
     dense, sparse = pair
     origin = {"steps_counted": 1200, "keep_moments": True}
     edit_config(dense, origin=origin)
-    with pytest.raises(UserError, match=r"went on after 1,200 steps of an optimizer and .*after 0"):
+    with pytest.raises(
+        UserError, match=r"continued after 1,200 steps of an optimizer and .*after 0"
+    ):
         make_report(pair, tmp_path / "out")
     edit_config(sparse, origin=origin)
     cautions = make_report(pair, tmp_path / "out").report["summary"]["cautions"]
-    assert cautions[0].startswith("Both models went on from others after 1,200 steps")
+    assert cautions[0].startswith("Both models continued from others after 1,200 steps")
 
 
 def test_a_report_by_an_older_statistic_is_not_taken_for_this_one(pair, tmp_path, monkeypatch):

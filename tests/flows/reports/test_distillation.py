@@ -167,7 +167,7 @@ def test_students_that_differ_stand_side_by_side(runs, student, tmp_path):
     }
     verdict = data["summary"]["verdict"]
     assert "(init True, soft_weight 0.25) keeps 30%" in verdict
-    assert verdict.endswith("the best of 2 students, for which the interval does not allow")
+    assert verdict.endswith("the best of 2 students, which the interval does not consider")
 
 
 def test_what_as_many_steps_alone_gain_stands_beside(runs, student, long, tmp_path):
@@ -227,8 +227,8 @@ def test_a_student_and_a_long_baseline_may_have_another_seed(runs, long, tmp_pat
     assert one["pooled"]["share"]["value"] == pytest.approx(0.3)
     assert (one["seeds"], data["long_baseline"]["seeds"]) == ([7], [5])
     assert data["summary"]["seeds"] == (
-        "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. How much "
-        "another one would change is not in the intervals."
+        "Seeds: 0 of the teacher, 7 of distilled mt5-base, 5 of mt5-base, 2,000 steps. "
+        "Intervals do not include the variation between seeds."
     )
     assert data["summary"]["seeds"] in (tmp_path / "report" / "distillation.html").read_text()
 
@@ -262,8 +262,8 @@ def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):
     batch = made("batch", train={**train, "batch_size": 64})
     cases = [
         ([others], [], "--student .*others were evaluated on different documents"),
-        ([dense], [], "--student .*baseline has no teacher: give what mswitch distill made"),
-        ([sparse], [], "has no teacher: give what mswitch distill made"),
+        ([dense], [], "--student .*baseline has no teacher: give a run of mswitch distill"),
+        ([sparse], [], "has no teacher: give a run of mswitch distill"),
         ([of_other], [], "--student .*other had another teacher than --teacher .*candidate"),
         ([early], [], "learned from step 200 of --teacher .*, which ended at 1,000"),
         (

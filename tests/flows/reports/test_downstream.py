@@ -136,7 +136,7 @@ def test_macro_f1_has_no_mean_over_languages_with_one_true_class(tmp_path, sever
             tuned(tmp_path / name, 9, name, answer=answer, task={"metrics": ["macro_f1"]})
             for name in "ab"
         ]
-        with pytest.raises(UserError, match="macro_f1 has no mean over languages: give the task"):
+        with pytest.raises(UserError, match="macro_f1 has no mean over languages: add"):
             compare(*alone, tmp_path / "alone")
     # Languages with one class are judged, by exchange: a tenth of 40 rows is not certain.
     by_lang = {each["lang"]: each["results"] for each in data["languages"]}
@@ -240,7 +240,7 @@ def test_a_task_of_free_text_has_no_majority_and_names_its_signature(tmp_path):
         ({"right": 0}, {"right": 0}, "No score reaches 5 of 100"),
         ({"task": {"name": "language_of"}}, {"task": {"name": "language_of"}}, "The labels are"),
         ({"split": "validation"}, {"split": "validation"}, "These are figures of validation"),
-        ({}, {}, "No model trained from scratch stands beside"),
+        ({}, {}, "No model trained from scratch was given"),
         ({"reads": (80, 160)}, {}, "Test was read from several steps of mt5-tiny"),
         ({}, {"reads": (160, 160)}, "Test was read 2 times by mswitch-tiny, for 1 way of decoding"),
         ({}, {"origin": 1600}, "mt5-tiny began with step 400 .* mswitch-tiny with step 1,600"),
@@ -320,9 +320,9 @@ REFUSED = [
     ([{"origin": n} for n in (1, 2, 3)], {}, "from the steps of pretraining"),
     ([{}], {"task": "none"}, "has no predictions of none: choose among toy"),
     ([{}], {"split": "validation"}, r"no predictions of validation \(test is there\)"),
-    ([{"seed": 0}, {"seed": 1}], {}, r"with the seeds \[0\] and \[0, 1\]: give both with the same"),
+    ([{"seed": 0}, {"seed": 1}], {}, r"with the seeds \[0\] and \[0, 1\]: give runs with the same"),
     ([{"seed": 2, "origin": 1}, {"seed": 2, "origin": 1}], {}, "both fine-tuned from step 1: give"),
-    ([{"seed": 0}, {"seed": 2}], BOTH, r"with the seeds \[0, 1\] and \[0, 2\]: give both with the"),
+    ([{"seed": 0}, {"seed": 2}], BOTH, r"with the seeds \[0, 1\] and \[0, 2\]: give runs with the"),
     ([{"seed": 0}, {"seed": 2}, {"seed": 2}], BOTH, "were both fine-tuned with seed 2: give one"),
     ([{"seed": 0}, {"seed": 1, "batch_size": 9}], BOTH, r"train.batch_size \(8 and 9\)"),
     ([{"seed": 0}, {"seed": 1, "origin_hash": "0"}], BOTH, "began with different models: give"),
@@ -379,7 +379,7 @@ def test_a_run_without_usable_predictions_is_refused(tmp_path):
     (sparse / "selected.json").write_text('{"step": 80, "values": {}}')
     refused("predicted test with step 160, and step 80 is selected")
     (sparse / "predictions" / "other").mkdir()
-    refused("has predictions of other, toy: give --task and one")
+    refused("has predictions of other, toy: choose by --task")
     (sparse / "_COMPLETED").unlink()
     refused("is still in training")
     refused("is not a training run", tmp_path, sparse)
@@ -462,7 +462,7 @@ def test_a_report_refuses_what_is_not_of_its_runs(tmp_path):
         ([tmp_path / "other"], r"--downstream .*other: its runs were not fine-tuned from"),
         ([good, good], "are of the same task: give one"),
         ([tmp_path / "nothing"], "give a comparison of fine-tuned runs"),
-        ([tmp_path / "page"], "is of one run: give what `mswitch report downstream`"),
+        ([tmp_path / "page"], "is of one run: give an output of `mswitch report"),
     ):
         with pytest.raises(UserError, match=message):
             write_report(*runs, tmp_path / "report", FEW, downstream=given)

@@ -82,9 +82,9 @@ def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more
 def test_rates_that_depend_on_the_steps_are_told(mixture):
     free = {"max_epochs": None}
     for other in (free, {"tasks": {"a": {"mixture": free}}}, {}):
-        assert "is not trained anew" in horizon_note("95", other)
+        assert "is not trained again" in horizon_note("95", other)
     note = horizon_note("95", mixture)
-    assert "is not trained anew" not in note
+    assert "is not trained again" not in note
     assert "with max_epochs the rates of languages do: a shorter run would have seen" in note
 
 

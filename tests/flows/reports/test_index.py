@@ -208,6 +208,6 @@ def test_wrong_places_are_named(place, tmp_path):
     with pytest.raises(UserError, match="has no finished report below it"):
         write_index(tmp_path / "empty")
     (place / "index.html").write_text("mine")
-    with pytest.raises(UserError, match=r"an index.html that is not one of reports"):
+    with pytest.raises(UserError, match=r"an index.html that is not an index of reports"):
         write_index(place)
     assert (place / "index.html").read_text() == "mine"

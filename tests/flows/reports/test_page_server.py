@@ -155,6 +155,6 @@ def test_what_cannot_be_served_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("MSWITCH_SERVE_TOKEN", "p€")
     assert main(["serve", "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "the token in MSWITCH_SERVE_TOKEN has other characters" in said
-    assert "none is not a directory: give --storage" in said
+    assert "the token in MSWITCH_SERVE_TOKEN has characters" in said
+    assert "none is not a directory: give the directory of reports" in said
     assert "cannot answer at 203.0.113.7, port 4280" in said

@@ -145,7 +145,7 @@ REFUSED = [
     ),
     (
         lambda runs: [edit_config(run, eval_steps=[1, 200]) for run in runs],
-        "evaluated at 2 steps, a speed-up needs at least 3",
+        "evaluated at 2 steps, but a speed-up needs at least 3",
     ),
     (the_same_run, "are both .*: give two runs, the dense one as baseline"),
 ]

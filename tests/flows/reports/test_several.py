@@ -174,7 +174,7 @@ def other_mixture(baselines, candidates):
         ),
         (
             lambda baselines, candidates: (baselines[:2], candidates),
-            "trained with seed 2, and no --baseline was: train one with",
+            "trained with seed 2, but no --baseline was: train one with",
         ),
         (two_baselines, r"--baseline .* differ in more than their seed \(preset\): give the runs"),
         (other_documents, "evaluated on different documents: evaluate all with the same"),
@@ -209,7 +209,7 @@ def test_figures_of_held_out_text_are_on_every_page_and_identify_it(runs, other,
     write_report(baselines, [*candidates, other], tmp_path / "out", few, **options)
     said = [
         "Languages with at least 50 held-out documents: 0 of 6.",
-        "63% of the training text is of one source (<b>.example); in the median language the "
+        "63% of the training text is from one source (<b>.example); in the median language the "
         "largest source has 50%. Of the held-out text 4.1% recurs in training text, by windows of "
         "40 bytes; most in Swahili, 19.0%.",
     ]
