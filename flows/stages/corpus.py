@@ -156,6 +156,7 @@ def fit(
     stop_words: str = "",
     weights: str = "",
     max_weight: Annotated[int, Ge(2), Le(100)] = 5,
+    cluster_size: str = "cluster_size",
     html: str = "",
     json: Json = False,
 ) -> int:
@@ -181,6 +182,8 @@ def fit(
         weights: another CSV to write, for `examples build --weights`: documents of clusters of a
             size of which these limits drop fewer than of all come more often in training.
         max_weight: how often at most.
+        cluster_size: the column with the size of these clusters, such as minhash_cluster_size where
+            the corpus keeps that of its input.
         html: a page to write, or its URL: what each rule drops of each language before and after,
             and pages that a limit newly drops or keeps.
     """
@@ -198,6 +201,7 @@ def fit(
         stop_words=stop_words,
         weights=weights,
         max_weight=max_weight,
+        cluster_size=cluster_size,
         samples=SAMPLES if html else 0,
     )
     if html:
