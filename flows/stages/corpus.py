@@ -155,6 +155,7 @@ def fit(
     stop_words: str = "",
     weights: str = "",
     max_weight: Annotated[int, Ge(2), Le(100)] = 5,
+    cluster_size: str = "cluster_size",
     html: str = "",
     json: Json = False,
 ) -> int:
@@ -182,6 +183,8 @@ def fit(
             the size of their cluster of near-duplicates, if these limits drop fewer documents of
             that size than of all.
         max_weight: most repetitions of a document in --weights.
+        cluster_size: column with the size of these clusters, such as minhash_cluster_size if the
+            corpus keeps that of its input.
         html: a page to write, or its URL: drops of each rule and language before and after, and
             pages that a limit newly drops or keeps.
     """
@@ -199,6 +202,7 @@ def fit(
         stop_words=stop_words,
         weights=weights,
         max_weight=max_weight,
+        cluster_size=cluster_size,
         samples=SAMPLES if html else 0,
     )
     if html:

@@ -8,6 +8,7 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.ledger import ERROR, RULE_ERROR, Ledger
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
+from mswitch.pipelines.crawl.columns import parse_columns
 from mswitch.pipelines.crawl.fields import Reading, map_fields
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.http_response import Reserved
@@ -151,6 +152,7 @@ def read_file(
         config.drop_metadata_lines,
         config.html_main_content,
         map_fields(config.field),
+        parse_columns(config.keep),
     )
     return read_pages(file, reading, reserved, blocked)
 

@@ -21,6 +21,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.append import merge_addition, open_for_addition
 from mswitch.pipelines.corpus.build_warnings import (
     describe_nothing,
+    say_labels,
     say_what_dropped_half,
     warn_of_drops,
     warn_of_files,
@@ -41,6 +42,7 @@ from mswitch.pipelines.corpus.change import (
 from mswitch.pipelines.corpus.config import CorpusConfig, refuse_recipe_object
 from mswitch.pipelines.corpus.from_corpus import BuildFromCorpus, list_shard_inputs, open_source
 from mswitch.pipelines.corpus.job import prepare_job
+from mswitch.pipelines.corpus.kept_columns import resolve_columns
 from mswitch.pipelines.corpus.ledger import Ledger, check_accounts, sum_drops
 from mswitch.pipelines.corpus.phases import Build
 from mswitch.pipelines.corpus.recipe import Recipe
@@ -58,6 +60,7 @@ from mswitch.pipelines.outputs import (
     MANIFEST,
     config_hash,
     file_entry,
+    read_manifest,
     stage_output_anywhere,
     write_atomically,
 )
@@ -132,9 +135,14 @@ def build_corpus(
         # It starts while this process looks for input.
         start_server(recipe.preload)
     use_runner(runner, beam_options)
+    files = tuple(find_crawl_files(inputs)) if inputs else ()
+    base = str(source_corpus or (out if append else ""))
+    known = read_manifest(base, STAGE)["config"].get("keep", ()) if base else ()
+    resolved = resolve_columns(config, files, base, known, grows=append)
+    if resolved.keep:
+        config, recipe = resolved, resolved.load(source, str(badwords or ""))
     settings = config.settings(recipe, source)
     old = open_source(source_corpus, settings, recipe) if source_corpus else None
-    files = () if old else tuple(find_crawl_files(inputs))
     listed = list_shard_inputs(old[0]) if old else [_identify_input(file, out) for file in files]
 
     def run(staging: str, directory: str, base: Base | None = None) -> None:
@@ -196,6 +204,7 @@ def _assemble(
         )
     warn_of_drops(ledger)
     say_what_dropped_half(ledger, recipe)
+    say_labels(ledger)
     shards, fingerprints = build.write()
     manifest = {
         "inputs": [
@@ -269,6 +278,7 @@ def _compute_statistics(ledger: Ledger, shards: Sequence[dict[str, Any]]) -> dic
             "dropped": dict(sorted(lines.items())),
         },
         "dropped_languages": ledger.dropped_languages(),
+        **({"labels": dict(sorted(ledger.labels.items()))} if ledger.labels else {}),
     }
 
 

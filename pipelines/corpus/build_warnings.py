@@ -1,5 +1,6 @@
 """Warnings about the input: lost records, damaged files, pages without a date."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ from mswitch.pipelines.corpus.ledger import (
 from mswitch.pipelines.corpus.recipe import Recipe
 from mswitch.pipelines.corpus.rules.base import Rule, Step
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.crawl.columns import MAX_VALUE_BYTES
 from mswitch.pipelines.crawl.dates import ACCEPTED
 from mswitch.pipelines.crawl.fields import PUBLISHED, map_fields
 from mswitch.pipelines.crawl.files import CONVERT, CrawlFile
-from mswitch.pipelines.crawl.pages import UNREAD, read_field_names
+from mswitch.pipelines.crawl.pages import UNREAD, read_field_kinds
 from mswitch.pipelines.errors import printable
 from mswitch.pipelines.progress import say
 
@@ -77,7 +79,7 @@ def warn_of_files(
     if undated:
         first = undated[0][0]
         looked_for = ", ".join(map_fields(config.field)["timestamp"])
-        names = ", ".join(read_field_names(first, config.max_record_bytes))
+        names = ", ".join(read_field_kinds(first, config.max_record_bytes))
         say(
             "corpus",
             f"warning: {sum(count for _, count in undated):,} pages have no readable date "
@@ -86,6 +88,25 @@ def warn_of_files(
             f"fields of {first.name} are {names}; map one with --field timestamp=NAME; accepted "
             f"are {ACCEPTED}",
         )
+    lost = collections.Counter[str]()
+    for status in statuses:
+        lost.update(status.get("lost_values", {}))
+    if lost:
+        counts = describe_drops(dict(lost.most_common()))
+        say(
+            "corpus",
+            f"warning: values of kept columns that are empty now ({counts}): longer "
+            f"than {MAX_VALUE_BYTES:,} bytes, or of another type: give one with --keep NAME=string",
+        )
+
+
+def say_labels(ledger: Ledger) -> None:
+    """Print how often labels of the input agree with the identified languages."""
+    wrong = {pair: n for pair, n in ledger.labels.most_common() if len({*pair.split(" is ")}) > 1}
+    if pages := ledger.labels.total():
+        agree = f"{pages - sum(wrong.values()):,} of {pages:,} labels agree with the identified"
+        often = describe_drops(dict([*wrong.items()][:_NAMED])) or "none"
+        say("corpus", f"{agree} language; most frequent disagreements: {often}")
 
 
 def _say_forms(known: Sequence[tuple[CrawlFile, Mapping[str, Any]]]) -> None:

@@ -108,5 +108,8 @@ def _choose_size_category(documents: int) -> str:
 
 
 def _explain_column(column: str, recipe: Recipe) -> str:
+    paths = {kept.name: kept.path for kept in recipe.kept}
+    if column in paths:
+        return f"column `{paths[column]}` of the input; empty if a page has none"
     name = next((step.name for step in recipe.steps if column in step.columns), "")
     return COLUMN_MEANINGS.get(column, f"found by `{name}`")

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Le
 
@@ -16,6 +16,7 @@ from mswitch.pipelines.corpus.recipe_source import RecipeSource, read_source
 from mswitch.pipelines.corpus.recipes import PROFILES, RELEASES, ProfileName
 from mswitch.pipelines.corpus.rules.badwords import Mc4Release
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.crawl.columns import parse_columns
 from mswitch.pipelines.crawl.fields import map_fields
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
@@ -31,6 +32,9 @@ STEP_OPTIONS = (
     "min_lines",
     "min_long_line_characters",
     "language_threshold",
+    "language_from",
+    "language_labels",
+    "other_languages",
     "language_min_bytes",
     "language_max_bytes",
     "url_winner",
@@ -70,6 +74,12 @@ class CorpusConfig:
             mC4's 107, or all languages in profile `modern`.
         keep_und: keep pages whose language is uncertain, as language `und` (mC4 does); default:
             true, unless `languages` is given.
+        language_from: columns of the input that have the language, such as language,language_script
+            (their values are joined): BCP 47, or ISO 639-3 with its script. They are kept too.
+        language_labels: `trust` takes these labels in place of identification; a page without one
+            is `und`. `compare` identifies languages, and counts by language what labels say.
+        other_languages: keep pages in languages that the table lacks under their own code; default:
+            false, they are `und`.
         max_page_characters: maximum characters of a page; longer pages are dropped first (mC4:
             190,000).
         min_lines: fewest lines of a page (mC4: 3).
@@ -86,6 +96,9 @@ class CorpusConfig:
         field: fields of JSONL and Parquet that hold `text`, `url`, `timestamp` and `record_id`:
             entries such as text=content or url=page.link; None looks for the standard fields
             (docs/tutorials/your-own-crawl.md). Entries of one name are tried in turn.
+        keep: columns of JSONL and Parquet to keep in the corpus, such as language_score,dump; or
+            `all`, except those with parts of the page. Their types (bool, int64, float64, string)
+            are the input's, unless an entry gives one: dump=string.
         html_main_content: take only the main content of HTML, without navigation and footers.
             mC4 reads WET, which has all text; this concerns WARC and ARC.
         max_record_bytes: maximum bytes of a record; larger ones are dropped unread. Not in mC4.
@@ -109,6 +122,9 @@ class CorpusConfig:
     dedup_scope: DedupScope | None = None
     languages: tuple[str, ...] | None = None
     keep_und: bool | None = None
+    language_from: str | None = None
+    language_labels: Literal["trust", "compare"] | None = None
+    other_languages: bool | None = None
     max_page_characters: AtLeastOne | None = None
     min_lines: AtLeastOne | None = None
     min_long_line_characters: AtLeastZero | None = None
@@ -118,6 +134,7 @@ class CorpusConfig:
     validation_per_mille: Annotated[int, Ge(0), Le(999)] = 1
     min_validation_documents: AtLeastZero = 0
     field: tuple[str, ...] | None = None
+    keep: tuple[str, ...] | None = None
     html_main_content: bool = True
     max_record_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 16 << 20
     shard_bytes: Annotated[int, Ge(1), Le(1 << 30)] = 128 << 20
@@ -133,8 +150,12 @@ class CorpusConfig:
                 f"dedup_scope is {self.dedup_scope}: profile {self.profile} has {', '.join(scopes)}"
             )
         if self.languages is not None:
-            given = [code for entry in self.languages for code in entry.split(",") if code]
-            object.__setattr__(self, "languages", parse_codes(given))
+            object.__setattr__(self, "languages", parse_codes(_split(self.languages)))
+        if self.keep is not None:
+            object.__setattr__(self, "keep", tuple(_split(self.keep)))
+            parse_columns(self.keep)
+        if self.language_labels and not self.language_from:
+            raise UserError("--language-labels needs the columns with labels: give --language-from")
         refuse_recipe_object(self.recipe)
         map_fields(self.field)
         if self.keep_und is None:
@@ -186,7 +207,9 @@ class CorpusConfig:
                 changes[step][option] = value
         for step, fields in _parse_changes(self.set, recipe.change(changes)).items():
             changes[step] |= fields
-        return recipe.change(changes)
+        recipe = recipe.change(changes)
+        kept = [column for column in parse_columns(self.keep) if column.kind]
+        return dataclasses.replace(recipe, kept=kept) if kept else recipe
 
     def replaced(self, recipe: Recipe, source: RecipeSource) -> Iterator[str]:
         """Yield a line for each setting of a user's recipe that an option replaces."""
@@ -209,13 +232,18 @@ class CorpusConfig:
         recipe = recipe or self.load(source)
         settings = identifying_settings(self)
         for name in (*STEP_OPTIONS, "languages", "keep_und", "set", "recipe"):
-            del settings[name]
+            settings.pop(name, None)  # later fields are omitted at their default
         settings["steps"] = {step.name: step.settings() for step in recipe.steps}
         if source:
             settings = {name: value for name, value in settings.items() if name not in _CHOICES}
             return {**settings, "recipe": {"name": recipe.name, "sha256": source.sha256}}
         settings["dedup_scope"] = self.dedup_scope or next(iter(PROFILES[self.profile]))
         return settings
+
+
+def _split(entries: Iterable[str]) -> list[str]:
+    """Split entries at commas."""
+    return [part for entry in entries for part in entry.split(",") if part]
 
 
 def refuse_recipe_object(value: object) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus
 from mswitch.pipelines.corpus.rules.quality import (
@@ -51,7 +52,6 @@ _FREQUENT_WORDS = 10_000
 _UNSPACED_SHARE = 0.5
 #: Format characters that are part of words, as in Persian and Hindi.
 _JOINERS = "\u200c\u200d"
-_CLUSTER_SIZE = "cluster_size"
 #: Fewest documents for which a share is more than chance.
 _FEWEST_OF_SIZE = 100
 #: By chance, one in 1,000 tests has a larger chi squared (one degree of freedom). Each size has a
@@ -76,6 +76,7 @@ def fit_thresholds(
     stop_words: str | Path = "",
     weights: str | Path = "",
     max_weight: int = 5,
+    cluster_size: str = "cluster_size",
     samples: int = 0,
 ) -> dict[str, Any]:
     """Write limits by language as a CSV for `GopherQuality.thresholds`, and optional other CSVs.
@@ -94,6 +95,7 @@ def fit_thresholds(
         weights: another CSV: how often to train on documents, by language and size of their cluster
             of near-duplicates (`fit_weights`), under the new limits.
         max_weight: the largest weight.
+        cluster_size: column of `corpus` with the size of these clusters.
         samples: number of documents to show that each limit newly drops or keeps.
 
     Returns:
@@ -102,7 +104,7 @@ def fit_thresholds(
         for all (`before`) and its own (`after`). With samples, also what each reason
         `newly_dropped` and `newly_kept`.
     """
-    policy, crawl = read_columns(corpus, (_CLUSTER_SIZE,) if weights else ())
+    policy, crawl = read_columns(corpus, (cluster_size,) if weights else ())
     good = read_columns(reference)[1] if reference else crawl
     for place, columns in ((corpus, crawl), (reference or corpus, good)):
         if len(columns.get(ENGLISH, {}).get("words", ())) < min_documents:
@@ -129,7 +131,7 @@ def fit_thresholds(
         for lang, (_, after) in reasons.items():
             if len(after) >= min_documents:
                 dropped = np.array([reason is not None for reason in after])
-                steps = fit_weights(crawl[lang][_CLUSTER_SIZE], dropped, max_weight)
+                steps = fit_weights(crawl[lang][cluster_size], dropped, max_weight)
                 rows += [(lang, *step) for step in steps]
         write_atomically(weights, _format_csv(rows))
     news = _sample(corpus, reasons, samples) if samples else {}
@@ -361,10 +363,15 @@ def _read(corpus: Corpus, more: Sequence[str]) -> Iterator[tuple[str, Columns]]:
         yield (
             shard.lang,
             {
-                name: np.concatenate([batch[column].to_numpy() for batch in batches])
+                name: np.concatenate([_to_numpy(batch[column]) for batch in batches])
                 for column, name in columns.items()
             },
         )
+
+
+def _to_numpy(column: pa.Array) -> np.ndarray:
+    """Return a column; a missing size of a cluster is that of a single page."""
+    return (column.fill_null(1) if column.null_count else column).to_numpy()
 
 
 def _find_least_score(scores: np.ndarray) -> float:

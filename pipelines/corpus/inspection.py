@@ -9,6 +9,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.apply_rules import ask, call_step, make_edit, read_file
 from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.dedup.base import Dedup
+from mswitch.pipelines.corpus.kept_columns import resolve_columns
 from mswitch.pipelines.corpus.ledger import RULE_ERROR
 from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.rules.base import Edit, Rule
@@ -72,6 +73,7 @@ def find_page(
     if place:
         # Samples name files without folders.
         files = [file for file in files if file.name == storage.name_of(place[1])]
+    config = resolve_columns(config, files)
     for file in files:
         for page in read_file(file, config, asking("response_reason"), asking("url_reason")):
             at_place = place and page.source.rpartition("@")[2] == place[2]

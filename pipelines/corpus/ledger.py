@@ -13,6 +13,7 @@ from mswitch.pipelines.corpus.dedup.base import Dedup
 from mswitch.pipelines.corpus.fingerprints import fingerprint
 from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.language_rule import LABEL, LanguageRule
 from mswitch.pipelines.outputs import write_atomically
 from mswitch.pipelines.records import Page, Rejected
 
@@ -47,6 +48,7 @@ class Ledger:
         languages: drops by language and reason, if the language was known.
         places: offsets, in one file, of the first records that its reader dropped, by reason.
         notes: notes of rules on pages that they dropped, by rule.
+        labels: numbers of pages by label and identified language, such as `nl is de`.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Ledger:
             collections.Counter
         )
         self.places: dict[str, list[int]] = collections.defaultdict(list)
+        self.labels: collections.Counter[str] = collections.Counter()
         self.notes: dict[str, list[Mapping[str, Any]]] = collections.defaultdict(list)
         self._samples: dict[str, dict[str, dict[str, str]]] = collections.defaultdict(dict)
         self._bounds: dict[str, str] = {}
@@ -76,6 +79,9 @@ class Ledger:
     ) -> list[int]:
         """Count pages by a step's reasons to drop them; return the positions of kept pages."""
         kept = []
+        if isinstance(step, LanguageRule) and step.language_from:
+            labels = [(page.columns.pop(LABEL, ""), page.lang) for page in pages]
+            self.labels.update(f"{label} is {lang}" for label, lang in labels if label)
         for number, (page, reason) in enumerate(zip(pages, reasons, strict=True)):
             if reason is None:
                 kept.append(number)
@@ -137,6 +143,7 @@ class Ledger:
             "dropped": {stage: dict(reasons) for stage, reasons in self.dropped.items()},
             "lines": dict(self.lines),
             "languages": {lang: dict(reasons) for lang, reasons in self.languages.items()},
+            "labels": dict(self.labels),
             "samples": {reason: self._find_smallest(reason) for reason in self._samples},
             "notes": dict(self.notes),
         }
@@ -149,6 +156,7 @@ class Ledger:
         self.lines.update(other["lines"])
         for lang, reasons in other["languages"].items():
             self.languages[lang].update(reasons)
+        self.labels.update(other.get("labels", {}))
         for reason, samples in other["samples"].items():
             self._add_samples(reason, samples)
         for rule, notes in other["notes"].items():

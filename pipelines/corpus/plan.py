@@ -13,6 +13,7 @@ from mswitch.pipelines.corpus.config import CorpusConfig
 from mswitch.pipelines.corpus.dedup.key_files import choose_bits, choose_shared_bits
 from mswitch.pipelines.corpus.fingerprints import FINGERPRINT_BYTES
 from mswitch.pipelines.corpus.job import prepare_job
+from mswitch.pipelines.corpus.kept_columns import resolve_columns
 from mswitch.pipelines.corpus.ledger import describe_drops, sum_drops
 from mswitch.pipelines.corpus.output_shards import plan_shards, write_shard
 from mswitch.pipelines.corpus.phases import Build
@@ -105,6 +106,7 @@ def plan_build(
         raise UserError("give at least one worker, and a rate above 0")
     files = find_crawl_files(inputs)
     middle = sorted(files, key=lambda file: file.size_bytes)[len(files) // 2]
+    config = resolve_columns(config, files)
     source = config.source()
     recipe = config.load(source)
     shown = storage.hide_secrets(middle.path)

@@ -13,6 +13,7 @@ from mswitch.pipelines.corpus.dedup.lines import LineDedup
 from mswitch.pipelines.corpus.dedup.urls import UrlDedup
 from mswitch.pipelines.corpus.rules.base import Edit, Rule, Step
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
+from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import DOCUMENT_SCHEMA
 
@@ -53,6 +54,7 @@ class Recipe:
         finish: rules that see only the lines that a page keeps.
         on_error: what to do if a rule raises an exception: `fail` ends the build with an error that
             names the page, `drop` drops the page with reason `rule_error`.
+        kept: columns of the input that documents keep; a build sets it (`CorpusConfig.keep`).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Recipe:
     dedup: Sequence[Dedup | Rule] = dataclasses.field(default_factory=lambda: [UrlDedup()])
     finish: Sequence[Rule] = ()
     on_error: Literal["fail", "drop"] = "fail"
+    kept: Sequence[Column] = ()
 
     def __post_init__(self):
         for name in ("ingest", "dedup", "finish"):
@@ -98,6 +101,10 @@ class Recipe:
                 if column in fields:
                     self._refuse(f"{step.name} adds column {column}, which already exists")
                 fields[column] += 1
+        for column in self.kept:
+            if column.name in fields:
+                self._refuse(f"--keep {column.path}: column {column.name} already exists: omit it")
+            fields[column.name] += 1
 
     def _check_order(self) -> None:
         edits = [isinstance(step, Edit) for step in self.ingest]
@@ -162,7 +169,7 @@ class Recipe:
     def documents(self) -> pa.Schema:
         """Columns of the corpus, whose rows are sorted by `id` within a shard."""
         steps = [*self.dedups, *self.ingest, *self.marks, *self.finish]
-        added = _list_fields(steps)
+        added = [*_list_fields(steps), *self._kept_fields]
         # The many columns of quality come last.
         return pa.schema([*DOCUMENT_SCHEMA, *sorted(added, key=lambda f: f.name.startswith("q_"))])
 
@@ -173,12 +180,17 @@ class Recipe:
         stored = [field.with_nullable(True) for step in self.dedups for field in step.stored]
         return pa.schema([*_STORED, *stored, *self.added_columns])
 
+    @property
+    def _kept_fields(self) -> list[pa.Field]:
+        return [pa.field(column.name, column.kind) for column in self.kept]
+
     @functools.cached_property
     def added_columns(self) -> list[pa.Field]:
-        """Columns that the rules of ingest and `marks` add to documents."""
+        """Columns that reading and the rules of ingest and `marks` add to documents."""
         labels = [DOCUMENT_SCHEMA.field(name) for name in ("lang", "lang_score")]
         by_ingest = any(isinstance(step, LanguageRule) for step in self.ingest)
-        return [*(labels if by_ingest else ()), *_list_fields([*self.ingest, *self.marks])]
+        added = _list_fields([*self.ingest, *self.marks])
+        return [*(labels if by_ingest else ()), *added, *self._kept_fields]
 
     @functools.cached_property
     def runs(self) -> pa.Schema:

@@ -14,8 +14,9 @@ from mswitch.pipelines.corpus.recipe import READ
 from mswitch.pipelines.crawl.pages import UNREAD
 from mswitch.pipelines.records import SPLITS
 
-#: Numbers of pages of these kinds in a file, and the published corpus whose fields it has.
-_NOTED = ("undated", "made_urls", "corrected_charsets", "form")
+#: Numbers of pages of these kinds in a file, the published corpus whose fields it has, and numbers
+#: of dropped values by kept column.
+_NOTED = ("undated", "made_urls", "corrected_charsets", "form", "lost_values")
 
 
 @dataclasses.dataclass(frozen=True)

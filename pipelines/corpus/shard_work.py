@@ -26,6 +26,7 @@ from mswitch.pipelines.corpus.recipe import READ, Recipe
 from mswitch.pipelines.corpus.removed import load_removed
 from mswitch.pipelines.corpus.rules.words import chunks
 from mswitch.pipelines.corpus.validation_split import is_validation
+from mswitch.pipelines.crawl.columns import LOST
 from mswitch.pipelines.crawl.fields import MADE_URL
 from mswitch.pipelines.crawl.files import CrawlFile
 from mswitch.pipelines.crawl.rows import UNDATED
@@ -53,6 +54,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
     ledger = Ledger(job.config.rejected_per_reason, recipe.stages, _make_mask(recipe))
     pages = lines = text_bytes = undated = made = corrected = 0
     form = ""
+    lost = collections.Counter[str]()
     columns = {name: _COMPRESSION.get(name, "none") for name in recipe.pages.names}
     with (
         storage.publish(job.work.pages(shard)) as temporary,
@@ -68,6 +70,8 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
         for batch in _make_batches(_read(file, job, ledger)):
             corrected += sum(page.declared_charset not in ("", page.charset) for page in batch)
             form = form or batch[0].form
+            for page in batch if recipe.kept else ():
+                lost.update(page.columns.get(LOST, ()))
             rows = list(_ingest(batch, recipe, ledger))
             if not rows:
                 continue
@@ -85,6 +89,7 @@ def ingest_shard(numbered: tuple[int, CrawlFile], job: Job) -> dict[str, Any]:
         "undated": undated,
         "made_urls": made,
         "form": form,
+        "lost_values": dict(sorted(lost.items())),
         "corrected_charsets": corrected,
     }
     places = {reason: ledger.places[reason] for reason in sorted(ledger.places)}
@@ -121,6 +126,8 @@ def _make_batches(pages: Iterable[Page]) -> Iterator[list[Page]]:
     for page in pages:
         batch.append(page)
         size += len(page.utf8)
+        if page.columns:  # kept columns of the input
+            size += sum(len(v) for v in page.columns.values() if isinstance(v, str))
         if size >= BATCH_BYTES or len(batch) >= BATCH_PAGES:
             yield batch
             batch, size = [], 0

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 
 #: Fields to search for each part of a page; the first with a value counts. A dot leads into an
@@ -74,6 +75,7 @@ class Reading(NamedTuple):
         drop_metadata_lines: whether to drop lines of text that look like WARC headers.
         html_main_content: whether to take only the main content of HTML.
         fields: fields of JSONL and Parquet with each part of a page; see `map_fields`.
+        keep: further columns of JSONL and Parquet to keep.
         made_url: beginning of the URL made for a row without one.
         form: published corpus whose fields the file has, or "".
     """
@@ -82,6 +84,7 @@ class Reading(NamedTuple):
     drop_metadata_lines: bool = True
     html_main_content: bool = True
     fields: Mapping[str, Sequence[str]] = STANDARD_FIELDS
+    keep: Sequence[Column] = ()
     made_url: str = MADE_URL
     form: str = ""
 

@@ -1,16 +1,18 @@
 """Reads pages from JSON Lines: one object per line, plain, gzip or zstd."""
 
 import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from mswitch.pipelines.crawl.columns import find_kind, join_kinds
 from mswitch.pipelines.crawl.decompression import (
     DamagedStreamError,
     Members,
     open_input,
 )
-from mswitch.pipelines.crawl.fields import Reading, list_field_names
+from mswitch.pipelines.crawl.fields import Reading, find_value, list_field_names
 from mswitch.pipelines.crawl.files import BYTE_ORDER_MARK
 from mswitch.pipelines.crawl.rows import make_page_from_fields
 from mswitch.pipelines.records import Page, Rejected
@@ -51,13 +53,17 @@ def read_json_lines(path: str, name: str, reading: Reading) -> Iterator[Page | R
             yield Rejected("read", "damaged", f"{name}@{stream.tell()}", detail=detail)
 
 
-def read_field_names(path: str, max_bytes: int) -> list[str]:
-    """Return the fields of the first object that is not longer than `max_bytes`."""
+def read_field_kinds(path: str, max_bytes: int, rows: int) -> dict[str, str]:
+    """Return the kinds of the fields of the first objects that are not longer than `max_bytes`."""
+    kinds: dict[str, str] = {}
     with open_input(path) as file, contextlib.suppress(DamagedStreamError):
-        for _, line in read_lines(Members(file).open().buffered(), max_bytes):
-            if line is not None and not isinstance(row := _parse(line, ""), Rejected):
-                return list_field_names(row)
-    return []
+        lines = read_lines(Members(file).open().buffered(), max_bytes)
+        parsed = (_parse(line, "") for _, line in lines if line is not None)
+        objects = (row for row in parsed if not isinstance(row, Rejected))
+        for row in itertools.islice(objects, rows):
+            for name in list_field_names(row):
+                kinds[name] = join_kinds(kinds.get(name, ""), find_kind(find_value(row, name)))
+    return kinds
 
 
 def read_lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:

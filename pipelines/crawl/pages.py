@@ -70,12 +70,18 @@ def read_pages(
                 yield record_to_page(record, file.name, reading, reserved)
 
 
-def read_field_names(file: CrawlFile, max_record_bytes: int) -> list[str]:
-    """Return the fields of a JSONL or Parquet file."""
+def read_field_kinds(file: CrawlFile, max_record_bytes: int, rows: int = 1) -> dict[str, str]:
+    """Return the fields of a JSONL or Parquet file and their kinds; of another file, none.
+
+    The fields of JSONL are those of its first `rows`. A field without a value has kind "".
+    """
     with storage.fetch(file.path) as path:
-        if (file.format or detect_format(path)) == "parquet":
-            return parquet.read_column_names(str(path))
-        return json_lines.read_field_names(str(path), max_record_bytes)
+        format = file.format or detect_format(path)
+        if format == "parquet":
+            return parquet.read_column_kinds(str(path))
+        if format == "jsonl":
+            return json_lines.read_field_kinds(str(path), max_record_bytes, rows)
+    return {}
 
 
 def _get_url(record: Record | Damage) -> str:

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -33,6 +33,10 @@ MAX_COLUMN_BYTES = 2 << 30
 #: Minimum size of a row; it limits how many unreadable rows a file is believed to have.
 MIN_ROW_BYTES = 4
 
+#: Kinds of columns (`columns.KINDS`) by Parquet's types; others are text.
+_KINDS = {"BOOLEAN": "bool", "INT32": "int64", "INT64": "int64", "FLOAT": "float64",
+          "DOUBLE": "float64"}  # fmt: skip
+
 #: Exceptions from reading a damaged file: of Thrift, missing codecs, absurd allocations and others.
 _DAMAGE = (pa.ArrowException, OSError, EOFError, MemoryError, ValueError)
 
@@ -58,7 +62,9 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
             reading = reading.recognize(names)
             fields = reading.fields
             looked_for = dict.fromkeys(path for paths in fields.values() for path in paths)
-            wanted = [path for path in looked_for if path in names]
+            kept = dict.fromkeys(column.path for column in reading.keep)
+            lenient = kept.keys() - looked_for.keys()
+            wanted = [path for path in looked_for | kept if path in names]
             strings = [
                 column.path
                 for column in map(columns.column, range(len(columns)))
@@ -97,7 +103,7 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
                     if text_bytes > BOMB_BYTES and text_bytes > MAX_RATIO * size:
                         yield _reject("damaged", source, "it expands beyond reason")
                         return
-                    yield _make_page(row, source, reading)
+                    yield _make_page(row, source, reading, lenient)
                 if at < first + rows:
                     lacking = first + rows - at
                     yield from unread.reject("damaged", at, lacking, f"{lacking} rows lack")
@@ -108,10 +114,14 @@ def read_table(path: str, name: str, reading: Reading) -> Iterator[Page | Reject
                 first += rows
 
 
-def read_column_names(path: str) -> list[str]:
-    """Return the paths of all columns of a file that can be read."""
+def read_column_kinds(path: str) -> dict[str, str]:
+    """Return the kinds of all columns of a file that can be read, by their paths."""
     with open_input(path) as raw:
-        return _list_paths(_open(raw).schema)
+        columns = _open(raw).schema
+    leaves = [columns.column(number) for number in range(len(columns))]
+    plain = {leaf.path: leaf for leaf in leaves if leaf.logical_type.type in ("NONE", "INT")}
+    kinds = {path: _KINDS.get(leaf.physical_type, "string") for path, leaf in plain.items()}
+    return {path: kinds.get(path, "string") for path in _list_paths(columns)}
 
 
 def _list_paths(columns: pq.ParquetSchema) -> list[str]:
@@ -160,9 +170,17 @@ def _find_too_large(file: pq.ParquetFile, number: int, wanted: Sequence[str]) ->
     return ""
 
 
-def _make_page(row: Mapping[str, Any], source: str, reading: Reading) -> Page | Rejected:
+def _make_page(
+    row: Mapping[str, Any], source: str, reading: Reading, lenient: Collection[str]
+) -> Page | Rejected:
+    """Return the page of a row; `lenient` columns may contain other bytes than UTF-8."""
     try:
-        values = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
+        values = {
+            k: v.decode(errors="surrogateescape" if k in lenient else "strict")
+            if isinstance(v, bytes)
+            else v
+            for k, v in row.items()
+        }
     except UnicodeDecodeError as error:
         return _reject("bad_utf8", source, str(error))
     return make_page_from_fields(values, source, reading)

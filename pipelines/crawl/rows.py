@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mswitch.pipelines.crawl import dates
+from mswitch.pipelines.crawl.columns import LOST, convert_value
 from mswitch.pipelines.crawl.fields import (
     STANDARD_FIELDS,
     Reading,
@@ -63,7 +64,19 @@ def make_page_from_fields(row: Mapping[str, Any], source: str, reading: Reading)
     _, record_id = _find_first_value(row, fields["record_id"])
     timestamp = dates.format_date(moment)
     micros = dates.to_micros(moment)
-    return Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
+    page = Page(url, utf8, timestamp, micros, source, _clean(record_id), form=reading.form)
+    if reading.keep:
+        _keep_columns(page, row, reading)
+    return page
+
+
+def _keep_columns(page: Page, row: Mapping[str, Any], reading: Reading) -> None:
+    """Add the values of kept columns to a page; note the columns whose value is dropped."""
+    for column in reading.keep:
+        value = find_value(row, column.path)
+        page.columns[column.name] = kept = convert_value(value, column.kind)
+        if kept is None and value is not None:
+            page.columns.setdefault(LOST, []).append(column.name)
 
 
 def _find_url(row: Mapping[str, Any], path: str, reading: Reading) -> str:

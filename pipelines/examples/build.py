@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus, open_shard
 from mswitch.pipelines.corpus.rules.base import file_digest
@@ -62,13 +64,16 @@ def _find_longest_targets(
     return {"validation_targets_length": max(each["targets_max_tokens"] for each in counts)}
 
 
-def _check_clustered(corpus: Corpus) -> None:
+def _check_clustered(corpus: Corpus, column: str) -> None:
     with open_shard(corpus.shards[0].path) as shard:
-        if "cluster_size" not in shard.schema_arrow.names:
+        if column not in shard.schema_arrow.names:
             raise UserError(
-                f"--weights: {corpus.directory} has no column cluster_size: build it with near-"
-                "deduplication, such as with --profile modern"
+                f"--weights: {corpus.directory} has no column {column}: build it with near-"
+                "deduplication, such as with --profile modern, or name a kept column with "
+                "--cluster-size"
             )
+        if not pa.types.is_integer(kind := shard.schema_arrow.field(column).type):
+            raise UserError(f"--cluster-size {column}: its type is {kind}: give whole numbers")
 
 
 def build_examples(
@@ -94,7 +99,7 @@ def build_examples(
     source = open_corpus(corpus)
     opened = open_vocabulary(vocabulary)
     if config.weights:
-        _check_clustered(source)
+        _check_clustered(source, config.cluster_size)
     settings = {
         **identifying_settings(config),
         "corpus": source.identity,
@@ -114,7 +119,9 @@ def build_examples(
             write_shard,
             model=write_vocabulary(directory, opened),
             config=config,
-            rehydration=read_weights(config.weights) if config.weights else None,
+            rehydration=read_weights(config.weights, config.cluster_size)
+            if config.weights
+            else None,
         )
         finished = write_missing(plan_shards(source), directory, write, engine, "shards")
         if not any(shard["split"] == "train" and shard["records"] for shard in finished):

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from mswitch.pipelines.config_checks import Count, check_fields
 from mswitch.pipelines.errors import UserError
+from mswitch.pipelines.examples.rehydration import CLUSTER_SIZE
 from mswitch.pipelines.examples.segments import Chain
 from mswitch.pipelines.examples.span_corruption import SpanCorruption, span_corruption
 from mswitch.pipelines.examples.ul2 import ul2
@@ -33,6 +34,8 @@ class ExamplesConfig:
         weights: path or URL of a CSV with the repetitions of training documents, by language and
             size of their cluster of near-duplicates, such as from `mswitch corpus fit --weights`;
             empty for no repetition.
+        cluster_size: column of the corpus with the size of these clusters, such as a kept column
+            of its input (minhash_cluster_size). A document without one counts as a single page.
         objective: `spans` is T5's span corruption. `ul2` draws one of UL2's seven denoisers each
             time that a segment is read; a token before the inputs names it. Validation examples
             are frozen for each denoiser. noise_density and mean_noise_span_length are UL2's then.
@@ -51,6 +54,7 @@ class ExamplesConfig:
     chain: Chain = "lossless"
     finished: bool = False
     weights: str = ""
+    cluster_size: str = CLUSTER_SIZE
     objective: Literal["spans", "ul2"] = "spans"
     validation_spans: Literal["tokens", "bytes"] = "tokens"
     window_bytes: Annotated[int, Ge(0)] = 0
@@ -75,6 +79,8 @@ class ExamplesConfig:
             raise UserError(f"--window-bytes is {self.window_bytes}: give at least 16")
         if self.window_bytes and self.validation_spans == "tokens":
             raise UserError("--window-bytes needs --validation-spans bytes: give that too")
+        if self.cluster_size != CLUSTER_SIZE and not self.weights:
+            raise UserError("--cluster-size needs --weights: give that too")
         self.lengths()
 
     def features(self, split: str) -> tuple[str, ...]:

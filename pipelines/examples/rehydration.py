@@ -20,6 +20,8 @@ from mswitch.pipelines.examples.span_corruption import (
 )
 
 MOST = 100
+#: Column with the size of a document's cluster, as near-deduplication writes it.
+CLUSTER_SIZE = "cluster_size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +30,24 @@ class Rehydration:
 
     Attributes:
         steps: by language, pairs of a size and the number of copies from this size on, increasing.
+        column: column of the corpus with the sizes.
     """
 
     steps: Mapping[str, tuple[tuple[int, int], ...]]
+    column: str = CLUSTER_SIZE
 
-    def copies(self, lang: str, cluster_size: int) -> int:
+    def copies(self, lang: str, cluster_size: int | None) -> int:
         """Return how often to train on a document; once if `steps` do not mention it."""
         steps = self.steps.get(lang, self.steps.get(ALL, ()))
-        place = bisect.bisect_right(steps, cluster_size, key=lambda step: step[0])
+        place = bisect.bisect_right(steps, cluster_size or 1, key=lambda step: step[0])
         return steps[place - 1][1] if place else 1
 
 
-def read_weights(path: str | Path) -> Rehydration:
+def read_weights(path: str | Path, column: str = CLUSTER_SIZE) -> Rehydration:
     """Read a CSV with lang (or `*`), cluster_size and weight.
 
-    A weight, a whole number, applies from its cluster size up to the language's next one.
+    A weight, a whole number, applies from its cluster size up to the language's next one; `column`
+    of the corpus has the sizes.
     """
     weights: dict[str, dict[int, int]] = collections.defaultdict(dict)
 
@@ -60,7 +65,8 @@ def read_weights(path: str | Path) -> Rehydration:
         columns=("cluster_size", "weight"),
         all_languages=True,
     )
-    return Rehydration({lang: tuple(sorted(steps.items())) for lang, steps in weights.items()})
+    steps = {lang: tuple(sorted(sizes.items())) for lang, sizes in weights.items()}
+    return Rehydration(steps, column)
 
 
 def spread_copies(documents: Iterable[tuple[str, Tokens]]) -> list[tuple[str, Tokens]]:

@@ -125,12 +125,12 @@ def tokenise(
     One call for many documents is a quarter faster than a call for each. A call returns Python
     integers, so its amount of text is bounded.
     """
-    columns = ("id", "text", "cluster_size") if rehydration else ("id", "text")
+    columns = ("id", "text", *([rehydration.column] if rehydration else ()))
     for batch in shard.batches(columns):
         ids, texts = (batch.column(name) for name in ("id", "text"))
         copies = [1] * len(texts)
         if rehydration:
-            cluster_sizes = batch.column("cluster_size").to_pylist()
+            cluster_sizes = batch.column(rehydration.column).to_pylist()
             copies = [rehydration.copies(shard.lang, size) for size in cluster_sizes]
         # binary_length counts the UTF-8 bytes of a string column.
         sizes = pc.call_function("binary_length", [texts]).to_numpy(zero_copy_only=False)

@@ -1,6 +1,7 @@
 """Documents that stand for others come more often: weights, fitted and applied."""
 
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
@@ -27,6 +28,7 @@ def test_a_weight_holds_from_its_size_up_to_the_next(tmp_path):
         1, 2, 2, 5, 5, 1, 1,
     ]  # fmt: skip
     assert [weights.copies("de", size) for size in (1, 3, 4, 1000)] == [1, 1, 3, 3]
+    assert weights.copies("fr", None) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,5 +126,21 @@ def test_documents_come_as_often_as_their_clusters_say(
     rows = {row["lang"]: row for row in table["languages"]}
     assert rows["en"]["copies"] == 1 < rows["bg"]["copies"] <= 3
     assert "copies" in format_mixture(table)
+    # A size that the input had; a document without one is a single page.
+    named = dataclasses.replace(config, cluster_size="minhash_cluster_size")
+    with pytest.raises(UserError, match="has no column minhash_cluster_size"):
+        build_examples(corpus, small_vocabulary, tmp_path / "no", named)
+    imported = write_corpus(
+        tmp_path / "imported", small_texts(), shards=2, clustered="minhash_cluster_size"
+    )
+    build_examples(imported, small_vocabulary, tmp_path / "from-imported", named)
+    again = read_manifest(tmp_path / "from-imported", "examples")["languages"]
+    assert again["en"]["train"].get("copies") is None
+    assert again["bg"]["train"]["copies"] == described["bg"]["train"]["copies"]
+    with pytest.raises(UserError, match="--cluster-size needs --weights"):
+        ExamplesConfig(cluster_size="minhash_cluster_size")
+    wrong = dataclasses.replace(config, cluster_size="text")
+    with pytest.raises(UserError, match="--cluster-size text: its type is string"):
+        build_examples(corpus, small_vocabulary, tmp_path / "no", wrong)
     with pytest.raises(UserError, match="has no column cluster_size"):
         build_examples(small_corpus, small_vocabulary, tmp_path / "no", config)

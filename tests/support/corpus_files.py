@@ -27,10 +27,13 @@ LANGUAGE_IDS = {
 }
 
 
-def write_corpus(out: Path, texts: Texts, shards: int = 1, *, clustered: bool = False) -> Path:
+def write_corpus(
+    out: Path, texts: Texts, shards: int = 1, *, clustered: bool | str = False
+) -> Path:
     """Write `texts` (language, split, documents) as a published corpus of `shards` each.
 
-    A clustered one has `cluster_size`: the length of the text, whatever that means.
+    A clustered one has `cluster_size`, or a column of the given name: the length of the text,
+    whatever that means.
     """
     digest = hashlib.sha256(canonical_json(texts).encode()).hexdigest()
     rows, stats = [], {}
@@ -57,7 +60,7 @@ def write_corpus(out: Path, texts: Texts, shards: int = 1, *, clustered: bool = 
 
 
 def _write_shard(
-    directory: Path, path: str, rows: Sequence[tuple[str, str, str]], clustered: bool
+    directory: Path, path: str, rows: Sequence[tuple[str, str, str]], clustered: bool | str
 ) -> dict:
     columns = dict(zip(("id", "url", "text"), zip(*rows, strict=True), strict=True)) if rows else {}
     table = pa.table(
@@ -65,7 +68,8 @@ def _write_shard(
     )
     if clustered:
         sizes = pa.array([len(text) for text in columns.get("text", ())], pa.int32())
-        table = table.append_column("cluster_size", sizes)
+        name = clustered if isinstance(clustered, str) else "cluster_size"
+        table = table.append_column(name, sizes)
     (directory / path).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, directory / path, compression="zstd")
     size = (directory / path).stat().st_size

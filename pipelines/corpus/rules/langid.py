@@ -302,6 +302,11 @@ class IdentifyLanguageAndScript(LanguageRule):
         }
         return answer.lang, answer.score
 
+    def set_unidentified(self, page: Page) -> None:
+        super().set_unidentified(page)
+        counts = count_scripts(sample(page.text, MAX_CHARACTERS))
+        page.columns |= {"script": find_main_script(counts), "_undetermined": ""}
+
     def detail(self, page: Page) -> str:
         """Return the guess, or why there is none, then the score and the text."""
         said = page.columns.get("_undetermined") or page.lang

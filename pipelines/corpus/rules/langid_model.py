@@ -15,20 +15,17 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits
 from mswitch.pipelines.corpus.rules.langid import sample
+from mswitch.pipelines.corpus.rules.language_labels import map_label
 from mswitch.pipelines.corpus.rules.language_rule import LanguageRule
-from mswitch.pipelines.corpus.rules.list_files import open_list, read_own_table
-from mswitch.pipelines.corpus.rules.text_script import count_scripts, find_main_script
+from mswitch.pipelines.corpus.rules.list_files import open_list
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, any_code
 from mswitch.pipelines.records import Page
 
-_PREFIX = "__label__"
 #: First bytes of every model.
 _MAGIC = (793712314).to_bytes(4, "little")
 #: Number of a model's guesses to add up.
 _LABELS = 5
-#: Labels of models for text in no language, or in several.
-_NO_LANGUAGE = ("zxx", "und", "mul", "mis")
 _loading = threading.Lock()
 
 
@@ -48,7 +45,6 @@ class IdentifyLanguageByModel(LanguageRule):
             model and crawl.
         language_max_characters: characters of a page that the model reads, in three pieces if the
             page is longer.
-        other_languages: also keep pages in languages that mC4 lacks, unless `languages` is given.
     """
 
     columns: ClassVar[Mapping[str, str]] = MappingProxyType({"lang_margin": "float32"})
@@ -57,7 +53,6 @@ class IdentifyLanguageByModel(LanguageRule):
     model: str
     language_threshold: Share = 0.5
     language_max_characters: Annotated[int, Ge(1)] = 1000
-    other_languages: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -93,33 +88,8 @@ class IdentifyLanguageByModel(LanguageRule):
         page.columns["lang_margin"] = first - second
         return (code if first >= self.language_threshold else UNDETERMINED), first
 
-    def _by_label(self, page: Page) -> str | None:
-        every = self.other_languages and self.languages is None
-        return None if every and page.lang != UNDETERMINED else super()._by_label(page)
-
     def limits(self, page: Page | None = None) -> Limits:
         return {"lang_score": (self.language_threshold, None)}
-
-
-def map_label(label: str, text: str = "") -> str:
-    """Return the code for a model's label.
-
-    Args:
-        label: a label such as `__label__deu_Latn` or `__label__de`.
-        text: text with that label, to distinguish Serbian's scripts if the label does not.
-    """
-    name = label.removeprefix(_PREFIX)
-    if name in ("sr", "sh"):
-        return "sr-Latn" if find_main_script(count_scripts(text)) == "Latn" else "sr"
-    if name.partition("_")[0] in _NO_LANGUAGE:
-        return UNDETERMINED
-    return _list_labels().get(name) or any_code(name) or UNDETERMINED
-
-
-@functools.cache
-def _list_labels() -> Mapping[str, str]:
-    rows = read_own_table("model_labels.csv")
-    return MappingProxyType({row["label"]: row["code"] for row in rows})
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,12 +3,17 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mswitch.pipelines.corpus.rules.base import Rule
+from mswitch.pipelines.corpus.rules.language_labels import read_label
+from mswitch.pipelines.crawl.columns import Column
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.languages import UNDETERMINED, find_code, languages, parse_codes
 from mswitch.pipelines.records import Page
+
+#: Note of a page: what its label says, if it is compared with what is identified.
+LABEL = "_label"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +25,20 @@ class LanguageRule(Rule):
             all of `known`.
         keep_und: keep pages whose language is uncertain, as language `und`; default: true, unless
             `languages` is given.
+        other_languages: also keep pages in languages that the table lacks, unless `languages` is
+            given.
+        language_from: columns of the input with the label, separated by commas; "" for none.
+        language_labels: `trust` takes the label in place of `identify`; `compare` identifies, and
+            counts what the labels say.
     """
 
     name: ClassVar[str] = "language"
     find: ClassVar[Callable[[str], str | None]] = staticmethod(find_code)
     languages: tuple[str, ...] | None = None
     keep_und: bool | None = None
+    other_languages: bool = False
+    language_from: str = ""
+    language_labels: Literal["trust", "compare"] = "trust"
 
     def __post_init__(self):
         if self.languages is not None:
@@ -49,10 +62,28 @@ class LanguageRule(Rule):
         """Return the language of a page, or `und` if it is uncertain, and a score from 0 to 1."""
         raise NotImplementedError
 
+    def set_unidentified(self, page: Page) -> None:
+        """Set the rule's columns for a page that it does not identify: to "" and 0."""
+        page.columns |= {n: "" if kind == "string" else 0 for n, kind in self.columns.items()}
+
     def reason(self, page: Page) -> str | None:
         """Label a page; return a reason to drop it unless its label is kept."""
-        page.lang, page.lang_score = self.identify(page)
+        label = self._read_label(page) if self.language_from else ""
+        if label and self.language_labels == "trust":
+            page.lang, page.lang_score = label, float(label != UNDETERMINED)
+            self.set_unidentified(page)
+        else:
+            page.lang, page.lang_score = self.identify(page)
+            if label:
+                page.columns[LABEL] = label
         return self._by_label(page)
+
+    def _read_label(self, page: Page) -> str:
+        """Return the code of the page's label, or `und`."""
+        names = [Column(path).name for path in self.language_from.split(",")]
+        parts = [value for name in names if (value := page.columns.get(name))]
+        code = read_label("_".join(map(str, parts)), page.text)
+        return code if self.other_languages or code in languages() else UNDETERMINED
 
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
@@ -71,7 +102,8 @@ class LanguageRule(Rule):
         return wider + ([*others] if UNDETERMINED in self.kept else super().find_looser(others))
 
     def _by_label(self, page: Page) -> str | None:
-        if page.lang in self.kept:
+        every = self.other_languages and self.languages is None
+        if page.lang in self.kept or (every and page.lang != UNDETERMINED):
             return None
         return "undetermined_language" if page.lang == UNDETERMINED else "other_language"
 

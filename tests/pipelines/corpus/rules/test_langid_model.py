@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mswitch.pipelines.corpus.recipes import IdentifyLanguageByModel
-from mswitch.pipelines.corpus.rules.langid_model import map_label
+from mswitch.pipelines.corpus.rules.language_labels import map_label
 from mswitch.pipelines.corpus.rules.list_files import read_own_table
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples

@@ -1,0 +1,66 @@
+"""Finds the columns of the input that a corpus keeps: those of its files, or of a corpus."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from mswitch.pipelines.corpus.config import CorpusConfig
+from mswitch.pipelines.crawl.columns import ALL, choose_columns, join_kinds, parse_columns
+from mswitch.pipelines.crawl.fields import Reading, map_fields
+from mswitch.pipelines.crawl.files import CrawlFile
+from mswitch.pipelines.crawl.pages import read_field_kinds
+from mswitch.pipelines.progress import say
+
+#: Maximum number of files to look into, and of objects of a JSON Lines file.
+_FILES, _ROWS = 8, 1000
+
+
+def resolve_columns(
+    config: CorpusConfig,
+    files: Sequence[CrawlFile],
+    source: str = "",
+    known: Sequence[str] = (),
+    *,
+    grows: bool = False,
+) -> CorpusConfig:
+    """Return settings whose `keep` names each column with its kind.
+
+    Args:
+        config: settings whose `keep` a person gave.
+        files: input, some of which is looked into.
+        source: the corpus that a build reads or adds to, or "".
+        known: the columns that this corpus keeps.
+        grows: whether the build adds to it: all its columns are kept.
+    """
+    labels = [path for path in (config.language_from or "").split(",") if path]
+    wanted = [*labels, *(config.keep or ())]
+    if source:
+        kinds = {column.path: column.kind for column in parse_columns(known)}
+        names = [entry.partition("=")[0] for entry in wanted]
+        chosen = choose_columns(names, kinds, set(), source)
+        keep = tuple(known) if grows or config.keep is None else chosen
+    elif wanted:
+        kinds, parts = _find_kinds(files, wanted, config)
+        keep = choose_columns(wanted, kinds, parts, "the input")
+        if ALL in wanted:
+            say("corpus", f"keeps {', '.join(keep) or 'no column'}")
+    else:
+        return config
+    return dataclasses.replace(config, keep=keep or None)
+
+
+def _find_kinds(
+    files: Sequence[CrawlFile], wanted: Sequence[str], config: CorpusConfig
+) -> tuple[dict[str, str], set[str]]:
+    """Return the kinds of the input's columns, and the columns that are parts of a page."""
+    reading = Reading(fields=map_fields(config.field))
+    sought = {column.path for column in parse_columns(wanted)}
+    kinds: dict[str, str] = {}
+    parts: set[str] = set()
+    for file in files[:: -(-len(files) // _FILES) or 1]:
+        own = read_field_kinds(file, config.max_record_bytes, _ROWS)
+        kinds |= {path: join_kinds(kinds.get(path, ""), kind) for path, kind in own.items()}
+        fields = reading.recognize(own).fields.values()
+        parts |= {path for paths in fields for path in [p for p in paths if p in own][:1]}
+        if ALL not in wanted and all(map(kinds.get, sought)):
+            break
+    return {path: kind or "string" for path, kind in kinds.items()}, parts
