@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import pydantic
 
-from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, job_directory
+from mswitch.flows.jobs.command import describe_differences
+from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, locate_job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.reserve import keep_room, write_reserved
 from mswitch.pipelines.directory_lock import is_held, take_lock
@@ -130,7 +130,7 @@ _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 def read_record(place: Path) -> Record | None:
     """Read the record of a job by its `Job.place`, such as its output; None if there is none."""
-    return _read(job_directory(place))
+    return _read(locate_job_directory(place))
 
 
 def need_record(place: Path) -> Record:
@@ -204,7 +204,7 @@ def edit_record(
         new: makes the record from the existing one; if None, a record must exist.
         minor: whether the change is dropped if the disk is full.
     """
-    directory = job_directory(place)
+    directory = locate_job_directory(place)
     if new is None:
         need_record(place)
     directory.mkdir(parents=True, exist_ok=True)
@@ -231,7 +231,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
         keep_room(directory)
 
 
-def record_of(
+def prepare_record(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
     """Return the existing record, or a new one that replaces the record of another, ended job.
@@ -253,7 +253,7 @@ def record_of(
         if alive is None:  # its settings and launcher may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
-    goes_on = following or follower(job.place) is not None
+    goes_on = following or read_follower(job.place) is not None
     if alive is not None:
         status = make_launcher(record.launcher).poll(record.job, alive.number)
         until, goes_on = status.ended or until, goes_on or status.phase != "ended"
@@ -262,8 +262,8 @@ def record_of(
         whom = f"{name} ({record.started_by})" if record.started_by else name
         raise BusyError(
             f"{job.place} is being made by another job, {whom}, with another "
-            f"{differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs cancel "
-            f"{job.place}`"
+            f"{describe_differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs "
+            f"cancel {job.place}`"
         )
     hours = record.host_hours(until)
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
@@ -295,11 +295,11 @@ def follow_alone(
         waiting: gets a line in each round that names the other follower.
         sleep: waits for a number of seconds.
     """
-    directory = job_directory(place)
+    directory = locate_job_directory(place)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
         while not take_lock(lock):
-            who = follower(place) or "another process"
+            who = read_follower(place) or "another process"
             waiting(f"waiting for {who}, which follows this job")
             sleep(1)
         lock.truncate(0)
@@ -308,7 +308,7 @@ def follow_alone(
         yield
 
 
-def follower(place: Path) -> str | None:
+def read_follower(place: Path) -> str | None:
     """Return the process that follows the job of this place, or None."""
-    lock = job_directory(place) / "follower.lock"
+    lock = locate_job_directory(place) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

@@ -11,7 +11,7 @@ from mswitch.flows.jobs.record import find_records, read_record
 from mswitch.flows.prefect.form_defaults import TrainingSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.show import last_metrics, step_secs
+from mswitch.flows.prefect.show import measure_step_secs, read_last_metrics
 from mswitch.models.config import ModelConfig, TrainConfig, pad_vocabulary
 from mswitch.models.hardware import find_peak_flops
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
@@ -103,7 +103,7 @@ class CostGuard:
         """
         total, known, lines = 0.0, True, []
         for one in self.planned:
-            done = last_metrics(one.out)
+            done = read_last_metrics(one.out)
             steps = one.config.steps - (done[0]["step"] if done else 0)
             if not steps:
                 continue
@@ -128,7 +128,7 @@ class CostGuard:
 
     def _step_secs(self, one: Planned) -> tuple[float, str] | None:
         """Return the seconds of a step and their source: this run, a similar run, or FLOPs."""
-        own = step_secs(one.out)
+        own = measure_step_secs(one.out)
         if own is not None:
             return own, "as measured"
         if one.place not in self._before:
@@ -145,13 +145,15 @@ class CostGuard:
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
             with contextlib.suppress(UserError):  # the run cannot be read
-                secs = step_secs(run)
+                secs = measure_step_secs(run)
                 if secs is None:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
                 same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
                 same = same and self._model(one) in (None, parse_model(config))
-                if same and _timed(parse_train_config(config)) == _timed(one.config):
+                if same and _list_timed_settings(
+                    parse_train_config(config)
+                ) == _list_timed_settings(one.config):
                     found.append((last.submitted, secs, f"as measured in {run}"))
         return max(found)[1:] if found else None
 
@@ -180,5 +182,5 @@ class CostGuard:
         return config.row_examples * inputs, config.row_examples * targets
 
 
-def _timed(config: TrainConfig) -> dict[str, Any]:
+def _list_timed_settings(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in _UNTIMED}

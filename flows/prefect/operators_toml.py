@@ -43,7 +43,7 @@ from pydantic import (
     model_validator,
 )
 
-from mswitch.flows.jobs.job import Launcher, output_below
+from mswitch.flows.jobs.job import Launcher, resolve_output
 from mswitch.flows.jobs.launchers import LAUNCHERS, make_launcher
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
@@ -69,7 +69,7 @@ PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
 
-def deployment_path(name: str) -> str:
+def make_deployment_path(name: str) -> str:
     """Return flow/name, for Prefect's API, of a deployment such as `pretrain-pair-base`."""
     return name if "/" in name else f"{name.rpartition('-')[0]}/{name}"
 
@@ -223,7 +223,7 @@ class Operators(_Table):
         except UserError as error:
             raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
         except ValidationError as error:
-            raise UserError(f"[launchers.{name}] of {FILE}: {first_problem(error)}") from error
+            raise UserError(f"[launchers.{name}] of {FILE}: {describe_problem(error)}") from error
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
@@ -272,7 +272,7 @@ class Operators(_Table):
         """
         place = self.storage / kind
         for name in names:
-            place = output_below(place, name)
+            place = resolve_output(place, name)
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
@@ -318,7 +318,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         text = file.read_text("utf-8") if given or file.exists() else ""
         operators = Operators.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        raise UserError(f"{file}: {first_problem(error)}") from error
+        raise UserError(f"{file}: {describe_problem(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
     # Relative to the file, because a worker may run in another directory.
@@ -330,7 +330,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
     return operators
 
 
-def first_problem(error: ValidationError, *place: str) -> str:
+def describe_problem(error: ValidationError, *place: str) -> str:
     """Describe the first of the errors in one line, with its place."""
     first = error.errors()[0]
     return f"{'.'.join(map(str, (*place, *first['loc'])))}: {first['msg'].lower()}"

@@ -79,7 +79,7 @@ class Planned:
         )
 
 
-def training(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
+def make_training_job(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
     """Return the job that pretrains a model, from random parameters or from its origin."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,

@@ -8,10 +8,10 @@ from typing import Any
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
-from mswitch.flows.stages.disk_needed import check_disk, state_bytes
+from mswitch.flows.stages.disk_needed import check_disk, count_state_bytes
 from mswitch.models.capacity import group_batch
 from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
@@ -58,10 +58,10 @@ def check_trainings(
     evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
     for name in {settings.launcher, evaluates}:
         operators.price(name, limited=settings.max_cost_usd is not None)
-    check_capacity(launcher, (training(one, settings, examples) for one in planned))
+    check_capacity(launcher, (make_training_job(one, settings, examples) for one in planned))
     evaluations = (one.evaluation(examples, settings.evaluation, watch=True) for one in planned)
     check_capacity(evaluator, evaluations)
-    need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
+    need = sum(count_missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
     if isinstance(planned[0].out, Path):
         check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
     say(
@@ -101,7 +101,7 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
         say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 
-def missing_bytes(one: Planned, vocabulary_size: int) -> int:
+def count_missing_bytes(one: Planned, vocabulary_size: int) -> int:
     """Return the size of the checkpoints that a training has still to write."""
     config = one.config
     if one.is_trained:
@@ -110,12 +110,12 @@ def missing_bytes(one: Planned, vocabulary_size: int) -> int:
     count = len(evaluation_steps(config)) + 1
     places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)
-    return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)
+    return max(0, count - present) * count_checkpoint_bytes(one, vocabulary_size)
 
 
-def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
+def count_checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
     """Return the size of a checkpoint, parameters and optimizer's moments, from shapes only."""
     model = dataclasses.replace(
         preset(one.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
     )
-    return state_bytes(model, one.config)
+    return count_state_bytes(model, one.config)

@@ -12,20 +12,20 @@ from prefect.runtime import flow_run as this_flow_run
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.prefect.approval import within_limit
+from mswitch.flows.prefect.approval import work_within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
-from mswitch.flows.prefect.follow import follow_job, jobs_followed
+from mswitch.flows.prefect.follow import end_tasks_with_flow, follow_job
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, owner_of
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.owners import cancel, name_owner
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.show import (
     TrainingProgress,
     index_reports,
+    locate_so_far,
     report_runs,
     show_report,
-    so_far,
     write_page,
 )
 from mswitch.models.training.run_files import EVALUATION
@@ -66,12 +66,12 @@ def compare(
     guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
-        with jobs_followed():
+        with end_tasks_with_flow():
             trainings = Trainings(planned, settings, examples, evaluator, reports, guard)
             trainings.train(at_a_time or operators.trainings_at_a_time(guard.launcher))
             trainings.evaluate()
 
-    within_limit(guard, train)
+    work_within_limit(guard, train)
     verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
     index_reports(operators.storage)
     return verdicts
@@ -114,7 +114,7 @@ class Trainings:
             while self._next() or self._going_on():
                 while (following := self._next()) and len(self._going_on()) < at_a_time:
                     title = f"train {following.place.name}"
-                    job = training(following, self.settings, self.examples)
+                    job = make_training_job(following, self.settings, self.examples)
                     progress = TrainingProgress(job, following.config.steps, self.guard.note)
                     self.trainings[following.place] = follow_job.submit(
                         title, job, self.guard.launcher, self.guard.refuse, progress
@@ -136,7 +136,7 @@ class Trainings:
             for one in self.planned:
                 if one.place in self.evaluations:
                     job = self._evaluation(one, watch=True)
-                    cancel(job, self.evaluator, owner_of(this_flow_run.id))
+                    cancel(job, self.evaluator, name_owner(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
@@ -159,7 +159,7 @@ class Trainings:
     def _evaluate_what_is_there(self) -> None:
         for one in self.planned:
             to_evaluate = one.place in self.trainings and one.place not in self.evaluations
-            if to_evaluate and _described(one) and not self._is_evaluated(one):
+            if to_evaluate and _read_description(one) and not self._is_evaluated(one):
                 self.evaluations[one.place] = self._evaluate(one, follow_job.submit, watch=True)
 
     def _is_evaluated(self, one: Planned) -> bool:
@@ -192,10 +192,10 @@ class Trainings:
         self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
         for out, sides in self.reports.items():
             runs = {run for side in sides for run in side}
-            if not all(_described(one) for one in self.planned if one.out in runs):
+            if not all(_read_description(one) for one in self.planned if one.out in runs):
                 continue
             try:
-                place, of = so_far(out), self.settings.report
+                place, of = locate_so_far(out), self.settings.report
                 with lines_to(lambda lines: None):
                     summary = report_runs(*sides, place, of, unfinished=True)
                 if not summary["reused"]:
@@ -207,7 +207,7 @@ class Trainings:
                 self._problems[out] = problem
 
 
-def _described(one: Planned) -> dict[str, Any]:
+def _read_description(one: Planned) -> dict[str, Any]:
     """Return `Planned.described()`; empty if its bucket does not answer."""
     with contextlib.suppress(BucketError):
         return one.described()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from mswitch.flows.reports.numbers import plural
-from mswitch.flows.stages.common import check_texts, shown
+from mswitch.flows.stages.common import check_texts, hide_controls
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import PredictConfig
 from mswitch.pipelines.errors import UserError
@@ -87,7 +87,7 @@ def predict(
             found = infill(run, texts, config, vocab=vocab, tasks=tasks, step=step)
         else:
             found = of_run.answer(run, tasks, texts, config, step=step)
-        lines = (shown(one.get("filled", one.get("prediction"))) for one in found["texts"])
+        lines = (hide_controls(one.get("filled", one.get("prediction"))) for one in found["texts"])
         return found, "\n".join(lines)
     if vocab is not None:
         raise UserError("--vocab is for gaps in --text: leave it out, or give texts with gaps")

@@ -12,7 +12,7 @@ from mswitch.flows.jobs import record, reserve
 from mswitch.flows.jobs.host import read_code, write_code
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import edit_record, read_record, record_of
+from mswitch.flows.jobs.record import edit_record, prepare_record, read_record
 from mswitch.pipelines.outputs import write_atomically
 
 FULL_DISK = """
@@ -77,7 +77,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_the_room_for_the_record_is_given_up_once_and_made_again(job, monkeypatch):
-    with edit_record(job.place, lambda before: record_of(job, Local(), before)):
+    with edit_record(job.place, lambda before: prepare_record(job, Local(), before)):
         pass
     kept = job.directory / reserve.RESERVE
     assert kept.stat().st_size == reserve.RESERVE_BYTES
