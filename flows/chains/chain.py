@@ -99,7 +99,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             return {"stage": name, "out": data}
         plan = settle_plan(request, out)
         print(plan.summary, file=sys.stderr)
-        setting = request.setting_of(plan.setting)
+        setting = request.restrict_setting(plan.setting)
         data = prepare(chain, request, setting, out)
         text = check_text(chain, request, setting, data, out)
         runs = [

@@ -119,12 +119,12 @@ class Setting:
     validation_records: int = 2000
     measured: str = NOT_MEASURED
 
-    def fits(self, found: Devices) -> bool:
+    def fits(self, machine: Devices) -> bool:
         """Return whether the machine has the platform, memory and devices of this setting."""
         return (
-            (self.memory_gib > 0) == (found.platform != "cpu")
-            and found.memory_bytes >= self.memory_gib * GIB
-            and found.count >= self.devices
+            (self.memory_gib > 0) == (machine.platform != "cpu")
+            and machine.memory_bytes >= self.memory_gib * GIB
+            and machine.count >= self.devices
         )
 
     def only(self, names: Collection[str]) -> "Setting":
@@ -338,20 +338,21 @@ def find_setting(name: str) -> Setting:
     return SETTINGS[name]
 
 
-def choose_setting(found: Devices) -> str:
+def choose_setting(machine: Devices) -> str:
     """Return the name of the largest setting that fits a machine."""
-    fitting = [name for name, setting in SETTINGS.items() if setting.fits(found)]
+    fitting = [name for name, setting in SETTINGS.items() if setting.fits(machine)]
     if not fitting:
         raise UserError(
-            f"no setting fits {found.count} x {found.kind} with {found.memory_bytes / GIB:.0f} GiB "
-            "for JAX: give --setting, or set JAX_PLATFORMS=cpu"
+            f"no setting fits {machine.count} x {machine.kind} with "
+            f"{machine.memory_bytes / GIB:.0f} GiB for JAX: give --setting, or set "
+            "JAX_PLATFORMS=cpu"
         )
     return fitting[-1]
 
 
-def estimate_flops_per_sec(found: Devices) -> float | None:
+def estimate_flops_per_sec(machine: Devices) -> float | None:
     """Return the FLOP/s that training should reach here; None if the peak rate is unknown."""
-    if found.platform == "cpu":
+    if machine.platform == "cpu":
         return CPU_CORE_FLOPS * available_cores()
-    peak = find_peak_flops(found.kind)
-    return peak and SMALL_MODELS_UTILIZATION * peak * found.count
+    peak = find_peak_flops(machine.kind)
+    return peak and SMALL_MODELS_UTILIZATION * peak * machine.count

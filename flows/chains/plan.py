@@ -68,7 +68,7 @@ class Request:
     models: tuple[str, ...] = ()
     finetune_steps: int | None = None
 
-    def setting_of(self, name: str) -> Setting:
+    def restrict_setting(self, name: str) -> Setting:
         """Return the setting with the requested models."""
         setting = find_setting(name)
         return setting.only(self.models) if self.models else setting
@@ -176,24 +176,24 @@ def _parse_plan(plan: Mapping[str, Any]) -> Plan:
 
 def make_plan(request: Request) -> Plan:
     """Choose the setting for this machine, and the steps that the budget allows."""
-    found = find_devices()
-    name = request.setting or choose_setting(found)
-    setting = request.setting_of(name)
+    available = find_devices()
+    name = request.setting or choose_setting(available)
+    setting = request.restrict_setting(name)
     data, train = _describe_data(request, setting), setting.train
     models = [model.config(data.vocabulary_size) for model in setting.models.values()]
-    devices = count_usable_devices(models, train, data.lengths, found.count)
+    devices = count_usable_devices(models, train, data.lengths, available.count)
     flops = sum(count_training_step_flops(model, train.rows, *data.lengths) for model in models)
     # The cost of evaluations, as a number of steps.
     evaluated = train.evaluations * data.validation / train.rows / FORWARD_AND_BACKWARD
-    rate = estimate_flops_per_sec(dataclasses.replace(found, count=devices))
+    rate = estimate_flops_per_sec(dataclasses.replace(available, count=devices))
     steps, starts = request.steps, len(models) * START_SECS
     if setting.fixed and steps is None:
         steps = train.steps
     if steps is None:
         if rate is None:
             raise UserError(
-                f"the speed of {found.kind} is unknown, so a budget gives no number of steps: give "
-                "--steps"
+                f"the speed of {available.kind} is unknown, so a budget gives no number of steps: "
+                "give --steps"
             )
         each = _parse_budget(request.budget) / request.seeds - starts
         steps = int(each * rate / flops - evaluated)
@@ -205,7 +205,9 @@ def make_plan(request: Request) -> Plan:
                 "--seeds"
             )
     secs = rate and request.seeds * ((steps + evaluated) * flops / rate + starts)
-    unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
+    unused = (
+        f" ({available.count - devices} more are not used)" if devices < available.count else ""
+    )
     seen, (inputs, targets) = steps * train.rows, data.lengths
     text = "names of things" if setting.names else request.sample
     read = ""
@@ -215,7 +217,7 @@ def make_plan(request: Request) -> Plan:
     trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
     summary = [
         f"setting  {name}: {', '.join(trained)}; {setting.measured}",
-        f"devices  {devices} x {found.kind}{unused}",
+        f"devices  {devices} x {available.kind}{unused}",
         f"text     {request.examples or request.corpus or text}{read}",
         f"runs     {len(models)} models x {request.seeds} seeds, each {steps:,} steps of "
         f"{train.rows} x ({inputs} + {targets}), {large(seen * inputs)} input tokens",
@@ -310,7 +312,7 @@ def _round_two_figures(value: float) -> str:
 
 
 def _parse_budget(budget: str) -> float:
-    found = _BUDGET.fullmatch(budget)
-    if found is None:
+    match = _BUDGET.fullmatch(budget)
+    if match is None:
         raise UserError(f"--budget {budget!r} is not a time: give minutes, hours or days, as 3h")
-    return float(found[1]) * _SECS[found[2]]
+    return float(match[1]) * _SECS[match[2]]

@@ -80,10 +80,10 @@ def check_devices() -> list[Finding]:
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
     try:
-        found = find_devices()
+        devices = find_devices()
     except UserError as error:
         return [Finding("devices", "jax", "wrong", str(error))]
-    return [Finding("devices", found.platform, "ok", f"{found.count} x {found.kind}")]
+    return [Finding("devices", devices.platform, "ok", f"{devices.count} x {devices.kind}")]
 
 
 def check_runners() -> list[Finding]:
@@ -99,8 +99,8 @@ def check_runners() -> list[Finding]:
         ("dataflow", dataflow, "pip install 'mswitch[gcp]'"),
     )
     return [
-        Finding("runners", name, "ok" if found else "missing", found or how)
-        for name, found, how in table
+        Finding("runners", name, "ok" if detail else "missing", detail or how)
+        for name, detail, how in table
     ]
 
 

@@ -28,14 +28,14 @@ def describe_differences(argv: Sequence[str], other: Sequence[str]) -> str:
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
     """Return the values of each option, and under "" the words before the first option."""
-    found, name = {"": list[str]()}, ""
+    values, name = {"": list[str]()}, ""
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
-            found.setdefault(name, []).extend([value] if equals else [])
+            values.setdefault(name, []).extend([value] if equals else [])
         else:
-            found[name].append(word)
-    return found
+            values[name].append(word)
+    return values
 
 
 def split_beam_options(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:

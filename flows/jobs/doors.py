@@ -287,12 +287,13 @@ class _Steps:
         self._before = self.job.progress()
         fault_point("launch.before_outcome")
         with edit_record(self.job.place) as record:
-            one = record.attempts[last.number - 1]
-            one.started, one.where = status.started or one.started, status.where or one.where
-            one.ended = status.ended or self.clock()
-            one.codes, one.reason = status.codes, status.reason
-            one.outcome, one.message = outcome, message
-            one.made = max(0, self._before - one.progress)
+            judged = record.attempts[last.number - 1]
+            judged.started = status.started or judged.started
+            judged.where = status.where or judged.where
+            judged.ended = status.ended or self.clock()
+            judged.codes, judged.reason = status.codes, status.reason
+            judged.outcome, judged.message = outcome, message
+            judged.made = max(0, self._before - judged.progress)
         fault_point("launch.after_outcome")
 
     def _continue(self) -> State | float:
@@ -345,7 +346,7 @@ def _end_elsewhere(job: Job) -> None:
     done = call(*job.program, *words, where="with mswitch")
     record = read_record(job.place)
     attempts = record.attempts if record is not None else []
-    if done.returncode == USER_ERROR and all(one.outcome == "refused" for one in attempts):
+    if done.returncode == USER_ERROR and all(attempt.outcome == "refused" for attempt in attempts):
         return  # the options are wrong: they have started nothing
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")

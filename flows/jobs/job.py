@@ -66,9 +66,9 @@ class Job:
     def __post_init__(self):
         for word in self.argv:
             if _SECRET.search(word):
-                what = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
+                shown = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
                 raise UserError(
-                    f"{what}: the record of a job contains its arguments; pass secrets in the "
+                    f"{shown}: the record of a job contains its arguments; pass secrets in the "
                     "environment or a file"
                 )
         for word in (*self.argv, str(self.out), str(self.cwd), str(self.record)):
@@ -183,8 +183,8 @@ class Job:
         if isinstance(self.out, str):
             with reaching(self.out):
                 names = storage.file_sizes(self.out)
-            found = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
-            return max(found, default=len(names))
+            saved = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
+            return max(saved, default=len(names))
         out = follow_link(self.out)
         steps = [int(path.name) for path in out.glob("checkpoints/*") if path.name.isdecimal()]
         return max(steps) if steps else sum(len(files) for *_, files in self._walk())

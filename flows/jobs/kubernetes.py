@@ -254,21 +254,23 @@ class Kubernetes:
 
     def find(self, job: Job) -> Sequence[int]:
         """List the attempts that are in the cluster or have written a file."""
-        names = [one["metadata"]["name"] for one in self._get(job) if one["kind"] == "Job"]
+        names = [item["metadata"]["name"] for item in self._get(job) if item["kind"] == "Job"]
         names += [name.partition(".")[0] for name in _list_files(job) if TASK in name]
         return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
         """Ask the API; exit codes in the processes' files take precedence over the API's."""
-        name, found = job.name(attempt), self._get(job)
-        its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
-        pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
+        name, items = job.name(attempt), self._get(job)
+        own_job = next(
+            (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None
+        )
+        pods = [item for item in items if item["metadata"]["labels"].get(JOB_NAME) == name]
         codes, there = enumerate(self._list_code_files(job, attempt)), _list_files(job)
         with reaching(str(job.out)):
             left = {
                 i: storage.read_json(code) for i, code in codes if storage.name_of(code) in there
             }
-        status = read_status(its, pods, left, stopped=job.file(attempt, STOP).exists())
+        status = read_status(own_job, pods, left, stopped=job.file(attempt, STOP).exists())
         if status.phase == "pending" and not status.reason:
             status = dataclasses.replace(status, reason=self._read_warning(name))
         where = f"Job {self.namespace}/{name} {status.where}".strip()

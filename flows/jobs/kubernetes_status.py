@@ -80,14 +80,16 @@ def _list_states(pod: Json) -> list[Json]:
     """Return the details of the container's state, whichever state it is in."""
     return [
         state
-        for one in pod["status"].get("containerStatuses", ())
-        for state in one["state"].values()
+        for container in pod["status"].get("containerStatuses", ())
+        for state in container["state"].values()
     ]
 
 
 def _read_conditions(thing: Json, status: str = "True") -> dict[str, Json]:
-    found = thing.get("status", {}).get("conditions", ())
-    return {one["type"]: one for one in found if one["status"] == status}
+    conditions = thing.get("status", {}).get("conditions", ())
+    return {
+        condition["type"]: condition for condition in conditions if condition["status"] == status
+    }
 
 
 def _join_words(said: Json) -> str:

@@ -110,7 +110,11 @@ class Record:
 
     def host_hours(self, until: float) -> float:
         """Return hosts times hours of all attempts; a living one counts up to `until`."""
-        held = [(one.ended or until) - one.started for one in self.attempts if one.started]
+        held = [
+            (attempt.ended or until) - attempt.started
+            for attempt in self.attempts
+            if attempt.started
+        ]
         hours = sum(max(0.0, secs) for secs in held) / 3600
         return self.earlier_host_hours + self.job.hosts * hours
 
@@ -175,19 +179,19 @@ def _read(directory: Path) -> Record | None:
 
 def find_records(top: Path) -> list[Record]:
     """Return the records below a directory, by place; a damaged one is logged and left out."""
-    found = []
+    records = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
             try:
                 record = _read(Path(directory))
-                found += [record] if record is not None else []
+                records += [record] if record is not None else []
             except (UserError, PermissionError) as error:
                 say("jobs", f"left out: {error}")
         # Data, checkpoints and metrics of an output have many files, but no jobs below them.
         if _OF_AN_OUTPUT & set(files):
             names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
         names.sort()
-    return sorted(found, key=lambda record: record.job.place)
+    return sorted(records, key=lambda record: record.job.place)
 
 
 @contextlib.contextmanager
@@ -269,8 +273,8 @@ def prepare_record(
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
     # Earlier attempts of this job say nothing about the present output: the other job made it.
     take_over(fresh)
-    for one in fresh.attempts:
-        one.outcome, one.message = "resume", "before another job made this output"
+    for attempt in fresh.attempts:
+        attempt.outcome, attempt.message = "resume", "before another job made this output"
     fresh.counted_after = len(fresh.attempts)
     return fresh
 

@@ -163,7 +163,7 @@ class Slurm:
         )
         started = _parse_time(shown.start) if shown else None
         if living:
-            phase = "pending" if all(one.state == "PENDING" for one in living) else "running"
+            phase = "pending" if all(entry.state == "PENDING" for entry in living) else "running"
             if phase == "pending":
                 started = None  # the queue shows the expected start
             reason = shown.reason if shown and shown.reason != "None" else ""

@@ -56,7 +56,7 @@ def approve(guard: CostGuard) -> None:
     """
     log = get_run_logger()
     while guard.price is not None:
-        spent, (left, basis) = guard.spent(), guard.to_come()
+        spent, (left, basis) = guard.spent(), guard.estimate_rest()
         whole = f"about {spent + left:,.2f} USD" if left is not None else "an unknown amount"
         text = f"{spent:,.2f} USD spent, {whole} in all ({basis or 'all trainings are finished'})"
         log.info(text)

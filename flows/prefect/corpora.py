@@ -65,10 +65,10 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
             pipeline_options("dataflow", options).get_all_options(drop_default=True)
         )
         check_url(job.out)
-        for one in inputs:
-            if not storage.is_remote(one):
+        for source in inputs:
+            if not storage.is_remote(source):
                 raise UserError(
-                    f"{one}: workers of Dataflow read only URLs; give gs:// or https://"
+                    f"{source}: workers of Dataflow read only URLs; give gs:// or https://"
                 )
     check_capacity(launcher, [job])
     files = find_crawl_files(inputs)
@@ -99,7 +99,7 @@ def make_build_job(
         append: whether the corpus exists and grows.
     """
     out: Path | str = place
-    words = [f"--input={one}" for one in inputs]
+    words = [f"--input={source}" for source in inputs]
     words += ["--append"] if append else []
     beam_options: Sequence[str] = ()
     if (dataflow := find_dataflow(options, operators)) is not None:

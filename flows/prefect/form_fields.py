@@ -122,9 +122,9 @@ for _name in ("flow_runs", "task_runs", "engine"):
 def describe(documented: Any) -> Mapping[str, str]:
     """Return the docstring's texts of arguments or attributes, also those of base classes."""
     described: dict[str, str] = {}
-    for one in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
+    for kind in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
         # Prefect's parser reads only arguments.
-        text = inspect.cleandoc(one.__doc__ or "").replace("Attributes:\n", "Args:\n")
+        text = inspect.cleandoc(kind.__doc__ or "").replace("Attributes:\n", "Args:\n")
         described |= parameter_docstrings(text)
     return {name: " ".join(text.split()) for name, text in described.items()}
 
@@ -132,14 +132,16 @@ def describe(documented: Any) -> Mapping[str, str]:
 def list_leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
     """Return all fields by dotted name, such as `name` and `training.steps`."""
     hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
-    found: dict[str, Leaf] = {}
+    all_leaves: dict[str, Leaf] = {}
     for field in dataclasses.fields(settings):
         value = read_value(settings, field)
         if dataclasses.is_dataclass(value):
-            found |= list_leaves(value, f"{field.name}.")
+            all_leaves |= list_leaves(value, f"{field.name}.")
         else:
-            found[prefix + field.name] = Leaf(hints[field.name], value, texts.get(field.name, ""))
-    return found
+            all_leaves[prefix + field.name] = Leaf(
+                hints[field.name], value, texts.get(field.name, "")
+            )
+    return all_leaves
 
 
 def flatten_name(place: str) -> str:
@@ -150,19 +152,19 @@ def flatten_name(place: str) -> str:
 
 def list_top_level(settings: Any) -> dict[str, Leaf]:
     """Return the parameters outside groups, everyday ones first."""
-    found = list_leaves(settings)
-    others = [place for place in found if "." not in place and place not in settings.everyday]
-    return {flatten_name(place): found[place] for place in (*settings.everyday, *others)}
+    all_leaves = list_leaves(settings)
+    others = [place for place in all_leaves if "." not in place and place not in settings.everyday]
+    return {flatten_name(place): all_leaves[place] for place in (*settings.everyday, *others)}
 
 
 def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
     """Return the fields of each group, without the everyday parameters."""
-    found: dict[str, dict[str, Leaf]] = {}
+    by_group: dict[str, dict[str, Leaf]] = {}
     for place, leaf in list_leaves(settings).items():
         group, _, field = place.rpartition(".")
         if group and place not in settings.everyday:
-            found.setdefault(group, {})[field] = leaf
-    return found
+            by_group.setdefault(group, {})[field] = leaf
+    return by_group
 
 
 def list_old_names(settings: Any) -> dict[str, str]:
@@ -189,7 +191,7 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name in inner:
-            given |= {f"{name}.{field}": one for field, one in (value or {}).items()}
+            given |= {f"{name}.{field}": own_value for field, own_value in (value or {}).items()}
         elif name != "defaults" and (name not in old or value != NOT_GIVEN):
             given.setdefault(old.get(name) or places.get(name, name), value)
     if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:

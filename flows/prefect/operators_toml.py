@@ -258,10 +258,10 @@ class Operators(_Table):
             )
         return self.prices.get(name)
 
-    def price_of(self, record: Record) -> Price | None:
+    def find_price(self, record: Record) -> Price | None:
         """Return the price of the launcher that runs a job, if it has one."""
-        found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
-        return next((self.prices[name] for name in found), None)
+        names = (name for name in self.prices if self.launcher(name).profile == record.launcher)
+        return next((self.prices[name] for name in names), None)
 
     def directory(self, kind: str, *names: str) -> Path:
         """Return the directory of an output, or of its record if the output is in a bucket.

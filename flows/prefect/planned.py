@@ -46,7 +46,7 @@ class Planned:
         """`Job.place` of its job."""
         return self.record or Path(self.out)
 
-    def described(self) -> dict[str, Any]:
+    def read_description(self) -> dict[str, Any]:
         """Return the run's config.json; empty before the run began, or was extended to its steps.
 
         Raises:
@@ -55,13 +55,13 @@ class Planned:
         if not self.has(CONFIG):
             return {}
         with objects.reaching(str(self.out)):
-            found = storage.read_json(storage.join(self.out, CONFIG))
-        return found if found["train"]["steps"] >= self.config.steps else {}
+            config = storage.read_json(storage.join(self.out, CONFIG))
+        return config if config["train"]["steps"] >= self.config.steps else {}
 
     @property
     def is_trained(self) -> bool:
         """Whether the run is finished, with all planned steps."""
-        return self.has(MARKER) and bool(self.described())
+        return self.has(MARKER) and bool(self.read_description())
 
     def has(self, name: str) -> bool:
         """Return whether the run has a file of this name.

@@ -169,11 +169,11 @@ def read_last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
     else:
         tail = _read_remote_tail(storage.join(run, METRICS), time.monotonic() // 60)
     lines = tail.split(b"\n")
-    found = []
+    metrics = []
     for line in lines[-1 - count : -1]:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            metrics.append(json.loads(line))
+    return metrics
 
 
 def _read_tail(metrics: Path | str) -> bytes:
@@ -196,8 +196,8 @@ def measure_step_secs(run: Path | str) -> float | None:
     Raises:
         BucketError: the bucket of the run does not answer.
     """
-    found = [one.get("train/step_secs") for one in read_last_metrics(run, _RECENT_STEPS)]
-    secs = [one for one in found if one is not None]
+    times = [metrics.get("train/step_secs") for metrics in read_last_metrics(run, _RECENT_STEPS)]
+    secs = [value for value in times if value is not None]
     return statistics.median(secs) if len(secs) >= MEASURED_STEPS else None
 
 
@@ -221,10 +221,10 @@ class TrainingProgress:
             self.update()
 
     def _update(self) -> None:
-        found = read_last_metrics(self._run)
-        if not found:
+        last = read_last_metrics(self._run)
+        if not last:
             return
-        [metrics] = found
+        [metrics] = last
         percent = 100 * metrics["step"] / self._steps
         if self._id is None:
             key = make_key("train", self._place.parent.name, self._place.name)

@@ -68,13 +68,15 @@ class Stage:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Parameters of the function, with resolved annotations."""
         hints = get_type_hints(self.function, include_extras=True)
-        found = inspect.signature(self.function).parameters
-        return {name: one.replace(annotation=hints[name]) for name, one in found.items()}
+        declared = inspect.signature(self.function).parameters
+        return {
+            name: parameter.replace(annotation=hints[name]) for name, parameter in declared.items()
+        }
 
     def run(self, **values: Any) -> dict[str, Any]:
         """Run the function; return the summary of its result."""
-        found = self.function(**values)
-        return dict(found[0] if isinstance(found, tuple) else found)
+        result = self.function(**values)
+        return dict(result[0] if isinstance(result, tuple) else result)
 
     def argv(self, *beam_options: str, **values: Any) -> tuple[str, ...]:
         """Return the command line, without options at their defaults; each option is one word."""
@@ -127,11 +129,14 @@ class Stage:
                 check_beam_options(words)
             if cancel:
                 return cancel_on_dataflow(values["out"], values.get("runner", "local"), words, json)
-            found = self.function(*words, **values)
-            return print_result(*found, json) if isinstance(found, tuple) else finish(found, json)
+            result = self.function(*words, **values)
+            return (
+                print_result(*result, json) if isinstance(result, tuple) else finish(result, json)
+            )
 
         parameters = [
-            one.replace(annotation=_find_option_type(one)) for one in self.parameters.values()
+            parameter.replace(annotation=_find_option_type(parameter))
+            for parameter in self.parameters.values()
         ]
         own = {"cancel": Cancel} if on_beam else {}
         parameters += [
@@ -139,7 +144,7 @@ class Stage:
             for name, kind in {**own, "json": Json}.items()
         ]
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
 
@@ -182,14 +187,14 @@ def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = 
         )
     own, _ = split_beam_options(argv)
     option = f"--{made.output}"
-    found = [after for word, after in itertools.pairwise(own) if word == option]
-    found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
-    if not found or not found[-1]:
+    outputs = [after for word, after in itertools.pairwise(own) if word == option]
+    outputs += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
+    if not outputs or not outputs[-1]:
         raise UserError(
             f"a job needs an output directory: give {option} to {made.name!r} too, or run a "
             "command that has none without `mswitch jobs submit`"
         )
-    return made.job_of(argv, found[-1], hosts, record)
+    return made.job_of(argv, outputs[-1], hosts, record)
 
 
 def _find_stage(argv: Sequence[str]) -> Stage:
@@ -201,9 +206,11 @@ def _find_stage(argv: Sequence[str]) -> Stage:
         if not (error.name or "").startswith("mswitch.flows.stages"):
             raise  # a package that the stage needs is not installed
         return Stage(name, dict, marked=False)
-    stages = [one for one in vars(module).values() if isinstance(one, Stage)]
-    found = [one for one in stages if one.name.split() == list(argv[: len(one.name.split())])]
-    return max(found, key=lambda one: len(one.name), default=Stage(name, dict, marked=False))
+    stages = [stage for stage in vars(module).values() if isinstance(stage, Stage)]
+    matching = [
+        stage for stage in stages if stage.name.split() == list(argv[: len(stage.name.split())])
+    ]
+    return max(matching, key=lambda stage: len(stage.name), default=Stage(name, dict, marked=False))
 
 
 def _find_option_type(parameter: inspect.Parameter) -> Any:

@@ -208,12 +208,12 @@ def test_models_are_left_out_and_added_later(on, tmp_path):
     pair = Request(setting="prose", steps=200, seeds=1, models=("sparse", "dense-equal-flops"))
     before = settle_plan(pair, tmp_path)
     assert "2 models x 1 seeds" in before.summary
-    setting = pair.setting_of("prose")
+    setting = pair.restrict_setting("prose")
     assert setting.reports == {"report": ("dense-equal-flops", ("sparse",))}
     assert list(setting.models) == ["sparse", "dense-equal-flops"]
     every = dataclasses.replace(pair, models=())
     assert settle_plan(every, tmp_path) == make_plan(every)
-    assert every.setting_of("prose") is SETTINGS["prose"]
+    assert every.restrict_setting("prose") is SETTINGS["prose"]
     assert settle_plan(pair, tmp_path) == before
     # A directory from before there was a choice has all models.
     settle_plan(every, tmp_path)

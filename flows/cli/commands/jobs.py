@@ -145,11 +145,11 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give the directory of outputs")
-    found = [(record, look(record)) for record in find_records(top)]
+    jobs_found = [(record, look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
-    for record, summary in found:
+    for record, summary in jobs_found:
         cost = _compute_cost(record, summary)
         who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
         usd = f"{cost['usd']:,.2f}" if cost else "-"
@@ -160,7 +160,7 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
         )
         jobs.append(as_json(record, summary) | cost)
     result = {"stage": "jobs", "jobs": jobs}
-    return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
+    return print_result(result, "\n".join(lines) if jobs_found else f"no jobs below {top}", json)
 
 
 @app.command
@@ -284,7 +284,7 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
 
 def _compute_cost(record: Record, summary: Summary) -> dict[str, float]:
     """Return chip hours and USD of a job; empty if its launcher has no price in operators.toml."""
-    price, hours = _read_operators().price_of(record), summary.host_hours
+    price, hours = _read_operators().find_price(record), summary.host_hours
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}

@@ -139,7 +139,7 @@ def _list_notifications(client: SyncPrefectClient, operators: Operators) -> Iter
     blocks: dict[str, UUID] = dict.fromkeys(SEVERITIES, UUID(int=0))
     names, gone = [*FORMER_AUTOMATIONS], [*FORMER_BLOCKS]
     if operators.notifications is None:
-        names += [one.name for one in make_automations(blocks)]
+        names += [automation.name for automation in make_automations(blocks)]
         gone += map(name_block, SEVERITIES)
     for name in names:
         for before in client.read_automations_by_name(name):
@@ -183,9 +183,11 @@ def _compare_work_pool(client: SyncPrefectClient, operators: Operators) -> Thing
             f"work pool {name} has type {pool.type}, but flows need type process, because they "
             "lock files in the storage and call schedulers: give another pool in operators.toml"
         )
-    found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
+    present = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
     update = WorkPoolUpdate(concurrency_limit=None)
-    return Thing(f"work pool {name}", wanted, found, lambda: client.update_work_pool(name, update))
+    return Thing(
+        f"work pool {name}", wanted, present, lambda: client.update_work_pool(name, update)
+    )
 
 
 def _compare_work_queue(
@@ -198,10 +200,10 @@ def _compare_work_queue(
     except ObjectNotFound:
         create = functools.partial(client.create_work_queue, work_pool_name=pool, **wanted)
         return Thing(shown, wanted, None, lambda: create(name))
-    found = {"concurrency_limit": queue.concurrency_limit}
+    present = {"concurrency_limit": queue.concurrency_limit}
     # Prefect's synchronous client has no method to update a queue.
     update = functools.partial(client.request, "PATCH", "/work_queues/{id}", json=wanted)
-    return Thing(shown, wanted, found, lambda: update(path_params={"id": queue.id}))
+    return Thing(shown, wanted, present, lambda: update(path_params={"id": queue.id}))
 
 
 #: Settings that have other names in the client.
@@ -235,9 +237,9 @@ def _compare_deployment(
     }
 
     def write() -> None:
-        if before is not None and not any(one.active for one in schedules):
-            for one in present:  # a deletion removes late runs too, a replacement does not
-                client.delete_deployment_schedule(before.id, one.id)
+        if before is not None and not any(schedule.active for schedule in schedules):
+            for schedule in present:  # a deletion removes late runs too, a replacement does not
+                client.delete_deployment_schedule(before.id, schedule.id)
         limit, options = None, None
         if deployment.concurrency is not None:
             limit, strategy = deployment.concurrency
@@ -256,31 +258,31 @@ def _compare_deployment(
 
     if before is None:
         return Thing(name, wanted, None, write)
-    found = {key: getattr(before, key, None) for key in wanted}
-    found["form"] = _hash(before.parameter_openapi_schema)
+    settings = {key: getattr(before, key, None) for key in wanted}
+    settings["form"] = _hash(before.parameter_openapi_schema)
     limit, options = before.global_concurrency_limit, before.concurrency_options
-    found["concurrency"] = (
+    settings["concurrency"] = (
         (limit.limit, options.collision_strategy.value)
         if limit is not None and options is not None
         else None
     )
-    found["schedules"] = _describe_schedules(present)
-    return Thing(name, wanted, found, write)
+    settings["schedules"] = _describe_schedules(present)
+    return Thing(name, wanted, settings, write)
 
 
 def _describe_schedules(schedules: Sequence[Any]) -> list[str]:
     """Describe schedules in words, equal for those wanted and those on the server."""
     return sorted(
-        f"{getattr(one.schedule, 'cron', one.schedule)} {one.schedule.timezone}, "
-        f"{'on' if one.active else 'off'}, from {one.slug or 'a person'}"
-        + (f", with {canonical_json(one.parameters)}" if one.parameters else "")
-        for one in schedules
+        f"{getattr(schedule.schedule, 'cron', schedule.schedule)} {schedule.schedule.timezone}, "
+        f"{'on' if schedule.active else 'off'}, from {schedule.slug or 'a person'}"
+        + (f", with {canonical_json(schedule.parameters)}" if schedule.parameters else "")
+        for schedule in schedules
     )
 
 
 def _compare_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
-    def settings(one: AutomationCore) -> Any:
-        return _sort(one.model_dump(mode="json", exclude={"owner_resource"}))
+    def settings(automation: AutomationCore) -> Any:
+        return _sort(automation.model_dump(mode="json", exclude={"owner_resource"}))
 
     name, before = f"automation {wanted.name}", client.read_automations_by_name(wanted.name)
     if not before:
@@ -296,9 +298,9 @@ def _sort(value: Any) -> Any:
     The order of keys does not count either: PostgreSQL changes it.
     """
     if isinstance(value, dict):
-        return {key: _sort(one) for key, one in value.items() if key != "id"}
+        return {key: _sort(item) for key, item in value.items() if key != "id"}
     if isinstance(value, list):
-        return sorted((_sort(one) for one in value), key=canonical_json)
+        return sorted((_sort(item) for item in value), key=canonical_json)
     return value
 
 

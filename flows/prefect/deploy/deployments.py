@@ -171,13 +171,13 @@ def list_schedules(
     """
     given, table = operators.schedules.get(deployment.name), deployment.schedule
     if given is None:
-        kept = [_convert_schedule(one) for one in present if one.slug != FROM_FILE]
+        kept = [_convert_schedule(schedule) for schedule in present if schedule.slug != FROM_FILE]
         return kept or ([_make_schedule(table, FROM_TABLE)] if table is not None else [])
-    last = min(present, key=lambda one: one.slug not in SLUGS, default=None)
+    last = min(present, key=lambda schedule: schedule.slug not in SLUGS, default=None)
     if given.active is None:
         active = last.active if last is not None else table is not None and table.active
         given = given.model_copy(update={"active": active})
-    others = [_convert_schedule(one) for one in present if one is not last]
+    others = [_convert_schedule(schedule) for schedule in present if schedule is not last]
     return [_make_schedule(given, FROM_FILE), *others]
 
 

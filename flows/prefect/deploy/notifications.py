@@ -59,10 +59,10 @@ def name_block(severity: str) -> str:
 def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
     """Return the block's id and address, if the server has it."""
     try:
-        found = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
+        block = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
     except ObjectNotFound:
         return None
-    return found.id, found.data["url"]
+    return block.id, block.data["url"]
 
 
 def save_block(severity: str, url: str) -> None:

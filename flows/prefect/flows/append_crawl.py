@@ -66,11 +66,11 @@ def _fetch_dump(
     if has_dump(out, dump):
         say("corpus", f"{out} already has {dump}: nothing to do")
         return ()
-    what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
-    what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
+    words = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
+    words += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
     # The name has format and segments: other corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
-    crawl = download_crawl(what, crawls, read_build_options(place), operators, launcher)
+    crawl = download_crawl(words, crawls, read_build_options(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
 
 
@@ -88,7 +88,10 @@ def find_newest_dump(address: str) -> str:
 def has_dump(corpus: str | Path, dump: str) -> bool:
     """Return whether a corpus has files of this dump, from its build or an addition."""
     manifest = read_manifest(corpus, "corpus")
-    lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
+    lists = [
+        manifest["inputs"],
+        *(addition["inputs"] for addition in manifest.get("additions", [])),
+    ]
     below = re.compile(rf"(^|/){re.escape(dump)}(\.[a-z]+-\d+)?/")
     return any(below.search(entry["path"]) for entries in lists for entry in entries)
 

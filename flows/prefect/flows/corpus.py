@@ -29,8 +29,8 @@ def corpus(settings: CorpusSettings) -> None:
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
     inputs = settings.inputs
     if not inputs:
-        what = ("sample", settings.sample)
-        crawl = download_crawl(what, settings.sample, options, operators, launcher)
+        words = ("sample", settings.sample)
+        crawl = download_crawl(words, settings.sample, options, operators, launcher)
         inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
     job = make_build_job(inputs, place, options, operators, append=settings.append)
     check_build(job, inputs, launcher)

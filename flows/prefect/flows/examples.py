@@ -49,8 +49,8 @@ def check_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
 ) -> None:
     """Refuse a vocabulary that is bad for a language, by the limits of the settings."""
-    found = inspect_vocabulary(vocabulary, corpus)["languages"]
-    rows = [{name: row[name] for name in _COLUMNS} for row in found]
+    languages = inspect_vocabulary(vocabulary, corpus)["languages"]
+    rows = [{name: row[name] for name in _COLUMNS} for row in languages]
     show_table(
         make_key("vocabulary", settings.name), rows, "How the vocabulary suits each language"
     )
@@ -58,7 +58,7 @@ def check_vocabulary(
         ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
         ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
     ):
-        check_limit(found, column, limit, option)
+        check_limit(languages, column, limit, option)
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:

@@ -36,7 +36,7 @@ def experiment(settings: ExperimentSettings) -> State:
     places = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
     reports = {
-        out: split_sides([one for one in planned if one.mixture == mixture], settings.baseline)
+        out: split_sides([run for run in planned if run.mixture == mixture], settings.baseline)
         for mixture, out in places.items()
     }
     verdicts = compare(settings, planned, reports, operators, settings.max_parallel)
@@ -78,6 +78,6 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
 def split_sides(planned: Sequence[Planned], baseline: str) -> Sides:
     """Split the runs of a report into the baseline's and the candidates'."""
     return (
-        [one.out for one in planned if one.preset == baseline],
-        [one.out for one in planned if one.preset != baseline],
+        [run.out for run in planned if run.preset == baseline],
+        [run.out for run in planned if run.preset != baseline],
     )

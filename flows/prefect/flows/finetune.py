@@ -66,8 +66,8 @@ def finetune_run(settings: FinetuneSettings) -> State:
         follow_job(f"finetune {settings.name}", job, launcher, guard.refuse, progress)
         predictions: list[dict[str, Any]] = [{"select": True}]
         predictions += [{"split": "test"}] if split == "test" else []
-        for what in predictions:
-            job = predict_stage.job(record=place, run=out, config=settings.predictions, **what)
+        for options in predictions:
+            job = predict_stage.job(record=place, run=out, config=settings.predictions, **options)
             follow_job(f"predict {settings.name}", job, launcher, guard.refuse)
 
     work_within_limit(guard, tune)

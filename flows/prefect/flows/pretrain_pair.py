@@ -36,10 +36,10 @@ def pretrain_pair(settings: PairSettings) -> State:
     if settings.begin_with:
         examples = operators.output("examples", settings.examples)
         planned = [
-            add_origin(one, operators.run(f"pairs/{settings.begin_with}/{one.preset}"), examples)
-            for one in planned
+            add_origin(run, operators.run(f"pairs/{settings.begin_with}/{run.preset}"), examples)
+            for run in planned
         ]
-    baseline, candidate = (one.out for one in planned)
+    baseline, candidate = (run.out for run in planned)
     out = pair / "report"
     verdicts = compare(settings, planned, {out: ([baseline], [candidate])}, operators)
     return Completed(message=verdicts[out])

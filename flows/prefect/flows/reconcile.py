@@ -129,9 +129,13 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
     """
     owner = name_owner(flow_run.id)
     mine = [record for record in records if owner in record.wanted_by]
-    ended = any(one.intent != "run" and parse_flow_run_id(one.owner) is None for one in mine)
-    cancelled = bool(mine) and all((one.intent, one.owner) == ("cancel", owner) for one in mine)
-    if not (ended or cancelled or any(read_follower(one.job.place) for one in mine)):
+    ended = any(
+        record.intent != "run" and parse_flow_run_id(record.owner) is None for record in mine
+    )
+    cancelled = bool(mine) and all(
+        (record.intent, record.owner) == ("cancel", owner) for record in mine
+    )
+    if not (ended or cancelled or any(read_follower(record.job.place) for record in mine)):
         start_again(flow_run)
 
 

@@ -76,7 +76,7 @@ def refresh(settings: RefreshSettings) -> State:
     scheduled = this_flow_run.get_scheduled_start_time()
     date = scheduled.astimezone(ZoneInfo(settings.timezone)).date().isoformat()
     dump = settings.dump
-    added: dict[str, Any] = {"inputs": [one.replace("{date}", date) for one in settings.inputs]}
+    added: dict[str, Any] = {"inputs": [path.replace("{date}", date) for path in settings.inputs]}
     if not settings.inputs:
         dump = find_newest_dump(str(operators.common_crawl_list)) if dump == "latest" else dump
         added = {"dump": dump}
@@ -145,7 +145,7 @@ def find_previous_pair(storage: Path, template: str, name: str) -> str:
         pattern = pattern.replace(field, value)
     reports = (storage / "pairs").glob(f"*/report/{MARKER}")
     names = (path.parents[1].name for path in reports)
-    return max((one for one in names if one < name and re.fullmatch(pattern, one)), default="")
+    return max((pair for pair in names if pair < name and re.fullmatch(pattern, pair)), default="")
 
 
 def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:

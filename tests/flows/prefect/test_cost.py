@@ -116,7 +116,7 @@ def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operat
     model = dataclasses.replace(preset("mt5-tiny").model, vocabulary_size=512)
     flops = count_training_step_flops(model, CONFIG.rows, 64, 32)
 
-    usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).to_come()
+    usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).estimate_rest()
 
     secs = CONFIG.steps * flops / (197e12 * ASSUMED_UTILIZATION)
     assert usd == pytest.approx(secs / HOUR * 2 * 4)
@@ -125,7 +125,7 @@ def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operat
 
 
 def test_without_a_chip_and_a_like_run_there_is_no_estimate(operators, planned):
-    usd, basis = guard_of(operators, planned).to_come()
+    usd, basis = guard_of(operators, planned).estimate_rest()
     assert usd is None
     assert basis.startswith("mt5-tiny: 400 steps of unknown time; mswitch-tiny")
 
@@ -136,7 +136,7 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
     train_some(like, tmp_path, 30, 0.5)
     recorded(make_training_job(like, SETTINGS, tmp_path), held(1))
 
-    usd, basis = guard_of(operators, planned[:1]).to_come()
+    usd, basis = guard_of(operators, planned[:1]).estimate_rest()
     assert usd == pytest.approx(400 * 0.5 / HOUR * 2)
     assert basis == f"mt5-tiny: 400 steps of 0.5 s, as measured in {like.out}"
 
@@ -148,20 +148,20 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
         (like, 19, {}),  # too few steps
     ):
         train_some(unlike, tmp_path, steps, 0.5, **model)
-        assert guard_of(operators, planned[:1]).to_come()[0] is None
-    assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None
+        assert guard_of(operators, planned[:1]).estimate_rest()[0] is None
+    assert guard_of(operators, planned[:1], hosts=2).estimate_rest()[0] is None
 
 
 def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_path):
     price = Price(host_hour=1.0, chip="TPU v5e")
     train_some(planned[0], tmp_path, 100, 3.0)
 
-    usd, basis = guard_of(operators, planned[:1], price=price).to_come()
+    usd, basis = guard_of(operators, planned[:1], price=price).estimate_rest()
 
     assert usd == pytest.approx(300 * 3.0 / HOUR)
     assert basis == "mt5-tiny: 300 steps of 3 s, as measured"
     train_some(planned[0], tmp_path, 400, 3.0)
-    assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
+    assert guard_of(operators, planned[:1], price=price).estimate_rest() == (0.0, "")
 
 
 def test_at_the_limit_nothing_more_is_computed_and_a_note_says_how_far_it_is(
