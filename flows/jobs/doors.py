@@ -55,7 +55,7 @@ def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> N
         BusyError: another job makes its output; nothing was requested.
         Unreachable: the scheduler does not answer; nothing was requested.
     """
-    with edit_record(job.place, lambda before: prepare_record(job, launcher, before)) as record:
+    with edit_record(job.path, lambda before: prepare_record(job, launcher, before)) as record:
         alive = record.alive
         record.intent, record.owner = "run", who or record.owner
         record.wants += 1
@@ -93,13 +93,13 @@ def leave(
     Raises:
         Unreachable: the record says that the job must stop, but the attempt got no signal.
     """
-    before = read_record(job.place)
+    before = read_record(job.path)
     known = before.wanted_by if before is not None else []
     if since is None and still_wants is not None:
         since = before.wants if before is not None else 0
     asked = still_wants or (lambda owner: False)
     gone = {who, *(owner for owner in known if owner != who and not asked(owner))}
-    with edit_record(job.place, lambda now: now or Record(job, launcher.profile)) as record:
+    with edit_record(job.path, lambda now: now or Record(job, launcher.profile)) as record:
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
@@ -111,7 +111,7 @@ def leave(
         if how is None:
             return True
         record.intent, record.owner = how, who or record.owner
-    with edit_record(job.place) as record:
+    with edit_record(job.path) as record:
         take_over(record)
         if record.intent != how:
             return False  # meanwhile somebody requested something else
@@ -155,7 +155,7 @@ def look(record: Record) -> Summary:
         reason = reason or str(error)
     state = decide_state(record, status, marker)
     message = reason if state.name == "unreachable" else state.message
-    local, followed = record.launcher["launcher"] == "local", read_follower(record.job.place)
+    local, followed = record.launcher["launcher"] == "local", read_follower(record.job.path)
     if state.name == "waiting" and local and followed:
         # The delay before the next attempt is over: perhaps it waits for a place.
         over = compute_next_start(record, Timing()) <= time.time()
@@ -201,7 +201,7 @@ def follow(
     """
     steps = _Steps(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
-    with follow_alone(job.place, on_poll, sleep):
+    with follow_alone(job.path, on_poll, sleep):
         while True:
             try:
                 result = steps.step()
@@ -209,7 +209,7 @@ def follow(
                     _end_elsewhere(job)
             except Unreachable as error:
                 with contextlib.suppress(Unreachable):
-                    record = read_record(job.place)
+                    record = read_record(job.path)
                     if record and decide_state(record, None, job.has_marker()).name == "done":
                         return State("done", "done")
                 unreachable_since = unreachable_since or clock()
@@ -245,7 +245,7 @@ class _Steps:
     def step(self) -> State | float:
         """Poll the job once, and act; return its final state, or the seconds to wait."""
         new = functools.partial(prepare_record, self.job, self.wanted, following=True)
-        with edit_record(self.job.place, new) as record:
+        with edit_record(self.job.path, new) as record:
             last = record.alive
         if last is None:
             self._before = self.job.progress() if self._before is None else self._before
@@ -258,7 +258,7 @@ class _Steps:
         return self._continue()
 
     def _watch(self, before: Record, status: Status) -> float:
-        with edit_record(self.job.place, minor=before.intent == "run") as record:
+        with edit_record(self.job.path, minor=before.intent == "run") as record:
             alive = record.attempts[len(before.attempts) - 1]
             # Kubernetes may have deleted a pod while its Job exists: keep the known start.
             alive.started, alive.where = status.started or alive.started, status.where
@@ -272,7 +272,7 @@ class _Steps:
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
         for lines, end in read_all_logs(launcher, self.job, last.number, last.log_bytes):
             self.on_lines(lines)
-            with edit_record(self.job.place, minor=True) as record:
+            with edit_record(self.job.path, minor=True) as record:
                 record.attempts[last.number - 1].log_bytes = end
 
     def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
@@ -280,13 +280,13 @@ class _Steps:
         outcome, message = classify(status.codes, status.reason, marker)
         if outcome in ("refused", "failed"):
             if has_no_room(self.job.directory):  # the log may lack its last line
-                message = str(full_disk(self.job.place))
+                message = str(full_disk(self.job.path))
             for lines, _ in read_all_logs(launcher, self.job, last.number):
                 said = [line for line in lines if line.startswith("mswitch: ")]
                 message = said[-1].removeprefix("mswitch: ") if said else message
         self._before = self.job.progress()
         fault_point("launch.before_outcome")
-        with edit_record(self.job.place) as record:
+        with edit_record(self.job.path) as record:
             judged = record.attempts[last.number - 1]
             judged.started = status.started or judged.started
             judged.where = status.where or judged.where
@@ -298,7 +298,7 @@ class _Steps:
 
     def _continue(self) -> State | float:
         """End, wait, or start the next attempt; the record is locked until it says which."""
-        with edit_record(self.job.place) as record:
+        with edit_record(self.job.path) as record:
             marker = self.job.has_marker()
             state = decide_state(record, None, marker)
             if state.name in FINAL:
@@ -344,7 +344,7 @@ def _end_elsewhere(job: Job) -> None:
     if words is None:
         return
     done = call(*job.program, *words, where="with mswitch")
-    record = read_record(job.place)
+    record = read_record(job.path)
     attempts = record.attempts if record is not None else []
     if done.returncode == USER_ERROR and all(attempt.outcome == "refused" for attempt in attempts):
         return  # the options are wrong: they have started nothing

@@ -104,14 +104,14 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """The path that names the job, and beside which its own files are."""
         return self.record or Path(self.out)
 
     @property
     def directory(self) -> Path:
         """Directory of the job's own files."""
-        return locate_job_directory(self.place)
+        return locate_job_directory(self.path)
 
     def left(self, attempt: int, suffix: str) -> str:
         """Return the path or URL, beside the output, of a file that other machines write."""
@@ -198,10 +198,10 @@ class Job:
                 yield from os.walk(top)
 
 
-def locate_job_directory(place: Path) -> Path:
-    """Return the directory of a job's files, by `Job.place`."""
-    place = follow_link(place)
-    return place.parent / f".{place.name}.job"
+def locate_job_directory(path: Path) -> Path:
+    """Return the directory of a job's files, by `Job.path`."""
+    path = follow_link(path)
+    return path.parent / f".{path.name}.job"
 
 
 def resolve_output(prefix: Path, name: str) -> Path:

@@ -132,17 +132,17 @@ _RECORD = pydantic.TypeAdapter(Record)
 _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
-def read_record(place: Path) -> Record | None:
-    """Read the record of a job by its `Job.place`, such as its output; None if there is none."""
-    return _read(locate_job_directory(place))
+def read_record(path: Path) -> Record | None:
+    """Read the record of a job by its `Job.path`, such as its output; None if there is none."""
+    return _read(locate_job_directory(path))
 
 
-def need_record(place: Path) -> Record:
+def need_record(path: Path) -> Record:
     """Read the record of a job, or refuse if there is none."""
-    record = read_record(place)
+    record = read_record(path)
     if record is None:
         raise UserError(
-            f"no job makes {place}: `mswitch jobs list` shows the jobs below a directory, and "
+            f"no job makes {path}: `mswitch jobs list` shows the jobs below a directory, and "
             "`mswitch jobs submit` starts one"
         )
     return record
@@ -171,7 +171,7 @@ def _read(directory: Path) -> Record | None:
         ) from error
     if not at_home:
         raise UserError(
-            f"{path} was moved or copied; it belongs to the job that makes {record.job.place}: "
+            f"{path} was moved or copied; it belongs to the job that makes {record.job.path}: "
             f"move it back, or remove {directory}"
         )
     return record
@@ -191,12 +191,12 @@ def find_records(top: Path) -> list[Record]:
         if _OF_AN_OUTPUT & set(files):
             names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
         names.sort()
-    return sorted(records, key=lambda record: record.job.place)
+    return sorted(records, key=lambda record: record.job.path)
 
 
 @contextlib.contextmanager
 def edit_record(
-    place: Path,
+    path: Path,
     new: Callable[[Record | None], Record] | None = None,
     *,
     minor: bool = False,
@@ -204,19 +204,19 @@ def edit_record(
     """Yield the record, then write the caller's changes; other writers wait meanwhile.
 
     Args:
-        place: `Job.place`.
+        path: `Job.path`.
         new: makes the record from the existing one; if None, a record must exist.
         minor: whether the change is dropped if the disk is full.
     """
-    directory = locate_job_directory(place)
+    directory = locate_job_directory(path)
     if new is None:
-        need_record(place)
+        need_record(path)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "record.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = read_record(place)
+        before = read_record(path)
         text = canonical_json(before.as_json()) if before is not None else ""
-        record = new(before) if new is not None else before or need_record(place)
+        record = new(before) if new is not None else before or need_record(path)
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:
@@ -257,7 +257,7 @@ def prepare_record(
         if alive is None:  # its settings and launcher may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
-    goes_on = following or read_follower(job.place) is not None
+    goes_on = following or read_follower(job.path) is not None
     if alive is not None:
         status = make_launcher(record.launcher).poll(record.job, alive.number)
         until, goes_on = status.ended or until, goes_on or status.phase != "ended"
@@ -265,9 +265,9 @@ def prepare_record(
         name = record.job.name(len(record.attempts) or 1)
         whom = f"{name} ({record.started_by})" if record.started_by else name
         raise BusyError(
-            f"{job.place} is being made by another job, {whom}, with another "
+            f"{job.path} is being made by another job, {whom}, with another "
             f"{describe_differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs "
-            f"cancel {job.place}`"
+            f"cancel {job.path}`"
         )
     hours = record.host_hours(until)
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
@@ -290,20 +290,20 @@ def take_over(record: Record) -> None:
 
 @contextlib.contextmanager
 def follow_alone(
-    place: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
+    path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
     """Hold a job's follower lock, after its other follower is gone: only the holder submits.
 
     Args:
-        place: `Job.place`.
+        path: `Job.path`.
         waiting: gets a line in each round that names the other follower.
         sleep: waits for a number of seconds.
     """
-    directory = locate_job_directory(place)
+    directory = locate_job_directory(path)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
         while not take_lock(lock):
-            who = read_follower(place) or "another process"
+            who = read_follower(path) or "another process"
             waiting(f"waiting for {who}, which follows this job")
             sleep(1)
         lock.truncate(0)
@@ -312,7 +312,7 @@ def follow_alone(
         yield
 
 
-def read_follower(place: Path) -> str | None:
+def read_follower(path: Path) -> str | None:
     """Return the process that follows the job of this place, or None."""
-    lock = locate_job_directory(place) / "follower.lock"
+    lock = locate_job_directory(path) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

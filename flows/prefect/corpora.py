@@ -56,7 +56,7 @@ def upload_crawl(crawl: Path, url: str) -> None:
             upload(path, storage.join(url, name))
 
 
-@step("plan of {job.place.name}")
+@step("plan of {job.path.name}")
 def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
     """Log the input and output of a build, and check disk, Dataflow and launcher."""
     if isinstance(job.out, str):
@@ -109,10 +109,10 @@ def make_build_job(
     return corpus_stage.job_of(argv, out, record=place)
 
 
-@step("statistics of {job.place.name}")
+@step("statistics of {job.path.name}")
 def show_statistics(job: Job) -> None:
     """Write and show the page of a corpus; for one in a bucket, show only its languages."""
-    key, title = make_key("corpus", job.place.name), f"Statistics of {job.place.name}"
+    key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
     if isinstance(job.out, str):  # a page reads all shards
         rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]

@@ -69,7 +69,7 @@ class CostGuard:
         """Return the cost of all attempts of trainings and evaluations so far, in USD."""
         now, total = time.time(), 0.0
         for training in self.planned:
-            for place in (training.place, training.place / self.beside):
+            for place in (training.path, training.path / self.beside):
                 record = read_record(place)
                 price = self.operators.find_price(record) if record is not None else None
                 if record is not None and price is not None:
@@ -87,7 +87,7 @@ class CostGuard:
     def is_finished(self) -> bool:
         """Return whether nothing is left to train and evaluate."""
         for training in self.planned:
-            beside = read_record(training.place / self.beside)
+            beside = read_record(training.path / self.beside)
             last = beside.last if beside is not None else None
             if not training.is_trained or last is None or last.outcome != "done":
                 return False
@@ -110,11 +110,11 @@ class CostGuard:
             rate = self._step_secs(training)
             if rate is None or self.price is None:
                 known = False
-                lines.append(f"{training.place.name}: {steps:,} steps of unknown time")
+                lines.append(f"{training.path.name}: {steps:,} steps of unknown time")
                 continue
             secs, basis = rate
             total += self.price.usd(self.settings.hosts * steps * secs / 3600)
-            lines.append(f"{training.place.name}: {steps:,} steps of {secs:.3g} s, {basis}")
+            lines.append(f"{training.path.name}: {steps:,} steps of {secs:.3g} s, {basis}")
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
@@ -131,11 +131,11 @@ class CostGuard:
         own = measure_step_secs(training.out)
         if own is not None:
             return own, "as measured"
-        if training.place not in self._before:
-            self._before[training.place] = self._find_similar_run(
+        if training.path not in self._before:
+            self._before[training.path] = self._find_similar_run(
                 training
             ) or self._estimate_by_flops(training)
-        return self._before[training.place]
+        return self._before[training.path]
 
     def _find_similar_run(self, training: Planned) -> tuple[float, str] | None:
         """Return seconds and source from the newest run with the same model, settings and hosts."""

@@ -133,7 +133,7 @@ class _Follower:
         Nothing is requested if the job lives and this flow run requested it last, or if the flow
         run is ended while it waits.
         """
-        record = read_record(self.job.place)
+        record = read_record(self.job.path)
         known = record and (record.job.key, record.alive is None, record.owner, record.intent)
         if known == (self.job.key, False, self.owner, "run"):
             return

@@ -300,7 +300,7 @@ class Operators(_Table):
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
-        """Return the path or URL to write examples or a run to, by their `Job.place`."""
+        """Return the path or URL to write examples or a run to, by their `Job.path`."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)

@@ -42,8 +42,8 @@ class Planned:
     origin: tuple[Path | str, int] | None = None
 
     @property
-    def place(self) -> Path:
-        """`Job.place` of its job."""
+    def path(self) -> Path:
+        """`Job.path` of its job."""
         return self.record or Path(self.out)
 
     def read_description(self) -> dict[str, Any]:

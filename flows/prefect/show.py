@@ -205,7 +205,7 @@ class TrainingProgress:
     """A progress artifact of a training: percent, loss, steps a second, time left, and a note."""
 
     def __init__(self, job: Job, steps: int, note: Callable[[], str] = str):
-        self._run, self._place = job.out, job.place
+        self._run, self._place = job.out, job.path
         self._steps, self._note = steps, note
         self._id: Any = None
 

@@ -113,10 +113,10 @@ class Trainings:
         try:
             while self._next() or self._list_running():
                 while (following := self._next()) and len(self._list_running()) < at_a_time:
-                    title = f"train {following.place.name}"
+                    title = f"train {following.path.name}"
                     job = make_training_job(following, self.settings, self.examples)
                     progress = TrainingProgress(job, following.config.steps, self.guard.note)
-                    self.trainings[following.place] = follow_job.submit(
+                    self.trainings[following.path] = follow_job.submit(
                         title, job, self.guard.launcher, self.guard.refuse, progress
                     )
                 if self.settings.evaluate_while_training:
@@ -134,7 +134,7 @@ class Trainings:
         except Exception:
             # The evaluations would wait for checkpoints that never come.
             for training in self.planned:
-                if training.place in self.evaluations:
+                if training.path in self.evaluations:
                     job = self._evaluation(training, watch=True)
                     cancel(job, self.evaluator, name_owner(this_flow_run.id))
             raise
@@ -142,8 +142,8 @@ class Trainings:
     def evaluate(self) -> None:
         """Evaluate all runs that are not evaluated yet, to their end."""
         for training in self.planned:
-            if training.place in self.evaluations:
-                self.evaluations[training.place].result()
+            if training.path in self.evaluations:
+                self.evaluations[training.path].result()
             elif not self._is_evaluated(training):
                 self._evaluate(training, follow_job, watch=False)
 
@@ -155,23 +155,21 @@ class Trainings:
         if any(future.state.is_failed() for future in self._done):
             return None
         return next(
-            (training for training in self.planned if training.place not in self.trainings), None
+            (training for training in self.planned if training.path not in self.trainings), None
         )
 
     def _start_evaluations(self) -> None:
         for training in self.planned:
-            to_evaluate = (
-                training.place in self.trainings and training.place not in self.evaluations
-            )
+            to_evaluate = training.path in self.trainings and training.path not in self.evaluations
             if to_evaluate and _read_description(training) and not self._is_evaluated(training):
-                self.evaluations[training.place] = self._evaluate(
+                self.evaluations[training.path] = self._evaluate(
                     training, follow_job.submit, watch=True
                 )
 
     def _is_evaluated(self, training: Planned) -> bool:
         """Return whether a finished run was already evaluated with these settings."""
         job = self._evaluation(training, watch=False)
-        record = read_record(job.place)
+        record = read_record(job.path)
         if record is None or record.last is None or record.last.outcome != "done":
             return False
         if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
@@ -187,7 +185,7 @@ class Trainings:
 
     def _evaluate(self, training: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
         """Evaluate a run with `start`: `follow_job`, or its `submit`."""
-        job, title = self._evaluation(training, watch=watch), f"evaluate {training.place.name}"
+        job, title = self._evaluation(training, watch=watch), f"evaluate {training.path.name}"
         return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:

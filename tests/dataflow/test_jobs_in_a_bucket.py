@@ -121,14 +121,14 @@ def test_an_output_in_a_bucket_needs_a_place_for_the_record(bucket, tmp_path, ca
 
 def test_which_output_a_command_makes_in_a_bucket(tmp_path):
     job = make_command_job(["train", "--out", "gs://b/run/"], record=tmp_path / "run")
-    assert (job.out, job.place, job.directory) == (
+    assert (job.out, job.path, job.directory) == (
         "gs://b/run", tmp_path / "run", tmp_path / ".run.job"
     )  # fmt: skip
     assert job.left(2, ".task0") == f"gs://b/.run.job/{job.name(2)}.task0"
     job = make_command_job(["evaluate", "--run=s3://b/run"], record=tmp_path / "run")
-    assert (job.out, job.place) == ("s3://b/run/eval", tmp_path / "run" / "eval")
+    assert (job.out, job.path) == ("s3://b/run/eval", tmp_path / "run" / "eval")
     job = make_command_job(["train", "--out", "run"], record=tmp_path / "other")
-    assert job.place == job.out == Path.cwd() / "run"
+    assert job.path == job.out == Path.cwd() / "run"
     # With another record it is another one in a scheduler too.
     command = ["train", "--out", "gs://b/run"]
     one, other = (make_command_job(command, record=tmp_path / name) for name in ("a", "b"))

@@ -417,7 +417,7 @@ class Study:
     """`mswitch evidence` on small examples, as a person gives it."""
 
     def __init__(self, place: Path):
-        self.place = place
+        self.path = place
         self.examples = example_files.write_examples(
             place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
         )
@@ -437,7 +437,7 @@ def study(tmp_path_factory) -> Study:
 
 @pytest.fixture(scope="module")
 def undisturbed(study) -> Path:
-    out = study.place / "undisturbed"
+    out = study.path / "undisturbed"
     done = study.run(out)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])

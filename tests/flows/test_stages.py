@@ -107,7 +107,7 @@ def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     settings = make_settings_class(evaluate)(run="pairs/t/big", examples="e")
     job = make_job(evaluate, settings, operators)
     where = f"--run={tmp_path}/pairs/t/big", f"--examples={tmp_path}/examples/e"
-    assert (job.argv, job.place) == (
+    assert (job.argv, job.path) == (
         ("evaluate", *where),
         tmp_path / "pairs" / "t" / "big" / "eval",
     )

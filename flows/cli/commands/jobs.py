@@ -277,9 +277,9 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
         mswitch jobs adopt run
     """
     record = need_record(out)
-    with edit_record(record.job.place) as edited:
+    with edit_record(record.job.path) as edited:
         edited.owner = HAND
-    return _follow(record.job.place, wait, json)
+    return _follow(record.job.path, wait, json)
 
 
 def _compute_cost(record: Record, summary: Summary) -> dict[str, float]:
@@ -325,7 +325,7 @@ def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
             f"the scheduler does not answer, so nothing was submitted ({error}): repeat the "
             "command when it does"
         ) from error
-    return _follow(job.place, wait, json)
+    return _follow(job.path, wait, json)
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
@@ -372,9 +372,9 @@ def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
         tell_news(text)
 
     try:
-        _finish(job.place, follow(job, launcher, on_poll=tell), json)
+        _finish(job.path, follow(job, launcher, on_poll=tell), json)
     except StopFollowing:  # meanwhile somebody requested the job to run, such as by `resume`
-        return _follow(job.place, wait=False, json=json)
+        return _follow(job.path, wait=False, json=json)
     return 0
 
 
@@ -396,7 +396,7 @@ def _name_logs_command(place: Path) -> str:
 
 def _name_job(job: Job) -> str:
     """Name a job by its path for commands, and by its output if that is in a bucket."""
-    return _make_line(job.place) + (f" ({_make_line(job.out)})" if job.record else "")
+    return _make_line(job.path) + (f" ({_make_line(job.out)})" if job.record else "")
 
 
 def _make_line(text: object) -> str:

@@ -83,12 +83,12 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         return  # `revive` handles it
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
-            if record.intent == "run" and read_follower(record.job.place) is None:
+            if record.intent == "run" and read_follower(record.job.path) is None:
                 leave(*left)
-            finish_cancelling(flow_run, need_record(record.job.place))
+            finish_cancelling(flow_run, need_record(record.job.path))
         return
     # Else an earlier request did not reach the job, and it has no follower that repeats it.
-    if record.intent == "run" or read_follower(record.job.place) is not None:
+    if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
         if how is None:
@@ -135,7 +135,7 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
     cancelled = bool(mine) and all(
         (record.intent, record.owner) == ("cancel", owner) for record in mine
     )
-    if not (ended or cancelled or any(read_follower(record.job.place) for record in mine)):
+    if not (ended or cancelled or any(read_follower(record.job.path) for record in mine)):
         start_again(flow_run)
 
 
@@ -155,7 +155,7 @@ def start_again(flow_run: FlowRun) -> None:
 
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Set a flow run's state to Cancelled, if no process of it is left to do so."""
-    if record.intent == "cancel" and read_follower(record.job.place) is None:
+    if record.intent == "cancel" and read_follower(record.job.path) is None:
         launcher = make_launcher(record.launcher)
         # Its work on Dataflow is cancelled too.
         if not leave(record.job, launcher, "cancel", record.owner, since=record.wants):

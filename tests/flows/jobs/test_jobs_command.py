@@ -132,7 +132,7 @@ def test_which_output_a_command_makes(tmp_path, monkeypatch):
     assert job.directory == tmp_path / "run" / ".eval.job"
     job = make_command_job(["predict", "--run=s3://b/run", "--select"], record=tmp_path / "run")
     assert (job.out, job.marked) == ("s3://b/run/predictions", False)
-    assert job.place == tmp_path / "run" / "predictions"
+    assert job.path == tmp_path / "run" / "predictions"
 
 
 @pytest.mark.parametrize("command", ["resume", "adopt"])
@@ -260,7 +260,7 @@ def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch
 def test_the_output_of_a_job_that_is_followed_between_attempts_is_no_other_s(world, capfd):
     job = world.job("resume-once")
     want(job, world.launcher, "by hand", "ada")
-    with follow_alone(job.place, print, time.sleep):
+    with follow_alone(job.path, print, time.sleep):
         assert main(["jobs", "submit", "--", "train", "--out", str(world.out)]) == 2
     line = f"{world.out} is being made by another job, {job.name(1)} (ada), with another command, "
     assert line in capfd.readouterr().err

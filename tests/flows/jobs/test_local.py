@@ -233,7 +233,7 @@ def test_a_start_that_the_scheduler_forgets_is_kept(world, monkeypatch):
 
     monkeypatch.setattr(Local, "poll", forgets)
     assert world.run(job).outcome == "done"
-    assert read_record(job.place).last.started == polls[0]
+    assert read_record(job.path).last.started == polls[0]
 
 
 def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(world):

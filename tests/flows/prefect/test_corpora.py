@@ -69,7 +69,7 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
     operators = Operators(storage=tmp_path, dataflow=dataflow)
     assert operators.output("corpora", "a") == place
     job = make_build_job(["gs://b/x"], place, options, operators, append=False)
-    assert (job.out, job.place) == ("gs://b/mswitch/corpora/a", place)
+    assert (job.out, job.path) == ("gs://b/mswitch/corpora/a", place)
     out = "--out=gs://b/mswitch/corpora/a"
     assert job.argv[2:] == ("--input=gs://b/x", out, *options, "--", "--project=p")
 

@@ -238,4 +238,4 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(
     with pytest.raises(JobCancelledError) if cancelled else contextlib.nullcontext():
         follow(job, launcher)
     assert not silent
-    assert read_record(job.place).intent == ("cancel" if cancelled else "run")
+    assert read_record(job.path).intent == ("cancel" if cancelled else "run")
