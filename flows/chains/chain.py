@@ -14,10 +14,10 @@ from mswitch.flows.chains.machine_settings import (
     LANGUAGE_OF,
     Model,
     Setting,
+    choose_setting,
     find_setting,
-    setting_for,
 )
-from mswitch.flows.chains.plan import Plan, Request, data_setting, settled
+from mswitch.flows.chains.plan import Plan, Request, choose_data_setting, settle_plan
 from mswitch.flows.devices_found import find_devices
 from mswitch.flows.jobs.tied import run_tied
 from mswitch.flows.reports import pair
@@ -32,7 +32,7 @@ from mswitch.flows.stages import (
     train,
     vocab,
 )
-from mswitch.flows.stages.disk_needed import check_disk, state_bytes
+from mswitch.flows.stages.disk_needed import check_disk, count_state_bytes
 from mswitch.flows.stages.stage import Stage
 from mswitch.models.config import pad_vocabulary
 from mswitch.models.training.evaluation_steps import evaluation_steps
@@ -93,13 +93,13 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
     with lock_directory(out):
         chain = Chain(name)
         if prepare_only:
-            setting = find_setting(request.setting or setting_for(find_devices()))
+            setting = find_setting(request.setting or choose_setting(find_devices()))
             data = prepare(chain, request, setting, out)
             check_text(chain, request, setting, data, out)
             return {"stage": name, "out": data}
-        plan = settled(request, out)
+        plan = settle_plan(request, out)
         print(plan.summary, file=sys.stderr)
-        setting = request.setting_of(plan.setting)
+        setting = request.restrict_setting(plan.setting)
         data = prepare(chain, request, setting, out)
         text = check_text(chain, request, setting, data, out)
         runs = [
@@ -113,7 +113,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             if is_evaluated(run, plan.steps):
                 say(name, f"{run} is already complete")
             else:
-                say(name, f"{run.name}: {time_left(plan, number, len(runs), took)}")
+                say(name, f"{run.name}: {estimate_time_left(plan, number, len(runs), took)}")
                 start = time.monotonic()
                 for end in plan.ends(run):
                     chain.run(
@@ -136,7 +136,7 @@ def run_chain(name: str, request: Request, out: Path, prepare_only: bool = False
             of = runs_of[baseline], compared, out / folder
             how = {"downstream": tuned, "timed": setting.timed, "text": text, "replace": True}
             summaries.append(chain.time(folder, pair.write_report, *of, **how))
-        hours = {model: sum(map(trained_hours, of)) for model, of in runs_of.items()}
+        hours = {model: sum(map(sum_hours, of)) for model, of in runs_of.items()}
         return {**summaries[0], "hours": hours, "stage_secs": chain.secs}
 
 
@@ -152,7 +152,11 @@ def prepare(chain: Chain, request: Request, setting: Setting, out: Path) -> str:
         of_names = {"task": task_file, "vocab": model, "out": made, "config": setting.names}
         chain.run("examples", examples.supervised, **of_names)
         return made
-    source, text, vocabulary = data_setting(request, setting), request.corpus, out / "vocabulary"
+    source, text, vocabulary = (
+        choose_data_setting(request, setting),
+        request.corpus,
+        out / "vocabulary",
+    )
     if not text:
         crawl, text = out / "sample", str(out / "corpus")
         chain.run("sample", FETCHED[request.sample], out=crawl)
@@ -220,13 +224,13 @@ def check_room(plan: Plan, left: Sequence[Model], examples: str, out: Path) -> N
         return
     size = pad_vocabulary(read_manifest(examples, "examples")["vocabulary_size"])
     train = plan.train_config(seed=0)
-    sizes = {model: state_bytes(model.config(size), train) for model in {*left}}
+    sizes = {model: count_state_bytes(model.config(size), train) for model in {*left}}
     of_a_run = len(evaluation_steps(train, plan.horizons)) + 1
     need = sum(sizes[model] for model in left) + of_a_run * max(sizes.values())
     check_disk(out, need, "checkpoints of these runs", "--out on a larger disk")
 
 
-def time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
+def estimate_time_left(plan: Plan, done: int, total: int, took: Sequence[float]) -> str:
     """Name the next run and the time left for all, by the plan, or by finished runs if any."""
     secs = sum(took) / len(took) if took else plan.secs and plan.secs / total
     hours = f", about {secs * (total - done) / 3600:.1f} h left" if secs else ""
@@ -250,6 +254,6 @@ def keep_last_checkpoint(run: Path) -> None:
         shutil.rmtree(path)
 
 
-def trained_hours(run: Path) -> float:
+def sum_hours(run: Path) -> float:
     """Return the hours of all steps, without compilation and evaluation."""
     return sum(metrics["train/step_secs"] for metrics in read_metrics(run)) / 3600

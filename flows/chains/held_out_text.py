@@ -57,7 +57,7 @@ def show(name: str, measured: Mapping[str, Any], given: str, out: Path) -> dict[
         out: the directory where `measure` stores its figures.
     """
     figures = summarize(measured)
-    for line in (*_table(measured), *text_cautions(figures)):
+    for line in (*_format_table(measured), *text_cautions(figures)):
         say(name, line)
     few, languages = figures["languages_with_enough"], figures["languages"]
     if 2 * few < languages:
@@ -96,7 +96,7 @@ def summarize(measured: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(measured: Mapping[str, Any]) -> Iterator[str]:
+def _format_table(measured: Mapping[str, Any]) -> Iterator[str]:
     rows = measured["languages"]
     shown = sorted(rows, key=lambda lang: rows[lang]["documents"])[:_SHOWN]
     if "all" in measured:

@@ -65,7 +65,7 @@ class Model:
         return dataclasses.replace(self, changes=dataclasses.replace(self.changes, **changes))
 
 
-def pair(dense: str, sparse: str, **changes: Any) -> dict[str, Model]:
+def make_pair(dense: str, sparse: str, **changes: Any) -> dict[str, Model]:
     """Return a sparse model and its dense twin: two presets with the same changes."""
     return {"dense": Model(dense).changed(**changes), "sparse": Model(sparse).changed(**changes)}
 
@@ -119,12 +119,12 @@ class Setting:
     validation_records: int = 2000
     measured: str = NOT_MEASURED
 
-    def fits(self, found: Devices) -> bool:
+    def fits(self, machine: Devices) -> bool:
         """Return whether the machine has the platform, memory and devices of this setting."""
         return (
-            (self.memory_gib > 0) == (found.platform != "cpu")
-            and found.memory_bytes >= self.memory_gib * GIB
-            and found.count >= self.devices
+            (self.memory_gib > 0) == (machine.platform != "cpu")
+            and machine.memory_bytes >= self.memory_gib * GIB
+            and machine.count >= self.devices
         )
 
     def only(self, names: Collection[str]) -> "Setting":
@@ -157,7 +157,9 @@ _BATCH = TrainConfig(
 )
 
 #: Models small enough for two cores to train them for tens of thousands of steps.
-_SMALL = pair("mt5-tiny", "mswitch-tiny", d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0)
+_SMALL = make_pair(
+    "mt5-tiny", "mswitch-tiny", d_model=64, d_ff=64, heads=2, d_kv=32, init_scale=1.0
+)
 _DENSE = _SMALL["dense"]
 _SPARSE = _SMALL["sparse"].changed(
     experts=16, sparse_every=1, capacity_factor=2.0, router_init="paper"
@@ -166,7 +168,7 @@ _SPARSE = _SMALL["sparse"].changed(
 _TIGHT = _SPARSE.changed(capacity_factor=1.0)
 
 
-def _reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...]]]:
+def _make_reports(models: Mapping[str, Model]) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return two reports: experts against the dense model of equal FLOPs, all against the twin."""
     experts = tuple(name for name in models if not name.startswith("dense"))
     others = tuple(name for name in models if name != "dense")
@@ -186,7 +188,7 @@ _OF_MESSAGES = {
 #: Text without selection. Experts gain after some 4,000 steps, and then more and more.
 _MESSAGES = Setting(
     models=_OF_MESSAGES,
-    reports=_reports(_OF_MESSAGES),
+    reports=_make_reports(_OF_MESSAGES),
     corpus=CorpusConfig(
         min_lines=1,
         min_long_line_characters=1,
@@ -224,7 +226,7 @@ _OF_PROSE = {
 SETTINGS = {
     # The demo: minutes on two cores. Each difference from mC4's settings has a comment.
     "demo": Setting(
-        models=pair("mt5-tiny", "mswitch-tiny"),
+        models=make_pair("mt5-tiny", "mswitch-tiny"),
         corpus=CorpusConfig(
             # A page has a few sentences. mC4's rule (3 lines, the third longest of 200 characters)
             # would drop nearly all pages, and every Chinese, Japanese and Korean one.
@@ -247,7 +249,7 @@ SETTINGS = {
         measured="docs/experiments/2026-11-24-the-demos-pair.md",
     ),
     "demo-debian": Setting(
-        models=pair("mt5-tiny", "mswitch-tiny"),
+        models=make_pair("mt5-tiny", "mswitch-tiny"),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         train=TrainConfig(steps=600, batch_size=32, warmup_steps=100, evaluations=16),
@@ -279,7 +281,7 @@ SETTINGS = {
     "prose": dataclasses.replace(
         _MESSAGES,
         models=_OF_PROSE,
-        reports=_reports(_OF_PROSE),
+        reports=_make_reports(_OF_PROSE),
         sample="documentation",
         corpus=CorpusConfig(
             profile="modern",
@@ -301,7 +303,7 @@ SETTINGS = {
     ),
     "cpu": Setting(
         # With T5's scale of 1 and this short warm-up both learn more slowly (docs/experiments).
-        models=pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
+        models=make_pair("mt5-tiny", "mswitch-tiny", init_scale=0.1),
         vocabulary=VocabularyConfig(size=8192, sample_characters=8_000_000),
         examples=ExamplesConfig(inputs_length=128, validation_segments=2),
         # The best of four rates for each of the models after 400 steps.
@@ -311,15 +313,19 @@ SETTINGS = {
         measured="docs/experiments/2026-11-26-sparse-and-dense-with-right-gradients.md",
     ),
     "gpu": Setting(
-        memory_gib=10, models=pair("mt5-small", "mswitch-small-32", init_scale=0.1), train=_BATCH
+        memory_gib=10,
+        models=make_pair("mt5-small", "mswitch-small-32", init_scale=0.1),
+        train=_BATCH,
     ),
     "large-gpu": Setting(
-        memory_gib=28, models=pair("mt5-small", "mswitch-small-128", init_scale=0.1), train=_BATCH
+        memory_gib=28,
+        models=make_pair("mt5-small", "mswitch-small-128", init_scale=0.1),
+        train=_BATCH,
     ),
     "slice": Setting(
         memory_gib=10,
         devices=4,
-        models=pair("mt5-small", "mswitch-small-128", init_scale=0.1),
+        models=make_pair("mt5-small", "mswitch-small-128", init_scale=0.1),
         train=dataclasses.replace(_BATCH, batch_size=1024, microbatches=1),
     ),
 }
@@ -332,20 +338,21 @@ def find_setting(name: str) -> Setting:
     return SETTINGS[name]
 
 
-def setting_for(found: Devices) -> str:
+def choose_setting(machine: Devices) -> str:
     """Return the name of the largest setting that fits a machine."""
-    fitting = [name for name, setting in SETTINGS.items() if setting.fits(found)]
+    fitting = [name for name, setting in SETTINGS.items() if setting.fits(machine)]
     if not fitting:
         raise UserError(
-            f"no setting fits {found.count} x {found.kind} with {found.memory_bytes / GIB:.0f} GiB "
-            "for JAX: give --setting, or set JAX_PLATFORMS=cpu"
+            f"no setting fits {machine.count} x {machine.kind} with "
+            f"{machine.memory_bytes / GIB:.0f} GiB for JAX: give --setting, or set "
+            "JAX_PLATFORMS=cpu"
         )
     return fitting[-1]
 
 
-def flops_per_sec(found: Devices) -> float | None:
+def estimate_flops_per_sec(machine: Devices) -> float | None:
     """Return the FLOP/s that training should reach here; None if the peak rate is unknown."""
-    if found.platform == "cpu":
+    if machine.platform == "cpu":
         return CPU_CORE_FLOPS * available_cores()
-    peak = find_peak_flops(found.kind)
-    return peak and SMALL_MODELS_UTILIZATION * peak * found.count
+    peak = find_peak_flops(machine.kind)
+    return peak and SMALL_MODELS_UTILIZATION * peak * machine.count

@@ -14,9 +14,9 @@ from mswitch.flows.chains.machine_settings import (
     SETTINGS,
     SampleName,
     Setting,
+    choose_setting,
+    estimate_flops_per_sec,
     find_setting,
-    flops_per_sec,
-    setting_for,
 )
 from mswitch.flows.devices_found import find_devices
 from mswitch.flows.reports.numbers import large
@@ -68,7 +68,7 @@ class Request:
     models: tuple[str, ...] = ()
     finetune_steps: int | None = None
 
-    def setting_of(self, name: str) -> Setting:
+    def restrict_setting(self, name: str) -> Setting:
         """Return the setting with the requested models."""
         setting = find_setting(name)
         return setting.only(self.models) if self.models else setting
@@ -121,7 +121,7 @@ class Plan:
         return (end for end in (*self.horizons, self.steps) if end > planned or end == self.steps)
 
 
-def settled(request: Request, out: Path) -> Plan:
+def settle_plan(request: Request, out: Path) -> Plan:
     """Return the stored plan of `out`, which the caller has locked, or make a new one.
 
     A request may add or leave out seeds and models of a stored plan, and add steps. All other
@@ -131,7 +131,7 @@ def settled(request: Request, out: Path) -> Plan:
     path, asked = out / FILE, identifying_settings(request)
     if path.is_file():
         saved = json.loads(path.read_text())
-        before, free = _saved(saved["plan"]), ("seeds", "steps", "models")
+        before, free = _parse_plan(saved["plan"]), ("seeds", "steps", "models")
         if {**saved["asked"], **{name: asked[name] for name in free}} != asked or (
             request.steps is None and saved["asked"]["steps"] is not None
         ):
@@ -157,7 +157,7 @@ def settled(request: Request, out: Path) -> Plan:
         horizons = tuple(end for end in (*before.horizons, before.steps) if end < steps)
         plan = dataclasses.replace(make_plan(request), devices=before.devices, horizons=horizons)
     else:
-        if out.exists() and not (out.is_dir() and PREPARED.issuperset(_visible(out))):
+        if out.exists() and not (out.is_dir() and PREPARED.issuperset(_list_visible(out))):
             raise UserError(f"{out} contains other files: choose another --out")
         plan = make_plan(request)
     out.mkdir(parents=True, exist_ok=True)
@@ -165,37 +165,37 @@ def settled(request: Request, out: Path) -> Plan:
     return plan
 
 
-def _visible(directory: Path) -> list[str]:
+def _list_visible(directory: Path) -> list[str]:
     """List a directory without hidden files: locks, and leftovers of killed stages."""
     return [name for name in os.listdir(directory) if name[0] != "."]
 
 
-def _saved(plan: Mapping[str, Any]) -> Plan:
+def _parse_plan(plan: Mapping[str, Any]) -> Plan:
     return Plan(**{**plan, "horizons": tuple(plan.get("horizons", ()))})
 
 
 def make_plan(request: Request) -> Plan:
     """Choose the setting for this machine, and the steps that the budget allows."""
-    found = find_devices()
-    name = request.setting or setting_for(found)
-    setting = request.setting_of(name)
-    data, train = _data(request, setting), setting.train
+    available = find_devices()
+    name = request.setting or choose_setting(available)
+    setting = request.restrict_setting(name)
+    data, train = _describe_data(request, setting), setting.train
     models = [model.config(data.vocabulary_size) for model in setting.models.values()]
-    devices = usable_devices(models, train, data.lengths, found.count)
+    devices = count_usable_devices(models, train, data.lengths, available.count)
     flops = sum(count_training_step_flops(model, train.rows, *data.lengths) for model in models)
     # The cost of evaluations, as a number of steps.
     evaluated = train.evaluations * data.validation / train.rows / FORWARD_AND_BACKWARD
-    rate = flops_per_sec(dataclasses.replace(found, count=devices))
+    rate = estimate_flops_per_sec(dataclasses.replace(available, count=devices))
     steps, starts = request.steps, len(models) * START_SECS
     if setting.fixed and steps is None:
         steps = train.steps
     if steps is None:
         if rate is None:
             raise UserError(
-                f"the speed of {found.kind} is unknown, so a budget gives no number of steps: give "
-                "--steps"
+                f"the speed of {available.kind} is unknown, so a budget gives no number of steps: "
+                "give --steps"
             )
-        each = _budget_secs(request.budget) / request.seeds - starts
+        each = _parse_budget(request.budget) / request.seeds - starts
         steps = int(each * rate / flops - evaluated)
         if steps < LEAST_STEPS:
             need = request.seeds * ((LEAST_STEPS + evaluated) * flops / rate + starts)
@@ -205,27 +205,29 @@ def make_plan(request: Request) -> Plan:
                 "--seeds"
             )
     secs = rate and request.seeds * ((steps + evaluated) * flops / rate + starts)
-    unused = f" ({found.count - devices} more are not used)" if devices < found.count else ""
+    unused = (
+        f" ({available.count - devices} more are not used)" if devices < available.count else ""
+    )
     seen, (inputs, targets) = steps * train.rows, data.lengths
     text = "names of things" if setting.names else request.sample
     read = ""
     if data.tokens:
-        times = _about(seen * data.row_tokens / data.tokens)
+        times = _round_two_figures(seen * data.row_tokens / data.tokens)
         read = f", about {large(data.tokens)} tokens, read {times} times"
     trained = [f"{name} ({model.preset})" for name, model in setting.models.items()]
     summary = [
         f"setting  {name}: {', '.join(trained)}; {setting.measured}",
-        f"devices  {devices} x {found.kind}{unused}",
+        f"devices  {devices} x {available.kind}{unused}",
         f"text     {request.examples or request.corpus or text}{read}",
         f"runs     {len(models)} models x {request.seeds} seeds, each {steps:,} steps of "
         f"{train.rows} x ({inputs} + {targets}), {large(seen * inputs)} input tokens",
-        f"hours    {f'about {_about(secs / 3600)}' if secs else 'unknown'}, without text and "
-        "examples",
+        f"hours    {f'about {_round_two_figures(secs / 3600)}' if secs else 'unknown'}, without "
+        "text and examples",
     ]
     return Plan(name, devices, request.seeds, steps, secs, "\n".join(summary))
 
 
-def usable_devices(
+def count_usable_devices(
     models: Sequence[ModelConfig], train: TrainConfig, lengths: tuple[int, int], count: int
 ) -> int:
     """Count the devices that can share the experts and the batches of all models."""
@@ -244,7 +246,7 @@ def usable_devices(
     return 1
 
 
-def data_setting(request: Request, setting: Setting) -> Setting:
+def choose_data_setting(request: Request, setting: Setting) -> Setting:
     """Return the setting that makes examples of text: the demo's for the small sample."""
     small = request.sample == "gflanguages" and not request.corpus
     return SETTINGS["demo"] if small else setting
@@ -269,7 +271,7 @@ class _Data:
     row_tokens: float
 
 
-def _data(request: Request, setting: Setting) -> _Data:
+def _describe_data(request: Request, setting: Setting) -> _Data:
     if not request.examples and setting.names:
         return _Data(
             lengths=(setting.names.inputs_length, setting.names.targets_length),
@@ -281,7 +283,7 @@ def _data(request: Request, setting: Setting) -> _Data:
     if request.corpus:
         read_manifest(request.corpus, "corpus")
     if not request.examples:
-        text = data_setting(request, setting)
+        text = choose_data_setting(request, setting)
         spans = text.examples.lengths()
         return _Data(
             lengths=(spans.inputs_length, spans.targets_length),
@@ -304,13 +306,13 @@ def _data(request: Request, setting: Setting) -> _Data:
     )
 
 
-def _about(value: float) -> str:
+def _round_two_figures(value: float) -> str:
     """Format a number to two figures, without an exponent."""
     return f"{float(f'{value:.2g}'):,g}"
 
 
-def _budget_secs(budget: str) -> float:
-    found = _BUDGET.fullmatch(budget)
-    if found is None:
+def _parse_budget(budget: str) -> float:
+    match = _BUDGET.fullmatch(budget)
+    if match is None:
         raise UserError(f"--budget {budget!r} is not a time: give minutes, hours or days, as 3h")
-    return float(found[1]) * _SECS[found[2]]
+    return float(match[1]) * _SECS[match[2]]

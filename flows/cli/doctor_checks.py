@@ -38,7 +38,7 @@ class Finding:
 def check_packages() -> list[Finding]:
     """Compare installed packages with the requirements in mswitch's metadata, extra by extra."""
     findings = []
-    for requirement, extra in _requirements():
+    for requirement, extra in _read_requirements():
         group = extra or "pipelines"
         how = f"pip install 'mswitch[{extra}]'" if extra else "pip install mswitch"
         if extra in ("plan", "plan-gpu"):
@@ -57,14 +57,14 @@ def check_packages() -> list[Finding]:
 def find_extra(module: str) -> str | None:
     """Return the extra that installs a module; None if it is a base dependency or unknown."""
     name = canonicalize_name(module)
-    for requirement, extra in _requirements():
+    for requirement, extra in _read_requirements():
         # A prefix is enough, such as `orbax` of orbax-checkpoint.
         if f"{canonicalize_name(requirement.name)}-".startswith(f"{name}-"):
             return extra
     return None
 
 
-def _requirements() -> Iterator[tuple[Requirement, str | None]]:
+def _read_requirements() -> Iterator[tuple[Requirement, str | None]]:
     """Yield the requirements of mswitch, each with its extra, None for a base dependency."""
     extras = importlib.metadata.metadata("mswitch").get_all("Provides-Extra") or []
     for line in importlib.metadata.requires("mswitch") or []:
@@ -80,10 +80,10 @@ def check_devices() -> list[Finding]:
     if importlib.util.find_spec("jax") is None:
         return [Finding("devices", "jax", "missing", "pip install 'mswitch[train]'")]
     try:
-        found = find_devices()
+        devices = find_devices()
     except UserError as error:
         return [Finding("devices", "jax", "wrong", str(error))]
-    return [Finding("devices", found.platform, "ok", f"{found.count} x {found.kind}")]
+    return [Finding("devices", devices.platform, "ok", f"{devices.count} x {devices.kind}")]
 
 
 def check_runners() -> list[Finding]:
@@ -99,8 +99,8 @@ def check_runners() -> list[Finding]:
         ("dataflow", dataflow, "pip install 'mswitch[gcp]'"),
     )
     return [
-        Finding("runners", name, "ok" if found else "missing", found or how)
-        for name, found, how in table
+        Finding("runners", name, "ok" if detail else "missing", detail or how)
+        for name, detail, how in table
     ]
 
 

@@ -33,16 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _discard_output()
         return DEFECT
     except Exception as error:
-        output = output_error()
+        output = explain_output_error()
         of_output = output if isinstance(error, OSError) else None
-        readable = missing_part(error) or of_output or as_user_error(error)
+        readable = explain_missing_part(error) or of_output or as_user_error(error)
         if readable is None:
             raise
         print(f"mswitch: {printable(str(readable))}", file=sys.stderr)
         return USER_ERROR
 
 
-def output_error() -> UserError | None:
+def explain_output_error() -> UserError | None:
     """Explain why standard output fails, and discard the rest of it; None if it works."""
     try:
         print(end="", flush=True)
@@ -56,7 +56,7 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def missing_part(error: Exception) -> UserError | None:
+def explain_missing_part(error: Exception) -> UserError | None:
     """Explain an import that failed because an extra is not installed."""
     missing = error.__cause__ if type(error) is ImportError else error
     if not isinstance(missing, ModuleNotFoundError):

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from mswitch.flows.jobs.job import Job
 
 
-def cancel_command(job: Job) -> tuple[str, ...] | None:
+def make_cancel_command(job: Job) -> tuple[str, ...] | None:
     """Return the command that cancels a job's work on Dataflow, or None without Dataflow.
 
     A Dataflow job outlives the command that waits for it.
     """
-    own, beam_options = parts(job.argv)
+    own, beam_options = split_beam_options(job.argv)
     if "--runner=dataflow" in own or ("--runner", "dataflow") in itertools.pairwise(own):
         return (*own, "--cancel", *beam_options)
     return None
 
 
-def differences(argv: Sequence[str], other: Sequence[str]) -> str:
+def describe_differences(argv: Sequence[str], other: Sequence[str]) -> str:
     """Name the options in which two command lines differ; "command" for the words before them."""
     ours, theirs = _options(argv), _options(other)
     names = sorted(
@@ -28,17 +28,17 @@ def differences(argv: Sequence[str], other: Sequence[str]) -> str:
 
 def _options(argv: Sequence[str]) -> dict[str, list[str]]:
     """Return the values of each option, and under "" the words before the first option."""
-    found, name = {"": list[str]()}, ""
+    values, name = {"": list[str]()}, ""
     for word in argv:
         if word.startswith("--"):
             name, equals, value = word.partition("=")
-            found.setdefault(name, []).extend([value] if equals else [])
+            values.setdefault(name, []).extend([value] if equals else [])
         else:
-            found[name].append(word)
-    return found
+            values[name].append(word)
+    return values
 
 
-def parts(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+def split_beam_options(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     """Split a command line into the command's words and Beam's options, which begin with `--`."""
     end = argv.index("--") if "--" in argv else len(argv)
     return argv[:end], argv[end:]

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from mswitch.flows.jobs.command import cancel_command
-from mswitch.flows.jobs.job import Job, Launcher, NoPlace, Status, Unreachable, all_logs
+from mswitch.flows.jobs.command import make_cancel_command
+from mswitch.flows.jobs.job import Job, Launcher, NoPlace, Status, Unreachable, read_all_logs
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.life import FINAL, State, Timing, classify, next_start, state_of
+from mswitch.flows.jobs.life import FINAL, State, Timing, classify, compute_next_start, decide_state
 from mswitch.flows.jobs.places import describe_wait
 from mswitch.flows.jobs.programs import call
 from mswitch.flows.jobs.record import (
@@ -27,9 +27,9 @@ from mswitch.flows.jobs.record import (
     Record,
     edit_record,
     follow_alone,
-    follower,
+    prepare_record,
+    read_follower,
     read_record,
-    record_of,
     take_over,
 )
 from mswitch.flows.jobs.reserve import has_no_room
@@ -55,14 +55,14 @@ def want(job: Job, launcher: Launcher, who: str = "", started_by: str = "") -> N
         BusyError: another job makes its output; nothing was requested.
         Unreachable: the scheduler does not answer; nothing was requested.
     """
-    with edit_record(job.place, lambda before: record_of(job, launcher, before)) as record:
+    with edit_record(job.path, lambda before: prepare_record(job, launcher, before)) as record:
         alive = record.alive
         record.intent, record.owner = "run", who or record.owner
         record.wants += 1
         others = [owner for owner in record.wanted_by if owner != record.owner]
         record.wanted_by = [*others, record.owner]
         record.started_by = record.started_by or started_by
-        over = alive is None or _status(record, alive).phase == "ended"
+        over = alive is None or _poll(record, alive).phase == "ended"
         record.counted_after = len(record.attempts) - (0 if over else 1)
 
 
@@ -93,13 +93,13 @@ def leave(
     Raises:
         Unreachable: the record says that the job must stop, but the attempt got no signal.
     """
-    before = read_record(job.place)
+    before = read_record(job.path)
     known = before.wanted_by if before is not None else []
     if since is None and still_wants is not None:
         since = before.wants if before is not None else 0
     asked = still_wants or (lambda owner: False)
     gone = {who, *(owner for owner in known if owner != who and not asked(owner))}
-    with edit_record(job.place, lambda now: now or Record(job, launcher.profile)) as record:
+    with edit_record(job.path, lambda now: now or Record(job, launcher.profile)) as record:
         if record.job.key != job.key:
             return False
         if since is not None and record.wants > since:
@@ -111,7 +111,7 @@ def leave(
         if how is None:
             return True
         record.intent, record.owner = how, who or record.owner
-    with edit_record(job.place) as record:
+    with edit_record(job.path) as record:
         take_over(record)
         if record.intent != how:
             return False  # meanwhile somebody requested something else
@@ -146,19 +146,19 @@ def look(record: Record) -> Summary:
     last, status, marker, reason = record.last, None, None, ""
     progress = 0 if last is None else last.progress + last.made
     try:
-        status = _status(record, record.alive) if record.alive is not None else None
+        status = _poll(record, record.alive) if record.alive is not None else None
     except (Unreachable, UserError) as error:  # such as: Slurm is not installed here
         reason = str(error)
     try:
         marker, progress = record.job.has_marker(), record.job.progress()
     except Unreachable as error:
         reason = reason or str(error)
-    state = state_of(record, status, marker)
+    state = decide_state(record, status, marker)
     message = reason if state.name == "unreachable" else state.message
-    local, followed = record.launcher["launcher"] == "local", follower(record.job.place)
+    local, followed = record.launcher["launcher"] == "local", read_follower(record.job.path)
     if state.name == "waiting" and local and followed:
         # The delay before the next attempt is over: perhaps it waits for a place.
-        over = next_start(record, Timing()) <= time.time()
+        over = compute_next_start(record, Timing()) <= time.time()
         message = (describe_wait(record.job) if over else "") or message
     until = status.ended if status is not None else None
     hours = round(record.host_hours(until or time.time()), 4)
@@ -201,7 +201,7 @@ def follow(
     """
     steps = _Steps(job, launcher, on_lines, on_poll, timing, clock)
     unreachable_since, wait = None, 0.0
-    with follow_alone(job.place, on_poll, sleep):
+    with follow_alone(job.path, on_poll, sleep):
         while True:
             try:
                 result = steps.step()
@@ -209,8 +209,8 @@ def follow(
                     _end_elsewhere(job)
             except Unreachable as error:
                 with contextlib.suppress(Unreachable):
-                    record = read_record(job.place)
-                    if record and state_of(record, None, job.has_marker()).name == "done":
+                    record = read_record(job.path)
+                    if record and decide_state(record, None, job.has_marker()).name == "done":
                         return State("done", "done")
                 unreachable_since = unreachable_since or clock()
                 since = time.strftime("%H:%M", time.localtime(unreachable_since))
@@ -244,21 +244,21 @@ class _Steps:
 
     def step(self) -> State | float:
         """Poll the job once, and act; return its final state, or the seconds to wait."""
-        new = functools.partial(record_of, self.job, self.wanted, following=True)
-        with edit_record(self.job.place, new) as record:
+        new = functools.partial(prepare_record, self.job, self.wanted, following=True)
+        with edit_record(self.job.path, new) as record:
             last = record.alive
         if last is None:
             self._before = self.job.progress() if self._before is None else self._before
         else:
-            launcher, status = make_launcher(record.launcher), _status(record, last)
+            launcher, status = make_launcher(record.launcher), _poll(record, last)
             self._pass_on_lines(launcher, last)
             if status.phase != "ended":
                 return self._watch(record, status)
             self._judge(launcher, last, status)
-        return self._go_on()
+        return self._continue()
 
     def _watch(self, before: Record, status: Status) -> float:
-        with edit_record(self.job.place, minor=before.intent == "run") as record:
+        with edit_record(self.job.path, minor=before.intent == "run") as record:
             alive = record.attempts[len(before.attempts) - 1]
             # Kubernetes may have deleted a pod while its Job exists: keep the known start.
             alive.started, alive.where = status.started or alive.started, status.where
@@ -270,9 +270,9 @@ class _Steps:
         return self.poll_secs
 
     def _pass_on_lines(self, launcher: Launcher, last: Attempt) -> None:
-        for lines, end in all_logs(launcher, self.job, last.number, last.log_bytes):
+        for lines, end in read_all_logs(launcher, self.job, last.number, last.log_bytes):
             self.on_lines(lines)
-            with edit_record(self.job.place, minor=True) as record:
+            with edit_record(self.job.path, minor=True) as record:
                 record.attempts[last.number - 1].log_bytes = end
 
     def _judge(self, launcher: Launcher, last: Attempt, status: Status) -> None:
@@ -280,29 +280,30 @@ class _Steps:
         outcome, message = classify(status.codes, status.reason, marker)
         if outcome in ("refused", "failed"):
             if has_no_room(self.job.directory):  # the log may lack its last line
-                message = str(full_disk(self.job.place))
-            for lines, _ in all_logs(launcher, self.job, last.number):
+                message = str(full_disk(self.job.path))
+            for lines, _ in read_all_logs(launcher, self.job, last.number):
                 said = [line for line in lines if line.startswith("mswitch: ")]
                 message = said[-1].removeprefix("mswitch: ") if said else message
         self._before = self.job.progress()
         fault_point("launch.before_outcome")
-        with edit_record(self.job.place) as record:
-            one = record.attempts[last.number - 1]
-            one.started, one.where = status.started or one.started, status.where or one.where
-            one.ended = status.ended or self.clock()
-            one.codes, one.reason = status.codes, status.reason
-            one.outcome, one.message = outcome, message
-            one.made = max(0, self._before - one.progress)
+        with edit_record(self.job.path) as record:
+            judged = record.attempts[last.number - 1]
+            judged.started = status.started or judged.started
+            judged.where = status.where or judged.where
+            judged.ended = status.ended or self.clock()
+            judged.codes, judged.reason = status.codes, status.reason
+            judged.outcome, judged.message = outcome, message
+            judged.made = max(0, self._before - judged.progress)
         fault_point("launch.after_outcome")
 
-    def _go_on(self) -> State | float:
+    def _continue(self) -> State | float:
         """End, wait, or start the next attempt; the record is locked until it says which."""
-        with edit_record(self.job.place) as record:
+        with edit_record(self.job.path) as record:
             marker = self.job.has_marker()
-            state = state_of(record, None, marker)
+            state = decide_state(record, None, marker)
             if state.name in FINAL:
                 return state
-            then = next_start(record, self.timing)
+            then = compute_next_start(record, self.timing)
             wait, text = then - self.clock(), ""
             if wait > 0:
                 shown = time.strftime("%H:%M:%S", time.localtime(then))
@@ -339,13 +340,13 @@ def _end_elsewhere(job: Job) -> None:
     Raises:
         Unreachable: the command that cancels it failed.
     """
-    words = cancel_command(job)
+    words = make_cancel_command(job)
     if words is None:
         return
     done = call(*job.program, *words, where="with mswitch")
-    record = read_record(job.place)
+    record = read_record(job.path)
     attempts = record.attempts if record is not None else []
-    if done.returncode == USER_ERROR and all(one.outcome == "refused" for one in attempts):
+    if done.returncode == USER_ERROR and all(attempt.outcome == "refused" for attempt in attempts):
         return  # the options are wrong: they have started nothing
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason"])[-1].removeprefix("mswitch: ")
@@ -353,7 +354,7 @@ def _end_elsewhere(job: Job) -> None:
     say(job.argv[0], done.stdout.strip())
 
 
-def _status(record: Record, attempt: Attempt) -> Status:
+def _poll(record: Record, attempt: Attempt) -> Status:
     return make_launcher(record.launcher).poll(record.job, attempt.number)
 
 

@@ -66,9 +66,9 @@ class Job:
     def __post_init__(self):
         for word in self.argv:
             if _SECRET.search(word):
-                what = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
+                shown = word.partition("=")[0] if word.startswith("--") else "a URL with a password"
                 raise UserError(
-                    f"{what}: the record of a job contains its arguments; pass secrets in the "
+                    f"{shown}: the record of a job contains its arguments; pass secrets in the "
                     "environment or a file"
                 )
         for word in (*self.argv, str(self.out), str(self.cwd), str(self.record)):
@@ -104,14 +104,14 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
-    def place(self) -> Path:
+    def path(self) -> Path:
         """The path that names the job, and beside which its own files are."""
         return self.record or Path(self.out)
 
     @property
     def directory(self) -> Path:
         """Directory of the job's own files."""
-        return job_directory(self.place)
+        return locate_job_directory(self.path)
 
     def left(self, attempt: int, suffix: str) -> str:
         """Return the path or URL, beside the output, of a file that other machines write."""
@@ -128,7 +128,7 @@ class Job:
         """Return the file of an attempt with this suffix, such as `.log`."""
         return self.directory / f"{self.name(attempt)}{suffix}"
 
-    def attempt_of(self, name: str) -> int | None:
+    def parse_attempt(self, name: str) -> int | None:
         """Return the number of the attempt with this name, or None if it is not of this job."""
         key, _, number = name.rpartition("-")
         return int(number) if key == f"mswitch-{self.key}" and number.isdecimal() else None
@@ -147,7 +147,7 @@ class Job:
         # A listing asks NFS again. NFS may answer for one name from a cache that is a minute old.
         return MARKER in storage.list_names(self.out)
 
-    def last_sign(self, attempt: int, enough: float) -> float:
+    def find_last_sign(self, attempt: int, enough: float) -> float:
         """Return when log or output were last written, in seconds since 1970.
 
         The search ends at the first time after `enough`, which need not be the last.
@@ -156,13 +156,13 @@ class Job:
             Unreachable: its bucket does not answer.
         """
         last = 0.0
-        for written in self._writes(attempt):
+        for written in self._list_write_times(attempt):
             last = max(last, written)
             if last > enough:
                 break
         return last
 
-    def _writes(self, attempt: int) -> Iterator[float]:
+    def _list_write_times(self, attempt: int) -> Iterator[float]:
         files = itertools.chain(
             [self.file(attempt, ".log")],
             (Path(top, name) for top, _, names in self._walk() for name in names),
@@ -183,8 +183,8 @@ class Job:
         if isinstance(self.out, str):
             with reaching(self.out):
                 names = storage.file_sizes(self.out)
-            found = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
-            return max(found, default=len(names))
+            saved = [int(match[1]) for match in map(_CHECKPOINT.fullmatch, names) if match]
+            return max(saved, default=len(names))
         out = follow_link(self.out)
         steps = [int(path.name) for path in out.glob("checkpoints/*") if path.name.isdecimal()]
         return max(steps) if steps else sum(len(files) for *_, files in self._walk())
@@ -198,13 +198,13 @@ class Job:
                 yield from os.walk(top)
 
 
-def job_directory(place: Path) -> Path:
-    """Return the directory of a job's files, by `Job.place`."""
-    place = follow_link(place)
-    return place.parent / f".{place.name}.job"
+def locate_job_directory(path: Path) -> Path:
+    """Return the directory of a job's files, by `Job.path`."""
+    path = follow_link(path)
+    return path.parent / f".{path.name}.job"
 
 
-def output_below(prefix: Path, name: str) -> Path:
+def resolve_output(prefix: Path, name: str) -> Path:
     """Return the path of the output `name`, from a form, below the storage `prefix`."""
     if not _NAME.fullmatch(name):
         raise UserError(
@@ -308,7 +308,7 @@ class Launcher(Protocol):
         ...
 
 
-def all_logs(
+def read_all_logs(
     launcher: Launcher, job: Job, attempt: int, start: int = 0
 ) -> Iterator[tuple[list[str], int]]:
     """Yield the results of `Launcher.logs` until there are no more lines for now."""
@@ -331,10 +331,10 @@ def read_log(path: Path, start: int, *, over: bool = False) -> tuple[list[str], 
             data = file.read(READ_BYTES)
     except FileNotFoundError:
         return [], start
-    return whole_lines(data, start, over=over)
+    return split_lines(data, start, over=over)
 
 
-def whole_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
+def split_lines(data: bytes, start: int, *, over: bool) -> tuple[list[str], int]:
     """Split bytes of a log, read from `start`, into lines; return them and the next `start`."""
     end_is_near = len(data) < READ_BYTES
     if (end_is_near and not over) or (not end_is_near and b"\n" in data):

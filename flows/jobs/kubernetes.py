@@ -29,7 +29,7 @@ from mswitch.flows.jobs.job import (
     Unreachable,
     reaching,
     read_log,
-    whole_lines,
+    split_lines,
 )
 from mswitch.flows.jobs.kubernetes_status import JOB_NAME, Json, read_status
 from mswitch.flows.jobs.pod_command import TASK
@@ -165,21 +165,22 @@ class Kubernetes:
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": {"name": job.name(attempt), "labels": labels | self._queue_label()},
+            "metadata": {"name": job.name(attempt), "labels": labels | self._make_queue_label()},
             "spec": {
-                **self._indexed(job, rules),
+                **self._describe_index(job, rules),
                 "ttlSecondsAfterFinished": _KEEP_SECS,
                 "template": {
                     "metadata": {"labels": labels},
-                    "spec": {"subdomain": SERVICE} | self._pod(job, self._command(job, attempt)),
+                    "spec": {"subdomain": SERVICE}
+                    | self._describe_pod(job, self._command(job, attempt)),
                 },
             },
         }
 
-    def _queue_label(self) -> dict[str, str]:
+    def _make_queue_label(self) -> dict[str, str]:
         return {"kueue.x-k8s.io/queue-name": self.queue} if self.queue else {}
 
-    def _indexed(self, job: Job, rules: list[Json]) -> Json:
+    def _describe_index(self, job: Job, rules: list[Json]) -> Json:
         """Return the fields for a pod on each host, and for an end at the first pod that fails."""
         return {
             "completionMode": "Indexed",
@@ -189,7 +190,7 @@ class Kubernetes:
             "podFailurePolicy": {"rules": rules},
         }
 
-    def _pod(self, job: Job, command: list[str]) -> Json:
+    def _describe_pod(self, job: Job, command: list[str]) -> Json:
         selector = {
             "cloud.google.com/gke-tpu-accelerator": self.accelerator,
             "cloud.google.com/gke-tpu-topology": self.topology,
@@ -240,36 +241,38 @@ class Kubernetes:
         ]
         # On TPUs GKE's environment variables say this.
         alone = "--distributed" not in job.argv or self.topology
-        return self._escaped(words) + ([] if alone else meet)
+        return self._escape(words) + ([] if alone else meet)
 
     def _program(self, job: Job) -> list[str]:
         program = [self.python if word == sys.executable else word for word in job.program]
         return [*program, *job.argv]
 
     @staticmethod
-    def _escaped(words: list[str]) -> list[str]:
+    def _escape(words: list[str]) -> list[str]:
         """Escape a user's text, so that Kubernetes expands nothing in it."""
         return [word.replace("$", "$$") for word in words]
 
     def find(self, job: Job) -> Sequence[int]:
         """List the attempts that are in the cluster or have written a file."""
-        names = [one["metadata"]["name"] for one in self._get(job) if one["kind"] == "Job"]
-        names += [name.partition(".")[0] for name in _left(job) if TASK in name]
-        return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
+        names = [item["metadata"]["name"] for item in self._get(job) if item["kind"] == "Job"]
+        names += [name.partition(".")[0] for name in _list_files(job) if TASK in name]
+        return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
         """Ask the API; exit codes in the processes' files take precedence over the API's."""
-        name, found = job.name(attempt), self._get(job)
-        its = next((x for x in found if x["kind"] == "Job" and x["metadata"]["name"] == name), None)
-        pods = [one for one in found if one["metadata"]["labels"].get(JOB_NAME) == name]
-        codes, there = enumerate(self._codes(job, attempt)), _left(job)
+        name, items = job.name(attempt), self._get(job)
+        own_job = next(
+            (x for x in items if x["kind"] == "Job" and x["metadata"]["name"] == name), None
+        )
+        pods = [item for item in items if item["metadata"]["labels"].get(JOB_NAME) == name]
+        codes, there = enumerate(self._list_code_files(job, attempt)), _list_files(job)
         with reaching(str(job.out)):
             left = {
                 i: storage.read_json(code) for i, code in codes if storage.name_of(code) in there
             }
-        status = read_status(its, pods, left, stopped=job.file(attempt, STOP).exists())
+        status = read_status(own_job, pods, left, stopped=job.file(attempt, STOP).exists())
         if status.phase == "pending" and not status.reason:
-            status = dataclasses.replace(status, reason=self._warning(name))
+            status = dataclasses.replace(status, reason=self._read_warning(name))
         where = f"Job {self.namespace}/{name} {status.where}".strip()
         return dataclasses.replace(status, where=where)
 
@@ -280,14 +283,16 @@ class Kubernetes:
         and appended again.
         """
         log, state = job.file(attempt, ".log"), job.file(attempt, ".read")
-        codes = self._codes(job, attempt)
+        codes = self._list_code_files(job, attempt)
         with open(log, "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             read, size = json.loads(state.read_bytes()) if state.exists() else ([0] * len(codes), 0)
             file.truncate(size)
             read += [0] * (len(codes) - len(read))  # an attempt may have had fewer hosts
             ends = []
-            there = _left(job)  # listed first: a log is complete before its exit code is written
+            there = _list_files(
+                job
+            )  # listed first: a log is complete before its exit code is written
             for code, start_of_new in zip(codes, read, strict=False):
                 over = storage.name_of(code) in there
                 size_there = there.get(f"{storage.name_of(code)}.log", 0)
@@ -308,7 +313,7 @@ class Kubernetes:
         if kill:
             self._ask("delete", "pods", f"--selector={JOB_NAME}={name}", "--now", *words)
 
-    def _codes(self, job: Job, attempt: int) -> list[str]:
+    def _list_code_files(self, job: Job, attempt: int) -> list[str]:
         """Return the files for its processes' exit codes."""
         return [job.left(attempt, f"{TASK}{index}") for index in range(job.hosts)]
 
@@ -317,7 +322,7 @@ class Kubernetes:
         selector = f"--selector={KEY}={job.key}"
         return json.loads(self._ask("get", "jobs.batch,pods", selector, "--output=json"))["items"]
 
-    def _warning(self, name: str) -> str:
+    def _read_warning(self, name: str) -> str:
         """Return the last event of a Job without pods, such as a quota or no service account."""
         chosen = f"--field-selector=involvedObject.name={name},type=Warning"
         events = json.loads(self._ask("get", "events", chosen, "--output=json"))["items"]
@@ -326,7 +331,7 @@ class Kubernetes:
     def _ask(self, *words: str) -> str:
         done = self._kubectl(*words)
         if done.returncode:
-            raise Unreachable(_said(done))
+            raise Unreachable(_format_errors(done))
         return done.stdout
 
     def _kubectl(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -335,7 +340,7 @@ class Kubernetes:
         return call(*words, given=given, where="where kubectl reaches the cluster")
 
 
-def _left(job: Job) -> dict[str, int]:
+def _list_files(job: Job) -> dict[str, int]:
     """Return the sizes of all files that attempts have written, by name."""
     directory = job.left(1, "").rpartition("/")[0]
     with reaching(directory):
@@ -348,19 +353,19 @@ def _read_log(log: str, start: int, size: int, *, over: bool) -> tuple[list[str]
         return read_log(Path(log), start, over=over)
     with reaching(log):
         stop = min(size, start + READ_BYTES)
-        return whole_lines(storage.read_range(log, start, stop), start, over=over)
+        return split_lines(storage.read_range(log, start, stop), start, over=over)
 
 
 def _accept(done: subprocess.CompletedProcess[str]) -> None:
     """Raise what a failure of kubectl means; an object that already exists is not a failure."""
-    reason = _said(done)
+    reason = _format_errors(done)
     if done.returncode and _REFUSED.search(reason):
         raise UserError(f"Kubernetes refuses the job: {reason}")
     if done.returncode and reason:
         raise Unreachable(reason)
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
+def _format_errors(done: subprocess.CompletedProcess[str]) -> str:
     """Return kubectl's errors, each line once: it repeats some for each kind of object."""
     lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
     return " ".join(dict.fromkeys(lines))

@@ -91,7 +91,7 @@ def classify(codes: Sequence[int], reason: str, marker: bool | None) -> tuple[Ou
     return next((outcome, line) for applies, outcome, line in table if applies)
 
 
-def state_of(record: Record, status: Status | None, marker: bool | None) -> State:
+def decide_state(record: Record, status: Status | None, marker: bool | None) -> State:
     """Return the state of a job.
 
     Args:
@@ -106,7 +106,7 @@ def state_of(record: Record, status: Status | None, marker: bool | None) -> Stat
         return State("done", "done")
     if record.alive is not None:
         return State("unreachable" if status is None else "ended", where)
-    return State("unreachable") if marker is None else _judged_state(record)
+    return State("unreachable") if marker is None else _decide_judged_state(record)
 
 
 def _is_done(record: Record, marker: bool | None) -> bool:
@@ -124,9 +124,9 @@ def _is_done(record: Record, marker: bool | None) -> bool:
     return bool(marker) and not last.had_marker and not asked_anew
 
 
-def _judged_state(record: Record) -> State:
+def _decide_judged_state(record: Record) -> State:
     """Return the state of a job that is not done, and whose attempts all have an outcome."""
-    last, counted = record.last, counted_attempts(record)
+    last, counted = record.last, list_counted_attempts(record)
     if record.intent == "cancel":
         return State("cancelled", "cancelled")
     if record.intent == "pause":
@@ -144,7 +144,7 @@ def _judged_state(record: Record) -> State:
     return State("failed" if failed else "waiting", ": ".join([*reasons, last.message]))
 
 
-def counted_attempts(record: Record) -> list[Attempt]:
+def list_counted_attempts(record: Record) -> list[Attempt]:
     """Return the attempts that budgets count."""
     return record.attempts[record.counted_after :]
 
@@ -152,17 +152,22 @@ def counted_attempts(record: Record) -> list[Attempt]:
 def count_stalled(record: Record) -> int:
     """Count the last attempts in a row that were interrupted without progress."""
     count = 0
-    for attempt in reversed(counted_attempts(record)):
+    for attempt in reversed(list_counted_attempts(record)):
         if attempt.outcome != "resume" or attempt.made > 0:
             break
         count += 1
     return count
 
 
-def next_start(record: Record, timing: Timing) -> float:
+def compute_next_start(record: Record, timing: Timing) -> float:
     """Return when the next attempt may start, in seconds since 1970."""
     last = record.last
-    if last is None or last.ended is None or not counted_attempts(record) or last.outcome == "done":
+    if (
+        last is None
+        or last.ended is None
+        or not list_counted_attempts(record)
+        or last.outcome == "done"
+    ):
         return 0.0
     doubled = timing.first_wait_secs * 2 ** max(0, count_stalled(record) - 1)
     return last.ended + min(doubled, timing.longest_wait_secs)

@@ -94,16 +94,16 @@ class Local:
 
     def find(self, job: Job) -> Sequence[int]:
         """List the attempts that have or had a host process."""
-        numbers = [job.attempt_of(path.stem) for path in job.directory.glob("mswitch-*.lock")]
+        numbers = [job.parse_attempt(path.stem) for path in job.directory.glob("mswitch-*.lock")]
         return sorted(n for n in numbers if n is not None and self._was_started(job, n))
 
     def _was_started(self, job: Job, attempt: int) -> bool:
-        return is_held(job.file(attempt, ".lock")) or bool(_host_of(job, attempt))
+        return is_held(job.file(attempt, ".lock")) or bool(_read_host(job, attempt))
 
     def poll(self, job: Job, attempt: int) -> Status:
         """Return whether the lock is held, and the exit codes that the host process wrote."""
         alive = is_held(job.file(attempt, ".lock"))
-        host = _host_of(job, attempt)
+        host = _read_host(job, attempt)
         where = f"process {host['pid']} on {host['node']}" if host else "starting"
         if alive:
             return Status("running", "", where, host.get("started"))
@@ -122,7 +122,7 @@ class Local:
         """Send SIGTERM to the host, which passes the first one on, or SIGKILL to all processes."""
         if not is_held(job.file(attempt, ".lock")):
             return
-        host = _host_of(job, attempt)
+        host = _read_host(job, attempt)
         if not host:
             return  # the host process is just starting; the next round stops it
         if host["node"] != os.uname().nodename:
@@ -134,7 +134,7 @@ class Local:
                 os.kill(host["pid"], signal.SIGTERM)
 
 
-def _host_of(job: Job, attempt: int) -> dict[str, Any]:
+def _read_host(job: Job, attempt: int) -> dict[str, Any]:
     """Read `pid`, `node` and `started` of the host process from the lock file, if it has them."""
     try:
         return json.loads(job.file(attempt, ".lock").read_bytes())

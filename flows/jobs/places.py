@@ -29,12 +29,12 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
     """
     if job.argv[0] not in TRAININGS:
         return
-    file = _places_file()
+    file = _locate_places_file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with open(f"{file}.lock", "ab") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)
-            others = [other for other in _taken() if other != lock]
+            others = [other for other in _list_taken() if other != lock]
             if len(others) >= limit:
                 raise NoPlace(_describe(others))
             write_atomically(file, json.dumps([*map(str, others), str(lock)]))
@@ -47,12 +47,12 @@ def take_place(job: Job, lock: Path, limit: int) -> None:
 
 def describe_wait(job: Job) -> str:
     """Say which trainings a job waits for; empty if it needs no place, or none is taken."""
-    return _describe(_taken()) if job.argv[0] in TRAININGS else ""
+    return _describe(_list_taken()) if job.argv[0] in TRAININGS else ""
 
 
-def _taken() -> list[Path]:
+def _list_taken() -> list[Path]:
     try:
-        locks = json.loads(_places_file().read_bytes())
+        locks = json.loads(_locate_places_file().read_bytes())
     except (OSError, ValueError):  # after a loss of power it may hold zeros
         return []
     return [Path(lock) for lock in locks if _is_held(lock)] if isinstance(locks, list) else []
@@ -70,7 +70,7 @@ def _describe(locks: Sequence[Path]) -> str:
     return f"waiting for a place, taken by {', '.join(map(str, outs))}" if outs else ""
 
 
-def _places_file() -> Path:
+def _locate_places_file() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")

@@ -32,7 +32,7 @@ def main(prefix: str, command: list[str]) -> int:
     if not storage.is_remote(place):
         return _run(Path(place), command)
     try:
-        with _sent(place) as file:
+        with _upload_files(place) as file:
             return _run(file, command)
     except objects.BucketError as error:
         print(f"mswitch: {error}")
@@ -46,14 +46,14 @@ def _run(file: Path, command: list[str]) -> int:
     file.unlink(missing_ok=True)  # it exists if a queue suspended the Job and resumed it
     copy = subprocess.Popen(["tee", "-a", f"{file}.log"], stdin=subprocess.PIPE)
     with copy.stdin as pipe:  # type: ignore[union-attr]
-        _say_into(pipe.fileno())
+        _redirect_output(pipe.fileno())
     try:
         code = run_command(command, keep=[])
     except OSError as error:
         print(f"mswitch: cannot start the command: {error}", flush=True)
         code = _NOT_STARTED
     with open(os.devnull, "wb") as nothing:
-        _say_into(nothing.fileno())
+        _redirect_output(nothing.fileno())
     with contextlib.suppress(subprocess.TimeoutExpired):  # child processes may still write
         copy.wait(5)
     write_code(file, code)
@@ -61,7 +61,7 @@ def _run(file: Path, command: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _sent(place: str) -> Iterator[Path]:
+def _upload_files(place: str) -> Iterator[Path]:
     """Yield a local path whose file is uploaded at the end, and whose log is uploaded meanwhile."""
     over = threading.Event()
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +95,7 @@ def _sent(place: str) -> Iterator[Path]:
                     objects.upload(path, url)
 
 
-def _say_into(file: int) -> None:
+def _redirect_output(file: int) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import pydantic
 
-from mswitch.flows.jobs.command import differences
-from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, job_directory
+from mswitch.flows.jobs.command import describe_differences
+from mswitch.flows.jobs.job import MSWITCH, BusyError, Job, Launcher, locate_job_directory
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.reserve import keep_room, write_reserved
 from mswitch.pipelines.directory_lock import is_held, take_lock
@@ -110,7 +110,11 @@ class Record:
 
     def host_hours(self, until: float) -> float:
         """Return hosts times hours of all attempts; a living one counts up to `until`."""
-        held = [(one.ended or until) - one.started for one in self.attempts if one.started]
+        held = [
+            (attempt.ended or until) - attempt.started
+            for attempt in self.attempts
+            if attempt.started
+        ]
         hours = sum(max(0.0, secs) for secs in held) / 3600
         return self.earlier_host_hours + self.job.hosts * hours
 
@@ -128,17 +132,17 @@ _RECORD = pydantic.TypeAdapter(Record)
 _OF_AN_OUTPUT = {MARKER, "config.json"}
 
 
-def read_record(place: Path) -> Record | None:
-    """Read the record of a job by its `Job.place`, such as its output; None if there is none."""
-    return _read(job_directory(place))
+def read_record(path: Path) -> Record | None:
+    """Read the record of a job by its `Job.path`, such as its output; None if there is none."""
+    return _read(locate_job_directory(path))
 
 
-def need_record(place: Path) -> Record:
+def need_record(path: Path) -> Record:
     """Read the record of a job, or refuse if there is none."""
-    record = read_record(place)
+    record = read_record(path)
     if record is None:
         raise UserError(
-            f"no job makes {place}: `mswitch jobs list` shows the jobs below a directory, and "
+            f"no job makes {path}: `mswitch jobs list` shows the jobs below a directory, and "
             "`mswitch jobs submit` starts one"
         )
     return record
@@ -167,7 +171,7 @@ def _read(directory: Path) -> Record | None:
         ) from error
     if not at_home:
         raise UserError(
-            f"{path} was moved or copied; it belongs to the job that makes {record.job.place}: "
+            f"{path} was moved or copied; it belongs to the job that makes {record.job.path}: "
             f"move it back, or remove {directory}"
         )
     return record
@@ -175,24 +179,24 @@ def _read(directory: Path) -> Record | None:
 
 def find_records(top: Path) -> list[Record]:
     """Return the records below a directory, by place; a damaged one is logged and left out."""
-    found = []
+    records = []
     for directory, names, files in os.walk(top):
         if directory.endswith(".job") and RECORD in files:
             try:
                 record = _read(Path(directory))
-                found += [record] if record is not None else []
+                records += [record] if record is not None else []
             except (UserError, PermissionError) as error:
                 say("jobs", f"left out: {error}")
         # Data, checkpoints and metrics of an output have many files, but no jobs below them.
         if _OF_AN_OUTPUT & set(files):
             names[:] = set(names) - {"checkpoints", "data", "tensorboard"}
         names.sort()
-    return sorted(found, key=lambda record: record.job.place)
+    return sorted(records, key=lambda record: record.job.path)
 
 
 @contextlib.contextmanager
 def edit_record(
-    place: Path,
+    path: Path,
     new: Callable[[Record | None], Record] | None = None,
     *,
     minor: bool = False,
@@ -200,19 +204,19 @@ def edit_record(
     """Yield the record, then write the caller's changes; other writers wait meanwhile.
 
     Args:
-        place: `Job.place`.
+        path: `Job.path`.
         new: makes the record from the existing one; if None, a record must exist.
         minor: whether the change is dropped if the disk is full.
     """
-    directory = job_directory(place)
+    directory = locate_job_directory(path)
     if new is None:
-        need_record(place)
+        need_record(path)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "record.lock", "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = read_record(place)
+        before = read_record(path)
         text = canonical_json(before.as_json()) if before is not None else ""
-        record = new(before) if new is not None else before or need_record(place)
+        record = new(before) if new is not None else before or need_record(path)
         yield record
         changed = canonical_json(record.as_json())
         if changed != text:
@@ -231,7 +235,7 @@ def _write(directory: Path, text: str, minor: bool) -> None:
         keep_room(directory)
 
 
-def record_of(
+def prepare_record(
     job: Job, launcher: Launcher, before: Record | None, *, following: bool = False
 ) -> Record:
     """Return the existing record, or a new one that replaces the record of another, ended job.
@@ -253,7 +257,7 @@ def record_of(
         if alive is None:  # its settings and launcher may change, but not while it runs
             record.job, record.launcher = job, launcher.profile
         return record
-    goes_on = following or follower(job.place) is not None
+    goes_on = following or read_follower(job.path) is not None
     if alive is not None:
         status = make_launcher(record.launcher).poll(record.job, alive.number)
         until, goes_on = status.ended or until, goes_on or status.phase != "ended"
@@ -261,16 +265,16 @@ def record_of(
         name = record.job.name(len(record.attempts) or 1)
         whom = f"{name} ({record.started_by})" if record.started_by else name
         raise BusyError(
-            f"{job.place} is being made by another job, {whom}, with another "
-            f"{differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs cancel "
-            f"{job.place}`"
+            f"{job.path} is being made by another job, {whom}, with another "
+            f"{describe_differences(job.argv, record.job.argv)}: wait for it, or `mswitch jobs "
+            f"cancel {job.path}`"
         )
     hours = record.host_hours(until)
     fresh = Record(job, launcher.profile, wants=record.wants, earlier_host_hours=hours)
     # Earlier attempts of this job say nothing about the present output: the other job made it.
     take_over(fresh)
-    for one in fresh.attempts:
-        one.outcome, one.message = "resume", "before another job made this output"
+    for attempt in fresh.attempts:
+        attempt.outcome, attempt.message = "resume", "before another job made this output"
     fresh.counted_after = len(fresh.attempts)
     return fresh
 
@@ -286,20 +290,20 @@ def take_over(record: Record) -> None:
 
 @contextlib.contextmanager
 def follow_alone(
-    place: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
+    path: Path, waiting: Callable[[str], None], sleep: Callable[[float], None]
 ) -> Iterator[None]:
     """Hold a job's follower lock, after its other follower is gone: only the holder submits.
 
     Args:
-        place: `Job.place`.
+        path: `Job.path`.
         waiting: gets a line in each round that names the other follower.
         sleep: waits for a number of seconds.
     """
-    directory = job_directory(place)
+    directory = locate_job_directory(path)
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "follower.lock", "a+") as lock:
         while not take_lock(lock):
-            who = follower(place) or "another process"
+            who = read_follower(path) or "another process"
             waiting(f"waiting for {who}, which follows this job")
             sleep(1)
         lock.truncate(0)
@@ -308,7 +312,7 @@ def follow_alone(
         yield
 
 
-def follower(place: Path) -> str | None:
+def read_follower(path: Path) -> str | None:
     """Return the process that follows the job of this place, or None."""
-    lock = job_directory(place) / "follower.lock"
+    lock = locate_job_directory(path) / "follower.lock"
     return lock.read_text() if is_held(lock) else None

@@ -149,26 +149,26 @@ class Slurm:
 
     def find(self, job: Job) -> Sequence[int]:
         """List the attempts that are in the queue or have written a file."""
-        names = [entry.name for entry in self._queue()]
+        names = [entry.name for entry in self._read_queue()]
         names += [path.stem for path in job.directory.glob(f"*{CLAIM}")]
-        return sorted({n for name in names if (n := job.attempt_of(name)) is not None})
+        return sorted({n for name in names if (n := job.parse_attempt(name)) is not None})
 
     def poll(self, job: Job, attempt: int) -> Status:
         """Ask the queue; the exit codes are from the processes' files."""
-        entries = self._entries(job, attempt)
+        entries = self._find_entries(job, attempt)
         living = [entry for entry in entries if not _OVER.search(entry.state)]
         shown = (living or entries or [None])[0]
         where = (
             f"Slurm job {shown.id} {f'on {shown.nodes}' if shown.nodes else ''}" if shown else ""
         )
-        started = _seconds(shown.start) if shown else None
+        started = _parse_time(shown.start) if shown else None
         if living:
-            phase = "pending" if all(one.state == "PENDING" for one in living) else "running"
+            phase = "pending" if all(entry.state == "PENDING" for entry in living) else "running"
             if phase == "pending":
                 started = None  # the queue shows the expected start
             reason = shown.reason if shown and shown.reason != "None" else ""
             return Status(phase, reason, where.strip(), started)
-        ends = [read_code(path) for path in self._ends(job, attempt)]
+        ends = [read_code(path) for path in self._list_ends(job, attempt)]
         # FAILED and COMPLETED say no more than the exit codes.
         reason = " ".join(e.state for e in entries if e.state not in ("FAILED", "COMPLETED"))
         ended = max((end["ended"] for end in ends), default=None)
@@ -177,26 +177,26 @@ class Slurm:
 
     def logs(self, job: Job, attempt: int, start: int) -> tuple[list[str], int]:
         """Read from the log file."""
-        over = len(self._ends(job, attempt)) == job.hosts
+        over = len(self._list_ends(job, attempt)) == job.hosts
         return read_log(job.file(attempt, ".log"), start, over=over)
 
     def stop(self, job: Job, attempt: int, *, kill: bool = False) -> None:
         """Make the file that asks the processes to stop; Slurm ends a pending or a killed job."""
         job.file(attempt, STOP).touch()
-        for entry in self._entries(job, attempt):
+        for entry in self._find_entries(job, attempt):
             if entry.state == "PENDING":
                 _call("scancel", entry.id)
             elif kill and not _OVER.search(entry.state):
                 _call("scancel", "--full", "--signal=KILL", entry.id)
 
-    def _ends(self, job: Job, attempt: int) -> list[Path]:
+    def _list_ends(self, job: Job, attempt: int) -> list[Path]:
         """List the exit code files of the processes that have ended."""
         return sorted(job.directory.glob(f"{job.name(attempt)}{TASK}*"))
 
-    def _entries(self, job: Job, attempt: int) -> list[_Entry]:
-        return [entry for entry in self._queue() if entry.name == job.name(attempt)]
+    def _find_entries(self, job: Job, attempt: int) -> list[_Entry]:
+        return [entry for entry in self._read_queue() if entry.name == job.name(attempt)]
 
-    def _queue(self) -> list[_Entry]:
+    def _read_queue(self) -> list[_Entry]:
         """Return the jobs of this user, including those that ended recently.
 
         Raises:
@@ -214,7 +214,7 @@ def _call(*words: str) -> subprocess.CompletedProcess[str]:
     return call(*words, where="from which jobs are submitted to Slurm")
 
 
-def _seconds(text: str) -> float | None:
+def _parse_time(text: str) -> float | None:
     """Convert Slurm's local time to seconds since 1970, and `N/A` to None."""
     try:
         return datetime.datetime.fromisoformat(text).timestamp()

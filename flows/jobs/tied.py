@@ -52,5 +52,5 @@ def run_tied(job: Job, who: str) -> None:
     if state.name == "refused":
         raise UserError(f"`mswitch {job.argv[0]}` cannot continue: see the line above")
     if state.name != "done":
-        raise UserError(f"{job.place} was {state.name} by another command: repeat this command")
+        raise UserError(f"{job.path} was {state.name} by another command: repeat this command")
     shutil.rmtree(job.directory)

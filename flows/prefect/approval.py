@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
 from mswitch.flows.prefect.form_fields import JobCancelledError
-from mswitch.flows.prefect.show import key_of
+from mswitch.flows.prefect.show import make_key
 from mswitch.pipelines.progress import say
 
 #: The name of the state of a flow run that waits for a decision.
@@ -37,7 +37,7 @@ class Approval(RunInput):
     max_cost_usd: float
 
 
-def within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
+def work_within_limit(guard: CostGuard, work: Callable[[], Made]) -> Made:
     """Do the work; if the limit pauses it, repeat it once a person has raised the limit."""
     while True:
         approve(guard)
@@ -56,7 +56,7 @@ def approve(guard: CostGuard) -> None:
     """
     log = get_run_logger()
     while guard.price is not None:
-        spent, (left, basis) = guard.spent(), guard.to_come()
+        spent, (left, basis) = guard.spent(), guard.estimate_rest()
         whole = f"about {spent + left:,.2f} USD" if left is not None else "an unknown amount"
         text = f"{spent:,.2f} USD spent, {whole} in all ({basis or 'all trainings are finished'})"
         log.info(text)
@@ -95,7 +95,7 @@ def _ask(limit: float, text: str, proposed: float) -> Approval:
             ),
         ),
     )
-    keys = keyset_from_base_key(key_of("cost-above", str(limit)))
+    keys = keyset_from_base_key(make_key("cost-above", str(limit)))
     given: Any = read_flow_run_input(keys["response"])  # returns a coroutine only within one
     if given:
         if given["decision"] == "no":

@@ -11,8 +11,8 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER, read_manifest
 
 
-@step("origin of {planned.place.name}")
-def going_on(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
+@step("origin of {planned.path.name}")
+def add_origin(planned: Planned, origin: Path | str, examples: Path | str) -> Planned:
     """Add the origin to a training: the checkpoint it began with, else the origin's last step."""
     option = f"begin_with: {origin}"
     with open_files(origin) as files:

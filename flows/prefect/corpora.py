@@ -9,7 +9,7 @@ from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.operators_toml import FILE, Dataflow, Operators
 from mswitch.flows.prefect.preflight import check_capacity
-from mswitch.flows.prefect.show import key_of, show_page, show_table
+from mswitch.flows.prefect.show import make_key, show_page, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.corpus_page import write_page
 from mswitch.flows.stages.corpus import build as corpus_stage
@@ -23,12 +23,12 @@ from mswitch.pipelines.progress import say
 from mswitch.pipelines.runners import pipeline_options
 
 
-def crawl_of(
+def download_crawl(
     argv: Sequence[str], name: str, options: Sequence[str], operators: Operators, launcher: Launcher
 ) -> Path | str:
     """Download a crawl; return it in a place that a build with these options can read."""
     crawl = operators.directory("crawls", name)
-    bucket = dataflow_of(options, operators)
+    bucket = find_dataflow(options, operators)
     follow_job(f"fetch {crawl.name}", Job((*argv, f"--out={crawl}"), crawl), launcher)
     if bucket is None:
         return crawl
@@ -37,7 +37,7 @@ def crawl_of(
     return url
 
 
-def dataflow_of(options: Sequence[str], operators: Operators) -> Dataflow | None:
+def find_dataflow(options: Sequence[str], operators: Operators) -> Dataflow | None:
     """Return the Dataflow settings if a build with these options runs there, else None."""
     if "--runner=dataflow" not in options:
         return None
@@ -56,7 +56,7 @@ def upload_crawl(crawl: Path, url: str) -> None:
             upload(path, storage.join(url, name))
 
 
-@step("plan of {job.place.name}")
+@step("plan of {job.path.name}")
 def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
     """Log the input and output of a build, and check disk, Dataflow and launcher."""
     if isinstance(job.out, str):
@@ -65,10 +65,10 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
             pipeline_options("dataflow", options).get_all_options(drop_default=True)
         )
         check_url(job.out)
-        for one in inputs:
-            if not storage.is_remote(one):
+        for source in inputs:
+            if not storage.is_remote(source):
                 raise UserError(
-                    f"{one}: workers of Dataflow read only URLs; give gs:// or https://"
+                    f"{source}: workers of Dataflow read only URLs; give gs:// or https://"
                 )
     check_capacity(launcher, [job])
     files = find_crawl_files(inputs)
@@ -81,7 +81,7 @@ def check_build(job: Job, inputs: Sequence[str], launcher: Launcher) -> None:
         check_disk(job.out, size, "temporary files of this build", "fewer inputs")
 
 
-def build_job(
+def make_build_job(
     inputs: Sequence[str],
     place: Path,
     options: Sequence[str],
@@ -99,20 +99,20 @@ def build_job(
         append: whether the corpus exists and grows.
     """
     out: Path | str = place
-    words = [f"--input={one}" for one in inputs]
+    words = [f"--input={source}" for source in inputs]
     words += ["--append"] if append else []
     beam_options: Sequence[str] = ()
-    if (dataflow := dataflow_of(options, operators)) is not None:
+    if (dataflow := find_dataflow(options, operators)) is not None:
         out = dataflow.place("corpora", place.name)
         beam_options = ("--", *dataflow.options)
     argv = ("corpus", "build", *words, f"--out={out}", *options, *beam_options)
     return corpus_stage.job_of(argv, out, record=place)
 
 
-@step("statistics of {job.place.name}")
+@step("statistics of {job.path.name}")
 def show_statistics(job: Job) -> None:
     """Write and show the page of a corpus; for one in a bucket, show only its languages."""
-    key, title = key_of("corpus", job.place.name), f"Statistics of {job.place.name}"
+    key, title = make_key("corpus", job.path.name), f"Statistics of {job.path.name}"
     if isinstance(job.out, str):  # a page reads all shards
         rows = sum_languages(load_stats(job.out))
         rows = [{name: row[name] for name in row if name != "dropped"} for row in rows]
@@ -123,6 +123,6 @@ def show_statistics(job: Job) -> None:
     show_page(key, page, title)
 
 
-def corpus_is_ready(name: str) -> None:
+def announce_corpus(name: str) -> None:
     """Emit an event that starts the deployments that wait for this corpus."""
     emit_event("mswitch.corpus.ready", {"prefect.resource.id": f"mswitch.corpus.{name}"})

@@ -11,7 +11,7 @@ from mswitch.flows.jobs.record import find_records, read_record
 from mswitch.flows.prefect.form_defaults import TrainingSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.show import last_metrics, step_secs
+from mswitch.flows.prefect.show import measure_step_secs, read_last_metrics
 from mswitch.models.config import ModelConfig, TrainConfig, pad_vocabulary
 from mswitch.models.hardware import find_peak_flops
 from mswitch.models.nn.flops import count_recomputed_flops, count_training_step_flops
@@ -68,10 +68,10 @@ class CostGuard:
     def spent(self) -> float:
         """Return the cost of all attempts of trainings and evaluations so far, in USD."""
         now, total = time.time(), 0.0
-        for one in self.planned:
-            for place in (one.place, one.place / self.beside):
+        for training in self.planned:
+            for place in (training.path, training.path / self.beside):
                 record = read_record(place)
-                price = self.operators.price_of(record) if record is not None else None
+                price = self.operators.find_price(record) if record is not None else None
                 if record is not None and price is not None:
                     total += price.usd(record.host_hours(now))
         return total
@@ -86,14 +86,14 @@ class CostGuard:
 
     def is_finished(self) -> bool:
         """Return whether nothing is left to train and evaluate."""
-        for one in self.planned:
-            beside = read_record(one.place / self.beside)
+        for training in self.planned:
+            beside = read_record(training.path / self.beside)
             last = beside.last if beside is not None else None
-            if not one.is_trained or last is None or last.outcome != "done":
+            if not training.is_trained or last is None or last.outcome != "done":
                 return False
         return True
 
-    def to_come(self) -> tuple[float | None, str]:
+    def estimate_rest(self) -> tuple[float | None, str]:
         """Return the trainings' further cost in USD, and the basis of this estimate.
 
         The cost is None if a training's step time is unknown. It does not include evaluations.
@@ -102,65 +102,69 @@ class CostGuard:
             BucketError: the bucket of a run does not answer.
         """
         total, known, lines = 0.0, True, []
-        for one in self.planned:
-            done = last_metrics(one.out)
-            steps = one.config.steps - (done[0]["step"] if done else 0)
+        for training in self.planned:
+            done = read_last_metrics(training.out)
+            steps = training.config.steps - (done[0]["step"] if done else 0)
             if not steps:
                 continue
-            rate = self._step_secs(one)
+            rate = self._step_secs(training)
             if rate is None or self.price is None:
                 known = False
-                lines.append(f"{one.place.name}: {steps:,} steps of unknown time")
+                lines.append(f"{training.path.name}: {steps:,} steps of unknown time")
                 continue
             secs, basis = rate
             total += self.price.usd(self.settings.hosts * steps * secs / 3600)
-            lines.append(f"{one.place.name}: {steps:,} steps of {secs:.3g} s, {basis}")
+            lines.append(f"{training.path.name}: {steps:,} steps of {secs:.3g} s, {basis}")
         return total if known else None, "; ".join(lines)
 
     def note(self) -> str:
         """Return past and expected cost, for a line of progress."""
         if self.price is None:
             return ""
-        spent, (left, _) = self.spent(), self.to_come()
+        spent, (left, _) = self.spent(), self.estimate_rest()
         whole = f" of about {spent + left:,.2f}" if left is not None else ""
         limit = f", at most {self.limit:,.2f}" if self.limit is not None else ""
         return f"{spent:,.2f}{whole} USD for all{limit}"
 
-    def _step_secs(self, one: Planned) -> tuple[float, str] | None:
+    def _step_secs(self, training: Planned) -> tuple[float, str] | None:
         """Return the seconds of a step and their source: this run, a similar run, or FLOPs."""
-        own = step_secs(one.out)
+        own = measure_step_secs(training.out)
         if own is not None:
             return own, "as measured"
-        if one.place not in self._before:
-            self._before[one.place] = self._of_like_run(one) or self._by_flops(one)
-        return self._before[one.place]
+        if training.path not in self._before:
+            self._before[training.path] = self._find_similar_run(
+                training
+            ) or self._estimate_by_flops(training)
+        return self._before[training.path]
 
-    def _of_like_run(self, one: Planned) -> tuple[float, str] | None:
+    def _find_similar_run(self, training: Planned) -> tuple[float, str] | None:
         """Return seconds and source from the newest run with the same model, settings and hosts."""
-        tokens = one.config.rows * sum(self._lengths(one.config))
-        found, here = [], (self.launcher.profile, self.settings.hosts)
+        tokens = training.config.rows * sum(self._lengths(training.config))
+        candidates, here = [], (self.launcher.profile, self.settings.hosts)
         for record in find_records(self.operators.storage):
             run, last = record.job.out, record.last
             same_place = (record.launcher, record.job.hosts) == here
             if last is None or not same_place or record.job.argv[0] not in _TRAININGS:
                 continue
             with contextlib.suppress(UserError):  # the run cannot be read
-                secs = step_secs(run)
+                secs = measure_step_secs(run)
                 if secs is None:
                     continue
                 config = read_json_object(storage.join(run, CONFIG))
-                same = config["preset"] == one.preset and config["tokens_per_step"] == tokens
-                same = same and self._model(one) in (None, parse_model(config))
-                if same and _timed(parse_train_config(config)) == _timed(one.config):
-                    found.append((last.submitted, secs, f"as measured in {run}"))
-        return max(found)[1:] if found else None
+                same = config["preset"] == training.preset and config["tokens_per_step"] == tokens
+                same = same and self._model(training) in (None, parse_model(config))
+                if same and _list_timed_settings(
+                    parse_train_config(config)
+                ) == _list_timed_settings(training.config):
+                    candidates.append((last.submitted, secs, f"as measured in {run}"))
+        return max(candidates)[1:] if candidates else None
 
-    def _by_flops(self, one: Planned) -> tuple[float, str] | None:
+    def _estimate_by_flops(self, training: Planned) -> tuple[float, str] | None:
         peak = find_peak_flops(self.price.chip) if self.price is not None else None
-        model = self._model(one)
+        model = self._model(training)
         if peak is None or self.price is None or model is None:
             return None
-        config, lengths = one.config, self._lengths(one.config)
+        config, lengths = training.config, self._lengths(training.config)
         flops = count_training_step_flops(model, config.rows, *lengths) + count_recomputed_flops(
             model, config.rows, *lengths, remat=config.remat, loss_chunks=config.loss_chunks
         )
@@ -168,17 +172,17 @@ class CostGuard:
         devices = f"{config.devices} x {self.price.chip}"
         return secs, f"assuming {ASSUMED_UTILIZATION:.0%} of the peak of {devices}"
 
-    def _model(self, one: Planned) -> ModelConfig | None:
+    def _model(self, training: Planned) -> ModelConfig | None:
         """Return the preset's model; None if the run to begin with has a model of no preset."""
-        if one.preset not in PRESETS:
+        if training.preset not in PRESETS:
             return None
         vocabulary = pad_vocabulary(self.manifest["vocabulary_size"])
-        return dataclasses.replace(PRESETS[one.preset].model, vocabulary_size=vocabulary)
+        return dataclasses.replace(PRESETS[training.preset].model, vocabulary_size=vocabulary)
 
     def _lengths(self, config: TrainConfig) -> tuple[int, int]:
         inputs, targets = (self.manifest[f"{name}_length"] for name in ("inputs", "targets"))
         return config.row_examples * inputs, config.row_examples * targets
 
 
-def _timed(config: TrainConfig) -> dict[str, Any]:
+def _list_timed_settings(config: TrainConfig) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(config).items() if k not in _UNTIMED}

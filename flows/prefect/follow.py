@@ -26,7 +26,7 @@ from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.job import BusyError, Job, Launcher, Unreachable
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_fields import JobCancelledError
-from mswitch.flows.prefect.owners import owner_of, started_by, still_wants
+from mswitch.flows.prefect.owners import describe_starter, name_owner, still_wants
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import pass_on, say, say_news
@@ -47,7 +47,7 @@ class _Leaving(threading.Event):
 
 
 @contextlib.contextmanager
-def jobs_followed() -> Iterator[None]:
+def end_tasks_with_flow() -> Iterator[None]:
     """End or suspend the tasks beside the flow's main thread when that is ended or suspended."""
     leaving = _Leaving()
     token = _leaving.set(leaving)
@@ -122,7 +122,7 @@ class _Follower:
     def __post_init__(self) -> None:
         self.refused: UserError | None = None
         self.id = UUID(this_flow_run.id)
-        self.owner = owner_of(self.id)
+        self.owner = name_owner(self.id)
         self._next = 0.0
         self._tell, self._silent_since = say_news(self.job.argv[0]), ""
         self._asked = self._suspending = False
@@ -133,13 +133,13 @@ class _Follower:
         Nothing is requested if the job lives and this flow run requested it last, or if the flow
         run is ended while it waits.
         """
-        record = read_record(self.job.place)
+        record = read_record(self.job.path)
         known = record and (record.job.key, record.alive is None, record.owner, record.intent)
         if known == (self.job.key, False, self.owner, "run"):
             return
         while not self._asked:
             try:
-                doors.want(self.job, self.launcher, self.owner, started_by())
+                doors.want(self.job, self.launcher, self.owner, describe_starter())
                 return
             except (BusyError, Unreachable) as error:
                 busy = isinstance(error, BusyError)

@@ -24,8 +24,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 
 from mswitch.flows.prefect.form_defaults import DEFAULTS, Parameters
-from mswitch.flows.prefect.operators_toml import first_problem
-from mswitch.flows.stages.stage import value_of
+from mswitch.flows.prefect.operators_toml import describe_problem
+from mswitch.flows.stages.stage import read_value
 from mswitch.pipelines.config_checks import check_value
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import lines_to, say
@@ -68,7 +68,7 @@ def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
     A user's error becomes a state Failed with one line as its message, and a cancelled job a state
     Cancelled.
     """
-    settings = settings_class(function)
+    settings = find_settings_class(function)
 
     @functools.wraps(function)
     def with_parameters(**values: Any) -> Any:
@@ -84,8 +84,10 @@ def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
             return Failed(message=str(refusal))
 
     default = settings()
-    defaults = {name: leaf.value for name, leaf in top(default).items()}
-    defaults |= dict.fromkeys(groups(default)) | dict.fromkeys(old_names(default), NOT_GIVEN)
+    defaults = {name: leaf.value for name, leaf in list_top_level(default).items()}
+    defaults |= dict.fromkeys(list_groups(default)) | dict.fromkeys(
+        list_old_names(default), NOT_GIVEN
+    )
     defaults |= dict.fromkeys(["defaults"] if settings in DEFAULTS else [])
     with_parameters.__signature__ = inspect.Signature(  # pyright: ignore[reportAttributeAccessIssue]
         [
@@ -96,7 +98,7 @@ def with_settings(function: Callable[[Any], Any]) -> Callable[..., Any]:
     return with_parameters
 
 
-def settings_class(function: Callable[..., Any]) -> type:
+def find_settings_class(function: Callable[..., Any]) -> type:
     """Return the class of settings that a flow's function takes."""
     [parameter] = inspect.signature(inspect.unwrap(function)).parameters.values()
     return parameter.annotation
@@ -120,53 +122,57 @@ for _name in ("flow_runs", "task_runs", "engine"):
 def describe(documented: Any) -> Mapping[str, str]:
     """Return the docstring's texts of arguments or attributes, also those of base classes."""
     described: dict[str, str] = {}
-    for one in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
+    for kind in reversed(getattr(documented, "__mro__", (documented, object))[:-1]):
         # Prefect's parser reads only arguments.
-        text = inspect.cleandoc(one.__doc__ or "").replace("Attributes:\n", "Args:\n")
+        text = inspect.cleandoc(kind.__doc__ or "").replace("Attributes:\n", "Args:\n")
         described |= parameter_docstrings(text)
     return {name: " ".join(text.split()) for name, text in described.items()}
 
 
-def leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
+def list_leaves(settings: Any, prefix: str = "") -> dict[str, Leaf]:
     """Return all fields by dotted name, such as `name` and `training.steps`."""
     hints, texts = get_type_hints(type(settings), include_extras=True), describe(type(settings))
-    found: dict[str, Leaf] = {}
+    all_leaves: dict[str, Leaf] = {}
     for field in dataclasses.fields(settings):
-        value = value_of(settings, field)
+        value = read_value(settings, field)
         if dataclasses.is_dataclass(value):
-            found |= leaves(value, f"{field.name}.")
+            all_leaves |= list_leaves(value, f"{field.name}.")
         else:
-            found[prefix + field.name] = Leaf(hints[field.name], value, texts.get(field.name, ""))
-    return found
+            all_leaves[prefix + field.name] = Leaf(
+                hints[field.name], value, texts.get(field.name, "")
+            )
+    return all_leaves
 
 
-def flat_name(place: str) -> str:
+def flatten_name(place: str) -> str:
     """Return the name of a parameter for a field of a group."""
     group, _, field = place.rpartition(".")
     return PREFIXES.get(group, "") + field
 
 
-def top(settings: Any) -> dict[str, Leaf]:
+def list_top_level(settings: Any) -> dict[str, Leaf]:
     """Return the parameters outside groups, everyday ones first."""
-    found = leaves(settings)
-    others = [place for place in found if "." not in place and place not in settings.everyday]
-    return {flat_name(place): found[place] for place in (*settings.everyday, *others)}
+    all_leaves = list_leaves(settings)
+    others = [place for place in all_leaves if "." not in place and place not in settings.everyday]
+    return {flatten_name(place): all_leaves[place] for place in (*settings.everyday, *others)}
 
 
-def groups(settings: Any) -> dict[str, dict[str, Leaf]]:
+def list_groups(settings: Any) -> dict[str, dict[str, Leaf]]:
     """Return the fields of each group, without the everyday parameters."""
-    found: dict[str, dict[str, Leaf]] = {}
-    for place, leaf in leaves(settings).items():
+    by_group: dict[str, dict[str, Leaf]] = {}
+    for place, leaf in list_leaves(settings).items():
         group, _, field = place.rpartition(".")
         if group and place not in settings.everyday:
-            found.setdefault(group, {})[field] = leaf
-    return found
+            by_group.setdefault(group, {})[field] = leaf
+    return by_group
 
 
-def old_names(settings: Any) -> dict[str, str]:
+def list_old_names(settings: Any) -> dict[str, str]:
     """Return dotted names of the groups' fields, by their flat names of earlier releases."""
-    places = [f"{group}.{field}" for group, fields in groups(settings).items() for field in fields]
-    return {flat_name(place): place for place in places}
+    places = [
+        f"{group}.{field}" for group, fields in list_groups(settings).items() for field in fields
+    ]
+    return {flatten_name(place): place for place in places}
 
 
 def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
@@ -179,13 +185,13 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
     chosen = values.get("defaults") or next(iter(defaults))
     if chosen not in defaults:
         raise UserError(f"defaults {chosen!r} are unknown: choose {' or '.join(defaults)}")
-    settings, old = defaults[chosen], old_names(kind())
-    places = {flat_name(place): place for place in kind.everyday}  # pyright: ignore[reportAttributeAccessIssue]
-    known, inner = leaves(settings), groups(settings)
+    settings, old = defaults[chosen], list_old_names(kind())
+    places = {flatten_name(place): place for place in kind.everyday}  # pyright: ignore[reportAttributeAccessIssue]
+    known, inner = list_leaves(settings), list_groups(settings)
     given: dict[str, Any] = {}
     for name, value in values.items():
         if name in inner:
-            given |= {f"{name}.{field}": one for field, one in (value or {}).items()}
+            given |= {f"{name}.{field}": own_value for field, own_value in (value or {}).items()}
         elif name != "defaults" and (name not in old or value != NOT_GIVEN):
             given.setdefault(old.get(name) or places.get(name, name), value)
     if renamed := [name for name in old if values.get(name, NOT_GIVEN) != NOT_GIVEN]:
@@ -196,31 +202,31 @@ def make_settings(kind: type, values: Mapping[str, Any]) -> Any:
         if place not in known:
             raise UserError(f"{place} is unknown: choose among {', '.join(known)}")
         group, _, field = place.rpartition(".")
-        changes.setdefault(group, {})[field] = _converted(place, value, known[place].hint)
+        changes.setdefault(group, {})[field] = _convert(place, value, known[place].hint)
     own = changes.pop("", {})
-    own |= {group: _replaced(getattr(settings, group), of) for group, of in changes.items()}
-    return _replaced(settings, own)
+    own |= {group: _replace(getattr(settings, group), of) for group, of in changes.items()}
+    return _replace(settings, own)
 
 
-def _replaced(config: Any, changes: Mapping[str, Any]) -> Any:
-    values = {field.name: value_of(config, field) for field in dataclasses.fields(config)}
+def _replace(config: Any, changes: Mapping[str, Any]) -> Any:
+    values = {field.name: read_value(config, field) for field in dataclasses.fields(config)}
     return type(config)(**{**values, **changes})
 
 
-def _converted(place: str, value: Any, hint: Any) -> Any:
+def _convert(place: str, value: Any, hint: Any) -> Any:
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:
         check_value(place, value, hint)
-        raise UserError(first_problem(error, place)) from error
+        raise UserError(describe_problem(error, place)) from error
 
 
-def form_values(settings: Any) -> dict[str, Any]:
+def list_form_values(settings: Any) -> dict[str, Any]:
     """Return the values of the parameters outside groups, as JSON."""
-    return {name: to_jsonable_python(leaf.value) for name, leaf in top(settings).items()}
+    return {name: to_jsonable_python(leaf.value) for name, leaf in list_top_level(settings).items()}
 
 
-def form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
+def make_form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
     """Return a JSON schema of the parameters that Prefect draws well.
 
     Args:
@@ -228,13 +234,13 @@ def form_schema(settings: Any, defaults: str = "") -> dict[str, Any]:
         defaults: name of the settings, if a flow has several: a parameter that is not drawn.
     """
     definitions: dict[str, Any] = {}
-    schema = _form(settings, definitions)
+    schema = _make_form(settings, definitions)
     if defaults:
         schema["patternProperties"]["^defaults$"] = {"enum": list(DEFAULTS[type(settings)])}
     return {**schema, "definitions": definitions}
 
 
-def _form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict[str, Any]:
+def _make_form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict[str, Any]:
     """Return the schema of parameters, and define their groups.
 
     Args:
@@ -244,25 +250,29 @@ def _form(settings: Any, definitions: dict[str, Any], changed: str = "") -> dict
             so none are shown.
     """
     properties = {}
-    for name, leaf in top(settings).items():
-        properties[name] = _drawn(name, leaf, default=not changed)
+    for name, leaf in list_top_level(settings).items():
+        properties[name] = _draw_field(name, leaf, default=not changed)
         for mark in get_args(leaf.hint):
             if isinstance(mark, Parameters):
-                definitions[name] = _form(mark.settings(), definitions, name)
+                definitions[name] = _make_form(mark.settings(), definitions, name)
                 for given in mark.given:
                     del definitions[name]["properties"][given]
-                properties[name] = _tabs(name, leaf.text, name)
+                properties[name] = _draw_tabs(name, leaf.text, name)
     texts = describe(type(settings))
-    for group, fields in groups(settings).items():
-        drawn = {name: _drawn(name, leaf, default=not changed) for name, leaf in fields.items()}
+    for group, fields in list_groups(settings).items():
+        drawn = {
+            name: _draw_field(name, leaf, default=not changed) for name, leaf in fields.items()
+        }
         definition = f"{changed}.{group}".lstrip(".")
-        definitions[definition] = _object(drawn)
-        properties[group] = _tabs(group, texts[group], definition)
-    old = old_names(settings)
-    return _object(properties) | {"patternProperties": {f"^({'|'.join(old)})$": {}} if old else {}}
+        definitions[definition] = _make_object(drawn)
+        properties[group] = _draw_tabs(group, texts[group], definition)
+    old = list_old_names(settings)
+    return _make_object(properties) | {
+        "patternProperties": {f"^({'|'.join(old)})$": {}} if old else {}
+    }
 
 
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
+def _make_object(properties: dict[str, Any]) -> dict[str, Any]:
     # A database may store the properties in another order.
     for position, drawn in enumerate(properties.values()):
         drawn["position"] = position
@@ -274,16 +284,16 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tabs(name: str, text: str, definition: str) -> dict[str, Any]:
+def _draw_tabs(name: str, text: str, definition: str) -> dict[str, Any]:
     """Draw an object as two tabs; the first has no fields and sends nothing."""
     closed = {"type": "object", "title": "Defaults", "properties": {}}
     opened = {"$ref": f"#/definitions/{definition}"}
-    described = {"title": _words(name), "description": _sentence(text)}
+    described = {"title": _format_title(name), "description": _capitalize(text)}
     # With `$ref` the form shows an error at its field, not at all tabs.
     return {**described, **opened, "anyOf": [closed, opened]}
 
 
-def _drawn(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
+def _draw_field(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
     """Draw a field; if its default is None, an empty field stands for None."""
     schema = TypeAdapter(leaf.hint).json_schema()
     kinds = schema.pop("anyOf", [])
@@ -292,12 +302,12 @@ def _drawn(name: str, leaf: Leaf, *, default: bool) -> dict[str, Any]:
     schema |= {"anyOf": kinds} if len(kinds) > 1 else dict(*kinds)
     if default and leaf.value is not None:
         schema["default"] = to_jsonable_python(leaf.value)
-    return {**schema, "title": _words(name), "description": _sentence(leaf.text)}
+    return {**schema, "title": _format_title(name), "description": _capitalize(leaf.text)}
 
 
-def _words(name: str) -> str:
+def _format_title(name: str) -> str:
     return name.strip("_").replace("_", " ").capitalize()
 
 
-def _sentence(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[:1].upper() + text[1:]

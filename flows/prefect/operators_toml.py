@@ -44,7 +44,7 @@ from pydantic import (
     model_validator,
 )
 
-from mswitch.flows.jobs.job import Launcher, output_below
+from mswitch.flows.jobs.job import Launcher, resolve_output
 from mswitch.flows.jobs.launchers import LAUNCHERS, make_launcher
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, read_record
@@ -70,7 +70,7 @@ PairName = Annotated[str, Field(pattern=rf"^({_NAME}|\{{previous\}})?$")]
 RunName = Annotated[str, Field(pattern=f"^(pairs/{_NAME}/{_NAME}|(runs|finetuned)/{_NAME})$")]
 
 
-def deployment_path(name: str) -> str:
+def make_deployment_path(name: str) -> str:
     """Return flow/name, for Prefect's API, of a deployment such as `pretrain-pair-base`."""
     return name if "/" in name else f"{name.rpartition('-')[0]}/{name}"
 
@@ -224,7 +224,7 @@ class Operators(_Table):
         except UserError as error:
             raise UserError(f"[launchers.{name}] of {FILE}: {error}") from error
         except ValidationError as error:
-            raise UserError(f"[launchers.{name}] of {FILE}: {first_problem(error)}") from error
+            raise UserError(f"[launchers.{name}] of {FILE}: {describe_problem(error)}") from error
         except (KeyError, TypeError) as error:
             raise UserError(
                 f"[launchers.{name}] of {FILE} has a wrong or missing key ({profiles[name]}): "
@@ -259,10 +259,10 @@ class Operators(_Table):
             )
         return self.prices.get(name)
 
-    def price_of(self, record: Record) -> Price | None:
+    def find_price(self, record: Record) -> Price | None:
         """Return the price of the launcher that runs a job, if it has one."""
-        found = (name for name in self.prices if self.launcher(name).profile == record.launcher)
-        return next((self.prices[name] for name in found), None)
+        names = (name for name in self.prices if self.launcher(name).profile == record.launcher)
+        return next((self.prices[name] for name in names), None)
 
     def directory(self, kind: str, *names: str) -> Path:
         """Return the directory of an output, or of its record if the output is in a bucket.
@@ -273,7 +273,7 @@ class Operators(_Table):
         """
         place = self.storage / kind
         for name in names:
-            place = output_below(place, name)
+            place = resolve_output(place, name)
         return place
 
     def output(self, kind: str, *names: str) -> Path | str:
@@ -301,7 +301,7 @@ class Operators(_Table):
         return f"[{page.relative_to(self.storage).as_posix()}]({address})"
 
     def destination(self, place: Path) -> Path | str:
-        """Return the path or URL to write examples or a run to, by their `Job.place`."""
+        """Return the path or URL to write examples or a run to, by their `Job.path`."""
         if self.bucket is None:
             return place
         return join(self.bucket, *place.relative_to(self.storage).parts)
@@ -319,7 +319,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
         text = file.read_text("utf-8") if given or file.exists() else ""
         operators = Operators.model_validate(tomllib.loads(text))
     except ValidationError as error:
-        raise UserError(f"{file}: {first_problem(error)}") from error
+        raise UserError(f"{file}: {describe_problem(error)}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {file} ({error}): give a TOML file") from error
     # Relative to the file, because a worker may run in another directory.
@@ -331,7 +331,7 @@ def read_operators(path: str | Path | None = None) -> Operators:
     return operators
 
 
-def first_problem(error: ValidationError, *place: str) -> str:
+def describe_problem(error: ValidationError, *place: str) -> str:
     """Describe the first error in one line: its place, what is wrong, and the value given."""
     first = error.errors()[0]
     where = ".".join(map(str, (*place, *first["loc"])))

@@ -30,17 +30,17 @@ OWNER_TAG = "owner:"
 _GOING_ON = (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CRASHED)
 
 
-def owner_of(flow_run_id: UUID | str) -> str:
+def name_owner(flow_run_id: UUID | str) -> str:
     """Return the name under which a flow run owns its jobs."""
     return f"{_OWNER}{flow_run_id}"
 
 
-def flow_run_of(owner: str) -> UUID | None:
+def parse_flow_run_id(owner: str) -> UUID | None:
     """Return the id of the flow run that is this owner of a job; None if it is a person."""
     return UUID(owner.removeprefix(_OWNER)) if owner.startswith(_OWNER) else None
 
 
-def started_by() -> str:
+def describe_starter() -> str:
     """Return who started this flow run, so far as a Prefect server without accounts knows."""
     context = FlowRunContext.get()
     flow_run = context.flow_run if context else None
@@ -62,7 +62,7 @@ def started_by() -> str:
 
 def read_flow_run(owner: str) -> FlowRun | None:
     """Return the flow run that is this owner; None if it is gone, or the owner is a person."""
-    flow_run_id = flow_run_of(owner)
+    flow_run_id = parse_flow_run_id(owner)
     if flow_run_id is None:
         return None
     with get_client(sync_client=True) as client:
@@ -95,10 +95,10 @@ def cancel(job: Job, launcher: Launcher, owner: str, since: int | None = None) -
 
 def cancel_jobs(operators: Operators, flow_run_id: UUID | str) -> None:
     """Cancel the jobs that a flow run requested, except those that a person continued."""
-    owner = owner_of(flow_run_id)
+    owner = name_owner(flow_run_id)
     for record in find_records(operators.storage):
         goes_on = record.last is None or record.last.outcome in (None, "resume")
-        if owner in record.wanted_by and flow_run_of(record.owner) and goes_on:
+        if owner in record.wanted_by and parse_flow_run_id(record.owner) and goes_on:
             cancel(record.job, make_launcher(record.launcher), owner, record.wants)
 
 

@@ -42,11 +42,11 @@ class Planned:
     origin: tuple[Path | str, int] | None = None
 
     @property
-    def place(self) -> Path:
-        """`Job.place` of its job."""
+    def path(self) -> Path:
+        """`Job.path` of its job."""
         return self.record or Path(self.out)
 
-    def described(self) -> dict[str, Any]:
+    def read_description(self) -> dict[str, Any]:
         """Return the run's config.json; empty before the run began, or was extended to its steps.
 
         Raises:
@@ -55,13 +55,13 @@ class Planned:
         if not self.has(CONFIG):
             return {}
         with objects.reaching(str(self.out)):
-            found = storage.read_json(storage.join(self.out, CONFIG))
-        return found if found["train"]["steps"] >= self.config.steps else {}
+            config = storage.read_json(storage.join(self.out, CONFIG))
+        return config if config["train"]["steps"] >= self.config.steps else {}
 
     @property
     def is_trained(self) -> bool:
         """Whether the run is finished, with all planned steps."""
-        return self.has(MARKER) and bool(self.described())
+        return self.has(MARKER) and bool(self.read_description())
 
     def has(self, name: str) -> bool:
         """Return whether the run has a file of this name.
@@ -79,7 +79,7 @@ class Planned:
         )
 
 
-def training(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
+def make_training_job(planned: Planned, settings: ComparisonSettings, examples: Path | str) -> Job:
     """Return the job that pretrains a model, from random parameters or from its origin."""
     known: dict[str, Any] = {
         "hosts": settings.hosts,

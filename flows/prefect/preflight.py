@@ -8,10 +8,10 @@ from typing import Any
 from mswitch.flows.jobs.job import Job, Launcher, Unreachable
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.reports.runs import FEWEST_EVALUATIONS
-from mswitch.flows.stages.disk_needed import check_disk, state_bytes
+from mswitch.flows.stages.disk_needed import check_disk, count_state_bytes
 from mswitch.models.capacity import group_batch
 from mswitch.models.config import pad_vocabulary
 from mswitch.models.hardware import GIB
@@ -34,23 +34,24 @@ def check_trainings(
 ) -> None:
     """Check models against meshes and examples, the mixture, free disk, launchers and prices."""
     manifest = read_manifest(examples, "examples")
-    outs = [one.out for one in planned]
-    for one in planned:
-        if outs.count(one.out) > 1:
+    outs = [training.out for training in planned]
+    for training in planned:
+        if outs.count(training.out) > 1:
             raise UserError(
-                f"{one.preset} with seed {one.config.seed} and mixture {one.mixture} would be "
-                "trained twice: leave out a preset, seed or mixture that is given twice"
+                f"{training.preset} with seed {training.config.seed} and mixture "
+                f"{training.mixture} would be trained twice: leave out a preset, seed or mixture "
+                "that is given twice"
             )
-        find_mixture(one.mixture)
-        evaluated = len(evaluation_steps(one.config))
+        find_mixture(training.mixture)
+        evaluated = len(evaluation_steps(training.config))
         if evaluated < FEWEST_EVALUATIONS:
-            option = "evaluations" if one.config.eval_every is None else "eval-every"
+            option = "evaluations" if training.config.eval_every is None else "eval-every"
             raise UserError(
-                f"--{option}: {evaluated} evaluated steps of {one.config.steps:,} are too few; a "
-                f"report needs {FEWEST_EVALUATIONS}"
+                f"--{option}: {evaluated} evaluated steps of {training.config.steps:,} are too "
+                f"few; a report needs {FEWEST_EVALUATIONS}"
             )
-        _check_mesh(one, manifest)
-        with open_files(one.out) as files:
+        _check_mesh(training, manifest)
+        with open_files(training.out) as files:
             files.refresh()
             _check_examples(files.directory, manifest, examples)
     launcher = operators.launcher(settings.launcher)
@@ -58,10 +59,14 @@ def check_trainings(
     evaluates = operators.evaluations.get(settings.launcher, settings.launcher)
     for name in {settings.launcher, evaluates}:
         operators.price(name, limited=settings.max_cost_usd is not None)
-    check_capacity(launcher, (training(one, settings, examples) for one in planned))
-    evaluations = (one.evaluation(examples, settings.evaluation, watch=True) for one in planned)
+    check_capacity(
+        launcher, (make_training_job(training, settings, examples) for training in planned)
+    )
+    evaluations = (
+        training.evaluation(examples, settings.evaluation, watch=True) for training in planned
+    )
     check_capacity(evaluator, evaluations)
-    need = sum(missing_bytes(one, manifest["vocabulary_size"]) for one in planned)
+    need = sum(count_missing_bytes(training, manifest["vocabulary_size"]) for training in planned)
     if isinstance(planned[0].out, Path):
         check_disk(planned[0].out, need, "checkpoints of these trainings", "--evaluations smaller")
     say(
@@ -71,10 +76,10 @@ def check_trainings(
     )
 
 
-def _check_mesh(one: Planned, manifest: Mapping[str, Any]) -> None:
+def _check_mesh(training: Planned, manifest: Mapping[str, Any]) -> None:
     from mswitch.models.partitioning import check_divisible
 
-    model, config = preset(one.preset).model, one.config
+    model, config = preset(training.preset).model, training.config
     keys = ("inputs_length", "targets_length")
     lengths = [config.row_examples * manifest[key] for key in keys]
     check_divisible(model, config, group_batch(model, config.rows, *lengths))
@@ -85,10 +90,10 @@ def _check_examples(run: Path, manifest: Mapping[str, Any], examples: Path | str
     if not (run / CONFIG).exists():
         return
     before = read_run(run)["examples"]
-    for key, what in (("vocabulary_sha256", "vocabulary"), ("config_hash", "examples")):
+    for key, kind in (("vocabulary_sha256", "vocabulary"), ("config_hash", "examples")):
         if before[key] != manifest[key]:
             raise UserError(
-                f"{run} was begun with other {what} than {examples}: choose another name"
+                f"{run} was begun with other {kind} than {examples}: choose another name"
             )
 
 
@@ -101,21 +106,21 @@ def check_capacity(launcher: Launcher, jobs: Iterable[Job]) -> None:
         say("preflight", f"the scheduler does not answer: its capacity is not checked ({error})")
 
 
-def missing_bytes(one: Planned, vocabulary_size: int) -> int:
+def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
     """Return the size of the checkpoints that a training has still to write."""
-    config = one.config
-    if one.is_trained:
+    config = training.config
+    if training.is_trained:
         return 0
     # One more than are kept: the newest, while the next one is written.
     count = len(evaluation_steps(config)) + 1
-    places = one.out.glob(f"{CHECKPOINTS}/*") if isinstance(one.out, Path) else ()
+    places = training.out.glob(f"{CHECKPOINTS}/*") if isinstance(training.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)
-    return max(0, count - present) * checkpoint_bytes(one, vocabulary_size)
+    return max(0, count - present) * count_checkpoint_bytes(training, vocabulary_size)
 
 
-def checkpoint_bytes(one: Planned, vocabulary_size: int) -> int:
+def count_checkpoint_bytes(training: Planned, vocabulary_size: int) -> int:
     """Return the size of a checkpoint, parameters and optimizer's moments, from shapes only."""
     model = dataclasses.replace(
-        preset(one.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
+        preset(training.preset).model, vocabulary_size=pad_vocabulary(vocabulary_size)
     )
-    return state_bytes(model, one.config)
+    return count_state_bytes(model, training.config)

@@ -16,7 +16,7 @@ _OF_A_FORM = re.compile(
 )
 
 
-def named(template: str) -> Callable[[], str]:
+def make_namer(template: str) -> Callable[[], str]:
     """Return a function that names a flow's runs, for `flow_run_name`.
 
     Args:

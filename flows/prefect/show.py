@@ -25,7 +25,7 @@ from prefect.runtime import flow_run as this_flow_run
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.prefect.operators_toml import read_operators
-from mswitch.flows.prefect.owners import started_by
+from mswitch.flows.prefect.owners import describe_starter
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.flows.reports.downstream import RUN_DATA, RUN_PAGE, write_run_page
 from mswitch.flows.reports.index import write_index
@@ -43,7 +43,7 @@ MEASURED_STEPS = 20
 _RECENT_STEPS = 100
 
 
-def key_of(*names: str) -> str:
+def make_key(*names: str) -> str:
     """Return the key of an artifact: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower()).strip("-")
 
@@ -81,13 +81,13 @@ def write_page(
     It replaces a report of fewer runs, because an experiment may get another seed.
     """
     verdict = report_runs(baselines, candidates, out, config)["verdict"]
-    if (before := so_far(out)).exists():
+    if (before := locate_so_far(out)).exists():
         shutil.rmtree(before)
     show_report(out, verdict)
     return f"{verdict} {read_operators().address(out / PAGE)}"
 
 
-def so_far(out: Path) -> Path:
+def locate_so_far(out: Path) -> Path:
     """Return the directory of the report on unfinished runs, beside that on finished runs."""
     return out.with_name(f"{out.name}-so-far")
 
@@ -101,7 +101,7 @@ def report_runs(
     unfinished: bool = False,
 ) -> dict[str, Any]:
     """Write a report that names its flow run and who started that; return its summary."""
-    maker: dict[str, Any] = {"started_by": started_by(), "flow_run": this_flow_run.ui_url}
+    maker: dict[str, Any] = {"started_by": describe_starter(), "flow_run": this_flow_run.ui_url}
     return write_report(
         baselines, candidates, out, config, unfinished=unfinished, replace=True, **maker
     )
@@ -110,11 +110,11 @@ def report_runs(
 def show_report(out: Path, verdict: str) -> None:
     """Show a report's verdict, its link, and the loss curves of every candidate."""
     name = out.parent.name
-    show_markdown(key_of("verdict", name, out.name), verdict)
+    show_markdown(make_key("verdict", name, out.name), verdict)
     page = f"Report {name}/{out.name}: {read_operators().link(out / PAGE)}"
     curves = [base64.b64encode(path.read_bytes()) for path in sorted(out.rglob("pooled.svg"))]
     images = [f"![Loss curves](data:image/svg+xml;base64,{svg.decode()})" for svg in curves]
-    show_markdown(key_of("report", name, out.name), "\n\n".join([page, *images]))
+    show_markdown(make_key("report", name, out.name), "\n\n".join([page, *images]))
 
 
 @step("index of reports")
@@ -151,12 +151,12 @@ def show_scores(run: Path | str, place: Path, split: str) -> str:
         f"{lead['metric']} on {split} of {data['task']['name']}: "
         f"{with_interval(lead['average']['models'][0])}, {data['runs'][0]['reads']}"
     )
-    show_table(key_of("scores", place.name, split), rows, figure)
-    show_page(key_of("page", place.name, split), page / RUN_PAGE, f"Page of {place.name}")
+    show_table(make_key("scores", place.name, split), rows, figure)
+    show_page(make_key("page", place.name, split), page / RUN_PAGE, f"Page of {place.name}")
     return figure
 
 
-def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
+def read_last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
     """Return the metrics of the last steps whose lines are complete, at most `count` of them.
 
     A bucket, whose metrics are as old as the last checkpoint, is read at most once a minute.
@@ -165,18 +165,18 @@ def last_metrics(run: Path | str, count: int = 1) -> list[dict[str, Any]]:
         BucketError: it does not answer.
     """
     if isinstance(run, Path):
-        tail = _tail(run / METRICS)
+        tail = _read_tail(run / METRICS)
     else:
-        tail = _remote_tail(storage.join(run, METRICS), time.monotonic() // 60)
+        tail = _read_remote_tail(storage.join(run, METRICS), time.monotonic() // 60)
     lines = tail.split(b"\n")
-    found = []
+    metrics = []
     for line in lines[-1 - count : -1]:
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+            metrics.append(json.loads(line))
+    return metrics
 
 
-def _tail(metrics: Path | str) -> bytes:
+def _read_tail(metrics: Path | str) -> bytes:
     try:
         return storage.head_and_tail(metrics, _TAIL_BYTES)[2]
     except FileNotFoundError:
@@ -184,20 +184,20 @@ def _tail(metrics: Path | str) -> bytes:
 
 
 @functools.lru_cache(maxsize=64)
-def _remote_tail(metrics: str, minute: float) -> bytes:
+def _read_remote_tail(metrics: str, minute: float) -> bytes:
     del minute
     with objects.reaching(metrics):
-        return _tail(metrics) if storage.exists(metrics) else b""
+        return _read_tail(metrics) if storage.exists(metrics) else b""
 
 
-def step_secs(run: Path | str) -> float | None:
+def measure_step_secs(run: Path | str) -> float | None:
     """Return the median seconds of a run's last steps; None before enough steps are measured.
 
     Raises:
         BucketError: the bucket of the run does not answer.
     """
-    found = [one.get("train/step_secs") for one in last_metrics(run, _RECENT_STEPS)]
-    secs = [one for one in found if one is not None]
+    times = [metrics.get("train/step_secs") for metrics in read_last_metrics(run, _RECENT_STEPS)]
+    secs = [value for value in times if value is not None]
     return statistics.median(secs) if len(secs) >= MEASURED_STEPS else None
 
 
@@ -205,7 +205,7 @@ class TrainingProgress:
     """A progress artifact of a training: percent, loss, steps a second, time left, and a note."""
 
     def __init__(self, job: Job, steps: int, note: Callable[[], str] = str):
-        self._run, self._place = job.out, job.place
+        self._run, self._place = job.out, job.path
         self._steps, self._note = steps, note
         self._id: Any = None
 
@@ -216,18 +216,18 @@ class TrainingProgress:
 
     def finish(self) -> None:
         """Show the last step, after the training has ended."""
-        _remote_tail.cache_clear()
+        _read_remote_tail.cache_clear()
         with contextlib.suppress(*SERVER_ERRORS):
             self.update()
 
     def _update(self) -> None:
-        found = last_metrics(self._run)
-        if not found:
+        last = read_last_metrics(self._run)
+        if not last:
             return
-        [metrics] = found
+        [metrics] = last
         percent = 100 * metrics["step"] / self._steps
         if self._id is None:
-            key = key_of("train", self._place.parent.name, self._place.name)
+            key = make_key("train", self._place.parent.name, self._place.name)
             self._id = create_progress_artifact(percent, key, self._describe(metrics))
         else:
             update_progress_artifact(self._id, percent, self._describe(metrics))
@@ -238,7 +238,7 @@ class TrainingProgress:
             f"{self._place.name}: step {step:,} of {self._steps:,}",
             "loss not finite" if loss is None else f"loss {loss:.3f}",
         ]
-        if secs := step_secs(self._run):
+        if secs := measure_step_secs(self._run):
             left = (self._steps - step) * secs
             parts += [f"{1 / secs:.2f} steps/s", f"{left / 60:.0f} min left"]
         if "router/drop_fraction" in metrics:

@@ -3,10 +3,10 @@
 from prefect.events import emit_event
 from prefect.settings import PREFECT_UI_URL
 
-from mswitch.flows.jobs.command import cancel_command
+from mswitch.flows.jobs.command import make_cancel_command
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.record import Record
-from mswitch.flows.prefect.owners import flow_run_of
+from mswitch.flows.prefect.owners import parse_flow_run_id
 from mswitch.pipelines.progress import say
 
 #: Event of a job that runs but has written nothing for `STALL_SECS`.
@@ -24,9 +24,9 @@ def report_stall(record: Record, now: float) -> None:
         Unreachable: the scheduler does not answer.
     """
     alive = record.alive
-    if alive is None or "--watch" in record.job.argv or cancel_command(record.job) is not None:
+    if alive is None or "--watch" in record.job.argv or make_cancel_command(record.job) is not None:
         return
-    last = record.job.last_sign(alive.number, now - STALL_SECS)
+    last = record.job.find_last_sign(alive.number, now - STALL_SECS)
     if now - last < STALL_SECS:
         return
     status = make_launcher(record.launcher).poll(record.job, alive.number)
@@ -37,13 +37,13 @@ def report_stall(record: Record, now: float) -> None:
         return
     message = f"{record.job.out}: no progress for {(now - last) / 60:.0f} minutes"
     say("reconcile", message)
-    tell(STALLED, record, message)
+    emit_job_event(STALLED, record, message)
     said.write_text(str(last))
 
 
-def tell(event: str, record: Record, message: str = "") -> None:
+def emit_job_event(event: str, record: Record, message: str = "") -> None:
     """Emit an event of a job."""
     resource = {"prefect.resource.id": f"mswitch.job.{record.job.key}"}
-    if run := flow_run_of(record.owner):
+    if run := parse_flow_run_id(record.owner):
         message += f"\n{PREFECT_UI_URL.value()}/runs/flow-run/{run}"
     emit_event(event, resource, payload={"message": message})

@@ -12,20 +12,20 @@ from prefect.runtime import flow_run as this_flow_run
 
 from mswitch.flows.jobs.job import Job, Launcher
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.prefect.approval import within_limit
+from mswitch.flows.prefect.approval import work_within_limit
 from mswitch.flows.prefect.cost import CostGuard, OverBudgetError
-from mswitch.flows.prefect.follow import follow_job, jobs_followed
+from mswitch.flows.prefect.follow import end_tasks_with_flow, follow_job
 from mswitch.flows.prefect.form_defaults import ComparisonSettings
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel, owner_of
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.owners import cancel, name_owner
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import check_trainings
 from mswitch.flows.prefect.show import (
     TrainingProgress,
     index_reports,
+    locate_so_far,
     report_runs,
     show_report,
-    so_far,
     write_page,
 )
 from mswitch.models.training.run_files import EVALUATION
@@ -66,12 +66,12 @@ def compare(
     guard = CostGuard(planned, settings, operators, read_manifest(examples, "examples"))
 
     def train() -> None:
-        with jobs_followed():
+        with end_tasks_with_flow():
             trainings = Trainings(planned, settings, examples, evaluator, reports, guard)
             trainings.train(at_a_time or operators.trainings_at_a_time(guard.launcher))
             trainings.evaluate()
 
-    within_limit(guard, train)
+    work_within_limit(guard, train)
     verdicts = {out: write_page(*sides, out, settings.report) for out, sides in reports.items()}
     index_reports(operators.storage)
     return verdicts
@@ -111,77 +111,81 @@ class Trainings:
             OverBudgetError: all were paused because their cost reached its limit.
         """
         try:
-            while self._next() or self._going_on():
-                while (following := self._next()) and len(self._going_on()) < at_a_time:
-                    title = f"train {following.place.name}"
-                    job = training(following, self.settings, self.examples)
+            while self._next() or self._list_running():
+                while (following := self._next()) and len(self._list_running()) < at_a_time:
+                    title = f"train {following.path.name}"
+                    job = make_training_job(following, self.settings, self.examples)
                     progress = TrainingProgress(job, following.config.steps, self.guard.note)
-                    self.trainings[following.place] = follow_job.submit(
+                    self.trainings[following.path] = follow_job.submit(
                         title, job, self.guard.launcher, self.guard.refuse, progress
                     )
                 if self.settings.evaluate_while_training:
-                    self._evaluate_what_is_there()
+                    self._start_evaluations()
                     self._report_so_far()
                 self._done = wait(list(self.trainings.values()), timeout=LOOK_SECS).done
-                for one in self._done:
-                    one.wait()  # later its state is known without a request to the server
-            for one in self.trainings.values():
-                one.result()
+                for future in self._done:
+                    future.wait()  # later its state is known without a request to the server
+            for future in self.trainings.values():
+                future.result()
         except OverBudgetError:
             # Their followers pause the evaluations too, as long as this process lives.
             wait(list(self.evaluations.values()))
             raise
         except Exception:
             # The evaluations would wait for checkpoints that never come.
-            for one in self.planned:
-                if one.place in self.evaluations:
-                    job = self._evaluation(one, watch=True)
-                    cancel(job, self.evaluator, owner_of(this_flow_run.id))
+            for training in self.planned:
+                if training.path in self.evaluations:
+                    job = self._evaluation(training, watch=True)
+                    cancel(job, self.evaluator, name_owner(this_flow_run.id))
             raise
 
     def evaluate(self) -> None:
         """Evaluate all runs that are not evaluated yet, to their end."""
-        for one in self.planned:
-            if one.place in self.evaluations:
-                self.evaluations[one.place].result()
-            elif not self._is_evaluated(one):
-                self._evaluate(one, follow_job, watch=False)
+        for training in self.planned:
+            if training.path in self.evaluations:
+                self.evaluations[training.path].result()
+            elif not self._is_evaluated(training):
+                self._evaluate(training, follow_job, watch=False)
 
-    def _going_on(self) -> list[PrefectFuture[Any]]:
-        return [one for one in self.trainings.values() if one not in self._done]
+    def _list_running(self) -> list[PrefectFuture[Any]]:
+        return [future for future in self.trainings.values() if future not in self._done]
 
     def _next(self) -> Planned | None:
         """Return the next training to start; none if one failed, as all are compared with it."""
-        if any(one.state.is_failed() for one in self._done):
+        if any(future.state.is_failed() for future in self._done):
             return None
-        return next((one for one in self.planned if one.place not in self.trainings), None)
+        return next(
+            (training for training in self.planned if training.path not in self.trainings), None
+        )
 
-    def _evaluate_what_is_there(self) -> None:
-        for one in self.planned:
-            to_evaluate = one.place in self.trainings and one.place not in self.evaluations
-            if to_evaluate and _described(one) and not self._is_evaluated(one):
-                self.evaluations[one.place] = self._evaluate(one, follow_job.submit, watch=True)
+    def _start_evaluations(self) -> None:
+        for training in self.planned:
+            to_evaluate = training.path in self.trainings and training.path not in self.evaluations
+            if to_evaluate and _read_description(training) and not self._is_evaluated(training):
+                self.evaluations[training.path] = self._evaluate(
+                    training, follow_job.submit, watch=True
+                )
 
-    def _is_evaluated(self, one: Planned) -> bool:
+    def _is_evaluated(self, training: Planned) -> bool:
         """Return whether a finished run was already evaluated with these settings."""
-        job = self._evaluation(one, watch=False)
-        record = read_record(job.place)
+        job = self._evaluation(training, watch=False)
+        record = read_record(job.path)
         if record is None or record.last is None or record.last.outcome != "done":
             return False
         if tuple(word for word in record.job.argv if word != "--watch") != job.argv:
             return False
         with contextlib.suppress(BucketError):
-            steps = one.described().get("eval_steps", ())
+            steps = training.read_description().get("eval_steps", ())
             evaluated = (f"{EVALUATION}/{step}.parquet" for step in steps)
-            return bool(steps) and all(map(one.has, (MARKER, *evaluated)))
+            return bool(steps) and all(map(training.has, (MARKER, *evaluated)))
         return False
 
-    def _evaluation(self, one: Planned, *, watch: bool) -> Job:
-        return one.evaluation(self.examples, self.settings.evaluation, watch=watch)
+    def _evaluation(self, training: Planned, *, watch: bool) -> Job:
+        return training.evaluation(self.examples, self.settings.evaluation, watch=watch)
 
-    def _evaluate(self, one: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
+    def _evaluate(self, training: Planned, start: Callable[..., Any], *, watch: bool) -> Any:
         """Evaluate a run with `start`: `follow_job`, or its `submit`."""
-        job, title = self._evaluation(one, watch=watch), f"evaluate {one.place.name}"
+        job, title = self._evaluation(training, watch=watch), f"evaluate {training.path.name}"
         return start(title, job, self.evaluator, self.guard.refuse)
 
     def _report_so_far(self) -> None:
@@ -192,10 +196,12 @@ class Trainings:
         self._next_report = time.monotonic() + (REPORT_SECS if here else BUCKET_REPORT_SECS)
         for out, sides in self.reports.items():
             runs = {run for side in sides for run in side}
-            if not all(_described(one) for one in self.planned if one.out in runs):
+            if not all(
+                _read_description(training) for training in self.planned if training.out in runs
+            ):
                 continue
             try:
-                place, of = so_far(out), self.settings.report
+                place, of = locate_so_far(out), self.settings.report
                 with lines_to(lambda lines: None):
                     summary = report_runs(*sides, place, of, unfinished=True)
                 if not summary["reused"]:
@@ -207,8 +213,8 @@ class Trainings:
                 self._problems[out] = problem
 
 
-def _described(one: Planned) -> dict[str, Any]:
-    """Return `Planned.described()`; empty if its bucket does not answer."""
+def _read_description(training: Planned) -> dict[str, Any]:
+    """Return `Planned.read_description()`; empty if its bucket does not answer."""
     with contextlib.suppress(BucketError):
-        return one.described()
+        return training.read_description()
     return {}

@@ -33,19 +33,19 @@ def write_page(corpus: str | Path, file: str | Path) -> dict[str, Any]:
     """
     stats = load_stats(corpus)
     check_output_files(html=file)
-    found = survey(corpus)
+    surveyed = survey(corpus)
     reasons = [reason for stage in stats["stages"] for reason in stage["dropped"]]
     samples = read_rejected_samples(corpus, reasons, SAMPLES_SHOWN)
     config = read_manifest(corpus, "corpus")["config"]
-    write_atomically(file, render(str(corpus), config, stats, found, samples))
-    return found
+    write_atomically(file, render(str(corpus), config, stats, surveyed, samples))
+    return surveyed
 
 
 def render(
     corpus: str,
     config: Mapping[str, Any],
     stats: Mapping[str, Any],
-    found: Mapping[str, Any],
+    surveyed: Mapping[str, Any],
     samples: Mapping[str, Sequence[Mapping[str, str]]],
 ) -> str:
     """Render the page of a corpus.
@@ -54,10 +54,10 @@ def render(
         corpus: its path or URL, whose last part is shown.
         config: settings of its build.
         stats: its stats.json.
-        found: its survey.
+        surveyed: its survey.
         samples: dropped records by reason.
     """
-    rows = [_row(total, found["languages"][total["lang"]]) for total in sum_languages(stats)]
+    rows = [_row(total, surveyed["languages"][total["lang"]]) for total in sum_languages(stats)]
     rows.sort(key=lambda row: (row["name"].casefold(), row["lang"]))
     documents = sum(row["documents"] for row in rows)
     size = sum(row["bytes"] for row in rows)
@@ -74,7 +74,9 @@ def render(
         bytes=size,
         histograms={
             row["lang"]: inline_svg(
-                score_histogram(_fewer(row["scores"]), None, 300, 84, f"Scores of {row['name']}"),
+                score_histogram(
+                    _merge_bins(row["scores"]), None, 300, 84, f"Scores of {row['name']}"
+                ),
                 f"score-{row['lang']}",
             )
             for row in rows
@@ -90,7 +92,7 @@ def render(
         samples=samples,
         samples_shown=SAMPLES_SHOWN,
         unsampled=UNSAMPLED,
-        found=found,
+        found=surveyed,
         keep_und=of_language.get("keep_und"),
         config={key: value for key, value in sorted(config.items()) if key != "inputs"},
         inputs=len(config.get("inputs", ())),
@@ -124,7 +126,7 @@ def _median(counts: Sequence[int]) -> float | None:
     return None
 
 
-def _fewer(counts: Sequence[int]) -> list[int]:
+def _merge_bins(counts: Sequence[int]) -> list[int]:
     return [sum(counts[start : start + 5]) for start in range(0, len(counts), 5)]
 
 
@@ -181,17 +183,17 @@ def share_bars(rows: Sequence[tuple[str, float]], width: int, title: str) -> Dra
     return Drawing(width, len(rows) * high + 4, title, desc, "".join(parts))
 
 
-def write_fit_page(found: Mapping[str, Any], html: str | Path) -> None:
+def write_fit_page(fitted: Mapping[str, Any], html: str | Path) -> None:
     """Write the page of `mswitch corpus fit`: drops of each rule and language, before and after.
 
     Args:
-        found: the result of `fit_thresholds`.
+        fitted: the result of `fit_thresholds`.
         html: path or URL of the page.
     """
     languages = [
-        {**language_fields(lang), **row} for lang, row in sorted(found["languages"].items())
+        {**language_fields(lang), **row} for lang, row in sorted(fitted["languages"].items())
     ]
-    name = Path(found["changes"].get("thresholds", "nothing is fitted")).name
+    name = Path(fitted["changes"].get("thresholds", "nothing is fitted")).name
     write_atomically(
         html, render_page("fit.html.j2", {"languages": languages}, name=name, most=SAMPLES)
     )

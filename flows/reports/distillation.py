@@ -32,12 +32,12 @@ from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import language_fields, publish, render_page
 from mswitch.flows.reports.pairs import (
     Pairs,
-    losses_of_seeds,
+    index_by_seed,
     merged,
     model_names,
+    pair_seed_losses,
     pair_students,
     pair_up,
-    runs_of_one_model,
 )
 from mswitch.flows.reports.runs import (
     TEACHING,
@@ -90,12 +90,12 @@ def write_distillation(
         opened = {role: stack.enter_context(open_runs(places)) for role, places in given.items()}
         sides = {role: [_read(run, role) for run in runs] for role, runs in opened.items()}
         baselines, teachers, students, *longs = sides.values()
-        runs_of_one_model(teachers)
+        index_by_seed(teachers)
         [of_teacher] = pair_up(baselines, teachers)
         of_students = pair_students(of_teacher, students)
         of_long = None
         if longs:
-            runs_of_one_model(longs[0])
+            index_by_seed(longs[0])
             [of_long] = pair_up(baselines, longs[0], longer=True)
             _check_long(of_teacher, of_long)
         identity = {
@@ -123,13 +123,13 @@ def write_distillation(
 
 def _read(run: Path, role: str) -> EvaluatedRun:
     """Read a run, with its last losses only: long baselines have other steps."""
-    found = read_evaluated_run(run, role)
-    if found.in_bytes:
+    evaluated = read_evaluated_run(run, role)
+    if evaluated.in_bytes:
         raise UserError(
-            f"{found.option} was evaluated per byte, but shares of a gain are per token: evaluate "
-            "it on the examples that it was trained on"
+            f"{evaluated.option} was evaluated per byte, but shares of a gain are per token: "
+            "evaluate it on the examples that it was trained on"
         )
-    return dataclasses.replace(found, steps=found.steps[-1:], tables=found.tables[-1:])
+    return dataclasses.replace(evaluated, steps=evaluated.steps[-1:], tables=evaluated.tables[-1:])
 
 
 def _check_long(of_teacher: Pairs, of_long: Pairs) -> None:
@@ -222,13 +222,15 @@ def _languages(of_teacher: Pairs, of_student: Pairs, config: ReportConfig) -> li
             losses=last(LanguageLosses.curves, *both),
             drawn=last(lambda x: resample_curves(x, config.resamples, config.seed), *both),
         )
-        for both in zip(losses_of_seeds(of_teacher), losses_of_seeds(of_student), strict=True)
+        for both in zip(pair_seed_losses(of_teacher), pair_seed_losses(of_student), strict=True)
     ]
 
 
-def _pooled(found: Sequence[_Language], config: ReportConfig) -> dict[str, Estimate | None] | None:
+def _pooled(
+    languages: Sequence[_Language], config: ReportConfig
+) -> dict[str, Estimate | None] | None:
     """Return figures for the mean over trained languages, resampled as in `headline.pool`."""
-    trained = [each for each in found if each.trained]
+    trained = [each for each in languages if each.trained]
     if not trained:
         return None
     generator = language_generator("pooled", config.seed)
@@ -252,8 +254,8 @@ def _data(
     names = [f"distilled {name}" for name in model_names(students)]
     losses = [_languages(*pairs, config) for pairs in of_students]
     measured = [
-        _measured(name, student, teacher, found, config)
-        for name, student, found in zip(names, students, losses, strict=True)
+        _measured(name, student, teacher, languages, config)
+        for name, student, languages in zip(names, students, losses, strict=True)
     ]
     long = None
     if of_long:
@@ -309,12 +311,12 @@ def _measured(
     name: str,
     run: EvaluatedRun,
     teacher: EvaluatedRun,
-    found: Sequence[_Language],
+    languages: Sequence[_Language],
     config: ReportConfig,
 ) -> dict[str, Any]:
     """Return the report's data of one student, or of the long baseline."""
     by_language = {}
-    for each in found:
+    for each in languages:
         drawn = each.drawn if each.clusters >= MINIMUM_UNITS else None
         by_language[each.lang] = measure_share(each.losses, drawn, config)
     taught = run.config.get("teacher") or {}
@@ -324,8 +326,8 @@ def _measured(
         "parameters": run.config["parameters"],
         "compression": 1 - run.config["parameters"] / teacher.config["parameters"],
         **{key: taught.get(key) for key in TEACHING},
-        "pooled": _as_json(_pooled(found, config)),
-        "languages": {lang: _as_json(one) for lang, one in by_language.items()},
+        "pooled": _as_json(_pooled(languages, config)),
+        "languages": {lang: _as_json(share) for lang, share in by_language.items()},
     }
 
 

@@ -16,8 +16,8 @@ from mswitch.flows.reports.tuned_runs import (
     TunedRun,
     check_tuned,
     differ_in_seed,
-    in_order,
     read_tuned_run,
+    sort_runs,
 )
 from mswitch.pipelines.errors import UserError
 
@@ -54,8 +54,8 @@ def write_downstream(
     def read(side: Sequence[str | Path], option: str) -> list[TunedRun]:
         return [read_tuned_run(run, option, task=task, split=split) for run in side]
 
-    baselines = in_order(read(baseline, "--baseline"))
-    candidates = in_order(read(candidate, "--candidate"))
+    baselines = sort_runs(read(baseline, "--baseline"))
+    candidates = sort_runs(read(candidate, "--candidate"))
     beside = read(scratch, "--scratch")
     decodes = check_tuned(baselines, candidates, beside)
     models = [baselines, candidates]
@@ -112,8 +112,8 @@ def write_run_page(
         return data, {RUN_PAGE: _render_run(data)}
 
     data, summary = publish(out, STAGE, config, RUN_DATA, make, lambda _: replace)
-    found, [average] = data["summary"], data["results"][0]["average"]["models"]
-    return {**summary, "languages": found["languages"], found["metric"]: average["value"]}
+    summarized, [average] = data["summary"], data["results"][0]["average"]["models"]
+    return {**summary, "languages": summarized["languages"], summarized["metric"]: average["value"]}
 
 
 def _measure(
@@ -160,13 +160,13 @@ def _names(models: Sequence[Sequence[TunedRun]]) -> list[str]:
 
 def _render_pair(data: Mapping[str, Any], csv: str) -> str:
     figure = []
-    found = data["speed_up"]
-    if found:
+    speed_up = data["speed_up"]
+    if speed_up:
         curves = [
-            Line(data["runs"][number]["name"], kind, found["steps"], found[role])
+            Line(data["runs"][number]["name"], kind, speed_up["steps"], speed_up[role])
             for number, (role, kind) in enumerate((("baseline", "b"), ("candidate", "c")))
         ]
-        figure = _curves(curves, "steps of pretraining (log scale)", log=True)
+        figure = _draw_curves(curves, "steps of pretraining (log scale)", log=True)
     return render_page(
         "downstream.html.j2", data, sentences=sentences, figure=figure, csv=csv_link(csv)
     )
@@ -180,11 +180,11 @@ def _render_run(data: Mapping[str, Any]) -> str:
         steps = [step for step, _ in points]
         values = [{"value": value, "ci": None} for _, value in points]
         curve = Line(f"{chosen['metric']} on validation", "c", steps, values, chosen["step"])
-        figure = _curves([curve], "steps of fine-tuning", log=False)
+        figure = _draw_curves([curve], "steps of fine-tuning", log=False)
     return render_page("run.html.j2", data, sentences=sentences, figure=figure)
 
 
-def _curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
+def _draw_curves(curves: Sequence[Line], label: str, *, log: bool) -> list[Any]:
     title = f"Scores by {label}"
     desc = "Means over languages; the page's data have every value."
     return svgs_on_screens(

@@ -36,7 +36,7 @@ class Downstream:
         name = re.sub("[^A-Za-z0-9._-]+", "-", self.data["task"]["name"])
         return f"downstream-{name}-{self.data['summary']['split']}"
 
-    def is_of(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
+    def began_with(self, pairs: Sequence[tuple[EvaluatedRun, EvaluatedRun]]) -> bool:
         """Return whether its runs began with the runs of one of these pairs."""
         return any(None not in self._begun_at(pair) for pair in pairs)
 
@@ -73,7 +73,7 @@ class Downstream:
 
 def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
     """Read the comparisons in these directories."""
-    found = []
+    comparisons = []
     for directory in map(Path, directories):
         manifest = read_manifest(directory, STAGE)
         files = {
@@ -86,26 +86,30 @@ def read_downstream(directories: Sequence[str | Path]) -> list[Downstream]:
                 "downstream`"
             )
         data = read_json_object(directory / DATA)
-        found.append(Downstream(f"--downstream {directory}", manifest["config_hash"], data, files))
-    return found
+        comparisons.append(
+            Downstream(f"--downstream {directory}", manifest["config_hash"], data, files)
+        )
+    return comparisons
 
 
 def check_downstream(
-    found: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
+    tuned: Sequence[Downstream], comparisons: Sequence[Sequence[tuple[EvaluatedRun, EvaluatedRun]]]
 ) -> None:
     """Check that each is of runs compared here, and that no two have one task and candidate."""
-    for one in found:
-        if not any(map(one.is_of, comparisons)):
+    for comparison in tuned:
+        if not any(map(comparison.began_with, comparisons)):
             raise UserError(
-                f"{one.option}: its runs were not fine-tuned from runs of this report: compare "
-                "runs that began with these (mswitch finetune --from)"
+                f"{comparison.option}: its runs were not fine-tuned from runs of this report: "
+                "compare runs that began with these (mswitch finetune --from)"
             )
     for pairs in comparisons:
         by_folder: dict[str, Downstream] = {}
-        for one in filter(lambda one: one.is_of(pairs), found):
-            other = by_folder.setdefault(one.folder, one)
-            if other is not one:
-                raise UserError(f"{other.option} and {one.option} are of the same task: give one")
+        for comparison in filter(lambda comparison: comparison.began_with(pairs), tuned):
+            other = by_folder.setdefault(comparison.folder, comparison)
+            if other is not comparison:
+                raise UserError(
+                    f"{other.option} and {comparison.option} are of the same task: give one"
+                )
 
 
 def _origins(origin: Mapping[str, Any] | None) -> Iterator[tuple[str, int]]:

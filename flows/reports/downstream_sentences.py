@@ -62,48 +62,48 @@ def cautions(
     """
     runs = [seeds[0] for seeds in models]
     first = runs[0]
-    found = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
+    reasons = [TASK_NOTES[first.task["name"]]] if first.task["name"] in TASK_NOTES else []
     if first.split != "test":
-        found.append(
+        reasons.append(
             f"These are figures of {first.split}. If the checkpoint was chosen on the same rows, "
             "they are too good."
         )
     steps = [run.origin_step for run in runs[:2] if run.origin_step is not None]
     if len(set(steps)) > 1:
-        found.append(
+        reasons.append(
             f"{first.name} began with step {steps[0]:,} of its pretraining and {runs[1].name} with "
             f"step {steps[1]:,}: a difference may come from that."
         )
     for run in (run for seeds in models for run in seeds):
         if run.split == "test" and len({read["step"] for read in run.reads}) > 1:
-            found.append(
+            reasons.append(
                 f"Test was read from several steps of {run.name}: the step may have been chosen "
                 "on it."
             )
         elif run.split == "test" and len(run.reads) > len(run.predictions):
-            found.append(
+            reasons.append(
                 f"Test was read {plural(len(run.reads), 'time')} by {run.name}, for "
                 f"{plural(len(run.predictions), 'way')} of decoding: settings may have been chosen "
                 "on it."
             )
         if run.selected is not None and run.validation is None:
-            found.append(
+            reasons.append(
                 f"The checkpoint of {run.name} was chosen on validation of other examples, not of "
                 "these."
             )
     for gain in gains:
         clear = "" if judge(gain["difference"]["ci"]) in ("better", "worse") else ", no clear one"
-        found.append(
+        reasons.append(
             f"{gain['name']} against {gain['scratch']}, which began with random parameters: a "
             f"difference of {with_interval(gain['difference'], difference=True)}{clear}."
         )
     if not gains:
-        found.append(
+        reasons.append(
             "No model trained from scratch was given, so it is unknown how much comes from "
             "pretraining."
         )
     seeds = len(models[0])
-    found.append(
+    reasons.append(
         f"One seed of fine-tuning: with another one, differences below {SEED_POINTS} points may "
         "reverse. Intervals do not include that."
         if seeds == 1
@@ -111,30 +111,30 @@ def cautions(
         "variation; intervals of a language’s scores do not."
     )
     if best < FLOOR_POINTS:
-        found.append(
+        reasons.append(
             f"No score reaches {FLOOR_POINTS} of 100: the task was not learned. A difference and "
             "its interval say little."
         )
     if not languages_with_interval:
-        found.append(
+        reasons.append(
             f"No language has its own interval: groups of rows are fewer than {MIN_GROUPS}, too "
             "unequal, or all alike."
         )
-    return list(dict.fromkeys(found))  # seeds may give the same reason
+    return list(dict.fromkeys(reasons))  # seeds may give the same reason
 
 
 def speed_up(data: Mapping[str, Any], names: tuple[str, str]) -> str:
     """Say the downstream step speed-up in a sentence."""
     baseline, candidate = names
     value = data["step_speedup"]
-    what = f"Downstream step speed-up of {candidate} over {baseline}"
+    subject = f"Downstream step speed-up of {candidate} over {baseline}"
     if value is None:
         return (
-            f"{what}: not defined, because {baseline} was never better than from its first "
+            f"{subject}: not defined, because {baseline} was never better than from its first "
             "checkpoint."
         )
     ends = speed_up_interval(data["step_speedup_ci"], data["step_speedup_ci_censored"])
-    shown = f"{what}: {bounded(value, data['censored'])}"
+    shown = f"{subject}: {bounded(value, data['censored'])}"
     shown += f" ({CONFIDENCE_PERCENT}%: {ends})" if ends else ", without an interval"
     return f"{shown}, from {plural(len(data['steps']), 'checkpoint')} of pretraining each."
 

@@ -228,22 +228,22 @@ def step_panel(
     key = float(left)
     for index, each in enumerate(lines):
         aside = 3 * (index - (len(lines) - 1) / 2)
-        found = [
+        points = [
             (x_of(step) + aside, y_of(scale(point["value"])), point)
             for step, point in zip(each.steps, each.points, strict=True)
             if point and point["value"] is not None
         ]
         parts += [
             line(x, y_of(scale(ci[0])), x, y_of(scale(ci[1])), "axis")
-            for x, _, point in found
+            for x, _, point in points
             if (ci := point["ci"])
         ]
         if each.chosen is not None:
             parts.append(line(x_of(each.chosen), top, x_of(each.chosen), floor, "median"))
-        if found:
-            path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in found)
+        if points:
+            path = "L".join(f"{px(x)} {px(y)}" for x, y, _ in points)
             parts.append(f'<path class="{each.kind}l" d="M{path}"/>')
-        for x, y, point in found:
+        for x, y, point in points:
             if (down := {"upper": 1, "lower": -1}.get(point.get("mark", "none"))) is None:
                 parts.append(f'<circle class="{each.kind}" cx="{px(x)}" cy="{px(y)}" r="3.2"/>')
             else:
@@ -260,12 +260,12 @@ def step_panel(
 
 
 def curve_panel(
-    found: LanguageResult | Pooled, label: str, steps: np.ndarray, *, width: int, height: int
+    result: LanguageResult | Pooled, label: str, steps: np.ndarray, *, width: int, height: int
 ) -> Drawing:
     """Draw both models' losses over `steps` [S] (log), fits, target, and where each met it."""
     left, right, top, floor = 34, width - 8, 24, height - 20
     first, last = math.log(steps[0]), math.log(steps[-1])
-    low, high = float(np.min(found.curves)), float(np.max(found.curves))
+    low, high = float(np.min(result.curves)), float(np.max(result.curves))
     low, high = low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6
 
     def x_of(step: float) -> float:
@@ -279,7 +279,7 @@ def curve_panel(
         return "M" + "L".join(f"{px(x_of(s))} {px(y_of(loss))}" for s, loss in points)
 
     ticks, digits = nice_ticks(low, high, max(3, height // 50))
-    speed_up, fits = found.speed_up, [isotonic_fit(curve) for curve in found.curves]
+    speed_up, fits = result.speed_up, [isotonic_fit(curve) for curve in result.curves]
     note = bounded(speed_up.value, speed_up.censored)
     parts = [text(0, 11, label, "head"), text(right, 11, note, "end ink")]
     for tick in ticks:
@@ -297,7 +297,7 @@ def curve_panel(
     radius = 2.5 if width > SMALL_PANEL else 1.5
     arc = f"a{radius} {radius} 0 1 0"
     circle = f"{arc} {2 * radius} 0{arc} {-2 * radius} 0"
-    for losses, css in zip(found.curves, ("bp", "c"), strict=True):
+    for losses, css in zip(result.curves, ("bp", "c"), strict=True):
         dots = "".join(
             f"M{px(x_of(step) - radius)} {px(y_of(loss))}{circle}"
             for step, loss in zip(steps, losses, strict=True)

@@ -61,7 +61,7 @@ def _quality_panel(
         shown = ", ".join(f"{n} {number(q)}" for n, q in zip(names, qualities, strict=True))
         interval = _interval(row)
         css = "end ink" if interval else "end"
-        parts.append(f"<g>{label_of(name, y + 4, f'{name}: {shown}', css)}")
+        parts.append(f"<g>{draw_label(name, y + 4, f'{name}: {shown}', css)}")
         if interval:
             parts.append(line(x_of(interval[0]), y, x_of(interval[1]), y, "ci"))
         parts.append(
@@ -84,7 +84,7 @@ def split_rows(rows: Sequence[Row], panels: int) -> list[Sequence[Row]]:
     return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
-def label_of(name: str, y: float, title: str, css: str) -> str:
+def draw_label(name: str, y: float, title: str, css: str) -> str:
     """Draw a language's name before its row, cut to fit, with a title for the mouse pointer."""
     short = name if len(name) <= LABEL_CHARS else name[: LABEL_CHARS - 1] + "…"
     return f"<title>{html.escape(title)}</title>{text(LEFT - 10, y, short, css)}"
@@ -119,7 +119,7 @@ def _routing_panel(rows: Sequence[tuple[str, np.ndarray]]) -> Drawing:
     for index, (label, shares) in enumerate(rows):
         y = top + ROUTING_ROW * index
         shown = f"{label}: busiest expert {shares.max():.0%}"
-        parts.append(f"<g>{label_of(label, y + ROUTING_ROW - 3, shown, 'end ink')}</g>")
+        parts.append(f"<g>{draw_label(label, y + ROUTING_ROW - 3, shown, 'end ink')}</g>")
         for expert, share in enumerate(shares):
             shade = max((s for limit, s in SHADES if share * experts >= limit), default=0)
             if shade:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mswitch.flows.reports.intervals import TOLERANCE, Estimate, errors_of_seeds, t_test
+from mswitch.flows.reports.intervals import TOLERANCE, Estimate, measure_seed_errors, t_test
 from mswitch.flows.reports.speedup import LanguageLosses, mean_losses
 
 
@@ -38,11 +38,11 @@ def measure_delta(
     differences = losses.candidate[:, -1] - losses.baseline[:, -1]
     moves = (differences - value * losses.tokens) / total / (1 - weights)
     error = float(np.sqrt(np.sum(moves**2)))
-    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
-    found = t_test(value, errors, confidence, scale=baseline)
+    errors = [(error, freedom), *measure_seed_errors(of_seeds)]
+    estimate = t_test(value, errors, confidence, scale=baseline)
     if error <= TOLERANCE * baseline:
-        return found
-    return dataclasses.replace(found, skewness=_skewness(moves), error=error, freedom=freedom)
+        return estimate
+    return dataclasses.replace(estimate, skewness=_skewness(moves), error=error, freedom=freedom)
 
 
 def _skewness(moves: np.ndarray) -> float:

@@ -74,7 +74,7 @@ def _rows(
     above: int = 0,
 ) -> list[tuple[dict[str, Any], Markup]]:
     """Return data and row of each file with this name, newest first."""
-    found = [
+    files = [
         file
         for file in storage.find(directory, name)
         # Unfinished outputs are in hidden directories.
@@ -99,7 +99,7 @@ def _rows(
             return None
 
     with ThreadPoolExecutor(_READERS) as pool:
-        rows = filter(None, list(pool.map(read, found)))
+        rows = filter(None, list(pool.map(read, files)))
     return sorted(rows, key=lambda item: (item[0]["date"], item[0]["path"]), reverse=True)
 
 
@@ -133,8 +133,8 @@ def _downstream(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _pick(found: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: found[key] for key in keys}
+def _pick(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: values[key] for key in keys}
 
 
 def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:

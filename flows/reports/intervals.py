@@ -161,7 +161,7 @@ def widening(freedom: float, confidence: float) -> float:
     return float(stdtrit(freedom, tail) / ndtri(tail))
 
 
-def errors_of_seeds(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
+def measure_seed_errors(of_seeds: Sequence[float] | np.ndarray) -> list[tuple[float, float]]:
     """Return the standard error and degrees of freedom of a mean over seeds [K], if they differ."""
     count = len(of_seeds)
     error = float(np.std(of_seeds, ddof=1)) / math.sqrt(count) if count > 1 else 0.0

@@ -45,8 +45,8 @@ def between(
 def with_interval(figure: Mapping[str, Any], *, difference: bool = False) -> str:
     """Write a score or difference with its interval."""
     show = signed if difference else number
-    shown, found = show(figure["value"], 1), between(figure["ci"], show, 1)
-    return shown if found is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {found})"
+    shown, interval = show(figure["value"], 1), between(figure["ci"], show, 1)
+    return shown if interval is None else f"{shown} ({CONFIDENCE_PERCENT}% interval {interval})"
 
 
 def percent(share: float) -> str:

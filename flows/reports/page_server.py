@@ -87,7 +87,7 @@ def _refusal(request: Request, token: str) -> Response | None:
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     given = [request.query_params.get("token", ""), request.cookies.get(_COOKIE, "")]
     given += [bearer] if scheme.lower() == "bearer" else []
-    if any(secrets.compare_digest(one.encode(), token.encode()) for one in given):
+    if any(secrets.compare_digest(candidate.encode(), token.encode()) for candidate in given):
         return None
     told = "open the address that `mswitch serve` printed, with its token\n"
     return PlainTextResponse(told, 401, {**_HEADERS, "WWW-Authenticate": "Bearer"})

@@ -19,9 +19,9 @@ from mswitch.flows.reports.intervals import DEFAULT_CONFIG, ReportConfig
 from mswitch.flows.reports.numbers import rounded
 from mswitch.flows.reports.pages import publish, render_page
 from mswitch.flows.reports.pair_data import overview_data, report_data, run_names, to_csv
-from mswitch.flows.reports.pair_page import alone, draw, render
-from mswitch.flows.reports.pairs import Pairs, losses_of_seeds, merged, model_names, pair_up
-from mswitch.flows.reports.runs import are_trained, common_steps, open_runs, read_evaluated_run
+from mswitch.flows.reports.pair_page import draw, draw_files, render
+from mswitch.flows.reports.pairs import Pairs, merged, model_names, pair_seed_losses, pair_up
+from mswitch.flows.reports.runs import are_trained, find_common_steps, open_runs, read_evaluated_run
 from mswitch.pipelines import storage
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.progress import Progress
@@ -79,7 +79,7 @@ def write_report(
     extras = {"started_by": started_by, "flow_run": flow_run, "text": rounded(text)}
     extras = {key: value for key, value in extras.items() if value}
     with open_runs(baseline) as baselines, open_runs(candidate) as candidates:
-        steps = common_steps([*baselines, *candidates]) if unfinished else None
+        steps = find_common_steps([*baselines, *candidates]) if unfinished else None
         sides = {
             role: [read_evaluated_run(directory, role, steps) for directory in directories]
             for role, directories in (("baseline", baselines), ("candidate", candidates))
@@ -99,7 +99,7 @@ def write_report(
         if text:
             identity["text"] = extras["text"]
         if tuned:
-            identity["downstream"] = sorted(one.hash for one in tuned)
+            identity["downstream"] = sorted(comparison.hash for comparison in tuned)
         if steps is not None:
             planned = compared[0][0][0].config["eval_steps"]
             identity["unfinished"] = {"step": steps[-1], "steps": max(planned)}
@@ -139,7 +139,7 @@ def _make(
     """Compare one candidate with the baseline."""
     baseline, candidate = map(merged, zip(*pairs, strict=True))
     runs, steps = (baseline, candidate), np.array(baseline.steps, dtype=float)
-    of_languages = losses_of_seeds(pairs)
+    of_languages = pair_seed_losses(pairs)
     progress = Progress(STAGE, "bootstrap", len(of_languages), "languages")
     results = []
     for seeds in of_languages:
@@ -151,13 +151,13 @@ def _make(
     report = report_data(runs, names, results, pooled, horizons, so_far, config)
     report |= extras
     report["summary"]["cautions"] += sentences.text_cautions(extras.get("text"))
-    tuned = [one for one in downstream if one.is_of(pairs)]
-    report["downstream"] = [one.section(pairs) for one in tuned]
+    tuned = [comparison for comparison in downstream if comparison.began_with(pairs)]
+    report["downstream"] = [comparison.section(pairs) for comparison in tuned]
     drawings = draw(report, results, pooled, candidate.routing, steps)
     csv = to_csv(report["languages"])
-    files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **alone(drawings)}
-    for one in tuned:
-        files |= {f"{one.folder}/{name}": text for name, text in one.files.items()}
+    files = {"per_language.csv": csv, PAGE: render(report, drawings, csv), **draw_files(drawings)}
+    for comparison in tuned:
+        files |= {f"{comparison.folder}/{name}": text for name, text in comparison.files.items()}
     return report, files
 
 

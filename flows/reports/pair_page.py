@@ -34,7 +34,7 @@ GRIDS = {
 }
 
 
-def alone(drawings: Drawings) -> dict[str, str]:
+def draw_files(drawings: Drawings) -> dict[str, str]:
     """Return every figure as its own file, by the file's name."""
     return {
         f"{name}.svg": standalone_svg(

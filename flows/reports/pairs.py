@@ -9,7 +9,7 @@ import numpy as np
 from mswitch.flows.reports.runs import (
     EvaluatedRun,
     check_alike,
-    differences,
+    list_differences,
     pair_losses,
     read_clusters,
 )
@@ -83,7 +83,7 @@ def pair_up(
     if len(baselines) == len(candidates) == 1:
         check_pair(baselines[0], candidates[0], longer=longer, any_seed=longer)
         return [[(baselines[0], candidates[0])]]
-    by_seed = runs_of_one_model(baselines)
+    by_seed = index_by_seed(baselines)
     pairs = []
     for runs in _by_model(candidates):
         for seed, run in runs.items():
@@ -116,12 +116,12 @@ def _by_model(runs: Sequence[EvaluatedRun]) -> list[dict[int, EvaluatedRun]]:
     return list(models.values())
 
 
-def runs_of_one_model(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
+def index_by_seed(runs: Sequence[EvaluatedRun]) -> dict[int, EvaluatedRun]:
     """Return the runs of one model by seed; refuse several models."""
     models = _by_model(runs)
     if len(models) > 1:
         first, second, *_ = (next(iter(of_seeds.values())) for of_seeds in models)
-        changed = differences(first, second).keys() - {"train.seed"}
+        changed = list_differences(first, second).keys() - {"train.seed"}
         raise UserError(
             f"{first.option} and {second.option} differ in more than their seed "
             f"({', '.join(sorted(changed))}): give the runs of one model as --{first.role}"
@@ -160,7 +160,7 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
                 f"seed ({student.seed}) and teacher: give one of them"
             )
         of_model[key] = student
-    found = []
+    paired = []
     for of_model in models.values():
         ordered = sorted(of_model.items())
         if len(of_teacher) > 1 and [number for (number, _), _ in ordered] != [*range(len(by_hash))]:
@@ -169,8 +169,8 @@ def pair_students(of_teacher: Pairs, students: Sequence[EvaluatedRun]) -> list[t
             )
         taught = [of_teacher[number] for (number, _), _ in ordered]
         own = [(pair[0], run) for pair, (_, run) in zip(taught, ordered, strict=True)]
-        found.append((taught, own))
-    return found
+        paired.append((taught, own))
+    return paired
 
 
 def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> None:
@@ -178,14 +178,14 @@ def _check_taught(student: EvaluatedRun, teachers: Sequence[EvaluatedRun]) -> No
     taught = student.config.get("teacher")
     if taught is None:
         raise UserError(f"{student.option} has no teacher: give a run of mswitch distill")
-    found = [each for each in teachers if each.config["config_hash"] == taught["config_hash"]]
-    if not found:
+    matching = [each for each in teachers if each.config["config_hash"] == taught["config_hash"]]
+    if not matching:
         given = ", ".join(teacher.option for teacher in teachers)
         raise UserError(f"{student.option} had another teacher than {given}")
-    if taught["step"] != found[0].steps[-1]:
+    if taught["step"] != matching[0].steps[-1]:
         raise UserError(
-            f"{student.option} learned from step {taught['step']:,} of {found[0].option}, which "
-            f"ended at {found[0].steps[-1]:,}: distill from the last step"
+            f"{student.option} learned from step {taught['step']:,} of {matching[0].option}, which "
+            f"ended at {matching[0].steps[-1]:,}: distill from the last step"
         )
 
 
@@ -213,14 +213,14 @@ def model_names(models: Sequence[EvaluatedRun]) -> list[str]:
     for index, run in enumerate(models):
         alike = [other for other in models if other.name == run.name and other is not run]
         if alike:
-            keys = {key for other in alike for key in differences(run, other)} - {"train.seed"}
+            keys = {key for other in alike for key in list_differences(run, other)} - {"train.seed"}
             settings = run.settings
             values = [f"{key.rpartition('.')[2]} {settings.get(key)}" for key in sorted(keys)]
             names[index] = f"{run.name} ({', '.join(values)})"
     return names
 
 
-def losses_of_seeds(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
+def pair_seed_losses(pairs: Pairs) -> list[tuple[LanguageLosses, ...]]:
     """Return the losses of each language with each seed, all on the same documents.
 
     Near-duplicates count once, by the clusters in the first baseline's evaluation.

@@ -110,7 +110,7 @@ class CompletedRun:
         return {"preset": self.name, **named}
 
 
-def differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:
+def list_differences(one: CompletedRun, other: CompletedRun) -> dict[str, tuple[Any, Any]]:
     """Return the settings in which two runs differ, by dotted names, with the values of both."""
     ours, theirs = one.settings, other.settings
     return {
@@ -130,7 +130,7 @@ def check_alike(
     """Check that two runs agree in settings with these prefixes, except those in `free`."""
     changed = [
         f"{key} ({_shown(values[0])} and {_shown(values[1])})"
-        for key, values in differences(one, other).items()
+        for key, values in list_differences(one, other).items()
         if key.startswith(among) and key not in free
     ]
     if changed:
@@ -178,11 +178,11 @@ class EvaluatedRun(CompletedRun):
     @property
     def settings(self) -> dict[str, Any]:
         """Settings of its training and evaluation."""
-        found = {
+        evaluated = {
             f"evaluation.{name}": ", ".join(sorted(map(str, self._evaluated(name))))
             for name in ("dtype", "spans", "max_documents")
         }
-        return {**super().settings, **found, "evaluation.steps": _planned(self.config)}
+        return {**super().settings, **evaluated, "evaluation.steps": _planned(self.config)}
 
     @property
     def in_bytes(self) -> bool:
@@ -199,7 +199,9 @@ class EvaluatedRun(CompletedRun):
 
     def _evaluated(self, name: str) -> set[Any]:
         of_tables = [(table.schema.metadata or {}) for table in self.tables]
-        return {json.loads(found.get(EVALUATION_SETTINGS, b"{}")).get(name) for found in of_tables}
+        return {
+            json.loads(metadata.get(EVALUATION_SETTINGS, b"{}")).get(name) for metadata in of_tables
+        }
 
 
 def _planned(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -220,7 +222,7 @@ def open_runs(places: str | Path | Sequence[str | Path]) -> Iterator[list[Path]]
         yield [files.directory for files in opened]
 
 
-def common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
+def find_common_steps(directories: Sequence[str | Path]) -> tuple[int, ...] | None:
     """Return planned steps at which all runs are evaluated so far; None if all are finished."""
     evaluated, finished = [], True
     for directory in map(Path, directories):
@@ -239,7 +241,7 @@ def read_evaluated_run(
     Args:
         directory: the run.
         role: `EvaluatedRun.role`.
-        steps: evaluated steps (`common_steps`) of a run that may still train; by default all
+        steps: evaluated steps (`find_common_steps`) of a run that may still train; by default all
             planned steps of a finished run.
     """
     directory = Path(directory)

@@ -30,10 +30,10 @@ from mswitch.flows.reports.intervals import (
     WEIGHT_CELLS,
     Estimate,
     document_weights,
-    errors_of_seeds,
     holm_rejections,
     language_generator,
     margin,
+    measure_seed_errors,
     percentiles,
     t_test,
 )
@@ -138,11 +138,11 @@ class Rows:
     def measure(self, metric: str, *, paired: bool) -> Result:
         """Measure all models; `paired` compares the second with the first."""
         of_languages = self._metrics(metric)
-        found = {
+        languages = {
             lang: self._scores(rows, of_languages[lang], paired)
             for lang, rows in self.languages.items()
         }
-        _mark_clear(found.values())
+        _mark_clear(languages.values())
         everything = None
         if self.labels:
             every = range(len(self.answers))
@@ -152,7 +152,7 @@ class Rows:
             self.decode,
             metric,
             "; ".join(sorted(signatures)),
-            found,
+            languages,
             self.average(metric),
             everything,
         )
@@ -212,7 +212,7 @@ class Rows:
         for start in range(0, RESAMPLES, chunk):
             count = min(chunk, RESAMPLES - start)
             weights = document_weights(drawn_in_all, count, generator)
-            found = []
+            values = []
             for number, (lang, sums) in enumerate(sums_of.items()):
                 groups = of_languages[number]
                 if common[number]:
@@ -220,8 +220,8 @@ class Rows:
                     own[~own.any(axis=1)] = 1  # a resample without its groups gets each once
                 else:
                     own = document_weights(len(groups), count, generators[number])
-                found.append([metrics[lang].value(own @ each) for each in sums])
-            parts.append(np.array(found))
+                values.append([metrics[lang].value(own @ each) for each in sums])
+            parts.append(np.array(values))
         return np.concatenate(parts, axis=2).swapaxes(0, 1), common
 
     def worst(self, metric: str, count: int) -> dict[str, list[int]]:
@@ -230,14 +230,14 @@ class Rows:
         Among equally bad rows, rows with the highest score of the model come first.
         """
         of_languages = self._metrics(metric)
-        found = {}
+        by_language = {}
         for lang, rows in self.languages.items():
             answers = [self.answers[row] for row in rows]
             texts = [self.texts[0][0][row] for row in rows]
             values = of_languages[lang].value(of_languages[lang].statistics(answers, texts))
             order = np.lexsort((-self.sureness[rows], values))
-            found[lang] = [rows[place] for place in order[:count].tolist()]
-        return found
+            by_language[lang] = [rows[place] for place in order[:count].tolist()]
+        return by_language
 
     def _metrics(self, name: str) -> dict[str, Metric]:
         return {lang: make_metric(name, self.labels, lang) for lang in self.languages}
@@ -320,12 +320,12 @@ def measure_difference(
     else:
         without = differ(totals[0] - baseline, totals[1] - candidate)
         error = float(np.sqrt(np.sum((without - value) ** 2)))
-    errors = [(error, freedom), *errors_of_seeds(of_seeds)]
-    found = t_test(value, errors, CONFIDENCE, scale=100.0)
-    if found.ci is None:
-        return found
-    low, high = np.clip(found.ci, metric.least - 100, 100 - metric.least).tolist()
-    return dataclasses.replace(found, ci=(low, high))
+    errors = [(error, freedom), *measure_seed_errors(of_seeds)]
+    estimate = t_test(value, errors, CONFIDENCE, scale=100.0)
+    if estimate.ci is None:
+        return estimate
+    low, high = np.clip(estimate.ci, metric.least - 100, 100 - metric.least).tolist()
+    return dataclasses.replace(estimate, ci=(low, high))
 
 
 def _exchange_error(
@@ -344,11 +344,11 @@ def _exchange_error(
         differ(middle - moved, middle + moved)
         for moved in (signs @ half for signs in _signs(len(half), half.shape[1]))
     ]
-    found = np.abs(np.concatenate(made))
-    value = float(found[0])
-    p_value = float(np.mean(found >= value - 1e-9))
+    differences = np.abs(np.concatenate(made))
+    value = float(differences[0])
+    p_value = float(np.mean(differences >= value - 1e-9))
     by_tail = value / -float(ndtri(p_value / 2)) if p_value < 1 else 0.0
-    return max(float(np.sqrt(np.mean(found**2))), by_tail)
+    return max(float(np.sqrt(np.mean(differences**2))), by_tail)
 
 
 def _signs(groups: int, width: int) -> Iterator[Floats]:
@@ -368,9 +368,9 @@ def _signs(groups: int, width: int) -> Iterator[Floats]:
         yield np.where(exchanged, -1.0, 1.0)
 
 
-def _mark_clear(found: Iterable[Scores]) -> None:
+def _mark_clear(languages: Iterable[Scores]) -> None:
     """Mark the languages whose difference stays clear by Holm's method over all languages."""
-    tested = [scores for scores in found if scores["p_value"] is not None]
+    tested = [scores for scores in languages if scores["p_value"] is not None]
     rejected = holm_rejections([scores["p_value"] for scores in tested]).tolist()
     for scores, clear in zip(tested, rejected, strict=True):
         scores["clear_after_holm"] = clear
@@ -399,7 +399,7 @@ def _interval(
 ) -> tuple[float, float]:
     """Return the percentile interval of resamples around the value, or `margin`'s with seeds."""
     ends = percentiles(drawn + value - drawn.mean(), CONFIDENCE)
-    if seeds := errors_of_seeds(of_seeds):
+    if seeds := measure_seed_errors(of_seeds):
         reach = margin([(float(drawn.std()), math.inf), *seeds], (1 - CONFIDENCE) / 2)
         ends = value - reach, value + reach
     low, high = (float(end) for end in np.clip(ends, least, most))

@@ -98,17 +98,18 @@ def pooled_sentence(pooled: Mapping[str, Any] | None, baseline: str) -> str:
     """Say the pooled figure, named as pooled."""
     if pooled is None:
         return "There is no pooled figure: no language has both training and validation text."
-    what = (
+    subject = (
         f"Pooled over all {plural(pooled['languages'], 'language')} with training and validation "
         f"text ({plural(pooled['documents'], 'document')}), with equal weight for each language"
     )
     value = pooled["step_speedup"]
     if value is None:
         return (
-            f"{what}: not defined, because {baseline} was never better than at its first evaluation"
+            f"{subject}: not defined, because {baseline} was never better than at its first "
+            "evaluation"
         )
     interval = speed_up_interval(pooled["step_speedup_ci"], pooled["step_speedup_ci_censored"])
-    shown = f"{what}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
+    shown = f"{subject}, the step speed-up is {speed_up_words(value, pooled['censored'])}"
     if interval is None:
         return f"{shown}, without an interval (fewer than {MINIMUM_UNITS} languages)"
     seeds = pooled["step_speedup_seeds"]
@@ -209,8 +210,8 @@ def by_chance(improved: Mapping[str, Any], seeds: int) -> str:
 def bounds_note(censored: Mapping[str, int], candidate: str) -> str:
     """Say for how many languages only a bound is known."""
     told = [
-        f"in {plural(censored[mark], 'language')} {candidate} {what}"
-        for mark, what in (
+        f"in {plural(censored[mark], 'language')} {candidate} {outcome}"
+        for mark, outcome in (
             ("upper", f"never reached the target (counted as 1.0{TIMES})"),
             ("lower", "was there at its first evaluation (counted as there)"),
         )

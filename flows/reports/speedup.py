@@ -303,7 +303,7 @@ def average(pairs: Sequence[Curves]) -> Curves:
     return np.mean(baselines, axis=0), np.mean(candidates, axis=0)
 
 
-def draw_curves_of_seeds(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
+def draw_seed_changes(of_seeds: Sequence[Curves], config: ReportConfig) -> Curves:
     """Draw the changes by other seeds in both models' mean curves, [R, S] each."""
     baseline, candidate = (
         draw_seeds(np.stack(side), config) for side in zip(*of_seeds, strict=True)
@@ -324,7 +324,7 @@ def draw_ranges(
     drawn = (
         curve + changes
         for curve, changes in zip(
-            average(of_seeds), draw_curves_of_seeds(of_seeds, config), strict=True
+            average(of_seeds), draw_seed_changes(of_seeds, config), strict=True
         )
     )
     logs, codes, _, _ = log_speed_ups(np.log(steps), *map(isotonic_fits, drawn))
@@ -348,10 +348,10 @@ def speed_up_over_seeds(
     resampled = None
     if drawn is not None:
         wide = widening(len(of_seeds) - 1, config.confidence)
-        changes = draw_curves_of_seeds(of_seeds, config)
+        changes = draw_seed_changes(of_seeds, config)
         resampled = drawn[0] + wide * changes[0], drawn[1] + wide * changes[1]
-    found = measure_speed_up(steps, average(of_seeds), resampled, config.confidence)
+    speed_up = measure_speed_up(steps, average(of_seeds), resampled, config.confidence)
     if len(of_seeds) == 1:
-        return found
+        return speed_up
     each = (measure_speed_up(steps, pair, None, config.confidence) for pair in of_seeds)
-    return dataclasses.replace(found, of_seeds=tuple(alone.value for alone in each))
+    return dataclasses.replace(speed_up, of_seeds=tuple(alone.value for alone in each))

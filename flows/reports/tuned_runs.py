@@ -69,7 +69,7 @@ class TunedRun(CompletedRun):
         """Names of these examples in training: `ALONE` for a single task; empty if unseen."""
         examples = self.config["examples"] or {}
         tasks = examples.get("tasks", {ALONE: examples.get("config_hash")})
-        return [name for name, found in tasks.items() if found == self.tasks]
+        return [name for name, examples_hash in tasks.items() if examples_hash == self.tasks]
 
     @property
     def validation(self) -> Mapping[str, Any] | None:
@@ -82,8 +82,8 @@ class TunedRun(CompletedRun):
     def settings(self) -> dict[str, Any]:
         """Settings of its training and predictions."""
         predicted = {
-            f"predictions.{decode}.{key}": found.settings.get(key)
-            for decode, found in self.predictions.items()
+            f"predictions.{decode}.{key}": predictions.settings.get(key)
+            for decode, predictions in self.predictions.items()
             for key in ("tasks", "limit", "beams", "alpha")
         }
         return {**super().settings, **predicted}
@@ -184,12 +184,12 @@ def differ_in_seed(runs: Sequence[TunedRun]) -> bool:
     return len({run.origin_step for run in runs}) == 1 and len({run.seed for run in runs}) > 1
 
 
-def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
+def sort_runs(runs: Sequence[TunedRun]) -> list[TunedRun]:
     """Return the fine-tuned runs of a model by seed, or by the steps that they began with."""
     if len(runs) == 1:
         return list(runs)
     first, of_seeds = runs[0], differ_in_seed(runs)
-    found: dict[int, TunedRun] = {}
+    by_key: dict[int, TunedRun] = {}
     for run in runs:
         key = run.seed if of_seeds else run.origin_step
         if key is None:
@@ -203,19 +203,19 @@ def in_order(runs: Sequence[TunedRun]) -> list[TunedRun]:
                 f"{first.option} and {run.option} began with different models: give runs that were "
                 "fine-tuned from one"
             )
-        if key in found:
-            what = "fine-tuned with seed" if of_seeds else "fine-tuned from step"
+        if key in by_key:
+            how = "fine-tuned with seed" if of_seeds else "fine-tuned from step"
             raise UserError(
-                f"{found[key].option} and {run.option} were both {what} {key:,}: give one of each"
+                f"{by_key[key].option} and {run.option} were both {how} {key:,}: give one of each"
             )
-        found[key] = run
-    if not of_seeds and (len(found) < FEWEST_CHECKPOINTS or min(found) < 1):
+        by_key[key] = run
+    if not of_seeds and (len(by_key) < FEWEST_CHECKPOINTS or min(by_key) < 1):
         raise UserError(
-            f"{first.option} and the other runs of its model began with {len(found)} checkpoints "
+            f"{first.option} and the other runs of its model began with {len(by_key)} checkpoints "
             f"of pretraining: give one run of each model, or, for a downstream speed-up, runs from "
             f"at least {FEWEST_CHECKPOINTS} checkpoints after step 0"
         )
-    return [found[key] for key in sorted(found)]
+    return [by_key[key] for key in sorted(by_key)]
 
 
 def _began_with(run: TunedRun) -> tuple[object, object]:
@@ -252,9 +252,9 @@ def check_tuned(
     by = "seed" if of_seeds else "origin_step"
     sides = [[getattr(run, by) for run in side] for side in (baselines, candidates)]
     if sides[0] != sides[1] and len(baselines) + len(candidates) > 2:
-        what = "with the seeds" if of_seeds else "from the steps of pretraining"
+        how = "with the seeds" if of_seeds else "from the steps of pretraining"
         raise UserError(
-            f"--baseline and --candidate were fine-tuned {what} {sides[0]} and {sides[1]}: give "
+            f"--baseline and --candidate were fine-tuned {how} {sides[0]} and {sides[1]}: give "
             "runs with the same"
         )
     free = (*FREE_TUNING, "train.seed") if of_seeds else FREE_TUNING

@@ -101,14 +101,14 @@ def judge_pair(summary: Mapping[str, Any], baseline: str, candidate: str) -> str
 def _judge_so_far(summary: Mapping[str, Any], baseline: str, candidate: str) -> str:
     """Return the sentence that replaces a verdict while the models are trained."""
     figure = summary["median_step_speedup"]
-    found = "no language has a step speed-up yet"
+    so_far = "no language has a step speed-up yet"
     if figure:
-        found = (
+        so_far = (
             f"the median step speed-up of {candidate} over {baseline} is "
             f"{speed_up_words(figure['value'], figure_mark(figure))} so far, over "
             f"{plural(summary['languages_in_headline'], 'language')}"
         )
-    return f"{_until(summary['unfinished'])}, {found}. There is no verdict before the end."
+    return f"{_until(summary['unfinished'])}, {so_far}. There is no verdict before the end."
 
 
 def _until(unfinished: Mapping[str, int]) -> str:
@@ -117,16 +117,16 @@ def _until(unfinished: Mapping[str, int]) -> str:
 
 def judge_candidates(candidates: Sequence[Mapping[str, Any]], baseline: str) -> str:
     """State the median step speed-up of each of several candidates."""
-    found = []
+    speed_ups = []
     for name, summary in ((each["name"], each["summary"]) for each in candidates):
         shown = "none"
         if figure := summary["median_step_speedup"]:
             interval, percents = figure_interval(figure), summary["confidence_percent"]
             shown = f"{figure_words(figure)} {in_brackets(percents, interval, figure['seeds'])}"
-        found.append(f"{name} {shown}")
+        speed_ups.append(f"{name} {shown}")
     unfinished = candidates[0]["summary"]["unfinished"]
     until = f"{_until(unfinished)}: " if unfinished else ""
-    return f"{until}Median step speed-up over {baseline}: {'; '.join(found)}."
+    return f"{until}Median step speed-up over {baseline}: {'; '.join(speed_ups)}."
 
 
 def judge_tuned(result: Mapping[str, Any], names: tuple[str, str], task: str, seeds: int) -> str:

@@ -28,7 +28,7 @@ def finish(summary: Mapping[str, Any], json: bool) -> int:
     """Print a stage's summary: one JSON object, or its headline figures in one line."""
     figures = [
         f"{_BOUNDS[summary.get(f'{key}_censored')]}{round(value, 4):,} {key.replace('_', ' ')}"
-        + _parts(summary.get(f"{key}_by_reason"))
+        + _format_parts(summary.get(f"{key}_by_reason"))
         for key, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     ]
@@ -43,7 +43,7 @@ def print_result(result: Mapping[str, Any], text: str, json: bool) -> int:
     return 0
 
 
-def _parts(counts: Mapping[str, int] | None) -> str:
+def _format_parts(counts: Mapping[str, int] | None) -> str:
     return f" ({', '.join(f'{name} {n:,}' for name, n in counts.items())})" if counts else ""
 
 
@@ -89,7 +89,7 @@ def check_texts(texts: Sequence[str]) -> None:
             raise UserError(f"--text {text!r} is not UTF-8: convert it with iconv") from error
 
 
-def shown(text: str) -> str:
+def hide_controls(text: str) -> str:
     """Replace control characters in a model's text, which a terminal could obey."""
     return _CONTROLS.sub(" ", text)
 

@@ -102,10 +102,10 @@ def inspect(
     recipe = config.load(config.source(), badwords)
     before = []
     if page == "-":
-        found = make_text_page(sys.stdin.buffer.read(), url, config)
+        inspected = make_text_page(sys.stdin.buffer.read(), url, config)
     else:
-        found, before = find_page(page, input, config, recipe)
-    said = inspect_page(found, recipe, before)
+        inspected, before = find_page(page, input, config, recipe)
+    said = inspect_page(inspected, recipe, before)
     return print_result(said, format_inspection(said), json)
 
 
@@ -194,7 +194,7 @@ def fit(
     check_output_files(
         out=out, stop_words=stop_words or None, weights=weights or None, html=html or None
     )
-    found = fit_thresholds(
+    fitted = fit_thresholds(
         corpus,
         out,
         reference=reference,
@@ -208,8 +208,8 @@ def fit(
     if html:
         from mswitch.flows.reports.corpus_page import write_fit_page
 
-        write_fit_page(found, html)
-    return print_result(found, format_fit(found), json)
+        write_fit_page(fitted, html)
+    return print_result(fitted, format_fit(fitted), json)
 
 
 @app.command
@@ -281,13 +281,13 @@ def verify(corpus: str, *, json: Json = False) -> int:
     """
     from mswitch.pipelines.corpus.verify import verify_corpus
 
-    found = verify_corpus(corpus)
-    counts = f"{found['files']:,} files, {found['documents']:,} documents"
-    lines = [*found["problems"], f"{corpus}: {len(found['problems'])} problems, {counts}"]
-    if found["unchecked"]:
-        lines.append(f"not checked, without a checksum: {', '.join(found['unchecked'])}")
-    print_result(found, "\n".join(lines), json)
-    return 1 if found["problems"] else 0
+    verified = verify_corpus(corpus)
+    counts = f"{verified['files']:,} files, {verified['documents']:,} documents"
+    lines = [*verified["problems"], f"{corpus}: {len(verified['problems'])} problems, {counts}"]
+    if verified["unchecked"]:
+        lines.append(f"not checked, without a checksum: {', '.join(verified['unchecked'])}")
+    print_result(verified, "\n".join(lines), json)
+    return 1 if verified["problems"] else 0
 
 
 @app.command

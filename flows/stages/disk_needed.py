@@ -10,7 +10,7 @@ from mswitch.models.hardware import GIB
 from mswitch.pipelines.errors import UserError
 
 
-def state_bytes(model: ModelConfig, config: TrainConfig) -> int:
+def count_state_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Return the size of parameters and moments over all devices."""
     import jax
 

@@ -94,13 +94,13 @@ def supervised(
     definition = read_task(task)
     for metric in definition.metrics:
         try:
-            found = make_metric(metric, list((definition.labels or {}).values()))
+            made = make_metric(metric, list((definition.labels or {}).values()))
             if definition.labels and metric in TEXT_METRICS:
                 raise UserError(
                     f"metric {metric} is for free text, but the task has labels: leave one out"
                 )
             if not definition.answers:
-                found([["1"]], ["1"])  # wsc_accuracy needs two answers
+                made([["1"]], ["1"])  # wsc_accuracy needs two answers
         except UserError as error:
             raise UserError(f"{task}: {error}") from error
     return build_supervised(task, vocab, out, config, runner=runner, beam_options=beam_options)
@@ -147,10 +147,10 @@ def from_task(
     from mswitch.tasks.from_task import FromTaskConfig, build_from_task
     from mswitch.tasks.seqio.registered import Registered
 
-    found = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
-    if len(found) != 2 or len(lengths.split(",")) != 2:
+    sizes = [int(part) for part in lengths.split(",") if part.isdecimal() and int(part) > 1]
+    if len(sizes) != 2 or len(lengths.split(",")) != 2:
         raise UserError(f"--lengths {lengths}: give lengths of inputs and targets, as 512,128")
     scored = ("exact_match",) if metrics is None else split_commas(metrics) or ()
     closed = tuple(split_commas(labels or []) or ())
-    config = FromTaskConfig(Lengths(*found), language, epochs, scored, closed)
+    config = FromTaskConfig(Lengths(*sizes), language, epochs, scored, closed)
     return build_from_task(Registered(task, module, os.getcwd()), vocab, out, config)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from mswitch.flows.reports.numbers import plural
-from mswitch.flows.stages.common import check_texts, shown
+from mswitch.flows.stages.common import check_texts, hide_controls
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.models.config import PredictConfig
 from mswitch.pipelines.errors import UserError
@@ -84,11 +84,14 @@ def predict(
         if not texts:
             raise UserError("there is no text to answer: give --text, or an --input with lines")
         if vocab is not None or any(map(SENTINEL.search, texts)):
-            found = infill(run, texts, config, vocab=vocab, tasks=tasks, step=step)
+            summary = infill(run, texts, config, vocab=vocab, tasks=tasks, step=step)
         else:
-            found = of_run.answer(run, tasks, texts, config, step=step)
-        lines = (shown(one.get("filled", one.get("prediction"))) for one in found["texts"])
-        return found, "\n".join(lines)
+            summary = of_run.answer(run, tasks, texts, config, step=step)
+        lines = (
+            hide_controls(answer.get("filled", answer.get("prediction")))
+            for answer in summary["texts"]
+        )
+        return summary, "\n".join(lines)
     if vocab is not None:
         raise UserError("--vocab is for gaps in --text: leave it out, or give texts with gaps")
     if again and split != "test":
@@ -96,12 +99,14 @@ def predict(
     if select:
         if step is not None or split != "validation":
             raise UserError("--select compares all steps on validation: leave out --step, --split")
-        found = best_checkpoint.select(run, tasks, config)
-        head = f"{run}: step {found['step']:,} is selected\n"
+        summary = best_checkpoint.select(run, tasks, config)
+        head = f"{run}: step {summary['step']:,} is selected\n"
     else:
-        found = of_run.predict(run, tasks, split, config, step=step, again=again)
+        summary = of_run.predict(run, tasks, split, config, step=step, again=again)
         reads = (
-            f", test read {plural(found['test_reads'], 'time')}" if "test_reads" in found else ""
+            f", test read {plural(summary['test_reads'], 'time')}"
+            if "test_reads" in summary
+            else ""
         )
-        head = f"{found['out']}: step {found['step']:,}{reads}\n"
-    return found, head + format_scores(found, list(found["mean"]))
+        head = f"{summary['out']}: step {summary['step']:,}{reads}\n"
+    return summary, head + format_scores(summary, list(summary["mean"]))

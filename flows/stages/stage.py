@@ -23,7 +23,7 @@ from typing import Annotated, Any, get_type_hints
 from cyclopts import App, Parameter
 
 from mswitch.flows.child_processes import is_supervised, supervise_in_job
-from mswitch.flows.jobs.command import parts
+from mswitch.flows.jobs.command import split_beam_options
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.stages.common import (
     Cancel,
@@ -68,13 +68,15 @@ class Stage:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """Parameters of the function, with resolved annotations."""
         hints = get_type_hints(self.function, include_extras=True)
-        found = inspect.signature(self.function).parameters
-        return {name: one.replace(annotation=hints[name]) for name, one in found.items()}
+        declared = inspect.signature(self.function).parameters
+        return {
+            name: parameter.replace(annotation=hints[name]) for name, parameter in declared.items()
+        }
 
     def run(self, **values: Any) -> dict[str, Any]:
         """Run the function; return the summary of its result."""
-        found = self.function(**values)
-        return dict(found[0] if isinstance(found, tuple) else found)
+        result = self.function(**values)
+        return dict(result[0] if isinstance(result, tuple) else result)
 
     def argv(self, *beam_options: str, **values: Any) -> tuple[str, ...]:
         """Return the command line, without options at their defaults; each option is one word."""
@@ -82,9 +84,9 @@ class Stage:
         for name, parameter in self.parameters.items():
             value = values.pop(name, parameter.default)
             if dataclasses.is_dataclass(value):
-                words += options_of(value)
+                words += list_options(value)
             elif value != parameter.default and parameter.kind != parameter.VAR_POSITIONAL:
-                words += _options(name.strip("_").replace("_", "-"), value)
+                words += _format_option(name.strip("_").replace("_", "-"), value)
         if values:
             raise TypeError(f"{self.name} has no {', '.join(values)}")
         return (*words, *(("--", *beam_options) if beam_options else ()))
@@ -127,17 +129,22 @@ class Stage:
                 check_beam_options(words)
             if cancel:
                 return cancel_on_dataflow(values["out"], values.get("runner", "local"), words, json)
-            found = self.function(*words, **values)
-            return print_result(*found, json) if isinstance(found, tuple) else finish(found, json)
+            result = self.function(*words, **values)
+            return (
+                print_result(*result, json) if isinstance(result, tuple) else finish(result, json)
+            )
 
-        parameters = [one.replace(annotation=_option_type(one)) for one in self.parameters.values()]
+        parameters = [
+            parameter.replace(annotation=_find_option_type(parameter))
+            for parameter in self.parameters.values()
+        ]
         own = {"cancel": Cancel} if on_beam else {}
         parameters += [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
             for name, kind in {**own, "json": Json}.items()
         ]
         command.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
-        command.__annotations__ = {one.name: one.annotation for one in parameters}
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command
 
 
@@ -162,7 +169,7 @@ def stage(app: App, name: str, **attributes: Any) -> Callable[[Callable[..., Sum
     return declare
 
 
-def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
+def make_command_job(argv: Sequence[str], hosts: int = 1, record: Path | None = None) -> Job:
     """Make the job of a command line, `["train", "--preset", ..., "--out", "run"]`.
 
     The output of an evaluation is `eval` in its run, so that it can run beside the training; that
@@ -173,24 +180,24 @@ def job_of_command(argv: Sequence[str], hosts: int = 1, record: Path | None = No
         hosts: `Job.hosts`.
         record: `Job.record`, or that of the run if the command adds a part to one.
     """
-    made = _stage_of(argv)
+    made = _find_stage(argv)
     if hosts > 1 and "--distributed" not in argv:
         raise UserError(
             f"--hosts {hosts}: give --distributed to {made.name!r} too, so that hosts connect"
         )
-    own, _ = parts(argv)
+    own, _ = split_beam_options(argv)
     option = f"--{made.output}"
-    found = [after for word, after in itertools.pairwise(own) if word == option]
-    found += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
-    if not found or not found[-1]:
+    outputs = [after for word, after in itertools.pairwise(own) if word == option]
+    outputs += [word.partition("=")[2] for word in own if word.startswith(f"{option}=")]
+    if not outputs or not outputs[-1]:
         raise UserError(
             f"a job needs an output directory: give {option} to {made.name!r} too, or run a "
             "command that has none without `mswitch jobs submit`"
         )
-    return made.job_of(argv, found[-1], hosts, record)
+    return made.job_of(argv, outputs[-1], hosts, record)
 
 
-def _stage_of(argv: Sequence[str]) -> Stage:
+def _find_stage(argv: Sequence[str]) -> Stage:
     """Return the stage of a command line; for a command that is not a stage, make a stage."""
     name = argv[0] if argv else ""
     try:
@@ -199,12 +206,14 @@ def _stage_of(argv: Sequence[str]) -> Stage:
         if not (error.name or "").startswith("mswitch.flows.stages"):
             raise  # a package that the stage needs is not installed
         return Stage(name, dict, marked=False)
-    stages = [one for one in vars(module).values() if isinstance(one, Stage)]
-    found = [one for one in stages if one.name.split() == list(argv[: len(one.name.split())])]
-    return max(found, key=lambda one: len(one.name), default=Stage(name, dict, marked=False))
+    stages = [stage for stage in vars(module).values() if isinstance(stage, Stage)]
+    matching = [
+        stage for stage in stages if stage.name.split() == list(argv[: len(stage.name.split())])
+    ]
+    return max(matching, key=lambda stage: len(stage.name), default=Stage(name, dict, marked=False))
 
 
-def _option_type(parameter: inspect.Parameter) -> Any:
+def _find_option_type(parameter: inspect.Parameter) -> Any:
     """Return the type of a parameter for the command line."""
     kind = parameter.annotation
     if dataclasses.is_dataclass(parameter.default):
@@ -216,19 +225,19 @@ def _option_type(parameter: inspect.Parameter) -> Any:
     return kind
 
 
-def options_of(config: Any, prefix: str = "") -> list[str]:
+def list_options(config: Any, prefix: str = "") -> list[str]:
     """Return the options of a command for these settings, without its defaults."""
     words = []
     for field in dataclasses.fields(config):
-        value, name = value_of(config, field), f"{prefix}{field.name}".replace("_", "-")
+        value, name = read_value(config, field), f"{prefix}{field.name}".replace("_", "-")
         if dataclasses.is_dataclass(value):
-            words += options_of(value, f"{name}.")
+            words += list_options(value, f"{name}.")
         elif value != field.default:
-            words += _options(name, value)
+            words += _format_option(name, value)
     return words
 
 
-def _options(name: str, value: Any) -> list[str]:
+def _format_option(name: str, value: Any) -> list[str]:
     """Return the words of an option, each with its value, so that no value looks like an option."""
     if isinstance(value, bool):
         stem, _, leaf = name.rpartition(".")
@@ -238,7 +247,7 @@ def _options(name: str, value: Any) -> list[str]:
     return [f"--{name}={value}"]
 
 
-def value_of(config: Any, field: dataclasses.Field[Any]) -> Any:
+def read_value(config: Any, field: dataclasses.Field[Any]) -> Any:
     """Return a field's value; None, its default, if the class derives it from others."""
     value = getattr(config, field.name)
     if field.default is None and value is not None:

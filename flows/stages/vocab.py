@@ -56,5 +56,5 @@ def inspect(
     from mswitch.pipelines.vocabulary.inspection import format_inspection, inspect_vocabulary
 
     only = parse_codes(split_commas(languages) or ())
-    found = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)
-    return print_result({"stage": "vocabulary", **found}, format_inspection(found), json)
+    inspected = inspect_vocabulary(vocab, corpus, split=split, max_bytes=max_bytes, only=only)
+    return print_result({"stage": "vocabulary", **inspected}, format_inspection(inspected), json)

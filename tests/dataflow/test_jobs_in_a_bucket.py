@@ -25,7 +25,7 @@ from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.kubernetes import Kubernetes
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import read_record
-from mswitch.flows.stages.stage import job_of_command
+from mswitch.flows.stages.stage import make_command_job
 from mswitch.pipelines import objects, storage
 from mswitch.pipelines.errors import UserError
 
@@ -120,20 +120,20 @@ def test_an_output_in_a_bucket_needs_a_place_for_the_record(bucket, tmp_path, ca
 
 
 def test_which_output_a_command_makes_in_a_bucket(tmp_path):
-    job = job_of_command(["train", "--out", "gs://b/run/"], record=tmp_path / "run")
-    assert (job.out, job.place, job.directory) == (
+    job = make_command_job(["train", "--out", "gs://b/run/"], record=tmp_path / "run")
+    assert (job.out, job.path, job.directory) == (
         "gs://b/run", tmp_path / "run", tmp_path / ".run.job"
     )  # fmt: skip
     assert job.left(2, ".task0") == f"gs://b/.run.job/{job.name(2)}.task0"
-    job = job_of_command(["evaluate", "--run=s3://b/run"], record=tmp_path / "run")
-    assert (job.out, job.place) == ("s3://b/run/eval", tmp_path / "run" / "eval")
-    job = job_of_command(["train", "--out", "run"], record=tmp_path / "other")
-    assert job.place == job.out == Path.cwd() / "run"
+    job = make_command_job(["evaluate", "--run=s3://b/run"], record=tmp_path / "run")
+    assert (job.out, job.path) == ("s3://b/run/eval", tmp_path / "run" / "eval")
+    job = make_command_job(["train", "--out", "run"], record=tmp_path / "other")
+    assert job.path == job.out == Path.cwd() / "run"
     # With another record it is another one in a scheduler too.
     command = ["train", "--out", "gs://b/run"]
-    one, other = (job_of_command(command, record=tmp_path / name) for name in ("a", "b"))
-    assert one.attempt_of(other.name(1)) is None
-    assert one.attempt_of(job_of_command(command, record=tmp_path / "a").name(1)) == 1
+    one, other = (make_command_job(command, record=tmp_path / name) for name in ("a", "b"))
+    assert one.parse_attempt(other.name(1)) is None
+    assert one.parse_attempt(make_command_job(command, record=tmp_path / "a").name(1)) == 1
 
 
 @pytest.mark.slow
@@ -216,7 +216,7 @@ def test_what_a_pod_cannot_send_keeps_nothing_else_back(bucket, monkeypatch):
         upload(path, url)
 
     monkeypatch.setattr(objects, "upload", refuse_the_log)
-    with pod_command._sent(place) as file:
+    with pod_command._upload_files(place) as file:
         file.with_suffix(".log").write_text("said")
         file.write_text("75")
     assert storage.read_bytes(place) == b"75"
@@ -224,7 +224,7 @@ def test_what_a_pod_cannot_send_keeps_nothing_else_back(bucket, monkeypatch):
     monkeypatch.setattr(objects, "upload", upload)
 
     def fail():
-        with pod_command._sent(place) as file:
+        with pod_command._upload_files(place) as file:
             file.with_suffix(".log").write_text("said")
             raise OSError("disk full")
 

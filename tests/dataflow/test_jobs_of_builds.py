@@ -24,7 +24,7 @@ class Build:
     """A build that is a job of `mswitch jobs`, and the peer that it is sent to."""
 
     def __init__(self, words: list[str], place: Path, peer: Any, url: str):
-        self.words, self.place, self.peer, self.url = words, place, peer, url
+        self.words, self.path, self.peer, self.url = words, place, peer, url
         self._first = len(peer.jobs)
 
     @property
@@ -33,12 +33,12 @@ class Build:
         return self.peer.jobs[self._first :]
 
     def submit(self) -> None:
-        assert main(["jobs", "submit", f"--record={self.place}", "--", *self.words]) == 0
+        assert main(["jobs", "submit", f"--record={self.path}", "--", *self.words]) == 0
         wait_for(lambda: self.jobs, 120)
 
     def host(self) -> int:
         """The process that leads the group of the living attempt."""
-        record = read_record(self.place)
+        record = read_record(self.path)
         lock = record.job.file(record.alive.number, ".lock")
         return json.loads(lock.read_bytes())["pid"]
 
@@ -47,7 +47,7 @@ class Build:
 
     def kill_follower(self) -> None:
         found = subprocess.run(
-            ["pgrep", "-f", f"jobs adopt {self.place}"], capture_output=True, text=True, check=True
+            ["pgrep", "-f", f"jobs adopt {self.path}"], capture_output=True, text=True, check=True
         )
         follower = int(found.stdout)
         os.kill(follower, signal.SIGKILL)
@@ -55,12 +55,12 @@ class Build:
         wait_for(lambda: not is_alive(follower))
 
     def log(self) -> str:
-        record = read_record(self.place)
+        record = read_record(self.path)
         return "".join(record.job.file(one.number, ".log").read_text() for one in record.attempts)
 
     def shown(self, capfd: Any) -> dict[str, Any]:
         capfd.readouterr()
-        assert main(["jobs", "show", str(self.place), "--json"]) == 0
+        assert main(["jobs", "show", str(self.path), "--json"]) == 0
         return json.loads(capfd.readouterr().out)
 
 
@@ -70,9 +70,9 @@ def build(command: Callable[..., list[str]], peer: Any, bucket: str, tmp_path: P
     made = Build(words, tmp_path / "jobs" / "corpus", peer, f"{bucket}/corpus")
     waiting("-ingest-")
     yield made
-    record = read_record(made.place)
+    record = read_record(made.path)
     if record is not None and record.alive is not None:
-        main(["jobs", "cancel", str(made.place)])
+        main(["jobs", "cancel", str(made.path)])
 
 
 def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
@@ -82,12 +82,12 @@ def test_the_job_of_a_build_that_is_killed_is_found_and_waited_for(
     build.kill_follower()
     build.kill()
     assert not storage.exists(f"{build.url}/_COMPLETED")
-    assert main(["jobs", "adopt", str(build.place)]) == 0
+    assert main(["jobs", "adopt", str(build.path)]) == 0
     wait_for(lambda: "of this build is already running" in build.log(), 120)
     [job] = build.jobs
     assert not job.finished.is_set()
     waiting("-ingest-").set()
-    assert main(["jobs", "adopt", "--wait", str(build.place)]) == 0
+    assert main(["jobs", "adopt", "--wait", str(build.path)]) == 0
     assert phases_of(build.jobs) == [*PHASES]
     shown = build.shown(capfd)
     assert (shown["state"], shown["out"]) == ("done", build.url)
@@ -102,13 +102,13 @@ def test_what_a_person_ends_ends_on_dataflow_too_and_goes_on_when_asked(
 ):
     build.submit()
     host, [job] = build.host(), build.jobs
-    assert main(["jobs", intent, str(build.place)]) == 0
+    assert main(["jobs", intent, str(build.path)]) == 0
     assert job.state == "JOB_STATE_CANCELLED"
     assert not is_alive(host)
     ended = {"pause": "paused", "cancel": "cancelled"}[intent]
     assert build.shown(capfd)["state"] == ended
     waiting("-ingest-").set()
-    assert main(["jobs", "resume", "--wait", str(build.place)]) == 0
+    assert main(["jobs", "resume", "--wait", str(build.path)]) == 0
     assert len(build.jobs) == 1 + len(PHASES)
     assert build.shown(capfd)["state"] == "done"
     assert data_bytes(f"{build.url}/data") == local_data
@@ -120,15 +120,15 @@ def test_a_build_is_cancelled_though_nothing_of_it_lives_here(build, capfd):
     build.kill()
     [job] = build.jobs
     assert job.state == "JOB_STATE_RUNNING"
-    assert main(["jobs", "cancel", str(build.place)]) == 0
+    assert main(["jobs", "cancel", str(build.path)]) == 0
     assert job.state == "JOB_STATE_CANCELLED"
     assert build.shown(capfd)["state"] == "cancelled"
 
 
 def test_a_build_that_was_refused_is_cancelled_at_once(build, capfd):
     build.words = [word for word in build.words if not word.startswith("--region")]
-    words = ["jobs", "submit", "--wait", f"--record={build.place}", "--", *build.words]
+    words = ["jobs", "submit", "--wait", f"--record={build.path}", "--", *build.words]
     assert main(words) == 2
     assert "runner dataflow needs, after --, --region" in capfd.readouterr().out
-    assert main(["jobs", "cancel", str(build.place)]) == 0
+    assert main(["jobs", "cancel", str(build.path)]) == 0
     assert build.shown(capfd)["state"] == "cancelled"

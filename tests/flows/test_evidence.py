@@ -20,9 +20,14 @@ from trees import data_bytes
 
 from mswitch.flows.chains import held_out_text
 from mswitch.flows.chains import plan as plans
-from mswitch.flows.chains.chain import check_room, keep_last_checkpoint, time_left
-from mswitch.flows.chains.machine_settings import NOT_MEASURED, SETTINGS, find_setting, setting_for
-from mswitch.flows.chains.plan import Plan, Request, data_setting, make_plan, settled
+from mswitch.flows.chains.chain import check_room, estimate_time_left, keep_last_checkpoint
+from mswitch.flows.chains.machine_settings import (
+    NOT_MEASURED,
+    SETTINGS,
+    choose_setting,
+    find_setting,
+)
+from mswitch.flows.chains.plan import Plan, Request, choose_data_setting, make_plan, settle_plan
 from mswitch.flows.cli.main import main
 from mswitch.flows.devices_found import Devices
 from mswitch.flows.reports.sentences import text_cautions
@@ -67,13 +72,13 @@ def on(monkeypatch):
     ],
 )
 def test_the_largest_setting_that_fits_is_taken(found, name):
-    assert setting_for(found) == name
+    assert choose_setting(found) == name
 
 
 def test_a_device_that_none_fits_is_refused():
     small = Devices("gpu", "NVIDIA T4", 1, 4 * GIB)
     with pytest.raises(UserError, match=r"no setting fits 1 x NVIDIA T4 with 4 GiB"):
-        setting_for(small)
+        choose_setting(small)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -81,7 +86,7 @@ def test_a_setting_can_be_trained_and_says_where_it_was_measured(name):
     setting = find_setting(name)
     config = dataclasses.replace(setting.train, expert_parallel=setting.devices)
     mesh = AbstractMesh((1, setting.devices, 1), AXES)
-    text = data_setting(Request(), setting).examples
+    text = choose_data_setting(Request(), setting).examples
     spans = setting.names.lengths if setting.names else text.lengths()
     lengths = spans.inputs_length, spans.targets_length
     size = pad_vocabulary(setting.vocabulary.size)
@@ -144,49 +149,49 @@ def test_what_is_planned_goes_by_the_examples_that_are_given(on, tmp_path):
 
 def test_a_plan_stays_where_it_was_made(on, tmp_path):
     request = Request(budget="1h")
-    before = settled(request, tmp_path)
+    before = settle_plan(request, tmp_path)
     on(H100)
-    assert settled(request, tmp_path) == before != make_plan(request)
+    assert settle_plan(request, tmp_path) == before != make_plan(request)
     with pytest.raises(UserError, match=r"belongs to a command with other options .*chain\.json"):
-        settled(dataclasses.replace(request, budget="2h"), tmp_path)
+        settle_plan(dataclasses.replace(request, budget="2h"), tmp_path)
 
 
 def test_what_was_prepared_is_taken_and_nothing_else(on, tmp_path):
     for name in (".corpus.lock", ".examples.partial-0", "corpus", "held-out.json"):
         (tmp_path / name).mkdir()
-    settled(Request(steps=200), tmp_path)
+    settle_plan(Request(steps=200), tmp_path)
     (tmp_path / "chain.json").rename(tmp_path / "thesis.txt")
     with pytest.raises(UserError, match="contains other files"):
-        settled(Request(steps=200), tmp_path)
+        settle_plan(Request(steps=200), tmp_path)
 
 
 def test_seeds_are_added_to_a_plan_whatever_the_budget_holds(on, tmp_path):
     on(Devices("gpu", "NVIDIA H100 80GB HBM3", 2, 60 * GIB))
     request = Request(budget="1h", seeds=1)
-    before = settled(request, tmp_path)
+    before = settle_plan(request, tmp_path)
     assert before.devices == 2
-    more = settled(dataclasses.replace(request, seeds=2), tmp_path)
+    more = settle_plan(dataclasses.replace(request, seeds=2), tmp_path)
     assert dataclasses.replace(more, summary="", secs=None) == dataclasses.replace(
         before, seeds=2, summary="", secs=None
     )
     assert "2 models x 2 seeds" in more.summary
     assert before.secs
     assert more.secs == pytest.approx(2 * before.secs)
-    assert settled(dataclasses.replace(request, seeds=2), tmp_path) == more
+    assert settle_plan(dataclasses.replace(request, seeds=2), tmp_path) == more
     on(H100)
-    assert settled(request, tmp_path).train_config(0) == before.train_config(0)
+    assert settle_plan(request, tmp_path).train_config(0) == before.train_config(0)
 
 
 def test_steps_are_added_to_a_plan_and_taken_away_as_long_as_none_is_trained(on, tmp_path):
     request = Request(steps=200, seeds=1)
-    settled(request, tmp_path)
+    settle_plan(request, tmp_path)
     longer, run = dataclasses.replace(request, steps=400), tmp_path / "runs" / "sparse-seed-0"
-    plan = settled(longer, tmp_path)
+    plan = settle_plan(longer, tmp_path)
     assert plan == dataclasses.replace(make_plan(longer), horizons=(200,))
     assert list(plan.ends(run)) == [200, 400]
-    assert settled(longer, tmp_path) == plan
-    assert settled(request, tmp_path) == make_plan(request)
-    assert settled(longer, tmp_path) == plan
+    assert settle_plan(longer, tmp_path) == plan
+    assert settle_plan(request, tmp_path) == make_plan(request)
+    assert settle_plan(longer, tmp_path) == plan
     train = plan.train_config(seed=0)
     steps = {"eval_steps": evaluation_steps(train, (200,)), "horizons": [200]}
     described = {"model": {}, "train": dataclasses.asdict(train), "examples": {}, **steps}
@@ -194,28 +199,28 @@ def test_steps_are_added_to_a_plan_and_taken_away_as_long_as_none_is_trained(on,
     (run / "config.json").write_text(json.dumps({**described, "config_hash": ""}))
     assert list(plan.ends(run)) == [400]
     with pytest.raises(UserError, match="has 400 steps: give --steps 400, or more"):
-        settled(request, tmp_path)
+        settle_plan(request, tmp_path)
     with pytest.raises(UserError, match="belongs to a command with other options"):
-        settled(Request(seeds=1), tmp_path)
+        settle_plan(Request(seeds=1), tmp_path)
 
 
 def test_models_are_left_out_and_added_later(on, tmp_path):
     pair = Request(setting="prose", steps=200, seeds=1, models=("sparse", "dense-equal-flops"))
-    before = settled(pair, tmp_path)
+    before = settle_plan(pair, tmp_path)
     assert "2 models x 1 seeds" in before.summary
-    setting = pair.setting_of("prose")
+    setting = pair.restrict_setting("prose")
     assert setting.reports == {"report": ("dense-equal-flops", ("sparse",))}
     assert list(setting.models) == ["sparse", "dense-equal-flops"]
     every = dataclasses.replace(pair, models=())
-    assert settled(every, tmp_path) == make_plan(every)
-    assert every.setting_of("prose") is SETTINGS["prose"]
-    assert settled(pair, tmp_path) == before
+    assert settle_plan(every, tmp_path) == make_plan(every)
+    assert every.restrict_setting("prose") is SETTINGS["prose"]
+    assert settle_plan(pair, tmp_path) == before
     # A directory from before there was a choice has all models.
-    settled(every, tmp_path)
+    settle_plan(every, tmp_path)
     kept = json.loads((tmp_path / "chain.json").read_text())
     del kept["asked"]["models"]
     (tmp_path / "chain.json").write_text(json.dumps(kept))
-    assert settled(every, tmp_path) == make_plan(every)
+    assert settle_plan(every, tmp_path) == make_plan(every)
 
 
 def test_the_devices_of_a_slice_share_experts_and_batch(on):
@@ -250,9 +255,9 @@ def test_a_disk_that_is_too_small_is_named_before_any_training(tmp_path, monkeyp
 
 def test_time_left_is_the_plans_and_then_that_of_the_runs_done():
     plan = Plan("cpu", 1, 2, 100, 4 * 3600, "")
-    assert time_left(plan, 0, 4, []) == "run 1 of 4, about 4.0 h left"
-    assert time_left(plan, 1, 4, [7200]) == "run 2 of 4, about 6.0 h left"
-    assert time_left(dataclasses.replace(plan, secs=None), 1, 4, []) == "run 2 of 4"
+    assert estimate_time_left(plan, 0, 4, []) == "run 1 of 4, about 4.0 h left"
+    assert estimate_time_left(plan, 1, 4, [7200]) == "run 2 of 4, about 6.0 h left"
+    assert estimate_time_left(dataclasses.replace(plan, secs=None), 1, 4, []) == "run 2 of 4"
 
 
 def test_the_newest_checkpoint_stays(tmp_path):
@@ -412,7 +417,7 @@ class Study:
     """`mswitch evidence` on small examples, as a person gives it."""
 
     def __init__(self, place: Path):
-        self.place = place
+        self.path = place
         self.examples = example_files.write_examples(
             place / "examples", dict.fromkeys(("de", "sw", "yo"), (40,)), 16, 512, 6
         )
@@ -432,7 +437,7 @@ def study(tmp_path_factory) -> Study:
 
 @pytest.fixture(scope="module")
 def undisturbed(study) -> Path:
-    out = study.place / "undisturbed"
+    out = study.path / "undisturbed"
     done = study.run(out)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])

@@ -12,13 +12,13 @@ import pytest
 from annotated_types import Ge
 from cyclopts import App
 
-from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, schema_of
+from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, Deployment, make_schema
 from mswitch.flows.prefect.flows import stages
-from mswitch.flows.prefect.flows.stages import job_of, settings_of, stage_flow
+from mswitch.flows.prefect.flows.stages import make_job, make_settings_class, stage_flow
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.stages.distill import distill
 from mswitch.flows.stages.evaluate import evaluate
-from mswitch.flows.stages.stage import Summary, job_of_command, stage
+from mswitch.flows.stages.stage import Summary, make_command_job, stage
 from mswitch.models.config import EvaluateConfig, TrainConfig
 from mswitch.pipelines.outputs import stage_output_anywhere
 from mswitch.pipelines.storage import join, write_json
@@ -80,7 +80,9 @@ def test_the_job_has_the_options_that_are_not_defaults(tmp_path):
 
 
 def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds():
-    schema = schema_of(Deployment(stage_flow(tokens), "run", settings_of(tokens)()), Operators())
+    schema = make_schema(
+        Deployment(stage_flow(tokens), "run", make_settings_class(tokens)()), Operators()
+    )
     properties = schema["properties"]
     assert list(properties) == ["name", "corpus", "least", "launcher"]
     assert properties["corpus"]["description"].startswith("Name in `corpora` of the storage: a")
@@ -89,21 +91,23 @@ def test_the_form_has_names_in_place_of_paths_and_the_fields_with_their_bounds()
 
 def test_a_form_s_names_become_the_paths_of_its_job(tmp_path):
     operators = Operators(storage=tmp_path)
-    settings = settings_of(tokens)(name="counts", corpus="mc4", config=TokensConfig(least=5))
-    job = job_of(tokens, settings, operators)
+    settings = make_settings_class(tokens)(
+        name="counts", corpus="mc4", config=TokensConfig(least=5)
+    )
+    job = make_job(tokens, settings, operators)
     where = f"--corpus={tmp_path}/corpora/mc4", f"--out={tmp_path}/tokens/counts"
     assert job.argv == ("tokens", *where, "--least=5")
-    settings = settings_of(distill)(
+    settings = make_settings_class(distill)(
         name="s", teacher="pairs/t/big", examples="e", preset="mt5-base"
     )
-    words = job_of(distill, settings, operators).argv
+    words = make_job(distill, settings, operators).argv
     assert words[:2] == ("distill", f"--teacher={tmp_path}/pairs/t/big")
     assert {"--preset=mt5-base", f"--examples={tmp_path}/examples/e"} < set(words)
     # A stage that adds to a run has no field `name`.
-    settings = settings_of(evaluate)(run="pairs/t/big", examples="e")
-    job = job_of(evaluate, settings, operators)
+    settings = make_settings_class(evaluate)(run="pairs/t/big", examples="e")
+    job = make_job(evaluate, settings, operators)
     where = f"--run={tmp_path}/pairs/t/big", f"--examples={tmp_path}/examples/e"
-    assert (job.argv, job.place) == (
+    assert (job.argv, job.path) == (
         ("evaluate", *where),
         tmp_path / "pairs" / "t" / "big" / "eval",
     )
@@ -129,7 +133,7 @@ def test_stages_of_one_function_name_have_flows_of_their_own():
 
 def test_each_field_of_a_form_is_described_by_words_that_stand_alone():
     for deployment in DEPLOYMENTS:
-        for name, field in schema_of(deployment, Operators())["properties"].items():
+        for name, field in make_schema(deployment, Operators())["properties"].items():
             text = field["description"]
             assert len(text) > 10, name
             assert not re.match(r"(Of|As|Nor|Its?|That|Those)\b", text), name
@@ -152,7 +156,7 @@ def test_each_field_of_a_form_is_described_by_words_that_stand_alone():
 )
 def test_a_command_line_is_the_job_of_its_stage(argv, out, marked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    job = job_of_command(argv)
+    job = make_command_job(argv)
     assert (job.out, job.marked, job.argv) == (tmp_path / out, marked, tuple(argv))
 
 

@@ -10,14 +10,14 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Attempt, Record
-from mswitch.flows.prefect.owners import owner_of
+from mswitch.flows.prefect.owners import name_owner
 
 NAMES = {StateType.PAUSED: "Suspended"}
 
 
 def record(tmp_path: Path, run: FlowRun, **changes: Any) -> Record:
     job = Job(("train", f"--out={tmp_path / 'run'}"), tmp_path / "run")
-    owner, attempts = owner_of(run.id), [Attempt(1, 0.0, 0)]
+    owner, attempts = name_owner(run.id), [Attempt(1, 0.0, 0)]
     made = Record(job, {"launcher": "here"}, owner=owner, wanted_by=[owner], attempts=attempts)
     return write_record(dataclasses.replace(made, **changes))
 

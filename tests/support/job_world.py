@@ -57,7 +57,7 @@ class World:
 
     def follow(self, job: Job, **environment: str) -> subprocess.Popen[str]:
         given = {name: getattr(job, name) for name in ("argv", "program", "hosts", "grace_secs")}
-        given |= {"out": str(job.out), "record": str(job.place)}
+        given |= {"out": str(job.out), "record": str(job.path)}
         words = [json.dumps(given), json.dumps(self.launcher.profile)]
         return subprocess.Popen(
             [sys.executable, job_follower.__file__, *words, str(self.lines_file)],
@@ -144,6 +144,6 @@ def ask(job: Job, launcher: Launcher, intent: str, owner: str = "") -> None:
 
 def write_record(record: Record) -> Record:
     """Put a record where its job has it."""
-    with edit_record(record.job.place, lambda _: record):
+    with edit_record(record.job.path, lambda _: record):
         pass
     return record

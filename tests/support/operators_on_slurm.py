@@ -30,7 +30,7 @@ from trained_runs import lines
 
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.form_defaults import PairSettings
-from mswitch.flows.stages.stage import options_of
+from mswitch.flows.stages.stage import list_options
 
 OPERATORS = """
 server = "http://127.0.0.1:{port}/api"
@@ -144,7 +144,7 @@ def run_commands(directory: Path, examples: Path, like: Path, steps: int, hosts:
     config = dataclasses.replace(
         PAIR.training, steps=steps, model_parallel=hosts, checkpoint_every=each(steps)
     )
-    options = [*options_of(config), f"--mixture={PAIR.mixture}"]
+    options = [*list_options(config), f"--mixture={PAIR.mixture}"]
     for name in (PAIR.baseline, PAIR.candidate):
         run = pair / name
         words = (f"--preset={name}", f"--examples={examples}", f"--out={run}", *options)

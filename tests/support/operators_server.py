@@ -22,7 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from processes import MSWITCH, free_port, wait_for
 
-from mswitch.flows.prefect.operators_toml import deployment_path
+from mswitch.flows.prefect.operators_toml import make_deployment_path
 
 POSTGRES = "MSWITCH_TEST_POSTGRES" in os.environ
 START_SECS = 400
@@ -81,7 +81,7 @@ class Served:
         return done.returncode, done.stdout + done.stderr
 
     def start(self, deployment: str, **parameters: Any) -> UUID:
-        found = self.client.read_deployment_by_name(deployment_path(deployment))
+        found = self.client.read_deployment_by_name(make_deployment_path(deployment))
         return self.client.create_flow_run_from_deployment(found.id, parameters=parameters).id
 
     def post(self, path: str, **body: Any) -> httpx.Response:
@@ -98,7 +98,7 @@ class Served:
 
     def refusal(self, deployment: str, **parameters: Any) -> str:
         """What the API answers to parameters that it does not take."""
-        found = self.client.read_deployment_by_name(deployment_path(deployment))
+        found = self.client.read_deployment_by_name(make_deployment_path(deployment))
         answer = self.post(f"deployments/{found.id}/create_flow_run", parameters=parameters)
         assert answer.status_code == 409, answer.text
         return answer.json()["detail"]

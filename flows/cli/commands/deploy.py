@@ -26,7 +26,7 @@ def deploy(
 ) -> int:
     """Put mswitch's work pool, automations, deployments and schedules on a Prefect server.
 
-    It prints the differences and removes them; if there are none, it changes nothing. New schedules
+    It prints the differences and updates the server; without any, it changes nothing. New schedules
     are inactive, except the reconciler's, unless operators.toml says `active = true`. A person's
     changes in Prefect, such as an activated schedule, stay unless operators.toml says otherwise.
 

@@ -22,20 +22,27 @@ from mswitch.flows.jobs.doors import (
     stop_following,
     want,
 )
-from mswitch.flows.jobs.job import MSWITCH, Job, Launcher, Unreachable, all_logs, job_directory
+from mswitch.flows.jobs.job import (
+    MSWITCH,
+    Job,
+    Launcher,
+    Unreachable,
+    locate_job_directory,
+    read_all_logs,
+)
 from mswitch.flows.jobs.launchers import make_launcher
 from mswitch.flows.jobs.life import FINAL, State
 from mswitch.flows.jobs.record import (
     Record,
     edit_record,
     find_records,
-    follower,
     need_record,
+    read_follower,
 )
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.reports.pages import visible
 from mswitch.flows.stages.common import Json, print_result
-from mswitch.flows.stages.stage import job_of_command
+from mswitch.flows.stages.stage import make_command_job
 from mswitch.pipelines import exit_codes
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.objects import check_url
@@ -111,7 +118,7 @@ def submit(
             command saves and ends, and the next start continues.
         sbatch_option: a further option of sbatch, such as --gres=gpu:8; may be given repeatedly.
     """
-    job = _job(command, hosts, record)
+    job = _make_job(command, hosts, record)
     if isinstance(job.out, str):
         check_url(job.out)
     slurm = Slurm(partition, time_limit, sbatch_option)
@@ -119,7 +126,7 @@ def submit(
         raise UserError(
             "--partition, --time-limit and --sbatch-option are Slurm's: give --launcher slurm"
         )
-    chosen = slurm if launcher == "slurm" else _operators().launcher(launcher)
+    chosen = slurm if launcher == "slurm" else _read_operators().launcher(launcher)
     return _start(job, chosen, wait, json)
 
 
@@ -138,22 +145,22 @@ def list_jobs(top: Path = Path(), *, json: Json = False) -> int:
     """
     if not top.is_dir():
         raise UserError(f"{top} is not a directory: give the directory of outputs")
-    found = [(record, look(record)) for record in find_records(top)]
+    jobs_found = [(record, look(record)) for record in find_records(top)]
     columns = f"{'state':12} {'progress':>8} {'attempts':>8} {'host hours':>10} {'USD':>9}"
     lines = [f"{columns}  {'followed by':28} {'started by':28} output"]
     jobs = []
-    for record, summary in found:
-        cost = _cost(record, summary)
+    for record, summary in jobs_found:
+        cost = _compute_cost(record, summary)
         who = summary.followed_by or ("-" if summary.state in FINAL else "nobody")
         usd = f"{cost['usd']:,.2f}" if cost else "-"
         lines.append(
             f"{summary.state:12} {summary.progress:8,} {len(record.attempts):8} "
-            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_line(record.started_by):28} "
-            f"{_named(record.job)}"
+            f"{summary.host_hours:10,.2f} {usd:>9}  {who:28} {_make_line(record.started_by):28} "
+            f"{_name_job(record.job)}"
         )
         jobs.append(as_json(record, summary) | cost)
     result = {"stage": "jobs", "jobs": jobs}
-    return print_result(result, "\n".join(lines) if found else f"no jobs below {top}", json)
+    return print_result(result, "\n".join(lines) if jobs_found else f"no jobs below {top}", json)
 
 
 @app.command
@@ -166,26 +173,26 @@ def show(out: Out, *, json: Json = False) -> int:
     """
     record = need_record(out)
     summary = look(record)
-    cost = _cost(record, summary)
+    cost = _compute_cost(record, summary)
     usd = f", {cost['chip_hours']:,.2f} of chips, {cost['usd']:,.2f} USD" if cost else ""
-    why = f", {_line(summary.message)}" if summary.message not in ("", summary.state) else ""
+    why = f", {_make_line(summary.message)}" if summary.message not in ("", summary.state) else ""
     lines = [
-        f"{_named(record.job)}: {summary.state}{why}",
-        f"  command      mswitch {_line(shlex.join(record.job.argv))}",
-        f"  in           {_line(record.job.cwd)}",
+        f"{_name_job(record.job)}: {summary.state}{why}",
+        f"  command      mswitch {_make_line(shlex.join(record.job.argv))}",
+        f"  in           {_make_line(record.job.cwd)}",
         f"  launcher     {record.launcher['launcher']}, {record.job.hosts} host(s)",
         f"  requested    {record.intent} ({record.owner or 'unknown'})",
-        f"  started by   {_line(record.started_by) or 'unknown'}",
+        f"  started by   {_make_line(record.started_by) or 'unknown'}",
         f"  followed by  {summary.followed_by or 'nobody'}",
         f"  progress     {summary.progress:,}",
         f"  hours        {summary.host_hours:,.2f} of hosts{usd}",
     ]
-    for one in record.attempts:
-        codes = f", code {', '.join(map(str, one.codes))}" if one.codes else ""
-        lines.append(
-            f"  attempt {one.number}    {_clock(one.submitted)} to {_clock(one.ended)}, "
-            f"{one.where or 'not started'}: {_line(one.message or summary.state)}{codes}"
-        )
+    for attempt in record.attempts:
+        codes = f", code {', '.join(map(str, attempt.codes))}" if attempt.codes else ""
+        times = f"{_format_time(attempt.submitted)} to {_format_time(attempt.ended)}"
+        where = attempt.where or "not started"
+        message = _make_line(attempt.message or summary.state)
+        lines.append(f"  attempt {attempt.number}    {times}, {where}: {message}{codes}")
     return print_result(as_json(record, summary) | cost, "\n".join(lines), json)
 
 
@@ -215,7 +222,7 @@ def logs(out: Out, *, follow: Annotated[bool, Parameter(alias="-f", negative="")
                 say("jobs", f"attempt {number}")
             start = read.setdefault(number, 0)
             try:
-                for lines, end in all_logs(launcher, record.job, number, start):
+                for lines, end in read_all_logs(launcher, record.job, number, start):
                     print(*map(shown, lines), sep="\n", flush=True)
                     read[number] = end
             except Unreachable as error:
@@ -258,7 +265,7 @@ def resume(out: Out, *, wait: Wait = False, json: Json = False) -> int:
         mswitch jobs resume run
     """
     record = need_record(out)
-    return _start(record.job, _operators().make_launcher(record.launcher), wait, json)
+    return _start(record.job, _read_operators().make_launcher(record.launcher), wait, json)
 
 
 @app.command
@@ -270,20 +277,20 @@ def adopt(out: Out, *, wait: Wait = False, json: Json = False) -> int:
         mswitch jobs adopt run
     """
     record = need_record(out)
-    with edit_record(record.job.place) as edited:
+    with edit_record(record.job.path) as edited:
         edited.owner = HAND
-    return _follow(record.job.place, wait, json)
+    return _follow(record.job.path, wait, json)
 
 
-def _cost(record: Record, summary: Summary) -> dict[str, float]:
+def _compute_cost(record: Record, summary: Summary) -> dict[str, float]:
     """Return chip hours and USD of a job; empty if its launcher has no price in operators.toml."""
-    price, hours = _operators().price_of(record), summary.host_hours
+    price, hours = _read_operators().find_price(record), summary.host_hours
     if price is None:
         return {}
     return {"chip_hours": round(hours * price.chips, 4), "usd": round(price.usd(hours), 2)}
 
 
-def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
+def _make_job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
     """Return the job of a command line, if it is a stage of mswitch."""
     from mswitch.flows.cli.app import SUBCOMMANDS
 
@@ -293,17 +300,17 @@ def _job(command: Sequence[str], hosts: int, record: Path | None) -> Job:
             f"{given} is not a command of mswitch: give a command after `--`, as in `mswitch jobs "
             "submit -- train --preset ...`"
         )
-    return job_of_command(command, hosts, record)
+    return make_command_job(command, hosts, record)
 
 
-def _operators() -> "Operators":
+def _read_operators() -> "Operators":
     # Imported late, because it takes long.
     from mswitch.flows.prefect.operators_toml import read_operators
 
     return read_operators()
 
 
-def _person() -> str:
+def _name_person() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # an account without a name, as in some containers
@@ -312,32 +319,32 @@ def _person() -> str:
 
 def _start(job: Job, launcher: Launcher, wait: bool, json: bool) -> int:
     try:
-        want(job, launcher, HAND, _person())
+        want(job, launcher, HAND, _name_person())
     except Unreachable as error:
         raise UserError(
             f"the scheduler does not answer, so nothing was submitted ({error}): repeat the "
             "command when it does"
         ) from error
-    return _follow(job.place, wait, json)
+    return _follow(job.path, wait, json)
 
 
 def _follow(place: Path, wait: bool, json: bool) -> int:
     """Follow the job of this place, in the background after its first poll, unless `wait`."""
     record = need_record(place)
-    if not wait and (who := follower(place)):
-        return _print(place, f"already followed by {who}; see {_logs_command(place)}", json)
+    if not wait and (who := read_follower(place)):
+        return _print(place, f"already followed by {who}; see {_name_logs_command(place)}", json)
 
     def print_lines(lines: list[str]) -> None:
         if wait:
             print(*lines, sep="\n", flush=True)
 
-    job, launcher = record.job, _operators().make_launcher(record.launcher)
+    job, launcher = record.job, _read_operators().make_launcher(record.launcher)
     tell = say_news("jobs") if wait else stop_following
     try:
         state = follow(job, launcher, on_lines=print_lines, on_poll=tell)
     except StopFollowing as status:
         words = [*MSWITCH, "jobs", "adopt", str(place), "--wait"]
-        with open(job_directory(place) / "follower.log", "ab") as log:
+        with open(locate_job_directory(place) / "follower.log", "ab") as log:
             subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -345,7 +352,7 @@ def _follow(place: Path, wait: bool, json: bool) -> int:
                 stderr=log,
                 start_new_session=True,
             )
-        return _print(place, f"{status}; see {_logs_command(place)}", json)
+        return _print(place, f"{status}; see {_name_logs_command(place)}", json)
     return _finish(place, state, json)
 
 
@@ -365,14 +372,14 @@ def _leave(out: Path, how: Literal["pause", "cancel"], json: bool) -> int:
         tell_news(text)
 
     try:
-        _finish(job.place, follow(job, launcher, on_poll=tell), json)
+        _finish(job.path, follow(job, launcher, on_poll=tell), json)
     except StopFollowing:  # meanwhile somebody requested the job to run, such as by `resume`
-        return _follow(job.place, wait=False, json=json)
+        return _follow(job.path, wait=False, json=json)
     return 0
 
 
 def _finish(place: Path, state: State, json: bool) -> int:
-    message = f" ({_line(state.message)})" if state.message != state.name else ""
+    message = f" ({_make_line(state.message)})" if state.message != state.name else ""
     _print(place, f"{state.name}{message}", json)
     return EXIT_CODES[state.name]
 
@@ -380,22 +387,22 @@ def _finish(place: Path, state: State, json: bool) -> int:
 def _print(place: Path, text: str, json: bool) -> int:
     """Print a line about a job, or its whole state as JSON."""
     record = need_record(place)
-    return print_result(as_json(record, look(record)), f"{_named(record.job)}: {text}", json)
+    return print_result(as_json(record, look(record)), f"{_name_job(record.job)}: {text}", json)
 
 
-def _logs_command(place: Path) -> str:
-    return f"`mswitch jobs logs -f {_line(shlex.quote(str(place)))}`"
+def _name_logs_command(place: Path) -> str:
+    return f"`mswitch jobs logs -f {_make_line(shlex.quote(str(place)))}`"
 
 
-def _named(job: Job) -> str:
+def _name_job(job: Job) -> str:
     """Name a job by its path for commands, and by its output if that is in a bucket."""
-    return _line(job.place) + (f" ({_line(job.out)})" if job.record else "")
+    return _make_line(job.path) + (f" ({_make_line(job.out)})" if job.record else "")
 
 
-def _line(text: object) -> str:
+def _make_line(text: object) -> str:
     """Turn text into one line without control characters."""
     return visible(str(text)).replace("\n", "\\n")
 
 
-def _clock(secs: float | None) -> str:
+def _format_time(secs: float | None) -> str:
     return "now" if secs is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(secs))

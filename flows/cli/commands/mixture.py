@@ -57,13 +57,13 @@ def show(
     for option, value in (("--steps", steps), ("--batch-size", batch_size)):
         if value < 1:
             raise UserError(f"{option} is {value}: give at least 1")
-    found = open_task_mixture(given, find_mixture(mixture))
-    table = describe_mixture(found, steps, batch_size)
+    opened = open_task_mixture(given, find_mixture(mixture))
+    table = describe_mixture(opened, steps, batch_size)
     summary = {
         "stage": "mixture",
         "examples": given,
         "mixture": tasks or mixture,
-        "definition": found.definition,
+        "definition": opened.definition,
         "steps": steps,
         "batch_size": batch_size,
         **table,

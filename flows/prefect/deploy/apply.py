@@ -23,24 +23,24 @@ from mswitch.flows.prefect.deploy.deployments import (
     QUEUE,
     Deployment,
     check_schedules,
-    further_of,
-    job_variables,
-    schedules_of,
-    schema_of,
-    tags_of,
+    find_further,
+    list_schedules,
+    list_tags,
+    make_job_variables,
+    make_schema,
 )
-from mswitch.flows.prefect.deploy.heartbeats import zombies
+from mswitch.flows.prefect.deploy.heartbeats import make_zombie_automation
 from mswitch.flows.prefect.deploy.notifications import (
     FORMER_AUTOMATIONS,
     FORMER_BLOCKS,
     SEVERITIES,
-    address,
-    automations,
-    block_name,
     find_block,
+    make_automations,
+    name_block,
+    read_address,
     save_block,
 )
-from mswitch.flows.prefect.operators_toml import HOUSEKEEPING, Operators, deployment_path
+from mswitch.flows.prefect.operators_toml import HOUSEKEEPING, Operators, make_deployment_path
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import canonical_json
 
@@ -68,7 +68,7 @@ class Thing:
         if self.found is None:
             return [f"+ {self.name}"]
         return [
-            f"~ {self.name}: {key}: {_short(self.found.get(key))} -> {_short(value)}"
+            f"~ {self.name}: {key}: {_shorten(self.found.get(key))} -> {_shorten(value)}"
             for key, value in self.wanted.items()
             if self.found.get(key) != value
         ]
@@ -86,9 +86,9 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
         The differences, as lines.
     """
     check_schedules(operators)
-    with server(operators) as client:
+    with connect(operators) as client:
         lines = []
-        for thing in _things(client, operators, operators_file):
+        for thing in _list_things(client, operators, operators_file):
             difference = thing.difference()
             lines += difference
             if difference and write:
@@ -97,7 +97,7 @@ def deploy(operators: Operators, operators_file: Path | None, *, write: bool) ->
 
 
 @contextlib.contextmanager
-def server(operators: Operators) -> Iterator[SyncPrefectClient]:
+def connect(operators: Operators) -> Iterator[SyncPrefectClient]:
     """Yield a client of the server.
 
     Raises:
@@ -122,25 +122,25 @@ def server(operators: Operators) -> Iterator[SyncPrefectClient]:
             ) from error
 
 
-def _things(
+def _list_things(
     client: SyncPrefectClient, operators: Operators, operators_file: Path | None
 ) -> Iterator[Thing]:
-    yield _work_pool(client, operators)
-    yield _work_queue(client, operators, QUEUE, operators.flow_runs)
+    yield _compare_work_pool(client, operators)
+    yield _compare_work_queue(client, operators, QUEUE, operators.flow_runs)
     # A high priority does not override a limit: the reconciler needs a queue without a limit.
-    yield _work_queue(client, operators, HOUSEKEEPING, None)
+    yield _compare_work_queue(client, operators, HOUSEKEEPING, None)
     for deployment in DEPLOYMENTS:
-        yield _deployment(client, deployment, operators, operators_file)
-    yield _automation(client, zombies())
-    yield from _notifications(client, operators)
+        yield _compare_deployment(client, deployment, operators, operators_file)
+    yield _compare_automation(client, make_zombie_automation())
+    yield from _list_notifications(client, operators)
 
 
-def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[Thing]:
+def _list_notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[Thing]:
     blocks: dict[str, UUID] = dict.fromkeys(SEVERITIES, UUID(int=0))
     names, gone = [*FORMER_AUTOMATIONS], [*FORMER_BLOCKS]
     if operators.notifications is None:
-        names += [one.name for one in automations(blocks)]
-        gone += map(block_name, SEVERITIES)
+        names += [automation.name for automation in make_automations(blocks)]
+        gone += map(name_block, SEVERITIES)
     for name in names:
         for before in client.read_automations_by_name(name):
             delete = functools.partial(client.delete_automation, before.id)
@@ -152,9 +152,12 @@ def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[
     if operators.notifications is None:
         return
     # The address is a secret: it is never shown.
-    url, state = address(operators.notifications), f"as in ${operators.notifications.url_variable}"
+    url, state = (
+        read_address(operators.notifications),
+        f"as in ${operators.notifications.url_variable}",
+    )
     for severity in SEVERITIES:
-        name = block_name(severity)
+        name = name_block(severity)
         before = find_block(client, name)
         shown = None if before is None else {"url": state if before[1] == url else "another"}
         yield Thing(
@@ -163,11 +166,11 @@ def _notifications(client: SyncPrefectClient, operators: Operators) -> Iterator[
         # In a dry run the block may not exist.
         block = find_block(client, name)
         blocks |= {severity: block[0]} if block else {}
-    for automation in automations(blocks):
-        yield _automation(client, automation)
+    for automation in make_automations(blocks):
+        yield _compare_automation(client, automation)
 
 
-def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
+def _compare_work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
     name = operators.pool
     wanted = {"type": "process", "concurrency_limit": None}
     try:
@@ -180,12 +183,14 @@ def _work_pool(client: SyncPrefectClient, operators: Operators) -> Thing:
             f"work pool {name} has type {pool.type}, but flows need type process, because they "
             "lock files in the storage and call schedulers: give another pool in operators.toml"
         )
-    found = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
+    present = {"type": pool.type, "concurrency_limit": pool.concurrency_limit}
     update = WorkPoolUpdate(concurrency_limit=None)
-    return Thing(f"work pool {name}", wanted, found, lambda: client.update_work_pool(name, update))
+    return Thing(
+        f"work pool {name}", wanted, present, lambda: client.update_work_pool(name, update)
+    )
 
 
-def _work_queue(
+def _compare_work_queue(
     client: SyncPrefectClient, operators: Operators, name: str, limit: int | None
 ) -> Thing:
     pool, wanted = operators.pool, {"concurrency_limit": limit}
@@ -195,17 +200,17 @@ def _work_queue(
     except ObjectNotFound:
         create = functools.partial(client.create_work_queue, work_pool_name=pool, **wanted)
         return Thing(shown, wanted, None, lambda: create(name))
-    found = {"concurrency_limit": queue.concurrency_limit}
+    present = {"concurrency_limit": queue.concurrency_limit}
     # Prefect's synchronous client has no method to update a queue.
     update = functools.partial(client.request, "PATCH", "/work_queues/{id}", json=wanted)
-    return Thing(shown, wanted, found, lambda: update(path_params={"id": queue.id}))
+    return Thing(shown, wanted, present, lambda: update(path_params={"id": queue.id}))
 
 
 #: Settings that have other names in the client.
 _OTHER_NAMES = ("form", "concurrency", "schedules")
 
 
-def _deployment(
+def _compare_deployment(
     client: SyncPrefectClient,
     deployment: Deployment,
     operators: Operators,
@@ -213,28 +218,28 @@ def _deployment(
 ) -> Thing:
     name, before = f"deployment {deployment.name}", None
     with contextlib.suppress(ObjectNotFound):
-        before = client.read_deployment_by_name(deployment_path(deployment.name))
+        before = client.read_deployment_by_name(make_deployment_path(deployment.name))
     present = before.schedules if before is not None else []
-    schema = schema_of(deployment, operators)
-    schedules = schedules_of(deployment, operators, present)
+    schema = make_schema(deployment, operators)
+    schedules = list_schedules(deployment, operators, present)
     wanted: dict[str, Any] = {
         "entrypoint": deployment.entrypoint,
         "work_pool_name": operators.pool,
         "work_queue_name": deployment.queue,
         "parameters": deployment.parameters,
         "description": deployment.flow.description,
-        "tags": tags_of(deployment, operators),
-        "job_variables": job_variables(operators_file, further_of(deployment, operators)),
-        "form": _digest(schema),
+        "tags": list_tags(deployment, operators),
+        "job_variables": make_job_variables(operators_file, find_further(deployment, operators)),
+        "form": _hash(schema),
         "enforce_parameter_schema": True,
         "concurrency": deployment.concurrency,
-        "schedules": _shown_schedules(schedules),
+        "schedules": _describe_schedules(schedules),
     }
 
     def write() -> None:
-        if before is not None and not any(one.active for one in schedules):
-            for one in present:  # a deletion removes late runs too, a replacement does not
-                client.delete_deployment_schedule(before.id, one.id)
+        if before is not None and not any(schedule.active for schedule in schedules):
+            for schedule in present:  # a deletion removes late runs too, a replacement does not
+                client.delete_deployment_schedule(before.id, schedule.id)
         limit, options = None, None
         if deployment.concurrency is not None:
             limit, strategy = deployment.concurrency
@@ -253,31 +258,31 @@ def _deployment(
 
     if before is None:
         return Thing(name, wanted, None, write)
-    found = {key: getattr(before, key, None) for key in wanted}
-    found["form"] = _digest(before.parameter_openapi_schema)
+    settings = {key: getattr(before, key, None) for key in wanted}
+    settings["form"] = _hash(before.parameter_openapi_schema)
     limit, options = before.global_concurrency_limit, before.concurrency_options
-    found["concurrency"] = (
+    settings["concurrency"] = (
         (limit.limit, options.collision_strategy.value)
         if limit is not None and options is not None
         else None
     )
-    found["schedules"] = _shown_schedules(present)
-    return Thing(name, wanted, found, write)
+    settings["schedules"] = _describe_schedules(present)
+    return Thing(name, wanted, settings, write)
 
 
-def _shown_schedules(schedules: Sequence[Any]) -> list[str]:
+def _describe_schedules(schedules: Sequence[Any]) -> list[str]:
     """Describe schedules in words, equal for those wanted and those on the server."""
     return sorted(
-        f"{getattr(one.schedule, 'cron', one.schedule)} {one.schedule.timezone}, "
-        f"{'on' if one.active else 'off'}, from {one.slug or 'a person'}"
-        + (f", with {canonical_json(one.parameters)}" if one.parameters else "")
-        for one in schedules
+        f"{getattr(schedule.schedule, 'cron', schedule.schedule)} {schedule.schedule.timezone}, "
+        f"{'on' if schedule.active else 'off'}, from {schedule.slug or 'a person'}"
+        + (f", with {canonical_json(schedule.parameters)}" if schedule.parameters else "")
+        for schedule in schedules
     )
 
 
-def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
-    def settings(one: AutomationCore) -> Any:
-        return _sorted(one.model_dump(mode="json", exclude={"owner_resource"}))
+def _compare_automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
+    def settings(automation: AutomationCore) -> Any:
+        return _sort(automation.model_dump(mode="json", exclude={"owner_resource"}))
 
     name, before = f"automation {wanted.name}", client.read_automations_by_name(wanted.name)
     if not before:
@@ -287,22 +292,22 @@ def _automation(client: SyncPrefectClient, wanted: AutomationCore) -> Thing:
     return Thing(name, settings(wanted), settings(before[0]), update)
 
 
-def _sorted(value: Any) -> Any:
+def _sort(value: Any) -> Any:
     """Return the value without ids and with sorted lists, for a comparison without order.
 
     The order of keys does not count either: PostgreSQL changes it.
     """
     if isinstance(value, dict):
-        return {key: _sorted(one) for key, one in value.items() if key != "id"}
+        return {key: _sort(item) for key, item in value.items() if key != "id"}
     if isinstance(value, list):
-        return sorted((_sorted(one) for one in value), key=canonical_json)
+        return sorted((_sort(item) for item in value), key=canonical_json)
     return value
 
 
-def _digest(schema: Any) -> str:
+def _hash(schema: Any) -> str:
     return hashlib.sha256(canonical_json(schema).encode()).hexdigest()[:12]
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}..."

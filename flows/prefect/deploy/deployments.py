@@ -34,7 +34,12 @@ from mswitch.flows.prefect.form_defaults import (
     RefreshSettings,
     ReportSettings,
 )
-from mswitch.flows.prefect.form_fields import flat_name, form_schema, form_values, settings_class
+from mswitch.flows.prefect.form_fields import (
+    find_settings_class,
+    flatten_name,
+    list_form_values,
+    make_form_schema,
+)
 from mswitch.flows.prefect.operators_toml import (
     FILE,
     HOUSEKEEPING,
@@ -95,8 +100,8 @@ class Deployment:
         """Everyday parameters that need a value; forms do not mark them as optional."""
         if self.settings is None:
             return []
-        values = form_values(self.settings)
-        names, empty = map(flat_name, self.settings.everyday), ("None", "''", "[]", "False")
+        values = list_form_values(self.settings)
+        names, empty = map(flatten_name, self.settings.everyday), ("None", "''", "[]", "False")
         return [name for name in names if repr(values[name]) not in empty]
 
     @property
@@ -104,10 +109,10 @@ class Deployment:
         """Parameters that are required, or differ from the flow's defaults."""
         if self.settings is None:
             return {}
-        usual, required = form_values(type(self.settings)()), self.required
+        usual, required = list_form_values(type(self.settings)()), self.required
         given = {
             name: value
-            for name, value in form_values(self.settings).items()
+            for name, value in list_form_values(self.settings).items()
             if value != usual[name] or name in required
         }
         return given | ({"defaults": self.defaults} if self.defaults else {})
@@ -139,7 +144,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
     Deployment(experiment, "sample", ExperimentSettings()),
     Deployment(finetune_run, "run", FinetuneSettings()),
     Deployment(report, "pair", ReportSettings()),
-    *(Deployment(one, "run", settings_class(one.fn)()) for one in STAGE_FLOWS),
+    *(Deployment(one, "run", find_settings_class(one.fn)()) for one in STAGE_FLOWS),
     Deployment(
         reconcile,
         "all",
@@ -151,7 +156,7 @@ DEPLOYMENTS: Sequence[Deployment] = (
 )
 
 
-def schedules_of(
+def list_schedules(
     deployment: Deployment, operators: Operators, present: Sequence[DeploymentSchedule] = ()
 ) -> list[DeploymentScheduleCreate]:
     """Return the schedules that a deployment should have.
@@ -166,17 +171,17 @@ def schedules_of(
     """
     given, table = operators.schedules.get(deployment.name), deployment.schedule
     if given is None:
-        kept = [_as_action(one) for one in present if one.slug != FROM_FILE]
-        return kept or ([_made(table, FROM_TABLE)] if table is not None else [])
-    last = min(present, key=lambda one: one.slug not in SLUGS, default=None)
+        kept = [_convert_schedule(schedule) for schedule in present if schedule.slug != FROM_FILE]
+        return kept or ([_make_schedule(table, FROM_TABLE)] if table is not None else [])
+    last = min(present, key=lambda schedule: schedule.slug not in SLUGS, default=None)
     if given.active is None:
         active = last.active if last is not None else table is not None and table.active
         given = given.model_copy(update={"active": active})
-    others = [_as_action(one) for one in present if one is not last]
-    return [_made(given, FROM_FILE), *others]
+    others = [_convert_schedule(schedule) for schedule in present if schedule is not last]
+    return [_make_schedule(given, FROM_FILE), *others]
 
 
-def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
+def _make_schedule(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
     return DeploymentScheduleCreate(
         schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone),
         active=bool(schedule.active),
@@ -185,20 +190,20 @@ def _made(schedule: Schedule, slug: str) -> DeploymentScheduleCreate:
     )
 
 
-def _as_action(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
+def _convert_schedule(schedule: DeploymentSchedule) -> DeploymentScheduleCreate:
     """Convert a schedule for an update of its deployment, which replaces all schedules."""
     names = ("schedule", "active", "parameters", "slug")
     return DeploymentScheduleCreate(**{name: getattr(schedule, name) for name in names})
 
 
-def further_of(deployment: Deployment, operators: Operators) -> Further:
+def find_further(deployment: Deployment, operators: Operators) -> Further:
     """Return the other fields of a deployment."""
     return operators.deployments.get(deployment.name, NOTHING)
 
 
-def tags_of(deployment: Deployment, operators: Operators) -> list[str]:
+def list_tags(deployment: Deployment, operators: Operators) -> list[str]:
     """Return the tags of a deployment and its runs."""
-    further = further_of(deployment, operators)
+    further = find_further(deployment, operators)
     owner = [f"{OWNER_TAG}{further.owner}"] if further.owner else []
     return [HOUSEKEEPING if deployment.housekeeping else TAG, *owner, *further.tags]
 
@@ -222,7 +227,7 @@ def check_schedules(operators: Operators) -> None:
             ) from error
 
 
-def job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
+def make_job_variables(operators_file: Path | None, further: Further = NOTHING) -> dict[str, Any]:
     """Return the environment and directory of flow runs; relative paths start in this directory."""
     heartbeat = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_SECS)}
     known = {**further.environment, **heartbeat, "DO_NOT_TRACK": "1"}
@@ -231,11 +236,11 @@ def job_variables(operators_file: Path | None, further: Further = NOTHING) -> di
     return {"env": known, "working_dir": os.getcwd()}
 
 
-def schema_of(deployment: Deployment, operators: Operators) -> dict[str, Any]:
+def make_schema(deployment: Deployment, operators: Operators) -> dict[str, Any]:
     """Return the schema of a deployment's parameters; launchers are those of operators.toml."""
     if deployment.settings is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
-    schema = form_schema(deployment.settings, deployment.defaults)
+    schema = make_form_schema(deployment.settings, deployment.defaults)
     schema["required"] = deployment.required
     if "launcher" in schema["properties"]:
         names = ["local", *(name for name in operators.launchers if name != "local")]

@@ -17,7 +17,7 @@ HEARTBEAT_SECS = 30
 SILENT_SECS = 3 * HEARTBEAT_SECS
 
 
-def zombies() -> AutomationCore:
+def make_zombie_automation() -> AutomationCore:
     """Return the automation that sets silent flow runs to Crashed; the reconciler restarts them."""
     ends = ("Completed", "Failed", "Cancelled", "Crashed", "Suspended", "Paused", "AwaitingRetry")
     crash: ActionTypesOrUnknown = ChangeFlowRunState(
@@ -30,7 +30,7 @@ def zombies() -> AutomationCore:
     return AutomationCore(
         name=f"{TAG}-zombies",
         description="Flow runs without a sign of life are Crashed.",
-        trigger=of_flow_runs(
+        trigger=make_flow_run_trigger(
             ("heartbeat", *ends, AWAITING_APPROVAL),
             after={"prefect.flow-run.heartbeat"},
             for_each={"prefect.resource.id"},
@@ -41,7 +41,7 @@ def zombies() -> AutomationCore:
     )
 
 
-def of_flow_runs(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
+def make_flow_run_trigger(expect: Sequence[str], *related: Any, **options: Any) -> EventTrigger:
     """Return a trigger by events of mswitch's flow runs; most events have the name of a state."""
     tags = [f"prefect.tag.{tag}" for tag in TAGS]
     return EventTrigger(

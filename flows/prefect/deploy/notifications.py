@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.exceptions import ObjectNotFound
 
 from mswitch.flows.prefect.approval import AWAITING_APPROVAL
-from mswitch.flows.prefect.deploy.heartbeats import of_flow_runs
+from mswitch.flows.prefect.deploy.heartbeats import make_flow_run_trigger
 from mswitch.flows.prefect.operators_toml import FILE, TAG, Notifications
 from mswitch.flows.prefect.owners import MAX_RUNS
 from mswitch.flows.prefect.stalled_jobs import STALLED
@@ -37,7 +37,7 @@ _CRASH = (
 )
 
 
-def address(settings: Notifications) -> str:
+def read_address(settings: Notifications) -> str:
     """Return the address of the messages, which is a secret."""
     from apprise import Apprise
 
@@ -51,7 +51,7 @@ def address(settings: Notifications) -> str:
     return given
 
 
-def block_name(severity: str) -> str:
+def name_block(severity: str) -> str:
     """Return the name of the block for messages of a severity."""
     return f"{NAME}-{severity}"
 
@@ -59,19 +59,19 @@ def block_name(severity: str) -> str:
 def find_block(client: SyncPrefectClient, name: str) -> tuple[UUID, str] | None:
     """Return the block's id and address, if the server has it."""
     try:
-        found = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
+        block = client.read_block_document_by_name(name, SlackWebhook.get_block_type_slug())
     except ObjectNotFound:
         return None
-    return found.id, found.data["url"]
+    return block.id, block.data["url"]
 
 
 def save_block(severity: str, url: str) -> None:
     """Save the address on the server, which stores it encrypted."""
     block: Any = SlackWebhook(url=url, notify_type=severity)  # pyright: ignore[reportArgumentType]
-    block.save(block_name(severity), overwrite=True)
+    block.save(name_block(severity), overwrite=True)
 
 
-def automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
+def make_automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
     """Return the automations that send messages.
 
     Args:
@@ -81,13 +81,13 @@ def automations(blocks: Mapping[str, UUID]) -> list[AutomationCore]:
         "prefect.resource.role": "flow",
         "prefect.resource.name": ["pretrain-pair", "experiment"],
     }
-    crash = of_flow_runs(("Crashed",), for_each={"prefect.resource.id"}, within=_ONE_CRASH)
+    crash = make_flow_run_trigger(("Crashed",), for_each={"prefect.resource.id"}, within=_ONE_CRASH)
     stall = EventTrigger(match={"prefect.resource.id": "mswitch.job.*"}, expect={STALLED})
-    waits = of_flow_runs((AWAITING_APPROVAL,))
-    done = of_flow_runs(("Completed",), compared)
+    waits = make_flow_run_trigger((AWAITING_APPROVAL,))
+    done = make_flow_run_trigger(("Completed",), compared)
     goes_on = "flow_run.state_type.value in ['CRASHED', 'SCHEDULED', 'PENDING', 'RUNNING']"
     rows = (
-        ("failed", "failure", of_flow_runs(("Failed",)), _is_still("FAILED"), _STATE),
+        ("failed", "failure", make_flow_run_trigger(("Failed",)), _is_still("FAILED"), _STATE),
         ("crashed", "warning", crash, goes_on, _CRASH),
         ("approval", "warning", waits, _is_still("PAUSED"), _STATE),
         ("verdict", "success", done, _is_still("COMPLETED"), _STATE),

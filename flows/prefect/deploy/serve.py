@@ -42,10 +42,12 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     say("deploy", "starting a server; the first start takes a minute")
-    running = {"server": _prefect(operators, "server", "start", f"--host={host}", f"--port={port}")}
+    running = {
+        "server": _start_prefect(operators, "server", "start", f"--host={host}", f"--port={port}")
+    }
     deadline = time.monotonic() + START_SECS
     while not _answers(operators):
-        _check(running)
+        _check_running(running)
         if time.monotonic() > deadline:
             raise UserError(f"the Prefect server does not start within {START_SECS:.0f} s")
         time.sleep(1)
@@ -53,11 +55,11 @@ def serve(operators: Operators, operators_file: Path | None) -> NoReturn:
         say("deploy", line)
     # A limit, because after an outage all late runs of the reconciler would start at once.
     words = (f"--pool={operators.pool}", f"--limit={operators.flow_runs + SPARE_RUNS}")
-    running["worker"] = _prefect(operators, "worker", "start", *words)
+    running["worker"] = _start_prefect(operators, "worker", "start", *words)
     say("deploy", f"the forms are at http://{host}:{port}; Ctrl-C ends server and worker")
     try:
         while True:
-            _check(running)
+            _check_running(running)
             time.sleep(1)
     finally:
         _end_flow_runs(running["worker"].pid)
@@ -90,13 +92,13 @@ def _answers(operators: Operators) -> bool:
     return False
 
 
-def _check(running: dict[str, subprocess.Popen[bytes]]) -> None:
+def _check_running(running: dict[str, subprocess.Popen[bytes]]) -> None:
     for name, process in running.items():
         if (code := process.poll()) is not None:
             raise UserError(f"the Prefect {name} ended with code {code}: see the lines above")
 
 
-def _prefect(operators: Operators, *words: str) -> subprocess.Popen[bytes]:
+def _start_prefect(operators: Operators, *words: str) -> subprocess.Popen[bytes]:
     quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     environment = {**quiet, **os.environ, "PREFECT_API_URL": str(operators.server)}
     return subprocess.Popen([sys.executable, "-m", "prefect", *words], env=environment)

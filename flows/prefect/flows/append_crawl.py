@@ -8,14 +8,14 @@ from pathlib import Path
 from prefect import flow
 from prefect.runtime import flow_run as this_flow_run
 
-from mswitch.flows.jobs.command import parts
+from mswitch.flows.jobs.command import split_beam_options
 from mswitch.flows.jobs.job import Launcher
 from mswitch.flows.jobs.record import read_record
 from mswitch.flows.prefect.corpora import (
-    build_job,
+    announce_corpus,
     check_build,
-    corpus_is_ready,
-    crawl_of,
+    download_crawl,
+    make_build_job,
     show_statistics,
 )
 from mswitch.flows.prefect.follow import follow_job
@@ -23,7 +23,7 @@ from mswitch.flows.prefect.form_defaults import AppendSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
@@ -35,7 +35,7 @@ _OF_ADDITION = ("--input=", "--append", "--out=")
 
 def _name() -> str:
     given = this_flow_run.get_parameters().get("inputs")
-    return named(f"append {'files' if given else '{dump}'} to {{name}}")()
+    return make_namer(f"append {'files' if given else '{dump}'} to {{name}}")()
 
 
 @flow(name="append-crawl", flow_run_name=_name, **HOOKS)
@@ -48,11 +48,11 @@ def append_crawl(settings: AppendSettings) -> None:
     inputs = settings.inputs or _fetch_dump(settings, operators, launcher, place)
     if not inputs:
         return
-    job = build_job(inputs, place, options_of_build(place), operators, append=True)
+    job = make_build_job(inputs, place, read_build_options(place), operators, append=True)
     check_build(job, inputs, launcher)
     follow_job(f"build {place.name}", job, launcher)
     show_statistics(job)
-    corpus_is_ready(settings.name)
+    announce_corpus(settings.name)
 
 
 def _fetch_dump(
@@ -62,20 +62,20 @@ def _fetch_dump(
     out = operators.output("corpora", settings.name)
     dump = settings.dump
     if dump == "latest":
-        dump = newest_dump(str(operators.common_crawl_list))
+        dump = find_newest_dump(str(operators.common_crawl_list))
     if has_dump(out, dump):
         say("corpus", f"{out} already has {dump}: nothing to do")
         return ()
-    what = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
-    what += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
+    words = ("sample", "common-crawl", f"--dump={dump}", f"--segments={settings.segments}")
+    words += (f"--format={settings.format}", f"--base-url={operators.common_crawl}")
     # The name has format and segments: other corpora may use other parts of the dump.
     crawls = f"{dump}.{settings.format}-{settings.segments}"
-    crawl = crawl_of(what, crawls, options_of_build(place), operators, launcher)
+    crawl = download_crawl(words, crawls, read_build_options(place), operators, launcher)
     return (f"{crawl}/{settings.format}/*.gz",)
 
 
 @step("newest dump", retries=3, retry_delay_seconds=[10, 60, 300])
-def newest_dump(address: str) -> str:
+def find_newest_dump(address: str) -> str:
     """Return the newest dump of Common Crawl.
 
     Raises:
@@ -88,15 +88,18 @@ def newest_dump(address: str) -> str:
 def has_dump(corpus: str | Path, dump: str) -> bool:
     """Return whether a corpus has files of this dump, from its build or an addition."""
     manifest = read_manifest(corpus, "corpus")
-    lists = [manifest["inputs"], *(one["inputs"] for one in manifest.get("additions", []))]
+    lists = [
+        manifest["inputs"],
+        *(addition["inputs"] for addition in manifest.get("additions", [])),
+    ]
     below = re.compile(rf"(^|/){re.escape(dump)}(\.[a-z]+-\d+)?/")
     return any(below.search(entry["path"]) for entries in lists for entry in entries)
 
 
-def options_of_build(place: Path) -> list[str]:
+def read_build_options(place: Path) -> list[str]:
     """Return the options of a corpus' build from its job's record, without Beam's."""
     record = read_record(place)
-    own, _ = parts(record.job.argv if record is not None else ())
+    own, _ = split_beam_options(record.job.argv if record is not None else ())
     # In a person's command an option and its value may be two words.
     if own[:2] != ("corpus", "build") or not all(word.startswith("--") for word in own[2:]):
         raise UserError(

@@ -3,10 +3,10 @@
 from prefect import flow
 
 from mswitch.flows.prefect.corpora import (
-    build_job,
+    announce_corpus,
     check_build,
-    corpus_is_ready,
-    crawl_of,
+    download_crawl,
+    make_build_job,
     show_statistics,
 )
 from mswitch.flows.prefect.follow import follow_job
@@ -14,26 +14,26 @@ from mswitch.flows.prefect.form_defaults import CorpusSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import named
-from mswitch.flows.stages.stage import options_of
+from mswitch.flows.prefect.run_names import make_namer
+from mswitch.flows.stages.stage import list_options
 
 
-@flow(name="corpus", flow_run_name=named("corpus {name}"), **HOOKS)
+@flow(name="corpus", flow_run_name=make_namer("corpus {name}"), **HOOKS)
 @with_settings
 def corpus(settings: CorpusSettings) -> None:
     """Build an mC4-style corpus from crawl files, and a page of its statistics."""
     operators = read_operators()
     launcher = operators.launcher(settings.launcher)
     place = operators.directory("corpora", settings.name)
-    options = [*options_of(settings.build), f"--runner={settings.runner}"]
+    options = [*list_options(settings.build), f"--runner={settings.runner}"]
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
     inputs = settings.inputs
     if not inputs:
-        what = ("sample", settings.sample)
-        crawl = crawl_of(what, settings.sample, options, operators, launcher)
+        words = ("sample", settings.sample)
+        crawl = download_crawl(words, settings.sample, options, operators, launcher)
         inputs = (f"{crawl}/wet/*.warc.wet.gz", f"{crawl}/warc/*.warc.gz")
-    job = build_job(inputs, place, options, operators, append=settings.append)
+    job = make_build_job(inputs, place, options, operators, append=settings.append)
     check_build(job, inputs, launcher)
     follow_job(f"build {place.name}", job, launcher)
     show_statistics(job)
-    corpus_is_ready(settings.name)
+    announce_corpus(settings.name)

@@ -10,8 +10,8 @@ from mswitch.flows.prefect.form_defaults import ExamplesSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import named
-from mswitch.flows.prefect.show import key_of, show_table
+from mswitch.flows.prefect.run_names import make_namer
+from mswitch.flows.prefect.show import make_key, show_table
 from mswitch.flows.prefect.steps import step
 from mswitch.flows.stages.examples import build as examples_stage
 from mswitch.flows.stages.vocab import train as vocabulary_stage
@@ -22,7 +22,7 @@ from mswitch.pipelines.vocabulary.inspection import inspect_vocabulary
 _COLUMNS = ("lang", "tokens_per_word", "tokens_per_byte", "unknown_share", "byte_share")
 
 
-@flow(name="examples", flow_run_name=named("examples {name}"), **HOOKS)
+@flow(name="examples", flow_run_name=make_namer("examples {name}"), **HOOKS)
 @with_settings
 def examples(settings: ExamplesSettings) -> None:
     """Train a vocabulary, check how it suits each language, and write the examples."""
@@ -49,14 +49,16 @@ def check_vocabulary(
     settings: ExamplesSettings, corpus: str | Path, vocabulary: str | Path
 ) -> None:
     """Refuse a vocabulary that is bad for a language, by the limits of the settings."""
-    found = inspect_vocabulary(vocabulary, corpus)["languages"]
-    rows = [{name: row[name] for name in _COLUMNS} for row in found]
-    show_table(key_of("vocabulary", settings.name), rows, "How the vocabulary suits each language")
+    languages = inspect_vocabulary(vocabulary, corpus)["languages"]
+    rows = [{name: row[name] for name in _COLUMNS} for row in languages]
+    show_table(
+        make_key("vocabulary", settings.name), rows, "How the vocabulary suits each language"
+    )
     for column, limit, option in (
         ("unknown_share", settings.max_unknown_share, "max_unknown_share"),
         ("tokens_per_word", settings.max_tokens_per_word, "max_tokens_per_word"),
     ):
-        check_limit(found, column, limit, option)
+        check_limit(languages, column, limit, option)
 
 
 def check_limit(rows: list[dict[str, Any]], column: str, limit: float, option: str) -> None:

@@ -8,22 +8,22 @@ from pathlib import Path
 from prefect import State, flow
 from prefect.states import Completed
 
-from mswitch.flows.jobs.job import output_below
+from mswitch.flows.jobs.job import resolve_output
 from mswitch.flows.prefect.form_defaults import ExperimentSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import Operators, read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.trainings import Sides, compare
-from mswitch.flows.stages.stage import options_of
+from mswitch.flows.stages.stage import list_options
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 from mswitch.pipelines.outputs import config_hash, read_manifest
 from mswitch.tasks.batches.mixtures import FILE_SUFFIX, find_mixture
 
 
-@flow(name="experiment", flow_run_name=named("experiment {name}"), **HOOKS)
+@flow(name="experiment", flow_run_name=make_namer("experiment {name}"), **HOOKS)
 @with_settings
 def experiment(settings: ExperimentSettings) -> State:
     """Train candidates and their baseline with several seeds and mixtures, and report on them.
@@ -36,7 +36,7 @@ def experiment(settings: ExperimentSettings) -> State:
     places = plan_reports(settings, operators)
     planned = plan_runs(settings, operators)
     reports = {
-        out: sides([one for one in planned if one.mixture == mixture], settings.baseline)
+        out: split_sides([run for run in planned if run.mixture == mixture], settings.baseline)
         for mixture, out in places.items()
     }
     verdicts = compare(settings, planned, reports, operators, settings.max_parallel)
@@ -48,7 +48,7 @@ def plan_reports(settings: ExperimentSettings, operators: Operators) -> dict[str
     """Return the place of each mixture's report."""
     directory = operators.directory("experiments", settings.name)
     reports = {
-        mixture: output_below(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))
+        mixture: resolve_output(directory, Path(mixture).name.removesuffix(FILE_SUFFIX))
         for mixture in settings.mixtures
     }
     if len(set(reports.values())) < len(reports):
@@ -65,7 +65,7 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
         config = dataclasses.replace(settings.training, seed=seed)
         identity = {
             "preset": name,
-            "options": options_of(config),
+            "options": list_options(config),
             "mixture": identifying_settings(find_mixture(mixture)),
             "examples": examples["config_hash"],
         }
@@ -75,9 +75,9 @@ def plan_runs(settings: ExperimentSettings, operators: Operators) -> list[Planne
     return planned
 
 
-def sides(planned: Sequence[Planned], baseline: str) -> Sides:
+def split_sides(planned: Sequence[Planned], baseline: str) -> Sides:
     """Split the runs of a report into the baseline's and the candidates'."""
     return (
-        [one.out for one in planned if one.preset == baseline],
-        [one.out for one in planned if one.preset != baseline],
+        [run.out for run in planned if run.preset == baseline],
+        [run.out for run in planned if run.preset != baseline],
     )

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
-from mswitch.flows.prefect.approval import within_limit
+from mswitch.flows.prefect.approval import work_within_limit
 from mswitch.flows.prefect.cost import CostGuard
 from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_defaults import FinetuneSettings
@@ -13,7 +13,7 @@ from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.show import TrainingProgress, show_scores
 from mswitch.flows.stages.finetune import finetune as finetune_stage
 from mswitch.flows.stages.predict import predict as predict_stage
@@ -24,7 +24,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest
 
 
-@flow(name="finetune", flow_run_name=named("finetune {name}: {run}"), **HOOKS)
+@flow(name="finetune", flow_run_name=make_namer("finetune {name}: {run}"), **HOOKS)
 @with_settings
 def finetune_run(settings: FinetuneSettings) -> State:
     """Fine-tune a run on a task, choose its checkpoint on validation, and score it on test."""
@@ -66,9 +66,9 @@ def finetune_run(settings: FinetuneSettings) -> State:
         follow_job(f"finetune {settings.name}", job, launcher, guard.refuse, progress)
         predictions: list[dict[str, Any]] = [{"select": True}]
         predictions += [{"split": "test"}] if split == "test" else []
-        for what in predictions:
-            job = predict_stage.job(record=place, run=out, config=settings.predictions, **what)
+        for options in predictions:
+            job = predict_stage.job(record=place, run=out, config=settings.predictions, **options)
             follow_job(f"predict {settings.name}", job, launcher, guard.refuse)
 
-    within_limit(guard, tune)
+    work_within_limit(guard, tune)
     return Completed(message=show_scores(out, place, split))

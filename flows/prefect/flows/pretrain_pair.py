@@ -3,19 +3,19 @@
 from prefect import State, flow
 from prefect.states import Completed
 
-from mswitch.flows.prefect.begin_with import going_on
+from mswitch.flows.prefect.begin_with import add_origin
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import HOOKS
 from mswitch.flows.prefect.planned import Planned
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.trainings import compare
 
 
 @flow(
     name="pretrain-pair",
-    flow_run_name=named("pretrain {name}: {candidate} against {baseline}"),
+    flow_run_name=make_namer("pretrain {name}: {candidate} against {baseline}"),
     **HOOKS,
 )
 @with_settings
@@ -36,10 +36,10 @@ def pretrain_pair(settings: PairSettings) -> State:
     if settings.begin_with:
         examples = operators.output("examples", settings.examples)
         planned = [
-            going_on(one, operators.run(f"pairs/{settings.begin_with}/{one.preset}"), examples)
-            for one in planned
+            add_origin(run, operators.run(f"pairs/{settings.begin_with}/{run.preset}"), examples)
+            for run in planned
         ]
-    baseline, candidate = (one.out for one in planned)
+    baseline, candidate = (run.out for run in planned)
     out = pair / "report"
     verdicts = compare(settings, planned, {out: ([baseline], [candidate])}, operators)
     return Completed(message=verdicts[out])

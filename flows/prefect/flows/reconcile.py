@@ -23,18 +23,18 @@ from prefect.states import AwaitingRetry, Cancelled, Crashed, Failed
 from mswitch.flows.jobs.doors import StopFollowing, follow, leave, stop_following
 from mswitch.flows.jobs.job import Unreachable
 from mswitch.flows.jobs.launchers import make_launcher
-from mswitch.flows.jobs.record import Record, find_records, follower, need_record
+from mswitch.flows.jobs.record import Record, find_records, need_record, read_follower
 from mswitch.flows.prefect.follow import lift_time_limit
 from mswitch.flows.prefect.operators_toml import TAGS, read_operators
 from mswitch.flows.prefect.owners import (
     MAX_RUNS,
-    flow_run_of,
-    owner_of,
+    name_owner,
+    parse_flow_run_id,
     read_flow_run,
     still_wants,
     wants_jobs,
 )
-from mswitch.flows.prefect.stalled_jobs import report_stall, tell
+from mswitch.flows.prefect.stalled_jobs import emit_job_event, report_stall
 from mswitch.flows.prefect.steps import step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.progress import say
@@ -53,16 +53,16 @@ def reconcile() -> None:
 def look(storage: Path) -> None:
     """Make each job agree with its flow run, then restart flow runs that died."""
     with get_client(sync_client=True) as client:
-        for flow_run in _flow_runs(StateType.PAUSED):
+        for flow_run in _read_flow_runs(StateType.PAUSED):
             lift_time_limit(client, flow_run.id, flow_run.state)
     for record in find_records(storage):
         try:
             report_stall(record, time.time())
-            if flow_run_of(record.owner) is not None:
+            if parse_flow_run_id(record.owner) is not None:
                 settle(record, read_flow_run(record.owner))
         except (Unreachable, UserError) as error:
             say("reconcile", f"{record.job.out}: {error}")
-    if lost := lost_flow_runs():
+    if lost := find_lost_flow_runs():
         records = find_records(storage)  # a person may have paused a job meanwhile
         for flow_run in lost:
             revive(flow_run, records)
@@ -83,30 +83,30 @@ def settle(record: Record, flow_run: FlowRun | None) -> None:
         return  # `revive` handles it
     if record.alive is None:
         if flow_run is not None and kind == StateType.CANCELLING:
-            if record.intent == "run" and follower(record.job.place) is None:
+            if record.intent == "run" and read_follower(record.job.path) is None:
                 leave(*left)
-            finish_cancelling(flow_run, need_record(record.job.place))
+            finish_cancelling(flow_run, need_record(record.job.path))
         return
     # Else an earlier request did not reach the job, and it has no follower that repeats it.
-    if record.intent == "run" or follower(record.job.place) is not None:
+    if record.intent == "run" or read_follower(record.job.path) is not None:
         if wants_jobs(flow_run) or not leave(*left):
             return
         if how is None:
             say("reconcile", f"{record.job.out}: the job lives, but no flow run follows it")
-            tell("mswitch.job.orphaned", record)
+            emit_job_event("mswitch.job.orphaned", record)
             return
     with contextlib.suppress(StopFollowing):  # it still lives: the next round tries again
         follow(record.job, launcher, on_poll=stop_following)
         say("reconcile", f"{record.job.out}: the job has ended, as its flow run was told to")
-        tell("mswitch.job.stopped", record)
+        emit_job_event("mswitch.job.stopped", record)
 
 
-def lost_flow_runs() -> list[FlowRun]:
+def find_lost_flow_runs() -> list[FlowRun]:
     """Return the flow runs whose process died or was never started."""
-    return [run for run in _flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
+    return [run for run in _read_flow_runs(StateType.CRASHED, StateType.PENDING) if _is_lost(run)]
 
 
-def _flow_runs(*kinds: StateType) -> list[FlowRun]:
+def _read_flow_runs(*kinds: StateType) -> list[FlowRun]:
     state = FlowRunFilterState(type=FlowRunFilterStateType(any_=[*kinds]))
     wanted = FlowRunFilter(tags=FlowRunFilterTags(any_=[*TAGS]), state=state)
     with get_client(sync_client=True) as client:
@@ -127,11 +127,15 @@ def revive(flow_run: FlowRun, records: Sequence[Record]) -> None:
 
     Jobs that it paused itself do not count: after a Resume, some of them may still be paused.
     """
-    owner = owner_of(flow_run.id)
+    owner = name_owner(flow_run.id)
     mine = [record for record in records if owner in record.wanted_by]
-    ended = any(one.intent != "run" and flow_run_of(one.owner) is None for one in mine)
-    cancelled = bool(mine) and all((one.intent, one.owner) == ("cancel", owner) for one in mine)
-    if not (ended or cancelled or any(follower(one.job.place) for one in mine)):
+    ended = any(
+        record.intent != "run" and parse_flow_run_id(record.owner) is None for record in mine
+    )
+    cancelled = bool(mine) and all(
+        (record.intent, record.owner) == ("cancel", owner) for record in mine
+    )
+    if not (ended or cancelled or any(read_follower(record.job.path) for record in mine)):
         start_again(flow_run)
 
 
@@ -151,7 +155,7 @@ def start_again(flow_run: FlowRun) -> None:
 
 def finish_cancelling(flow_run: FlowRun, record: Record) -> None:
     """Set a flow run's state to Cancelled, if no process of it is left to do so."""
-    if record.intent == "cancel" and follower(record.job.place) is None:
+    if record.intent == "cancel" and read_follower(record.job.path) is None:
         launcher = make_launcher(record.launcher)
         # Its work on Dataflow is cancelled too.
         if not leave(record.job, launcher, "cancel", record.owner, since=record.wants):

@@ -22,13 +22,13 @@ from prefect.exceptions import ObjectNotFound, Pause
 from prefect.runtime import flow_run as this_flow_run
 from prefect.states import Cancelled, Cancelling, Completed
 
-from mswitch.flows.prefect.flows.append_crawl import newest_dump
+from mswitch.flows.prefect.flows.append_crawl import find_newest_dump
 from mswitch.flows.prefect.follow import STATE_SECS, lift_time_limit
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError, with_settings
-from mswitch.flows.prefect.operators_toml import deployment_path, read_operators
+from mswitch.flows.prefect.operators_toml import make_deployment_path, read_operators
 from mswitch.flows.prefect.owners import cancel_jobs, crash_hook
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.steps import SERVER_ERRORS, step
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import MARKER
@@ -56,7 +56,7 @@ def cancel_stages(flow: Any, flow_run: Any, state: Any) -> None:
 
 @flow(
     name="refresh",
-    flow_run_name=named("refresh {corpus}"),
+    flow_run_name=make_namer("refresh {corpus}"),
     on_cancellation=[cancel_stages],
     on_crashed=[crash_hook],
 )
@@ -76,13 +76,13 @@ def refresh(settings: RefreshSettings) -> State:
     scheduled = this_flow_run.get_scheduled_start_time()
     date = scheduled.astimezone(ZoneInfo(settings.timezone)).date().isoformat()
     dump = settings.dump
-    added: dict[str, Any] = {"inputs": [one.replace("{date}", date) for one in settings.inputs]}
+    added: dict[str, Any] = {"inputs": [path.replace("{date}", date) for path in settings.inputs]}
     if not settings.inputs:
-        dump = newest_dump(str(operators.common_crawl_list)) if dump == "latest" else dump
+        dump = find_newest_dump(str(operators.common_crawl_list)) if dump == "latest" else dump
         added = {"dump": dump}
     last: FlowRun | None = None
     if settings.append_deployment not in NONE:
-        last = finished(settings.append_deployment, {"name": settings.corpus, **added})
+        last = run_to_end(settings.append_deployment, {"name": settings.corpus, **added})
         # If this flow run continues on another day, that run may have an older dump.
         dump = last.parameters.get("dump", dump)
     examples, pair = (
@@ -90,13 +90,13 @@ def refresh(settings: RefreshSettings) -> State:
     )
     if settings.examples_deployment not in NONE:
         own = {**settings.examples_parameters, "name": examples, "corpus": settings.corpus}
-        last = finished(settings.examples_deployment, own)
+        last = run_to_end(settings.examples_deployment, own)
         examples = last.parameters["name"]
     if settings.pair_deployment not in NONE:
         own = {**settings.pair_parameters, "name": pair, "examples": examples}
         if own.get("begin_with") == PREVIOUS:
-            own["begin_with"] = previous_pair(operators.storage, settings.pair, pair)
-        last = finished(settings.pair_deployment, own)
+            own["begin_with"] = find_previous_pair(operators.storage, settings.pair, pair)
+        last = run_to_end(settings.pair_deployment, own)
     return Completed(message=last.state.message if last and last.state else "nothing to do")
 
 
@@ -115,12 +115,12 @@ def check_vocabulary_stays(settings: RefreshSettings) -> None:
 
 
 def _read_parameters(deployment: str) -> dict[str, Any]:
-    with _known(deployment), get_client(sync_client=True) as client:
-        return client.read_deployment_by_name(deployment_path(deployment)).parameters
+    with _need_deployment(deployment), get_client(sync_client=True) as client:
+        return client.read_deployment_by_name(make_deployment_path(deployment)).parameters
 
 
 @contextlib.contextmanager
-def _known(deployment: str) -> Iterator[None]:
+def _need_deployment(deployment: str) -> Iterator[None]:
     try:
         yield
     except ObjectNotFound as error:
@@ -129,7 +129,7 @@ def _known(deployment: str) -> Iterator[None]:
         ) from error
 
 
-def previous_pair(storage: Path, template: str, name: str) -> str:
+def find_previous_pair(storage: Path, template: str, name: str) -> str:
     """Return the last finished pair whose name sorts before this one's; empty if there is none.
 
     Names of dates and dumps sort by time.
@@ -145,10 +145,10 @@ def previous_pair(storage: Path, template: str, name: str) -> str:
         pattern = pattern.replace(field, value)
     reports = (storage / "pairs").glob(f"*/report/{MARKER}")
     names = (path.parents[1].name for path in reports)
-    return max((one for one in names if one < name and re.fullmatch(pattern, one)), default="")
+    return max((pair for pair in names if pair < name and re.fullmatch(pattern, pair)), default="")
 
 
-def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
+def run_to_end(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
     """Run a deployment once for this flow run, also after restarts, and wait until it completes.
 
     Raises:
@@ -157,9 +157,12 @@ def finished(deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
     """
     # With the same key, Prefect returns the same run.
     key = f"{this_flow_run.id}-{deployment}"
-    with _known(deployment):
+    with _need_deployment(deployment):
         run: Any = run_deployment(
-            deployment_path(deployment), parameters=dict(parameters), timeout=0, idempotency_key=key
+            make_deployment_path(deployment),
+            parameters=dict(parameters),
+            timeout=0,
+            idempotency_key=key,
         )
     say("refresh", f"started {deployment}")
     while True:

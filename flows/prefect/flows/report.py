@@ -7,13 +7,13 @@ from mswitch.flows.prefect.form_defaults import ReportSettings
 from mswitch.flows.prefect.form_fields import with_settings
 from mswitch.flows.prefect.operators_toml import read_operators
 from mswitch.flows.prefect.owners import crash_hook
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.prefect.show import index_reports, write_page
 
 
 @flow(
     name="report",
-    flow_run_name=named("report {name}: {candidate} against {baseline}"),
+    flow_run_name=make_namer("report {name}: {candidate} against {baseline}"),
     on_crashed=[crash_hook],
 )
 @with_settings

@@ -10,7 +10,7 @@ from mswitch.flows.prefect.follow import follow_job
 from mswitch.flows.prefect.form_fields import describe, with_settings
 from mswitch.flows.prefect.operators_toml import Name, Operators, RunName, read_operators
 from mswitch.flows.prefect.owners import HOOKS
-from mswitch.flows.prefect.run_names import named
+from mswitch.flows.prefect.run_names import make_namer
 from mswitch.flows.stages.distill import distill as distill_stage
 from mswitch.flows.stages.evaluate import evaluate as evaluate_stage
 from mswitch.flows.stages.stage import Stage
@@ -23,7 +23,7 @@ RUN = "pairs/NAME/PRESET, runs/NAME or finetuned/NAME"
 LAUNCHER = "where it runs: a launcher of operators.toml."
 
 
-def settings_of(stage: Stage) -> type:
+def make_settings_class(stage: Stage) -> type:
     """Make the class of settings of a stage's flow: names of inputs and output, and options."""
     docs = {**describe(stage.function)}
     fields: list[tuple[str, Any, Any]] = []
@@ -63,7 +63,7 @@ def settings_of(stage: Stage) -> type:
     return made
 
 
-def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
+def make_job(stage: Stage, settings: Any, operators: Operators) -> Job:
     """Return the job of a stage's flow with these settings."""
     values = {
         field.name: getattr(settings, field.name)
@@ -81,18 +81,18 @@ def job_of(stage: Stage, settings: Any, operators: Operators) -> Job:
 
 def stage_flow(stage: Stage) -> Flow[..., Any]:
     """Make the flow of a stage."""
-    settings_class = settings_of(stage)
+    settings_class = make_settings_class(stage)
 
     def run(settings: settings_class) -> None:  # pyright: ignore[reportInvalidTypeForm]
         operators = read_operators()
-        job = job_of(stage, settings, operators)
+        job = make_job(stage, settings, operators)
         follow_job(stage.name, job, operators.launcher(settings.launcher))
 
     name = stage.name.replace(" ", "-")
     run.__name__ = run.__qualname__ = name.replace("-", "_")
     run.__doc__ = (stage.function.__doc__ or "").partition("\n")[0]
     of = f"{name} {{{stage.output if stage.output in stage.reads else 'name'}}}"
-    return flow(name=name, flow_run_name=named(of), **HOOKS)(with_settings(run))
+    return flow(name=name, flow_run_name=make_namer(of), **HOOKS)(with_settings(run))
 
 
 # Prefect imports a flow by these names, which are the words of its command.

@@ -12,7 +12,7 @@ from mswitch.flows.jobs import record, reserve
 from mswitch.flows.jobs.host import read_code, write_code
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import edit_record, read_record, record_of
+from mswitch.flows.jobs.record import edit_record, prepare_record, read_record
 from mswitch.pipelines.outputs import write_atomically
 
 FULL_DISK = """
@@ -36,7 +36,7 @@ from mswitch.flows.jobs.record import read_record
 
 out = Path(sys.argv[1], "sample")
 job = Job(("sample", "gflanguages", "--out", str(out)), out)
-before = read_record(job.place)
+before = read_record(job.path)
 if before is None or before.alive is None:
     want(job, Local(), "somebody")
 if before is None:  # all but some blocks for the output, and none for the record
@@ -44,7 +44,7 @@ if before is None:  # all but some blocks for the output, and none for the recor
         other.write(bytes(400_000))
 state = follow(job, Local(), timing=Timing(poll_secs=0.1))
 print(state.name, state.message)
-print(read_record(job.place).last.outcome)
+print(read_record(job.path).last.outcome)
 """
 
 
@@ -77,7 +77,7 @@ def job(tmp_path: Path) -> Job:
 
 
 def test_the_room_for_the_record_is_given_up_once_and_made_again(job, monkeypatch):
-    with edit_record(job.place, lambda before: record_of(job, Local(), before)):
+    with edit_record(job.path, lambda before: prepare_record(job, Local(), before)):
         pass
     kept = job.directory / reserve.RESERVE
     assert kept.stat().st_size == reserve.RESERVE_BYTES
@@ -90,15 +90,15 @@ def test_the_room_for_the_record_is_given_up_once_and_made_again(job, monkeypatc
     with monkeypatch.context() as patch:
         for module in (record, reserve):
             patch.setattr(module, "write_atomically", write_if_free)
-        with edit_record(job.place, minor=True) as edited:
+        with edit_record(job.path, minor=True) as edited:
             edited.owner = "not written"
         assert kept.exists()
-        assert read_record(job.place).owner == ""
-        with edit_record(job.place) as edited:
+        assert read_record(job.path).owner == ""
+        with edit_record(job.path) as edited:
             edited.owner = "somebody"
         assert not kept.exists()
-    assert read_record(job.place).owner == "somebody"
-    with edit_record(job.place) as edited:
+    assert read_record(job.path).owner == "somebody"
+    with edit_record(job.path) as edited:
         edited.owner = "else"
     assert kept.exists()
 

@@ -14,13 +14,13 @@ from job_world import World, ask, write_record
 from mswitch.flows.cli.commands import jobs
 from mswitch.flows.cli.main import main
 from mswitch.flows.jobs import record
-from mswitch.flows.jobs.command import differences
+from mswitch.flows.jobs.command import describe_differences
 from mswitch.flows.jobs.doors import want
 from mswitch.flows.jobs.job import Job, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import Attempt, Record, follow_alone, follower
+from mswitch.flows.jobs.record import Attempt, Record, follow_alone, read_follower
 from mswitch.flows.jobs.slurm import Slurm
-from mswitch.flows.stages.stage import job_of_command
+from mswitch.flows.stages.stage import make_command_job
 
 TRAIN = ("--", "train", "--out", "x")
 SBATCH = ("--launcher", "slurm", "--sbatch-option")
@@ -57,12 +57,12 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
     run = str(world.out)
     assert main(["jobs", "adopt", run]) == 0
     world.wait_for_beat()
-    world.wait_for(lambda: follower(world.out))
+    world.wait_for(lambda: read_follower(world.out))
     assert main(["jobs", "show", run]) == 0
     shown = capfd.readouterr().out
     assert f"{run}: running, process " in shown
     assert "followed by  process " in shown
-    first = follower(world.out)
+    first = read_follower(world.out)
     assert main(["jobs", "adopt", run]) == 0
     assert f"{run}: already followed by {first}" in capfd.readouterr().out
     assert main(["jobs", "pause", run]) == 0
@@ -74,7 +74,7 @@ def test_a_job_is_followed_in_the_background_paused_resumed_and_cancelled(world,
     assert main(["jobs", "cancel", run]) == 0
     assert f"{run}: cancelled" in capfd.readouterr().out
     assert not world.lives()
-    world.wait_for(lambda: follower(world.out) is None)
+    world.wait_for(lambda: read_follower(world.out) is None)
     assert main(["jobs", "logs", "--follow", run]) == 0
     assert capfd.readouterr().out.splitlines() == [
         *("process 0: start 1", "saved", "process 0: start 2", "saved"),
@@ -126,13 +126,13 @@ def test_a_directory_without_jobs_has_none(tmp_path, capfd):
 
 def test_which_output_a_command_makes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    job = job_of_command(["evaluate", "--run", "run", "--json"])
+    job = make_command_job(["evaluate", "--run", "run", "--json"])
     assert (job.out, job.marked) == (tmp_path / "run" / "eval", False)
     assert job.argv == ("evaluate", "--run", "run")
     assert job.directory == tmp_path / "run" / ".eval.job"
-    job = job_of_command(["predict", "--run=s3://b/run", "--select"], record=tmp_path / "run")
+    job = make_command_job(["predict", "--run=s3://b/run", "--select"], record=tmp_path / "run")
     assert (job.out, job.marked) == ("s3://b/run/predictions", False)
-    assert job.place == tmp_path / "run" / "predictions"
+    assert job.path == tmp_path / "run" / "predictions"
 
 
 @pytest.mark.parametrize("command", ["resume", "adopt"])
@@ -260,7 +260,7 @@ def test_a_launcher_of_operators_toml_is_given_by_its_name(tmp_path, monkeypatch
 def test_the_output_of_a_job_that_is_followed_between_attempts_is_no_other_s(world, capfd):
     job = world.job("resume-once")
     want(job, world.launcher, "by hand", "ada")
-    with follow_alone(job.place, print, time.sleep):
+    with follow_alone(job.path, print, time.sleep):
         assert main(["jobs", "submit", "--", "train", "--out", str(world.out)]) == 2
     line = f"{world.out} is being made by another job, {job.name(1)} (ada), with another command, "
     assert line in capfd.readouterr().err
@@ -277,4 +277,4 @@ def test_the_output_of_a_job_that_is_followed_between_attempts_is_no_other_s(wor
     ],
 )
 def test_commands_differ_in_options(other, told):
-    assert differences(["train", "--steps=3", "--seed", "1"], other) == told
+    assert describe_differences(["train", "--steps=3", "--seed", "1"], other) == told

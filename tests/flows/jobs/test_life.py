@@ -16,8 +16,8 @@ from mswitch.flows.jobs.life import (
     State,
     Timing,
     classify,
-    next_start,
-    state_of,
+    compute_next_start,
+    decide_state,
 )
 from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm, _Entry
@@ -99,7 +99,7 @@ def record_of(ends, *, counted_after=0, alive=False, intent="run", marked=True, 
 
 def test_budgets():
     def state(ends, **changes):
-        return state_of(record_of(ends, **changes), None, False)
+        return decide_state(record_of(ends, **changes), None, False)
 
     assert state([("resume", 1)] * 100) == State("waiting", "end 100")
     spent = "interrupted 101 times, more than its budget: end 101"
@@ -136,7 +136,7 @@ MARKERS = (None, False, True)
 def test_each_record_is_in_one_state_whatever_is_known_of_process_and_marker(record):
     before = record.as_json()
     for status, marker in itertools.product(STATUSES, MARKERS):
-        name = state_of(record, status, marker).name
+        name = decide_state(record, status, marker).name
         lives = record.alive is not None and status is not None and status.phase != "ended"
         unknown = marker is None if record.alive is None else status is None
         assert (name in ("pending", "running")) == lives
@@ -151,19 +151,19 @@ def test_each_record_is_in_one_state_whatever_is_known_of_process_and_marker(rec
 
 @given(record=RECORDS, marker=st.booleans())
 def test_only_asking_anew_or_a_newer_marker_leads_out_of_a_final_state(record, marker):
-    state = state_of(record, None, marker)
+    state = decide_state(record, None, marker)
     if state.name not in FINAL:
         return
     if record.alive is None:
-        assert {state_of(record, status, marker) for status in STATUSES} == {state}
+        assert {decide_state(record, status, marker) for status in STATUSES} == {state}
     if not marker:
-        assert state_of(record, None, True).name in (state.name, "done")
+        assert decide_state(record, None, True).name in (state.name, "done")
     if state.name in ("paused", "cancelled") and record.intent != "run":
         other = {"pause": "cancel", "cancel": "pause"}[record.intent]
-        ended = state_of(dataclasses.replace(record, intent=other), None, marker).name
+        ended = decide_state(dataclasses.replace(record, intent=other), None, marker).name
         assert ended == {"pause": "paused", "cancel": "cancelled"}[other]
     anew = dataclasses.replace(record, intent="run", counted_after=len(record.attempts))
-    assert record.alive is not None or state_of(anew, None, marker).name in ("waiting", "done")
+    assert record.alive is not None or decide_state(anew, None, marker).name in ("waiting", "done")
 
 
 @given(ends=st.lists(st.integers(0, 1), max_size=PREEMPTIONS + 9), asked=st.integers(0, 50))
@@ -174,9 +174,9 @@ def test_no_sequence_of_interruptions_exceeds_a_budget(ends, asked):
     for number, made in enumerate(ends, 1):
         if number == asked:
             record.counted_after = len(record.attempts)
-        if state_of(record, None, False).name != "waiting":
+        if decide_state(record, None, False).name != "waiting":
             break
-        wait = next_start(record, Timing()) - 1.0
+        wait = compute_next_start(record, Timing()) - 1.0
         assert wait < 0 or Timing.first_wait_secs <= wait <= Timing.longest_wait_secs
         record.attempts.append(Attempt(number, 0.0, 0, ended=1.0, outcome="resume", made=made))
     counted = [attempt.made for attempt in record.attempts[record.counted_after :]]
@@ -207,7 +207,9 @@ def test_a_job_that_waits_in_slurm_has_not_started(monkeypatch, tmp_path):
     job = Job(("x",), tmp_path / "out")
     states = iter(["PENDING", "RUNNING"])
     monkeypatch.setattr(
-        Slurm, "_queue", lambda self: [_Entry("1", next(states), "None", "", START, job.name(1))]
+        Slurm,
+        "_read_queue",
+        lambda self: [_Entry("1", next(states), "None", "", START, job.name(1))],
     )
     statuses = [Slurm().poll(job, 1) for _ in range(2)]
     assert [(one.phase, one.started is None) for one in statuses] == [

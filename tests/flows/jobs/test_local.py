@@ -11,7 +11,7 @@ from job_world import World, ask, write_record
 from processes import is_alive, run_python
 
 from mswitch.flows.jobs.doors import leave, want
-from mswitch.flows.jobs.job import BusyError, Job, all_logs, output_below
+from mswitch.flows.jobs.job import BusyError, Job, read_all_logs, resolve_output
 from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Record, find_records, read_record
 from mswitch.pipelines.errors import UserError
@@ -174,7 +174,7 @@ def test_a_log_is_read_in_pieces(tmp_path, world):
     short = [f"line {number}" for number in range(300_000)]
     text = "\n".join([*short, "x" * 3_000_000, "end", "not complete"])
     job.file(1, ".log").write_text(text)
-    pieces = [lines for lines, _ in all_logs(world.launcher, job, 1)]
+    pieces = [lines for lines, _ in read_all_logs(world.launcher, job, 1)]
     assert len(pieces) > 4
     lines = [line for piece in pieces for line in piece]
     assert (lines[: len(short)], lines[-2:]) == (short, ["end", "not complete"])
@@ -182,7 +182,7 @@ def test_a_log_is_read_in_pieces(tmp_path, world):
 
 
 def all_lines(world, job):
-    return [line for lines, _ in all_logs(world.launcher, job, 1) for line in lines]
+    return [line for lines, _ in read_all_logs(world.launcher, job, 1) for line in lines]
 
 
 def test_the_last_line_of_a_log_is_read_once_it_is_complete_or_the_attempt_is_over(world):
@@ -202,8 +202,8 @@ def test_the_last_line_of_a_log_is_read_once_it_is_complete_or_the_attempt_is_ov
 )
 def test_a_name_cannot_lead_out_of_the_storage(tmp_path, name):
     with pytest.raises(UserError, match="cannot be the name of a run"):
-        output_below(tmp_path, name)
-    assert output_below(tmp_path, "mt5-base.seed_0") == tmp_path / "mt5-base.seed_0"
+        resolve_output(tmp_path, name)
+    assert resolve_output(tmp_path, "mt5-base.seed_0") == tmp_path / "mt5-base.seed_0"
 
 
 def test_records_are_found_below_a_directory(tmp_path):
@@ -233,7 +233,7 @@ def test_a_start_that_the_scheduler_forgets_is_kept(world, monkeypatch):
 
     monkeypatch.setattr(Local, "poll", forgets)
     assert world.run(job).outcome == "done"
-    assert read_record(job.place).last.started == polls[0]
+    assert read_record(job.path).last.started == polls[0]
 
 
 def test_attempts_that_left_nothing_are_counted_where_the_record_was_removed(world):

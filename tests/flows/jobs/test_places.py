@@ -155,7 +155,7 @@ def test_who_waits_for_a_place_looks_once_how_far_the_job_is_and_keeps_nobody_wa
 
 @pytest.mark.parametrize("text", ["null", "3", "[1]", '["/dev/null/a"]', "\0\0"])
 def test_what_no_training_holds_takes_no_place(worlds, tmp_path, text):
-    file = places._places_file()
+    file = places._locate_places_file()
     assert str(tmp_path) in str(file)
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -169,4 +169,4 @@ def test_a_list_of_places_that_cannot_be_kept_is_named(worlds, monkeypatch):
     with pytest.raises(Unreachable, match=r"/dev/null/mswitch .*set XDG_STATE_HOME"):
         take_place(training(worlds[0]), worlds[0].out, 1)
     monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    assert places._places_file().is_absolute()
+    assert places._locate_places_file().is_absolute()

@@ -7,8 +7,8 @@ from job_world import write_record
 
 from mswitch.flows.jobs.job import Job
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect.corpora import build_job
-from mswitch.flows.prefect.flows.append_crawl import has_dump, options_of_build
+from mswitch.flows.prefect.corpora import make_build_job
+from mswitch.flows.prefect.flows.append_crawl import has_dump, read_build_options
 from mswitch.flows.prefect.flows.examples import check_limit
 from mswitch.flows.prefect.operators_toml import Dataflow, Operators
 from mswitch.pipelines.errors import UserError
@@ -46,16 +46,16 @@ def test_a_corpus_knows_the_dumps_it_has(tmp_path):
 def test_an_addition_takes_the_options_of_the_build(tmp_path):
     out = tmp_path / "corpus"
     with pytest.raises(UserError, match="was not built by flow corpus"):
-        options_of_build(out)
+        read_build_options(out)
     words = ("--input=a.gz", f"--out={out}", "--min-lines=1", "--languages=de", "--append")
     job = Job(("corpus", "build", *words, "--", "--project=p"), out)
     write_record(Record(job, {"launcher": "local"}))
 
-    assert options_of_build(out) == ["--min-lines=1", "--languages=de"]
+    assert read_build_options(out) == ["--min-lines=1", "--languages=de"]
     by_hand = Job(("corpus", "build", "--input", "a.gz", "--out", str(out)), out)
     write_record(Record(by_hand, {"launcher": "local"}))
     with pytest.raises(UserError, match="was not built by flow corpus"):
-        options_of_build(out)
+        read_build_options(out)
 
 
 def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
@@ -64,12 +64,12 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
     with pytest.raises(
         UserError, match=r"dataflow needs storage and options in \[dataflow\] of op"
     ):
-        build_job(["gs://b/x"], place, options, Operators(), append=False)
+        make_build_job(["gs://b/x"], place, options, Operators(), append=False)
     dataflow = Dataflow(storage="gs://b/mswitch/", options=("--project=p",))
     operators = Operators(storage=tmp_path, dataflow=dataflow)
     assert operators.output("corpora", "a") == place
-    job = build_job(["gs://b/x"], place, options, operators, append=False)
-    assert (job.out, job.place) == ("gs://b/mswitch/corpora/a", place)
+    job = make_build_job(["gs://b/x"], place, options, operators, append=False)
+    assert (job.out, job.path) == ("gs://b/mswitch/corpora/a", place)
     out = "--out=gs://b/mswitch/corpora/a"
     assert job.argv[2:] == ("--input=gs://b/x", out, *options, "--", "--project=p")
 
@@ -77,4 +77,4 @@ def test_a_build_on_dataflow_goes_to_its_bucket_and_is_found_there(tmp_path):
 
     assert read_record(place).job == job
     assert operators.output("corpora", "a") == job.out
-    assert options_of_build(place) == options
+    assert read_build_options(place) == options

@@ -18,7 +18,7 @@ from mswitch.flows.prefect.cost import ASSUMED_UTILIZATION, CostGuard, OverBudge
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators, Price
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.models.config import EvaluateConfig
 from mswitch.models.nn.flops import count_training_step_flops
 from mswitch.models.presets import preset
@@ -79,7 +79,7 @@ def train_some(
 
 def test_hours_of_all_attempts_and_hosts_are_added_up(operators, planned, tmp_path):
     settings = dataclasses.replace(SETTINGS, hosts=2)
-    train = training(planned[0], settings, tmp_path)
+    train = make_training_job(planned[0], settings, tmp_path)
     recorded(train, held(1.5), held(0.5, 2, outcome="resume"), Attempt(3, 0.0, 0))
     recorded(planned[0].evaluation(tmp_path, EvaluateConfig(), watch=False), held(0.25))
 
@@ -88,12 +88,12 @@ def test_hours_of_all_attempts_and_hosts_are_added_up(operators, planned, tmp_pa
 
 def test_an_attempt_that_lives_costs_until_now(operators, planned, tmp_path):
     started = time.time() - HOUR
-    recorded(training(planned[0], SETTINGS, tmp_path), Attempt(1, 0.0, 0, started=started))
+    recorded(make_training_job(planned[0], SETTINGS, tmp_path), Attempt(1, 0.0, 0, started=started))
     assert guard_of(operators, planned).spent() == pytest.approx(2.0, rel=1e-3)
 
 
 def test_what_was_spent_stays_spent_when_an_option_changes(operators, planned, tmp_path):
-    before = training(planned[0], SETTINGS, tmp_path)
+    before = make_training_job(planned[0], SETTINGS, tmp_path)
     recorded(before, held(10, outcome="resume"))
     changed = dataclasses.replace(before, argv=(*before.argv, "--remat=layers"))
     ask(changed, Local(), "run", "a flow run")
@@ -102,7 +102,7 @@ def test_what_was_spent_stays_spent_when_an_option_changes(operators, planned, t
 
 
 def test_a_job_of_a_launcher_without_a_price_costs_nothing_that_is_known(planned, tmp_path):
-    recorded(training(planned[0], SETTINGS, tmp_path), held(3))
+    recorded(make_training_job(planned[0], SETTINGS, tmp_path), held(3))
     other = Operators(
         storage=tmp_path,
         launchers={"gpu": {"launcher": "slurm"}},
@@ -116,7 +116,7 @@ def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operat
     model = dataclasses.replace(preset("mt5-tiny").model, vocabulary_size=512)
     flops = count_training_step_flops(model, CONFIG.rows, 64, 32)
 
-    usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).to_come()
+    usd, basis = guard_of(operators, planned[:1], price=price, hosts=2).estimate_rest()
 
     secs = CONFIG.steps * flops / (197e12 * ASSUMED_UTILIZATION)
     assert usd == pytest.approx(secs / HOUR * 2 * 4)
@@ -125,7 +125,7 @@ def test_before_anything_is_measured_the_peak_rate_says_what_a_step_takes(operat
 
 
 def test_without_a_chip_and_a_like_run_there_is_no_estimate(operators, planned):
-    usd, basis = guard_of(operators, planned).to_come()
+    usd, basis = guard_of(operators, planned).estimate_rest()
     assert usd is None
     assert basis.startswith("mt5-tiny: 400 steps of unknown time; mswitch-tiny")
 
@@ -134,9 +134,9 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
     others = {"seed": 7, "steps": 900, "evaluations": 3}
     like = Planned(tmp_path / "like", "mt5-tiny", dataclasses.replace(CONFIG, **others), "all")
     train_some(like, tmp_path, 30, 0.5)
-    recorded(training(like, SETTINGS, tmp_path), held(1))
+    recorded(make_training_job(like, SETTINGS, tmp_path), held(1))
 
-    usd, basis = guard_of(operators, planned[:1]).to_come()
+    usd, basis = guard_of(operators, planned[:1]).estimate_rest()
     assert usd == pytest.approx(400 * 0.5 / HOUR * 2)
     assert basis == f"mt5-tiny: 400 steps of 0.5 s, as measured in {like.out}"
 
@@ -148,26 +148,26 @@ def test_a_like_run_on_the_same_launcher_says_what_a_step_takes(operators, plann
         (like, 19, {}),  # too few steps
     ):
         train_some(unlike, tmp_path, steps, 0.5, **model)
-        assert guard_of(operators, planned[:1]).to_come()[0] is None
-    assert guard_of(operators, planned[:1], hosts=2).to_come()[0] is None
+        assert guard_of(operators, planned[:1]).estimate_rest()[0] is None
+    assert guard_of(operators, planned[:1], hosts=2).estimate_rest()[0] is None
 
 
 def test_measured_steps_take_the_place_of_the_estimate(operators, planned, tmp_path):
     price = Price(host_hour=1.0, chip="TPU v5e")
     train_some(planned[0], tmp_path, 100, 3.0)
 
-    usd, basis = guard_of(operators, planned[:1], price=price).to_come()
+    usd, basis = guard_of(operators, planned[:1], price=price).estimate_rest()
 
     assert usd == pytest.approx(300 * 3.0 / HOUR)
     assert basis == "mt5-tiny: 300 steps of 3 s, as measured"
     train_some(planned[0], tmp_path, 400, 3.0)
-    assert guard_of(operators, planned[:1], price=price).to_come() == (0.0, "")
+    assert guard_of(operators, planned[:1], price=price).estimate_rest() == (0.0, "")
 
 
 def test_at_the_limit_nothing_more_is_computed_and_a_note_says_how_far_it_is(
     operators, planned, tmp_path
 ):
-    recorded(training(planned[0], SETTINGS, tmp_path), held(2))
+    recorded(make_training_job(planned[0], SETTINGS, tmp_path), held(2))
     assert guard_of(operators, planned).refuse() is None
     assert guard_of(operators, planned, limit=4.01).refuse() is None
     refused = guard_of(operators, planned, limit=4.0).refuse()
@@ -236,7 +236,7 @@ def test_who_has_spent_all_is_asked_unless_nothing_is_left(
 ):
     person = Person(monkeypatch, ("yes", 6.0))
     one = planned[0]
-    recorded(training(one, SETTINGS, tmp_path), held(2))
+    recorded(make_training_job(one, SETTINGS, tmp_path), held(2))
     one.out.mkdir()
     (one.out / "_COMPLETED").touch()
     watched = one.evaluation(tmp_path, EvaluateConfig(), watch=True)
@@ -271,7 +271,7 @@ def test_predictions_of_a_fine_tuned_run_cost_too(operators, planned, tmp_path):
 
 def test_runs_show_what_they_cost(tmp_path, planned, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    recorded(training(planned[0], SETTINGS, tmp_path), held(1.5, outcome="failed"))
+    recorded(make_training_job(planned[0], SETTINGS, tmp_path), held(1.5, outcome="failed"))
     assert main(["jobs", "list", "."]) == 0
     assert "1.50         -" in capsys.readouterr().out
     assert main(["jobs", "show", "mt5-tiny"]) == 0

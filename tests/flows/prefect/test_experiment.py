@@ -13,7 +13,7 @@ from mswitch.flows.jobs.local import Local
 from mswitch.flows.jobs.record import Attempt, Record
 from mswitch.flows.jobs.slurm import Slurm
 from mswitch.flows.prefect import trainings
-from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, sides
+from mswitch.flows.prefect.flows.experiment import plan_reports, plan_runs, split_sides
 from mswitch.flows.prefect.form_defaults import ExperimentSettings, PairSettings
 from mswitch.flows.prefect.operators_toml import Operators
 from mswitch.flows.prefect.planned import Planned
@@ -44,7 +44,7 @@ def test_each_preset_is_trained_with_each_seed_on_each_mixture(operators):
     # With the first seed alone, every comparison can be made.
     assert [one.config.seed for one in planned] == [0] * 6 + [1] * 6
     # All candidates are compared with the baseline.
-    baselines, candidates = sides(planned, "mt5-tiny")
+    baselines, candidates = split_sides(planned, "mt5-tiny")
     assert {out.name.partition("-seed-")[0] for out in baselines} == {"mt5-tiny"}
     assert [len(baselines), len(candidates)] == [4, 8]
 

@@ -19,12 +19,12 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
 from mswitch.flows.jobs import doors
 from mswitch.flows.jobs.job import Job, Status, Unreachable
 from mswitch.flows.jobs.local import Local
-from mswitch.flows.jobs.record import follower, read_record
+from mswitch.flows.jobs.record import read_follower, read_record
 from mswitch.flows.prefect import follow as following
 from mswitch.flows.prefect.follow import follow
 from mswitch.flows.prefect.form_fields import JobCancelledError
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, owner_of
+from mswitch.flows.prefect.owners import cancel_jobs, name_owner
 from mswitch.pipelines.progress import lines_to
 
 
@@ -67,7 +67,7 @@ def follow_twice(runs: FlowRuns):
     first = runs.start()
     runs.world.wait_for_beat()
     second = runs.start()
-    runs.world.wait_for(lambda: read_record(runs.world.out).owner == owner_of(second[0]))
+    runs.world.wait_for(lambda: read_record(runs.world.out).owner == name_owner(second[0]))
     return first, second
 
 
@@ -80,7 +80,7 @@ def test_the_one_that_waited_takes_over(runs, state, end):
     runs.states[first] = StateType(state)
     with pytest.raises(end):
         one.result(20)
-    runs.world.wait_for(lambda: follower(runs.world.out))
+    runs.world.wait_for(lambda: read_follower(runs.world.out))
     runs.world.wait_for_beat()
     assert len(runs.world.pids()) == 1
     # Nobody else shares it now.
@@ -131,7 +131,7 @@ def test_another_job_of_an_output_waits_and_says_for_whom(runs, cancelled):
         runs.states[second] = StateType.CANCELLING
         with pytest.raises(JobCancelledError):
             other.result(20)
-    assert runs.world.record.owner == owner_of(first)
+    assert runs.world.record.owner == name_owner(first)
     (runs.world.out / "go").touch()
     one.result(20)
     if not cancelled:
@@ -155,7 +155,7 @@ def test_a_flow_run_asks_again_if_another_job_got_the_output_before_it_followed(
     (runs.world.out / "go").touch()
     work.result(20)
     assert taken == ["other"]
-    assert runs.world.record.wanted_by == [owner_of(run)]
+    assert runs.world.record.wanted_by == [name_owner(run)]
 
 
 @pytest.mark.parametrize("slow", [True, False])
@@ -238,4 +238,4 @@ def test_a_job_is_asked_for_once_its_scheduler_answers(
     with pytest.raises(JobCancelledError) if cancelled else contextlib.nullcontext():
         follow(job, launcher)
     assert not silent
-    assert read_record(job.place).intent == ("cancel" if cancelled else "run")
+    assert read_record(job.path).intent == ("cancel" if cancelled else "run")

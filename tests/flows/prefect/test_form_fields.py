@@ -14,7 +14,7 @@ from prefect.utilities.schema_tools.validation import (
     validate,
 )
 
-from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, schema_of
+from mswitch.flows.prefect.deploy.deployments import DEPLOYMENTS, make_schema
 from mswitch.flows.prefect.form_defaults import (
     DEFAULTS,
     CorpusSettings,
@@ -23,14 +23,14 @@ from mswitch.flows.prefect.form_defaults import (
 )
 from mswitch.flows.prefect.form_fields import (
     JobCancelledError,
-    flat_name,
-    leaves,
+    flatten_name,
+    list_leaves,
+    list_old_names,
     make_settings,
-    old_names,
     with_settings,
 )
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.stages.stage import options_of
+from mswitch.flows.stages.stage import list_options
 from mswitch.models.config import EvaluateConfig, PredictConfig, TrainConfig, TuningConfig
 from mswitch.pipelines.config_checks import _find_constraints
 from mswitch.pipelines.corpus.config import CorpusConfig
@@ -47,7 +47,7 @@ each_form = pytest.mark.parametrize("form", FORMS, ids=lambda one: one.name)
 @functools.cache
 def schema_with_launchers(name: str) -> dict[str, Any]:
     operators = Operators(launchers={"here": {"launcher": "local"}})
-    return preprocess_schema(schema_of(BY_NAME[name], operators))
+    return preprocess_schema(make_schema(BY_NAME[name], operators))
 
 
 def check(form: Any, **values: Any) -> None:
@@ -68,7 +68,7 @@ def fields(schema: dict[str, Any], form: dict[str, Any]) -> Iterator[dict[str, A
 
 @each_form
 def test_a_form_begins_with_everyday_fields_and_draws_all_well(form):
-    schema = schema_of(form, Operators())
+    schema = make_schema(form, Operators())
 
     assert len(schema["properties"]) <= (15 if form.flow.name == "experiment" else 14)
     assert 6 <= len(form.settings.everyday) <= 12
@@ -98,9 +98,9 @@ def test_a_deployment_has_values_that_its_form_takes_and_mean_its_settings(form)
 @each_form
 def test_what_is_out_of_bounds_is_refused_by_both(form):
     schema = schema_with_launchers(form.name)
-    for place, leaf in leaves(form.settings).items():
+    for place, leaf in list_leaves(form.settings).items():
         group, _, field = place.rpartition(".")
-        name, nested = flat_name(place), group and place not in form.settings.everyday
+        name, nested = flatten_name(place), group and place not in form.settings.everyday
         drawn = schema["definitions"][group]["properties"] if nested else schema["properties"]
         bounds, choices = _find_constraints(leaf.hint)
         for value in (*limits(bounds, Ge | Le, 0), *choices):
@@ -145,9 +145,9 @@ def test_what_is_given_of_a_group_is_merged_with_the_defaults():
 
 @each_form
 def test_names_of_fields_before_there_were_groups_are_understood(form):
-    kind, old = type(form.settings), old_names(form.settings)
+    kind, old = type(form.settings), list_old_names(form.settings)
     changes = {"batch_size": 64, "evaluate_dtype": "float32", "report_resamples": 200}
-    known = leaves(form.settings)
+    known = list_leaves(form.settings)
     values = {name: changes.get(name, known[place].value) for name, place in old.items()}
     groups: dict[str, dict[str, Any]] = {}
     for name, place in old.items():
@@ -223,7 +223,7 @@ def parsed(config: Any) -> Any:
     def command(*, config: Annotated[kind, Parameter(name="*")] = kind()) -> Any:  # noqa: B008
         return config
 
-    return app(options_of(config), exit_on_error=False)
+    return app(list_options(config), exit_on_error=False)
 
 
 CONFIGS = [
@@ -251,5 +251,5 @@ def test_options_mean_the_settings_they_were_made_of(config):
 @pytest.mark.parametrize("value", ["--out=/etc", "a b; rm -rf /", "$(id)", "-h"])
 def test_a_value_stays_one_word_that_is_no_option_of_its_own(value):
     config = CorpusConfig(languages=("de",), field=(f"url={value}",))
-    assert f"--field=url={value}" in options_of(config)
+    assert f"--field=url={value}" in list_options(config)
     assert parsed(config).field == (f"url={value}",)

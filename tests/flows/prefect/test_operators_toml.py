@@ -18,18 +18,18 @@ from mswitch.flows.prefect.deploy import serve
 from mswitch.flows.prefect.deploy.apply import deploy
 from mswitch.flows.prefect.deploy.deployments import (
     DEPLOYMENTS,
-    further_of,
-    job_variables,
-    schedules_of,
-    tags_of,
+    find_further,
+    list_schedules,
+    list_tags,
+    make_job_variables,
 )
 from mswitch.flows.prefect.flows import refresh as refresh_flow
-from mswitch.flows.prefect.flows.refresh import previous_pair
+from mswitch.flows.prefect.flows.refresh import find_previous_pair
 from mswitch.flows.prefect.form_defaults import RefreshSettings
 from mswitch.flows.prefect.operators_toml import (
     VARIABLE,
     Operators,
-    deployment_path,
+    make_deployment_path,
     read_operators,
 )
 from mswitch.pipelines.errors import UserError
@@ -127,7 +127,7 @@ def deployed(name: str, operators: Operators, *present: tuple[str, bool, str | N
         DeploymentSchedule(schedule=CronSchedule(cron=cron), active=active, slug=slug)
         for cron, active, slug in present
     ]
-    made = schedules_of(deployment, operators, there)
+    made = list_schedules(deployment, operators, there)
     return [(one.schedule.cron, one.active, one.slug) for one in made]
 
 
@@ -215,7 +215,7 @@ def test_an_exported_address_does_not_lead_elsewhere(monkeypatch):
     given: dict[str, str] = {}
     monkeypatch.setenv("PREFECT_API_URL", "http://elsewhere.test/api")
     monkeypatch.setattr(serve.subprocess, "Popen", lambda words, env: given.update(env))
-    serve._prefect(Operators(), "worker", "start")
+    serve._start_prefect(Operators(), "worker", "start")
     assert given["PREFECT_API_URL"] == str(Operators().server)
 
 
@@ -223,9 +223,9 @@ def test_a_deployment_has_owner_tags_and_environment(tmp_path):
     text = '[deployments."report-pair"]\nowner = "ana"\ntags = ["x"]\nenvironment = {A = "1"}'
     operators = read_operators(written(tmp_path, text))
     pair, *_ = [one for one in DEPLOYMENTS if one.name == "report-pair"]
-    assert tags_of(pair, operators) == ["mswitch", "owner:ana", "x"]
-    given = job_variables(None, further_of(pair, operators))["env"]
-    assert given == job_variables(None)["env"] | {"A": "1"}
+    assert list_tags(pair, operators) == ["mswitch", "owner:ana", "x"]
+    given = make_job_variables(None, find_further(pair, operators))["env"]
+    assert given == make_job_variables(None)["env"] | {"A": "1"}
     wrong = read_operators(written(tmp_path, '[deployments."report"]\nowner = "ana"'))
     with pytest.raises(UserError, match=r"'report'.* names no deployment: choose among corpus-"):
         deploy(wrong, None, write=False)
@@ -242,10 +242,10 @@ def test_pages_are_linked_where_they_are_served(tmp_path):
 
 
 def test_a_deployment_is_found_by_its_name():
-    assert deployment_path("append-crawl-monthly") == "append-crawl/append-crawl-monthly"
-    assert deployment_path("mine/own") == "mine/own"
+    assert make_deployment_path("append-crawl-monthly") == "append-crawl/append-crawl-monthly"
+    assert make_deployment_path("mine/own") == "mine/own"
     for one in DEPLOYMENTS:
-        assert deployment_path(one.name) == f"{one.flow.name}/{one.name}"
+        assert make_deployment_path(one.name) == f"{one.flow.name}/{one.name}"
 
 
 @pytest.mark.parametrize("name", ["{date}", "mc4-{dump}_{date}", "a"])
@@ -257,7 +257,7 @@ def previous(tmp_path, template: str, name: str, *finished: str) -> str:
     for pair in finished:
         (tmp_path / "pairs" / pair / "report").mkdir(parents=True, exist_ok=True)
         (tmp_path / "pairs" / pair / "report" / "_COMPLETED").touch()
-    return previous_pair(tmp_path, template, name)
+    return find_previous_pair(tmp_path, template, name)
 
 
 def test_a_night_begins_with_the_pair_before_it(tmp_path):

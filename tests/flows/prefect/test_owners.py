@@ -7,13 +7,13 @@ import pytest
 from prefect.client.schemas.objects import CreatedBy, FlowRun
 
 from mswitch.flows.prefect import owners
-from mswitch.flows.prefect.owners import flow_run_of, owner_of
+from mswitch.flows.prefect.owners import name_owner, parse_flow_run_id
 
 
 def test_the_owner_of_a_job_is_its_flow_run_or_a_person():
     run = uuid4()
-    assert flow_run_of(owner_of(run)) == run
-    assert flow_run_of("ada") is None
+    assert parse_flow_run_id(name_owner(run)) == run
+    assert parse_flow_run_id("ada") is None
 
 
 @pytest.mark.parametrize(
@@ -35,4 +35,4 @@ def test_who_started_a_flow_run(monkeypatch, known, said):
     monkeypatch.setattr(owners, "FlowRunContext", context)
     monkeypatch.setattr(owners, "this_deployment", SimpleNamespace(name="pair"))
     monkeypatch.setattr(owners, "this_flow_run", SimpleNamespace(flow_name="flow"))
-    assert owners.started_by() == said
+    assert owners.describe_starter() == said

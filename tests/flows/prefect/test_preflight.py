@@ -12,13 +12,13 @@ from mswitch.flows.jobs.local import Local
 from mswitch.flows.prefect import begin_with, preflight
 from mswitch.flows.prefect.form_defaults import PairSettings
 from mswitch.flows.prefect.operators_toml import Operators, Price
-from mswitch.flows.prefect.planned import Planned, training
+from mswitch.flows.prefect.planned import Planned, make_training_job
 from mswitch.flows.prefect.preflight import (
     check_capacity,
     check_disk,
     check_trainings,
-    checkpoint_bytes,
-    missing_bytes,
+    count_checkpoint_bytes,
+    count_missing_bytes,
 )
 from mswitch.flows.stages import disk_needed
 from mswitch.models.config import TrainConfig
@@ -114,7 +114,7 @@ def test_evaluations_at_even_distances_are_counted(planned, examples):
     config = dataclasses.replace(SETTINGS.training, evaluations=2, eval_every=4)
     one = dataclasses.replace(planned[0], config=config)
     check(SETTINGS, [one], examples)
-    assert missing_bytes(one, 500) == 101 * checkpoint_bytes(one, 500)
+    assert count_missing_bytes(one, 500) == 101 * count_checkpoint_bytes(one, 500)
 
 
 def test_a_model_is_not_compared_with_itself(planned, examples):
@@ -148,7 +148,7 @@ def write_run(run, made_of, finished=True, **changes):
 
 
 def continued(planned, origin, examples):
-    return begin_with.going_on._task.fn.__wrapped__(planned, origin, examples)
+    return begin_with.add_origin._task.fn.__wrapped__(planned, origin, examples)
 
 
 def test_a_training_goes_on_from_where_it_began(planned, examples, tmp_path):
@@ -156,7 +156,7 @@ def test_a_training_goes_on_from_where_it_began(planned, examples, tmp_path):
     origin = write_run(tmp_path / "origin", examples, examples={"config_hash": "smaller"})
     one = continued(planned[1], origin, examples)
     assert one.origin == (origin, 400)
-    job = training(one, SETTINGS, examples)
+    job = make_training_job(one, SETTINGS, examples)
     assert job.argv[0] == "finetune"
     words = {f"--from={origin}", "--step=400", "--keep-moments", f"--tasks={examples}"}
     rate = preset("mswitch-tiny").model.dropout_rate
@@ -211,28 +211,28 @@ def test_a_checkpoint_has_parameters_and_moments():
     adamw = Planned(SETTINGS, "mt5-tiny", TrainConfig(optimizer="adamw"), "mswitch")
     sparse = Planned(SETTINGS, "mswitch-tiny", TrainConfig(), "mswitch")
 
-    assert 2.9 < checkpoint_bytes(adamw, 512) / checkpoint_bytes(adafactor, 512) < 3
-    assert checkpoint_bytes(sparse, 512) > 1.5 * checkpoint_bytes(adafactor, 512)
+    assert 2.9 < count_checkpoint_bytes(adamw, 512) / count_checkpoint_bytes(adafactor, 512) < 3
+    assert count_checkpoint_bytes(sparse, 512) > 1.5 * count_checkpoint_bytes(adafactor, 512)
     # The vocabulary counts: embedding and logits.
-    more = checkpoint_bytes(adafactor, 1024) - checkpoint_bytes(adafactor, 512)
+    more = count_checkpoint_bytes(adafactor, 1024) - count_checkpoint_bytes(adafactor, 512)
     width = preflight.preset("mt5-tiny").model.d_model
     assert 2 * 512 * width * 4 <= more < 1.1 * 2 * 512 * width * 4
 
 
 def test_checkpoints_that_are_there_need_no_more_room(planned):
     one = planned[0]
-    size = checkpoint_bytes(one, 512)
-    assert missing_bytes(one, 512) == 17 * size
+    size = count_checkpoint_bytes(one, 512)
+    assert count_missing_bytes(one, 512) == 17 * size
     for step in (7, 400):
         (one.out / "checkpoints" / str(step)).mkdir(parents=True)
     (one.out / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir()
-    assert missing_bytes(one, 512) == 15 * size
+    assert count_missing_bytes(one, 512) == 15 * size
     (one.out / "_COMPLETED").touch()
     described = {"train": {"steps": one.config.steps}}
     (one.out / "config.json").write_text(json.dumps(described))
-    assert missing_bytes(one, 512) == 0
+    assert count_missing_bytes(one, 512) == 0
     longer = dataclasses.replace(one.config, steps=2 * one.config.steps)
-    assert missing_bytes(dataclasses.replace(one, config=longer), 512) > 0
+    assert count_missing_bytes(dataclasses.replace(one, config=longer), 512) > 0
 
 
 def test_a_scheduler_that_does_not_answer_refuses_nothing(tmp_path, capsys):

@@ -19,10 +19,10 @@ from prefect.server.utilities.user_templates import render_user_template_sync
 from mswitch.flows.jobs.doors import leave, want
 from mswitch.flows.jobs.job import Job, Status
 from mswitch.flows.jobs.record import Attempt, follow_alone, read_record
-from mswitch.flows.prefect.deploy.notifications import SEVERITIES, automations
+from mswitch.flows.prefect.deploy.notifications import SEVERITIES, make_automations
 from mswitch.flows.prefect.flows import reconcile as reconciling
 from mswitch.flows.prefect.operators_toml import Operators
-from mswitch.flows.prefect.owners import cancel_jobs, crash_hook, owner_of
+from mswitch.flows.prefect.owners import cancel_jobs, crash_hook, name_owner
 from mswitch.flows.prefect.stalled_jobs import STALLED, report_stall
 
 
@@ -91,7 +91,7 @@ def test_what_a_person_asks_for_after_the_scan_is_not_replaced(launched, tmp_pat
 def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path, server):
     launcher, events = launched
     run, other = flow_run(StateType.FAILED), flow_run(StateType.RUNNING)
-    wanted_by = [owner_of(one) for one in (other.id, uuid4(), run.id)]
+    wanted_by = [name_owner(one) for one in (other.id, uuid4(), run.id)]
 
     def read(run_id: UUID) -> FlowRun:
         if run_id != other.id:
@@ -102,7 +102,7 @@ def test_the_job_of_a_flow_run_that_ended_is_left_to_another(launched, tmp_path,
     reconciling.settle(record(tmp_path, run, wanted_by=wanted_by), run)
 
     after = read_record(tmp_path / "run")
-    assert (after.owner, after.wanted_by) == (owner_of(other.id), [owner_of(other.id)])
+    assert (after.owner, after.wanted_by) == (name_owner(other.id), [name_owner(other.id)])
     assert not events
     assert not launcher.stopped
 
@@ -129,7 +129,7 @@ def test_a_crashed_flow_run_is_started_again_unless_a_person_paused_its_job(
     assert again == [run, run]
     # It had asked for no job yet.
     reconciling.revive(
-        run, [dataclasses.replace(made, wanted_by=[owner_of(uuid4())], intent="cancel")]
+        run, [dataclasses.replace(made, wanted_by=[name_owner(uuid4())], intent="cancel")]
     )
     assert again == [run, run, run]
 
@@ -182,7 +182,9 @@ def test_a_crash_is_said_in_words(count, after, server):
 def test_a_message_that_comes_too_late_is_empty_and_so_not_sent(name, state, sent):
     """As those of a server that was restarted, which keeps them for 15 minutes."""
     [one] = [
-        made for made in automations(dict.fromkeys(SEVERITIES, uuid4())) if made.name.endswith(name)
+        made
+        for made in make_automations(dict.fromkeys(SEVERITIES, uuid4()))
+        if made.name.endswith(name)
     ]
     [action] = one.actions
     run = FlowRun(flow_id=uuid4(), name="owl", run_count=3)
@@ -209,7 +211,7 @@ def test_flow_runs_are_lost_that_crashed_or_got_no_process(server):
         runs.append(FlowRun(flow_id=uuid4(), state=state))
     server(read_flow_runs=lambda **_: runs)
 
-    lost = reconciling.lost_flow_runs()
+    lost = reconciling.find_lost_flow_runs()
 
     assert lost == [run for run, wanted in zip(runs, ages.values(), strict=True) if wanted]
 

@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import StateType
 from processes import end, start_mswitch
 
 from mswitch.flows.jobs.record import Record, read_record
-from mswitch.flows.prefect.show import key_of
+from mswitch.flows.prefect.show import make_key
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(1500)]
 
@@ -187,7 +187,7 @@ def test_an_experiment_shares_its_runs(server):
     for mixture, alpha in (("mswitch", 0.3), ("mc4.alpha.0.7", 0.7)):
         report = server.storage / "experiments" / "second" / mixture / "report.json"
         assert json.loads(report.read_text())["method"]["mixture"]["alpha"] == alpha
-        assert f"report-second-{key_of(mixture)}" in server.artifacts("markdown")
+        assert f"report-second-{make_key(mixture)}" in server.artifacts("markdown")
 
 
 def most_at_a_time(runs: list[Path]) -> int:

@@ -123,7 +123,7 @@ def test_a_training_that_fails_says_why_though_no_scheduler_answers(tmp_path, mo
     monkeypatch.setattr(trainings, "this_flow_run", SimpleNamespace(id=str(uuid4())))
     made = trainings_of(runs, tmp_path / "report")
     for one in made.planned:
-        made.evaluations[one.place] = Failed()
+        made.evaluations[one.path] = Failed()
         write_record(Record(made._evaluation(one, watch=True), Local().profile))
 
     with pytest.raises(UserError, match="the loss is not a number"):

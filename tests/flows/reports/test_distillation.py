@@ -273,7 +273,7 @@ def test_what_cannot_be_compared_is_refused(runs, student, long, tmp_path):
         ),
         ([student, made("twin")], [], r"are the same model with the same seed \(0\) and teacher"),
         ([student], [dense], "are both"),
-        ([student], [short], "for 1,262 steps, and .* for 2,000 together: train it with --steps"),
+        ([student], [short], "for 1,262 steps, but .* for 2,000 together: train it with --steps"),
         ([student], [wide], r"--long-baseline .*wide differ in model.d_model \(768 and 1024\)"),
         ([student], [long, wide], "differ in more than their seed .* one model as --long-baseline"),
     ]

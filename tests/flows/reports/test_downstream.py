@@ -319,7 +319,7 @@ REFUSED = [
     ([{}, {"origin": None}], {}, "did not begin with another run"),
     ([{"origin": n} for n in (1, 2, 3)], {}, "from the steps of pretraining"),
     ([{}], {"task": "none"}, "has no predictions of none: choose among toy"),
-    ([{}], {"split": "validation"}, r"no predictions of validation \(test is there\)"),
+    ([{}], {"split": "validation"}, r"no predictions of validation \(only test\)"),
     ([{"seed": 0}, {"seed": 1}], {}, r"with the seeds \[0\] and \[0, 1\]: give runs with the same"),
     ([{"seed": 2, "origin": 1}, {"seed": 2, "origin": 1}], {}, "both fine-tuned from step 1: give"),
     ([{"seed": 0}, {"seed": 2}], BOTH, r"with the seeds \[0, 1\] and \[0, 2\]: give runs with the"),
@@ -377,7 +377,7 @@ def test_a_run_without_usable_predictions_is_refused(tmp_path):
     refused("cannot read toy/test-160-labels.parquet as Parquet: remove .* mswitch predict again")
     path.write_bytes(whole)
     (sparse / "selected.json").write_text('{"step": 80, "values": {}}')
-    refused("predicted test with step 160, and step 80 is selected")
+    refused("predicted test with step 160, but step 80 is selected")
     (sparse / "predictions" / "other").mkdir()
     refused("has predictions of other, toy: choose by --task")
     (sparse / "_COMPLETED").unlink()

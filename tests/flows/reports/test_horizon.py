@@ -73,7 +73,7 @@ def test_an_early_horizon_has_a_bound_where_a_run_of_its_length_may_measure_more
     assert first["pooled_censored"] == "lower"
     assert first["pooled_step_speedup"] < 3
     note = full.html.split('id="horizons-h"')[1].split("</figcaption>")[0]
-    assert "where “&gt;” marks a bound here, it may measure more" in note
+    assert "if “&gt;” marks a bound here, it may measure more" in note
 
 
 @pytest.mark.parametrize(
