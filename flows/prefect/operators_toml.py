@@ -341,6 +341,6 @@ def describe_problem(error: ValidationError, *place: str) -> str:
         case "missing":
             return f"{where}: is missing, add it"
         case "value_error":
-            return f"{where}: {first['ctx']['error']}"
+            return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     message = re.sub("^(Input|String) should", "must", first["msg"])
     return f"{where}: {message}, and is {first['input']!r}"
