@@ -23,7 +23,7 @@ from mswitch.pipelines.progress import say
 STAGE = "report index"
 PAGE, DATA = "index.html", "index.json"
 REPORT, DOWNSTREAM = "report.json", "downstream.json"
-#: Reports read at the same time: a bucket answers slowly.
+#: Number of reports read at the same time, because a bucket answers slowly.
 _READERS = 16
 #: Errors of reading or showing a file that is damaged or not a report.
 _NOT_OURS = (LookupError, TypeError, ValueError, ArithmeticError, OSError, jinja2.TemplateError)
