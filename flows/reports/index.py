@@ -145,7 +145,7 @@ def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     return {
         "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
-        # The dot prevents that a browser takes a directory's name for a scheme.
+        # Without the dot a browser may take a directory's name for a scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
