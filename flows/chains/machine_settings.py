@@ -194,7 +194,7 @@ _MESSAGES = Setting(
         min_long_line_characters=1,
         language_threshold=0.7,
         language_min_bytes=0,
-        # 20 documents of a language with 400, and at least 8.
+        # Of 400 documents of a language, 20 are held out; at least 8.
         validation_per_mille=50,
         min_validation_documents=8,
     ),

@@ -53,7 +53,7 @@ def run_command(command: list[str], keep: list[int], stop_signal: int = signal.S
         if process is not None and unsent:
             process.send_signal(unsent.pop())
 
-    # If `stop_signal` is another, SIGTERM comes from Slurm, which sends it to the command too.
+    # If `stop_signal` is another signal, Slurm sends SIGTERM to the command too.
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(stop_signal, pass_on)
     environment = {**os.environ, lifeline.VARIABLE: "group"}

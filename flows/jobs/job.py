@@ -249,7 +249,7 @@ class Status:
         reason: the scheduler's own words: why the attempt waits, or how it ended (`TIMEOUT`).
         where: machine and process, or the scheduler's number, for people.
         started: seconds since 1970; None before it runs.
-        ended: seconds since 1970; None if it is alive or the time is unknown.
+        ended: seconds since 1970; None if alive or unknown.
         codes: exit codes of the processes that wrote one, 128 + n for signal n. A process that was
             lost with its machine has no code.
     """

@@ -46,7 +46,7 @@ SERVICE = "mswitch"
 #: Port on which process 0 listens for the others.
 PORT = 8476
 STOP = ".stop"
-#: How long a Job that has ended stays in the cluster for people to look at.
+#: Seconds for which an ended Job stays in the cluster.
 _KEEP_SECS = 7 * 24 * 3600
 #: Messages of kubectl if the cluster will never accept a Job, or if kubectl does not know it.
 _REFUSED = re.compile(
@@ -366,7 +366,7 @@ def _accept(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def _format_errors(done: subprocess.CompletedProcess[str]) -> str:
-    """Return kubectl's errors, each line once: it repeats some for each kind of object."""
+    """Return kubectl's errors, each line once."""
     lines = [line for line in done.stderr.splitlines() if "(AlreadyExists)" not in line]
     return " ".join(dict.fromkeys(lines))
 

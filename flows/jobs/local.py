@@ -138,7 +138,7 @@ def _read_host(job: Job, attempt: int) -> dict[str, Any]:
     """Read `pid`, `node` and `started` of the host process from the lock file, if it has them."""
     try:
         return json.loads(job.file(attempt, ".lock").read_bytes())
-    except (FileNotFoundError, ValueError):  # after a loss of power it may hold zeros
+    except (FileNotFoundError, ValueError):  # after a power failure it may contain zeros
         return {}
 
 

@@ -1,4 +1,4 @@
-"""Reserve disk space beside a job's record, so that a full disk does not hide how the job ended."""
+"""Reserve disk space beside a job's record, to record its end on a full disk."""
 
 import contextlib
 import os

@@ -112,7 +112,7 @@ def follow_job(
 
 @dataclasses.dataclass
 class _Follower:
-    """Callbacks of `follow`: read the state of this flow run, and do the same to the job."""
+    """Callbacks of `follow`: read this flow run's state, and pause or cancel the job with it."""
 
     job: Job
     launcher: Launcher

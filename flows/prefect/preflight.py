@@ -111,7 +111,7 @@ def count_missing_bytes(training: Planned, vocabulary_size: int) -> int:
     config = training.config
     if training.is_trained:
         return 0
-    # One more than are kept: the newest, while the next one is written.
+    # One more than those kept: the newest, while the next is written.
     count = len(evaluation_steps(config)) + 1
     places = training.out.glob(f"{CHECKPOINTS}/*") if isinstance(training.out, Path) else ()
     present = sum(path.name.isdecimal() for path in places)

@@ -53,7 +53,7 @@ from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.identities import identifying_settings
 
 STAGE = "distillation"
-#: Incremented when the same runs give other figures.
+#: Version of the statistics: incremented when the same runs give other figures.
 STATISTICS = 3
 PAGE, DATA = "distillation.html", "distillation.json"
 

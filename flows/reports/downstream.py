@@ -21,7 +21,7 @@ from mswitch.flows.reports.tuned_runs import (
 )
 from mswitch.pipelines.errors import UserError
 
-#: Incremented when the same runs give other figures.
+#: Version of the statistics: incremented when the same runs give other figures.
 STATISTICS = 4
 TABLE = "downstream.csv"
 RUN_PAGE, RUN_DATA = "run.html", "run.json"

@@ -12,7 +12,7 @@ from mswitch.flows.reports.verdicts import judge_tuned
 from mswitch.tasks.batches.multitask import name_leaf
 from mswitch.tasks.metric_intervals import MIN_GROUPS, RESAMPLES
 
-#: Predictions that a run's page shows of each language, and characters of each text.
+#: Numbers of predictions of each language, and of characters of each text, on a run's page.
 SHOWN_PREDICTIONS = 5
 SHOWN_CHARACTERS = 400
 

@@ -23,7 +23,7 @@ from mswitch.pipelines.progress import say
 STAGE = "report index"
 PAGE, DATA = "index.html", "index.json"
 REPORT, DOWNSTREAM = "report.json", "downstream.json"
-#: Reports read at the same time: a bucket answers slowly.
+#: Number of reports read at the same time, because a bucket answers slowly.
 _READERS = 16
 #: Errors of reading or showing a file that is damaged or not a report.
 _NOT_OURS = (LookupError, TypeError, ValueError, ArithmeticError, OSError, jinja2.TemplateError)
@@ -145,7 +145,7 @@ def _place(file: storage.FileStatus, directory: str) -> dict[str, Any]:
     return {
         "name": _shown(name.partition("/")[2] or name or path),
         "path": _shown(path),
-        # The dot prevents that a browser takes a directory's name for a scheme.
+        # Without the dot a browser may take a directory's name for a scheme.
         "href": "./" + urllib.parse.quote(os.fsencode(path)),
         "date": written.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -28,8 +28,8 @@ from mswitch.pipelines.progress import Progress
 
 STAGE = "report"
 PAGE, DATA = "report.html", "report.json"
-#: Incremented when the same runs give other figures, so that a report by an older statistic is
-#: refused and not taken for this one.
+#: Version of the statistics: incremented when the same runs give other figures, so that an older
+#: report is refused.
 STATISTICS = 8
 
 #: Contents of report.json, and texts of the other files by name.

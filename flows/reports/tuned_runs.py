@@ -226,7 +226,7 @@ def _began_with(run: TunedRun) -> tuple[object, object]:
 def check_tuned(
     baselines: Sequence[TunedRun], candidates: Sequence[TunedRun], beside: Sequence[TunedRun]
 ) -> list[str]:
-    """Check that fine-tuned runs, and runs that only learned the task, can be compared.
+    """Check that fine-tuned runs, and runs trained only on the task, can be compared.
 
     Returns:
         The common ways of decoding.

@@ -15,7 +15,7 @@ Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
 
 app = App(
     name="corpus",
-    help="Build an mC4-style corpus, plan, inspect, change and check it.",
+    help="Plan, build, inspect, change and check an mC4-style corpus.",
 )
 
 
@@ -161,7 +161,7 @@ def fit(
 ) -> int:
     """Fit quality limits to each language, on corpora that were measured but not filtered.
 
-    In each language a limit cuts about as much text as the limit for English cuts in English.
+    Most limits cut about as much text of each language as English limits cut of English.
     Languages with little text keep the common limits. The table shows how much is dropped of each
     language, with common limits and with its own.
 
