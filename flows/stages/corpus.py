@@ -9,6 +9,7 @@ from mswitch.flows.stages.common import BeamOptions, Json, finish, print_result
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 from mswitch.pipelines.corpus.removal import Basis
+from mswitch.pipelines.dataflow_prices import Cost
 from mswitch.pipelines.runners import RunnerName
 
 Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
@@ -29,6 +30,7 @@ def build(
     runner: RunnerName = "local",
     append: bool = False,
     from_: Annotated[str, Parameter(name="--from")] = "",
+    cost: Cost = Cost(),
 ) -> Summary:
     """Build a corpus: Parquet per language and split, from WET, WARC, ARC, JSONL or Parquet.
 
@@ -63,6 +65,7 @@ def build(
         beam_options=beam_options,
         append=append,
         source_corpus=from_,
+        cost=cost,
     )
 
 
@@ -117,22 +120,25 @@ def plan(
     config: Config = CorpusConfig(),
     workers: int = 1,
     mb_per_second: float | None = None,
-    price_per_cpu_hour: float | None = None,
+    prices: str = "",
     json: Json = False,
 ) -> int:
     """Estimate what a build takes, from a listing of its input and one file of it that is built.
 
     What is dropped and what survives by language, fingerprints shuffled (at most), buckets, shards,
-    temporary storage, CPU hours.
+    temporary storage, CPU hours. For each job on Dataflow: hours of vCPUs, memory and disk,
+    shuffled bytes, requests, and the price in batch and with FlexRS, from the lowest to the
+    highest. The unit prices are examples of one region and date, not offers.
 
-        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
+        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500 --prices mine.csv
 
     Args:
         input: as for `corpus build`.
         workers: worker processes at a time: on Dataflow one for each vCPU.
         mb_per_second: megabytes of text, after ingest, that one worker builds a second; by default
             as measured here.
-        price_per_cpu_hour: price of an hour of one vCPU, to see the price of the build.
+        prices: a CSV of unit prices in place of mswitch's examples
+            (docs/how-to/limit-the-cost.md).
     """
     from mswitch.pipelines.corpus.plan import format_plan, plan_build
 
@@ -141,7 +147,7 @@ def plan(
         config,
         workers=workers,
         mb_per_second=mb_per_second,
-        price_per_cpu_hour=price_per_cpu_hour,
+        prices=prices,
     )
     return print_result(planned, format_plan(planned), json)
 
