@@ -43,7 +43,8 @@ def build(
     Args:
         beam_options: options for Beam itself, after `--`.
         input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC, ARC or JSONL files
-            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field.
+            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field. A
+            split of the Hugging Face Hub is hf://datasets/OWNER/NAME[@REVISION]/CONFIG/SPLIT.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.
@@ -266,6 +267,34 @@ def remove(
         count = summary["removed_documents"]
         return print_result(summary, f"{corpus}: {count:,} documents would be removed", json)
     return finish(summary, json)
+
+
+@app.command
+def push(
+    corpus: str,
+    *,
+    repo: str,
+    public: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Publish a finished corpus, with card and statistics, as a data set on the Hugging Face Hub.
+
+    What was dropped, records of removals and fingerprints are not published. The repository then
+    has this corpus: shards of an earlier push that it lacks are deleted, but stay in the history.
+    A push that was killed continues. The token is that of `hf auth login`, or HF_TOKEN.
+
+        mswitch corpus push corpus --repo my-organization/my-corpus
+
+    Args:
+        corpus: a corpus directory or its URL.
+        repo: OWNER/NAME of the data set; there is no default. It is made if it does not exist.
+        public: let everybody read a repository that is made; without it, it is private.
+    """
+    from mswitch.pipelines.corpus.push import push_corpus
+
+    pushed = push_corpus(corpus, repo, public=public)
+    text = f"{corpus}: {pushed['files']:,} files in {repo}, revision {pushed['revision']}"
+    return print_result(pushed, text, json)
 
 
 @app.command
