@@ -2,12 +2,19 @@
 
 Dataflow runs only one job of a name at a time. A job's name has a hash of the directory that it
 writes to. Its label has this hash and a hash of the build, so that only its own build waits for it.
+
+Dataflow meters what jobs use. The readings are noted among the working files of a build, so that a
+build that continues knows its whole cost.
 """
 
+import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from mswitch.pipelines import storage
+from mswitch.pipelines.dataflow_prices import MODES, Cost, read_prices
 from mswitch.pipelines.errors import UserError, as_user_error
 from mswitch.pipelines.progress import say
 
@@ -17,6 +24,20 @@ if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
 
 _LABEL = "mswitch-build"
+#: Dataflow's meters: the name of the price, and the number of the meter's units in one of its own.
+_METERS = {
+    "TotalVcpuTime": ("vcpu_hours", 3600),
+    "TotalMemoryUsage": ("memory_gb_hours", 3600 * 1000),
+    "TotalPdUsage": ("disk_gb_hours", 3600),
+    "TotalSsdUsage": ("ssd_gb_hours", 3600),
+    "TotalShuffleDataProcessed": ("shuffle_gb", 1),
+}
+#: Seconds between readings of the meters of a job, if a build has a limit.
+_METER_SECS = 30.0
+
+
+class OverLimitError(UserError):
+    """A build has cost what it may."""
 
 
 def job_name(title: str, directory: str) -> str:
@@ -39,12 +60,20 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.rstrip("/").encode()).hexdigest()[:8]
 
 
-def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineResult":
+def run_job(
+    submit: Callable[[], Any], options: "PipelineOptions", cost: Cost, meters: str
+) -> "PipelineResult":
     """Submit a job, or find the one that an earlier start of the build submitted; wait for it.
 
     Args:
         submit: submits the job.
         options: the job's name, label, project and region.
+        cost: limit of the cost of all jobs of the build.
+        meters: directory for the readings of meters; "" if they are not read.
+
+    Raises:
+        OverLimitError: the build has cost its limit.
+        UserError: the job failed.
     """
     from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
     from apache_beam.runners.dataflow.internal.apiclient import DataflowJobAlreadyExistsError
@@ -52,6 +81,8 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
     from google.api_core.exceptions import Conflict
 
     service = _Service(options)
+    meter = _Meter(service, cost, meters)
+    meter.read()
     result = service.find()
     if result is None:
         try:
@@ -63,9 +94,15 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
     say("dataflow", f"job {service.name} keeps running if this command ends: {link}")
     if service.cloud.flexrs_goal:
         say("dataflow", "with --flexrs_goal each job may wait up to six hours before it starts")
+    meter.read(result.job_id())
+    stopped: list[OverLimitError] = []
     try:
-        result.wait_until_finish()
+        with meter.watch(result.job_id(), stopped):
+            result.wait_until_finish()
     except DataflowRuntimeException as error:
+        meter.read(result.job_id(), ended=True)
+        if stopped:
+            raise stopped[0] from error
         if error.result.state == PipelineState.CANCELLED:
             end = "was cancelled"
         else:
@@ -73,6 +110,7 @@ def run_job(submit: Callable[[], Any], options: "PipelineOptions") -> "PipelineR
         raise UserError(
             f"job {service.name} {end}; the same command starts it again: {link}"
         ) from error
+    meter.read(result.job_id(), ended=True)
     return result
 
 
@@ -98,6 +136,87 @@ def cancel_jobs(directory: str, options: "PipelineOptions") -> list[str]:
             service.client.modify_job_state(job.id, "JOB_STATE_CANCELLED")
             cancelled.append(job.name)
     return cancelled
+
+
+class _Meter:
+    """Readings of the meters of all jobs of a build: a file for each job."""
+
+    def __init__(self, service: "_Service", cost: Cost, directory: str):
+        self.service, self.limit, self.directory = service, cost.max_cost_usd, directory
+        self.prices = read_prices(cost.prices)
+        self.mode = MODES[bool(service.cloud.flexrs_goal)]
+
+    @contextlib.contextmanager
+    def watch(self, job_id: str, stopped: list[OverLimitError]) -> Iterator[None]:
+        """Read the meters of a job while the body waits for it, if the build has a limit.
+
+        `stopped` gets the error for which the job was cancelled.
+        """
+        if self.limit is None:
+            yield
+            return
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(_METER_SECS):
+                try:
+                    self.read(job_id)
+                except OverLimitError as error:
+                    stopped.append(error)
+                    return
+                except Exception as error:  # of the network: the next reading may succeed
+                    say("dataflow", f"the meters of {job_id} cannot be read now: {error}")
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def read(self, job_id: str = "", *, ended: bool = False) -> None:
+        """Read the meters of a job, and of earlier jobs whose end no command has seen.
+
+        Args:
+            job_id: the job; cancelled if it is running and the build has cost its limit.
+            ended: whether it has ended.
+
+        Raises:
+            OverLimitError: the build has cost its limit, and has more to do.
+        """
+        from google.api_core.exceptions import GoogleAPICallError
+
+        if not (directory := self.directory):
+            return
+        storage.make_directory(directory)
+        names = sorted(storage.list_names(directory))
+        jobs = {name: storage.read_json(storage.join(directory, name)) for name in names}
+        for name in {*(name for name in names if not jobs[name]["ended"]), job_id} - {""}:
+            try:
+                used = self.service.read_meters(name)
+            except GoogleAPICallError as error:
+                reason = f"cannot read the meters of {self.service.link(name)}: {error.message}"
+                if self.limit is not None:
+                    fix = "ask for the role Dataflow Developer, or leave out the limit"
+                    raise UserError(f"--max-cost-usd: {reason}: {fix}") from error
+                say("dataflow", reason)
+                return
+            usd = self.prices.usd(used, self.mode)
+            jobs[name] = {"used": used, "usd": usd, "ended": ended and name == job_id}
+            storage.write_json(storage.join(directory, name), jobs[name], scratch=True)
+        usd, limit = sum(job["usd"] for job in jobs.values()), self.limit
+        if ended:
+            used = [f"{amount:.3g} {name}" for name, amount in jobs[job_id]["used"].items()]
+            words = ", ".join(used).replace("_", " ")
+            say("dataflow", f"{self.service.name}: {words}; all jobs so far: {usd:,.2f} USD")
+        elif limit is not None and usd >= limit:
+            if job_id:
+                self.service.client.modify_job_state(job_id, "JOB_STATE_CANCELLED")
+            raise OverLimitError(
+                f"saved and stopped: {usd:,.2f} USD are metered, and {limit:,.2f} is the limit: "
+                "to continue, give the same command with a higher --max-cost-usd"
+            )
 
 
 class _Service:
@@ -133,6 +252,16 @@ class _Service:
         view = dataflow.JobView.JOB_VIEW_DESCRIPTION
         request = dataflow.GetJobRequest(**self._place, job_id=job_id, view=view)
         return self.client._jobs_client.get_job(request).labels.get(_LABEL, "")
+
+    def read_meters(self, job_id: str) -> dict[str, float]:
+        """Return what a job has used so far, by the names of prices; Dataflow lags by minutes."""
+        used: dict[str, float] = {}
+        found: Any = self.client.get_job_metrics(job_id)
+        for metric in found.metrics:
+            if metric.name.name in _METERS and "tentative" not in metric.name.context:
+                price, units = _METERS[metric.name.name]
+                used[price] = float(metric.scalar) / units
+        return used
 
     def find(self) -> "DataflowPipelineResult | None":
         """Return the running job of this name, or None."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from mswitch.pipelines import dataflow_jobs, storage
+from mswitch.pipelines.dataflow_prices import UNLIMITED, Cost, read_prices
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.local_pool import available_cores, local_pool
 
@@ -41,6 +42,8 @@ class Engine:
         identity: settings and input of the output.
         runner: local, flink, prism or dataflow.
         beam_options: Beam's own options.
+        cost: limit of the cost of the build, and the user's prices.
+        meters: directory for the readings of Dataflow's meters; "" if they are not read.
     """
 
     stage: str
@@ -48,6 +51,8 @@ class Engine:
     identity: str
     runner: str
     beam_options: tuple[str, ...] = ()
+    cost: Cost = UNLIMITED
+    meters: str = ""
 
 
 def pipeline_options(
@@ -91,13 +96,17 @@ def pipeline_options(
     return PipelineOptions([*defaults, *beam_options])
 
 
-def use_runner(runner: str, beam_options: Sequence[str] = ()) -> None:
+def use_runner(runner: str, beam_options: Sequence[str] = (), cost: Cost = UNLIMITED) -> None:
     """Before work begins, refuse options that a runner does not take; pass the others to storage.
 
     Args:
         runner: see `pipeline_options`.
         beam_options: Beam's own options.
+        cost: limit of the cost, which only Dataflow meters.
     """
+    if cost.max_cost_usd is not None and runner != "dataflow":
+        raise UserError(f"--max-cost-usd: runner {runner} meters no cost: leave it out")
+    read_prices(cost.prices)
     given = {}
     if beam_options or runner != "local":  # otherwise Beam need not be imported
         given = pipeline_options(runner, beam_options).get_all_options(drop_default=True)
@@ -126,7 +135,7 @@ def run_pipeline(build: Callable[["beam.Pipeline"], object], engine: Engine, job
         return pipeline.run()
 
     if engine.runner == "dataflow":
-        dataflow_jobs.run_job(submit, options())
+        dataflow_jobs.run_job(submit, options(), engine.cost, engine.meters)
     else:
         submit().wait_until_finish()
 

@@ -1,4 +1,4 @@
-"""Files by path or URL: local disks, gs:// and s3:// through Beam, and https:// for reading.
+"""Files by path or URL: local disks, gs:// and s3:// through Beam; https:// and hf:// for reading.
 
 A file that is read is a local file meanwhile. A file that is written is complete as soon as its
 name exists: locally by a rename, on an object store because an object appears when its upload ends.
@@ -132,6 +132,10 @@ def fetch(path: str | Path) -> Iterator[Path]:
         copy = Path(directory) / "copy"
         if is_http(path):
             _make_downloader().fetch(str(path), copy)
+        elif str(path).startswith("hf://"):
+            from mswitch.pipelines import hub
+
+            copy = hub.fetch(str(path), directory)
         else:
             with _open_remote(str(path)) as source, open(copy, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)

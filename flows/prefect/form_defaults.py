@@ -79,12 +79,14 @@ class CorpusSettings(_Settings):
         append: add the inputs to the finished corpus of this name.
         runner: Beam runner of the build; dataflow needs [dataflow] in operators.toml.
         launcher: where the build is started: a launcher of operators.toml.
+        max_cost_usd: USD by Dataflow's meters at which the build stops, saved; a run with a higher
+            limit continues it.
         build: validation, shards, fields of JSONL, and thresholds of rules.
     """
 
     everyday = (
         *("name", "inputs", "sample", "build.profile", "build.languages", "badwords", "append"),
-        *("runner", "launcher"),
+        *("runner", "launcher", "max_cost_usd"),
     )
     name: Name = "sample"
     inputs: tuple[str, ...] = ()
@@ -93,6 +95,7 @@ class CorpusSettings(_Settings):
     append: bool = False
     runner: RunnerName = "local"
     launcher: Name = "local"
+    max_cost_usd: Usd | None = None
     build: CorpusConfig = _DEMO.corpus
 
 

@@ -9,6 +9,7 @@ from mswitch.flows.stages.common import BeamOptions, Json, finish, print_result
 from mswitch.flows.stages.stage import Summary, stage
 from mswitch.pipelines.corpus.build import CorpusConfig, build_corpus
 from mswitch.pipelines.corpus.removal import Basis
+from mswitch.pipelines.dataflow_prices import Cost
 from mswitch.pipelines.runners import RunnerName
 
 Config = Annotated[CorpusConfig, Parameter(name="*", consume_multiple=True)]
@@ -29,6 +30,7 @@ def build(
     runner: RunnerName = "local",
     append: bool = False,
     from_: Annotated[str, Parameter(name="--from")] = "",
+    cost: Cost = Cost(),
 ) -> Summary:
     """Build a corpus: Parquet per language and split, from WET, WARC, ARC, JSONL or Parquet.
 
@@ -41,7 +43,8 @@ def build(
     Args:
         beam_options: options for Beam itself, after `--`.
         input: paths, quoted globs or URLs (gs://, s3://, https://) of WET, WARC, ARC or JSONL files
-            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field.
+            (plain, gzip or zstd) or Parquet; JSONL and Parquet need text and url, or --field. A
+            split of the Hugging Face Hub is hf://datasets/OWNER/NAME[@REVISION]/CONFIG/SPLIT.
         out: the directory to make, or a URL such as gs://bucket/corpus.
         badwords: a directory of bad-word lists in the layout of LDNOOBW, such as a clone of it:
             one file per language, one entry a line. Without it no page is dropped for its words.
@@ -62,6 +65,7 @@ def build(
         beam_options=beam_options,
         append=append,
         source_corpus=from_,
+        cost=cost,
     )
 
 
@@ -116,22 +120,25 @@ def plan(
     config: Config = CorpusConfig(),
     workers: int = 1,
     mb_per_second: float | None = None,
-    price_per_cpu_hour: float | None = None,
+    prices: str = "",
     json: Json = False,
 ) -> int:
     """Estimate the cost and the result of a build, from a list of its input and one built file.
 
     It shows dropped and kept pages by language, shuffled fingerprints (at most), buckets, shards,
-    temporary storage and CPU hours.
+    temporary storage and CPU hours. For each job on Dataflow it shows hours of vCPUs, memory and
+    disk, shuffled bytes, requests, and the price in batch and with FlexRS, from the lowest to the
+    highest. The unit prices are examples of one region and date, not offers.
 
-        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500
+        mswitch corpus plan --input 'gs://bucket/crawl/*.gz' --workers 500 --prices mine.csv
 
     Args:
         input: as for `corpus build`.
         workers: worker processes at a time; on Dataflow one for each vCPU.
         mb_per_second: megabytes of ingested text that a worker builds in a second; by default as
             measured on the built file.
-        price_per_cpu_hour: price of an hour of one vCPU; the estimate then has a price.
+        prices: a CSV of unit prices in place of mswitch's examples
+            (docs/how-to/limit-the-cost.md).
     """
     from mswitch.pipelines.corpus.plan import format_plan, plan_build
 
@@ -140,7 +147,7 @@ def plan(
         config,
         workers=workers,
         mb_per_second=mb_per_second,
-        price_per_cpu_hour=price_per_cpu_hour,
+        prices=prices,
     )
     return print_result(planned, format_plan(planned), json)
 
@@ -265,6 +272,34 @@ def remove(
         count = summary["removed_documents"]
         return print_result(summary, f"{corpus}: {count:,} documents would be removed", json)
     return finish(summary, json)
+
+
+@app.command
+def push(
+    corpus: str,
+    *,
+    repo: str,
+    public: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Publish a finished corpus, with card and statistics, as a data set on the Hugging Face Hub.
+
+    What was dropped, records of removals and fingerprints are not published. The repository then
+    has this corpus: shards of an earlier push that it lacks are deleted, but stay in the history.
+    A push that was killed continues. The token is that of `hf auth login`, or HF_TOKEN.
+
+        mswitch corpus push corpus --repo my-organization/my-corpus
+
+    Args:
+        corpus: a corpus directory or its URL.
+        repo: OWNER/NAME of the data set; there is no default. It is made if it does not exist.
+        public: let everybody read a repository that is made; without it, it is private.
+    """
+    from mswitch.pipelines.corpus.push import push_corpus
+
+    pushed = push_corpus(corpus, repo, public=public)
+    text = f"{corpus}: {pushed['files']:,} files in {repo}, revision {pushed['revision']}"
+    return print_result(pushed, text, json)
 
 
 @app.command

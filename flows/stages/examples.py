@@ -5,14 +5,17 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from mswitch.flows.stages.common import BeamOptions, split_commas
+from mswitch.flows.stages.common import BeamOptions, Json, print_result, split_commas
 from mswitch.flows.stages.stage import Summary, stage
+from mswitch.pipelines.dataflow_prices import Cost
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.build import ExamplesConfig, build_examples
 from mswitch.pipelines.examples.span_corruption import Lengths
 from mswitch.pipelines.runners import RunnerName
 from mswitch.pipelines.supervised.build import SupervisedConfig, build_supervised
 from mswitch.pipelines.supervised.definition import read_task
+
+Config = Annotated[ExamplesConfig, Parameter(name="*", consume_multiple=True)]
 
 app = App(
     name="examples",
@@ -30,6 +33,7 @@ def build(
     out: str,
     config: ExamplesConfig = ExamplesConfig(),
     runner: RunnerName = "local",
+    cost: Cost = Cost(),
 ) -> Summary:
     """Tokenize and segment a corpus into a seqio cache, whose examples also have an index.
 
@@ -46,7 +50,36 @@ def build(
         out: the directory to make, or a URL.
         runner: where the work is done: local, worker processes of this machine; or a Beam runner.
     """
-    return build_examples(corpus, vocab, out, config, runner=runner, beam_options=beam_options)
+    return build_examples(
+        corpus, vocab, out, config, runner=runner, beam_options=beam_options, cost=cost
+    )
+
+
+@app.command
+def plan(
+    *,
+    corpus: str,
+    vocab: str,
+    config: Config = ExamplesConfig(),
+    workers: int = 1,
+    prices: str = "",
+    json: Json = False,
+) -> int:
+    """Estimate what `examples build` takes, from one shard that is made; as `corpus plan` does.
+
+        mswitch examples plan --corpus gs://bucket/corpus --vocab vocabulary --workers 100
+
+    Args:
+        corpus: as for `examples build`.
+        vocab: as for `examples build`.
+        workers: worker processes at a time: on Dataflow one for each vCPU.
+        prices: as for `corpus plan`.
+    """
+    from mswitch.pipelines.corpus.plan import format_plan
+    from mswitch.pipelines.examples.plan import plan_examples
+
+    planned = plan_examples(corpus, vocab, config, workers=workers, prices=prices)
+    return print_result(planned, format_plan(planned), json)
 
 
 @stage(app, "examples supervised", makes="examples", reads={"vocab": "vocabularies"})

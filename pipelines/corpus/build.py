@@ -51,6 +51,7 @@ from mswitch.pipelines.corpus.rules.decontamination import Decontaminate, report
 from mswitch.pipelines.corpus.validation_split import say_without_validation
 from mswitch.pipelines.corpus.work_directory import WorkDirectory
 from mswitch.pipelines.crawl.files import CrawlFile, find_crawl_files
+from mswitch.pipelines.dataflow_prices import UNLIMITED, Cost
 from mswitch.pipelines.directory_lock import follow_link, lock_directory
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.file_tasks import Engine
@@ -92,6 +93,7 @@ def build_corpus(
     beam_options: Sequence[str] = (),
     append: bool = False,
     source_corpus: str | Path = "",
+    cost: Cost = UNLIMITED,
 ) -> dict[str, Any]:
     """Build a corpus from crawl files, or from the documents of a corpus.
 
@@ -109,6 +111,7 @@ def build_corpus(
             `mswitch.pipelines.corpus.append`.
         source_corpus: a finished corpus instead of `inputs`; rules with new settings judge its
             documents again; see `mswitch.pipelines.corpus.from_corpus`.
+        cost: limit of what the build may cost on Dataflow.
 
     Returns:
         A summary: stage, out, reused, documents, languages, bytes, records, dropped;
@@ -134,7 +137,7 @@ def build_corpus(
     if runner == "local":
         # It starts while this process looks for input.
         start_server(recipe.preload)
-    use_runner(runner, beam_options)
+    use_runner(runner, beam_options, cost)
     files = tuple(find_crawl_files(inputs)) if inputs else ()
     base = str(source_corpus or (out if append else ""))
     known = read_manifest(base, STAGE)["config"].get("keep", ()) if base else ()
@@ -153,7 +156,8 @@ def build_corpus(
             job = prepare_job(work, config, recipe, source, removals)
             # An addition's staging directory has the state of its corpus in its name.
             identity = config_hash(STAGE, {**settings, "inputs": listed, "staging": staging})
-            engine = Engine(STAGE, directory, identity, runner, tuple(beam_options))
+            meters = work.directory("meters")
+            engine = Engine(STAGE, directory, identity, runner, tuple(beam_options), cost, meters)
             build = (
                 BuildFromCorpus(files, job, directory, engine, source=old[0], changed=old[1])
                 if old

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Literal
 
-from mswitch.pipelines import storage
+from mswitch.pipelines import hub, storage
 from mswitch.pipelines.crawl.arc import begins_arc
 from mswitch.pipelines.crawl.decompression import (
     RECORD_START,
@@ -90,8 +90,8 @@ def find_crawl_files(inputs: Sequence[str]) -> list[CrawlFile]:
     A path that is given twice counts once; a file with several links counts under each name. `**`
     in a glob matches any depth, and each file only once, even through several links.
 
-    Paths may be URLs: gs:// and s3:// with globs, https:// without. URLs on a web server that
-    differ only in the query count once per content, since signatures change.
+    Paths may be URLs: gs:// and s3:// with globs, https:// without, hf:// of a split. URLs on a web
+    server that differ only in the query count once per content, since signatures change.
     """
     if not inputs:
         raise UserError(f"no input: give {FORMATS}, or globs such as 'crawl/*.wet.gz'")
@@ -153,10 +153,15 @@ def _find_paths(given: str) -> list[str]:
 
 
 def _list_files(given: str) -> list[CrawlFile]:
-    """Return the files of an input on an object store, from a listing.
+    """Return the files of an input on an object store or the Hub, from a listing.
 
     Files are not read, since a crawl has tens of thousands. Workers detect their formats.
     """
+    if given.startswith(hub.SCHEME):
+        return [
+            CrawlFile(file.url, storage.name_of(file.url), file.size_bytes, file.digest)
+            for file in hub.find_files(given)
+        ]
     return [
         CrawlFile(
             status.path,

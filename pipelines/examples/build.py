@@ -17,6 +17,7 @@ from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.reader import Corpus, open_corpus, open_shard
 from mswitch.pipelines.corpus.rules.base import file_digest
 from mswitch.pipelines.corpus.validation_split import say_without_validation
+from mswitch.pipelines.dataflow_prices import UNLIMITED, Cost
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.examples.config import ExamplesConfig
 from mswitch.pipelines.examples.directory import (
@@ -84,6 +85,7 @@ def build_examples(
     *,
     runner: str = "local",
     beam_options: Sequence[str] = (),
+    cost: Cost = UNLIMITED,
 ) -> dict[str, Any]:
     """Write the examples directory.
 
@@ -94,8 +96,9 @@ def build_examples(
         config: lengths, noise and seed.
         runner: where tasks run (`mswitch.pipelines.runners`); its workers must see `out`.
         beam_options: Beam's own options.
+        cost: limit of what the build may cost on Dataflow.
     """
-    use_runner(runner, beam_options)
+    use_runner(runner, beam_options, cost)
     source = open_corpus(corpus)
     opened = open_vocabulary(vocabulary)
     if config.weights:
@@ -114,7 +117,9 @@ def build_examples(
             say(STAGE, f"already complete: {out}, nothing to do")
             return summarize_examples(out, SPLITS, reused=True)
         source.say_left_out(STAGE)
-        engine = Engine(STAGE, str(staged.out), staged.hash, runner, tuple(beam_options))
+        meters = storage.join(working_files(directory, NOTES), "meters")
+        given = (runner, tuple(beam_options), cost, meters)
+        engine = Engine(STAGE, str(staged.out), staged.hash, *given)
         write = functools.partial(
             write_shard,
             model=write_vocabulary(directory, opened),

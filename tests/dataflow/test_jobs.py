@@ -95,6 +95,13 @@ def test_workers_run_from_the_staged_package(build, peer, bucket, local_data):
     assert {name: n for name, n in counted.items() if name.startswith("dropped_")} == {
         f"dropped_{reason}": n for reason, n in dropped.items()
     }
+    # What it cost is said, by phase: the first two shuffle no text.
+    said = re.findall(
+        r"mswitch-corpus-(\w+)-\w+: (\S+) vcpu hours, .* (\S+) shuffle gb; ", done.stderr
+    )
+    assert [phase for phase, *_ in said] == [*PHASES]
+    assert all(float(hours) > 0 for _, hours, _ in said)
+    assert float(said[0][2]) < float(said[2][2]) > float(said[1][2])
     # 24 or 40 bytes a candidate, and a bit back.
     shuffled = stats["shuffled_bytes"]
     assert shuffled == {"url_dedup": 27 * 40 + 4, "line_dedup": 81 * 24 + 11}
@@ -116,6 +123,47 @@ def test_a_killed_worker_fails_the_job_and_a_rerun_continues(build, peer, bucket
         [environment] = job.pipeline.components.environments.values()
         assert IMAGE.encode() in environment.payload
         assert not (job.directory / "staged" / "workflow.tar.gz").exists()
+
+
+def test_a_build_stops_at_its_limit_and_continues_with_a_higher_one(
+    build, peer, bucket, local_data, waiting, monkeypatch
+):
+    """The finish job becomes dear while it waits for machines."""
+    monkeypatch.setitem(peer.further_secs, "-finish-", 3.6e6)
+    waiting("-finish-")
+    before, rules = len(peer.jobs), ("--no-keep-fingerprints", "--max-cost-usd")
+    line = refusal(build(IN_IMAGE, rules=(*rules, "50")))
+    spent = re.search(r"saved and stopped: ([\d.]+) USD are metered, and 50\.00 is the limit", line)
+    # A thousand hours of one vCPU with 4 GB, as examples of prices have it.
+    assert spent is not None
+    assert float(spent[1]) == pytest.approx(
+        1000 * (0.056 + 4 * 0.003557 + 6.25 * 0.000054), abs=0.1
+    )
+    assert [job.state for job in peer.jobs[before:]] == ["JOB_STATE_DONE", "JOB_STATE_CANCELLED"]
+    assert len(storage.match(f"{bucket}/corpus/work/pages/*.json")) == 3
+    peer.further_secs.clear()
+    peer.machines["-finish-"].set()
+    # The same command knows what was spent, and submits nothing.
+    assert "saved and stopped" in refusal(build(IN_IMAGE, rules=(*rules, "50")))
+    assert len(peer.jobs) == before + 2
+    done = build(IN_IMAGE, rules=(*rules, "5000"))
+    assert done.returncode == 0, done.stderr
+    assert data_bytes(f"{bucket}/corpus/data") == local_data
+    assert phases_of(peer.jobs[before:]) == ["ingest", "finish", "finish", "shards"]
+
+
+def test_a_limit_needs_meters_and_a_build_without_one_does_not(
+    build, peer, bucket, local_data, monkeypatch
+):
+    monkeypatch.setattr(peer, "refuses_meters", True)
+    rules = ("--no-keep-fingerprints", "--max-cost-usd=5")
+    line = refusal(build(IN_IMAGE, rules=rules))
+    assert re.search("--max-cost-usd: cannot read the meters of https.*metrics.get denied", line)
+    peer.jobs[-1].cancel()
+    done = build(IN_IMAGE)
+    assert done.returncode == 0, done.stderr
+    assert "cannot read the meters of" in done.stderr
+    assert data_bytes(f"{bucket}/corpus/data") == local_data
 
 
 def test_a_further_crawl_is_added(build, peer, bucket, crawl_files, config, tmp_path):

@@ -4,6 +4,9 @@ A job runs in a process of its own, in an environment that has only what its ima
 of packages, by the image's name) and what was staged for it; its pipeline is executed by Beam's
 FnApiRunner (worker.py). States, messages and counters are reported as the service does: a listing
 has summaries, in pages; of two jobs with one name the second is refused.
+
+A job is metered as if it ran on a machine of one vCPU that is never idle: its time is the CPU time
+of the process, and it has so much memory and disk for it. What it shuffles is written and read.
 """
 
 import contextlib
@@ -19,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from flask import Flask, request
 from werkzeug.serving import make_server
@@ -33,6 +37,8 @@ TIME = "2026-01-01T00:00:00Z"
 #: `ListJobsRequest.Filter.ACTIVE`, `JobView.JOB_VIEW_DESCRIPTION` and `JOB_STATE_CANCELLED`.
 ACTIVE, DESCRIPTION, CANCELLED = "3", "3", 5
 JOBS_PER_PAGE = 2
+#: Memory and disk of a machine of one vCPU.
+MEMORY_MB, DISK_GB = 4000, 6.25
 
 
 class FailedJobError(Exception):
@@ -50,13 +56,31 @@ class Job:
     error: str = ""
     process: subprocess.Popen[str] | None = None
     result: dict[str, Any] = dataclasses.field(default_factory=dict)
+    cpu_secs: float = 0.0
+    further_secs: float = 0.0
     finished: threading.Event = dataclasses.field(default_factory=threading.Event)
 
     def summary(self) -> dict[str, Any]:
         """What `JOB_VIEW_SUMMARY` has."""
         return {"id": self.spec["id"], "name": self.spec["name"], "currentState": self.state}
 
+    def meters(self) -> dict[str, float]:
+        """What the service says a job has used so far."""
+        if "cpu_secs" in self.result:
+            self.cpu_secs = self.result["cpu_secs"]
+        elif self.process is not None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.cpu_secs = sum(psutil.Process(self.process.pid).cpu_times()[:2])
+        secs = self.cpu_secs + self.further_secs
+        return {
+            "TotalVcpuTime": secs,
+            "TotalMemoryUsage": secs * MEMORY_MB,
+            "TotalPdUsage": secs * DISK_GB,
+            "TotalShuffleDataProcessed": 2 * self.result.get("shuffled_bytes", 0) / 1e9,
+        }
+
     def cancel(self) -> None:
+        self.meters()
         self.state = "JOB_STATE_CANCELLED"
         if self.process is not None:
             self.process.kill()
@@ -80,6 +104,9 @@ class Peer:
         worker_environment: further variables for the worker of the next job that has a certain
             word in its name.
         machines: jobs with a certain word in their name have machines once the event is set.
+        further_secs: the time of jobs with a certain word in their name grows by so much at each
+            reading of their meters but the first.
+        refuses_meters: whether meters and counters may not be read.
         unlisted: for so many listings, what is new does not show.
         answers_conflict: whether a job is refused by code 409, or by the job that has its name;
             the service does both.
@@ -92,6 +119,8 @@ class Peer:
         self.jobs: list[Job] = []
         self.worker_environment: dict[str, dict[str, str]] = {}
         self.machines: dict[str, threading.Event] = {}
+        self.further_secs: dict[str, float] = {}
+        self.refuses_meters = False
         self.unlisted = 0
         self.answers_conflict = False
 
@@ -242,14 +271,31 @@ def serve(peer: Peer) -> Iterator[str]:
 
     @app.get(f"{jobs}/<name>/metrics")
     def count(name: str, **_: str):
-        counters = job_of(name).result["counters"]
-        return {"metrics": [_metric(counter, one) for counter in counters for one in (True, False)]}
+        if peer.refuses_meters:
+            text = "dataflow.metrics.get denied"
+            return {"error": {"code": 403, "message": text, "status": "PERMISSION_DENIED"}}, 403
+        job = job_of(name)
+        counters = job.result.get("counters", [])
+        own = [_metric(counter, one) for counter in counters for one in (True, False)]
+        service = [_service_metric(meter, value) for meter, value in job.meters().items()]
+        further = (n for word, n in peer.further_secs.items() if word in job.spec["name"])
+        job.further_secs += sum(further)
+        return {"metrics": [*own, *service]}
 
     with make_server("127.0.0.1", 0, app, threaded=True) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # By the word localhost the client knows that it is to speak REST.
         yield f"http://localhost:{server.server_port}"
         server.shutdown()
+
+
+def _service_metric(name: str, value: float) -> dict[str, Any]:
+    context = {"original_name": f"Service-{name}"}
+    return {
+        "name": {"origin": "dataflow/v1b3", "name": name, "context": context},
+        "scalar": value,
+        "updateTime": TIME,
+    }
 
 
 def _metric(counter: dict[str, Any], tentative: bool) -> dict[str, Any]:

@@ -6,7 +6,9 @@ options.json are; leaves result.json there.
 
 import json
 import sys
+import time
 from pathlib import Path
+from unittest import mock
 
 from apache_beam.internal import pickler
 from apache_beam.io.filesystems import FileSystems
@@ -15,11 +17,12 @@ from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer
 from apache_beam.transforms.environments import EmbeddedPythonEnvironment
 
 
 def main(directory: Path) -> None:
-    """Run the pipeline and write down its counters and where its code came from."""
+    """Run the pipeline and write down its counters, meters and where its code came from."""
     values = json.loads((directory / "options.json").read_text())
     RuntimeValueProvider.set_runtime_options(values)
     options = PipelineOptions.from_dictionary(values)
@@ -29,8 +32,17 @@ def main(directory: Path) -> None:
     for environment in pipeline.components.environments.values():
         assert environment.urn == common_urns.environments.DOCKER.urn
         environment.CopyFrom(EmbeddedPythonEnvironment.default().to_runner_api(None))
-    result = FnApiRunner().run_via_runner_api(pipeline, PipelineOptions(["--no_save_main_session"]))
-    result.wait_until_finish()
+    shuffled, append = [], GroupingBuffer.append
+
+    def count(buffer: GroupingBuffer, data: bytes) -> None:
+        shuffled.append(len(data))
+        append(buffer, data)
+
+    with mock.patch.object(GroupingBuffer, "append", count):
+        result = FnApiRunner().run_via_runner_api(
+            pipeline, PipelineOptions(["--no_save_main_session"])
+        )
+        result.wait_until_finish()
     counters = [
         {
             "namespace": counter.key.metric.namespace,
@@ -45,7 +57,10 @@ def main(directory: Path) -> None:
         for name, module in sys.modules.items()
         if name.partition(".")[0] == "mswitch"
     }
-    (directory / "result.json").write_text(json.dumps({"counters": counters, "modules": ours}))
+    meters = {"shuffled_bytes": sum(shuffled), "cpu_secs": time.process_time()}
+    (directory / "result.json").write_text(
+        json.dumps({"counters": counters, "modules": ours, **meters})
+    )
 
 
 if __name__ == "__main__":

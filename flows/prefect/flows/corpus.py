@@ -27,6 +27,8 @@ def corpus(settings: CorpusSettings) -> None:
     place = operators.directory("corpora", settings.name)
     options = [*list_options(settings.build), f"--runner={settings.runner}"]
     options += [f"--badwords={settings.badwords}"] if settings.badwords else []
+    limit = settings.max_cost_usd
+    options += [f"--max-cost-usd={limit}"] if limit is not None else []
     inputs = settings.inputs
     if not inputs:
         words = ("sample", settings.sample)

@@ -29,7 +29,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_a_plan_foresees_the_build(files, tmp_path):
-    plan = plan_build(files, LENIENT, workers=2, mb_per_second=0.001, price_per_cpu_hour=3600)
+    plan = plan_build(files, LENIENT, workers=2, mb_per_second=0.001)
     build_corpus(files, tmp_path / "corpus", LENIENT)
     stats = load_stats(tmp_path / "corpus")
     estimated = plan["estimated"]
@@ -47,7 +47,11 @@ def test_a_plan_foresees_the_build(files, tmp_path):
     secs = estimated["text_bytes"] / 1e6 / 0.001
     assert estimated["cpu_hours"] == pytest.approx(secs / 3600, abs=1e-4)
     assert estimated["wall_hours"] == pytest.approx(secs / 7200, abs=1e-4)
-    assert estimated["cpu_price"] == pytest.approx(secs, abs=0.01)
+    dataflow = estimated["dataflow"]
+    assert list(dataflow) == ["ingest", "finish", "shards", "all"]
+    # Workers are billed for a minute before they work: two, and one for the only shard.
+    hours = (secs / 0.9 + (2 + 2 + 1) * 60) / 3600
+    assert dataflow["all"]["vcpu_hours"][0] == pytest.approx(hours, rel=0.001)
 
 
 def test_the_rate_is_that_of_the_recipe(files, recipe):
@@ -58,9 +62,9 @@ def test_the_rate_is_that_of_the_recipe(files, recipe):
         return "odd" if page.url[-1] in "13579" else None"""
     text = FRAME.replace('    columns = {{"mine": "int32"}}\n', "")
     config = CorpusConfig(recipe=recipe("import time" + text.format(rule=rule, options="")))
-    estimated = plan_build(files, config, price_per_cpu_hour=3600)["estimated"]
-    assert 120 * 0.01 <= estimated["cpu_price"] < 120 * 0.01 * 2
-    assert estimated["cpu_hours"] == pytest.approx(estimated["cpu_price"] / 3600, abs=1e-4)
+    planned = plan_build(files, config)
+    estimated, secs = planned["estimated"], planned["estimated"]["text_bytes"] / 1e6
+    assert 120 * 0.01 <= secs / planned["mb_per_second"] < 120 * 0.01 * 2
     assert estimated["dropped"] == {"odd": pytest.approx(60, rel=0.05)}
     assert estimated["survives"]["de"]["documents"] == pytest.approx(60, rel=0.05)
 
@@ -111,7 +115,7 @@ def test_the_command_prints_a_table_or_json(files, capsys):
     table = capsys.readouterr().out
     assert re.search(r"(?m)^survives: de  .* 1\d\d documents, \d+,\d+ bytes$", table)
     assert "shuffle bytes: line dedup" in table
-    assert "price" not in table
+    assert re.search(r"(?m)^dataflow: ingest  .* vcpu hours, .* batch usd, .* flexrs usd$", table)
     assert main([*command, "--json", "--mb-per-second", "7"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["mb_per_second"] == 7
