@@ -26,6 +26,7 @@ from mswitch.pipelines.corpus.rules.quality import (
     LANG_SCORE,
     GopherQuality,
 )
+from mswitch.pipelines.corpus.rules.segmenter import find_locale
 from mswitch.pipelines.corpus.rules.words import chunks, cut
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.outputs import read_manifest, write_atomically
@@ -119,7 +120,7 @@ def fit_thresholds(
         if not reference:
             say("fit", "warning: a crawl's stop words include spam: give --reference, good text")
         texts = _read_texts(reference or corpus, min(min_documents, _MOST_TEXTS))
-        write_stop_words(stop_words, fit_stop_words(texts))
+        write_stop_words(stop_words, fit_stop_words(texts, segmented=bool(policy.segmenter)))
         changes["stop_words"] = str(stop_words)
     own = dataclasses.replace(policy, thresholds=str(out)) if fitted else policy
     reasons = {
@@ -256,7 +257,9 @@ def _compute_chi_squared(group: np.ndarray, other: np.ndarray) -> float:
     return float(gap**2 / (share * (1 - share) * (1 / counts).sum()))
 
 
-def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]:
+def fit_stop_words(
+    texts: Iterable[tuple[str, Sequence[str]]], *, segmented: bool = False
+) -> dict[str, str]:
     """Return the most frequent words of each language, separated by spaces.
 
     These are words that make up at least 0.8 % of a document on average, but at least eight words
@@ -265,8 +268,12 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
 
     Args:
         texts: languages and their documents, English among them.
+        segmented: whether to find words where there are no spaces between them.
     """
-    shares = {lang: _measure_word_shares(documents) for lang, documents in texts}
+    shares = {
+        lang: _measure_word_shares(documents, find_locale(lang) if segmented else "")
+        for lang, documents in texts
+    }
     english = collections.Counter(shares[ENGLISH])
     lists = {}
     for lang, own in sorted(shares.items()):
@@ -278,14 +285,15 @@ def fit_stop_words(texts: Iterable[tuple[str, Sequence[str]]]) -> dict[str, str]
     return lists
 
 
-def _measure_word_shares(texts: Sequence[str]) -> dict[str, float]:
+def _measure_word_shares(texts: Sequence[str], locale: str) -> dict[str, float]:
     """Return the average share of a document that each frequent word makes up.
 
-    Return nothing for scripts without spaces: rules count letters there, and words are unknown.
+    Return nothing for scripts without spaces if there is no `locale` to segment them in: rules
+    count letters there, and words are unknown.
     """
     shares: collections.Counter[str] = collections.Counter()
     for start, stop in chunks(texts):
-        words = cut(texts[start:stop])
+        words = cut(texts[start:stop], [locale] * (stop - start))
         letters = words.codes.tobytes().decode("utf-32-le", "surrogatepass")
         units = zip(words.starts, words.ends, words.unspaced, strict=True)
         spans = ["" if unspaced else letters[a:b] for a, b, unspaced in units]
@@ -342,7 +350,7 @@ def read_columns(
     limits: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in own.items()
-        if name not in ("drop", "stop_words", "thresholds")
+        if name not in ("drop", "stop_words", "thresholds", "icu_version")
     }
     return GopherQuality(**limits), {
         lang: {name: np.concatenate([part[name] for part in lang_parts]) for name in lang_parts[0]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from mswitch.pipelines import storage
 from mswitch.pipelines.corpus.ledger import describe_drops
-from mswitch.pipelines.languages import languages
+from mswitch.pipelines.languages import UNDETERMINED, find_language
 from mswitch.pipelines.outputs import read_json_object, read_manifest
 from mswitch.pipelines.records import SPLITS
 
@@ -38,7 +38,6 @@ def sum_languages(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
     bytes, and dropped (pages by reason, if their language was known).
     """
     dropped = stats.get("dropped_languages", {})
-    known = languages()
     rows = []
     for lang, splits in stats["languages"].items():
         total: collections.Counter[str] = collections.Counter()
@@ -47,7 +46,7 @@ def sum_languages(stats: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "lang": lang,
-                "name": known[lang].name if lang in known else "undetermined",
+                "name": "undetermined" if lang == UNDETERMINED else find_language(lang).name,
                 **{split: splits.get(split, {}).get("documents", 0) for split in SPLITS},
                 **{key: total[key] for key in ("documents", "characters", "bytes")},
                 "dropped": dropped.get(lang, {}),

@@ -72,7 +72,8 @@ def choose_columns(
     missing = [column.path for column in columns if column.path not in kinds]
     if missing:
         raise UserError(
-            f"column {missing[0]} is not in {where}: choose among {', '.join(kinds) or 'none'}"
+            f"--keep, --language-from: {where} has no column {missing[0]}: choose among "
+            f"{', '.join(kinds) or 'none'}"
         )
     others = map(Column, kinds.keys() - parts if ALL in wanted else ())
     chosen = {column.path: column for column in others if _NAME.fullmatch(column.name)}

@@ -8,7 +8,7 @@ be applied to a finished corpus. One core: 16 MB of text per second.
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -19,9 +19,10 @@ from mswitch.pipelines.config_checks import Share, check_fields
 from mswitch.pipelines.corpus.rules.base import Limits, ListRule
 from mswitch.pipelines.corpus.rules.list_files import read_table
 from mswitch.pipelines.corpus.rules.repetition import count_repeated_characters
+from mswitch.pipelines.corpus.rules.segmenter import LANGUAGES, find_locale, load_icu
 from mswitch.pipelines.corpus.rules.stop_words import STOP_WORDS, hash_stop_words, read_stop_words
 from mswitch.pipelines.corpus.rules.word_counts import count_distinct, count_words
-from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut_pages, mix
+from mswitch.pipelines.corpus.rules.words import CLOSER, TERMINAL, Words, cut, cut_pages, mix
 from mswitch.pipelines.errors import UserError
 from mswitch.pipelines.records import Page
 
@@ -69,12 +70,24 @@ _DOT, _ELLIPSIS, _NEWLINE = ord("."), ord("…"), ord("\n")
 
 
 def measure_quality(
-    words: Words, langs: Sequence[str], stop_words: Mapping[str, str] = STOP_WORDS
+    words: Words,
+    langs: Sequence[str],
+    stop_words: Mapping[str, str] = STOP_WORDS,
+    locales: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
-    """Return the `COLUMNS` of pages, given their words, languages, and stop words by language."""
+    """Return the `COLUMNS` of pages.
+
+    Args:
+        words: their words.
+        langs: their languages.
+        stop_words: stop words by language.
+        locales: locales that their words were cut in, as for `words.cut`.
+    """
+    lists = [stop_words.get(lang, "") for lang in langs]
+    whole = [bool(locale) for locale in locales] or [False] * len(lists)
     columns = {
         **_measure_words(words),
-        "stop_words": _stop_words(words, [stop_words.get(lang, "") for lang in langs]),
+        "stop_words": _stop_words(words, list(zip(lists, whole, strict=True))),
         **_measure_lines(words),
         **_measure_ngrams(words),
     }
@@ -98,12 +111,17 @@ def _measure_words(words: Words) -> dict[str, np.ndarray]:
     }
 
 
-def _stop_words(words: Words, lists: Sequence[str]) -> np.ndarray:
-    known = {words: hash_stop_words(words) for words in sorted(set(lists) - {""})}
-    numbers = {words: number for number, words in enumerate(known)}
+def _stop_words(words: Words, lists: Sequence[tuple[str, bool]]) -> np.ndarray:
+    """Count distinct stop words, given each page's list, and whether it was segmented."""
+    known = {
+        (listed, whole): hash_stop_words(listed, whole=whole)
+        for listed, whole in sorted(set(lists))
+        if listed
+    }
+    numbers = {listed: number for number, listed in enumerate(known)}
     listed = np.concatenate([np.empty(0, np.uint64), *known.values()])
     bounds = np.cumsum([0, *map(len, known.values())])
-    list_of_page = np.array([numbers.get(words, -1) for words in lists], np.int64)
+    list_of_page = np.array([numbers.get(given, -1) for given in lists], np.int64)
     return count_distinct(words.hashes, words.first, listed, bounds, list_of_page)
 
 
@@ -227,6 +245,9 @@ class GopherQuality(ListRule):
         stop_words: path or URL of a file of stop words by language, which replace ours.
         thresholds: path or URL of a file of limits by language, which replace these (from
             `mswitch corpus fit`).
+        segmenter: `icu` finds the words of Burmese, Chinese, Japanese, Khmer, Lao, Thai and Tibetan
+            by ICU's dictionaries (needs the extra `segmenter`); "" counts their letters. With it,
+            `thresholds` alone limits their mean word length.
         drop: whether to drop pages; if not, only measure them, for `mswitch corpus fit`.
     """
 
@@ -255,6 +276,7 @@ class GopherQuality(ListRule):
     min_third_longest_line: Annotated[int, Ge(0)] = 0
     stop_words: str = ""
     thresholds: str = ""
+    segmenter: Literal["", "icu"] = ""
     drop: bool = True
 
     def __post_init__(self):
@@ -268,6 +290,16 @@ class GopherQuality(ListRule):
                     f"{self.name}.{name} needs {len(lengths)} limits, for "
                     f"n-grams of {lengths[0]} to {lengths[-1]} words: give them all"
                 )
+
+    def settings(self) -> dict[str, Any]:
+        settings = super().settings()
+        if self.segmenter:  # words depend on its dictionaries
+            settings["icu_version"] = load_icu().icu_version
+        return settings
+
+    def find_locales(self, langs: Sequence[str]) -> list[str]:
+        """Return the locale to segment pages of each language in, or ""."""
+        return [find_locale(lang) if self.segmenter else "" for lang in langs]
 
     def each_limit(self) -> Iterator[tuple[str, str, float, float]]:
         """Yield reason, column, and the lowest and highest allowed value."""
@@ -308,7 +340,10 @@ class GopherQuality(ListRule):
     def reasons(self, pages: Sequence[Page]) -> list[str | None]:
         """Measure pages; return the reason to drop each, or None to keep it."""
         langs = [page.lang for page in pages]
-        columns = measure_quality(cut_pages(pages), langs, self.loaded[0])
+        locales = self.find_locales(langs)
+        # Near-duplicates are found by letters, so that they do not depend on ICU's version.
+        words = cut([page.text for page in pages], locales) if any(locales) else cut_pages(pages)
+        columns = measure_quality(words, langs, self.loaded[0], locales)
         values = zip(*(columns[name].tolist() for name in CORPUS_COLUMNS.values()), strict=True)
         for page, page_values in zip(pages, values, strict=True):
             page.columns.update(zip(CORPUS_COLUMNS, page_values, strict=True))
@@ -319,8 +354,9 @@ class GopherQuality(ListRule):
     def known_reasons(
         self, pages: Sequence[Page], changed: Collection[str]
     ) -> Sequence[str | None] | None:
-        """Judge by the columns: measurements depend on no setting except the stop words."""
-        own = {field.name for field in dataclasses.fields(GopherQuality)} - {"stop_words"}
+        """Judge by the columns: measurements depend only on stop words and segmenter."""
+        own = {field.name for field in dataclasses.fields(GopherQuality)}
+        own -= {"stop_words", "segmenter"}
         measured = all(CORPUS_COLUMNS.keys() <= page.columns.keys() for page in pages)
         if not {*changed} <= own or not measured:
             return None
@@ -349,6 +385,9 @@ class GopherQuality(ListRule):
                     f"(quality.min_stop_words is {self.min_stop_words}): give more words, or none"
                 )
         limits = read_thresholds(self.thresholds) if self.thresholds else {}
+        for lang in LANGUAGES if self.segmenter else ():
+            # English's limits do not fit: words have 1.5 letters in Chinese.
+            limits.setdefault(lang, {}).setdefault("mean_word_length", (0, np.inf))
         return {**STOP_WORDS, **own}, limits
 
     def judge(

@@ -2,10 +2,11 @@
 
 Each language has about ten of its most frequent articles, pronouns, prepositions and conjunctions.
 Lists of names, prices or keywords lack them. Chinese and Japanese ones are single letters, as
-`words` cuts them.
+`words` cuts them without a segmenter.
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -68,9 +69,14 @@ STOP_WORDS = MappingProxyType(
 
 
 @functools.cache
-def hash_stop_words(words: str) -> np.ndarray:
-    """Return the hashes of words from `words.cut`, sorted."""
-    return np.unique(cut([words]).hashes)
+def hash_stop_words(words: str, *, whole: bool = False) -> np.ndarray:
+    """Return the hashes of words from `words.cut`, sorted; `whole` cuts only at spaces."""
+    found = cut([words])
+    if not whole:
+        return np.unique(found.hashes)
+    spans = [match.span() for match in re.finditer(r"\S+", words.lower())]
+    starts, ends = np.array(spans, np.int64).reshape(-1, 2).T
+    return np.unique(found.characters.hash(starts, ends))
 
 
 def read_stop_words(path: str) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Cuts pages into words and n-grams, as arrays over many pages at a time.
 
 A word is a run of letters, marks and digits. In scripts without spaces between words (see
-`script_factors`), finding words would need a dictionary. There each letter is a unit, and an n-gram
-of n words has as many letters as n English words are worth. A page may contain both kinds of unit;
-its main script decides the length of its n-grams.
+`script_factors`), finding words needs a dictionary (`segmenter`). Without it each letter is a unit
+there, and an n-gram of n words has as many letters as n English words are worth. A page may contain
+both kinds of unit; its main script decides the length of its n-grams.
 
 A hash is a polynomial modulo 2**64 over mixed values, so the hash of any span is a difference of
 two prefix sums. It depends only on this file and on Python's Unicode tables, not on the machine.
@@ -23,6 +23,7 @@ from mswitch.pipelines.corpus.rules.script_factors import (
     UNSPACED,
     map_unspaced_blocks,
 )
+from mswitch.pipelines.corpus.rules.segmenter import segment
 from mswitch.pipelines.records import Page
 
 #: Characters to cut at a time: their arrays (about 60 bytes per character) nearly fit the caches.
@@ -191,8 +192,13 @@ class Words:
         return positions, stops, self.spans.hash(positions, stops)
 
 
-def cut(texts: Sequence[str]) -> Words:
-    """Cut pages into words; see `chunks` for many pages."""
+def cut(texts: Sequence[str], locales: Sequence[str] = ()) -> Words:
+    """Cut pages into words; see `chunks` for many pages.
+
+    Args:
+        texts: the pages.
+        locales: by page, the locale of `segmenter`, or "" to count letters; default: letters.
+    """
     lowered = [text.lower() for text in texts]
     encoded = "\n".join([*lowered, ""]).encode("utf-32-le", "surrogatepass")
     codes = np.frombuffer(encoded, np.uint32)
@@ -202,6 +208,10 @@ def cut(texts: Sequence[str]) -> Words:
     properties, sums, starts, ends, scripts = _find_units(
         codes, *_make_tables(), _mix_codes(), powers
     )
+    if any(locales):
+        word = properties & WORD > 0
+        units = segment(lowered, locales, page_starts, word, (starts, ends, scripts))
+        starts, ends, scripts = units
     characters = SpanHashes(sums, inverses)
     first = np.searchsorted(starts, page_starts)
     return Words(

@@ -22,6 +22,7 @@ from trees import data_bytes
 from mswitch.flows.cli.main import main
 from mswitch.pipelines.corpus.build import CorpusConfig
 from mswitch.pipelines.corpus.removal import remove_pages
+from mswitch.pipelines.corpus.stats import format_stats
 from mswitch.pipelines.corpus.verify import verify_corpus
 from mswitch.pipelines.crawl.columns import (
     KINDS,
@@ -90,7 +91,7 @@ def test_columns_come_out_as_they_went_in(tmp_path, form, capfd):
     assert f"| `{Column(path).name}` | {kind} | {meaning} |" in card
     said = capfd.readouterr().err
     assert f"[corpus] keeps {'dump=string' if form == 'fineweb2' else 'c=string'}, " in said
-    with pytest.raises(UserError, match=f"column other is not in .*corpus: choose among .*{name}"):
+    with pytest.raises(UserError, match=f"corpus has no column other: choose among .*{name}"):
         build([], tmp_path / "no", dataclasses.replace(ALL, keep=("other",)), source_corpus=corpus)
 
 
@@ -172,7 +173,7 @@ def test_a_name_that_is_taken_has_a_prefix():
 def test_an_unknown_column_is_refused_with_those_that_exist(tmp_path):
     rows = write_rows(tmp_path / "in", "hplt", 6)
     config = dataclasses.replace(LENIENT, language_from="language")
-    with pytest.raises(UserError, match="column language is not in the input: choose among f, o, "):
+    with pytest.raises(UserError, match="the input has no column language: choose among f, o, "):
         build(rows, tmp_path / "corpus", config)
 
 
@@ -230,6 +231,7 @@ def test_labels_are_trusted(tmp_path, form):
             assert row.get("script") in (None, "Latn", "Cyrl", "Hebr", "Hani")
             assert row.get("lang_second", "") == ""
         stored = {row["lang"] for row in documents(out).values()}
+        assert ("ast-Latn  ast-Latn" in format_stats(out)) == other
         assert {*stored} == {expected.get(code, code) for code, _, _ in LABELS}
         assert "labels" not in read_json(out / "stats.json")
         card = (out / "README.md").read_text()

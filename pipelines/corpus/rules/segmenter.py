@@ -1,0 +1,76 @@
+"""Words of scripts without spaces, by ICU's dictionaries; needs the extra `segmenter`."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mswitch.pipelines.errors import UserError
+
+#: Languages whose words ICU finds, by a dictionary; of Tibetan it finds syllables.
+LANGUAGES = ("bo", "ja", "km", "lo", "my", "th", "zh")
+
+#: Starts, ends and unspaced scripts of units, as in `words.Words`.
+Units = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def find_locale(lang: str) -> str:
+    """Return the language to segment text of `lang` in, or ""; romanised text has spaces."""
+    base, _, script = lang.partition("-")
+    return base if base in LANGUAGES and script != "Latn" else ""
+
+
+def load_icu() -> Any:
+    """Return the module icu4py.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        importlib.import_module("icu4py.breakers")
+    except ImportError as error:
+        raise UserError(
+            "quality.segmenter=icu: the module icu4py is not installed: run pip install "
+            "'mswitch[segmenter]'"
+        ) from error
+    return importlib.import_module("icu4py")
+
+
+def segment(
+    texts: Sequence[str], locales: Sequence[str], page_starts: np.ndarray, word: np.ndarray,
+    units: Units,
+) -> Units:  # fmt: skip
+    """Replace the units of pages that have a locale by ICU's words.
+
+    Args:
+        texts: the pages.
+        locales: locale of each page, or "".
+        page_starts: int64 [pages + 1] start of each page among all characters.
+        word: bool [characters] whether a character can be part of a word.
+        units: the units of all pages; letters of scripts without spaces are units of their own.
+    """
+    first = np.searchsorted(units[0], page_starts)
+    before = np.concatenate([[0], np.cumsum(word)])
+    pages = []
+    for number, locale in enumerate(locales):
+        if not locale:
+            pages.append(tuple(part[first[number] : first[number + 1]] for part in units))
+            continue
+        edges = page_starts[number] + _find_edges(texts[number], locale)
+        starts, ends = edges[:-1], edges[1:]
+        words = before[ends] > before[starts]
+        starts, ends = starts[words], ends[words]
+        pages.append((starts, ends, np.zeros(len(starts), np.uint8)))
+    starts, ends, scripts = (np.concatenate(parts) for parts in zip(*pages, strict=True))
+    return starts, ends, scripts
+
+
+def _find_edges(text: str, locale: str) -> np.ndarray:
+    """Return the places in a text between ICU's segments, with its start and end."""
+    breaker = load_icu().breakers.WordBreaker(text, locale)
+    edges = np.fromiter((start for start, _ in breaker.segments()), np.int64)
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    if len(codes) and codes.max() > 0xFFFF:  # ICU counts UTF-16
+        edges = np.searchsorted(np.cumsum(1 + (codes > 0xFFFF)) - 1, edges)
+    return np.append(edges, len(text))
