@@ -30,7 +30,7 @@ class Piece:
 #: Copies of `shared.weight` in older checkpoints. If they are missing and embeddings are not tied,
 #: Hugging Face's Switch draws them at random (transformers 4.57).
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-#: Tensor that the first T5 checkpoints contain and no version uses.
+#: Tensor that the first T5 checkpoints contain, but no version of transformers uses.
 UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 EMBEDDING = "shared.weight"
 HEAD = "lm_head.weight"
