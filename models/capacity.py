@@ -38,7 +38,7 @@ WHOLE_BATCH = Groups()
 
 
 def count_groups(batch_size: int, length: int, group_size: int) -> int:
-    """Count the routing groups of one stack: whole sequences, about `group_size` positions each.
+    """Count the routing groups of one stack: whole sequences with about `group_size` positions.
 
     The number of sequences in a group is the largest divisor of the batch that fits the group size
     (at least one).

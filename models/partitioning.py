@@ -34,7 +34,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "router_experts": (),
     "router_columns": ("expert",),
 }
-#: Logical axes that are never sharded: a loop takes layers one by one, and the others are short.
+#: Logical axes that are never sharded: a loop takes layers one by one, and other axes are short.
 WHOLE = ("layers", "heads", "buckets")
 
 #: Parameters with fewer values than this are replicated (norm scales, position biases).

@@ -83,7 +83,7 @@ class FromTaskConfig:
                     f"--metrics {metric} is for free text, and --labels are a closed set: leave "
                     "out one of them"
                 )
-            make_metric(metric, self.labels)  # raises if its package is missing
+            make_metric(metric, self.labels)  # raises an error if its package is missing
         if self.epochs is not None and self.epochs < 1:
             raise UserError(f"--epochs must be at least 1, not {self.epochs}")
         if self.language is not None:

@@ -8,8 +8,8 @@ from mswitch.pipelines.corpus.dedup.near import NearDedup, find_components, find
 from mswitch.pipelines.corpus.rules.words import mix
 from mswitch.pipelines.special_tokens import EOS_ID
 
-#: Bands and rows require less similarity than in a corpus, because a wrong match only widens an
-#: interval. Half of all pairs match at a Jaccard similarity of 0.51, and 97 % match at 0.7.
+#: Bands and rows require less similarity than those for a corpus, because a wrong match only widens
+#: an interval. Half of pairs match at a Jaccard similarity of 0.51, and 97 % match at 0.7.
 MINHASH = NearDedup(bands=20, rows=5)
 FACTORS, SUMMANDS = MINHASH.draw_functions().T[..., None]
 #: Number of tokens in a shingle. A changed token changes three shingles, and unrelated documents

@@ -12,7 +12,7 @@ from mswitch.models.config import ModelConfig
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One tensor of Hugging Face's, and its place in our parameters.
+    """A Hugging Face tensor, and its place in our parameters.
 
     Attributes:
         tensor: Hugging Face's name.

@@ -26,7 +26,7 @@ from mswitch.models.partitioning import BATCH_AXES
 #: Capacity without a limit: tokens are sorted by expert, and none is dropped.
 DROPLESS = 0
 #: Minimum and maximum number of rows in a block. Each block loads its expert's kernels again, so a
-#: smaller block takes as long. In a larger block, computing takes longer than loading.
+#: smaller block saves no time. In a larger block, computing takes longer than loading.
 MIN_BLOCK, MAX_BLOCK = 8, 128
 #: Largest tile of a grouped product on a TPU: number of rows, and each width of a kernel.
 ROW_TILE, WIDTH_TILE = 512, 1024

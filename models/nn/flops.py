@@ -8,7 +8,8 @@ compiled for TPUs.
 from mswitch.models.capacity import expert_capacity, group_batch
 from mswitch.models.config import AttentionChoice, ModelConfig, Remat
 
-#: A product's forward pass is one product, its backward pass two of the same size, one per operand.
+#: The forward pass of a product is one product. Its backward pass is two products of this size, one
+#: per operand.
 FORWARD_AND_BACKWARD = 3
 
 

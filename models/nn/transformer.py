@@ -302,9 +302,10 @@ class Transformer(nnx.Module):
         packed: bool,
         causal: bool = False,
     ) -> Bool[Array, "#B #Q K"] | KernelMask:
-        """Make the mask of the keys that each query sees: all real keys or, if packed, its example.
+        """Make the mask of the keys that each query sees.
 
-        Padding of packed rows sees only padding, and its output is never read.
+        A query sees real keys; in packed rows, only keys of its example. Padding of packed rows
+        sees only padding, and its output is never read.
         """
         lengths = (queries.shape[1], keys.shape[1])
         kind = find_device_kind(self.mesh)

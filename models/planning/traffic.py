@@ -85,7 +85,7 @@ def _count_fusion_bytes(module: Module, computation: Computation, fusion: Instru
 
 
 def _count_bytes_read(module: Module, inside: Computation, value: Instruction) -> int:
-    """Count the bytes that a fused computation reads of a value; if it is sliced, of its slices."""
+    """Count the bytes that a fused computation reads of a value; if sliced, count only slices."""
     total = 0
     for user in inside.values():
         if value.name not in user.operands:

@@ -53,7 +53,7 @@ def find_origin(files: RunFiles, step: int | None, keep_moments: bool) -> Origin
 
 
 def _trace_chain(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run was made from, back to its corpus, without paths."""
+    """Return the inputs that a run was made from, back to its corpus, without paths."""
     kept = ("config_hash", "vocabulary_sha256")
     examples = described["examples"]
     origin = described.get("origin")

@@ -143,7 +143,7 @@ def _find_last_step(out: Path, planned_end: int) -> int:
 
 
 def _list_horizons(before: Mapping[str, Any], steps: int) -> tuple[int, ...]:
-    """Return the earlier planned last steps of a run that are below `steps`."""
+    """Return the last steps that were planned for a run before, if they are below `steps`."""
     ends = (*before.get("horizons", ()), before["train"].get("steps", steps))
     return tuple(end for end in ends if end < steps)
 

@@ -109,7 +109,7 @@ class RunFiles:
         """Upload the metrics and TensorBoard events so far."""
 
     def upload_when_saved(self, step: int, wait: Callable[[], Any]) -> Callable[[], Any]:
-        """Upload a checkpoint after `wait`; return a function that waits for `wait` and upload."""
+        """Upload a checkpoint after `wait`; return a function that waits for both of them."""
         del step
         return wait
 
@@ -140,7 +140,7 @@ class BucketFiles(RunFiles):
 
     @contextlib.contextmanager
     def lock(self, part: str = "") -> Iterator[None]:
-        """Hold the lease; to lock the whole run, also download what training needs."""
+        """Hold the lease; to lock the whole run, also download the files that training needs."""
         from mswitch.models.training.distributed import is_first, on_first, together
 
         self._is_first = is_first()
@@ -213,7 +213,7 @@ class BucketFiles(RunFiles):
             list(pool.map(upload, names))
 
     def reopen(self) -> None:
-        """Let the run continue; download the newest checkpoint, as `lock` does in other runs."""
+        """Let the run continue; download its newest checkpoint, which `lock` did not download."""
         from mswitch.models.training.distributed import together
 
         super().reopen()

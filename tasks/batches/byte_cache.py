@@ -12,7 +12,7 @@ CACHE_BYTES = 512 << 20
 
 
 class ByteCache:
-    """Cache that keeps the most recently used values within its budget, at least the newest.
+    """Cache that keeps the most recently used values within its budget, but always the newest.
 
     A value that several threads need at the same time is loaded once.
     """

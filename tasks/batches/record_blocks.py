@@ -86,7 +86,7 @@ class RecordSource:
 
     @property
     def spans(self) -> list[tuple[int, int]]:
-        """First record of each shard, and one more than its last, numbered over all shards."""
+        """First record of each shard, and the record after its last, numbered over all shards."""
         return list(itertools.pairwise(self._starts))
 
     def piece(self, index: int) -> Piece:

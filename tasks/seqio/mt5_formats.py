@@ -73,7 +73,7 @@ def stsb(example: Example) -> Iterator[Row]:
 
 
 def record(example: Example) -> Iterator[Row]:
-    """Yield a row of ReCoRD for each answer, all in one group; `<unk>` if there is none."""
+    """Yield a row of ReCoRD for each answer, all in one group; without answers, yield `<unk>`."""
     passage = re.sub(r"([.?!\"'])\n@highlight\n", r"\1 ", example["passage"])
     passage = passage.replace("\n@highlight\n", ". ")
     entities = ", ".join(example["entities"])

@@ -101,7 +101,7 @@ def _compute_capped_rates(name: str, _directories: tuple[str, ...]) -> dict[str,
 
 
 def _make_rate(name: str, lang: str) -> Callable[[seqio.Task], float]:
-    """Return a rate function for a language of a registered mixture; calls count its records."""
+    """Return a rate function for a language of a registered mixture; it counts records lazily."""
     mixture, _ = _registered[name]
 
     def rate(_: seqio.Task) -> float:
