@@ -181,10 +181,11 @@ def _prefer_hash(key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype) ->
 def look_up(
     table: Float[Array, "V E"], ids: Int[Array, "G S"], mesh: Mesh | None
 ) -> Float[Array, "G S E"]:
-    """Take rows `ids` of the table; axis G is sharded over data x expert, and axis E over `expert`.
+    """Return the table's rows `ids`.
 
-    Each device looks up its columns for the tokens of all devices along `expert`. Then `all_to_all`
-    brings every token its whole row. The table itself is never gathered along that axis.
+    Groups of `ids` are sharded over data x expert, the table's columns over `expert`. Each device
+    looks up its columns for the tokens of all devices along `expert`. Then `all_to_all` brings
+    every token its whole row. The table itself is never gathered along that axis.
     """
     # Not every mesh divides the number of a teacher's experts.
     if mesh is None or table.shape[1] % mesh.shape["expert"]:
